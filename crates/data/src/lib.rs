@@ -1,0 +1,43 @@
+//! Images before they become tensors: sources, seeded batches, augmentation, download.
+//!
+//! The way of an image: [`open`] reads a data set into memory as bytes ([`Dataset`], [`Split`]); [`Split::hold_out`]
+//! takes a validation split from the training images; a [`Loader`] hands out [`Batch`]es of `f32` in \[0, 1\], shuffled
+//! and [augmented](Augment) from counter-based random streams ([`rng`]), so that the same seed gives the same bits for
+//! every number of threads and across a kill and resume. [`registry()`] lists the sets known by name, [`fetch`] downloads
+//! one.
+//!
+//! ```
+//! use sora_data::{Augment, Loader, LoaderOptions, OpenOptions, open};
+//! let data = open("synthetic", &OpenOptions { limit_train: Some(256), limit_test: Some(64), ..Default::default() })?;
+//! let (train, val) = data.train.hold_out(56, 0)?;
+//! assert_eq!((train.len(), val.len(), data.test.len()), (200, 56, 64));
+//! let loader = Loader::new(train.into(), LoaderOptions::train(32, 0, Augment::NONE))?;
+//! for batch in loader.epoch(0, 0) {
+//!     assert_eq!(batch?.shape, [32, 3, 32, 32]);
+//! }
+//! # Ok::<(), sora_data::DataError>(())
+//! ```
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod augment;
+mod error;
+mod fetch;
+mod info;
+mod loader;
+mod open;
+mod paths;
+mod registry;
+pub mod rng;
+mod source;
+mod split;
+
+pub use augment::{Augment, AugmentDraw, Crop, Window};
+pub use error::{DataError, Result};
+pub use fetch::{FetchOptions, Progress, fetch};
+pub use info::{Checksum, Info, Reader, Source};
+pub use loader::{Batch, Epoch, Loader, LoaderOptions};
+pub use open::{Channels, OpenOptions, open};
+pub use paths::data_dir;
+pub use registry::{find, registry};
+pub use split::{Dataset, Split};

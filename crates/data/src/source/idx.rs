@@ -1,0 +1,259 @@
+//! IDX files of the MNIST family, gzipped or not.
+//!
+//! An IDX file (<http://yann.lecun.com/exdb/mnist/>): two zero bytes, a type byte (8: unsigned bytes), the number of
+//! dimensions, each dimension as a big-endian `u32`, then the bytes.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::GzDecoder;
+
+use super::Parts;
+use crate::error::{DataError, Result, shown_all};
+use crate::info::Info;
+use crate::split::Split;
+
+const FILES: [&str; 4] =
+    ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+
+/// Reads the four files from `data_dir/NAME` or, where a Debian package holds the set, its folder.
+pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
+    let mut folders = vec![data_dir.join(&info.name)];
+    if info.package.is_some() {
+        folders.push(Path::new("/usr/share/datasets").join(&info.name));
+    }
+    let [train_images, train_labels, test_images, test_labels] = locate(info, &folders)?;
+    let fix = format!("get it again with {}", info.how_to_get());
+    let read = |images: &Path, labels: &Path, n: usize| {
+        let shape = [info.channels, info.height, info.width];
+        let pixels = read_bytes(images, &[n, info.height, info.width], &fix)?;
+        let labels = read_labels(labels, n, info.num_classes, &fix)?;
+        Split::new(pixels, labels, shape, info.num_classes)
+    };
+    Ok(Parts {
+        train: read(&train_images, &train_labels, info.train)?,
+        test: read(&test_images, &test_labels, info.test)?,
+    })
+}
+
+/// The four files, all from the first folder that has them all.
+fn locate(info: &Info, folders: &[PathBuf]) -> Result<[PathBuf; 4]> {
+    let mut missing = FILES[0];
+    let mut most = 0;
+    for folder in folders {
+        let found = FILES.map(|name| {
+            [format!("{name}.gz"), name.to_owned()].into_iter().map(|f| folder.join(f)).find(|path| path.is_file())
+        });
+        let have = found.iter().flatten().count();
+        if have > most {
+            most = have;
+            missing = FILES.iter().zip(&found).find(|(_, f)| f.is_none()).map_or(missing, |(name, _)| name);
+        }
+        if let [Some(a), Some(b), Some(c), Some(d)] = found {
+            return Ok([a, b, c, d]);
+        }
+    }
+    Err(DataError::Missing {
+        name: info.name.clone(),
+        file: format!("{missing}.gz"),
+        looked: shown_all(folders),
+        get: info.how_to_get(),
+    })
+}
+
+fn read_labels(path: &Path, n: usize, classes: usize, fix: &str) -> Result<Vec<u32>> {
+    let bytes = read_bytes(path, &[n], fix)?;
+    if let Some((i, label)) = bytes.iter().enumerate().find(|(_, l)| usize::from(**l) >= classes) {
+        return Err(DataError::bad(path, format!("label {label} at item {i}"), format!("0 to {}", classes - 1), fix));
+    }
+    Ok(bytes.into_iter().map(u32::from).collect())
+}
+
+/// The bytes of an IDX file of unsigned bytes whose dimensions must be `dims`. Allocates for `dims` only, whatever the
+/// header says.
+fn read_bytes(path: &Path, dims: &[usize], fix: &str) -> Result<Vec<u8>> {
+    let file = File::open(path).map_err(DataError::io("read", path))?;
+    let mut file = BufReader::with_capacity(1 << 16, file);
+    let gzipped = file.fill_buf().map_err(DataError::io("read", path))?.starts_with(&[0x1f, 0x8b]);
+    if gzipped { parse(GzDecoder::new(file), path, dims, fix) } else { parse(file, path, dims, fix) }
+}
+
+fn parse(mut data: impl Read, path: &Path, dims: &[usize], fix: &str) -> Result<Vec<u8>> {
+    let bad = |found: String, expected: String| DataError::bad(path, found, expected, fix);
+    let broken = |e: io::Error| match e.kind() {
+        // What flate2 reports for a corrupt or cut-off stream.
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            bad(format!("a broken gzip stream ({e})"), "a whole IDX file".into())
+        }
+        _ => DataError::io("read", path)(e),
+    };
+    let want: usize = dims.iter().product();
+    let header_len = 4 + 4 * dims.len();
+    let mut header = Vec::with_capacity(header_len);
+    data.by_ref().take(header_len as u64).read_to_end(&mut header).map_err(broken)?;
+    let words: Vec<u32> = header.as_chunks::<4>().0.iter().map(|four| u32::from_be_bytes(*four)).collect();
+    let magic = 0x0800 + dims.len() as u32;
+    match words.first() {
+        Some(&m) if m != magic => {
+            return Err(bad(format!("magic number {m:#010x}"), format!("{magic:#010x} (an IDX file)")));
+        }
+        _ if words.len() < dims.len() + 1 => {
+            return Err(bad(format!("only {} bytes", header.len()), format!("an IDX header of {header_len} bytes")));
+        }
+        _ => {}
+    }
+    let text = |dims: &[String]| dims.join(" x ");
+    let found: Vec<String> = words.iter().skip(1).map(u32::to_string).collect();
+    let expected: Vec<String> = dims.iter().map(usize::to_string).collect();
+    if found != expected {
+        let what = if dims.len() == 1 { "labels" } else { "pixels" };
+        return Err(bad(format!("a header for {} {what}", text(&found)), format!("{} {what}", text(&expected))));
+    }
+    let mut bytes = Vec::with_capacity(want);
+    data.by_ref().take(want as u64).read_to_end(&mut bytes).map_err(broken)?;
+    if bytes.len() < want {
+        return Err(bad(format!("the data end after {} bytes", bytes.len()), format!("{want} bytes ({})", text(&expected))));
+    }
+    // Reading past the data also makes the gzip decoder check its checksum.
+    if data.read(&mut [0]).map_err(broken)? > 0 {
+        return Err(bad(format!("more than {want} bytes"), format!("{want} bytes ({})", text(&expected))));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use std::fs;
+    use std::io::Write;
+
+    const DIMS: [usize; 3] = [5, 4, 3];
+
+    fn idx(dims: &[usize], bytes: &[u8]) -> Vec<u8> {
+        let mut file = (0x0800 + dims.len() as u32).to_be_bytes().to_vec();
+        dims.iter().for_each(|&d| file.extend((d as u32).to_be_bytes()));
+        file.extend(bytes);
+        file
+    }
+
+    fn gz(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn images() -> Vec<u8> {
+        idx(&DIMS, &(0..60).collect::<Vec<u8>>())
+    }
+
+    fn read(file: &[u8], dims: &[usize]) -> Result<Vec<u8>> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, file).unwrap();
+        read_bytes(&path, dims, "fetch it again")
+    }
+
+    #[test]
+    fn plain_and_gzipped() {
+        assert_eq!(read(&images(), &DIMS).unwrap(), (0..60).collect::<Vec<u8>>());
+        assert_eq!(read(&gz(&images()), &DIMS).unwrap(), (0..60).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn each_corruption_has_its_line() {
+        let good = images();
+        let zipped = gz(&good);
+        let patched = |at: usize, with: &[u8]| {
+            let mut file = good.clone();
+            file[at..at + with.len()].copy_from_slice(with);
+            file
+        };
+        let mut wrong_crc = zipped.clone();
+        let at = wrong_crc.len() - 8;
+        wrong_crc[at] ^= 1;
+        let longer = [&good[..], &[0]].concat();
+        for (file, wanted) in [
+            (vec![], "only 0 bytes; expected an IDX header of 16 bytes"),
+            (good[..10].to_vec(), "only 10 bytes"),
+            (patched(2, &[9]), "magic number 0x00000903; expected 0x00000803"),
+            (idx(&[5], &[0; 5]), "magic number 0x00000801; expected 0x00000803"),
+            (patched(4, &[0xff; 12]), "a header for 4294967295 x 4294967295 x 4294967295 pixels; expected 5 x 4 x 3 pixels"),
+            (patched(7, &[6]), "a header for 6 x 4 x 3 pixels; expected 5 x 4 x 3"),
+            (good[..75].to_vec(), "the data end after 59 bytes; expected 60 bytes (5 x 4 x 3)"),
+            (longer.clone(), "more than 60 bytes"),
+            (gz(&longer), "more than 60 bytes"),
+            (zipped[..zipped.len() - 20].to_vec(), "a broken gzip stream"),
+            (zipped[..6].to_vec(), "a broken gzip stream"),
+            (wrong_crc, "a broken gzip stream"),
+            (b"<html>not found</html>".to_vec(), "magic number 0x3c68746d"),
+        ] {
+            let error = read(&file, &DIMS).unwrap_err().to_string();
+            assert!(error.contains(wanted) && error.ends_with("; fetch it again") && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn labels_out_of_range_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("labels");
+        fs::write(&path, idx(&[3], &[0, 9, 10])).unwrap();
+        assert_eq!(read_labels(&path, 3, 11, "x").unwrap(), [0, 9, 10]);
+        let error = read_labels(&path, 3, 10, "fetch it again").unwrap_err().to_string();
+        assert!(error.ends_with("labels: found label 10 at item 2; expected 0 to 9; fetch it again"), "{error}");
+    }
+
+    proptest! {
+        /// Any damage gives the true bytes or an error; never a panic.
+        #[test]
+        fn damaged_files(
+            zip: bool, cut in 0usize..200,
+            hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        ) {
+            let mut file = if zip { gz(&images()) } else { images() };
+            for (at, value) in hits {
+                let at = at.index(file.len());
+                file[at] = value;
+            }
+            file.truncate(cut.max(1));
+            if let Ok(bytes) = read(&file, &DIMS) {
+                prop_assert_eq!(bytes.len(), 60);
+            }
+        }
+
+        #[test]
+        fn arbitrary_files(file in proptest::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(read(&file, &DIMS).is_err());
+        }
+    }
+
+    /// A small set in its four files, to test finding and combining them.
+    fn write_set(dir: &Path, info: &Info) {
+        fs::create_dir_all(dir).unwrap();
+        for (prefix, n) in [("train", info.train), ("t10k", info.test)] {
+            fs::write(dir.join(format!("{prefix}-images-idx3-ubyte.gz")), gz(&idx(&[n, 28, 28], &vec![7; n * 784]))).unwrap();
+            let labels: Vec<u8> = (0..n).map(|i| (i % 10) as u8).collect();
+            fs::write(dir.join(format!("{prefix}-labels-idx1-ubyte")), idx(&[n], &labels)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_set_is_found_in_the_data_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let info = Info { train: 30, test: 12, ..crate::find("mnist").unwrap() };
+        let set = dir.path().join("mnist");
+        write_set(&set, &info);
+        let parts = open(&info, dir.path()).unwrap();
+        assert_eq!((parts.train.len(), parts.test.len(), parts.test.label(11)), (30, 12, 1));
+
+        let error = open(&Info { test: 13, ..info.clone() }, dir.path()).err().unwrap().to_string();
+        assert!(error.contains("t10k-images-idx3-ubyte.gz: found a header for 12 x 28 x 28 pixels; expected 13 x"), "{error}");
+
+        fs::remove_file(set.join("t10k-labels-idx1-ubyte")).unwrap();
+        let error = open(&info, dir.path()).err().unwrap().to_string();
+        assert!(error.contains("t10k-labels-idx1-ubyte.gz is in none of"), "{error}");
+    }
+}

@@ -1,0 +1,244 @@
+//! Weight gradient of any convolution: for each tap `X^T * dY`, summed over output pixels and samples.
+
+use super::direct::source;
+use super::reduce::reduce_weights;
+use super::{ConvGeometry, Direction};
+use crate::buffer::with_scratch;
+use crate::isa::Isa;
+use crate::parallel::{Shared, for_each};
+use crate::simd::{self, Kernel, Simd, dispatch};
+use crate::tile::{Term, Tile, panel_extent, row_blocks};
+
+/// Samples multiplied at a time.
+const BLOCK_SAMPLES: usize = 256;
+/// Output channels of a task.
+const BLOCK_TO: usize = 128;
+/// Input channels of a task.
+const BLOCK_FROM: usize = 64;
+/// Tasks to aim for, enough to keep many cores busy.
+const TASKS: usize = 64;
+/// Largest number of floats in the partial gradients, beyond which chunks get larger.
+const MAX_PARTIALS: usize = 4 << 20;
+/// With at most this many input channels all taps of a pixel are gathered into one matrix, else tiles would be almost
+/// empty.
+const GATHER_FROM: usize = 8;
+
+pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let [height, width] = g.output();
+    let (from, to, taps) = (g.group_in(), g.group_out(), g.taps());
+    let samples = n.min(BLOCK_SAMPLES);
+    let sample_blocks = n.div_ceil(samples);
+    let units = height * width * sample_blocks;
+    let from_blocks = from.div_ceil(BLOCK_FROM);
+    let to_blocks = to.div_ceil(BLOCK_TO);
+    let blocks = from_blocks * to_blocks;
+    let plane = taps * from * to;
+    let chunks = TASKS
+        .div_ceil(blocks)
+        .min((MAX_PARTIALS / plane.max(1)).max(1))
+        .min(units);
+    let chunk_units = units.div_ceil(chunks);
+    let chunks = units.div_ceil(chunk_units);
+    let x = Shared::read_only(x);
+    let dy = Shared::read_only(dy);
+    with_scratch(chunks * plane, |partials| {
+        for (group, dw) in dw.chunks_exact_mut(plane.max(1)).enumerate() {
+            let shared = Shared::new(partials);
+            for_each(chunks * blocks, |task| {
+                let (chunk, block) = (task / blocks, task % blocks);
+                let (from_block, to_block) = (block / to_blocks, block % to_blocks);
+                let to_range = (to_block * BLOCK_TO, ((to_block + 1) * BLOCK_TO).min(to));
+                let columns = (to_range.1 - to_range.0).next_multiple_of(simd::tile_columns(isa));
+                let gather = from <= GATHER_FROM && taps > 1;
+                let gathered = if gather { taps * from } else { 0 };
+                with_scratch(samples * (columns + gathered), |scratch| {
+                    let (panels, gathered) = scratch.split_at_mut(samples * columns);
+                    let kernel = WeightGrad {
+                        g,
+                        group,
+                        n,
+                        samples,
+                        sample_blocks,
+                        units: (chunk * chunk_units, ((chunk + 1) * chunk_units).min(units)),
+                        from_range: (from_block * BLOCK_FROM, ((from_block + 1) * BLOCK_FROM).min(from)),
+                        to_range,
+                        x: x.at(0),
+                        dy: dy.at(0),
+                        panels: panels.as_mut_ptr(),
+                        gathered: gather.then_some(gathered.as_mut_ptr()),
+                        dw: shared.at(chunk * plane),
+                    };
+                    // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the scratch those
+                    // computed above; tasks write disjoint chunks or channels of the partial gradients.
+                    unsafe { dispatch(isa, kernel) };
+                });
+            });
+            reduce_weights(partials, taps, from, to, dw);
+        }
+    });
+}
+
+struct WeightGrad<'a> {
+    g: &'a ConvGeometry,
+    group: usize,
+    n: usize,
+    samples: usize,
+    sample_blocks: usize,
+    /// Output pixels times blocks of samples.
+    units: (usize, usize),
+    from_range: (usize, usize),
+    to_range: (usize, usize),
+    x: *const f32,
+    dy: *const f32,
+    /// `[panel][sample][TILE_COLUMNS]`.
+    panels: *mut f32,
+    /// `[sample][tap][from]`, when the taps are gathered.
+    gathered: Option<*mut f32>,
+    /// `[tap][from][to]`.
+    dw: *mut f32,
+}
+
+impl Kernel for WeightGrad<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: see `run` above.
+        unsafe {
+            let g = self.g;
+            let (from, to) = (g.group_in(), g.group_out());
+            let [_, out_width] = g.output();
+            for tap in 0..g.taps() {
+                for ci in self.from_range.0..self.from_range.1 {
+                    let at = (tap * from + ci) * to;
+                    self.dw
+                        .add(at + self.to_range.0)
+                        .write_bytes(0, self.to_range.1 - self.to_range.0);
+                }
+            }
+            for unit in self.units.0..self.units.1 {
+                let (pixel, block) = (unit / self.sample_blocks, unit % self.sample_blocks);
+                let first = block * self.samples;
+                let count = (self.n - first).min(self.samples);
+                self.pack_panels::<S>(pixel, first, count);
+                let (y, x) = (pixel / out_width, pixel % out_width);
+                for ky in 0..g.kernel[0] {
+                    for kx in 0..g.kernel[1] {
+                        let tap = ky * g.kernel[1] + kx;
+                        let sy = source(g, Direction::Forward, 0, y, ky, g.input[0]);
+                        let sx = source(g, Direction::Forward, 1, x, kx, g.input[1]);
+                        let source = sy.zip(sx).map(|(sy, sx)| {
+                            let pixel = (sy * g.input[1] + sx) * self.n + first;
+                            self.x.add(pixel * g.in_channels + self.group * from)
+                        });
+                        match (self.gathered, source) {
+                            (Some(gathered), source) => self.gather(gathered, tap, source, count),
+                            (None, Some(source)) => self.multiply::<S>(
+                                source.add(self.from_range.0),
+                                g.in_channels,
+                                count,
+                                tap * from + self.from_range.0,
+                                self.from_range.1 - self.from_range.0,
+                            ),
+                            (None, None) => {}
+                        }
+                    }
+                }
+                if let Some(gathered) = self.gathered {
+                    let width = g.taps() * from;
+                    self.multiply::<S>(gathered, width, count, 0, width);
+                }
+            }
+        }
+    }
+}
+
+impl WeightGrad<'_> {
+    /// Copies the output gradient of one pixel into panels, where depths are contiguous.
+    #[inline(always)]
+    unsafe fn pack_panels<S: Simd>(&self, pixel: usize, first: usize, count: usize) {
+        // SAFETY: see `run` above.
+        unsafe {
+            let row = self.g.out_channels;
+            let width = self.to_range.1 - self.to_range.0;
+            let dy = self
+                .dy
+                .add((pixel * self.n + first) * row + self.group * self.g.group_out() + self.to_range.0);
+            for sample in 0..count {
+                let mut c = 0;
+                while c < width {
+                    let lanes = (width - c).min(S::LANES);
+                    let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
+                    let at = (panel * self.samples + sample) * S::TILE_COLUMNS + lane;
+                    super::winograd::load::<S>(dy.add(sample * row + c), lanes)
+                        .store(self.panels.add(at));
+                    c += S::LANES;
+                }
+            }
+        }
+    }
+
+    /// Copies the pixels under one tap into the gathered matrix, or zeros where the tap lies outside the image.
+    #[inline(always)]
+    unsafe fn gather(&self, gathered: *mut f32, tap: usize, source: Option<*const f32>, count: usize) {
+        // SAFETY: see `run` above.
+        unsafe {
+            let from = self.g.group_in();
+            let row = self.g.taps() * from;
+            for sample in 0..count {
+                for ci in 0..from {
+                    *gathered.add(sample * row + tap * from + ci) = match source {
+                        Some(x) => *x.add(sample * self.g.in_channels + ci),
+                        None => 0.0,
+                    };
+                }
+            }
+        }
+    }
+
+    /// `dw[row..][to_range] += a^T * panels` for `rows` columns of `a`, `[count][a_depth]`.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(
+        &self,
+        a: *const f32,
+        a_depth: usize,
+        count: usize,
+        first: usize,
+        rows: usize,
+    ) {
+        // SAFETY: see `run` above.
+        unsafe {
+            let to = self.g.group_out();
+            let width = self.to_range.1 - self.to_range.0;
+            let mut column = 0;
+            while column < width {
+                let (columns, vectors) = panel_extent::<S>(width, column);
+                let terms = [Term {
+                    a,
+                    b: self.panels.add(column * self.samples),
+                }];
+                for (row, rows) in row_blocks::<S>(rows) {
+                    let c = self
+                        .dw
+                        .add((first + row) * to + self.to_range.0 + column);
+                    let tile = Tile {
+                        terms: &terms,
+                        a_offset: row,
+                        depth: count,
+                        a_row: 1,
+                        a_depth,
+                        b_depth: S::TILE_COLUMNS,
+                        c,
+                        c_row: to,
+                        columns,
+                        add: c,
+                        bias: std::ptr::null(),
+                        stats: None,
+                    };
+                    S::tile(rows, vectors, &tile);
+                }
+                column += S::TILE_COLUMNS;
+            }
+        }
+    }
+}

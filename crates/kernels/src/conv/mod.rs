@@ -1,0 +1,484 @@
+//! Two-dimensional convolution: forward, input gradient and weight gradient.
+//!
+//! Two algorithms share one register tile ([`crate::tile`]). *Direct*: with the batch next to the channels, an output
+//! pixel is a sum over kernel taps of plain products `[N x C_in] * [C_in x C_out]`; a tap outside the image is skipped.
+//! *Winograd* F(4x4, 3x3) for 3x3 kernels of stride 1: four times fewer multiplications.
+
+mod direct;
+mod direct_weight;
+mod moments;
+mod reduce;
+mod transform;
+mod winograd;
+mod winograd_weight;
+
+use crate::buffer::Buffer;
+use crate::error::{ShapeError, elements, expect_len, parameter};
+use crate::isa::Isa;
+use crate::parallel::Shared;
+
+/// What a convolution is, apart from the batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConvGeometry {
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// Height and width of the input, in pixels.
+    pub input: [usize; 2],
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal stride, at least 1.
+    pub stride: [usize; 2],
+    /// Zero padding above and below, left and right.
+    pub padding: [usize; 2],
+    /// Number of channel groups; divides both channel counts.
+    pub groups: usize,
+}
+
+impl ConvGeometry {
+    /// A square kernel with stride `stride` and padding `kernel / 2` in one group.
+    #[must_use]
+    pub fn square(
+        in_channels: usize,
+        out_channels: usize,
+        input: [usize; 2],
+        kernel: usize,
+        stride: usize,
+    ) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            input,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+            groups: 1,
+        }
+    }
+
+    /// Height and width of the output; zero where the kernel does not fit into the padded input.
+    #[must_use]
+    pub fn output(&self) -> [usize; 2] {
+        std::array::from_fn(|d| {
+            let padded = self.input[d].saturating_add(self.padding[d].saturating_mul(2));
+            match padded.checked_sub(self.kernel[d]) {
+                Some(room) => room / self.stride[d] + 1,
+                None => 0,
+            }
+        })
+    }
+
+    fn group_in(&self) -> usize {
+        self.in_channels / self.groups
+    }
+
+    fn group_out(&self) -> usize {
+        self.out_channels / self.groups
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+}
+
+/// Which algorithm computes one direction of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConvAlgorithm {
+    /// Sum over taps of matrix products. Any geometry.
+    Direct,
+    /// Winograd F(4x4, 3x3) (Lavin and Gray, 2016). Kernel 3x3, stride 1, padding 1, one group.
+    Winograd,
+}
+
+/// Direction that weights are packed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// `y = conv(x, w)`.
+    Forward,
+    /// `dx = conv^T(dy, w)`.
+    InputGrad,
+}
+
+/// Tensor added to the result of a convolution.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Addend<'a> {
+    /// Nothing; the output is overwritten.
+    #[default]
+    None,
+    /// A tensor of the output's shape, such as a shortcut or its gradient.
+    Tensor(&'a [f32]),
+    /// What the output slice holds: accumulate.
+    Output,
+}
+
+/// Where the per-channel statistics of an output go, for a batch normalisation that follows.
+#[derive(Debug)]
+pub struct Moments<'a> {
+    /// `[C]`, mean over height, width and batch.
+    pub mean: &'a mut [f32],
+    /// `[C]`, biased variance (divided by the count).
+    pub variance: &'a mut [f32],
+}
+
+/// What happens to the result of a convolution before it is stored: `y = conv + bias + add`, and statistics of `y`.
+#[derive(Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[C_out]`, added to every pixel.
+    pub bias: Option<&'a [f32]>,
+    /// Tensor added elementwise.
+    pub add: Addend<'a>,
+    /// Statistics of the stored values.
+    pub moments: Option<Moments<'a>>,
+}
+
+/// Weights rearranged for one direction, algorithm and instruction set. Reused until the weights change.
+#[derive(Debug, Clone)]
+pub struct PackedWeights {
+    data: Buffer,
+    geometry: ConvGeometry,
+    direction: Direction,
+    algorithm: ConvAlgorithm,
+    isa: Isa,
+}
+
+/// A convolution prepared for one geometry and instruction set.
+///
+/// Tensors are `f32`: input `[H][W][N][C_in]`, output `[OH][OW][N][C_out]`, weights in PyTorch's order
+/// `[C_out][C_in / groups][KH][KW]`. Slices aligned to 64 bytes ([`Buffer`]) are fastest.
+#[derive(Debug, Clone)]
+pub struct Conv2d {
+    geometry: ConvGeometry,
+    isa: Isa,
+    forward: ConvAlgorithm,
+    input_grad: ConvAlgorithm,
+    weight_grad: ConvAlgorithm,
+}
+
+/// Destination of a convolution, as its tasks see it.
+#[derive(Clone, Copy)]
+struct Output {
+    y: Shared,
+    /// Null or a tensor of the output's shape.
+    add: Shared,
+    /// Null or a value per channel.
+    bias: Shared,
+    /// Null or `[tasks][3][C]`: shift, sum and sum of squares.
+    partials: Shared,
+}
+
+impl Conv2d {
+    /// Prepares `geometry` for `isa`, choosing the fastest algorithm of each direction.
+    ///
+    /// # Errors
+    /// [`ShapeError::Parameter`] when the stride, the kernel or the number of groups is zero, the groups do not divide
+    /// the channels, or this machine lacks `isa`.
+    pub fn new(geometry: ConvGeometry, isa: Isa) -> Result<Self, ShapeError> {
+        let g = &geometry;
+        isa.checked()
+            .map_err(|error| parameter("isa", error.to_string()))?;
+        if g.stride.contains(&0) {
+            return Err(parameter("stride", "must be at least 1"));
+        }
+        if g.kernel.contains(&0) {
+            return Err(parameter("kernel", "must be at least 1"));
+        }
+        if g.groups == 0 || g.in_channels % g.groups != 0 || g.out_channels % g.groups != 0 {
+            return Err(parameter(
+                "groups",
+                format!(
+                    "{} groups must divide {} input and {} output channels",
+                    g.groups, g.in_channels, g.out_channels
+                ),
+            ));
+        }
+        if g.padding[0] >= g.kernel[0] || g.padding[1] >= g.kernel[1] {
+            return Err(parameter("padding", "must be smaller than the kernel"));
+        }
+        elements("weights", &[g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]])?;
+        let choose = |from: usize, to: usize| {
+            if winograd::supports(g) && winograd::is_faster(g.input, from, to) {
+                ConvAlgorithm::Winograd
+            } else {
+                ConvAlgorithm::Direct
+            }
+        };
+        Ok(Self {
+            geometry,
+            isa,
+            forward: choose(g.in_channels, g.out_channels),
+            input_grad: choose(g.out_channels, g.in_channels),
+            weight_grad: if winograd::supports(g)
+                && winograd::is_faster(g.input, g.in_channels, g.out_channels)
+            {
+                ConvAlgorithm::Winograd
+            } else {
+                ConvAlgorithm::Direct
+            },
+        })
+    }
+
+    /// The same convolution with one algorithm in every direction, for tests and comparisons.
+    ///
+    /// # Errors
+    /// [`ShapeError::Parameter`] when `algorithm` cannot compute this geometry.
+    pub fn with_algorithm(mut self, algorithm: ConvAlgorithm) -> Result<Self, ShapeError> {
+        if algorithm == ConvAlgorithm::Winograd && !winograd::supports(&self.geometry) {
+            return Err(parameter(
+                "algorithm",
+                "Winograd needs a 3x3 kernel with stride 1, padding 1 and one group",
+            ));
+        }
+        self.forward = algorithm;
+        self.input_grad = algorithm;
+        self.weight_grad = algorithm;
+        Ok(self)
+    }
+
+    /// The geometry this convolution was prepared for.
+    #[must_use]
+    pub fn geometry(&self) -> &ConvGeometry {
+        &self.geometry
+    }
+
+    /// The algorithms of the forward pass, the input gradient and the weight gradient.
+    #[must_use]
+    pub fn algorithms(&self) -> [ConvAlgorithm; 3] {
+        [self.forward, self.input_grad, self.weight_grad]
+    }
+
+    /// Number of weights, `C_out * C_in / groups * KH * KW`.
+    #[must_use]
+    pub fn weight_len(&self) -> usize {
+        let g = &self.geometry;
+        g.out_channels * g.group_in() * g.taps()
+    }
+
+    /// Number of input elements for a batch of `n`.
+    ///
+    /// # Errors
+    /// [`ShapeError::Overflow`].
+    pub fn input_len(&self, n: usize) -> Result<usize, ShapeError> {
+        let g = &self.geometry;
+        elements("conv input", &[g.input[0], g.input[1], n, g.in_channels])
+    }
+
+    /// Number of output elements for a batch of `n`.
+    ///
+    /// # Errors
+    /// [`ShapeError::Overflow`].
+    pub fn output_len(&self, n: usize) -> Result<usize, ShapeError> {
+        let [h, w] = self.geometry.output();
+        elements("conv output", &[h, w, n, self.geometry.out_channels])
+    }
+
+    fn algorithm(&self, direction: Direction) -> ConvAlgorithm {
+        match direction {
+            Direction::Forward => self.forward,
+            Direction::InputGrad => self.input_grad,
+        }
+    }
+
+    /// Packs `weights` for `direction`.
+    ///
+    /// # Errors
+    /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
+    pub fn pack(&self, weights: &[f32], direction: Direction) -> Result<PackedWeights, ShapeError> {
+        let mut packed = PackedWeights {
+            data: Buffer::default(),
+            geometry: self.geometry,
+            direction,
+            algorithm: self.algorithm(direction),
+            isa: self.isa,
+        };
+        self.pack_into(weights, direction, &mut packed)?;
+        Ok(packed)
+    }
+
+    /// Packs `weights` for `direction` into `packed`, reusing its memory.
+    ///
+    /// # Errors
+    /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
+    pub fn pack_into(
+        &self,
+        weights: &[f32],
+        direction: Direction,
+        packed: &mut PackedWeights,
+    ) -> Result<(), ShapeError> {
+        expect_len("conv weights", weights.len(), self.weight_len())?;
+        let algorithm = self.algorithm(direction);
+        let len = match algorithm {
+            ConvAlgorithm::Direct => direct::packed_len(&self.geometry, direction, self.isa),
+            ConvAlgorithm::Winograd => winograd::packed_len(&self.geometry, direction, self.isa),
+        };
+        if packed.data.len() != len {
+            packed.data = Buffer::zeroed(len);
+        }
+        packed.geometry = self.geometry;
+        packed.direction = direction;
+        packed.algorithm = algorithm;
+        packed.isa = self.isa;
+        match algorithm {
+            ConvAlgorithm::Direct => direct::pack(
+                &self.geometry,
+                direction,
+                self.isa,
+                weights,
+                &mut packed.data,
+            ),
+            ConvAlgorithm::Winograd => winograd::pack(
+                &self.geometry,
+                direction,
+                self.isa,
+                weights,
+                &mut packed.data,
+            ),
+        }
+        Ok(())
+    }
+
+    /// `y = conv(x, w) + bias + add` for a batch of `n`, with optional statistics of `y`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
+    pub fn forward(
+        &self,
+        n: usize,
+        x: &[f32],
+        weights: &PackedWeights,
+        y: &mut [f32],
+        epilogue: Epilogue<'_>,
+    ) -> Result<(), ShapeError> {
+        expect_len("conv input", x.len(), self.input_len(n)?)?;
+        expect_len("conv output", y.len(), self.output_len(n)?)?;
+        self.convolve(n, x, weights, Direction::Forward, y, epilogue)
+    }
+
+    /// `dx = conv^T(dy, w) + add` for a batch of `n`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
+    pub fn input_grad(
+        &self,
+        n: usize,
+        dy: &[f32],
+        weights: &PackedWeights,
+        dx: &mut [f32],
+        add: Addend<'_>,
+    ) -> Result<(), ShapeError> {
+        expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
+        expect_len("conv input gradient", dx.len(), self.input_len(n)?)?;
+        let epilogue = Epilogue {
+            add,
+            ..Epilogue::default()
+        };
+        self.convolve(n, dy, weights, Direction::InputGrad, dx, epilogue)
+    }
+
+    fn convolve(
+        &self,
+        n: usize,
+        x: &[f32],
+        weights: &PackedWeights,
+        direction: Direction,
+        y: &mut [f32],
+        epilogue: Epilogue<'_>,
+    ) -> Result<(), ShapeError> {
+        let g = &self.geometry;
+        let algorithm = self.algorithm(direction);
+        if weights.geometry != *g
+            || weights.direction != direction
+            || weights.algorithm != algorithm
+            || weights.isa != self.isa
+        {
+            return Err(parameter(
+                "packed weights",
+                "were packed for another convolution or direction; pack them with this one",
+            ));
+        }
+        let channels = match direction {
+            Direction::Forward => g.out_channels,
+            Direction::InputGrad => g.in_channels,
+        };
+        if let Some(bias) = epilogue.bias {
+            expect_len("conv bias", bias.len(), channels)?;
+        }
+        if let Addend::Tensor(add) = epilogue.add {
+            expect_len("conv addend", add.len(), y.len())?;
+        }
+        let mut moments = epilogue.moments;
+        if let Some(m) = &moments {
+            expect_len("mean", m.mean.len(), channels)?;
+            expect_len("variance", m.variance.len(), channels)?;
+        }
+        if y.is_empty() {
+            if let Some(m) = &mut moments {
+                m.mean.fill(0.0);
+                m.variance.fill(0.0);
+            }
+            return Ok(());
+        }
+        let shared = Shared::new(y);
+        let mut out = Output {
+            y: shared,
+            add: match epilogue.add {
+                Addend::None => Shared::null(),
+                Addend::Tensor(add) => Shared::read_only(add),
+                Addend::Output => shared,
+            },
+            bias: epilogue.bias.map_or(Shared::null(), Shared::read_only),
+            partials: Shared::null(),
+        };
+        let run = |out: Output| match algorithm {
+            ConvAlgorithm::Direct => {
+                direct::run(g, direction, self.isa, n, x, &weights.data, out);
+            }
+            ConvAlgorithm::Winograd => {
+                winograd::run(g, direction, self.isa, n, x, &weights.data, out);
+            }
+        };
+        match moments {
+            None => run(out),
+            Some(moments) => {
+                let counts = match algorithm {
+                    ConvAlgorithm::Direct => direct::task_counts(g, direction, n),
+                    ConvAlgorithm::Winograd => winograd::task_counts(g, n),
+                };
+                moments::collect(&counts, channels, moments, |partials| {
+                    out.partials = partials;
+                    run(out);
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// `dw = dL/dw` for a batch of `n`, overwriting `dw` (PyTorch order).
+    ///
+    /// # Errors
+    /// [`ShapeError`] when a slice does not fit.
+    pub fn weight_grad(
+        &self,
+        n: usize,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+    ) -> Result<(), ShapeError> {
+        expect_len("conv input", x.len(), self.input_len(n)?)?;
+        expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
+        expect_len("conv weight gradient", dw.len(), self.weight_len())?;
+        if x.is_empty() || dy.is_empty() {
+            dw.fill(0.0);
+            return Ok(());
+        }
+        match self.weight_grad {
+            ConvAlgorithm::Direct => {
+                direct_weight::run(&self.geometry, self.isa, n, x, dy, dw);
+            }
+            ConvAlgorithm::Winograd => {
+                winograd_weight::run(&self.geometry, self.isa, n, x, dy, dw);
+            }
+        }
+        Ok(())
+    }
+}

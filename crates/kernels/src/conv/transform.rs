@@ -1,0 +1,150 @@
+//! The one-dimensional transforms of Winograd F(4, 3) at the points 0, ±2/3, ±3/2 and infinity.
+//!
+//! Toom-Cook with points `p` multiplies polynomials by evaluation and interpolation: with `N_j = prod_{k != j} (p_j - p_k)`,
+//! row `j` of `G` is `(1, p_j, p_j^2) / N_j`, row `j` of `B^T` holds the coefficients of `prod_{k != j} (x - p_k)`, and
+//! column `j` of `A^T` is `(1, p_j, p_j^2, p_j^3)`. A pair of reciprocal points (`a b = 1`) has an error five times
+//! smaller than the usual 0, ±1, ±2. A two-dimensional transform applies the one-dimensional one to rows and columns.
+
+use crate::simd::Simd;
+
+/// Side of an output tile.
+pub(super) const OUT: usize = 4;
+/// Side of an input tile.
+pub(super) const IN: usize = 6;
+/// Products per tile.
+pub(super) const POINTS: usize = IN * IN;
+
+const A: f64 = 2.0 / 3.0;
+const B: f64 = 1.5;
+const A2: f64 = A * A;
+const B2: f64 = B * B;
+
+/// `1 / N_j` of the points 0, ±a and ±b.
+const G0: f64 = 1.0 / (A2 * B2);
+const GA: f64 = 1.0 / (2.0 * A2 * (A2 - B2));
+const GB: f64 = 1.0 / (2.0 * B2 * (B2 - A2));
+
+/// `B^T x`: an input row or column to its six points.
+#[inline(always)]
+pub(super) unsafe fn input<S: Simd>(x: [S; IN]) -> [S; IN] {
+    // SAFETY: the features of `S` are enabled by the caller.
+    unsafe {
+        let sum = S::splat(-(A2 + B2) as f32);
+        let (a, b) = (S::splat(A as f32), S::splat(B as f32));
+        let (minus_a2, minus_b2) = (S::splat(-A2 as f32), S::splat(-B2 as f32));
+        let even_a = x[2].mul_add(minus_b2, x[4]);
+        let odd_a = x[1].mul_add(minus_b2, x[3]).mul(a);
+        let even_b = x[2].mul_add(minus_a2, x[4]);
+        let odd_b = x[1].mul_add(minus_a2, x[3]).mul(b);
+        // a^2 b^2 = 1, so the first and last rows need no factor.
+        [
+            x[2].mul_add(sum, x[0].add(x[4])),
+            even_a.add(odd_a),
+            even_a.sub(odd_a),
+            even_b.add(odd_b),
+            even_b.sub(odd_b),
+            x[3].mul_add(sum, x[1].add(x[5])),
+        ]
+    }
+}
+
+/// `A^T m`: six products to four outputs.
+#[inline(always)]
+pub(super) unsafe fn output<S: Simd>(m: [S; IN]) -> [S; OUT] {
+    // SAFETY: the features of `S` are enabled by the caller.
+    unsafe {
+        let (even_a, odd_a) = (m[1].add(m[2]), m[1].sub(m[2]));
+        let (even_b, odd_b) = (m[3].add(m[4]), m[3].sub(m[4]));
+        [
+            m[0].add(even_a).add(even_b),
+            combine(A, odd_a, B, odd_b),
+            combine(A2, even_a, B2, even_b),
+            combine(A2 * A, odd_a, B2 * B, odd_b).add(m[5]),
+        ]
+    }
+}
+
+/// `A y`: four output gradients to their six points.
+#[inline(always)]
+pub(super) unsafe fn output_grad<S: Simd>(y: [S; OUT]) -> [S; IN] {
+    // SAFETY: the features of `S` are enabled by the caller.
+    unsafe {
+        let even_a = y[2].mul_add(S::splat(A2 as f32), y[0]);
+        let odd_a = combine(A, y[1], A2 * A, y[3]);
+        let even_b = y[2].mul_add(S::splat(B2 as f32), y[0]);
+        let odd_b = combine(B, y[1], B2 * B, y[3]);
+        [
+            y[0],
+            even_a.add(odd_a),
+            even_a.sub(odd_a),
+            even_b.add(odd_b),
+            even_b.sub(odd_b),
+            y[3],
+        ]
+    }
+}
+
+/// `G^T u`: six points to three weight gradients.
+#[inline(always)]
+pub(super) unsafe fn weight_grad<S: Simd>(u: [S; IN]) -> [S; 3] {
+    // SAFETY: the features of `S` are enabled by the caller.
+    unsafe {
+        let (even_a, odd_a) = (u[1].add(u[2]), u[1].sub(u[2]));
+        let (even_b, odd_b) = (u[3].add(u[4]), u[3].sub(u[4]));
+        [
+            u[0].mul_add(S::splat(G0 as f32), combine(GA, even_a, GB, even_b)),
+            combine(GA * A, odd_a, GB * B, odd_b),
+            combine(GA * A2, even_a, GB * B2, even_b).add(u[5]),
+        ]
+    }
+}
+
+/// `G g`: three weights to their six points.
+#[inline(always)]
+pub(super) unsafe fn weight<S: Simd>(g: [S; 3]) -> [S; IN] {
+    // SAFETY: the features of `S` are enabled by the caller.
+    unsafe {
+        let even_a = combine(GA, g[0], GA * A2, g[2]);
+        let odd_a = g[1].mul(S::splat((GA * A) as f32));
+        let even_b = combine(GB, g[0], GB * B2, g[2]);
+        let odd_b = g[1].mul(S::splat((GB * B) as f32));
+        [
+            g[0].mul(S::splat(G0 as f32)),
+            even_a.add(odd_a),
+            even_a.sub(odd_a),
+            even_b.add(odd_b),
+            even_b.sub(odd_b),
+            g[2],
+        ]
+    }
+}
+
+/// Applies the one-dimensional transform `$f` to the rows, then to the columns of a square of side `$n`, giving one of
+/// side `$m`. A macro, because a closure would not be sure to inline into the caller's instruction set.
+macro_rules! square {
+    ($x:expr, $n:expr => $m:expr, $f:ident) => {{
+        let mut rows = [[S::zero(); $m]; $n];
+        for (row, x) in rows.iter_mut().zip($x) {
+            *row = $f(*x);
+        }
+        let mut result = [[S::zero(); $m]; $m];
+        for j in 0..$m {
+            let mut column = [S::zero(); $n];
+            for (c, row) in column.iter_mut().zip(&rows) {
+                *c = row[j];
+            }
+            for (i, value) in $f(column).into_iter().enumerate() {
+                result[i][j] = value;
+            }
+        }
+        result
+    }};
+}
+pub(super) use square;
+
+/// `ka xa + kb xb`.
+#[inline(always)]
+unsafe fn combine<S: Simd>(ka: f64, xa: S, kb: f64, xb: S) -> S {
+    // SAFETY: the features of `S` are enabled by the caller.
+    unsafe { xa.mul_add(S::splat(ka as f32), xb.mul(S::splat(kb as f32))) }
+}

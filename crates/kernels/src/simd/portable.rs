@@ -1,0 +1,78 @@
+use super::{Simd, tile_table};
+use crate::tile::{self, Tile};
+
+/// Four lanes in plain Rust, which compilers turn into the architecture's baseline vectors.
+#[derive(Clone, Copy)]
+pub(crate) struct F32x4([f32; 4]);
+
+unsafe fn tile<const R: usize, const V: usize>(tile: &Tile) {
+    // SAFETY: no features needed, the rest is the caller's.
+    unsafe { tile::compute::<F32x4, R, V>(tile) }
+}
+
+impl F32x4 {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|i| f(self.0[i], other.0[i])))
+    }
+}
+
+// SAFETY (all methods): the trait's conditions: pointers valid for the lanes touched.
+impl Simd for F32x4 {
+    const LANES: usize = 4;
+    const TILE_ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; 4])
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self([x; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        unsafe { Self(p.cast::<[f32; 4]>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(p: *const f32, n: usize) -> Self {
+        let mut lanes = [0.0; 4];
+        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+            *lane = unsafe { *p.add(i) };
+        }
+        Self(lanes)
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, n: usize) {
+        for (i, lane) in self.0.iter().enumerate().take(n) {
+            unsafe { *p.add(i) = *lane };
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, m: Self, a: Self) -> Self {
+        // Not `f32::mul_add`: without a fused instruction that is a slow library call.
+        self.zip(m, |x, y| x * y).zip(a, |x, y| x + y)
+    }
+    #[inline(always)]
+    unsafe fn prefetch(_: *const f32) {}
+    #[inline(always)]
+    unsafe fn tile(rows: usize, vectors: usize, args: &Tile) {
+        unsafe { tile_table!(tile, rows, vectors, args; 1 2 3 4) }
+    }
+}

@@ -1,0 +1,209 @@
+//! The register tile: a small block of a matrix product held in vector registers.
+
+use crate::simd::Simd;
+
+/// One term of a tile: `rows(a) * panel(b)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Term {
+    /// Row 0, depth 0 of the left matrix.
+    pub a: *const f32,
+    /// Depth 0 of the right panel.
+    pub b: *const f32,
+}
+
+/// Running sums of the shifted outputs of one task, per output channel.
+#[derive(Clone, Copy)]
+pub(crate) struct TileStats {
+    /// Shift per channel, taken from the task's first row when `first` is set.
+    pub shift: *mut f32,
+    /// Sum of `y - shift`.
+    pub sum: *mut f32,
+    /// Sum of `(y - shift)^2`.
+    pub square: *mut f32,
+    /// Whether this tile holds the first row of its task for these channels.
+    pub first: bool,
+}
+
+/// Arguments of one register tile, `c = sum over terms of a * b (+ bias) (+ add)`.
+pub(crate) struct Tile<'a> {
+    pub terms: &'a [Term],
+    /// Elements added to every `a`, to step over rows without rewriting the terms.
+    pub a_offset: usize,
+    /// Depth of every term.
+    pub depth: usize,
+    /// Distance between rows of `a`.
+    pub a_row: usize,
+    /// Distance between depths of `a`.
+    pub a_depth: usize,
+    /// Distance between depths of `b`.
+    pub b_depth: usize,
+    pub c: *mut f32,
+    /// Distance between rows of `c` and of `add`.
+    pub c_row: usize,
+    /// Columns that exist; the others are computed on the panel's padding and dropped.
+    pub columns: usize,
+    /// Null, or a matrix laid out as `c` (it may be `c` itself).
+    pub add: *const f32,
+    /// Null, or a value per column.
+    pub bias: *const f32,
+    pub stats: Option<TileStats>,
+}
+
+/// Computes a tile of `R` rows and `V` vectors.
+///
+/// # Safety
+/// `a` is readable at `R` rows and `depth` depths of every term, `b` at `depth` depths of `V` vectors, and
+/// `c`, `add`, `bias` and the statistics at `R` rows (one for the last two) of `columns` columns, with
+/// `(V - 1) * LANES < columns <= V * LANES`.
+#[inline(always)]
+pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Tile) {
+    // SAFETY: the caller's conditions.
+    unsafe {
+        let mut acc = [[S::zero(); V]; R];
+        for term in tile.terms {
+            let mut a = term.a.add(tile.a_offset);
+            let mut b = term.b;
+            for _ in 0..tile.depth {
+                let mut panel = [S::zero(); V];
+                for (v, lane) in panel.iter_mut().enumerate() {
+                    *lane = S::load(b.add(v * S::LANES));
+                }
+                for (r, row) in acc.iter_mut().enumerate() {
+                    let x = S::splat(*a.add(r * tile.a_row));
+                    for (v, sum) in row.iter_mut().enumerate() {
+                        *sum = x.mul_add(panel[v], *sum);
+                    }
+                }
+                a = a.wrapping_add(tile.a_depth);
+                b = b.wrapping_add(tile.b_depth);
+            }
+        }
+        for v in 0..V {
+            let at = v * S::LANES;
+            let lanes = (tile.columns - at).min(S::LANES);
+            let mut column = [S::zero(); R];
+            for (r, y) in column.iter_mut().enumerate() {
+                *y = acc[r][v];
+            }
+            if lanes == S::LANES {
+                finish::<S, R>(tile, &mut column, at, |p| S::load(p), |y, p| y.store(p));
+            } else {
+                finish::<S, R>(
+                    tile,
+                    &mut column,
+                    at,
+                    |p| S::load_first(p, lanes),
+                    |y, p| y.store_first(p, lanes),
+                );
+            }
+        }
+    }
+}
+
+/// Adds bias and `add`, stores, and accumulates the statistics of one vector of columns.
+#[inline(always)]
+unsafe fn finish<S: Simd, const R: usize>(
+    tile: &Tile,
+    column: &mut [S; R],
+    at: usize,
+    load: impl Fn(*const f32) -> S,
+    store: impl Fn(S, *mut f32),
+) {
+    // SAFETY: the conditions of `compute`.
+    unsafe {
+        if !tile.bias.is_null() {
+            let bias = load(tile.bias.add(at));
+            for y in column.iter_mut() {
+                *y = y.add(bias);
+            }
+        }
+        if !tile.add.is_null() {
+            for (r, y) in column.iter_mut().enumerate() {
+                *y = y.add(load(tile.add.add(r * tile.c_row + at)));
+            }
+        }
+        for (r, y) in column.iter().enumerate() {
+            store(*y, tile.c.add(r * tile.c_row + at));
+        }
+        if let Some(stats) = tile.stats {
+            if stats.first {
+                store(column[0], stats.shift.add(at));
+            }
+            let shift = load(stats.shift.add(at));
+            let mut sum = load(stats.sum.add(at));
+            let mut square = load(stats.square.add(at));
+            for y in column.iter() {
+                let d = y.sub(shift);
+                sum = sum.add(d);
+                square = d.mul_add(d, square);
+            }
+            store(sum, stats.sum.add(at));
+            store(square, stats.square.add(at));
+        }
+    }
+}
+
+/// Columns and vectors of the panel that starts at column `at` of `columns`.
+#[inline(always)]
+pub(crate) fn panel_extent<S: Simd>(columns: usize, at: usize) -> (usize, usize) {
+    let width = (columns - at).min(S::TILE_COLUMNS);
+    (width, width.div_ceil(S::LANES))
+}
+
+/// Splits `rows` into blocks of at most `TILE_ROWS` whose sizes differ by at most one.
+#[inline(always)]
+pub(crate) fn row_blocks<S: Simd>(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let blocks = rows.div_ceil(S::TILE_ROWS);
+    let (size, larger) = match blocks {
+        0 => (0, 0),
+        _ => (rows / blocks, rows % blocks),
+    };
+    (0..blocks).map(move |i| (i * size + i.min(larger), size + usize::from(i < larger)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::Buffer;
+    use crate::isa::Isa;
+    use crate::simd::{Kernel, dispatch};
+
+    struct Rep {
+        k: usize,
+        rs: usize,
+        ks: usize,
+        v: usize,
+    }
+    impl Kernel for Rep {
+        type Output = f64;
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) -> f64 {
+            let a = Buffer::zeroed(64 * 1024);
+            let b = Buffer::zeroed(64 * 1024);
+            let mut c = Buffer::zeroed(64 * 1024);
+            let term = [Term { a: a.as_ptr(), b: b.as_ptr() }];
+            let mut best = f64::MAX;
+            for _ in 0..20 {
+                let t0 = std::time::Instant::now();
+                for _ in 0..1000 {
+                    let tile = Tile {
+                        terms: &term, a_offset: 0, depth: self.k, a_row: self.rs, a_depth: self.ks,
+                        b_depth: S::TILE_COLUMNS, c: c.as_mut_ptr(), c_row: 64, columns: self.v * S::LANES,
+                        add: std::ptr::null(), bias: std::ptr::null(), stats: None };
+                    unsafe { S::tile(S::TILE_ROWS, self.v, &tile) };
+                }
+                best = best.min(t0.elapsed().as_secs_f64());
+            }
+            2.0 * 1000.0 * (self.k * S::TILE_ROWS * self.v * S::LANES) as f64 / best / 1e9
+        }
+    }
+    #[test]
+    fn speed() {
+        for isa in Isa::available() {
+            for (k, rs, ks, v) in [(64, 80, 1, 2), (512, 80, 1, 2), (64, 1, 80, 2), (64, 80, 1, 1), (16, 32, 1, 1)] {
+                let g = unsafe { dispatch(isa, Rep { k, rs, ks, v }) };
+                println!("{isa} k={k} rs={rs} ks={ks} v={v} {g:.1} GF/s");
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Plain `f64` references and helpers shared by the tests.
+#![allow(dead_code, reason = "each test binary uses some of these")]
+
+use sora_kernels::conv::ConvGeometry;
+
+/// Deterministic values of unit scale around `mean`.
+pub fn values(len: usize, seed: u64, mean: f32) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 40) as f32 / (1 << 23) as f32 - 1.0 + mean
+        })
+        .collect()
+}
+
+/// Fails unless every element of `actual` is within `tolerance` times the largest magnitude of `expected`.
+#[track_caller]
+pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(actual.len(), expected.len(), "{what}: length");
+    let scale = expected.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
+    for (i, (&a, &e)) in actual.iter().zip(expected).enumerate() {
+        let error = (f64::from(a) - e).abs() / scale;
+        assert!(
+            error <= tolerance,
+            "{what}[{i}]: {a} differs from {e} by {error:e} of the scale {scale:e}, more than {tolerance:e}"
+        );
+    }
+}
+
+/// Reference convolution: calls `term(y index, x index, w index)` for every product.
+pub fn for_each_term(g: &ConvGeometry, n: usize, mut term: impl FnMut(usize, usize, usize)) {
+    let [oh, ow] = g.output();
+    let (gi, go) = (g.in_channels / g.groups, g.out_channels / g.groups);
+    for (oy, ox) in (0..oh).flat_map(|y| (0..ow).map(move |x| (y, x))) {
+        for (ky, kx) in (0..g.kernel[0]).flat_map(|y| (0..g.kernel[1]).map(move |x| (y, x))) {
+            let iy = (oy * g.stride[0] + ky).wrapping_sub(g.padding[0]);
+            let ix = (ox * g.stride[1] + kx).wrapping_sub(g.padding[1]);
+            if iy >= g.input[0] || ix >= g.input[1] {
+                continue;
+            }
+            for sample in 0..n {
+                for co in 0..g.out_channels {
+                    for ci in 0..gi {
+                        let y = ((oy * ow + ox) * n + sample) * g.out_channels + co;
+                        let x = ((iy * g.input[1] + ix) * n + sample) * g.in_channels
+                            + co / go * gi
+                            + ci;
+                        let w = ((co * gi + ci) * g.kernel[0] + ky) * g.kernel[1] + kx;
+                        term(y, x, w);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Mean and biased variance per channel of rows of `c` values.
+pub fn moments(x: &[f64], c: usize) -> (Vec<f64>, Vec<f64>) {
+    let rows = (x.len() / c) as f64;
+    let mut mean = vec![0.0; c];
+    for (i, v) in x.iter().enumerate() {
+        mean[i % c] += v / rows;
+    }
+    let mut variance = vec![0.0; c];
+    for (i, v) in x.iter().enumerate() {
+        variance[i % c] += (v - mean[i % c]).powi(2) / rows;
+    }
+    (mean, variance)
+}
+
+pub fn to_f64(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// Runs `f` on a pool of `threads` threads.
+pub fn on_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .expect("a thread pool")
+        .install(f)
+}

@@ -1,0 +1,97 @@
+"""Optimizers on given gradients, and the learning rate of every step of each schedule."""
+
+import math
+
+import numpy as np
+import torch
+
+LR_MIN, LR_MAX = 0.01, 0.2
+
+
+def cyclic(t, total):
+    """Up to the middle, back to the start: torch's CyclicLR with step_size_up = total // 2."""
+    return float(np.interp(t, [0, total // 2, total], [LR_MIN, LR_MAX, LR_MIN]))
+
+
+def multistep(t, total):
+    return LR_MAX * 0.1 ** ((2 * t >= total) + (4 * t >= 3 * total))
+
+
+def cosine(t, total):
+    return LR_MAX * 0.5 * (1 + math.cos(math.pi * t / total))
+
+
+def warmup_cosine(t, total):
+    warm = total // 10
+    return LR_MAX * t / warm if t < warm else cosine(t - warm, total - warm)
+
+
+def constant(_t, _total):
+    return LR_MAX
+
+
+SCHEDULES = {
+    "cyclic": cyclic,
+    "multistep": multistep,
+    "cosine": cosine,
+    "warmup-cosine": warmup_cosine,
+    "constant": constant,
+}
+
+
+def torch_cyclic(total):
+    """Learning rate and momentum of torch's CyclicLR, which cycles the momentum too unless told not to."""
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], LR_MIN, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.CyclicLR(
+        sgd, LR_MIN, LR_MAX, step_size_up=total // 2, step_size_down=total - total // 2
+    )
+    rates, momenta = [], []
+    for _ in range(total):
+        rates.append(sgd.param_groups[0]["lr"])
+        momenta.append(sgd.param_groups[0]["momentum"])
+        sgd.step()
+        schedule.step()
+    return rates, momenta
+
+
+def schedules():
+    """Tensors [T]: T = 40, and 41 for the names that end in `.odd`."""
+    out = {}
+    for name, rate in SCHEDULES.items():
+        for total, suffix in ((40, ""), (41, ".odd")):
+            out[name + suffix] = torch.tensor([rate(t, total) for t in range(total)], dtype=torch.float64)
+    for total, suffix in ((40, ""), (41, ".odd")):
+        rates, momenta = torch_cyclic(total)
+        assert np.allclose(rates, out["cyclic" + suffix], rtol=1e-12), "CyclicLR differs from its formula"
+        out["cyclic.momentum" + suffix] = torch.tensor(momenta, dtype=torch.float64)
+    return out
+
+
+STEPS = 6
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=5e-4),
+    "sgd-nesterov": lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=5e-4, nesterov=True),
+    "adam": lambda p: torch.optim.Adam(p, weight_decay=5e-4),
+    "adamw": lambda p: torch.optim.AdamW(p, weight_decay=1e-2),
+}
+
+
+def steps(dtype):
+    """The given gradients and learning rates, and per optimizer the parameters [steps, 5] after every step."""
+    generator = torch.Generator().manual_seed(9)
+    out = {
+        "start": torch.randn(5, generator=generator),
+        "grads": torch.randn(STEPS, 5, generator=generator),
+        "lr": torch.tensor([cyclic(t, STEPS) for t in range(STEPS)], dtype=torch.float64),
+    }
+    for name, make in OPTIMIZERS.items():
+        parameter = out["start"].to(dtype, copy=True).requires_grad_(True)
+        optimizer = make([parameter])
+        trail = []
+        for rate, grad in zip(out["lr"].tolist(), out["grads"]):
+            optimizer.param_groups[0]["lr"] = rate
+            parameter.grad = grad.to(dtype)
+            optimizer.step()
+            trail.append(parameter.detach().clone())
+        out[name] = torch.stack(trail)
+    return out

@@ -1,0 +1,85 @@
+//! `sora bench step`: one training step on random images, with the keys that the usual PyTorch timing scripts print.
+
+use std::time::Instant;
+
+use burn::tensor::{Tensor, TensorData};
+use serde_json::json;
+use sora::{
+    data::rng::{Key, Purpose, fill_uniform},
+    device,
+    error::{Error, Result},
+    method::{self, Batch, Passes, StepContext},
+    model::{Model, ModelConfig, Shape},
+    nn::BnMode,
+    noise::Noise,
+    optim::OptimizerKind,
+    run,
+    threat::{Norm, Threat},
+};
+
+use super::print_json;
+use crate::cli::StepBench;
+
+/// Steps before the timed ones.
+const WARM_UP: usize = 2;
+
+/// Times whole steps: attack, training pass, update.
+pub fn step(args: &StepBench) -> Result<()> {
+    if args.steps == 0 || args.batch == 0 || args.image_size == 0 {
+        return Err(Error::input("bench step: --steps, --batch and --image-size must be at least 1"));
+    }
+    let device = device::device(&args.device)?;
+    let threads = device::set_threads(args.threads);
+    let shape = Shape { channels: args.channels, height: args.image_size, width: args.image_size, classes: 10 };
+    let (mean, std) = (vec![0.5; args.channels], vec![0.25; args.channels]);
+    let mut model = Model::init(ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std }, 0, &device)?;
+    let info = method::method(&args.method)?;
+    let norm = if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 };
+    let threat = Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 128.0 / 255.0 } };
+    let mut method = info.build(&(info.options)()?, threat)?;
+    let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
+
+    let ids: Vec<u32> = (0..args.batch as u32).collect();
+    let dims = [args.batch, args.channels, args.image_size, args.image_size];
+    let mut pixels = vec![0.0; dims.iter().product()];
+    fill_uniform(&mut pixels, Key::new(0, Purpose::Synthetic), &ids);
+    let labels: Vec<i32> = ids.iter().map(|id| (id % 10) as i32).collect();
+    let batch = Batch {
+        x: Tensor::from_data(TensorData::new(pixels, dims), &device),
+        labels: Tensor::from_data(labels.as_slice(), &device),
+        ids: ids.clone(),
+    };
+    let mut seconds = Vec::with_capacity(args.steps);
+    for step in 0..WARM_UP + args.steps {
+        let started = Instant::now();
+        let mut noise = Noise::training(0, 0, step as u64, ids.clone(), &device);
+        let mut cx =
+            StepContext { model: &mut model, threat, attack_bn: BnMode::Train, noise: &mut noise, epoch: 0, passes: Passes::default() };
+        let out = method.step(&mut cx, &batch)?;
+        optimizer.step(&mut model.params, out.gradients, 0.01);
+        device.sync().map_err(|e| Error::work(format!("the device failed: {e}")))?;
+        if step >= WARM_UP {
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+    }
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds[seconds.len() / 2];
+    print_json(&json!({
+        "framework": concat!("sora ", env!("CARGO_PKG_VERSION")),
+        "median_s": median,
+        "min_s": seconds[0],
+        "images_per_s": args.batch as f64 / median,
+        "peak_rss_mib": device::peak_rss_mib(),
+        "model": args.model,
+        "method": args.method,
+        "width": args.width,
+        "batch": args.batch,
+        "size": args.image_size,
+        "channels": args.channels,
+        "precision": args.precision,
+        "device": args.device,
+        "threads": threads,
+        "isa": run::instruction_set(),
+        "steps": args.steps,
+    }))
+}

@@ -1,0 +1,99 @@
+//! `sora data list|info|fetch`.
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+use sora::{
+    data::{self, FetchOptions, Info, OpenOptions},
+    error::{Error, Result},
+};
+
+use super::{print, print_json, print_table};
+
+/// Every registered set.
+pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
+    let folder = data::data_dir(data_dir)?;
+    let mut rows = vec![["data set", "images", "classes", "train", "test", "here", "how to get it"].map(String::from).to_vec()];
+    let mut object = Map::new();
+    for info in data::registry() {
+        let here = if info.sources.is_empty() || !info.is_readable() { None } else { Some(is_here(&info, &folder)) };
+        rows.push(vec![
+            info.name.clone(),
+            format!("{}x{}x{}", info.channels, info.height, info.width),
+            info.num_classes.to_string(),
+            info.train.to_string(),
+            info.test.to_string(),
+            here.map_or("-", |here| if here { "yes" } else { "no" }).into(),
+            if info.is_readable() { info.how_to_get() } else { "not readable yet; use folder:PATH".into() },
+        ]);
+        object.insert(info.name.clone(), json!({"title": info.title, "classes": info.num_classes, "shape": [info.channels, info.height, info.width], "train": info.train, "test": info.test, "here": here, "readable": info.is_readable()}));
+    }
+    if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
+}
+
+/// Whether the set's files are where `open` looks for them.
+fn is_here(info: &Info, folder: &Path) -> bool {
+    let options = OpenOptions { data_dir: Some(folder.to_owned()), ..Default::default() };
+    data::open(&info.name, &options).is_ok()
+}
+
+/// One set.
+pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
+    let info = match data::find(name) {
+        Some(info) => info,
+        None => data::open(name, &OpenOptions { data_dir, ..Default::default() })?.info,
+    };
+    if json {
+        return print_json(&info);
+    }
+    let mut rows = vec![
+        vec!["name".into(), info.name.clone()],
+        vec!["title".into(), info.title.clone()],
+        vec!["images".into(), format!("{}x{}x{}, {} train, {} test", info.channels, info.height, info.width, info.train, info.test)],
+        vec!["classes".into(), format!("{}: {}", info.num_classes, info.classes.join(", "))],
+        vec!["mean, std".into(), if info.mean.is_empty() { "computed from the training images when opened".into() } else { format!("{:?}, {:?}", info.mean, info.std) }],
+        vec!["augmentation".into(), info.augment.to_string()],
+        vec!["licence".into(), info.licence.clone()],
+        vec!["homepage".into(), info.homepage.clone()],
+        vec!["how to get".into(), info.how_to_get()],
+    ];
+    for source in &info.sources {
+        rows.push(vec!["file".into(), source.file.clone()]);
+        rows.push(vec!["".into(), source.url.clone()]);
+        rows.push(vec!["".into(), source.checksum.to_string()]);
+    }
+    if !info.is_readable() {
+        rows.push(vec!["note".into(), "this version has no reader for its files; unpack it into class folders and use folder:PATH".into()]);
+    }
+    print_table(&rows)
+}
+
+/// Downloads one set.
+pub fn fetch(name: &str, data_dir: Option<&Path>, mirror: Option<String>) -> Result<()> {
+    let info = data::find(name).ok_or_else(|| {
+        let known: Vec<_> = data::registry().into_iter().map(|info| info.name).collect();
+        Error::input(format!("data fetch '{name}': no such data set; choose one of {}", known.join(", ")))
+    })?;
+    let folder = data::data_dir(data_dir)?;
+    let bar: RefCell<Option<(String, ProgressBar)>> = RefCell::new(None);
+    let show = |progress: data::Progress<'_>| {
+        let mut slot = bar.borrow_mut();
+        if slot.as_ref().is_none_or(|(file, _)| file != progress.file) {
+            let bar = ProgressBar::new(progress.total.unwrap_or(0)).with_prefix(progress.file.to_owned());
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left") {
+                bar.set_style(style);
+            }
+            *slot = Some((progress.file.to_owned(), bar));
+        }
+        if let Some((_, bar)) = slot.as_ref() {
+            bar.set_position(progress.done);
+        }
+    };
+    let paths = data::fetch(&info, &folder, &FetchOptions { base_url: mirror, progress: Some(&show), ..Default::default() })?;
+    drop(bar);
+    paths.iter().try_for_each(|path| print(&format!("{}\n", path.display())))
+}

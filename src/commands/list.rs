@@ -1,0 +1,67 @@
+//! `sora methods`, `sora models` and `sora attacks`.
+
+use serde_json::{Map, Value, json};
+use sora::{
+    attack::ATTACKS,
+    error::{Error, Result},
+    method::METHODS,
+    model::NETWORKS,
+    threat::Norm,
+};
+
+use super::{print_json, print_table};
+
+fn norms(norms: &[Norm]) -> String {
+    norms.iter().map(Norm::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn heading<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.map(String::from).to_vec()
+}
+
+/// Training methods with their cost and options.
+pub fn methods(json: bool) -> Result<()> {
+    let mut rows = vec![heading(["method", "norms", "forward", "backward", "options", "what it does", "source"])];
+    let mut object = Map::new();
+    for info in METHODS {
+        let options = (info.options)()?;
+        let listed = options.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+        rows.push(vec![
+            info.name.into(),
+            norms(info.norms),
+            info.passes.forward.to_string(),
+            (info.passes.backward_input + info.passes.backward_full).to_string(),
+            listed,
+            info.summary.into(),
+            info.source.into(),
+        ]);
+        let options = serde_json::to_value(&options).map_err(|e| Error::work(format!("cannot list the options: {e}")))?;
+        object.insert(
+            info.name.into(),
+            json!({"summary": info.summary, "source": info.source, "norms": info.norms, "passes": info.passes, "options": options}),
+        );
+    }
+    if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
+}
+
+/// Networks.
+pub fn models(json: bool) -> Result<()> {
+    let mut rows = vec![heading(["network", "width", "what it is", "source"])];
+    let mut object = Map::new();
+    for info in NETWORKS {
+        rows.push(vec![info.name.into(), info.default_width.to_string(), info.summary.into(), info.source.into()]);
+        object.insert(info.name.into(), json!({"summary": info.summary, "source": info.source, "width": info.default_width}));
+    }
+    if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
+}
+
+/// Attacks.
+pub fn attacks(json: bool) -> Result<()> {
+    let mut rows = vec![heading(["attack", "norms", "what it does", "source"])];
+    let mut object = Map::new();
+    for info in ATTACKS {
+        rows.push(vec![info.name.into(), norms(info.norms), info.summary.into(), info.source.into()]);
+        object.insert(info.name.into(), json!({"summary": info.summary, "source": info.source, "norms": info.norms}));
+    }
+    if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
+}

@@ -1,0 +1,322 @@
+//! A run's settings: what the user gives (flags over config file over defaults) and what it resolves to.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    data::Augment,
+    error::{Error, Result},
+    method::{self, Options},
+    model::{self, ModelConfig},
+    nn::BnMode,
+    optim::{OptimizerKind, Schedule},
+    threat::{Epsilon, Norm, Threat},
+};
+
+/// Arithmetic of activations and their gradients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision throughout.
+    F32,
+}
+
+/// What to do when catastrophic overfitting is detected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCo {
+    /// Say so and go on.
+    Warn,
+    /// Write a checkpoint and stop with exit status 1.
+    Stop,
+}
+
+/// Settings of `sora train` as the user gives them; every one may be absent. Field names are the keys of config.toml.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainOptions {
+    /// Data set: a name of `sora data list`, folder:PATH, or the path of an image folder [default: synthetic]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub dataset: Option<String>,
+    /// Where data sets are kept [default: $SORA_DATA, else the platform's cache folder]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Resize images of a folder to this many pixels square
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Augmentation, for example none, flip or crop:4,flip [default: the data set's]
+    #[arg(long)]
+    pub augment: Option<Augment>,
+    /// Training method, see `sora methods` [default: sora]
+    #[arg(long, value_name = "NAME")]
+    pub method: Option<String>,
+    /// Network, see `sora models` [default: preact-resnet18]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Channels of the network's first stage [default: the paper's]
+    #[arg(long)]
+    pub width: Option<usize>,
+    /// Radius of the perturbations in pixel units, for example 8/255 [default: 8/255 for linf, 128/255 for l2]
+    #[arg(long)]
+    pub epsilon: Option<Epsilon>,
+    /// Norm that bounds the perturbations [default: linf]
+    #[arg(long, value_enum)]
+    pub norm: Option<Norm>,
+    /// Batch-norm statistics in the attack pass [default: train]
+    #[arg(long, value_enum)]
+    pub attack_bn: Option<BnMode>,
+    /// Passes over the training images [default: 30]
+    #[arg(long)]
+    pub epochs: Option<u64>,
+    /// Images of a step [default: 128]
+    #[arg(long)]
+    pub batch: Option<usize>,
+    /// Largest learning rate [default: 0.2 for sgd, 0.001 for adam and adamw]
+    #[arg(long)]
+    pub lr_max: Option<f64>,
+    /// How the learning rate moves [default: cyclic]
+    #[arg(long, value_enum)]
+    pub schedule: Option<Schedule>,
+    /// Optimizer [default: sgd]
+    #[arg(long, value_enum)]
+    pub optimizer: Option<OptimizerKind>,
+    /// Momentum of sgd [default: 0.9]
+    #[arg(long)]
+    pub momentum: Option<f32>,
+    /// Weight decay [default: 0.0005]
+    #[arg(long)]
+    pub weight_decay: Option<f32>,
+    /// Arithmetic of activations [default: f32]
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
+    /// Where to compute: cpu, cuda[:N], rocm[:N], wgpu, vulkan or metal [default: cpu]
+    #[arg(long)]
+    pub device: Option<String>,
+    /// CPU threads [default: one a core]
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Seed of everything random [default: 0]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Train on the first N training images only
+    #[arg(long, value_name = "N")]
+    pub limit_train: Option<usize>,
+    /// Keep only the first N test images
+    #[arg(long, value_name = "N")]
+    pub limit_test: Option<usize>,
+    /// Images held out of the training split for validation after each epoch; 0 turns it off [default: 1000, at most a tenth]
+    #[arg(long, value_name = "N")]
+    pub val: Option<usize>,
+    /// On catastrophic overfitting [default: warn]
+    #[arg(long, value_enum)]
+    pub on_co: Option<OnCo>,
+    /// Checkpoints to keep [default: 3]
+    #[arg(long, value_name = "N")]
+    pub keep: Option<usize>,
+    /// Also write a checkpoint every N steps
+    #[arg(long, value_name = "N")]
+    pub checkpoint_steps: Option<u64>,
+    /// A hyperparameter of the method; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[serde(skip)]
+    pub set: Vec<String>,
+    /// The method's hyperparameters in a config file
+    #[arg(skip)]
+    pub options: Option<Options>,
+    /// Facts about the run that wrote the file; not read.
+    #[arg(skip)]
+    #[serde(rename = "provenance")]
+    _provenance: Option<serde::de::IgnoredAny>,
+    #[arg(skip)]
+    #[serde(rename = "network")]
+    _network: Option<serde::de::IgnoredAny>,
+}
+
+impl TrainOptions {
+    /// Reads a config file, such as the one that a run wrote.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no TOML, or has an unknown key or a wrong value.
+    pub fn from_file(path: &std::path::Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::input(format!("--config {}: cannot read it: {e}", path.display())))?;
+        toml::from_str(&text).map_err(|e| Error::input(format!("--config {}: {}", path.display(), one_line(&e.to_string()))))
+    }
+
+    /// These options, and where one is absent, those of `file`.
+    pub fn over(self, file: Self) -> Self {
+        macro_rules! first {
+            ($($field:ident),*) => {
+                Self { $($field: self.$field.or(file.$field),)* set: self.set, options: file.options, _provenance: None, _network: None }
+            };
+        }
+        first!(
+            dataset, data_dir, image_size, augment, method, model, width, epsilon, norm, attack_bn, epochs, batch, lr_max, schedule,
+            optimizer, momentum, weight_decay, precision, device, threads, seed, limit_train, limit_test, val, on_co, keep,
+            checkpoint_steps
+        )
+    }
+
+    /// Fills in the defaults and checks every value. `augment` of the result stays the default until the data set is known.
+    ///
+    /// # Errors
+    /// The first wrong value, in one line.
+    pub fn resolve(self) -> Result<TrainConfig> {
+        let method_name = self.method.unwrap_or_else(|| "sora".into());
+        let info = method::method(&method_name)?;
+        let mut options = (info.options)()?;
+        if let Some(from_file) = &self.options {
+            options.merge(from_file, &method_name)?;
+        }
+        for pair in &self.set {
+            options.set(pair, &method_name)?;
+        }
+        let norm = self.norm.unwrap_or(Norm::Linf);
+        let default_epsilon = match norm {
+            Norm::Linf => "8/255",
+            Norm::L2 => "128/255",
+        };
+        let epsilon = self.epsilon.map_or_else(|| default_epsilon.parse(), Ok)?;
+        let model = self.model.unwrap_or_else(|| "preact-resnet18".into());
+        let width = self.width.unwrap_or(model::network(&model)?.default_width);
+        let optimizer = self.optimizer.unwrap_or(OptimizerKind::Sgd);
+        let lr_max = self.lr_max.unwrap_or(if optimizer == OptimizerKind::Sgd { 0.2 } else { 0.001 });
+        let config = TrainConfig {
+            dataset: self.dataset.unwrap_or_else(|| "synthetic".into()),
+            data_dir: self.data_dir,
+            image_size: self.image_size,
+            augment: self.augment,
+            method: method_name,
+            model,
+            width,
+            epsilon,
+            norm,
+            attack_bn: self.attack_bn.unwrap_or(BnMode::Train),
+            epochs: self.epochs.unwrap_or(30),
+            batch: self.batch.unwrap_or(128),
+            lr_max,
+            schedule: self.schedule.unwrap_or(Schedule::Cyclic),
+            optimizer,
+            momentum: self.momentum.unwrap_or(0.9),
+            weight_decay: self.weight_decay.unwrap_or(5e-4),
+            precision: self.precision.unwrap_or(Precision::F32),
+            device: self.device.unwrap_or_else(|| "cpu".into()),
+            threads: self.threads.unwrap_or(0),
+            seed: self.seed.unwrap_or(0),
+            limit_train: self.limit_train,
+            limit_test: self.limit_test,
+            val: self.val,
+            on_co: self.on_co.unwrap_or(OnCo::Warn),
+            keep: self.keep.unwrap_or(3),
+            checkpoint_steps: self.checkpoint_steps,
+            options,
+            network: None,
+        };
+        config.check()?;
+        Ok(config)
+    }
+}
+
+/// Everything that decides a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Data set.
+    pub dataset: String,
+    /// Data folder; `None`: the default one.
+    pub data_dir: Option<PathBuf>,
+    /// Size that folder images are brought to.
+    pub image_size: Option<usize>,
+    /// Augmentation; `None` until the data set's default is known.
+    pub augment: Option<Augment>,
+    /// Method's registry name.
+    pub method: String,
+    /// Network's registry name.
+    pub model: String,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Radius, pixel units.
+    pub epsilon: Epsilon,
+    /// Norm.
+    pub norm: Norm,
+    /// Batch-norm mode of the attack pass.
+    pub attack_bn: BnMode,
+    /// Epochs.
+    pub epochs: u64,
+    /// Images of a step.
+    pub batch: usize,
+    /// Largest learning rate.
+    pub lr_max: f64,
+    /// Schedule.
+    pub schedule: Schedule,
+    /// Optimizer.
+    pub optimizer: OptimizerKind,
+    /// Momentum of SGD.
+    pub momentum: f32,
+    /// Weight decay.
+    pub weight_decay: f32,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Device.
+    pub device: String,
+    /// CPU threads; 0 until the machine is known.
+    pub threads: usize,
+    /// Seed.
+    pub seed: u64,
+    /// Training images to use.
+    pub limit_train: Option<usize>,
+    /// Test images to use.
+    pub limit_test: Option<usize>,
+    /// Validation images; `None` until the data set is known.
+    pub val: Option<usize>,
+    /// On catastrophic overfitting.
+    pub on_co: OnCo,
+    /// Checkpoints to keep.
+    pub keep: usize,
+    /// Steps between extra checkpoints.
+    pub checkpoint_steps: Option<u64>,
+    /// The method's hyperparameters.
+    pub options: Options,
+    /// The network as the data set decides it; `None` until it is known.
+    pub network: Option<ModelConfig>,
+}
+
+impl TrainConfig {
+    /// Norm and epsilon.
+    pub fn threat(&self) -> Threat {
+        Threat { norm: self.norm, epsilon: self.epsilon.value() }
+    }
+
+    fn check(&self) -> Result<()> {
+        let range = |flag: &str, value: f64, low: f64, high: f64| {
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::input(format!("--{flag} {value}: expected {low} to {high}")))
+            }
+        };
+        range("epochs", self.epochs as f64, 1.0, 100_000.0)?;
+        range("batch", self.batch as f64, 1.0, 65_536.0)?;
+        range("lr-max", self.lr_max, 0.0, 1000.0)?;
+        range("momentum", f64::from(self.momentum), 0.0, 1.0)?;
+        range("weight-decay", f64::from(self.weight_decay), 0.0, 10.0)?;
+        range("keep", self.keep as f64, 1.0, 1e9)?;
+        range("threads", self.threads as f64, 0.0, 4096.0)?;
+        range("width", self.width as f64, 1.0, 4096.0)?;
+        if let Some(steps) = self.checkpoint_steps {
+            range("checkpoint-steps", steps as f64, 1.0, 1e12)?;
+        }
+        for (flag, value) in [("limit-train", self.limit_train), ("limit-test", self.limit_test)] {
+            if value == Some(0) {
+                return Err(Error::input(format!("--{flag} 0: expected at least 1")));
+            }
+        }
+        // A norm or option that the method does not know fails before any data is read.
+        method::method(&self.method)?.build(&self.options, self.threat()).map(drop)
+    }
+}
+
+/// Joins the lines of a library's message.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

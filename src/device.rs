@@ -1,0 +1,59 @@
+//! Devices by name, and the threads of the CPU.
+
+use burn::tensor::Device;
+
+use crate::error::{Error, Result};
+
+/// The device called `name`: `cpu`, `cuda[:N]`, `rocm[:N]`, `wgpu`, `vulkan` or `metal`.
+///
+/// # Errors
+/// An unknown name, or a device that this program was built without.
+pub fn device(name: &str) -> Result<Device> {
+    let (kind, index) = match name.split_once(':') {
+        None => (name, 0),
+        Some((kind, index)) => {
+            let index = index
+                .parse::<usize>()
+                .map_err(|_| Error::input(format!("--device '{name}': '{index}' is no device number; expected for example cuda:0")))?;
+            (kind, index)
+        }
+    };
+    match kind {
+        "cpu" if index == 0 => Ok(Device::flex()),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(index)),
+        #[cfg(feature = "rocm")]
+        "rocm" => Ok(Device::rocm(index)),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(gpu(index))),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Ok(Device::vulkan(gpu(index))),
+        #[cfg(feature = "metal")]
+        "metal" => Ok(Device::metal(gpu(index))),
+        "cuda" | "rocm" | "wgpu" | "vulkan" | "metal" => Err(Error::input(format!(
+            "--device {name}: this program was built without it; rebuild with `cargo build --release --features {kind}`, or use --device cpu"
+        ))),
+        _ => Err(Error::input(format!("--device '{name}': no such device; choose cpu, cuda[:N], rocm[:N], wgpu, vulkan or metal"))),
+    }
+}
+
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+fn gpu(index: usize) -> burn::tensor::DeviceKind {
+    if index == 0 { burn::tensor::DeviceKind::DefaultDevice } else { burn::tensor::DeviceKind::DiscreteGpu(index) }
+}
+
+/// Sets the number of CPU threads for the whole process (0: one a core) and returns how many there are. Only the first call counts.
+pub fn set_threads(threads: usize) -> usize {
+    if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        tracing::debug!("thread pool is already running: {e}");
+    }
+    rayon::current_num_threads()
+}
+
+/// Largest resident memory of this process so far, in MiB; 0 where the platform does not say.
+pub fn peak_rss_mib() -> u64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches("kB").trim().parse::<u64>().ok()))
+        .map_or(0, |kib| kib / 1024)
+}

@@ -1,0 +1,5 @@
+//! Diagnostics of training.
+
+mod co;
+
+pub use co::{CoDetector, CoEvent};

@@ -1,0 +1,41 @@
+//! The `sora` command.
+
+mod cli;
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{BenchCommand, Cli, Command, DataCommand};
+use sora::error::Result;
+
+/// Keeps freed pages for the next step: a training step allocates the same large buffers again and again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    commands::start_logging(cli.verbose);
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Train(args) => commands::train::train(*args),
+        Command::Resume { dir } => commands::train::resume(&dir),
+        Command::Eval(args) => commands::eval::eval(args),
+        Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
+        Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
+        Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => commands::data::fetch(&name, data_dir.as_deref(), mirror),
+        Command::Methods { json } => commands::list::methods(json),
+        Command::Models { json } => commands::list::models(json),
+        Command::Attacks { json } => commands::list::attacks(json),
+        Command::Bench { command: BenchCommand::Step(args) } => commands::bench::step(&args),
+    }
+}

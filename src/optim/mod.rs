@@ -1,0 +1,84 @@
+//! Optimizers, with PyTorch's formulas, over the flat list of parameters; and learning-rate schedules.
+//!
+//! They are our own because they are part of the training step (one fused pass on the CPU) and because their state must come back from a
+//! checkpoint to the same bits.
+
+mod adam;
+mod schedule;
+mod sgd;
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+pub use adam::{Adam, WeightDecay};
+pub use schedule::Schedule;
+pub use sgd::Sgd;
+
+use crate::{
+    error::{Error, Result},
+    nn::{HostTensor, TensorSet},
+};
+
+/// Which optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// SGD with momentum 0.9.
+    Sgd,
+    /// Adam, weight decay added to the gradient.
+    Adam,
+    /// Adam, weight decay apart from the gradient.
+    Adamw,
+}
+
+impl OptimizerKind {
+    /// A fresh optimizer for `params`.
+    pub fn build(self, params: &TensorSet, momentum: f32, weight_decay: f32) -> Box<dyn Optimizer> {
+        match self {
+            Self::Sgd => Box::new(Sgd::new(params, momentum, weight_decay)),
+            Self::Adam => Box::new(Adam::new(params, weight_decay, WeightDecay::Coupled)),
+            Self::Adamw => Box::new(Adam::new(params, weight_decay, WeightDecay::Decoupled)),
+        }
+    }
+}
+
+/// Turns gradients into new parameters.
+pub trait Optimizer: Debug + Send {
+    /// One update of `params` with `gradients` (flat, in the same order) at learning rate `lr`.
+    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32);
+
+    /// State that a checkpoint keeps.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn state(&self) -> Result<Vec<HostTensor>>;
+
+    /// Takes back what [`state`](Self::state) gave; `origin` names the file in errors.
+    ///
+    /// # Errors
+    /// A missing or misshaped tensor.
+    fn load_state(&mut self, state: &BTreeMap<String, HostTensor>, origin: &str) -> Result<()>;
+}
+
+/// Moves `set` to the host with `prefix` before each name.
+fn prefixed(set: &TensorSet, prefix: &str) -> Result<Vec<HostTensor>> {
+    let mut tensors = set.to_host()?;
+    tensors.iter_mut().for_each(|tensor| tensor.name = format!("{prefix}{}", tensor.name));
+    Ok(tensors)
+}
+
+/// Loads into `set` the tensors whose name starts with `prefix`.
+fn load_prefixed(set: &mut TensorSet, state: &BTreeMap<String, HostTensor>, prefix: &str, origin: &str) -> Result<()> {
+    let stripped = state.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))).collect();
+    set.load(&stripped, origin)
+}
+
+/// A single number of a state.
+fn scalar(state: &BTreeMap<String, HostTensor>, name: &str, origin: &str) -> Result<f32> {
+    match state.get(name).map(|tensor| tensor.data.as_slice()) {
+        Some(&[value]) => Ok(value),
+        _ => Err(Error::input(format!("{origin}: the number '{name}' is missing; was the run made with another optimizer?"))),
+    }
+}

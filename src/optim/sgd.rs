@@ -1,0 +1,47 @@
+//! Stochastic gradient descent with momentum and weight decay, PyTorch's formula (dampening 0, no Nesterov):
+//! `g <- g + wd p`, `b <- mu b + g`, `p <- p - lr b`, with b starting at 0.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Tensor;
+
+use super::{Optimizer, load_prefixed, prefixed};
+use crate::{
+    error::Result,
+    nn::{HostTensor, TensorSet},
+};
+
+/// SGD and its momentum buffers.
+#[derive(Debug)]
+pub struct Sgd {
+    momentum: f32,
+    weight_decay: f32,
+    buffers: TensorSet,
+}
+
+impl Sgd {
+    /// Buffers of zeros for `params`.
+    pub fn new(params: &TensorSet, momentum: f32, weight_decay: f32) -> Self {
+        Self { momentum, weight_decay, buffers: params.zeros_like() }
+    }
+}
+
+impl Optimizer for Sgd {
+    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32) {
+        for (index, gradient) in gradients.into_iter().enumerate() {
+            let value = params.take(index);
+            let gradient = gradient + value.clone() * self.weight_decay;
+            let buffer = self.buffers.take(index) * self.momentum + gradient;
+            params.set(index, value - buffer.clone() * lr);
+            self.buffers.set(index, buffer);
+        }
+    }
+
+    fn state(&self) -> Result<Vec<HostTensor>> {
+        prefixed(&self.buffers, "momentum.")
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
+        load_prefixed(&mut self.buffers, state, "momentum.", origin)
+    }
+}

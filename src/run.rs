@@ -1,0 +1,312 @@
+//! The run folder: its files, its settings and the data and model they name.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Serialize;
+
+use crate::{
+    config::{TrainConfig, one_line},
+    data::{self, Augment, DataError, Dataset, Split},
+    error::{Error, Result},
+    evaluate::Report,
+    files,
+    model::{Model, ModelConfig, Shape},
+    threat::{Epsilon, Norm},
+};
+
+impl From<DataError> for Error {
+    fn from(e: DataError) -> Self {
+        if e.is_input() { Self::input(e.to_string()) } else { Self::work(e.to_string()) }
+    }
+}
+
+/// Paths inside a run folder.
+#[derive(Clone, Debug)]
+pub struct RunDir(PathBuf);
+
+/// Facts about the program and the machine, kept with the settings.
+#[derive(Clone, Debug, Serialize)]
+struct Provenance {
+    sora: &'static str,
+    git_revision: &'static str,
+    burn: &'static str,
+    device: String,
+    instruction_set: String,
+    os: &'static str,
+}
+
+#[derive(Serialize)]
+struct ConfigFile<'a> {
+    #[serde(flatten)]
+    config: &'a TrainConfig,
+    provenance: Provenance,
+}
+
+impl RunDir {
+    /// The folder `path` of a run that exists.
+    ///
+    /// # Errors
+    /// No config.toml in it.
+    pub fn open(path: &Path) -> Result<(Self, TrainConfig)> {
+        let dir = Self(path.to_owned());
+        let file = dir.config();
+        let text = fs::read_to_string(&file).map_err(|e| {
+            Error::input(format!("{}: not a run folder, cannot read its config.toml ({e}); expected a folder that `sora train --out` made", path.display()))
+        })?;
+        let config = toml::from_str(&text).map_err(|e| Error::input(format!("{}: {}", file.display(), one_line(&e.to_string()))))?;
+        Ok((dir, config))
+    }
+
+    /// Makes the folder of a new run and writes its config.toml.
+    ///
+    /// # Errors
+    /// A folder that already holds something, or cannot be written.
+    pub fn create(path: &Path, config: &TrainConfig) -> Result<Self> {
+        let dir = Self(path.to_owned());
+        if dir.config().exists() {
+            return Err(Error::input(format!(
+                "--out {}: holds a run already; go on with `sora resume {}` or choose another folder",
+                path.display(),
+                path.display()
+            )));
+        }
+        match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => return Err(Error::input(format!("--out {}: not empty; choose a new folder", path.display()))),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::input(format!("--out {}: cannot use it as a folder: {e}", path.display())));
+            }
+            _ => {}
+        }
+        let cannot = |e: std::io::Error| Error::input(format!("--out {}: cannot make the folder: {e}", path.display()));
+        fs::create_dir_all(path).map_err(cannot)?;
+        fs::create_dir_all(dir.checkpoints()).map_err(cannot)?;
+        let provenance = Provenance {
+            sora: env!("CARGO_PKG_VERSION"),
+            git_revision: option_env!("SORA_GIT_REVISION").unwrap_or("unknown"),
+            burn: "0.22.1",
+            device: config.device.clone(),
+            instruction_set: instruction_set(),
+            os: std::env::consts::OS,
+        };
+        let text = toml::to_string(&ConfigFile { config, provenance })
+            .map_err(|e| Error::work(format!("cannot serialise the settings: {}", one_line(&e.to_string()))))?;
+        files::write_atomic(&dir.config(), text.as_bytes())?;
+        Ok(dir)
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// Folder of the checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// One line a step.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// One line an epoch.
+    pub fn epochs(&self) -> PathBuf {
+        self.0.join("epochs.jsonl")
+    }
+
+    /// Final weights.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// Final figures.
+    pub fn summary(&self) -> PathBuf {
+        self.0.join("summary.json")
+    }
+
+    /// Writes `value` as pretty JSON to `path`, all or nothing.
+    pub fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(value).map_err(|e| Error::work(format!("cannot serialise {}: {e}", path.display())))?;
+        json.push(b'\n');
+        files::write_atomic(path, &json)
+    }
+
+    /// Writes an evaluation to `eval/NAME.json`.
+    pub fn write_report(&self, name: &str, report: &Report) -> Result<PathBuf> {
+        let dir = self.0.join("eval");
+        fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, &e))?;
+        let path = dir.join(format!("{name}.json"));
+        self.write_json(&path, report)?;
+        Ok(path)
+    }
+}
+
+/// The widest vector instructions of this CPU that the computation may use.
+pub fn instruction_set() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        for (name, found) in [
+            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+            ("avx2+fma", std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")),
+        ] {
+            if found {
+                return name.into();
+            }
+        }
+    }
+    std::env::consts::ARCH.into()
+}
+
+/// Images of a data set, split for training.
+#[derive(Debug)]
+pub struct TrainData {
+    /// Training images without the held-out ones.
+    pub train: Arc<Split>,
+    /// Held-out images; empty with `--val 0`.
+    pub val: Split,
+}
+
+/// Opens the data set of `config`.
+///
+/// # Errors
+/// A set that is missing, unknown or damaged.
+pub fn open_dataset(config: &TrainConfig) -> Result<Dataset> {
+    let options = data::OpenOptions {
+        data_dir: config.data_dir.clone(),
+        image_size: config.image_size,
+        seed: config.seed,
+        limit_train: config.limit_train,
+        limit_test: config.limit_test,
+        ..Default::default()
+    };
+    Ok(data::open(&config.dataset, &options)?)
+}
+
+/// Settles what depends on the data set (network shape, normalisation, augmentation, validation size) and splits it.
+///
+/// # Errors
+/// A validation split that leaves nothing to train on.
+pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData> {
+    let [channels, height, width] = dataset.train.shape();
+    if config.network.is_none() {
+        let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        config.network = Some(ModelConfig {
+            name: config.model.clone(),
+            width: config.width,
+            shape: Shape { channels, height, width, classes: dataset.train.num_classes() },
+            mean: f32s(&dataset.info.mean),
+            std: f32s(&dataset.info.std),
+        });
+    }
+    let total = dataset.train.len();
+    let val = *config.val.get_or_insert_with(|| 1000.min(total / 10));
+    if val >= total {
+        return Err(Error::input(format!("--val {val}: the training split has {total} images; expected fewer, so that some are left to train on")));
+    }
+    config.augment.get_or_insert(dataset.info.augment);
+    let (train, val) = if val == 0 {
+        (dataset.train.clone(), dataset.train.take(0))
+    } else {
+        let (train, val) = dataset.train.hold_out(val, config.seed)?;
+        (Arc::new(train), val)
+    };
+    if train.len() < config.batch {
+        return Err(Error::input(format!(
+            "--batch {}: only {} training images are left after validation; choose a smaller batch",
+            config.batch,
+            train.len()
+        )));
+    }
+    Ok(TrainData { train, val })
+}
+
+impl TrainConfig {
+    /// The augmentation, once [`prepare`] has settled it.
+    pub fn augment(&self) -> Augment {
+        self.augment.unwrap_or(Augment::NONE)
+    }
+
+    /// The network, once [`prepare`] has settled it.
+    ///
+    /// # Errors
+    /// A config.toml without its `[network]` part.
+    pub fn network(&self) -> Result<&ModelConfig> {
+        self.network.as_ref().ok_or_else(|| Error::input("config.toml: the part [network] is missing; was it edited by hand?"))
+    }
+
+    /// What a weights file says about itself.
+    ///
+    /// # Errors
+    /// As [`network`](Self::network).
+    pub fn weights_metadata(&self) -> Result<HashMap<String, String>> {
+        let network =
+            serde_json::to_string(self.network()?).map_err(|e| Error::work(format!("cannot serialise the network's description: {e}")))?;
+        Ok([
+            ("sora_network".to_owned(), network),
+            ("dataset".to_owned(), self.dataset.clone()),
+            ("method".to_owned(), self.method.clone()),
+            ("epsilon".to_owned(), self.epsilon.to_string()),
+            ("norm".to_owned(), self.norm.to_string()),
+        ]
+        .into())
+    }
+}
+
+/// A model to evaluate and what it was made with.
+#[derive(Debug)]
+pub struct Subject {
+    /// The network with its weights.
+    pub model: Model,
+    /// Data set it was trained on, if known.
+    pub dataset: Option<String>,
+    /// Epsilon it was trained with, if known.
+    pub epsilon: Option<Epsilon>,
+    /// Norm it was trained with, if known.
+    pub norm: Option<Norm>,
+    /// Settings of its run, if it comes from a run folder.
+    pub run: Option<(RunDir, TrainConfig)>,
+}
+
+impl Subject {
+    /// Loads a run folder (final weights, else the newest checkpoint) or a weights file.
+    ///
+    /// # Errors
+    /// A path that is neither.
+    pub fn load(path: &Path, device: &burn::tensor::Device) -> Result<Self> {
+        let (file, run) = if path.is_dir() {
+            let run = RunDir::open(path)?;
+            let newest = || crate::checkpoint::list(&run.0.checkpoints()).map(|all| all.last().map(|dir| dir.join("model.safetensors")));
+            let file = if run.0.model().exists() { Some(run.0.model()) } else { newest()? };
+            let file = file.ok_or_else(|| {
+                Error::input(format!("{}: the run has no weights yet; go on with `sora resume {}`", path.display(), path.display()))
+            })?;
+            (file, Some(run))
+        } else {
+            (path.to_owned(), None)
+        };
+        let (tensors, metadata) = files::read_safetensors(&file)?;
+        let description = metadata.get("sora_network").ok_or_else(|| {
+            Error::input(format!("{}: does not say which network it belongs to; expected a weights file that `sora train` wrote", file.display()))
+        })?;
+        let config: ModelConfig = serde_json::from_str(description)
+            .map_err(|e| Error::input(format!("{}: its description of the network is damaged: {e}", file.display())))?;
+        let mut model = Model::init(config, 0, device)?;
+        model.load(&tensors, &file.display().to_string())?;
+        Ok(Self {
+            model,
+            dataset: metadata.get("dataset").cloned(),
+            epsilon: metadata.get("epsilon").and_then(|text| text.parse().ok()),
+            norm: metadata.get("norm").and_then(|text| clap::ValueEnum::from_str(text, false).ok()),
+            run,
+        })
+    }
+}
