@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+import inputs
 import threat
 from methods import EPS, Method
 from threat import box
@@ -39,7 +40,7 @@ class Trades(Method):
     def perturb(self, run, x, y):
         run.model.eval()
         ascent = self.ascent(run, x, y)
-        delta = box(x, self.start * run.draw("start", x.shape, torch.randn))
+        delta = box(x, self.start * run.draw("start", x.shape, inputs.normal))
         for k in range(self.steps):
             # The divergence nearly vanishes at the start, so its gradient there suffers from cancellation.
             g = run.grad_of(ascent, delta, strict=self.strict_start if k == 0 else 1)

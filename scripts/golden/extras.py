@@ -46,10 +46,13 @@ class Ema(NFgsm):
         return super().settings() | {"decay": self.decay}
 
     def after(self, run, g, g_train):
-        for name, value in run.model.state_dict().items():
-            if value.is_floating_point():
-                average = run.out.get(f"ema.{name}", run.initial[name])
-                run.out[f"ema.{name}"] = self.decay * average + (1 - self.decay) * value
+        weights = run.model.state_dict()
+        self.average = {
+            name: self.decay * average + (1 - self.decay) * weights[name]
+            for name, average in getattr(self, "average", run.initial).items()
+            if average.is_floating_point()
+        }
+        run.store(self.average, "ema.")
         return {}
 
 

@@ -49,7 +49,7 @@ def gray(seed, dtype, margin):
     """One channel, odd height and width; every weight but the first convolution's as in the colour network."""
     generator = torch.Generator().manual_seed(3000 + seed)
     x, y = inputs.images(generator, 1, 7, 9), inputs.labels(generator)
-    first = torch.randn(network.WIDTH, 1, 3, 3, generator=generator) / 3
+    first = inputs.normal((network.WIDTH, 1, 3, 3), generator) / 3
     mean, std = [0.286], [0.353]
     model = network.build(mean, std)
     model.load_state_dict(network.build().state_dict() | {"conv1.weight": first})

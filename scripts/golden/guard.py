@@ -41,3 +41,8 @@ class Guard:
     def apart(self, a, b):
         if (a - b).abs().min() < COMPARED:
             raise Ambiguous("a comparison is uncertain")
+
+    def require(self, condition, reason):
+        """Refuses a case that would leave a branch of its method untried."""
+        if not condition:
+            raise Ambiguous(reason)

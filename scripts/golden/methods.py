@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional as F
 
+import inputs
 import threat
 from threat import box, direction, per_sample, uniform
 
@@ -80,7 +81,7 @@ def start(run, x, eps, norm):
     """Random start in the ball: uniform in it for l-inf; for l2 a uniform direction times a uniform radius."""
     if norm == "linf":
         return box(x, uniform(run.draw("eta", x.shape), -eps, eps))
-    away = direction(run.draw("dir", x.shape, torch.randn), "l2")
+    away = direction(run.draw("dir", x.shape, inputs.normal), "l2")
     radius = run.draw("radius", x.shape[:1])
     return box(x, eps * per_sample(radius) * away)
 

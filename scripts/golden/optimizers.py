@@ -5,6 +5,8 @@ import math
 import numpy as np
 import torch
 
+import inputs
+
 LR_MIN, LR_MAX = 0.01, 0.2
 
 
@@ -80,8 +82,8 @@ def steps(dtype):
     """The given gradients and learning rates, and per optimizer the parameters [steps, 5] after every step."""
     generator = torch.Generator().manual_seed(9)
     out = {
-        "start": torch.randn(5, generator=generator),
-        "grads": torch.randn(STEPS, 5, generator=generator),
+        "start": inputs.normal(5, generator),
+        "grads": inputs.normal((STEPS, 5), generator),
         "lr": torch.tensor([cyclic(t, STEPS) for t in range(STEPS)], dtype=torch.float64),
     }
     for name, make in OPTIMIZERS.items():

@@ -116,12 +116,14 @@ class ElleA(Elle):
         else:
             self.current *= self.decay
         self.errors.append(error)
+        run.guard.require((self.current == self.weight) == (run.t == 1), "the switch is to go on, then to decay")
         return self.current
 
 
 class Aaer(NFgsm):
-    """Lin et al. 2024, arXiv 2404.08154."""
+    """Lin et al. 2024, arXiv 2404.08154; with a radius at which the step overshoots on some samples."""
 
+    eps = 16 / 255
     weights = (1.0, 1.5, 0.15)
 
     def settings(self):
@@ -142,15 +144,14 @@ class Aaer(NFgsm):
         after = F.cross_entropy(logits.detach(), y, reduction="none")
         run.guard.apart(before, after)
         abnormal = before > after
-        run.record(abnormal=abnormal.double().mean())
-        if not abnormal.any() or abnormal.all():
-            return loss, logits
+        run.guard.require(abnormal.any() and not abnormal.all(), "both kinds of samples are to occur")
         change = (logits - self.start_logits).square().sum(1)
         fall = (before - after)[abnormal].mean()
         excess = (change[abnormal].mean() - change[~abnormal].mean().detach()).clamp(min=0)
         share = abnormal.double().mean().to(run.dtype)
         reg = fall * self.weights[1] + excess * self.weights[2]
-        run.record(excess=excess, reg=share * reg)
+        run.guard.require((excess > 0) == (run.t == 1), "the excess is to be positive, then cut off at 0")
+        run.record(abnormal=share, excess=excess, reg=share * reg)
         return loss + self.weights[0] * share * reg, logits
 
 

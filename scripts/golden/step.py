@@ -92,15 +92,19 @@ class Run:
         )
         self.record(**self.method.after(self, g, g_train))
 
-    def finish(self):
-        """The network after the last update."""
-        for name, parameter in self.model.named_parameters():
-            self.out[f"norm.{name}"] = parameter.detach().norm().reshape(1)
-            if name in STORED:
-                self.out[f"param.{name}"] = parameter.detach()
-        for name, buffer in self.model.state_dict().items():
+    def store(self, state, prefix=""):
+        """The values of running statistics and of a few parameters, the L2 norms of all parameters."""
+        for name, value in state.items():
             if "running" in name:
-                self.out[f"buffer.{name}"] = buffer
+                self.out[f"{prefix}buffer.{name}"] = value
+            elif value.is_floating_point():
+                self.out[f"{prefix}norm.{name}"] = value.norm().reshape(1)
+                if name in STORED:
+                    self.out[f"{prefix}param.{name}"] = value
+
+    def finish(self):
+        """Everything recorded, with the network after the last update."""
+        self.store(self.model.state_dict())
         self.out["num_batches_tracked"] = self.model.bn.num_batches_tracked.reshape(1)
         return self.out
 

@@ -26,11 +26,11 @@ def disagreement(low, high):
     return worst, where
 
 
-def both(run):
+def both(run, agreement=AGREEMENT):
     """`run(dtype)` in f64, checked against f32; gives the f64 tensors and the disagreement."""
     high = run(torch.float64)
     worst, where = disagreement(run(torch.float32), high)
-    if worst > AGREEMENT:
+    if worst > agreement:
         raise Ambiguous(f"{where}: f32 and f64 differ by {worst:.1e}")
     return high, worst
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    nn::{BatchStats, BnMode, HostTensor, Pass, SpecBuilder, TensorSet, Weights, normalize},
+    nn::{Backend, BatchStats, BnMode, HostTensor, Pass, SpecBuilder, TensorSet, Weights, normalize},
 };
 
 pub use preact_resnet::PreActResNet;
@@ -128,6 +128,8 @@ pub struct Model {
     pub params: TensorSet,
     /// Running statistics.
     pub buffers: TensorSet,
+    /// What computes the layers: the CPU engine on the CPU, Burn elsewhere.
+    pub backend: Backend,
     network: Arc<dyn Network>,
     device: Device,
 }
@@ -145,6 +147,7 @@ impl Model {
             config,
             params: TensorSet::init(specs.params, seed, device),
             buffers: TensorSet::init(specs.buffers, seed, device),
+            backend: if *device == Device::flex() { Backend::Engine } else { Backend::Burn },
             network: network.into(),
             device: device.clone(),
         })
@@ -157,7 +160,7 @@ impl Model {
 
     /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0,1], and the batch statistics of a training-mode pass.
     pub fn forward(&self, weights: &Weights, x: Tensor<4>, mode: BnMode) -> (Tensor<2>, Vec<BatchStats>) {
-        let mut pass = Pass::new(mode, self.buffers.frozen());
+        let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
         let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);
         (logits, pass.stats)
     }

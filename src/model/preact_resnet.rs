@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 
 use super::{Network, Shape};
-use crate::nn::{BatchNorm, Conv2d, Linear, Pass, SpecBuilder, Weights, global_avg_pool};
+use crate::nn::{BatchNorm, Conv2d, Feature, Linear, Pass, SpecBuilder, Weights, enter, global_avg_pool};
 
 /// Pre-activation basic block: `x' + conv2(relu(bn2(conv1(relu(bn1(x))))))`.
 #[derive(Debug)]
@@ -29,15 +29,15 @@ impl Block {
         }
     }
 
-    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Tensor<4> {
+    fn forward(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
         let out = self.bn1.forward_relu(weights, x.clone(), pass);
         let shortcut = match &self.shortcut {
-            Some(conv) => conv.forward(weights, out.clone()),
+            Some(conv) => conv.forward(weights, out.clone(), pass),
             None => x,
         };
-        let out = self.conv1.forward(weights, out);
+        let out = self.conv1.forward(weights, out, pass);
         let out = self.bn2.forward_relu(weights, out, pass);
-        self.conv2.forward(weights, out) + shortcut
+        self.conv2.forward_add(weights, out, shortcut, pass)
     }
 }
 
@@ -70,11 +70,11 @@ impl PreActResNet {
 
 impl Network for PreActResNet {
     fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Tensor<2> {
-        let mut out = self.conv1.forward(weights, x);
+        let mut out = self.conv1.forward(weights, enter(x, pass), pass);
         for block in &self.blocks {
             out = block.forward(weights, out, pass);
         }
         let out = self.bn.forward_relu(weights, out, pass);
-        self.linear.forward(weights, global_avg_pool(out))
+        self.linear.forward(weights, global_avg_pool(out, pass))
     }
 }

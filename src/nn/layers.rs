@@ -6,7 +6,32 @@ use burn::tensor::{
     ops::ConvOptions,
 };
 
-use super::{BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights};
+use super::{
+    Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
+    engine::{self, ConvPlan, Convolved},
+};
+
+/// A feature map as the pass's backend keeps it, and its moments where a convolution has taken them along.
+#[derive(Clone, Debug)]
+pub struct Feature {
+    map: Tensor<4>,
+    /// Mean and biased variance of each channel.
+    moments: Option<[Tensor<1>; 2]>,
+}
+
+impl From<Tensor<4>> for Feature {
+    fn from(map: Tensor<4>) -> Self {
+        Self { map, moments: None }
+    }
+}
+
+/// Takes images `[N, C, H, W]` into the layout of the pass's backend.
+pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
+    match pass.backend {
+        Backend::Engine => engine::enter(x).into(),
+        Backend::Burn => x.into(),
+    }
+}
 
 /// PyTorch's default epsilon in the denominator of batch norm.
 const BN_EPSILON: f64 = 1e-5;
@@ -27,14 +52,39 @@ impl Conv2d {
         Self { weight, stride, padding }
     }
 
-    /// `[N, in, H, W]` to `[N, out, H', W']`.
-    pub fn forward(&self, weights: &Weights, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
-        conv2d(x, weights.get(self.weight), None, options)
+    /// The convolution of `x`.
+    pub fn forward(&self, weights: &Weights, x: Feature, pass: &Pass) -> Feature {
+        self.run(weights, x, None, pass)
+    }
+
+    /// The convolution of `x`, plus `add`.
+    pub fn forward_add(&self, weights: &Weights, x: Feature, add: Feature, pass: &Pass) -> Feature {
+        self.run(weights, x, Some(add.map), pass)
+    }
+
+    fn run(&self, weights: &Weights, x: Feature, add: Option<Tensor<4>>, pass: &Pass) -> Feature {
+        let weight = weights.get(self.weight);
+        match pass.backend {
+            Backend::Engine => {
+                let plan = ConvPlan {
+                    stride: self.stride,
+                    padding: self.padding,
+                    version: weights.version(self.weight),
+                    moments: pass.mode == BnMode::Train,
+                };
+                let Convolved { map, moments } = engine::conv(x.map, weight, add, plan);
+                Feature { map, moments }
+            }
+            Backend::Burn => {
+                let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
+                let y = conv2d(x.map, weight, None, options);
+                add.map_or(y.clone(), |add| y + add).into()
+            }
+        }
     }
 }
 
-/// Batch norm over `[N, C, H, W]` with learned scale and shift and running statistics.
+/// Batch norm with learned scale and shift and running statistics.
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     weight: ParamId,
@@ -55,25 +105,40 @@ impl BatchNorm {
     }
 
     /// Batch norm followed by ReLU.
-    pub fn forward_relu(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Tensor<4> {
-        let (weight, bias) = (weights.get(self.weight), weights.get(self.bias));
-        let y = match pass.mode {
-            BnMode::Eval => batch_norm(x, weight, bias, pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var), BN_EPSILON),
-            BnMode::Train => {
-                let [n, _, h, w] = x.dims();
-                let count = (n * h * w) as f64;
-                let out = batch_norm_train(x, weight, bias, BN_EPSILON);
-                pass.stats.push(BatchStats {
-                    mean: self.running_mean,
-                    variance: self.running_var,
-                    batch_mean: out.mean.inner(),
-                    // One value per channel has no unbiased variance; PyTorch refuses such a batch, we keep the biased one.
-                    batch_variance: out.variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
-                });
-                out.output
+    pub fn forward_relu(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
+        let (gamma, beta) = (weights.get(self.weight), weights.get(self.bias));
+        let running = || [pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var)];
+        let dims = x.map.dims();
+        let (y, batch) = match (pass.backend, pass.mode) {
+            (Backend::Engine, BnMode::Eval) => {
+                let [mean, variance] = running();
+                (engine::bn_relu(x.map, [gamma, beta, mean, variance], false), None)
+            }
+            (Backend::Engine, BnMode::Train) => {
+                let [mean, variance] = x.moments.unwrap_or_else(|| engine::moments(x.map.clone()));
+                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], true);
+                (y, Some(([dims[0], dims[1], dims[2]], mean, variance)))
+            }
+            (Backend::Burn, BnMode::Eval) => {
+                let [mean, variance] = running();
+                (activation::relu(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), None)
+            }
+            (Backend::Burn, BnMode::Train) => {
+                let out = batch_norm_train(x.map, gamma, beta, BN_EPSILON);
+                (activation::relu(out.output), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
             }
         };
-        activation::relu(y)
+        if let Some((pixels, mean, variance)) = batch {
+            let count = pixels.into_iter().product::<usize>() as f64;
+            pass.stats.push(BatchStats {
+                mean: self.running_mean,
+                variance: self.running_var,
+                batch_mean: mean.inner(),
+                // One value per channel has no unbiased variance; PyTorch refuses such a batch, we keep the biased one.
+                batch_variance: variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
+            });
+        }
+        y.into()
     }
 }
 
@@ -97,10 +162,15 @@ impl Linear {
     }
 }
 
-/// Mean over height and width: `[N, C, H, W]` to `[N, C]`.
-pub fn global_avg_pool(x: Tensor<4>) -> Tensor<2> {
-    let [n, c, h, w] = x.dims();
-    x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+/// Mean over height and width: a feature map to `[N, C]`.
+pub fn global_avg_pool(x: Feature, pass: &Pass) -> Tensor<2> {
+    match pass.backend {
+        Backend::Engine => engine::global_pool(x.map),
+        Backend::Burn => {
+            let [n, c, h, w] = x.map.dims();
+            x.map.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+        }
+    }
 }
 
 /// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network lives in pixel space.

@@ -1,19 +1,21 @@
 //! The operations that networks are made of.
 //!
-//! Each takes and returns Burn tensors and chooses, by device, between the CPU kernels and Burn's own operations.
-//! Feature maps are `[N, C, H, W]`.
+//! Each takes and returns Burn tensors and chooses between the CPU engine, where feature maps are `[H, W, N, C]`, and Burn's own operations,
+//! where they are `[N, C, H, W]`. A network is written once, without knowing which.
 
+mod engine;
 mod layers;
 mod params;
 
-pub use layers::{BatchNorm, Conv2d, Linear, global_avg_pool, normalize};
+pub use layers::{BatchNorm, Conv2d, Feature, Linear, enter, global_avg_pool, normalize};
 pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
 pub(crate) use params::flat;
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Which statistics batch norm normalises with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum BnMode {
     /// Those of the batch, which also update the running statistics.
@@ -32,9 +34,21 @@ pub struct BatchStats {
     pub(crate) batch_variance: Tensor<1>,
 }
 
+/// What computes a network's layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// The CPU engine (CPU device only).
+    Engine,
+    /// Burn's own operations (any device).
+    Burn,
+}
+
 /// One forward pass: its mode, the running statistics it reads and the batch statistics it leaves behind.
 #[derive(Debug)]
 pub struct Pass {
+    /// What computes the layers.
+    pub backend: Backend,
     /// Which statistics batch norm uses.
     pub mode: BnMode,
     /// Running statistics.
@@ -44,8 +58,8 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// A pass in `mode` that reads `buffers`.
-    pub fn new(mode: BnMode, buffers: Weights) -> Self {
-        Self { mode, buffers, stats: Vec::new() }
+    /// A pass in `mode` on `backend` that reads `buffers`.
+    pub fn new(backend: Backend, mode: BnMode, buffers: Weights) -> Self {
+        Self { backend, mode, buffers, stats: Vec::new() }
     }
 }

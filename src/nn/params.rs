@@ -4,6 +4,11 @@
 //! parameters, the training pass with tracked ones, weight averaging or a weight perturbation with another set.
 //! The optimizer, the checkpoints and the export all see the same flat, ordered list of named tensors.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use sora_data::rng::{self, Key, Purpose};
 
@@ -72,14 +77,37 @@ impl SpecBuilder {
     }
 }
 
+/// Names a content that a value has had: no two contents share one.
+fn fresh_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Values of a list of specs, each kept as a flat tensor `[len]` without autodiff.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct TensorSet {
-    specs: std::sync::Arc<[Spec]>,
+    specs: Arc<[Spec]>,
     values: Vec<Tensor<1>>,
+    versions: Vec<u64>,
+}
+
+impl Clone for TensorSet {
+    fn clone(&self) -> Self {
+        Self::new(self.specs.clone(), self.values.clone())
+    }
+}
+
+impl Drop for TensorSet {
+    fn drop(&mut self) {
+        self.versions.iter().for_each(|version| super::engine::forget(*version));
+    }
 }
 
 impl TensorSet {
+    fn new(specs: Arc<[Spec]>, values: Vec<Tensor<1>>) -> Self {
+        Self { versions: values.iter().map(|_| fresh_version()).collect(), specs, values }
+    }
+
     /// Draws initial values on `device` from `seed`: each tensor has its own stream, so adding a layer does not change the others' values.
     pub fn init(specs: Vec<Spec>, seed: u64, device: &Device) -> Self {
         let values = specs
@@ -98,7 +126,7 @@ impl TensorSet {
                 flat(data, device)
             })
             .collect();
-        Self { specs: specs.into(), values }
+        Self::new(specs.into(), values)
     }
 
     /// The specs, in order.
@@ -120,6 +148,7 @@ impl TensorSet {
     pub fn set(&mut self, index: usize, value: Tensor<1>) {
         debug_assert_eq!(value.dims()[0], self.specs[index].len());
         self.values[index] = value;
+        super::engine::forget(std::mem::replace(&mut self.versions[index], fresh_version()));
     }
 
     /// Takes value `index` out for an in-place update; [`set`](Self::set) must follow.
@@ -130,17 +159,21 @@ impl TensorSet {
 
     /// A set of the same specs and device, filled with zeros.
     pub fn zeros_like(&self) -> Self {
-        Self { specs: self.specs.clone(), values: self.values.iter().map(Tensor::zeros_like).collect() }
+        Self::new(self.specs.clone(), self.values.iter().map(Tensor::zeros_like).collect())
     }
 
     /// View for a pass that needs no parameter gradient.
     pub fn frozen(&self) -> Weights {
-        Weights { specs: self.specs.clone(), values: self.values.clone() }
+        self.view(|value| value.clone())
     }
 
     /// View whose parameters record gradients.
     pub fn tracked(&self) -> Weights {
-        Weights { specs: self.specs.clone(), values: self.values.iter().map(|v| v.clone().autodiff().require_grad()).collect() }
+        self.view(|value| value.clone().autodiff().require_grad())
+    }
+
+    fn view(&self, value: impl Fn(&Tensor<1>) -> Tensor<1>) -> Weights {
+        Weights { specs: self.specs.clone(), values: self.values.iter().map(value).collect(), versions: self.versions.clone() }
     }
 
     /// Host copies as (name, shape, values).
@@ -157,7 +190,8 @@ impl TensorSet {
     /// # Errors
     /// A tensor that is missing or has another shape.
     pub fn load(&mut self, tensors: &std::collections::BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
-        for (spec, value) in self.specs.iter().zip(&mut self.values) {
+        let mut loaded = Vec::with_capacity(self.values.len());
+        for (spec, value) in self.specs.iter().zip(&self.values) {
             let found = tensors.get(&spec.name).ok_or_else(|| {
                 Error::input(format!("{origin}: no tensor named '{}'; expected the weights of this network with PyTorch's names", spec.name))
             })?;
@@ -167,8 +201,9 @@ impl TensorSet {
                     spec.name, found.shape, spec.shape
                 )));
             }
-            *value = flat(found.data.clone(), &value.device());
+            loaded.push(flat(found.data.clone(), &value.device()));
         }
+        loaded.into_iter().enumerate().for_each(|(index, value)| self.set(index, value));
         Ok(())
     }
 }
@@ -187,14 +222,20 @@ pub struct HostTensor {
 /// Parameters (or buffers) as a pass sees them.
 #[derive(Clone, Debug)]
 pub struct Weights {
-    specs: std::sync::Arc<[Spec]>,
+    specs: Arc<[Spec]>,
     values: Vec<Tensor<1>>,
+    versions: Vec<u64>,
 }
 
 impl Weights {
     /// Parameter `id` in its own shape.
     pub fn get<const D: usize>(&self, id: ParamId) -> Tensor<D> {
         self.shaped(id.0)
+    }
+
+    /// Names the content of parameter `id`: packed forms of it are kept under this number.
+    pub(super) fn version(&self, id: ParamId) -> u64 {
+        self.versions[id.0]
     }
 
     /// Buffer `id` in its own shape.

@@ -6,13 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Linear from lr_max/20 to lr_max over the first half, linear back over the second (0.01 -> 0.2 -> 0.01 for the default lr_max 0.2).
+    /// Linear from lr_max/20 to lr_max over the first half, linear back over the second (0.01 -> 0.2 -> 0.01 for the default lr_max 0.2);
+    /// PyTorch's `CyclicLR` with `step_size_up = T / 2`, rounded down.
     Cyclic,
     /// lr_max, times 0.1 at one half and again at three quarters of the run.
     Multistep,
     /// Half a cosine from lr_max to 0.
     Cosine,
-    /// Linear from 0 over the first tenth of the run, then half a cosine to 0.
+    /// Linear from 0 over the first tenth of the run (rounded down), then half a cosine to 0.
     WarmupCosine,
     /// lr_max throughout.
     Constant,
@@ -28,15 +29,18 @@ impl Schedule {
         let cosine = |t: f64| 0.5 * (1.0 + (std::f64::consts::PI * t).cos());
         let factor = match self {
             Self::Cyclic => {
-                let rise = if t < 0.5 { 2.0 * t } else { 2.0 - 2.0 * t };
+                let half = total / 2;
+                let rise = if step < half { step as f64 / half as f64 } else { (total - step.min(total)) as f64 / (total - half).max(1) as f64 };
                 CYCLIC_ENDS + (1.0 - CYCLIC_ENDS) * rise
             }
             Self::Multistep if t < 0.5 => 1.0,
             Self::Multistep if t < 0.75 => 0.1,
             Self::Multistep => 0.01,
             Self::Cosine => cosine(t),
-            Self::WarmupCosine if t < 0.1 => t / 0.1,
-            Self::WarmupCosine => cosine((t - 0.1) / 0.9),
+            Self::WarmupCosine => {
+                let warm = total / 10;
+                if step < warm { step as f64 / warm as f64 } else { cosine((step - warm) as f64 / (total - warm).max(1) as f64) }
+            }
             Self::Constant => 1.0,
         };
         (lr_max * factor) as f32

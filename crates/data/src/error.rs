@@ -48,7 +48,9 @@ pub enum DataError {
     },
 
     /// The set is registered with its address and checksums, but there is no reader for its format yet.
-    #[error("data set '{name}' cannot be read yet (its files are {format}); unpack it as PATH/train/CLASS/*.png and PATH/test/CLASS/*.png and use folder:PATH")]
+    #[error(
+        "data set '{name}' cannot be read yet (its files are {format}); unpack it as PATH/train/CLASS/*.png and PATH/test/CLASS/*.png and use folder:PATH"
+    )]
     NoReader {
         /// Registered name.
         name: String,
@@ -118,12 +120,7 @@ impl DataError {
         Self::Value { what: what.into(), found: one_line(&found.to_string()), expected: expected.into() }
     }
 
-    pub(crate) fn bad(
-        path: impl Into<PathBuf>,
-        found: impl Into<String>,
-        expected: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
+    pub(crate) fn bad(path: impl Into<PathBuf>, found: impl Into<String>, expected: impl Into<String>, fix: impl Into<String>) -> Self {
         let found: String = found.into();
         Self::Bad { path: path.into(), found: one_line(&found), expected: expected.into(), fix: fix.into() }
     }

@@ -31,13 +31,7 @@ pub struct FetchOptions<'a> {
 
 impl Default for FetchOptions<'_> {
     fn default() -> Self {
-        Self {
-            base_url: None,
-            progress: None,
-            attempts: 4,
-            backoff: Duration::from_secs(1),
-            timeout: Duration::from_secs(30),
-        }
+        Self { base_url: None, progress: None, attempts: 4, backoff: Duration::from_secs(1), timeout: Duration::from_secs(30) }
     }
 }
 
@@ -245,10 +239,7 @@ impl<'a> Download<'a> {
 
     /// Keeps the first `length` bytes of the part file and goes to its end.
     fn cut(&self, part: &mut File, length: u64) -> Result<()> {
-        part.set_len(length)
-            .and_then(|()| part.seek(SeekFrom::End(0)))
-            .map(|_| ())
-            .map_err(DataError::io("write", &self.part))
+        part.set_len(length).and_then(|()| part.seek(SeekFrom::End(0))).map(|_| ()).map_err(DataError::io("write", &self.part))
     }
 
     /// What is wrong with the file, if anything.
@@ -313,3 +304,7 @@ fn range_start(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get("content-range")?.to_str().ok()?;
     range.trim().strip_prefix("bytes")?.trim().split_once('-')?.0.parse().ok()
 }
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;

@@ -101,6 +101,8 @@ pub enum Reader {
     Cifar10,
     /// The CIFAR-100 binary archive.
     Cifar100,
+    /// NumPy arrays in a zip archive (MedMNIST).
+    Npz,
     /// A folder of PNG and JPEG files.
     Folder,
     /// Drawn from the seed.

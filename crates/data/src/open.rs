@@ -8,7 +8,7 @@ use crate::error::{DataError, Result};
 use crate::info::{Info, Reader};
 use crate::paths::data_dir;
 use crate::registry::{find, registry};
-use crate::source::{Parts, cifar, folder, idx, synthetic};
+use crate::source::{Parts, cifar, folder, idx, npz, synthetic};
 use crate::split::Dataset;
 
 /// Options of [`open`].
@@ -159,6 +159,7 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
             let dir = data_dir(options.data_dir.as_deref())?;
             match reader {
                 Reader::Idx => idx::open(&info, &dir)?,
+                Reader::Npz => npz::open(&info, &dir)?,
                 Reader::Cifar10 => cifar::open(&info, &dir, cifar::Layout::Cifar10)?,
                 _ => cifar::open(&info, &dir, cifar::Layout::Cifar100)?,
             }
@@ -194,7 +195,8 @@ mod tests {
             ("nonesuch", "unknown data set 'nonesuch'; expected one of synthetic, fashion-mnist, mnist"),
             ("mnist", "get it with `sora data fetch mnist`"),
             ("cifar10", "get it with `sora data fetch cifar10`"),
-            ("pathmnist", "cannot be read yet"),
+            ("pathmnist", "get it with `sora data fetch pathmnist`"),
+            ("tiny-imagenet", "cannot be read yet"),
             ("svhn", "use folder:PATH"),
             ("imagenet100", "image-net.org"),
             ("folder", "folder:PATH"),

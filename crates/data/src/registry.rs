@@ -15,10 +15,8 @@ const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-const FASHION: [&str; 10] =
-    ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
-const CIFAR10: [&str; 10] =
-    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+const FASHION: [&str; 10] = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const CIFAR100: &str = "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly \
     camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin \
     elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man \
@@ -27,8 +25,17 @@ const CIFAR100: &str = "apple aquarium_fish baby bear beaver bed bee beetle bicy
     snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout \
     tulip turtle wardrobe whale willow_tree wolf woman worm";
 const ORGANS: &[&str] = &[
-    "bladder", "femur-left", "femur-right", "heart", "kidney-left", "kidney-right", "liver", "lung-left", "lung-right",
-    "pancreas", "spleen",
+    "bladder",
+    "femur-left",
+    "femur-right",
+    "heart",
+    "kidney-left",
+    "kidney-right",
+    "liver",
+    "lung-left",
+    "lung-right",
+    "pancreas",
+    "spleen",
 ];
 
 /// Every registered data set, in the order in which they are listed to people.
@@ -49,12 +56,7 @@ fn strings(names: &[&str]) -> Vec<String> {
 }
 
 fn sha256(file: &str, base: &str, size: u64, hex: &str) -> Source {
-    Source {
-        file: file.to_owned(),
-        url: format!("{base}{file}"),
-        size: Some(size),
-        checksum: Checksum::Sha256(hex.to_owned()),
-    }
+    Source { file: file.to_owned(), url: format!("{base}{file}"), size: Some(size), checksum: Checksum::Sha256(hex.to_owned()) }
 }
 
 fn pad_crop_flip(pad: usize) -> Augment {
@@ -110,39 +112,13 @@ fn fashion_mnist() -> Info {
     let base = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/";
     Info {
         sources: vec![
-            sha256(
-                "train-images-idx3-ubyte.gz",
-                base,
-                26_421_880,
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            ),
-            sha256(
-                "train-labels-idx1-ubyte.gz",
-                base,
-                29_515,
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            ),
-            sha256(
-                "t10k-images-idx3-ubyte.gz",
-                base,
-                4_422_102,
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            ),
-            sha256(
-                "t10k-labels-idx1-ubyte.gz",
-                base,
-                5_148,
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            ),
+            sha256("train-images-idx3-ubyte.gz", base, 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+            sha256("train-labels-idx1-ubyte.gz", base, 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+            sha256("t10k-images-idx3-ubyte.gz", base, 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+            sha256("t10k-labels-idx1-ubyte.gz", base, 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ],
         package: Some("dataset-fashion-mnist".into()),
-        ..mnist_family(
-            "fashion-mnist",
-            "Fashion-MNIST",
-            &FASHION,
-            "MIT",
-            "https://github.com/zalandoresearch/fashion-mnist",
-        )
+        ..mnist_family("fashion-mnist", "Fashion-MNIST", &FASHION, "MIT", "https://github.com/zalandoresearch/fashion-mnist")
     }
 }
 
@@ -151,30 +127,10 @@ fn mnist() -> Info {
     let base = "https://ossci-datasets.s3.amazonaws.com/mnist/";
     Info {
         sources: vec![
-            sha256(
-                "train-images-idx3-ubyte.gz",
-                base,
-                9_912_422,
-                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            ),
-            sha256(
-                "train-labels-idx1-ubyte.gz",
-                base,
-                28_881,
-                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            ),
-            sha256(
-                "t10k-images-idx3-ubyte.gz",
-                base,
-                1_648_877,
-                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            ),
-            sha256(
-                "t10k-labels-idx1-ubyte.gz",
-                base,
-                4_542,
-                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-            ),
+            sha256("train-images-idx3-ubyte.gz", base, 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+            sha256("train-labels-idx1-ubyte.gz", base, 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+            sha256("t10k-images-idx3-ubyte.gz", base, 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+            sha256("t10k-labels-idx1-ubyte.gz", base, 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
         ],
         ..mnist_family("mnist", "MNIST", &DIGITS, "CC BY-SA 3.0", "http://yann.lecun.com/exdb/mnist/")
     }
@@ -239,18 +195,8 @@ fn svhn() -> Info {
         licence: "non-commercial use only".into(),
         homepage: base.into(),
         sources: vec![
-            sha256(
-                "train_32x32.mat",
-                base,
-                182_040_794,
-                "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
-            ),
-            sha256(
-                "test_32x32.mat",
-                base,
-                64_275_384,
-                "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
-            ),
+            sha256("train_32x32.mat", base, 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
+            sha256("test_32x32.mat", base, 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
         ],
         // Digits are not symmetric: no flip.
         augment: Augment { crop: Crop::Pad(4), flip: false, rotate: 0.0 },
@@ -328,7 +274,7 @@ fn medmnist(set: &Med) -> Info {
         }],
         package: None,
         augment: Augment { crop: Crop::None, flip: true, rotate: 10.0 },
-        reader: Reader::None("NumPy .npz".into()),
+        reader: Reader::Npz,
     }
 }
 
@@ -433,10 +379,9 @@ mod tests {
 
     #[test]
     fn names_of_the_command_line_contract_are_there() {
-        for name in [
-            "fashion-mnist", "mnist", "cifar10", "cifar100", "svhn", "pathmnist", "tiny-imagenet", "imagenet100", "folder",
-            "synthetic",
-        ] {
+        for name in
+            ["fashion-mnist", "mnist", "cifar10", "cifar100", "svhn", "pathmnist", "tiny-imagenet", "imagenet100", "folder", "synthetic"]
+        {
             assert!(find(name).is_some(), "{name}");
         }
         assert_eq!(find("cifar100").unwrap().classes.len(), 100);

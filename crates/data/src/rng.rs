@@ -136,10 +136,10 @@ pub fn fill_normal(out: &mut [f32], key: Key, samples: &[u32]) {
 pub fn fill_sign(out: &mut [f32], key: Key, samples: &[u32]) {
     rows(out, key, samples, |row, rng| {
         for chunk in row.chunks_mut(32) {
-            let mut bits = rng.next_u32();
-            for value in chunk {
-                *value = if bits & 1 == 0 { -1.0 } else { 1.0 };
-                bits >>= 1;
+            let bits = rng.next_u32();
+            for (i, value) in chunk.iter_mut().enumerate() {
+                // The bit becomes the sign bit of 1.0: no branch on random data.
+                *value = f32::from_bits(1f32.to_bits() | (bits >> i) << 31);
             }
         }
     });
@@ -156,9 +156,7 @@ fn rows(out: &mut [f32], key: Key, samples: &[u32], fill: impl Fn(&mut [f32], &m
     if width == 0 {
         return;
     }
-    out.par_chunks_mut(width)
-        .zip(samples.par_iter())
-        .for_each(|(row, &sample)| fill(row, &mut key.stream(u64::from(sample))));
+    out.par_chunks_mut(width).zip(samples.par_iter()).for_each(|(row, &sample)| fill(row, &mut key.stream(u64::from(sample))));
 }
 
 /// Maps the stream's next 32-bit words through `map` into `row`, a block at a time (quicker than a call per word).
@@ -249,14 +247,15 @@ mod tests {
         }
     }
 
-    /// The words of the first stream are fixed for good: runs recorded with one version replay with the next.
+    /// Fixed for good: runs recorded with one version replay with the next. The words are those of an independent
+    /// ChaCha8 in Python, with the key laid out as documented.
     #[test]
     fn golden_words() {
         let mut stream = stream(1, Purpose::Augment, 2, 3, 4);
         let words: Vec<u32> = (0..4).map(|_| stream.next_u32()).collect();
         assert_eq!(words, GOLDEN);
     }
-    const GOLDEN: [u32; 4] = [0, 0, 0, 0];
+    const GOLDEN: [u32; 4] = [624_414_472, 864_314_106, 2_526_204_242, 4_139_019_531];
 
     #[test]
     fn same_bits_for_every_thread_count() {

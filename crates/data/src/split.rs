@@ -47,18 +47,14 @@ impl Split {
     /// [`DataError::Value`] when the lengths do not fit together, a dimension is 0, a label is not below `classes`, or
     /// there are more than 2^32 - 1 images.
     pub fn new(images: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
-        let n = u32::try_from(labels.len()).map_err(|_| {
-            DataError::value("number of images", labels.len(), "at most 4294967295")
-        })?;
-        let pixels = shape.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).filter(|&p| p > 0).ok_or_else(|| {
-            DataError::value("image shape", format!("{shape:?}"), "[channels, height, width], all positive")
-        })?;
+        let n = u32::try_from(labels.len()).map_err(|_| DataError::value("number of images", labels.len(), "at most 4294967295"))?;
+        let pixels = shape
+            .iter()
+            .try_fold(1usize, |a, &b| a.checked_mul(b))
+            .filter(|&p| p > 0)
+            .ok_or_else(|| DataError::value("image shape", format!("{shape:?}"), "[channels, height, width], all positive"))?;
         if labels.len().checked_mul(pixels) != Some(images.len()) {
-            return Err(DataError::value(
-                "image bytes",
-                images.len(),
-                format!("{} images of {pixels} bytes", labels.len()),
-            ));
+            return Err(DataError::value("image bytes", images.len(), format!("{} images of {pixels} bytes", labels.len())));
         }
         if let Some((i, label)) = labels.iter().enumerate().find(|(_, l)| **l as usize >= classes) {
             return Err(DataError::value(format!("label of image {i}"), label, format!("below {classes}")));
@@ -126,9 +122,7 @@ impl Split {
     pub fn subset(&self, indices: &[usize]) -> Result<Self> {
         let ids = indices
             .iter()
-            .map(|&i| {
-                self.ids.get(i).copied().ok_or_else(|| DataError::value("image index", i, format!("below {}", self.len())))
-            })
+            .map(|&i| self.ids.get(i).copied().ok_or_else(|| DataError::value("image index", i, format!("below {}", self.len()))))
             .collect::<Result<_>>()?;
         Ok(Self { store: Arc::clone(&self.store), ids })
     }
@@ -151,11 +145,7 @@ impl Split {
             return Ok((self.clone(), self.subset(&[])?));
         }
         if n >= self.len() {
-            return Err(DataError::value(
-                "validation size",
-                n,
-                format!("less than the {} training images", self.len()),
-            ));
+            return Err(DataError::value("validation size", n, format!("less than the {} training images", self.len())));
         }
         let mut members = vec![Vec::new(); self.store.classes];
         for i in 0..self.len() {

@@ -17,9 +17,7 @@ fn argument<T: std::str::FromStr>(name: &str, default: T) -> Result<T, AnyError>
     while let Some(arg) = args.next() {
         if arg == name {
             let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
-            return value
-                .parse()
-                .map_err(|_| format!("{name}: cannot read {value:?}").into());
+            return value.parse().map_err(|_| format!("{name}: cannot read {value:?}").into());
         }
     }
     Ok(default)
@@ -74,11 +72,7 @@ fn main() -> Result<(), AnyError> {
     let budget: f64 = argument("--seconds", 0.3)?;
     let threads = rayon::current_num_threads();
     println!("isa {isa}, batch {n}, width {width}, {threads} threads");
-    println!(
-        "matrix product peak: 1 thread {:.0} GFLOP/s, {threads} threads {:.0} GFLOP/s",
-        peak(isa, 1)?,
-        peak(isa, threads)?
-    );
+    println!("matrix product peak: 1 thread {:.0} GFLOP/s, {threads} threads {:.0} GFLOP/s", peak(isa, 1)?, peak(isa, threads)?);
     // Occurrences in PreActResNet-18, geometry.
     let mut shapes = vec![(1, ConvGeometry::square(3, width, [32; 2], 3, 1))];
     for (stage, size) in [(0, 32), (1, 16), (2, 8), (3, 4)] {
@@ -107,20 +101,14 @@ fn main() -> Result<(), AnyError> {
         let mut y = Buffer::zeroed(dy.len());
         let mut dx = Buffer::zeroed(x.len());
         let mut dw = vec![0.0; w.len()];
-        let (mut mean, mut variance) = (
-            vec![0.0; geometry.out_channels],
-            vec![0.0; geometry.out_channels],
-        );
+        let (mut mean, mut variance) = (vec![0.0; geometry.out_channels], vec![0.0; geometry.out_channels]);
         let flops = 2.0 * dy.len() as f64 * (w.len() / geometry.out_channels) as f64;
         let times = [
             best(budget, || Ok(conv.forward(n, &x, &forward, &mut y, Epilogue::default())?))?,
             best(budget, || {
                 let epilogue = Epilogue {
                     add: Addend::Tensor(&dy),
-                    moments: Some(Moments {
-                        mean: &mut mean,
-                        variance: &mut variance,
-                    }),
+                    moments: Some(Moments { mean: &mut mean, variance: &mut variance }),
                     ..Epilogue::default()
                 };
                 Ok(conv.forward(n, &x, &forward, &mut y, epilogue)?)
@@ -140,13 +128,23 @@ fn main() -> Result<(), AnyError> {
             geometry.input[0],
             geometry.kernel[0],
             geometry.stride[0],
-            rate[0], rate[1], rate[2], rate[3], ms[0], ms[1], ms[2], ms[3],
+            rate[0],
+            rate[1],
+            rate[2],
+            rate[3],
+            ms[0],
+            ms[1],
+            ms[2],
+            ms[3],
             conv.algorithms(),
         );
     }
     println!(
         "all convolutions: forward {:.1} ms (with shortcut and statistics {:.1}), input gradient {:.1}, weight gradient {:.1}, sum of the three {:.1}",
-        total[0], total[1], total[2], total[3],
+        total[0],
+        total[1],
+        total[2],
+        total[3],
         total[0] + total[2] + total[3]
     );
     Ok(())

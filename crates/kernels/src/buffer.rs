@@ -32,15 +32,10 @@ impl Buffer {
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
         let Some(layout) = Self::layout(len) else {
-            return Self {
-                data: NonNull::dangling(),
-                len: 0,
-            };
+            return Self { data: NonNull::dangling(), len: 0 };
         };
         // SAFETY: the layout's size is not zero.
-        let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<f32>()) else {
-            handle_alloc_error(layout)
-        };
+        let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<f32>()) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
         if layout.align() == LARGE_PAGE {
             // SAFETY: the range was just allocated and is page-aligned; the advice changes no content. A kernel
@@ -129,7 +124,7 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
     let mut buffer = SCRATCH
         .with_borrow_mut(Vec::pop)
         .filter(|buffer| buffer.len() >= len)
-        .unwrap_or_else(|| Buffer::zeroed(len));
+        .unwrap_or_else(|| Buffer::zeroed(len.max(LARGE_PAGE / size_of::<f32>())));
     let result = f(&mut buffer[..len]);
     SCRATCH.with_borrow_mut(|pool| pool.push(buffer));
     result
@@ -145,7 +140,7 @@ mod tests {
             let buffer = Buffer::zeroed(len);
             assert_eq!(buffer.len(), len);
             assert!(buffer.iter().all(|&x| x == 0.0));
-            assert!(len == 0 || buffer.as_ptr().addr() % LINE == 0);
+            assert!(len == 0 || buffer.as_ptr().addr().is_multiple_of(LINE));
         }
     }
 

@@ -43,32 +43,14 @@ pub(crate) fn elements(what: &'static str, dims: &[usize]) -> Result<usize, Shap
     dims.iter()
         .try_fold(1usize, |product, &d| product.checked_mul(d))
         .filter(|&count| count <= isize::MAX as usize / size_of::<f32>())
-        .ok_or_else(|| ShapeError::Overflow {
-            what,
-            dims: dims.to_vec(),
-        })
+        .ok_or_else(|| ShapeError::Overflow { what, dims: dims.to_vec() })
 }
 
 /// Checks that a slice of `actual` elements holds exactly `expected`.
-pub(crate) fn expect_len(
-    what: &'static str,
-    actual: usize,
-    expected: usize,
-) -> Result<(), ShapeError> {
-    if actual == expected {
-        Ok(())
-    } else {
-        Err(ShapeError::Length {
-            what,
-            expected,
-            actual,
-        })
-    }
+pub(crate) fn expect_len(what: &'static str, actual: usize, expected: usize) -> Result<(), ShapeError> {
+    if actual == expected { Ok(()) } else { Err(ShapeError::Length { what, expected, actual }) }
 }
 
 pub(crate) fn parameter(what: &'static str, reason: impl Into<String>) -> ShapeError {
-    ShapeError::Parameter {
-        what,
-        reason: reason.into(),
-    }
+    ShapeError::Parameter { what, reason: reason.into() }
 }

@@ -51,9 +51,7 @@ impl Isa {
                     && Isa::Avx2.is_available()
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
-            }
+            Isa::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx512 | Isa::Avx2 => false,
             Isa::Portable => true,
@@ -147,10 +145,7 @@ mod tests {
     #[test]
     fn unknown_name_is_an_error() {
         let error = Isa::from_setting(Some("sse9")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "unknown instruction set \"sse9\": expected avx512, avx2 or portable"
-        );
+        assert_eq!(error.to_string(), "unknown instruction set \"sse9\": expected avx512, avx2 or portable");
     }
 
     #[test]

@@ -1,11 +1,30 @@
-//! sora-kernels
+//! CPU kernels for training convolutional networks in `f32`.
+//!
+//! Plain functions over slices, parallel with rayon, no tensor type. Activations are `[H][W][N][C]`: the batch lies next
+//! to the channels, so each pixel is a matrix `[N x C]` and a convolution is a sum of plain matrix products, whatever
+//! the image size. Weights come in PyTorch's order and are packed once per update ([`conv::PackedWeights`]).
+//!
+//! Every result is bit-identical between runs and for every number of threads (see `parallel`), on one instruction set
+//! ([`Isa`]). The thread pool is rayon's current one. Buffers of type [`Buffer`] are aligned to cache lines and large
+//! pages; any slice works, those are fastest.
+
+pub mod activation;
+pub mod batch_norm;
 pub mod buffer;
+pub mod channels;
 pub mod conv;
 mod error;
 pub mod isa;
+pub mod layer_norm;
+pub mod layout;
+pub mod linear;
+pub mod loss;
 mod parallel;
+pub mod pool;
+pub mod sgd;
 mod simd;
 mod tile;
+
 pub use buffer::Buffer;
 pub use error::ShapeError;
 pub use isa::Isa;

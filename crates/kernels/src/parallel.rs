@@ -43,10 +43,6 @@ impl Shared {
 
     /// The pointer `offset` elements on; null stays null.
     pub(crate) fn at(self, offset: usize) -> *mut f32 {
-        if self.0.is_null() {
-            self.0
-        } else {
-            self.0.wrapping_add(offset)
-        }
+        if self.0.is_null() { self.0 } else { self.0.wrapping_add(offset) }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Tile<'a> {
     /// Null, or a value per column.
     pub bias: *const f32,
     pub stats: Option<TileStats>,
+    /// Memory read soon after this tile: one cache line from here on is fetched per depth. Any address; null is harmless.
+    pub prefetch: *const f32,
 }
 
 /// Computes a tile of `R` rows and `V` vectors.
@@ -60,6 +62,13 @@ pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Til
     // SAFETY: the caller's conditions.
     unsafe {
         let mut acc = [[S::zero(); V]; R];
+        if !tile.add.is_null() {
+            for r in 0..R {
+                S::prefetch(tile.add.wrapping_add(r * tile.c_row));
+                S::prefetch(tile.add.wrapping_add(r * tile.c_row + S::LANES));
+            }
+        }
+        let mut prefetch = tile.prefetch;
         for term in tile.terms {
             let mut a = term.a.add(tile.a_offset);
             let mut b = term.b;
@@ -74,6 +83,8 @@ pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Til
                         *sum = x.mul_add(panel[v], *sum);
                     }
                 }
+                S::prefetch(prefetch);
+                prefetch = prefetch.wrapping_add(16);
                 a = a.wrapping_add(tile.a_depth);
                 b = b.wrapping_add(tile.b_depth);
             }
@@ -88,13 +99,7 @@ pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Til
             if lanes == S::LANES {
                 finish::<S, R>(tile, &mut column, at, |p| S::load(p), |y, p| y.store(p));
             } else {
-                finish::<S, R>(
-                    tile,
-                    &mut column,
-                    at,
-                    |p| S::load_first(p, lanes),
-                    |y, p| y.store_first(p, lanes),
-                );
+                finish::<S, R>(tile, &mut column, at, |p| S::load_first(p, lanes), |y, p| y.store_first(p, lanes));
             }
         }
     }
@@ -159,51 +164,4 @@ pub(crate) fn row_blocks<S: Simd>(rows: usize) -> impl Iterator<Item = (usize, u
         _ => (rows / blocks, rows % blocks),
     };
     (0..blocks).map(move |i| (i * size + i.min(larger), size + usize::from(i < larger)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::buffer::Buffer;
-    use crate::isa::Isa;
-    use crate::simd::{Kernel, dispatch};
-
-    struct Rep {
-        k: usize,
-        rs: usize,
-        ks: usize,
-        v: usize,
-    }
-    impl Kernel for Rep {
-        type Output = f64;
-        #[inline(always)]
-        unsafe fn run<S: Simd>(self) -> f64 {
-            let a = Buffer::zeroed(64 * 1024);
-            let b = Buffer::zeroed(64 * 1024);
-            let mut c = Buffer::zeroed(64 * 1024);
-            let term = [Term { a: a.as_ptr(), b: b.as_ptr() }];
-            let mut best = f64::MAX;
-            for _ in 0..20 {
-                let t0 = std::time::Instant::now();
-                for _ in 0..1000 {
-                    let tile = Tile {
-                        terms: &term, a_offset: 0, depth: self.k, a_row: self.rs, a_depth: self.ks,
-                        b_depth: S::TILE_COLUMNS, c: c.as_mut_ptr(), c_row: 64, columns: self.v * S::LANES,
-                        add: std::ptr::null(), bias: std::ptr::null(), stats: None };
-                    unsafe { S::tile(S::TILE_ROWS, self.v, &tile) };
-                }
-                best = best.min(t0.elapsed().as_secs_f64());
-            }
-            2.0 * 1000.0 * (self.k * S::TILE_ROWS * self.v * S::LANES) as f64 / best / 1e9
-        }
-    }
-    #[test]
-    fn speed() {
-        for isa in Isa::available() {
-            for (k, rs, ks, v) in [(64, 80, 1, 2), (512, 80, 1, 2), (64, 1, 80, 2), (64, 80, 1, 1), (16, 32, 1, 1)] {
-                let g = unsafe { dispatch(isa, Rep { k, rs, ks, v }) };
-                println!("{isa} k={k} rs={rs} ks={ks} v={v} {g:.1} GF/s");
-            }
-        }
-    }
 }

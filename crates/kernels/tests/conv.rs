@@ -4,9 +4,7 @@ mod common;
 
 use common::{assert_close, for_each_term, moments, on_threads, to_f64, values};
 use proptest::prelude::*;
-use sora_kernels::conv::{
-    Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments,
-};
+use sora_kernels::conv::{Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments};
 use sora_kernels::{Isa, ShapeError};
 
 /// Largest error of an element, relative to the largest magnitude of the tensor.
@@ -56,10 +54,7 @@ impl Case {
         let epilogue = Epilogue {
             bias: Some(&self.bias),
             add: Addend::Tensor(&self.add),
-            moments: Some(Moments {
-                mean: &mut mean,
-                variance: &mut variance,
-            }),
+            moments: Some(Moments { mean: &mut mean, variance: &mut variance }),
         };
         let packed = conv.pack(&self.w, Direction::Forward)?;
         conv.forward(self.n, &self.x, &packed, &mut y, epilogue)?;
@@ -68,30 +63,18 @@ impl Case {
         conv.input_grad(self.n, &self.dy, &packed, &mut dx, Addend::Output)?;
         let mut dw = vec![f32::NAN; self.w.len()];
         conv.weight_grad(self.n, &self.x, &self.dy, &mut dw)?;
-        Ok(Results {
-            y,
-            mean,
-            variance,
-            dx,
-            dw,
-        })
+        Ok(Results { y, mean, variance, dx, dw })
     }
 
     fn check(&self, conv: &Conv2d, what: &str) {
         let results = self.run(conv).unwrap();
         let g = conv.geometry();
         let channels = g.out_channels;
-        let mut y: Vec<f64> = (0..self.add.len())
-            .map(|i| f64::from(self.add[i]) + f64::from(self.bias[i % channels]))
-            .collect();
+        let mut y: Vec<f64> = (0..self.add.len()).map(|i| f64::from(self.add[i]) + f64::from(self.bias[i % channels])).collect();
         let mut dx = to_f64(&self.dx_add);
         let mut dw = vec![0.0; self.w.len()];
         for_each_term(g, self.n, |yi, xi, wi| {
-            let (x, w, dy) = (
-                f64::from(self.x[xi]),
-                f64::from(self.w[wi]),
-                f64::from(self.dy[yi]),
-            );
+            let (x, w, dy) = (f64::from(self.x[xi]), f64::from(self.w[wi]), f64::from(self.dy[yi]));
             y[yi] += x * w;
             dx[xi] += dy * w;
             dw[wi] += dy * x;
@@ -142,13 +125,7 @@ fn three_by_three_stride_one() {
 
 #[test]
 fn three_by_three_stride_two() {
-    for (from, to, h, w, n) in [
-        (16, 32, 8, 8, 16),
-        (3, 10, 7, 5, 3),
-        (72, 40, 5, 8, 6),
-        (1, 1, 1, 1, 1),
-        (5, 3, 2, 3, 300),
-    ] {
+    for (from, to, h, w, n) in [(16, 32, 8, 8, 16), (3, 10, 7, 5, 3), (72, 40, 5, 8, 6), (1, 1, 1, 1, 1), (5, 3, 2, 3, 300)] {
         check_everywhere(ConvGeometry::square(from, to, [h, w], 3, 2), n);
     }
 }
@@ -266,10 +243,7 @@ fn nan_and_infinity_are_not_swallowed() {
 fn wrong_lengths_and_parameters_are_errors() {
     let g = ConvGeometry::square(4, 6, [5, 5], 3, 1);
     let conv = Conv2d::new(g, Isa::Portable).unwrap();
-    assert_eq!(
-        conv.pack(&[0.0; 3], Direction::Forward).unwrap_err().to_string(),
-        "conv weights: expected 216 elements, got 3"
-    );
+    assert_eq!(conv.pack(&[0.0; 3], Direction::Forward).unwrap_err().to_string(), "conv weights: expected 216 elements, got 3");
     let packed = conv.pack(&[0.0; 216], Direction::Forward).unwrap();
     let mut y = vec![0.0; 150];
     assert!(conv.forward(1, &[0.0; 99], &packed, &mut y, Epilogue::default()).is_err());

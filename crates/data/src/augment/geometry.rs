@@ -43,12 +43,7 @@ impl Window {
             let w = (part * log_ratio.exp()).sqrt().round() as usize;
             let h = (part / log_ratio.exp()).sqrt().round() as usize;
             if (1..=height).contains(&h) && (1..=width).contains(&w) {
-                return Self {
-                    top: rng.random_range(0..=height - h),
-                    left: rng.random_range(0..=width - w),
-                    height: h,
-                    width: w,
-                };
+                return Self { top: rng.random_range(0..=height - h), left: rng.random_range(0..=width - w), height: h, width: w };
             }
         }
         let ratio = (width as f32 / height as f32).clamp(RATIO.0, RATIO.1);

@@ -195,8 +195,21 @@ mod tests {
     #[test]
     fn wrong_text_is_one_clear_line() {
         for text in [
-            "", "crop", "crop:-1", "crop:4,crop:4", "crop:4,resized-crop", "flip:1", "flip,flip", "rotate:x", "rotate:NaN",
-            "rotate:181", "resized-crop:0", "resized-crop:nan", "crop:1025", "mirror", "none,flip",
+            "",
+            "crop",
+            "crop:-1",
+            "crop:4,crop:4",
+            "crop:4,resized-crop",
+            "flip:1",
+            "flip,flip",
+            "rotate:x",
+            "rotate:NaN",
+            "rotate:181",
+            "resized-crop:0",
+            "resized-crop:nan",
+            "crop:1025",
+            "mirror",
+            "none,flip",
         ] {
             let error = text.parse::<Augment>().unwrap_err().to_string();
             assert!(error.starts_with("wrong ") && error.contains("expected") && !error.contains('\n'), "{text}: {error}");

@@ -7,8 +7,6 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
-
 const MAGIC: &[u8; 8] = b"sorapix\0";
 /// Raise it when the format, or what decoding and resizing give, changes.
 const VERSION: u32 = 1;
@@ -85,7 +83,11 @@ pub(crate) fn save(path: &Path, key: &[u8; 32], counts: [usize; 2], pixels: &Pix
         header.extend((count as u64).to_le_bytes());
     }
     let mut crc = crc32fast::Hasher::new();
-    let mut file = NamedTempFile::with_prefix_in(".decoded-", folder)?;
+    let mut builder = tempfile::Builder::new();
+    // Temporary files are private by default; a data folder may be shared (the umask still applies).
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix(".decoded-").tempfile_in(folder)?;
     for part in [&header, &pixels.train, &pixels.test] {
         crc.update(part);
         file.write_all(part)?;

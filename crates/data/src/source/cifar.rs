@@ -10,7 +10,7 @@ use std::path::Path;
 use flate2::bufread::GzDecoder;
 use tar::Archive;
 
-use super::Parts;
+use super::{Parts, is_damage};
 use crate::error::{DataError, Result, one_line, shown};
 use crate::info::Info;
 use crate::split::Split;
@@ -53,12 +53,7 @@ pub(crate) fn open(info: &Info, data_dir: &Path, layout: Layout) -> Result<Parts
     let file = info.sources.first().map_or("", |s| s.file.as_str());
     let path = folder.join(file);
     if !path.is_file() {
-        return Err(DataError::Missing {
-            name: info.name.clone(),
-            file: file.to_owned(),
-            looked: shown(&folder),
-            get: info.how_to_get(),
-        });
+        return Err(DataError::Missing { name: info.name.clone(), file: file.to_owned(), looked: shown(&folder), get: info.how_to_get() });
     }
     read(&path, info, layout)
 }
@@ -66,12 +61,12 @@ pub(crate) fn open(info: &Info, data_dir: &Path, layout: Layout) -> Result<Parts
 fn read(path: &Path, info: &Info, layout: Layout) -> Result<Parts> {
     let fix = format!("get it again with {}", info.how_to_get());
     let bad = |found: String, expected: String| DataError::bad(path, found, expected, fix.as_str());
-    let broken = |e: io::Error| match e.kind() {
-        // flate2's and tar's words for damaged content (tar: `Other`), as against a disk that cannot be read.
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
+    let broken = |e: io::Error| {
+        if is_damage(&e) {
             bad(format!("a broken archive ({})", one_line(&e.to_string())), "a whole .tar.gz file".into())
+        } else {
+            DataError::io("read", path)(e)
         }
-        _ => DataError::io("read", path)(e),
     };
     let members = layout.members();
     let record = layout.label_bytes() + PIXELS;
@@ -91,10 +86,7 @@ fn read(path: &Path, info: &Info, layout: Layout) -> Result<Parts> {
         let (name, train) = members[at];
         let want = size_of(train);
         if entry.size() != want as u64 {
-            return Err(bad(
-                format!("{} bytes in {name}", entry.size()),
-                format!("{want} ({} records of {record})", want / record),
-            ));
+            return Err(bad(format!("{} bytes in {name}", entry.size()), format!("{want} ({} records of {record})", want / record)));
         }
         if contents[at].is_some() {
             return Err(bad(format!("{name} twice"), "each member once".into()));

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 
-use super::Parts;
+use super::{Parts, is_damage, read_exactly};
 use crate::error::{DataError, Result, shown_all};
 use crate::info::Info;
 use crate::split::Split;
 
-const FILES: [&str; 4] =
-    ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+const FILES: [&str; 4] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
 
 /// Reads the four files from `data_dir/NAME` or, where a Debian package holds the set, its folder.
 pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
@@ -31,10 +30,7 @@ pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
         let labels = read_labels(labels, n, info.num_classes, &fix)?;
         Split::new(pixels, labels, shape, info.num_classes)
     };
-    Ok(Parts {
-        train: read(&train_images, &train_labels, info.train)?,
-        test: read(&test_images, &test_labels, info.test)?,
-    })
+    Ok(Parts { train: read(&train_images, &train_labels, info.train)?, test: read(&test_images, &test_labels, info.test)? })
 }
 
 /// The four files, all from the first folder that has them all.
@@ -42,9 +38,8 @@ fn locate(info: &Info, folders: &[PathBuf]) -> Result<[PathBuf; 4]> {
     let mut missing = FILES[0];
     let mut most = 0;
     for folder in folders {
-        let found = FILES.map(|name| {
-            [format!("{name}.gz"), name.to_owned()].into_iter().map(|f| folder.join(f)).find(|path| path.is_file())
-        });
+        let found =
+            FILES.map(|name| [format!("{name}.gz"), name.to_owned()].into_iter().map(|f| folder.join(f)).find(|path| path.is_file()));
         let have = found.iter().flatten().count();
         if have > most {
             most = have;
@@ -54,12 +49,7 @@ fn locate(info: &Info, folders: &[PathBuf]) -> Result<[PathBuf; 4]> {
             return Ok([a, b, c, d]);
         }
     }
-    Err(DataError::Missing {
-        name: info.name.clone(),
-        file: format!("{missing}.gz"),
-        looked: shown_all(folders),
-        get: info.how_to_get(),
-    })
+    Err(DataError::Missing { name: info.name.clone(), file: format!("{missing}.gz"), looked: shown_all(folders), get: info.how_to_get() })
 }
 
 fn read_labels(path: &Path, n: usize, classes: usize, fix: &str) -> Result<Vec<u32>> {
@@ -81,12 +71,8 @@ fn read_bytes(path: &Path, dims: &[usize], fix: &str) -> Result<Vec<u8>> {
 
 fn parse(mut data: impl Read, path: &Path, dims: &[usize], fix: &str) -> Result<Vec<u8>> {
     let bad = |found: String, expected: String| DataError::bad(path, found, expected, fix);
-    let broken = |e: io::Error| match e.kind() {
-        // What flate2 reports for a corrupt or cut-off stream.
-        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            bad(format!("a broken gzip stream ({e})"), "a whole IDX file".into())
-        }
-        _ => DataError::io("read", path)(e),
+    let broken = |e: io::Error| {
+        if is_damage(&e) { bad(format!("a broken gzip stream ({e})"), "a whole IDX file".into()) } else { DataError::io("read", path)(e) }
     };
     let want: usize = dims.iter().product();
     let header_len = 4 + 4 * dims.len();
@@ -110,16 +96,7 @@ fn parse(mut data: impl Read, path: &Path, dims: &[usize], fix: &str) -> Result<
         let what = if dims.len() == 1 { "labels" } else { "pixels" };
         return Err(bad(format!("a header for {} {what}", text(&found)), format!("{} {what}", text(&expected))));
     }
-    let mut bytes = Vec::with_capacity(want);
-    data.by_ref().take(want as u64).read_to_end(&mut bytes).map_err(broken)?;
-    if bytes.len() < want {
-        return Err(bad(format!("the data end after {} bytes", bytes.len()), format!("{want} bytes ({})", text(&expected))));
-    }
-    // Reading past the data also makes the gzip decoder check its checksum.
-    if data.read(&mut [0]).map_err(broken)? > 0 {
-        return Err(bad(format!("more than {want} bytes"), format!("{want} bytes ({})", text(&expected))));
-    }
-    Ok(bytes)
+    read_exactly(&mut data, want).map_err(broken)?.map_err(|found| bad(found, format!("{want} bytes ({})", text(&expected))))
 }
 
 #[cfg(test)]

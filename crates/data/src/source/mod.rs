@@ -4,7 +4,10 @@ pub(crate) mod cache;
 pub(crate) mod cifar;
 pub(crate) mod folder;
 pub(crate) mod idx;
+pub(crate) mod npz;
 pub(crate) mod synthetic;
+
+use std::io::{self, Read};
 
 use crate::split::Split;
 
@@ -12,4 +15,25 @@ use crate::split::Split;
 pub(crate) struct Parts {
     pub train: Split,
     pub test: Split,
+}
+
+/// Whether an error is the decoder's word for damaged content, as against a disk that cannot be read. (`Other` is what
+/// the tar reader uses.)
+fn is_damage(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+    matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof)
+}
+
+/// The next `want` bytes, which must be the last; otherwise what was found instead. Reading past them makes decoders
+/// check their checksums.
+fn read_exactly(data: &mut impl Read, want: usize) -> io::Result<Result<Vec<u8>, String>> {
+    let mut bytes = Vec::with_capacity(want);
+    data.by_ref().take(want as u64).read_to_end(&mut bytes)?;
+    if bytes.len() < want {
+        return Ok(Err(format!("the data end after {} bytes", bytes.len())));
+    }
+    if data.read(&mut [0])? > 0 {
+        return Ok(Err(format!("more than {want} bytes")));
+    }
+    Ok(Ok(bytes))
 }

@@ -25,18 +25,8 @@ struct Problem {
 impl Problem {
     fn new(g: &ConvGeometry, direction: Direction) -> Self {
         match direction {
-            Direction::Forward => Self {
-                from: g.group_in(),
-                to: g.group_out(),
-                from_size: g.input,
-                to_size: g.output(),
-            },
-            Direction::InputGrad => Self {
-                from: g.group_out(),
-                to: g.group_in(),
-                from_size: g.output(),
-                to_size: g.input,
-            },
+            Direction::Forward => Self { from: g.group_in(), to: g.group_out(), from_size: g.input, to_size: g.output() },
+            Direction::InputGrad => Self { from: g.group_out(), to: g.group_in(), from_size: g.output(), to_size: g.input },
         }
     }
 }
@@ -53,12 +43,7 @@ impl Tasks {
     fn new(g: &ConvGeometry, direction: Direction, n: usize) -> Self {
         let [h, w] = Problem::new(g, direction).to_size;
         let samples = n.clamp(1, BLOCK_SAMPLES);
-        Self {
-            pixels: h * w,
-            group: (TASK_ROWS / samples).max(1),
-            samples,
-            blocks: n.div_ceil(samples),
-        }
+        Self { pixels: h * w, group: (TASK_ROWS / samples).max(1), samples, blocks: n.div_ceil(samples) }
     }
 
     fn count(&self) -> usize {
@@ -68,10 +53,7 @@ impl Tasks {
     /// Ranges of pixels and samples of a task.
     fn range(&self, task: usize, n: usize) -> ((usize, usize), (usize, usize)) {
         let (group, block) = (task / self.blocks, task % self.blocks);
-        (
-            (group * self.group, ((group + 1) * self.group).min(self.pixels)),
-            (block * self.samples, ((block + 1) * self.samples).min(n)),
-        )
+        ((group * self.group, ((group + 1) * self.group).min(self.pixels)), (block * self.samples, ((block + 1) * self.samples).min(n)))
     }
 }
 
@@ -124,14 +106,7 @@ pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], 
 
 /// Source coordinate that `tap` of the pixel at `at` reads, along one dimension.
 #[inline(always)]
-pub(super) fn source(
-    g: &ConvGeometry,
-    direction: Direction,
-    dimension: usize,
-    at: usize,
-    tap: usize,
-    size: usize,
-) -> Option<usize> {
+pub(super) fn source(g: &ConvGeometry, direction: Direction, dimension: usize, at: usize, tap: usize, size: usize) -> Option<usize> {
     let (stride, padding) = (g.stride[dimension], g.padding[dimension]);
     let found = match direction {
         Direction::Forward => (at * stride + tap).checked_sub(padding)?,
@@ -146,15 +121,7 @@ pub(super) fn source(
     (found < size).then_some(found)
 }
 
-pub(super) fn run(
-    g: &ConvGeometry,
-    direction: Direction,
-    isa: Isa,
-    n: usize,
-    x: &[f32],
-    weights: &[f32],
-    out: Output,
-) {
+pub(super) fn run(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[f32], weights: &[f32], out: Output) {
     let tasks = Tasks::new(g, direction, n);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
@@ -218,13 +185,7 @@ impl Kernel for Convolve<'_> {
 impl Convolve<'_> {
     /// The taps of `pixel` that lie inside the source image.
     #[inline(always)]
-    unsafe fn find_terms<S: Simd>(
-        &self,
-        pixel: usize,
-        group: usize,
-        weights: *const f32,
-        terms: &mut Vec<Term>,
-    ) {
+    unsafe fn find_terms<S: Simd>(&self, pixel: usize, group: usize, weights: *const f32, terms: &mut Vec<Term>) {
         let (g, problem) = (self.g, &self.problem);
         let row = problem.from * g.groups;
         let (y, x) = (pixel / problem.to_size[1], pixel % problem.to_size[1]);
@@ -242,9 +203,7 @@ impl Convolve<'_> {
                 // SAFETY: the source pixel and the tap exist.
                 terms.push(unsafe {
                     Term {
-                        a: self
-                            .x
-                            .add((source * self.n + self.samples.0) * row + group * problem.from),
+                        a: self.x.add((source * self.n + self.samples.0) * row + group * problem.from),
                         b: weights.add(tap * problem.from * S::TILE_COLUMNS),
                     }
                 });
@@ -281,6 +240,7 @@ impl Convolve<'_> {
                     add: self.out.add.at(at),
                     bias: self.out.bias.at(channel),
                     stats,
+                    prefetch: terms.first().map_or(std::ptr::null(), |term| term.b),
                 };
                 S::tile(rows, vectors, &tile);
             }

@@ -33,10 +33,7 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
     let to_blocks = to.div_ceil(BLOCK_TO);
     let blocks = from_blocks * to_blocks;
     let plane = taps * from * to;
-    let chunks = TASKS
-        .div_ceil(blocks)
-        .min((MAX_PARTIALS / plane.max(1)).max(1))
-        .min(units);
+    let chunks = TASKS.div_ceil(blocks).min((MAX_PARTIALS / plane.max(1)).max(1)).min(units);
     let chunk_units = units.div_ceil(chunks);
     let chunks = units.div_ceil(chunk_units);
     let x = Shared::read_only(x);
@@ -111,9 +108,7 @@ impl Kernel for WeightGrad<'_> {
             for tap in 0..g.taps() {
                 for ci in self.from_range.0..self.from_range.1 {
                     let at = (tap * from + ci) * to;
-                    self.dw
-                        .add(at + self.to_range.0)
-                        .write_bytes(0, self.to_range.1 - self.to_range.0);
+                    self.dw.add(at + self.to_range.0).write_bytes(0, self.to_range.1 - self.to_range.0);
                 }
             }
             for unit in self.units.0..self.units.1 {
@@ -161,17 +156,14 @@ impl WeightGrad<'_> {
         unsafe {
             let row = self.g.out_channels;
             let width = self.to_range.1 - self.to_range.0;
-            let dy = self
-                .dy
-                .add((pixel * self.n + first) * row + self.group * self.g.group_out() + self.to_range.0);
+            let dy = self.dy.add((pixel * self.n + first) * row + self.group * self.g.group_out() + self.to_range.0);
             for sample in 0..count {
                 let mut c = 0;
                 while c < width {
                     let lanes = (width - c).min(S::LANES);
                     let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
                     let at = (panel * self.samples + sample) * S::TILE_COLUMNS + lane;
-                    super::winograd::load::<S>(dy.add(sample * row + c), lanes)
-                        .store(self.panels.add(at));
+                    super::winograd::load::<S>(dy.add(sample * row + c), lanes).store(self.panels.add(at));
                     c += S::LANES;
                 }
             }
@@ -198,14 +190,7 @@ impl WeightGrad<'_> {
 
     /// `dw[row..][to_range] += a^T * panels` for `rows` columns of `a`, `[count][a_depth]`.
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(
-        &self,
-        a: *const f32,
-        a_depth: usize,
-        count: usize,
-        first: usize,
-        rows: usize,
-    ) {
+    unsafe fn multiply<S: Simd>(&self, a: *const f32, a_depth: usize, count: usize, first: usize, rows: usize) {
         // SAFETY: see `run` above.
         unsafe {
             let to = self.g.group_out();
@@ -213,14 +198,9 @@ impl WeightGrad<'_> {
             let mut column = 0;
             while column < width {
                 let (columns, vectors) = panel_extent::<S>(width, column);
-                let terms = [Term {
-                    a,
-                    b: self.panels.add(column * self.samples),
-                }];
+                let terms = [Term { a, b: self.panels.add(column * self.samples) }];
                 for (row, rows) in row_blocks::<S>(rows) {
-                    let c = self
-                        .dw
-                        .add((first + row) * to + self.to_range.0 + column);
+                    let c = self.dw.add((first + row) * to + self.to_range.0 + column);
                     let tile = Tile {
                         terms: &terms,
                         a_offset: row,
@@ -234,6 +214,7 @@ impl WeightGrad<'_> {
                         add: c,
                         bias: std::ptr::null(),
                         stats: None,
+                        prefetch: terms.first().map_or(std::ptr::null(), |term| term.b),
                     };
                     S::tile(rows, vectors, &tile);
                 }

@@ -6,6 +6,7 @@
 
 mod direct;
 mod direct_weight;
+mod grid;
 mod moments;
 mod reduce;
 mod transform;
@@ -39,22 +40,8 @@ pub struct ConvGeometry {
 impl ConvGeometry {
     /// A square kernel with stride `stride` and padding `kernel / 2` in one group.
     #[must_use]
-    pub fn square(
-        in_channels: usize,
-        out_channels: usize,
-        input: [usize; 2],
-        kernel: usize,
-        stride: usize,
-    ) -> Self {
-        Self {
-            in_channels,
-            out_channels,
-            input,
-            kernel: [kernel; 2],
-            stride: [stride; 2],
-            padding: [kernel / 2; 2],
-            groups: 1,
-        }
+    pub fn square(in_channels: usize, out_channels: usize, input: [usize; 2], kernel: usize, stride: usize) -> Self {
+        Self { in_channels, out_channels, input, kernel: [kernel; 2], stride: [stride; 2], padding: [kernel / 2; 2], groups: 1 }
     }
 
     /// Height and width of the output; zero where the kernel does not fit into the padded input.
@@ -175,21 +162,17 @@ impl Conv2d {
     /// the channels, or this machine lacks `isa`.
     pub fn new(geometry: ConvGeometry, isa: Isa) -> Result<Self, ShapeError> {
         let g = &geometry;
-        isa.checked()
-            .map_err(|error| parameter("isa", error.to_string()))?;
+        isa.checked().map_err(|error| parameter("isa", error.to_string()))?;
         if g.stride.contains(&0) {
             return Err(parameter("stride", "must be at least 1"));
         }
         if g.kernel.contains(&0) {
             return Err(parameter("kernel", "must be at least 1"));
         }
-        if g.groups == 0 || g.in_channels % g.groups != 0 || g.out_channels % g.groups != 0 {
+        if g.groups == 0 || !g.in_channels.is_multiple_of(g.groups) || !g.out_channels.is_multiple_of(g.groups) {
             return Err(parameter(
                 "groups",
-                format!(
-                    "{} groups must divide {} input and {} output channels",
-                    g.groups, g.in_channels, g.out_channels
-                ),
+                format!("{} groups must divide {} input and {} output channels", g.groups, g.in_channels, g.out_channels),
             ));
         }
         if g.padding[0] >= g.kernel[0] || g.padding[1] >= g.kernel[1] {
@@ -197,20 +180,14 @@ impl Conv2d {
         }
         elements("weights", &[g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]])?;
         let choose = |from: usize, to: usize| {
-            if winograd::supports(g) && winograd::is_faster(g.input, from, to) {
-                ConvAlgorithm::Winograd
-            } else {
-                ConvAlgorithm::Direct
-            }
+            if winograd::supports(g) && winograd::is_faster(g.input, from, to) { ConvAlgorithm::Winograd } else { ConvAlgorithm::Direct }
         };
         Ok(Self {
             geometry,
             isa,
             forward: choose(g.in_channels, g.out_channels),
             input_grad: choose(g.out_channels, g.in_channels),
-            weight_grad: if winograd::supports(g)
-                && winograd::is_faster(g.input, g.in_channels, g.out_channels)
-            {
+            weight_grad: if winograd::supports(g) && winograd::is_faster(g.input, g.in_channels, g.out_channels) {
                 ConvAlgorithm::Winograd
             } else {
                 ConvAlgorithm::Direct
@@ -224,10 +201,7 @@ impl Conv2d {
     /// [`ShapeError::Parameter`] when `algorithm` cannot compute this geometry.
     pub fn with_algorithm(mut self, algorithm: ConvAlgorithm) -> Result<Self, ShapeError> {
         if algorithm == ConvAlgorithm::Winograd && !winograd::supports(&self.geometry) {
-            return Err(parameter(
-                "algorithm",
-                "Winograd needs a 3x3 kernel with stride 1, padding 1 and one group",
-            ));
+            return Err(parameter("algorithm", "Winograd needs a 3x3 kernel with stride 1, padding 1 and one group"));
         }
         self.forward = algorithm;
         self.input_grad = algorithm;
@@ -299,12 +273,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
-    pub fn pack_into(
-        &self,
-        weights: &[f32],
-        direction: Direction,
-        packed: &mut PackedWeights,
-    ) -> Result<(), ShapeError> {
+    pub fn pack_into(&self, weights: &[f32], direction: Direction, packed: &mut PackedWeights) -> Result<(), ShapeError> {
         expect_len("conv weights", weights.len(), self.weight_len())?;
         let algorithm = self.algorithm(direction);
         let len = match algorithm {
@@ -319,20 +288,8 @@ impl Conv2d {
         packed.algorithm = algorithm;
         packed.isa = self.isa;
         match algorithm {
-            ConvAlgorithm::Direct => direct::pack(
-                &self.geometry,
-                direction,
-                self.isa,
-                weights,
-                &mut packed.data,
-            ),
-            ConvAlgorithm::Winograd => winograd::pack(
-                &self.geometry,
-                direction,
-                self.isa,
-                weights,
-                &mut packed.data,
-            ),
+            ConvAlgorithm::Direct => direct::pack(&self.geometry, direction, self.isa, weights, &mut packed.data),
+            ConvAlgorithm::Winograd => winograd::pack(&self.geometry, direction, self.isa, weights, &mut packed.data),
         }
         Ok(())
     }
@@ -341,14 +298,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
-    pub fn forward(
-        &self,
-        n: usize,
-        x: &[f32],
-        weights: &PackedWeights,
-        y: &mut [f32],
-        epilogue: Epilogue<'_>,
-    ) -> Result<(), ShapeError> {
+    pub fn forward(&self, n: usize, x: &[f32], weights: &PackedWeights, y: &mut [f32], epilogue: Epilogue<'_>) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output", y.len(), self.output_len(n)?)?;
         self.convolve(n, x, weights, Direction::Forward, y, epilogue)
@@ -358,20 +308,10 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
-    pub fn input_grad(
-        &self,
-        n: usize,
-        dy: &[f32],
-        weights: &PackedWeights,
-        dx: &mut [f32],
-        add: Addend<'_>,
-    ) -> Result<(), ShapeError> {
+    pub fn input_grad(&self, n: usize, dy: &[f32], weights: &PackedWeights, dx: &mut [f32], add: Addend<'_>) -> Result<(), ShapeError> {
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv input gradient", dx.len(), self.input_len(n)?)?;
-        let epilogue = Epilogue {
-            add,
-            ..Epilogue::default()
-        };
+        let epilogue = Epilogue { add, ..Epilogue::default() };
         self.convolve(n, dy, weights, Direction::InputGrad, dx, epilogue)
     }
 
@@ -386,15 +326,8 @@ impl Conv2d {
     ) -> Result<(), ShapeError> {
         let g = &self.geometry;
         let algorithm = self.algorithm(direction);
-        if weights.geometry != *g
-            || weights.direction != direction
-            || weights.algorithm != algorithm
-            || weights.isa != self.isa
-        {
-            return Err(parameter(
-                "packed weights",
-                "were packed for another convolution or direction; pack them with this one",
-            ));
+        if weights.geometry != *g || weights.direction != direction || weights.algorithm != algorithm || weights.isa != self.isa {
+            return Err(parameter("packed weights", "were packed for another convolution or direction; pack them with this one"));
         }
         let channels = match direction {
             Direction::Forward => g.out_channels,
@@ -457,13 +390,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit.
-    pub fn weight_grad(
-        &self,
-        n: usize,
-        x: &[f32],
-        dy: &[f32],
-        dw: &mut [f32],
-    ) -> Result<(), ShapeError> {
+    pub fn weight_grad(&self, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv weight gradient", dw.len(), self.weight_len())?;

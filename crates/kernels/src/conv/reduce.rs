@@ -1,13 +1,7 @@
 use crate::parallel::{Shared, for_each};
 
 /// Sums `partials`, `[chunk][tap][from][to]`, over chunks in order and writes PyTorch's `[to][from][tap]`.
-pub(super) fn reduce_weights(
-    partials: &[f32],
-    taps: usize,
-    from: usize,
-    to: usize,
-    dw: &mut [f32],
-) {
+pub(super) fn reduce_weights(partials: &[f32], taps: usize, from: usize, to: usize, dw: &mut [f32]) {
     const BLOCK: usize = 16;
     let plane = taps * from * to;
     let out = Shared::new(dw);

@@ -73,14 +73,7 @@ pub(super) unsafe fn output_grad<S: Simd>(y: [S; OUT]) -> [S; IN] {
         let odd_a = combine(A, y[1], A2 * A, y[3]);
         let even_b = y[2].mul_add(S::splat(B2 as f32), y[0]);
         let odd_b = combine(B, y[1], B2 * B, y[3]);
-        [
-            y[0],
-            even_a.add(odd_a),
-            even_a.sub(odd_a),
-            even_b.add(odd_b),
-            even_b.sub(odd_b),
-            y[3],
-        ]
+        [y[0], even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), y[3]]
     }
 }
 
@@ -108,36 +101,41 @@ pub(super) unsafe fn weight<S: Simd>(g: [S; 3]) -> [S; IN] {
         let odd_a = g[1].mul(S::splat((GA * A) as f32));
         let even_b = combine(GB, g[0], GB * B2, g[2]);
         let odd_b = g[1].mul(S::splat((GB * B) as f32));
-        [
-            g[0].mul(S::splat(G0 as f32)),
-            even_a.add(odd_a),
-            even_a.sub(odd_a),
-            even_b.add(odd_b),
-            even_b.sub(odd_b),
-            g[2],
-        ]
+        [g[0].mul(S::splat(G0 as f32)), even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), g[2]]
     }
 }
 
+/// Applies the one-dimensional transform `$f` to each of the `$n` columns of `$rows`, giving `$m` rows.
+///
+/// Rows are transformed as they are loaded, then come the columns. Macros, because a closure would not be sure to inline
+/// into the caller's instruction set.
+macro_rules! columns {
+    ($rows:expr, $n:expr, $width:expr => $m:expr, $f:ident) => {{
+        let rows = $rows;
+        let mut result = [[S::zero(); $width]; $m];
+        for j in 0..$width {
+            let mut column = [S::zero(); $n];
+            for (c, row) in column.iter_mut().zip(rows) {
+                *c = row[j];
+            }
+            for (line, value) in result.iter_mut().zip($f(column)) {
+                line[j] = value;
+            }
+        }
+        result
+    }};
+}
+pub(super) use columns;
+
 /// Applies the one-dimensional transform `$f` to the rows, then to the columns of a square of side `$n`, giving one of
-/// side `$m`. A macro, because a closure would not be sure to inline into the caller's instruction set.
+/// side `$m`.
 macro_rules! square {
     ($x:expr, $n:expr => $m:expr, $f:ident) => {{
         let mut rows = [[S::zero(); $m]; $n];
         for (row, x) in rows.iter_mut().zip($x) {
             *row = $f(*x);
         }
-        let mut result = [[S::zero(); $m]; $m];
-        for j in 0..$m {
-            let mut column = [S::zero(); $n];
-            for (c, row) in column.iter_mut().zip(&rows) {
-                *c = row[j];
-            }
-            for (i, value) in $f(column).into_iter().enumerate() {
-                result[i][j] = value;
-            }
-        }
-        result
+        crate::conv::transform::columns!(&rows, $n, $m => $m, $f)
     }};
 }
 pub(super) use square;

@@ -6,7 +6,8 @@
 //! transforms back while everything stays in the second-level cache.
 //! Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
-use super::transform::{self, IN, OUT, POINTS, square};
+use super::grid::{Block, Grid};
+use super::transform::{self, IN, OUT, POINTS, columns, square};
 use super::{ConvGeometry, Direction, Output};
 use crate::buffer::with_scratch;
 use crate::isa::Isa;
@@ -14,12 +15,12 @@ use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, panel_extent, row_blocks};
 
-/// Rows of a task.
-const BLOCK_ROWS: usize = 64;
+/// Rows of a task. Each weight is read once per task and used this many times.
+const BLOCK_ROWS: usize = 32;
 /// Input channels transformed at a time.
-const BLOCK_DEPTH: usize = 64;
-/// Output channels of a task.
-const BLOCK_COLUMNS: usize = 128;
+const BLOCK_DEPTH: usize = 128;
+/// Output channels of a task, a multiple of every panel width.
+const BLOCK_COLUMNS: usize = 256;
 
 pub(super) fn supports(g: &ConvGeometry) -> bool {
     g.kernel == [3; 2] && g.stride == [1; 2] && g.padding == [1; 2] && g.groups == 1
@@ -29,35 +30,6 @@ pub(super) fn supports(g: &ConvGeometry) -> bool {
 pub(super) fn is_faster(image: [usize; 2], from: usize, to: usize) -> bool {
     // Few channels do not pay for the transforms; an image of one or two pixels uses too little of its tile.
     from >= 8 && to >= 8 && image[0] > 2 && image[1] > 2
-}
-
-/// The problem of one direction: `from` channels to `to` channels on images of `height x width`.
-#[derive(Clone, Copy)]
-pub(super) struct Grid {
-    pub height: usize,
-    pub width: usize,
-    pub n: usize,
-    pub tiles_x: usize,
-    pub rows: usize,
-}
-
-impl Grid {
-    pub(super) fn new(g: &ConvGeometry, n: usize) -> Self {
-        let [height, width] = g.input;
-        let (tiles_y, tiles_x) = (height.div_ceil(OUT), width.div_ceil(OUT));
-        Self {
-            height,
-            width,
-            n,
-            tiles_x,
-            rows: tiles_y * tiles_x * n,
-        }
-    }
-
-    /// Top left output pixel of `tile`.
-    pub(super) fn origin(&self, tile: usize) -> (usize, usize) {
-        (tile / self.tiles_x * OUT, tile % self.tiles_x * OUT)
-    }
 }
 
 fn channels(g: &ConvGeometry, direction: Direction) -> (usize, usize) {
@@ -72,24 +44,29 @@ pub(super) fn packed_len(g: &ConvGeometry, direction: Direction, isa: Isa) -> us
     POINTS * from * to.next_multiple_of(simd::tile_columns(isa))
 }
 
-/// Packs `G g G^T` as `[panel][point][from][TILE_COLUMNS]`.
+/// Packs `G g G^T` in the order in which tasks read it:
+/// `[block of to][block of from][point][panel][from][TILE_COLUMNS]`.
 pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], packed: &mut [f32]) {
     let (from, to) = channels(g, direction);
     let columns = simd::tile_columns(isa);
     let out = Shared::new(packed);
-    const FROM_BLOCK: usize = 64;
-    let blocks = from.div_ceil(FROM_BLOCK);
+    let blocks = from.div_ceil(BLOCK_DEPTH);
     for_each(to.div_ceil(columns) * blocks, |task| {
         let (panel, block) = (task / blocks, task % blocks);
-        let first = block * FROM_BLOCK;
+        let depth = block * BLOCK_DEPTH;
+        let width = (from - depth).min(BLOCK_DEPTH);
+        let column = panel * columns;
+        let first = column / BLOCK_COLUMNS * BLOCK_COLUMNS;
+        let block_columns = (to - first).min(BLOCK_COLUMNS).next_multiple_of(columns);
         let kernel = PackWeights {
             w: w.as_ptr(),
             direction,
             from,
             to,
-            out: out.at(panel * POINTS * from * columns),
-            column: panel * columns,
-            range: (first, (first + FROM_BLOCK).min(from)),
+            out: out.at(POINTS * (first * from + depth * block_columns) + (column - first) * width),
+            point: block_columns * width,
+            column,
+            range: (depth, depth + width),
         };
         // SAFETY: `w` holds `from * to` kernels and `packed` all panels; each task writes its own panel and rows.
         unsafe { dispatch(isa, kernel) };
@@ -102,6 +79,8 @@ struct PackWeights {
     from: usize,
     to: usize,
     out: *mut f32,
+    /// Distance between points of `out`.
+    point: usize,
     column: usize,
     range: (usize, usize),
 }
@@ -140,8 +119,8 @@ impl Kernel for PackWeights {
                     }
                     let u = square!(&kernel, 3 => IN, weight);
                     for (p, value) in u.as_flattened().iter().enumerate() {
-                        let at = (p * self.from + ci) * S::TILE_COLUMNS + v * S::LANES;
-                        value.store(self.out.add(at));
+                        let row = (ci - self.range.0) * S::TILE_COLUMNS;
+                        value.store(self.out.add(p * self.point + row + v * S::LANES));
                     }
                 }
             }
@@ -151,21 +130,8 @@ impl Kernel for PackWeights {
 
 /// Outputs per channel of each block of rows, the tasks that share a row of partial sums.
 pub(super) fn task_counts(g: &ConvGeometry, n: usize) -> Vec<usize> {
-    let grid = Grid::new(g, n);
-    (0..grid.rows)
-        .step_by(BLOCK_ROWS)
-        .map(|start| {
-            let end = (start + BLOCK_ROWS).min(grid.rows);
-            (start / n..=(end - 1) / n)
-                .map(|tile| {
-                    let (y, x) = grid.origin(tile);
-                    let pixels = (grid.height - y).min(OUT) * (grid.width - x).min(OUT);
-                    let samples = end.min((tile + 1) * n) - start.max(tile * n);
-                    pixels * samples
-                })
-                .sum()
-        })
-        .collect()
+    let grid = Grid::new(g, n, BLOCK_ROWS);
+    (0..grid.blocks()).map(|index| grid.pixels(&grid.block(index))).collect()
 }
 
 /// Distance between rows of a transformed block of `width` channels. Not a multiple of a large power of two, so that
@@ -174,35 +140,22 @@ fn padded(width: usize, lanes: usize) -> usize {
     width.next_multiple_of(lanes) + 16
 }
 
-pub(super) fn run(
-    g: &ConvGeometry,
-    direction: Direction,
-    isa: Isa,
-    n: usize,
-    x: &[f32],
-    weights: &[f32],
-    out: Output,
-) {
+pub(super) fn run(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[f32], weights: &[f32], out: Output) {
     let (from, to) = channels(g, direction);
-    let grid = Grid::new(g, n);
+    let grid = Grid::new(g, n, BLOCK_ROWS);
     let column_blocks = to.div_ceil(BLOCK_COLUMNS);
-    let row_blocks = grid.rows.div_ceil(BLOCK_ROWS);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
-    for_each(column_blocks * row_blocks, |task| {
-        let (block, column_block) = (task / column_blocks, task % column_blocks);
-        let rows = (block * BLOCK_ROWS, ((block + 1) * BLOCK_ROWS).min(grid.rows));
-        let columns = (
-            column_block * BLOCK_COLUMNS,
-            ((column_block + 1) * BLOCK_COLUMNS).min(to),
-        );
+    for_each(column_blocks * grid.blocks(), |task| {
+        let (column_block, index) = (task / grid.blocks(), task % grid.blocks());
+        let block = grid.block(index);
+        let columns = (column_block * BLOCK_COLUMNS, ((column_block + 1) * BLOCK_COLUMNS).min(to));
         let lanes = simd::lanes(isa);
         let v_row = padded(from.min(BLOCK_DEPTH), lanes);
         let m_row = padded(columns.1 - columns.0, lanes);
-        let count = rows.1 - rows.0;
         // One line more per point: neighbouring points then start in different cache sets.
-        let v_point = count * v_row + 16;
-        let m_point = count * m_row + 16;
+        let v_point = block.rows() * v_row + 16;
+        let m_point = block.rows() * m_row + 16;
         with_scratch(POINTS * (v_point + m_point), |scratch| {
             let (v, m) = scratch.split_at_mut(POINTS * v_point);
             let kernel = Convolve {
@@ -210,10 +163,10 @@ pub(super) fn run(
                 from,
                 to,
                 x: x.at(0),
-                weights: weights.at(0),
+                weights: weights.at(POINTS * columns.0 * from),
                 out,
-                partial: out.partials.at(block * 3 * to),
-                rows,
+                partial: out.partials.at(index * 3 * to),
+                block,
                 columns,
                 v: v.as_mut_ptr(),
                 v_row,
@@ -234,10 +187,11 @@ struct Convolve {
     from: usize,
     to: usize,
     x: *const f32,
+    /// Weights of this task's columns.
     weights: *const f32,
     out: Output,
     partial: *mut f32,
-    rows: (usize, usize),
+    block: Block,
     columns: (usize, usize),
     v: *mut f32,
     v_row: usize,
@@ -261,7 +215,7 @@ impl Kernel for Convolve {
                     grid: self.grid,
                     channels: self.from,
                     x: self.x,
-                    rows: self.rows,
+                    block: self.block,
                     range: (depth, depth + width),
                     v: self.v,
                     v_row: self.v_row,
@@ -282,19 +236,17 @@ impl Convolve {
     unsafe fn multiply<S: Simd>(&self, depth: usize, width: usize) {
         // SAFETY: see `run` above.
         unsafe {
-            let count = self.rows.1 - self.rows.0;
-            let panel_len = POINTS * self.from * S::TILE_COLUMNS;
+            let columns = self.columns.1 - self.columns.0;
+            let panel_len = width * S::TILE_COLUMNS;
+            let mut panel = self.weights.add(POINTS * depth * columns.next_multiple_of(S::TILE_COLUMNS));
             for p in 0..POINTS {
-                let mut column = self.columns.0;
-                while column < self.columns.1 {
-                    let (_, vectors) = panel_extent::<S>(self.columns.1, column);
-                    let panel = self.weights.add(column / S::TILE_COLUMNS * panel_len);
-                    let terms = [Term {
-                        a: self.v.add(p * self.v_point),
-                        b: panel.add((p * self.from + depth) * S::TILE_COLUMNS),
-                    }];
-                    for (row, rows) in row_blocks::<S>(count) {
-                        let m = self.m.add(p * self.m_point + row * self.m_row + column - self.columns.0);
+                let mut column = 0;
+                while column < columns {
+                    let (_, vectors) = panel_extent::<S>(columns, column);
+                    let terms = [Term { a: self.v.add(p * self.v_point), b: panel }];
+                    let next = panel.wrapping_add(panel_len);
+                    for (index, (row, rows)) in row_blocks::<S>(self.block.rows()).enumerate() {
+                        let m = self.m.add(p * self.m_point + row * self.m_row + column);
                         let tile = Tile {
                             terms: &terms,
                             a_offset: row * self.v_row,
@@ -308,9 +260,12 @@ impl Convolve {
                             add: if depth == 0 { std::ptr::null() } else { m },
                             bias: std::ptr::null(),
                             stats: None,
+                            // The first tiles of a panel fetch the next one, a line per step.
+                            prefetch: next.wrapping_add((index * width * 16) % panel_len),
                         };
                         S::tile(rows, vectors, &tile);
                     }
+                    panel = next;
                     column += S::TILE_COLUMNS;
                 }
             }
@@ -320,46 +275,17 @@ impl Convolve {
     /// Transforms `M` to output pixels, applies the epilogue and stores.
     #[inline(always)]
     unsafe fn store<S: Simd>(&self) {
-        use transform::output;
         // SAFETY: see `run` above.
         unsafe {
-            let grid = &self.grid;
             let width = self.columns.1 - self.columns.0;
-            for r in self.rows.0..self.rows.1 {
-                let (tile, sample) = (r / grid.n, r % grid.n);
-                let (y0, x0) = grid.origin(tile);
-                let (tall, wide) = ((grid.height - y0).min(OUT), (grid.width - x0).min(OUT));
-                let m_row = self.m.add((r - self.rows.0) * self.m_row);
+            for (row, tile, sample) in self.block.iter() {
+                let whole_tile = self.grid.extent(tile) == (OUT, OUT);
                 let mut c = 0;
                 while c < width {
-                    let lanes = (width - c).min(S::LANES);
-                    let mut m = [[S::zero(); IN]; IN];
-                    for (p, m) in m.as_flattened_mut().iter_mut().enumerate() {
-                        *m = S::load(m_row.add(p * self.m_point + c));
-                    }
-                    let pixels = square!(&m, IN => OUT, output);
-                    let channel = self.columns.0 + c;
-                    let mut values = [S::zero(); OUT * OUT];
-                    let mut count = 0;
-                    for (i, line) in pixels.iter().enumerate().take(tall) {
-                        for (j, value) in line.iter().enumerate().take(wide) {
-                            let pixel = (y0 + i) * grid.width + x0 + j;
-                            let at = (pixel * grid.n + sample) * self.to + channel;
-                            let mut value = *value;
-                            if !self.out.bias.is_null() {
-                                value = value.add(load::<S>(self.out.bias.at(channel), lanes));
-                            }
-                            if !self.out.add.is_null() {
-                                value = value.add(load::<S>(self.out.add.at(at), lanes));
-                            }
-                            store::<S>(value, self.out.y.at(at), lanes);
-                            values[count] = value;
-                            count += 1;
-                        }
-                    }
-                    if !self.partial.is_null() {
-                        let first = r == self.rows.0;
-                        self.accumulate::<S>(channel, lanes, &values[..count], first);
+                    if whole_tile && width - c >= S::LANES {
+                        self.store_vector::<S, true>(row, tile, sample, c);
+                    } else {
+                        self.store_vector::<S, false>(row, tile, sample, c);
                     }
                     c += S::LANES;
                 }
@@ -367,25 +293,67 @@ impl Convolve {
         }
     }
 
+    /// One vector of channels, from column `c`, of the output tile in `row`. `WHOLE`: neither pixels nor channels of it
+    /// lie outside the image; loops then unroll and masks vanish.
     #[inline(always)]
-    unsafe fn accumulate<S: Simd>(&self, channel: usize, lanes: usize, values: &[S], first: bool) {
+    unsafe fn store_vector<S: Simd, const WHOLE: bool>(&self, row: usize, tile: usize, sample: usize, c: usize) {
+        use transform::output;
         // SAFETY: see `run` above.
         unsafe {
-            let shift_at = self.partial.add(channel);
-            if first {
-                store::<S>(values[0], shift_at, lanes);
+            let grid = &self.grid;
+            let (y0, x0) = grid.origin(tile);
+            let (tall, wide) = if WHOLE { (OUT, OUT) } else { grid.extent(tile) };
+            let lanes = if WHOLE { S::LANES } else { (self.columns.1 - self.columns.0 - c).min(S::LANES) };
+            let channel = self.columns.0 + c;
+            let m_row = self.m.add(row * self.m_row + c);
+            let mut rows = [[S::zero(); OUT]; IN];
+            for (i, row) in rows.iter_mut().enumerate() {
+                let mut m = [S::zero(); IN];
+                for (j, m) in m.iter_mut().enumerate() {
+                    *m = S::load(m_row.add((i * IN + j) * self.m_point));
+                }
+                *row = output(m);
             }
-            let shift = load::<S>(shift_at, lanes);
-            let (sum_at, square_at) = (shift_at.add(self.to), shift_at.add(2 * self.to));
-            let mut sum = load::<S>(sum_at, lanes);
-            let mut square = load::<S>(square_at, lanes);
-            for value in values {
-                let d = value.sub(shift);
-                sum = sum.add(d);
-                square = d.mul_add(d, square);
+            let mut pixels = columns!(&rows, IN, OUT => OUT, output);
+            let start = ((y0 * grid.width + x0) * grid.n + sample) * self.to + channel;
+            let (down, right) = (grid.width * grid.n * self.to, grid.n * self.to);
+            if !self.out.bias.is_null() {
+                let bias = load::<S>(self.out.bias.at(channel), lanes);
+                for value in pixels.as_flattened_mut() {
+                    *value = value.add(bias);
+                }
             }
-            store::<S>(sum, sum_at, lanes);
-            store::<S>(square, square_at, lanes);
+            if !self.out.add.is_null() {
+                for (i, line) in pixels.iter_mut().enumerate().take(tall) {
+                    for (j, value) in line.iter_mut().enumerate().take(wide) {
+                        *value = value.add(load::<S>(self.out.add.at(start + i * down + j * right), lanes));
+                    }
+                }
+            }
+            for (i, line) in pixels.iter().enumerate().take(tall) {
+                for (j, value) in line.iter().enumerate().take(wide) {
+                    store::<S>(*value, self.out.y.at(start + i * down + j * right), lanes);
+                }
+            }
+            if !self.partial.is_null() {
+                let shift_at = self.partial.add(channel);
+                if row == 0 {
+                    store::<S>(pixels[0][0], shift_at, lanes);
+                }
+                let shift = load::<S>(shift_at, lanes);
+                let (sum_at, square_at) = (shift_at.add(self.to), shift_at.add(2 * self.to));
+                let mut sum = load::<S>(sum_at, lanes);
+                let mut square = load::<S>(square_at, lanes);
+                for line in pixels.iter().take(tall) {
+                    for value in line.iter().take(wide) {
+                        let d = value.sub(shift);
+                        sum = sum.add(d);
+                        square = d.mul_add(d, square);
+                    }
+                }
+                store::<S>(sum, sum_at, lanes);
+                store::<S>(square, square_at, lanes);
+            }
         }
     }
 }
@@ -394,13 +362,7 @@ impl Convolve {
 #[inline(always)]
 pub(super) unsafe fn load<S: Simd>(p: *const f32, lanes: usize) -> S {
     // SAFETY: the caller's.
-    unsafe {
-        if lanes == S::LANES {
-            S::load(p)
-        } else {
-            S::load_first(p, lanes)
-        }
-    }
+    unsafe { if lanes == S::LANES { S::load(p) } else { S::load_first(p, lanes) } }
 }
 
 /// Stores `lanes <= LANES` values.
@@ -422,59 +384,91 @@ pub(super) struct InputTransform {
     /// Channels of `x`.
     pub channels: usize,
     pub x: *const f32,
-    pub rows: (usize, usize),
+    pub block: Block,
     pub range: (usize, usize),
     pub v: *mut f32,
     pub v_row: usize,
     pub v_point: usize,
 }
 
-impl InputTransform {
+impl Kernel for InputTransform {
+    type Output = ();
+
     /// # Safety
     /// `x` holds the images of `grid` with `channels` channels, `v` all points, rows and channels of the block with
     /// whole vectors.
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd>(&self) {
-        use transform::input;
+    unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's.
         unsafe {
             let grid = &self.grid;
             let zeros = [0.0f32; 16];
-            let mut current = usize::MAX;
-            // Pixels outside the image read `zeros` at offset 0, the others the image at the row's offset.
-            let mut pixels = [(zeros.as_ptr(), 0usize); POINTS];
-            for r in self.rows.0..self.rows.1 {
-                let (tile, sample) = (r / grid.n, r % grid.n);
-                if tile != current {
-                    current = tile;
-                    let (y0, x0) = grid.origin(tile);
-                    for (p, pixel) in pixels.iter_mut().enumerate() {
-                        // Wraps above the height or width when it lies before the image.
-                        let y = (y0 + p / IN).wrapping_sub(1);
-                        let x = (x0 + p % IN).wrapping_sub(1);
-                        *pixel = if y < grid.height && x < grid.width {
-                            let at = (y * grid.width + x) * grid.n * self.channels;
-                            (self.x.add(at), usize::MAX)
-                        } else {
-                            (zeros.as_ptr(), 0)
-                        };
+            let mut v_row = self.v;
+            for tile in self.block.tiles.0..self.block.tiles.1 {
+                let (y0, x0) = grid.origin(tile);
+                // Pixels outside the image read `zeros` at offset 0, the others the image at the row's offset.
+                let mut pixels = [(zeros.as_ptr(), 0usize); POINTS];
+                for (p, pixel) in pixels.iter_mut().enumerate() {
+                    // Wraps above the height or width when it lies before the image.
+                    let y = (y0 + p / IN).wrapping_sub(1);
+                    let x = (x0 + p % IN).wrapping_sub(1);
+                    if y < grid.height && x < grid.width {
+                        let at = (y * grid.width + x) * grid.n * self.channels;
+                        *pixel = (self.x.add(at), usize::MAX);
                     }
                 }
-                let v_row = self.v.add((r - self.rows.0) * self.v_row);
-                let mut c = self.range.0;
-                while c < self.range.1 {
-                    let lanes = (self.range.1 - c).min(S::LANES);
-                    let offset = sample * self.channels + c;
-                    let mut d = [[S::zero(); IN]; IN];
-                    for (d, (base, mask)) in d.as_flattened_mut().iter_mut().zip(&pixels) {
-                        *d = load::<S>(base.wrapping_add(offset & mask), lanes);
-                    }
-                    let v = square!(&d, IN => IN, input);
-                    for (p, value) in v.as_flattened().iter().enumerate() {
-                        value.store(v_row.add(p * self.v_point + c - self.range.0));
-                    }
-                    c += S::LANES;
+                for sample in self.block.samples.0..self.block.samples.1 {
+                    self.transform_row::<S>(&pixels, sample * self.channels, v_row);
+                    v_row = v_row.wrapping_add(self.v_row);
                 }
+            }
+        }
+    }
+}
+
+impl InputTransform {
+    /// Transforms one tile of the sample at `offset` from the pixels' starts.
+    #[inline(always)]
+    unsafe fn transform_row<S: Simd>(&self, pixels: &[(*const f32, usize); POINTS], offset: usize, v_row: *mut f32) {
+        // SAFETY: the conditions of `run`.
+        unsafe {
+            let mut c = self.range.0;
+            while c < self.range.1 {
+                let lanes = (self.range.1 - c).min(S::LANES);
+                let v = v_row.add(c - self.range.0);
+                if lanes == S::LANES {
+                    self.transform_vector::<S, true>(pixels, offset + c, lanes, v);
+                } else {
+                    self.transform_vector::<S, false>(pixels, offset + c, lanes, v);
+                }
+                c += S::LANES;
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
+        &self,
+        pixels: &[(*const f32, usize); POINTS],
+        offset: usize,
+        lanes: usize,
+        v: *mut f32,
+    ) {
+        use transform::input;
+        // SAFETY: the conditions of `run`.
+        unsafe {
+            let lanes = if WHOLE { S::LANES } else { lanes };
+            let mut rows = [[S::zero(); IN]; IN];
+            for (row, pixels) in rows.iter_mut().zip(pixels.as_chunks::<IN>().0) {
+                let mut d = [S::zero(); IN];
+                for (d, (base, mask)) in d.iter_mut().zip(pixels) {
+                    *d = load::<S>(base.wrapping_add(offset & mask), lanes);
+                }
+                *row = input(d);
+            }
+            let points = columns!(&rows, IN, IN => IN, input);
+            for (p, value) in points.as_flattened().iter().enumerate() {
+                value.store(v.add(p * self.v_point));
             }
         }
     }

@@ -1,233 +1,355 @@
 //! Weight gradient of 3x3 convolutions with stride 1 by Winograd:
-//! `dw = G^T [sum over rows of (B^T d B) (A dY A^T)] G`, a plain matrix product over rows for each of the 36 points.
+//! `dw = G^T [sum over rows of (B^T d B)^T (A dY A^T)] G`, a matrix product over rows for each of the 36 points.
+//!
+//! Few channels: each task takes a chunk of rows through all steps, its products staying in the second-level cache.
+//! Many channels: their products would not, so all rows of a section are transformed first, then each point is
+//! multiplied by a task of its own, which keeps its products in registers over the whole section.
 
-use super::reduce::reduce_weights;
-use super::transform::{self, IN, OUT, POINTS, square};
-use super::winograd::{Grid, InputTransform, load, store};
 use super::ConvGeometry;
+use super::grid::{Block, Grid};
+use super::reduce::reduce_weights;
+use super::transform::{self, IN, OUT, POINTS, columns};
+use super::winograd::{InputTransform, load, store};
 use crate::buffer::with_scratch;
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, panel_extent, row_blocks};
 
-/// Rows transformed and multiplied at a time.
+/// Rows transformed at a time.
 const BLOCK_ROWS: usize = 32;
-/// Input channels of a task.
-const BLOCK_FROM: usize = 64;
-/// Output channels of a task.
-const BLOCK_TO: usize = 128;
-/// Tasks to aim for, enough to keep many cores busy.
-const TASKS: usize = 64;
-/// Fewest rows of a task: fewer do not pay for its transform back.
-const MIN_TASK_ROWS: usize = 256;
+/// Channels up to which a task keeps all products.
+const FUSED_CHANNELS: usize = 64;
+/// Tasks of the fused form, enough to keep many cores busy.
+const FUSED_TASKS: usize = 64;
+/// Fewest blocks of rows of a fused task: fewer do not pay for its transform back.
+const FUSED_MIN_BLOCKS: usize = 8;
+/// Floats of the transformed rows of a section, to stay in the last-level cache.
+const SECTION: usize = 6 << 20;
+/// Blocks of rows of a section at least: fewer would load and store the products too often.
+const SECTION_MIN_BLOCKS: usize = 4;
+/// Channels transformed by a task.
+const TRANSFORM_CHANNELS: usize = 128;
 
 pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let grid = Grid::new(g, n);
-    let (from, to) = (g.in_channels, g.out_channels);
-    let from_blocks = from.div_ceil(BLOCK_FROM);
-    let to_blocks = to.div_ceil(BLOCK_TO);
-    let blocks = from_blocks * to_blocks;
-    let chunks = (TASKS.div_ceil(blocks)).min(grid.rows.div_ceil(MIN_TASK_ROWS));
-    let chunk_rows = grid.rows.div_ceil(chunks).next_multiple_of(BLOCK_ROWS);
-    let chunks = grid.rows.div_ceil(chunk_rows);
-    let plane = 9 * from * to;
-    let x = Shared::read_only(x);
-    let dy = Shared::read_only(dy);
-    with_scratch(chunks * plane, |partials| {
-        let shared = Shared::new(partials);
-        for_each(chunks * blocks, |task| {
-            let (chunk, block) = (task / blocks, task % blocks);
-            let (from_block, to_block) = (block / to_blocks, block % to_blocks);
-            let from_range = (from_block * BLOCK_FROM, ((from_block + 1) * BLOCK_FROM).min(from));
-            let to_range = (to_block * BLOCK_TO, ((to_block + 1) * BLOCK_TO).min(to));
-            let lanes = simd::lanes(isa);
-            let columns = (to_range.1 - to_range.0).next_multiple_of(simd::tile_columns(isa));
-            let v_row = (from_range.1 - from_range.0).next_multiple_of(lanes);
-            // One line more per point: neighbouring points then start in different cache sets.
-            let v_point = BLOCK_ROWS * v_row + 16;
-            let d_point = BLOCK_ROWS * columns + 16;
-            let u_point = (from_range.1 - from_range.0) * columns + 16;
-            with_scratch(POINTS * (v_point + d_point + u_point), |scratch| {
-                let (v, rest) = scratch.split_at_mut(POINTS * v_point);
-                let (d, u) = rest.split_at_mut(POINTS * d_point);
-                let kernel = WeightGrad {
-                    grid,
-                    from,
-                    to,
-                    from_range,
-                    to_range,
-                    rows: (chunk * chunk_rows, ((chunk + 1) * chunk_rows).min(grid.rows)),
-                    x: x.at(0),
-                    dy: dy.at(0),
-                    v: v.as_mut_ptr(),
-                    v_row,
-                    v_point,
-                    d: d.as_mut_ptr(),
-                    d_point,
-                    u: u.as_mut_ptr(),
-                    u_row: columns,
-                    u_point,
-                    dw: shared.at(chunk * plane),
-                };
-                // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the scratch those computed
-                // above; tasks write disjoint chunks or channels of the partial gradients.
-                unsafe { dispatch(isa, kernel) };
-            });
-        });
-        reduce_weights(partials, 9, from, to, dw);
-    });
+    let grid = Grid::new(g, n, BLOCK_ROWS);
+    let problem = Problem { grid, from: g.in_channels, to: g.out_channels, x: Shared::read_only(x), dy: Shared::read_only(dy) };
+    if g.in_channels.max(g.out_channels) <= FUSED_CHANNELS {
+        problem.run_fused(isa, dw);
+    } else {
+        problem.run_sections(isa, dw);
+    }
 }
 
-struct WeightGrad {
+#[derive(Clone, Copy)]
+struct Problem {
     grid: Grid,
     from: usize,
     to: usize,
-    from_range: (usize, usize),
-    to_range: (usize, usize),
-    rows: (usize, usize),
-    x: *const f32,
-    dy: *const f32,
+    x: Shared,
+    dy: Shared,
+}
+
+/// Scratch memory of transformed rows and products. Each point starts a cache line later than its size asks, so that
+/// neighbouring points begin in different cache sets.
+#[derive(Clone, Copy)]
+struct Memory {
     /// `[point][row][from]`.
-    v: *mut f32,
+    v: Shared,
     v_row: usize,
     v_point: usize,
     /// `[point][panel][row][TILE_COLUMNS]`.
-    d: *mut f32,
+    d: Shared,
     d_point: usize,
+    /// Rows of a panel.
+    rows: usize,
     /// `[point][from][to]`.
-    u: *mut f32,
+    u: Shared,
     u_row: usize,
     u_point: usize,
-    /// `[tap][from][to]`.
-    dw: *mut f32,
 }
 
-impl Kernel for WeightGrad {
-    type Output = ();
+impl Problem {
+    /// Sizes of `v`, `d` and `u` for `rows` rows, and their strides.
+    fn memory(&self, isa: Isa, rows: usize) -> ([usize; 3], Memory) {
+        let columns = self.to.next_multiple_of(simd::tile_columns(isa));
+        // Rows of a power of two would compete for the same cache sets.
+        let v_row = self.from.next_multiple_of(simd::lanes(isa)) + 16;
+        let memory = Memory {
+            v: Shared::null(),
+            v_row,
+            v_point: rows * v_row + 16,
+            d: Shared::null(),
+            d_point: rows * columns + 16,
+            rows,
+            u: Shared::null(),
+            u_row: columns,
+            u_point: self.from * columns + 16,
+        };
+        ([memory.v_point, memory.d_point, memory.u_point].map(|point| POINTS * point), memory)
+    }
 
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        // SAFETY: see `run` above.
-        unsafe {
-            let mut row = self.rows.0;
-            while row < self.rows.1 {
-                let rows = (row, (row + BLOCK_ROWS).min(self.rows.1));
-                InputTransform {
-                    grid: self.grid,
-                    channels: self.from,
-                    x: self.x,
-                    rows,
-                    range: self.from_range,
-                    v: self.v,
-                    v_row: self.v_row,
-                    v_point: self.v_point,
+    /// Calls `f` with memory for `rows` rows.
+    fn with_memory(&self, isa: Isa, rows: usize, f: impl FnOnce(Memory)) {
+        let ([v_len, d_len, u_len], memory) = self.memory(isa, rows);
+        with_scratch(v_len + d_len + u_len, |scratch| {
+            let (v, rest) = scratch.split_at_mut(v_len);
+            let (d, u) = rest.split_at_mut(d_len);
+            f(Memory { v: Shared::new(v), d: Shared::new(d), u: Shared::new(u), ..memory });
+        });
+    }
+
+    fn run_fused(&self, isa: Isa, dw: &mut [f32]) {
+        let blocks = self.grid.blocks();
+        let chunks = FUSED_TASKS.min(blocks.div_ceil(FUSED_MIN_BLOCKS));
+        let chunk_blocks = blocks.div_ceil(chunks);
+        let chunks = blocks.div_ceil(chunk_blocks);
+        let plane = 9 * self.from * self.to;
+        with_scratch(chunks * plane, |partials| {
+            let shared = Shared::new(partials);
+            for_each(chunks, |chunk| {
+                self.with_memory(isa, self.grid.block_rows(), |memory| {
+                    for index in chunk * chunk_blocks..((chunk + 1) * chunk_blocks).min(blocks) {
+                        let block = self.grid.block(index);
+                        let first = index == chunk * chunk_blocks;
+                        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the memory those of
+                        // one block of rows, and it is this task's own.
+                        unsafe {
+                            self.transform(isa, memory, block, 0, (0, self.from), (0, self.to));
+                            for point in 0..POINTS {
+                                dispatch(isa, Multiply { problem: self, memory, point, rows: block.rows(), first });
+                            }
+                        }
+                    }
+                    let dw = shared.at(chunk * plane);
+                    // SAFETY: the products were computed above; this task writes its own chunk.
+                    unsafe { dispatch(isa, TransformBack { problem: self, memory, channels: (0, self.from), dw }) };
+                });
+            });
+            reduce_weights(partials, 9, self.from, self.to, dw);
+        });
+    }
+
+    fn run_sections(&self, isa: Isa, dw: &mut [f32]) {
+        let blocks = self.grid.blocks();
+        let block_rows = self.grid.block_rows();
+        let block_len = POINTS * block_rows * (self.from + self.to);
+        let section_blocks = (SECTION / block_len).max(SECTION_MIN_BLOCKS).min(blocks);
+        let sections = blocks.div_ceil(section_blocks);
+        // Sections of equal size.
+        let section_blocks = blocks.div_ceil(sections);
+        let channel_blocks = self.from.max(self.to).div_ceil(TRANSFORM_CHANNELS);
+        let channels =
+            |index: usize, count: usize| ((index * TRANSFORM_CHANNELS).min(count), ((index + 1) * TRANSFORM_CHANNELS).min(count));
+        self.with_memory(isa, section_blocks * block_rows, |memory| {
+            for section in 0..sections {
+                let first = section * section_blocks;
+                let count = (blocks - first).min(section_blocks);
+                // Rows of each block and where they start: blocks at the edge of the batch are smaller.
+                let mut starts = Vec::with_capacity(count);
+                let mut rows = 0;
+                for index in first..first + count {
+                    starts.push(rows);
+                    rows += self.grid.block(index).rows();
                 }
-                .run::<S>();
-                self.transform_output_grad::<S>(rows);
-                self.multiply::<S>(rows.1 - rows.0, row == self.rows.0);
-                row = rows.1;
+                for_each(count * channel_blocks, |task| {
+                    let (index, channel_block) = (task / channel_blocks, task % channel_blocks);
+                    let block = self.grid.block(first + index);
+                    let (from, to) = (channels(channel_block, self.from), channels(channel_block, self.to));
+                    // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the memory those of a
+                    // section; tasks write disjoint rows or channels.
+                    unsafe { self.transform(isa, memory, block, starts[index], from, to) };
+                });
+                for_each(POINTS, |point| {
+                    // SAFETY: the rows were transformed above; tasks write the products of their own point.
+                    unsafe { dispatch(isa, Multiply { problem: self, memory, point, rows, first: section == 0 }) };
+                });
             }
-            self.transform_back::<S>();
+            with_scratch(9 * self.from * self.to, |planes| {
+                let shared = Shared::new(planes);
+                const CHANNELS: usize = 16;
+                for_each(self.from.div_ceil(CHANNELS), |task| {
+                    let channels = (task * CHANNELS, ((task + 1) * CHANNELS).min(self.from));
+                    // SAFETY: the products were computed above; tasks write disjoint channels.
+                    unsafe { dispatch(isa, TransformBack { problem: self, memory, channels, dw: shared.at(0) }) };
+                });
+                reduce_weights(planes, 9, self.from, self.to, dw);
+            });
+        });
+    }
+
+    /// Transforms channels `from` of the input and `to` of the output gradient of a block, as rows from `first` of `v`
+    /// and `d`.
+    ///
+    /// # Safety
+    /// The tensors hold the images of the grid, `memory` these rows; nothing else accesses these rows and channels.
+    unsafe fn transform(&self, isa: Isa, memory: Memory, block: Block, first: usize, from: (usize, usize), to: (usize, usize)) {
+        let input = InputTransform {
+            grid: self.grid,
+            channels: self.from,
+            x: self.x.at(0),
+            block,
+            range: from,
+            v: memory.v.at(first * memory.v_row + from.0),
+            v_row: memory.v_row,
+            v_point: memory.v_point,
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            dispatch(isa, input);
+            dispatch(isa, OutputGradTransform { problem: self, memory, block, first, range: to });
         }
     }
 }
 
-impl WeightGrad {
-    /// `D = A dY A^T`; output pixels outside the image count as zero.
+/// `D = A dY A^T`; output pixels outside the image count as zero.
+struct OutputGradTransform<'a> {
+    problem: &'a Problem,
+    memory: Memory,
+    block: Block,
+    first: usize,
+    range: (usize, usize),
+}
+
+impl Kernel for OutputGradTransform<'_> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn transform_output_grad<S: Simd>(&self, rows: (usize, usize)) {
-        use transform::output_grad;
-        // SAFETY: see `run` above.
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: see `Problem::transform`.
         unsafe {
-            let grid = &self.grid;
-            for r in rows.0..rows.1 {
-                let (tile, sample) = (r / grid.n, r % grid.n);
-                let (y0, x0) = grid.origin(tile);
-                let (tall, wide) = ((grid.height - y0).min(OUT), (grid.width - x0).min(OUT));
-                let mut c = self.to_range.0;
-                while c < self.to_range.1 {
-                    let lanes = (self.to_range.1 - c).min(S::LANES);
-                    let mut y = [[S::zero(); OUT]; OUT];
-                    for (i, line) in y.iter_mut().enumerate().take(tall) {
-                        for (j, value) in line.iter_mut().enumerate().take(wide) {
-                            let pixel = (y0 + i) * grid.width + x0 + j;
-                            let at = (pixel * grid.n + sample) * self.to + c;
-                            *value = load::<S>(self.dy.add(at), lanes);
-                        }
-                    }
-                    let d = square!(&y, OUT => IN, output_grad);
-                    let column = c - self.to_range.0;
-                    let (panel, lane) = (column / S::TILE_COLUMNS, column % S::TILE_COLUMNS);
-                    let at = (panel * BLOCK_ROWS + r - rows.0) * S::TILE_COLUMNS + lane;
-                    for (p, value) in d.as_flattened().iter().enumerate() {
-                        value.store(self.d.add(p * self.d_point + at));
+            for (row, tile, sample) in self.block.iter() {
+                let whole_tile = self.problem.grid.extent(tile) == (OUT, OUT);
+                let mut c = self.range.0;
+                while c < self.range.1 {
+                    if whole_tile && self.range.1 - c >= S::LANES {
+                        self.transform_vector::<S, true>(row, tile, sample, c);
+                    } else {
+                        self.transform_vector::<S, false>(row, tile, sample, c);
                     }
                     c += S::LANES;
                 }
             }
         }
     }
+}
 
-    /// `U[point] (+)= V[point]^T * D[point]` over `count` rows.
+impl OutputGradTransform<'_> {
+    /// One vector of channels from `c`. `WHOLE`: neither pixels nor channels of it lie outside the image.
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, count: usize, first: bool) {
-        // SAFETY: see `run` above.
+    unsafe fn transform_vector<S: Simd, const WHOLE: bool>(&self, row: usize, tile: usize, sample: usize, c: usize) {
+        use transform::output_grad;
+        // SAFETY: see `Problem::transform`.
         unsafe {
-            let width = self.to_range.1 - self.to_range.0;
-            for p in 0..POINTS {
-                let terms_a = self.v.add(p * self.v_point);
-                let mut column = 0;
-                while column < width {
-                    let (_, vectors) = panel_extent::<S>(width, column);
-                    let terms = [Term {
-                        a: terms_a,
-                        b: self.d.add(p * self.d_point + column * BLOCK_ROWS),
-                    }];
-                    for (row, rows) in row_blocks::<S>(self.from_range.1 - self.from_range.0) {
-                        let u = self.u.add(p * self.u_point + row * self.u_row + column);
-                        let tile = Tile {
-                            terms: &terms,
-                            a_offset: row,
-                            depth: count,
-                            a_row: 1,
-                            a_depth: self.v_row,
-                            b_depth: S::TILE_COLUMNS,
-                            c: u,
-                            c_row: self.u_row,
-                            columns: vectors * S::LANES,
-                            add: if first { std::ptr::null() } else { u },
-                            bias: std::ptr::null(),
-                            stats: None,
-                        };
-                        S::tile(rows, vectors, &tile);
-                    }
-                    column += S::TILE_COLUMNS;
+            let Problem { grid, to, dy, .. } = *self.problem;
+            let (y0, x0) = grid.origin(tile);
+            let (tall, wide) = if WHOLE { (OUT, OUT) } else { grid.extent(tile) };
+            let lanes = if WHOLE { S::LANES } else { (self.range.1 - c).min(S::LANES) };
+            let start = ((y0 * grid.width + x0) * grid.n + sample) * to + c;
+            let (down, right) = (grid.width * grid.n * to, grid.n * to);
+            let mut rows = [[S::zero(); IN]; OUT];
+            for (i, line) in rows.iter_mut().enumerate().take(tall) {
+                let mut y = [S::zero(); OUT];
+                for (j, value) in y.iter_mut().enumerate().take(wide) {
+                    *value = load::<S>(dy.at(start + i * down + j * right), lanes);
                 }
+                *line = output_grad(y);
+            }
+            let points = columns!(&rows, OUT, IN => IN, output_grad);
+            let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
+            let at = (panel * self.memory.rows + self.first + row) * S::TILE_COLUMNS + lane;
+            for (p, value) in points.as_flattened().iter().enumerate() {
+                value.store(self.memory.d.at(p * self.memory.d_point + at));
             }
         }
     }
+}
 
-    /// `dw = G^T U G`.
+/// `U[point] (+)= V[point]^T * D[point]` over `rows` rows.
+struct Multiply<'a> {
+    problem: &'a Problem,
+    memory: Memory,
+    point: usize,
+    rows: usize,
+    /// Whether to overwrite `U`.
+    first: bool,
+}
+
+impl Kernel for Multiply<'_> {
+    type Output = ();
+
     #[inline(always)]
-    unsafe fn transform_back<S: Simd>(&self) {
-        use transform::weight_grad;
-        // SAFETY: see `run` above.
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: see the callers.
         unsafe {
-            let width = self.to_range.1 - self.to_range.0;
-            for ci in self.from_range.0..self.from_range.1 {
-                let u_row = self.u.add((ci - self.from_range.0) * self.u_row);
+            let Problem { from, to, .. } = *self.problem;
+            let memory = &self.memory;
+            let u = memory.u.at(self.point * memory.u_point);
+            let mut column = 0;
+            while column < to {
+                let (_, vectors) = panel_extent::<S>(to, column);
+                let terms = [Term {
+                    a: memory.v.at(self.point * memory.v_point),
+                    b: memory.d.at(self.point * memory.d_point + column * memory.rows),
+                }];
+                for (row, rows) in row_blocks::<S>(from) {
+                    let c = u.add(row * memory.u_row + column);
+                    let tile = Tile {
+                        terms: &terms,
+                        a_offset: row,
+                        depth: self.rows,
+                        a_row: 1,
+                        a_depth: memory.v_row,
+                        b_depth: S::TILE_COLUMNS,
+                        c,
+                        c_row: memory.u_row,
+                        columns: vectors * S::LANES,
+                        add: if self.first { std::ptr::null() } else { c },
+                        bias: std::ptr::null(),
+                        stats: None,
+                        prefetch: terms[0].b,
+                    };
+                    S::tile(rows, vectors, &tile);
+                }
+                column += S::TILE_COLUMNS;
+            }
+        }
+    }
+}
+
+/// `dw = G^T U G` for a range of input channels, `[tap][from][to]`.
+struct TransformBack<'a> {
+    problem: &'a Problem,
+    memory: Memory,
+    channels: (usize, usize),
+    dw: *mut f32,
+}
+
+impl Kernel for TransformBack<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        use transform::weight_grad;
+        // SAFETY: see the callers.
+        unsafe {
+            let Problem { from, to, .. } = *self.problem;
+            for ci in self.channels.0..self.channels.1 {
+                let u_row = self.memory.u.at(ci * self.memory.u_row);
                 let mut c = 0;
-                while c < width {
-                    let lanes = (width - c).min(S::LANES);
-                    let mut u = [[S::zero(); IN]; IN];
-                    for (p, u) in u.as_flattened_mut().iter_mut().enumerate() {
-                        *u = S::load(u_row.add(p * self.u_point + c));
+                while c < to {
+                    let lanes = (to - c).min(S::LANES);
+                    let mut rows = [[S::zero(); 3]; IN];
+                    for (i, row) in rows.iter_mut().enumerate() {
+                        let mut u = [S::zero(); IN];
+                        for (j, u) in u.iter_mut().enumerate() {
+                            *u = S::load(u_row.add((i * IN + j) * self.memory.u_point + c));
+                        }
+                        *row = weight_grad(u);
                     }
-                    let dw = square!(&u, IN => 3, weight_grad);
+                    let dw = columns!(&rows, IN, 3 => 3, weight_grad);
                     for (tap, value) in dw.as_flattened().iter().enumerate() {
-                        let at = (tap * self.from + ci) * self.to + self.to_range.0 + c;
-                        store::<S>(*value, self.dw.add(at), lanes);
+                        store::<S>(*value, self.dw.add((tap * from + ci) * to + c), lanes);
                     }
                     c += S::LANES;
                 }

@@ -23,10 +23,7 @@ pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], tolerance: f64
     let scale = expected.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
     for (i, (&a, &e)) in actual.iter().zip(expected).enumerate() {
         let error = (f64::from(a) - e).abs() / scale;
-        assert!(
-            error <= tolerance,
-            "{what}[{i}]: {a} differs from {e} by {error:e} of the scale {scale:e}, more than {tolerance:e}"
-        );
+        assert!(error <= tolerance, "{what}[{i}]: {a} differs from {e} by {error:e} of the scale {scale:e}, more than {tolerance:e}");
     }
 }
 
@@ -45,9 +42,7 @@ pub fn for_each_term(g: &ConvGeometry, n: usize, mut term: impl FnMut(usize, usi
                 for co in 0..g.out_channels {
                     for ci in 0..gi {
                         let y = ((oy * ow + ox) * n + sample) * g.out_channels + co;
-                        let x = ((iy * g.input[1] + ix) * n + sample) * g.in_channels
-                            + co / go * gi
-                            + ci;
+                        let x = ((iy * g.input[1] + ix) * n + sample) * g.in_channels + co / go * gi + ci;
                         let w = ((co * gi + ci) * g.kernel[0] + ky) * g.kernel[1] + kx;
                         term(y, x, w);
                     }
@@ -77,9 +72,5 @@ pub fn to_f64(x: &[f32]) -> Vec<f64> {
 
 /// Runs `f` on a pool of `threads` threads.
 pub fn on_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .expect("a thread pool")
-        .install(f)
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(f)
 }

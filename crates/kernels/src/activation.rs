@@ -1,0 +1,128 @@
+//! Elementwise activations and their gradients.
+
+use rayon::prelude::*;
+
+use crate::error::{ShapeError, expect_len};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// Elements of a task.
+const CHUNK: usize = 1 << 16;
+
+/// A function of one or two inputs, compiled for the instruction set.
+trait Elementwise: Copy + Send + Sync {
+    /// Must be `#[inline(always)]`.
+    fn apply(self, x: f32, dy: f32) -> f32;
+}
+
+struct Map<'a, F> {
+    f: F,
+    x: &'a [f32],
+    dy: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl<F: Elementwise> Kernel for Map<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for ((out, &x), &dy) in self.out.iter_mut().zip(self.x).zip(self.dy) {
+            *out = self.f.apply(x, dy);
+        }
+    }
+}
+
+fn map(isa: Isa, x: &[f32], dy: &[f32], out: &mut [f32], f: impl Elementwise) -> Result<(), ShapeError> {
+    expect_len("activation gradient", dy.len(), x.len())?;
+    expect_len("activation output", out.len(), x.len())?;
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).for_each(|((out, x), dy)| {
+        // SAFETY: the kernel has no conditions of its own.
+        unsafe { dispatch(isa, Map { f, x, dy, out }) };
+    });
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+struct Relu;
+
+impl Elementwise for Relu {
+    #[inline(always)]
+    fn apply(self, x: f32, _: f32) -> f32 {
+        // Not `max`, which would turn NaN into 0.
+        if x <= 0.0 { 0.0 } else { x }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct ReluGrad;
+
+impl Elementwise for ReluGrad {
+    #[inline(always)]
+    fn apply(self, x: f32, dy: f32) -> f32 {
+        if x <= 0.0 { 0.0 } else { dy }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Elementwise for Gelu {
+    #[inline(always)]
+    fn apply(self, x: f32, _: f32) -> f32 {
+        x * normal_cdf(x)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluGrad;
+
+impl Elementwise for GeluGrad {
+    #[inline(always)]
+    fn apply(self, x: f32, dy: f32) -> f32 {
+        /// `1 / sqrt(2 pi)`.
+        const DENSITY: f32 = 0.398_942_3;
+        let density = DENSITY * (-0.5 * x * x).exp();
+        // At infinity the density is 0 but its product with x is not a number.
+        let slope = if density == 0.0 { 0.0 } else { x * density };
+        dy * (normal_cdf(x) + slope)
+    }
+}
+
+/// Distribution function of the standard normal, by `erfc` so that the lower tail keeps its relative accuracy.
+#[inline(always)]
+fn normal_cdf(x: f32) -> f32 {
+    0.5 * libm::erfcf(-x * std::f32::consts::FRAC_1_SQRT_2)
+}
+
+/// `y = max(x, 0)`; NaN stays NaN.
+///
+/// # Errors
+/// [`ShapeError`] when the lengths differ.
+pub fn relu(isa: Isa, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+    map(isa, x, x, y, Relu)
+}
+
+/// `dx = dy` where `x > 0`, else 0.
+///
+/// # Errors
+/// [`ShapeError`] when the lengths differ.
+pub fn relu_grad(isa: Isa, x: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+    map(isa, x, dy, dx, ReluGrad)
+}
+
+/// `y = x Phi(x)`, the exact (erf) form. Source: D. Hendrycks and K. Gimpel, arXiv:1606.08415.
+///
+/// # Errors
+/// [`ShapeError`] when the lengths differ.
+pub fn gelu(isa: Isa, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+    map(isa, x, x, y, Gelu)
+}
+
+/// `dx = dy (Phi(x) + x phi(x))`.
+///
+/// # Errors
+/// [`ShapeError`] when the lengths differ.
+pub fn gelu_grad(isa: Isa, x: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+    map(isa, x, dy, dx, GeluGrad)
+}

@@ -1,0 +1,85 @@
+use super::ConvGeometry;
+use super::transform::OUT;
+
+/// The output tiles of a batch of images, cut into blocks of rows (a row is one tile of one sample).
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub height: usize,
+    pub width: usize,
+    pub n: usize,
+    tiles_x: usize,
+    tiles: usize,
+    /// Samples of a block.
+    samples: usize,
+    /// Tiles of a block; 1 unless the whole batch fits.
+    group: usize,
+}
+
+/// A rectangle of tiles and samples; its rows are ordered by tile, then by sample.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub tiles: (usize, usize),
+    pub samples: (usize, usize),
+}
+
+impl Block {
+    pub(super) fn rows(&self) -> usize {
+        (self.tiles.1 - self.tiles.0) * (self.samples.1 - self.samples.0)
+    }
+
+    /// Row, tile and sample of each row.
+    #[inline(always)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
+        let Block { tiles, samples } = *self;
+        let count = samples.1 - samples.0;
+        (tiles.0..tiles.1).flat_map(move |tile| (0..count).map(move |s| ((tile - tiles.0) * count + s, tile, samples.0 + s)))
+    }
+}
+
+impl Grid {
+    /// Cuts a batch of `n` images into blocks of at most `rows` rows. Neither is zero.
+    pub(super) fn new(g: &ConvGeometry, n: usize, rows: usize) -> Self {
+        let [height, width] = g.input;
+        let (tiles_y, tiles_x) = (height.div_ceil(OUT), width.div_ceil(OUT));
+        let tiles = tiles_y * tiles_x;
+        Self { height, width, n, tiles_x, tiles, samples: n.div_ceil(n.div_ceil(rows)), group: (rows / n).clamp(1, tiles.max(1)) }
+    }
+
+    pub(super) fn blocks(&self) -> usize {
+        self.n.div_ceil(self.samples) * self.tiles.div_ceil(self.group)
+    }
+
+    /// Most rows of a block.
+    pub(super) fn block_rows(&self) -> usize {
+        self.samples * self.group
+    }
+
+    /// Block `index`. Neighbours in the image follow each other, so that the pixels they share are still cached.
+    pub(super) fn block(&self, index: usize) -> Block {
+        let groups = self.tiles.div_ceil(self.group);
+        let (sample, tile) = (index / groups * self.samples, index % groups * self.group);
+        Block { tiles: (tile, (tile + self.group).min(self.tiles)), samples: (sample, (sample + self.samples).min(self.n)) }
+    }
+
+    /// Top left output pixel of `tile`.
+    #[inline(always)]
+    pub(super) fn origin(&self, tile: usize) -> (usize, usize) {
+        (tile / self.tiles_x * OUT, tile % self.tiles_x * OUT)
+    }
+
+    /// Height and width of the part of `tile` that lies in the image.
+    #[inline(always)]
+    pub(super) fn extent(&self, tile: usize) -> (usize, usize) {
+        let (y, x) = self.origin(tile);
+        ((self.height - y).min(OUT), (self.width - x).min(OUT))
+    }
+
+    /// Output pixels of `block`, over all its samples.
+    pub(super) fn pixels(&self, block: &Block) -> usize {
+        let pixels = |tile| {
+            let (tall, wide) = self.extent(tile);
+            tall * wide
+        };
+        (block.tiles.0..block.tiles.1).map(pixels).sum::<usize>() * (block.samples.1 - block.samples.0)
+    }
+}

@@ -1,0 +1,119 @@
+//! Layer normalisation over the features of each row of `[rows][D]`.
+//!
+//! Source: J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer Normalization", arXiv:1607.06450.
+
+use rayon::prelude::*;
+
+use crate::channels::expect_rows;
+use crate::error::{ShapeError, expect_len};
+
+/// Rows of a task.
+const ROWS: usize = 64;
+/// Independent partial sums of a row, enough for the widest vectors.
+const LANES: usize = 16;
+
+/// Parameters of a layer normalisation, each `[D]`.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerNorm<'a> {
+    /// Scale of each feature.
+    pub gamma: &'a [f32],
+    /// Offset of each feature.
+    pub beta: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// Sum of `f(i)` in a fixed order that vectorises.
+fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let whole = len / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += f(start + lane);
+        }
+    }
+    for i in whole..len {
+        lanes[i - whole] += f(i);
+    }
+    lanes.iter().sum()
+}
+
+impl LayerNorm<'_> {
+    fn check(&self, len: usize) -> Result<usize, ShapeError> {
+        let features = self.gamma.len();
+        expect_len("layer norm beta", self.beta.len(), features)?;
+        expect_rows("layer norm", len, features)?;
+        Ok(features)
+    }
+
+    /// Mean and `1 / sqrt(variance + epsilon)` of a row.
+    fn statistics(&self, x: &[f32]) -> (f32, f32) {
+        let count = x.len() as f32;
+        let mean = sum(x.len(), |i| x[i]) / count;
+        let variance = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / count;
+        (mean, 1.0 / (variance + self.epsilon).sqrt())
+    }
+
+    /// `y = (x - mean(x)) / sqrt(var(x) + epsilon) * gamma + beta` for each row.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when lengths do not fit.
+    pub fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+        let features = self.check(x.len())?;
+        expect_len("layer norm output", y.len(), x.len())?;
+        y.par_chunks_exact_mut(features).with_min_len(ROWS).zip(x.par_chunks_exact(features)).for_each(|(y, x)| {
+            let (mean, inverse) = self.statistics(x);
+            let parameters = self.gamma.iter().zip(self.beta);
+            for ((y, x), (gamma, beta)) in y.iter_mut().zip(x).zip(parameters) {
+                *y = (x - mean) * inverse * gamma + beta;
+            }
+        });
+        Ok(())
+    }
+
+    /// `dx`, `dgamma` and `dbeta`; the statistics are recomputed from `x`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when lengths do not fit.
+    pub fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32], dgamma: &mut [f32], dbeta: &mut [f32]) -> Result<(), ShapeError> {
+        let features = self.check(x.len())?;
+        expect_len("layer norm output gradient", dy.len(), x.len())?;
+        expect_len("layer norm input gradient", dx.len(), x.len())?;
+        expect_len("layer norm gamma gradient", dgamma.len(), features)?;
+        expect_len("layer norm beta gradient", dbeta.len(), features)?;
+        let chunk = ROWS * features;
+        let partials: Vec<(Vec<f32>, Vec<f32>)> = dx
+            .par_chunks_mut(chunk)
+            .zip(x.par_chunks(chunk))
+            .zip(dy.par_chunks(chunk))
+            .map(|((dx, x), dy)| {
+                let mut sums = (vec![0.0f32; features], vec![0.0f32; features]);
+                let rows = dx.chunks_exact_mut(features).zip(x.chunks_exact(features)).zip(dy.chunks_exact(features));
+                for ((dx, x), dy) in rows {
+                    self.backward_row(x, dy, dx, &mut sums.0, &mut sums.1);
+                }
+                sums
+            })
+            .collect();
+        for (i, (dgamma, dbeta)) in dgamma.iter_mut().zip(dbeta).enumerate() {
+            *dgamma = partials.iter().map(|p| f64::from(p.0[i])).sum::<f64>() as f32;
+            *dbeta = partials.iter().map(|p| f64::from(p.1[i])).sum::<f64>() as f32;
+        }
+        Ok(())
+    }
+
+    fn backward_row(&self, x: &[f32], dy: &[f32], dx: &mut [f32], dgamma: &mut [f32], dbeta: &mut [f32]) {
+        let count = x.len() as f32;
+        let (mean, inverse) = self.statistics(x);
+        let normalised = |i: usize| (x[i] - mean) * inverse;
+        // With g = dy gamma: dx = (g - mean(g) - xhat mean(g xhat)) / deviation.
+        let offset = sum(x.len(), |i| dy[i] * self.gamma[i]) / count;
+        let slope = sum(x.len(), |i| dy[i] * self.gamma[i] * normalised(i)) / count;
+        for i in 0..x.len() {
+            let hat = normalised(i);
+            dx[i] = inverse * (dy[i] * self.gamma[i] - offset - hat * slope);
+            dgamma[i] += dy[i] * hat;
+            dbeta[i] += dy[i];
+        }
+    }
+}

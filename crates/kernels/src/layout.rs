@@ -1,0 +1,78 @@
+//! Conversion between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`.
+
+use rayon::prelude::*;
+
+use crate::error::{ShapeError, elements, expect_len};
+
+/// Pixels of a task: one cache line of an image row.
+const PIXELS: usize = 16;
+
+/// Dimensions of a batch of images or feature maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dimensions {
+    /// Batch size.
+    pub n: usize,
+    /// Channels.
+    pub c: usize,
+    /// Height in pixels.
+    pub h: usize,
+    /// Width in pixels.
+    pub w: usize,
+}
+
+impl Dimensions {
+    fn len(&self) -> Result<usize, ShapeError> {
+        elements("images", &[self.n, self.c, self.h, self.w])
+    }
+}
+
+/// Copies `nchw`, `[N][C][H][W]`, to `hwnc`, `[H][W][N][C]`.
+///
+/// # Errors
+/// [`ShapeError`] when a slice does not hold `dimensions`.
+pub fn nchw_to_hwnc(dimensions: Dimensions, nchw: &[f32], hwnc: &mut [f32]) -> Result<(), ShapeError> {
+    let len = dimensions.len()?;
+    expect_len("nchw images", nchw.len(), len)?;
+    expect_len("hwnc images", hwnc.len(), len)?;
+    if len == 0 {
+        return Ok(());
+    }
+    let Dimensions { n, c, h, w } = dimensions;
+    let (row, image) = (n * c, h * w);
+    hwnc.par_chunks_mut(row * PIXELS).enumerate().for_each(|(block, out)| {
+        let first = block * PIXELS;
+        for (plane, source) in nchw.chunks_exact(image).enumerate() {
+            // Planes come in (sample, channel) order, which is the order within an output pixel.
+            for (pixel, &x) in source[first..].iter().take(out.len() / row).enumerate() {
+                out[pixel * row + plane] = x;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Copies `hwnc`, `[H][W][N][C]`, to `nchw`, `[N][C][H][W]`.
+///
+/// # Errors
+/// [`ShapeError`] when a slice does not hold `dimensions`.
+pub fn hwnc_to_nchw(dimensions: Dimensions, hwnc: &[f32], nchw: &mut [f32]) -> Result<(), ShapeError> {
+    let len = dimensions.len()?;
+    expect_len("hwnc images", hwnc.len(), len)?;
+    expect_len("nchw images", nchw.len(), len)?;
+    if len == 0 {
+        return Ok(());
+    }
+    let Dimensions { n, c, h, w } = dimensions;
+    let (row, image) = (n * c, h * w);
+    nchw.par_chunks_mut(c * image).enumerate().for_each(|(sample, out)| {
+        for first in (0..image).step_by(PIXELS) {
+            for (channel, plane) in out.chunks_exact_mut(image).enumerate() {
+                let pixels = plane[first..].iter_mut().take(PIXELS).enumerate();
+                for (pixel, y) in pixels {
+                    *y = hwnc[(first + pixel) * row + sample * c + channel];
+                }
+            }
+        }
+    });
+    Ok(())
+}

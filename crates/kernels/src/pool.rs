@@ -1,0 +1,225 @@
+//! Average and max pooling over `[H][W][N][C]`.
+//!
+//! A pixel is one contiguous row of `N x C` values, so pooling is elementwise arithmetic on rows.
+
+use rayon::prelude::*;
+
+use crate::error::{ShapeError, elements, expect_len, parameter};
+
+/// Elements of a task of the global pooling.
+const CHUNK: usize = 4096;
+
+/// A pooling window over images of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Height and width of the input, in pixels.
+    pub input: [usize; 2],
+    /// Height and width of the window.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [usize; 2],
+    /// Padding above and below, left and right; at most half the window.
+    pub padding: [usize; 2],
+}
+
+impl Window {
+    /// Height and width of the output.
+    #[must_use]
+    pub fn output(&self) -> [usize; 2] {
+        std::array::from_fn(|d| {
+            let padded = self.input[d].saturating_add(self.padding[d].saturating_mul(2));
+            match (padded.checked_sub(self.kernel[d]), self.stride[d]) {
+                (Some(room), stride @ 1..) if self.input[d] > 0 => room / stride + 1,
+                _ => 0,
+            }
+        })
+    }
+
+    /// Checks the window and the lengths of `input` and `output` with `row = N x C` values per pixel.
+    fn check(&self, row: usize, input: usize, output: usize) -> Result<(), ShapeError> {
+        if self.kernel.contains(&0) || self.stride.contains(&0) {
+            return Err(parameter("pooling window", "kernel and stride must be at least 1"));
+        }
+        if (0..2).any(|d| self.padding[d] > self.kernel[d] / 2) {
+            return Err(parameter("pooling window", "padding must be at most half the kernel"));
+        }
+        if u32::try_from(self.input[0].saturating_mul(self.input[1])).is_err() {
+            return Err(parameter("pooling window", "the image has more than 2^32 pixels"));
+        }
+        let [h, w] = self.output();
+        expect_len("pooling input", input, elements("pooling input", &[self.input[0], self.input[1], row])?)?;
+        expect_len("pooling output", output, elements("pooling output", &[h, w, row])?)
+    }
+
+    /// Input pixels under the window of output pixel `index`.
+    fn inputs(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
+        let width = self.output()[1];
+        let ranges = [index / width, index % width];
+        let window = *self;
+        let range = move |d: usize| {
+            let start = ranges[d] * window.stride[d];
+            let end = (start + window.kernel[d]).saturating_sub(window.padding[d]);
+            start.saturating_sub(window.padding[d])..end.min(window.input[d])
+        };
+        range(0).flat_map(move |y| range(1).map(move |x| y * window.input[1] + x))
+    }
+
+    /// Output pixels whose window covers input pixel `index`.
+    fn outputs(&self, index: usize) -> impl Iterator<Item = usize> + use<> {
+        let at = [index / self.input[1], index % self.input[1]];
+        let (window, size) = (*self, self.output());
+        let range = move |d: usize| {
+            let padded = at[d] + window.padding[d];
+            let first = (padded + 1).saturating_sub(window.kernel[d]).div_ceil(window.stride[d]);
+            first..(padded / window.stride[d] + 1).min(size[d])
+        };
+        range(0).flat_map(move |y| range(1).map(move |x| y * size[1] + x))
+    }
+
+    /// Average over each window, padding counted as zeros (PyTorch's default), for `row = N x C` values per pixel.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    pub fn average(&self, row: usize, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+        self.check(row, x.len(), y.len())?;
+        if y.is_empty() {
+            return Ok(());
+        }
+        let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
+        y.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, y)| {
+            y.fill(0.0);
+            for source in self.inputs(pixel) {
+                for (y, x) in y.iter_mut().zip(&x[source * row..]) {
+                    *y += x;
+                }
+            }
+            for y in y {
+                *y *= scale;
+            }
+        });
+        Ok(())
+    }
+
+    /// Gradient of [`Window::average`].
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    pub fn average_grad(&self, row: usize, dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+        self.check(row, dx.len(), dy.len())?;
+        if dx.is_empty() {
+            return Ok(());
+        }
+        let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
+        dx.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, dx)| {
+            dx.fill(0.0);
+            for target in self.outputs(pixel) {
+                for (dx, dy) in dx.iter_mut().zip(&dy[target * row..]) {
+                    *dx += dy * scale;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Maximum over each window and the input pixel (`y * W + x`) it came from; the first of equal values, and NaN if
+    /// there is one, as PyTorch.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    pub fn max(&self, row: usize, x: &[f32], y: &mut [f32], indices: &mut [u32]) -> Result<(), ShapeError> {
+        self.check(row, x.len(), y.len())?;
+        expect_len("pooling indices", indices.len(), y.len())?;
+        if y.is_empty() {
+            return Ok(());
+        }
+        y.par_chunks_exact_mut(row).zip(indices.par_chunks_exact_mut(row)).enumerate().for_each(|(pixel, (y, indices))| {
+            let mut sources = self.inputs(pixel);
+            if let Some(first) = sources.next() {
+                y.copy_from_slice(&x[first * row..][..row]);
+                indices.fill(first as u32);
+            }
+            for source in sources {
+                let values = &x[source * row..][..row];
+                for ((y, index), &x) in y.iter_mut().zip(indices.iter_mut()).zip(values) {
+                    if x > *y || (x.is_nan() && !y.is_nan()) {
+                        *y = x;
+                        *index = source as u32;
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Gradient of [`Window::max`].
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    pub fn max_grad(&self, row: usize, dy: &[f32], indices: &[u32], dx: &mut [f32]) -> Result<(), ShapeError> {
+        self.check(row, dx.len(), dy.len())?;
+        expect_len("pooling indices", indices.len(), dy.len())?;
+        if dx.is_empty() {
+            return Ok(());
+        }
+        dx.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, dx)| {
+            dx.fill(0.0);
+            for target in self.outputs(pixel) {
+                let range = target * row..(target + 1) * row;
+                let targets = dy[range.clone()].iter().zip(&indices[range]);
+                for (dx, (dy, &index)) in dx.iter_mut().zip(targets) {
+                    if index as usize == pixel {
+                        *dx += dy;
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Mean over all pixels: `x`, `[pixels][N x C]`, to `y`, `[N x C]`.
+///
+/// # Errors
+/// [`ShapeError`] when `x` is not `pixels` rows of `y.len()`, or there are no pixels.
+pub fn global_average(pixels: usize, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+    if pixels == 0 {
+        return Err(parameter("global average pooling", "needs at least one pixel"));
+    }
+    let row = y.len();
+    expect_len("pooling input", x.len(), elements("pooling input", &[pixels, row])?)?;
+    let scale = 1.0 / pixels as f32;
+    y.par_chunks_mut(CHUNK).enumerate().for_each(|(block, y)| {
+        y.fill(0.0);
+        for pixel in 0..pixels {
+            for (y, x) in y.iter_mut().zip(&x[pixel * row + block * CHUNK..]) {
+                *y += x;
+            }
+        }
+        for y in y {
+            *y *= scale;
+        }
+    });
+    Ok(())
+}
+
+/// Gradient of [`global_average`]: each pixel gets `dy / pixels`.
+///
+/// # Errors
+/// [`ShapeError`] when `dx` is not `pixels` rows of `dy.len()`, or there are no pixels.
+pub fn global_average_grad(pixels: usize, dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+    if pixels == 0 {
+        return Err(parameter("global average pooling", "needs at least one pixel"));
+    }
+    let row = dy.len();
+    expect_len("pooling input", dx.len(), elements("pooling input", &[pixels, row])?)?;
+    if row == 0 {
+        return Ok(());
+    }
+    let scale = 1.0 / pixels as f32;
+    dx.par_chunks_exact_mut(row).for_each(|dx| {
+        for (dx, dy) in dx.iter_mut().zip(dy) {
+            *dx = dy * scale;
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Stochastic gradient descent with momentum and weight decay in one pass.
+
+use rayon::prelude::*;
+
+use crate::error::{ShapeError, expect_len};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// Elements of a task.
+const CHUNK: usize = 1 << 16;
+
+/// Hyper-parameters of a step, with the meaning they have in `torch.optim.SGD` (dampening 0).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    /// Learning rate.
+    pub learning_rate: f32,
+    /// Momentum.
+    pub momentum: f32,
+    /// L2 penalty added to the gradient.
+    pub weight_decay: f32,
+    /// Whether to use Nesterov's momentum.
+    pub nesterov: bool,
+}
+
+impl Sgd {
+    /// `g += weight_decay p; buffer = momentum buffer + g; p -= learning_rate buffer`
+    /// (Nesterov: `p -= learning_rate (g + momentum buffer)`).
+    ///
+    /// A momentum buffer of zeros makes the first step equal to PyTorch's.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when the lengths differ.
+    pub fn step(&self, isa: Isa, parameters: &mut [f32], gradient: &[f32], buffer: &mut [f32]) -> Result<(), ShapeError> {
+        expect_len("gradient", gradient.len(), parameters.len())?;
+        expect_len("momentum buffer", buffer.len(), parameters.len())?;
+        parameters.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(buffer.par_chunks_mut(CHUNK)).for_each(|((p, g), buffer)| {
+            let kernel = Step { sgd: *self, p, g, buffer };
+            // SAFETY: the kernel has no conditions of its own.
+            unsafe { dispatch(isa, kernel) };
+        });
+        Ok(())
+    }
+}
+
+struct Step<'a> {
+    sgd: Sgd,
+    p: &'a mut [f32],
+    g: &'a [f32],
+    buffer: &'a mut [f32],
+}
+
+impl Kernel for Step<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Sgd { learning_rate, momentum, weight_decay, nesterov } = self.sgd;
+        for ((p, &g), buffer) in self.p.iter_mut().zip(self.g).zip(self.buffer) {
+            let g = g + weight_decay * *p;
+            *buffer = momentum * *buffer + g;
+            let step = if nesterov { g + momentum * *buffer } else { *buffer };
+            *p -= learning_rate * step;
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Everything but convolutions against plain `f64` references, on every instruction set of this machine.
+
+mod common;
+
+use common::{assert_close, moments, on_threads, to_f64, values};
+use proptest::prelude::*;
+use sora_kernels::activation::{gelu, gelu_grad, relu, relu_grad};
+use sora_kernels::batch_norm::{BatchNorm, Statistics};
+use sora_kernels::channels::{channel_moments, channel_sums};
+use sora_kernels::conv::{Addend, Direction};
+use sora_kernels::layer_norm::LayerNorm;
+use sora_kernels::layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc};
+use sora_kernels::linear::Linear;
+use sora_kernels::loss::softmax_cross_entropy;
+use sora_kernels::pool::{Window, global_average, global_average_grad};
+use sora_kernels::sgd::Sgd;
+use sora_kernels::{Buffer, Isa};
+
+const TOLERANCE: f64 = 1e-5;
+
+/// Central difference of `f` at `x` in direction `i`.
+fn slope(x: &[f64], i: usize, f: impl Fn(&[f64]) -> f64) -> f64 {
+    let h = 1e-5;
+    let mut at = x.to_vec();
+    at[i] = x[i] + h;
+    let up = f(&at);
+    at[i] = x[i] - h;
+    (up - f(&at)) / (2.0 * h)
+}
+
+struct BatchNormCase {
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    add: Vec<f32>,
+    mean: Vec<f32>,
+    variance: Vec<f32>,
+    gamma: Vec<f32>,
+    beta: Vec<f32>,
+    relu: bool,
+}
+
+impl BatchNormCase {
+    fn new(isa: Isa, rows: usize, c: usize, relu: bool) -> Self {
+        let x = values(rows * c, 1, 0.5);
+        let (mut mean, mut variance) = (vec![0.0; c], vec![0.0; c]);
+        channel_moments(isa, &x, &mut mean, &mut variance).unwrap();
+        Self {
+            dy: values(rows * c, 2, 0.2),
+            add: values(rows * c, 3, 0.0),
+            gamma: values(c, 4, 1.5),
+            beta: values(c, 5, 0.2),
+            x,
+            mean,
+            variance,
+            relu,
+        }
+    }
+
+    fn norm(&self) -> BatchNorm<'_> {
+        BatchNorm { mean: &self.mean, variance: &self.variance, gamma: &self.gamma, beta: &self.beta, epsilon: 1e-5, relu: self.relu }
+    }
+
+    /// Loss `sum(dy y)` as a function of the input, with the statistics of the input or constant ones.
+    fn loss(&self, x: &[f64], gamma: &[f64], beta: &[f64], batch: bool) -> f64 {
+        let c = gamma.len();
+        let (mean, variance) = if batch { moments(x, c) } else { (to_f64(&self.mean), to_f64(&self.variance)) };
+        x.iter()
+            .enumerate()
+            .map(|(i, x)| {
+                let k = i % c;
+                let v = (x - mean[k]) / (variance[k] + 1e-5).sqrt() * gamma[k] + beta[k];
+                let v = if self.relu { v.max(0.0) } else { v };
+                v * f64::from(self.dy[i])
+            })
+            .sum()
+    }
+}
+
+#[test]
+fn batch_norm_gradients_match_finite_differences() {
+    for isa in Isa::available() {
+        for (rows, c, relu) in [(40, 3, true), (33, 5, false), (7, 20, true)] {
+            let case = BatchNormCase::new(isa, rows, c, relu);
+            let norm = case.norm();
+            let (x, gamma, beta) = (to_f64(&case.x), to_f64(&case.gamma), to_f64(&case.beta));
+            let mut y = vec![f32::NAN; x.len()];
+            norm.forward(isa, &case.x, &mut y).unwrap();
+            let loss: f64 = y.iter().zip(&case.dy).map(|(y, d)| f64::from(y * d)).sum();
+            let expected = case.loss(&x, &gamma, &beta, true);
+            assert!((loss - expected).abs() < 1e-4 * expected.abs().max(1.0));
+
+            let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
+            norm.parameter_grads(isa, &case.x, &case.dy, &mut dgamma, &mut dbeta).unwrap();
+            let expected: Vec<f64> = (0..c).map(|i| slope(&gamma, i, |g| case.loss(&x, g, &beta, true))).collect();
+            assert_close("dgamma", &dgamma, &expected, TOLERANCE);
+            let expected: Vec<f64> = (0..c).map(|i| slope(&beta, i, |b| case.loss(&x, &gamma, b, true))).collect();
+            assert_close("dbeta", &dbeta, &expected, TOLERANCE);
+
+            for batch in [true, false] {
+                let statistics = if batch { Statistics::Batch { dgamma: &dgamma, dbeta: &dbeta } } else { Statistics::Constant };
+                let expected: Vec<f64> = (0..x.len()).map(|i| slope(&x, i, |x| case.loss(x, &gamma, &beta, batch))).collect();
+                let run = |add| {
+                    let mut dx = case.add.clone();
+                    norm.input_grad(isa, &case.x, &case.dy, statistics, &mut dx, add).unwrap();
+                    dx
+                };
+                assert_close("dx", &run(Addend::None), &expected, 5e-5);
+                let sum: Vec<f64> = expected.iter().zip(&case.add).map(|(d, a)| d + f64::from(*a)).collect();
+                assert_close("dx + add", &run(Addend::Tensor(&case.add)), &sum, 5e-5);
+                assert_close("dx += ", &run(Addend::Output), &sum, 5e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn batch_norm_spans_many_tasks_with_the_same_bits_on_any_number_of_threads() {
+    for isa in Isa::available() {
+        for c in [3, 64, 300] {
+            let run = || {
+                let case = BatchNormCase::new(isa, 200_000 / c, c, true);
+                let mut y = vec![0.0; case.x.len()];
+                case.norm().forward(isa, &case.x, &mut y).unwrap();
+                let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
+                case.norm().parameter_grads(isa, &case.x, &case.dy, &mut dgamma, &mut dbeta).unwrap();
+                (case.mean, case.variance, y, dgamma, dbeta)
+            };
+            let one = on_threads(1, run);
+            assert!(one == on_threads(2, run) && one == on_threads(3, run));
+            let x = to_f64(&values(200_000 / c * c, 1, 0.5));
+            let (mean, variance) = moments(&x, c);
+            assert_close("mean", &one.0, &mean, 5e-6);
+            assert_close("variance", &one.1, &variance, 5e-6);
+        }
+    }
+}
+
+#[test]
+fn moments_survive_a_large_mean() {
+    for isa in Isa::available() {
+        let x = values(30_000, 1, 4096.0);
+        let (mut mean, mut variance) = (vec![0.0; 3], vec![0.0; 3]);
+        channel_moments(isa, &x, &mut mean, &mut variance).unwrap();
+        let (_, expected) = moments(&to_f64(&x), 3);
+        assert_close("variance", &variance, &expected, 1e-5);
+    }
+}
+
+#[test]
+fn channel_sums_of_odd_channels() {
+    for isa in Isa::available() {
+        for (rows, c) in [(0, 4), (1, 1), (70_000, 3), (500, 257)] {
+            let x = values(rows * c, 9, 0.1);
+            let mut sums = vec![f32::NAN; c];
+            channel_sums(isa, &x, &mut sums).unwrap();
+            let expected: Vec<f64> = (0..c).map(|k| x.iter().skip(k).step_by(c).map(|&x| f64::from(x)).sum()).collect();
+            assert_close("sums", &sums, &expected, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn relu_keeps_nan_and_masks() {
+    for isa in Isa::available() {
+        let x = [-1.0, -0.0, 0.0, 2.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+        let mut y = [9.0; 7];
+        relu(isa, &x, &mut y).unwrap();
+        assert_eq!(y[..4], [0.0, 0.0, 0.0, 2.0]);
+        assert!(y[4].is_nan() && y[5] == f32::INFINITY && y[6] == 0.0);
+        let mut dx = [9.0; 7];
+        relu_grad(isa, &x, &[3.0; 7], &mut dx).unwrap();
+        assert_eq!(dx, [0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 0.0]);
+        let case = BatchNormCase::new(isa, 4, 1, true);
+        case.norm().forward(isa, &[f32::NAN], &mut y[..1]).unwrap();
+        assert!(y[0].is_nan(), "batch norm with ReLU keeps NaN");
+    }
+}
+
+/// erf by its Maclaurin series, enough terms for |x| <= 4.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for k in 1..200 {
+        term *= -x * x / f64::from(k);
+        sum += term / f64::from(2 * k + 1);
+    }
+    sum * std::f64::consts::FRAC_2_SQRT_PI
+}
+
+#[test]
+fn gelu_is_exact() {
+    let x: Vec<f32> = (-400..=400).map(|i| i as f32 / 100.0).collect();
+    let reference = |x: f64| 0.5 * x * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2));
+    for isa in Isa::available() {
+        let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        gelu(isa, &x, &mut y).unwrap();
+        gelu_grad(isa, &x, &vec![2.0; x.len()], &mut dx).unwrap();
+        let x = to_f64(&x);
+        let expected: Vec<f64> = x.iter().map(|&x| reference(x)).collect();
+        assert_close("gelu", &y, &expected, 1e-6);
+        let expected: Vec<f64> = (0..x.len()).map(|i| 2.0 * slope(&x, i, |x| reference(x[i]))).collect();
+        assert_close("gelu gradient", &dx, &expected, 1e-6);
+        let mut ends = [0.0; 3];
+        gelu_grad(isa, &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN], &[1.0; 3], &mut ends).unwrap();
+        assert!(ends[0] == 1.0 && ends[1] == 0.0 && ends[2].is_nan());
+    }
+}
+
+#[test]
+fn layer_norm_matches_finite_differences() {
+    for (rows, d) in [(3, 5), (70, 17), (2, 64)] {
+        let x = values(rows * d, 1, 0.3);
+        let (gamma, beta) = (values(d, 2, 1.0), values(d, 3, 0.0));
+        let dy = values(rows * d, 4, 0.0);
+        let norm = LayerNorm { gamma: &gamma, beta: &beta, epsilon: 1e-5 };
+        let loss = |x: &[f64], gamma: &[f64], beta: &[f64]| -> f64 {
+            let mut total = 0.0;
+            for (r, row) in x.chunks(d).enumerate() {
+                let mean = row.iter().sum::<f64>() / d as f64;
+                let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / d as f64;
+                for (i, x) in row.iter().enumerate() {
+                    let y = (x - mean) / (variance + 1e-5).sqrt() * gamma[i] + beta[i];
+                    total += y * f64::from(dy[r * d + i]);
+                }
+            }
+            total
+        };
+        let (x64, g64, b64) = (to_f64(&x), to_f64(&gamma), to_f64(&beta));
+        let mut y = vec![0.0; x.len()];
+        norm.forward(&x, &mut y).unwrap();
+        let actual: f64 = y.iter().zip(&dy).map(|(y, d)| f64::from(y * d)).sum();
+        assert!((actual - loss(&x64, &g64, &b64)).abs() < 1e-4);
+        let (mut dx, mut dgamma, mut dbeta) = (vec![0.0; x.len()], vec![0.0; d], vec![0.0; d]);
+        norm.backward(&x, &dy, &mut dx, &mut dgamma, &mut dbeta).unwrap();
+        let expected: Vec<f64> = (0..x.len().min(40)).map(|i| slope(&x64, i, |x| loss(x, &g64, &b64))).collect();
+        assert_close("dx", &dx[..expected.len()], &expected, 5e-5);
+        let expected: Vec<f64> = (0..d).map(|i| slope(&g64, i, |g| loss(&x64, g, &b64))).collect();
+        assert_close("dgamma", &dgamma, &expected, 5e-5);
+        let expected: Vec<f64> = (0..d).map(|i| slope(&b64, i, |b| loss(&x64, &g64, b))).collect();
+        assert_close("dbeta", &dbeta, &expected, 5e-5);
+    }
+}
+
+#[test]
+fn linear_in_every_direction() {
+    for isa in Isa::available() {
+        for (n, inputs, outputs) in [(128, 512, 10), (5, 7, 3), (1, 1, 1), (600, 20, 40), (0, 4, 4)] {
+            let layer = Linear::new(inputs, outputs, isa).unwrap();
+            let (x, w) = (values(n * inputs, 1, 0.1), values(outputs * inputs, 2, 0.0));
+            let (bias, dy) = (values(outputs, 3, 0.0), values(n * outputs, 4, 0.0));
+            let mut y = vec![f32::NAN; n * outputs];
+            let packed = layer.pack(&w, Direction::Forward).unwrap();
+            layer.forward(n, &x, &packed, Some(&bias), &mut y).unwrap();
+            let mut dx = vec![f32::NAN; x.len()];
+            let packed = layer.pack(&w, Direction::InputGrad).unwrap();
+            layer.input_grad(n, &dy, &packed, &mut dx, Addend::None).unwrap();
+            let mut dw = vec![f32::NAN; w.len()];
+            layer.weight_grad(n, &x, &dy, &mut dw).unwrap();
+            let mut y64: Vec<f64> = (0..y.len()).map(|i| f64::from(bias[i % outputs])).collect();
+            let (mut dx64, mut dw64) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+            for i in 0..n {
+                for o in 0..outputs {
+                    for k in 0..inputs {
+                        let (x, w) = (f64::from(x[i * inputs + k]), f64::from(w[o * inputs + k]));
+                        let dy = f64::from(dy[i * outputs + o]);
+                        y64[i * outputs + o] += x * w;
+                        dx64[i * inputs + k] += dy * w;
+                        dw64[o * inputs + k] += dy * x;
+                    }
+                }
+            }
+            assert_close("y", &y, &y64, TOLERANCE);
+            assert_close("dx", &dx, &dx64, TOLERANCE);
+            assert_close("dw", &dw, &dw64, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn cross_entropy_and_its_gradient() {
+    let (n, k) = (70, 7);
+    let logits = values(n * k, 1, 0.0);
+    let labels: Vec<u32> = (0..n as u32).map(|i| i * 3 % k as u32).collect();
+    for smoothing in [0.0, 0.1] {
+        let one = |x: &[f64], label: usize| -> f64 {
+            let log_total = x.iter().map(|x| x.exp()).sum::<f64>().ln();
+            let s = f64::from(smoothing);
+            (1.0 - s) * (log_total - x[label]) + x.iter().map(|x| s / k as f64 * (log_total - x)).sum::<f64>()
+        };
+        let x = to_f64(&logits);
+        let (mut loss, mut gradient) = (vec![0.0; n], vec![0.0; n * k]);
+        softmax_cross_entropy(&logits, &labels, k, smoothing, &mut loss, Some((&mut gradient, 0.5))).unwrap();
+        let expected: Vec<f64> = (0..n).map(|i| one(&x[i * k..][..k], labels[i] as usize)).collect();
+        assert_close("loss", &loss, &expected, 1e-6);
+        let expected: Vec<f64> = (0..n * k).map(|i| 0.5 * slope(&x[i / k * k..][..k], i % k, |x| one(x, labels[i / k] as usize))).collect();
+        assert_close("gradient", &gradient, &expected, 1e-5);
+    }
+    let mut loss = [0.0];
+    softmax_cross_entropy(&[1e4, -1e4], &[1], 2, 0.0, &mut loss, None).unwrap();
+    assert_eq!(loss, [2e4], "large logits neither overflow nor vanish");
+    softmax_cross_entropy(&[f32::NAN, 0.0], &[1], 2, 0.0, &mut loss, None).unwrap();
+    assert!(loss[0].is_nan());
+    let error = softmax_cross_entropy(&[0.0; 2], &[2], 2, 0.0, &mut loss, None).unwrap_err();
+    assert_eq!(error.to_string(), "labels: label 2 of sample 0 is not below 2 classes");
+    assert!(softmax_cross_entropy(&[0.0; 2], &[0], 2, 1.5, &mut loss, None).is_err());
+    assert!(softmax_cross_entropy(&[0.0; 3], &[0], 2, 0.0, &mut loss, None).is_err());
+}
+
+#[test]
+fn sgd_follows_pytorch() {
+    for isa in Isa::available() {
+        for nesterov in [false, true] {
+            let sgd = Sgd { learning_rate: 0.1, momentum: 0.9, weight_decay: 5e-4, nesterov };
+            let len = 70_001;
+            let mut p = values(len, 1, 0.0);
+            let mut buffer = vec![0.0; len];
+            let (mut p64, mut b64) = (to_f64(&p), vec![0.0; len]);
+            for step in 0..3 {
+                let g = values(len, 5 + step, 0.0);
+                sgd.step(isa, &mut p, &g, &mut buffer).unwrap();
+                for i in 0..len {
+                    let g = f64::from(g[i]) + 5e-4 * p64[i];
+                    b64[i] = 0.9 * b64[i] + g;
+                    p64[i] -= 0.1 * if nesterov { g + 0.9 * b64[i] } else { b64[i] };
+                }
+            }
+            assert_close("parameters", &p, &p64, 1e-6);
+            assert_close("momentum", &buffer, &b64, 1e-6);
+            assert!(sgd.step(isa, &mut p, &[0.0], &mut buffer).is_err());
+        }
+    }
+}
+
+#[test]
+fn layouts_round_trip() {
+    for (n, c, h, w) in [(3, 5, 4, 7), (1, 1, 1, 1), (128, 3, 32, 32), (2, 40, 3, 3), (0, 3, 4, 4)] {
+        let d = Dimensions { n, c, h, w };
+        let nchw = values(n * c * h * w, 1, 0.0);
+        let (mut hwnc, mut back) = (vec![0.0; nchw.len()], vec![0.0; nchw.len()]);
+        nchw_to_hwnc(d, &nchw, &mut hwnc).unwrap();
+        for (i, x) in nchw.iter().enumerate() {
+            let (pixel, plane) = (i % (h * w), i / (h * w));
+            assert_eq!(hwnc[pixel * n * c + plane], *x);
+        }
+        hwnc_to_nchw(d, &hwnc, &mut back).unwrap();
+        assert_eq!(back, nchw);
+        assert!(nchw_to_hwnc(d, &nchw, &mut vec![0.0; nchw.len() + 1]).is_err());
+    }
+}
+
+#[test]
+fn global_average_pooling() {
+    let (pixels, row) = (9, 5000);
+    let x = values(pixels * row, 1, 0.0);
+    let mut y = vec![f32::NAN; row];
+    global_average(pixels, &x, &mut y).unwrap();
+    let expected: Vec<f64> = (0..row).map(|i| (0..pixels).map(|p| f64::from(x[p * row + i])).sum::<f64>() / 9.0).collect();
+    assert_close("average", &y, &expected, TOLERANCE);
+    let mut dx = vec![f32::NAN; x.len()];
+    global_average_grad(pixels, &y, &mut dx).unwrap();
+    assert!(dx.iter().enumerate().all(|(i, d)| (d - y[i % row] / 9.0).abs() <= 1e-7));
+    assert!(global_average(0, &[], &mut y).is_err());
+}
+
+fn check_pooling(window: Window, row: usize) {
+    let [h, w] = window.input;
+    let [oh, ow] = window.output();
+    let x = values(h * w * row, 1, 0.0);
+    let dy = values(oh * ow * row, 2, 0.0);
+    let (mut average, mut max) = (vec![f32::NAN; dy.len()], vec![f32::NAN; dy.len()]);
+    let mut indices = vec![u32::MAX; dy.len()];
+    window.average(row, &x, &mut average).unwrap();
+    window.max(row, &x, &mut max, &mut indices).unwrap();
+    let (mut dx_average, mut dx_max) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+    window.average_grad(row, &dy, &mut dx_average).unwrap();
+    window.max_grad(row, &dy, &indices, &mut dx_max).unwrap();
+    let count = (window.kernel[0] * window.kernel[1]) as f64;
+    let mut expected = [vec![0.0; dy.len()], vec![f64::NEG_INFINITY; dy.len()]];
+    let mut expected_dx = [vec![0.0; x.len()], vec![0.0; x.len()]];
+    for (o, &dy) in dy.iter().enumerate() {
+        let (pixel, i) = (o / row, o % row);
+        let mut best = None;
+        for (ky, kx) in (0..window.kernel[0]).flat_map(|y| (0..window.kernel[1]).map(move |x| (y, x))) {
+            let iy = (pixel / ow * window.stride[0] + ky).wrapping_sub(window.padding[0]);
+            let ix = (pixel % ow * window.stride[1] + kx).wrapping_sub(window.padding[1]);
+            if iy >= h || ix >= w {
+                continue;
+            }
+            let at = (iy * w + ix) * row + i;
+            expected[0][o] += f64::from(x[at]) / count;
+            expected_dx[0][at] += f64::from(dy) / count;
+            if f64::from(x[at]) > expected[1][o] {
+                expected[1][o] = f64::from(x[at]);
+                best = Some(at);
+            }
+        }
+        expected_dx[1][best.expect("a window covers a pixel")] += f64::from(dy);
+    }
+    assert_close("average", &average, &expected[0], TOLERANCE);
+    assert_close("max", &max, &expected[1], 0.0);
+    assert_close("average gradient", &dx_average, &expected_dx[0], TOLERANCE);
+    assert_close("max gradient", &dx_max, &expected_dx[1], TOLERANCE);
+}
+
+#[test]
+fn max_pooling_reports_nan() {
+    let window = Window { input: [2, 2], kernel: [2; 2], stride: [2; 2], padding: [0; 2] };
+    let (mut y, mut indices) = ([0.0], [0]);
+    window.max(1, &[1.0, f32::NAN, 3.0, 2.0], &mut y, &mut indices).unwrap();
+    assert!(y[0].is_nan() && indices == [1]);
+    assert!(window.max(1, &[0.0; 3], &mut y, &mut indices).is_err());
+    let degenerate = Window { stride: [0, 1], ..window };
+    assert!(degenerate.average(1, &[0.0; 4], &mut y).is_err());
+    let padded = Window { padding: [2, 0], ..window };
+    assert!(padded.average(1, &[0.0; 4], &mut y).is_err());
+}
+
+#[test]
+fn unaligned_slices_give_the_same_values() {
+    let isa = Isa::detect();
+    let aligned = Buffer::from(&values(64 * 33, 1, 0.0)[..]);
+    let mut shifted = Buffer::zeroed(aligned.len() + 1);
+    shifted[1..].copy_from_slice(&aligned);
+    let (mut a, mut b) = (vec![0.0; aligned.len()], vec![0.0; aligned.len()]);
+    relu(isa, &aligned, &mut a).unwrap();
+    relu(isa, &shifted[1..], &mut b).unwrap();
+    assert_eq!(a, b);
+}
+
+proptest! {
+    #[test]
+    fn any_pooling_window(
+        h in 1usize..9, w in 1usize..9, kh in 1usize..4, kw in 1usize..4,
+        sh in 1usize..4, sw in 1usize..4, ph in 0usize..2, pw in 0usize..2, row in 1usize..20,
+    ) {
+        let window = Window {
+            input: [h, w],
+            kernel: [kh, kw],
+            stride: [sh, sw],
+            padding: [ph.min(kh / 2), pw.min(kw / 2)],
+        };
+        check_pooling(window, row);
+    }
+}

@@ -1,0 +1,8 @@
+//! Every integration test in one binary: linking Burn once is enough.
+
+mod cli;
+mod golden;
+mod gradients;
+mod methods;
+mod resume;
+mod support;

@@ -1,0 +1,130 @@
+//! A run that is killed at any moment ends in the same bits as an unbroken one.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::cli::{SHORT, stderr, sora, train_short};
+
+/// Lines of a log without what the clock and the machine decide.
+fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| {
+            let mut value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display()));
+            for key in ["seconds", "val_seconds", "images_per_s", "peak_rss_mib"] {
+                value.as_object_mut().unwrap().remove(key);
+            }
+            value
+        })
+        .collect()
+}
+
+#[track_caller]
+fn same(a: &Path, b: &Path) {
+    assert_eq!(fs::read(a.join("model.safetensors")).unwrap(), fs::read(b.join("model.safetensors")).unwrap(), "final weights");
+    for log in ["metrics.jsonl", "epochs.jsonl"] {
+        assert_eq!(lines(&a.join(log)), lines(&b.join(log)), "{log}");
+    }
+}
+
+/// Every step a checkpoint, so that a kill can fall into the writing of one.
+const MORE: &[&str] = &["--checkpoint-steps", "1", "--keep", "2"];
+
+#[test]
+fn killed_at_random_moments_and_resumed_it_ends_in_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    let started = Instant::now();
+    let output = train_short(&whole, MORE);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let length = started.elapsed();
+
+    let mut call: Vec<String> = ["train", "--out", broken.to_str().unwrap()].iter().chain(SHORT).chain(MORE).map(|s| s.to_string()).collect();
+    let mut kills = 0;
+    // Moments spread over the run by the golden ratio: as irregular as random ones, and the same on every machine.
+    for attempt in 0..4u32 {
+        let moment = length.mul_f64(f64::from(attempt + 1) * 0.618_034 % 1.0 * 0.6 + 0.05);
+        let mut child =
+            Command::new(env!("CARGO_BIN_EXE_sora")).args(&call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        sleep(moment);
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if broken.join("config.toml").exists() {
+            call = vec!["resume".into(), broken.to_str().unwrap().into()];
+        } else {
+            fs::remove_dir_all(&broken).ok();
+        }
+    }
+    assert!(kills > 0, "no kill met a running process");
+    let output = sora(&call.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(output.status.success(), "{}", stderr(&output));
+    same(&whole, &broken);
+    // A run that is done stays as it is.
+    let output = sora(&["resume", broken.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    same(&whole, &broken);
+    let left = fs::read_dir(broken.join("checkpoints")).unwrap().count();
+    assert_eq!(left, 2, "old checkpoints are pruned and nothing half-written is left");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_finishes_the_step_saves_and_exits_130() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
+    let more = ["--epochs", "6"];
+    let short: Vec<&str> = SHORT.iter().copied().filter(|word| !["--epochs", "2"].contains(word)).collect();
+    let call = |out: &Path| [&["train", "--out", out.to_str().unwrap()], &short[..], &more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>();
+    assert!(Command::new(env!("CARGO_BIN_EXE_sora")).args(call(&whole)).stderr(Stdio::null()).status().unwrap().success());
+
+    let child = Command::new(env!("CARGO_BIN_EXE_sora")).args(call(&broken)).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = broken.join("metrics.jsonl");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+        assert!(Instant::now() < deadline, "the run never began");
+        sleep(Duration::from_millis(2));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("sora resume"), "{}", stderr(&output));
+    assert!(!broken.join("model.safetensors").exists());
+    let output = sora(&["resume", broken.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    same(&whole, &broken);
+}
+
+#[test]
+fn a_diverging_run_stops_and_names_the_last_good_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let output = train_short(&run, &["--lr-max", "1000", "--schedule", "warmup-cosine", "--epochs", "6", "--weight-decay", "10"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("diverged") && stderr(&output).contains("--lr-max"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_damaged_run_folder_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    assert!(train_short(&run, &[]).status.success());
+    fs::remove_file(run.join("model.safetensors")).unwrap();
+    let metrics = fs::read(run.join("metrics.jsonl")).unwrap();
+    fs::write(run.join("metrics.jsonl"), &metrics[..10]).unwrap();
+    let output = sora(&["resume", run.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("metrics.jsonl"), "{}", stderr(&output));
+    fs::write(run.join("metrics.jsonl"), &metrics).unwrap();
+    fs::write(run.join("config.toml"), "dataset = 3").unwrap();
+    let output = sora(&["resume", run.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("config.toml"), "{}", stderr(&output));
+}
