@@ -22,6 +22,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Train a network and write a run folder
+    #[command(args_override_self = true)]
     Train(Box<TrainArgs>),
     /// Go on with a run from its newest checkpoint, to the same bits as an unbroken run
     Resume {
@@ -80,7 +81,7 @@ pub struct EvalArgs {
     #[arg(long, value_delimiter = ',', default_value = "clean,fgsm,pgd-10")]
     pub attacks: Vec<String>,
     /// Radius in pixel units [default: the one trained with]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub epsilon: Option<Epsilon>,
     /// Norm [default: the one trained with]
     #[arg(long, value_enum)]

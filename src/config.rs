@@ -59,7 +59,7 @@ pub struct TrainOptions {
     #[arg(long)]
     pub width: Option<usize>,
     /// Radius of the perturbations in pixel units, for example 8/255 [default: 8/255 for linf, 128/255 for l2]
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     pub epsilon: Option<Epsilon>,
     /// Norm that bounds the perturbations [default: linf]
     #[arg(long, value_enum)]

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{TrainConfig, one_line},
@@ -248,17 +248,30 @@ impl TrainConfig {
     /// # Errors
     /// As [`network`](Self::network).
     pub fn weights_metadata(&self) -> Result<HashMap<String, String>> {
-        let network =
-            serde_json::to_string(self.network()?).map_err(|e| Error::work(format!("cannot serialise the network's description: {e}")))?;
-        Ok([
-            ("sora_network".to_owned(), network),
-            ("dataset".to_owned(), self.dataset.clone()),
-            ("method".to_owned(), self.method.clone()),
-            ("epsilon".to_owned(), self.epsilon.to_string()),
-            ("norm".to_owned(), self.norm.to_string()),
-        ]
-        .into())
+        let about = About {
+            network: self.network()?.clone(),
+            dataset: self.dataset.clone(),
+            method: self.method.clone(),
+            epsilon: self.epsilon.clone(),
+            norm: self.norm,
+        };
+        let json = serde_json::to_string(&about).map_err(|e| Error::work(format!("cannot serialise the network's description: {e}")))?;
+        // One entry: the order of several would differ from run to run, and so the file's bytes.
+        Ok([(ABOUT.to_owned(), json)].into())
     }
+}
+
+/// Metadata key under which a weights file describes itself.
+const ABOUT: &str = "sora";
+
+/// What a weights file says about itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct About {
+    network: ModelConfig,
+    dataset: String,
+    method: String,
+    epsilon: Epsilon,
+    norm: Norm,
 }
 
 /// A model to evaluate and what it was made with.
@@ -266,12 +279,12 @@ impl TrainConfig {
 pub struct Subject {
     /// The network with its weights.
     pub model: Model,
-    /// Data set it was trained on, if known.
-    pub dataset: Option<String>,
-    /// Epsilon it was trained with, if known.
-    pub epsilon: Option<Epsilon>,
-    /// Norm it was trained with, if known.
-    pub norm: Option<Norm>,
+    /// Data set it was trained on.
+    pub dataset: String,
+    /// Epsilon it was trained with.
+    pub epsilon: Epsilon,
+    /// Norm it was trained with.
+    pub norm: Norm,
     /// Settings of its run, if it comes from a run folder.
     pub run: Option<(RunDir, TrainConfig)>,
 }
@@ -294,18 +307,18 @@ impl Subject {
             (path.to_owned(), None)
         };
         let (tensors, metadata) = files::read_safetensors(&file)?;
-        let description = metadata.get("sora_network").ok_or_else(|| {
+        let description = metadata.get(ABOUT).ok_or_else(|| {
             Error::input(format!("{}: does not say which network it belongs to; expected a weights file that `sora train` wrote", file.display()))
         })?;
-        let config: ModelConfig = serde_json::from_str(description)
+        let about: About = serde_json::from_str(description)
             .map_err(|e| Error::input(format!("{}: its description of the network is damaged: {e}", file.display())))?;
-        let mut model = Model::init(config, 0, device)?;
+        let mut model = Model::init(about.network, 0, device)?;
         model.load(&tensors, &file.display().to_string())?;
         Ok(Self {
             model,
-            dataset: metadata.get("dataset").cloned(),
-            epsilon: metadata.get("epsilon").and_then(|text| text.parse().ok()),
-            norm: metadata.get("norm").and_then(|text| clap::ValueEnum::from_str(text, false).ok()),
+            dataset: about.dataset,
+            epsilon: about.epsilon,
+            norm: about.norm,
             run,
         })
     }

@@ -20,7 +20,7 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         return Err(Error::input("--batch 0: expected at least 1"));
     }
     let subject = Subject::load(&args.subject, &device)?;
-    let norm = args.norm.or(subject.norm).unwrap_or(Norm::Linf);
+    let norm = args.norm.unwrap_or(subject.norm);
     let epsilon = choose_epsilon(&args, &subject, norm)?;
     for name in &args.attacks {
         sora::attack::entry(name, norm)?;
@@ -70,10 +70,10 @@ fn choose_epsilon(args: &EvalArgs, subject: &Subject, norm: Norm) -> Result<Epsi
     if let Some(epsilon) = &args.epsilon {
         return Ok(epsilon.clone());
     }
-    match &subject.epsilon {
-        Some(epsilon) if subject.norm == Some(norm) => Ok(epsilon.clone()),
-        _ => Err(Error::input(format!("--epsilon is missing: {} was not trained for --norm {norm}", args.subject.display()))),
+    if subject.norm == norm {
+        return Ok(subject.epsilon.clone());
     }
+    Err(Error::input(format!("--epsilon is missing: {} was trained for --norm {}, not {norm}", args.subject.display(), subject.norm)))
 }
 
 /// The data set to evaluate on: the run's own unless another is named.
@@ -82,18 +82,11 @@ fn data_config(args: &EvalArgs, subject: &Subject) -> Result<TrainConfig> {
         Some((_, config)) => config.clone(),
         None => TrainOptions::default().resolve()?,
     };
-    match args.dataset.as_ref().or(if subject.run.is_none() { subject.dataset.as_ref() } else { None }) {
-        Some(dataset) => {
-            config.dataset = dataset.clone();
-            config.image_size = None;
-            if dataset.starts_with("folder:") || std::path::Path::new(dataset).is_dir() {
-                config.image_size = Some(subject.model.config.shape.height);
-            }
-        }
-        None if subject.run.is_none() => {
-            return Err(Error::input(format!("{}: does not say what it was trained on; name the data with --dataset", args.subject.display())));
-        }
-        None => {}
+    if let Some(dataset) = args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.dataset)) {
+        config.dataset = dataset.clone();
+        // A folder's images are brought to the size that the network takes.
+        let folder = dataset.starts_with("folder:") || std::path::Path::new(dataset).is_dir();
+        config.image_size = folder.then_some(subject.model.config.shape.height);
     }
     if args.data_dir.is_some() {
         config.data_dir = args.data_dir.clone();

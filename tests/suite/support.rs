@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use sora::{
-    files,
     model::{Model, ModelConfig, Shape},
     nn::{HostTensor, to_vec},
 };
@@ -133,9 +132,4 @@ pub fn small_model(seed: u64, channels: usize, side: usize) -> Model {
         std: vec![0.25; channels],
     };
     Model::init(config, seed, &Device::flex()).unwrap()
-}
-
-/// Reads a safetensors file of a run.
-pub fn weights_of(file: &std::path::Path) -> BTreeMap<String, HostTensor> {
-    files::read_safetensors(file).unwrap().0
 }
