@@ -67,11 +67,12 @@ class NuAt(Method):
 
 
 class Elle(FgsmRs):
-    """Abad Rocamora et al. 2024, arXiv 2401.11618."""
+    """Abad Rocamora et al. 2024, arXiv 2401.11618; with a radius at which f32 can tell the error from 0."""
 
+    eps = 32 / 255
     step_factor = 1.0
     # The paper's 1000 would swamp every other gradient of this untrained network.
-    weight = 10.0
+    weight = 1.0
 
     def settings(self):
         return super().settings() | {"lambda": self.weight}
