@@ -103,11 +103,12 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                 draws: batch.draws,
             };
             let first = run.progress.step;
+            let mut line = run.step(&batch, total)?;
+            let mut fallen = run.progress.co.observe(line.step, line.pert_align);
             for _ in 1..updates {
-                let line = run.step(&batch, total)?;
-                run.progress.co.observe(line.step, line.pert_align);
+                line = run.step(&batch, total)?;
+                fallen = fallen.or(run.progress.co.observe(line.step, line.pert_align));
             }
-            let line = run.step(&batch, total)?;
             run.progress.batch += 1;
             bar.advance(updates, || {
                 format!(
@@ -121,7 +122,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                     line.images_per_s
                 )
             });
-            if let Some(event) = run.progress.co.observe(line.step, line.pert_align) {
+            if let Some(event) = fallen {
                 let text = format!(
                     "catastrophic overfitting at step {}: PertAlign fell from {:.2} to {:.2}; robustness against multi-step attacks is collapsing",
                     event.step, event.from, event.to
