@@ -302,7 +302,7 @@ steps! {
     step_multigrad: "multigrad", "multigrad", from_settings: &["starts"];
     step_gradalign: "gradalign", "gradalign", from_settings: &["lambda"];
     step_nuat: "nuat", "nuat", from_settings: &["lambda"];
-    step_elle: "elle", "elle", from_settings: &["lambda"];
+    step_elle: "elle", "elle", from_settings: &["lambda"], updates: 1;
     step_elle_a: "elle-a", "elle", set: &["adaptive=true"], from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
     step_aaer: "aaer", "aaer", from_settings: &["lambda1", "lambda2", "lambda3"];
     step_atas: "atas", "atas", from_settings: &["c", "decay"], epoch: 5, state: Some(atas_state), same_batch: true;
