@@ -2,6 +2,8 @@
 
 use burn::tensor::Device;
 
+use sora_kernels::{Isa, isa::ISA_VARIABLE};
+
 use crate::error::{Error, Result};
 
 /// The device called `name`: `cpu`, `cuda[:N]`, `rocm[:N]`, `wgpu`, `vulkan` or `metal`.
@@ -19,7 +21,7 @@ pub fn device(name: &str) -> Result<Device> {
         }
     };
     match kind {
-        "cpu" if index == 0 => Ok(Device::flex()),
+        "cpu" if index == 0 => instruction_set().map(|_| Device::flex()),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(index)),
         #[cfg(feature = "rocm")]
@@ -40,6 +42,14 @@ pub fn device(name: &str) -> Result<Device> {
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn gpu(index: usize) -> burn::tensor::DeviceKind {
     if index == 0 { burn::tensor::DeviceKind::DefaultDevice } else { burn::tensor::DeviceKind::DiscreteGpu(index) }
+}
+
+/// The instruction set of the CPU engine: the widest of this machine, unless the environment variable `SORA_ISA` names another.
+///
+/// # Errors
+/// A name in `SORA_ISA` that is unknown, or that this machine cannot run.
+pub fn instruction_set() -> Result<Isa> {
+    Isa::current().map_err(|e| Error::input(format!("environment variable {ISA_VARIABLE}: {e}")))
 }
 
 /// Sets the number of CPU threads for the whole process (0: one a core) and returns how many there are. Only the first call counts.

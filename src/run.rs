@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{TrainConfig, one_line},
     data::{self, Augment, DataError, Dataset, Split},
+    device,
     error::{Error, Result},
     evaluate::Report,
     files,
@@ -90,7 +91,7 @@ impl RunDir {
             git_revision: option_env!("SORA_GIT_REVISION").unwrap_or("unknown"),
             burn: "0.22.1",
             device: config.device.clone(),
-            instruction_set: instruction_set(),
+            instruction_set: device::instruction_set()?.to_string(),
             os: std::env::consts::OS,
         };
         let text = toml::to_string(&ConfigFile { config, provenance })
@@ -148,22 +149,6 @@ impl RunDir {
         self.write_json(&path, report)?;
         Ok(path)
     }
-}
-
-/// The widest vector instructions of this CPU that the computation may use.
-pub fn instruction_set() -> String {
-    #[cfg(target_arch = "x86_64")]
-    {
-        for (name, found) in [
-            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-            ("avx2+fma", std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")),
-        ] {
-            if found {
-                return name.into();
-            }
-        }
-    }
-    std::env::consts::ARCH.into()
 }
 
 /// Images of a data set, split for training.

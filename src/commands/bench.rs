@@ -13,7 +13,6 @@ use sora::{
     nn::BnMode,
     noise::Noise,
     optim::OptimizerKind,
-    run,
     threat::{Norm, Threat},
 };
 
@@ -33,6 +32,9 @@ pub fn step(args: &StepBench) -> Result<()> {
     let shape = Shape { channels: args.channels, height: args.image_size, width: args.image_size, classes: 10 };
     let (mean, std) = (vec![0.5; args.channels], vec![0.25; args.channels]);
     let mut model = Model::init(ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std }, 0, &device)?;
+    if let Some(backend) = args.backend {
+        model.set_backend(backend)?;
+    }
     let info = method::method(&args.method)?;
     let norm = if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 };
     let threat = Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 128.0 / 255.0 } };
@@ -79,7 +81,8 @@ pub fn step(args: &StepBench) -> Result<()> {
         "precision": args.precision,
         "device": args.device,
         "threads": threads,
-        "isa": run::instruction_set(),
+        "isa": device::instruction_set()?.to_string(),
+        "backend": model.backend(),
         "steps": args.steps,
     }))
 }

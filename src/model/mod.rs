@@ -128,8 +128,8 @@ pub struct Model {
     pub params: TensorSet,
     /// Running statistics.
     pub buffers: TensorSet,
-    /// What computes the layers: the CPU engine on the CPU, Burn elsewhere.
-    pub backend: Backend,
+    /// What computes the layers: by default the CPU engine on the CPU, Burn elsewhere.
+    backend: Backend,
     network: Arc<dyn Network>,
     device: Device,
 }
@@ -151,6 +151,23 @@ impl Model {
             network: network.into(),
             device: device.clone(),
         })
+    }
+
+    /// What computes the layers.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Chooses what computes the layers.
+    ///
+    /// # Errors
+    /// The CPU engine on another device.
+    pub fn set_backend(&mut self, backend: Backend) -> Result<()> {
+        if backend == Backend::Engine && self.device != Device::flex() {
+            return Err(Error::input("the CPU engine works on --device cpu only; choose the backend burn"));
+        }
+        self.backend = backend;
+        Ok(())
     }
 
     /// The device, without autodiff.

@@ -221,6 +221,13 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
 }
 
 #[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let output = Command::cargo_bin("sora").unwrap().args(["bench", "step"]).env("SORA_ISA", "sse9").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("SORA_ISA") && stderr(&output).contains("avx2"), "{}", stderr(&output));
+}
+
+#[test]
 fn lists_are_complete_in_text_and_json() {
     for (command, names) in [("methods", &["sora", "n-fgsm", "pgd-2"][..]), ("models", &["preact-resnet18"]), ("attacks", &["fgsm", "pgd-K"])] {
         let text = sora(&[command]);
