@@ -221,6 +221,34 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
 }
 
 #[test]
+fn an_image_folder_trains_from_a_relative_path_and_resumes_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    for (split, count) in [("train", 12), ("test", 4)] {
+        for (class, shade) in [("dark", 40u8), ("light", 200u8)] {
+            let folder = dir.path().join("images").join(split).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..count {
+                let path = folder.join(format!("{i:03}.png"));
+                image::RgbImage::from_fn(20, 16, |x, y| image::Rgb([shade.wrapping_add((x * y + i) as u8 % 30); 3])).save(&path).unwrap();
+            }
+        }
+    }
+    let train = |more: &[&str]| {
+        let call = ["train", "--dataset", "images", "--width", "4", "--batch", "8", "--epochs", "1", "--val", "2", "--data-dir", "cache", "--out", "run"];
+        Command::cargo_bin("sora").unwrap().args(call).args(more).current_dir(dir.path()).output().unwrap()
+    };
+    let output = train(&["--image-size", "12"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let run = dir.path().join("run");
+    let output = sora(&["resume", run.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = sora(&["eval", run.to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["n"], 8);
+}
+
+#[test]
 fn an_instruction_set_that_is_not_there_is_refused() {
     let output = Command::cargo_bin("sora").unwrap().args(["bench", "step"]).env("SORA_ISA", "sse9").output().unwrap();
     assert_eq!(output.status.code(), Some(2));

@@ -75,6 +75,19 @@ fn killed_at_random_moments_and_resumed_it_ends_in_the_same_bits() {
     assert_eq!(left, 2, "old checkpoints are pruned and nothing half-written is left");
 }
 
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = ["1", "2", "3"].map(|threads| {
+        let run = dir.path().join(threads);
+        let output = train_short(&run, &["--threads", threads]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        run
+    });
+    same(&runs[0], &runs[1]);
+    same(&runs[0], &runs[2]);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_finishes_the_step_saves_and_exits_130() {
