@@ -185,6 +185,9 @@ pub struct StepBench {
     /// CPU threads; 0: one a core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
+    /// Also give the mean seconds of each part of a step
+    #[arg(long)]
+    pub profile: bool,
     /// Steps to time, after two that are not
     #[arg(long, default_value_t = 5)]
     pub steps: usize,

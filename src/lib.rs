@@ -29,6 +29,7 @@ pub mod model;
 pub mod nn;
 pub mod noise;
 pub mod optim;
+pub mod profile;
 pub mod run;
 pub mod stats;
 pub mod threat;

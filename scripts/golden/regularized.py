@@ -67,11 +67,12 @@ class NuAt(Method):
 
 
 class Elle(FgsmRs):
-    """Abad Rocamora et al. 2024, arXiv 2401.11618."""
+    """Abad Rocamora et al. 2024, arXiv 2401.11618; with a radius at which f32 can tell the error from 0."""
 
+    eps = 32 / 255
     step_factor = 1.0
     # The paper's 1000 would swamp every other gradient of this untrained network.
-    weight = 10.0
+    weight = 1.0
 
     def settings(self):
         return super().settings() | {"lambda": self.weight}
@@ -86,9 +87,10 @@ class Elle(FgsmRs):
         a, b = x + ends[0], x + ends[1]
         c = (1 - per_sample(t)) * a + per_sample(t) * b
         losses = F.cross_entropy(run.model(torch.cat([a, b, c])), y.repeat(3), reduction="none")
-        error = (losses[2 * n :] - (1 - t) * losses[:n] - t * losses[n : 2 * n]).square().mean()
+        residual = losses[2 * n :] - (1 - t) * losses[:n] - t * losses[n : 2 * n]
+        error = residual.square().mean()
         strength = self.strength(run, error.item())
-        run.record(reg=error, **{"lambda": strength})
+        run.record(residual=residual, **{"lambda": strength})
         loss, logits = super().loss(run, x, y, delta)
         return loss + strength * error, logits
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sora::{
     data::rng::{Key, Purpose, fill_uniform},
     device,
@@ -13,6 +13,7 @@ use sora::{
     nn::BnMode,
     noise::Noise,
     optim::OptimizerKind,
+    profile::{self, Part},
     threat::{Norm, Threat},
 };
 
@@ -58,15 +59,20 @@ pub fn step(args: &StepBench) -> Result<()> {
         let mut cx =
             StepContext { model: &mut model, threat, attack_bn: BnMode::Train, noise: &mut noise, epoch: 0, passes: Passes::default() };
         let out = method.step(&mut cx, &batch)?;
-        optimizer.step(&mut model.params, out.gradients, 0.01);
+        profile::time(Part::Optimizer, || optimizer.step(&mut model.params, out.gradients, 0.01));
         device.sync().map_err(|e| Error::work(format!("the device failed: {e}")))?;
+        if step + 1 == WARM_UP {
+            profile::take();
+        }
         if step >= WARM_UP {
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
+    let total: f64 = seconds.iter().sum();
+    let parts = profile_of(total, args.steps);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    print_json(&json!({
+    let mut result = json!({
         "framework": concat!("sora ", env!("CARGO_PKG_VERSION")),
         "median_s": median,
         "min_s": seconds[0],
@@ -84,5 +90,17 @@ pub fn step(args: &StepBench) -> Result<()> {
         "isa": device::instruction_set()?.to_string(),
         "backend": model.backend(),
         "steps": args.steps,
-    }))
+    });
+    if args.profile {
+        result["profile"] = parts;
+    }
+    print_json(&result)
+}
+
+/// Mean seconds a step of each part, and of what no part covers: perturbation arithmetic, metrics, autodiff, logits.
+fn profile_of(total: f64, steps: usize) -> Value {
+    let mut parts = profile::take();
+    let rest = total - parts.iter().map(|(_, seconds)| seconds).sum::<f64>();
+    parts.push(("rest", rest));
+    parts.into_iter().map(|(name, seconds)| (name.to_owned(), json!(seconds / steps as f64))).collect::<Map<_, _>>().into()
 }

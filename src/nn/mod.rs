@@ -9,6 +9,7 @@ mod params;
 
 pub use layers::{BatchNorm, Conv2d, Feature, Linear, enter, global_avg_pool, normalize};
 pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
+pub(crate) use engine::sgd_step;
 pub(crate) use params::flat;
 
 use burn::tensor::Tensor;

@@ -148,7 +148,7 @@ impl TensorSet {
     pub fn set(&mut self, index: usize, value: Tensor<1>) {
         debug_assert_eq!(value.dims()[0], self.specs[index].len());
         self.values[index] = value;
-        super::engine::forget(std::mem::replace(&mut self.versions[index], fresh_version()));
+        super::engine::replaced(std::mem::replace(&mut self.versions[index], fresh_version()));
     }
 
     /// Takes value `index` out for an in-place update; [`set`](Self::set) must follow.

@@ -13,7 +13,8 @@ use burn::{
     tensor::Tensor,
 };
 
-pub(super) use packed::forget;
+pub(super) use packed::{forget, replaced};
+pub(crate) use flex::sgd_step;
 
 /// The shape of a convolution, and what its weights are known by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +27,16 @@ pub struct ConvPlan {
     pub version: u64,
     /// Whether the mean and variance of the output are wanted.
     pub moments: bool,
+}
+
+/// How a batch norm takes part in the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormPlan {
+    /// The statistics are those of `x`: gradients flow through them.
+    pub batch: bool,
+    /// `x` is also the identity shortcut around this layer, added by a later convolution. Its gradient so far is then there when this layer's
+    /// backward runs, and is added in the same pass over memory.
+    pub shortcut: bool,
 }
 
 /// Operations of the CPU engine. All tensors are contiguous f32.
@@ -48,15 +59,14 @@ pub trait Engine: Backend {
     /// Mean and biased variance `[C]` of `x` `[H, W, N, C]`; no gradient flows through them.
     fn engine_moments(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// `relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)` over the last dimension; with `batch` the statistics are those of `x` and
-    /// gradients flow through them.
+    /// `relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)` over the last dimension.
     fn engine_bn_relu(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         variance: FloatTensor<Self>,
-        batch: bool,
+        plan: NormPlan,
     ) -> FloatTensor<Self>;
 
     /// Mean over all pixels: `[H, W, N, C]` to `[N, C]`.
@@ -91,9 +101,9 @@ pub(super) fn moments(x: Tensor<4>) -> [Tensor<1>; 2] {
     [Tensor::from_dispatch(mean), Tensor::from_dispatch(variance)]
 }
 
-pub(super) fn bn_relu(x: Tensor<4>, [gamma, beta, mean, variance]: [Tensor<1>; 4], batch: bool) -> Tensor<4> {
+pub(super) fn bn_relu(x: Tensor<4>, [gamma, beta, mean, variance]: [Tensor<1>; 4], plan: NormPlan) -> Tensor<4> {
     let [gamma, beta, mean, variance] = [gamma, beta, mean, variance].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(<Dispatch as Engine>::engine_bn_relu(x.into_dispatch(), gamma, beta, mean, variance, batch))
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_bn_relu(x.into_dispatch(), gamma, beta, mean, variance, plan))
 }
 
 pub(super) fn global_pool(x: Tensor<4>) -> Tensor<2> {
