@@ -152,8 +152,32 @@ impl TrainOptions {
             };
         }
         first!(
-            dataset, data_dir, image_size, augment, method, model, width, epsilon, norm, attack_bn, epochs, batch, lr_max, schedule,
-            optimizer, momentum, weight_decay, precision, device, threads, seed, limit_train, limit_test, val, on_co, keep,
+            dataset,
+            data_dir,
+            image_size,
+            augment,
+            method,
+            model,
+            width,
+            epsilon,
+            norm,
+            attack_bn,
+            epochs,
+            batch,
+            lr_max,
+            schedule,
+            optimizer,
+            momentum,
+            weight_decay,
+            precision,
+            device,
+            threads,
+            seed,
+            limit_train,
+            limit_test,
+            val,
+            on_co,
+            keep,
             checkpoint_steps
         )
     }
@@ -289,11 +313,7 @@ impl TrainConfig {
 
     fn check(&self) -> Result<()> {
         let range = |flag: &str, value: f64, low: f64, high: f64| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(Error::input(format!("--{flag} {value}: expected {low} to {high}")))
-            }
+            if (low..=high).contains(&value) { Ok(()) } else { Err(Error::input(format!("--{flag} {value}: expected {low} to {high}"))) }
         };
         range("epochs", self.epochs as f64, 1.0, 100_000.0)?;
         range("batch", self.batch as f64, 1.0, 65_536.0)?;

@@ -64,6 +64,8 @@ pub fn set_threads(threads: usize) -> usize {
 pub fn peak_rss_mib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches("kB").trim().parse::<u64>().ok()))
+        .and_then(|status| {
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+        })
         .map_or(0, |kib| kib / 1024)
 }

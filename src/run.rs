@@ -57,7 +57,10 @@ impl RunDir {
         let dir = Self(path.to_owned());
         let file = dir.config();
         let text = fs::read_to_string(&file).map_err(|e| {
-            Error::input(format!("{}: not a run folder, cannot read its config.toml ({e}); expected a folder that `sora train --out` made", path.display()))
+            Error::input(format!(
+                "{}: not a run folder, cannot read its config.toml ({e}); expected a folder that `sora train --out` made",
+                path.display()
+            ))
         })?;
         let config = toml::from_str(&text).map_err(|e| Error::input(format!("{}: {}", file.display(), one_line(&e.to_string()))))?;
         Ok((dir, config))
@@ -207,7 +210,9 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
     let total = dataset.train.len();
     let val = *config.val.get_or_insert_with(|| 1000.min(total / 10));
     if val >= total {
-        return Err(Error::input(format!("--val {val}: the training split has {total} images; expected fewer, so that some are left to train on")));
+        return Err(Error::input(format!(
+            "--val {val}: the training split has {total} images; expected fewer, so that some are left to train on"
+        )));
     }
     config.augment.get_or_insert(dataset.info.augment);
     let (train, val) = if val == 0 {
@@ -305,18 +310,15 @@ impl Subject {
         };
         let (tensors, metadata) = files::read_safetensors(&file)?;
         let description = metadata.get(ABOUT).ok_or_else(|| {
-            Error::input(format!("{}: does not say which network it belongs to; expected a weights file that `sora train` wrote", file.display()))
+            Error::input(format!(
+                "{}: does not say which network it belongs to; expected a weights file that `sora train` wrote",
+                file.display()
+            ))
         })?;
         let about: About = serde_json::from_str(description)
             .map_err(|e| Error::input(format!("{}: its description of the network is damaged: {e}", file.display())))?;
         let mut model = Model::init(about.network, 0, device)?;
         model.load(&tensors, &file.display().to_string())?;
-        Ok(Self {
-            model,
-            dataset: about.dataset,
-            epsilon: about.epsilon,
-            norm: about.norm,
-            run,
-        })
+        Ok(Self { model, dataset: about.dataset, epsilon: about.epsilon, norm: about.norm, run })
     }
 }

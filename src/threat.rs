@@ -50,7 +50,8 @@ impl FromStr for Epsilon {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::input(format!("epsilon '{text}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"));
+        let wrong =
+            || Error::input(format!("epsilon '{text}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"));
         let number = |s: &str| s.trim().parse::<f64>().ok().filter(|v| v.is_finite());
         let value = match text.split_once('/') {
             Some((top, bottom)) => number(top).zip(number(bottom)).filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b),

@@ -51,7 +51,14 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
         vec!["title".into(), info.title.clone()],
         vec!["images".into(), format!("{}x{}x{}, {} train, {} test", info.channels, info.height, info.width, info.train, info.test)],
         vec!["classes".into(), format!("{}: {}", info.num_classes, info.classes.join(", "))],
-        vec!["mean, std".into(), if info.mean.is_empty() { "computed from the training images when opened".into() } else { format!("{:?}, {:?}", info.mean, info.std) }],
+        vec![
+            "mean, std".into(),
+            if info.mean.is_empty() {
+                "computed from the training images when opened".into()
+            } else {
+                format!("{:?}, {:?}", info.mean, info.std)
+            },
+        ],
         vec!["augmentation".into(), info.augment.to_string()],
         vec!["licence".into(), info.licence.clone()],
         vec!["homepage".into(), info.homepage.clone()],

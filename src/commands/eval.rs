@@ -111,10 +111,7 @@ fn check_fit(subject: &Subject, dataset: &sora::data::Dataset) -> Result<()> {
 }
 
 fn show(report: &Report, epsilon: &Epsilon) -> Result<()> {
-    print(&format!(
-        "{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n",
-        report.dataset, report.split, report.n, report.norm, report.seed
-    ))?;
+    print(&format!("{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n", report.dataset, report.split, report.n, report.norm, report.seed))?;
     let mut rows = vec![["attack", "accuracy", "95 % interval", "seconds"].map(String::from).to_vec()];
     for (name, result) in &report.results.0 {
         let [low, high] = result.accuracy.ci95;

@@ -162,7 +162,10 @@ impl Linear {
     /// Registers `NAME.weight` and `NAME.bias` with PyTorch's default initialisation.
     pub fn new(specs: &mut SpecBuilder, name: &str, [features, classes]: [usize; 2]) -> Self {
         let init = Init::Uniform((features as f32).sqrt().recip());
-        Self { weight: specs.param(format!("{name}.weight"), &[classes, features], init), bias: specs.param(format!("{name}.bias"), &[classes], init) }
+        Self {
+            weight: specs.param(format!("{name}.weight"), &[classes, features], init),
+            bias: specs.param(format!("{name}.bias"), &[classes], init),
+        }
     }
 
     /// `[N, in]` to `[N, out]`.

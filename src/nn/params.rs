@@ -193,7 +193,10 @@ impl TensorSet {
         let mut loaded = Vec::with_capacity(self.values.len());
         for (spec, value) in self.specs.iter().zip(&self.values) {
             let found = tensors.get(&spec.name).ok_or_else(|| {
-                Error::input(format!("{origin}: no tensor named '{}'; expected the weights of this network with PyTorch's names", spec.name))
+                Error::input(format!(
+                    "{origin}: no tensor named '{}'; expected the weights of this network with PyTorch's names",
+                    spec.name
+                ))
             })?;
             if found.shape != spec.shape {
                 return Err(Error::input(format!(
@@ -252,10 +255,7 @@ impl Weights {
 
     /// Gradient of each parameter, flat, in order; a parameter that the loss does not reach has a zero gradient.
     pub fn gradients(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
-        self.values
-            .iter()
-            .map(|value| value.grad_remove(gradients).unwrap_or_else(|| value.clone().inner().zeros_like()))
-            .collect()
+        self.values.iter().map(|value| value.grad_remove(gradients).unwrap_or_else(|| value.clone().inner().zeros_like())).collect()
     }
 }
 

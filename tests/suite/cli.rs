@@ -35,8 +35,24 @@ fn refused(call: &[&str], parts: &[&str]) {
 
 /// Flags of a run of a few seconds.
 pub const SHORT: &[&str] = &[
-    "--dataset", "synthetic", "--image-size", "8", "--width", "4", "--limit-train", "260", "--limit-test", "50", "--val", "20", "--batch", "40",
-    "--epochs", "2", "--seed", "7",
+    "--dataset",
+    "synthetic",
+    "--image-size",
+    "8",
+    "--width",
+    "4",
+    "--limit-train",
+    "260",
+    "--limit-test",
+    "50",
+    "--val",
+    "20",
+    "--batch",
+    "40",
+    "--epochs",
+    "2",
+    "--seed",
+    "7",
 ];
 
 pub fn train_short(out: &Path, more: &[&str]) -> Output {
@@ -234,7 +250,23 @@ fn an_image_folder_trains_from_a_relative_path_and_resumes_from_anywhere() {
         }
     }
     let train = |more: &[&str]| {
-        let call = ["train", "--dataset", "images", "--width", "4", "--batch", "8", "--epochs", "1", "--val", "2", "--data-dir", "cache", "--out", "run"];
+        let call = [
+            "train",
+            "--dataset",
+            "images",
+            "--width",
+            "4",
+            "--batch",
+            "8",
+            "--epochs",
+            "1",
+            "--val",
+            "2",
+            "--data-dir",
+            "cache",
+            "--out",
+            "run",
+        ];
         Command::cargo_bin("sora").unwrap().args(call).args(more).current_dir(dir.path()).output().unwrap()
     };
     let output = train(&["--image-size", "12"]);
@@ -257,7 +289,9 @@ fn an_instruction_set_that_is_not_there_is_refused() {
 
 #[test]
 fn lists_are_complete_in_text_and_json() {
-    for (command, names) in [("methods", &["sora", "n-fgsm", "pgd-2"][..]), ("models", &["preact-resnet18"]), ("attacks", &["fgsm", "pgd-K"])] {
+    for (command, names) in
+        [("methods", &["sora", "n-fgsm", "pgd-2"][..]), ("models", &["preact-resnet18"]), ("attacks", &["fgsm", "pgd-K"])]
+    {
         let text = sora(&[command]);
         let json = sora(&[command, "--json"]);
         assert!(text.status.success() && json.status.success());

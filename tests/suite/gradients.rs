@@ -63,7 +63,15 @@ fn input_and_weight_gradients_match_finite_differences() {
 
     let h = 2e-4f32;
     let gradients = train_gradient(&model, tensor(&pixels), labels()).params;
-    for name in ["conv1.weight", "layer1.0.bn1.weight", "layer2.0.shortcut.0.weight", "layer4.1.conv2.weight", "bn.bias", "linear.weight", "linear.bias"] {
+    for name in [
+        "conv1.weight",
+        "layer1.0.bn1.weight",
+        "layer2.0.shortcut.0.weight",
+        "layer4.1.conv2.weight",
+        "bn.bias",
+        "linear.weight",
+        "linear.bias",
+    ] {
         let index = model.params.specs().iter().position(|spec| spec.name == name).unwrap();
         let value = host(&model.params.values()[index]);
         let gradient = host(&gradients[index]);

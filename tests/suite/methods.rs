@@ -51,14 +51,8 @@ fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, steps: u
             method.load_state(&state).unwrap();
         }
         let mut noise = Noise::training(1, 0, step, batch.ids.clone(), &Device::flex());
-        let mut cx = StepContext {
-            model,
-            threat: threat(norm),
-            attack_bn: BnMode::Train,
-            noise: &mut noise,
-            epoch: 0,
-            passes: Passes::default(),
-        };
+        let mut cx =
+            StepContext { model, threat: threat(norm), attack_bn: BnMode::Train, noise: &mut noise, epoch: 0, passes: Passes::default() };
         let out = method.step(&mut cx, batch).unwrap();
         assert_eq!(cx.passes, info.passes, "{}: the registry's passes are those made", info.name);
         trace.losses.push(out.metrics.loss);

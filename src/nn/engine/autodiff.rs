@@ -3,12 +3,12 @@
 
 use burn::backend::{
     Autodiff,
-    tensor::FloatTensor,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
+    tensor::FloatTensor,
 };
 use burn_flex::{Flex, FlexTensor};
 

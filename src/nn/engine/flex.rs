@@ -128,7 +128,14 @@ impl Norm {
             kernel.parameter_grads(isa(), floats(x), floats(dy), dgamma.as_mut(), dbeta.as_mut())?;
             let statistics =
                 if batch { Statistics::Batch { dgamma: dgamma.as_mut(), dbeta: dbeta.as_mut() } } else { Statistics::Constant };
-            kernel.input_grad(isa(), floats(x), floats(dy), statistics, dx.as_mut(), add.map_or(Addend::None, |add| Addend::Tensor(floats(add))))
+            kernel.input_grad(
+                isa(),
+                floats(x),
+                floats(dy),
+                statistics,
+                dx.as_mut(),
+                add.map_or(Addend::None, |add| Addend::Tensor(floats(add))),
+            )
         }));
         [dx.finish(), dgamma.finish(), dbeta.finish()]
     }
@@ -189,7 +196,14 @@ impl Engine for Flex {
         (mean.finish(), variance.finish())
     }
 
-    fn engine_bn_relu(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, mean: FlexTensor, variance: FlexTensor, _plan: NormPlan) -> FlexTensor {
+    fn engine_bn_relu(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        _plan: NormPlan,
+    ) -> FlexTensor {
         let norm = Norm {
             gamma: gamma.to_contiguous(),
             beta: beta.to_contiguous(),

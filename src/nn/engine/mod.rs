@@ -13,8 +13,8 @@ use burn::{
     tensor::Tensor,
 };
 
-pub(super) use packed::{forget, replaced};
 pub(crate) use flex::sgd_step;
+pub(super) use packed::{forget, replaced};
 
 /// The shape of a convolution, and what its weights are known by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +46,8 @@ pub trait Engine: Backend {
     fn engine_enter(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Convolution of `x` `[H, W, N, in]` with `w` `[out, in, k, k]`; also mean and biased variance `[out]` of the result (empty unless wanted).
-    fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, plan: ConvPlan) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, plan: ConvPlan)
+    -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// As [`engine_conv`](Self::engine_conv), plus `add`, of the output's shape.
     fn engine_conv_add(
