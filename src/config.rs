@@ -91,7 +91,7 @@ pub struct TrainOptions {
     /// Arithmetic of activations [default: f32]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
-    /// Where to compute: cpu, cuda[:N], rocm[:N], wgpu, vulkan or metal [default: cpu]
+    /// Where to compute: cpu, `cuda[:N]`, `rocm[:N]`, wgpu, vulkan or metal [default: cpu]
     #[arg(long)]
     pub device: Option<String>,
     /// CPU threads [default: one a core]

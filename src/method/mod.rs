@@ -32,7 +32,7 @@ use crate::{
 /// Images and labels on the device.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Pixels in [0,1], `[N, C, H, W]`.
+    /// Pixels in [0, 1], `[N, C, H, W]`.
     pub x: Tensor<4>,
     /// Classes, `[N]`.
     pub labels: Tensor<1, Int>,
@@ -336,7 +336,7 @@ impl MethodInfo {
     }
 }
 
-/// `x + delta` back inside [0,1] after every step of a method.
+/// `x + delta` back inside [0, 1] after every step of a method.
 fn boxed(batch: &Batch, delta: Tensor<4>) -> Tensor<4> {
     clamp_to_box(&batch.x, delta)
 }

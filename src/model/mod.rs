@@ -88,7 +88,7 @@ pub struct ModelConfig {
     pub width: usize,
     /// Images and classes.
     pub shape: Shape,
-    /// Mean of each channel in pixel space, in [0,1].
+    /// Mean of each channel in pixel space, in [0, 1].
     pub mean: Vec<f32>,
     /// Standard deviation of each channel in pixel space.
     pub std: Vec<f32>,
@@ -119,7 +119,7 @@ impl ModelConfig {
     }
 }
 
-/// A network with its values, on a device. Images go in as pixels in [0,1]: the normalisation is the first layer.
+/// A network with its values, on a device. Images go in as pixels in [0, 1]: the normalisation is the first layer.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Structure and normalisation.
@@ -175,7 +175,7 @@ impl Model {
         &self.device
     }
 
-    /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0,1], and the batch statistics of a training-mode pass.
+    /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0, 1], and the batch statistics of a training-mode pass.
     pub fn forward(&self, weights: &Weights, x: Tensor<4>, mode: BnMode) -> (Tensor<2>, Vec<BatchStats>) {
         let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
         let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);

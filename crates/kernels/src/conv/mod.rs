@@ -1,6 +1,6 @@
 //! Two-dimensional convolution: forward, input gradient and weight gradient.
 //!
-//! Two algorithms share one register tile ([`crate::tile`]). *Direct*: with the batch next to the channels, an output
+//! Two algorithms share one register tile (`tile.rs`). *Direct*: with the batch next to the channels, an output
 //! pixel is a sum over kernel taps of plain products `[N x C_in] * [C_in x C_out]`; a tap outside the image is skipped.
 //! *Winograd* F(4x4, 3x3) for 3x3 kernels of stride 1: four times fewer multiplications.
 
