@@ -1,4 +1,4 @@
-"""What can be added to any method, here to N-FGSM: adversarial weight perturbation, averaged weights, label smoothing."""
+"""Additions to any method, here to N-FGSM: adversarial weight perturbation, averaged weights, label smoothing."""
 
 import copy
 
@@ -9,7 +9,7 @@ from methods import NFgsm
 
 
 class Awp(NFgsm):
-    """Wu et al. 2020, arXiv 2004.05884: the gradient is taken at weights moved by gamma ||w|| along their own gradient."""
+    """Wu et al. 2020, arXiv 2004.05884: gradients are taken at weights moved by gamma ||w|| along their own gradient."""
 
     gamma = 0.01
 

@@ -13,7 +13,7 @@ FULL_GRADIENTS = STORED + ("layer4.1.conv2.weight",)
 
 def outputs(model, x, y, margin):
     """Tensors of one forward and backward in each mode; the gradients of the weights are those of train mode."""
-    guard = Guard(margin)
+    guard = Guard(margin, x.dtype)
     guard.watch(model)
     out = {}
     for mode in ("eval", "train"):

@@ -6,7 +6,7 @@ import model as network
 
 BATCH = 8
 SIZE = 10
-# The first seed for which the methods without random draws meet no ambiguous value.
+# A seed for which the methods without random draws meet no ambiguous value.
 BATCH_SEED = 20
 
 

@@ -1,4 +1,4 @@
-"""PreActResNet-18 (He et al. 2016, arXiv 1603.05027) with a CIFAR stem, in the parameter names that PyTorch users know."""
+"""PreActResNet-18 (He et al. 2016, arXiv 1603.05027) with a CIFAR stem, in the usual PyTorch parameter names."""
 
 import torch
 from torch import nn
@@ -20,9 +20,7 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
         self.relu = nn.ReLU()
         if stride != 1 or channels_in != channels_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
-            )
+            self.shortcut = nn.Sequential(nn.Conv2d(channels_in, channels_out, 1, stride, bias=False))
 
     def forward(self, x):
         active = self.relu(self.bn1(x))

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 import threat
-from methods import FgsmRs, Method, NFgsm
+from methods import EPS, FgsmRs, Method, NFgsm
 from threat import box, flat, per_sample, uniform
 
 
@@ -67,9 +67,10 @@ class NuAt(Method):
 
 
 class Elle(FgsmRs):
-    """Abad Rocamora et al. 2024, arXiv 2401.11618; with a radius at which f32 can tell the error from 0."""
+    """Abad Rocamora et al. 2024, arXiv 2401.11618; one update, with a radius at which f32 can tell the error from 0."""
 
     eps = 32 / 255
+    updates = 1
     step_factor = 1.0
     # The paper's 1000 would swamp every other gradient of this untrained network.
     weight = 1.0
@@ -90,7 +91,7 @@ class Elle(FgsmRs):
         residual = losses[2 * n :] - (1 - t) * losses[:n] - t * losses[n : 2 * n]
         error = residual.square().mean()
         strength = self.strength(run, error.item())
-        run.record(residual=residual, **{"lambda": strength})
+        run.record(**{"lambda": strength} | ({"residual": residual} if self.stored else {}))
         loss, logits = super().loss(run, x, y, delta)
         return loss + strength * error, logits
 
@@ -98,6 +99,8 @@ class Elle(FgsmRs):
 class ElleA(Elle):
     """ELLE-A: the regulariser is switched on when its error rises above its past by two standard deviations."""
 
+    eps = EPS
+    updates = 2
     stored = ()
     decay = 0.99
     sensitivity = 2.0

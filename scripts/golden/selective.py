@@ -1,4 +1,4 @@
-"""ZeroGrad and MultiGrad (Golgooni et al. 2021, arXiv 2103.15476): steps only where the gradient's sign can be trusted."""
+"""ZeroGrad and MultiGrad (Golgooni et al. 2021, arXiv 2103.15476): steps where the gradient's sign can be trusted."""
 
 import torch
 

@@ -30,13 +30,11 @@ class Run:
 
     def __init__(self, method, seed, dtype, batches, margin):
         self.method, self.dtype, self.batches = method, dtype, batches
-        self.guard = Guard(margin)
+        self.guard = Guard(margin, dtype)
         self.model = self.guard.watch(network.build().to(dtype).train())
         self.initial = copy.deepcopy(self.model.state_dict())
         self.generator = torch.Generator().manual_seed(seed)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY
-        )
+        self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
         self.t = 0
         self.out = {}
 
