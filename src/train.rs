@@ -104,9 +104,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
             let line = run.step(&batch, total)?;
             bar.advance(1, || {
                 format!(
-                    "epoch {}/{} loss {:.3} adv acc {:.3} PertAlign {:.2} alpha {:.1}/255 {:.0} images/s",
-                    epoch + 1,
-                    config.epochs,
+                    "loss {:.3} adv acc {:.2} PertAlign {:.2} alpha {:.1}/255 {:.0} images/s",
                     line.loss,
                     line.adv_acc,
                     line.pert_align,
