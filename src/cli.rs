@@ -179,9 +179,15 @@ pub struct StepBench {
     /// Where to compute
     #[arg(long, default_value = "cpu")]
     pub device: String,
+    /// What computes the layers [default: engine on the CPU, burn elsewhere]
+    #[arg(long, value_enum)]
+    pub backend: Option<sora::nn::Backend>,
     /// CPU threads; 0: one a core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
+    /// Also give the mean seconds of each part of a step
+    #[arg(long)]
+    pub profile: bool,
     /// Steps to time, after two that are not
     #[arg(long, default_value_t = 5)]
     pub steps: usize,

@@ -109,7 +109,7 @@ pub struct TrainOptions {
     /// Arithmetic of activations [default: f32]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
-    /// Where to compute: cpu, cuda[:N], rocm[:N], wgpu, vulkan or metal [default: cpu]
+    /// Where to compute: cpu, `cuda[:N]`, `rocm[:N]`, wgpu, vulkan or metal [default: cpu]
     #[arg(long)]
     pub device: Option<String>,
     /// CPU threads [default: one a core]
@@ -170,8 +170,38 @@ impl TrainOptions {
             };
         }
         first!(
-            dataset, data_dir, image_size, augment, method, model, width, epsilon, norm, attack_bn, epochs, batch, lr_max, schedule,
-            optimizer, momentum, weight_decay, label_smoothing, awp, ema, clip_grad, accumulate, epsilon_warmup, precision, device, threads, seed, limit_train, limit_test, val, on_co, keep,
+            dataset,
+            data_dir,
+            image_size,
+            augment,
+            method,
+            model,
+            width,
+            epsilon,
+            norm,
+            attack_bn,
+            epochs,
+            batch,
+            lr_max,
+            schedule,
+            optimizer,
+            momentum,
+            weight_decay,
+            label_smoothing,
+            awp,
+            ema,
+            clip_grad,
+            accumulate,
+            epsilon_warmup,
+            precision,
+            device,
+            threads,
+            seed,
+            limit_train,
+            limit_test,
+            val,
+            on_co,
+            keep,
             checkpoint_steps
         )
     }
@@ -365,11 +395,7 @@ impl TrainConfig {
 
     fn check(&self) -> Result<()> {
         let range = |flag: &str, value: f64, low: f64, high: f64| {
-            if (low..=high).contains(&value) {
-                Ok(())
-            } else {
-                Err(Error::input(format!("--{flag} {value}: expected {low} to {high}")))
-            }
+            if (low..=high).contains(&value) { Ok(()) } else { Err(Error::input(format!("--{flag} {value}: expected {low} to {high}"))) }
         };
         range("epochs", self.epochs as f64, 1.0, 100_000.0)?;
         range("batch", self.batch as f64, 1.0, 65_536.0)?;

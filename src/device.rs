@@ -2,6 +2,8 @@
 
 use burn::tensor::Device;
 
+use sora_kernels::{Isa, isa::ISA_VARIABLE};
+
 use crate::error::{Error, Result};
 
 /// The device called `name`: `cpu`, `cuda[:N]`, `rocm[:N]`, `wgpu`, `vulkan` or `metal`.
@@ -19,7 +21,7 @@ pub fn device(name: &str) -> Result<Device> {
         }
     };
     match kind {
-        "cpu" if index == 0 => Ok(Device::flex()),
+        "cpu" if index == 0 => instruction_set().map(|_| Device::flex()),
         #[cfg(feature = "cuda")]
         "cuda" => Ok(Device::cuda(index)),
         #[cfg(feature = "rocm")]
@@ -42,6 +44,14 @@ fn gpu(index: usize) -> burn::tensor::DeviceKind {
     if index == 0 { burn::tensor::DeviceKind::DefaultDevice } else { burn::tensor::DeviceKind::DiscreteGpu(index) }
 }
 
+/// The instruction set of the CPU engine: the widest of this machine, unless the environment variable `SORA_ISA` names another.
+///
+/// # Errors
+/// A name in `SORA_ISA` that is unknown, or that this machine cannot run.
+pub fn instruction_set() -> Result<Isa> {
+    Isa::current().map_err(|e| Error::input(format!("environment variable {ISA_VARIABLE}: {e}")))
+}
+
 /// Sets the number of CPU threads for the whole process (0: one a core) and returns how many there are. Only the first call counts.
 pub fn set_threads(threads: usize) -> usize {
     if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
@@ -54,7 +64,9 @@ pub fn set_threads(threads: usize) -> usize {
 pub fn peak_rss_mib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()
-        .and_then(|status| status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches("kB").trim().parse::<u64>().ok()))
+        .and_then(|status| {
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+        })
         .map_or(0, |kib| kib / 1024)
 }
 
@@ -66,8 +78,7 @@ pub fn available_memory() -> Option<u64> {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
     });
-    let group = number("/sys/fs/cgroup/memory.max")
-        .zip(number("/sys/fs/cgroup/memory.current"))
-        .map(|(most, taken)| most.saturating_sub(taken));
+    let group =
+        number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current")).map(|(most, taken)| most.saturating_sub(taken));
     [free.map(|kib| kib * 1024), group].into_iter().flatten().min()
 }

@@ -1,7 +1,7 @@
 //! The evaluator: accuracy under attacks, by its own forward pass on clipped images.
 //!
 //! A sample that is misclassified clean counts as broken (delta = 0 lies in every ball); an attack is run on what still stands, restart by
-//! restart; what it returns is projected on the ball and on [0,1] and scored again here. Everything runs in eval mode, in f32.
+//! restart; what it returns is projected on the ball and on [0, 1] and scored again here. Everything runs in eval mode, in f32.
 
 use std::time::Instant;
 
@@ -85,7 +85,7 @@ pub struct Report {
     pub warnings: Vec<String>,
 }
 
-/// Images `[len, C, H, W]` in [0,1] and labels `[len]` of the samples `indices` of `split`.
+/// Images `[len, C, H, W]` in [0, 1] and labels `[len]` of the samples `indices` of `split`.
 pub fn gather(split: &Split, indices: &[usize], device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
     let [c, h, w] = split.shape();
     let pixels = indices.iter().flat_map(|&i| split.image(i)).map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>();

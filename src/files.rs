@@ -60,7 +60,10 @@ pub fn to_safetensors(tensors: &[HostTensor], metadata: HashMap<String, String>)
 pub fn read_safetensors(path: &Path) -> Result<Loaded> {
     let bytes = fs::read(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
     let wrong = |e: safetensors::SafeTensorError| {
-        Error::input(format!("{}: not a whole safetensors file ({e}); expected one that `sora train` or `sora export` wrote", path.display()))
+        Error::input(format!(
+            "{}: not a whole safetensors file ({e}); expected one that `sora train` or `sora export` wrote",
+            path.display()
+        ))
     };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(wrong)?;
     let metadata = header.metadata().clone().unwrap_or_default();

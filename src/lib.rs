@@ -9,7 +9,7 @@
 //! [`threat`] model, with the [`noise`] of the step and the [`gradient`] of the [`model`]) and a weight gradient; [`optim`] applies it;
 //! [`train`] is the loop with its metrics and checkpoints; [`evaluate`] measures the result with [`attack`]s.
 //!
-//! Images are pixels in [0,1], `[N, C, H, W]`, everywhere: normalisation is the first layer of a model, so every epsilon is in pixel units.
+//! Images are pixels in [0, 1], `[N, C, H, W]`, everywhere: normalisation is the first layer of a model, so every epsilon is in pixel units.
 
 pub use sora_data as data;
 
@@ -30,6 +30,7 @@ pub mod model;
 pub mod nn;
 pub mod noise;
 pub mod optim;
+pub mod profile;
 pub mod run;
 pub mod stats;
 pub mod threat;

@@ -32,7 +32,9 @@ fn run(command: Command) -> Result<()> {
         Command::Eval(args) => commands::eval::eval(args),
         Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
         Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
-        Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => commands::data::fetch(&name, data_dir.as_deref(), mirror),
+        Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {
+            commands::data::fetch(&name, data_dir.as_deref(), mirror)
+        }
         Command::Methods { json } => commands::list::methods(json),
         Command::Models { json } => commands::list::models(json),
         Command::Attacks { json } => commands::list::attacks(json),

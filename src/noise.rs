@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use sora_data::rng::{self, Key, Purpose};
 
+use crate::profile::{self, Part};
+
 /// What a draw is for. The numbers are part of the reproducibility of a run: append, never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u16)]
@@ -111,7 +113,7 @@ impl Noise {
             Source::Seeded { key, seed, epoch, step, ids } => {
                 let mut data = vec![0.0; len];
                 let purpose = key(((draw as u16) << 8) | (k & 0xff));
-                fill(&mut data, Key { seed: *seed, purpose, epoch: *epoch, step: *step }, ids);
+                profile::time(Part::Noise, || fill(&mut data, Key { seed: *seed, purpose, epoch: *epoch, step: *step }, ids));
                 data
             }
             Source::Given(values) => {

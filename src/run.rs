@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{TrainConfig, one_line},
     data::{self, Augment, DataError, Dataset, Split},
+    device,
     error::{Error, Result},
     evaluate::Report,
-    device, files,
+    files,
     method::{self, DataInfo},
     model::{Model, ModelConfig, Shape},
     threat::{Epsilon, Norm},
@@ -57,7 +58,10 @@ impl RunDir {
         let dir = Self(path.to_owned());
         let file = dir.config();
         let text = fs::read_to_string(&file).map_err(|e| {
-            Error::input(format!("{}: not a run folder, cannot read its config.toml ({e}); expected a folder that `sora train --out` made", path.display()))
+            Error::input(format!(
+                "{}: not a run folder, cannot read its config.toml ({e}); expected a folder that `sora train --out` made",
+                path.display()
+            ))
         })?;
         let config = toml::from_str(&text).map_err(|e| Error::input(format!("{}: {}", file.display(), one_line(&e.to_string()))))?;
         Ok((dir, config))
@@ -91,7 +95,7 @@ impl RunDir {
             git_revision: option_env!("SORA_GIT_REVISION").unwrap_or("unknown"),
             burn: "0.22.1",
             device: config.device.clone(),
-            instruction_set: instruction_set(),
+            instruction_set: device::instruction_set()?.to_string(),
             os: std::env::consts::OS,
         };
         let text = toml::to_string(&ConfigFile { config, provenance })
@@ -151,22 +155,6 @@ impl RunDir {
     }
 }
 
-/// The widest vector instructions of this CPU that the computation may use.
-pub fn instruction_set() -> String {
-    #[cfg(target_arch = "x86_64")]
-    {
-        for (name, found) in [
-            ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-            ("avx2+fma", std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")),
-        ] {
-            if found {
-                return name.into();
-            }
-        }
-    }
-    std::env::consts::ARCH.into()
-}
-
 /// Images of a data set, split for training.
 #[derive(Debug)]
 pub struct TrainData {
@@ -174,6 +162,18 @@ pub struct TrainData {
     pub train: Arc<Split>,
     /// Held-out images; empty with `--val 0`.
     pub val: Split,
+}
+
+/// Makes the paths in `config` absolute, so that the run resumes from any working folder. A path that does not exist stays as it is.
+pub fn make_absolute(config: &mut TrainConfig) {
+    let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    config.data_dir = config.data_dir.as_deref().map(absolute);
+    let named = data::find(&config.dataset).is_some();
+    if let Some(path) = config.dataset.strip_prefix("folder:").or((!named).then_some(config.dataset.as_str()))
+        && Path::new(path).is_dir()
+    {
+        config.dataset = format!("folder:{}", absolute(Path::new(path)).display());
+    }
 }
 
 /// Opens the data set of `config`.
@@ -211,7 +211,9 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
     let total = dataset.train.len();
     let val = *config.val.get_or_insert_with(|| 1000.min(total / 10));
     if val >= total {
-        return Err(Error::input(format!("--val {val}: the training split has {total} images; expected fewer, so that some are left to train on")));
+        return Err(Error::input(format!(
+            "--val {val}: the training split has {total} images; expected fewer, so that some are left to train on"
+        )));
     }
     config.augment.get_or_insert(dataset.info.augment);
     let (train, val) = if val == 0 {
@@ -239,7 +241,11 @@ fn memory_fits(method: &str, bytes: u64, data: &DataInfo, available: Option<u64>
         return Ok(());
     }
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let kept = format!("method {method} keeps {} MiB for the {} training images, twice that while it writes a checkpoint", mib(bytes), data.images);
+    let kept = format!(
+        "method {method} keeps {} MiB for the {} training images, twice that while it writes a checkpoint",
+        mib(bytes),
+        data.images
+    );
     match available {
         Some(available) if 2 * bytes > available => Err(Error::input(format!(
             "{kept}, and {} MiB are free: use fewer images with --limit-train, or another method",
@@ -331,19 +337,16 @@ impl Subject {
         };
         let (tensors, metadata) = files::read_safetensors(&file)?;
         let description = metadata.get(ABOUT).ok_or_else(|| {
-            Error::input(format!("{}: does not say which network it belongs to; expected a weights file that `sora train` wrote", file.display()))
+            Error::input(format!(
+                "{}: does not say which network it belongs to; expected a weights file that `sora train` wrote",
+                file.display()
+            ))
         })?;
         let about: About = serde_json::from_str(description)
             .map_err(|e| Error::input(format!("{}: its description of the network is damaged: {e}", file.display())))?;
         let mut model = Model::init(about.network, 0, device)?;
         model.load(&tensors, &file.display().to_string())?;
-        Ok(Self {
-            model,
-            dataset: about.dataset,
-            epsilon: about.epsilon,
-            norm: about.norm,
-            run,
-        })
+        Ok(Self { model, dataset: about.dataset, epsilon: about.epsilon, norm: about.norm, run })
     }
 }
 

@@ -20,7 +20,8 @@ mod tests {
     #[test]
     fn agrees_with_published_values() {
         // Newcombe 1998, Statistics in Medicine 17, table I, method 3.
-        for (correct, n, low, high) in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)] {
+        for (correct, n, low, high) in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
+        {
             let [a, b] = wilson95(correct, n);
             assert!((a - low).abs() < 5e-5 && (b - high).abs() < 5e-5, "{correct}/{n}: {a} {b}");
         }

@@ -1,4 +1,4 @@
-//! The threat model: norm, epsilon, and the sets that a perturbation must lie in. Everything is in pixel space, x in [0,1].
+//! The threat model: norm, epsilon, and the sets that a perturbation must lie in. Everything is in pixel space, x in [0, 1].
 
 use std::{fmt, str::FromStr};
 
@@ -32,7 +32,7 @@ impl fmt::Display for Norm {
     }
 }
 
-/// Epsilon as the user wrote it: `8/255` or `0.0314`, in pixel units on [0,1].
+/// Epsilon as the user wrote it: `8/255` or `0.0314`, in pixel units on [0, 1].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epsilon {
     text: String,
@@ -50,7 +50,8 @@ impl FromStr for Epsilon {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::input(format!("epsilon '{text}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"));
+        let wrong =
+            || Error::input(format!("epsilon '{text}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"));
         let number = |s: &str| s.trim().parse::<f64>().ok().filter(|v| v.is_finite());
         let value = match text.split_once('/') {
             Some((top, bottom)) => number(top).zip(number(bottom)).filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b),
@@ -94,7 +95,7 @@ impl<'de> Deserialize<'de> for Epsilon {
 pub struct Threat {
     /// The norm.
     pub norm: Norm,
-    /// The radius, in pixel units on [0,1].
+    /// The radius, in pixel units on [0, 1].
     pub epsilon: f32,
 }
 
@@ -133,7 +134,7 @@ impl Threat {
     }
 }
 
-/// Clamps `delta` so that `x + delta` stays in [0,1].
+/// Clamps `delta` so that `x + delta` stays in [0, 1].
 pub fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
     let high = x.clone().neg().add_scalar(1.0);
     delta.min_pair(high).max_pair(x.clone().neg())

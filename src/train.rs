@@ -98,7 +98,10 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
             let batch = batch?;
             let batch = Batch {
                 x: Tensor::from_data(TensorData::new(batch.images, batch.shape), &run.device),
-                labels: Tensor::from_data(TensorData::from(batch.labels.iter().map(|&l| l as i32).collect::<Vec<_>>().as_slice()), &run.device),
+                labels: Tensor::from_data(
+                    TensorData::from(batch.labels.iter().map(|&l| l as i32).collect::<Vec<_>>().as_slice()),
+                    &run.device,
+                ),
                 ids: batch.ids,
                 draws: batch.draws,
             };
@@ -112,9 +115,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
             run.progress.batch += 1;
             bar.advance(updates, || {
                 format!(
-                    "epoch {}/{} loss {:.3} adv acc {:.3} PertAlign {:.2} alpha {:.1}/255 {:.0} images/s",
-                    epoch + 1,
-                    config.epochs,
+                    "loss {:.3} adv acc {:.2} PertAlign {:.2} alpha {:.1}/255 {:.0} images/s",
                     line.loss,
                     line.adv_acc,
                     line.pert_align,
@@ -351,7 +352,10 @@ fn open_log(path: &Path, bytes: u64) -> Result<File> {
     };
     let (file, len) = open().map_err(|e| Error::io("open", path, &e))?;
     if len < bytes {
-        return Err(Error::input(format!("{}: {len} bytes, but the checkpoint was written after {bytes}; was it edited or cut off?", path.display())));
+        return Err(Error::input(format!(
+            "{}: {len} bytes, but the checkpoint was written after {bytes}; was it edited or cut off?",
+            path.display()
+        )));
     }
     Ok(file)
 }

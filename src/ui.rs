@@ -27,7 +27,7 @@ impl Progress {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(done).with_prefix(label.to_owned());
             // A template that does not parse would be a mistake in this line; the bar then keeps its default look.
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {elapsed}<{eta} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:10} {pos}/{len} {eta} left {wide_msg}") {
                 bar.set_style(style);
             }
             bar.reset_eta();

@@ -3,16 +3,19 @@
 use std::time::Instant;
 
 use burn::tensor::{Tensor, TensorData};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sora::{
-    data::{AugmentDraw, rng::{Key, Purpose, fill_uniform}},
+    data::{
+        AugmentDraw,
+        rng::{Key, Purpose, fill_uniform},
+    },
     device,
     error::{Error, Result},
     method::{self, Batch, Extras, Passes, StepContext},
     model::{Model, ModelConfig, Shape},
     noise::Noise,
     optim::OptimizerKind,
-    run,
+    profile::{self, Part},
     threat::{Norm, Threat},
 };
 
@@ -32,6 +35,9 @@ pub fn step(args: &StepBench) -> Result<()> {
     let shape = Shape { channels: args.channels, height: args.image_size, width: args.image_size, classes: 10 };
     let (mean, std) = (vec![0.5; args.channels], vec![0.25; args.channels]);
     let mut model = Model::init(ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std }, 0, &device)?;
+    if let Some(backend) = args.backend {
+        model.set_backend(backend)?;
+    }
     let info = method::method(&args.method)?;
     let norm = if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 };
     let threat = Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 128.0 / 255.0 } };
@@ -53,8 +59,7 @@ pub fn step(args: &StepBench) -> Result<()> {
     for step in 0..WARM_UP + args.steps {
         let started = Instant::now();
         let mut noise = Noise::training(0, 0, step as u64, ids.clone(), &device);
-        let mut cx =
-            StepContext {
+        let mut cx = StepContext {
             model: &mut model,
             threat,
             attack_bn: info.attack_bn,
@@ -64,15 +69,20 @@ pub fn step(args: &StepBench) -> Result<()> {
             extras: Extras::default(),
         };
         let out = method.step(&mut cx, &batch)?;
-        optimizer.step(&mut model.params, out.gradients, 0.01);
+        profile::time(Part::Optimizer, || optimizer.step(&mut model.params, out.gradients, 0.01));
         device.sync().map_err(|e| Error::work(format!("the device failed: {e}")))?;
+        if step + 1 == WARM_UP {
+            profile::take();
+        }
         if step >= WARM_UP {
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
+    let total: f64 = seconds.iter().sum();
+    let parts = profile_of(total, args.steps);
     seconds.sort_by(f64::total_cmp);
     let median = seconds[seconds.len() / 2];
-    print_json(&json!({
+    let mut result = json!({
         "framework": concat!("sora ", env!("CARGO_PKG_VERSION")),
         "median_s": median,
         "min_s": seconds[0],
@@ -87,7 +97,20 @@ pub fn step(args: &StepBench) -> Result<()> {
         "precision": args.precision,
         "device": args.device,
         "threads": threads,
-        "isa": run::instruction_set(),
+        "isa": device::instruction_set()?.to_string(),
+        "backend": model.backend(),
         "steps": args.steps,
-    }))
+    });
+    if args.profile {
+        result["profile"] = parts;
+    }
+    print_json(&result)
+}
+
+/// Mean seconds a step of each part, and of what no part covers: perturbation arithmetic, metrics, autodiff, logits.
+fn profile_of(total: f64, steps: usize) -> Value {
+    let mut parts = profile::take();
+    let rest = total - parts.iter().map(|(_, seconds)| seconds).sum::<f64>();
+    parts.push(("rest", rest));
+    parts.into_iter().map(|(name, seconds)| (name.to_owned(), json!(seconds / steps as f64))).collect::<Map<_, _>>().into()
 }

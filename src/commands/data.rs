@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use sora::{
-    data::{self, FetchOptions, Info, OpenOptions},
+    data::{self, FetchOptions, OpenOptions},
     error::{Error, Result},
 };
 
@@ -20,25 +20,21 @@ pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
     let mut rows = vec![["data set", "images", "classes", "train", "test", "here", "how to get it"].map(String::from).to_vec()];
     let mut object = Map::new();
     for info in data::registry() {
-        let here = if info.sources.is_empty() || !info.is_readable() { None } else { Some(is_here(&info, &folder)) };
+        // The sizes of a folder's images are known when it is opened.
+        let of = |text: String| if info.channels == 0 { "-".to_owned() } else { text };
+        let here = (info.is_readable() && !info.sources.is_empty()).then(|| info.is_here(&folder));
         rows.push(vec![
             info.name.clone(),
-            format!("{}x{}x{}", info.channels, info.height, info.width),
-            info.num_classes.to_string(),
-            info.train.to_string(),
-            info.test.to_string(),
+            of(format!("{}x{}x{}", info.channels, info.height, info.width)),
+            of(info.num_classes.to_string()),
+            of(info.train.to_string()),
+            of(info.test.to_string()),
             here.map_or("-", |here| if here { "yes" } else { "no" }).into(),
             if info.is_readable() { info.how_to_get() } else { "not readable yet; use folder:PATH".into() },
         ]);
         object.insert(info.name.clone(), json!({"title": info.title, "classes": info.num_classes, "shape": [info.channels, info.height, info.width], "train": info.train, "test": info.test, "here": here, "readable": info.is_readable()}));
     }
     if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
-}
-
-/// Whether the set's files are where `open` looks for them.
-fn is_here(info: &Info, folder: &Path) -> bool {
-    let options = OpenOptions { data_dir: Some(folder.to_owned()), ..Default::default() };
-    data::open(&info.name, &options).is_ok()
 }
 
 /// One set.
@@ -55,7 +51,14 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
         vec!["title".into(), info.title.clone()],
         vec!["images".into(), format!("{}x{}x{}, {} train, {} test", info.channels, info.height, info.width, info.train, info.test)],
         vec!["classes".into(), format!("{}: {}", info.num_classes, info.classes.join(", "))],
-        vec!["mean, std".into(), if info.mean.is_empty() { "computed from the training images when opened".into() } else { format!("{:?}, {:?}", info.mean, info.std) }],
+        vec![
+            "mean, std".into(),
+            if info.mean.is_empty() {
+                "computed from the training images when opened".into()
+            } else {
+                format!("{:?}, {:?}", info.mean, info.std)
+            },
+        ],
         vec!["augmentation".into(), info.augment.to_string()],
         vec!["licence".into(), info.licence.clone()],
         vec!["homepage".into(), info.homepage.clone()],

@@ -84,9 +84,9 @@ fn data_config(args: &EvalArgs, subject: &Subject) -> Result<TrainConfig> {
     };
     if let Some(dataset) = args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.dataset)) {
         config.dataset = dataset.clone();
-        // A folder's images are brought to the size that the network takes.
-        let folder = dataset.starts_with("folder:") || std::path::Path::new(dataset).is_dir();
-        config.image_size = folder.then_some(subject.model.config.shape.height);
+        // These come in the size that the network takes; other sets have the size they have.
+        let any_size = dataset.starts_with("folder:") || dataset.starts_with("synthetic") || std::path::Path::new(dataset).is_dir();
+        config.image_size = any_size.then_some(subject.model.config.shape.height);
     }
     if args.data_dir.is_some() {
         config.data_dir = args.data_dir.clone();
@@ -111,10 +111,7 @@ fn check_fit(subject: &Subject, dataset: &sora::data::Dataset) -> Result<()> {
 }
 
 fn show(report: &Report, epsilon: &Epsilon) -> Result<()> {
-    print(&format!(
-        "{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n",
-        report.dataset, report.split, report.n, report.norm, report.seed
-    ))?;
+    print(&format!("{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n", report.dataset, report.split, report.n, report.norm, report.seed))?;
     let mut rows = vec![["attack", "accuracy", "95 % interval", "seconds"].map(String::from).to_vec()];
     for (name, result) in &report.results.0 {
         let [low, high] = result.accuracy.ci95;

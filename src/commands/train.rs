@@ -22,6 +22,7 @@ use crate::cli::TrainArgs;
 pub fn train(args: TrainArgs) -> Result<()> {
     let file = args.config.as_deref().map(TrainOptions::from_file).transpose()?.unwrap_or_default();
     let mut config = args.options.over(file).resolve()?;
+    run::make_absolute(&mut config);
     device::device(&config.device)?;
     config.threads = device::set_threads(config.threads);
     let dataset = run::open_dataset(&config)?;

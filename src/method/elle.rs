@@ -5,7 +5,7 @@
 //!
 //! ELLE-A (`adaptive = true`): lambda starts at 0; where R exceeds the mean of all its past values by `sensitivity` standard deviations
 //! (once there are 3), lambda becomes `lambda`, else it is multiplied by `decay`; then R joins the past.
-//! Deviation: the perturbed image is clamped to [0,1], which the authors leave out.
+//! Deviation: the perturbed image is clamped to [0, 1], which the authors leave out.
 
 use std::collections::BTreeMap;
 
@@ -123,7 +123,9 @@ impl Method for Elle {
                 self.past = past;
                 Ok(())
             }
-            _ => Err(Error::input("checkpoint: the state of method elle (lambda and past) is missing; was the run made with another method?")),
+            _ => Err(Error::input(
+                "checkpoint: the state of method elle (lambda and past) is missing; was the run made with another method?",
+            )),
         }
     }
 }

@@ -56,7 +56,9 @@ impl Saved {
     fn take(self, batch: &Batch) -> Option<Tensor<4>> {
         let tensor = match self {
             Self::Device(tensor) => tensor,
-            Self::Host(host) if host.shape == batch.x.dims() => Tensor::from_data(TensorData::new(host.data, batch.x.dims()), &batch.x.device()),
+            Self::Host(host) if host.shape == batch.x.dims() => {
+                Tensor::from_data(TensorData::new(host.data, batch.x.dims()), &batch.x.device())
+            }
             Self::Host(_) => return None,
         };
         (tensor.dims() == batch.x.dims()).then_some(tensor)
@@ -108,7 +110,9 @@ impl Method for Free {
 
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
         let Some(&[replay]) = state.get("replay").map(|tensor| tensor.data.as_slice()) else {
-            return Err(Error::input("checkpoint: the state of method free (its replay) is missing; was the run made with another method?"));
+            return Err(Error::input(
+                "checkpoint: the state of method free (its replay) is missing; was the run made with another method?",
+            ));
         };
         self.replay = replay as u32 % self.options.replays;
         self.delta = state.get("delta").cloned().map(Saved::Host);

@@ -48,7 +48,7 @@ use crate::{
 /// Images and labels on the device.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Pixels in [0,1], `[N, C, H, W]`.
+    /// Pixels in [0, 1], `[N, C, H, W]`.
     pub x: Tensor<4>,
     /// Classes, `[N]`.
     pub labels: Tensor<1, Int>,
@@ -332,7 +332,7 @@ pub trait Method: Debug + Send {
     }
 }
 
-/// Clamps `delta` so that `x + delta` stays in [0,1]: the last word on every perturbation.
+/// Clamps `delta` so that `x + delta` stays in [0, 1]: the last word on every perturbation.
 pub fn boxed(batch: &Batch, delta: Tensor<4>) -> Tensor<4> {
     clamp_to_box(&batch.x, delta)
 }

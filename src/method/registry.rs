@@ -3,8 +3,8 @@
 use std::sync::{PoisonError, RwLock};
 
 use super::{
-    Method, Options, Passes, aaer, atas, elle, fgm, fgsm, fgsm_pgi, fgsm_rs, free, gradalign, mart, multigrad, n_fgsm, none, nuat, pgd, sora,
-    trades, zerograd,
+    Method, Options, Passes, aaer, atas, elle, fgm, fgsm, fgsm_pgi, fgsm_rs, free, gradalign, mart, multigrad, n_fgsm, none, nuat, pgd,
+    sora, trades, zerograd,
 };
 use crate::{
     error::{Error, Result},

@@ -118,7 +118,9 @@ impl Method for Sora {
                 self.v = v;
                 Ok(())
             }
-            _ => Err(Error::input("checkpoint: the state of method sora (one number, v) is missing; was the run made with another method?")),
+            _ => {
+                Err(Error::input("checkpoint: the state of method sora (one number, v) is missing; was the run made with another method?"))
+            }
         }
     }
 }

@@ -53,7 +53,8 @@ impl SampleStore {
         }
         let mut out = vec![0.0; n * len];
         for ((id, draw), out) in batch.ids.iter().zip(&batch.draws).zip(out.chunks_exact_mut(len)) {
-            let stored = self.slots.get(id).and_then(|slot| self.values.get(slot * len..(slot + 1) * len)).ok_or_else(|| Self::lost(*id))?;
+            let stored =
+                self.slots.get(id).and_then(|slot| self.values.get(slot * len..(slot + 1) * len)).ok_or_else(|| Self::lost(*id))?;
             draw.apply(stored, out, shape)?;
         }
         Ok(Tensor::from_data(TensorData::new(out, [n, c, h, w]), &batch.x.device()))
@@ -106,7 +107,9 @@ impl SampleStore {
                     shape: [c, h, w],
                     values: values.data.clone(),
                 }),
-                _ => Err(Error::input(format!("checkpoint: the state '{name}' of method {method} is damaged: ids and values do not match"))),
+                _ => {
+                    Err(Error::input(format!("checkpoint: the state '{name}' of method {method} is damaged: ids and values do not match")))
+                }
             },
             None => Err(Error::input(format!(
                 "checkpoint: the state '{name}' of method {method} is missing; was the run made with another method?"

@@ -88,7 +88,7 @@ pub struct ModelConfig {
     pub width: usize,
     /// Images and classes.
     pub shape: Shape,
-    /// Mean of each channel in pixel space, in [0,1].
+    /// Mean of each channel in pixel space, in [0, 1].
     pub mean: Vec<f32>,
     /// Standard deviation of each channel in pixel space.
     pub std: Vec<f32>,
@@ -119,7 +119,7 @@ impl ModelConfig {
     }
 }
 
-/// A network with its values, on a device. Images go in as pixels in [0,1]: the normalisation is the first layer.
+/// A network with its values, on a device. Images go in as pixels in [0, 1]: the normalisation is the first layer.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Structure and normalisation.
@@ -128,8 +128,8 @@ pub struct Model {
     pub params: TensorSet,
     /// Running statistics.
     pub buffers: TensorSet,
-    /// What computes the layers: the CPU engine on the CPU, Burn elsewhere.
-    pub backend: Backend,
+    /// What computes the layers: by default the CPU engine on the CPU, Burn elsewhere.
+    backend: Backend,
     network: Arc<dyn Network>,
     device: Device,
 }
@@ -153,12 +153,29 @@ impl Model {
         })
     }
 
+    /// What computes the layers.
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Chooses what computes the layers.
+    ///
+    /// # Errors
+    /// The CPU engine on another device.
+    pub fn set_backend(&mut self, backend: Backend) -> Result<()> {
+        if backend == Backend::Engine && self.device != Device::flex() {
+            return Err(Error::input("the CPU engine works on --device cpu only; choose the backend burn"));
+        }
+        self.backend = backend;
+        Ok(())
+    }
+
     /// The device, without autodiff.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0,1], and the batch statistics of a training-mode pass.
+    /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0, 1], and the batch statistics of a training-mode pass.
     pub fn forward(&self, weights: &Weights, x: Tensor<4>, mode: BnMode) -> (Tensor<2>, Vec<BatchStats>) {
         let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
         let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);

@@ -30,10 +30,12 @@ impl Block {
     }
 
     fn forward(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
-        let out = self.bn1.forward_relu(weights, x.clone(), pass);
-        let shortcut = match &self.shortcut {
-            Some(conv) => conv.forward(weights, out.clone(), pass),
-            None => x,
+        let (out, shortcut) = match &self.shortcut {
+            Some(conv) => {
+                let out = self.bn1.forward_relu(weights, x, pass);
+                (out.clone(), conv.forward(weights, out, pass))
+            }
+            None => (self.bn1.forward_relu_beside_shortcut(weights, x.clone(), pass), x),
         };
         let out = self.conv1.forward(weights, out, pass);
         let out = self.bn2.forward_relu(weights, out, pass);

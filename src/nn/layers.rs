@@ -8,7 +8,7 @@ use burn::tensor::{
 
 use super::{
     Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
-    engine::{self, ConvPlan, Convolved},
+    engine::{self, ConvPlan, Convolved, NormPlan},
     tangent,
 };
 
@@ -88,12 +88,7 @@ impl Conv2d {
         let weight = weights.get(self.weight);
         match pass.backend {
             Backend::Engine => {
-                let plan = ConvPlan {
-                    stride: self.stride,
-                    padding: self.padding,
-                    version: weights.version(self.weight),
-                    moments,
-                };
+                let plan = ConvPlan { stride: self.stride, padding: self.padding, version: weights.version(self.weight), moments };
                 let Convolved { map, moments } = engine::conv(x, weight, add, plan);
                 Feature { map, tangent: None, moments }
             }
@@ -128,6 +123,15 @@ impl BatchNorm {
 
     /// Batch norm followed by ReLU.
     pub fn forward_relu(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
+        self.run(weights, x, false, pass)
+    }
+
+    /// Batch norm followed by ReLU, where `x` is also the shortcut that a convolution further on adds ([`Conv2d::forward_add`]).
+    pub fn forward_relu_beside_shortcut(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
+        self.run(weights, x, true, pass)
+    }
+
+    fn run(&self, weights: &Weights, x: Feature, shortcut: bool, pass: &mut Pass) -> Feature {
         let (gamma, beta) = (weights.get(self.weight), weights.get(self.bias));
         let running = || [pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var)];
         let dims = x.map.dims();
@@ -139,11 +143,11 @@ impl BatchNorm {
         let (y, batch) = match (pass.backend, pass.mode) {
             (Backend::Engine, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (engine::bn_relu(x.map, [gamma, beta, mean, variance], false), None)
+                (engine::bn_relu(x.map, [gamma, beta, mean, variance], NormPlan { batch: false, shortcut }), None)
             }
             (Backend::Engine, BnMode::Train) => {
                 let [mean, variance] = x.moments.unwrap_or_else(|| engine::moments(x.map.clone()));
-                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], true);
+                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], NormPlan { batch: true, shortcut });
                 (y, Some(([dims[0], dims[1], dims[2]], mean, variance)))
             }
             (Backend::Burn, BnMode::Eval) => {
@@ -180,7 +184,10 @@ impl Linear {
     /// Registers `NAME.weight` and `NAME.bias` with PyTorch's default initialisation.
     pub fn new(specs: &mut SpecBuilder, name: &str, [features, classes]: [usize; 2]) -> Self {
         let init = Init::Uniform((features as f32).sqrt().recip());
-        Self { weight: specs.param(format!("{name}.weight"), &[classes, features], init), bias: specs.param(format!("{name}.bias"), &[classes], init) }
+        Self {
+            weight: specs.param(format!("{name}.weight"), &[classes, features], init),
+            bias: specs.param(format!("{name}.bias"), &[classes], init),
+        }
     }
 
     /// `[N, in]` to `[N, out]`.

@@ -8,9 +8,10 @@ mod layers;
 mod params;
 mod tangent;
 
+pub(crate) use engine::sgd_step;
 pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, enter, global_avg_pool, normalize};
-pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
 pub(crate) use params::flat;
+pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

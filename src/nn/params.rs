@@ -148,7 +148,7 @@ impl TensorSet {
     pub fn set(&mut self, index: usize, value: Tensor<1>) {
         debug_assert_eq!(value.dims()[0], self.specs[index].len());
         self.values[index] = value;
-        super::engine::forget(std::mem::replace(&mut self.versions[index], fresh_version()));
+        super::engine::replaced(std::mem::replace(&mut self.versions[index], fresh_version()));
     }
 
     /// Takes value `index` out for an in-place update; [`set`](Self::set) must follow.
@@ -193,7 +193,10 @@ impl TensorSet {
         let mut loaded = Vec::with_capacity(self.values.len());
         for (spec, value) in self.specs.iter().zip(&self.values) {
             let found = tensors.get(&spec.name).ok_or_else(|| {
-                Error::input(format!("{origin}: no tensor named '{}'; expected the weights of this network with PyTorch's names", spec.name))
+                Error::input(format!(
+                    "{origin}: no tensor named '{}'; expected the weights of this network with PyTorch's names",
+                    spec.name
+                ))
             })?;
             if found.shape != spec.shape {
                 return Err(Error::input(format!(
@@ -252,10 +255,7 @@ impl Weights {
 
     /// Gradient of each parameter, flat, in order; a parameter that the loss does not reach has a zero gradient.
     pub fn gradients(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
-        self.values
-            .iter()
-            .map(|value| value.grad_remove(gradients).unwrap_or_else(|| value.clone().inner().zeros_like()))
-            .collect()
+        self.values.iter().map(|value| value.grad_remove(gradients).unwrap_or_else(|| value.clone().inner().zeros_like())).collect()
     }
 }
 

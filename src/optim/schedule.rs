@@ -30,7 +30,8 @@ impl Schedule {
         let factor = match self {
             Self::Cyclic => {
                 let half = total / 2;
-                let rise = if step < half { step as f64 / half as f64 } else { (total - step.min(total)) as f64 / (total - half).max(1) as f64 };
+                let rise =
+                    if step < half { step as f64 / half as f64 } else { (total - step.min(total)) as f64 / (total - half).max(1) as f64 };
                 CYCLIC_ENDS + (1.0 - CYCLIC_ENDS) * rise
             }
             Self::Multistep if t < 0.5 => 1.0,

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
+use sora_kernels::sgd::Sgd as Fused;
 
 use super::{Optimizer, load_prefixed, prefixed};
 use crate::{
     error::Result,
-    nn::{HostTensor, TensorSet},
+    nn::{HostTensor, TensorSet, sgd_step},
 };
 
 /// SGD and its momentum buffers.
@@ -29,10 +30,15 @@ impl Sgd {
 impl Optimizer for Sgd {
     fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32) {
         for (index, gradient) in gradients.into_iter().enumerate() {
-            let value = params.take(index);
-            let gradient = gradient + value.clone() * self.weight_decay;
-            let buffer = self.buffers.take(index) * self.momentum + gradient;
-            params.set(index, value - buffer.clone() * lr);
+            let (value, buffer) = (params.take(index), self.buffers.take(index));
+            let [value, buffer] = if value.device() == Device::flex() {
+                let fused = Fused { learning_rate: lr, momentum: self.momentum, weight_decay: self.weight_decay, nesterov: false };
+                sgd_step(&fused, value, buffer, gradient)
+            } else {
+                let buffer = buffer * self.momentum + (gradient + value.clone() * self.weight_decay);
+                [value - buffer.clone() * lr, buffer]
+            };
+            params.set(index, value);
             self.buffers.set(index, buffer);
         }
     }

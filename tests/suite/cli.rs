@@ -35,8 +35,24 @@ fn refused(call: &[&str], parts: &[&str]) {
 
 /// Flags of a run of a few seconds.
 pub const SHORT: &[&str] = &[
-    "--dataset", "synthetic", "--image-size", "8", "--width", "4", "--limit-train", "260", "--limit-test", "50", "--val", "20", "--batch", "40",
-    "--epochs", "2", "--seed", "7",
+    "--dataset",
+    "synthetic",
+    "--image-size",
+    "8",
+    "--width",
+    "4",
+    "--limit-train",
+    "260",
+    "--limit-test",
+    "50",
+    "--val",
+    "20",
+    "--batch",
+    "40",
+    "--epochs",
+    "2",
+    "--seed",
+    "7",
 ];
 
 pub fn train_short(out: &Path, more: &[&str]) -> Output {
@@ -208,11 +224,13 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
     assert!(accuracy(&of_run, "clean") >= accuracy(&of_run, "fgsm"));
     assert_eq!(fs::read_dir(run.join("eval")).unwrap().count(), 1);
 
+    // The weights file alone says which network and data set it belongs to.
     let weights = run.join("model.safetensors");
-    let call = ["eval", weights.to_str().unwrap(), "--json", "--dataset", "synthetic", "--limit", "50"];
-    let output = sora(&call);
-    assert_eq!(output.status.code(), Some(2), "images of another size are refused");
-    assert!(stderr(&output).contains("3x32x32"), "{}", stderr(&output));
+    let of_file = json(&["eval", weights.to_str().unwrap(), "--json", "--attacks", "clean", "--limit", "50", "--seed", "7"]);
+    assert_eq!((&of_file["dataset"], &of_file["n"], &of_file["epsilon"]), (&of_run["dataset"], &50.into(), &of_run["epsilon"]));
+    if Path::new("/usr/share/datasets/fashion-mnist").exists() {
+        refused(&["eval", weights.to_str().unwrap(), "--dataset", "fashion-mnist"], &["1x28x28", "3x8x8"]);
+    }
 
     let at_zero = json(&["eval", run.to_str().unwrap(), "--json", "--epsilon", "0", "--attacks", "clean,fgsm,pgd-2"]);
     assert_eq!(accuracy(&at_zero, "clean"), accuracy(&at_zero, "pgd-2"), "no room, no harm");
@@ -221,8 +239,61 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
 }
 
 #[test]
+fn an_image_folder_trains_from_a_relative_path_and_resumes_from_anywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    for (split, count) in [("train", 12), ("test", 4)] {
+        for (class, shade) in [("dark", 40u8), ("light", 200u8)] {
+            let folder = dir.path().join("images").join(split).join(class);
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..count {
+                let path = folder.join(format!("{i:03}.png"));
+                image::RgbImage::from_fn(20, 16, |x, y| image::Rgb([shade.wrapping_add((x * y + i) as u8 % 30); 3])).save(&path).unwrap();
+            }
+        }
+    }
+    let train = |more: &[&str]| {
+        let call = [
+            "train",
+            "--dataset",
+            "images",
+            "--width",
+            "4",
+            "--batch",
+            "8",
+            "--epochs",
+            "1",
+            "--val",
+            "2",
+            "--data-dir",
+            "cache",
+            "--out",
+            "run",
+        ];
+        Command::cargo_bin("sora").unwrap().args(call).args(more).current_dir(dir.path()).output().unwrap()
+    };
+    let output = train(&["--image-size", "12"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let run = dir.path().join("run");
+    let output = sora(&["resume", run.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let output = sora(&["eval", run.to_str().unwrap(), "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["n"], 8);
+}
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let output = Command::cargo_bin("sora").unwrap().args(["bench", "step"]).env("SORA_ISA", "sse9").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("SORA_ISA") && stderr(&output).contains("avx2"), "{}", stderr(&output));
+}
+
+#[test]
 fn lists_are_complete_in_text_and_json() {
-    for (command, names) in [("methods", &["sora", "n-fgsm", "pgd-2"][..]), ("models", &["preact-resnet18"]), ("attacks", &["fgsm", "pgd-K"])] {
+    for (command, names) in
+        [("methods", &["sora", "n-fgsm", "pgd-2"][..]), ("models", &["preact-resnet18"]), ("attacks", &["fgsm", "pgd-K"])]
+    {
         let text = sora(&[command]);
         let json = sora(&[command, "--json"]);
         assert!(text.status.success() && json.status.success());

@@ -183,9 +183,14 @@ fn steps_agree(case: Case) {
             assert!((value - expected).abs() <= TOLERANCE * expected.abs().max(0.1), "{file} {key}{t}: {value}, expected {expected}");
         }
         let state: HashMap<_, _> = method.state().unwrap().into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
-        for (key, name) in
-            [("v", "v"), ("stored_delta", "delta.values"), ("m", "m"), ("prior", "prior.values"), ("next_delta", "delta"), ("lambda", "lambda")]
-        {
+        for (key, name) in [
+            ("v", "v"),
+            ("stored_delta", "delta.values"),
+            ("m", "m"),
+            ("prior", "prior.values"),
+            ("next_delta", "delta"),
+            ("lambda", "lambda"),
+        ] {
             let key = format!("{key}{t}");
             if golden.has(&key) && !(name == "lambda" && method_name == "elle" && !file.ends_with("-a")) {
                 golden.check(&key, &state[name], TOLERANCE);
@@ -234,7 +239,12 @@ fn augmented(golden: &Golden, t: usize) -> Vec<AugmentDraw> {
     let (Some(crop), Some(flip)) = (draws.get("crop"), draws.get("flip")) else { return vec![AugmentDraw::IDENTITY; 8] };
     let pad: i32 = golden.settings["pad"].parse().unwrap();
     let offset = |u: f32| (f32::floor((2 * pad + 1) as f32 * u)) as i32 - pad;
-    let draw = |(place, flip): (&[f32; 2], &f32)| AugmentDraw { dy: offset(place[0]), dx: offset(place[1]), flip: *flip >= 0.5, ..AugmentDraw::IDENTITY };
+    let draw = |(place, flip): (&[f32; 2], &f32)| AugmentDraw {
+        dy: offset(place[0]),
+        dx: offset(place[1]),
+        flip: *flip >= 0.5,
+        ..AugmentDraw::IDENTITY
+    };
     crop.as_chunks::<2>().0.iter().zip(flip).map(draw).collect()
 }
 

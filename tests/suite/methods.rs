@@ -127,7 +127,7 @@ fn the_engine_and_burn_compute_the_same_steps() {
     each(|info, norm| {
         let deltas_and_losses = |backend| {
             let mut model = small_model(2, 3, SIDE);
-            model.backend = backend;
+            model.set_backend(backend).unwrap();
             run(info, norm, &mut model, &batch, 1, None)
         };
         let (engine, burn) = (deltas_and_losses(Backend::Engine), deltas_and_losses(Backend::Burn));

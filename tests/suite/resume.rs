@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::cli::{SHORT, stderr, sora, train_short};
+use crate::cli::{SHORT, sora, stderr, train_short};
 
 /// Lines of a log without what the clock and the machine decide.
 fn lines(path: &Path) -> Vec<Value> {
@@ -46,13 +46,13 @@ fn killed_at_random_moments_and_resumed_it_ends_in_the_same_bits() {
     assert!(output.status.success(), "{}", stderr(&output));
     let length = started.elapsed();
 
-    let mut call: Vec<String> = ["train", "--out", broken.to_str().unwrap()].iter().chain(SHORT).chain(MORE).map(|s| s.to_string()).collect();
+    let mut call: Vec<String> =
+        ["train", "--out", broken.to_str().unwrap()].iter().chain(SHORT).chain(MORE).map(|s| s.to_string()).collect();
     let mut kills = 0;
     // Moments spread over the run by the golden ratio: as irregular as random ones, and the same on every machine.
     for attempt in 0..4u32 {
         let moment = length.mul_f64(f64::from(attempt + 1) * 0.618_034 % 1.0 * 0.6 + 0.05);
-        let mut child =
-            Command::new(env!("CARGO_BIN_EXE_sora")).args(&call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sora")).args(&call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         sleep(moment);
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
@@ -75,6 +75,19 @@ fn killed_at_random_moments_and_resumed_it_ends_in_the_same_bits() {
     assert_eq!(left, 2, "old checkpoints are pruned and nothing half-written is left");
 }
 
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = ["1", "2", "3"].map(|threads| {
+        let run = dir.path().join(threads);
+        let output = train_short(&run, &["--threads", threads]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        run
+    });
+    same(&runs[0], &runs[1]);
+    same(&runs[0], &runs[2]);
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_finishes_the_step_saves_and_exits_130() {
@@ -82,7 +95,9 @@ fn an_interrupt_finishes_the_step_saves_and_exits_130() {
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
     let more = ["--epochs", "6"];
     let short: Vec<&str> = SHORT.iter().copied().filter(|word| !["--epochs", "2"].contains(word)).collect();
-    let call = |out: &Path| [&["train", "--out", out.to_str().unwrap()], &short[..], &more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>();
+    let call = |out: &Path| {
+        [&["train", "--out", out.to_str().unwrap()], &short[..], &more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    };
     assert!(Command::new(env!("CARGO_BIN_EXE_sora")).args(call(&whole)).stderr(Stdio::null()).status().unwrap().success());
 
     let child = Command::new(env!("CARGO_BIN_EXE_sora")).args(call(&broken)).stderr(Stdio::piped()).spawn().unwrap();

@@ -1,6 +1,9 @@
 //! What is known about a data set before any of its files is read.
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +120,18 @@ impl Info {
         !matches!(self.reader, Reader::None(_))
     }
 
+    /// Where the set's files are looked for: its folder in the data folder, then that of its Debian package.
+    pub(crate) fn folders(&self, data_dir: &Path) -> Vec<PathBuf> {
+        let package = self.package.as_ref().map(|_| Path::new("/usr/share/datasets").join(&self.name));
+        std::iter::once(data_dir.join(&self.name)).chain(package).collect()
+    }
+
+    /// Whether all files of the set are in one of the folders where [`crate::open`] looks for them. The files are not read.
+    pub fn is_here(&self, data_dir: &Path) -> bool {
+        let there = |folder: &Path, file: &str| folder.join(file).is_file() || folder.join(file.trim_end_matches(".gz")).is_file();
+        !self.sources.is_empty() && self.folders(data_dir).iter().any(|folder| self.sources.iter().all(|s| there(folder, &s.file)))
+    }
+
     /// The ways to get the set, for people: a Debian package or a `sora data fetch` command.
     pub fn how_to_get(&self) -> String {
         let package = self.package.as_ref().map(|p| format!("`apt-get install {p}`"));
@@ -124,7 +139,11 @@ impl Info {
         match (package, fetch) {
             (Some(a), Some(b)) => format!("{a} or {b}"),
             (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => format!("the instructions at {}", self.homepage),
+            (None, None) => match self.reader {
+                Reader::Synthetic => "nothing to get: drawn from the seed".into(),
+                Reader::Folder => "your own images: `--dataset folder:PATH`".into(),
+                _ => format!("the instructions at {}", self.homepage),
+            },
         }
     }
 }

@@ -87,8 +87,8 @@ fn main() -> Result<(), AnyError> {
         shapes.push((count, ConvGeometry::square(c, c, [size; 2], 3, 1)));
     }
     println!(
-        "{:>2} {:>4} {:>4} {:>5} {:>2} {:>2} | {:>9} {:>9} {:>9} {:>9} | ms {:>7} {:>7} {:>7} {:>7} | {}",
-        "#", "in", "out", "size", "k", "s", "forward", "+stats", "dx", "dw", "forward", "+stats", "dx", "dw", "algorithms"
+        "{:>2} {:>4} {:>4} {:>5} {:>2} {:>2} | {:>9} {:>9} {:>9} {:>9} | ms {:>7} {:>7} {:>7} {:>7} | algorithms",
+        "#", "in", "out", "size", "k", "s", "forward", "+stats", "dx", "dw", "forward", "+stats", "dx", "dw"
     );
     let mut total = [0.0; 4];
     for (count, geometry) in shapes {

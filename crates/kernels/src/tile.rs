@@ -47,8 +47,10 @@ pub(crate) struct Tile<'a> {
     /// Null, or a value per column.
     pub bias: *const f32,
     pub stats: Option<TileStats>,
-    /// Memory read soon after this tile: one cache line from here on is fetched per depth. Any address; null is harmless.
+    /// Memory read soon: at each depth one cache line is fetched, from here on. Any address, valid or not.
     pub prefetch: *const f32,
+    /// Distance between the fetches of successive depths.
+    pub prefetch_step: usize,
 }
 
 /// Computes a tile of `R` rows and `V` vectors.
@@ -84,7 +86,7 @@ pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Til
                     }
                 }
                 S::prefetch(prefetch);
-                prefetch = prefetch.wrapping_add(16);
+                prefetch = prefetch.wrapping_add(tile.prefetch_step);
                 a = a.wrapping_add(tile.a_depth);
                 b = b.wrapping_add(tile.b_depth);
             }
@@ -92,10 +94,7 @@ pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Til
         for v in 0..V {
             let at = v * S::LANES;
             let lanes = (tile.columns - at).min(S::LANES);
-            let mut column = [S::zero(); R];
-            for (r, y) in column.iter_mut().enumerate() {
-                *y = acc[r][v];
-            }
+            let mut column = acc.map(|row| row[v]);
             if lanes == S::LANES {
                 finish::<S, R>(tile, &mut column, at, |p| S::load(p), |y, p| y.store(p));
             } else {

@@ -3,17 +3,17 @@
 
 use burn::backend::{
     Autodiff,
-    tensor::FloatTensor,
     autodiff::{
         checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
         grads::Gradients,
         ops::{Backward, Ops, OpsKind},
     },
+    tensor::FloatTensor,
 };
 use burn_flex::{Flex, FlexTensor};
 
 use super::{
-    ConvPlan, Engine,
+    ConvPlan, Engine, NormPlan,
     flex::{Norm, conv, conv_input_grad, conv_weight_grad, dims, enter, global_pool_grad, leave},
 };
 
@@ -73,7 +73,7 @@ struct BnReluBackward;
 struct BnReluState {
     x: FlexTensor,
     norm: Norm,
-    batch: bool,
+    plan: NormPlan,
 }
 
 /// Parents: x, gamma, beta.
@@ -82,8 +82,14 @@ impl Backward<Flex, 3> for BnReluBackward {
 
     fn backward(self, ops: Ops<BnReluState, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let BnReluState { x, norm, batch } = ops.state;
-        for (node, gradient) in ops.parents.into_iter().zip(norm.backward(&x, &dy, batch)) {
+        let BnReluState { x, norm, plan } = ops.state;
+        let [of_x, of_gamma, of_beta] = ops.parents;
+        let add = match &of_x {
+            // Steps run from the last operation to the first, and the convolution that adds the shortcut comes after this layer.
+            Some(node) if plan.shortcut => Some(grads.consume::<Flex>(node).to_contiguous()),
+            _ => None,
+        };
+        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(norm.backward(&x, &dy, plan.batch, add.as_ref())) {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, gradient);
             }
@@ -148,7 +154,7 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
         (Tracked::new(mean), Tracked::new(variance))
     }
 
-    fn engine_bn_relu(x: Tracked, gamma: Tracked, beta: Tracked, mean: Tracked, variance: Tracked, batch: bool) -> Tracked {
+    fn engine_bn_relu(x: Tracked, gamma: Tracked, beta: Tracked, mean: Tracked, variance: Tracked, plan: NormPlan) -> Tracked {
         let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (x.into_parts(), gamma.into_parts(), beta.into_parts());
         let x = x.to_contiguous();
         let norm = Norm {
@@ -159,7 +165,7 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
         };
         let y = norm.forward(&x);
         match BnReluBackward.prepare::<C>([of_x, of_gamma, of_beta]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(BnReluState { x, norm, batch }, y),
+            OpsKind::Tracked(prep) => prep.finish(BnReluState { x, norm, plan }, y),
             OpsKind::UnTracked(prep) => prep.finish(y),
         }
     }

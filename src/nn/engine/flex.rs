@@ -1,5 +1,6 @@
 //! The engine's operations on Burn's CPU backend, without autodiff.
 
+use burn::tensor::Tensor;
 use burn_flex::{Flex, FlexTensor};
 use sora_kernels::{
     Isa, ShapeError,
@@ -8,9 +9,11 @@ use sora_kernels::{
     conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Moments},
     layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc},
     pool as pooling,
+    sgd::Sgd,
 };
 
-use super::{ConvPlan, Engine, packed::packed, pool::Output};
+use super::{ConvPlan, Engine, NormPlan, packed::packed, pool::Output};
+use crate::profile::{self, Part};
 
 /// PyTorch's default epsilon in the denominator of batch norm.
 const BN_EPSILON: f32 = 1e-5;
@@ -68,7 +71,7 @@ pub(super) fn conv(x: &FlexTensor, w: &FlexTensor, add: Option<&FlexTensor>, pla
         add: add.map_or(Addend::None, |add| Addend::Tensor(floats(add))),
         moments: plan.moments.then(|| Moments { mean: mean.as_mut(), variance: variance.as_mut() }),
     };
-    ok(kernel.forward(n, floats(x), &weights, y.as_mut(), epilogue));
+    ok(profile::time(Part::ConvForward, || kernel.forward(n, floats(x), &weights, y.as_mut(), epilogue)));
     (y.finish(), mean.finish(), variance.finish())
 }
 
@@ -77,7 +80,7 @@ pub(super) fn conv_input_grad(dy: &FlexTensor, w: &FlexTensor, input: [usize; 4]
     let (kernel, n) = kernel(input, dims(w), plan);
     let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, plan.version));
     let mut dx = Output::new(input);
-    ok(kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), Addend::None));
+    ok(profile::time(Part::ConvInputGrad, || kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), Addend::None)));
     dx.finish()
 }
 
@@ -85,7 +88,7 @@ pub(super) fn conv_input_grad(dy: &FlexTensor, w: &FlexTensor, input: [usize; 4]
 pub(super) fn conv_weight_grad(x: &FlexTensor, dy: &FlexTensor, shape: [usize; 4], plan: ConvPlan) -> FlexTensor {
     let (kernel, n) = kernel(dims(x), shape, plan);
     let mut dw = Output::new(shape);
-    ok(kernel.weight_grad(n, floats(x), floats(dy), dw.as_mut()));
+    ok(profile::time(Part::ConvWeightGrad, || kernel.weight_grad(n, floats(x), floats(dy), dw.as_mut())));
     dw.finish()
 }
 
@@ -112,19 +115,28 @@ impl Norm {
 
     pub(super) fn forward(&self, x: &FlexTensor) -> FlexTensor {
         let mut y = Output::new(dims::<4>(x));
-        ok(self.kernel().forward(isa(), floats(x), y.as_mut()));
+        ok(profile::time(Part::NormForward, || self.kernel().forward(isa(), floats(x), y.as_mut())));
         y.finish()
     }
 
-    /// Gradients of x, gamma and beta.
-    pub(super) fn backward(&self, x: &FlexTensor, dy: &FlexTensor, batch: bool) -> [FlexTensor; 3] {
+    /// Gradients of x (plus `add`), gamma and beta.
+    pub(super) fn backward(&self, x: &FlexTensor, dy: &FlexTensor, batch: bool, add: Option<&FlexTensor>) -> [FlexTensor; 3] {
         let channels = dims(&self.gamma);
         let (mut dx, mut dgamma, mut dbeta) = (Output::new(dims::<4>(x)), Output::new::<1>(channels), Output::new::<1>(channels));
         let kernel = self.kernel();
-        ok(kernel.parameter_grads(isa(), floats(x), floats(dy), dgamma.as_mut(), dbeta.as_mut()));
-        let statistics =
-            if batch { Statistics::Batch { dgamma: dgamma.as_mut(), dbeta: dbeta.as_mut() } } else { Statistics::Constant };
-        ok(kernel.input_grad(isa(), floats(x), floats(dy), statistics, dx.as_mut(), Addend::None));
+        ok(profile::time(Part::NormBackward, || {
+            kernel.parameter_grads(isa(), floats(x), floats(dy), dgamma.as_mut(), dbeta.as_mut())?;
+            let statistics =
+                if batch { Statistics::Batch { dgamma: dgamma.as_mut(), dbeta: dbeta.as_mut() } } else { Statistics::Constant };
+            kernel.input_grad(
+                isa(),
+                floats(x),
+                floats(dy),
+                statistics,
+                dx.as_mut(),
+                add.map_or(Addend::None, |add| Addend::Tensor(floats(add))),
+            )
+        }));
         [dx.finish(), dgamma.finish(), dbeta.finish()]
     }
 }
@@ -133,7 +145,7 @@ impl Norm {
 pub(super) fn enter(x: &FlexTensor) -> FlexTensor {
     let [n, c, h, w] = dims(x);
     let mut y = Output::new([h, w, n, c]);
-    ok(nchw_to_hwnc(Dimensions { n, c, h, w }, floats(x), y.as_mut()));
+    ok(profile::time(Part::Layout, || nchw_to_hwnc(Dimensions { n, c, h, w }, floats(x), y.as_mut())));
     y.finish()
 }
 
@@ -141,15 +153,26 @@ pub(super) fn enter(x: &FlexTensor) -> FlexTensor {
 pub(super) fn leave(x: &FlexTensor) -> FlexTensor {
     let [h, w, n, c] = dims(x);
     let mut y = Output::new([n, c, h, w]);
-    ok(hwnc_to_nchw(Dimensions { n, c, h, w }, floats(x), y.as_mut()));
+    ok(profile::time(Part::Layout, || hwnc_to_nchw(Dimensions { n, c, h, w }, floats(x), y.as_mut())));
     y.finish()
 }
 
 /// Gradient of the mean over all pixels for a map of shape `input`.
 pub(super) fn global_pool_grad(dy: &FlexTensor, input: [usize; 4]) -> FlexTensor {
     let mut dx = Output::new(input);
-    ok(pooling::global_average_grad(input[0] * input[1], floats(dy), dx.as_mut()));
+    ok(profile::time(Part::Pool, || pooling::global_average_grad(input[0] * input[1], floats(dy), dx.as_mut())));
     dx.finish()
+}
+
+/// One fused SGD update of `[value, buffer]` with `gradient`, in place where nobody else holds them. All are on the CPU.
+pub(crate) fn sgd_step(sgd: &Sgd, value: Tensor<1>, buffer: Tensor<1>, gradient: Tensor<1>) -> [Tensor<1>; 2] {
+    let primitive = |tensor: Tensor<1>| match tensor.try_into_primitive::<Flex>() {
+        Ok(primitive) => primitive.to_contiguous(),
+        Err(e) => panic!("engine: {e:?}"),
+    };
+    let (mut value, mut buffer, gradient) = (primitive(value), primitive(buffer), primitive(gradient));
+    ok(sgd.step(isa(), value.storage_mut(), floats(&gradient), buffer.storage_mut()));
+    [value, buffer].map(Tensor::from_primitive::<Flex>)
 }
 
 impl Engine for Flex {
@@ -173,7 +196,14 @@ impl Engine for Flex {
         (mean.finish(), variance.finish())
     }
 
-    fn engine_bn_relu(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, mean: FlexTensor, variance: FlexTensor, _batch: bool) -> FlexTensor {
+    fn engine_bn_relu(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        _plan: NormPlan,
+    ) -> FlexTensor {
         let norm = Norm {
             gamma: gamma.to_contiguous(),
             beta: beta.to_contiguous(),
@@ -187,7 +217,7 @@ impl Engine for Flex {
         let x = x.to_contiguous();
         let [h, w, n, c] = dims(&x);
         let mut y = Output::new([n, c]);
-        ok(pooling::global_average(h * w, floats(&x), y.as_mut()));
+        ok(profile::time(Part::Pool, || pooling::global_average(h * w, floats(&x), y.as_mut())));
         y.finish()
     }
 }

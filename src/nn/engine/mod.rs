@@ -13,7 +13,8 @@ use burn::{
     tensor::Tensor,
 };
 
-pub(super) use packed::forget;
+pub(crate) use flex::sgd_step;
+pub(super) use packed::{forget, replaced};
 
 /// The shape of a convolution, and what its weights are known by.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,6 +29,16 @@ pub struct ConvPlan {
     pub moments: bool,
 }
 
+/// How a batch norm takes part in the backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NormPlan {
+    /// The statistics are those of `x`: gradients flow through them.
+    pub batch: bool,
+    /// `x` is also the identity shortcut around this layer, added by a later convolution. Its gradient so far is then there when this layer's
+    /// backward runs, and is added in the same pass over memory.
+    pub shortcut: bool,
+}
+
 /// Operations of the CPU engine. All tensors are contiguous f32.
 #[backend_extension(Autodiff, Flex)]
 pub trait Engine: Backend {
@@ -35,7 +46,8 @@ pub trait Engine: Backend {
     fn engine_enter(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Convolution of `x` `[H, W, N, in]` with `w` `[out, in, k, k]`; also mean and biased variance `[out]` of the result (empty unless wanted).
-    fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, plan: ConvPlan) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, plan: ConvPlan)
+    -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     /// As [`engine_conv`](Self::engine_conv), plus `add`, of the output's shape.
     fn engine_conv_add(
@@ -48,15 +60,14 @@ pub trait Engine: Backend {
     /// Mean and biased variance `[C]` of `x` `[H, W, N, C]`; no gradient flows through them.
     fn engine_moments(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// `relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)` over the last dimension; with `batch` the statistics are those of `x` and
-    /// gradients flow through them.
+    /// `relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)` over the last dimension.
     fn engine_bn_relu(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
         mean: FloatTensor<Self>,
         variance: FloatTensor<Self>,
-        batch: bool,
+        plan: NormPlan,
     ) -> FloatTensor<Self>;
 
     /// Mean over all pixels: `[H, W, N, C]` to `[N, C]`.
@@ -91,9 +102,9 @@ pub(super) fn moments(x: Tensor<4>) -> [Tensor<1>; 2] {
     [Tensor::from_dispatch(mean), Tensor::from_dispatch(variance)]
 }
 
-pub(super) fn bn_relu(x: Tensor<4>, [gamma, beta, mean, variance]: [Tensor<1>; 4], batch: bool) -> Tensor<4> {
+pub(super) fn bn_relu(x: Tensor<4>, [gamma, beta, mean, variance]: [Tensor<1>; 4], plan: NormPlan) -> Tensor<4> {
     let [gamma, beta, mean, variance] = [gamma, beta, mean, variance].map(Tensor::into_dispatch);
-    Tensor::from_dispatch(<Dispatch as Engine>::engine_bn_relu(x.into_dispatch(), gamma, beta, mean, variance, batch))
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_bn_relu(x.into_dispatch(), gamma, beta, mean, variance, plan))
 }
 
 pub(super) fn global_pool(x: Tensor<4>) -> Tensor<2> {

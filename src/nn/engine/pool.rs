@@ -12,13 +12,32 @@ use sora_kernels::Buffer;
 /// Smaller buffers come from the allocator, which is good at them.
 const SMALLEST: usize = 16 * 1024;
 
-/// Idle buffers by length, and how many floats are in use and idle.
+/// Requests for memory after which a buffer that nobody wanted is given back: some steps of training, so that a phase of the work with other
+/// shapes does not hold the memory of two.
+const PATIENCE: u64 = 4096;
+
+/// Idle buffers by length, with the request count at which each came back.
 #[derive(Default)]
 struct Pool {
-    idle: HashMap<usize, Vec<Buffer>>,
-    idle_floats: usize,
-    used_floats: usize,
-    peak_floats: usize,
+    idle: HashMap<usize, Vec<(Buffer, u64)>>,
+    requests: u64,
+}
+
+impl Pool {
+    fn take(&mut self, len: usize) -> Option<Buffer> {
+        self.requests += 1;
+        if self.requests.is_multiple_of(PATIENCE / 8) {
+            let oldest = self.requests.saturating_sub(PATIENCE);
+            self.idle.values_mut().for_each(|buffers| buffers.retain(|(_, since)| *since >= oldest));
+            self.idle.retain(|_, buffers| !buffers.is_empty());
+        }
+        // The newest first: it is the likeliest to be in a cache, and the others show how many are too many.
+        self.idle.get_mut(&len)?.pop().map(|(buffer, _)| buffer)
+    }
+
+    fn give_back(&mut self, buffer: Buffer) {
+        self.idle.entry(buffer.len()).or_default().push((buffer, self.requests));
+    }
 }
 
 static POOL: Mutex<Option<Pool>> = Mutex::new(None);
@@ -39,18 +58,7 @@ impl AsRef<[u8]> for Pooled {
 impl Drop for Pooled {
     fn drop(&mut self) {
         if let Some(buffer) = self.0.take() {
-            let len = buffer.len();
-            let surplus = with_pool(|pool| {
-                pool.used_floats = pool.used_floats.saturating_sub(len);
-                // Never more in use and idle together than was once in use: a change of shapes must not double the memory.
-                if pool.used_floats + pool.idle_floats + len > pool.peak_floats {
-                    return Some(buffer);
-                }
-                pool.idle_floats += len;
-                pool.idle.entry(len).or_default().push(buffer);
-                None
-            });
-            drop(surplus);
+            with_pool(|pool| pool.give_back(buffer));
         }
     }
 }
@@ -73,20 +81,7 @@ impl Output {
         let memory = if len < SMALLEST {
             Memory::Plain(vec![0.0; len])
         } else {
-            let found = with_pool(|pool| {
-                pool.used_floats += len;
-                let found = pool.idle.get_mut(&len).and_then(Vec::pop);
-                if found.is_some() {
-                    pool.idle_floats -= len;
-                } else if pool.used_floats + pool.idle_floats > pool.peak_floats.max(pool.used_floats) {
-                    // Make room: buffers of other lengths are of another phase of the work.
-                    pool.idle.clear();
-                    pool.idle_floats = 0;
-                }
-                pool.peak_floats = pool.peak_floats.max(pool.used_floats);
-                found
-            });
-            Memory::Pooled(found.unwrap_or_else(|| Buffer::zeroed(len)))
+            Memory::Pooled(with_pool(|pool| pool.take(len)).unwrap_or_else(|| Buffer::zeroed(len)))
         };
         Self { memory, shape: shape.into() }
     }

@@ -171,6 +171,9 @@ fn list(folder: &Path, present: &[String], classes: &[String]) -> Result<Vec<Ite
             items.sort_by(|a, b| a.path.cmp(&b.path));
             Ok(items)
         })
+        // All of them first: of several defects the first in order is named, whichever thread is quickest.
+        .collect::<Vec<_>>()
+        .into_iter()
         .collect::<Result<_>>()?;
     let mut columns: Vec<_> = per_class.into_iter().map(Vec::into_iter).collect();
     let mut items = Vec::new();

@@ -18,11 +18,7 @@ const FILES: [&str; 4] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", 
 
 /// Reads the four files from `data_dir/NAME` or, where a Debian package holds the set, its folder.
 pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
-    let mut folders = vec![data_dir.join(&info.name)];
-    if info.package.is_some() {
-        folders.push(Path::new("/usr/share/datasets").join(&info.name));
-    }
-    let [train_images, train_labels, test_images, test_labels] = locate(info, &folders)?;
+    let [train_images, train_labels, test_images, test_labels] = locate(info, &info.folders(data_dir))?;
     let fix = format!("get it again with {}", info.how_to_get());
     let read = |images: &Path, labels: &Path, n: usize| {
         let shape = [info.channels, info.height, info.width];

@@ -241,6 +241,7 @@ impl Convolve<'_> {
                     bias: self.out.bias.at(channel),
                     stats,
                     prefetch: terms.first().map_or(std::ptr::null(), |term| term.b),
+                    prefetch_step: 16,
                 };
                 S::tile(rows, vectors, &tile);
             }

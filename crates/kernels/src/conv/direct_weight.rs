@@ -1,7 +1,7 @@
 //! Weight gradient of any convolution: for each tap `X^T * dY`, summed over output pixels and samples.
 
 use super::direct::source;
-use super::reduce::reduce_weights;
+use super::reduce::{plane_len, reduce_weights};
 use super::{ConvGeometry, Direction};
 use crate::buffer::with_scratch;
 use crate::isa::Isa;
@@ -17,6 +17,8 @@ const BLOCK_TO: usize = 128;
 const BLOCK_FROM: usize = 64;
 /// Tasks to aim for, enough to keep many cores busy.
 const TASKS: usize = 64;
+/// Depths fetched ahead.
+const PREFETCH: usize = 8;
 /// Largest number of floats in the partial gradients, beyond which chunks get larger.
 const MAX_PARTIALS: usize = 4 << 20;
 /// With at most this many input channels all taps of a pixel are gathered into one matrix, else tiles would be almost
@@ -32,14 +34,14 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
     let from_blocks = from.div_ceil(BLOCK_FROM);
     let to_blocks = to.div_ceil(BLOCK_TO);
     let blocks = from_blocks * to_blocks;
-    let plane = taps * from * to;
+    let plane = plane_len(isa, taps, from, to);
     let chunks = TASKS.div_ceil(blocks).min((MAX_PARTIALS / plane.max(1)).max(1)).min(units);
     let chunk_units = units.div_ceil(chunks);
     let chunks = units.div_ceil(chunk_units);
     let x = Shared::read_only(x);
     let dy = Shared::read_only(dy);
     with_scratch(chunks * plane, |partials| {
-        for (group, dw) in dw.chunks_exact_mut(plane.max(1)).enumerate() {
+        for (group, dw) in dw.chunks_exact_mut((taps * from * to).max(1)).enumerate() {
             let shared = Shared::new(partials);
             for_each(chunks * blocks, |task| {
                 let (chunk, block) = (task / blocks, task % blocks);
@@ -70,7 +72,7 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
                     unsafe { dispatch(isa, kernel) };
                 });
             });
-            reduce_weights(partials, taps, from, to, dw);
+            reduce_weights(isa, partials, taps, from, to, dw);
         }
     });
 }
@@ -91,7 +93,7 @@ struct WeightGrad<'a> {
     panels: *mut f32,
     /// `[sample][tap][from]`, when the taps are gathered.
     gathered: Option<*mut f32>,
-    /// `[tap][from][to]`.
+    /// `[panel][tap][from][TILE_COLUMNS]`.
     dw: *mut f32,
 }
 
@@ -103,12 +105,13 @@ impl Kernel for WeightGrad<'_> {
         // SAFETY: see `run` above.
         unsafe {
             let g = self.g;
-            let (from, to) = (g.group_in(), g.group_out());
+            let from = g.group_in();
             let [_, out_width] = g.output();
-            for tap in 0..g.taps() {
-                for ci in self.from_range.0..self.from_range.1 {
-                    let at = (tap * from + ci) * to;
-                    self.dw.add(at + self.to_range.0).write_bytes(0, self.to_range.1 - self.to_range.0);
+            for panel in self.to_range.0 / S::TILE_COLUMNS..self.to_range.1.div_ceil(S::TILE_COLUMNS) {
+                for tap in 0..g.taps() {
+                    let first = (panel * g.taps() + tap) * from + self.from_range.0;
+                    let len = (self.from_range.1 - self.from_range.0) * S::TILE_COLUMNS;
+                    self.dw.add(first * S::TILE_COLUMNS).write_bytes(0, len);
                 }
             }
             for unit in self.units.0..self.units.1 {
@@ -193,14 +196,15 @@ impl WeightGrad<'_> {
     unsafe fn multiply<S: Simd>(&self, a: *const f32, a_depth: usize, count: usize, first: usize, rows: usize) {
         // SAFETY: see `run` above.
         unsafe {
-            let to = self.g.group_out();
+            let plane_rows = self.g.taps() * self.g.group_in();
             let width = self.to_range.1 - self.to_range.0;
             let mut column = 0;
             while column < width {
-                let (columns, vectors) = panel_extent::<S>(width, column);
+                let (_, vectors) = panel_extent::<S>(width, column);
                 let terms = [Term { a, b: self.panels.add(column * self.samples) }];
                 for (row, rows) in row_blocks::<S>(rows) {
-                    let c = self.dw.add((first + row) * to + self.to_range.0 + column);
+                    let panel = (self.to_range.0 + column) / S::TILE_COLUMNS;
+                    let c = self.dw.add((panel * plane_rows + first + row) * S::TILE_COLUMNS);
                     let tile = Tile {
                         terms: &terms,
                         a_offset: row,
@@ -209,12 +213,14 @@ impl WeightGrad<'_> {
                         a_depth,
                         b_depth: S::TILE_COLUMNS,
                         c,
-                        c_row: to,
-                        columns,
+                        c_row: S::TILE_COLUMNS,
+                        columns: vectors * S::LANES,
                         add: c,
                         bias: std::ptr::null(),
                         stats: None,
-                        prefetch: terms.first().map_or(std::ptr::null(), |term| term.b),
+                        // Rows are short and far apart, which the processor's own prefetcher does not follow.
+                        prefetch: a.wrapping_add(row + rows - 1 + PREFETCH * a_depth),
+                        prefetch_step: a_depth,
                     };
                     S::tile(rows, vectors, &tile);
                 }

@@ -1,6 +1,6 @@
 //! Two-dimensional convolution: forward, input gradient and weight gradient.
 //!
-//! Two algorithms share one register tile ([`crate::tile`]). *Direct*: with the batch next to the channels, an output
+//! Two algorithms share one register tile (`tile.rs`). *Direct*: with the batch next to the channels, an output
 //! pixel is a sum over kernel taps of plain products `[N x C_in] * [C_in x C_out]`; a tap outside the image is skipped.
 //! *Winograd* F(4x4, 3x3) for 3x3 kernels of stride 1: four times fewer multiplications.
 
@@ -44,15 +44,13 @@ impl ConvGeometry {
         Self { in_channels, out_channels, input, kernel: [kernel; 2], stride: [stride; 2], padding: [kernel / 2; 2], groups: 1 }
     }
 
-    /// Height and width of the output; zero where the kernel does not fit into the padded input.
+    /// Height and width of the output; zero where the kernel does not fit into the padded input or the stride is zero.
     #[must_use]
     pub fn output(&self) -> [usize; 2] {
         std::array::from_fn(|d| {
             let padded = self.input[d].saturating_add(self.padding[d].saturating_mul(2));
-            match padded.checked_sub(self.kernel[d]) {
-                Some(room) => room / self.stride[d] + 1,
-                None => 0,
-            }
+            let room = padded.checked_sub(self.kernel[d]);
+            room.and_then(|room| room.checked_div(self.stride[d])).map_or(0, |steps| steps + 1)
         })
     }
 
@@ -179,20 +177,13 @@ impl Conv2d {
             return Err(parameter("padding", "must be smaller than the kernel"));
         }
         elements("weights", &[g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]])?;
-        let choose = |from: usize, to: usize| {
-            if winograd::supports(g) && winograd::is_faster(g.input, from, to) { ConvAlgorithm::Winograd } else { ConvAlgorithm::Direct }
+        let choose = |from: usize| {
+            if winograd::supports(g) && winograd::is_faster(g.input, from) { ConvAlgorithm::Winograd } else { ConvAlgorithm::Direct }
         };
-        Ok(Self {
-            geometry,
-            isa,
-            forward: choose(g.in_channels, g.out_channels),
-            input_grad: choose(g.out_channels, g.in_channels),
-            weight_grad: if winograd::supports(g) && winograd::is_faster(g.input, g.in_channels, g.out_channels) {
-                ConvAlgorithm::Winograd
-            } else {
-                ConvAlgorithm::Direct
-            },
-        })
+        let [forward, input_grad] = [choose(g.in_channels), choose(g.out_channels)];
+        // The weight gradient reduces over rows, so both channel counts have to pay for a transform.
+        let weight_grad = choose(g.in_channels.min(g.out_channels));
+        Ok(Self { geometry, isa, forward, input_grad, weight_grad })
     }
 
     /// The same convolution with one algorithm in every direction, for tests and comparisons.

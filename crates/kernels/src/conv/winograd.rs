@@ -26,10 +26,10 @@ pub(super) fn supports(g: &ConvGeometry) -> bool {
     g.kernel == [3; 2] && g.stride == [1; 2] && g.padding == [1; 2] && g.groups == 1
 }
 
-/// Whether Winograd beats the direct algorithm from `from` to `to` channels.
-pub(super) fn is_faster(image: [usize; 2], from: usize, to: usize) -> bool {
+/// Whether Winograd beats the direct algorithm for the convolution of `from` channels.
+pub(super) fn is_faster(image: [usize; 2], from: usize) -> bool {
     // Few channels do not pay for the transforms; an image of one or two pixels uses too little of its tile.
-    from >= 8 && to >= 8 && image[0] > 2 && image[1] > 2
+    from >= 8 && image[0] > 2 && image[1] > 2
 }
 
 fn channels(g: &ConvGeometry, direction: Direction) -> (usize, usize) {
@@ -262,6 +262,7 @@ impl Convolve {
                             stats: None,
                             // The first tiles of a panel fetch the next one, a line per step.
                             prefetch: next.wrapping_add((index * width * 16) % panel_len),
+                            prefetch_step: 16,
                         };
                         S::tile(rows, vectors, &tile);
                     }

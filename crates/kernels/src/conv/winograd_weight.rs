@@ -7,9 +7,9 @@
 
 use super::ConvGeometry;
 use super::grid::{Block, Grid};
-use super::reduce::reduce_weights;
+use super::reduce::{plane_len, reduce_weights};
 use super::transform::{self, IN, OUT, POINTS, columns};
-use super::winograd::{InputTransform, load, store};
+use super::winograd::{InputTransform, load};
 use crate::buffer::with_scratch;
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
@@ -25,9 +25,13 @@ const FUSED_TASKS: usize = 64;
 /// Fewest blocks of rows of a fused task: fewer do not pay for its transform back.
 const FUSED_MIN_BLOCKS: usize = 8;
 /// Floats of the transformed rows of a section, to stay in the last-level cache.
-const SECTION: usize = 6 << 20;
+const SECTION: usize = 3 << 20;
 /// Blocks of rows of a section at least: fewer would load and store the products too often.
 const SECTION_MIN_BLOCKS: usize = 4;
+/// Rows multiplied at a time, for a panel to stay in the first-level cache.
+const BLOCK_DEPTH: usize = 128;
+/// Depths fetched ahead.
+const PREFETCH: usize = 8;
 /// Channels transformed by a task.
 const TRANSFORM_CHANNELS: usize = 128;
 
@@ -104,7 +108,7 @@ impl Problem {
         let chunks = FUSED_TASKS.min(blocks.div_ceil(FUSED_MIN_BLOCKS));
         let chunk_blocks = blocks.div_ceil(chunks);
         let chunks = blocks.div_ceil(chunk_blocks);
-        let plane = 9 * self.from * self.to;
+        let plane = plane_len(isa, 9, self.from, self.to);
         with_scratch(chunks * plane, |partials| {
             let shared = Shared::new(partials);
             for_each(chunks, |chunk| {
@@ -126,7 +130,7 @@ impl Problem {
                     unsafe { dispatch(isa, TransformBack { problem: self, memory, channels: (0, self.from), dw }) };
                 });
             });
-            reduce_weights(partials, 9, self.from, self.to, dw);
+            reduce_weights(isa, partials, 9, self.from, self.to, dw);
         });
     }
 
@@ -165,7 +169,7 @@ impl Problem {
                     unsafe { dispatch(isa, Multiply { problem: self, memory, point, rows, first: section == 0 }) };
                 });
             }
-            with_scratch(9 * self.from * self.to, |planes| {
+            with_scratch(plane_len(isa, 9, self.from, self.to), |planes| {
                 let shared = Shared::new(planes);
                 const CHANNELS: usize = 16;
                 for_each(self.from.div_ceil(CHANNELS), |task| {
@@ -173,7 +177,7 @@ impl Problem {
                     // SAFETY: the products were computed above; tasks write disjoint channels.
                     unsafe { dispatch(isa, TransformBack { problem: self, memory, channels, dw: shared.at(0) }) };
                 });
-                reduce_weights(planes, 9, self.from, self.to, dw);
+                reduce_weights(isa, planes, 9, self.from, self.to, dw);
             });
         });
     }
@@ -285,39 +289,44 @@ impl Kernel for Multiply<'_> {
             let Problem { from, to, .. } = *self.problem;
             let memory = &self.memory;
             let u = memory.u.at(self.point * memory.u_point);
-            let mut column = 0;
-            while column < to {
-                let (_, vectors) = panel_extent::<S>(to, column);
-                let terms = [Term {
-                    a: memory.v.at(self.point * memory.v_point),
-                    b: memory.d.at(self.point * memory.d_point + column * memory.rows),
-                }];
-                for (row, rows) in row_blocks::<S>(from) {
-                    let c = u.add(row * memory.u_row + column);
-                    let tile = Tile {
-                        terms: &terms,
-                        a_offset: row,
-                        depth: self.rows,
-                        a_row: 1,
-                        a_depth: memory.v_row,
-                        b_depth: S::TILE_COLUMNS,
-                        c,
-                        c_row: memory.u_row,
-                        columns: vectors * S::LANES,
-                        add: if self.first { std::ptr::null() } else { c },
-                        bias: std::ptr::null(),
-                        stats: None,
-                        prefetch: terms[0].b,
-                    };
-                    S::tile(rows, vectors, &tile);
+            for start in (0..self.rows).step_by(BLOCK_DEPTH) {
+                let depth = (self.rows - start).min(BLOCK_DEPTH);
+                let mut column = 0;
+                while column < to {
+                    let (_, vectors) = panel_extent::<S>(to, column);
+                    let terms = [Term {
+                        a: memory.v.at(self.point * memory.v_point + start * memory.v_row),
+                        b: memory.d.at(self.point * memory.d_point + column * memory.rows + start * S::TILE_COLUMNS),
+                    }];
+                    for (row, rows) in row_blocks::<S>(from) {
+                        let c = u.add(row * memory.u_row + column);
+                        let tile = Tile {
+                            terms: &terms,
+                            a_offset: row,
+                            depth,
+                            a_row: 1,
+                            a_depth: memory.v_row,
+                            b_depth: S::TILE_COLUMNS,
+                            c,
+                            c_row: memory.u_row,
+                            columns: vectors * S::LANES,
+                            add: if self.first && start == 0 { std::ptr::null() } else { c },
+                            bias: std::ptr::null(),
+                            stats: None,
+                            // Rows are short and far apart, which the processor's own prefetcher does not follow.
+                            prefetch: terms[0].a.wrapping_add(row + rows - 1 + PREFETCH * memory.v_row),
+                            prefetch_step: memory.v_row,
+                        };
+                        S::tile(rows, vectors, &tile);
+                    }
+                    column += S::TILE_COLUMNS;
                 }
-                column += S::TILE_COLUMNS;
             }
         }
     }
 }
 
-/// `dw = G^T U G` for a range of input channels, `[tap][from][to]`.
+/// `dw = G^T U G` for a range of input channels, `[panel][tap][from][TILE_COLUMNS]`.
 struct TransformBack<'a> {
     problem: &'a Problem,
     memory: Memory,
@@ -338,7 +347,6 @@ impl Kernel for TransformBack<'_> {
                 let u_row = self.memory.u.at(ci * self.memory.u_row);
                 let mut c = 0;
                 while c < to {
-                    let lanes = (to - c).min(S::LANES);
                     let mut rows = [[S::zero(); 3]; IN];
                     for (i, row) in rows.iter_mut().enumerate() {
                         let mut u = [S::zero(); IN];
@@ -348,8 +356,10 @@ impl Kernel for TransformBack<'_> {
                         *row = weight_grad(u);
                     }
                     let dw = columns!(&rows, IN, 3 => 3, weight_grad);
+                    let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
                     for (tap, value) in dw.as_flattened().iter().enumerate() {
-                        store::<S>(*value, self.dw.add((tap * from + ci) * to + c), lanes);
+                        let row = (panel * 9 + tap) * from + ci;
+                        value.store(self.dw.add(row * S::TILE_COLUMNS + lane));
                     }
                     c += S::LANES;
                 }

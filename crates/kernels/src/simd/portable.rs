@@ -17,7 +17,6 @@ impl F32x4 {
     }
 }
 
-// SAFETY (all methods): the trait's conditions: pointers valid for the lanes touched.
 impl Simd for F32x4 {
     const LANES: usize = 4;
     const TILE_ROWS: usize = 4;
@@ -32,16 +31,19 @@ impl Simd for F32x4 {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the trait's conditions.
         unsafe { Self(p.cast::<[f32; 4]>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the trait's conditions.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> Self {
         let mut lanes = [0.0; 4];
         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+            // SAFETY: the trait's conditions.
             *lane = unsafe { *p.add(i) };
         }
         Self(lanes)
@@ -49,6 +51,7 @@ impl Simd for F32x4 {
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, n: usize) {
         for (i, lane) in self.0.iter().enumerate().take(n) {
+            // SAFETY: the trait's conditions.
             unsafe { *p.add(i) = *lane };
         }
     }
@@ -73,6 +76,7 @@ impl Simd for F32x4 {
     unsafe fn prefetch(_: *const f32) {}
     #[inline(always)]
     unsafe fn tile(rows: usize, vectors: usize, args: &Tile) {
+        // SAFETY: the trait's conditions.
         unsafe { tile_table!(tile, rows, vectors, args; 1 2 3 4) }
     }
 }

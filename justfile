@@ -1,0 +1,41 @@
+# The everyday commands; `just` alone lists them.
+
+default:
+    @just --list
+
+# Everything that CI checks
+ci:
+    bash .ci/run
+
+# All tests, in the one profile that everything shares
+test *FILTER:
+    cargo test --release --workspace {{FILTER}}
+
+# Format and lint
+lint:
+    cargo fmt --all
+    cargo clippy --release --workspace --all-targets -- -D warnings
+
+# The documentation, with warnings denied
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+# The README's run
+quickstart METHOD="sora":
+    scripts/setup.sh
+    cargo run --release -- train --dataset fashion-mnist --method {{METHOD}} --width 16 --epochs 2 --val 500 --out runs/{{METHOD}}
+    cargo run --release -- eval runs/{{METHOD}} --limit 2000
+
+# Twenty kills at random moments, then the same bits
+kill-resume N="20":
+    scripts/kill_resume.sh {{N}}
+
+# Golden values from PyTorch, made anew (see scripts/golden/README.md)
+golden:
+    python3 -m venv .venv
+    .venv/bin/pip install -q -r scripts/golden/requirements.txt
+    .venv/bin/python scripts/golden/make.py
+
+# Ours against a PyTorch step script, in turn
+bench PEER:
+    benches/compare.sh {{PEER}}
