@@ -5,9 +5,9 @@
 //!
 //! The weight gradient of a function R(g) of an input gradient: with `w = dR/dg` held constant it is that of the directional derivative
 //! `<w, grad_x L(x + eta)>`, which is carried forward through the layers along w and then differentiated by one ordinary backward pass. This is
-//! the double backward, exactly. The alternative, a central difference of two weight gradients at x + eta +- h w, takes two forward and two
-//! backward passes as well, and is no approximation to the double backward at any h: between the two points ReLUs switch, and their curvature,
-//! which the double backward does not see, enters it.
+//! the double backward, exactly (to 1e-4 of PyTorch's in the golden step). The alternative, a central difference of two weight gradients at
+//! x + eta +- h w, takes two forward and two backward passes as well, but each ReLU that switches between the two points adds its jump over
+//! 2 h: on the golden network its error is 74 times the gradient at h = 1e-4, and 3 % at best, where f32's rounding takes over.
 //! Cost: 5 forward-sized and 5 backward-sized passes, of which the directional derivative takes 2 and 2.
 //! The l2 form starts in the l2 ball and steps along the normalised gradient.
 

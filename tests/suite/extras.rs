@@ -11,7 +11,7 @@ use sora::{
     },
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{self, DataInfo},
+    method::{self, DataInfo, METHODS, Passes},
     nn::{Backend, BnMode, Init, Spec, TensorSet},
     optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Sgd},
     threat::{Norm, Threat},
@@ -20,7 +20,7 @@ use sora::{
 use crate::{
     cli::{sora, stderr, train_short},
     resume::same,
-    support::{Golden, assert_close, golden_model, host, small_model},
+    support::{Golden, assert_close, golden_model, host, path, small_model},
 };
 
 fn params(values: &[f32]) -> TensorSet {
@@ -218,5 +218,23 @@ fn a_difference_of_weight_gradients_is_no_double_backward() {
         let error = length(&gap) / length(&exact);
         println!("h {h:e}: error {error:.3} of the gradient");
         assert!(error > 1e-3, "h {h:e}: {error}");
+    }
+}
+
+#[test]
+fn the_documentation_lists_every_method_with_its_cost_and_options() {
+    let text = fs::read_to_string(path("docs/methods.md")).unwrap();
+    for info in METHODS {
+        let row =
+            text.lines().find(|line| line.starts_with(&format!("| {} |", info.name))).unwrap_or_else(|| panic!("{}: no row", info.name));
+        let Passes { forward, backward_input, backward_full } = info.passes;
+        let mut parts =
+            vec![format!("| {forward}, {backward_input}, {backward_full} | {:.2} |", info.passes.relative_cost()), info.source.to_owned()];
+        for (key, value) in (info.options)().unwrap().iter() {
+            parts.push(format!("`{key}={}`", value.to_string().trim_matches('"')));
+        }
+        for part in parts {
+            assert!(row.contains(&part), "{}: no '{part}' in: {row}", info.name);
+        }
     }
 }
