@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     data::Augment,
     error::{Error, Result},
-    method::{self, Options},
+    method::{self, Extras, Options},
     model::{self, ModelConfig},
-    nn::BnMode,
-    optim::{OptimizerKind, Schedule},
+    nn::{BnMode, TensorSet},
+    optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Schedule},
     threat::{Epsilon, Norm, Threat},
 };
 
@@ -64,10 +64,10 @@ pub struct TrainOptions {
     /// Norm that bounds the perturbations [default: linf]
     #[arg(long, value_enum)]
     pub norm: Option<Norm>,
-    /// Batch-norm statistics in the attack pass [default: train]
+    /// Batch-norm statistics in the attack pass [default: train; eval for trades, mart and atas]
     #[arg(long, value_enum)]
     pub attack_bn: Option<BnMode>,
-    /// Passes over the training images [default: 30]
+    /// Passes over the training images [default: 30, divided by the replays of free]
     #[arg(long)]
     pub epochs: Option<u64>,
     /// Images of a step [default: 128]
@@ -88,6 +88,24 @@ pub struct TrainOptions {
     /// Weight decay [default: 0.0005]
     #[arg(long)]
     pub weight_decay: Option<f32>,
+    /// Label smoothing of the training loss, 0 to 1 [default: 0]
+    #[arg(long, value_name = "SHARE")]
+    pub label_smoothing: Option<f32>,
+    /// Adversarial weight perturbation: size relative to the weights, for example 0.005 [default: 0, off]
+    #[arg(long, value_name = "GAMMA")]
+    pub awp: Option<f32>,
+    /// Weight averaging: decay of the moving average that is validated and written at the end, for example 0.999 [default: 0, off]
+    #[arg(long, value_name = "DECAY")]
+    pub ema: Option<f32>,
+    /// Clip the gradient to this norm [default: 0, off]
+    #[arg(long, value_name = "NORM")]
+    pub clip_grad: Option<f32>,
+    /// Batches whose mean gradient makes one update [default: 1]
+    #[arg(long, value_name = "N")]
+    pub accumulate: Option<u32>,
+    /// Epochs over which epsilon grows linearly to its value [default: 0]
+    #[arg(long, value_name = "EPOCHS")]
+    pub epsilon_warmup: Option<f64>,
     /// Arithmetic of activations [default: f32]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
@@ -169,6 +187,12 @@ impl TrainOptions {
             optimizer,
             momentum,
             weight_decay,
+            label_smoothing,
+            awp,
+            ema,
+            clip_grad,
+            accumulate,
+            epsilon_warmup,
             precision,
             device,
             threads,
@@ -206,6 +230,8 @@ impl TrainOptions {
         let width = self.width.unwrap_or(model::network(&model)?.default_width);
         let optimizer = self.optimizer.unwrap_or(OptimizerKind::Sgd);
         let lr_max = self.lr_max.unwrap_or(if optimizer == OptimizerKind::Sgd { 0.2 } else { 0.001 });
+        let threat = Threat { norm, epsilon: epsilon.value() };
+        let updates_per_batch = info.build(&options, threat)?.updates_per_batch().max(1);
         let config = TrainConfig {
             dataset: self.dataset.unwrap_or_else(|| "synthetic".into()),
             data_dir: self.data_dir,
@@ -216,14 +242,20 @@ impl TrainOptions {
             width,
             epsilon,
             norm,
-            attack_bn: self.attack_bn.unwrap_or(BnMode::Train),
-            epochs: self.epochs.unwrap_or(30),
+            attack_bn: self.attack_bn.unwrap_or(info.attack_bn),
+            epochs: self.epochs.unwrap_or(30u64.div_ceil(u64::from(updates_per_batch))),
             batch: self.batch.unwrap_or(128),
             lr_max,
             schedule: self.schedule.unwrap_or(Schedule::Cyclic),
             optimizer,
             momentum: self.momentum.unwrap_or(0.9),
             weight_decay: self.weight_decay.unwrap_or(5e-4),
+            label_smoothing: self.label_smoothing.unwrap_or(0.0),
+            awp: self.awp.unwrap_or(0.0),
+            ema: self.ema.unwrap_or(0.0),
+            clip_grad: self.clip_grad.unwrap_or(0.0),
+            accumulate: self.accumulate.unwrap_or(1),
+            epsilon_warmup: self.epsilon_warmup.unwrap_or(0.0),
             precision: self.precision.unwrap_or(Precision::F32),
             device: self.device.unwrap_or_else(|| "cpu".into()),
             threads: self.threads.unwrap_or(0),
@@ -279,6 +311,24 @@ pub struct TrainConfig {
     pub momentum: f32,
     /// Weight decay.
     pub weight_decay: f32,
+    /// Label smoothing of the training loss.
+    #[serde(default)]
+    pub label_smoothing: f32,
+    /// Relative size of the adversarial weight perturbation; 0: off.
+    #[serde(default)]
+    pub awp: f32,
+    /// Decay of the weight average; 0: off.
+    #[serde(default)]
+    pub ema: f32,
+    /// Largest norm of the gradient; 0: any.
+    #[serde(default)]
+    pub clip_grad: f32,
+    /// Batches of an update.
+    #[serde(default = "one")]
+    pub accumulate: u32,
+    /// Epochs over which epsilon grows to its value.
+    #[serde(default)]
+    pub epsilon_warmup: f64,
     /// Arithmetic.
     pub precision: Precision,
     /// Device.
@@ -305,10 +355,42 @@ pub struct TrainConfig {
     pub network: Option<ModelConfig>,
 }
 
+fn one() -> u32 {
+    1
+}
+
 impl TrainConfig {
     /// Norm and epsilon.
     pub fn threat(&self) -> Threat {
         Threat { norm: self.norm, epsilon: self.epsilon.value() }
+    }
+
+    /// Norm and epsilon at `step`, of `steps_per_epoch` an epoch: epsilon grows linearly during the warm-up and is never 0 because of it.
+    pub fn threat_at(&self, step: u64, steps_per_epoch: u64) -> Threat {
+        let mut threat = self.threat();
+        let warmup = self.epsilon_warmup * steps_per_epoch as f64;
+        let done = (step + 1) as f64;
+        if done < warmup {
+            threat.epsilon *= (done / warmup) as f32;
+        }
+        threat
+    }
+
+    /// Additions to the training loss.
+    pub fn extras(&self) -> Extras {
+        Extras { label_smoothing: self.label_smoothing, awp: self.awp }
+    }
+
+    /// A fresh optimizer for `params`, with clipping and accumulation.
+    pub fn optimizer(&self, params: &TensorSet) -> Box<dyn Optimizer> {
+        let mut optimizer = self.optimizer.build(params, self.momentum, self.weight_decay);
+        if self.clip_grad > 0.0 {
+            optimizer = Box::new(Clipped::new(optimizer, self.clip_grad));
+        }
+        if self.accumulate > 1 {
+            optimizer = Box::new(Accumulated::new(optimizer, params, self.accumulate));
+        }
+        optimizer
     }
 
     fn check(&self) -> Result<()> {
@@ -320,6 +402,12 @@ impl TrainConfig {
         range("lr-max", self.lr_max, 0.0, 1000.0)?;
         range("momentum", f64::from(self.momentum), 0.0, 1.0)?;
         range("weight-decay", f64::from(self.weight_decay), 0.0, 10.0)?;
+        range("label-smoothing", f64::from(self.label_smoothing), 0.0, 1.0)?;
+        range("awp", f64::from(self.awp), 0.0, 1.0)?;
+        range("ema", f64::from(self.ema), 0.0, 1.0)?;
+        range("clip-grad", f64::from(self.clip_grad), 0.0, 1e9)?;
+        range("accumulate", f64::from(self.accumulate), 1.0, 65_536.0)?;
+        range("epsilon-warmup", self.epsilon_warmup, 0.0, self.epochs as f64)?;
         range("keep", self.keep as f64, 1.0, 1e9)?;
         range("threads", self.threads as f64, 0.0, 4096.0)?;
         range("width", self.width as f64, 1.0, 4096.0)?;

@@ -69,3 +69,16 @@ pub fn peak_rss_mib() -> u64 {
         })
         .map_or(0, |kib| kib / 1024)
 }
+
+/// Bytes of memory that this process can still take: the smaller of what is free and what its control group leaves; `None` where the platform
+/// does not say.
+pub fn available_memory() -> Option<u64> {
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
+    });
+    let group =
+        number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current")).map(|(most, taken)| most.saturating_sub(taken));
+    [free.map(|kib| kib * 1024), group].into_iter().flatten().min()
+}

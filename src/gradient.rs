@@ -3,9 +3,9 @@
 use burn::tensor::{Int, Tensor};
 
 use crate::{
-    loss::cross_entropy,
+    loss,
     model::Model,
-    nn::{BatchStats, BnMode},
+    nn::{BatchStats, BnMode, Weights},
 };
 
 /// Gradient of a loss with respect to the input.
@@ -44,15 +44,82 @@ pub struct TrainGradient {
     pub logits: Tensor<2>,
     /// Batch statistics of the pass.
     pub stats: Vec<BatchStats>,
+    /// Forward passes over a whole batch.
+    pub forwards: u64,
+}
+
+/// The forward passes of one training loss. They share one set of tracked weights, so that one backward pass serves them all.
+#[derive(Debug)]
+pub struct TrainPass<'a> {
+    model: &'a Model,
+    weights: Weights,
+    point: Tensor<4>,
+    smoothing: f32,
+    stats: Vec<BatchStats>,
+    forwards: u64,
+}
+
+impl<'a> TrainPass<'a> {
+    /// A loss of `model` at the training point `x` (pixels, `[N, C, H, W]`); `smoothing` is that of the labels, from 0 to 1.
+    pub fn new(model: &'a Model, x: Tensor<4>, smoothing: f32) -> Self {
+        let point = x.autodiff().require_grad();
+        Self { model, weights: model.params.tracked(), point, smoothing, stats: Vec::new(), forwards: 0 }
+    }
+
+    /// Logits at the training point, in training mode; the loss's gradient for the point is taken through this pass.
+    pub fn at_point(&mut self) -> Tensor<2> {
+        self.run(self.point.clone())
+    }
+
+    /// Logits at other pixels `x` `[M, C, H, W]`, in training mode; M may be a multiple of the batch.
+    pub fn forward(&mut self, x: Tensor<4>) -> Tensor<2> {
+        self.run(x.autodiff())
+    }
+
+    /// As [`forward`](Self::forward), but the running statistics stay: for a point whose pass they have seen already.
+    pub fn forward_again(&mut self, x: Tensor<4>) -> Tensor<2> {
+        self.count(&x);
+        self.model.forward(&self.weights, x.autodiff(), BnMode::Train).0
+    }
+
+    /// Logits at `x` and their derivative along `direction` (of x's shape), in `mode`; the running statistics stay. Its gradient for the weights
+    /// is exact: the derivative is carried forward through the layers, so one backward pass differentiates it.
+    pub fn forward_along(&mut self, x: Tensor<4>, direction: Tensor<4>, mode: BnMode) -> (Tensor<2>, Tensor<2>) {
+        // The derivative costs as much as the value.
+        self.count(&x);
+        self.count(&x);
+        self.model.forward_along(&self.weights, x.autodiff(), direction.autodiff(), mode)
+    }
+
+    /// Mean cross-entropy with the run's label smoothing: the loss that trains, where [`loss::cross_entropy`] is the one that is attacked.
+    pub fn cross_entropy(&self, logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
+        loss::smoothed_cross_entropy(logits, labels.clone(), self.smoothing)
+    }
+
+    /// The gradients of `loss`; `logits` are those at the training point.
+    pub fn finish(self, loss: Tensor<1>, logits: Tensor<2>) -> TrainGradient {
+        let Self { weights, point, stats, forwards, .. } = self;
+        let mut gradients = loss.backward();
+        let input = point.grad_remove(&mut gradients).unwrap_or_else(|| point.clone().inner().zeros_like());
+        TrainGradient { params: weights.gradients(&mut gradients), input, loss: loss.inner(), logits: logits.inner(), stats, forwards }
+    }
+
+    fn run(&mut self, x: Tensor<4>) -> Tensor<2> {
+        self.count(&x);
+        let (logits, stats) = self.model.forward(&self.weights, x, BnMode::Train);
+        self.stats.extend(stats);
+        logits
+    }
+
+    fn count(&mut self, x: &Tensor<4>) {
+        self.forwards += x.dims()[0].div_ceil(self.point.dims()[0]) as u64;
+    }
 }
 
 /// Mean cross-entropy at the pixels `x` in training mode, with the gradients of the parameters and of `x`.
 pub fn train_gradient(model: &Model, x: Tensor<4>, labels: Tensor<1, Int>) -> TrainGradient {
-    let x = x.autodiff().require_grad();
-    let weights = model.params.tracked();
-    let (logits, stats) = model.forward(&weights, x.clone(), BnMode::Train);
-    let loss = cross_entropy(logits.clone(), labels);
-    let mut gradients = loss.backward();
-    let input = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
-    TrainGradient { params: weights.gradients(&mut gradients), input, loss: loss.inner(), logits: logits.inner(), stats }
+    let mut pass = TrainPass::new(model, x, 0.0);
+    let logits = pass.at_point();
+    let loss = pass.cross_entropy(logits.clone(), &labels);
+    pass.finish(loss, logits)
 }

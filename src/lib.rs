@@ -14,6 +14,7 @@
 pub use sora_data as data;
 
 pub mod attack;
+pub mod average;
 pub mod checkpoint;
 pub mod config;
 pub mod device;

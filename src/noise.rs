@@ -28,6 +28,12 @@ pub enum Draw {
     T = 5,
     /// A random sign, per element.
     Sign = 6,
+    /// A small normal start, per element.
+    Start = 7,
+    /// An end of ELLE's interpolation, per element.
+    Elle = 8,
+    /// A perturbation kept for a training image, per element.
+    Delta = 9,
 }
 
 impl Draw {
@@ -41,6 +47,9 @@ impl Draw {
             Self::Radius => "radius",
             Self::T => "t",
             Self::Sign => "sign",
+            Self::Start => "start",
+            Self::Elle => "elle",
+            Self::Delta => "delta",
         }
     }
 }
@@ -87,6 +96,12 @@ impl Noise {
     /// Standard normal, each element drawn by itself; the first dimension is the sample.
     pub fn normal<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
         self.base(draw, shape, rng::fill_normal)
+    }
+
+    /// +1 or -1 with equal probability, each element drawn by itself.
+    pub fn sign<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
+        // The second sign settles the zero that u = 1/2 leaves: it counts as +1.
+        (self.uniform(draw, shape, -0.5, 0.5).sign() * 2.0 + 1.0).sign()
     }
 
     fn base<const D: usize>(&mut self, draw: Draw, shape: [usize; D], fill: fn(&mut [f32], Key, &[u32])) -> Tensor<D> {

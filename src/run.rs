@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     evaluate::Report,
     files,
+    method::{self, DataInfo},
     model::{Model, ModelConfig, Shape},
     threat::{Epsilon, Norm},
 };
@@ -228,7 +229,33 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
             train.len()
         )));
     }
+    let info = DataInfo { images: train.len(), shape: train.shape(), augment: config.augment() };
+    let method = method::method(&config.method)?.build(&config.options, config.threat())?;
+    memory_fits(&config.method, method.memory(&info)?, &info, device::available_memory())?;
     Ok(TrainData { train, val })
+}
+
+/// Reports what a method keeps for the training images, and refuses what the machine has no room for.
+fn memory_fits(method: &str, bytes: u64, data: &DataInfo, available: Option<u64>) -> Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let kept = format!(
+        "method {method} keeps {} MiB for the {} training images, twice that while it writes a checkpoint",
+        mib(bytes),
+        data.images
+    );
+    match available {
+        Some(available) if 2 * bytes > available => Err(Error::input(format!(
+            "{kept}, and {} MiB are free: use fewer images with --limit-train, or another method",
+            mib(available)
+        ))),
+        _ => {
+            tracing::info!("{kept}");
+            Ok(())
+        }
+    }
 }
 
 impl TrainConfig {
@@ -320,5 +347,23 @@ impl Subject {
         let mut model = Model::init(about.network, 0, device)?;
         model.load(&tensors, &file.display().to_string())?;
         Ok(Self { model, dataset: about.dataset, epsilon: about.epsilon, norm: about.norm, run })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_that_needs_more_memory_than_is_free_is_refused() {
+        let data = DataInfo { images: 50_000, shape: [3, 32, 32], augment: Augment::NONE };
+        let bytes = 50_000 * 3072 * 4;
+        assert!(memory_fits("atas", bytes, &data, Some(2 * bytes)).is_ok());
+        assert!(memory_fits("atas", bytes, &data, None).is_ok());
+        assert!(memory_fits("sora", 0, &data, Some(0)).is_ok());
+        let error = memory_fits("atas", bytes, &data, Some(1 << 30)).unwrap_err();
+        assert!(matches!(error, Error::Input(_)));
+        let text = error.to_string();
+        assert!(text.contains("586 MiB") && text.contains("1024 MiB") && text.contains("--limit-train"), "{text}");
     }
 }

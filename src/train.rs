@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::{
+    average::WeightAverage,
     checkpoint::{self, Progress, State},
     config::{OnCo, TrainConfig},
     data::{Loader, LoaderOptions, Split},
@@ -62,6 +63,7 @@ struct Run<'a> {
     model: Model,
     method: Box<dyn Method>,
     optimizer: Box<dyn Optimizer>,
+    average: Option<WeightAverage>,
     progress: Progress,
     metrics: File,
     epochs: File,
@@ -85,8 +87,9 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
     };
     let loader = Loader::new(data.train.clone(), options)?;
     let batches = loader.batches_per_epoch() as u64;
-    let total = batches * config.epochs;
     let mut run = Run::open(dir, config)?;
+    let updates = u64::from(run.method.updates_per_batch().max(1));
+    let total = batches * config.epochs * updates;
     let mut bar = ui::Progress::new("train", run.progress.step, total);
 
     while run.progress.epoch < config.epochs {
@@ -100,9 +103,17 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                     &run.device,
                 ),
                 ids: batch.ids,
+                draws: batch.draws,
             };
-            let line = run.step(&batch, total)?;
-            bar.advance(1, || {
+            let first = run.progress.step;
+            let mut line = run.step(&batch, total)?;
+            let mut fallen = run.progress.co.observe(line.step, line.pert_align);
+            for _ in 1..updates {
+                line = run.step(&batch, total)?;
+                fallen = fallen.or(run.progress.co.observe(line.step, line.pert_align));
+            }
+            run.progress.batch += 1;
+            bar.advance(updates, || {
                 format!(
                     "loss {:.3} adv acc {:.2} PertAlign {:.2} alpha {:.1}/255 {:.0} images/s",
                     line.loss,
@@ -112,7 +123,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                     line.images_per_s
                 )
             });
-            if let Some(event) = run.progress.co.observe(line.step, line.pert_align) {
+            if let Some(event) = fallen {
                 let text = format!(
                     "catastrophic overfitting at step {}: PertAlign fell from {:.2} to {:.2}; robustness against multi-step attacks is collapsing",
                     event.step, event.from, event.to
@@ -123,7 +134,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                     return Err(Error::work(format!("{text}; stopped by --on-co stop with a checkpoint in {}", dir.path().display())));
                 }
             }
-            let due = config.checkpoint_steps.is_some_and(|every| run.progress.step.is_multiple_of(every));
+            let due = config.checkpoint_steps.is_some_and(|every| run.progress.step / every > first / every);
             let interrupted = interrupt.load(Ordering::Relaxed);
             // At an epoch's end the checkpoint follows the validation.
             if run.progress.batch < batches && (due || interrupted) {
@@ -175,19 +186,23 @@ impl<'a> Run<'a> {
         let device = device::device(&config.device)?;
         let mut model = Model::init(config.network()?.clone(), config.seed, &device)?;
         let mut method = method::method(&config.method)?.build(&config.options, config.threat())?;
-        let mut optimizer = config.optimizer.build(&model.params, config.momentum, config.weight_decay);
+        let mut optimizer = config.optimizer(&model.params);
+        let mut average = (config.ema > 0.0).then(|| WeightAverage::new(&model, config.ema));
         let mut progress = Progress::default();
         if let Some(found) = checkpoint::latest(&dir.checkpoints())? {
             let origin = found.path.display().to_string();
             model.load(&found.model, &origin)?;
             optimizer.load_state(&found.optimizer, &origin)?;
             method.load_state(&found.method)?;
+            if let Some(average) = &mut average {
+                average.load_state(&found.optimizer, &origin)?;
+            }
             progress = found.progress;
             tracing::info!("going on from {origin}: epoch {}, step {}", progress.epoch, progress.step);
         }
         let metrics = open_log(&dir.metrics(), progress.metrics_bytes)?;
         let epochs = open_log(&dir.epochs(), progress.epochs_bytes)?;
-        Ok(Self { dir, config, device, model, method, optimizer, progress, metrics, epochs })
+        Ok(Self { dir, config, device, model, method, optimizer, average, progress, metrics, epochs })
     }
 
     /// One step: attack, train, update, log.
@@ -198,11 +213,12 @@ impl<'a> Run<'a> {
         let mut noise = Noise::training(config.seed, epoch, step, batch.ids.clone(), &self.device);
         let mut cx = StepContext {
             model: &mut self.model,
-            threat: config.threat(),
+            threat: config.threat_at(step, total / config.epochs.max(1)),
             attack_bn: config.attack_bn,
             noise: &mut noise,
             epoch,
             passes: progress.passes,
+            extras: config.extras(),
         };
         let out = self.method.step(&mut cx, batch)?;
         let passes = cx.passes;
@@ -217,6 +233,11 @@ impl<'a> Run<'a> {
         }
         let lr = config.schedule.at(config.lr_max, step, total);
         self.optimizer.step(&mut self.model.params, out.gradients, lr);
+        if let Some(average) = &mut self.average
+            && (step + 1).is_multiple_of(u64::from(config.accumulate))
+        {
+            average.update(&self.model);
+        }
 
         let seconds = started.elapsed().as_secs_f64();
         let line = StepLine {
@@ -236,7 +257,6 @@ impl<'a> Run<'a> {
         progress.passes = passes;
         progress.seconds += seconds;
         progress.step += 1;
-        progress.batch += 1;
         Ok(line)
     }
 
@@ -261,6 +281,11 @@ impl<'a> Run<'a> {
         Ok(line)
     }
 
+    /// The network that the run is after: with averaged weights where they are kept.
+    fn result(&self) -> Model {
+        self.average.as_ref().map_or_else(|| self.model.clone(), |average| average.applied(&self.model))
+    }
+
     fn validate(&self, val: &Split) -> Result<ValFigures> {
         let config = EvalConfig {
             attacks: ["clean", "fgsm", "pgd-10"].map(String::from).to_vec(),
@@ -269,7 +294,7 @@ impl<'a> Run<'a> {
             batch: self.config.batch,
             progress: false,
         };
-        let (results, _) = evaluate::evaluate(&self.model, val, &config)?;
+        let (results, _) = evaluate::evaluate(&self.result(), val, &config)?;
         match results.0.as_slice() {
             [(_, clean), (_, fgsm), (_, pgd)] => {
                 Ok(ValFigures { n: val.len() as u64, clean: clean.accuracy, fgsm: fgsm.accuracy, pgd: pgd.accuracy })
@@ -287,13 +312,17 @@ impl<'a> Run<'a> {
             file.sync_data().map_err(|e| Error::io("sync", &path, &e))?;
             *bytes = file.metadata().map_err(|e| Error::io("look at", &path, &e))?.len();
         }
-        let state = State { model: self.model.to_host()?, optimizer: self.optimizer.state()?, method: self.method.state() };
+        let mut optimizer = self.optimizer.state()?;
+        if let Some(average) = &self.average {
+            optimizer.extend(average.state()?);
+        }
+        let state = State { model: self.model.to_host()?, optimizer, method: self.method.state()? };
         checkpoint::save(&self.dir.checkpoints(), &self.progress, &state, &self.config.weights_metadata()?, self.config.keep).map(drop)
     }
 
     /// Writes the final weights and figures.
     fn finish(self) -> Result<Summary> {
-        let weights = files::to_safetensors(&self.model.to_host()?, self.config.weights_metadata()?)?;
+        let weights = files::to_safetensors(&self.result().to_host()?, self.config.weights_metadata()?)?;
         files::write_atomic(&self.dir.model(), &weights)?;
         let summary = Summary {
             method: self.config.method.clone(),

@@ -5,12 +5,14 @@ use std::time::Instant;
 use burn::tensor::{Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use sora::{
-    data::rng::{Key, Purpose, fill_uniform},
+    data::{
+        AugmentDraw,
+        rng::{Key, Purpose, fill_uniform},
+    },
     device,
     error::{Error, Result},
-    method::{self, Batch, Passes, StepContext},
+    method::{self, Batch, Extras, Passes, StepContext},
     model::{Model, ModelConfig, Shape},
-    nn::BnMode,
     noise::Noise,
     optim::OptimizerKind,
     profile::{self, Part},
@@ -51,13 +53,21 @@ pub fn step(args: &StepBench) -> Result<()> {
         x: Tensor::from_data(TensorData::new(pixels, dims), &device),
         labels: Tensor::from_data(labels.as_slice(), &device),
         ids: ids.clone(),
+        draws: vec![AugmentDraw::IDENTITY; ids.len()],
     };
     let mut seconds = Vec::with_capacity(args.steps);
     for step in 0..WARM_UP + args.steps {
         let started = Instant::now();
         let mut noise = Noise::training(0, 0, step as u64, ids.clone(), &device);
-        let mut cx =
-            StepContext { model: &mut model, threat, attack_bn: BnMode::Train, noise: &mut noise, epoch: 0, passes: Passes::default() };
+        let mut cx = StepContext {
+            model: &mut model,
+            threat,
+            attack_bn: info.attack_bn,
+            noise: &mut noise,
+            epoch: 0,
+            passes: Passes::default(),
+            extras: Extras::default(),
+        };
         let out = method.step(&mut cx, &batch)?;
         profile::time(Part::Optimizer, || optimizer.step(&mut model.params, out.gradients, 0.01));
         device.sync().map_err(|e| Error::work(format!("the device failed: {e}")))?;

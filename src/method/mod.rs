@@ -1,16 +1,30 @@
 //! Training methods: how a batch becomes a perturbation, a loss and a gradient.
 //!
-//! A method is one file with one row in [`METHODS`]. It crafts a perturbation with [`StepContext::input_gradient`] and trains with
-//! [`StepContext::train`]; the loop applies the gradient.
+//! A method is one file with one row in [`METHODS`] (or, outside this crate, one call of [`register`]). It crafts a perturbation with
+//! [`StepContext::input_gradient`] and trains with [`StepContext::train`] or, on a loss of its own, [`StepContext::train_with`]; the loop
+//! applies the gradient.
 
+mod aaer;
+mod atas;
+mod elle;
 mod fgm;
 mod fgsm;
+mod fgsm_pgi;
 mod fgsm_rs;
+mod free;
+mod gradalign;
+mod mart;
+mod multigrad;
 mod n_fgsm;
 mod none;
+mod nuat;
 mod options;
 mod pgd;
+mod registry;
 mod sora;
+mod store;
+mod trades;
+mod zerograd;
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -18,13 +32,15 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 pub use options::Options;
+pub use registry::{METHODS, MethodInfo, method, register};
 
 use crate::{
+    data::{Augment, AugmentDraw},
     error::{Error, Result},
-    gradient::{self, InputGradient},
+    gradient::{self, InputGradient, TrainPass},
     loss,
     model::Model,
-    nn::{BnMode, HostTensor, to_vec},
+    nn::{BnMode, HostTensor, TensorSet, to_vec},
     noise::Noise,
     threat::{Norm, Threat, clamp_to_box, l2_norm, sum_per_sample},
 };
@@ -38,6 +54,8 @@ pub struct Batch {
     pub labels: Tensor<1, Int>,
     /// Index of each sample in the training split.
     pub ids: Vec<u32>,
+    /// How each sample was augmented: `[N]`.
+    pub draws: Vec<AugmentDraw>,
 }
 
 /// Forward and backward passes of the whole network over one batch.
@@ -49,6 +67,16 @@ pub struct Passes {
     pub backward_input: u64,
     /// Backward passes to weights and input.
     pub backward_full: u64,
+}
+
+/// Additions to the training loss that go with any method; all off by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Extras {
+    /// Label smoothing of the training loss's cross-entropy, in [0, 1] (Szegedy et al. 2016, arXiv 1512.00567); attacks use the hard labels.
+    pub label_smoothing: f32,
+    /// Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884): the training pass runs at weights moved by this fraction of their
+    /// norm along the gradient of the training loss, tensor by tensor; batch norm and biases stay. 0: off. One more training pass a step.
+    pub awp: f32,
 }
 
 /// What a method works with during one step.
@@ -66,24 +94,91 @@ pub struct StepContext<'a> {
     pub epoch: u64,
     /// Passes made so far.
     pub passes: Passes,
+    /// Additions to the training loss.
+    pub extras: Extras,
 }
 
 impl StepContext<'_> {
     /// Gradient of the mean cross-entropy with respect to the pixels `x`, in the run's batch-norm mode.
     pub fn input_gradient(&mut self, x: Tensor<4>, labels: &Tensor<1, Int>) -> InputGradient {
-        let mut out = gradient::input_gradient(self.model, x, self.attack_bn, |logits| loss::cross_entropy(logits, labels.clone()));
+        self.attack(x, |logits| loss::cross_entropy(logits, labels.clone()))
+    }
+
+    /// Gradient of `loss(logits)` with respect to the pixels `x`, in the run's batch-norm mode.
+    ///
+    /// # Errors
+    /// Those of `loss`.
+    pub fn input_gradient_of(&mut self, x: Tensor<4>, loss: impl FnOnce(Tensor<2>) -> Result<Tensor<1>>) -> Result<InputGradient> {
+        let mut failed = None;
+        let out = self.attack(x, |logits| {
+            loss(logits.clone()).unwrap_or_else(|e| {
+                failed = Some(e);
+                logits.mean()
+            })
+        });
+        failed.map_or(Ok(out), Err)
+    }
+
+    fn attack(&mut self, x: Tensor<4>, loss: impl FnOnce(Tensor<2>) -> Tensor<1>) -> InputGradient {
+        let mut out = gradient::input_gradient(self.model, x, self.attack_bn, loss);
         self.model.absorb(std::mem::take(&mut out.stats));
         self.passes.forward += 1;
         self.passes.backward_input += 1;
         out
     }
 
-    /// Trains on `x + delta` with the mean cross-entropy. `attack_grad` is the gradient of the (last) attack pass, `None` where there was none.
-    pub fn train(&mut self, batch: &Batch, delta: Tensor<4>, attack_grad: Option<Tensor<4>>) -> Result<StepOutput> {
-        let mut out = gradient::train_gradient(self.model, batch.x.clone() + delta.clone(), batch.labels.clone());
-        self.model.absorb(std::mem::take(&mut out.stats));
+    /// Logits at the pixels `x` without any gradient, in the run's batch-norm mode.
+    pub fn logits(&mut self, x: Tensor<4>) -> Tensor<2> {
+        let (logits, stats) = self.model.forward(&self.model.params.frozen(), x, self.attack_bn);
+        self.model.absorb(stats);
         self.passes.forward += 1;
-        self.passes.backward_full += 1;
+        logits
+    }
+
+    /// Trains on `x + delta` with the mean cross-entropy. `attack_grad` is the gradient of the (last) attack pass, `None` where there was none.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn train(&mut self, batch: &Batch, delta: Tensor<4>, attack_grad: Option<Tensor<4>>) -> Result<StepOutput> {
+        self.train_with(batch, delta, attack_grad, |pass| {
+            let logits = pass.at_point();
+            Ok((pass.cross_entropy(logits.clone(), &batch.labels), logits))
+        })
+    }
+
+    /// Trains on a loss of its own: `loss` makes its forward passes and gives the loss `[1]` and the logits at the training point `x + delta`.
+    /// With weight perturbation it is called twice, so it must not change the method's state.
+    ///
+    /// # Errors
+    /// Those of `loss`; a device that fails.
+    pub fn train_with(
+        &mut self,
+        batch: &Batch,
+        delta: Tensor<4>,
+        attack_grad: Option<Tensor<4>>,
+        mut loss: impl FnMut(&mut TrainPass<'_>) -> Result<(Tensor<1>, Tensor<2>)>,
+    ) -> Result<StepOutput> {
+        let point = batch.x.clone() + delta.clone();
+        let smoothing = self.extras.label_smoothing;
+        let mut gradient = |model: &Model, passes: &mut Passes| {
+            let mut pass = TrainPass::new(model, point.clone(), smoothing);
+            let (loss, logits) = loss(&mut pass)?;
+            let out = pass.finish(loss, logits);
+            passes.forward += out.forwards;
+            passes.backward_full += out.forwards;
+            Ok::<_, Error>(out)
+        };
+        let mut out = if self.extras.awp > 0.0 {
+            let uphill = gradient(self.model, &mut self.passes)?.params;
+            let moved = perturbed_weights(&self.model.params, &uphill, self.extras.awp);
+            let kept = std::mem::replace(&mut self.model.params, moved);
+            let out = gradient(self.model, &mut self.passes);
+            self.model.params = kept;
+            out?
+        } else {
+            gradient(self.model, &mut self.passes)?
+        };
+        self.model.absorb(std::mem::take(&mut out.stats));
 
         // One read-back for all the step's scalars: each would wait for the device.
         let attack_grad = attack_grad.unwrap_or_else(|| out.input.clone());
@@ -109,6 +204,19 @@ impl StepContext<'_> {
             metrics: StepMetrics { loss, adv_acc, alpha: 0.0, linearity: linearity.clamp(-1.0, 1.0), pert_align, delta_mean },
         })
     }
+}
+
+/// `w + gamma ||w|| g / ||g||` for every tensor of more than one dimension.
+fn perturbed_weights(params: &TensorSet, gradients: &[Tensor<1>], gamma: f32) -> TensorSet {
+    let mut moved = params.clone();
+    for (index, (spec, (value, gradient))) in params.specs().iter().zip(params.values().iter().zip(gradients)).enumerate() {
+        if spec.shape.len() > 1 {
+            let norm = |t: &Tensor<1>| t.clone().square().sum().sqrt();
+            let length = norm(value) * gamma / norm(gradient).clamp_min(1e-12);
+            moved.set(index, value.clone() + gradient.clone() * length);
+        }
+    }
+    moved
 }
 
 /// Mean over samples of the cosine between the attack pass's gradient and the training pass's: PertAlign, `[1]`.
@@ -168,14 +276,39 @@ pub struct StepOutput {
 }
 
 impl StepOutput {
-    fn with_alpha(mut self, alpha: f32) -> Self {
+    /// Notes the step size, in pixel units.
+    pub fn with_alpha(mut self, alpha: f32) -> Self {
         self.metrics.alpha = alpha;
         self
     }
 }
 
+/// The training data as a method sees it before the run.
+#[derive(Clone, Copy, Debug)]
+pub struct DataInfo {
+    /// Training images.
+    pub images: usize,
+    /// `[C, H, W]` of an image.
+    pub shape: [usize; 3],
+    /// Augmentation.
+    pub augment: Augment,
+}
+
 /// A training method with its state.
 pub trait Method: Debug + Send {
+    /// Updates that the loop makes on each batch: it calls [`step`](Self::step) that often.
+    fn updates_per_batch(&self) -> u32 {
+        1
+    }
+
+    /// Bytes of state that the method will keep for the training data, besides a few numbers.
+    ///
+    /// # Errors
+    /// Data that the method cannot work with.
+    fn memory(&self, _data: &DataInfo) -> Result<u64> {
+        Ok(0)
+    }
+
     /// One step on `batch`: the gradient to apply and the figures to log.
     ///
     /// # Errors
@@ -183,8 +316,11 @@ pub trait Method: Debug + Send {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput>;
 
     /// State that a checkpoint keeps; empty for a method without one.
-    fn state(&self) -> Vec<HostTensor> {
-        Vec::new()
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn state(&self) -> Result<Vec<HostTensor>> {
+        Ok(Vec::new())
     }
 
     /// Takes back what [`state`](Self::state) gave.
@@ -196,147 +332,7 @@ pub trait Method: Debug + Send {
     }
 }
 
-/// One row of the registry.
-#[derive(Debug)]
-pub struct MethodInfo {
-    /// Name on the command line.
-    pub name: &'static str,
-    /// One line for `sora methods`.
-    pub summary: &'static str,
-    /// Paper.
-    pub source: &'static str,
-    /// Norms it is defined for.
-    pub norms: &'static [Norm],
-    /// Passes of one step with default options.
-    pub passes: Passes,
-    /// The largest |delta| (l-inf) or ||delta||_2 (l2) of a training example, in epsilons, with default options.
-    pub bound: f32,
-    /// Every option with its default.
-    pub options: fn() -> Result<Options>,
-    build: fn(&Options, Threat) -> Result<Box<dyn Method>>,
-}
-
-const BOTH: &[Norm] = &[Norm::Linf, Norm::L2];
-
-const fn passes(attack: u64) -> Passes {
-    Passes { forward: attack + 1, backward_input: attack, backward_full: 1 }
-}
-
-/// Every method, in the order of `sora methods`.
-pub const METHODS: &[MethodInfo] = &[
-    MethodInfo {
-        name: "none",
-        summary: "standard training on clean images",
-        source: "-",
-        norms: BOTH,
-        passes: passes(0),
-        bound: 0.0,
-        options: Options::none,
-        build: |options, _| options.expect_none("none").map(|()| Box::new(none::Standard) as _),
-    },
-    MethodInfo {
-        name: "fgsm",
-        summary: "one step of size epsilon along the gradient's sign; suffers catastrophic overfitting",
-        source: "Goodfellow et al. 2015, arXiv 1412.6572",
-        norms: &[Norm::Linf],
-        passes: passes(1),
-        bound: 1.0,
-        options: Options::none,
-        build: |options, _| options.expect_none("fgsm").map(|()| Box::new(fgsm::Fgsm) as _),
-    },
-    MethodInfo {
-        name: "fgm",
-        summary: "one step of length epsilon along the gradient",
-        source: "Goodfellow et al. 2015, arXiv 1412.6572",
-        norms: &[Norm::L2],
-        passes: passes(1),
-        bound: 1.0,
-        options: Options::none,
-        build: |options, _| options.expect_none("fgm").map(|()| Box::new(fgm::Fgm) as _),
-    },
-    MethodInfo {
-        name: "fgsm-rs",
-        summary: "random start in the ball, one step of 1.25 epsilon, projected on the ball",
-        source: "Wong et al. 2020, arXiv 2001.03994",
-        norms: &[Norm::Linf],
-        passes: passes(1),
-        bound: 1.0,
-        options: fgsm_rs::FgsmRs::options,
-        build: |options, _| Ok(Box::new(options.parse::<fgsm_rs::FgsmRs>("fgsm-rs")?)),
-    },
-    MethodInfo {
-        name: "n-fgsm",
-        summary: "random start in twice the ball, one step of epsilon, no projection",
-        source: "de Jorge et al. 2022, arXiv 2202.01181",
-        norms: &[Norm::Linf],
-        passes: passes(1),
-        bound: 3.0,
-        options: n_fgsm::NFgsm::options,
-        build: |options, _| Ok(Box::new(options.parse::<n_fgsm::NFgsm>("n-fgsm")?)),
-    },
-    MethodInfo {
-        name: "pgd",
-        summary: "random start, 10 steps of epsilon/4, projected on the ball",
-        source: "Madry et al. 2018, arXiv 1706.06083",
-        norms: BOTH,
-        passes: passes(10),
-        bound: 1.0,
-        options: || Options::of(&pgd::Pgd::ten()),
-        build: |options, _| Ok(Box::new(options.parse::<pgd::Pgd>("pgd")?.check()?)),
-    },
-    MethodInfo {
-        name: "pgd-2",
-        summary: "random start, 2 steps of epsilon/2, projected on the ball",
-        source: "Madry et al. 2018, arXiv 1706.06083",
-        norms: BOTH,
-        passes: passes(2),
-        bound: 1.0,
-        options: || Options::of(&pgd::Pgd::two()),
-        build: |options, _| Ok(Box::new(options.parse::<pgd::Pgd>("pgd-2")?.check()?)),
-    },
-    MethodInfo {
-        name: "sora",
-        summary: "random start, one step whose size follows a free second-order estimate and is drawn anew for each pixel",
-        source: "SORA 2026, arXiv 2606.00738",
-        norms: BOTH,
-        passes: passes(1),
-        bound: 3.0,
-        options: sora::SoraOptions::options,
-        build: |options, threat| Ok(Box::new(sora::Sora::new(options.parse("sora")?, threat)?)),
-    },
-];
-
-/// The registry row of `name`.
-///
-/// # Errors
-/// An unknown name; the message lists the known ones.
-pub fn method(name: &str) -> Result<&'static MethodInfo> {
-    METHODS.iter().find(|info| info.name == name).ok_or_else(|| {
-        let known: Vec<_> = METHODS.iter().map(|info| info.name).collect();
-        Error::input(format!("--method '{name}': no such method; choose one of {}", known.join(", ")))
-    })
-}
-
-impl MethodInfo {
-    /// Builds the method; `options` must hold every option (start from [`options`](Self::options)).
-    ///
-    /// # Errors
-    /// A norm the method is not defined for, or a wrong option.
-    pub fn build(&self, options: &Options, threat: Threat) -> Result<Box<dyn Method>> {
-        if !self.norms.contains(&threat.norm) {
-            let other = METHODS.iter().filter(|m| m.norms.contains(&threat.norm)).map(|m| m.name).collect::<Vec<_>>();
-            return Err(Error::input(format!(
-                "--method {} is not defined for --norm {}; with that norm choose one of {}",
-                self.name,
-                threat.norm,
-                other.join(", ")
-            )));
-        }
-        (self.build)(options, threat)
-    }
-}
-
-/// `x + delta` back inside [0, 1] after every step of a method.
-fn boxed(batch: &Batch, delta: Tensor<4>) -> Tensor<4> {
+/// Clamps `delta` so that `x + delta` stays in [0, 1]: the last word on every perturbation.
+pub fn boxed(batch: &Batch, delta: Tensor<4>) -> Tensor<4> {
     clamp_to_box(&batch.x, delta)
 }

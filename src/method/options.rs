@@ -85,3 +85,11 @@ impl Options {
         }
     }
 }
+
+/// Refuses an option outside `low..=high`.
+pub(super) fn range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::input(format!("option '{name}' = {value}: expected {low} to {high}")))
+}

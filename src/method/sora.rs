@@ -18,7 +18,6 @@ use crate::{
     error::{Error, Result},
     nn::HostTensor,
     noise::Draw,
-    threat::Threat,
 };
 
 /// How the step factor r is drawn.
@@ -63,13 +62,12 @@ impl SoraOptions {
 #[derive(Clone, Debug)]
 pub(super) struct Sora {
     options: SoraOptions,
-    epsilon: f32,
     /// Running linearity.
     v: f32,
 }
 
 impl Sora {
-    pub(super) fn new(options: SoraOptions, threat: Threat) -> Result<Self> {
+    pub(super) fn new(options: SoraOptions) -> Result<Self> {
         let SoraOptions { alpha_max, alpha_0, beta, v0, .. } = options;
         for (name, value, range) in
             [("alpha_max", alpha_max, 0.0..=100.0), ("alpha_0", alpha_0, 0.0..=1.0), ("beta", beta, 0.0..=1.0), ("v0", v0, -1.0..=1.0)]
@@ -78,15 +76,15 @@ impl Sora {
                 return Err(Error::input(format!("option '{name}' = {value}: expected {} to {}", range.start(), range.end())));
             }
         }
-        Ok(Self { v: v0 as f32, options, epsilon: threat.epsilon })
+        Ok(Self { v: v0 as f32, options })
     }
 
     /// `alpha*`, in pixel units.
-    fn alpha(&self) -> f32 {
+    fn alpha(&self, epsilon: f32) -> f32 {
         if self.options.fixed_alpha >= 0.0 {
-            return self.options.fixed_alpha as f32 * self.epsilon;
+            return self.options.fixed_alpha as f32 * epsilon;
         }
-        let alpha_max = self.options.alpha_max as f32 * self.epsilon;
+        let alpha_max = self.options.alpha_max as f32 * epsilon;
         if self.v < 1.0 { alpha_max.min(self.options.alpha_0 as f32 * alpha_max / (1.0 - self.v)) } else { alpha_max }
     }
 }
@@ -94,7 +92,7 @@ impl Sora {
 impl Method for Sora {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
         let shape = batch.x.dims();
-        let alpha = self.alpha();
+        let alpha = self.alpha(cx.threat.epsilon);
         let eta = if self.options.eta { boxed(batch, cx.threat.random_start(cx.noise, shape)) } else { batch.x.zeros_like() };
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let mut step = cx.threat.ascent(grad.clone()) * alpha;
@@ -110,8 +108,8 @@ impl Method for Sora {
         Ok(out)
     }
 
-    fn state(&self) -> Vec<HostTensor> {
-        vec![HostTensor { name: "v".into(), shape: vec![1], data: vec![self.v] }]
+    fn state(&self) -> Result<Vec<HostTensor>> {
+        Ok(vec![HostTensor { name: "v".into(), shape: vec![1], data: vec![self.v] }])
     }
 
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
@@ -130,13 +128,12 @@ impl Method for Sora {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::threat::Norm;
 
     fn at(v: f32) -> f32 {
         let options: SoraOptions = SoraOptions::options().unwrap().parse("sora").unwrap();
-        let mut sora = Sora::new(options, Threat { norm: Norm::Linf, epsilon: 1.0 }).unwrap();
+        let mut sora = Sora::new(options).unwrap();
         sora.v = v;
-        sora.alpha()
+        sora.alpha(1.0)
     }
 
     #[test]

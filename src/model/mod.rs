@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    nn::{Backend, BatchStats, BnMode, HostTensor, Pass, SpecBuilder, TensorSet, Weights, normalize},
+    nn::{Backend, BatchStats, BnMode, Flat, HostTensor, Pass, SpecBuilder, TensorSet, Weights, normalize},
 };
 
 pub use preact_resnet::PreActResNet;
@@ -33,7 +33,7 @@ pub struct Shape {
 /// A network's structure: a pure function of weights, buffers and input.
 pub trait Network: Debug + Send + Sync {
     /// Logits `[N, classes]` of normalised images `[N, C, H, W]`.
-    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Tensor<2>;
+    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Flat;
 }
 
 /// One row of the registry.
@@ -179,7 +179,18 @@ impl Model {
     pub fn forward(&self, weights: &Weights, x: Tensor<4>, mode: BnMode) -> (Tensor<2>, Vec<BatchStats>) {
         let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
         let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);
-        (logits, pass.stats)
+        (logits.values, pass.stats)
+    }
+
+    /// Logits `[N, classes]` of pixels `x` and their derivative along `direction`, both `[N, C, H, W]`. The derivative can be differentiated;
+    /// ReLUs count as linear on either side of 0.
+    pub fn forward_along(&self, weights: &Weights, x: Tensor<4>, direction: Tensor<4>, mode: BnMode) -> (Tensor<2>, Tensor<2>) {
+        let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
+        let origin = vec![0.0; self.config.mean.len()];
+        pass.tangent = Some(normalize(direction, &origin, &self.config.std));
+        let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);
+        let along = logits.tangent.unwrap_or_else(|| logits.values.zeros_like());
+        (logits.values, along)
     }
 
     /// Logits in eval mode, no gradient recorded.

@@ -6,7 +6,7 @@
 use burn::tensor::Tensor;
 
 use super::{Network, Shape};
-use crate::nn::{BatchNorm, Conv2d, Feature, Linear, Pass, SpecBuilder, Weights, enter, global_avg_pool};
+use crate::nn::{BatchNorm, Conv2d, Feature, Flat, Linear, Pass, SpecBuilder, Weights, enter, global_avg_pool};
 
 /// Pre-activation basic block: `x' + conv2(relu(bn2(conv1(relu(bn1(x))))))`.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl PreActResNet {
 }
 
 impl Network for PreActResNet {
-    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Tensor<2> {
+    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Flat {
         let mut out = self.conv1.forward(weights, enter(x, pass), pass);
         for block in &self.blocks {
             out = block.forward(weights, out, pass);

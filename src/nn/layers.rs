@@ -9,32 +9,45 @@ use burn::tensor::{
 use super::{
     Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
     engine::{self, ConvPlan, Convolved, NormPlan},
+    tangent,
 };
 
 /// A feature map as the pass's backend keeps it, and its moments where a convolution has taken them along.
 #[derive(Clone, Debug)]
 pub struct Feature {
     map: Tensor<4>,
+    /// Its derivative along the pass's tangent, if there is one.
+    tangent: Option<Tensor<4>>,
     /// Mean and biased variance of each channel.
     moments: Option<[Tensor<1>; 2]>,
 }
 
 impl From<Tensor<4>> for Feature {
     fn from(map: Tensor<4>) -> Self {
-        Self { map, moments: None }
+        Self { map, tangent: None, moments: None }
     }
+}
+
+/// Flat features `[N, F]` and their derivative along the pass's tangent, if there is one.
+#[derive(Clone, Debug)]
+pub struct Flat {
+    /// The features.
+    pub values: Tensor<2>,
+    /// Their derivative.
+    pub tangent: Option<Tensor<2>>,
 }
 
 /// Takes images `[N, C, H, W]` into the layout of the pass's backend.
 pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
-    match pass.backend {
-        Backend::Engine => engine::enter(x).into(),
-        Backend::Burn => x.into(),
-    }
+    let take = |x: Tensor<4>| match pass.backend {
+        Backend::Engine => engine::enter(x),
+        Backend::Burn => x,
+    };
+    Feature { map: take(x), tangent: pass.tangent.clone().map(take), moments: None }
 }
 
 /// PyTorch's default epsilon in the denominator of batch norm.
-const BN_EPSILON: f64 = 1e-5;
+pub(super) const BN_EPSILON: f64 = 1e-5;
 
 /// A 2-D convolution without bias; weight `[out, in, k, k]`.
 #[derive(Clone, Debug)]
@@ -59,25 +72,29 @@ impl Conv2d {
 
     /// The convolution of `x`, plus `add`.
     pub fn forward_add(&self, weights: &Weights, x: Feature, add: Feature, pass: &Pass) -> Feature {
-        self.run(weights, x, Some(add.map), pass)
+        self.run(weights, x, Some(add), pass)
     }
 
-    fn run(&self, weights: &Weights, x: Feature, add: Option<Tensor<4>>, pass: &Pass) -> Feature {
+    fn run(&self, weights: &Weights, x: Feature, add: Option<Feature>, pass: &Pass) -> Feature {
+        let (add, along) = add.map_or((None, None), |add| (Some(add.map), add.tangent));
+        let moments = pass.mode == BnMode::Train;
+        let out = self.convolve(weights, x.map, add, moments, pass);
+        // A convolution is linear: its derivative is the convolution of the derivative.
+        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent, along, false, pass).map);
+        Feature { tangent, ..out }
+    }
+
+    fn convolve(&self, weights: &Weights, x: Tensor<4>, add: Option<Tensor<4>>, moments: bool, pass: &Pass) -> Feature {
         let weight = weights.get(self.weight);
         match pass.backend {
             Backend::Engine => {
-                let plan = ConvPlan {
-                    stride: self.stride,
-                    padding: self.padding,
-                    version: weights.version(self.weight),
-                    moments: pass.mode == BnMode::Train,
-                };
-                let Convolved { map, moments } = engine::conv(x.map, weight, add, plan);
-                Feature { map, moments }
+                let plan = ConvPlan { stride: self.stride, padding: self.padding, version: weights.version(self.weight), moments };
+                let Convolved { map, moments } = engine::conv(x, weight, add, plan);
+                Feature { map, tangent: None, moments }
             }
             Backend::Burn => {
                 let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
-                let y = conv2d(x.map, weight, None, options);
+                let y = conv2d(x, weight, None, options);
                 add.map_or(y.clone(), |add| y + add).into()
             }
         }
@@ -118,6 +135,11 @@ impl BatchNorm {
         let (gamma, beta) = (weights.get(self.weight), weights.get(self.bias));
         let running = || [pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var)];
         let dims = x.map.dims();
+        let along = x.tangent.map(|tangent| {
+            let channels = if pass.backend == Backend::Engine { 3 } else { 1 };
+            let statistics = (pass.mode == BnMode::Eval).then(running);
+            tangent::bn_relu(x.map.clone(), tangent, [gamma.clone(), beta.clone()], statistics, channels)
+        });
         let (y, batch) = match (pass.backend, pass.mode) {
             (Backend::Engine, BnMode::Eval) => {
                 let [mean, variance] = running();
@@ -147,7 +169,7 @@ impl BatchNorm {
                 batch_variance: variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
             });
         }
-        y.into()
+        Feature { map: y, tangent: along, moments: None }
     }
 }
 
@@ -169,20 +191,25 @@ impl Linear {
     }
 
     /// `[N, in]` to `[N, out]`.
-    pub fn forward(&self, weights: &Weights, x: Tensor<2>) -> Tensor<2> {
-        linear(x, weights.get::<2>(self.weight).transpose(), Some(weights.get(self.bias)))
+    pub fn forward(&self, weights: &Weights, x: Flat) -> Flat {
+        let weight = weights.get::<2>(self.weight).transpose();
+        Flat {
+            tangent: x.tangent.map(|tangent| tangent.matmul(weight.clone())),
+            values: linear(x.values, weight, Some(weights.get(self.bias))),
+        }
     }
 }
 
 /// Mean over height and width: a feature map to `[N, C]`.
-pub fn global_avg_pool(x: Feature, pass: &Pass) -> Tensor<2> {
-    match pass.backend {
-        Backend::Engine => engine::global_pool(x.map),
+pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
+    let pool = |x: Tensor<4>| match pass.backend {
+        Backend::Engine => engine::global_pool(x),
         Backend::Burn => {
-            let [n, c, h, w] = x.map.dims();
-            x.map.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+            let [n, c, h, w] = x.dims();
+            x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
         }
-    }
+    };
+    Flat { values: pool(x.map), tangent: x.tangent.map(pool) }
 }
 
 /// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network lives in pixel space.

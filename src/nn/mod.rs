@@ -6,9 +6,10 @@
 mod engine;
 mod layers;
 mod params;
+mod tangent;
 
 pub(crate) use engine::sgd_step;
-pub use layers::{BatchNorm, Conv2d, Feature, Linear, enter, global_avg_pool, normalize};
+pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, enter, global_avg_pool, normalize};
 pub(crate) use params::flat;
 pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
 
@@ -56,11 +57,13 @@ pub struct Pass {
     pub buffers: Weights,
     /// Batch statistics, in the order of the layers (training mode only).
     pub stats: Vec<BatchStats>,
+    /// Direction in normalised image space, `[N, C, H, W]`, along which the pass also takes the derivative of its output.
+    pub tangent: Option<Tensor<4>>,
 }
 
 impl Pass {
     /// A pass in `mode` on `backend` that reads `buffers`.
     pub fn new(backend: Backend, mode: BnMode, buffers: Weights) -> Self {
-        Self { backend, mode, buffers, stats: Vec::new() }
+        Self { backend, mode, buffers, stats: Vec::new(), tangent: None }
     }
 }

@@ -3,7 +3,9 @@
 //! They are our own because they are part of the training step (one fused pass on the CPU) and because their state must come back from a
 //! checkpoint to the same bits.
 
+mod accumulate;
 mod adam;
+mod clip;
 mod schedule;
 mod sgd;
 
@@ -12,7 +14,9 @@ use std::{collections::BTreeMap, fmt::Debug};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+pub use accumulate::Accumulated;
 pub use adam::{Adam, WeightDecay};
+pub use clip::Clipped;
 pub use schedule::Schedule;
 pub use sgd::Sgd;
 
@@ -63,14 +67,14 @@ pub trait Optimizer: Debug + Send {
 }
 
 /// Moves `set` to the host with `prefix` before each name.
-fn prefixed(set: &TensorSet, prefix: &str) -> Result<Vec<HostTensor>> {
+pub(crate) fn prefixed(set: &TensorSet, prefix: &str) -> Result<Vec<HostTensor>> {
     let mut tensors = set.to_host()?;
     tensors.iter_mut().for_each(|tensor| tensor.name = format!("{prefix}{}", tensor.name));
     Ok(tensors)
 }
 
 /// Loads into `set` the tensors whose name starts with `prefix`.
-fn load_prefixed(set: &mut TensorSet, state: &BTreeMap<String, HostTensor>, prefix: &str, origin: &str) -> Result<()> {
+pub(crate) fn load_prefixed(set: &mut TensorSet, state: &BTreeMap<String, HostTensor>, prefix: &str, origin: &str) -> Result<()> {
     let stripped = state.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))).collect();
     set.load(&stripped, origin)
 }

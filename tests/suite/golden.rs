@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor};
 use sora::{
+    average::WeightAverage,
+    data::AugmentDraw,
     gradient::{input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{self, Batch, Passes, StepContext},
+    method::{self, Batch, Extras, Passes, StepContext},
     model::Model,
-    nn::{BnMode, Spec, TensorSet},
+    nn::{BnMode, HostTensor, Spec, TensorSet},
     noise::Noise,
     optim::{OptimizerKind, Schedule},
     threat::{Norm, Threat},
@@ -109,8 +111,32 @@ fn schedules_step_by_step() {
     }
 }
 
-/// Two whole training steps: perturbation, gradients, figures, state, updated weights and running statistics.
-fn two_steps(file: &str, method_name: &str, set: &[&str]) {
+/// A case of `tests/golden/step_*`.
+#[derive(Clone, Copy)]
+struct Case {
+    file: &'static str,
+    method: &'static str,
+    set: &'static [&'static str],
+    /// Options whose value the file's settings give.
+    from_settings: &'static [&'static str],
+    extras: Extras,
+    /// Epoch that the steps belong to.
+    epoch: u64,
+    /// The method's state before the first step, from the file.
+    state: Option<fn(&Golden) -> Vec<HostTensor>>,
+    /// Updates; 0 stands for 2.
+    updates: usize,
+    /// Updates on each batch; 0 stands for 1.
+    replays: usize,
+    /// Every update is on the first batch, as it was augmented.
+    same_batch: bool,
+    /// Decay of a weight average that is checked too; 0: none.
+    ema: f32,
+}
+
+/// Whole training steps: perturbation, gradients, figures, state, updated weights and running statistics.
+fn steps_agree(case: Case) {
+    let Case { file, method: method_name, .. } = case;
     let golden = Golden::load(&format!("step_{file}"));
     let batches = Golden::load("batches");
     let mut model = golden_model(&batches, 3, 10, 10);
@@ -118,15 +144,26 @@ fn two_steps(file: &str, method_name: &str, set: &[&str]) {
     let threat = Threat { norm: norm_of, epsilon: golden.settings["epsilon"].parse().unwrap() };
     let info = method::method(method_name).unwrap();
     let mut options = (info.options)().unwrap();
-    set.iter().for_each(|pair| options.set(pair, method_name).unwrap());
+    case.set.iter().for_each(|pair| options.set(pair, method_name).unwrap());
+    for key in case.from_settings {
+        options.set(&format!("{key}={}", golden.settings[*key]), method_name).unwrap();
+    }
     let mut method = info.build(&options, threat).unwrap();
+    if let Some(state) = case.state {
+        method.load_state(&state(&golden).into_iter().map(|t| (t.name.clone(), t)).collect()).unwrap();
+    }
     let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
+    let mut average = WeightAverage::new(&model, case.ema);
     let mut passes = Passes::default();
 
-    for t in 1..=2usize {
-        let batch = Batch { x: batches.image(&format!("x{t}")), labels: batches.labels(&format!("y{t}")), ids: (0..8).collect() };
+    let updates = if case.updates == 0 { 2 } else { case.updates };
+    for t in 1..=updates {
+        let b = if case.same_batch { 1 } else { 1 + (t - 1) / case.replays.max(1) };
+        let x = if golden.has(&format!("x{t}")) { golden.image(&format!("x{t}")) } else { batches.image(&format!("x{b}")) };
+        let batch = Batch { x, labels: batches.labels(&format!("y{b}")), ids: (0..8).collect(), draws: augmented(&golden, t) };
         let mut noise = Noise::given(golden.draws(t), &Device::flex());
-        let mut cx = StepContext { model: &mut model, threat, attack_bn: BnMode::Train, noise: &mut noise, epoch: 0, passes };
+        let (attack_bn, epoch, extras) = (info.attack_bn, case.epoch, case.extras);
+        let mut cx = StepContext { model: &mut model, threat, attack_bn, noise: &mut noise, epoch, passes, extras };
         let out = method.step(&mut cx, &batch).unwrap();
         passes = cx.passes;
         golden.check(&format!("delta{t}"), &host(&out.delta), TOLERANCE);
@@ -145,46 +182,145 @@ fn two_steps(file: &str, method_name: &str, set: &[&str]) {
             let expected = golden.scalar(&format!("{key}{t}"));
             assert!((value - expected).abs() <= TOLERANCE * expected.abs().max(0.1), "{file} {key}{t}: {value}, expected {expected}");
         }
-        if golden.has(&format!("v{t}")) {
-            golden.check(&format!("v{t}"), &method.state()[0].data, TOLERANCE);
+        let state: HashMap<_, _> = method.state().unwrap().into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
+        for (key, name) in [
+            ("v", "v"),
+            ("stored_delta", "delta.values"),
+            ("m", "m"),
+            ("prior", "prior.values"),
+            ("next_delta", "delta"),
+            ("lambda", "lambda"),
+        ] {
+            let key = format!("{key}{t}");
+            if golden.has(&key) && !(name == "lambda" && method_name == "elle" && !file.ends_with("-a")) {
+                golden.check(&key, &state[name], TOLERANCE);
+            }
         }
         optimizer.step(&mut model.params, out.gradients, 0.05);
+        average.update(&model);
     }
-    let expected = Passes {
-        forward: 2 * info.passes.forward,
-        backward_input: 2 * info.passes.backward_input,
-        backward_full: 2 * info.passes.backward_full,
-    };
-    assert_eq!(passes, expected, "{method_name}: the registry's passes are those made");
-    let params: HashMap<_, _> = model.params.to_host().unwrap().into_iter().map(|t| (t.name, t.data)).collect();
-    for (name, expected) in golden.with_prefix("norm.") {
-        assert_close(&format!("{file} norm.{name}"), &[norm(&params[name])], expected, TOLERANCE);
+    if case.extras == Extras::default() {
+        let times = updates as u64;
+        let expected = Passes {
+            forward: times * info.passes.forward,
+            backward_input: times * info.passes.backward_input,
+            backward_full: times * info.passes.backward_full,
+        };
+        assert_eq!(passes, expected, "{method_name}: the registry's passes are those made");
     }
-    for (name, expected) in golden.with_prefix("param.") {
-        assert_close(&format!("{file} param.{name}"), &params[name], expected, TOLERANCE);
-    }
+    weights_agree(&golden, "", &model);
     check_buffers(&golden, &model);
+    if case.ema > 0.0 {
+        let averaged = average.applied(&model);
+        weights_agree(&golden, "ema.", &averaged);
+        for tensor in averaged.buffers.to_host().unwrap() {
+            golden.check(&format!("ema.buffer.{}", tensor.name), &tensor.data, TOLERANCE);
+        }
+    }
 }
 
+/// Parameters and their norms against those of the file whose names start with `prefix`.
+fn weights_agree(golden: &Golden, prefix: &str, model: &Model) {
+    let params: HashMap<_, _> = model.params.to_host().unwrap().into_iter().map(|t| (t.name, t.data)).collect();
+    let mut checked = 0;
+    for (name, expected) in golden.with_prefix(&format!("{prefix}norm.")) {
+        assert_close(&format!("{prefix}norm.{name}"), &[norm(&params[name])], expected, TOLERANCE);
+        checked += 1;
+    }
+    assert_eq!(checked, params.len(), "the norm of every parameter is checked");
+    for (name, expected) in golden.with_prefix(&format!("{prefix}param.")) {
+        assert_close(&format!("{prefix}param.{name}"), &params[name], expected, TOLERANCE);
+    }
+}
+
+/// How the batch of update `t` was augmented.
+fn augmented(golden: &Golden, t: usize) -> Vec<AugmentDraw> {
+    let draws = golden.draws(t);
+    let (Some(crop), Some(flip)) = (draws.get("crop"), draws.get("flip")) else { return vec![AugmentDraw::IDENTITY; 8] };
+    let pad: i32 = golden.settings["pad"].parse().unwrap();
+    let offset = |u: f32| (f32::floor((2 * pad + 1) as f32 * u)) as i32 - pad;
+    let draw = |(place, flip): (&[f32; 2], &f32)| AugmentDraw {
+        dy: offset(place[0]),
+        dx: offset(place[1]),
+        flip: *flip >= 0.5,
+        ..AugmentDraw::IDENTITY
+    };
+    crop.as_chunks::<2>().0.iter().zip(flip).map(draw).collect()
+}
+
+fn tensor(name: &str, shape: Vec<usize>, data: Vec<f32>) -> HostTensor {
+    HostTensor { name: name.into(), shape, data }
+}
+
+/// ELLE-A with a past.
+fn elle_a_state(golden: &Golden) -> Vec<HostTensor> {
+    let past: Vec<f32> = golden.values("draw.past.1").iter().map(|u| 1e-6 * u).collect();
+    vec![tensor("lambda", vec![1], vec![0.0]), tensor("past", vec![past.len()], past)]
+}
+
+/// ATAS with perturbations and gradient averages.
+fn atas_state(golden: &Golden) -> Vec<HostTensor> {
+    let epsilon: f32 = golden.settings["epsilon"].parse().unwrap();
+    let delta = golden.host("draw.delta.1");
+    let ids: Vec<f32> = (0..8).map(f32::from_bits).collect();
+    vec![
+        tensor("delta.ids", vec![8], ids.clone()),
+        tensor("delta.values", delta.shape.clone(), delta.data.iter().map(|u| (2.0 * u - 1.0) * epsilon).collect()),
+        tensor("m.ids", vec![8], ids),
+        tensor("m", vec![8], golden.values("draw.m.1").to_vec()),
+        tensor("resets", vec![1], vec![0.0]),
+    ]
+}
+
+const NO_EXTRAS: Extras = Extras { label_smoothing: 0.0, awp: 0.0 };
+const CASE: Case = Case {
+    file: "",
+    method: "",
+    set: &[],
+    from_settings: &[],
+    extras: NO_EXTRAS,
+    epoch: 0,
+    state: None,
+    updates: 0,
+    replays: 0,
+    same_batch: false,
+    ema: 0.0,
+};
+
 macro_rules! steps {
-    ($($test:ident: $file:literal, $method:literal, [$($set:literal),*];)*) => {
-        $(#[test] fn $test() { two_steps($file, $method, &[$($set),*]); })*
+    ($($test:ident: $file:literal, $method:literal $(, $field:ident: $value:expr)*;)*) => {
+        $(#[test] fn $test() { steps_agree(Case { file: $file, method: $method, $($field: $value,)* ..CASE }); })*
     };
 }
 
 steps! {
-    step_none: "none", "none", [];
-    step_fgsm: "fgsm", "fgsm", [];
-    step_fgm: "fgm", "fgm", [];
-    step_fgsm_rs: "fgsm-rs", "fgsm-rs", [];
-    step_n_fgsm: "n-fgsm", "n-fgsm", [];
-    step_pgd: "pgd", "pgd", [];
-    step_pgd_2: "pgd-2", "pgd-2", [];
-    step_pgd_l2: "pgd-l2", "pgd", [];
-    step_sora: "sora", "sora", [];
-    step_sora_l2: "sora-l2", "sora", [];
-    step_sora_fixed_alpha: "sora-fixed-alpha", "sora", ["fixed_alpha=1.5"];
-    step_sora_full_step: "sora-full-step", "sora", ["r=one"];
-    step_sora_sample_step: "sora-sample-step", "sora", ["r=sample"];
-    step_sora_no_start: "sora-no-start", "sora", ["eta=false"];
+    step_none: "none", "none";
+    step_fgsm: "fgsm", "fgsm";
+    step_fgm: "fgm", "fgm";
+    step_fgsm_rs: "fgsm-rs", "fgsm-rs";
+    step_n_fgsm: "n-fgsm", "n-fgsm";
+    step_pgd: "pgd", "pgd";
+    step_pgd_2: "pgd-2", "pgd-2";
+    step_pgd_l2: "pgd-l2", "pgd";
+    step_sora: "sora", "sora";
+    step_sora_l2: "sora-l2", "sora";
+    step_sora_fixed_alpha: "sora-fixed-alpha", "sora", set: &["fixed_alpha=1.5"];
+    step_sora_full_step: "sora-full-step", "sora", set: &["r=one"];
+    step_sora_sample_step: "sora-sample-step", "sora", set: &["r=sample"];
+    step_sora_no_start: "sora-no-start", "sora", set: &["eta=false"];
+    step_zerograd: "zerograd", "zerograd", from_settings: &["quantile"];
+    step_multigrad: "multigrad", "multigrad", from_settings: &["starts"];
+    step_gradalign: "gradalign", "gradalign", from_settings: &["lambda"];
+    step_nuat: "nuat", "nuat", from_settings: &["lambda"];
+    step_elle: "elle", "elle", from_settings: &["lambda"], updates: 1;
+    step_elle_a: "elle-a", "elle", set: &["adaptive=true"], from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
+    step_aaer: "aaer", "aaer", from_settings: &["lambda1", "lambda2", "lambda3"];
+    step_atas: "atas", "atas", from_settings: &["c", "decay"], epoch: 5, state: Some(atas_state), same_batch: true;
+    step_fgsm_pgi: "fgsm-pgi", "fgsm-pgi", from_settings: &["lambda", "decay"], same_batch: true;
+    step_free: "free", "free", from_settings: &["replays"], updates: 4, replays: 3;
+    step_trades: "trades", "trades", from_settings: &["lambda", "steps", "start"];
+    step_mart: "mart", "mart", from_settings: &["lambda", "steps", "start"];
+    step_awp: "awp", "n-fgsm", extras: Extras { awp: 0.01, ..NO_EXTRAS };
+    step_label_smoothing: "label-smoothing", "n-fgsm", extras: Extras { label_smoothing: 0.1, ..NO_EXTRAS };
+    step_ema: "ema", "n-fgsm", ema: 0.7;
 }

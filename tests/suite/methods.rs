@@ -3,12 +3,12 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 use sora::{
-    data::{self, OpenOptions},
+    data::{self, AugmentDraw, OpenOptions},
     evaluate::gather,
     loss::cross_entropy,
-    method::{Batch, METHODS, MethodInfo, Passes, StepContext},
+    method::{Batch, Extras, METHODS, MethodInfo, Passes, StepContext},
     model::Model,
-    nn::{Backend, BnMode},
+    nn::Backend,
     noise::Noise,
     optim::OptimizerKind,
     threat::{Norm, Threat, clamp_to_box, l2_norm},
@@ -27,7 +27,7 @@ fn batch(n: usize) -> Batch {
     let dataset = data::open("synthetic", &options).unwrap();
     let indices: Vec<usize> = (0..n).collect();
     let (x, labels) = gather(&dataset.train, &indices, &Device::flex());
-    Batch { x, labels, ids: dataset.train.ids().to_vec() }
+    Batch { x, labels, ids: dataset.train.ids().to_vec(), draws: vec![AugmentDraw::IDENTITY; n] }
 }
 
 /// What a run of some steps leaves behind.
@@ -46,13 +46,20 @@ fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, steps: u
     let mut trace = Trace { losses: vec![], deltas: vec![], weights: vec![], state: vec![] };
     for step in 0..steps {
         if reload == Some(step) {
-            let state = method.state().into_iter().map(|t| (t.name.clone(), t)).collect();
+            let state = method.state().unwrap().into_iter().map(|t| (t.name.clone(), t)).collect();
             method = info.build(&options, threat(norm)).unwrap();
             method.load_state(&state).unwrap();
         }
         let mut noise = Noise::training(1, 0, step, batch.ids.clone(), &Device::flex());
-        let mut cx =
-            StepContext { model, threat: threat(norm), attack_bn: BnMode::Train, noise: &mut noise, epoch: 0, passes: Passes::default() };
+        let mut cx = StepContext {
+            model,
+            threat: threat(norm),
+            attack_bn: info.attack_bn,
+            noise: &mut noise,
+            epoch: 0,
+            passes: Passes::default(),
+            extras: Extras::default(),
+        };
         let out = method.step(&mut cx, batch).unwrap();
         assert_eq!(cx.passes, info.passes, "{}: the registry's passes are those made", info.name);
         trace.losses.push(out.metrics.loss);
@@ -65,7 +72,7 @@ fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, steps: u
         optimizer.step(&mut model.params, out.gradients, 0.02);
     }
     trace.weights = model.params.values().iter().flat_map(host).collect();
-    trace.state = method.state().into_iter().flat_map(|t| t.data).collect();
+    trace.state = method.state().unwrap().into_iter().flat_map(|t| t.data).collect();
     trace
 }
 

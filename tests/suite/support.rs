@@ -76,7 +76,9 @@ impl Golden {
             let mut parts = key.split('.');
             let (name, t, k) = (parts.next().unwrap(), parts.next().unwrap(), parts.next());
             if t.parse() == Ok(step) {
-                found.insert(k.map_or(name.to_owned(), |k| format!("{name}.{k}")), values.to_vec());
+                // The first of several draws of a name is called by the name alone.
+                let k = k.map_or(0, |k| k.parse::<u16>().unwrap() - 1);
+                found.insert(if k == 0 { name.to_owned() } else { format!("{name}.{k}") }, values.to_vec());
             }
         }
         found

@@ -1,0 +1,72 @@
+//! AAER: abnormal adversarial examples regularization (Lin et al. 2024, arXiv 2404.08154).
+//!
+//! `delta` as N-FGSM. A sample is abnormal if its loss at `x + delta` is below that at `x + eta`: the step has passed a maximum.
+//! Loss: `L(x + delta) + lambda1 (n_ab / n) (lambda2 F_ab + lambda3 max(0, D_ab - D_no))`, F_ab the mean fall of the loss over the abnormal
+//! samples (a constant: it shows in the loss, not in the gradient), D the mean squared l2 change of the logits from x + eta (constant) to
+//! x + delta over the abnormal and over the normal samples (constant). Where a kind is missing there is no regulariser.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
+use crate::{error::Result, loss::cross_entropy_per_sample, noise::Draw};
+
+/// AAER training.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Aaer {
+    /// Step size in epsilons.
+    alpha: f64,
+    /// Half-width of the noise in epsilons.
+    noise: f64,
+    /// Weight of the regulariser.
+    lambda1: f64,
+    /// Weight of the fall of the loss in it.
+    lambda2: f64,
+    /// Weight of the change of the logits in it.
+    lambda3: f64,
+}
+
+impl Aaer {
+    pub(super) fn options() -> Result<Options> {
+        Options::of(&Self { alpha: 1.0, noise: 2.0, lambda1: 1.0, lambda2: 1.5, lambda3: 0.15 })
+    }
+
+    pub(super) fn check(self) -> Result<Self> {
+        let Self { lambda1, lambda2, lambda3, .. } = self;
+        [("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3)]
+            .into_iter()
+            .try_for_each(|(name, value)| range(name, value, 0.0, 1e6))
+            .map(|()| self)
+    }
+}
+
+impl Method for Aaer {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+        let n = batch.x.dims()[0];
+        let radius = self.noise as f32 * cx.threat.epsilon;
+        let eta = boxed(batch, cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));
+        let attack = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels);
+        let alpha = self.alpha as f32 * cx.threat.epsilon;
+        let delta = boxed(batch, eta + attack.grad.clone().sign() * alpha);
+        let start = attack.logits;
+        let before = cross_entropy_per_sample(start.clone(), batch.labels.clone());
+        let out = cx.train_with(batch, delta, Some(attack.grad), |pass| {
+            let logits = pass.at_point();
+            let fall = before.clone() - cross_entropy_per_sample(logits.clone().inner(), batch.labels.clone());
+            // Masks and counts stay on the device: reading them back would wait for it.
+            let abnormal = fall.clone().sign().clamp_min(0.0);
+            let normal = abnormal.clone().neg() + 1.0;
+            let (n_ab, n_no) = (abnormal.clone().sum(), normal.clone().sum());
+            let both = n_ab.clone().sign() * n_no.clone().sign();
+            let change = (logits.clone() - start.clone()).square().sum_dim(1).reshape([n]);
+            let d_no = (change.clone().inner() * normal).sum() / n_no.clamp_min(1.0);
+            let d_ab = (change * abnormal.clone()).sum() / n_ab.clone().clamp_min(1.0);
+            let fall = (fall * abnormal).sum() / n_ab.clone().clamp_min(1.0);
+            let excess = (d_ab - d_no).clamp_min(0.0);
+            let share = n_ab * both / n as f64;
+            let penalty = (excess * self.lambda3 + fall * self.lambda2) * share;
+            Ok((pass.cross_entropy(logits.clone(), &batch.labels) + penalty * self.lambda1, logits))
+        })?;
+        Ok(out.with_alpha(alpha))
+    }
+}

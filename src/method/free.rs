@@ -1,0 +1,122 @@
+//! Free adversarial training (Shafahi et al. 2019, "Adversarial training for free!", arXiv 1904.12843).
+//!
+//! Each batch is used for `replays` updates in a row. One pass at `x + delta` serves weights and perturbation: after the update
+//! `delta <- box(ball(delta + eps ascent(g')))`. delta starts at U(-eps, eps) and goes on from batch to batch, by place in the batch.
+//!
+//! A step here is one update. An epoch goes over the images once, with `replays` updates on each batch: for the cost of E epochs of standard
+//! training take E / replays, as the paper does; without `--epochs` that is done for you. PertAlign and linearity compare g' with that of
+//! the replay before (the first replay: with itself).
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
+use crate::{
+    error::{Error, Result},
+    nn::{HostTensor, to_vec},
+};
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FreeOptions {
+    /// Step size in epsilons.
+    alpha: f64,
+    /// Updates on each batch.
+    replays: u32,
+}
+
+impl FreeOptions {
+    pub(super) fn options() -> Result<Options> {
+        Options::of(&Self { alpha: 1.0, replays: 8 })
+    }
+}
+
+/// Free training.
+#[derive(Clone, Debug)]
+pub(super) struct Free {
+    options: FreeOptions,
+    /// Replays of the batch so far.
+    replay: u32,
+    /// Perturbation and gradient that the last step left.
+    delta: Option<Saved>,
+    grad: Option<Saved>,
+}
+
+/// A tensor, on the host until the batch says on which device it is wanted.
+#[derive(Clone, Debug)]
+enum Saved {
+    Device(Tensor<4>),
+    Host(HostTensor),
+}
+
+impl Saved {
+    /// The tensor, if it has the batch's shape.
+    fn take(self, batch: &Batch) -> Option<Tensor<4>> {
+        let tensor = match self {
+            Self::Device(tensor) => tensor,
+            Self::Host(host) if host.shape == batch.x.dims() => {
+                Tensor::from_data(TensorData::new(host.data, batch.x.dims()), &batch.x.device())
+            }
+            Self::Host(_) => return None,
+        };
+        (tensor.dims() == batch.x.dims()).then_some(tensor)
+    }
+
+    fn host(&self, name: &str) -> Result<HostTensor> {
+        match self {
+            Self::Device(tensor) => Ok(HostTensor { name: name.into(), shape: tensor.dims().to_vec(), data: to_vec(tensor)? }),
+            Self::Host(host) => Ok(host.clone()),
+        }
+    }
+}
+
+impl Free {
+    pub(super) fn new(options: FreeOptions) -> Result<Self> {
+        range("replays", f64::from(options.replays), 1.0, 1000.0)?;
+        range("alpha", options.alpha, 0.0, 100.0)?;
+        Ok(Self { options, replay: 0, delta: None, grad: None })
+    }
+}
+
+impl Method for Free {
+    fn updates_per_batch(&self) -> u32 {
+        self.options.replays
+    }
+
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+        let kept = self.delta.take().and_then(|saved| saved.take(batch));
+        let delta = kept.unwrap_or_else(|| cx.threat.random_start(cx.noise, batch.x.dims()));
+        // The images under a kept perturbation have changed, or epsilon has.
+        let delta = boxed(batch, cx.threat.project(delta));
+        let before = self.grad.take().and_then(|saved| saved.take(batch)).filter(|_| self.replay > 0);
+        let alpha = self.options.alpha as f32 * cx.threat.epsilon;
+        let out = cx.train(batch, delta.clone(), before)?.with_alpha(alpha);
+        let next = cx.threat.project(delta + cx.threat.ascent(out.input_gradient.clone()) * alpha);
+        self.delta = Some(Saved::Device(boxed(batch, next)));
+        self.replay = (self.replay + 1) % self.options.replays;
+        self.grad = (self.replay > 0).then(|| Saved::Device(out.input_gradient.clone()));
+        Ok(out)
+    }
+
+    fn state(&self) -> Result<Vec<HostTensor>> {
+        let mut state = vec![HostTensor { name: "replay".into(), shape: vec![1], data: vec![self.replay as f32] }];
+        for (name, saved) in [("delta", &self.delta), ("grad", &self.grad)] {
+            state.extend(saved.as_ref().map(|saved| saved.host(name)).transpose()?);
+        }
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
+        let Some(&[replay]) = state.get("replay").map(|tensor| tensor.data.as_slice()) else {
+            return Err(Error::input(
+                "checkpoint: the state of method free (its replay) is missing; was the run made with another method?",
+            ));
+        };
+        self.replay = replay as u32 % self.options.replays;
+        self.delta = state.get("delta").cloned().map(Saved::Host);
+        self.grad = state.get("grad").cloned().map(Saved::Host);
+        Ok(())
+    }
+}

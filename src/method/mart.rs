@@ -1,0 +1,79 @@
+//! MART (Wang et al. 2020, "Improving adversarial robustness requires revisiting misclassified examples", ICLR).
+//!
+//! Attack: PGD on the cross-entropy from `box(0.001 N(0,1))`. Loss:
+//! `CE(x + delta) + mean -log(1 - max_{k != y} p_k(x + delta)) + lambda mean (1 - p_y(x)) KL(f(x) || f(x + delta))`, all of it differentiated.
+//! The attack runs in eval mode, as the authors' does, unless `--attack-bn` says otherwise. Deviation: log(1 - p_k) is computed from the
+//! logits, without the small constants that the authors add inside their logarithms. The l2 form steps along the normalised gradient.
+
+use burn::tensor::{Int, Tensor, activation::softmax};
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
+use crate::{error::Result, loss::kl_divergence, noise::Draw};
+
+/// MART training.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mart {
+    /// Step size in epsilons.
+    alpha: f64,
+    /// Weight of the divergence.
+    lambda: f64,
+    /// Standard deviation of the start, in pixel units.
+    start: f64,
+    /// Number of steps.
+    steps: u32,
+}
+
+impl Mart {
+    pub(super) fn options() -> Result<Options> {
+        Options::of(&Self { alpha: 0.25, lambda: 5.0, start: 0.001, steps: 10 })
+    }
+
+    pub(super) fn check(self) -> Result<Self> {
+        range("steps", f64::from(self.steps), 1.0, 1000.0)?;
+        range("start", self.start, 0.0, 1.0)?;
+        range("lambda", self.lambda, 0.0, 1e6).map(|()| self)
+    }
+}
+
+/// log sum exp over the classes where `keep` is 1: `[N, K]` to `[N, 1]`.
+fn log_sum_exp(logits: Tensor<2>, keep: Tensor<2>) -> Tensor<2> {
+    let largest = (logits.clone().inner() * keep.clone() + (keep.clone() - 1.0) * 1e30).max_dim(1);
+    // Zero where dropped, so that no large logit overflows before it is dropped.
+    let shifted = (logits - largest.clone()) * keep.clone();
+    (shifted.exp() * keep).sum_dim(1).log() + largest
+}
+
+/// `-log(1 - max_{k != y} p_k)` of each sample, `[N, 1]`.
+fn margin(logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<2> {
+    let classes = logits.dims()[1];
+    let one_hot = |index: Tensor<1, Int>| index.one_hot::<2>(classes).float();
+    let others = logits.clone().inner() - one_hot(labels.clone()) * 1e30;
+    let rival = one_hot(others.argmax(1).reshape([-1]));
+    let all = rival.ones_like();
+    log_sum_exp(logits.clone(), all.clone()) - log_sum_exp(logits, all - rival)
+}
+
+impl Method for Mart {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+        let alpha = self.alpha as f32 * cx.threat.epsilon;
+        let n = batch.x.dims()[0];
+        let mut delta = boxed(batch, cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);
+        let mut last = None;
+        for _ in 0..self.steps {
+            let grad = cx.input_gradient(batch.x.clone() + delta.clone(), &batch.labels).grad;
+            delta = boxed(batch, cx.threat.project(delta + cx.threat.ascent(grad.clone()) * alpha));
+            last = Some(grad);
+        }
+        let out = cx.train_with(batch, delta, last, |pass| {
+            let clean = pass.forward(batch.x.clone());
+            let logits = pass.at_point();
+            let right = softmax(clean.clone(), 1).gather(1, batch.labels.clone().reshape([n, 1])).reshape([n]);
+            let distance = (kl_divergence(clean, logits.clone()) * (right.neg() + 1.0)).mean();
+            let boosted = pass.cross_entropy(logits.clone(), &batch.labels) + margin(logits.clone(), &batch.labels).mean();
+            Ok((boosted + distance * self.lambda, logits))
+        })?;
+        Ok(out.with_alpha(alpha))
+    }
+}

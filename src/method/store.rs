@@ -1,0 +1,119 @@
+//! Values kept for each training image from epoch to epoch, in the coordinates of the image before augmentation.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Tensor, TensorData};
+
+use super::{Batch, DataInfo};
+use crate::{
+    data::Crop,
+    error::{Error, Result},
+    nn::{HostTensor, to_vec},
+};
+
+/// One tensor `[C, H, W]` for each image seen so far, on the host.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SampleStore {
+    slots: BTreeMap<u32, usize>,
+    shape: [usize; 3],
+    values: Vec<f32>,
+}
+
+impl SampleStore {
+    /// Bytes for all training images.
+    ///
+    /// # Errors
+    /// An augmentation that cannot be undone.
+    pub(super) fn memory(method: &str, data: &DataInfo) -> Result<u64> {
+        if matches!(data.augment.crop, Crop::Resized { .. }) || data.augment.rotate > 0.0 {
+            return Err(Error::input(format!(
+                "--augment {}: method {method} keeps a perturbation for each image and must map it to and fro, which only crop and flip allow; \
+                 choose for example --augment crop:4,flip",
+                data.augment
+            )));
+        }
+        Ok((data.images * data.shape.iter().product::<usize>() * size_of::<f32>()) as u64)
+    }
+
+    /// The images' tensors, augmented as the images are. Those of images not seen before are taken from `new`, which is not augmented.
+    pub(super) fn gather(&mut self, batch: &Batch, new: impl FnOnce() -> Tensor<4>) -> Result<Tensor<4>> {
+        let [n, c, h, w] = batch.x.dims();
+        let (shape, len) = ([c, h, w], c * h * w);
+        if self.shape != shape {
+            *self = Self { shape, ..Self::default() };
+        }
+        if batch.ids.iter().any(|id| !self.slots.contains_key(id)) {
+            let new = to_vec(&new())?;
+            for (&id, values) in batch.ids.iter().zip(new.chunks_exact(len)) {
+                let next = self.slots.len();
+                if *self.slots.entry(id).or_insert(next) == next {
+                    self.values.extend_from_slice(values);
+                }
+            }
+        }
+        let mut out = vec![0.0; n * len];
+        for ((id, draw), out) in batch.ids.iter().zip(&batch.draws).zip(out.chunks_exact_mut(len)) {
+            let stored =
+                self.slots.get(id).and_then(|slot| self.values.get(slot * len..(slot + 1) * len)).ok_or_else(|| Self::lost(*id))?;
+            draw.apply(stored, out, shape)?;
+        }
+        Ok(Tensor::from_data(TensorData::new(out, [n, c, h, w]), &batch.x.device()))
+    }
+
+    /// Writes augmented tensors back; what a crop does not show stays.
+    pub(super) fn scatter(&mut self, batch: &Batch, augmented: &Tensor<4>) -> Result<()> {
+        let len = self.shape.iter().product();
+        let values = to_vec(augmented)?;
+        for ((id, draw), new) in batch.ids.iter().zip(&batch.draws).zip(values.chunks_exact(len)) {
+            let slot = *self.slots.get(id).ok_or_else(|| Self::lost(*id))?;
+            let stored = self.values.get_mut(slot * len..(slot + 1) * len).ok_or_else(|| Self::lost(*id))?;
+            draw.unapply(new, stored, self.shape)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets every image.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn lost(id: u32) -> Error {
+        Error::work(format!("nothing is kept for training image {id}: the method's checkpoint does not belong to this data set"))
+    }
+
+    /// `NAME.ids` and `NAME.values` for a checkpoint.
+    pub(super) fn state(&self, name: &str) -> Vec<HostTensor> {
+        let mut ids = vec![0.0; self.slots.len()];
+        for (&id, &slot) in &self.slots {
+            if let Some(place) = ids.get_mut(slot) {
+                // The bits, not the number: f32 counts exactly only up to 2^24.
+                *place = f32::from_bits(id);
+            }
+        }
+        let [c, h, w] = self.shape;
+        vec![
+            HostTensor { name: format!("{name}.ids"), shape: vec![ids.len()], data: ids },
+            HostTensor { name: format!("{name}.values"), shape: vec![self.slots.len(), c, h, w], data: self.values.clone() },
+        ]
+    }
+
+    /// Takes back what [`state`](Self::state) gave.
+    pub(super) fn load(state: &BTreeMap<String, HostTensor>, name: &str, method: &str) -> Result<Self> {
+        let found = state.get(&format!("{name}.ids")).zip(state.get(&format!("{name}.values")));
+        match found {
+            Some((ids, values)) => match *values.shape.as_slice() {
+                [images, c, h, w] if images == ids.data.len() && values.data.len() == images * c * h * w => Ok(Self {
+                    slots: ids.data.iter().enumerate().map(|(slot, id)| (id.to_bits(), slot)).collect(),
+                    shape: [c, h, w],
+                    values: values.data.clone(),
+                }),
+                _ => {
+                    Err(Error::input(format!("checkpoint: the state '{name}' of method {method} is damaged: ids and values do not match")))
+                }
+            },
+            None => Err(Error::input(format!(
+                "checkpoint: the state '{name}' of method {method} is missing; was the run made with another method?"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! TRADES (Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy", arXiv 1901.08573).
+//!
+//! Attack: from `box(0.001 N(0,1))`, `steps` of `delta <- box(ball(delta + alpha ascent(g)))` with g the gradient of
+//! `mean KL(f(x) || f(x + delta))`, f(x) computed once. Loss: `CE(x) + lambda mean KL(f(x) || f(x + delta))`, both predictions differentiated.
+//! The attack runs in eval mode, as the authors' does, unless `--attack-bn` says otherwise; the training passes see x, then x + delta.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
+use crate::{error::Result, loss::kl_divergence, noise::Draw};
+
+/// TRADES training.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trades {
+    /// Step size in epsilons.
+    alpha: f64,
+    /// Weight of the divergence.
+    lambda: f64,
+    /// Standard deviation of the start, in pixel units.
+    start: f64,
+    /// Number of steps.
+    steps: u32,
+}
+
+impl Trades {
+    pub(super) fn options() -> Result<Options> {
+        Options::of(&Self { alpha: 0.25, lambda: 6.0, start: 0.001, steps: 10 })
+    }
+
+    pub(super) fn check(self) -> Result<Self> {
+        range("steps", f64::from(self.steps), 1.0, 1000.0)?;
+        range("start", self.start, 0.0, 1.0)?;
+        range("lambda", self.lambda, 0.0, 1e6).map(|()| self)
+    }
+}
+
+impl Method for Trades {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+        let alpha = self.alpha as f32 * cx.threat.epsilon;
+        let clean = cx.logits(batch.x.clone());
+        let mut delta = boxed(batch, cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);
+        let mut last: Option<Tensor<4>> = None;
+        for _ in 0..self.steps {
+            let point = batch.x.clone() + delta.clone();
+            let grad = cx.input_gradient_of(point, |logits| Ok(kl_divergence(clean.clone(), logits).mean()))?.grad;
+            delta = boxed(batch, cx.threat.project(delta + cx.threat.ascent(grad.clone()) * alpha));
+            last = Some(grad);
+        }
+        let out = cx.train_with(batch, delta, last, |pass| {
+            let clean = pass.forward(batch.x.clone());
+            let logits = pass.at_point();
+            let distance = kl_divergence(clean.clone(), logits.clone()).mean();
+            Ok((pass.cross_entropy(clean, &batch.labels) + distance * self.lambda, logits))
+        })?;
+        Ok(out.with_alpha(alpha))
+    }
+}

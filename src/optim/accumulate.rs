@@ -1,0 +1,56 @@
+//! Gradient accumulation: an update with the mean gradient of several batches. Batch statistics stay those of each batch.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::Tensor;
+
+use super::{Optimizer, load_prefixed, prefixed, scalar};
+use crate::{
+    error::Result,
+    nn::{HostTensor, TensorSet},
+};
+
+/// An optimizer that updates once in `every` steps.
+#[derive(Debug)]
+pub struct Accumulated {
+    inner: Box<dyn Optimizer>,
+    every: u32,
+    count: u32,
+    sum: TensorSet,
+}
+
+impl Accumulated {
+    /// Gives `inner` the mean gradient of every `every` steps.
+    pub fn new(inner: Box<dyn Optimizer>, params: &TensorSet, every: u32) -> Self {
+        Self { inner, every: every.max(1), count: 0, sum: params.zeros_like() }
+    }
+}
+
+impl Optimizer for Accumulated {
+    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32) {
+        for (index, gradient) in gradients.into_iter().enumerate() {
+            let sum = self.sum.take(index);
+            self.sum.set(index, sum + gradient * (1.0 / self.every as f32));
+        }
+        self.count += 1;
+        if self.count == self.every {
+            let zeros = self.sum.zeros_like();
+            let mean = std::mem::replace(&mut self.sum, zeros);
+            self.inner.step(params, mean.values().to_vec(), lr);
+            self.count = 0;
+        }
+    }
+
+    fn state(&self) -> Result<Vec<HostTensor>> {
+        let mut state = self.inner.state()?;
+        state.extend(prefixed(&self.sum, "accumulated.")?);
+        state.push(HostTensor { name: "accumulated_steps".into(), shape: vec![1], data: vec![self.count as f32] });
+        Ok(state)
+    }
+
+    fn load_state(&mut self, state: &BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
+        self.inner.load_state(state, origin)?;
+        self.count = scalar(state, "accumulated_steps", origin)? as u32;
+        load_prefixed(&mut self.sum, state, "accumulated.", origin)
+    }
+}
