@@ -146,10 +146,12 @@ pub struct TrainOptions {
     /// Facts about the run that wrote the file; not read.
     #[arg(skip)]
     #[serde(rename = "provenance")]
-    _provenance: Option<serde::de::IgnoredAny>,
+    #[doc(hidden)]
+    pub _provenance: Option<serde::de::IgnoredAny>,
     #[arg(skip)]
     #[serde(rename = "network")]
-    _network: Option<serde::de::IgnoredAny>,
+    #[doc(hidden)]
+    pub _network: Option<serde::de::IgnoredAny>,
 }
 
 impl TrainOptions {

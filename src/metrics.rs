@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{diagnose::CoEvent, method::StepMetrics, stats::wilson95};
+use crate::{
+    diagnose::CoEvent,
+    method::{Passes, StepMetrics},
+    stats::wilson95,
+};
 
 /// One line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,6 +140,8 @@ pub struct EpochLine {
     pub seconds: f64,
     /// Seconds of validation after it (wall clock).
     pub val_seconds: f64,
+    /// Forward and backward passes since the start, without validation.
+    pub passes: Passes,
     /// Largest resident memory so far (MiB).
     pub peak_rss_mib: u64,
 }

@@ -272,6 +272,7 @@ impl<'a> Run<'a> {
             co: self.progress.co.event(),
             seconds: self.progress.totals.seconds,
             val_seconds: started.elapsed().as_secs_f64(),
+            passes: self.progress.passes,
             peak_rss_mib: device::peak_rss_mib(),
         };
         append(&mut self.epochs, &self.dir.epochs(), &line)?;

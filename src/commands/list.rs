@@ -19,18 +19,26 @@ fn heading<const N: usize>(names: [&str; N]) -> Vec<String> {
     names.map(String::from).to_vec()
 }
 
-/// Training methods with their cost and options.
+/// Training methods with their cost (passes of a step; cost relative to standard training), memory and options.
 pub fn methods(json: bool) -> Result<()> {
-    let mut rows = vec![heading(["method", "norms", "forward", "backward", "options", "what it does", "source"])];
+    let names =
+        ["method", "norms", "forward", "to input", "to weights", "cost", "memory/image", "attack bn", "options", "what it does", "source"];
+    let mut rows = vec![heading(names)];
     let mut object = Map::new();
     for info in METHODS {
         let options = (info.options)()?;
         let listed = options.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+        let passes = info.passes;
+        let memory = if info.stored_images == 0 { "-".into() } else { format!("{} f32 images", info.stored_images) };
         rows.push(vec![
             info.name.into(),
             norms(info.norms),
-            info.passes.forward.to_string(),
-            (info.passes.backward_input + info.passes.backward_full).to_string(),
+            passes.forward.to_string(),
+            passes.backward_input.to_string(),
+            passes.backward_full.to_string(),
+            format!("{:.2}", passes.relative_cost()),
+            memory,
+            format!("{:?}", info.attack_bn).to_lowercase(),
             listed,
             info.summary.into(),
             info.source.into(),
@@ -38,7 +46,16 @@ pub fn methods(json: bool) -> Result<()> {
         let options = serde_json::to_value(&options).map_err(|e| Error::work(format!("cannot list the options: {e}")))?;
         object.insert(
             info.name.into(),
-            json!({"summary": info.summary, "source": info.source, "norms": info.norms, "passes": info.passes, "options": options}),
+            json!({
+                "summary": info.summary,
+                "source": info.source,
+                "norms": info.norms,
+                "passes": passes,
+                "relative_cost": passes.relative_cost(),
+                "stored_images": info.stored_images,
+                "attack_bn": info.attack_bn,
+                "options": options,
+            }),
         );
     }
     if json { print_json(&Value::Object(object)) } else { print_table(&rows) }

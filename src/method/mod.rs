@@ -69,6 +69,13 @@ pub struct Passes {
     pub backward_full: u64,
 }
 
+impl Passes {
+    /// Cost relative to standard training: a pass to the input only costs as much as a forward pass, one to weights and input twice that.
+    pub fn relative_cost(&self) -> f64 {
+        (self.forward + self.backward_input + 2 * self.backward_full) as f64 / 3.0
+    }
+}
+
 /// Additions to the training loss that go with any method; all off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extras {

@@ -27,7 +27,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 #[track_caller]
-fn same(a: &Path, b: &Path) {
+pub fn same(a: &Path, b: &Path) {
     assert!(fs::read(a.join("model.safetensors")).unwrap() == fs::read(b.join("model.safetensors")).unwrap(), "final weights differ");
     for log in ["metrics.jsonl", "epochs.jsonl"] {
         assert_eq!(lines(&a.join(log)), lines(&b.join(log)), "{log}");

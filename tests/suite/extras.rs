@@ -1,0 +1,190 @@
+//! What is added to any method: clipping, accumulation, averaging, warm-up, and the methods that are not one update a batch.
+
+use std::{fs, path::Path};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use sora::{
+    config::TrainOptions,
+    data::Augment,
+    gradient::{TrainPass, input_gradient},
+    loss::cross_entropy,
+    method::{self, DataInfo},
+    nn::{Backend, BnMode, Init, Spec, TensorSet},
+    optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Sgd},
+    threat::{Norm, Threat},
+};
+
+use crate::{
+    cli::{sora, stderr, train_short},
+    resume::same,
+    support::{assert_close, host, small_model},
+};
+
+fn params(values: &[f32]) -> TensorSet {
+    let spec = Spec { name: "p".into(), shape: vec![values.len()], init: Init::Constant(0.0) };
+    let mut params = TensorSet::init(vec![spec], 0, &Device::flex());
+    params.set(0, vector(values));
+    params
+}
+
+fn vector(values: &[f32]) -> Tensor<1> {
+    Tensor::from_data(values, &Device::flex())
+}
+
+#[test]
+fn clipping_scales_a_long_gradient_and_leaves_a_short_one() {
+    for (gradient, expected) in [([3.0f32, 4.0], [1.0 - 0.6, 2.0 - 0.8]), ([0.3, 0.4], [0.7, 1.6])] {
+        let mut p = params(&[1.0, 2.0]);
+        let sgd = Sgd::new(&p, 0.0, 0.0);
+        Clipped::new(Box::new(sgd), 1.0).step(&mut p, vec![vector(&gradient)], 1.0);
+        assert_close("clipped step", &host(&p.values()[0]), &expected, 1e-6);
+    }
+}
+
+#[test]
+fn accumulation_updates_with_the_mean_also_through_a_checkpoint() {
+    let gradients = [[1.0f32, -2.0], [3.0, 0.0], [-1.0, 5.0], [0.5, 0.5]];
+    let mut plain = params(&[1.0, 2.0]);
+    let mut sgd = Sgd::new(&plain, 0.9, 0.01);
+    for pair in gradients.chunks(2) {
+        sgd.step(&mut plain, vec![vector(&[(pair[0][0] + pair[1][0]) / 2.0, (pair[0][1] + pair[1][1]) / 2.0])], 0.1);
+    }
+    for reload in [None, Some(1), Some(2), Some(3)] {
+        let mut p = params(&[1.0, 2.0]);
+        let fresh = |p: &TensorSet| Accumulated::new(OptimizerKind::Sgd.build(p, 0.9, 0.01), p, 2);
+        let mut accumulated = fresh(&p);
+        for (step, gradient) in gradients.iter().enumerate() {
+            if reload == Some(step) {
+                let state = accumulated.state().unwrap().into_iter().map(|t| (t.name.clone(), t)).collect();
+                accumulated = fresh(&p);
+                accumulated.load_state(&state, "test").unwrap();
+            }
+            let before = host(&p.values()[0]);
+            accumulated.step(&mut p, vec![vector(gradient)], 0.1);
+            assert_eq!(host(&p.values()[0]) == before, step % 2 == 0, "an update after every second step");
+        }
+        assert_close("accumulated", &host(&p.values()[0]), &host(&plain.values()[0]), 1e-6);
+    }
+}
+
+#[test]
+fn epsilon_grows_linearly_to_its_value() {
+    let options = TrainOptions { epsilon_warmup: Some(2.0), epochs: Some(4), ..TrainOptions::default() };
+    let config = options.resolve().unwrap();
+    let found: Vec<f32> = [0, 4, 9, 19, 20, 39].map(|step| config.threat_at(step, 10).epsilon * 255.0 / 8.0).to_vec();
+    assert_close("warm-up", &found, &[0.05, 0.25, 0.5, 1.0, 1.0, 1.0], 1e-5);
+    assert!(TrainOptions { epsilon_warmup: Some(5.0), epochs: Some(4), ..TrainOptions::default() }.resolve().is_err());
+}
+
+#[test]
+fn free_divides_the_default_epochs_by_its_replays() {
+    let epochs = |set: &[&str], epochs| {
+        let set = set.iter().map(|s| s.to_string()).collect();
+        TrainOptions { method: Some("free".into()), set, epochs, ..TrainOptions::default() }.resolve().unwrap().epochs
+    };
+    assert_eq!((epochs(&[], None), epochs(&["replays=3"], None), epochs(&[], Some(5))), (4, 10, 5));
+}
+
+#[test]
+fn methods_with_a_memory_state_it_and_refuse_augmentation_that_cannot_be_undone() {
+    for (name, images) in [("atas", 1u64), ("fgsm-pgi", 2)] {
+        let info = method::method(name).unwrap();
+        assert_eq!(u64::from(info.stored_images), images);
+        let built = info.build(&(info.options)().unwrap(), Threat { norm: Norm::Linf, epsilon: 0.1 }).unwrap();
+        let data = |augment: &str| DataInfo { images: 50_000, shape: [3, 32, 32], augment: augment.parse::<Augment>().unwrap() };
+        assert_eq!(built.memory(&data("crop:4,flip")).unwrap(), images * 50_000 * 3072 * 4);
+        for augment in ["resized-crop:0.08,flip", "flip,rotate:10"] {
+            let error = built.memory(&data(augment)).unwrap_err().to_string();
+            assert!(error.contains(augment) && error.contains("crop:4,flip"), "{error}");
+        }
+    }
+}
+
+/// The derivative carried forward through the layers is `<grad, direction>`; its weight gradient is held against PyTorch's double backward in
+/// the golden step of GradAlign.
+#[test]
+fn the_derivative_along_a_direction_is_the_gradients() {
+    let (n, side, device) = (6, 9, Device::flex());
+    let image = |scale: f32, shift: f32| {
+        let data: Vec<f32> = (0..n * 3 * side * side).map(|i| scale * ((i * 37 % 101) as f32 / 101.0) + shift).collect();
+        Tensor::<4>::from_data(TensorData::new(data, [n, 3, side, side]), &device)
+    };
+    let (x, direction) = (image(1.0, 0.0), image(0.2, -0.1).powi_scalar(3) * 100.0);
+    let labels = Tensor::from_data([0, 3, 9, 4, 4, 1], &device);
+    for backend in [Backend::Engine, Backend::Burn] {
+        let mut model = small_model(7, 3, side);
+        model.set_backend(backend).unwrap();
+        for mode in [BnMode::Train, BnMode::Eval] {
+            let grad = input_gradient(&model, x.clone(), mode, |logits| cross_entropy(logits, labels.clone())).grad;
+            let expected = (grad * direction.clone()).sum();
+            let mut pass = TrainPass::new(&model, x.clone(), 0.0);
+            let (logits, along) = pass.forward_along(x.clone(), direction.clone(), mode);
+            let slope = burn::tensor::activation::softmax(logits, 1);
+            let picked = along.clone().gather(1, labels.clone().reshape([n, 1]));
+            let found = ((slope * along).sum_dim(1) - picked).mean().inner();
+            assert_close(&format!("{backend:?} {mode:?}"), &host(&found), &host(&expected), 1e-4);
+        }
+    }
+}
+
+fn with_options(dir: &Path, name: &str, more: &[&str]) -> std::path::PathBuf {
+    let run = dir.join(name);
+    let output = train_short(&run, more);
+    assert!(output.status.success(), "{name}: {}", stderr(&output));
+    run
+}
+
+/// The same bits from a run as from one that goes on from its third checkpoint.
+fn resumes(more: &[&str]) {
+    let dir = tempfile::tempdir().unwrap();
+    let more: Vec<&str> = more.iter().chain(&["--checkpoint-steps", "1", "--keep", "100"]).copied().collect();
+    let whole = with_options(dir.path(), "whole", &more);
+    let broken = with_options(dir.path(), "broken", &more);
+    let mut all = sora::checkpoint::list(&broken.join("checkpoints")).unwrap();
+    for later in all.split_off(3) {
+        fs::remove_dir_all(later).unwrap();
+    }
+    fs::remove_file(broken.join("model.safetensors")).unwrap();
+    let output = sora(&["resume", broken.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    same(&whole, &broken);
+}
+
+#[test]
+fn every_addition_at_once_resumes_to_the_same_bits() {
+    resumes(&[
+        "--label-smoothing",
+        "0.1",
+        "--awp",
+        "0.005",
+        "--ema",
+        "0.9",
+        "--clip-grad",
+        "1",
+        "--accumulate",
+        "2",
+        "--epsilon-warmup",
+        "1",
+    ]);
+}
+
+#[test]
+fn methods_with_a_memory_resume_to_the_same_bits_under_augmentation() {
+    for method in ["atas", "fgsm-pgi", "free"] {
+        resumes(&["--method", method, "--augment", "crop:2,flip"]);
+    }
+}
+
+#[test]
+fn additions_out_of_range_are_refused() {
+    let wrong = |options: TrainOptions, flag: &str| {
+        let error = options.resolve().unwrap_err().to_string();
+        assert!(error.contains(flag), "{error}");
+    };
+    let none = TrainOptions::default;
+    wrong(TrainOptions { label_smoothing: Some(1.5), ..none() }, "--label-smoothing");
+    wrong(TrainOptions { awp: Some(-0.1), ..none() }, "--awp");
+    wrong(TrainOptions { ema: Some(f32::NAN), ..none() }, "--ema");
+    wrong(TrainOptions { clip_grad: Some(-1.0), ..none() }, "--clip-grad");
+    wrong(TrainOptions { accumulate: Some(0), ..none() }, "--accumulate");
+}
