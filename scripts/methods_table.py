@@ -13,11 +13,11 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SORA = ROOT / "target" / "release" / "sora"
+PROGRAM = ROOT / "target" / "release" / "sora"
 
 
 def sora(*words):
-    done = subprocess.run([str(SORA), *map(str, words)], stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([str(PROGRAM), *map(str, words)], stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         sys.exit(f"sora {' '.join(map(str, words))}: exit status {done.returncode}")
     return done.stdout
