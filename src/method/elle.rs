@@ -88,7 +88,7 @@ impl Method for Elle {
         let mut seen = (0.0, 0.0);
         let out = cx.train_with(batch, delta, Some(grad), |pass| {
             let losses = cross_entropy_per_sample(pass.forward(images.clone()), labels.clone());
-            let part = |k: usize| losses.clone().slice([k * n..(k + 1) * n]);
+            let part = |k: usize| losses.clone().narrow(0, k * n, n);
             let gap = part(2) - part(0) * (t.clone().neg() + 1.0) - part(1) * t.clone();
             let error = gap.square().mean();
             let lambda = if self.options.adaptive {

@@ -2,11 +2,14 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use sora::{
     config::TrainOptions,
-    data::Augment,
-    gradient::{TrainPass, input_gradient},
+    data::{
+        Augment,
+        rng::{Key, Purpose, fill_uniform},
+    },
+    gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
     method::{self, DataInfo},
     nn::{Backend, BnMode, Init, Spec, TensorSet},
@@ -17,7 +20,7 @@ use sora::{
 use crate::{
     cli::{sora, stderr, train_short},
     resume::same,
-    support::{assert_close, host, small_model},
+    support::{Golden, assert_close, golden_model, host, small_model},
 };
 
 fn params(values: &[f32]) -> TensorSet {
@@ -119,7 +122,7 @@ fn the_derivative_along_a_direction_is_the_gradients() {
             let expected = (grad * direction.clone()).sum();
             let mut pass = TrainPass::new(&model, x.clone(), 0.0);
             let (logits, along) = pass.forward_along(x.clone(), direction.clone(), mode);
-            let slope = burn::tensor::activation::softmax(logits, 1);
+            let slope = softmax(logits, 1);
             let picked = along.clone().gather(1, labels.clone().reshape([n, 1]));
             let found = ((slope * along).sum_dim(1) - picked).mean().inner();
             assert_close(&format!("{backend:?} {mode:?}"), &host(&found), &host(&expected), 1e-4);
@@ -187,4 +190,33 @@ fn additions_out_of_range_are_refused() {
     wrong(TrainOptions { ema: Some(f32::NAN), ..none() }, "--ema");
     wrong(TrainOptions { clip_grad: Some(-1.0), ..none() }, "--clip-grad");
     wrong(TrainOptions { accumulate: Some(0), ..none() }, "--accumulate");
+}
+
+/// Why GradAlign does not use a central difference of weight gradients: each ReLU that switches between the two points adds its jump over 2 h, and
+/// where h is too short for that, it is rounding that counts. The golden step of GradAlign holds the exact form against a double backward.
+#[test]
+fn a_difference_of_weight_gradients_is_no_double_backward() {
+    let (batches, device) = (Golden::load("batches"), Device::flex());
+    let model = golden_model(&batches, 3, 10, 10);
+    let (x, labels) = (batches.image("x1"), batches.labels("y1"));
+    let mut noise = vec![0.0; 8 * 300];
+    fill_uniform(&mut noise, Key::new(1, Purpose::Synthetic), &(0..8).collect::<Vec<_>>());
+    let noise = |scale: f32| Tensor::<4>::from_data(TensorData::new(noise.clone(), [8, 3, 10, 10]), &device) * scale - scale / 2.0;
+    let (x, direction) = (x + noise(16.0 / 255.0), noise(2.0).powi_scalar(3));
+
+    let mut pass = TrainPass::new(&model, x.clone(), 0.0);
+    let logits = pass.at_point();
+    let (at, along) = pass.forward_along(x.clone(), direction.clone(), BnMode::Train);
+    let picked = along.clone().gather(1, labels.clone().reshape([8, 1]));
+    let derivative = ((softmax(at, 1) * along).sum_dim(1) - picked).mean();
+    let exact = pass.finish(derivative, logits).params;
+
+    let length = |tensors: &[Tensor<1>]| tensors.iter().flat_map(host).map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    for h in [1e-2f32, 1e-3, 1e-4, 1e-5, 1e-6] {
+        let at = |h: f32| train_gradient(&model, x.clone() + direction.clone() * h, labels.clone()).params;
+        let gap: Vec<_> = at(h).into_iter().zip(at(-h)).zip(&exact).map(|((a, b), exact)| (a - b) / (2.0 * h) - exact.clone()).collect();
+        let error = length(&gap) / length(&exact);
+        println!("h {h:e}: error {error:.3} of the gradient");
+        assert!(error > 1e-3, "h {h:e}: {error}");
+    }
 }
