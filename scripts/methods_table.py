@@ -34,10 +34,12 @@ def row(method, norm, args):
         if (out / "config.toml").exists():
             sora("resume", out)
         else:
+            # Free training updates several times on each batch: the same number of updates, in one epoch.
+            more = ["--epochs", 1, "--set", f"replays={args.epochs}"] if method == "free" else []
             sora(
                 "train", "--dataset", args.dataset, "--method", method, "--norm", norm, "--width", args.width,
                 "--epochs", args.epochs, "--limit-train", args.limit_train, "--val", args.val, "--epsilon", args.epsilon,
-                "--seed", args.seed, "--keep", 1, "--out", out,
+                "--seed", args.seed, "--keep", 1, "--out", out, *more,
             )  # fmt: skip
     summary = json.loads((out / "summary.json").read_text())
     report = json.loads(sora("eval", out, "--limit", args.n, "--json"))
