@@ -173,6 +173,13 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
 }
 
 fn prune(dir: &Path, keep: usize) -> Result<()> {
+    // What a kill in the middle of a write or a removal has left.
+    for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, &e))? {
+        let path = entry.map_err(|e| Error::io("list", dir, &e))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".epoch-")) {
+            remove(&path)?;
+        }
+    }
     let all = list(dir)?;
     let surplus = all.len().saturating_sub(keep.max(1));
     all.iter().take(surplus).try_for_each(|path| {
@@ -215,9 +222,12 @@ mod tests {
         assert_eq!(newest.model["w"].data, [0.1]);
 
         // What a kill leaves behind is not taken for a checkpoint; a damaged one is passed over.
-        fs::create_dir(dir.join(".epoch-003.tmp")).unwrap();
+        let left = [dir.join(".epoch-003.tmp"), dir.join(".epoch-001.old")];
+        left.iter().for_each(|path| fs::create_dir(path).unwrap());
         fs::write(newest.path.join("model.safetensors"), b"cut").unwrap();
         assert_eq!(latest(&dir).unwrap().unwrap().progress.step, 7);
+        save(&dir, &at(2, 1, 11), &state, &HashMap::new(), 3).unwrap();
+        assert!(!left.iter().any(|path| path.exists()), "the next checkpoint clears them away");
         for path in list(&dir).unwrap() {
             fs::write(path.join("state.json"), b"{").unwrap();
         }

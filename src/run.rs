@@ -164,9 +164,10 @@ pub struct TrainData {
     pub val: Split,
 }
 
-/// Makes the paths in `config` absolute, so that the run resumes from any working folder. A path that does not exist stays as it is.
+/// Makes the paths in `config` absolute, so that the run resumes from any working folder.
 pub fn make_absolute(config: &mut TrainConfig) {
-    let absolute = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    // Fails only for an empty path, which is refused later by its own name.
+    let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     config.data_dir = config.data_dir.as_deref().map(absolute);
     let named = data::find(&config.dataset).is_some();
     if let Some(path) = config.dataset.strip_prefix("folder:").or((!named).then_some(config.dataset.as_str()))

@@ -274,6 +274,10 @@ fn an_image_folder_trains_from_a_relative_path_and_resumes_from_anywhere() {
     let output = train(&["--image-size", "12"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let run = dir.path().join("run");
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    for path in ["images", "cache"] {
+        assert!(config.contains(dir.path().join(path).to_str().unwrap()), "{path} is absolute in {config}");
+    }
     let output = sora(&["resume", run.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
     let output = sora(&["eval", run.to_str().unwrap(), "--json"]);

@@ -223,7 +223,7 @@ fn a_difference_of_weight_gradients_is_no_double_backward() {
 
 #[test]
 fn the_documentation_lists_every_method_with_its_cost_and_options() {
-    let text = fs::read_to_string(path("docs/methods.md")).unwrap();
+    let text = fs::read_to_string(path("docs/method-options.md")).unwrap();
     for info in METHODS {
         let row =
             text.lines().find(|line| line.starts_with(&format!("| {} |", info.name))).unwrap_or_else(|| panic!("{}: no row", info.name));
