@@ -50,7 +50,8 @@ pub fn to_safetensors(tensors: &[HostTensor], metadata: HashMap<String, String>)
         .zip(&bytes)
         .map(|(tensor, bytes)| Ok((tensor.name.as_str(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(failed)?)))
         .collect::<Result<Vec<_>>>()?;
-    safetensors::serialize(views, Some(metadata)).map_err(failed)
+    // The crate writes a malformed header for empty metadata without tensors.
+    safetensors::serialize(views, (!metadata.is_empty()).then_some(metadata)).map_err(failed)
 }
 
 /// Reads a safetensors file of f32 tensors.
