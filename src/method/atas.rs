@@ -2,7 +2,7 @@
 //! arXiv 2206.02417).
 //!
 //! A perturbation is kept for each image, and an average m of its squared gradient norm. Step: `g = g(x + box(delta_i))` (eval mode, as the
-//! authors' code, unless `--attack-bn` says otherwise); `m_i <- decay m_i + (1 - decay) ||g||_2^2`;
+//! authors' code, unless `--attack-bn` says otherwise); `m_i <- decay m_i + (1 - decay) ||g||_2^2`, from 0;
 //! `alpha_i = clamp(2 eps / (1 + sqrt(m_i) / c), 0.5 eps, 1.75 eps)`; `delta = box(ball(delta_i + alpha_i sign g))`, trained on and kept.
 //! In the first `warmup` epochs alpha = eps and m stays. Every `reset` epochs the perturbations start anew at U(-eps, eps).
 //!

@@ -11,14 +11,16 @@ use sora::{
     },
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{self, DataInfo, METHODS, Passes},
+    method::{self, DataInfo, Extras, METHODS, Passes, StepContext},
     nn::{Backend, BnMode, Init, Spec, TensorSet},
+    noise::Noise,
     optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Sgd},
     threat::{Norm, Threat},
 };
 
 use crate::{
     cli::{sora, stderr, train_short},
+    methods::{SIDE, batch, threat},
     resume::same,
     support::{Golden, assert_close, golden_model, host, path, small_model},
 };
@@ -237,4 +239,46 @@ fn the_documentation_lists_every_method_with_its_cost_and_options() {
             assert!(row.contains(&part), "{}: no '{part}' in: {row}", info.name);
         }
     }
+}
+
+#[test]
+fn weight_perturbation_goes_with_every_method_and_leaves_the_weights_alone() {
+    let batch = batch(16);
+    for info in METHODS {
+        for &norm in info.norms {
+            let model = small_model(2, 3, SIDE);
+            let before: Vec<f32> = model.params.values().iter().flat_map(host).collect();
+            let step = |awp: f32| {
+                let mut method = info.build(&(info.options)().unwrap(), threat(norm)).unwrap();
+                let mut noise = Noise::training(1, 0, 0, batch.ids.clone(), &Device::flex());
+                let mut fresh = model.clone();
+                let mut cx = StepContext {
+                    model: &mut fresh,
+                    threat: threat(norm),
+                    attack_bn: info.attack_bn,
+                    noise: &mut noise,
+                    epoch: 0,
+                    passes: Passes::default(),
+                    extras: Extras { awp, label_smoothing: 0.1 },
+                };
+                let out = method.step(&mut cx, &batch).unwrap();
+                let passes = cx.passes;
+                let after: Vec<f32> = fresh.params.values().iter().flat_map(host).collect();
+                assert_eq!(before, after, "{}: the weights come back to the bit", info.name);
+                (out.metrics.loss, host(&out.delta), passes)
+            };
+            let (plain, perturbed) = (step(0.0), step(0.01));
+            // A second set of forward and full backward passes; the attack is the same, the loss that it climbs to is higher.
+            assert_eq!(perturbed.2.forward, plain.2.forward + info.passes.backward_full, "{}", info.name);
+            assert_eq!(perturbed.2.backward_full, 2 * info.passes.backward_full, "{}", info.name);
+            assert_eq!(perturbed.1, plain.1, "{}", info.name);
+            assert!(perturbed.0 > plain.0, "{} {norm}: {} and {}", info.name, perturbed.0, plain.0);
+        }
+    }
+}
+
+#[test]
+fn a_method_cannot_take_the_name_of_another() {
+    let error = method::register(&METHODS[0]).unwrap_err().to_string();
+    assert!(error.contains("'none'"), "{error}");
 }

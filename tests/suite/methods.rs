@@ -16,13 +16,13 @@ use sora::{
 
 use crate::support::{host, small_model};
 
-const SIDE: usize = 8;
+pub const SIDE: usize = 8;
 
-fn threat(norm: Norm) -> Threat {
+pub fn threat(norm: Norm) -> Threat {
     Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 0.5 } }
 }
 
-fn batch(n: usize) -> Batch {
+pub fn batch(n: usize) -> Batch {
     let options = OpenOptions { image_size: Some(SIDE), limit_train: Some(n), limit_test: Some(1), ..Default::default() };
     let dataset = data::open("synthetic", &options).unwrap();
     let indices: Vec<usize> = (0..n).collect();
