@@ -168,6 +168,7 @@ pub(super) fn global_pool_grad(dy: &FlexTensor, input: [usize; 4]) -> FlexTensor
 pub(crate) fn sgd_step(sgd: &Sgd, value: Tensor<1>, buffer: Tensor<1>, gradient: Tensor<1>) -> [Tensor<1>; 2] {
     let primitive = |tensor: Tensor<1>| match tensor.try_into_primitive::<Flex>() {
         Ok(primitive) => primitive.to_contiguous(),
+        // The optimizer asks the device before it comes here.
         Err(e) => panic!("engine: {e:?}"),
     };
     let (mut value, mut buffer, gradient) = (primitive(value), primitive(buffer), primitive(gradient));
