@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result},
     files,
     method::Passes,
-    metrics::EpochTotals,
+    metrics::{EpochTotals, Rollback},
     nn::HostTensor,
 };
 
@@ -43,6 +43,9 @@ pub struct Progress {
     pub totals: EpochTotals,
     /// State of the catastrophic-overfitting detector.
     pub co: CoDetector,
+    /// The rollback of the run, if there was one.
+    #[serde(default)]
+    pub rollback: Option<Rollback>,
     /// Forward and backward passes so far.
     pub passes: Passes,
     /// Seconds of training so far (wall clock).
@@ -75,11 +78,18 @@ pub struct Checkpoint {
     pub method: BTreeMap<String, HostTensor>,
 }
 
-/// Writes a checkpoint under `dir` (the run's `checkpoints/`) and removes all but the newest `keep`.
+/// Writes a checkpoint under `dir` (the run's `checkpoints/`) and removes all but the newest `keep` and those for which `needed` says so.
 ///
 /// # Errors
 /// A disk that is full or not writable; the older checkpoints are then untouched.
-pub fn save(dir: &Path, progress: &Progress, state: &State, metadata: &HashMap<String, String>, keep: usize) -> Result<PathBuf> {
+pub fn save(
+    dir: &Path,
+    progress: &Progress,
+    state: &State,
+    metadata: &HashMap<String, String>,
+    keep: usize,
+    needed: impl Fn(&Path) -> bool,
+) -> Result<PathBuf> {
     let name = match progress.batch {
         0 => format!("epoch-{:03}", progress.epoch),
         _ => format!("epoch-{:03}-step-{:06}", progress.epoch, progress.step),
@@ -99,7 +109,7 @@ pub fn save(dir: &Path, progress: &Progress, state: &State, metadata: &HashMap<S
     remove(&path)?;
     fs::rename(&temporary, &path).map_err(|e| Error::io("rename into place", &path, &e))?;
     files::sync_dir(dir)?;
-    prune(dir, keep)?;
+    prune(dir, keep, needed)?;
     Ok(path)
 }
 
@@ -118,6 +128,14 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Steps complete at the checkpoint folder `path` of a run with `steps_per_epoch`; `None` for another name.
+pub fn step(path: &Path, steps_per_epoch: u64) -> Option<u64> {
+    match key(path.file_name()?.to_str()?)? {
+        (epoch, 0) => Some(epoch * steps_per_epoch),
+        (_, step) => Some(step),
+    }
 }
 
 /// (epoch, step) of a checkpoint's name; a whole epoch sorts before the steps that follow it.
@@ -172,7 +190,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     })
 }
 
-fn prune(dir: &Path, keep: usize) -> Result<()> {
+fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<()> {
     // What a kill in the middle of a write or a removal has left.
     for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, &e))? {
         let path = entry.map_err(|e| Error::io("list", dir, &e))?.path();
@@ -182,13 +200,27 @@ fn prune(dir: &Path, keep: usize) -> Result<()> {
     }
     let all = list(dir)?;
     let surplus = all.len().saturating_sub(keep.max(1));
-    all.iter().take(surplus).try_for_each(|path| {
-        // Renamed first: a kill in the middle of the removal must not leave a checkpoint that looks whole.
-        let hidden = path.with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
-        remove(&hidden)?;
-        fs::rename(path, &hidden).map_err(|e| Error::io("rename", path, &e))?;
-        remove(&hidden)
-    })
+    all.iter().take(surplus).filter(|path| !needed(path)).try_for_each(|path| discard(path))
+}
+
+/// Removes a checkpoint.
+fn discard(path: &Path) -> Result<()> {
+    // Renamed first: a kill in the middle of the removal must not leave a checkpoint that looks whole.
+    let hidden = path.with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
+    remove(&hidden)?;
+    fs::rename(path, &hidden).map_err(|e| Error::io("rename", path, &e))?;
+    remove(&hidden)
+}
+
+/// Removes the checkpoints that are newer than `path` (`None`: all), the newest first: a kill in between leaves a run that can go on.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn discard_after(dir: &Path, path: Option<&Path>) -> Result<()> {
+    for newer in list(dir)?.iter().rev().take_while(|newer| Some(newer.as_path()) != path) {
+        discard(newer)?;
+    }
+    files::sync_dir(dir)
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -213,7 +245,7 @@ mod tests {
         assert!(latest(&dir).unwrap().is_none());
         let state = State { model: vec![HostTensor { name: "w".into(), shape: vec![1], data: vec![0.1] }], ..State::default() };
         for progress in [at(0, 3, 3), at(1, 0, 5), at(1, 2, 7), at(2, 0, 10)] {
-            save(&dir, &progress, &state, &HashMap::new(), 3).unwrap();
+            save(&dir, &progress, &state, &HashMap::new(), 3, |_| false).unwrap();
         }
         let names: Vec<_> = list(&dir).unwrap().iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
         assert_eq!(names, ["epoch-001", "epoch-001-step-000007", "epoch-002"]);
@@ -226,7 +258,7 @@ mod tests {
         left.iter().for_each(|path| fs::create_dir(path).unwrap());
         fs::write(newest.path.join("model.safetensors"), b"cut").unwrap();
         assert_eq!(latest(&dir).unwrap().unwrap().progress.step, 7);
-        save(&dir, &at(2, 1, 11), &state, &HashMap::new(), 3).unwrap();
+        save(&dir, &at(2, 1, 11), &state, &HashMap::new(), 3, |_| false).unwrap();
         assert!(!left.iter().any(|path| path.exists()), "the next checkpoint clears them away");
         for path in list(&dir).unwrap() {
             fs::write(path.join("state.json"), b"{").unwrap();

@@ -31,6 +31,8 @@ pub enum OnCo {
     Warn,
     /// Write a checkpoint and stop with exit status 1.
     Stop,
+    /// Go back to the last checkpoint before the onset and go on with another method.
+    Rollback,
 }
 
 /// Settings of `sora train` as the user gives them; every one may be absent. Field names are the keys of config.toml.
@@ -127,15 +129,24 @@ pub struct TrainOptions {
     /// Images held out of the training split for validation after each epoch; 0 turns it off [default: 1000, at most a tenth]
     #[arg(long, value_name = "N")]
     pub val: Option<usize>,
+    /// Also validate every N steps (clean, fgsm, pgd-10), into metrics.jsonl
+    #[arg(long, value_name = "N")]
+    pub val_steps: Option<u64>,
     /// On catastrophic overfitting [default: warn]
     #[arg(long, value_enum)]
     pub on_co: Option<OnCo>,
+    /// Method to go on with after a rollback, with its default hyperparameters [default: sora]
+    #[arg(long, value_name = "NAME")]
+    pub on_co_method: Option<String>,
     /// Checkpoints to keep [default: 3]
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
-    /// Also write a checkpoint every N steps
+    /// Also write a checkpoint every N steps [default: 100 with --on-co rollback, else only after each epoch]
     #[arg(long, value_name = "N")]
     pub checkpoint_steps: Option<u64>,
+    /// Also write TensorBoard event files, to DIR/tensorboard
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub tensorboard: Option<bool>,
     /// A hyperparameter of the method; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     #[serde(skip)]
@@ -202,9 +213,12 @@ impl TrainOptions {
             limit_train,
             limit_test,
             val,
+            val_steps,
             on_co,
+            on_co_method,
             keep,
-            checkpoint_steps
+            checkpoint_steps,
+            tensorboard
         )
     }
 
@@ -234,6 +248,7 @@ impl TrainOptions {
         let lr_max = self.lr_max.unwrap_or(if optimizer == OptimizerKind::Sgd { 0.2 } else { 0.001 });
         let threat = Threat { norm, epsilon: epsilon.value() };
         let updates_per_batch = info.build(&options, threat)?.updates_per_batch().max(1);
+        let on_co = self.on_co.unwrap_or(OnCo::Warn);
         let config = TrainConfig {
             dataset: self.dataset.unwrap_or_else(|| "synthetic".into()),
             data_dir: self.data_dir,
@@ -265,9 +280,12 @@ impl TrainOptions {
             limit_train: self.limit_train,
             limit_test: self.limit_test,
             val: self.val,
-            on_co: self.on_co.unwrap_or(OnCo::Warn),
+            val_steps: self.val_steps,
+            on_co,
+            on_co_method: self.on_co_method.unwrap_or_else(sora),
             keep: self.keep.unwrap_or(3),
-            checkpoint_steps: self.checkpoint_steps,
+            checkpoint_steps: self.checkpoint_steps.or((on_co == OnCo::Rollback).then_some(ROLLBACK_STEPS)),
+            tensorboard: self.tensorboard.unwrap_or(false),
             options,
             network: None,
         };
@@ -345,20 +363,36 @@ pub struct TrainConfig {
     pub limit_test: Option<usize>,
     /// Validation images; `None` until the data set is known.
     pub val: Option<usize>,
+    /// Steps between validations within an epoch.
+    #[serde(default)]
+    pub val_steps: Option<u64>,
     /// On catastrophic overfitting.
     pub on_co: OnCo,
+    /// Method after a rollback.
+    #[serde(default = "sora")]
+    pub on_co_method: String,
     /// Checkpoints to keep.
     pub keep: usize,
     /// Steps between extra checkpoints.
     pub checkpoint_steps: Option<u64>,
+    /// Whether to write TensorBoard event files.
+    #[serde(default)]
+    pub tensorboard: bool,
     /// The method's hyperparameters.
     pub options: Options,
     /// The network as the data set decides it; `None` until it is known.
     pub network: Option<ModelConfig>,
 }
 
+/// Steps between checkpoints when a run may have to go back to one.
+const ROLLBACK_STEPS: u64 = 100;
+
 fn one() -> u32 {
     1
+}
+
+fn sora() -> String {
+    "sora".into()
 }
 
 impl TrainConfig {
@@ -416,10 +450,26 @@ impl TrainConfig {
         if let Some(steps) = self.checkpoint_steps {
             range("checkpoint-steps", steps as f64, 1.0, 1e12)?;
         }
+        if let Some(steps) = self.val_steps {
+            range("val-steps", steps as f64, 1.0, 1e12)?;
+            if self.val == Some(0) {
+                return Err(Error::input("--val-steps: there is nothing to validate on with --val 0; leave one of the two out"));
+            }
+        }
         for (flag, value) in [("limit-train", self.limit_train), ("limit-test", self.limit_test)] {
             if value == Some(0) {
                 return Err(Error::input(format!("--{flag} 0: expected at least 1")));
             }
+        }
+        if self.on_co == OnCo::Rollback {
+            let after = method::method(&self.on_co_method).map_err(|e| Error::input(format!("--on-co-method: {e}")))?;
+            if after.name == "none" || after.stored_images > 0 || after.name == "free" {
+                return Err(Error::input(format!(
+                    "--on-co-method {}: cannot take over in the middle of a run; choose a method that keeps nothing by image, such as sora or pgd",
+                    after.name
+                )));
+            }
+            after.build(&(after.options)()?, self.threat())?;
         }
         // A norm or option that the method does not know fails before any data is read.
         method::method(&self.method)?.build(&self.options, self.threat()).map(drop)

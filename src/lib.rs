@@ -33,6 +33,7 @@ pub mod optim;
 pub mod profile;
 pub mod run;
 pub mod stats;
+pub mod tensorboard;
 pub mod threat;
 pub mod train;
 pub mod ui;

@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// One line of `metrics.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepLine {
     /// Step, from 0.
     pub step: u64,
@@ -31,6 +31,31 @@ pub struct StepLine {
     pub delta_mean: f32,
     /// Throughput of the step (wall clock).
     pub images_per_s: f32,
+    /// Validation after this step, with `--val-steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val: Option<ValFigures>,
+    /// Catastrophic overfitting noticed at this step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub co: Option<CoEvent>,
+    /// The rollback after which this step is the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
+    /// Method of the step, where it is not the one in config.toml.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+/// A return to an earlier checkpoint because of catastrophic overfitting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// What was noticed, and when.
+    pub co: CoEvent,
+    /// The step that training went on from: steps `to_step..=co.step` were trained, thrown away (`abandoned.jsonl` has their lines) and trained again.
+    pub to_step: u64,
+    /// Method until then.
+    pub from_method: String,
+    /// Method since.
+    pub method: String,
 }
 
 /// Sums over the batches of an epoch, in the order of the batches.
@@ -45,6 +70,9 @@ pub struct EpochTotals {
     alpha: f64,
     /// Seconds of the epoch so far (wall clock).
     pub seconds: f64,
+    /// Seconds of validation within the epoch so far (wall clock).
+    #[serde(default)]
+    pub val_seconds: f64,
 }
 
 impl EpochTotals {
@@ -134,11 +162,14 @@ pub struct EpochLine {
     pub train: TrainFigures,
     /// Validation figures; `None` with `--val 0`.
     pub val: Option<ValFigures>,
-    /// Catastrophic overfitting found so far.
+    /// Catastrophic overfitting found so far; after a rollback, since then.
     pub co: Option<CoEvent>,
+    /// The rollback of the run, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollback: Option<Rollback>,
     /// Seconds of training in this epoch (wall clock).
     pub seconds: f64,
-    /// Seconds of validation after it (wall clock).
+    /// Seconds of validation in and after it (wall clock).
     pub val_seconds: f64,
     /// Forward and backward passes since the start, without validation.
     pub passes: Passes,

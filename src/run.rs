@@ -123,6 +123,16 @@ impl RunDir {
         self.0.join("metrics.jsonl")
     }
 
+    /// The lines of steps that a rollback threw away.
+    pub fn abandoned(&self) -> PathBuf {
+        self.0.join("abandoned.jsonl")
+    }
+
+    /// Folder of the TensorBoard event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
+    }
+
     /// One line an epoch.
     pub fn epochs(&self) -> PathBuf {
         self.0.join("epochs.jsonl")

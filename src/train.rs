@@ -1,9 +1,10 @@
 //! The training loop, in one visible place.
 
 use std::{
+    collections::HashMap,
     fs::{File, OpenOptions},
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
@@ -13,19 +14,22 @@ use serde::Serialize;
 
 use crate::{
     average::WeightAverage,
-    checkpoint::{self, Progress, State},
+    checkpoint::{self, Checkpoint, Progress, State},
     config::{OnCo, TrainConfig},
     data::{Loader, LoaderOptions, Split},
     device,
+    diagnose::{self, CoDetector, CoEvent},
     error::{Error, Result},
     evaluate::{self, EvalConfig},
     files,
     method::{self, Batch, Method, Passes, StepContext},
-    metrics::{EpochLine, EpochTotals, StepLine, ValFigures},
+    metrics::{EpochLine, EpochTotals, Rollback, StepLine, ValFigures},
     model::Model,
+    nn::BnMode,
     noise::Noise,
     optim::Optimizer,
     run::{RunDir, TrainData},
+    tensorboard::EventWriter,
     ui,
 };
 
@@ -43,6 +47,10 @@ pub struct Summary {
     pub epochs: u64,
     /// Steps trained.
     pub steps: u64,
+    /// Catastrophic overfitting found, since the rollback if there was one.
+    pub co: Option<CoEvent>,
+    /// The rollback of the run, if there was one.
+    pub rollback: Option<Rollback>,
     /// The last epoch's line.
     pub last_epoch: Option<EpochLine>,
     /// Forward and backward passes of all training steps.
@@ -62,11 +70,15 @@ struct Run<'a> {
     device: Device,
     model: Model,
     method: Box<dyn Method>,
+    attack_bn: BnMode,
     optimizer: Box<dyn Optimizer>,
     average: Option<WeightAverage>,
     progress: Progress,
     metrics: File,
     epochs: File,
+    tensorboard: Option<EventWriter>,
+    steps_per_epoch: u64,
+    updates: u64,
 }
 
 /// Trains the run in `dir` from its newest checkpoint, or from the start, to its last epoch.
@@ -87,13 +99,15 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
     };
     let loader = Loader::new(data.train.clone(), options)?;
     let batches = loader.batches_per_epoch() as u64;
-    let mut run = Run::open(dir, config)?;
-    let updates = u64::from(run.method.updates_per_batch().max(1));
-    let total = batches * config.epochs * updates;
+    let mut run = Run::open(dir, config, batches)?;
+    let updates = run.updates;
+    let total = run.steps_per_epoch * config.epochs;
     let mut bar = ui::Progress::new("train", run.progress.step, total);
 
-    while run.progress.epoch < config.epochs {
+    'epochs: while run.progress.epoch < config.epochs {
         let epoch = run.progress.epoch;
+        // Validation after the epoch's last step, if it was made there already.
+        let mut last_val = None;
         for batch in loader.epoch(epoch, run.progress.batch as usize) {
             let batch = batch?;
             let batch = Batch {
@@ -106,46 +120,50 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                 draws: batch.draws,
             };
             let first = run.progress.step;
-            let mut line = run.step(&batch, total)?;
-            let mut fallen = run.progress.co.observe(line.step, line.pert_align);
-            for _ in 1..updates {
-                line = run.step(&batch, total)?;
-                fallen = fallen.or(run.progress.co.observe(line.step, line.pert_align));
-            }
-            run.progress.batch += 1;
-            bar.advance(updates, || {
-                format!(
-                    "loss {:.3} adv acc {:.2} PertAlign {:.2} alpha {:.1}/255 {:.0} images/s",
-                    line.loss,
-                    line.adv_acc,
-                    line.pert_align,
-                    line.alpha * 255.0,
-                    line.images_per_s
-                )
-            });
-            if let Some(event) = fallen {
-                let text = format!(
-                    "catastrophic overfitting at step {}: PertAlign fell from {:.2} to {:.2}; robustness against multi-step attacks is collapsing",
-                    event.step, event.from, event.to
-                );
-                bar.line(&text);
-                if config.on_co == OnCo::Stop {
-                    run.checkpoint()?;
-                    return Err(Error::work(format!("{text}; stopped by --on-co stop with a checkpoint in {}", dir.path().display())));
+            let due = |every: Option<u64>, step: u64| every.is_some_and(|every| step / every > first / every);
+            let mut fallen = None;
+            for update in 1..=updates {
+                let mut line = run.step(&batch, total)?;
+                line.co = run.progress.co.observe(&line);
+                if update == updates {
+                    run.progress.batch += 1;
+                    let last = run.progress.batch == batches && config.val_steps.is_some();
+                    if last || due(config.val_steps, run.progress.step) {
+                        let started = Instant::now();
+                        let figures = run.validate(&data.val)?;
+                        run.progress.totals.val_seconds += started.elapsed().as_secs_f64();
+                        line.co = line.co.or(run.progress.co.observe_validation(line.step, &figures));
+                        line.val = Some(figures);
+                        last_val = last.then_some(figures);
+                    }
+                    bar.advance(updates, || step_text(&line));
                 }
+                fallen = fallen.or(line.co);
+                run.log(&line)?;
             }
-            let due = config.checkpoint_steps.is_some_and(|every| run.progress.step / every > first / every);
+            if let Some(event) = fallen
+                && run.react(&event, &mut bar)?
+            {
+                continue 'epochs;
+            }
             let interrupted = interrupt.load(Ordering::Relaxed);
             // At an epoch's end the checkpoint follows the validation.
-            if run.progress.batch < batches && (due || interrupted) {
+            if run.progress.batch < batches && (due(config.checkpoint_steps, run.progress.step) || interrupted) {
                 run.checkpoint()?;
             }
             if interrupted && run.progress.batch < batches {
                 return Err(interrupted_at(dir, &run.progress));
             }
         }
-        let line = run.finish_epoch(&data.val)?;
+        let before = run.progress.co.event();
+        let line = run.finish_epoch(&data.val, last_val)?;
         bar.line(&epoch_text(&line, config.epochs));
+        if before.is_none()
+            && let Some(event) = line.co
+            && run.react(&event, &mut bar)?
+        {
+            continue;
+        }
         run.checkpoint()?;
         if interrupt.load(Ordering::Relaxed) && run.progress.epoch < config.epochs {
             return Err(interrupted_at(dir, &run.progress));
@@ -153,6 +171,17 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
     }
     drop(bar);
     run.finish()
+}
+
+fn step_text(line: &StepLine) -> String {
+    format!(
+        "loss {:.3} adv acc {:.2} PertAlign {:.2} alpha {:.1}/255 {:.0} images/s",
+        line.loss,
+        line.adv_acc,
+        line.pert_align,
+        line.alpha * 255.0,
+        line.images_per_s
+    )
 }
 
 fn interrupted_at(dir: &RunDir, progress: &Progress) -> Error {
@@ -182,30 +211,149 @@ fn epoch_text(line: &EpochLine, epochs: u64) -> String {
 }
 
 impl<'a> Run<'a> {
-    fn open(dir: &'a RunDir, config: &'a TrainConfig) -> Result<Self> {
+    fn open(dir: &'a RunDir, config: &'a TrainConfig, batches: u64) -> Result<Self> {
         let device = device::device(&config.device)?;
-        let mut model = Model::init(config.network()?.clone(), config.seed, &device)?;
-        let mut method = method::method(&config.method)?.build(&config.options, config.threat())?;
-        let mut optimizer = config.optimizer(&model.params);
-        let mut average = (config.ema > 0.0).then(|| WeightAverage::new(&model, config.ema));
-        let mut progress = Progress::default();
-        if let Some(found) = checkpoint::latest(&dir.checkpoints())? {
-            let origin = found.path.display().to_string();
-            model.load(&found.model, &origin)?;
-            optimizer.load_state(&found.optimizer, &origin)?;
-            method.load_state(&found.method)?;
-            if let Some(average) = &mut average {
-                average.load_state(&found.optimizer, &origin)?;
+        let found = checkpoint::latest(&dir.checkpoints())?;
+        let (metrics_bytes, epochs_bytes) = found.as_ref().map_or((0, 0), |c| (c.progress.metrics_bytes, c.progress.epochs_bytes));
+        let model = Model::init(config.network()?.clone(), config.seed, &device)?;
+        let method = method::method(&config.method)?.build(&config.options, config.threat())?;
+        let updates = u64::from(method.updates_per_batch().max(1));
+        let mut run = Self {
+            optimizer: config.optimizer(&model.params),
+            average: (config.ema > 0.0).then(|| WeightAverage::new(&model, config.ema)),
+            dir,
+            config,
+            device,
+            model,
+            method,
+            attack_bn: config.attack_bn,
+            progress: Progress::default(),
+            metrics: open_log(&dir.metrics(), metrics_bytes)?,
+            epochs: open_log(&dir.epochs(), epochs_bytes)?,
+            tensorboard: None,
+            steps_per_epoch: batches * updates,
+            updates,
+        };
+        if let Some(found) = &found {
+            run.restore(found)?;
+            if let Some(rollback) = run.progress.rollback.clone() {
+                run.take_over(&rollback.method)?;
             }
-            progress = found.progress;
-            tracing::info!("going on from {origin}: epoch {}, step {}", progress.epoch, progress.step);
+            run.method.load_state(&found.method)?;
+            tracing::info!("going on from {}: epoch {}, step {}", found.path.display(), run.progress.epoch, run.progress.step);
         }
-        let metrics = open_log(&dir.metrics(), progress.metrics_bytes)?;
-        let epochs = open_log(&dir.epochs(), progress.epochs_bytes)?;
-        Ok(Self { dir, config, device, model, method, optimizer, average, progress, metrics, epochs })
+        if config.tensorboard {
+            run.tensorboard = Some(EventWriter::create(&dir.tensorboard(), run.progress.step)?);
+        }
+        Ok(run)
     }
 
-    /// One step: attack, train, update, log.
+    /// Takes over everything of a checkpoint but the method's state.
+    fn restore(&mut self, found: &Checkpoint) -> Result<()> {
+        let origin = found.path.display().to_string();
+        self.model.load(&found.model, &origin)?;
+        self.optimizer.load_state(&found.optimizer, &origin)?;
+        if let Some(average) = &mut self.average {
+            average.load_state(&found.optimizer, &origin)?;
+        }
+        self.progress = found.progress.clone();
+        Ok(())
+    }
+
+    /// Goes on with the method `name` and its default hyperparameters.
+    fn take_over(&mut self, name: &str) -> Result<()> {
+        let (before, after) = (method::method(&self.config.method)?, method::method(name)?);
+        self.method = after.build(&(after.options)()?, self.config.threat())?;
+        // A mode that was the method's default was not asked for.
+        self.attack_bn = if self.config.attack_bn == before.attack_bn { after.attack_bn } else { self.config.attack_bn };
+        Ok(())
+    }
+
+    /// Does what the run asks for when catastrophic overfitting is found; says whether training went back.
+    fn react(&mut self, event: &CoEvent, bar: &mut ui::Progress) -> Result<bool> {
+        bar.line(&event.to_string());
+        match self.config.on_co {
+            OnCo::Rollback if self.progress.rollback.is_none() => {
+                let rollback = self.roll_back(event)?;
+                bar.line(&format!("rolled back to step {}; going on with method {}", rollback.to_step, rollback.method));
+                bar.set(self.progress.step);
+                Ok(true)
+            }
+            OnCo::Stop => {
+                self.checkpoint()?;
+                Err(Error::work(format!("{event}; stopped by --on-co stop with a checkpoint in {}", self.dir.path().display())))
+            }
+            // A second time there is nothing safer to go on with.
+            OnCo::Warn | OnCo::Rollback => Ok(false),
+        }
+    }
+
+    /// Goes back to the last regular checkpoint before the onset, or to the start, and on with another method.
+    ///
+    /// A kill at any point leaves a folder from which a resumed run goes back in the same way: nothing is cut off before the newer checkpoints
+    /// are gone, and what is gone is trained again.
+    fn roll_back(&mut self, event: &CoEvent) -> Result<Rollback> {
+        let target = self.regular_checkpoint(event.onset)?;
+        let found = target.as_deref().map(checkpoint::load).transpose()?;
+        let (passes, seconds) = (self.progress.passes, self.progress.seconds);
+        match &found {
+            Some(found) => self.restore(found)?,
+            None => {
+                self.model = Model::init(self.config.network()?.clone(), self.config.seed, &self.device)?;
+                self.optimizer = self.config.optimizer(&self.model.params);
+                self.average = (self.config.ema > 0.0).then(|| WeightAverage::new(&self.model, self.config.ema));
+                self.progress = Progress::default();
+            }
+        }
+        let rollback = Rollback {
+            co: *event,
+            to_step: self.progress.step,
+            from_method: self.config.method.clone(),
+            method: self.config.on_co_method.clone(),
+        };
+        self.take_over(&rollback.method)?;
+        // What the abandoned steps cost stays in the account.
+        (self.progress.passes, self.progress.seconds) = (passes, seconds);
+        self.progress.co = CoDetector::default();
+        self.progress.rollback = Some(rollback.clone());
+
+        let path = self.dir.metrics();
+        let lines = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
+        files::write_atomic(&self.dir.abandoned(), lines.get(self.progress.metrics_bytes as usize..).unwrap_or_default())?;
+        checkpoint::discard_after(&self.dir.checkpoints(), target.as_deref())?;
+        for (file, path, bytes) in [
+            (&self.metrics, self.dir.metrics(), self.progress.metrics_bytes),
+            (&self.epochs, self.dir.epochs(), self.progress.epochs_bytes),
+        ] {
+            file.set_len(bytes).map_err(|e| Error::io("cut off", &path, &e))?;
+        }
+        self.checkpoint()?;
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.restart(self.progress.step)?;
+        }
+        Ok(rollback)
+    }
+
+    /// The newest checkpoint of at most `step` steps that every run with these settings writes, whether or not it was interrupted.
+    fn regular_checkpoint(&self, step: u64) -> Result<Option<PathBuf>> {
+        Ok(checkpoint::list(&self.dir.checkpoints())?
+            .into_iter()
+            .rev()
+            .find(|path| checkpoint::step(path, self.steps_per_epoch).is_some_and(|at| at <= step && self.is_regular(at))))
+    }
+
+    fn is_regular(&self, step: u64) -> bool {
+        let due = |every: u64| step / every > step.saturating_sub(self.updates) / every;
+        step.is_multiple_of(self.steps_per_epoch.max(1)) || self.config.checkpoint_steps.is_some_and(due)
+    }
+
+    /// Appends to metrics.jsonl.
+    fn log(&mut self, line: &StepLine) -> Result<()> {
+        append(&mut self.metrics, &self.dir.metrics(), line)?;
+        self.tensorboard.as_mut().map_or(Ok(()), |tensorboard| tensorboard.step(line))
+    }
+
+    /// One step: attack, train, update.
     fn step(&mut self, batch: &Batch, total: u64) -> Result<StepLine> {
         let started = Instant::now();
         let Self { config, progress, .. } = self;
@@ -213,8 +361,8 @@ impl<'a> Run<'a> {
         let mut noise = Noise::training(config.seed, epoch, step, batch.ids.clone(), &self.device);
         let mut cx = StepContext {
             model: &mut self.model,
-            threat: config.threat_at(step, total / config.epochs.max(1)),
-            attack_bn: config.attack_bn,
+            threat: config.threat_at(step, self.steps_per_epoch),
+            attack_bn: self.attack_bn,
             noise: &mut noise,
             epoch,
             passes: progress.passes,
@@ -251,8 +399,11 @@ impl<'a> Run<'a> {
             pert_align: metrics.pert_align,
             delta_mean: metrics.delta_mean,
             images_per_s: (batch.ids.len() as f64 / seconds.max(1e-9)) as f32,
+            val: None,
+            co: None,
+            rollback: progress.rollback.clone().filter(|rollback| rollback.to_step == step),
+            method: progress.rollback.as_ref().map(|rollback| rollback.method.clone()),
         };
-        append(&mut self.metrics, &self.dir.metrics(), &line)?;
         progress.totals.add(&metrics, batch.ids.len(), seconds);
         progress.passes = passes;
         progress.seconds += seconds;
@@ -260,22 +411,31 @@ impl<'a> Run<'a> {
         Ok(line)
     }
 
-    /// Validates and logs the epoch.
-    fn finish_epoch(&mut self, val: &Split) -> Result<EpochLine> {
+    /// Validates, unless that gave `figures` already, and logs the epoch.
+    fn finish_epoch(&mut self, val: &Split, figures: Option<ValFigures>) -> Result<EpochLine> {
         let started = Instant::now();
-        let figures = if val.is_empty() { None } else { Some(self.validate(val)?) };
+        let mut figures = figures;
+        if figures.is_none() && !val.is_empty() {
+            let new = self.validate(val)?;
+            self.progress.co.observe_validation(self.progress.step.saturating_sub(1), &new);
+            figures = Some(new);
+        }
         let line = EpochLine {
             epoch: self.progress.epoch,
             step: self.progress.step,
             train: self.progress.totals.means(),
             val: figures,
             co: self.progress.co.event(),
+            rollback: self.progress.rollback.clone(),
             seconds: self.progress.totals.seconds,
-            val_seconds: started.elapsed().as_secs_f64(),
+            val_seconds: self.progress.totals.val_seconds + started.elapsed().as_secs_f64(),
             passes: self.progress.passes,
             peak_rss_mib: device::peak_rss_mib(),
         };
         append(&mut self.epochs, &self.dir.epochs(), &line)?;
+        if let Some(tensorboard) = &mut self.tensorboard {
+            tensorboard.epoch(&line)?;
+        }
         self.progress.epoch += 1;
         self.progress.batch = 0;
         self.progress.totals = EpochTotals::default();
@@ -318,18 +478,49 @@ impl<'a> Run<'a> {
             optimizer.extend(average.state()?);
         }
         let state = State { model: self.model.to_host()?, optimizer, method: self.method.state()? };
-        checkpoint::save(&self.dir.checkpoints(), &self.progress, &state, &self.config.weights_metadata()?, self.config.keep).map(drop)
+        let needed = self.needed()?;
+        let metadata = self.weights_metadata()?;
+        checkpoint::save(&self.dir.checkpoints(), &self.progress, &state, &metadata, self.config.keep, |path| needed(path)).map(drop)
+    }
+
+    /// Whether a rollback that may still come could go back to a checkpoint.
+    fn needed(&self) -> Result<impl Fn(&Path) -> bool + use<>> {
+        let (now, steps_per_epoch) = (self.progress.step, self.steps_per_epoch);
+        let guarded = self.config.on_co == OnCo::Rollback && self.progress.rollback.is_none();
+        // The detector's safe points either stay or jump to within a window of the present.
+        let recent = now.saturating_sub(diagnose::WINDOW as u64);
+        let mut kept = Vec::new();
+        if guarded {
+            for step in self.progress.co.safe_points().into_iter().chain([recent]) {
+                kept.extend(self.regular_checkpoint(step)?);
+            }
+        }
+        Ok(move |path: &Path| {
+            guarded && (kept.iter().any(|kept| kept == path) || checkpoint::step(path, steps_per_epoch).is_some_and(|step| step > recent))
+        })
+    }
+
+    /// What the weights say about themselves: after a rollback, both methods.
+    fn weights_metadata(&self) -> Result<HashMap<String, String>> {
+        match &self.progress.rollback {
+            None => self.config.weights_metadata(),
+            Some(Rollback { to_step, from_method, method, .. }) => {
+                TrainConfig { method: format!("{from_method}, from step {to_step} {method}"), ..self.config.clone() }.weights_metadata()
+            }
+        }
     }
 
     /// Writes the final weights and figures.
     fn finish(self) -> Result<Summary> {
-        let weights = files::to_safetensors(&self.result().to_host()?, self.config.weights_metadata()?)?;
+        let weights = files::to_safetensors(&self.result().to_host()?, self.weights_metadata()?)?;
         files::write_atomic(&self.dir.model(), &weights)?;
         let summary = Summary {
             method: self.config.method.clone(),
             dataset: self.config.dataset.clone(),
             epochs: self.progress.epoch,
             steps: self.progress.step,
+            co: self.progress.co.event(),
+            rollback: self.progress.rollback.clone(),
             last_epoch: last_line(&self.dir.epochs())?,
             passes: self.progress.passes,
             parameters: self.model.params.num_elements() as u64,

@@ -54,6 +54,15 @@ impl Progress {
         }
     }
 
+    /// Goes back (or on) to `done`.
+    pub fn set(&mut self, done: u64) {
+        self.done = done;
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.reset_eta();
+        }
+    }
+
     /// Prints a line without tearing the bar.
     pub fn line(&self, text: &str) {
         match &self.bar {

@@ -2,4 +2,4 @@
 
 mod co;
 
-pub use co::{CoDetector, CoEvent};
+pub use co::{CoDetector, CoEvent, CoSign, WINDOW};
