@@ -29,6 +29,25 @@ pub enum Command {
         /// Run folder
         dir: PathBuf,
     },
+    /// Follow a run in the terminal: curves, PertAlign, step size, throughput, time left
+    Watch {
+        /// Run folder
+        dir: PathBuf,
+        /// Print one picture as text, 80 by 24 characters, and end
+        #[arg(long)]
+        once: bool,
+    },
+    /// Go over the logs of runs for catastrophic overfitting: when it was noticed, and when pgd accuracy had fallen by half
+    Diagnose {
+        /// Run folders
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
+        /// One JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a figure or table of the paper: run what is missing, go on with what was cut off, draw
+    Reproduce(ReproduceArgs),
     /// Measure the accuracy of a run or a weights file, clean and under attack
     Eval(EvalArgs),
     /// List, describe and fetch data sets
@@ -71,6 +90,34 @@ pub struct TrainArgs {
     /// Run folder to make
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReproduceArgs {
+    /// Name of a figure or table (without one: the list), or a file like those in configs/
+    #[arg(value_name = "FIGURE|FILE.toml")]
+    pub figure: Option<String>,
+    /// Size: smoke takes minutes, small an hour or so on two cores, full is the paper's
+    #[arg(long, value_enum, default_value_t)]
+    pub scale: sora::recipe::Scale,
+    /// Folder of the runs and the figure
+    #[arg(long, value_name = "DIR", default_value = "runs/paper")]
+    pub out: PathBuf,
+    /// Train on this data set instead of the recipe's
+    #[arg(long, value_name = "NAME|PATH")]
+    pub dataset: Option<String>,
+    /// Where data sets are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long)]
+    pub device: Option<String>,
+    /// CPU threads; 0: one a core
+    #[arg(long)]
+    pub threads: Option<usize>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -163,6 +163,10 @@ pub struct TrainOptions {
     #[serde(rename = "network")]
     #[doc(hidden)]
     pub _network: Option<serde::de::IgnoredAny>,
+    #[arg(skip)]
+    #[serde(rename = "steps_per_epoch")]
+    #[doc(hidden)]
+    pub _steps_per_epoch: Option<serde::de::IgnoredAny>,
 }
 
 impl TrainOptions {
@@ -179,7 +183,7 @@ impl TrainOptions {
     pub fn over(self, file: Self) -> Self {
         macro_rules! first {
             ($($field:ident),*) => {
-                Self { $($field: self.$field.or(file.$field),)* set: self.set, options: file.options, _provenance: None, _network: None }
+                Self { $($field: self.$field.or(file.$field),)* set: self.set, options: file.options, _provenance: None, _network: None, _steps_per_epoch: None }
             };
         }
         first!(
@@ -286,6 +290,7 @@ impl TrainOptions {
             keep: self.keep.unwrap_or(3),
             checkpoint_steps: self.checkpoint_steps.or((on_co == OnCo::Rollback).then_some(ROLLBACK_STEPS)),
             tensorboard: self.tensorboard.unwrap_or(false),
+            steps_per_epoch: None,
             options,
             network: None,
         };
@@ -378,6 +383,9 @@ pub struct TrainConfig {
     /// Whether to write TensorBoard event files.
     #[serde(default)]
     pub tensorboard: bool,
+    /// Steps of an epoch; `None` until the data set is known.
+    #[serde(default)]
+    pub steps_per_epoch: Option<u64>,
     /// The method's hyperparameters.
     pub options: Options,
     /// The network as the data set decides it; `None` until it is known.
@@ -410,6 +418,11 @@ impl TrainConfig {
             threat.epsilon *= (done / warmup) as f32;
         }
         threat
+    }
+
+    /// Whether epsilon is still growing at `step`.
+    pub fn warming_up(&self, step: u64, steps_per_epoch: u64) -> bool {
+        self.threat_at(step, steps_per_epoch) != self.threat()
     }
 
     /// Additions to the training loss.

@@ -29,6 +29,9 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Train(args) => commands::train::train(*args),
         Command::Resume { dir } => commands::train::resume(&dir),
+        Command::Watch { dir, once } => commands::watch::watch(&dir, once),
+        Command::Diagnose { dirs, json } => commands::diagnose::diagnose(&dirs, json),
+        Command::Reproduce(args) => commands::reproduce::reproduce(&args),
         Command::Eval(args) => commands::eval::eval(args),
         Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
         Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),

@@ -243,6 +243,7 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
     let info = DataInfo { images: train.len(), shape: train.shape(), augment: config.augment() };
     let method = method::method(&config.method)?.build(&config.options, config.threat())?;
     memory_fits(&config.method, method.memory(&info)?, &info, device::available_memory())?;
+    config.steps_per_epoch = Some((train.len() / config.batch) as u64 * u64::from(method.updates_per_batch().max(1)));
     Ok(TrainData { train, val })
 }
 

@@ -124,7 +124,10 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
             let mut fallen = None;
             for update in 1..=updates {
                 let mut line = run.step(&batch, total)?;
-                line.co = run.progress.co.observe(&line);
+                // While epsilon grows, PertAlign falls because of that.
+                if !run.warming_up(line.step) {
+                    line.co = run.progress.co.observe(&line);
+                }
                 if update == updates {
                     run.progress.batch += 1;
                     let last = run.progress.batch == batches && config.val_steps.is_some();
@@ -132,7 +135,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                         let started = Instant::now();
                         let figures = run.validate(&data.val)?;
                         run.progress.totals.val_seconds += started.elapsed().as_secs_f64();
-                        line.co = line.co.or(run.progress.co.observe_validation(line.step, &figures));
+                        line.co = line.co.or_else(|| run.observe_validation(line.step, &figures));
                         line.val = Some(figures);
                         last_val = last.then_some(figures);
                     }
@@ -246,6 +249,14 @@ impl<'a> Run<'a> {
             run.tensorboard = Some(EventWriter::create(&dir.tensorboard(), run.progress.step)?);
         }
         Ok(run)
+    }
+
+    fn warming_up(&self, step: u64) -> bool {
+        self.config.warming_up(step, self.steps_per_epoch)
+    }
+
+    fn observe_validation(&mut self, step: u64, figures: &ValFigures) -> Option<CoEvent> {
+        if self.warming_up(step) || self.config.method == "none" { None } else { self.progress.co.observe_validation(step, figures) }
     }
 
     /// Takes over everything of a checkpoint but the method's state.
@@ -417,7 +428,7 @@ impl<'a> Run<'a> {
         let mut figures = figures;
         if figures.is_none() && !val.is_empty() {
             let new = self.validate(val)?;
-            self.progress.co.observe_validation(self.progress.step.saturating_sub(1), &new);
+            self.observe_validation(self.progress.step.saturating_sub(1), &new);
             figures = Some(new);
         }
         let line = EpochLine {

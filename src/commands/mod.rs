@@ -2,9 +2,12 @@
 
 pub mod bench;
 pub mod data;
+pub mod diagnose;
 pub mod eval;
 pub mod list;
+pub mod reproduce;
 pub mod train;
+pub mod watch;
 
 use std::io::{IsTerminal, Write, stderr, stdout};
 

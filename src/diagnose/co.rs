@@ -1,21 +1,37 @@
-//! Detects catastrophic overfitting while training, for every method (SORA, arXiv 2606.00738).
+//! Detects catastrophic overfitting while training, for every method, from figures that cost nothing.
+//!
+//! PertAlign near 1 means a locally linear loss, on which a single step finds the worst perturbation (SORA, arXiv 2606.00738). Its level depends on
+//! method, epsilon and network, so what counts is a fall below the level that the run itself had reached: the mean of the newest few steps
+//! against the best mean over a longer window, in units of the scatter between neighbouring steps, which a trend does not inflate. Linearity is
+//! followed in the same way. Two further signs: PertAlign that never rises, and validations in which pgd accuracy is less than half of
+//! fgsm accuracy.
+//!
+//! `docs/catastrophic-overfitting.md` has the thresholds' origin and how often, and how early, the detector was right.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{metrics::StepLine, metrics::ValFigures, stats::normal_cdf};
+use crate::{
+    metrics::{StepLine, ValFigures},
+    stats::normal_cdf,
+};
 
-/// Steps of a window.
+/// Steps over which a level is measured.
 pub const WINDOW: usize = 20;
-/// Fall of a window's mean below the best window before it that marks the onset.
-const FALL: f64 = 0.5;
-/// Below this mean a window is low whatever came before.
-const LOW: f64 = 0.2;
-/// A window within this of the best one is in order.
-const NEAR: f64 = 0.1;
-/// Lowest `sure` of the validation gap that counts.
-const GAP_SURE: f64 = 0.975;
+/// Steps whose mean is held against it.
+const NEWEST: usize = 5;
+/// A fall below this fraction of the best level is the sign.
+const FRACTION: f64 = 0.6;
+/// Levels that there must have been before a fall counts: below, PertAlign and linearity wander.
+const LEAST_PERT_ALIGN: f64 = 0.15;
+const LEAST_LINEARITY: f64 = 0.5;
+/// Standard errors that the newest mean must lie beyond the threshold: one-sided 99 %.
+const BEYOND: f64 = 2.326;
+/// Steps after which PertAlign should have risen to [`LEAST_PERT_ALIGN`].
+const RISEN_BY: u64 = 500;
+/// pgd accuracy that a validation must have shown before its loss counts.
+const LEAST_PGD: f64 = 0.05;
 
 /// What gave catastrophic overfitting away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,8 +39,10 @@ const GAP_SURE: f64 = 0.975;
 pub enum CoSign {
     /// PertAlign fell.
     #[default]
-    Fall,
-    /// PertAlign was low and stayed low.
+    PertAlign,
+    /// Linearity fell.
+    Linearity,
+    /// PertAlign never rose.
     Low,
     /// Validation: pgd accuracy below half of fgsm accuracy.
     Gap,
@@ -35,17 +53,17 @@ pub enum CoSign {
 pub struct CoEvent {
     /// The step at which it was noticed.
     pub step: u64,
-    /// The step before which all was in order.
+    /// Steps up to which all was in order.
     #[serde(default)]
     pub onset: u64,
     /// What gave it away.
     #[serde(default)]
     pub sign: CoSign,
-    /// Before: mean PertAlign of the best window (`fall`, `low`), or fgsm accuracy (`gap`).
+    /// Before: the best level of PertAlign or linearity, or fgsm accuracy.
     pub from: f64,
-    /// At `step`: mean PertAlign of the newest window, or pgd accuracy.
+    /// At `step`: the newest mean of PertAlign or linearity, or pgd accuracy.
     pub to: f64,
-    /// Probability, from the scatter within the window or the number of validation images, that the mean lies beyond the threshold, in [0, 1].
+    /// Probability that the true mean lies beyond the threshold, given the scatter between steps or the number of validation images.
     #[serde(default)]
     pub sure: f64,
 }
@@ -55,11 +73,59 @@ impl fmt::Display for CoEvent {
         let Self { step, onset, from, to, sure, .. } = self;
         write!(f, "catastrophic overfitting at step {step} (all was well until {onset}): ")?;
         match self.sign {
-            CoSign::Fall => write!(f, "PertAlign fell from {from:.2} to {to:.2}")?,
-            CoSign::Low => write!(f, "PertAlign is {to:.2}, at best {from:.2} before")?,
+            CoSign::PertAlign => write!(f, "PertAlign fell from {from:.2} to {to:.2}")?,
+            CoSign::Linearity => write!(f, "linearity fell from {from:.2} to {to:.2}")?,
+            CoSign::Low => write!(f, "PertAlign never rose beyond {from:.2}")?,
             CoSign::Gap => write!(f, "validation accuracy is {from:.3} under fgsm and {to:.3} under pgd-10")?,
         }
         write!(f, "; sure to {:.1} %; robustness against multi-step attacks is collapsing", 100.0 * sure)
+    }
+}
+
+/// A figure followed from step to step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct Track {
+    /// The newest values, at most a window of them.
+    recent: Vec<f32>,
+    /// Best mean over a window.
+    best: f64,
+    /// Steps up to which the newest mean was nearer to the best than to the threshold.
+    good: u64,
+}
+
+/// Where a [`Track`] stands.
+struct Level {
+    newest: f64,
+    /// Standard error of `newest`.
+    error: f64,
+}
+
+impl Track {
+    /// Takes in the value of step `step`; `None` until there is a window of them.
+    fn observe(&mut self, step: u64, value: f32) -> Option<Level> {
+        if self.recent.len() >= WINDOW {
+            self.recent.remove(0);
+        }
+        self.recent.push(value);
+        if self.recent.len() < WINDOW {
+            return None;
+        }
+        let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+        self.best = self.best.max(mean(&self.recent));
+        let newest = mean(&self.recent[WINDOW - NEWEST..]);
+        // Half the mean square of successive differences (von Neumann 1941).
+        let squares: f64 = self.recent.windows(2).map(|pair| f64::from(pair[1] - pair[0]).powi(2)).sum();
+        let deviation = (squares / (WINDOW - 1) as f64 / 2.0).sqrt();
+        if newest >= (1.0 + FRACTION) / 2.0 * self.best {
+            self.good = (step + 1).saturating_sub(NEWEST as u64);
+        }
+        Some(Level { newest, error: deviation / (NEWEST as f64).sqrt() })
+    }
+
+    /// How far `level` lies below the threshold, in standard errors; `None` before the figure has reached `least`.
+    fn fall(&self, level: &Level, least: f64) -> Option<f64> {
+        (self.best >= least).then(|| (FRACTION * self.best - level.newest) / level.error.max(1e-6))
     }
 }
 
@@ -67,64 +133,57 @@ impl fmt::Display for CoEvent {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CoDetector {
-    /// The newest values of PertAlign, at most a window of them.
-    recent: Vec<f32>,
-    best: Option<f64>,
-    event: Option<CoEvent>,
-    /// First step of the newest window that was in order.
-    aligned: u64,
-    /// Step after the newest validation that was in order.
+    pert_align: Track,
+    linearity: Track,
+    /// Steps taken in.
+    steps: u64,
+    /// Best pgd accuracy of a validation.
+    pgd: f64,
+    /// Steps up to which the validations were in order.
     validated: Option<u64>,
+    event: Option<CoEvent>,
 }
 
 impl CoDetector {
     /// Takes in a step; returns the event at the step where it is first noticed.
     pub fn observe(&mut self, line: &StepLine) -> Option<CoEvent> {
-        // Without a perturbation there is nothing to overfit to.
-        if line.delta_mean == 0.0 {
+        // Without a perturbation there is nothing to overfit to, and a figure that is not finite tells nothing.
+        if line.delta_mean == 0.0 || !line.pert_align.is_finite() || !line.linearity.is_finite() {
             return None;
         }
-        if self.recent.len() == WINDOW {
-            self.recent.remove(0);
-        }
-        self.recent.push(line.pert_align);
-        if self.recent.len() < WINDOW || self.event.is_some() {
+        self.steps += 1;
+        let align = self.pert_align.observe(line.step, line.pert_align);
+        let linear = self.linearity.observe(line.step, line.linearity);
+        let (Some(align), Some(linear), None) = (align, linear, self.event) else {
             return None;
-        }
-        let n = WINDOW as f64;
-        let mean = self.recent.iter().map(|&v| f64::from(v)).sum::<f64>() / n;
-        let best = self.best.map_or(mean, |best| best.max(mean));
-        self.best = Some(best);
-        if mean > LOW && best - mean <= NEAR {
-            self.aligned = (line.step + 1).saturating_sub(WINDOW as u64);
-        }
-        let threshold = (best - FALL).max(LOW);
-        if mean > threshold {
-            return None;
-        }
-        let variance = self.recent.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / (n - 1.0);
-        self.event = Some(CoEvent {
-            step: line.step,
-            onset: self.safe(),
-            sign: if best - mean >= FALL { CoSign::Fall } else { CoSign::Low },
-            from: best,
-            to: mean,
-            sure: normal_cdf((threshold - mean) / (variance / n).sqrt().max(1e-6)),
-        });
+        };
+        let found =
+            |sign, from, to, beyond| Some(CoEvent { step: line.step, onset: self.safe(), sign, from, to, sure: normal_cdf(beyond) });
+        let best = self.pert_align.best;
+        self.event = match (self.pert_align.fall(&align, LEAST_PERT_ALIGN), self.linearity.fall(&linear, LEAST_LINEARITY)) {
+            (Some(beyond), _) if beyond >= BEYOND => found(CoSign::PertAlign, best, align.newest, beyond),
+            (_, Some(beyond)) if beyond >= BEYOND => found(CoSign::Linearity, self.linearity.best, linear.newest, beyond),
+            (None, _) if self.steps >= RISEN_BY && best + BEYOND * align.error < LEAST_PERT_ALIGN => {
+                found(CoSign::Low, best, align.newest, (LEAST_PERT_ALIGN - best) / align.error.max(1e-6))
+            }
+            _ => None,
+        };
         self.event
     }
 
     /// Takes in a validation after `step`; returns the event if it is first noticed by it.
     pub fn observe_validation(&mut self, step: u64, val: &ValFigures) -> Option<CoEvent> {
         let (n, fgsm, pgd) = (val.n.max(1) as f64, val.fgsm.accuracy, val.pgd.accuracy);
-        let deviation = ((fgsm * (1.0 - fgsm) / 4.0 + pgd * (1.0 - pgd)) / n).sqrt();
-        let sure = normal_cdf((fgsm / 2.0 - pgd) / deviation.max(1e-6));
-        if sure < 0.5 {
+        self.pgd = self.pgd.max(pgd);
+        let error = ((fgsm * (1.0 - fgsm) / 4.0 + pgd * (1.0 - pgd)) / n).sqrt();
+        let beyond = (fgsm / 2.0 - pgd) / error.max(1e-6);
+        if beyond < 0.0 {
             self.validated = Some(step + 1);
         }
-        if sure < GAP_SURE || self.event.is_some() {
+        if beyond < BEYOND || self.pgd < LEAST_PGD || self.event.is_some() {
             return None;
         }
+        let sure = normal_cdf(beyond);
         self.event = Some(CoEvent { step, onset: self.safe(), sign: CoSign::Gap, from: fgsm, to: pgd, sure });
         self.event
     }
@@ -136,7 +195,7 @@ impl CoDetector {
 
     /// Steps up to which PertAlign, and the validations, were in order: a rollback goes back to the earlier of the two.
     pub fn safe_points(&self) -> [u64; 2] {
-        [self.aligned, self.validated.unwrap_or(self.aligned)]
+        [self.pert_align.good, self.validated.unwrap_or(self.pert_align.good)]
     }
 
     fn safe(&self) -> u64 {
@@ -148,30 +207,99 @@ impl CoDetector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Accuracy;
 
-    fn line(step: u64, pert_align: f32) -> StepLine {
-        StepLine { step, pert_align, delta_mean: 0.03, ..StepLine::default() }
+    /// Noise of the given size, the same each time.
+    fn noise(step: u64, size: f64) -> f64 {
+        size * ((step as f64 * 12.9898).sin() * 43_758.547).fract()
+    }
+
+    fn run(steps: u64, level: impl Fn(u64) -> f64) -> CoDetector {
+        let mut detector = CoDetector::default();
+        let mut said = 0;
+        for step in 0..steps {
+            let value = (level(step) + noise(step, 0.08)) as f32;
+            let line = StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, ..StepLine::default() };
+            said += u32::from(detector.observe(&line).is_some());
+        }
+        assert_eq!(said, u32::from(detector.event().is_some()), "it speaks once");
+        detector
     }
 
     #[test]
-    fn a_collapse_is_found_once_and_soon() {
-        let mut detector = CoDetector::default();
-        let mut found = Vec::new();
-        for step in 0..300u64 {
-            found.extend(detector.observe(&line(step, if step < 150 { 0.9 } else { 0.1 })));
+    fn a_collapse_is_found_within_a_few_steps_from_high_and_low_levels() {
+        for level in [0.95, 0.6, 0.3] {
+            let event = run(300, |step| if step < 150 { level } else { 0.02 }).event().unwrap();
+            assert!((150..156).contains(&event.step), "{level}: {event:?}");
+            assert!((140..=150).contains(&event.onset), "{level}: {event:?}");
+            assert!(event.sign == CoSign::PertAlign && event.sure > 0.98 && (event.from - level).abs() < 0.05, "{event:?}");
         }
-        assert_eq!(found.len(), 1);
-        assert!((150..165).contains(&found[0].step), "{found:?}");
-        assert_eq!(detector.event(), Some(found[0]));
+    }
+
+    #[test]
+    fn a_rise_from_nothing_and_the_collapse_after_it_as_fgsm_shows_at_16_255() {
+        let level = |step| match step {
+            0..80 => 0.35 * step as f64 / 80.0,
+            80..90 => 0.35,
+            90..100 => 0.35 - 0.03 * (step - 90) as f64,
+            _ => 0.03,
+        };
+        let event = run(300, level).event().unwrap();
+        assert!((92..102).contains(&event.step) && (80..96).contains(&event.onset), "{event:?}");
     }
 
     #[test]
     fn noise_a_slow_start_and_a_slow_decline_are_no_collapse() {
+        let healthy = |step| if step < 100 { 0.3 + 0.0065 * step as f64 } else { 0.95 - 0.0002 * (step - 100) as f64 };
+        assert_eq!(run(1000, healthy).event(), None);
+        assert_eq!(run(2000, |_| 0.5).event(), None);
+    }
+
+    #[test]
+    fn pert_align_that_never_rises_is_told_once_it_should_have() {
+        let event = run(1000, |_| 0.01).event().unwrap();
+        assert_eq!((event.step, event.onset, event.sign), (RISEN_BY - 1, 0, CoSign::Low));
+        assert_eq!(run(RISEN_BY - 1, |_| 0.01).event(), None);
+    }
+
+    #[test]
+    fn training_on_clean_images_is_never_told() {
         let mut detector = CoDetector::default();
-        for step in 0..1000u64 {
-            let noise = if step % 2 == 0 { 0.15 } else { -0.15 };
-            let trend = if step < 100 { 0.3 + 0.005 * step as f32 } else { 0.8 - 0.0003 * (step - 100) as f32 };
-            assert_eq!(detector.observe(&line(step, trend + noise)), None);
+        for step in 0..1000 {
+            let line = StepLine { step, pert_align: if step < 500 { 1.0 } else { 0.0 }, ..StepLine::default() };
+            assert_eq!(detector.observe(&line), None);
         }
+    }
+
+    #[test]
+    fn the_gap_between_fgsm_and_pgd_counts_once_it_is_beyond_chance() {
+        let val = |n, fgsm: u64, pgd: u64| ValFigures {
+            n,
+            clean: Accuracy::of(n / 2, n),
+            fgsm: Accuracy::of(fgsm, n),
+            pgd: Accuracy::of(pgd, n),
+        };
+        let mut detector = CoDetector::default();
+        assert_eq!(detector.observe_validation(9, &val(500, 50, 0)), None, "nothing was there to be lost");
+        assert_eq!(detector.observe_validation(19, &val(500, 120, 100)), None);
+        assert_eq!(detector.observe_validation(29, &val(500, 120, 58)), None, "within chance of a half");
+        let event = detector.observe_validation(39, &val(500, 140, 20)).unwrap();
+        assert_eq!((event.step, event.sign, event.from), (39, CoSign::Gap, 0.28));
+        assert!(event.sure > 0.99);
+        assert_eq!(detector.observe_validation(49, &val(500, 140, 20)), None, "once");
+    }
+
+    #[test]
+    fn it_goes_on_from_its_state() {
+        let level = |step: u64| if step < 60 { 0.9 } else { 0.1 };
+        let whole = run(100, level);
+        let mut detector = run(50, level);
+        for step in 50..100 {
+            let json = serde_json::to_string(&detector).unwrap();
+            detector = serde_json::from_str(&json).unwrap();
+            let value = (level(step) + noise(step, 0.08)) as f32;
+            detector.observe(&StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, ..StepLine::default() });
+        }
+        assert_eq!(detector, whole);
     }
 }

@@ -1,0 +1,274 @@
+//! Recipes: which runs, evaluations and drawings make a figure or table of the paper. Those that come with the program are in `configs/`.
+//!
+//! ```toml
+//! title = "What the figure shows"
+//! plots = ["curves"]                    # kinds of `sora plot`
+//! table = true                          # whether to write a table of the evaluations
+//!
+//! [train]                               # keys of a run's config.toml, for every run
+//! dataset = "cifar10"
+//!
+//! [[runs]]                              # every combination of the lists
+//! method = ["fgsm", "sora"]
+//! seed = [0, 1]
+//!
+//! [scale.small]                         # the same for smoke and full
+//! train = { width = 16, epochs = 8 }    # goes over [train]
+//! keep = { seed = [0] }                 # of a key's values, only these
+//! attacks = ["clean", "pgd-10"]         # `sora eval` after each run; none: no evaluation
+//! limit = 1000                          # test images of it
+//! ```
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::{
+    config::{TrainOptions, one_line},
+    error::{Error, Result},
+};
+
+/// How much of the paper's setting a recipe runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// Minutes: shows that everything works, not what the paper claims.
+    Smoke,
+    /// An hour or so on two cores: narrow networks, parts of the data.
+    #[default]
+    Small,
+    /// The paper's setting.
+    Full,
+}
+
+impl Scale {
+    /// Name on the command line and in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Smoke => "smoke",
+            Self::Small => "small",
+            Self::Full => "full",
+        }
+    }
+}
+
+macro_rules! recipes {
+    ($($name:literal),* $(,)?) => {
+        /// Name and text of every recipe that comes with the program.
+        pub const RECIPES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../configs/", $name, ".toml")))),*];
+    };
+}
+
+recipes!["curves", "pertalign", "epsilon-overfitting", "landscape", "main-table", "datasets", "networks", "cost", "l2", "vit", "ablations",];
+
+/// A recipe as its file has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What the figure shows.
+    pub title: String,
+    /// Kinds of `sora plot`.
+    #[serde(default)]
+    pub plots: Vec<String>,
+    /// Whether to write a table of the evaluations.
+    #[serde(default)]
+    pub table: bool,
+    #[serde(default)]
+    train: Table,
+    runs: Vec<Table>,
+    scale: BTreeMap<Scale, ScaleOptions>,
+}
+
+/// What a recipe says of one scale.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScaleOptions {
+    #[serde(default)]
+    train: Table,
+    #[serde(default)]
+    keep: BTreeMap<String, Vec<Value>>,
+    #[serde(default)]
+    attacks: Vec<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+}
+
+/// A run that a recipe asks for.
+#[derive(Clone, Debug)]
+pub struct PlannedRun {
+    /// Folder name: readable, and different for different settings.
+    pub name: String,
+    /// What tells it from the recipe's other runs, for tables: values of `method`, `label` and every swept key.
+    pub label: String,
+    /// Settings, as a config file.
+    pub config: String,
+}
+
+/// Everything that a recipe asks for at one scale.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Runs, each once.
+    pub runs: Vec<PlannedRun>,
+    /// Attacks of the evaluation after each run; empty: none.
+    pub attacks: Vec<String>,
+    /// Test images of the evaluation; `None`: all.
+    pub limit: Option<usize>,
+}
+
+impl Recipe {
+    /// The recipe called `name`, or the one in the file of that name.
+    ///
+    /// # Errors
+    /// An unknown name; a file that cannot be read or understood.
+    pub fn find(name: &str) -> Result<Self> {
+        if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
+            return Self::parse(text, name);
+        }
+        let path = Path::new(name);
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text = std::fs::read_to_string(path).map_err(|e| Error::input(format!("recipe {name}: cannot read it: {e}")))?;
+            return Self::parse(&text, name);
+        }
+        let known: Vec<_> = RECIPES.iter().map(|(name, _)| *name).collect();
+        Err(Error::input(format!("figure '{name}': no such recipe; choose one of {}, or a file FILE.toml", known.join(", "))))
+    }
+
+    fn parse(text: &str, origin: &str) -> Result<Self> {
+        toml::from_str(text).map_err(|e| Error::input(format!("recipe {origin}: {}", one_line(&e.to_string()))))
+    }
+
+    /// The runs and evaluations at `scale`, with the settings `over` on top of all others.
+    ///
+    /// # Errors
+    /// A scale that the recipe does not have; a setting that `sora train` would refuse.
+    pub fn plan(&self, scale: Scale, over: &Table) -> Result<Plan> {
+        let at = self.scale.get(&scale).ok_or_else(|| {
+            let known: Vec<_> = self.scale.keys().map(|scale| scale.name()).collect();
+            Error::input(format!("--scale {}: the recipe has only {}", scale.name(), known.join(", ")))
+        })?;
+        let mut runs: Vec<PlannedRun> = Vec::new();
+        for table in &self.runs {
+            let mut fixed = self.train.clone();
+            fixed.extend(at.train.clone());
+            let (mut swept, mut label) = (Vec::new(), None);
+            for (key, value) in table {
+                match value {
+                    Value::Array(values) => {
+                        let kept = values.iter().filter(|value| at.keep.get(key).is_none_or(|keep| keep.contains(value)));
+                        swept.push((key.clone(), kept.cloned().collect::<Vec<_>>()));
+                    }
+                    Value::String(text) if key == "label" => label = Some(text.clone()),
+                    value => {
+                        if at.keep.get(key).is_some_and(|keep| !keep.contains(value)) {
+                            swept.push((key.clone(), Vec::new()));
+                        }
+                        // A fixed value of a run goes over the scale's.
+                        fixed.insert(key.clone(), value.clone());
+                    }
+                }
+            }
+            for choice in combinations(&swept) {
+                let mut settings = fixed.clone();
+                settings.extend(choice.clone());
+                settings.extend(over.clone());
+                let run = planned(settings, &choice, label.as_deref())?;
+                if runs.iter().all(|known| known.name != run.name) {
+                    runs.push(run);
+                }
+            }
+        }
+        Ok(Plan { runs, attacks: at.attacks.clone(), limit: at.limit })
+    }
+}
+
+/// Every choice of one value for each key.
+fn combinations(swept: &[(String, Vec<Value>)]) -> Vec<Table> {
+    swept.iter().fold(vec![Table::new()], |tables, (key, values)| {
+        let with = |table: &Table, value: &Value| {
+            let mut table = table.clone();
+            table.insert(key.clone(), value.clone());
+            table
+        };
+        tables.iter().flat_map(|table| values.iter().map(move |value| with(table, value))).collect()
+    })
+}
+
+fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<PlannedRun> {
+    let config = toml::to_string(&settings).map_err(|e| Error::work(format!("cannot serialise the settings of a run: {e}")))?;
+    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let method = settings.get("method").map_or_else(|| "sora".into(), plain);
+    let mut words = vec![label.map_or(method, str::to_owned)];
+    words.extend(choice.iter().filter(|(key, _)| *key != "method").map(|(key, value)| format!("{key} {}", plain(value))));
+    let label = words.join(", ");
+    let parsed: TrainOptions =
+        toml::from_str(&config).map_err(|e| Error::input(format!("the recipe's run '{label}': {}", one_line(&e.to_string()))))?;
+    // What `sora train` would refuse is refused before anything runs.
+    parsed.resolve().map_err(|e| Error::input(format!("the recipe's run '{label}': {e}")))?;
+    let readable: String = label.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let hash = config.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let readable = readable.replace("__", "_").replace("_8_255", "_8").replace("_16_255", "_16");
+    Ok(PlannedRun { name: format!("{readable}-{:08x}", hash >> 32), label, config })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_swept_scales_go_over_and_equal_runs_are_made_once() {
+        let recipe = Recipe::parse(
+            r#"
+            title = "t"
+            [train]
+            dataset = "synthetic"
+            width = 4
+            [[runs]]
+            method = ["fgsm", "sora"]
+            seed = [0, 1]
+            [[runs]]
+            label = "no noise"
+            method = "sora"
+            options = { eta = false }
+            seed = [0]
+            [[runs]]
+            method = "fgsm"
+            seed = [0]
+            [scale.smoke]
+            train = { epochs = 1, width = 2 }
+            keep = { seed = [0] }
+            [scale.full]
+            attacks = ["clean"]
+            "#,
+            "test",
+        )
+        .unwrap();
+        let full = recipe.plan(Scale::Full, &Table::new()).unwrap();
+        let labels = |plan: &Plan| plan.runs.iter().map(|run| run.label.clone()).collect::<Vec<_>>();
+        assert_eq!(labels(&full), ["fgsm, seed 0", "fgsm, seed 1", "sora, seed 0", "sora, seed 1", "no noise, seed 0"]);
+        let smoke = recipe.plan(Scale::Smoke, &Table::new()).unwrap();
+        assert_eq!(labels(&smoke), ["fgsm, seed 0", "sora, seed 0", "no noise, seed 0"]);
+        assert!(smoke.runs[0].config.contains("width = 2") && smoke.runs[0].config.contains("epochs = 1"), "{}", smoke.runs[0].config);
+        assert!(smoke.runs.iter().all(|run| full.runs.iter().all(|other| other.name != run.name)), "other settings, another folder");
+        let over = toml::from_str("threads = 3").unwrap();
+        assert!(recipe.plan(Scale::Smoke, &over).unwrap().runs[0].config.contains("threads = 3"));
+        assert!(matches!(recipe.plan(Scale::Small, &Table::new()), Err(Error::Input(text)) if text.contains("smoke, full")));
+        let wrong = Recipe::parse("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]", "test").unwrap();
+        assert!(matches!(wrong.plan(Scale::Smoke, &Table::new()), Err(Error::Input(text)) if text.contains("magic")));
+        assert!(matches!(Recipe::find("no-such"), Err(Error::Input(text)) if text.contains("curves")));
+        assert!(matches!(Recipe::find("no-such.toml"), Err(Error::Input(_))));
+        assert!(matches!(Recipe::parse("title = 3", "x"), Err(Error::Input(_))));
+    }
+
+    #[test]
+    fn every_recipe_can_be_run_at_every_scale() {
+        for (name, _) in RECIPES {
+            let recipe = Recipe::find(name).unwrap();
+            let plans = [Scale::Smoke, Scale::Small, Scale::Full]
+                .map(|scale| recipe.plan(scale, &Table::new()).unwrap_or_else(|e| panic!("{name}: {e}")));
+            assert!(plans.iter().all(|plan| !plan.runs.is_empty()), "{name}");
+            assert!(!recipe.plots.is_empty() || recipe.table, "{name} draws something");
+            assert!(!recipe.table || plans.iter().all(|plan| !plan.attacks.is_empty()), "{name}: a table of evaluations");
+        }
+    }
+}
