@@ -217,7 +217,7 @@ impl<'a> Evaluator<'a> {
             let (seconds, attacked) = if parts.is_empty() {
                 (self.ledger.seconds(CLEAN, 1, all.iter().map(|&i| self.id(i))), n)
             } else {
-                (parts.iter().map(|part| part.seconds).sum(), clean.len() as u64)
+                (parts.iter().fold(0.0, |sum, part| sum + part.seconds), clean.len() as u64)
             };
             if parts.len() < 2 {
                 parts.clear();

@@ -41,7 +41,7 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
                 "{name} leaves more standing ({pgd:.4}) than fgsm ({fgsm:.4}): the gradient misleads the stronger attack (masked gradients); do not trust these figures as robustness"
             ));
         }
-        if fgsm >= 0.2 && pgd < 0.5 * fgsm {
+        if fgsm >= 0.1 && pgd < 0.5 * fgsm {
             warnings.push(format!(
                 "{name} accuracy ({pgd:.4}) is less than half of fgsm accuracy ({fgsm:.4}): the sign of catastrophic overfitting; only the stronger attack counts"
             ));

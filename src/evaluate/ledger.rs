@@ -219,7 +219,7 @@ impl Ledger {
 
     /// Seconds that the first `rounds` rounds took for the samples `ids`.
     pub(super) fn seconds(&self, attack: &str, rounds: usize, ids: impl Iterator<Item = u32>) -> f64 {
-        ids.filter_map(|id| self.fate(attack, id)).flat_map(|fate| fate.seconds.iter().take(rounds)).map(|&s| f64::from(s)).sum()
+        ids.filter_map(|id| self.fate(attack, id)).flat_map(|fate| fate.seconds.iter().take(rounds)).fold(0.0, |sum, &s| sum + f64::from(s))
     }
 
     /// The adversarial example of the sample under `attack` within its first `rounds` rounds.
