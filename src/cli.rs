@@ -92,6 +92,7 @@ pub struct TrainArgs {
     pub out: PathBuf,
 }
 
+/// Which figure of the paper to make, and where.
 #[derive(Debug, clap::Args)]
 pub struct ReproduceArgs {
     /// Name of a figure or table (without one: the list), or a file like those in configs/
@@ -120,13 +121,11 @@ pub struct ReproduceArgs {
     pub dry_run: bool,
 }
 
+/// What is measured, and on which images.
 #[derive(Debug, clap::Args)]
-pub struct EvalArgs {
+pub struct SubjectArgs {
     /// Run folder or weights file
     pub subject: PathBuf,
-    /// Attacks, in order: clean, fgsm, pgd-K, pgd-KxR; see `sora attacks`
-    #[arg(long, value_delimiter = ',', default_value = "clean,fgsm,pgd-10")]
-    pub attacks: Vec<String>,
     /// Radius in pixel units [default: the one trained with]
     #[arg(long, allow_hyphen_values = true)]
     pub epsilon: Option<Epsilon>,
@@ -142,7 +141,7 @@ pub struct EvalArgs {
     /// Where data sets are kept
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Images at a time
+    /// Images at a time; it changes no result
     #[arg(long, default_value_t = 256)]
     pub batch: usize,
     /// Seed of the random starts
@@ -154,6 +153,48 @@ pub struct EvalArgs {
     /// CPU threads; 0: one a core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
+}
+
+/// A protocol by name.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Suite {
+    /// clean, fgsm and pgd-10 on 1000 images
+    Quick,
+    /// clean, fgsm, pgd-10, pgd-50x10 and autoattack on the whole split
+    Paper,
+    /// clean and autoattack on the whole split
+    Autoattack,
+}
+
+impl std::fmt::Display for Suite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Quick => "quick",
+            Self::Paper => "paper",
+            Self::Autoattack => "autoattack",
+        })
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+    /// Attacks, in order: clean, fgsm, pgd-10, pgd-50x10, autoattack, ...; see `sora attacks`
+    #[arg(long, value_delimiter = ',', default_value = "clean,fgsm,pgd-10")]
+    pub attacks: Vec<String>,
+    /// A protocol instead of --attacks
+    #[arg(long, value_enum, conflicts_with = "attacks")]
+    pub suite: Option<Suite>,
+    /// Keep adversarial examples: an npz archive and a picture for each attack, in the run's eval folder or beside the weights file
+    #[arg(long)]
+    pub save_adv: bool,
+    /// Where an evaluation that is cut off is remembered [default: the run's eval folder, or beside the weights file]
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Forget an earlier evaluation that was cut off
+    #[arg(long)]
+    pub fresh: bool,
     /// One JSON object on standard output
     #[arg(long)]
     pub json: bool,

@@ -3,6 +3,7 @@
 use burn::tensor::{Int, Tensor};
 
 use crate::{
+    error::Result,
     loss,
     model::Model,
     nn::{BatchStats, BnMode, Weights},
@@ -29,6 +30,21 @@ pub fn input_gradient(model: &Model, x: Tensor<4>, mode: BnMode, loss: impl FnOn
     let mut gradients = value.backward();
     let grad = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
     InputGradient { grad, loss: value.inner(), logits: logits.inner(), stats }
+}
+
+/// Logits `[N, K]` in eval mode of the pixels `x` `[N, C, H, W]`, and for each image the product of its cotangent with the Jacobian of its logits:
+/// the gradient of `sum(cotangent(logits) * logits)`, the cotangent held constant.
+///
+/// # Errors
+/// Those of `cotangent`.
+pub fn pull_back(model: &Model, x: Tensor<4>, cotangent: impl FnOnce(Tensor<2>) -> Result<Tensor<2>>) -> Result<(Tensor<2>, Tensor<4>)> {
+    let x = x.autodiff().require_grad();
+    let (logits, _) = model.forward(&model.params.frozen(), x.clone(), BnMode::Eval);
+    let value = logits.clone().inner();
+    let weights = Tensor::from_inner(cotangent(value.clone())?);
+    let mut gradients = (logits * weights).sum().backward();
+    let grad = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
+    Ok((value, grad))
 }
 
 /// What a training pass yields.

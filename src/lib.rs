@@ -32,6 +32,7 @@ pub mod model;
 pub mod nn;
 pub mod noise;
 pub mod optim;
+pub mod plot;
 pub mod profile;
 pub mod recipe;
 pub mod run;

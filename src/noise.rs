@@ -34,6 +34,8 @@ pub enum Draw {
     Elle = 8,
     /// A perturbation kept for a training image, per element.
     Delta = 9,
+    /// A proposal of the Square attack, per sample and query.
+    Square = 10,
 }
 
 impl Draw {
@@ -50,6 +52,7 @@ impl Draw {
             Self::Start => "start",
             Self::Elle => "elle",
             Self::Delta => "delta",
+            Self::Square => "square",
         }
     }
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import divergence
+import evaluation
 import extras
 import forward
 import inputs
@@ -71,6 +72,8 @@ def main():
     save("batches", batches | {"mean": torch.tensor(network.MEAN), "std": torch.tensor(network.STD)}, 0.0)
     save("schedules", optimizers.schedules(), 0.0)
     save("sgd", *store.both(optimizers.steps))
+    save("losses", *store.both(evaluation.losses))
+    save("apgd", *store.both(evaluation.apgd))
     seeds = json.loads(SEEDS.read_text()) if SEEDS.exists() else {}
     for name, run, settings in cases(batches):
         if wanted is not None and (not wanted or name in wanted):

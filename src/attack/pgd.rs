@@ -1,64 +1,110 @@
-//! Projected gradient descent (Madry et al. 2018, arXiv 1706.06083) with restarts (the 50x10 protocol of Wong et al. 2020, arXiv 2001.03994).
+//! Projected gradient descent (Madry et al. 2018, arXiv 1706.06083) with restarts (the 50x10 protocol of Wong et al. 2020, arXiv 2001.03994), on
+//! the cross-entropy or, as `cw` in l-inf, on the margin (Carlini and Wagner 2017, arXiv 1608.04644, with the optimiser of Madry et al.).
+//!
+//! An image counts as fooled at whichever iterate it is (as in Wong et al.'s evaluation), and is left out from then on.
 
-use burn::tensor::{Int, Tensor};
+use super::{Active, Attack, AttackContext, Batch, Numbers, Objective, rows};
+use crate::{
+    error::Result,
+    noise::Draw,
+    threat::{Norm, Threat},
+};
 
-use super::{Attack, AttackContext};
-use crate::threat::{Norm, clamp_to_box};
-
-/// Steps along the gradient from a random start in the ball; the last iterate counts.
+/// Steps along the gradient from a random start in the ball.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Pgd {
-    steps: u64,
-    restarts: u64,
+pub struct Pgd {
+    /// Steps of a restart.
+    pub steps: usize,
+    /// Random restarts.
+    pub restarts: usize,
+    /// Step size in pixel units; `None` is epsilon / 4.
+    pub alpha: Option<f32>,
+    /// What is maximised.
+    pub objective: Objective,
 }
 
 impl Pgd {
-    /// Reads `pgd-K` or `pgd-KxR`, with K and R from 1 to 10000.
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        let rest = name.strip_prefix("pgd-")?;
-        let (steps, restarts) = rest.split_once('x').unwrap_or((rest, "1"));
-        let number = |text: &str| text.parse::<u64>().ok().filter(|n| (1..=10_000).contains(n));
-        Some(Self { steps: number(steps)?, restarts: number(restarts)? })
+    /// Reads `pgd-K` or `pgd-KxR`; `pgd-50x10` has steps of 2/255 in l-inf.
+    pub(super) fn parse(name: &str, norm: Norm) -> Option<Self> {
+        let Numbers { steps, restarts } = Numbers::after("pgd", name)?;
+        let alpha = (norm == Norm::Linf && steps == Some(50) && restarts == 10).then_some(2.0 / 255.0);
+        Some(Self { steps: steps?, restarts, alpha, objective: Objective::CrossEntropy })
     }
 
-    fn alpha(&self, cx: &AttackContext<'_>) -> f32 {
-        match (cx.threat.norm, self.steps, self.restarts) {
-            (Norm::Linf, 50, 10) => 2.0 / 255.0,
-            _ => cx.threat.epsilon / 4.0,
+    /// Reads `cw`, `cw-K` or `cw-KxR`: PGD on the margin, 50 steps unless K says otherwise.
+    pub(super) fn parse_margin(name: &str) -> Option<Self> {
+        let Numbers { steps, restarts } = Numbers::after("cw", name)?;
+        Some(Self { steps: steps.unwrap_or(50), restarts, alpha: None, objective: Objective::Margin })
+    }
+
+    /// Random starts, uniform in the ball (l2: a uniform direction and a uniform length), in the box.
+    fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
+        let (threat, width) = (cx.threat, cx.pixels());
+        let Threat { norm, epsilon } = threat;
+        let mut out = vec![0.0; batch.x.len()];
+        match norm {
+            Norm::Linf => {
+                cx.fill_uniform(Draw::Eta, &mut out, batch.ids);
+                out.iter_mut().for_each(|v| *v = *v * 2.0 * epsilon - epsilon);
+            }
+            Norm::L2 => {
+                cx.fill_normal(Draw::Dir, &mut out, batch.ids);
+                let mut radius = vec![0.0; batch.len()];
+                cx.fill_uniform(Draw::Radius, &mut radius, batch.ids);
+                rows::for_each(&mut out, width, |i, row| rows::scale_to(norm, row, epsilon * radius[i]));
+            }
         }
+        rows::for_each(&mut out, width, |i, row| {
+            let x = rows::row(batch.x, width, i);
+            row.iter_mut().zip(x).for_each(|(v, x)| *v += x);
+            rows::project(threat, x, row);
+        });
+        out
     }
 }
 
 impl Attack for Pgd {
-    fn run(&self, cx: &mut AttackContext<'_>, x: Tensor<4>, labels: Tensor<1, Int>) -> Tensor<4> {
-        let alpha = self.alpha(cx);
-        let mut delta = clamp_to_box(&x, cx.threat.random_start(&mut cx.noise, x.dims()));
-        for _ in 0..self.steps {
-            let grad = cx.gradient(x.clone() + delta.clone(), &labels);
-            delta = clamp_to_box(&x, cx.threat.project(delta + cx.threat.ascent(grad) * alpha));
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
+        let (threat, width) = (cx.threat, cx.pixels());
+        let alpha = self.alpha.unwrap_or(threat.epsilon / 4.0);
+        let mut active = Active::new(batch);
+        let mut point = Self::starts(cx, batch);
+        for step in 0..self.steps {
+            if active.is_empty() {
+                break;
+            }
+            let ascent = cx.ascend(&point, &active.labels, &[], self.objective)?;
+            let keep = active.drop_fooled(&ascent.logits, &point, width);
+            let grad = keep.apply(ascent.grad, width);
+            rows::retain(&mut point, width, &keep.0);
+            rows::for_each(&mut point, width, |i, row| {
+                rows::ascend(threat.norm, row, rows::row(&grad, width, i), alpha);
+                rows::project(threat, rows::row(&active.x, width, i), row);
+            });
+            cx.tick(step + 1, self.steps, active.fooled());
         }
-        x + delta
+        Ok(active.finish(&point, width))
     }
 
-    fn restarts(&self) -> u64 {
+    fn rounds(&self, _classes: usize) -> usize {
         self.restarts
-    }
-
-    fn passes(&self) -> u64 {
-        self.steps
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Pgd;
+    use super::*;
 
     #[test]
     fn names() {
-        assert_eq!(Pgd::parse("pgd-10"), Some(Pgd { steps: 10, restarts: 1 }));
-        assert_eq!(Pgd::parse("pgd-50x10"), Some(Pgd { steps: 50, restarts: 10 }));
-        for wrong in ["pgd", "pgd-", "pgd-0", "pgd-5x", "pgd-5x0", "pgd-x5", "pgd--1", "pgd-99999"] {
-            assert_eq!(Pgd::parse(wrong), None, "{wrong}");
+        let plain = Pgd { steps: 10, restarts: 1, alpha: None, objective: Objective::CrossEntropy };
+        assert_eq!(Pgd::parse("pgd-10", Norm::Linf), Some(plain));
+        assert_eq!(Pgd::parse("pgd-50x10", Norm::Linf), Some(Pgd { steps: 50, restarts: 10, alpha: Some(2.0 / 255.0), ..plain }));
+        assert_eq!(Pgd::parse("pgd-50x10", Norm::L2), Some(Pgd { steps: 50, restarts: 10, ..plain }));
+        for wrong in ["pgd", "pgd-", "pgd-0", "pgd-5x", "pgd-5x0", "pgd-x5", "pgd--1", "pgd-99999", "pgd10", "cw-5"] {
+            assert_eq!(Pgd::parse(wrong, Norm::Linf), None, "{wrong}");
         }
+        assert_eq!(Pgd::parse_margin("cw").map(|cw| (cw.steps, cw.restarts)), Some((50, 1)));
+        assert_eq!(Pgd::parse_margin("cw-20x3").map(|cw| (cw.steps, cw.restarts)), Some((20, 3)));
     }
 }

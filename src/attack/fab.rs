@@ -1,0 +1,402 @@
+//! The fast adaptive boundary attack (Croce and Hein 2020, arXiv 1907.02044): it looks for the nearest adversarial image by projecting, again and
+//! again, on the linearised decision boundary. `fab` follows the nearest boundary of all, `fab-t` those to the likeliest other classes one by one.
+//!
+//! Constants of the public code: 100 steps, alpha_max 0.1, overshoot eta 1.05, backward step beta 0.9, 9 target classes; the first restart begins
+//! at the image, later ones at random points. Departures: an image whose adversarial example lies in the ball leaves at once; the forward pass that
+//! asks whether a point is adversarial is the one that gives the next step's gradient; a random start that is adversarial counts.
+
+use super::{Active, Attack, AttackContext, Batch, Keep, Numbers, rows, stands, targets};
+use crate::{
+    error::Result,
+    model::Shape,
+    noise::Draw,
+    threat::{Norm, Threat},
+};
+
+/// Most weight of the step towards the image.
+const ALPHA_MAX: f64 = 0.1;
+/// Overshoot over the boundary.
+const ETA: f64 = 1.05;
+/// Backward step once a point is adversarial.
+const BETA: f32 = 0.9;
+/// Target classes of the targeted form at most.
+const TARGETS: usize = 9;
+
+/// FAB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fab {
+    /// One target class a round.
+    pub targeted: bool,
+    /// Steps of a round; 100 in the public code.
+    pub steps: usize,
+    /// Restarts (of each target class).
+    pub restarts: usize,
+    /// Goes on after an adversarial example within epsilon, to find the nearest.
+    pub minimise: bool,
+}
+
+impl Fab {
+    /// Reads `fab[-K[xR]]` or `fab-t[-K[xR]]`.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        [("fab-t", true), ("fab", false)].into_iter().find_map(|(base, targeted)| {
+            let Numbers { steps, restarts } = Numbers::after(base, name)?;
+            Some(Self { targeted, steps: steps.unwrap_or(100), restarts, minimise: false })
+        })
+    }
+
+    /// Random starts of later restarts: half of epsilon away.
+    fn starts(&self, cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
+        let (Threat { norm, epsilon }, width) = (cx.threat, cx.pixels());
+        if cx.round.is_multiple_of(self.restarts.max(1)) {
+            return batch.x.to_vec();
+        }
+        let mut out = vec![0.0; batch.x.len()];
+        match norm {
+            Norm::Linf => {
+                cx.fill_uniform(Draw::Eta, &mut out, batch.ids);
+                out.iter_mut().for_each(|v| *v = *v * 2.0 - 1.0);
+            }
+            Norm::L2 => cx.fill_normal(Draw::Dir, &mut out, batch.ids),
+        }
+        rows::for_each(&mut out, width, |i, row| {
+            rows::scale_to(norm, row, epsilon / 2.0);
+            row.iter_mut().zip(rows::row(batch.x, width, i)).for_each(|(v, x)| *v = (*v + x).clamp(0.0, 1.0));
+        });
+        out
+    }
+}
+
+impl Attack for Fab {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
+        let (threat, width, classes) = (cx.threat, cx.pixels(), cx.classes());
+        if classes < 2 {
+            return Ok(batch.x.to_vec());
+        }
+        let mut target = Vec::new();
+        if self.targeted {
+            let rank = (cx.round / self.restarts.max(1)).min(classes - 2);
+            let logits = cx.model.logits(batch.x)?;
+            target = batch.labels.iter().enumerate().map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank]).collect();
+        }
+        let mut active = Active::new(batch);
+        let mut point = self.starts(cx, batch);
+        let mut nearest = vec![f64::INFINITY; batch.len()];
+        for step in 0..self.steps {
+            if active.is_empty() {
+                break;
+            }
+            let mut plane = Plane::at(cx, &point, &active.labels, &target, None)?;
+            // Adversarial points are kept, and the search goes on from nearer to the image.
+            let adversarial = self.keep_adversarial(threat, &mut active, &mut nearest, &plane.logits, &point, width);
+            let keep = self.drop_done(threat, &mut active, &mut nearest, width);
+            rows::retain(&mut point, width, &keep.0);
+            if !target.is_empty() {
+                rows::retain(&mut target, 1, &keep.0);
+            }
+            plane.retain(&keep.0, width);
+            let back: Vec<usize> =
+                keep.apply(adversarial, 1).into_iter().enumerate().filter_map(|(i, adversarial)| adversarial.then_some(i)).collect();
+            for &i in &back {
+                let x = rows::row(&active.x, width, i);
+                rows::row_mut(&mut point, width, i).iter_mut().zip(x).for_each(|(p, x)| *p = x + (*p - x) * BETA);
+            }
+            if !back.is_empty() {
+                let labels = rows::select(&active.labels, 1, &back);
+                let target = if self.targeted { rows::select(&target, 1, &back) } else { Vec::new() };
+                let moved = Plane::at(cx, &rows::select(&point, width, &back), &labels, &target, None)?;
+                plane.replace(&back, &moved, width);
+            }
+            rows::for_each(&mut point, width, |i, z| {
+                towards(threat.norm, rows::row(&active.x, width, i), z, rows::row(&plane.normal, width, i), plane.offset[i]);
+            });
+            cx.tick(step + 1, self.steps, active.fooled());
+        }
+        if !active.is_empty() {
+            let logits = cx.model.logits(&point)?;
+            self.keep_adversarial(threat, &mut active, &mut nearest, &logits, &point, width);
+        }
+        Ok(active.into_candidates())
+    }
+
+    fn rounds(&self, classes: usize) -> usize {
+        if self.targeted { self.restarts * TARGETS.min(classes.saturating_sub(1)) } else { self.restarts }
+    }
+
+    fn note(&self, shape: Shape) -> Option<String> {
+        (self.targeted && shape.classes <= TARGETS).then(|| {
+            let k = shape.classes;
+            format!("fab-t: {} target classes instead of {TARGETS}: the network has {k} classes", k.saturating_sub(1))
+        })
+    }
+}
+
+impl Fab {
+    /// Makes adversarial points that are nearer than any before the candidates; says which points are adversarial.
+    fn keep_adversarial(
+        &self,
+        threat: Threat,
+        active: &mut Active,
+        nearest: &mut [f64],
+        logits: &[f32],
+        point: &[f32],
+        width: usize,
+    ) -> Vec<bool> {
+        let classes = logits.len() / active.len().max(1);
+        (0..active.len())
+            .map(|i| {
+                let adversarial = !stands(rows::row(logits, classes, i), active.labels[i]);
+                if adversarial {
+                    let point = rows::row(point, width, i);
+                    let distance = rows::distance(threat.norm, point, rows::row(&active.x, width, i));
+                    if distance < nearest[i] {
+                        nearest[i] = distance;
+                        active.propose(i, point);
+                    }
+                }
+                adversarial
+            })
+            .collect()
+    }
+
+    /// Lets the images go whose adversarial example lies in the ball.
+    fn drop_done(&self, threat: Threat, active: &mut Active, nearest: &mut Vec<f64>, width: usize) -> Keep {
+        let done: Vec<_> = nearest.iter().map(|&d| !self.minimise && d <= f64::from(threat.epsilon)).collect();
+        let keep = active.leave(&done, width);
+        rows::retain(nearest, 1, &keep.0);
+        keep
+    }
+}
+
+/// The linearised boundary at some points: `normal . (z - point) + offset = 0`, offset = z_t - z_y, negative on the near side.
+#[derive(Debug)]
+struct Plane {
+    normal: Vec<f32>,
+    offset: Vec<f64>,
+    logits: Vec<f32>,
+}
+
+impl Plane {
+    /// With target classes the boundary to those, else the nearest of all.
+    fn at(cx: &AttackContext<'_>, point: &[f32], labels: &[usize], target: &[usize], only: Option<usize>) -> Result<Self> {
+        let classes = cx.classes();
+        if target.is_empty() && only.is_none() {
+            return Self::nearest(cx, point, labels);
+        }
+        let target = |i: usize, y: usize| match only {
+            // One pass for class k of all images; at an image's own class the next one stands in.
+            Some(k) if k == y => (k + 1) % classes,
+            Some(k) => k,
+            None => target[i],
+        };
+        let mut offset = Vec::with_capacity(labels.len());
+        let back = cx.model.pull_back(point, &mut |logits| {
+            let mut cotangent = vec![0.0; logits.len()];
+            for (i, &y) in labels.iter().enumerate() {
+                let (z, c) = (rows::row(logits, classes, i), rows::row_mut(&mut cotangent, classes, i));
+                let t = target(i, y);
+                (c[t], c[y]) = (1.0, -1.0);
+                offset.push(f64::from(z[t]) - f64::from(z[y]));
+            }
+            cotangent
+        })?;
+        Ok(Self { normal: back.grad, offset, logits: back.logits })
+    }
+
+    /// Of the boundaries to all classes the one that is nearest in first order: |offset| over the dual norm of the normal.
+    fn nearest(cx: &AttackContext<'_>, point: &[f32], labels: &[usize]) -> Result<Self> {
+        let (classes, width, norm) = (cx.classes(), cx.pixels(), cx.threat.norm);
+        let mut best: Option<(Self, Vec<f64>)> = None;
+        for k in 0..classes {
+            let plane = Self::at(cx, point, labels, &[], Some(k))?;
+            let distance: Vec<f64> = (0..labels.len())
+                .map(|i| {
+                    let normal = rows::row(&plane.normal, width, i);
+                    let dual = match norm {
+                        Norm::Linf => normal.iter().map(|v| f64::from(v.abs())).sum(),
+                        Norm::L2 => rows::l2(normal),
+                    };
+                    plane.offset[i].abs() / (1e-12 + dual)
+                })
+                .collect();
+            match &mut best {
+                None => best = Some((plane, distance)),
+                Some((best, least)) => {
+                    let nearer: Vec<usize> = (0..labels.len()).filter(|&i| distance[i] < least[i]).collect();
+                    for &i in &nearer {
+                        least[i] = distance[i];
+                        best.offset[i] = plane.offset[i];
+                        rows::row_mut(&mut best.normal, width, i).copy_from_slice(rows::row(&plane.normal, width, i));
+                    }
+                }
+            }
+        }
+        Ok(best.map_or_else(|| Self { normal: Vec::new(), offset: Vec::new(), logits: Vec::new() }, |(plane, _)| plane))
+    }
+
+    fn retain(&mut self, keep: &[bool], width: usize) {
+        rows::retain(&mut self.normal, width, keep);
+        rows::retain(&mut self.offset, 1, keep);
+    }
+
+    fn replace(&mut self, indices: &[usize], with: &Self, width: usize) {
+        for (from, &to) in indices.iter().enumerate() {
+            self.offset[to] = with.offset[from];
+            rows::row_mut(&mut self.normal, width, to).copy_from_slice(rows::row(&with.normal, width, from));
+        }
+    }
+}
+
+/// One step of FAB: `z` goes to a mean of its own projection on the boundary and of the image's, both overshot.
+fn towards(norm: Norm, x: &[f32], z: &mut [f32], normal: &[f32], offset: f64) {
+    // The plane's value at the image.
+    let at_image = offset + normal.iter().zip(x).zip(&*z).map(|((w, x), z)| f64::from(*w) * (f64::from(*x) - f64::from(*z))).sum::<f64>();
+    let (d1, d2) = (project_on_plane(norm, z, normal, offset), project_on_plane(norm, x, normal, at_image));
+    let length = |d: &[f32]| {
+        match norm {
+            Norm::Linf => f64::from(d.iter().fold(0f32, |most, v| most.max(v.abs()))),
+            Norm::L2 => rows::l2(d),
+        }
+        .max(1e-8)
+    };
+    let (a1, a2) = (length(&d1), length(&d2));
+    let alpha = (a1 / (a1 + a2)).min(ALPHA_MAX);
+    for (((z, x), d1), d2) in z.iter_mut().zip(x).zip(d1).zip(d2) {
+        let own = f64::from(*z) + ETA * f64::from(d1);
+        let image = f64::from(*x) + ETA * f64::from(d2);
+        *z = (own * (1.0 - alpha) + image * alpha).clamp(0.0, 1.0) as f32;
+    }
+}
+
+/// The smallest change d of `point`, in `norm`, with `w . d + value = 0` and `point + d` in [0, 1]; where the box holds no such point, the change that
+/// comes nearest to the plane.
+///
+/// Each element goes towards the plane by `min(t, room)` (l-inf) or `min(t |w|, room)` (l2), so the way covered is an increasing, concave, piecewise
+/// linear function of t; Newton's method from 0 finds its inverse exactly, one linear piece after another.
+pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec<f32> {
+    let goal = value.abs();
+    // The sign of the change of element i: w . d must be -value.
+    let sign = if value > 0.0 { -1.0 } else { 1.0 };
+    let slope = |w: f64| match norm {
+        Norm::Linf => w,
+        Norm::L2 => w * w,
+    };
+    // Rate of each element and the most it can give.
+    let elements: Vec<(f64, f64)> = point
+        .iter()
+        .zip(w)
+        .map(|(&p, &w)| {
+            let up = f64::from(w) * sign > 0.0;
+            let room = if up { 1.0 - f64::from(p) } else { f64::from(p) }.max(0.0);
+            (slope(f64::from(w.abs())), f64::from(w.abs()) * room)
+        })
+        .collect();
+    let mut t = 0.0;
+    for _ in 0..=elements.len() {
+        let (mut covered, mut rate) = (0.0, 0.0);
+        for &(slope, most) in &elements {
+            if t * slope < most {
+                covered += t * slope;
+                rate += slope;
+            } else {
+                covered += most;
+            }
+        }
+        let left = goal - covered;
+        // At the goal up to rounding, or at the end of the box.
+        if left <= goal * 1e-12 || rate <= 0.0 {
+            break;
+        }
+        let next = t + left / rate;
+        if next <= t {
+            break;
+        }
+        t = next;
+    }
+    let change = |(p, w): (&f32, &f32)| {
+        let direction = f64::from(*w) * sign;
+        if direction == 0.0 {
+            return 0.0;
+        }
+        let room = if direction > 0.0 { 1.0 - f64::from(*p) } else { f64::from(*p) }.max(0.0);
+        let way = match norm {
+            Norm::Linf => t,
+            Norm::L2 => t * direction.abs(),
+        };
+        (way.min(room) * direction.signum()) as f32
+    };
+    point.iter().zip(w).map(change).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names() {
+        let fab = Fab::parse("fab").unwrap();
+        assert_eq!((fab.targeted, fab.steps, fab.rounds(10)), (false, 100, 1));
+        let targeted = Fab::parse("fab-t-50x2").unwrap();
+        assert_eq!((targeted.targeted, targeted.steps, targeted.rounds(10), targeted.rounds(3)), (true, 50, 18, 4));
+        assert_eq!(Fab::parse("fab-u"), None);
+    }
+
+    #[test]
+    fn a_projection_by_hand() {
+        // w . d = 1 with w = (1, 2): l-inf both by 1/3; l2 along w.
+        let d = project_on_plane(Norm::Linf, &[0.5, 0.5], &[1.0, 2.0], -1.0);
+        assert!((d[0] - 1.0 / 3.0).abs() < 1e-6 && (d[1] - 1.0 / 3.0).abs() < 1e-6, "{d:?}");
+        let d = project_on_plane(Norm::L2, &[0.5, 0.5], &[1.0, 2.0], -1.0);
+        assert!((d[0] - 0.2).abs() < 1e-6 && (d[1] - 0.4).abs() < 1e-6, "{d:?}");
+        // The second element meets the box: the first does the rest.
+        let d = project_on_plane(Norm::Linf, &[0.5, 0.9], &[1.0, 2.0], -0.5);
+        assert!((d[0] - 0.3).abs() < 1e-6 && (d[1] - 0.1).abs() < 1e-6, "{d:?}");
+        // Out of reach: as far as the box goes. No normal: no change.
+        assert_eq!(project_on_plane(Norm::L2, &[0.75, 0.0], &[1.0, -1.0], -5.0), [0.25, 0.0]);
+        assert_eq!(project_on_plane(Norm::L2, &[0.75, 0.0], &[0.0, 0.0], -5.0), [0.0, 0.0]);
+    }
+
+    proptest! {
+        /// Against a solver that knows nothing of slopes: bisection on the threshold (l-inf) or the multiplier (l2).
+        #[test]
+        fn projections_are_nearest(
+            pairs in proptest::collection::vec((0f32..=1.0, -3f32..3.0), 1..30), value in -4f64..4.0, l2: bool
+        ) {
+            let norm = if l2 { Norm::L2 } else { Norm::Linf };
+            let (point, w): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+            let d = project_on_plane(norm, &point, &w, value);
+            prop_assert!(point.iter().zip(&d).all(|(p, d)| (-1e-6..=1.000_001).contains(&(p + d))));
+            let reach = |t: f64| -> f64 {
+                point.iter().zip(&w).map(|(&p, &w)| {
+                    let (p, w) = (f64::from(p), f64::from(w));
+                    let move_to = -value.signum() * match norm { Norm::Linf => t * w.signum(), Norm::L2 => t * w };
+                    w * ((p + move_to).clamp(0.0, 1.0) - p)
+                }).sum::<f64>().abs()
+            };
+            let (mut low, mut high) = (0.0, 1e4);
+            for _ in 0..200 {
+                let middle = (low + high) / 2.0;
+                if reach(middle) < value.abs() { low = middle } else { high = middle }
+            }
+            let feasible = reach(1e4) >= value.abs() - 1e-9;
+            let covered = w.iter().zip(&d).map(|(w, d)| f64::from(*w) * f64::from(*d)).sum::<f64>().abs();
+            if feasible {
+                prop_assert!((covered - value.abs()).abs() < 1e-4, "{covered} of {value}");
+                let want = match norm {
+                    Norm::Linf => point.iter().zip(&w).fold(0f64, |most, (&p, &w)| {
+                        let room = if -value.signum() * f64::from(w) > 0.0 { 1.0 - f64::from(p) } else { f64::from(p) };
+                        if w == 0.0 { most } else { most.max(high.min(room)) }
+                    }),
+                    Norm::L2 => point.iter().zip(&w).map(|(&p, &w)| {
+                        let (p, w) = (f64::from(p), f64::from(w));
+                        ((p - value.signum() * high * w).clamp(0.0, 1.0) - p).powi(2)
+                    }).sum::<f64>().sqrt(),
+                };
+                let have = rows::distance(norm, &d, &vec![0.0; d.len()]);
+                prop_assert!((have - want).abs() < 1e-4, "{have} instead of {want}");
+            } else {
+                prop_assert!(covered <= value.abs() + 1e-5);
+            }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! Square Attack (Andriushchenko et al. 2020, arXiv 1912.00049): random search with square-shaped changes, from the logits alone.
+//!
+//! 5000 queries, p = 0.8 halved at the paper's query numbers (for 10000 queries, not rescaled, as in AutoAttack), the margin as loss. Departures from the
+//! public PyTorch code: every image has its own squares (as in the paper; there a batch shares them); a square may touch the last row and column;
+//! a proposal that changes nothing is a query that is not computed.
+
+use super::{Active, Attack, AttackContext, Batch, Numbers, largest_other, rows, stands};
+use crate::{
+    error::Result,
+    model::Shape,
+    noise::Draw,
+    threat::{Norm, Threat},
+};
+
+/// Share of the image that the first squares cover.
+const P_INIT: f64 = 0.8;
+
+/// Random search in ball and box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Square {
+    /// Queries of a round; 5000 in AutoAttack.
+    pub queries: usize,
+    /// Restarts.
+    pub restarts: usize,
+}
+
+impl Square {
+    /// Reads `square[-Q[xR]]`.
+    pub(super) fn parse(name: &str) -> Option<Self> {
+        let Numbers { steps, restarts } = Numbers::after("square", name)?;
+        Some(Self { queries: steps.unwrap_or(5000), restarts })
+    }
+}
+
+/// Share of the image that query number `query` changes: halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries.
+fn share(query: usize) -> f64 {
+    let halvings = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000].iter().filter(|&&after| query > after).count();
+    P_INIT / f64::from(1u32 << halvings)
+}
+
+impl Attack for Square {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
+        let (threat, width, shape) = (cx.threat, cx.pixels(), cx.model.shape());
+        if shape.classes < 2 {
+            return Ok(batch.x.to_vec());
+        }
+        let mut active = Active::new(batch);
+        let mut ids = batch.ids.to_vec();
+        // Margin z_y - max of the others at the best point.
+        let mut margin = vec![f64::INFINITY; batch.len()];
+        let mut best = batch.x.to_vec();
+        let mut proposal = Vec::new();
+        // Query 0 is the start; the schedule counts from the first square.
+        for query in 0..=self.queries {
+            if active.is_empty() {
+                break;
+            }
+            let proposer = Proposer::new(threat, shape, query);
+            let mut draws = vec![0.0; ids.len() * proposer.draws()];
+            cx.fill_uniform_at(Draw::Square, query, &mut draws, &ids);
+            proposal.clone_from(&best);
+            rows::for_each(&mut proposal, width, |i, z| {
+                proposer.propose(rows::row(&active.x, width, i), z, rows::row(&draws, proposer.draws(), i));
+            });
+            let asked: Vec<usize> =
+                (0..active.len()).filter(|&i| query == 0 || rows::row(&proposal, width, i) != rows::row(&best, width, i)).collect();
+            if asked.is_empty() {
+                continue;
+            }
+            let logits = if asked.len() == active.len() {
+                cx.model.logits(&proposal)?
+            } else {
+                cx.model.logits(&rows::select(&proposal, width, &asked))?
+            };
+            let mut done = vec![false; active.len()];
+            for (row, &i) in asked.iter().enumerate() {
+                let (z, y) = (rows::row(&logits, shape.classes, row), active.labels[i]);
+                let found = largest_other(z, y).map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
+                done[i] = !stands(z, y);
+                if query == 0 || found < margin[i] || done[i] {
+                    margin[i] = found;
+                    rows::row_mut(&mut best, width, i).copy_from_slice(rows::row(&proposal, width, i));
+                }
+            }
+            if done.contains(&true) {
+                let keep = active.drop_done(&done, &best, width);
+                rows::retain(&mut best, width, &keep.0);
+                rows::retain(&mut margin, 1, &keep.0);
+                rows::retain(&mut ids, 1, &keep.0);
+            }
+            cx.tick(query, self.queries, active.fooled());
+        }
+        Ok(active.finish(&best, width))
+    }
+
+    fn rounds(&self, _classes: usize) -> usize {
+        self.restarts
+    }
+}
+
+/// Makes the proposals of one query.
+#[derive(Debug)]
+struct Proposer {
+    threat: Threat,
+    shape: Shape,
+    first: bool,
+    /// Sides of the window, cut to the image.
+    window: [usize; 2],
+    /// The l2 pattern of a window and its transpose.
+    pattern: [Vec<f32>; 2],
+    /// Side of the l2 start's tiles.
+    tile: usize,
+}
+
+impl Proposer {
+    fn new(threat: Threat, shape: Shape, query: usize) -> Self {
+        let Shape { height, width, .. } = shape;
+        let first = query == 0;
+        let smallest = height.min(width);
+        let tile = (smallest / 5).max(1);
+        let side = ((share(query.saturating_sub(1)) * (height * width) as f64).sqrt().round() as usize).max(1);
+        let (window, pattern) = match (threat.norm, first) {
+            (Norm::Linf, _) => ([side.min(height), side.min(width)], [Vec::new(), Vec::new()]),
+            (Norm::L2, true) => ([tile; 2], patterns(tile)),
+            (Norm::L2, false) => {
+                let side = (side.max(3) | 1).min(smallest);
+                ([side; 2], patterns(side))
+            }
+        };
+        Self { threat, shape, first, window, pattern, tile }
+    }
+
+    /// Numbers in [0, 1) that an image's proposal takes.
+    fn draws(&self) -> usize {
+        let Shape { channels, height, width, .. } = self.shape;
+        match (self.threat.norm, self.first) {
+            (Norm::Linf, true) => channels * width,
+            (Norm::Linf, false) => 2 + channels,
+            (Norm::L2, true) => (height / self.tile) * (width / self.tile) * (1 + channels),
+            (Norm::L2, false) => 5 + channels,
+        }
+    }
+
+    /// Changes `z`, the best point so far, into the proposal for the image `x`.
+    fn propose(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
+        match (self.threat.norm, self.first) {
+            (Norm::Linf, true) => self.stripes(x, z, draws),
+            (Norm::Linf, false) => self.square(x, z, draws),
+            (Norm::L2, true) => self.tiles(x, z, draws),
+            (Norm::L2, false) => self.move_mass(x, z, draws),
+        }
+    }
+
+    /// The start in l-inf: vertical stripes of +-epsilon.
+    fn stripes(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
+        let Shape { height, width, .. } = self.shape;
+        for (p, (z, x)) in z.iter_mut().zip(x).enumerate() {
+            let stripe = p / (height * width) * width + p % width;
+            *z = (x + sign(draws[stripe]) * self.threat.epsilon).clamp(0.0, 1.0);
+        }
+    }
+
+    /// A square of +-epsilon, the sign drawn for each channel.
+    fn square(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
+        let corner = self.corner(draws[0], draws[1]);
+        for c in 0..self.shape.channels {
+            let change = sign(draws[2 + c]) * self.threat.epsilon;
+            for p in self.pixels(c, corner) {
+                z[p] = (x[p] + change).clamp(0.0, 1.0);
+            }
+        }
+    }
+
+    /// The start in l2: tiles of the pattern, the signs drawn for each tile and channel.
+    fn tiles(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
+        let Shape { channels, height, width, .. } = self.shape;
+        let [rows, columns] = [height / self.tile, width / self.tile];
+        let [top, left] = [(height - rows * self.tile) / 2, (width - columns * self.tile) / 2];
+        let mut delta = vec![0.0; z.len()];
+        for (n, draws) in draws.chunks(1 + channels).enumerate() {
+            let corner = [top + n / columns * self.tile, left + n % columns * self.tile];
+            let pattern = &self.pattern[usize::from(draws[0] > 0.5)];
+            for c in 0..channels {
+                for (p, v) in self.pixels(c, corner).zip(pattern) {
+                    delta[p] = v * sign(draws[1 + c]);
+                }
+            }
+        }
+        self.place(x, z, delta);
+    }
+
+    /// Takes the change out of one window and puts it, reshaped by the pattern, into another, together with what the ball still allows.
+    fn move_mass(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
+        let channels = self.shape.channels;
+        let [to, from] = [self.corner(draws[0], draws[1]), self.corner(draws[2], draws[3])];
+        let pattern = &self.pattern[usize::from(draws[4] > 0.5)];
+        let mut delta: Vec<f32> = z.iter().zip(x).map(|(z, x)| z - x).collect();
+        let left = (f64::from(self.threat.epsilon).powi(2) - rows::l2(&delta).powi(2)).max(0.0) / channels as f64;
+        for c in 0..channels {
+            let square = |v: f32| f64::from(v).powi(2);
+            let in_to: f64 = self.pixels(c, to).map(|p| square(delta[p])).sum();
+            let bump: Vec<f64> = self
+                .pixels(c, to)
+                .zip(pattern)
+                .map(|(p, v)| f64::from(v * sign(draws[5 + c])) + f64::from(delta[p]) / (1e-12 + in_to.sqrt()))
+                .collect();
+            let in_bump: f64 = bump.iter().map(|v| v * v).sum::<f64>().sqrt();
+            // Emptied first: what is in both windows counts once.
+            let mut freed = in_to;
+            let target: Vec<usize> = self.pixels(c, to).collect();
+            target.iter().for_each(|&p| delta[p] = 0.0);
+            for p in self.pixels(c, from) {
+                freed += square(delta[p]);
+                delta[p] = 0.0;
+            }
+            let scale = (left + freed).sqrt() / (1e-12 + in_bump);
+            for (&p, v) in target.iter().zip(&bump) {
+                delta[p] = (v * scale) as f32;
+            }
+        }
+        self.place(x, z, delta);
+    }
+
+    /// `x + delta`, delta scaled to length epsilon, in ball and box.
+    fn place(&self, x: &[f32], z: &mut [f32], mut delta: Vec<f32>) {
+        rows::scale_to(Norm::L2, &mut delta, self.threat.epsilon);
+        for ((z, x), d) in z.iter_mut().zip(x).zip(delta) {
+            *z = x + d;
+        }
+        rows::project(self.threat, x, z);
+    }
+
+    /// Upper left corner of a window, uniform over the places it fits in.
+    fn corner(&self, row: f32, column: f32) -> [usize; 2] {
+        let place = |u: f32, size: usize, window: usize| ((f64::from(u) * (size - window + 1) as f64) as usize).min(size - window);
+        [place(row, self.shape.height, self.window[0]), place(column, self.shape.width, self.window[1])]
+    }
+
+    /// Positions of a window's values in channel `c`, row by row.
+    fn pixels(&self, c: usize, [top, left]: [usize; 2]) -> impl Iterator<Item = usize> {
+        let Shape { height, width, .. } = self.shape;
+        let [rows, columns] = self.window;
+        (top..top + rows).flat_map(move |r| (left..left + columns).map(move |q| (c * height + r) * width + q))
+    }
+}
+
+fn sign(u: f32) -> f32 {
+    if u < 0.5 { -1.0 } else { 1.0 }
+}
+
+/// The paper's pattern of an s x s window, of length 1, and its transpose: two bumps of opposite sign, one above the other.
+fn patterns(s: usize) -> [Vec<f32>; 2] {
+    let mut upright = vec![0.0; s * s];
+    let (above, below) = (bump(s / 2, s), bump(s - s / 2, s));
+    upright[..above.len()].copy_from_slice(&above);
+    upright[above.len()..].iter_mut().zip(below).for_each(|(v, b)| *v = -b);
+    rows::scale_to(Norm::L2, &mut upright, 1.0);
+    let across = (0..s * s).map(|p| upright[p % s * s + p / s]).collect();
+    [upright, across]
+}
+
+/// A bump of length 1: nested rectangles about the middle, number n adding 1 / n^2.
+fn bump(height: usize, width: usize) -> Vec<f32> {
+    let mut out = vec![0.0; height * width];
+    let [middle_row, middle_column] = [height / 2, width / 2];
+    for n in 0..=middle_row.max(middle_column) {
+        let weight = ((n + 1) as f32).powi(-2);
+        for r in middle_row.saturating_sub(n)..(middle_row + n + 1).min(height) {
+            for c in middle_column.saturating_sub(n)..(middle_column + n + 1).min(width) {
+                out[r * width + c] += weight;
+            }
+        }
+    }
+    rows::scale_to(Norm::L2, &mut out, 1.0);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_shrink_by_the_papers_schedule() {
+        for (query, divisor) in
+            [(0, 1.0), (10, 1.0), (11, 2.0), (50, 2.0), (51, 4.0), (500, 8.0), (1001, 32.0), (4999, 128.0), (8001, 512.0)]
+        {
+            assert_eq!(share(query), P_INIT / divisor, "{query}");
+        }
+    }
+
+    #[test]
+    fn patterns_have_length_one_and_are_each_others_transposes() {
+        for s in 1..12 {
+            let [a, b] = patterns(s);
+            assert!((rows::l2(&a) - 1.0).abs() < 1e-5, "{s}");
+            assert!((0..s * s).all(|p| a[p] == b[p % s * s + p / s]));
+        }
+        // s = 3 by hand: one row above, two below.
+        let [a, _] = patterns(3);
+        assert!(a[0] > 0.0 && a[1] > a[0] && a[3] < 0.0 && (a[0] - a[2]).abs() < 1e-6);
+    }
+
+    #[test]
+    fn proposals_stay_in_ball_and_box_for_any_shape() {
+        for (norm, epsilon) in [(Norm::Linf, 0.1), (Norm::L2, 0.7)] {
+            for (channels, height, width) in [(1, 1, 1), (3, 2, 5), (1, 7, 4), (3, 16, 16)] {
+                let shape = Shape { channels, height, width, classes: 3 };
+                let threat = Threat { norm, epsilon };
+                let n = channels * height * width;
+                let x: Vec<f32> = (0..n).map(|p| (p as f32 * 0.37).fract()).collect();
+                let mut z = x.clone();
+                for query in [0, 1, 20, 300, 4000] {
+                    let proposer = Proposer::new(threat, shape, query);
+                    for k in 0..20 {
+                        let draws: Vec<f32> = (0..proposer.draws()).map(|d| ((d * 13 + k * 7 + query) as f32 * 0.618).fract()).collect();
+                        proposer.propose(&x, &mut z, &draws);
+                        assert!(z.iter().all(|v| (0.0..=1.0).contains(v)));
+                        assert!(rows::distance(norm, &x, &z) <= f64::from(epsilon) * (1.0 + 1e-6), "{norm} {shape:?} {query}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Checks that tell when an evaluation cannot be trusted. Each gives a warning that says what it means and what to do.
+//!
+//! The checks on results come from Carlini et al. 2019 (arXiv 1902.06705) and Croce and Hein 2020 (arXiv 2003.01690); the probes ask the network itself.
+
+use crate::{
+    attack::{Attack, AttackContext, Batch, Classifier, largest_other, pgd::Pgd, predicted, rows, stands},
+    error::Result,
+    evaluate::Results,
+    threat::{Norm, Threat},
+};
+
+/// Difference between two accuracies that noise does not explain on the same images.
+const TOLERANCE: f64 = 0.002;
+/// Largest share of images that may stand at the large epsilon.
+const STANDING_AT_LARGE: f64 = 0.1;
+
+/// Figures that cannot all be right, for `n` images.
+pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
+    let of = |prefix: &str| {
+        let found = results.0.iter().filter(|(name, _)| name.starts_with(prefix));
+        found.map(|(name, result)| (name.as_str(), result.accuracy.accuracy)).min_by(|a, b| a.1.total_cmp(&b.1))
+    };
+    let mut warnings = Vec::new();
+    if threat.epsilon == 0.0 {
+        let clean = of("clean");
+        for (name, result) in &results.0 {
+            if let Some((_, clean)) = clean
+                && result.accuracy.accuracy != clean
+            {
+                warnings.push(format!(
+                    "{name} at epsilon 0 ({:.4}) differs from the clean accuracy ({clean:.4}): the forward pass is random; average several passes before trusting any figure",
+                    result.accuracy.accuracy
+                ));
+            }
+        }
+        return warnings;
+    }
+    if let (Some((_, fgsm)), Some((name, pgd))) = (of("fgsm"), of("pgd")) {
+        if pgd > fgsm + TOLERANCE {
+            warnings.push(format!(
+                "{name} leaves more standing ({pgd:.4}) than fgsm ({fgsm:.4}): the gradient misleads the stronger attack (masked gradients); do not trust these figures as robustness"
+            ));
+        }
+        if fgsm >= 0.1 && pgd < 0.5 * fgsm {
+            warnings.push(format!(
+                "{name} accuracy ({pgd:.4}) is less than half of fgsm accuracy ({fgsm:.4}): the sign of catastrophic overfitting; only the stronger attack counts"
+            ));
+        }
+    }
+    let weaker = [of("fgsm"), of("pgd"), of("cw")].into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1));
+    if let (Some((name, weaker)), Some((ensemble, strong))) = (weaker, of("autoattack"))
+        && strong > weaker + TOLERANCE
+    {
+        warnings.push(format!(
+            "{ensemble} leaves more standing ({strong:.4}) than {name} ({weaker:.4}): an ensemble should be the stronger one; the loss surface is rugged, take the lower figure and run more restarts"
+        ));
+    }
+    for (name, result) in &results.0 {
+        let white = result.parts.iter().take_while(|part| !part.attack.starts_with("square")).count();
+        if let (Some(square), true) = (result.parts.get(white), white > 0) {
+            let more = (square.attacked - square.correct) as f64 / n as f64;
+            if more > TOLERANCE {
+                warnings.push(masked_by_square(&format!("within {name}, square"), more));
+            }
+        }
+    }
+    let white = [of("fgsm"), of("pgd"), of("cw"), of("apgd"), of("fab")].into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1));
+    if let (Some((_, white)), Some((name, square))) = (white, of("square"))
+        && square < white - TOLERANCE
+    {
+        warnings.push(masked_by_square(name, white - square));
+    }
+    warnings
+}
+
+fn masked_by_square(who: &str, more: f64) -> String {
+    format!(
+        "{who}, which sees no gradient, breaks {:.1} % of the images more than the gradient attacks: their gradients are masked; the true robustness is lower than any of these figures, try an attack adapted to the network",
+        100.0 * more
+    )
+}
+
+/// Asks `model` itself, on the images `x` (rows of pixels) of the classes `labels`: is the forward pass deterministic, are the outputs logits, are there
+/// gradients, and do the attacks work at epsilon 0 and at an epsilon that no network should withstand?
+///
+/// # Errors
+/// A device that fails.
+pub fn probe(model: &dyn Classifier, x: &[f32], labels: &[usize], norm: Norm, seed: u64) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let (n, shape) = (labels.len(), model.shape());
+    let classes = shape.classes;
+    if n == 0 {
+        return Ok(warnings);
+    }
+    let logits = model.logits(x)?;
+    let row = |i: usize| rows::row(&logits, classes, i);
+    let count = |test: &dyn Fn(usize) -> bool| (0..n).filter(|&i| test(i)).count();
+
+    let broken = count(&|i| row(i).iter().any(|v| !v.is_finite()));
+    if broken > 0 {
+        warnings.push(format!(
+            "the logits of {broken} of {n} images are not finite numbers: they count as misclassified; look for overflow in the network (a diverged training, a low precision)"
+        ));
+    }
+    let again = model.logits(x)?;
+    if logits.iter().zip(&again).any(|(a, b)| a.to_bits() != b.to_bits()) {
+        let most = logits.iter().zip(&again).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        warnings.push(format!(
+            "two forward passes of the same images differ (by up to {most:.2e}): the network is random, so an image may fall or stand by luck; use --attacks autoattack-rand, which averages gradients, or make the forward pass deterministic"
+        ));
+    }
+    let probabilities = |i: usize| {
+        let z = row(i);
+        z.iter().all(|v| (-1e-5..=1.0 + 1e-5).contains(v)) && (z.iter().sum::<f32>() - 1.0).abs() < 1e-4
+    };
+    if classes > 1 && (0..n).all(probabilities) {
+        warnings.push(
+            "the outputs are probabilities, not logits: every loss is flattened by a second softmax and gradients fade; evaluate the network without its last softmax".into(),
+        );
+    }
+    let correct: Vec<usize> = (0..n).filter(|&i| stands(row(i), labels[i])).collect();
+    warnings.extend(gradients(model, x, labels, &correct)?);
+    warnings.extend(epsilons(model, x, labels, &correct, norm, seed)?);
+    Ok(warnings)
+}
+
+/// Are there gradients, and would an attack on the plain cross-entropy in f32 see them?
+fn gradients(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usize]) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let classes = model.shape().classes;
+    let width = x.len() / labels.len();
+    if correct.is_empty() || classes < 2 {
+        return Ok(warnings);
+    }
+    let of = correct.len();
+    let mut flat = 0;
+    let back = model.pull_back(&rows::select(x, width, correct), &mut |logits| {
+        let mut cotangent = vec![0.0; logits.len()];
+        for (k, &i) in correct.iter().enumerate() {
+            let (z, c, y) = (rows::row(logits, classes, k), rows::row_mut(&mut cotangent, classes, k), labels[i]);
+            let top = z[predicted(z)];
+            // Cross-entropy in f32, as a framework computes it.
+            let loss = z.iter().map(|v| (v - top).exp()).sum::<f32>().ln() + top - z[y];
+            flat += usize::from(loss == 0.0);
+            if let Some(m) = largest_other(z, y) {
+                (c[m], c[y]) = (1.0, -1.0);
+            }
+        }
+        cotangent
+    })?;
+    let zero = (0..of).filter(|&k| rows::row(&back.grad, width, k).iter().all(|g| *g == 0.0 || g.is_nan())).count();
+    if zero > 0 {
+        warnings.push(format!(
+            "the input gradient of {zero} of {of} images is exactly zero: something in the network (rounding, a threshold, a detached part) stops it, so gradient attacks find nothing there; trust square more than the others, or attack a smooth stand-in for that part"
+        ));
+    }
+    if flat > 0 {
+        warnings.push(format!(
+            "the cross-entropy of {flat} of {of} images rounds to zero in f32: attacks that use it unscaled see no gradient there (saturated loss). Those of this program scale it; compare with apgd-dlr, and distrust figures of tools that do not"
+        ));
+    }
+    Ok(warnings)
+}
+
+/// Does epsilon 0 change nothing, and does a large one break nearly everything?
+fn epsilons(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usize], norm: Norm, seed: u64) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let (classes, width) = (model.shape().classes, x.len() / labels.len());
+    if correct.is_empty() || classes < 2 {
+        return Ok(warnings);
+    }
+    let of = correct.len();
+    let x = rows::select(x, width, correct);
+    let labels = rows::select(labels, 1, correct);
+    let ids: Vec<u32> = (0..of as u32).collect();
+    let standing = |epsilon: f32, steps: usize| -> Result<usize> {
+        let threat = Threat { norm, epsilon };
+        let attack = Pgd { steps, restarts: 1, alpha: None, objective: crate::attack::Objective::CrossEntropy };
+        let mut tick = |_| {};
+        let mut cx = AttackContext::new(model, threat, seed, "sanity", 0, &mut tick);
+        let mut points = attack.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?;
+        rows::for_each(&mut points, width, |i, row| rows::project(threat, rows::row(&x, width, i), row));
+        let logits = model.logits(&points)?;
+        Ok(labels.iter().enumerate().filter(|&(i, &label)| stands(rows::row(&logits, classes, i), label)).count())
+    };
+    let at_zero = standing(0.0, 1)?;
+    if at_zero != of {
+        warnings.push(format!(
+            "{} of {of} images fall at epsilon 0: the answer for the same pixels changes, so the forward pass is random or depends on the batch; no figure here is robustness",
+            of - at_zero
+        ));
+    }
+    // 64/255 in l-inf; in l2 the length of such a change of every pixel.
+    let (large, said) = match norm {
+        Norm::Linf => (64.0 / 255.0, "64/255".to_owned()),
+        Norm::L2 => {
+            let length = 64.0 / 255.0 * (width as f32).sqrt();
+            (length, format!("{length:.1} in l2"))
+        }
+    };
+    let at_large = standing(large, 10)?;
+    if at_large as f64 > STANDING_AT_LARGE * of as f64 {
+        warnings.push(format!(
+            "{at_large} of {of} images withstand pgd-10 at epsilon {said}, which hides most of an image: the attack does not work on this network (masked gradients), or the images are nearly black and white, like MNIST; compare with square"
+        ));
+    }
+    Ok(warnings)
+}

@@ -1,0 +1,187 @@
+//! Adversarial examples as files: an npz archive for PyTorch and numpy, and a grid of images to look at.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use image::{Rgb, RgbImage};
+use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
+
+use super::{Evaluator, pixels};
+use crate::{
+    attack::{Entry, predicted, rows},
+    error::{Error, Result},
+};
+
+/// Columns of the grid.
+const COLUMNS: usize = 8;
+/// Smallest side of an image in the grid, in pixels.
+const SIDE: usize = 96;
+const GAP: usize = 4;
+
+/// Files that were written.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// The archive.
+    pub npz: PathBuf,
+    /// The grid; `None` if no image fell.
+    pub png: Option<PathBuf>,
+}
+
+impl Evaluator<'_> {
+    /// Writes the adversarial examples of `entry` to `STEM.npz` and a grid of the first of them to `STEM.png`. The ledger must have been opened to keep them,
+    /// and [`run`](Self::run) must have been called with `entry`.
+    ///
+    /// The archive holds, for all images in order: `x` and `x_adv` `[N, C, H, W]` f32 in [0, 1] (`x_adv` is `x` where nothing was found), `y` and `pred`
+    /// `[N]` i64 (the class, and what the network says of `x_adv`), `fallen` `[N]` bool, `id` `[N]` i64 (position in the split). The accuracy on `x_adv` is
+    /// the reported one. The grid's rows: the image, the change (grey is none, full colour is epsilon in l-inf, the largest change in l2), the example.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn save(&mut self, entry: &Entry, stem: &Path) -> Result<Saved> {
+        let (n, batch) = (self.split.len(), self.config.batch.max(1));
+        let shape = self.model.shape();
+        let width = shape.channels * shape.height * shape.width;
+        let npz = with_suffix(stem, "npz");
+        let temporary = with_suffix(stem, "npz.tmp");
+        let cannot = |e: std::io::Error| Error::io("write", &npz, &e);
+        let mut archive = Archive::create(&temporary).map_err(cannot)?;
+        let dims = [n, shape.channels, shape.height, shape.width];
+        let (mut labels, mut predictions, mut fallen, mut grid) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+
+        archive.begin("x", "<f4", &dims).map_err(cannot)?;
+        let all: Vec<usize> = (0..n).collect();
+        for chunk in all.chunks(batch) {
+            archive.floats(&pixels(self.split, chunk)?).map_err(cannot)?;
+        }
+        archive.begin("x_adv", "<f4", &dims).map_err(cannot)?;
+        for chunk in all.chunks(batch) {
+            let x = pixels(self.split, chunk)?;
+            let mut x_adv = x.clone();
+            for (k, &i) in chunk.iter().enumerate() {
+                if let Some(example) = self.example(entry, i, width)? {
+                    rows::row_mut(&mut x_adv, width, k).copy_from_slice(&example);
+                    if grid.len() < COLUMNS {
+                        grid.push((rows::row(&x, width, k).to_vec(), example));
+                    }
+                    fallen.push(1u8);
+                } else {
+                    fallen.push(u8::from(!self.ledger.survived(super::CLEAN, self.id(i), 1)));
+                }
+            }
+            let logits = self.model.logits(&x_adv)?;
+            for (k, &i) in chunk.iter().enumerate() {
+                labels.push(i64::from(self.split.label(i)));
+                predictions.push(predicted(rows::row(&logits, shape.classes, k)) as i64);
+            }
+            archive.floats(&x_adv).map_err(cannot)?;
+        }
+        let ids: Vec<i64> = all.iter().map(|&i| i64::from(self.id(i))).collect();
+        archive
+            .integers("y", &labels)
+            .and_then(|()| archive.integers("pred", &predictions))
+            .and_then(|()| archive.integers("id", &ids))
+            .and_then(|()| archive.begin("fallen", "|b1", &[n]))
+            .and_then(|()| archive.zip.write_all(&fallen))
+            .and_then(|()| archive.finish())
+            .and_then(|()| fs::rename(&temporary, &npz))
+            .map_err(cannot)?;
+
+        let png = (!grid.is_empty()).then(|| with_suffix(stem, "png"));
+        if let Some(png) = &png {
+            let picture = draw(&grid, [shape.channels, shape.height, shape.width], self.config.threat);
+            picture.save(png).map_err(|e| Error::work(format!("cannot write {}: {e}", png.display())))?;
+        }
+        Ok(Saved { npz, png })
+    }
+
+    /// The adversarial example that broke image `i` under `entry`, from the first attack that did.
+    fn example(&mut self, entry: &Entry, i: usize, width: usize) -> Result<Option<Vec<f32>>> {
+        let (id, classes) = (self.id(i), self.model.shape().classes);
+        for part in &entry.parts {
+            if let Some(example) = self.ledger.example(&part.key, id, part.attack.rounds(classes), width)? {
+                return Ok(Some(example));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// `stem.suffix`, without taking a dot in the stem for the start of an extension.
+fn with_suffix(stem: &Path, suffix: &str) -> PathBuf {
+    let mut name = stem.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// An npz archive being written: stored npy files, one after another.
+struct Archive {
+    zip: ZipWriter<BufWriter<File>>,
+}
+
+impl Archive {
+    fn create(path: &Path) -> std::io::Result<Self> {
+        Ok(Self { zip: ZipWriter::new(BufWriter::new(File::create(path)?)) })
+    }
+
+    /// Starts the array `name`: numpy's format 1.0, row-major.
+    fn begin(&mut self, name: &str, dtype: &str, dims: &[usize]) -> std::io::Result<()> {
+        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+        self.zip.start_file(format!("{name}.npy"), options)?;
+        let dims: Vec<_> = dims.iter().map(usize::to_string).collect();
+        let tuple = if dims.len() == 1 { format!("({},)", dims[0]) } else { format!("({})", dims.join(", ")) };
+        let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {tuple}, }}");
+        let padding = 63 - (10 + header.len()) % 64;
+        header += &" ".repeat(padding);
+        header.push('\n');
+        self.zip.write_all(b"\x93NUMPY\x01\x00")?;
+        self.zip.write_all(&(header.len() as u16).to_le_bytes())?;
+        self.zip.write_all(header.as_bytes())
+    }
+
+    fn floats(&mut self, values: &[f32]) -> std::io::Result<()> {
+        self.zip.write_all(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+    }
+
+    fn integers(&mut self, name: &str, values: &[i64]) -> std::io::Result<()> {
+        self.begin(name, "<i8", &[values.len()])?;
+        self.zip.write_all(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
+    }
+
+    fn finish(self) -> std::io::Result<()> {
+        let mut file = self.zip.finish()?;
+        file.flush()?;
+        file.get_ref().sync_all()
+    }
+}
+
+/// Three rows of images: clean, change, adversarial.
+fn draw(pairs: &[(Vec<f32>, Vec<f32>)], [channels, height, width]: [usize; 3], threat: crate::threat::Threat) -> RgbImage {
+    let zoom = SIDE.div_ceil(height.max(width)).max(1);
+    let (cell_width, cell_height) = (width * zoom + GAP, height * zoom + GAP);
+    let mut picture = RgbImage::from_pixel((pairs.len() * cell_width + GAP) as u32, (3 * cell_height + GAP) as u32, Rgb([255; 3]));
+    for (column, (x, example)) in pairs.iter().enumerate() {
+        let largest = match threat.norm {
+            crate::threat::Norm::Linf => threat.epsilon,
+            crate::threat::Norm::L2 => x.iter().zip(example).fold(0f32, |most, (a, b)| most.max((a - b).abs())),
+        };
+        let change: Vec<f32> = x.iter().zip(example).map(|(a, b)| 0.5 + (b - a) / (2.0 * largest.max(f32::MIN_POSITIVE))).collect();
+        for (row, values) in [x, &change, example].into_iter().enumerate() {
+            for r in 0..height * zoom {
+                for c in 0..width * zoom {
+                    // One channel is grey; of more than three the first three are shown.
+                    let at = |channel: usize| {
+                        let value = values[(channel.min(channels - 1) * height + r / zoom) * width + c / zoom];
+                        (value.clamp(0.0, 1.0) * 255.0).round() as u8
+                    };
+                    let (px, py) = (column * cell_width + GAP + c, row * cell_height + GAP + r);
+                    picture.put_pixel(px as u32, py as u32, Rgb([at(0), at(1), at(2)]));
+                }
+            }
+        }
+    }
+    picture
+}

@@ -1,0 +1,58 @@
+//! Figures as pixels. The font is part of the program, so that text is there on a machine without fonts.
+
+use std::sync::{Arc, LazyLock};
+
+use resvg::{
+    tiny_skia::{Color, FilterQuality, Pixmap, PixmapPaint, Transform},
+    usvg::{Options, Tree, fontdb},
+};
+
+use super::svg::Svg;
+use crate::error::{Error, Result};
+
+/// Inter (SIL Open Font License 1.1, see font/OFL.txt), cut down to Latin, Greek, Cyrillic and symbols.
+const FONTS: [&[u8]; 2] = [include_bytes!("font/Inter-Regular.otf"), include_bytes!("font/Inter-SemiBold.otf")];
+
+static FONT_DATABASE: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
+    let mut fonts = fontdb::Database::new();
+    FONTS.iter().for_each(|font| fonts.load_font_data(font.to_vec()));
+    fonts.set_sans_serif_family("Inter");
+    Arc::new(fonts)
+});
+
+/// Largest side of a picture in pixels.
+const LARGEST: f64 = 20_000.0;
+
+/// Draws `svg` on white, `scale` pixels for each of its own.
+///
+/// # Errors
+/// A size that no picture has.
+pub fn pixmap(svg: &Svg, scale: f32) -> Result<Pixmap> {
+    let [width, height] = svg.size().map(|side| (side * f64::from(scale)).ceil());
+    let fits = |side: f64| (1.0..=LARGEST).contains(&side);
+    let made = if fits(width) && fits(height) { Pixmap::new(width as u32, height as u32) } else { None };
+    let mut pixmap = made.ok_or_else(|| {
+        Error::input(format!("a picture of {width} x {height} pixels: expected 1 to {LARGEST} a side; draw fewer runs or choose .svg"))
+    })?;
+    pixmap.fill(Color::WHITE);
+    let (text, pictures) = svg.layers();
+    for ([x, y, w, h], smooth, picture) in pictures {
+        let to = Transform::from_scale(scale, scale)
+            .pre_translate(x as f32, y as f32)
+            .pre_scale(w as f32 / picture.width() as f32, h as f32 / picture.height() as f32);
+        let quality = if smooth { FilterQuality::Bilinear } else { FilterQuality::Nearest };
+        pixmap.draw_pixmap(0, 0, picture.as_ref(), &PixmapPaint { quality, ..PixmapPaint::default() }, to, None);
+    }
+    let options = Options { fontdb: FONT_DATABASE.clone(), font_family: "Inter".into(), ..Options::default() };
+    let tree = Tree::from_str(&text, &options).map_err(|e| Error::work(format!("cannot draw the figure: {e}")))?;
+    resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixmap.as_mut());
+    Ok(pixmap)
+}
+
+/// `svg` as a PNG file.
+///
+/// # Errors
+/// As [`pixmap`].
+pub fn png(svg: &Svg, scale: f32) -> Result<Vec<u8>> {
+    pixmap(svg, scale)?.encode_png().map_err(|e| Error::work(format!("cannot compress the figure: {e}")))
+}
