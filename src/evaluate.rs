@@ -86,13 +86,16 @@ pub struct Report {
 }
 
 /// Images `[len, C, H, W]` in [0, 1] and labels `[len]` of the samples `indices` of `split`.
-pub fn gather(split: &Split, indices: &[usize], device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
+///
+/// # Errors
+/// An image that cannot be decoded.
+pub fn gather(split: &Split, indices: &[usize], device: &Device) -> Result<(Tensor<4>, Tensor<1, Int>)> {
     let [c, h, w] = split.shape();
-    let pixels = indices.iter().flat_map(|&i| split.image(i)).map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>();
+    let pixels = split.unit_pixels(indices)?;
     let labels = indices.iter().map(|&i| split.label(i) as i32).collect::<Vec<_>>();
     let x = Tensor::from_data(TensorData::new(pixels, [indices.len(), c, h, w]), device);
     let labels = Tensor::from_data(TensorData::new(labels, [indices.len()]), device);
-    (x, labels)
+    Ok((x, labels))
 }
 
 /// Evaluates `model` on every sample of `split`.
@@ -107,7 +110,7 @@ pub fn evaluate(model: &Model, split: &Split, config: &EvalConfig) -> Result<(Re
     let started = Instant::now();
     let all: Vec<usize> = (0..split.len()).collect();
     let clean = standing(&all, config.batch, |indices| {
-        let (x, labels) = gather(split, indices, model.device());
+        let (x, labels) = gather(split, indices, model.device())?;
         score(model, x, labels)
     })?;
     let clean_seconds = started.elapsed().as_secs_f64();
@@ -149,7 +152,7 @@ fn under_attack(
     let mut progress = config.progress.then(|| Progress::new(name, 0, batches * attack.restarts()));
     for restart in 0..attack.restarts() {
         left = standing(&left, config.batch, |indices| {
-            let (x, labels) = gather(split, indices, model.device());
+            let (x, labels) = gather(split, indices, model.device())?;
             let ids = indices.iter().map(|&i| split.ids()[i]).collect();
             let noise = Noise::evaluation(config.seed, attack_id(name), restart, ids, model.device());
             let mut cx = AttackContext { model, threat: config.threat, noise };
