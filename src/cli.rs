@@ -213,7 +213,7 @@ pub enum DataCommand {
     },
     /// One data set: images, classes, source, checksums
     Info {
-        /// Name, folder:PATH or the path of an image folder
+        /// Name, folder:PATH, imagefolder:PATH or the path of an image folder
         name: String,
         /// Where data sets are kept
         #[arg(long, value_name = "DIR")]
@@ -239,6 +239,42 @@ pub enum DataCommand {
 pub enum BenchCommand {
     /// One training step on random images
     Step(StepBench),
+    /// The loader alone: images read, decoded and augmented a second
+    Data(DataBench),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DataBench {
+    /// Data set: a name of `sora data list`, folder:PATH or imagefolder:PATH
+    #[arg(long, value_name = "NAME|PATH")]
+    pub dataset: String,
+    /// Where data sets are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Height and width of the images, where the set allows a choice
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Augmentation [default: the data set's]
+    #[arg(long)]
+    pub augment: Option<sora::data::Augment>,
+    /// Images of a batch
+    #[arg(long, default_value_t = 128)]
+    pub batch: usize,
+    /// Batches to time, after one that is not
+    #[arg(long, default_value_t = 40)]
+    pub batches: usize,
+    /// Batches prepared ahead
+    #[arg(long, default_value_t = 4)]
+    pub prefetch: usize,
+    /// Threads of the loader's own; 0: those of the program
+    #[arg(long, default_value_t = 0)]
+    pub workers: usize,
+    /// CPU threads; 0: one a core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Only the first N training images
+    #[arg(long, value_name = "N")]
+    pub limit_train: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -39,13 +39,13 @@ pub enum OnCo {
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainOptions {
-    /// Data set: a name of `sora data list`, folder:PATH, or the path of an image folder [default: synthetic]
+    /// Data set: a name of `sora data list`, folder:PATH, imagefolder:PATH, or the path of an image folder [default: synthetic]
     #[arg(long, value_name = "NAME|PATH")]
     pub dataset: Option<String>,
     /// Where data sets are kept [default: $SORA_DATA, else the platform's cache folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Resize images of a folder to this many pixels square
+    /// Height and width of the images, for folders, the ImageNet family, synthetic and MedMNIST (28, 64, 128 or 224)
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
     /// Augmentation, for example none, flip or crop:4,flip [default: the data set's]

@@ -128,23 +128,12 @@ pub struct Outcome {
     pub warnings: Vec<String>,
 }
 
-/// Images `[len, C, H, W]` in [0, 1] and labels `[len]` of the samples `indices` of `split`.
-pub fn gather(split: &Split, indices: &[usize], device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
-    let [c, h, w] = split.shape();
-    let pixels = indices.iter().flat_map(|&i| split.image(i)).map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>();
-    let labels = indices.iter().map(|&i| split.label(i) as i32).collect::<Vec<_>>();
-    let x = Tensor::from_data(TensorData::new(pixels, [indices.len(), c, h, w]), device);
-    let labels = Tensor::from_data(TensorData::new(labels, [indices.len()]), device);
-    (x, labels)
-}
-
-/// Rows of pixels of the samples `indices` of `split`.
+/// Rows of pixels in [0, 1] of the samples `indices` of `split`.
 ///
 /// # Errors
-/// An image that cannot be read.
+/// An image that cannot be decoded.
 pub fn pixels(split: &Split, indices: &[usize]) -> Result<Vec<f32>> {
-    let (x, _) = gather(split, indices, &Device::flex());
-    to_vec(&x)
+    Ok(split.unit_pixels(indices)?)
 }
 
 /// Evaluates `model` on every sample of `split`.

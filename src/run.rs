@@ -180,7 +180,9 @@ pub fn make_absolute(config: &mut TrainConfig) {
     let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     config.data_dir = config.data_dir.as_deref().map(absolute);
     let named = data::find(&config.dataset).is_some();
-    if let Some(path) = config.dataset.strip_prefix("folder:").or((!named).then_some(config.dataset.as_str()))
+    if let Some(path) = config.dataset.strip_prefix("imagefolder:") {
+        config.dataset = format!("imagefolder:{}", absolute(Path::new(path)).display());
+    } else if let Some(path) = config.dataset.strip_prefix("folder:").or((!named).then_some(config.dataset.as_str()))
         && Path::new(path).is_dir()
     {
         config.dataset = format!("folder:{}", absolute(Path::new(path)).display());

@@ -96,6 +96,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
         drop_last: true,
         augment: config.augment(),
         prefetch: PREFETCH,
+        workers: 0,
     };
     let loader = Loader::new(data.train.clone(), options)?;
     let batches = loader.batches_per_epoch() as u64;

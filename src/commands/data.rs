@@ -21,8 +21,8 @@ pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
     let mut object = Map::new();
     for info in data::registry() {
         // The sizes of a folder's images are known when it is opened.
-        let of = |text: String| if info.channels == 0 { "-".to_owned() } else { text };
-        let here = (info.is_readable() && !info.sources.is_empty()).then(|| info.is_here(&folder));
+        let of = |text: String| if info.channels == 0 || text == "0" { "-".to_owned() } else { text };
+        let here = (info.is_readable() && info.is_kept()).then(|| info.is_here(&folder));
         rows.push(vec![
             info.name.clone(),
             of(format!("{}x{}x{}", info.channels, info.height, info.width)),
@@ -30,11 +30,17 @@ pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
             of(info.train.to_string()),
             of(info.test.to_string()),
             here.map_or("-", |here| if here { "yes" } else { "no" }).into(),
-            if info.is_readable() { info.how_to_get() } else { "not readable yet; use folder:PATH".into() },
+            if info.is_readable() { info.how_to_get() } else { "several labels an image: no classification task".into() },
         ]);
         object.insert(info.name.clone(), json!({"title": info.title, "classes": info.num_classes, "shape": [info.channels, info.height, info.width], "train": info.train, "test": info.test, "here": here, "readable": info.is_readable()}));
     }
-    if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
+    if json {
+        return print_json(&Value::Object(object));
+    }
+    print_table(&rows)?;
+    print(
+        "MedMNIST sets come in larger sizes, too: NAME-64, NAME-128, NAME-224. docs/datasets.md says where files go and how they are read.\n",
+    )
 }
 
 /// One set.
@@ -49,7 +55,10 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
     let mut rows = vec![
         vec!["name".into(), info.name.clone()],
         vec!["title".into(), info.title.clone()],
-        vec!["images".into(), format!("{}x{}x{}, {} train, {} test", info.channels, info.height, info.width, info.train, info.test)],
+        vec![
+            "images".into(),
+            format!("{}x{}x{}, {} train, {} test", info.channels, info.height, info.width, count(info.train), count(info.test)),
+        ],
         vec!["classes".into(), format!("{}: {}", info.num_classes, info.classes.join(", "))],
         vec![
             "mean, std".into(),
@@ -64,15 +73,23 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
         vec!["homepage".into(), info.homepage.clone()],
         vec!["how to get".into(), info.how_to_get()],
     ];
-    for source in &info.sources {
-        rows.push(vec!["file".into(), source.file.clone()]);
-        rows.push(vec!["".into(), source.url.clone()]);
-        rows.push(vec!["".into(), source.checksum.to_string()]);
+    for (kind, sources) in [("file", &info.sources), ("or", &info.also)] {
+        for source in sources {
+            rows.push(vec![kind.into(), source.file.clone()]);
+            rows.push(vec!["".into(), source.url.clone()]);
+            let size = source.size.map_or("size not published".into(), |size| format!("{size} bytes"));
+            rows.push(vec!["".into(), format!("{size}, {}", source.checksum)]);
+        }
     }
     if !info.is_readable() {
-        rows.push(vec!["note".into(), "this version has no reader for its files; unpack it into class folders and use folder:PATH".into()]);
+        rows.push(vec!["note".into(), "an image has any number of its labels: no classification task, so it cannot be trained on".into()]);
     }
     print_table(&rows)
+}
+
+/// A number of images; 0 where it depends on the files.
+fn count(n: usize) -> String {
+    if n == 0 { "any number of".into() } else { n.to_string() }
 }
 
 /// Downloads one set.

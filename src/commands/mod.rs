@@ -1,6 +1,7 @@
 //! What each subcommand does.
 
 pub mod bench;
+pub mod bench_data;
 pub mod data;
 pub mod diagnose;
 pub mod eval;

@@ -26,7 +26,7 @@ pub fn batch(n: usize) -> Batch {
     let options = OpenOptions { image_size: Some(SIDE), limit_train: Some(n), limit_test: Some(1), ..Default::default() };
     let dataset = data::open("synthetic", &options).unwrap();
     let indices: Vec<usize> = (0..n).collect();
-    let (x, labels) = gather(&dataset.train, &indices, &Device::flex());
+    let (x, labels) = gather(&dataset.train, &indices, &Device::flex()).unwrap();
     Batch { x, labels, ids: dataset.train.ids().to_vec(), draws: vec![AugmentDraw::IDENTITY; n] }
 }
 

@@ -47,17 +47,6 @@ pub enum DataError {
         get: String,
     },
 
-    /// The set is registered with its address and checksums, but there is no reader for its format yet.
-    #[error(
-        "data set '{name}' cannot be read yet (its files are {format}); unpack it as PATH/train/CLASS/*.png and PATH/test/CLASS/*.png and use folder:PATH"
-    )]
-    NoReader {
-        /// Registered name.
-        name: String,
-        /// The format of its files.
-        format: String,
-    },
-
     /// A file or folder is not what it should be.
     #[error("{}: found {found}; expected {expected}; {fix}", shown(path))]
     Bad {

@@ -46,7 +46,7 @@ pub struct Progress<'a> {
     pub total: Option<u64>,
 }
 
-/// Downloads the files of a set to `data_dir/NAME/`, and returns their paths. Files that are there and right are kept.
+/// Downloads the files of a set to its folder in `data_dir`, and returns their paths. Files that are there and right are kept.
 ///
 /// A download goes to `FILE.part`; a later call (or the next try) goes on where it stopped if the server can (HTTP
 /// range requests), else from the start. The whole file's size and checksum are checked before it gets its name.
@@ -63,7 +63,7 @@ pub fn fetch(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result
             format!("one that has; this one: {}", info.how_to_get()),
         ));
     }
-    let folder = data_dir.join(&info.name);
+    let folder = data_dir.join(info.folder());
     fs::create_dir_all(&folder).map_err(DataError::io("create", &folder))?;
     let agent: Agent = Agent::config_builder()
         .timeout_connect(Some(options.timeout))

@@ -42,6 +42,8 @@ pub struct Info {
     pub homepage: String,
     /// The files to download; empty where there is nothing to download.
     pub sources: Vec<Source>,
+    /// Other official files that serve as well, if they are put into the data folder.
+    pub also: Vec<Source>,
     /// A Debian package that holds the set.
     pub package: Option<String>,
     /// The augmentation usual for this set in the adversarial training literature.
@@ -66,7 +68,7 @@ pub struct Source {
 /// A published checksum of a file, in lower-case hexadecimal.
 ///
 /// SHA-256 where one is publicly recorded in at least two independent places. MD5 where that is all that the publisher
-/// gives (MedMNIST, Tiny ImageNet): good against a broken download, not against a forged file.
+/// gives (MedMNIST, Tiny ImageNet, Imagenette): good against a broken download, not against a forged file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checksum {
@@ -100,36 +102,75 @@ impl fmt::Display for Checksum {
 pub enum Reader {
     /// IDX files, gzipped or not (the MNIST family).
     Idx,
-    /// The CIFAR-10 binary archive.
+    /// The CIFAR-10 archives.
     Cifar10,
-    /// The CIFAR-100 binary archive.
+    /// The CIFAR-100 archives.
     Cifar100,
+    /// MATLAB files (SVHN).
+    Mat,
     /// NumPy arrays in a zip archive (MedMNIST).
     Npz,
+    /// Tiny ImageNet's zip archive or folder.
+    TinyImageNet,
+    /// Imagenette's archive or folder.
+    Imagenette,
+    /// Class folders or Parquet shards of images of any size, in the data folder.
+    ImageNet,
+    /// The same anywhere.
+    ImageFolder,
     /// A folder of PNG and JPEG files.
     Folder,
     /// Drawn from the seed.
     Synthetic,
-    /// No reader yet for files of the format named.
-    None(String),
+    /// None: its images have several labels each.
+    MultiLabel,
 }
 
 impl Info {
-    /// Whether [`crate::open`] can read this set.
+    /// Whether [`crate::open`] can read this set: all but the one whose images have several labels each.
     pub fn is_readable(&self) -> bool {
-        !matches!(self.reader, Reader::None(_))
+        self.reader != Reader::MultiLabel
     }
 
-    /// Where the set's files are looked for: its folder in the data folder, then that of its Debian package.
+    /// The name of the set's folder in the data folder: its name, or that of the set of which it is a larger size.
+    pub fn folder(&self) -> &str {
+        match (&self.reader, self.name.rsplit_once('-')) {
+            (Reader::Npz | Reader::MultiLabel, Some((name, _))) => name,
+            _ => &self.name,
+        }
+    }
+
+    /// Where the set's files are looked for: its folder in the data folder, that of its Debian package, then, where no two
+    /// sets have files of the same names, the data folder itself (the layout that torchvision makes).
     pub(crate) fn folders(&self, data_dir: &Path) -> Vec<PathBuf> {
         let package = self.package.as_ref().map(|_| Path::new("/usr/share/datasets").join(&self.name));
-        std::iter::once(data_dir.join(&self.name)).chain(package).collect()
+        let itself = !matches!(self.reader, Reader::Idx | Reader::ImageNet);
+        std::iter::once(data_dir.join(self.folder())).chain(package).chain(itself.then(|| data_dir.to_owned())).collect()
     }
 
-    /// Whether all files of the set are in one of the folders where [`crate::open`] looks for them. The files are not read.
+    /// Whether the set has files in the data folder.
+    pub fn is_kept(&self) -> bool {
+        !self.sources.is_empty() || self.reader == Reader::ImageNet
+    }
+
+    /// Whether the files of the set are in one of the folders where [`crate::open`] looks for them. The files are not read.
     pub fn is_here(&self, data_dir: &Path) -> bool {
-        let there = |folder: &Path, file: &str| folder.join(file).is_file() || folder.join(file.trim_end_matches(".gz")).is_file();
-        !self.sources.is_empty() && self.folders(data_dir).iter().any(|folder| self.sources.iter().all(|s| there(folder, &s.file)))
+        let folders = self.folders(data_dir);
+        let any = |names: &[&str]| folders.iter().any(|folder| names.iter().any(|name| folder.join(name).exists()));
+        let all = |sources: &[Source]| {
+            let there = |folder: &Path, file: &str| folder.join(file).is_file() || folder.join(file.trim_end_matches(".gz")).is_file();
+            !sources.is_empty() && folders.iter().any(|folder| sources.iter().all(|s| there(folder, &s.file)))
+        };
+        all(&self.sources)
+            || all(&self.also)
+            || match self.reader {
+                Reader::Cifar10 => any(&["cifar-10-batches-bin", "cifar-10-batches-py"]),
+                Reader::Cifar100 => any(&["cifar-100-binary", "cifar-100-python"]),
+                Reader::TinyImageNet => any(&["tiny-imagenet-200"]),
+                Reader::Imagenette => self.sources.iter().any(|s| any(&[s.file.trim_end_matches(".tgz")])),
+                Reader::ImageNet => any(&["train", "data"]),
+                _ => false,
+            }
     }
 
     /// The ways to get the set, for people: a Debian package or a `sora data fetch` command.
@@ -142,7 +183,8 @@ impl Info {
             (None, None) => match self.reader {
                 Reader::Synthetic => "nothing to get: drawn from the seed".into(),
                 Reader::Folder => "your own images: `--dataset folder:PATH`".into(),
-                _ => format!("the instructions at {}", self.homepage),
+                Reader::ImageFolder => "your own images: `--dataset imagefolder:PATH`".into(),
+                _ => format!("an account at {}, unpacked as docs/datasets.md says", self.homepage),
             },
         }
     }

@@ -1,6 +1,7 @@
 //! Images before they become tensors: sources, seeded batches, augmentation, download.
 //!
-//! The way of an image: [`open`] reads a data set into memory as bytes ([`Dataset`], [`Split`]); [`Split::hold_out`]
+//! The way of an image: [`open`] reads a data set ([`Dataset`], [`Split`]), small ones into memory as bytes, large ones as a
+//! list of [`Pictures`] that are decoded when their batch is made; [`Split::hold_out`]
 //! takes a validation split from the training images; a [`Loader`] hands out [`Batch`]es of `f32` in \[0, 1\], shuffled
 //! and [augmented](Augment) from counter-based random streams ([`rng`]), so that the same seed gives the same bits for
 //! every number of threads and across a kill and resume. [`registry()`] lists the sets known by name, [`fetch`] downloads
@@ -27,6 +28,7 @@ mod info;
 mod loader;
 mod open;
 mod paths;
+mod picture;
 mod registry;
 pub mod rng;
 mod source;
@@ -39,5 +41,6 @@ pub use info::{Checksum, Info, Reader, Source};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
 pub use open::{Channels, OpenOptions, open};
 pub use paths::data_dir;
+pub use picture::{Fit, Picture, Pictures};
 pub use registry::{find, registry};
 pub use split::{Dataset, Split};

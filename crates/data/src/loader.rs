@@ -6,6 +6,7 @@ use std::thread;
 
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::augment::{Augment, AugmentDraw};
 use crate::error::{DataError, Result};
@@ -25,20 +26,27 @@ pub struct LoaderOptions {
     pub drop_last: bool,
     /// Augmentation; [`Augment::NONE`] for evaluation.
     pub augment: Augment,
-    /// Batches prepared ahead by a background thread, with rayon's global pool; 0 prepares each when asked for, on the
-    /// calling thread's pool.
+    /// Batches prepared ahead by a background thread; 0 prepares each when asked for. Fewer are kept when they would take
+    /// more than 256 MiB, but always one.
     pub prefetch: usize,
+    /// Threads of its own that decode and augment; 0: rayon's global pool (without prefetch, the calling thread's pool).
+    pub workers: usize,
 }
+
+/// Most bytes of batches prepared ahead.
+const MAX_AHEAD: usize = 256 << 20;
+/// Most threads of its own.
+const MAX_WORKERS: usize = 1024;
 
 impl LoaderOptions {
     /// For training: shuffled, full batches only, 4 prepared ahead.
     pub fn train(batch: usize, seed: u64, augment: Augment) -> Self {
-        Self { batch, seed, shuffle: true, drop_last: true, augment, prefetch: 4 }
+        Self { batch, seed, shuffle: true, drop_last: true, augment, prefetch: 4, workers: 0 }
     }
 
     /// For evaluation: every image once, in order, unchanged.
     pub fn eval(batch: usize) -> Self {
-        Self { batch, seed: 0, shuffle: false, drop_last: false, augment: Augment::NONE, prefetch: 2 }
+        Self { batch, seed: 0, shuffle: false, drop_last: false, augment: Augment::NONE, prefetch: 2, workers: 0 }
     }
 }
 
@@ -75,21 +83,33 @@ impl Batch {
 
 /// Makes the batches of an epoch. What a batch holds is a function of (split, seed, epoch, batch number) alone: neither
 /// the number of threads, nor the prefetch depth, nor where an epoch was taken up again changes a bit of it.
+///
+/// One batch at a time is made, its images in parallel, and at most [`LoaderOptions::prefetch`] wait: that bounds the memory
+/// whatever the size of the set.
 #[derive(Clone, Debug)]
 pub struct Loader {
     split: Arc<Split>,
     options: LoaderOptions,
+    workers: Option<Arc<ThreadPool>>,
 }
 
 impl Loader {
     /// # Errors
-    /// [`DataError::Value`] for a batch size of 0, augmentation out of range, or a split that yields no batch.
+    /// [`DataError::Value`] for a batch size of 0, augmentation or workers out of range, or a split that yields no batch.
     pub fn new(split: Arc<Split>, options: LoaderOptions) -> Result<Self> {
         options.augment.check()?;
         if options.batch == 0 {
             return Err(DataError::value("batch size", 0, "1 or more"));
         }
-        let loader = Self { split, options };
+        let workers = match options.workers {
+            0 => None,
+            n if n > MAX_WORKERS => return Err(DataError::value("loader threads", n, format!("0 to {MAX_WORKERS}"))),
+            n => {
+                let pool = ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("sora-loader-{i}")).build();
+                Some(Arc::new(pool.map_err(|e| DataError::value("loader threads", n, format!("fewer, the system gives no more ({e})")))?))
+            }
+        };
+        let loader = Self { split, options, workers };
         if loader.batches_per_epoch() == 0 {
             return Err(DataError::value("batch size", options.batch, format!("at most the {} images there are", loader.split.len())));
         }
@@ -116,7 +136,9 @@ impl Loader {
     pub fn epoch(&self, epoch: u64, start_batch: usize) -> Epoch {
         let total = self.batches_per_epoch();
         let maker = Maker { loader: self.clone(), epoch, order: self.order(epoch) };
-        let producer = match self.options.prefetch {
+        let bytes = self.options.batch.saturating_mul(self.split.shape().iter().product::<usize>() * size_of::<f32>());
+        let most = (MAX_AHEAD / bytes.max(1)).max(1);
+        let producer = match self.options.prefetch.min(most) {
             0 => Producer::Here(maker),
             depth if start_batch < total => prefetching(maker, start_batch, total, depth),
             _ => Producer::Here(maker),
@@ -142,8 +164,15 @@ struct Maker {
 }
 
 impl Maker {
-    fn batch(&self, index: usize) -> Batch {
-        let Loader { split, options } = &self.loader;
+    fn batch(&self, index: usize) -> Result<Batch> {
+        match &self.loader.workers {
+            Some(pool) => pool.install(|| self.make(index)),
+            None => self.make(index),
+        }
+    }
+
+    fn make(&self, index: usize) -> Result<Batch> {
+        let Loader { split, options, .. } = &self.loader;
         let [channels, height, width] = split.shape();
         let first = index * options.batch;
         let positions = &self.order[first..(first + options.batch).min(self.order.len())];
@@ -154,17 +183,12 @@ impl Maker {
         let draws = images
             .par_chunks_exact_mut(channels * height * width)
             .zip(positions.par_iter().zip(&ids))
-            .map(|(out, (&p, &id))| {
-                let draw = if options.augment == Augment::NONE {
-                    AugmentDraw::IDENTITY
-                } else {
-                    options.augment.draw(&mut key.stream(u64::from(id)), height, width)
-                };
-                draw.render(split.image(at(p)), out, split.shape());
-                draw
-            })
-            .collect();
-        Batch {
+            .map(|(out, (&p, &id))| split.augmented(at(p), &options.augment, || key.stream(u64::from(id)), out))
+            // All of them first: of several bad images the first in order is named, whichever thread is quickest.
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect::<Result<_>>()?;
+        Ok(Batch {
             epoch: self.epoch,
             index,
             shape: [positions.len(), channels, height, width],
@@ -172,7 +196,7 @@ impl Maker {
             labels: positions.iter().map(|&p| split.label(at(p))).collect(),
             ids,
             draws,
-        }
+        })
     }
 }
 
@@ -181,7 +205,7 @@ enum Producer {
     /// Made when asked for.
     Here(Maker),
     /// Made by a background thread, which ends when this end of the channel is dropped.
-    Thread(Receiver<Batch>),
+    Thread(Receiver<Result<Batch>>),
 }
 
 fn prefetching(maker: Maker, start: usize, total: usize, depth: usize) -> Producer {
@@ -191,7 +215,9 @@ fn prefetching(maker: Maker, start: usize, total: usize, depth: usize) -> Produc
     let worker = Arc::clone(&maker);
     let spawned = thread::Builder::new().name("sora-loader".into()).spawn(move || {
         for index in start..total {
-            if sender.send(worker.batch(index)).is_err() {
+            let batch = worker.batch(index);
+            let failed = batch.is_err();
+            if sender.send(batch).is_err() || failed {
                 return;
             }
         }
@@ -221,9 +247,9 @@ impl Iterator for Epoch {
             return None;
         }
         let batch = match &self.producer {
-            Producer::Here(maker) => Ok(maker.batch(self.next)),
-            // The thread sends every batch before it hangs up, unless it died: an epoch must not end early unnoticed.
-            Producer::Thread(receiver) => receiver.recv().map_err(|_| DataError::Loader { done: self.next, total: self.total }),
+            Producer::Here(maker) => maker.batch(self.next),
+            // The thread sends every batch or an error before it hangs up, unless it died: an epoch must not end early unnoticed.
+            Producer::Thread(receiver) => receiver.recv().unwrap_or(Err(DataError::Loader { done: self.next, total: self.total })),
         };
         self.next = if batch.is_ok() { self.next + 1 } else { self.total };
         Some(batch)
@@ -250,7 +276,7 @@ mod tests {
 
     fn options(prefetch: usize) -> LoaderOptions {
         let augment = "crop:2,flip,rotate:15".parse().unwrap();
-        LoaderOptions { batch: 7, seed: 5, shuffle: true, drop_last: false, augment, prefetch }
+        LoaderOptions { batch: 7, seed: 5, shuffle: true, drop_last: false, augment, prefetch, workers: 0 }
     }
 
     fn batches(split: &Arc<Split>, options: LoaderOptions, epoch: u64, start: usize) -> Vec<Batch> {
@@ -265,8 +291,8 @@ mod tests {
         assert_eq!(want.len(), 6);
         let four = rayon::ThreadPoolBuilder::new().num_threads(4).build().unwrap();
         assert_eq!(four.install(|| batches(&split, options(0), 3, 0)), want);
-        for prefetch in [1, 2, 9] {
-            assert_eq!(batches(&split, options(prefetch), 3, 0), want);
+        for (prefetch, workers) in [(1, 0), (2, 0), (9, 0), (0, 1), (2, 1), (3, 5)] {
+            assert_eq!(batches(&split, LoaderOptions { workers, ..options(prefetch) }, 3, 0), want);
         }
     }
 
@@ -314,7 +340,7 @@ mod tests {
         let augment = "crop:3,flip".parse().unwrap();
         for batch in batches(&split, LoaderOptions { augment, ..options(3) }, 0, 0) {
             for (i, (draw, &id)) in batch.draws.iter().zip(&batch.ids).enumerate() {
-                let plain: Vec<f32> = split.image(id as usize).iter().map(|&v| f32::from(v) / 255.0).collect();
+                let plain: Vec<f32> = split.image(id as usize).unwrap().iter().map(|&v| f32::from(v) / 255.0).collect();
                 let mut want = vec![0.0; 60];
                 draw.apply(&plain, &mut want, [2, 6, 5]).unwrap();
                 assert_eq!(&batch.images[i * 60..(i + 1) * 60], want);
@@ -329,7 +355,7 @@ mod tests {
         assert_eq!(all.iter().map(Batch::len).collect::<Vec<_>>(), [16, 16, 8]);
         assert_eq!(all[2].shape, [8, 2, 6, 5]);
         assert_eq!(all.iter().flat_map(|b| b.ids.clone()).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
-        assert_eq!(all[1].images[0], f32::from(split.image(16)[0]) / 255.0);
+        assert_eq!(all[1].images[0], f32::from(split.image(16).unwrap()[0]) / 255.0);
         assert_eq!(all[1].labels[0], split.label(16));
     }
 
@@ -346,6 +372,7 @@ mod tests {
     fn wrong_options_are_refused() {
         for bad in [
             LoaderOptions { batch: 0, ..options(0) },
+            LoaderOptions { workers: MAX_WORKERS + 1, ..options(0) },
             LoaderOptions { augment: Augment { rotate: f32::NAN, ..Augment::NONE }, ..options(0) },
         ] {
             assert!(Loader::new(split(3), bad).is_err());

@@ -1,4 +1,4 @@
-//! From the name on the command line to images in memory.
+//! From the name on the command line to the images.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::str::FromStr;
 use crate::error::{DataError, Result};
 use crate::info::{Info, Reader};
 use crate::paths::data_dir;
-use crate::registry::{find, registry};
-use crate::source::{Parts, cifar, folder, idx, npz, synthetic};
+use crate::registry::{find, in_size, registry};
+use crate::source::{Parts, cifar, folder, idx, imagenet, imagenette, mat, npz, synthetic, tiny_imagenet};
 use crate::split::Dataset;
 
 /// Options of [`open`].
@@ -16,10 +16,11 @@ use crate::split::Dataset;
 pub struct OpenOptions<'a> {
     /// Data folder; see [`data_dir`].
     pub data_dir: Option<PathBuf>,
-    /// Height and width of the images, for `folder:` (centre-crop to a square, then resize) and `synthetic` (drawn at
-    /// that size). Other sets have the size they have.
+    /// Height and width of the images: for `folder:` (centre-crop to a square, then resize), `synthetic` (drawn at that
+    /// size), the ImageNet family and `imagefolder:` (shorter side to 256/224 of it, then centre crop), and MedMNIST (28, 64,
+    /// 128 or 224, each a file of its own). Other sets have the size they have.
     pub image_size: Option<usize>,
-    /// Channels of the images, for `folder:`.
+    /// Channels of the images, for `folder:` and `imagefolder:`.
     pub channels: Channels,
     /// Decides the images of `synthetic`.
     pub seed: u64,
@@ -30,6 +31,9 @@ pub struct OpenOptions<'a> {
     pub limit_test: Option<usize>,
     /// Keep and use the decoded images of `folder:` in the data folder.
     pub cache: bool,
+    /// Pixels of sets that take more bytes than this are not kept in memory: `folder:` is decoded on demand, MedMNIST unpacked to
+    /// the data folder and read from there. The same pixels either way.
+    pub max_memory: u64,
     /// Called with (images done, images in all) while a folder is decoded, from several threads.
     pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
 }
@@ -44,6 +48,7 @@ impl Default for OpenOptions<'_> {
             limit_train: None,
             limit_test: None,
             cache: true,
+            max_memory: 1 << 30,
             progress: None,
         }
     }
@@ -59,6 +64,7 @@ impl fmt::Debug for OpenOptions<'_> {
             .field("limit_train", &self.limit_train)
             .field("limit_test", &self.limit_test)
             .field("cache", &self.cache)
+            .field("max_memory", &self.max_memory)
             .finish_non_exhaustive()
     }
 }
@@ -99,23 +105,25 @@ impl FromStr for Channels {
 const MAX_SIZE: usize = 4096;
 
 /// Opens the data set `spec`: a [registered](registry) name, `synthetic:N` (N training and N/5 test images),
-/// `folder:PATH`, or the path of an existing folder; a registered name wins over a folder of that name.
+/// `folder:PATH`, `imagefolder:PATH`, or the path of an existing folder (as `folder:`); a registered name wins over a folder of
+/// that name.
 ///
 /// The images of a folder lie in `PATH/train/CLASS/` and `PATH/test/CLASS/` as `.png`, `.jpg` or `.jpeg` files; the
-/// sorted names of train's sub-folders are the classes.
+/// sorted names of train's sub-folders are the classes. Those of an `imagefolder:` may have any size, lie in `PATH/train/CLASS/`
+/// and `PATH/val/CLASS/` or in Parquet shards, and are decoded on demand.
 ///
-/// Mean and standard deviation are the published ones where the registry has them (CIFAR-10), else those of the whole
-/// training split (as limited, for `synthetic` and `folder:`).
+/// Mean and standard deviation are the published ones where the registry has them (CIFAR-10, ImageNet's for its family), else
+/// those of the whole training split (as limited, for sets that are decoded within the limits).
 ///
 /// # Errors
-/// [`DataError::Unknown`], [`DataError::Missing`] (with the command that gets the set), [`DataError::NoReader`],
-/// [`DataError::Bad`] for a file that is not what it should be, [`DataError::Io`], and [`DataError::Value`] for options
-/// out of range.
+/// [`DataError::Unknown`], [`DataError::Missing`] (with the command that gets the set), [`DataError::Bad`] for a file that is
+/// not what it should be, [`DataError::Io`], and [`DataError::Value`] for options out of range and for ChestMNIST, whose images
+/// have several labels each.
 pub fn open(spec: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     check(options)?;
     let (mut info, parts) = read(spec, options)?;
     if info.mean.is_empty() {
-        (info.mean, info.std) = parts.train.channel_stats();
+        (info.mean, info.std) = parts.train.channel_stats()?;
     }
     let cut = |split: crate::Split, limit: Option<usize>| match limit {
         Some(n) if n < split.len() => split.take(n),
@@ -132,6 +140,9 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
     if let Some(path) = spec.strip_prefix("folder:") {
         return folder::open(Path::new(path), spec, options);
     }
+    if let Some(path) = spec.strip_prefix("imagefolder:") {
+        return imagenet::open_path(Path::new(path), spec, options);
+    }
     let (name, count) = match spec.split_once(':') {
         Some(("synthetic", count)) => ("synthetic", Some(count)),
         _ => (spec, None),
@@ -144,26 +155,37 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
             Err(DataError::Unknown { name: crate::error::one_line(spec), known })
         };
     };
-    let parts = match &info.reader {
-        Reader::Synthetic => synthetic::draw(&info, count, options)?,
-        Reader::Folder => return Err(DataError::value("data set", "'folder'", "a path: folder:PATH")),
-        Reader::None(format) => return Err(DataError::NoReader { name: info.name, format: format.clone() }),
-        reader => {
-            if options.image_size.is_some_and(|size| size != info.height) {
-                return Err(DataError::value(
-                    "image size",
-                    options.image_size.unwrap_or_default(),
-                    format!("none, or {}, for {}: only folder: and synthetic can have another", info.height, info.name),
-                ));
-            }
-            let dir = data_dir(options.data_dir.as_deref())?;
-            match reader {
-                Reader::Idx => idx::open(&info, &dir)?,
-                Reader::Npz => npz::open(&info, &dir)?,
-                Reader::Cifar10 => cifar::open(&info, &dir, cifar::Layout::Cifar10)?,
-                _ => cifar::open(&info, &dir, cifar::Layout::Cifar100)?,
+    let mut info = info;
+    if let Some(size) = options.image_size.filter(|&size| size != info.height) {
+        let any = matches!(info.reader, Reader::Synthetic | Reader::Folder | Reader::ImageNet | Reader::ImageFolder | Reader::Imagenette);
+        match in_size(&info, size) {
+            Some(other) => info = other,
+            None if any => {}
+            None => {
+                let sizes = if in_size(&info, info.height).is_some() { "28, 64, 128 or 224".into() } else { info.height.to_string() };
+                let expected =
+                    format!("none, or {sizes}, for {}: only folder:, imagefolder:, synthetic and the ImageNet family take any", info.name);
+                return Err(DataError::value("image size", size, expected));
             }
         }
+    }
+    let dir = || data_dir(options.data_dir.as_deref());
+    let parts = match info.reader {
+        Reader::Synthetic => synthetic::draw(&info, count, options)?,
+        Reader::Folder => return Err(DataError::value("data set", "'folder'", "a path: folder:PATH")),
+        Reader::ImageFolder => return Err(DataError::value("data set", "'imagefolder'", "a path: imagefolder:PATH")),
+        Reader::MultiLabel => {
+            let expected = "a set with one class an image (ChestMNIST gives each any number of 14 findings), see `sora data list`";
+            return Err(DataError::value("data set", format!("'{}'", info.name), expected));
+        }
+        Reader::Idx => idx::open(&info, &dir()?)?,
+        Reader::Npz => npz::open(&info, &dir()?, options)?,
+        Reader::Mat => mat::open(&info, &dir()?)?,
+        Reader::Cifar10 => cifar::open(&info, &dir()?, cifar::Layout::Cifar10)?,
+        Reader::Cifar100 => cifar::open(&info, &dir()?, cifar::Layout::Cifar100)?,
+        Reader::TinyImageNet => tiny_imagenet::open(&mut info, &dir()?, options)?,
+        Reader::Imagenette => imagenette::open(&mut info, &dir()?, options)?,
+        Reader::ImageNet => imagenet::open(&mut info, &dir()?, options)?,
     };
     Ok((info, parts))
 }
@@ -196,10 +218,17 @@ mod tests {
             ("mnist", "get it with `sora data fetch mnist`"),
             ("cifar10", "get it with `sora data fetch cifar10`"),
             ("pathmnist", "get it with `sora data fetch pathmnist`"),
-            ("tiny-imagenet", "cannot be read yet"),
-            ("svhn", "use folder:PATH"),
+            ("tiny-imagenet", "get it with `sora data fetch tiny-imagenet`"),
+            ("svhn", "get it with `sora data fetch svhn`"),
+            ("pathmnist-224", "get it with `sora data fetch pathmnist-224`"),
+            ("chestmnist", "expected a set with one class an image"),
+            ("chestmnist-64", "expected a set with one class an image"),
+            ("imagenette", "get it with `sora data fetch imagenette`"),
             ("imagenet100", "image-net.org"),
+            ("imagenet", "image-net.org"),
             ("folder", "folder:PATH"),
+            ("imagefolder", "imagefolder:PATH"),
+            ("imagefolder:/nonexistent", "/nonexistent"),
             ("folder:/nonexistent", "/nonexistent"),
             ("synthetic:x", "synthetic:N"),
             ("synthetic:0", "synthetic:N"),
@@ -221,6 +250,8 @@ mod tests {
             assert!(open("synthetic", &options).unwrap_err().to_string().starts_with("wrong "));
         }
         let sized = OpenOptions { image_size: Some(32), ..Default::default() };
-        assert!(open("mnist", &sized).unwrap_err().to_string().contains("only folder: and synthetic"));
+        assert!(open("mnist", &sized).unwrap_err().to_string().contains("28, for mnist"));
+        let error = open("pathmnist", &OpenOptions { image_size: Some(50), ..Default::default() }).unwrap_err().to_string();
+        assert!(error.contains("28, 64, 128 or 224"), "{error}");
     }
 }

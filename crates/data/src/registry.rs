@@ -2,8 +2,10 @@
 //!
 //! Where the checksums come from: SHA-256 and sizes of the MNIST family, CIFAR and SVHN are those recorded by TensorFlow
 //! Datasets (`url_checksums/`), and agree with those in other public loaders (dlipr, torchvision's prototype datasets,
-//! MLDatasets.jl, GoMLX) and, for CIFAR, with the MD5 on the authors' page; MD5 of MedMNIST are those of the MedMNIST
-//! package; MD5 and size of Tiny ImageNet are those used by the public PyTorch loaders.
+//! MLDatasets.jl, GoMLX) and, for CIFAR, with the MD5 on the authors' page, which also gives those of the Python archives;
+//! MD5 of MedMNIST are those of the MedMNIST package (3.0.2); MD5 and size of Tiny ImageNet are those used by the public PyTorch
+//! loaders; SHA-256 of the small Imagenette archive is recorded by TensorFlow Datasets and FastAI.jl, the MD5 of the larger by
+//! torchvision.
 
 use crate::augment::{Augment, Crop};
 use crate::info::{Checksum, Info, Reader, Source};
@@ -24,6 +26,19 @@ const CIFAR100: &str = "apple aquarium_fish baby bear beaver bed bee beetle bicy
     plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail \
     snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train trout \
     tulip turtle wardrobe whale willow_tree wolf woman worm";
+/// In the order of their identifiers, n01440764 to n03888257.
+const IMAGENETTE: [&str; 10] = [
+    "tench",
+    "English springer",
+    "cassette player",
+    "chain saw",
+    "church",
+    "French horn",
+    "garbage truck",
+    "gas pump",
+    "golf ball",
+    "parachute",
+];
 const ORGANS: &[&str] = &[
     "bladder",
     "femur-left",
@@ -41,18 +56,34 @@ const ORGANS: &[&str] = &[
 /// Every registered data set, in the order in which they are listed to people.
 pub fn registry() -> Vec<Info> {
     let mut all = vec![synthetic(), fashion_mnist(), mnist(), cifar10(), cifar100(), svhn()];
-    all.extend(MEDMNIST.iter().map(medmnist));
-    all.extend([tiny_imagenet(), imagenet100(), folder()]);
+    all.extend(MEDMNIST.iter().map(|set| medmnist(set, 0)));
+    all.extend([tiny_imagenet(), imagenette(false), imagenette(true), imagenet100(), imagenet(), folder(), imagefolder()]);
     all
 }
 
-/// The registered set of that name.
+/// The registered set of that name. Besides those that [`registry`] lists: each MedMNIST set in a larger size, such as
+/// `pathmnist-64`, `-128` and `-224`.
 pub fn find(name: &str) -> Option<Info> {
-    registry().into_iter().find(|info| info.name == name)
+    let larger = || {
+        let (name, side) = name.rsplit_once('-')?;
+        let size = MED_SIZES.iter().skip(1).position(|s| s.to_string() == side)? + 1;
+        MEDMNIST.iter().find(|set| set.name == name).map(|set| medmnist(set, size))
+    };
+    registry().into_iter().find(|info| info.name == name).or_else(larger)
+}
+
+/// The set `info` in images of `size` pixels, where it is published in that size.
+pub(crate) fn in_size(info: &Info, size: usize) -> Option<Info> {
+    let set = MEDMNIST.iter().find(|set| set.name == info.name)?;
+    Some(medmnist(set, MED_SIZES.iter().position(|&s| s == size)?))
 }
 
 fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|s| (*s).to_owned()).collect()
+}
+
+fn md5(file: &str, base: &str, size: Option<u64>, hex: &str) -> Source {
+    Source { file: file.to_owned(), url: format!("{base}{file}"), size, checksum: Checksum::Md5(hex.to_owned()) }
 }
 
 fn sha256(file: &str, base: &str, size: u64, hex: &str) -> Source {
@@ -60,7 +91,11 @@ fn sha256(file: &str, base: &str, size: u64, hex: &str) -> Source {
 }
 
 fn pad_crop_flip(pad: usize) -> Augment {
-    Augment { crop: Crop::Pad(pad), flip: true, rotate: 0.0 }
+    Augment { crop: Crop::Pad(pad), flip: true, ..Augment::NONE }
+}
+
+fn resized_crop_flip() -> Augment {
+    Augment { crop: Crop::Resized { min_scale: 0.08 }, flip: true, ..Augment::NONE }
 }
 
 fn synthetic() -> Info {
@@ -79,6 +114,7 @@ fn synthetic() -> Info {
         licence: "none needed".into(),
         homepage: "part of this program".into(),
         sources: vec![],
+        also: vec![],
         package: None,
         augment: Augment::NONE,
         reader: Reader::Synthetic,
@@ -101,6 +137,7 @@ fn mnist_family(name: &str, title: &str, classes: &[&str], licence: &str, homepa
         licence: licence.into(),
         homepage: homepage.into(),
         sources: vec![],
+        also: vec![],
         package: None,
         augment: Augment::NONE,
         reader: Reader::Idx,
@@ -157,6 +194,12 @@ fn cifar10() -> Info {
             170_052_171,
             "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         )],
+        also: vec![md5(
+            "cifar-10-python.tar.gz",
+            "https://www.cs.toronto.edu/~kriz/",
+            Some(170_498_071),
+            "c58f30108f718f92721af3b95e74349a",
+        )],
         package: None,
         augment: pad_crop_flip(4),
         reader: Reader::Cifar10,
@@ -177,6 +220,7 @@ fn cifar100() -> Info {
             168_513_733,
             "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         )],
+        also: vec![md5("cifar-100-python.tar.gz", "https://www.cs.toronto.edu/~kriz/", None, "eb9058c3a382ffc7106e4002c42a8d85")],
         reader: Reader::Cifar100,
         ..cifar10()
     }
@@ -198,9 +242,10 @@ fn svhn() -> Info {
             sha256("train_32x32.mat", base, 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
             sha256("test_32x32.mat", base, 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
         ],
+        also: vec![],
         // Digits are not symmetric: no flip.
-        augment: Augment { crop: Crop::Pad(4), flip: false, rotate: 0.0 },
-        reader: Reader::None("MATLAB .mat".into()),
+        augment: Augment { crop: Crop::Pad(4), ..Augment::NONE },
+        reader: Reader::Mat,
         ..cifar10()
     }
 }
@@ -211,55 +256,79 @@ struct Med {
     channels: usize,
     train: usize,
     test: usize,
-    size: Option<u64>,
-    md5: &'static str,
+    /// Of the files in the order of [`MED_SIZES`].
+    md5: [&'static str; 4],
     classes: &'static [&'static str],
 }
 
-/// The single-label sets of MedMNIST v2 in 28x28 (ChestMNIST is multi-label and so no classification task of this program).
+/// Sizes in which each MedMNIST set is published, the first without being asked for.
+const MED_SIZES: [usize; 4] = [28, 64, 128, 224];
+
+/// The 2-D sets of MedMNIST v2 (28x28) and MedMNIST+ (larger).
 #[rustfmt::skip]
-const MEDMNIST: [Med; 11] = [
-    Med { name: "pathmnist", title: "PathMNIST", channels: 3, train: 89_996, test: 7_180, size: Some(205_615_438),
-        md5: "a8b06965200029087d5bd730944a56c1", classes: &["adipose", "background", "debris", "lymphocytes", "mucus",
+const MEDMNIST: [Med; 12] = [
+    Med { name: "pathmnist", title: "PathMNIST", channels: 3, train: 89_996, test: 7_180, md5: ["a8b06965200029087d5bd730944a56c1",
+        "55aa9c1e0525abe5a6b9d8343a507616", "ac42d08fb904d92c244187169d1fd1d9", "2c51a510bcdc9cf8ddb2af93af1eadec"],
+        classes: &["adipose", "background", "debris", "lymphocytes", "mucus",
         "smooth muscle", "normal colon mucosa", "cancer-associated stroma", "colorectal adenocarcinoma epithelium"] },
-    Med { name: "dermamnist", title: "DermaMNIST", channels: 3, train: 7_007, test: 2_005, size: None,
-        md5: "0744692d530f8e62ec473284d019b0c7", classes: &["actinic keratoses and intraepithelial carcinoma",
+    Med { name: "chestmnist", title: "ChestMNIST", channels: 1, train: 78_468, test: 22_433, md5: ["02c8a6516a18b556561a56cbdd36c4a8",
+        "9de6cd0b934ebb5b7426cfba5efbae16", "db107e5590b27930b62dbaf558aebee3", "45bd33e6f06c3e8cdb481c74a89152aa"],
+        classes: &["atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia", "pneumothorax", "consolidation", "edema", "emphysema", "fibrosis", "pleural", "hernia"] },
+    Med { name: "dermamnist", title: "DermaMNIST", channels: 3, train: 7_007, test: 2_005, md5: ["0744692d530f8e62ec473284d019b0c7",
+        "b70a2f5635c6199aeaa28c31d7202e1f", "2defd784463fa5243564e855ed717de1", "8974907d8e169bef5f5b96bc506ae45d"],
+        classes: &["actinic keratoses and intraepithelial carcinoma",
         "basal cell carcinoma", "benign keratosis-like lesions", "dermatofibroma", "melanoma", "melanocytic nevi",
         "vascular lesions"] },
-    Med { name: "octmnist", title: "OCTMNIST", channels: 1, train: 97_477, test: 1_000, size: None,
-        md5: "c68d92d5b585d8d81f7112f81e2d0842", classes: &["choroidal neovascularization", "diabetic macular edema",
+    Med { name: "octmnist", title: "OCTMNIST", channels: 1, train: 97_477, test: 1_000, md5: ["c68d92d5b585d8d81f7112f81e2d0842",
+        "e229e9440236b774d9f0dfef9d07bdaf", "0a97e76651ace45c5d943ee3f65b63ae", "abc493b6d529d5de7569faaef2773ba3"],
+        classes: &["choroidal neovascularization", "diabetic macular edema",
         "drusen", "normal"] },
-    Med { name: "pneumoniamnist", title: "PneumoniaMNIST", channels: 1, train: 4_708, test: 624, size: None,
-        md5: "28209eda62fecd6e6a2d98b1501bb15f", classes: &["normal", "pneumonia"] },
-    Med { name: "retinamnist", title: "RetinaMNIST", channels: 3, train: 1_080, test: 400, size: None,
-        md5: "bd4c0672f1bba3e3a89f0e4e876791e4", classes: &["grade 0", "grade 1", "grade 2", "grade 3", "grade 4"] },
-    Med { name: "breastmnist", title: "BreastMNIST", channels: 1, train: 546, test: 156, size: None,
-        md5: "750601b1f35ba3300ea97c75c52ff8f6", classes: &["malignant", "normal, benign"] },
-    Med { name: "bloodmnist", title: "BloodMNIST", channels: 3, train: 11_959, test: 3_421, size: None,
-        md5: "7053d0359d879ad8a5505303e11de1dc", classes: &["basophil", "eosinophil", "erythroblast",
+    Med { name: "pneumoniamnist", title: "PneumoniaMNIST", channels: 1, train: 4_708, test: 624, md5: ["28209eda62fecd6e6a2d98b1501bb15f",
+        "8f4eceb4ccffa70c672198ea285246c6", "05b46931834c231683c68f40c47b2971", "d6a3c71de1b945ea11211b03746c1fe1"],
+        classes: &["normal", "pneumonia"] },
+    Med { name: "retinamnist", title: "RetinaMNIST", channels: 3, train: 1_080, test: 400, md5: ["bd4c0672f1bba3e3a89f0e4e876791e4",
+        "afda852cc34dcda56f86ad2b2457dbcc", "e48e916a24454daf90583d4e6efb1a18", "eae7e3b6f3fcbda4ae613ebdcbe35348"],
+        classes: &["grade 0", "grade 1", "grade 2", "grade 3", "grade 4"] },
+    Med { name: "breastmnist", title: "BreastMNIST", channels: 1, train: 546, test: 156, md5: ["750601b1f35ba3300ea97c75c52ff8f6",
+        "742edef2a1fd1524b2efff4bd7ba9364", "363e4b3f8d712e9b5de15470a2aaadf1", "b56378a6eefa9fed602bb16d192d4c8b"],
+        classes: &["malignant", "normal, benign"] },
+    Med { name: "bloodmnist", title: "BloodMNIST", channels: 3, train: 11_959, test: 3_421, md5: ["7053d0359d879ad8a5505303e11de1dc",
+        "2b94928a2ae4916078ca51e05b6b800b", "adace1e0ed228fccda1f39692059dd4c", "b718ff6835fcbdb22ba9eacccd7b2601"],
+        classes: &["basophil", "eosinophil", "erythroblast",
         "immature granulocytes", "lymphocyte", "monocyte", "neutrophil", "platelet"] },
-    Med { name: "tissuemnist", title: "TissueMNIST", channels: 1, train: 165_466, test: 47_280, size: None,
-        md5: "ebe78ee8b05294063de985d821c1c34b", classes: &["collecting duct, connecting tubule",
+    Med { name: "tissuemnist", title: "TissueMNIST", channels: 1, train: 165_466, test: 47_280, md5: ["ebe78ee8b05294063de985d821c1c34b",
+        "123ece2eba09d0aa5d698fda57103344", "61b955355d7425a89687b06cca3ce0c2", "b077128c4a949f0a4eb01517f9037b9c"],
+        classes: &["collecting duct, connecting tubule",
         "distal convoluted tubule", "glomerular endothelial cells", "interstitial endothelial cells", "leukocytes",
         "podocytes", "proximal tubule segments", "thick ascending limb"] },
-    Med { name: "organamnist", title: "OrganAMNIST", channels: 1, train: 34_581, test: 17_778, size: None,
-        md5: "866b832ed4eeba67bfb9edee1d5544e6", classes: ORGANS },
-    Med { name: "organcmnist", title: "OrganCMNIST", channels: 1, train: 13_000, test: 8_268, size: None,
-        md5: "0afa5834fb105f7705a7d93372119a21", classes: ORGANS },
-    Med { name: "organsmnist", title: "OrganSMNIST", channels: 1, train: 13_940, test: 8_829, size: None,
-        md5: "e5c39f1af030238290b9557d9503af9d", classes: ORGANS },
+    Med { name: "organamnist", title: "OrganAMNIST", channels: 1, train: 34_561, test: 17_778, md5: ["68e3f8846a6bd62f0c9bf841c0d9eacc",
+        "2dcccc29b88e6da5a01161ef20cda288", "eeae80d0a227a8d099027e1b3cfd3b60", "50747347e05c87dd3aaf92c49f9f3170"],
+        classes: ORGANS },
+    Med { name: "organcmnist", title: "OrganCMNIST", channels: 1, train: 12_975, test: 8_216, md5: ["b9ceb9546e10131b32923c5bbeaea2b1",
+        "3ce34a8724ea6f548e6db4744d03b6a9", "773c1f009daa3fe5d9a2a201b2a7ed94", "050f5e875dc056f6768abf94ec9995d1"],
+        classes: ORGANS },
+    Med { name: "organsmnist", title: "OrganSMNIST", channels: 1, train: 13_932, test: 8_827, md5: ["9ab87b696fb54e2a387ebe992d6ed5f1",
+        "53a6d115339d874c25e309a994ff46d3", "ded0c5fa01a95dc4978b956f613e9b8e", "b354719e553fbbb2513d5533f52a4cb1"],
+        classes: ORGANS },
 ];
 
-fn medmnist(set: &Med) -> Info {
-    let file = format!("{}.npz", set.name);
+/// The set in size number `size` of [`MED_SIZES`].
+fn medmnist(set: &Med, size: usize) -> Info {
+    let side = MED_SIZES[size];
+    let (name, file) = match size {
+        0 => (set.name.to_owned(), format!("{}.npz", set.name)),
+        _ => (format!("{}-{side}", set.name), format!("{}_{side}.npz", set.name)),
+    };
+    // Each image of ChestMNIST has any number of labels.
+    let multi_label = set.name == "chestmnist";
     Info {
-        name: set.name.into(),
-        title: set.title.into(),
+        name,
+        title: if size == 0 { set.title.into() } else { format!("{} in {side}x{side}", set.title) },
         classes: strings(set.classes),
         num_classes: set.classes.len(),
         channels: set.channels,
-        height: 28,
-        width: 28,
+        height: side,
+        width: side,
         train: set.train,
         test: set.test,
         mean: vec![],
@@ -269,12 +338,13 @@ fn medmnist(set: &Med) -> Info {
         sources: vec![Source {
             url: format!("https://zenodo.org/records/10519652/files/{file}?download=1"),
             file,
-            size: set.size,
-            checksum: Checksum::Md5(set.md5.into()),
+            size: (set.name == "pathmnist" && size == 0).then_some(205_615_438),
+            checksum: Checksum::Md5(set.md5[size].into()),
         }],
+        also: vec![],
         package: None,
-        augment: Augment { crop: Crop::None, flip: true, rotate: 10.0 },
-        reader: Reader::Npz,
+        augment: Augment { flip: true, rotate: 10.0, ..Augment::NONE },
+        reader: if multi_label { Reader::MultiLabel } else { Reader::Npz },
     }
 }
 
@@ -293,25 +363,55 @@ fn tiny_imagenet() -> Info {
         std: vec![],
         licence: "ImageNet terms of access: non-commercial research".into(),
         homepage: "http://cs231n.stanford.edu/".into(),
-        sources: vec![Source {
-            file: "tiny-imagenet-200.zip".into(),
-            url: "http://cs231n.stanford.edu/tiny-imagenet-200.zip".into(),
-            size: Some(248_100_043),
-            checksum: Checksum::Md5("90528d7ca1a48142e341f4ef8d21d0de".into()),
-        }],
+        sources: vec![md5("tiny-imagenet-200.zip", "http://cs231n.stanford.edu/", Some(248_100_043), "90528d7ca1a48142e341f4ef8d21d0de")],
+        also: vec![],
         package: None,
         augment: pad_crop_flip(8),
-        reader: Reader::None("a zip of JPEG files with its own validation list".into()),
+        reader: Reader::TinyImageNet,
+    }
+}
+
+/// Imagenette version 2 (70/30 split), with the shorter side of the files 320 or, if `small`, 160 pixels.
+fn imagenette(small: bool) -> Info {
+    let base = "https://s3.amazonaws.com/fast-ai-imageclas/";
+    let size = if small { 128 } else { 224 };
+    Info {
+        name: if small { "imagenette-160" } else { "imagenette" }.into(),
+        title: format!(
+            "Imagenette 2 ({} px files; 10 classes of ImageNet; the validation images serve as test split)",
+            if small { 160 } else { 320 }
+        ),
+        classes: strings(&IMAGENETTE),
+        num_classes: 10,
+        height: size,
+        width: size,
+        train: 9_469,
+        test: 3_925,
+        mean: IMAGENET_MEAN.to_vec(),
+        std: IMAGENET_STD.to_vec(),
+        licence: "Apache 2.0 (the selection); ImageNet terms of access for the images".into(),
+        homepage: "https://github.com/fastai/imagenette".into(),
+        sources: vec![if small {
+            sha256("imagenette2-160.tgz", base, 98_948_031, "88daccb09b6fce93f45e6c09ddeb269cce705549e6bff322092a2a5a11489863")
+        } else {
+            // Public records differ in this file's SHA-256 (it was packed anew); the MD5 is torchvision's.
+            md5("imagenette2-320.tgz", base, None, "3df6f0d01a2c9592104656642f5e78a3")
+        }],
+        augment: resized_crop_flip(),
+        reader: Reader::Imagenette,
+        ..tiny_imagenet()
     }
 }
 
 fn imagenet100() -> Info {
     Info {
         name: "imagenet100".into(),
-        title: "ImageNet-100 (100 classes of ILSVRC 2012)".into(),
+        title: "ImageNet-100 (100 classes of ILSVRC 2012; the validation images serve as test split)".into(),
+        classes: vec![],
         num_classes: 100,
         height: 224,
         width: 224,
+        // There are several selections of 100 classes.
         train: 0,
         test: 5_000,
         mean: IMAGENET_MEAN.to_vec(),
@@ -319,9 +419,37 @@ fn imagenet100() -> Info {
         homepage: "https://www.image-net.org/download.php".into(),
         // ImageNet may not be redistributed: there is no public address to fetch it from.
         sources: vec![],
-        augment: Augment { crop: Crop::Resized { min_scale: 0.08 }, flip: true, rotate: 0.0 },
-        reader: Reader::None("a selection of ImageNet's JPEG files, to be had from image-net.org with an account".into()),
+        augment: resized_crop_flip(),
+        reader: Reader::ImageNet,
         ..tiny_imagenet()
+    }
+}
+
+fn imagenet() -> Info {
+    Info {
+        name: "imagenet".into(),
+        title: "ImageNet (ILSVRC 2012; the validation images serve as test split)".into(),
+        num_classes: 1000,
+        train: 1_281_167,
+        test: 50_000,
+        ..imagenet100()
+    }
+}
+
+/// A set of one's own in ImageNet's form.
+fn imagefolder() -> Info {
+    Info {
+        name: "imagefolder".into(),
+        title:
+            "Your own images of any size, decoded on demand: imagefolder:PATH with PATH/train/CLASS/*, PATH/val/CLASS/* or Parquet shards"
+                .into(),
+        num_classes: 0,
+        train: 0,
+        test: 0,
+        licence: "yours".into(),
+        homepage: "your disk".into(),
+        reader: Reader::ImageFolder,
+        ..imagenet100()
     }
 }
 
@@ -341,6 +469,7 @@ fn folder() -> Info {
         licence: "yours".into(),
         homepage: "your disk".into(),
         sources: vec![],
+        also: vec![],
         package: None,
         augment: pad_crop_flip(4),
         reader: Reader::Folder,
@@ -362,7 +491,7 @@ mod tests {
             assert_eq!(info.classes.iter().collect::<HashSet<_>>().len(), info.classes.len(), "{}", info.name);
             assert!(info.mean.is_empty() || info.mean.len() == info.channels, "{}", info.name);
             assert_eq!(info.mean.len(), info.std.len(), "{}", info.name);
-            for source in &info.sources {
+            for source in info.sources.iter().chain(&info.also) {
                 let digits = match &source.checksum {
                     Checksum::Sha256(_) => 64,
                     Checksum::Md5(_) => 32,
@@ -383,6 +512,12 @@ mod tests {
             ["fashion-mnist", "mnist", "cifar10", "cifar100", "svhn", "pathmnist", "tiny-imagenet", "imagenet100", "folder", "synthetic"]
         {
             assert!(find(name).is_some(), "{name}");
+        }
+        let large = find("organsmnist-224").unwrap();
+        assert_eq!((large.height, large.folder(), &*large.sources[0].file), (224, "organsmnist", "organsmnist_224.npz"));
+        assert!(large.sources[0].url.contains("organsmnist_224.npz"));
+        for none in ["pathmnist-28", "pathmnist-65", "cifar10-64", "pathmnist-"] {
+            assert!(find(none).is_none(), "{none}");
         }
         assert_eq!(find("cifar100").unwrap().classes.len(), 100);
     }

@@ -1,13 +1,19 @@
-//! Images and labels in memory, and the ways to take parts of them.
+//! Images with labels, in memory or decoded on demand, and the ways to take parts of them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 
+use crate::augment::{Augment, AugmentDraw};
 use crate::error::{DataError, Result};
 use crate::info::Info;
-use crate::rng::{Purpose, stream};
+use crate::picture::{Fit, Picture, Pictures};
+use crate::rng::{Purpose, Stream, stream};
+
+/// Images that the statistics of a split decoded on demand are taken from, at most.
+const STATS_SAMPLE: usize = 20_000;
 
 /// A data set opened for use.
 #[derive(Clone, Debug)]
@@ -30,11 +36,18 @@ pub struct Split {
 
 #[derive(Debug)]
 struct Store {
-    /// `[N, C, H, W]` bytes.
-    images: Vec<u8>,
+    images: Images,
     labels: Vec<u32>,
     shape: [usize; 3],
     classes: usize,
+}
+
+#[derive(Debug)]
+enum Images {
+    /// `[N, C, H, W]` bytes.
+    Memory(Vec<u8>),
+    /// Decoded anew each time, and brought to the split's shape.
+    OnDemand { pictures: Arc<dyn Pictures>, fit: Fit },
 }
 
 impl Split {
@@ -47,19 +60,36 @@ impl Split {
     /// [`DataError::Value`] when the lengths do not fit together, a dimension is 0, a label is not below `classes`, or
     /// there are more than 2^32 - 1 images.
     pub fn new(images: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
-        let n = u32::try_from(labels.len()).map_err(|_| DataError::value("number of images", labels.len(), "at most 4294967295"))?;
-        let pixels = shape
-            .iter()
-            .try_fold(1usize, |a, &b| a.checked_mul(b))
-            .filter(|&p| p > 0)
-            .ok_or_else(|| DataError::value("image shape", format!("{shape:?}"), "[channels, height, width], all positive"))?;
+        let pixels = pixels_of(shape)?;
         if labels.len().checked_mul(pixels) != Some(images.len()) {
             return Err(DataError::value("image bytes", images.len(), format!("{} images of {pixels} bytes", labels.len())));
         }
+        Self::over(Images::Memory(images), labels, shape, classes)
+    }
+
+    /// A split of images that are decoded each time they are asked for and brought to `shape` as `fit` says.
+    ///
+    /// Picture `i` has the class `labels[i]`; `shape`: `[C, H, W]`.
+    ///
+    /// # Errors
+    /// [`DataError::Value`] as [`Split::new`].
+    pub fn on_demand(pictures: Arc<dyn Pictures>, fit: Fit, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
+        pixels_of(shape)?;
+        fit.check(shape)?;
+        Self::over(Images::OnDemand { pictures, fit }, labels, shape, classes)
+    }
+
+    fn over(images: Images, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
+        let n = u32::try_from(labels.len()).map_err(|_| DataError::value("number of images", labels.len(), "at most 4294967295"))?;
         if let Some((i, label)) = labels.iter().enumerate().find(|(_, l)| **l as usize >= classes) {
             return Err(DataError::value(format!("label of image {i}"), label, format!("below {classes}")));
         }
         Ok(Self { store: Arc::new(Store { images, labels, shape, classes }), ids: (0..n).collect() })
+    }
+
+    /// Whether images are decoded each time they are asked for.
+    pub fn is_on_demand(&self) -> bool {
+        matches!(self.store.images, Images::OnDemand { .. })
     }
 
     /// Number of images.
@@ -84,12 +114,78 @@ impl Split {
 
     /// The bytes of image `i`, `[C, H, W]`, 0..=255.
     ///
+    /// # Errors
+    /// For images decoded on demand: [`DataError::Bad`] or [`DataError::Io`] of the file.
+    ///
     /// # Panics
     /// If `i` is not below [`Split::len`].
-    pub fn image(&self, i: usize) -> &[u8] {
-        let pixels = self.pixels();
-        let at = self.ids[i] as usize * pixels;
-        &self.store.images[at..at + pixels]
+    pub fn image(&self, i: usize) -> Result<Cow<'_, [u8]>> {
+        let id = self.ids[i] as usize;
+        match &self.store.images {
+            Images::Memory(bytes) => {
+                let pixels = self.pixels();
+                Ok(Cow::Borrowed(&bytes[id * pixels..][..pixels]))
+            }
+            Images::OnDemand { pictures, fit } => Ok(Cow::Owned(fit.apply(&pictures.picture(id)?, self.shape())?)),
+        }
+    }
+
+    /// The images at these positions as `f32` in \[0, 1\], `[indices.len(), C, H, W]`, decoded in parallel.
+    ///
+    /// # Errors
+    /// As [`Split::image`]; of several, the first in order.
+    ///
+    /// # Panics
+    /// If an index is not below [`Split::len`].
+    pub fn unit_pixels(&self, indices: &[usize]) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; indices.len() * self.pixels()];
+        out.par_chunks_exact_mut(self.pixels())
+            .zip(indices)
+            .map(|(out, &i)| {
+                let image = self.image(i)?;
+                out.iter_mut().zip(image.iter()).for_each(|(out, &byte)| *out = f32::from(byte) / 255.0);
+                Ok(())
+            })
+            .collect::<Vec<Result<()>>>()
+            .into_iter()
+            .collect::<Result<()>>()?;
+        Ok(out)
+    }
+
+    /// Writes image `i`, augmented with what `augment` draws from `rng`, to `out` (`[C, H, W]`, \[0, 1\]).
+    ///
+    /// The window of a resized crop is drawn in the picture as it is in its file; every other draw is in the image of the
+    /// split's shape.
+    pub(crate) fn augmented(&self, i: usize, augment: &Augment, rng: impl FnOnce() -> Stream, out: &mut [f32]) -> Result<AugmentDraw> {
+        let shape = self.shape();
+        let [_, height, width] = shape;
+        if let Images::OnDemand { pictures, fit } = &self.store.images
+            && augment.resizes()
+            && *fit != Fit::Exact
+        {
+            let picture = pictures.picture(self.ids[i] as usize)?;
+            let draw = augment.draw_in(&mut rng(), [picture.height(), picture.width()], [height, width]);
+            draw.render_picture(&picture, out, shape)?;
+            return Ok(draw);
+        }
+        let image = self.image(i)?;
+        let draw = if *augment == Augment::NONE { AugmentDraw::IDENTITY } else { augment.draw(&mut rng(), height, width) };
+        draw.render(&image, out, shape);
+        Ok(draw)
+    }
+
+    /// Picture `i` as it is in its file, for splits decoded on demand.
+    ///
+    /// # Errors
+    /// As [`Split::image`].
+    ///
+    /// # Panics
+    /// If `i` is not below [`Split::len`].
+    pub fn picture(&self, i: usize) -> Option<Result<Picture>> {
+        match &self.store.images {
+            Images::Memory(_) => None,
+            Images::OnDemand { pictures, .. } => Some(pictures.picture(self.ids[i] as usize)),
+        }
     }
 
     /// The class of image `i`.
@@ -168,39 +264,54 @@ impl Split {
 
     /// Per-channel mean and standard deviation (population) of the images in \[0,1\], exact sums in integers.
     ///
-    /// A channel that never varies gets a standard deviation of 1/255, so that dividing by it stays finite.
-    /// `([0; C], [1; C])` for an empty split.
-    pub fn channel_stats(&self) -> (Vec<f64>, Vec<f64>) {
+    /// Of a split decoded on demand at most 20,000 images are taken, evenly spaced. A channel that never varies gets a
+    /// standard deviation of 1/255, so that dividing by it stays finite. `([0; C], [1; C])` for an empty split.
+    ///
+    /// # Errors
+    /// As [`Split::image`].
+    pub fn channel_stats(&self) -> Result<(Vec<f64>, Vec<f64>)> {
         let [channels, height, width] = self.shape();
         if self.is_empty() {
-            return (vec![0.0; channels], vec![1.0; channels]);
+            return Ok((vec![0.0; channels], vec![1.0; channels]));
         }
         let zero = || vec![(0u64, 0u64); channels];
-        let sums = (0..self.len())
+        let n = if self.is_on_demand() { self.len().min(STATS_SAMPLE) } else { self.len() };
+        let sums = (0..n)
             .into_par_iter()
-            .fold(zero, |mut sums, i| {
-                for (sum, plane) in sums.iter_mut().zip(self.image(i).chunks(height * width)) {
+            .try_fold(zero, |mut sums, k| {
+                let image = self.image(k * self.len() / n)?;
+                for (sum, plane) in sums.iter_mut().zip(image.chunks(height * width)) {
                     for &value in plane {
                         sum.0 += u64::from(value);
                         sum.1 += u64::from(value) * u64::from(value);
                     }
                 }
-                sums
+                Ok(sums)
             })
-            .reduce(zero, |a, b| a.iter().zip(&b).map(|(a, b)| (a.0 + b.0, a.1 + b.1)).collect());
-        let count = (self.len() * height * width) as f64;
-        sums.iter()
+            .try_reduce(zero, |a, b| Ok(a.iter().zip(&b).map(|(a, b)| (a.0 + b.0, a.1 + b.1)).collect()))?;
+        let count = (n * height * width) as f64;
+        Ok(sums
+            .iter()
             .map(|&(sum, squares)| {
                 let mean = sum as f64 / count;
                 let variance = (squares as f64 / count - mean * mean).max(0.0);
                 (mean / 255.0, (variance.sqrt() / 255.0).max(1.0 / 255.0))
             })
-            .unzip()
+            .unzip())
     }
 
     fn pixels(&self) -> usize {
         self.store.shape.iter().product()
     }
+}
+
+/// Pixels of an image of this shape.
+fn pixels_of(shape: [usize; 3]) -> Result<usize> {
+    shape
+        .iter()
+        .try_fold(1usize, |a, &b| a.checked_mul(b))
+        .filter(|&p| p > 0)
+        .ok_or_else(|| DataError::value("image shape", format!("{shape:?}"), "[channels, height, width], all positive"))
 }
 
 /// Shares `n` over groups in proportion to `sizes` by largest remainder (ties: the lower index). Sum of the result is
@@ -246,7 +357,7 @@ mod tests {
     fn subsets_keep_ids() {
         let all = tiny(&[0, 1, 2, 3]);
         let part = all.subset(&[3, 1]).unwrap();
-        assert_eq!((part.ids(), part.label(0), part.image(1)), (&[3, 1][..], 3, &[1][..]));
+        assert_eq!((part.ids(), part.label(0), &*part.image(1).unwrap()), (&[3, 1][..], 3, &[1][..]));
         let again = part.subset(&[1]).unwrap();
         assert_eq!((again.ids(), again.len()), (&[1][..], 1));
         assert!(all.subset(&[4]).is_err());
@@ -258,10 +369,10 @@ mod tests {
     fn statistics_by_hand() {
         // Channel 0: 0, 255, 255, 0 -> mean 1/2, std 1/2. Channel 1: constant 51 = 0.2 -> std at its floor.
         let split = Split::new(vec![0, 255, 51, 51, 255, 0, 51, 51], vec![0, 0], [2, 1, 2], 1).unwrap();
-        let (mean, std) = split.channel_stats();
+        let (mean, std) = split.channel_stats().unwrap();
         assert!((mean[0] - 0.5).abs() < 1e-12 && (mean[1] - 0.2).abs() < 1e-12);
         assert!((std[0] - 0.5).abs() < 1e-12 && (std[1] - 1.0 / 255.0).abs() < 1e-12);
-        assert_eq!(split.take(0).channel_stats(), (vec![0.0; 2], vec![1.0; 2]));
+        assert_eq!(split.take(0).channel_stats().unwrap(), (vec![0.0; 2], vec![1.0; 2]));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use rand::{Rng, RngExt};
 
-use super::resample;
+use super::resample::{self, Placement};
 use crate::error::{DataError, Result};
+use crate::picture::Picture;
 
 /// What was drawn for one sample. Coordinates are rows and columns of the image, from the top left.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,8 +17,10 @@ pub struct AugmentDraw {
     pub flip: bool,
     /// Counter-clockwise rotation in degrees (after the flip).
     pub angle: f32,
-    /// The window of a resized crop.
+    /// The window of a resized crop: in the image, or for a set decoded on demand in the picture as it is in its file.
     pub window: Option<Window>,
+    /// The part that is blackened (last).
+    pub cutout: Option<Window>,
 }
 
 /// A rectangle of whole pixels.
@@ -51,20 +54,33 @@ impl Window {
         let h = ((width as f32 / ratio).round() as usize).clamp(1, height);
         Self { top: (height - h) / 2, left: (width - w) / 2, height: h, width: w }
     }
+
+    /// The part within the image of a square of `side` pixels whose centre is anywhere in it.
+    pub(super) fn cutout(rng: &mut impl Rng, [height, width]: [usize; 2], side: usize) -> Self {
+        let mut span = |length: usize| {
+            let start = rng.random_range(0..length) as i64 - (side / 2) as i64;
+            let end = (start + side as i64).clamp(0, length as i64) as usize;
+            let start = start.clamp(0, length as i64) as usize;
+            (start, end - start)
+        };
+        let (top, rows) = span(height);
+        let (left, columns) = span(width);
+        Self { top, left, height: rows, width: columns }
+    }
 }
 
 impl AugmentDraw {
     /// The draw that changes nothing.
-    pub const IDENTITY: Self = Self { dy: 0, dx: 0, flip: false, angle: 0.0, window: None };
+    pub const IDENTITY: Self = Self { dy: 0, dx: 0, flip: false, angle: 0.0, window: None, cutout: None };
 
     /// Whether the map moves whole pixels only (crop offset and flip), so that [`AugmentDraw::apply`] and
-    /// [`AugmentDraw::unapply`] are exact.
+    /// [`AugmentDraw::unapply`] are exact. A cutout moves nothing.
     pub fn is_exact(&self) -> bool {
         self.window.is_none() && self.angle == 0.0
     }
 
     /// Maps `image` to augmented coordinates: `out[c, y, x] = image[c, y + dy, x' + dx]`, where `x'` is `x` or, flipped,
-    /// `W - 1 - x`; zero outside the image.
+    /// `W - 1 - x`; zero outside the image. A cutout is left out: what is mapped may be a perturbation.
     ///
     /// # Shapes
     /// Both `[C, H, W]` = `shape`; any values.
@@ -105,8 +121,40 @@ impl AugmentDraw {
             None => self.shift_flip(image, out, shape, unit),
             Some(window) => resample::window(image, out, shape, window, self.flip),
         }
+        self.finish(out, shape);
+    }
+
+    /// The augmented image in \[0, 1\] from a picture in its own size; the draw has a window within it.
+    pub(crate) fn render_picture(&self, picture: &Picture, out: &mut [f32], shape: [usize; 3]) -> Result<()> {
+        let [channels, height, width] = shape;
+        let source = self.window.unwrap_or(Window { top: 0, left: 0, height: picture.height(), width: picture.width() });
+        if picture.channels() != channels {
+            return Err(DataError::value("picture", format!("{} channels", picture.channels()), format!("{channels}")));
+        }
+        let pixels = resample::resize(picture, &Placement::whole(source, [height, width]));
+        for (channel, plane) in out.chunks_exact_mut(height * width).enumerate() {
+            let values = pixels.iter().skip(channel).step_by(channels);
+            plane.iter_mut().zip(values).for_each(|(out, &byte)| *out = f32::from(byte) / 255.0);
+            if self.flip {
+                plane.chunks_exact_mut(width).for_each(<[f32]>::reverse);
+            }
+        }
+        self.finish(out, shape);
+        Ok(())
+    }
+
+    /// What comes after crop and flip.
+    fn finish(&self, out: &mut [f32], shape: [usize; 3]) {
+        let [_, height, width] = shape;
         if self.angle != 0.0 {
             resample::rotate(out, shape, self.angle);
+        }
+        if let Some(hole) = self.cutout {
+            for plane in out.chunks_exact_mut(height * width) {
+                for row in plane.chunks_exact_mut(width).skip(hole.top).take(hole.height) {
+                    row[hole.left..][..hole.width].fill(0.0);
+                }
+            }
         }
     }
 
@@ -229,7 +277,7 @@ mod tests {
         ) {
             let shape = [c, h, w];
             let n = c * h * w;
-            let augment = Augment { crop: super::super::Crop::Pad(pad), flip: true, rotate: 0.0 };
+            let augment = Augment { crop: super::super::Crop::Pad(pad), flip: true, ..Augment::NONE };
             let draw = augment.draw(&mut stream(1, Purpose::Augment, 0, 0, sample), h, w);
             let image: Vec<f32> = (1..=n).map(|v| v as f32).collect();
             let mut out = vec![0.0; n];

@@ -9,7 +9,7 @@ use std::path::Path;
 
 const MAGIC: &[u8; 8] = b"sorapix\0";
 /// Raise it when the format, or what decoding and resizing give, changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 8 + 4 + 32 + 3 * 4 + 2 * 8;
 
 /// Images of both splits, each `[N, C, H, W]` bytes.

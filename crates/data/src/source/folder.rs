@@ -1,215 +1,151 @@
-//! A folder of images: `PATH/train/CLASS/*.png|jpg|jpeg` and `PATH/test/CLASS/...`.
+//! A folder of your own images: `PATH/train/CLASS/*.png|jpg|jpeg` and `PATH/test/CLASS/...` (see [`super::tree`]).
 //!
-//! The classes are the sorted names of train's sub-folders. The images of a split are listed by class in turn (the first
-//! of each class, then the second of each, ...; sorted by name within a class), so that the first N hold all classes
-//! evenly. With an image size each is cropped at its centre to a square and resized with a triangle filter (bilinear,
-//! widened when it shrinks, as torchvision's `Resize` does it). Orientation tags (EXIF) are not applied.
+//! With an image size each is cropped at its centre to a square and resized with a triangle filter (bilinear, widened when
+//! it shrinks, as torchvision's `Resize` does it). Orientation tags (EXIF) are not applied. Sets whose pixels fit in
+//! [`OpenOptions::max_memory`] are decoded once and kept; larger ones are decoded on demand, to the same pixels.
 
-use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::UNIX_EPOCH;
 
-use image::imageops::{FilterType, resize};
-use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::Parts;
 use super::cache::{self, Pixels};
-use crate::error::{DataError, Result, one_line};
+use super::encoded::{OnDisk, load};
+use super::tree::{Item, Tree};
+use crate::error::{DataError, Result};
 use crate::info::Info;
-use crate::open::{Channels, OpenOptions};
+use crate::open::OpenOptions;
 use crate::paths::data_dir;
+use crate::picture::{Fit, Picture, Pictures};
 use crate::split::Split;
-
-const LAYOUT: &str = "PATH/train/CLASS/*.png|jpg and PATH/test/CLASS/*.png|jpg";
-/// Largest image file and largest side that are taken; larger ones are hardly meant.
-const MAX_FILE: u64 = 256 << 20;
-const MAX_SIDE: u32 = 16_384;
 
 /// Reads the folder `path`; `name` is what the set is called from then on.
 pub(crate) fn open(path: &Path, name: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
-    let listing = Listing::read(path)?;
-    let pixels = pixels(&listing, options)?;
-    let classes = listing.classes.len();
-    let split = |images: Vec<u8>, list: &[Item]| {
-        let count = images.len() / pixels.shape.iter().product::<usize>().max(1);
-        Split::new(images, list.iter().take(count).map(|i| i.label).collect(), pixels.shape, classes)
-    };
-    let train = split(pixels.train, &listing.train)?;
-    let test = split(pixels.test, &listing.test)?;
+    let tree = Tree::read(path, &["test"])?;
     let template = crate::find("folder").ok_or_else(|| DataError::value("data set", name, "a registered kind"))?;
-    let info = Info { name: name.to_owned(), title: name.to_owned(), num_classes: classes, classes: listing.classes, ..template };
-    Ok((info, Parts { train, test }))
-}
-
-struct Item {
-    path: PathBuf,
-    label: u32,
-    /// Length and time of change, to notice a changed file.
-    stamp: (u64, u128),
-}
-
-struct Listing {
-    root: PathBuf,
-    classes: Vec<String>,
-    train: Vec<Item>,
-    test: Vec<Item>,
-}
-
-impl Listing {
-    fn read(root: &Path) -> Result<Self> {
-        let root = fs::canonicalize(root).map_err(DataError::io("read", root))?;
-        for split in ["train", "test"] {
-            if !root.join(split).is_dir() {
-                return Err(DataError::bad(
-                    &root,
-                    format!("no {split} folder"),
-                    LAYOUT,
-                    format!("put the {split} images in {split}/CLASS/ (no part of another split is taken in its place)"),
-                ));
-            }
-        }
-        let folder = root.join("train");
-        let classes = sub_folders(&folder)?;
-        if classes.len() < 2 {
-            let found = format!("{} class folders", classes.len());
-            return Err(DataError::bad(folder, found, "2 or more, each with images", "make one sub-folder a class"));
-        }
-        let train = list(&folder, &classes, &classes)?;
-        let folder = root.join("test");
-        let present = sub_folders(&folder)?;
-        if let Some(unknown) = present.iter().find(|c| !classes.contains(c)) {
-            return Err(DataError::bad(
-                folder.join(unknown),
-                "a class that train does not have",
-                format!("one of the {} classes of train", classes.len()),
-                "rename the folder or add the class to train",
-            ));
-        }
-        if present.is_empty() {
-            return Err(DataError::bad(folder, "no class folders", LAYOUT, "put the test images in test/CLASS/"));
-        }
-        let test = list(&folder, &present, &classes)?;
-        Ok(Self { root, classes, train, test })
-    }
-
-    fn counts(&self) -> [usize; 2] {
-        [self.train.len(), self.test.len()]
-    }
-
-    /// A digest of everything that the decoded images depend on.
-    fn key(&self, options: &OpenOptions<'_>) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(options.image_size.unwrap_or(0).to_le_bytes());
-        hash.update([options.channels.count() as u8]);
-        for item in self.train.iter().chain(&self.test) {
-            let path = item.path.as_os_str().as_encoded_bytes();
-            hash.update((path.len() as u64).to_le_bytes());
-            hash.update(path);
-            hash.update(item.stamp.0.to_le_bytes());
-            hash.update(item.stamp.1.to_le_bytes());
-        }
-        hash.finalize().into()
-    }
-
-    /// The cache file: one for a folder, image size and channels, so that a stale one is replaced and not left behind.
-    fn cache_file(&self, options: &OpenOptions<'_>) -> Result<PathBuf> {
-        let mut hash = Sha256::new();
-        hash.update(self.root.as_os_str().as_encoded_bytes());
-        let name: String = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
-        let size = options.image_size.map_or("as-is".to_owned(), |s| s.to_string());
-        let channels = options.channels.count();
-        Ok(data_dir(options.data_dir.as_deref())?.join("cache").join(format!("folder-{name}-{size}-{channels}.bin")))
-    }
-}
-
-/// Sorted names of the sub-folders; hidden ones are passed over.
-fn sub_folders(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).map_err(DataError::io("read", folder))? {
-        let path = entry.map_err(DataError::io("read", folder))?.path();
-        let Some(name) = path.file_name() else { continue };
-        let Some(text) = name.to_str() else {
-            return Err(DataError::bad(&path, "a name that is not Unicode", "a class name", "rename the folder"));
+    let classes = tree.classes.len();
+    let shape = shape(&tree, options)?;
+    let counts = wanted(&tree, options);
+    let bytes = shape.iter().try_fold(counts[0] + counts[1], |a, &b| a.checked_mul(b));
+    let parts = if bytes.is_some_and(|bytes| bytes as u64 <= options.max_memory) {
+        let pixels = pixels(&tree, shape, options)?;
+        let split = |images: Vec<u8>, list: &[Item]| {
+            let count = images.len() / pixels.shape.iter().product::<usize>().max(1);
+            Split::new(images, list.iter().take(count).map(|i| i.label).collect(), pixels.shape, classes)
         };
-        if !text.starts_with('.') && path.is_dir() {
-            names.push(text.to_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
+        Parts { train: split(pixels.train, &tree.train)?, test: split(pixels.test, &tree.test)? }
+    } else {
+        tracing::info!("{name}: more than {} MiB of pixels, the images are decoded on demand", options.max_memory >> 20);
+        let first: Arc<Path> = tree.train.first().map_or(path, |i| &i.path).into();
+        let split = |list: &[Item], n: usize| {
+            let files = OnDisk { paths: list.iter().take(n).map(|i| i.path.clone()).collect(), channels: options.channels };
+            let labels = list.iter().take(n).map(|i| i.label).collect();
+            let pictures = Fitted { files, shape, square: options.image_size.is_some(), first: Arc::clone(&first) };
+            Split::on_demand(Arc::new(pictures), Fit::Exact, labels, shape, classes)
+        };
+        Parts { train: split(&tree.train, counts[0])?, test: split(&tree.test, counts[1])? }
+    };
+    let info = Info { name: name.to_owned(), title: name.to_owned(), num_classes: classes, classes: tree.classes, ..template };
+    Ok((info, parts))
 }
 
-/// The images of `present` classes, in turn; labels are positions in `classes`.
-fn list(folder: &Path, present: &[String], classes: &[String]) -> Result<Vec<Item>> {
-    let per_class: Vec<Vec<Item>> = present
-        .par_iter()
-        .map(|class| {
-            let folder = folder.join(class);
-            let label = classes.iter().position(|c| c == class).unwrap_or_default() as u32;
-            let mut items = Vec::new();
-            for entry in fs::read_dir(&folder).map_err(DataError::io("read", &folder))? {
-                let path = entry.map_err(DataError::io("read", &folder))?.path();
-                if !is_image(&path) {
-                    continue;
-                }
-                let meta = fs::metadata(&path).map_err(DataError::io("read", &path))?;
-                // Opening a named pipe would wait for ever.
-                if !meta.is_file() {
-                    return Err(DataError::bad(path, "a folder or special file", "an image file", "rename or remove it"));
-                }
-                let changed = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-                items.push(Item { path, label, stamp: (meta.len(), changed.map_or(0, |d| d.as_nanos())) });
-            }
-            if items.is_empty() {
-                let fix = "add some or remove the folder";
-                return Err(DataError::bad(folder, "no images", "files ending in .png, .jpg or .jpeg", fix));
-            }
-            items.sort_by(|a, b| a.path.cmp(&b.path));
-            Ok(items)
-        })
-        // All of them first: of several defects the first in order is named, whichever thread is quickest.
-        .collect::<Vec<_>>()
-        .into_iter()
-        .collect::<Result<_>>()?;
-    let mut columns: Vec<_> = per_class.into_iter().map(Vec::into_iter).collect();
-    let mut items = Vec::new();
-    loop {
-        let before = items.len();
-        items.extend(columns.iter_mut().filter_map(Iterator::next));
-        if items.len() == before {
-            return Ok(items);
+/// The files of a folder, each brought to the set's shape, so that nothing depends on where the pixels are kept.
+#[derive(Debug)]
+struct Fitted {
+    files: OnDisk,
+    shape: [usize; 3],
+    square: bool,
+    first: Arc<Path>,
+}
+
+impl Pictures for Fitted {
+    fn picture(&self, i: usize) -> Result<Picture> {
+        let picture = self.files.picture(i)?;
+        let [channels, height, width] = self.shape;
+        if self.square {
+            return Picture::new(height, width, channels, Fit::Square.interleaved(&picture, self.shape)?);
         }
+        same_size(&picture, self.shape, self.files.paths.get(i).map_or(&*self.first, |p| p), &self.first)?;
+        Ok(picture)
     }
 }
 
-fn is_image(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-    let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    !hidden && matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
+fn same_size(picture: &Picture, shape: [usize; 3], path: &Path, first: &Path) -> Result<()> {
+    let [_, height, width] = shape;
+    if (picture.height(), picture.width()) == (height, width) {
+        return Ok(());
+    }
+    Err(DataError::bad(
+        path,
+        format!("{}x{} pixels", picture.width(), picture.height()),
+        format!("{width}x{height}, the size of the first image ({})", first.display()),
+        "give --image-size N to crop and resize all images",
+    ))
+}
+
+fn shape(tree: &Tree, options: &OpenOptions<'_>) -> Result<[usize; 3]> {
+    let channels = options.channels.count();
+    match (options.image_size, tree.train.first()) {
+        (Some(size), _) => Ok([channels, size, size]),
+        (None, Some(first)) => {
+            let picture = load(&first.path, options.channels)?;
+            Ok([channels, picture.height(), picture.width()])
+        }
+        (None, None) => Ok([channels, 1, 1]),
+    }
+}
+
+/// Images of both splits within the limits.
+fn wanted(tree: &Tree, options: &OpenOptions<'_>) -> [usize; 2] {
+    let part = |n: usize, limit: Option<usize>| limit.map_or(n, |limit| n.min(limit));
+    [part(tree.train.len(), options.limit_train), part(tree.test.len(), options.limit_test)]
+}
+
+/// A digest of everything that the decoded images depend on.
+fn key(tree: &Tree, options: &OpenOptions<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(options.image_size.unwrap_or(0).to_le_bytes());
+    hash.update([options.channels.count() as u8]);
+    for item in tree.train.iter().chain(&tree.test) {
+        let path = item.path.as_os_str().as_encoded_bytes();
+        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(path);
+        hash.update(item.stamp.0.to_le_bytes());
+        hash.update(item.stamp.1.to_le_bytes());
+    }
+    hash.finalize().into()
+}
+
+/// The cache file: one for a folder, image size and channels, so that a stale one is replaced and not left behind.
+fn cache_file(root: &Path, options: &OpenOptions<'_>) -> Result<PathBuf> {
+    let mut hash = Sha256::new();
+    hash.update(root.as_os_str().as_encoded_bytes());
+    let name: String = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let size = options.image_size.map_or("as-is".to_owned(), |s| s.to_string());
+    let channels = options.channels.count();
+    Ok(data_dir(options.data_dir.as_deref())?.join("cache").join(format!("folder-{name}-{size}-{channels}.bin")))
 }
 
 /// The images of both splits, from the cache or decoded; those over the limits may be left out.
-fn pixels(listing: &Listing, options: &OpenOptions<'_>) -> Result<Pixels> {
-    let counts = listing.counts();
+fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<Pixels> {
+    let counts = [tree.train.len(), tree.test.len()];
     let cache = if options.cache {
-        listing.cache_file(options).inspect_err(|e| tracing::warn!("decoded images are not kept: {e}")).ok()
+        cache_file(&tree.root, options).inspect_err(|e| tracing::warn!("decoded images are not kept: {e}")).ok()
     } else {
         None
     };
-    let key = listing.key(options);
+    let key = key(tree, options);
     if let Some(file) = cache.as_deref().filter(|f| f.exists()) {
         match cache::load(file, &key, counts) {
             Ok(pixels) => return Ok(pixels),
             Err(reason) => tracing::info!("decoding again: {} is not usable: {reason}", file.display()),
         }
     }
-    let part = |n: usize, limit: Option<usize>| limit.map_or(n, |limit| n.min(limit));
-    let wanted = [part(counts[0], options.limit_train), part(counts[1], options.limit_test)];
-    let pixels = decode(&listing.train[..wanted[0]], &listing.test[..wanted[1]], options)?;
+    let wanted = wanted(tree, options);
+    let pixels = decode(&tree.train[..wanted[0]], &tree.test[..wanted[1]], shape, options)?;
     // A part would not serve the next call, which may want all.
     if let Some(file) = cache.filter(|_| wanted == counts)
         && let Err(error) = cache::save(&file, &key, counts, &pixels)
@@ -219,15 +155,8 @@ fn pixels(listing: &Listing, options: &OpenOptions<'_>) -> Result<Pixels> {
     Ok(pixels)
 }
 
-fn decode(train: &[Item], test: &[Item], options: &OpenOptions<'_>) -> Result<Pixels> {
-    let Some(first) = train.first() else { return Ok(Pixels { shape: [1, 1, 1], train: vec![], test: vec![] }) };
-    let shape = match options.image_size {
-        Some(size) => [options.channels.count(), size, size],
-        None => {
-            let image = load(&first.path)?;
-            [options.channels.count(), image.height() as usize, image.width() as usize]
-        }
-    };
+fn decode(train: &[Item], test: &[Item], shape: [usize; 3], options: &OpenOptions<'_>) -> Result<Pixels> {
+    let Some(first) = train.first() else { return Ok(Pixels { shape, train: vec![], test: vec![] }) };
     let total = (train.len() + test.len()) as u64;
     let done = AtomicU64::new(0);
     let report = || {
@@ -240,27 +169,16 @@ fn decode(train: &[Item], test: &[Item], options: &OpenOptions<'_>) -> Result<Pi
     };
     let all = |items: &[Item]| -> Result<Vec<u8>> {
         let pixels: usize = shape.iter().product();
-        let mut bytes = Vec::new();
-        let length = pixels.checked_mul(items.len());
-        length.and_then(|n| bytes.try_reserve_exact(n).ok()).ok_or_else(|| {
-            DataError::value("image size", format!("{}x{}", shape[1], shape[2]), "images that fit in memory: choose a smaller --image-size")
-        })?;
-        bytes.resize(pixels * items.len(), 0);
+        let mut bytes = vec![0; pixels * items.len()];
         bytes.par_chunks_exact_mut(pixels).zip(items).try_for_each(|(out, item)| {
-            let image = load(&item.path)?;
-            let image = match options.image_size {
-                Some(size) => square(&image, size as u32),
-                None if (image.height() as usize, image.width() as usize) == (shape[1], shape[2]) => image,
-                None => {
-                    return Err(DataError::bad(
-                        &item.path,
-                        format!("{}x{} pixels", image.width(), image.height()),
-                        format!("{}x{}, the size of the first image ({})", shape[2], shape[1], first.path.display()),
-                        "give --image-size N to crop and resize all images",
-                    ));
-                }
+            let picture = load(&item.path, options.channels)?;
+            let fit = if options.image_size.is_some() {
+                Fit::Square
+            } else {
+                same_size(&picture, shape, &item.path, &first.path)?;
+                Fit::Exact
             };
-            planar(image, options.channels, out);
+            out.copy_from_slice(&fit.apply(&picture, shape)?);
             report();
             Ok(())
         })?;
@@ -269,85 +187,22 @@ fn decode(train: &[Item], test: &[Item], options: &OpenOptions<'_>) -> Result<Pi
     Ok(Pixels { shape, train: all(train)?, test: all(test)? })
 }
 
-fn load(path: &Path) -> Result<DynamicImage> {
-    let bad = |found: String| DataError::bad(path, found, "a whole PNG or JPEG image", "repair the file or remove it");
-    let length = fs::metadata(path).map_err(DataError::io("read", path))?.len();
-    if length > MAX_FILE {
-        return Err(bad(format!("a file of {length} bytes")));
-    }
-    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-    let mut reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(DataError::io("read", path))?;
-    let format = match reader.format() {
-        Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-        Some(other) => return Err(bad(format!("an image in {other:?} format"))),
-        None => return Err(bad("no image format that is known".into())),
-    };
-    // The decoder fills the missing part of a cut-off JPEG with grey and says nothing.
-    if format == ImageFormat::Jpeg && !ends(&bytes) {
-        return Err(bad("a JPEG that breaks off before its end marker".into()));
-    }
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|e| bad(format!("an image that cannot be decoded ({})", one_line(&e.to_string()))))?;
-    if image.width() == 0 || image.height() == 0 {
-        return Err(bad("an image without pixels".into()));
-    }
-    Ok(image)
-}
-
-/// Whether a JPEG's last scan is followed by the end marker. (Within a scan both markers cannot occur: 0xff is stuffed.)
-fn ends(jpeg: &[u8]) -> bool {
-    let pairs = |bytes: &[u8], marker| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    pairs(jpeg, 0xda).is_some_and(|scan| pairs(&jpeg[scan..], 0xd9).is_some())
-}
-
-/// The central square, resized to `size` x `size`.
-fn square(image: &DynamicImage, size: u32) -> DynamicImage {
-    let side = image.width().min(image.height());
-    let cropped = image.crop_imm((image.width() - side) / 2, (image.height() - side) / 2, side, side);
-    if side == size {
-        return cropped;
-    }
-    // On 8-bit RGB(A), so that an odd colour type does not decide how rounding is done.
-    if cropped.color().has_alpha() {
-        DynamicImage::ImageRgba8(resize(&cropped.into_rgba8(), size, size, FilterType::Triangle))
-    } else {
-        DynamicImage::ImageRgb8(resize(&cropped.into_rgb8(), size, size, FilterType::Triangle))
-    }
-}
-
-/// Interleaved pixels to planes.
-fn planar(image: DynamicImage, channels: Channels, out: &mut [u8]) {
-    match channels {
-        Channels::Grey => out.copy_from_slice(&image.into_luma8()),
-        Channels::Rgb => {
-            let rgb = image.into_rgb8();
-            let pixels = out.len() / 3;
-            for (channel, plane) in out.chunks_exact_mut(pixels).enumerate() {
-                for (value, pixel) in plane.iter_mut().zip(rgb.pixels()) {
-                    *value = pixel.0[channel];
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Dataset, open};
-    use image::{ImageBuffer, Luma, Rgb, RgbImage};
+    use crate::{Channels, Dataset, open};
+    use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage};
     use proptest::prelude::*;
+    use std::fs;
+    use std::io::Cursor;
     use std::time::{Duration, SystemTime};
     use tempfile::TempDir;
 
-    struct Tree {
+    struct Place {
         dir: TempDir,
     }
 
-    impl Tree {
+    impl Place {
         /// Two classes; train has 3 + 2 images, test 1 + 1, all 6x4 and of one colour each.
         fn new() -> Self {
             let tree = Self { dir: tempfile::tempdir().unwrap() };
@@ -395,12 +250,12 @@ mod tests {
     }
 
     fn reds(split: &Split) -> Vec<u8> {
-        (0..split.len()).map(|i| split.image(i)[0]).collect()
+        (0..split.len()).map(|i| split.image(i).unwrap()[0]).collect()
     }
 
     #[test]
     fn classes_are_sorted_and_listed_in_turn() {
-        let tree = Tree::new();
+        let tree = Place::new();
         fs::write(tree.path("train/a/notes.txt"), "not an image").unwrap();
         fs::write(tree.path("train/a/.hidden.png"), "not looked at").unwrap();
         fs::create_dir(tree.path("train/.git")).unwrap();
@@ -411,7 +266,7 @@ mod tests {
         assert_eq!(reds(&data.train), [30, 10, 40, 0, 20]);
         assert_eq!((0..5).map(|i| data.train.label(i)).collect::<Vec<_>>(), [0, 1, 0, 1, 1]);
         assert_eq!(reds(&data.test), [50, 60]);
-        assert!(data.train.image(0)[24..48].iter().all(|&v| v == 31), "planes, not pixels");
+        assert!(data.train.image(0).unwrap()[24..48].iter().all(|&v| v == 31), "planes, not pixels");
         // A bare path is the same.
         let bare = open(&tree.path("").display().to_string(), &tree.options()).unwrap();
         assert_eq!(reds(&bare.train), reds(&data.train));
@@ -420,7 +275,7 @@ mod tests {
 
     #[test]
     fn each_defect_has_its_line() {
-        let tree = Tree::new();
+        let tree = Place::new();
         fs::rename(tree.path("test"), tree.path("tost")).unwrap();
         assert!(tree.message().contains("found no test folder; expected PATH/train/CLASS/"));
         fs::create_dir(tree.path("test")).unwrap();
@@ -439,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_bad_image_is_named() {
-        let tree = Tree::new();
+        let tree = Place::new();
         let file = tree.path("train/b/2.png");
         let whole = fs::read(&file).unwrap();
         let mut flipped = whole.clone();
@@ -464,15 +319,15 @@ mod tests {
 
     #[test]
     fn a_cut_off_jpeg_is_noticed() {
-        let tree = Tree::new();
+        let tree = Place::new();
         let file = tree.path("train/b/3.jpg");
         let noise = ImageBuffer::from_fn(64, 64, |x, y| Luma([(x * 37 + y * 91 + x * y) as u8]));
         DynamicImage::ImageLuma8(noise).save_with_format(&file, ImageFormat::Jpeg).unwrap();
         let whole = fs::read(&file).unwrap();
-        assert!(load(&file).is_ok());
+        assert!(load(&file, Channels::Rgb).is_ok());
         for part in [3, 2] {
             fs::write(&file, &whole[..whole.len() * (part - 1) / part]).unwrap();
-            assert!(load(&file).unwrap_err().to_string().contains("breaks off before its end marker"));
+            assert!(load(&file, Channels::Rgb).unwrap_err().to_string().contains("breaks off before its end marker"));
         }
     }
 
@@ -497,7 +352,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("image.jpg");
             fs::write(&path, bytes).unwrap();
-            match load(&path) {
+            match load(&path, Channels::Rgb) {
                 Ok(image) => prop_assert!(image.width() > 0 && image.height() > 0),
                 Err(error) => prop_assert!(error.to_string().contains("image.jpg: found") && !error.to_string().contains('\n')),
             }
@@ -506,36 +361,37 @@ mod tests {
 
     #[test]
     fn image_size_crops_the_centre_and_resizes() {
-        let tree = Tree::new();
+        let tree = Place::new();
         // 8x4: black, but for a white central square.
         let image = RgbImage::from_fn(8, 4, |x, _| if (2..6).contains(&x) { Rgb([255; 3]) } else { Rgb([0; 3]) });
         image.save(tree.path("train/a/x.png")).unwrap();
         let data = tree.open_with(&OpenOptions { image_size: Some(2), ..tree.options() }).unwrap();
         assert_eq!(data.train.shape(), [3, 2, 2]);
-        assert_eq!(data.train.image(0), [255; 12]);
-        assert_eq!(data.train.image(1), [10, 10, 10, 10, 11, 11, 11, 11, 12, 12, 12, 12]);
+        assert_eq!(*data.train.image(0).unwrap(), [255; 12]);
+        assert_eq!(*data.train.image(1).unwrap(), [10, 10, 10, 10, 11, 11, 11, 11, 12, 12, 12, 12]);
     }
 
     #[test]
     fn grey_on_demand() {
-        let tree = Tree::new();
+        let tree = Place::new();
         let data = tree.open_with(&OpenOptions { channels: Channels::Grey, ..tree.options() }).unwrap();
         assert_eq!((data.train.shape(), data.info.channels), ([1, 4, 6], 1));
-        assert!(data.train.image(0)[0].abs_diff(31) <= 1);
+        assert!(data.train.image(0).unwrap()[0].abs_diff(31) <= 1);
         // A grey file in an RGB set gives three equal planes.
         ImageBuffer::from_pixel(6, 4, Luma([77u8])).save(tree.path("train/a/x.png")).unwrap();
         let data = tree.open().unwrap();
-        assert!(data.train.image(0).iter().all(|&v| v == 77));
+        assert!(data.train.image(0).unwrap().iter().all(|&v| v == 77));
     }
 
     #[test]
     fn the_cache_is_used_and_rebuilt_when_stale_or_damaged() {
-        let tree = Tree::new();
+        let tree = Place::new();
         let fresh = reds(&tree.open().unwrap().train);
         let [cache] = &tree.caches()[..] else { panic!("one cache file") };
         // Pretend that the first image was decoded to 99s: seen if the cache is used.
         let counts = [5, 2];
-        let key = Listing::read(&tree.path("")).unwrap().key(&tree.options());
+        let listed = || key(&Tree::read(&tree.path(""), &["test"]).unwrap(), &tree.options());
+        let key = listed();
         let mut forged = cache::load(cache, &key, counts).unwrap();
         forged.train[0] = 99;
         cache::save(cache, &key, counts, &forged).unwrap();
@@ -558,7 +414,7 @@ mod tests {
         // An image changed within the same length: its time tells.
         let file = fs::File::options().append(true).open(tree.path("train/a/x.png")).unwrap();
         file.set_modified(SystemTime::now() + Duration::from_secs(5)).unwrap();
-        assert!(cache::load(cache, &Listing::read(&tree.path("")).unwrap().key(&tree.options()), counts).is_err());
+        assert!(cache::load(cache, &listed(), counts).is_err());
         // An image more: seen.
         tree.png("train/a/w.png", 6, 4, 90);
         assert_eq!(tree.open().unwrap().train.len(), 6);
@@ -567,7 +423,7 @@ mod tests {
 
     #[test]
     fn a_limit_decodes_no_more_than_it_needs() {
-        let tree = Tree::new();
+        let tree = Place::new();
         fs::write(tree.path("train/b/2.png"), "broken, but fifth").unwrap();
         let limited = tree.open_with(&OpenOptions { limit_train: Some(4), ..tree.options() }).unwrap();
         assert_eq!(limited.train.len(), 4);
@@ -576,8 +432,27 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_in_memory_is_decoded_on_demand_to_the_same_pixels() {
+        let tree = Place::new();
+        let all = |split: &Split| -> Vec<Vec<u8>> { (0..split.len()).map(|i| split.image(i).unwrap().into_owned()).collect() };
+        for image_size in [None, Some(3)] {
+            let options = OpenOptions { image_size, ..tree.options() };
+            let kept = tree.open_with(&options).unwrap();
+            let small = OpenOptions { max_memory: 7 * 3 * 3 * 3 - 1, ..options };
+            let on_demand = tree.open_with(&small).unwrap();
+            assert!(on_demand.train.is_on_demand() && !kept.train.is_on_demand());
+            assert_eq!((all(&on_demand.train), all(&on_demand.test)), (all(&kept.train), all(&kept.test)));
+            assert_eq!(on_demand.info, kept.info);
+        }
+        tree.png("train/b/2.png", 5, 4, 0);
+        let data = tree.open_with(&OpenOptions { max_memory: 0, ..tree.options() });
+        let error = data.unwrap_err().to_string();
+        assert!(error.contains("train/b/2.png: found 5x4 pixels"), "{error}");
+    }
+
+    #[test]
     fn an_unwritable_cache_is_no_error() {
-        let tree = Tree::new();
+        let tree = Place::new();
         // A file where the data folder should be: no folder can be made there, whoever runs the test.
         fs::write(tree.dir.path().join("data"), "").unwrap();
         assert_eq!(tree.open().unwrap().train.len(), 5);
@@ -585,7 +460,7 @@ mod tests {
 
     #[test]
     fn progress_ends_at_the_total() {
-        let tree = Tree::new();
+        let tree = Place::new();
         let last = AtomicU64::new(0);
         let report = |done, total| {
             assert_eq!(total, 7);

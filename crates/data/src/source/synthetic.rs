@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn bytes(split: &Split) -> Vec<u8> {
-        (0..split.len()).flat_map(|i| split.image(i).to_vec()).collect()
+        (0..split.len()).flat_map(|i| split.image(i).unwrap().to_vec()).collect()
     }
 
     /// The images of a seed are fixed for good.
@@ -191,7 +191,8 @@ mod tests {
     fn a_linear_model_finds_it_learnable_but_not_trivial() {
         let data = open("synthetic", &OpenOptions { limit_train: Some(1500), limit_test: Some(300), ..options(0) }).unwrap();
         const D: usize = 3 * 32 * 32;
-        let pixels = |split: &Split, i: usize| -> Vec<f32> { split.image(i).iter().map(|&v| f32::from(v) / 255.0 - 0.5).collect() };
+        let pixels =
+            |split: &Split, i: usize| -> Vec<f32> { split.image(i).unwrap().iter().map(|&v| f32::from(v) / 255.0 - 0.5).collect() };
         let mut weights = vec![0.0f32; 10 * D];
         let probabilities = |weights: &[f32], x: &[f32]| -> Vec<f32> {
             let logits: Vec<f32> = weights.chunks(D).map(|w| w.iter().zip(x).map(|(w, x)| w * x).sum::<f32>()).collect();
