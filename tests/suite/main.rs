@@ -5,5 +5,6 @@ mod extras;
 mod golden;
 mod gradients;
 mod methods;
+mod models;
 mod resume;
 mod support;
