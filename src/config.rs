@@ -9,8 +9,8 @@ use crate::{
     data::Augment,
     error::{Error, Result},
     method::{self, Extras, Options},
-    model::{self, ModelConfig},
-    nn::{BnMode, TensorSet},
+    model::{self, ModelConfig, NetworkOptions, Stem},
+    nn::{Activation, BnMode, TensorSet},
     optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Schedule},
     threat::{Epsilon, Norm, Threat},
 };
@@ -60,6 +60,18 @@ pub struct TrainOptions {
     /// Channels of the network's first stage [default: the paper's]
     #[arg(long)]
     pub width: Option<usize>,
+    /// Activation function [default: the network's, see `sora models`]
+    #[arg(long, value_enum)]
+    pub activation: Option<Activation>,
+    /// Dropout rate, for networks that have it; in training mode, the attack pass included [default: 0]
+    #[arg(long, value_name = "RATE")]
+    pub dropout: Option<f32>,
+    /// First layers of a ResNet [default: cifar, imagenet for images from 96x96]
+    #[arg(long, value_enum)]
+    pub stem: Option<Stem>,
+    /// Patch side of a vision transformer [default: 4, 8 from 48x48, 16 from 96x96]
+    #[arg(long, value_name = "PIXELS")]
+    pub patch: Option<usize>,
     /// Radius of the perturbations in pixel units, for example 8/255 [default: 8/255 for linf, 128/255 for l2]
     #[arg(long, allow_hyphen_values = true)]
     pub epsilon: Option<Epsilon>,
@@ -194,6 +206,10 @@ impl TrainOptions {
             method,
             model,
             width,
+            activation,
+            dropout,
+            stem,
+            patch,
             epsilon,
             norm,
             attack_bn,
@@ -261,6 +277,12 @@ impl TrainOptions {
             method: method_name,
             model,
             width,
+            network_options: NetworkOptions {
+                activation: self.activation,
+                dropout: self.dropout.unwrap_or(0.0),
+                stem: self.stem,
+                patch: self.patch,
+            },
             epsilon,
             norm,
             attack_bn: self.attack_bn.unwrap_or(info.attack_bn),
@@ -316,6 +338,9 @@ pub struct TrainConfig {
     pub model: String,
     /// Channels of the first stage.
     pub width: usize,
+    /// What was chosen of the network besides its width.
+    #[serde(flatten)]
+    pub network_options: NetworkOptions,
     /// Radius, pixel units.
     pub epsilon: Epsilon,
     /// Norm.

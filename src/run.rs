@@ -17,7 +17,7 @@ use crate::{
     evaluate::Report,
     files,
     method::{self, DataInfo},
-    model::{Model, ModelConfig, Shape},
+    model::{self, Model, ModelConfig, Shape},
     threat::{Epsilon, Norm},
 };
 
@@ -213,10 +213,12 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
     let [channels, height, width] = dataset.train.shape();
     if config.network.is_none() {
         let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+        let shape = Shape { channels, height, width, classes: dataset.train.num_classes() };
         config.network = Some(ModelConfig {
             name: config.model.clone(),
             width: config.width,
-            shape: Shape { channels, height, width, classes: dataset.train.num_classes() },
+            shape,
+            options: model::network(&config.model)?.resolve(config.network_options, shape)?,
             mean: f32s(&dataset.info.mean),
             std: f32s(&dataset.info.std),
         });

@@ -370,6 +370,7 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let Self { config, progress, .. } = self;
         let (epoch, step) = (progress.epoch, progress.step);
+        self.model.begin_step(config.seed, step);
         let mut noise = Noise::training(config.seed, epoch, step, batch.ids.clone(), &self.device);
         let mut cx = StepContext {
             model: &mut self.model,

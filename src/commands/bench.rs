@@ -34,7 +34,11 @@ pub fn step(args: &StepBench) -> Result<()> {
     let threads = device::set_threads(args.threads);
     let shape = Shape { channels: args.channels, height: args.image_size, width: args.image_size, classes: 10 };
     let (mean, std) = (vec![0.5; args.channels], vec![0.25; args.channels]);
-    let mut model = Model::init(ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std }, 0, &device)?;
+    let mut model = Model::init(
+        ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std, options: Default::default() },
+        0,
+        &device,
+    )?;
     if let Some(backend) = args.backend {
         model.set_backend(backend)?;
     }

@@ -5,7 +5,7 @@ use sora::{
     attack::ATTACKS,
     error::{Error, Result},
     method::METHODS,
-    model::NETWORKS,
+    model::{NETWORKS, Shape},
     threat::Norm,
 };
 
@@ -61,13 +61,36 @@ pub fn methods(json: bool) -> Result<()> {
     if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
 }
 
-/// Networks.
+/// Networks, with their parameters at the default width for 32x32 colour images in 10 classes.
 pub fn models(json: bool) -> Result<()> {
-    let mut rows = vec![heading(["network", "width", "what it is", "source"])];
+    let shape = Shape { channels: 3, height: 32, width: 32, classes: 10 };
+    let mut rows = vec![heading(["network", "width", "parameters", "activation", "options", "what it is", "names and start", "source"])];
     let mut object = Map::new();
     for info in NETWORKS {
-        rows.push(vec![info.name.into(), info.default_width.to_string(), info.summary.into(), info.source.into()]);
-        object.insert(info.name.into(), json!({"summary": info.summary, "source": info.source, "width": info.default_width}));
+        let parameters = info.parameters(info.default_width, shape)?;
+        let options = info.options.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(" ");
+        rows.push(vec![
+            info.name.into(),
+            info.default_width.to_string(),
+            format!("{:.2} M", parameters as f64 / 1e6),
+            info.activation.to_string(),
+            options,
+            info.summary.into(),
+            info.names.into(),
+            info.source.into(),
+        ]);
+        object.insert(
+            info.name.into(),
+            json!({
+                "summary": info.summary,
+                "source": info.source,
+                "names": info.names,
+                "width": info.default_width,
+                "parameters": parameters,
+                "activation": info.activation,
+                "options": info.options,
+            }),
+        );
     }
     if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
 }

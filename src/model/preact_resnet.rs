@@ -1,82 +1,58 @@
-//! PreActResNet (He et al. 2016, arXiv 1603.05027) with the CIFAR stem, the network of the fast-adversarial-training literature.
+//! PreActResNet (He et al. 2016, arXiv 1603.05027), the network of the fast-adversarial-training literature.
 //!
 //! Names of the weights are those of the public implementations (`conv1`, `layer1.0.bn1`, `layer2.0.shortcut.0`, `bn`, `linear`).
-//! The projection shortcut takes the pre-activated input, as they do.
+//! The projection shortcut takes the pre-activated input, as they do. PyTorch's default initialisation.
 
-use burn::tensor::Tensor;
+use super::{
+    Stem,
+    graph::{Builder, Id, Start, Window},
+};
 
-use super::{Network, Shape};
-use crate::nn::{BatchNorm, Conv2d, Feature, Flat, Linear, Pass, SpecBuilder, Weights, enter, global_avg_pool};
+const START: Start = Start::Default;
 
-/// Pre-activation basic block: `x' + conv2(relu(bn2(conv1(relu(bn1(x))))))`.
-#[derive(Debug)]
-struct Block {
-    bn1: BatchNorm,
-    conv1: Conv2d,
-    bn2: BatchNorm,
-    conv2: Conv2d,
-    shortcut: Option<Conv2d>,
-}
-
-impl Block {
-    fn new(specs: &mut SpecBuilder, name: &str, cin: usize, cout: usize, stride: usize) -> Self {
-        Self {
-            bn1: BatchNorm::new(specs, &format!("{name}.bn1"), cin),
-            conv1: Conv2d::new(specs, &format!("{name}.conv1"), [cin, cout], 3, stride, 1),
-            bn2: BatchNorm::new(specs, &format!("{name}.bn2"), cout),
-            conv2: Conv2d::new(specs, &format!("{name}.conv2"), [cout, cout], 3, 1, 1),
-            shortcut: (stride != 1 || cin != cout).then(|| Conv2d::new(specs, &format!("{name}.shortcut.0"), [cin, cout], 1, stride, 0)),
+/// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels; `[2, 2, 2, 2]` is PreActResNet-18. A bottleneck block has three
+/// convolutions and gives 4 times its stage's channels.
+pub(super) fn preact_resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottleneck: bool) {
+    let width = net.width;
+    let mut x = match net.stem() {
+        Stem::Cifar => net.conv(x, "conv1", width, Window(3, 1, 1), START),
+        Stem::Imagenet => {
+            let x = net.conv(x, "conv1", width, Window(7, 2, 3), START);
+            net.max_pool(x, Window(3, 2, 1))
+        }
+    };
+    for (stage, depth) in depths.into_iter().enumerate() {
+        for index in 0..depth {
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            x = block(net, x, &format!("layer{}.{index}", stage + 1), width << stage, stride, bottleneck);
         }
     }
-
-    fn forward(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
-        let (out, shortcut) = match &self.shortcut {
-            Some(conv) => {
-                let out = self.bn1.forward_relu(weights, x, pass);
-                (out.clone(), conv.forward(weights, out, pass))
-            }
-            None => (self.bn1.forward_relu_beside_shortcut(weights, x.clone(), pass), x),
-        };
-        let out = self.conv1.forward(weights, out, pass);
-        let out = self.bn2.forward_relu(weights, out, pass);
-        self.conv2.forward_add(weights, out, shortcut, pass)
-    }
+    let x = net.norm_act(x, "bn");
+    let x = net.global_pool(x);
+    net.classifier(x, "linear");
 }
 
-/// The network's structure; its values live in a [`TensorSet`](crate::nn::TensorSet).
-#[derive(Debug)]
-pub struct PreActResNet {
-    conv1: Conv2d,
-    blocks: Vec<Block>,
-    bn: BatchNorm,
-    linear: Linear,
-}
-
-impl PreActResNet {
-    /// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels; `[2, 2, 2, 2]` is PreActResNet-18.
-    pub fn new(specs: &mut SpecBuilder, depths: [usize; 4], width: usize, shape: Shape) -> Self {
-        let conv1 = Conv2d::new(specs, "conv1", [shape.channels, width], 3, 1, 1);
-        let mut blocks = Vec::new();
-        let mut cin = width;
-        for (stage, depth) in depths.into_iter().enumerate() {
-            let cout = width << stage;
-            for index in 0..depth {
-                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-                blocks.push(Block::new(specs, &format!("layer{}.{index}", stage + 1), cin, cout, stride));
-                cin = cout;
-            }
-        }
-        Self { conv1, blocks, bn: BatchNorm::new(specs, "bn", cin), linear: Linear::new(specs, "linear", [cin, shape.classes]) }
+/// Pre-activation block: convolutions of `relu(bn(x))`, plus x or its projection.
+fn block(net: &mut Builder<'_>, x: Id, name: &str, channels: usize, stride: usize, bottleneck: bool) -> Id {
+    let cout = if bottleneck { 4 * channels } else { channels };
+    let projected = stride != 1 || net.features(x) != cout;
+    let at = |part: &str| format!("{name}.{part}");
+    let active = if projected { net.norm_act(x, &at("bn1")) } else { net.norm_act_beside_shortcut(x, &at("bn1")) };
+    // The projection runs first, and PyTorch registers its weight last.
+    let shortcut = if projected { net.conv_ahead(active, cout, Window(1, stride, 0)) } else { x };
+    let out = if bottleneck {
+        let y = net.conv(active, &at("conv1"), channels, Window(1, 1, 0), START);
+        let y = net.norm_act(y, &at("bn2"));
+        let y = net.conv(y, &at("conv2"), channels, Window(3, stride, 1), START);
+        let y = net.norm_act(y, &at("bn3"));
+        net.conv_add(y, shortcut, &at("conv3"), cout, Window(1, 1, 0), START)
+    } else {
+        let y = net.conv(active, &at("conv1"), channels, Window(3, stride, 1), START);
+        let y = net.norm_act(y, &at("bn2"));
+        net.conv_add(y, shortcut, &at("conv2"), cout, Window(3, 1, 1), START)
+    };
+    if projected {
+        net.register(shortcut, &at("shortcut.0"), START);
     }
-}
-
-impl Network for PreActResNet {
-    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Flat {
-        let mut out = self.conv1.forward(weights, enter(x, pass), pass);
-        for block in &self.blocks {
-            out = block.forward(weights, out, pass);
-        }
-        let out = self.bn.forward_relu(weights, out, pass);
-        self.linear.forward(weights, global_avg_pool(out, pass))
-    }
+    out
 }

@@ -15,11 +15,11 @@ use super::{
 /// A feature map as the pass's backend keeps it, and its moments where a convolution has taken them along.
 #[derive(Clone, Debug)]
 pub struct Feature {
-    map: Tensor<4>,
+    pub(super) map: Tensor<4>,
     /// Its derivative along the pass's tangent, if there is one.
-    tangent: Option<Tensor<4>>,
+    pub(super) tangent: Option<Tensor<4>>,
     /// Mean and biased variance of each channel.
-    moments: Option<[Tensor<1>; 2]>,
+    pub(super) moments: Option<[Tensor<1>; 2]>,
 }
 
 impl From<Tensor<4>> for Feature {
@@ -52,17 +52,28 @@ pub(super) const BN_EPSILON: f64 = 1e-5;
 /// A 2-D convolution without bias; weight `[out, in, k, k]`.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    weight: ParamId,
-    stride: usize,
-    padding: usize,
+    pub(crate) weight: ParamId,
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
 }
 
 impl Conv2d {
     /// Registers `NAME.weight`, with PyTorch's default initialisation (Kaiming uniform with a = sqrt 5: U(-1/sqrt(fan_in), 1/sqrt(fan_in))).
     pub fn new(specs: &mut SpecBuilder, name: &str, [cin, cout]: [usize; 2], kernel: usize, stride: usize, padding: usize) -> Self {
         let fan_in = (cin * kernel * kernel) as f32;
-        let weight = specs.param(format!("{name}.weight"), &[cout, cin, kernel, kernel], Init::Uniform(fan_in.sqrt().recip()));
-        Self { weight, stride, padding }
+        Self::with_init(specs, name, [cin, cout], kernel, [stride, padding], Init::Uniform(fan_in.sqrt().recip()))
+    }
+
+    /// Registers `NAME.weight` with a start of its own.
+    pub fn with_init(
+        specs: &mut SpecBuilder,
+        name: &str,
+        [cin, cout]: [usize; 2],
+        kernel: usize,
+        [stride, padding]: [usize; 2],
+        init: Init,
+    ) -> Self {
+        Self { weight: specs.param(format!("{name}.weight"), &[cout, cin, kernel, kernel], init), stride, padding }
     }
 
     /// The convolution of `x`.
@@ -104,10 +115,10 @@ impl Conv2d {
 /// Batch norm with learned scale and shift and running statistics.
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
-    weight: ParamId,
-    bias: ParamId,
-    running_mean: BufferId,
-    running_var: BufferId,
+    pub(crate) weight: ParamId,
+    pub(crate) bias: ParamId,
+    pub(crate) running_mean: BufferId,
+    pub(crate) running_var: BufferId,
 }
 
 impl BatchNorm {
@@ -123,40 +134,46 @@ impl BatchNorm {
 
     /// Batch norm followed by ReLU.
     pub fn forward_relu(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
-        self.run(weights, x, false, pass)
+        self.run(weights, x, [true, false], pass)
+    }
+
+    /// Batch norm alone; `beside_shortcut` as in [`forward_relu_beside_shortcut`](Self::forward_relu_beside_shortcut).
+    pub fn forward(&self, weights: &Weights, x: Feature, beside_shortcut: bool, pass: &mut Pass) -> Feature {
+        self.run(weights, x, [false, beside_shortcut], pass)
     }
 
     /// Batch norm followed by ReLU, where `x` is also the shortcut that a convolution further on adds ([`Conv2d::forward_add`]).
     pub fn forward_relu_beside_shortcut(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
-        self.run(weights, x, true, pass)
+        self.run(weights, x, [true, true], pass)
     }
 
-    fn run(&self, weights: &Weights, x: Feature, shortcut: bool, pass: &mut Pass) -> Feature {
+    fn run(&self, weights: &Weights, x: Feature, [relu, shortcut]: [bool; 2], pass: &mut Pass) -> Feature {
         let (gamma, beta) = (weights.get(self.weight), weights.get(self.bias));
         let running = || [pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var)];
         let dims = x.map.dims();
+        let activate = |y: Tensor<4>| if relu { activation::relu(y) } else { y };
         let along = x.tangent.map(|tangent| {
             let channels = if pass.backend == Backend::Engine { 3 } else { 1 };
             let statistics = (pass.mode == BnMode::Eval).then(running);
-            tangent::bn_relu(x.map.clone(), tangent, [gamma.clone(), beta.clone()], statistics, channels)
+            tangent::batch_norm(x.map.clone(), tangent, [gamma.clone(), beta.clone()], statistics, channels, relu)
         });
         let (y, batch) = match (pass.backend, pass.mode) {
             (Backend::Engine, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (engine::bn_relu(x.map, [gamma, beta, mean, variance], NormPlan { batch: false, shortcut }), None)
+                (engine::bn_relu(x.map, [gamma, beta, mean, variance], NormPlan { batch: false, shortcut, relu }), None)
             }
             (Backend::Engine, BnMode::Train) => {
                 let [mean, variance] = x.moments.unwrap_or_else(|| engine::moments(x.map.clone()));
-                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], NormPlan { batch: true, shortcut });
+                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], NormPlan { batch: true, shortcut, relu });
                 (y, Some(([dims[0], dims[1], dims[2]], mean, variance)))
             }
             (Backend::Burn, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (activation::relu(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), None)
+                (activate(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), None)
             }
             (Backend::Burn, BnMode::Train) => {
                 let out = batch_norm_train(x.map, gamma, beta, BN_EPSILON);
-                (activation::relu(out.output), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
+                (activate(out.output), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
             }
         };
         if let Some((pixels, mean, variance)) = batch {

@@ -3,11 +3,19 @@
 //! Each takes and returns Burn tensors and chooses between the CPU engine, where feature maps are `[H, W, N, C]`, and Burn's own operations,
 //! where they are `[N, C, H, W]`. A network is written once, without knowing which.
 
+mod activation;
+mod composed;
+mod dropout;
+mod dual;
 mod engine;
 mod layers;
 mod params;
 mod tangent;
 
+pub use activation::Activation;
+pub use composed::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
+pub use dropout::{Dropout, DropoutSource};
+pub use dual::Dual;
 pub(crate) use engine::sgd_step;
 pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, enter, global_avg_pool, normalize};
 pub(crate) use params::flat;
@@ -59,11 +67,13 @@ pub struct Pass {
     pub stats: Vec<BatchStats>,
     /// Direction in normalised image space, `[N, C, H, W]`, along which the pass also takes the derivative of its output.
     pub tangent: Option<Tensor<4>>,
+    /// Masks of dropout layers in training mode; `None`: nothing is dropped.
+    pub dropout: Option<Dropout>,
 }
 
 impl Pass {
     /// A pass in `mode` on `backend` that reads `buffers`.
     pub fn new(backend: Backend, mode: BnMode, buffers: Weights) -> Self {
-        Self { backend, mode, buffers, stats: Vec::new(), tangent: None }
+        Self { backend, mode, buffers, stats: Vec::new(), tangent: None, dropout: None }
     }
 }

@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 pub enum Init {
     /// Uniform in (-bound, bound).
     Uniform(f32),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
     /// The same value everywhere.
     Constant(f32),
 }
@@ -114,15 +116,19 @@ impl TensorSet {
             .iter()
             .enumerate()
             .map(|(index, spec)| {
-                let data = match spec.init {
-                    Init::Constant(value) => vec![value; spec.len()],
+                let key = Key::new(seed, Purpose::Init).at_step(index as u64);
+                let mut data = vec![0.0; spec.len()];
+                match spec.init {
+                    Init::Constant(value) => data.fill(value),
                     Init::Uniform(bound) => {
-                        let mut data = vec![0.0; spec.len()];
-                        rng::fill_uniform(&mut data, Key::new(seed, Purpose::Init).at_step(index as u64), &[0]);
+                        rng::fill_uniform(&mut data, key, &[0]);
                         data.iter_mut().for_each(|v| *v = (*v * 2.0 - 1.0) * bound);
-                        data
                     }
-                };
+                    Init::Normal(std) => {
+                        rng::fill_normal(&mut data, key, &[0]);
+                        data.iter_mut().for_each(|v| *v *= std);
+                    }
+                }
                 flat(data, device)
             })
             .collect();
@@ -234,6 +240,12 @@ impl Weights {
     /// Parameter `id` in its own shape.
     pub fn get<const D: usize>(&self, id: ParamId) -> Tensor<D> {
         self.shaped(id.0)
+    }
+
+    /// Parameter `id` as a matrix of its first dimension by the others.
+    pub(super) fn matrix(&self, id: ParamId) -> Tensor<2> {
+        let rows = self.specs[id.0].shape[0];
+        self.values[id.0].clone().reshape([rows, self.specs[id.0].len() / rows.max(1)])
     }
 
     /// Names the content of parameter `id`: packed forms of it are kept under this number.

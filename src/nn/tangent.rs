@@ -7,14 +7,15 @@ use burn::tensor::Tensor;
 
 use super::layers::BN_EPSILON;
 
-/// Derivative of batch norm and ReLU at `x` along `tangent`. `statistics` are the running mean and variance in eval mode; without them
+/// Derivative of batch norm (and ReLU) at `x` along `tangent`. `statistics` are the running mean and variance in eval mode; without them
 /// those of the batch, which move along too. `channels` is the dimension of the channels.
-pub(super) fn bn_relu(
+pub(super) fn batch_norm(
     x: Tensor<4>,
     tangent: Tensor<4>,
     [gamma, beta]: [Tensor<1>; 2],
     statistics: Option<[Tensor<1>; 2]>,
     channels: usize,
+    relu: bool,
 ) -> Tensor<4> {
     let mut shape = [1; 4];
     shape[channels] = x.dims()[channels];
@@ -34,7 +35,11 @@ pub(super) fn bn_relu(
             (normalised, slope)
         }
     };
+    let slope = slope * wide(gamma.clone());
+    if !relu {
+        return slope;
+    }
     // ReLU's derivative is a constant almost everywhere.
-    let active = (normalised * wide(gamma.clone()) + wide(beta)).inner().sign().clamp_min(0.0);
-    slope * wide(gamma) * active
+    let active = (normalised * wide(gamma) + wide(beta)).inner().sign().clamp_min(0.0);
+    slope * active
 }

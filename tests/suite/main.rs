@@ -6,5 +6,6 @@ mod extras;
 mod golden;
 mod gradients;
 mod methods;
+mod models;
 mod resume;
 mod support;

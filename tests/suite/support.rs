@@ -113,6 +113,7 @@ pub fn golden_model(images: &Golden, channels: usize, height: usize, width: usiz
         shape: Shape { channels, height, width, classes: 10 },
         mean: images.values("mean").to_vec(),
         std: images.values("std").to_vec(),
+        options: Default::default(),
     };
     let mut model = Model::init(config, 0, &Device::flex()).unwrap();
     let weights = Golden::load("weights");
@@ -132,6 +133,7 @@ pub fn small_model(seed: u64, channels: usize, side: usize) -> Model {
         shape: Shape { channels, height: side, width: side, classes: 10 },
         mean: vec![0.5; channels],
         std: vec![0.25; channels],
+        options: Default::default(),
     };
     Model::init(config, seed, &Device::flex()).unwrap()
 }

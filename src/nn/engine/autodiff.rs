@@ -162,6 +162,7 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
             beta: beta.to_contiguous(),
             mean: mean.into_primitive().to_contiguous(),
             variance: variance.into_primitive().to_contiguous(),
+            relu: plan.relu,
         };
         let y = norm.forward(&x);
         match BnReluBackward.prepare::<C>([of_x, of_gamma, of_beta]).compute_bound().stateful() {

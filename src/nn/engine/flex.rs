@@ -99,6 +99,7 @@ pub(super) struct Norm {
     pub(super) beta: FlexTensor,
     pub(super) mean: FlexTensor,
     pub(super) variance: FlexTensor,
+    pub(super) relu: bool,
 }
 
 impl Norm {
@@ -109,7 +110,7 @@ impl Norm {
             gamma: floats(&self.gamma),
             beta: floats(&self.beta),
             epsilon: BN_EPSILON,
-            relu: true,
+            relu: self.relu,
         }
     }
 
@@ -203,13 +204,14 @@ impl Engine for Flex {
         beta: FlexTensor,
         mean: FlexTensor,
         variance: FlexTensor,
-        _plan: NormPlan,
+        plan: NormPlan,
     ) -> FlexTensor {
         let norm = Norm {
             gamma: gamma.to_contiguous(),
             beta: beta.to_contiguous(),
             mean: mean.to_contiguous(),
             variance: variance.to_contiguous(),
+            relu: plan.relu,
         };
         norm.forward(&x.to_contiguous())
     }

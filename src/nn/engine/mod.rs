@@ -37,6 +37,8 @@ pub struct NormPlan {
     /// `x` is also the identity shortcut around this layer, added by a later convolution. Its gradient so far is then there when this layer's
     /// backward runs, and is added in the same pass over memory.
     pub shortcut: bool,
+    /// Whether ReLU follows.
+    pub relu: bool,
 }
 
 /// Operations of the CPU engine. All tensors are contiguous f32.
@@ -60,7 +62,7 @@ pub trait Engine: Backend {
     /// Mean and biased variance `[C]` of `x` `[H, W, N, C]`; no gradient flows through them.
     fn engine_moments(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    /// `relu(gamma (x - mean) / sqrt(variance + epsilon) + beta)` over the last dimension.
+    /// `gamma (x - mean) / sqrt(variance + epsilon) + beta` over the last dimension, then ReLU if the plan says so.
     fn engine_bn_relu(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,

@@ -1,0 +1,58 @@
+//! ResNet (He et al. 2015, arXiv 1512.03385) with torchvision's names (`layer1.0.downsample.0`, `fc`) and initialisation (`kaiming_normal_` by
+//! fan-out for convolutions). The stride of a bottleneck block is in its 3x3 convolution, as in torchvision.
+
+use super::{
+    Stem,
+    graph::{Builder, Id, Start, Window},
+};
+
+const START: Start = Start::KaimingOut;
+
+/// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels, 4 times as many where the blocks are bottlenecks.
+pub(super) fn resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottleneck: bool) {
+    let width = net.width;
+    let (window, pooled) = match net.stem() {
+        Stem::Cifar => (Window(3, 1, 1), false),
+        Stem::Imagenet => (Window(7, 2, 3), true),
+    };
+    let x = net.conv(x, "conv1", width, window, START);
+    let mut x = net.norm_act(x, "bn1");
+    if pooled {
+        x = net.max_pool(x, Window(3, 2, 1));
+    }
+    for (stage, depth) in depths.into_iter().enumerate() {
+        for index in 0..depth {
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            x = block(net, x, &format!("layer{}.{index}", stage + 1), width << stage, stride, bottleneck);
+        }
+    }
+    let x = net.global_pool(x);
+    net.classifier(x, "fc");
+}
+
+/// `relu(bn(conv(relu(bn(conv(x))))) + x)`, with three convolutions in a bottleneck.
+fn block(net: &mut Builder<'_>, x: Id, name: &str, channels: usize, stride: usize, bottleneck: bool) -> Id {
+    let cout = if bottleneck { 4 * channels } else { channels };
+    let at = |part: &str| format!("{name}.{part}");
+    let y = if bottleneck {
+        let y = net.conv(x, &at("conv1"), channels, Window(1, 1, 0), START);
+        let y = net.norm_act(y, &at("bn1"));
+        let y = net.conv(y, &at("conv2"), channels, Window(3, stride, 1), START);
+        let y = net.norm_act(y, &at("bn2"));
+        let y = net.conv(y, &at("conv3"), cout, Window(1, 1, 0), START);
+        net.norm_only(y, &at("bn3"))
+    } else {
+        let y = net.conv(x, &at("conv1"), channels, Window(3, stride, 1), START);
+        let y = net.norm_act(y, &at("bn1"));
+        let y = net.conv(y, &at("conv2"), channels, Window(3, 1, 1), START);
+        net.norm_only(y, &at("bn2"))
+    };
+    let shortcut = if stride != 1 || net.features(x) != cout {
+        let projected = net.conv(x, &at("downsample.0"), cout, Window(1, stride, 0), START);
+        net.norm_only(projected, &at("downsample.1"))
+    } else {
+        x
+    };
+    let sum = net.add(y, shortcut);
+    net.act(sum)
+}

@@ -1,0 +1,39 @@
+//! SENet-18 (Hu et al. 2017, arXiv 1709.01507) in the form of the CIFAR literature: pre-activation blocks whose output is scaled, channel by
+//! channel, by two 1x1 convolutions of its mean (`fc1`, `fc2`, reduction 16). PyTorch's default initialisation.
+
+use super::graph::{Builder, Id, Start, Window};
+
+const START: Start = Start::Default;
+/// Channels per channel of the squeezed vector.
+const REDUCTION: usize = 16;
+
+/// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels.
+pub(super) fn senet(net: &mut Builder<'_>, x: Id, depths: [usize; 4]) {
+    let width = net.width;
+    let x = net.conv(x, "conv1", width, Window(3, 1, 1), START);
+    let mut x = net.norm_act(x, "bn1");
+    for (stage, depth) in depths.into_iter().enumerate() {
+        for index in 0..depth {
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            x = block(net, x, &format!("layer{}.{index}", stage + 1), width << stage, stride);
+        }
+    }
+    let x = net.global_pool(x);
+    net.classifier(x, "linear");
+}
+
+fn block(net: &mut Builder<'_>, x: Id, name: &str, cout: usize, stride: usize) -> Id {
+    let at = |part: &str| format!("{name}.{part}");
+    let active = net.norm_act(x, &at("bn1"));
+    let y = net.conv(active, &at("conv1"), cout, Window(3, stride, 1), START);
+    let y = net.norm_act(y, &at("bn2"));
+    let y = net.conv(y, &at("conv2"), cout, Window(3, 1, 1), START);
+    let shortcut =
+        if stride != 1 || net.features(x) != cout { net.conv(active, &at("shortcut.0"), cout, Window(1, stride, 0), START) } else { x };
+    let mean = net.global_pool(y);
+    let squeezed = net.dense_as_conv(mean, &at("fc1"), (cout / REDUCTION).max(1), START);
+    let squeezed = net.act(squeezed);
+    let factor = net.dense_as_conv(squeezed, &at("fc2"), cout, START);
+    let gated = net.gate(y, factor);
+    net.add(gated, shortcut)
+}

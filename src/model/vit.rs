@@ -1,0 +1,64 @@
+//! Vision transformers with timm's names and initialisation: ViT (Dosovitskiy et al. 2020, arXiv 2010.11929) in the tiny and small sizes that
+//! DeiT (Touvron et al. 2020, arXiv 2012.12877) gave it.
+//!
+//! Pre-norm blocks, a class token, learned positions, GELU, layer norm with epsilon 1e-6. Fully connected layers and positions start from
+//! N(0, 0.02^2), their biases from 0, the class token from N(0, 1e-12), the patch embedding as PyTorch's convolutions do. The width is the
+//! size of a token; the number of heads stays.
+
+use super::graph::{Builder, Id, Start, Window};
+use crate::nn::Init;
+
+const START: Start = Start::Normal(0.02);
+const EPSILON: f64 = 1e-6;
+/// Blocks.
+const DEPTH: usize = 12;
+
+/// Patch side for images of `side` pixels: 4 at 32, 8 at 64, 16 at 224.
+pub(super) fn default_patch(side: usize) -> usize {
+    match side {
+        0..48 => 4,
+        48..96 => 8,
+        _ => 16,
+    }
+}
+
+/// The network, with `heads` attention heads.
+pub(super) fn vit(net: &mut Builder<'_>, x: Id, heads: usize) {
+    let (width, classes, shape) = (net.width, net.shape.classes, net.shape);
+    let patch = net.options.patch.unwrap_or_else(|| default_patch(shape.height.min(shape.width)));
+    if patch == 0 || !shape.height.is_multiple_of(patch) || !shape.width.is_multiple_of(patch) {
+        net.fail(format!(
+            "--patch {patch}: images of {}x{} cannot be cut into patches of {patch}x{patch}; expected a divisor of both",
+            shape.height, shape.width
+        ));
+        return;
+    }
+    // timm registers the token and the positions before the embedding; here each is registered where it is first used.
+    let x = net.conv_bias(x, "patch_embed.proj", width, Window(patch, patch, 0), Start::Default);
+    let x = net.tokens(x);
+    let x = net.prepend(x, "cls_token", Init::Normal(1e-6));
+    let x = net.position(x, "pos_embed", Init::Normal(0.02));
+    let mut x = net.dropout(x);
+    for index in 0..DEPTH {
+        x = block(net, x, &format!("blocks.{index}"), heads);
+    }
+    let x = net.layer_norm(x, "norm", EPSILON);
+    let x = net.first(x);
+    net.dense(x, "head", classes, START);
+}
+
+/// `x + attention(norm1(x))`, then `x + mlp(norm2(x))` with 4 times as many hidden features.
+fn block(net: &mut Builder<'_>, x: Id, name: &str, heads: usize) -> Id {
+    let (at, width) = (|part: &str| format!("{name}.{part}"), net.width);
+    let y = net.layer_norm(x, &at("norm1"), EPSILON);
+    let y = net.self_attention(y, &at("attn"), heads, true, START);
+    let y = net.dropout(y);
+    let x = net.add(x, y);
+    let y = net.layer_norm(x, &at("norm2"), EPSILON);
+    let y = net.dense(y, &at("mlp.fc1"), 4 * width, START);
+    let y = net.act(y);
+    let y = net.dropout(y);
+    let y = net.dense(y, &at("mlp.fc2"), width, START);
+    let y = net.dropout(y);
+    net.add(x, y)
+}

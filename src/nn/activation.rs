@@ -1,0 +1,65 @@
+//! Activation functions, with their derivatives in a form that a backward pass can differentiate.
+
+use std::{f64::consts, fmt};
+
+use burn::tensor::{Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+/// A parameter-free activation function, as PyTorch defines it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// `x Phi(x)` with the normal distribution function, exact (erf), not the tanh approximation.
+    Gelu,
+    /// `x sigmoid(x)`, also called swish.
+    Silu,
+    /// `log(1 + exp x)`.
+    Softplus,
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Relu => "relu",
+            Self::Gelu => "gelu",
+            Self::Silu => "silu",
+            Self::Softplus => "softplus",
+        })
+    }
+}
+
+/// The normal distribution function.
+fn phi<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    ((x * consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5
+}
+
+impl Activation {
+    /// The function, element by element. GELU is composed here: Burn's own backward pass of it follows the tanh approximation.
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Relu => activation::relu(x),
+            Self::Gelu => x.clone() * phi(x),
+            Self::Silu => x.clone() * activation::sigmoid(x),
+            // No overflow on either side.
+            Self::Softplus => activation::relu(x.clone()) + x.abs().neg().exp().log1p(),
+        }
+    }
+
+    /// The derivative at `x`; ReLU's is a constant on either side of 0.
+    pub(super) fn slope<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Relu => x.inner().sign().clamp_min(0.0),
+            Self::Gelu => {
+                let density = (x.clone().square() * -0.5).exp() * (2.0 * consts::PI).sqrt().recip();
+                phi(x.clone()) + x * density
+            }
+            Self::Silu => {
+                let s = activation::sigmoid(x.clone());
+                s.clone() * (x * (s.neg() + 1.0) + 1.0)
+            }
+            Self::Softplus => activation::sigmoid(x),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Layers made of Burn's own operations on every device. On the CPU a feature map leaves the engine's layout for those that need `[N, C, H, W]`
+//! and comes back to it.
+
+use burn::tensor::{
+    Tensor,
+    module::{adaptive_avg_pool2d, linear, max_pool2d, max_pool2d_with_indices},
+    ops::MaxPoolOptions,
+};
+
+use super::{Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, SpecBuilder, Weights, engine};
+
+impl Feature {
+    /// In the layout of the pass's backend.
+    fn into_dual(self) -> Dual<4> {
+        Dual { value: self.map, tangent: self.tangent }
+    }
+
+    fn from_dual(dual: Dual<4>) -> Self {
+        Self { map: dual.value, tangent: dual.tangent, moments: None }
+    }
+
+    /// As `[N, C, H, W]`.
+    pub fn leave(self, pass: &Pass) -> Dual<4> {
+        self.into_dual().linear(|t| match pass.backend {
+            Backend::Engine => t.permute([2, 3, 0, 1]),
+            Backend::Burn => t,
+        })
+    }
+
+    /// From `[N, C, H, W]`.
+    pub fn arrive(dual: Dual<4>, pass: &Pass) -> Self {
+        Self::from_dual(dual.linear(|t| match pass.backend {
+            Backend::Engine => engine::enter(t),
+            Backend::Burn => t,
+        }))
+    }
+
+    /// The sum of two maps.
+    pub fn plus(self, other: Self) -> Self {
+        Self::from_dual(self.into_dual().plus(other.into_dual()))
+    }
+
+    /// An activation function of each element.
+    pub fn activate(self, activation: Activation) -> Self {
+        Self::from_dual(self.into_dual().activate(activation))
+    }
+
+    /// Adds a bias `[C]` to every pixel.
+    pub fn add_bias(self, bias: Tensor<1>, pass: &Pass) -> Self {
+        let shape = match pass.backend {
+            Backend::Engine => [1, 1, 1, bias.dims()[0]],
+            Backend::Burn => [1, bias.dims()[0], 1, 1],
+        };
+        Self::from_dual(self.into_dual().shift(bias.reshape(shape)))
+    }
+
+    /// Multiplies each map by a factor of its sample and channel, `[N, C]`.
+    pub fn gate(self, factor: Dual<2>, pass: &Pass) -> Self {
+        let [n, c] = factor.value.dims();
+        let shape = match pass.backend {
+            Backend::Engine => [1, 1, n, c],
+            Backend::Burn => [n, c, 1, 1],
+        };
+        Self::from_dual(self.into_dual().times(factor.linear(|t| t.reshape(shape))))
+    }
+
+    /// The largest value of each window of `kernel` pixels square; PyTorch's `MaxPool2d`.
+    pub fn max_pool(self, kernel: usize, stride: usize, padding: usize, pass: &Pass) -> Self {
+        let Dual { value, tangent } = self.leave(pass);
+        let options = MaxPoolOptions {
+            kernel_size: [kernel; 2],
+            stride: [stride; 2],
+            padding: [(padding, padding); 2],
+            dilation: [1; 2],
+            ceil_mode: false,
+        };
+        let dual = match tangent {
+            None => Dual { value: max_pool2d(value, options), tangent: None },
+            Some(tangent) => {
+                // The derivative of a maximum is that of the element that attains it.
+                let [n, c, h, w] = value.dims();
+                let (value, indices) = max_pool2d_with_indices(value, options);
+                let [_, _, oh, ow] = value.dims();
+                let tangent = tangent.reshape([n, c, h * w]).gather(2, indices.reshape([n, c, oh * ow])).reshape([n, c, oh, ow]);
+                Dual { value, tangent: Some(tangent) }
+            }
+        };
+        Self::arrive(dual, pass)
+    }
+
+    /// Means over `side` by `side` regions, whatever the size of the map; PyTorch's `AdaptiveAvgPool2d`.
+    pub fn adaptive_avg_pool(self, side: usize, pass: &Pass) -> Self {
+        Self::arrive(self.leave(pass).linear(|t| adaptive_avg_pool2d(t, [side; 2])), pass)
+    }
+
+    /// `[N, C H W]`, in PyTorch's order.
+    pub fn flatten(self, pass: &Pass) -> Dual<2> {
+        self.leave(pass).linear(|t| {
+            let [n, c, h, w] = t.dims();
+            t.reshape([n, c * h * w])
+        })
+    }
+
+    /// The pixels as a sequence, row by row: `[N, H W, C]`.
+    pub fn tokens(self, pass: &Pass) -> Dual<3> {
+        self.leave(pass).linear(|t| {
+            let [n, c, h, w] = t.dims();
+            t.reshape([n, c, h * w]).swap_dims(1, 2)
+        })
+    }
+
+    /// Dropout of single elements.
+    pub fn dropout(self, layer: usize, rate: f32, pass: &Pass) -> Self {
+        let [a, b, c, d] = self.map.dims();
+        let shape = match pass.backend {
+            Backend::Engine => [c, d, a, b],
+            Backend::Burn => [a, b, c, d],
+        };
+        let Some(mask) = pass.dropout_mask(layer, rate, shape, &self.map.device().inner()) else { return self };
+        let mask = Self::arrive(Dual { value: mask, tangent: None }, pass).map;
+        Self::from_dual(self.into_dual().scale(mask))
+    }
+}
+
+impl<const D: usize> Dual<D> {
+    /// Dropout of single elements; the first dimension is the sample.
+    pub fn dropout(self, layer: usize, rate: f32, pass: &Pass) -> Self {
+        match pass.dropout_mask(layer, rate, self.value.dims(), &self.value.device().inner()) {
+            Some(mask) => self.scale(mask),
+            None => self,
+        }
+    }
+}
+
+impl Pass {
+    fn dropout_mask<const D: usize>(&self, layer: usize, rate: f32, shape: [usize; D], device: &burn::tensor::Device) -> Option<Tensor<D>> {
+        let draws = self.dropout.filter(|_| rate > 0.0 && self.mode == BnMode::Train)?;
+        Some(draws.mask(layer, rate, shape, device))
+    }
+}
+
+/// A fully connected layer over the last dimension; weight `[out, in]`, bias `[out]` where there is one.
+#[derive(Clone, Debug)]
+pub struct Dense {
+    pub(crate) weight: ParamId,
+    pub(crate) bias: Option<ParamId>,
+}
+
+impl Dense {
+    /// Registers `NAME.weight` and, unless `bias` is `None`, `NAME.bias`, with their starts. `shape` is that of the weight: `[out, in]`, or with
+    /// trailing ones where PyTorch has a 1x1 convolution in its place.
+    pub fn new(specs: &mut SpecBuilder, name: &str, shape: &[usize], weight: Init, bias: Option<Init>) -> Self {
+        Self {
+            weight: specs.param(format!("{name}.weight"), shape, weight),
+            bias: bias.map(|init| specs.param(format!("{name}.bias"), &shape[..1], init)),
+        }
+    }
+
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, weights: &Weights, x: Dual<D>) -> Dual<D> {
+        let weight = weights.matrix(self.weight).transpose();
+        let tangent = x.tangent.map(|tangent| linear(tangent, weight.clone(), None));
+        Dual { value: linear(x.value, weight, self.bias.map(|bias| weights.get(bias))), tangent }
+    }
+}
+
+/// Layer norm over the last dimension, with scale and shift.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    pub(crate) weight: ParamId,
+    pub(crate) bias: ParamId,
+    pub(crate) epsilon: f64,
+}
+
+impl LayerNorm {
+    /// Registers `NAME.weight` and `NAME.bias`.
+    pub fn new(specs: &mut SpecBuilder, name: &str, features: usize, epsilon: f64) -> Self {
+        Self {
+            weight: specs.param(format!("{name}.weight"), &[features], Init::Constant(1.0)),
+            bias: specs.param(format!("{name}.bias"), &[features], Init::Constant(0.0)),
+            epsilon,
+        }
+    }
+
+    /// `[N, T, F]`, each token by itself.
+    pub fn forward(&self, weights: &Weights, x: Dual<3>) -> Dual<3> {
+        let wide = |id| {
+            let t: Tensor<1> = weights.get(id);
+            let features = t.dims()[0];
+            t.reshape([1, 1, features])
+        };
+        x.standardise(self.epsilon).scale(wide(self.weight)).shift(wide(self.bias))
+    }
+}
+
+/// Attention of every token to every token over `heads` heads, of queries, keys and values side by side: `[N, T, 3 F]` to `[N, T, F]`.
+pub fn attention(qkv: Dual<3>, heads: usize) -> Dual<3> {
+    let [n, t, features] = qkv.value.dims();
+    let features = features / 3;
+    let width = features / heads;
+    let part = |index: usize| {
+        qkv.clone()
+            .linear(|all| all.slice([0..n, 0..t, index * features..(index + 1) * features]).reshape([n, t, heads, width]).swap_dims(1, 2))
+    };
+    let (q, k, v) = (part(0), part(1), part(2));
+    let scale = (width as f64).sqrt().recip();
+    let scores = q.linear(|q| q * scale).matmul(k.linear(|k| k.swap_dims(2, 3)));
+    scores.softmax(3).matmul(v).linear(|out| out.swap_dims(1, 2).reshape([n, t, features]))
+}
+
+/// The mean of the tokens `[N, T, F]`, weighted by the softmax of their scores `[N, T, 1]`: `[N, F]`.
+pub fn pool_tokens(x: Dual<3>, scores: Dual<3>) -> Dual<2> {
+    let [n, _, features] = x.value.dims();
+    scores.softmax(1).linear(|s| s.swap_dims(1, 2)).matmul(x).linear(|out| out.reshape([n, features]))
+}
+
+/// A learned token before the others: `[N, T, F]` to `[N, T + 1, F]`.
+pub fn prepend(token: Tensor<3>, x: Dual<3>) -> Dual<3> {
+    let [n, _, features] = x.value.dims();
+    let token = token.expand([n, 1, features]);
+    let tangent = x.tangent.map(|t| Tensor::cat(vec![token.zeros_like(), t], 1));
+    Dual { value: Tensor::cat(vec![token, x.value], 1), tangent }
+}
+
+/// The first token: `[N, T, F]` to `[N, F]`.
+pub fn first(x: Dual<3>) -> Dual<2> {
+    x.linear(|t| {
+        let [n, _, features] = t.dims();
+        t.slice([0..n, 0..1, 0..features]).reshape([n, features])
+    })
+}
