@@ -4,6 +4,7 @@ pub mod bench;
 pub mod data;
 pub mod eval;
 pub mod list;
+pub mod sweep;
 pub mod train;
 
 use std::io::{IsTerminal, Write, stderr, stdout};

@@ -1,6 +1,9 @@
 //! Every integration test in one binary: linking Burn once is enough.
 
+mod attacks;
+mod classifiers;
 mod cli;
+mod evaluation;
 mod extras;
 mod golden;
 mod gradients;
