@@ -50,6 +50,8 @@ pub enum Command {
     Reproduce(ReproduceArgs),
     /// Measure the accuracy of a run or a weights file, clean and under attack
     Eval(EvalArgs),
+    /// Measure accuracy over attack epsilons, single-step sizes, or PGD steps and restarts; JSON and a chart
+    Sweep(SweepArgs),
     /// List, describe and fetch data sets
     Data {
         #[command(subcommand)]
@@ -193,6 +195,30 @@ pub struct EvalArgs {
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// Forget an earlier evaluation that was cut off
+    #[arg(long)]
+    pub fresh: bool,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct SweepArgs {
+    #[command(flatten)]
+    pub subject: SubjectArgs,
+    /// Radii to attack with: A..B or a list, whole numbers in units of 1/255 [default: 1..32 unless --steps or --convergence is given]
+    #[arg(long, value_name = "A..B|LIST")]
+    pub epsilons: Option<sora::evaluate::sweep::Epsilons>,
+    /// Attacks at each radius
+    #[arg(long, value_delimiter = ',', default_value = "fgsm,pgd-10")]
+    pub attacks: Vec<String>,
+    /// Also the accuracy on single-step examples of N step sizes from 0 to 2 epsilon
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "32")]
+    pub steps: Option<usize>,
+    /// Also PGD accuracy over steps (to 100) and restarts (10 of 50 steps): does it still fall?
+    #[arg(long)]
+    pub convergence: bool,
+    /// Forget an earlier sweep that was cut off
     #[arg(long)]
     pub fresh: bool,
     /// One JSON object on standard output

@@ -6,6 +6,7 @@
 
 mod adversarial;
 mod ledger;
+pub mod sweep;
 
 use std::time::Instant;
 
@@ -222,14 +223,17 @@ impl<'a> Evaluator<'a> {
         Ok(Outcome { results, notes, warnings })
     }
 
-    /// Positions of the images that are classified correctly clean, once [`run`](Self::run) has been there.
-    pub fn correct(&self) -> Vec<usize> {
-        (0..self.split.len()).filter(|&i| self.ledger.survived(CLEAN, self.id(i), 1)).collect()
-    }
-
     /// The round (from 0) in which each image of `positions` fell to the attack called `key`; `None` if it stands.
     pub fn fell_in(&self, key: &str, positions: &[usize]) -> Vec<Option<usize>> {
         positions.iter().map(|&i| self.ledger.fell_in(key, self.id(i))).collect()
+    }
+
+    /// Positions of the images that are classified correctly clean.
+    ///
+    /// # Errors
+    /// A device that fails, or a ledger that cannot be written.
+    pub fn clean_correct(&mut self) -> Result<Vec<usize>> {
+        self.clean(&(0..self.split.len()).collect::<Vec<_>>())
     }
 
     /// Ends the evaluation: what was kept for going on is removed.

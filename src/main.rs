@@ -33,6 +33,7 @@ fn run(command: Command) -> Result<()> {
         Command::Diagnose { dirs, json } => commands::diagnose::diagnose(&dirs, json),
         Command::Reproduce(args) => commands::reproduce::reproduce(&args),
         Command::Eval(args) => commands::eval::eval(args),
+        Command::Sweep(args) => commands::sweep::sweep(&args),
         Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
         Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
         Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {

@@ -3,7 +3,7 @@
 //!
 //! An image counts as fooled at whichever iterate it is (as in Wong et al.'s evaluation), and is left out from then on.
 
-use super::{Active, Attack, AttackContext, Batch, Numbers, Objective, rows};
+use super::{Active, Attack, AttackContext, Batch, Numbers, Objective, rows, stands};
 use crate::{
     error::Result,
     noise::Draw,
@@ -37,6 +37,43 @@ impl Pgd {
         Some(Self { steps: steps.unwrap_or(50), restarts, alpha: None, objective: Objective::Margin })
     }
 
+    /// The number of steps after which each image is misclassified for the first time (0: at its random start), `None` if it never is: what PGD with
+    /// fewer steps would find, for every number of steps at once.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn trace(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<Option<usize>>> {
+        let (width, mut left, mut fooled) = (cx.pixels(), (0..batch.len()).collect::<Vec<_>>(), vec![None; batch.len()]);
+        let mut point = Self::starts(cx, batch);
+        for taken in 0..=self.steps {
+            let labels = rows::select(batch.labels, 1, &left);
+            let x = rows::select(batch.x, width, &left);
+            // The gradient of the last point is not needed, but its logits are.
+            let ascent = cx.ascend(&point, &labels, &[], self.objective)?;
+            let keep: Vec<bool> = (0..left.len()).map(|i| stands(rows::row(&ascent.logits, cx.classes(), i), labels[i])).collect();
+            self.step(cx.threat, &x, &mut point, &ascent.grad, width);
+            for (&i, _) in left.iter().zip(&keep).filter(|(_, keep)| !**keep) {
+                fooled[i] = Some(taken);
+            }
+            rows::retain(&mut left, 1, &keep);
+            rows::retain(&mut point, width, &keep);
+            cx.tick(taken, self.steps, batch.len() - left.len());
+            if left.is_empty() {
+                break;
+            }
+        }
+        Ok(fooled)
+    }
+
+    /// A step along `grad` from the points, back into ball and box.
+    fn step(&self, threat: Threat, x: &[f32], point: &mut [f32], grad: &[f32], width: usize) {
+        let alpha = self.alpha.unwrap_or(threat.epsilon / 4.0);
+        rows::for_each(point, width, |i, row| {
+            rows::ascend(threat.norm, row, rows::row(grad, width, i), alpha);
+            rows::project(threat, rows::row(x, width, i), row);
+        });
+    }
+
     /// Random starts, uniform in the ball (l2: a uniform direction and a uniform length), in the box.
     fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
         let (threat, width) = (cx.threat, cx.pixels());
@@ -65,8 +102,7 @@ impl Pgd {
 
 impl Attack for Pgd {
     fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
-        let (threat, width) = (cx.threat, cx.pixels());
-        let alpha = self.alpha.unwrap_or(threat.epsilon / 4.0);
+        let width = cx.pixels();
         let mut active = Active::new(batch);
         let mut point = Self::starts(cx, batch);
         for step in 0..self.steps {
@@ -77,10 +113,7 @@ impl Attack for Pgd {
             let keep = active.drop_fooled(&ascent.logits, &point, width);
             let grad = keep.apply(ascent.grad, width);
             rows::retain(&mut point, width, &keep.0);
-            rows::for_each(&mut point, width, |i, row| {
-                rows::ascend(threat.norm, row, rows::row(&grad, width, i), alpha);
-                rows::project(threat, rows::row(&active.x, width, i), row);
-            });
+            self.step(cx.threat, &active.x, &mut point, &grad, width);
             cx.tick(step + 1, self.steps, active.fooled());
         }
         Ok(active.finish(&point, width))

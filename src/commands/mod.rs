@@ -7,6 +7,7 @@ pub mod diagnose;
 pub mod eval;
 pub mod list;
 pub mod reproduce;
+pub mod sweep;
 pub mod train;
 pub mod watch;
 

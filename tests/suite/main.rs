@@ -1,7 +1,10 @@
 //! Every integration test in one binary: linking Burn once is enough.
 
+mod attacks;
+mod classifiers;
 mod cli;
 mod datasets;
+mod evaluation;
 mod extras;
 mod golden;
 mod gradients;
