@@ -21,6 +21,7 @@ pub mod device;
 pub mod diagnose;
 pub mod error;
 pub mod evaluate;
+pub mod exchange;
 pub mod files;
 pub mod gradient;
 pub mod loss;

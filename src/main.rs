@@ -30,6 +30,8 @@ fn run(command: Command) -> Result<()> {
         Command::Train(args) => commands::train::train(*args),
         Command::Resume { dir } => commands::train::resume(&dir),
         Command::Eval(args) => commands::eval::eval(args),
+        Command::Export(args) => commands::export::export(&args),
+        Command::Import(args) => commands::import::import(*args),
         Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
         Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
         Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {

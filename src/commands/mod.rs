@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod data;
 pub mod eval;
+pub mod export;
+pub mod import;
 pub mod list;
 pub mod train;
 
