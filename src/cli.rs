@@ -52,6 +52,10 @@ pub enum Command {
     Eval(EvalArgs),
     /// Measure accuracy over attack epsilons, single-step sizes, or PGD steps and restarts; JSON and a chart
     Sweep(SweepArgs),
+    /// Write a network's weights for PyTorch (safetensors) or the network itself (ONNX)
+    Export(ExportArgs),
+    /// Take a checkpoint of PyTorch, weights only, as a network for `sora eval`
+    Import(Box<ImportArgs>),
     /// List, describe and fetch data sets
     Data {
         #[command(subcommand)]
@@ -224,6 +228,72 @@ pub struct SweepArgs {
     /// One JSON object on standard output
     #[arg(long)]
     pub json: bool,
+}
+
+/// File formats of `sora export`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Weights with PyTorch's names
+    Safetensors,
+    /// The network, from pixels in [0, 1] to logits
+    Onnx,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// Run folder or weights file
+    pub subject: PathBuf,
+    /// File format
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// File to write [default: export/model.safetensors or .onnx beside the weights]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Also write N random images and the logits that this program gives them, to FILE.samples.safetensors
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub samples: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// Checkpoint: .pt or .pth that torch.save wrote, or .safetensors
+    pub file: PathBuf,
+    /// Network, see `sora models`
+    #[arg(long, value_name = "NAME")]
+    pub model: String,
+    /// Folder to make (its weights are model.safetensors), or a file that ends in .safetensors
+    #[arg(long, value_name = "DIR|FILE")]
+    pub out: PathBuf,
+    /// Data set that it was trained on: the default of `sora eval`, and the source of a missing normalisation
+    #[arg(long, value_name = "NAME|PATH")]
+    pub dataset: Option<String>,
+    /// Where data sets are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Channels of the network's first stage [default: found in the file]
+    #[arg(long)]
+    pub width: Option<usize>,
+    /// Height and width of the images [default: the data set's, or by the network]
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Mean of each channel in [0, 1] [default: the file's own, else the data set's]
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, requires = "std")]
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel
+    #[arg(long, value_delimiter = ',', allow_hyphen_values = true, requires = "mean")]
+    pub std: Vec<f32>,
+    /// Activation function [default: the network's]
+    #[arg(long, value_enum)]
+    pub activation: Option<sora::nn::Activation>,
+    /// Radius that it was trained for, in pixel units
+    #[arg(long, default_value = "8/255", allow_hyphen_values = true)]
+    pub epsilon: Epsilon,
+    /// Norm that it was trained for
+    #[arg(long, value_enum, default_value = "linf")]
+    pub norm: Norm,
+    /// Leave tensors that the network does not have
+    #[arg(long)]
+    pub allow_unexpected: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -22,6 +22,7 @@ pub mod device;
 pub mod diagnose;
 pub mod error;
 pub mod evaluate;
+pub mod exchange;
 pub mod files;
 pub mod follow;
 pub mod gradient;

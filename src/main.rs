@@ -34,6 +34,8 @@ fn run(command: Command) -> Result<()> {
         Command::Reproduce(args) => commands::reproduce::reproduce(&args),
         Command::Eval(args) => commands::eval::eval(args),
         Command::Sweep(args) => commands::sweep::sweep(&args),
+        Command::Export(args) => commands::export::export(&args),
+        Command::Import(args) => commands::import::import(*args),
         Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
         Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
         Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {

@@ -300,23 +300,46 @@ impl TrainConfig {
             epsilon: self.epsilon.clone(),
             norm: self.norm,
         };
-        let json = serde_json::to_string(&about).map_err(|e| Error::work(format!("cannot serialise the network's description: {e}")))?;
-        // One entry: the order of several would differ from run to run, and so the file's bytes.
-        Ok([(ABOUT.to_owned(), json)].into())
+        about.metadata()
     }
 }
 
 /// Metadata key under which a weights file describes itself.
-const ABOUT: &str = "sora";
+pub const ABOUT: &str = "sora";
 
 /// What a weights file says about itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct About {
-    network: ModelConfig,
-    dataset: String,
-    method: String,
-    epsilon: Epsilon,
-    norm: Norm,
+pub struct About {
+    /// The network.
+    pub network: ModelConfig,
+    /// Data set it was trained on; empty if that is not known.
+    pub dataset: String,
+    /// Method it was trained with; `imported` for weights of another program.
+    pub method: String,
+    /// Epsilon it was trained with.
+    pub epsilon: Epsilon,
+    /// Norm it was trained with.
+    pub norm: Norm,
+}
+
+impl About {
+    /// As the metadata of a weights file.
+    ///
+    /// # Errors
+    /// None that is known of; serialisation can fail.
+    pub fn metadata(&self) -> Result<HashMap<String, String>> {
+        let json = serde_json::to_string(self).map_err(|e| Error::work(format!("cannot serialise the network's description: {e}")))?;
+        // One entry: the order of several would differ from run to run, and so the file's bytes.
+        Ok([(ABOUT.to_owned(), json)].into())
+    }
+
+    /// From the text in the metadata of the weights file `file`.
+    ///
+    /// # Errors
+    /// A text that is no description.
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        serde_json::from_str(text).map_err(|e| Error::input(format!("{}: its description of the network is damaged: {e}", file.display())))
+    }
 }
 
 /// A model to evaluate and what it was made with.
@@ -330,6 +353,8 @@ pub struct Subject {
     pub epsilon: Epsilon,
     /// Norm it was trained with.
     pub norm: Norm,
+    /// Method it was trained with.
+    pub method: String,
     /// Settings of its run, if it comes from a run folder.
     pub run: Option<(RunDir, TrainConfig)>,
 }
@@ -340,7 +365,11 @@ impl Subject {
     /// # Errors
     /// A path that is neither.
     pub fn load(path: &Path, device: &burn::tensor::Device) -> Result<Self> {
-        let (file, run) = if path.is_dir() {
+        let alone = RunDir(path.to_owned());
+        let (file, run) = if path.is_dir() && !alone.config().exists() && alone.model().exists() {
+            // An imported network: weights without a run.
+            (alone.model(), None)
+        } else if path.is_dir() {
             let run = RunDir::open(path)?;
             let newest = || crate::checkpoint::list(&run.0.checkpoints()).map(|all| all.last().map(|dir| dir.join("model.safetensors")));
             let file = if run.0.model().exists() { Some(run.0.model()) } else { newest()? };
@@ -358,11 +387,21 @@ impl Subject {
                 file.display()
             ))
         })?;
-        let about: About = serde_json::from_str(description)
-            .map_err(|e| Error::input(format!("{}: its description of the network is damaged: {e}", file.display())))?;
+        let about = About::parse(description, &file)?;
         let mut model = Model::init(about.network, 0, device)?;
         model.load(&tensors, &file.display().to_string())?;
-        Ok(Self { model, dataset: about.dataset, epsilon: about.epsilon, norm: about.norm, run })
+        Ok(Self { model, dataset: about.dataset, epsilon: about.epsilon, norm: about.norm, method: about.method, run })
+    }
+
+    /// What the weights file says about itself.
+    pub fn about(&self) -> About {
+        About {
+            network: self.model.config.clone(),
+            dataset: self.dataset.clone(),
+            method: self.method.clone(),
+            epsilon: self.epsilon.clone(),
+            norm: self.norm,
+        }
     }
 }
 

@@ -237,6 +237,12 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
         None => TrainOptions::default().resolve()?,
     };
     if let Some(dataset) = args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.dataset)) {
+        if dataset.is_empty() {
+            return Err(Error::input(format!(
+                "--dataset is missing: {} does not say what it was trained on; name a set of `sora data list` or an image folder",
+                args.subject.display()
+            )));
+        }
         config.dataset = dataset.clone();
         // These come in the size that the network takes; other sets have the size they have.
         let any_size = dataset.starts_with("folder:") || dataset.starts_with("synthetic") || std::path::Path::new(dataset).is_dir();

@@ -5,6 +5,8 @@ pub mod bench_data;
 pub mod data;
 pub mod diagnose;
 pub mod eval;
+pub mod export;
+pub mod import;
 pub mod list;
 pub mod reproduce;
 pub mod sweep;

@@ -313,11 +313,6 @@ impl<'a> Builder<'a> {
         self.fully_connected(x, name, out, start, true, &[])
     }
 
-    /// A fully connected layer without bias.
-    pub(super) fn dense_no_bias(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
-        self.fully_connected(x, name, out, start, false, &[])
-    }
-
     /// A fully connected layer that PyTorch writes as a 1x1 convolution.
     pub(super) fn dense_as_conv(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
         self.fully_connected(x, name, out, start, true, &[1, 1])

@@ -367,6 +367,17 @@ pub struct ModelConfig {
 }
 
 impl ModelConfig {
+    /// The names, shapes and starts of the network's parameters and buffers.
+    ///
+    /// # Errors
+    /// An unknown network or an impossible configuration.
+    pub fn specs(&self) -> Result<SpecBuilder> {
+        self.check()?;
+        let info = network(&self.name)?;
+        info.resolve(self.options, self.shape)?;
+        Ok(info.structure(self.width, self.shape, self.options)?.1)
+    }
+
     fn check(&self) -> Result<()> {
         let Shape { channels, height, width, classes } = self.shape;
         if self.width == 0 || self.width > 4096 {

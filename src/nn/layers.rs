@@ -193,8 +193,8 @@ impl BatchNorm {
 /// A fully connected layer; weight `[out, in]`, bias `[out]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: ParamId,
-    bias: ParamId,
+    pub(crate) weight: ParamId,
+    pub(crate) bias: ParamId,
 }
 
 impl Linear {

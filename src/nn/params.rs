@@ -191,6 +191,17 @@ impl TensorSet {
             .collect()
     }
 
+    /// Host copy of value `index`.
+    ///
+    /// # Errors
+    /// A device that fails; an index beyond the list.
+    pub fn host(&self, index: usize) -> Result<HostTensor> {
+        let (Some(spec), Some(value)) = (self.specs.get(index), self.values.get(index)) else {
+            return Err(Error::work(format!("value {index} of {}: no such value", self.specs.len())));
+        };
+        Ok(HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data: to_vec(value)? })
+    }
+
     /// Loads values by name. `origin` names the file in the error.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod classifiers;
 mod cli;
 mod datasets;
 mod evaluation;
+mod exchange;
 mod extras;
 mod golden;
 mod gradients;

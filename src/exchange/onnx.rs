@@ -1,0 +1,332 @@
+//! A network as an ONNX graph: pixels in [0, 1] in, logits out, the normalisation inside, any number of images at a time.
+//!
+//! Layers become operators of ONNX's own set, with batch norm on the running statistics and without dropout. The constants are the weights, by
+//! PyTorch's names.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+
+use super::proto::{
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, Dimension, DimensionProto, FLOAT, GraphProto, INT64, ModelProto,
+    NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+};
+use crate::{
+    error::{Error, Result},
+    model::{Layer, Model, Op},
+    nn::{Activation, HostTensor, ParamId},
+};
+
+/// The operator set: the first with layer norm.
+pub const OPSET: i64 = 17;
+/// The file format's version that came with it.
+const IR_VERSION: i64 = 8;
+/// The largest message that readers of the format take.
+const LARGEST: usize = (1 << 31) - 1;
+/// Epsilon of batch norm.
+const BN_EPSILON: f32 = 1e-5;
+
+/// The bytes of an `.onnx` file: input `images` `[N, C, H, W]` in [0, 1], output `logits` `[N, classes]`. `metadata` goes into the file's properties.
+///
+/// # Errors
+/// A network of another crate that is no list of layers, or one too large for the format.
+pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> {
+    let graph =
+        model.graph().ok_or_else(|| Error::input(format!("{}: the network is no list of layers; use safetensors", model.config.name)))?;
+    let mut writer = Writer { model, graph: GraphProto { name: model.config.name.clone(), ..Default::default() }, named: BTreeSet::new() };
+    let shape = model.config.shape;
+    let images = [shape.channels, shape.height, shape.width];
+    let mut values = vec![writer.normalise()?];
+    for layer in graph.layers.iter().skip(1) {
+        let inputs: Vec<String> = layer.inputs.iter().filter_map(|&id| values.get(id).cloned()).collect();
+        let before = layer.inputs.first().and_then(|&id| graph.layers.get(id)).map_or(&[][..], |input| &input.shape);
+        values.push(writer.layer(layer, before, &inputs)?);
+    }
+    if let Some(last) = values.last() {
+        writer.graph.node.push(node("Identity", &[last], &["logits"], "logits", vec![]));
+    }
+    writer.graph.input = vec![value("images", &images)];
+    writer.graph.output = vec![value("logits", &[shape.classes])];
+    let file = ModelProto {
+        ir_version: IR_VERSION,
+        producer_name: "sora".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(writer.graph),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        metadata_props: metadata.iter().map(|(key, value)| StringStringEntryProto { key: key.clone(), value: value.clone() }).collect(),
+    };
+    if file.encoded_len() > LARGEST {
+        return Err(Error::input(format!(
+            "{}: {} MiB as ONNX, whose files end at 2048 MiB; use safetensors",
+            model.config.name,
+            file.encoded_len() >> 20
+        )));
+    }
+    Ok(file.encode_to_vec())
+}
+
+/// A float tensor of any number of images.
+fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
+    let sizes = shape.iter().map(|&size| Dimension::Size(size as i64));
+    let dim = std::iter::once(Dimension::Named("N".into())).chain(sizes).map(|value| DimensionProto { value: Some(value) }).collect();
+    let tensor_type = TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) };
+    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
+}
+
+fn node(op: &str, inputs: &[&str], outputs: &[&str], name: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+    let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    NodeProto { input: strings(inputs), output: strings(outputs), name: name.into(), op_type: op.into(), attribute }
+}
+
+fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.into(), i, r#type: ATTRIBUTE_INT, ..Default::default() }
+}
+
+fn ints(name: &str, ints: &[usize]) -> AttributeProto {
+    let ints = ints.iter().map(|&i| i as i64).collect();
+    AttributeProto { name: name.into(), ints, r#type: ATTRIBUTE_INTS, ..Default::default() }
+}
+
+fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.into(), f, r#type: ATTRIBUTE_FLOAT, ..Default::default() }
+}
+
+struct Writer<'a> {
+    model: &'a Model,
+    graph: GraphProto,
+    /// Names of the constants so far.
+    named: BTreeSet<String>,
+}
+
+impl Writer<'_> {
+    /// Adds an operator with one output; gives its name.
+    fn op(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
+        let name = format!("{}_{}", op.to_lowercase(), self.graph.node.len());
+        self.graph.node.push(node(op, inputs, &[&name], &name, attribute));
+        name
+    }
+
+    fn floats(&mut self, name: &str, shape: &[usize], data: &[f32]) -> String {
+        let raw_data = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(name, shape, FLOAT, raw_data)
+    }
+
+    fn integers(&mut self, name: &str, shape: &[usize], data: &[i64]) -> String {
+        let raw_data = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(name, shape, INT64, raw_data)
+    }
+
+    /// Adds a constant unless it is there; gives its name.
+    fn constant(&mut self, name: &str, shape: &[usize], data_type: i32, raw_data: Vec<u8>) -> String {
+        if self.named.insert(name.to_owned()) {
+            let dims = shape.iter().map(|&size| size as i64).collect();
+            self.graph.initializer.push(TensorProto { dims, data_type, name: name.into(), raw_data });
+        }
+        name.to_owned()
+    }
+
+    fn scalar(&mut self, value: f32) -> String {
+        self.floats(&format!("constant_{value:e}"), &[], &[value])
+    }
+
+    fn param(&self, id: ParamId) -> Result<HostTensor> {
+        self.model.params.host(id.0)
+    }
+
+    fn weight(&mut self, id: ParamId) -> Result<String> {
+        let HostTensor { name, shape, data } = self.param(id)?;
+        Ok(self.floats(&name, &shape, &data))
+    }
+
+    fn normalise(&mut self) -> Result<String> {
+        let config = &self.model.config;
+        let wide = [1, config.mean.len(), 1, 1];
+        let scale: Vec<f32> = config.std.iter().map(|std| std.recip()).collect();
+        let mean = self.floats("normalisation.mean", &wide, &config.mean);
+        let scale = self.floats("normalisation.scale", &wide, &scale);
+        let centred = self.op("Sub", &["images", &mean], vec![]);
+        Ok(self.op("Mul", &[&centred, &scale], vec![]))
+    }
+
+    fn activate(&mut self, x: &str, activation: Activation) -> String {
+        match activation {
+            Activation::Relu => self.op("Relu", &[x], vec![]),
+            Activation::Softplus => self.op("Softplus", &[x], vec![]),
+            Activation::Silu => {
+                let s = self.op("Sigmoid", &[x], vec![]);
+                self.op("Mul", &[x, &s], vec![])
+            }
+            Activation::Gelu => {
+                let (root, one, half) = (self.scalar(std::f32::consts::FRAC_1_SQRT_2), self.scalar(1.0), self.scalar(0.5));
+                let scaled = self.op("Mul", &[x, &root], vec![]);
+                let erf = self.op("Erf", &[&scaled], vec![]);
+                let shifted = self.op("Add", &[&erf, &one], vec![]);
+                let phi = self.op("Mul", &[&shifted, &half], vec![]);
+                self.op("Mul", &[x, &phi], vec![])
+            }
+        }
+    }
+
+    fn reshape(&mut self, x: &str, shape: &[i64]) -> String {
+        let name = format!("shape_{}", shape.iter().map(i64::to_string).collect::<Vec<_>>().join("_"));
+        let shape = self.integers(&name, &[shape.len()], shape);
+        self.op("Reshape", &[x, &shape], vec![])
+    }
+
+    fn transpose(&mut self, x: &str, perm: &[usize]) -> String {
+        self.op("Transpose", &[x], vec![ints("perm", perm)])
+    }
+
+    /// A layer's operators; `before` is the shape of its first input. Gives the name of its output.
+    fn layer(&mut self, layer: &Layer, before: &[usize], inputs: &[String]) -> Result<String> {
+        let x = inputs.first().map_or("", String::as_str);
+        let y = inputs.get(1).map_or("", String::as_str);
+        Ok(match &layer.op {
+            Op::Input | Op::Dropout { .. } => x.to_owned(),
+            Op::Conv { conv, kernel, bias } => {
+                let weight = self.weight(conv.weight)?;
+                let bias = bias.map(|id| self.weight(id)).transpose()?;
+                let attributes =
+                    vec![ints("kernel_shape", &[*kernel; 2]), ints("strides", &[conv.stride; 2]), ints("pads", &[conv.padding; 4])];
+                let taken: Vec<&str> = [x, &weight].into_iter().chain(bias.as_deref()).collect();
+                let out = self.op("Conv", &taken, attributes);
+                if y.is_empty() { out } else { self.op("Add", &[&out, y], vec![]) }
+            }
+            Op::Norm { norm, activation, .. } => {
+                let (scale, shift) = (self.weight(norm.weight)?, self.weight(norm.bias)?);
+                let mut statistics = Vec::new();
+                for id in [norm.running_mean, norm.running_var] {
+                    let HostTensor { name, shape, data } = self.model.buffers.host(id.0)?;
+                    statistics.push(self.floats(&name, &shape, &data));
+                }
+                let taken: Vec<&str> = [x, &scale, &shift].into_iter().chain(statistics.iter().map(String::as_str)).collect();
+                let out = self.op("BatchNormalization", &taken, vec![float("epsilon", BN_EPSILON)]);
+                activation.map_or(out.clone(), |activation| self.activate(&out, activation))
+            }
+            Op::Activate(activation) => self.activate(x, *activation),
+            Op::Add => self.op("Add", &[x, y], vec![]),
+            Op::MaxPool { kernel, stride, padding } => {
+                let attributes = vec![ints("kernel_shape", &[*kernel; 2]), ints("strides", &[*stride; 2]), ints("pads", &[*padding; 4])];
+                self.op("MaxPool", &[x], attributes)
+            }
+            Op::AdaptivePool { side } => self.adaptive_pool(x, before, *side),
+            Op::GlobalPool => {
+                let mean = self.op("GlobalAveragePool", &[x], vec![]);
+                self.op("Flatten", &[&mean], vec![int("axis", 1)])
+            }
+            Op::Flatten => self.op("Flatten", &[x], vec![int("axis", 1)]),
+            Op::Gate => {
+                let factor = self.op("Sigmoid", &[y], vec![]);
+                let axes = self.integers("axes_2_3", &[2], &[2, 3]);
+                let wide = self.op("Unsqueeze", &[&factor, &axes], vec![]);
+                self.op("Mul", &[x, &wide], vec![])
+            }
+            Op::Linear(linear) => self.dense(x, before, linear.weight, Some(linear.bias))?,
+            Op::Dense(dense) => self.dense(x, before, dense.weight, dense.bias)?,
+            Op::Tokens => {
+                let &[channels, height, width] = before else { return Err(mistaken(layer)) };
+                let flat = self.reshape(x, &[0, channels as i64, (height * width) as i64]);
+                self.transpose(&flat, &[0, 2, 1])
+            }
+            Op::Prepend(token) => {
+                let token = self.weight(*token)?;
+                let count = self.op("Shape", &[x], vec![int("start", 0), int("end", 1)]);
+                let features = before.last().copied().unwrap_or(0) as i64;
+                let rest = self.integers(&format!("token_1_{features}"), &[2], &[1, features]);
+                let shape = self.op("Concat", &[&count, &rest], vec![int("axis", 0)]);
+                let tokens = self.op("Expand", &[&token, &shape], vec![]);
+                self.op("Concat", &[&tokens, x], vec![int("axis", 1)])
+            }
+            Op::Position(position) => {
+                let position = self.weight(*position)?;
+                self.op("Add", &[x, &position], vec![])
+            }
+            Op::LayerNorm(norm) => {
+                let (scale, shift) = (self.weight(norm.weight)?, self.weight(norm.bias)?);
+                self.op("LayerNormalization", &[x, &scale, &shift], vec![int("axis", -1), float("epsilon", norm.epsilon as f32)])
+            }
+            Op::Attention { heads } => {
+                let &[tokens, features] = layer.shape.as_slice() else { return Err(mistaken(layer)) };
+                self.attention(x, *heads, tokens, features)
+            }
+            Op::First => {
+                let zero = self.integers("index_0", &[], &[0]);
+                self.op("Gather", &[x, &zero], vec![int("axis", 1)])
+            }
+            Op::PoolTokens => {
+                let share = self.op("Softmax", &[y], vec![int("axis", 1)]);
+                let share = self.transpose(&share, &[0, 2, 1]);
+                let mean = self.op("MatMul", &[&share, x], vec![]);
+                let axes = self.integers("axes_1", &[1], &[1]);
+                self.op("Squeeze", &[&mean, &axes], vec![])
+            }
+        })
+    }
+
+    fn dense(&mut self, x: &str, before: &[usize], weight: ParamId, bias: Option<ParamId>) -> Result<String> {
+        let HostTensor { name, shape, data } = self.param(weight)?;
+        let out = shape.first().copied().unwrap_or(0);
+        let features = data.len() / out.max(1);
+        let bias = bias.map(|id| self.weight(id)).transpose()?;
+        if before.len() == 1 {
+            let weight = self.floats(&name, &[out, features], &data);
+            let taken: Vec<&str> = [x, &weight].into_iter().chain(bias.as_deref()).collect();
+            return Ok(self.op("Gemm", &taken, vec![int("transB", 1)]));
+        }
+        // Over sequences only the plain matrix product is defined, so the constant is the transposed weight.
+        let transposed: Vec<f32> = (0..features).flat_map(|i| data.iter().skip(i).step_by(features.max(1)).copied()).collect();
+        let weight = self.floats(&format!("{name}.transposed"), &[features, out], &transposed);
+        let product = self.op("MatMul", &[x, &weight], vec![]);
+        Ok(match bias {
+            Some(bias) => self.op("Add", &[&product, &bias], vec![]),
+            None => product,
+        })
+    }
+
+    fn attention(&mut self, qkv: &str, heads: usize, tokens: usize, features: usize) -> String {
+        let parts: Vec<String> = ["q", "k", "v"].iter().map(|part| format!("{part}_{}", self.graph.node.len())).collect();
+        let outputs: Vec<&str> = parts.iter().map(String::as_str).collect();
+        self.graph.node.push(node("Split", &[qkv], &outputs, &format!("split_{}", self.graph.node.len()), vec![int("axis", 2)]));
+        let width = features / heads.max(1);
+        let orders = [[0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]];
+        let split: Vec<String> = parts
+            .iter()
+            .zip(orders)
+            .map(|(part, order)| {
+                let headed = self.reshape(part, &[0, tokens as i64, heads as i64, width as i64]);
+                self.transpose(&headed, &order)
+            })
+            .collect();
+        let [q, k, v] = split.as_slice() else { return qkv.to_owned() };
+        let scale = self.scalar((width as f32).sqrt().recip());
+        let q = self.op("Mul", &[q, &scale], vec![]);
+        let scores = self.op("MatMul", &[&q, k], vec![]);
+        let share = self.op("Softmax", &[&scores], vec![int("axis", -1)]);
+        let mixed = self.op("MatMul", &[&share, v], vec![]);
+        let mixed = self.transpose(&mixed, &[0, 2, 1, 3]);
+        self.reshape(&mixed, &[0, tokens as i64, features as i64])
+    }
+
+    /// Means over regions as two products with matrices of shares: ONNX has no such pool for sizes that do not divide.
+    fn adaptive_pool(&mut self, x: &str, before: &[usize], side: usize) -> String {
+        let (Some(&height), Some(&width)) = (before.get(1), before.get(2)) else { return x.to_owned() };
+        let shares = |size: usize| {
+            let mut matrix = vec![0.0; side * size];
+            for region in 0..side {
+                let (from, to) = (region * size / side, ((region + 1) * size).div_ceil(side));
+                (from..to).for_each(|pixel| matrix[region * size + pixel] = ((to - from) as f32).recip());
+            }
+            matrix
+        };
+        let rows = self.floats(&format!("regions_{side}_{height}"), &[side, height], &shares(height));
+        let across = shares(width);
+        let transposed: Vec<f32> = (0..width).flat_map(|i| across.iter().skip(i).step_by(width).copied()).collect();
+        let columns = self.floats(&format!("regions_{width}_{side}_transposed"), &[width, side], &transposed);
+        let pooled = self.op("MatMul", &[&rows, x], vec![]);
+        self.op("MatMul", &[&pooled, &columns], vec![])
+    }
+}
+
+fn mistaken(layer: &Layer) -> Error {
+    Error::work(format!("a layer has a shape that it cannot have: {layer:?}"))
+}
