@@ -24,12 +24,14 @@ const NEWEST: usize = 5;
 /// A fall below this fraction of the best level is the sign.
 const FRACTION: f64 = 0.6;
 /// Levels that there must have been before a fall counts: below, PertAlign and linearity wander.
-const LEAST_PERT_ALIGN: f64 = 0.15;
+const LEAST_PERT_ALIGN: f64 = 0.2;
 const LEAST_LINEARITY: f64 = 0.5;
 /// Standard errors that the newest mean must lie beyond the threshold: one-sided 99 %.
 const BEYOND: f64 = 2.326;
-/// Steps after which PertAlign should have risen to [`LEAST_PERT_ALIGN`].
-const RISEN_BY: u64 = 500;
+/// By when PertAlign should have risen to [`RISEN`]: this many steps, and as much training as so many steps at the largest learning rate.
+const RISEN_BY: u64 = 100;
+const RISEN_BY_TRAINING: f64 = 25.0;
+const RISEN: f64 = 0.1;
 /// pgd accuracy that a validation must have shown before its loss counts.
 const LEAST_PGD: f64 = 0.05;
 
@@ -137,6 +139,8 @@ pub struct CoDetector {
     linearity: Track,
     /// Steps taken in.
     steps: u64,
+    /// Sum of their learning rates, in largest ones.
+    training: f64,
     /// Best pgd accuracy of a validation.
     pgd: f64,
     /// Steps up to which the validations were in order.
@@ -145,13 +149,14 @@ pub struct CoDetector {
 }
 
 impl CoDetector {
-    /// Takes in a step; returns the event at the step where it is first noticed.
-    pub fn observe(&mut self, line: &StepLine) -> Option<CoEvent> {
+    /// Takes in a step of a run with the largest learning rate `lr_max`; returns the event at the step where it is first noticed.
+    pub fn observe(&mut self, line: &StepLine, lr_max: f64) -> Option<CoEvent> {
         // Without a perturbation there is nothing to overfit to, and a figure that is not finite tells nothing.
         if line.delta_mean == 0.0 || !line.pert_align.is_finite() || !line.linearity.is_finite() {
             return None;
         }
         self.steps += 1;
+        self.training += f64::from(line.lr) / lr_max.max(f64::MIN_POSITIVE);
         let align = self.pert_align.observe(line.step, line.pert_align);
         let linear = self.linearity.observe(line.step, line.linearity);
         let (Some(align), Some(linear), None) = (align, linear, self.event) else {
@@ -163,8 +168,8 @@ impl CoDetector {
         self.event = match (self.pert_align.fall(&align, LEAST_PERT_ALIGN), self.linearity.fall(&linear, LEAST_LINEARITY)) {
             (Some(beyond), _) if beyond >= BEYOND => found(CoSign::PertAlign, best, align.newest, beyond),
             (_, Some(beyond)) if beyond >= BEYOND => found(CoSign::Linearity, self.linearity.best, linear.newest, beyond),
-            (None, _) if self.steps >= RISEN_BY && best + BEYOND * align.error < LEAST_PERT_ALIGN => {
-                found(CoSign::Low, best, align.newest, (LEAST_PERT_ALIGN - best) / align.error.max(1e-6))
+            (None, _) if self.steps >= RISEN_BY && self.training >= RISEN_BY_TRAINING && best + BEYOND * align.error < RISEN => {
+                found(CoSign::Low, best, align.newest, (RISEN - best) / align.error.max(1e-6))
             }
             _ => None,
         };
@@ -219,8 +224,8 @@ mod tests {
         let mut said = 0;
         for step in 0..steps {
             let value = (level(step) + noise(step, 0.08)) as f32;
-            let line = StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, ..StepLine::default() };
-            said += u32::from(detector.observe(&line).is_some());
+            let line = StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, lr: 0.1, ..StepLine::default() };
+            said += u32::from(detector.observe(&line, 0.2).is_some());
         }
         assert_eq!(said, u32::from(detector.event().is_some()), "it speaks once");
         detector
@@ -267,7 +272,7 @@ mod tests {
         let mut detector = CoDetector::default();
         for step in 0..1000 {
             let line = StepLine { step, pert_align: if step < 500 { 1.0 } else { 0.0 }, ..StepLine::default() };
-            assert_eq!(detector.observe(&line), None);
+            assert_eq!(detector.observe(&line, 0.2), None);
         }
     }
 
@@ -298,7 +303,8 @@ mod tests {
             let json = serde_json::to_string(&detector).unwrap();
             detector = serde_json::from_str(&json).unwrap();
             let value = (level(step) + noise(step, 0.08)) as f32;
-            detector.observe(&StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, ..StepLine::default() });
+            detector
+                .observe(&StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, lr: 0.1, ..StepLine::default() }, 0.2);
         }
         assert_eq!(detector, whole);
     }
