@@ -16,33 +16,42 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# (method, epsilon * 255, seed, width), in the order of training.
-RUNS = [
-    ("fgsm", 16, 0, 8), ("fgsm", 8, 0, 8), ("fgsm-rs", 16, 0, 8), ("n-fgsm", 16, 0, 8),
-    ("fgsm", 16, 0, 16), ("sora", 16, 0, 16), ("fgsm", 16, 1, 16), ("fgsm-rs", 16, 0, 16), ("n-fgsm", 16, 0, 16), ("fgsm", 8, 0, 16),
-    ("pgd-2", 16, 0, 16), ("fgsm", 12, 0, 16), ("sora", 8, 0, 16), ("fgsm-rs", 8, 0, 16), ("sora", 16, 1, 16), ("fgsm", 16, 2, 16),
-    ("n-fgsm", 16, 1, 16), ("fgsm-rs", 16, 1, 16), ("n-fgsm", 8, 0, 16), ("fgsm", 12, 1, 16), ("fgsm", 8, 1, 16),
+# Settings of a group of runs.
+GROUPS = {
+    "a": ["--batch", 128, "--limit-train", 10500, "--val", 500],
+    "b": ["--batch", 64, "--limit-train", 5300, "--val", 300],
+}
+
+# (group, method, epsilon * 255, seed, width, epochs); first those on which the thresholds were set.
+SET = [
+    ("a", "fgsm", 16, 0, 16, 6), ("a", "sora", 16, 0, 16, 6), ("a", "fgsm", 16, 0, 8, 4), ("a", "fgsm", 8, 0, 8, 6), ("a", "fgsm-rs", 16, 0, 8, 4),
+    ("a", "n-fgsm", 16, 0, 8, 4), ("a", "fgsm", 16, 1, 16, 4), ("b", "fgsm", 16, 2, 16, 3),
 ]  # fmt: skip
-# Runs on which the thresholds were set.
-SET = {("fgsm", 16, 0, 8), ("fgsm", 8, 0, 8), ("fgsm-rs", 16, 0, 8), ("n-fgsm", 16, 0, 8), ("fgsm", 16, 0, 16), ("sora", 16, 0, 16), ("fgsm", 16, 1, 16)}
+JUDGED = [
+    ("a", "fgsm-rs", 16, 0, 16, 4), ("b", "n-fgsm", 16, 0, 16, 3), ("b", "fgsm", 12, 0, 16, 3), ("b", "sora", 16, 1, 16, 3),
+    ("b", "fgsm", 16, 0, 16, 3), ("b", "fgsm", 16, 3, 16, 3), ("b", "fgsm", 8, 0, 16, 3), ("b", "fgsm-rs", 8, 0, 16, 3), ("b", "sora", 8, 0, 16, 3),
+    ("b", "pgd-2", 16, 0, 16, 3), ("b", "fgsm-rs", 16, 1, 16, 3), ("b", "n-fgsm", 8, 0, 16, 3), ("b", "fgsm", 12, 1, 16, 3),
+    ("b", "fgsm", 8, 1, 16, 3), ("b", "n-fgsm", 16, 1, 16, 3), ("b", "sora", 16, 2, 16, 3), ("b", "fgsm-rs", 16, 2, 16, 3),
+    ("b", "zerograd", 16, 0, 16, 3), ("b", "sora", 8, 1, 16, 3),
+]  # fmt: skip
 
 
 def name(run):
-    return "{}-e{}-s{}-w{}".format(*run)
+    return "{}-{}-e{}-s{}-w{}-n{}".format(*run)
 
 
 def train(program, run, args):
     out = args.out / name(run)
-    method, epsilon, seed, width = run
+    group, method, epsilon, seed, width, epochs = run
     if (out / "summary.json").exists():
         return
     if (out / "config.toml").exists():
         call = ["resume", out]
     else:
         call = ["train", "--dataset", args.dataset, "--method", method, "--epsilon", f"{epsilon}/255", "--seed", seed, "--width", width]
-        call += ["--epochs", args.epochs, "--limit-train", 10500, "--val", 500, "--val-steps", 10, "--out", out]
+        call += ["--epochs", epochs, *GROUPS[group], "--val-steps", 10, "--out", out]
         call += ["--data-dir", args.data_dir] if args.data_dir else []
-    call += ["--threads", args.threads] if args.threads and call[0] == "train" else []
+        call += ["--threads", args.threads] if args.threads else []
     subprocess.run([str(word) for word in [program, *call]], check=True)
 
 
@@ -61,10 +70,10 @@ def report(program, done, args):
     print("|---|---|---|---|---|---|---|---|---|")
     for run, said in zip(done, found):
         lost, co = said["collapse"], said["co"]
-        method, epsilon, seed, width = run
+        group, method, epsilon, seed, width, epochs = run
         risen = lost and lost["risen"]
         cells = [
-            f"{method} {epsilon}/255 seed {seed} width {width}",
+            f"{method} {epsilon}/255, seed {seed}, width {width}, {GROUPS[group][1]} x {said['steps']} steps",
             "yes" if run in SET else "",
             f"{lost['peak']:.3f} at {lost['peak_step']}" if lost else "-",
             (str(lost["half_step"]) if risen else "never rose") if lost else "no",
@@ -88,15 +97,14 @@ def main():
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--data-dir")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs" / "co-study")
-    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--program", type=pathlib.Path, default=ROOT / "target" / "release" / "sora")
     parser.add_argument("--only-report", action="store_true")
     args = parser.parse_args()
     if not args.only_report:
-        for run in RUNS:
+        for run in SET + JUDGED:
             train(args.program, run, args)
-    done = [run for run in RUNS if (args.out / name(run) / "metrics.jsonl").exists()]
+    done = [run for run in SET + JUDGED if (args.out / name(run) / "metrics.jsonl").exists()]
     if not done:
         sys.exit(f"{args.out}: no runs there")
     report(args.program, done, args)

@@ -50,7 +50,7 @@ pub fn diagnose(dirs: &[PathBuf], json: bool) -> Result<()> {
             run.steps.to_string(),
             or_dash(run.co.map(|co| co.step.to_string())),
             or_dash(run.co.map(|co| format!("{:?}", co.sign).to_lowercase())),
-            or_dash(run.collapse.map(|c| if c.risen { c.half_step.to_string() } else { "never rose".into() })),
+            or_dash(run.collapse.map(|c| c.half_step.map_or_else(|| "never rose".into(), |step| step.to_string()))),
             or_dash(run.ahead.map(|ahead| ahead.to_string())),
         ]);
     }
@@ -95,7 +95,7 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
         epsilon: config.epsilon.to_string(),
         seed: config.seed,
         steps: steps.lines().len() as u64,
-        ahead: co.zip(collapse.filter(|c| c.risen)).map(|(co, collapse)| collapse.half_step as i64 - co.step as i64),
+        ahead: co.zip(collapse.and_then(|c| c.half_step)).map(|(co, half)| half as i64 - co.step as i64),
         co,
         collapse,
         validations: pgd.len(),

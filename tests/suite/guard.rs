@@ -40,6 +40,7 @@ impl Method for Falling {
         let delta = boxed(batch, grad.clone().sign() * cx.threat.epsilon);
         let mut out = cx.train(batch, delta, Some(grad))?;
         out.metrics.pert_align = if self.step < self.fall { 0.9 } else { 0.05 };
+        out.metrics.linearity = out.metrics.pert_align;
         self.step += 1;
         Ok(out)
     }
@@ -339,6 +340,6 @@ fn a_recipe_runs_what_is_missing_resumes_what_was_cut_off_and_writes_its_table()
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(fs::read(runs[0].join("model.safetensors")).unwrap() == weights[0]);
     assert_eq!(fs::metadata(runs[1].join("model.safetensors")).unwrap().modified().unwrap(), untouched);
-    let strip = |table: &str| table.lines().map(|line| line.rsplitn(4, '|').last().unwrap().to_owned()).collect::<Vec<_>>();
+    let strip = |table: &str| table.lines().map(|line| line.rsplitn(5, '|').last().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(strip(&fs::read_to_string(out.join("tiny-smoke.md")).unwrap()), strip(&table));
 }
