@@ -500,7 +500,8 @@ impl TrainConfig {
             }
         }
         if self.on_co == OnCo::Rollback {
-            let after = method::method(&self.on_co_method).map_err(|e| Error::input(format!("--on-co-method: {e}")))?;
+            let after = method::method(&self.on_co_method)
+                .map_err(|e| Error::input(format!("--on-co-{}", e.to_string().trim_start_matches('-'))))?;
             if after.name == "none" || after.stored_images > 0 || after.name == "free" {
                 return Err(Error::input(format!(
                     "--on-co-method {}: cannot take over in the middle of a run; choose a method that keeps nothing by image, such as sora or pgd",

@@ -125,7 +125,7 @@ impl Dashboard<'_> {
         self.chart(
             frame,
             accuracy,
-            titled("accuracy:", &[("train", BLUE), ("c clean", GREEN), ("f fgsm", ORANGE), ("p pgd-10", RED)]),
+            titled("accuracy:", &[("train", BLUE), ("c clean", GREEN), ("f fgsm", ORANGE), ("p pgd", RED)]),
             [0.0, top],
             &[
                 (BLUE, Marker::Braille, &train),

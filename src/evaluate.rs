@@ -10,7 +10,6 @@ pub mod sweep;
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 pub use adversarial::Saved;
@@ -22,7 +21,6 @@ use crate::{
     diagnose::sanity,
     error::{Error, Result},
     metrics::Accuracy,
-    nn::to_vec,
     threat::{Norm, Threat},
     ui::Progress,
 };

@@ -53,8 +53,9 @@ struct Summary {
 struct Value {
     #[prost(string, tag = "1")]
     tag: String,
-    #[prost(float, tag = "2")]
-    simple_value: f32,
+    /// In a oneof of `event.proto`: a zero must be written too.
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
 }
 
 /// `tensorflow.SessionLog`.
@@ -145,12 +146,12 @@ impl EventWriter {
 }
 
 fn scalars(pairs: &[(&str, f32)]) -> Vec<Value> {
-    pairs.iter().map(|&(tag, simple_value)| Value { tag: tag.into(), simple_value }).collect()
+    pairs.iter().map(|&(tag, simple_value)| Value { tag: tag.into(), simple_value: Some(simple_value) }).collect()
 }
 
 fn validation(group: &str, val: &ValFigures) -> Vec<Value> {
     [("clean", val.clean), ("fgsm", val.fgsm), ("pgd-10", val.pgd)]
-        .map(|(name, figure)| Value { tag: format!("{group}/{name}"), simple_value: figure.accuracy as f32 })
+        .map(|(name, figure)| Value { tag: format!("{group}/{name}"), simple_value: Some(figure.accuracy as f32) })
         .into()
 }
 
@@ -204,10 +205,7 @@ mod tests {
         assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".into())));
         assert_eq!((events[1].step, &events[1].what), (7, &Some(What::SessionLog(SessionLog { status: START }))));
         let Some(What::Summary(summary)) = &events[2].what else { panic!("{:?}", events[2]) };
-        let value = |tag: &str| summary.value.iter().find(|value| value.tag == tag).map(|value| value.simple_value);
-        assert_eq!(
-            (events[2].step, value("train/loss"), value("diagnose/pert_align"), value("val_step/clean")),
-            (7, Some(1.5), Some(0.25), None)
-        );
+        let value = |tag: &str| summary.value.iter().find(|value| value.tag == tag).and_then(|value| value.simple_value);
+        assert_eq!((events[2].step, value("train/loss"), value("train/adv_acc"), value("val_step/clean")), (7, Some(1.5), Some(0.0), None));
     }
 }

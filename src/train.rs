@@ -127,7 +127,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                 let mut line = run.step(&batch, total)?;
                 // While epsilon grows, PertAlign falls because of that.
                 if !run.warming_up(line.step) {
-                    line.co = run.progress.co.observe(&line);
+                    line.co = run.progress.co.observe(&line, config.lr_max);
                 }
                 if update == updates {
                     run.progress.batch += 1;

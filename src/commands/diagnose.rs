@@ -25,7 +25,7 @@ struct Diagnosis {
     co: Option<CoEvent>,
     /// Whether and when multi-step accuracy was lost, from the validations.
     collapse: Option<Collapse>,
-    /// Steps from the detector's word to the loss of half of the accuracy for good.
+    /// Steps from the detector's word to the loss of half of the accuracy for good, where there was some.
     ahead: Option<i64>,
     /// Validations that this rests on.
     validations: usize,
@@ -50,7 +50,7 @@ pub fn diagnose(dirs: &[PathBuf], json: bool) -> Result<()> {
             run.steps.to_string(),
             or_dash(run.co.map(|co| co.step.to_string())),
             or_dash(run.co.map(|co| format!("{:?}", co.sign).to_lowercase())),
-            or_dash(run.collapse.map(|c| c.half_step.to_string())),
+            or_dash(run.collapse.map(|c| c.half_step.map_or_else(|| "never rose".into(), |step| step.to_string()))),
             or_dash(run.ahead.map(|ahead| ahead.to_string())),
         ]);
     }
@@ -74,7 +74,7 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
     for line in steps.lines() {
         let warming_up = config.warming_up(line.step, config.steps_per_epoch.unwrap_or(0));
         if !warming_up {
-            detector.observe(line);
+            detector.observe(line, config.lr_max);
         }
         let mut val = line.val;
         if let Some(end) = ends.next_if(|end| end.step == line.step + 1) {
@@ -87,14 +87,15 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
             pgd.push((line.step, val.pgd.accuracy));
         }
     }
-    let (co, collapse) = (detector.event(), collapse(&pgd));
+    let chance = config.network.as_ref().map_or(0.0, |network| 1.0 / network.shape.classes.max(1) as f64);
+    let (co, collapse) = (detector.event(), collapse(&pgd, chance));
     Ok(Diagnosis {
         run: path.display().to_string(),
         method: config.method,
         epsilon: config.epsilon.to_string(),
         seed: config.seed,
         steps: steps.lines().len() as u64,
-        ahead: co.zip(collapse).map(|(co, collapse)| collapse.half_step as i64 - co.step as i64),
+        ahead: co.zip(collapse.and_then(|c| c.half_step)).map(|(co, half)| half as i64 - co.step as i64),
         co,
         collapse,
         validations: pgd.len(),

@@ -24,12 +24,14 @@ const NEWEST: usize = 5;
 /// A fall below this fraction of the best level is the sign.
 const FRACTION: f64 = 0.6;
 /// Levels that there must have been before a fall counts: below, PertAlign and linearity wander.
-const LEAST_PERT_ALIGN: f64 = 0.15;
+const LEAST_PERT_ALIGN: f64 = 0.17;
 const LEAST_LINEARITY: f64 = 0.5;
 /// Standard errors that the newest mean must lie beyond the threshold: one-sided 99 %.
 const BEYOND: f64 = 2.326;
-/// Steps after which PertAlign should have risen to [`LEAST_PERT_ALIGN`].
-const RISEN_BY: u64 = 500;
+/// By when PertAlign should have risen to [`RISEN`]: this many steps, and as much training as so many steps at the largest learning rate.
+const RISEN_BY: u64 = 100;
+const RISEN_BY_TRAINING: f64 = 25.0;
+const RISEN: f64 = 0.12;
 /// pgd accuracy that a validation must have shown before its loss counts.
 const LEAST_PGD: f64 = 0.05;
 
@@ -97,13 +99,20 @@ struct Track {
 /// Where a [`Track`] stands.
 struct Level {
     newest: f64,
-    /// Standard error of `newest`.
-    error: f64,
+    /// Standard deviation of a step.
+    deviation: f64,
+}
+
+impl Level {
+    /// Standard error of a mean over `steps`.
+    fn error(&self, steps: usize) -> f64 {
+        (self.deviation / (steps as f64).sqrt()).max(1e-6)
+    }
 }
 
 impl Track {
-    /// Takes in the value of step `step`; `None` until there is a window of them.
-    fn observe(&mut self, step: u64, value: f32) -> Option<Level> {
+    /// Takes in the value of step `step`; `None` until there is a window of them. Levels below `least` are not in order.
+    fn observe(&mut self, step: u64, value: f32, least: f64) -> Option<Level> {
         if self.recent.len() >= WINDOW {
             self.recent.remove(0);
         }
@@ -117,15 +126,15 @@ impl Track {
         // Half the mean square of successive differences (von Neumann 1941).
         let squares: f64 = self.recent.windows(2).map(|pair| f64::from(pair[1] - pair[0]).powi(2)).sum();
         let deviation = (squares / (WINDOW - 1) as f64 / 2.0).sqrt();
-        if newest >= (1.0 + FRACTION) / 2.0 * self.best {
+        if self.best >= least && newest >= (1.0 + FRACTION) / 2.0 * self.best {
             self.good = (step + 1).saturating_sub(NEWEST as u64);
         }
-        Some(Level { newest, error: deviation / (NEWEST as f64).sqrt() })
+        Some(Level { newest, deviation })
     }
 
     /// How far `level` lies below the threshold, in standard errors; `None` before the figure has reached `least`.
     fn fall(&self, level: &Level, least: f64) -> Option<f64> {
-        (self.best >= least).then(|| (FRACTION * self.best - level.newest) / level.error.max(1e-6))
+        (self.best >= least).then(|| (FRACTION * self.best - level.newest) / level.error(NEWEST))
     }
 }
 
@@ -137,6 +146,8 @@ pub struct CoDetector {
     linearity: Track,
     /// Steps taken in.
     steps: u64,
+    /// Sum of their learning rates, in largest ones.
+    training: f64,
     /// Best pgd accuracy of a validation.
     pgd: f64,
     /// Steps up to which the validations were in order.
@@ -145,15 +156,16 @@ pub struct CoDetector {
 }
 
 impl CoDetector {
-    /// Takes in a step; returns the event at the step where it is first noticed.
-    pub fn observe(&mut self, line: &StepLine) -> Option<CoEvent> {
+    /// Takes in a step of a run with the largest learning rate `lr_max`; returns the event at the step where it is first noticed.
+    pub fn observe(&mut self, line: &StepLine, lr_max: f64) -> Option<CoEvent> {
         // Without a perturbation there is nothing to overfit to, and a figure that is not finite tells nothing.
         if line.delta_mean == 0.0 || !line.pert_align.is_finite() || !line.linearity.is_finite() {
             return None;
         }
         self.steps += 1;
-        let align = self.pert_align.observe(line.step, line.pert_align);
-        let linear = self.linearity.observe(line.step, line.linearity);
+        self.training += f64::from(line.lr) / lr_max.max(f64::MIN_POSITIVE);
+        let align = self.pert_align.observe(line.step, line.pert_align, LEAST_PERT_ALIGN);
+        let linear = self.linearity.observe(line.step, line.linearity, LEAST_LINEARITY);
         let (Some(align), Some(linear), None) = (align, linear, self.event) else {
             return None;
         };
@@ -163,8 +175,9 @@ impl CoDetector {
         self.event = match (self.pert_align.fall(&align, LEAST_PERT_ALIGN), self.linearity.fall(&linear, LEAST_LINEARITY)) {
             (Some(beyond), _) if beyond >= BEYOND => found(CoSign::PertAlign, best, align.newest, beyond),
             (_, Some(beyond)) if beyond >= BEYOND => found(CoSign::Linearity, self.linearity.best, linear.newest, beyond),
-            (None, _) if self.steps >= RISEN_BY && best + BEYOND * align.error < LEAST_PERT_ALIGN => {
-                found(CoSign::Low, best, align.newest, (LEAST_PERT_ALIGN - best) / align.error.max(1e-6))
+            (None, _) if self.steps >= RISEN_BY && self.training >= RISEN_BY_TRAINING => {
+                let beyond = (RISEN - best) / align.error(WINDOW);
+                if beyond >= BEYOND { found(CoSign::Low, best, align.newest, beyond) } else { None }
             }
             _ => None,
         };
@@ -219,8 +232,8 @@ mod tests {
         let mut said = 0;
         for step in 0..steps {
             let value = (level(step) + noise(step, 0.08)) as f32;
-            let line = StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, ..StepLine::default() };
-            said += u32::from(detector.observe(&line).is_some());
+            let line = StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, lr: 0.1, ..StepLine::default() };
+            said += u32::from(detector.observe(&line, 0.2).is_some());
         }
         assert_eq!(said, u32::from(detector.event().is_some()), "it speaks once");
         detector
@@ -267,7 +280,7 @@ mod tests {
         let mut detector = CoDetector::default();
         for step in 0..1000 {
             let line = StepLine { step, pert_align: if step < 500 { 1.0 } else { 0.0 }, ..StepLine::default() };
-            assert_eq!(detector.observe(&line), None);
+            assert_eq!(detector.observe(&line, 0.2), None);
         }
     }
 
@@ -298,7 +311,8 @@ mod tests {
             let json = serde_json::to_string(&detector).unwrap();
             detector = serde_json::from_str(&json).unwrap();
             let value = (level(step) + noise(step, 0.08)) as f32;
-            detector.observe(&StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, ..StepLine::default() });
+            detector
+                .observe(&StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, lr: 0.1, ..StepLine::default() }, 0.2);
         }
         assert_eq!(detector, whole);
     }

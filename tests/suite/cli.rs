@@ -20,7 +20,7 @@ pub fn stderr(output: &Output) -> String {
 
 /// Asserts exit status 2 and one line that holds every part.
 #[track_caller]
-fn refused(call: &[&str], parts: &[&str]) {
+pub fn refused(call: &[&str], parts: &[&str]) {
     let output = sora(call);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{call:?}: {text}");
