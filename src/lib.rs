@@ -32,6 +32,7 @@ pub mod noise;
 pub mod optim;
 pub mod plot;
 pub mod profile;
+pub mod report;
 pub mod run;
 pub mod stats;
 pub mod threat;

@@ -30,6 +30,9 @@ fn run(command: Command) -> Result<()> {
         Command::Train(args) => commands::train::train(*args),
         Command::Resume { dir } => commands::train::resume(&dir),
         Command::Eval(args) => commands::eval::eval(args),
+        Command::Plot(args) => commands::plot::plot(&args),
+        Command::Landscape(args) => commands::landscape::landscape(&args),
+        Command::Report(args) => commands::report::report(&args),
         Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
         Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
         Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {

@@ -3,7 +3,10 @@
 pub mod bench;
 pub mod data;
 pub mod eval;
+pub mod landscape;
 pub mod list;
+pub mod plot;
+pub mod report;
 pub mod train;
 
 use std::io::{IsTerminal, Write, stderr, stdout};

@@ -5,5 +5,6 @@ mod extras;
 mod golden;
 mod gradients;
 mod methods;
+mod report;
 mod resume;
 mod support;
