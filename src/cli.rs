@@ -56,6 +56,12 @@ pub enum Command {
     Export(ExportArgs),
     /// Take a checkpoint of PyTorch, weights only, as a network for `sora eval`
     Import(Box<ImportArgs>),
+    /// Draw a figure of one or more runs, as SVG or PNG
+    Plot(PlotArgs),
+    /// Draw the loss around a test image: surface and contour, over training as a strip and an animation
+    Landscape(LandscapeArgs),
+    /// Write one HTML page that compares runs: settings, figures, tables, warnings, cost
+    Report(ReportArgs),
     /// List, describe and fetch data sets
     Data {
         #[command(subcommand)]
@@ -294,6 +300,124 @@ pub struct ImportArgs {
     /// Leave tensors that the network does not have
     #[arg(long)]
     pub allow_unexpected: bool,
+}
+
+/// How to compute what a run's records do not hold.
+#[derive(Debug, clap::Args)]
+pub struct ComputeArgs {
+    /// Test images of an accuracy
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub limit: usize,
+    /// Where data sets are kept [default: where the run found them]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Seed of random starts and directions
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Where to compute
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// CPU threads; 0: one a core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+}
+
+/// A figure of `sora plot`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum FigureName {
+    /// Training and validation curves, with the onset of catastrophic overfitting
+    Curves,
+    /// PertAlign, step size, single-step and multi-step accuracy over steps
+    Pertalign,
+    /// Accuracy over the radius of the attack, over training; computed from the checkpoints
+    Epsilon,
+    /// Loss around a test image, over training; computed from the checkpoints
+    Landscape,
+    /// Clean against robust accuracy
+    Tradeoff,
+    /// Training time and memory against robust accuracy
+    Cost,
+    /// Images, perturbations and adversarial images; computed from the newest weights
+    Examples,
+    /// Step size, linearity and PertAlign over steps
+    History,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct PlotArgs {
+    /// Figure
+    #[arg(value_enum)]
+    pub figure: FigureName,
+    /// Run folders
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// File to write, .svg or .png [default: plots/FIGURE.svg in the run folder, if there is one run]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Weights: a number of epochs, final or all [default: all, some of them if they are many]
+    #[arg(long, value_name = "K|all")]
+    pub checkpoint: Option<sora::diagnose::Choice>,
+    /// Test image of landscape, first image of examples; from 0
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    pub index: usize,
+    /// Images of examples
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub images: usize,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct LandscapeArgs {
+    /// Run folder
+    pub run: PathBuf,
+    /// Weights: a number of epochs, final or all
+    #[arg(long, value_name = "K|all", default_value = "final")]
+    pub checkpoint: sora::diagnose::Choice,
+    /// Test image, from 0
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    pub index: usize,
+    /// Points along each direction
+    #[arg(long, default_value_t = 41)]
+    pub grid: usize,
+    /// How far to look in each direction, in epsilons
+    #[arg(long, default_value_t = 1.0)]
+    pub span: f32,
+    /// Most weights to draw with --checkpoint all, evenly spaced
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    pub frames: usize,
+    /// PNG files as well
+    #[arg(long)]
+    pub png: bool,
+    /// Folder to write to [default: plots in the run folder]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Run folders
+    #[arg(required = true)]
+    pub runs: Vec<PathBuf>,
+    /// Folder to write report.html and plots/ to [default: the run folder, if there is one run]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Only what the records hold: no figure that needs the data set and the weights
+    #[arg(long)]
+    pub no_compute: bool,
+    /// Test image of the loss landscapes, from 0
+    #[arg(long, value_name = "I", default_value_t = 0)]
+    pub index: usize,
+    /// Heading of the page
+    #[arg(long)]
+    pub title: Option<String>,
+    /// PNG files as well
+    #[arg(long)]
+    pub png: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
 }
 
 #[derive(Debug, Subcommand)]

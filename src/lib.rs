@@ -36,6 +36,7 @@ pub mod optim;
 pub mod plot;
 pub mod profile;
 pub mod recipe;
+pub mod report;
 pub mod run;
 pub mod stats;
 pub mod tensorboard;

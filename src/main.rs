@@ -36,6 +36,9 @@ fn run(command: Command) -> Result<()> {
         Command::Sweep(args) => commands::sweep::sweep(&args),
         Command::Export(args) => commands::export::export(&args),
         Command::Import(args) => commands::import::import(*args),
+        Command::Plot(args) => commands::plot::plot(&args),
+        Command::Landscape(args) => commands::landscape::landscape(&args),
+        Command::Report(args) => commands::report::report(&args),
         Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
         Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
         Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {

@@ -160,6 +160,7 @@ pub(super) fn marker(svg: &mut Svg, marker: Marker, [x, y]: [f64; 2], radius: f6
 impl Panel for Chart {
     fn draw(&self, svg: &mut Svg, [x, y, width, height]: [f64; 4]) {
         let [left, top, right, bottom] = MARGIN;
+        let top = if self.title.is_empty() { 12.0 } else { top };
         let area = [x + left, y + top, width - left - right, height - top - bottom];
         let [px, py, pw, ph] = area;
         heading(svg, px, y + 14.0, pw, &self.title);
@@ -171,7 +172,7 @@ impl Panel for Chart {
         }
         let x_ends = self.x.ends(self.values(|p| (p.x, p.x_interval)).chain(self.marks.iter().map(|mark| mark.x)));
         let y_ends = self.y.ends(self.values(|p| (p.y, p.y_interval)));
-        let x_ticks = self.x.ticks_within(x_ends, (pw / 70.0) as usize);
+        let x_ticks = self.x.ticks_within(x_ends, (pw / 60.0) as usize);
         let y_ticks = self.y.ticks_within(y_ends, (ph / 32.0) as usize);
         frame(svg, area, [(&self.x, &x_ticks, x_ends), (&self.y, &y_ticks, y_ends)], true);
         let place = |x: f64, y: f64| {

@@ -40,6 +40,7 @@ pub struct Figure {
     caption: String,
     columns: usize,
     panel: [f64; 2],
+    heights: Vec<f64>,
     panels: Vec<Box<dyn Panel>>,
 }
 
@@ -53,7 +54,7 @@ const SWATCH: f64 = 30.0;
 impl Figure {
     /// A figure without panels; they go side by side, 380 by 260 pixels each.
     pub fn new(title: impl Into<String>) -> Self {
-        Self { title: title.into(), caption: String::new(), columns: 2, panel: [380.0, 260.0], panels: Vec::new() }
+        Self { title: title.into(), caption: String::new(), columns: 2, panel: [380.0, 260.0], heights: Vec::new(), panels: Vec::new() }
     }
 
     /// The same with a text below it.
@@ -69,6 +70,11 @@ impl Figure {
     /// The same with panels of this size in pixels.
     pub fn panel_size(self, width: f64, height: f64) -> Self {
         Self { panel: [width, height], ..self }
+    }
+
+    /// The same with rows of these heights in pixels; rows beyond them have the panels' height.
+    pub fn heights(self, heights: Vec<f64>) -> Self {
+        Self { heights, ..self }
     }
 
     /// The same with one panel more.
@@ -96,7 +102,9 @@ impl Figure {
         let captions = wrap(&self.caption, CAPTION, inner);
         let legend = self.legend(inner);
         let top = RIM + titles.len() as f64 * 21.0 + legend.len() as f64 * 19.0 + 8.0;
-        let below = top + rows as f64 * self.panel[1];
+        let row_height = |row: usize| self.heights.get(row).copied().unwrap_or(self.panel[1]);
+        let row_top = |row: usize| top + (0..row).map(row_height).sum::<f64>();
+        let below = row_top(rows);
         let height = below + if captions.is_empty() { 0.0 } else { 6.0 + captions.len() as f64 * 15.5 } + RIM;
         let mut svg = Svg::new(inner + 2.0 * RIM, height, &self.title);
         for (i, line) in titles.iter().enumerate() {
@@ -109,8 +117,8 @@ impl Figure {
             }
         }
         for (i, panel) in self.panels.iter().enumerate() {
-            let (column, row) = ((i % columns) as f64, (i / columns) as f64);
-            panel.draw(&mut svg, [RIM + column * self.panel[0], top + row * self.panel[1], self.panel[0], self.panel[1]]);
+            let (column, row) = ((i % columns) as f64, i / columns);
+            panel.draw(&mut svg, [RIM + column * self.panel[0], row_top(row), self.panel[0], row_height(row)]);
         }
         for (i, line) in captions.iter().enumerate() {
             svg.text([RIM, below + 6.0 + CAPTION + i as f64 * 15.5], line, TextStyle::new(CAPTION).paint(MUTED));

@@ -15,6 +15,7 @@
 //! ```
 
 mod chart;
+mod field;
 mod figure;
 mod raster;
 mod scale;
@@ -22,8 +23,9 @@ mod style;
 mod svg;
 
 pub use chart::{Chart, Mark, Point, Series};
+pub use field::{Contour, Field, HeatMap, Surface, Tile, range};
 pub use figure::{Figure, Format, Key, Panel};
-pub use raster::pixmap;
+pub use raster::{gif, pixmap};
 pub use scale::{Axis, Spacing};
 pub use style::{DASHES, MARKERS, Marker, PALETTE, Style, hex, viridis};
 pub use svg::{ALARM, Anchor, GRID, INK, MUTED, PAPER, Paint, Picture, Stroke, Svg, TextStyle, escape, shorten, text_width, wrap};

@@ -13,5 +13,6 @@ mod gradients;
 mod guard;
 mod methods;
 mod models;
+mod report;
 mod resume;
 mod support;

@@ -1,0 +1,84 @@
+//! Epsilon overfitting: accuracy over the radius of the attack, as it changes during training.
+
+use super::Blank;
+use crate::{
+    diagnose::EpsilonRow,
+    plot::{Axis, Chart, Field, Figure, HeatMap, MUTED, Mark, Marker, PALETTE, Series, Style},
+    report::{compute::Sweep, figures::top_accuracy},
+    stats::wilson95,
+};
+
+/// Lines of a panel: more cannot be told apart.
+const LINES: usize = 5;
+
+/// Draws curves and heat maps, a row for each run.
+pub fn epsilon(sweeps: &[Sweep]) -> Figure {
+    let n = sweeps.first().map_or(0, |s| s.data.n);
+    let seed = sweeps.first().map_or(0, |s| s.data.seed);
+    let about = sweeps.first().map(|s| s.about.clone()).unwrap_or_default();
+    let mut figure = Figure::new("Epsilon overfitting").columns(3).panel_size(370.0, 270.0).caption(format!(
+        "{about}. n = {} test images, seed of the random starts {seed}; bands are 95 % Wilson intervals. Accuracy against attacks of other radii than the \
+         one trained with (dashed line). Under fgsm the radius is the step size: a network that has overfitted to its epsilon is stronger there than at smaller ones.",
+        super::thousands(n)
+    ));
+    let percent = |sweep: &Sweep, count: u64| 100.0 * count as f64 / sweep.data.n.max(1) as f64;
+    let all =
+        sweeps.iter().flat_map(|s| s.data.rows.iter().flat_map(move |r| r.single.iter().chain(&r.multi).map(move |c| percent(s, *c))));
+    let top = top_accuracy(all);
+    for sweep in sweeps {
+        figure = figure.panel(curves(sweep, top)).panel(heat(sweep, "fgsm (single step)", &sweep.data.epsilons, |r| &r.single, top));
+        figure = if sweep.data.multi_epsilons.is_empty() {
+            figure.panel(Blank)
+        } else {
+            figure.panel(heat(sweep, "pgd-10 (multi-step)", &sweep.data.multi_epsilons, |r| &r.multi, top))
+        };
+    }
+    figure
+}
+
+fn curves(sweep: &Sweep, top: f64) -> Chart {
+    let x = Axis::linear(format!("attack radius \u{3b5} ({})", sweep.unit));
+    let mut chart = Chart::new(sweep.name.clone(), x, Axis::linear("accuracy (%)").range(0.0, top));
+    let points = |epsilons: &[f32], counts: &[u64]| {
+        let point = |(epsilon, count): (&f32, &u64)| {
+            let n = sweep.data.n.max(1);
+            let interval = wilson95(*count, n).map(|v| 100.0 * v);
+            (f64::from(*epsilon) * sweep.factor, 100.0 * *count as f64 / n as f64, interval)
+        };
+        epsilons.iter().zip(counts).map(point).collect::<Vec<_>>()
+    };
+    let chosen = crate::diagnose::evenly(&sweep.data.rows, LINES);
+    for (i, row) in chosen.iter().enumerate() {
+        chart = chart.series(Series::new(format!("fgsm, {}", row.weights), Style::line(i + 1), points(&sweep.data.epsilons, &row.single)));
+    }
+    if let Some(last) = chosen.last() {
+        let style = Style::marked(0).paint(PALETTE[0]).dash("").marker(Marker::Square);
+        chart = chart.series(Series::new(format!("pgd-10, {}", last.weights), style, points(&sweep.data.multi_epsilons, &last.multi)));
+    }
+    let training = Mark { paint: MUTED, ..Mark::alarm(sweep.epsilon * sweep.factor, "trained with") };
+    chart.mark(training)
+}
+
+fn heat<'a>(sweep: &'a Sweep, title: &str, epsilons: &[f32], counts: impl Fn(&'a EpsilonRow) -> &'a Vec<u64>, top: f64) -> HeatMap {
+    let places: Vec<f64> = epsilons.iter().map(|e| f64::from(*e) * sweep.factor).collect();
+    let n = sweep.data.n.max(1) as f64;
+    let values = sweep.data.rows.iter().flat_map(|row| counts(row).iter().map(move |c| 100.0 * *c as f64 / n)).collect();
+    let name = |value: &f64| {
+        let text = format!("{value:.2}");
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    let trained = sweep.epsilon * sweep.factor;
+    let mark = places.windows(2).enumerate().find(|(_, pair)| pair[0] <= trained && trained <= pair[1]);
+    let mark = mark.map(|(i, pair)| (i as f64 + (trained - pair[0]) / (pair[1] - pair[0]), "trained with".to_owned()));
+    HeatMap {
+        title: format!("{}: {title}", sweep.name),
+        field: Field { x: places.clone(), y: (0..sweep.data.rows.len()).map(|i| i as f64).collect(), values },
+        x_label: format!("attack radius \u{3b5} ({})", sweep.unit),
+        columns: places.iter().map(name).collect(),
+        y_label: "epoch".into(),
+        rows: sweep.data.rows.iter().map(|row| row.weights.trim_start_matches("epoch ").to_owned()).collect(),
+        ends: [0.0, top],
+        label: "%".into(),
+        mark,
+    }
+}
