@@ -15,7 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-PARTS = {"autoattack": ["apgd-ce", "apgd-t", "fab-t", "square"]}
+STANDARD = ["apgd-ce", "apgd-t", "fab-t", "square"]
+
+
+def parts(name):
+    """The attacks of an ensemble of ours."""
+    return STANDARD if name == "autoattack" else name.removeprefix("autoattack:").split("+")
 
 
 def main():
@@ -30,17 +35,16 @@ def main():
     for file in sorted(args.peer.glob(f"{args.tool}-*.json")):
         result = json.loads(file.read_text())
         if result["n"] == ours["n"] and abs(result["epsilon"] - ours["epsilon"]) < 1e-6 and result["norm"] == ours["norm"]:
-            found[result["attack"]] = (result["accuracy"], np.load(file.with_suffix(".npy")))
-    for name, parts in PARTS.items():
-        if name not in found and all(part in found for part in parts):
-            masks = [found[part][1] for part in parts]
-            standing = np.logical_and.reduce(masks)
+            found[result["attack"].replace(":", "-")] = (result["accuracy"], np.load(file.with_suffix(".npy")))
+    for name in ours["results"]:
+        if name.startswith("autoattack") and name not in found and all(part in found for part in parts(name)):
+            standing = np.logical_and.reduce([found[part][1] for part in parts(name)])
             found[name] = (float(standing.mean()), standing)
     failed = []
     print(f"n = {ours['n']}, {ours['norm']} epsilon {ours['epsilon'] * 255:.0f}/255, seed {ours['seed']}\n")
     print(f"| attack | sora % (95 % interval) | {args.tool} % | difference, points |\n|---|---|---|---|")
     for name, result in ours["results"].items():
-        peer = found.get(name.removesuffix("-100"))
+        peer = found.get(name)
         if peer is None:
             continue
         difference = 100 * (result["accuracy"] - peer[0])
