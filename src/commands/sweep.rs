@@ -6,7 +6,7 @@ use serde::Serialize;
 use sora::{
     error::{Error, Result},
     evaluate::{
-        Evaluator,
+        EvalConfig, Evaluator,
         sweep::{self, AtEpsilon, AtStep, Convergence, Epsilons},
     },
     files,
@@ -54,31 +54,13 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
     let radii = args.epsilons.clone().or(default).map_or_else(Vec::new, |epsilons| epsilons.0);
 
     // Each epsilon is an evaluation of its own; all are ended together, so that a sweep that is cut off goes on.
-    let mut sittings = Vec::new();
-    let at = |epsilon: f32| -> Result<Evaluator<'_>> {
-        let threat = Threat { norm, epsilon };
-        let mut config = target.config();
-        config.threat = threat;
-        Evaluator::new(&target.subject.model, &target.split, config, target.ledger_at(None, threat, args.fresh, None)?)
-    };
+    let mut sittings = Sittings { target: &target, fresh: args.fresh, open: Vec::new() };
     let mut epsilons = Vec::new();
     for radius in radii {
-        let mut evaluator = at(radius)?;
-        epsilons.push(AtEpsilon { epsilon: radius, results: evaluator.run(&attacks)?.results });
-        sittings.push(evaluator);
+        epsilons.push(AtEpsilon { epsilon: radius, results: sittings.at(radius)?.run(&attacks)?.results });
     }
-    let mut steps = Vec::new();
-    let mut convergence = None;
-    if args.steps.is_some() || args.convergence {
-        let mut evaluator = at(epsilon)?;
-        if let Some(count) = args.steps {
-            steps = evaluator.step_sizes(count)?;
-        }
-        if args.convergence {
-            convergence = Some(evaluator.convergence()?);
-        }
-        sittings.push(evaluator);
-    }
+    let steps = args.steps.map(|count| sittings.at(epsilon)?.step_sizes(count)).transpose()?.unwrap_or_default();
+    let convergence = args.convergence.then(|| sittings.at(epsilon)?.convergence()).transpose()?;
     let warnings = sweep::warnings(&epsilons, &steps, convergence.as_ref(), epsilon);
     let n = target.split.len() as u64;
     let report = Report {
@@ -94,11 +76,34 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
         warnings,
     };
     write(&target, &report)?;
-    sittings.into_iter().try_for_each(Evaluator::finish)?;
+    sittings.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
     if args.json { print_json(&report) } else { show(&report) }
+}
+
+/// The evaluations of a sweep, one for each epsilon.
+struct Sittings<'a> {
+    target: &'a Target,
+    fresh: bool,
+    open: Vec<(f32, Evaluator<'a>)>,
+}
+
+impl<'a> Sittings<'a> {
+    fn at(&mut self, epsilon: f32) -> Result<&mut Evaluator<'a>> {
+        let found = match self.open.iter().position(|(radius, _)| *radius == epsilon) {
+            Some(found) => found,
+            None => {
+                let (target, threat) = (self.target, Threat { norm: self.target.threat.norm, epsilon });
+                let config = EvalConfig { threat, ..target.config() };
+                let ledger = target.ledger_at(None, threat, self.fresh, None)?;
+                self.open.push((epsilon, Evaluator::new(&target.subject.model, &target.split, config, ledger)?));
+                self.open.len() - 1
+            }
+        };
+        Ok(&mut self.open[found].1)
+    }
 }
 
 /// Writes the report and its charts: into the run folder, or beside the weights file.

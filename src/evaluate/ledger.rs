@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -89,14 +89,19 @@ impl Ledger {
     /// adversarial examples (rows of that many pixels) are kept beside it, and batches without them are done again.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// A file that cannot be written, or that another process works with.
     pub fn open(path: &Path, identity: &Identity, width: Option<usize>) -> Result<Self> {
+        let cannot = |e: std::io::Error| Error::io("write", path, &e);
+        let mut lines = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(cannot)?;
+        // Until this process ends.
+        lines.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => Error::work(format!("{} is in use by another evaluation that is running", path.display())),
+            TryLockError::Error(e) => cannot(e),
+        })?;
         let mut ledger = Self::default();
         let examples_path = path.with_extension("adv");
         let stored = width.map_or(0, |width| fs::metadata(&examples_path).map_or(0, |file| file.len() / row_bytes(width)));
         let whole = ledger.load(path, identity, width.map(|_| stored)).map_err(|e| Error::io("read", path, &e))?;
-        let cannot = |e: std::io::Error| Error::io("write", path, &e);
-        let mut lines = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(cannot)?;
         // A line that a kill cut off goes.
         lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
         if whole == 0 {
@@ -287,6 +292,7 @@ mod tests {
         for cut in 0..=whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             let ledger = Ledger::open(&path, &identity(0), None).unwrap();
+            assert!(Ledger::open(&path, &identity(0), None).unwrap_err().to_string().contains("in use"));
             let lines = whole[..cut].iter().filter(|b| **b == b'\n').count();
             assert_eq!(ledger.knows("clean", 6, 0), lines > 1, "{cut}");
             assert_eq!(ledger.fell_in("pgd", 5), (lines > 2).then_some(0), "{cut}");
@@ -300,6 +306,7 @@ mod tests {
         // With one round only, sample 4 stands; its second round counts no seconds then.
         assert!(ledger.survived("pgd", 4, 1) && !ledger.survived("pgd", 4, 2));
         assert_eq!((ledger.seconds("pgd", 1, [4, 5].into_iter()), ledger.seconds("pgd", 2, [4].into_iter())), (3.0, 2.5));
+        drop(ledger);
         // Another seed starts anew.
         assert!(!Ledger::open(&path, &identity(1), None).unwrap().knows("clean", 6, 0));
     }

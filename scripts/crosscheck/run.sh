@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Attacks one weights file with ours and with public tools on the same images, and compares.
+#
+# Usage: scripts/crosscheck/run.sh WEIGHTS.safetensors DATASET OUT [N] [EPSILON] [ATTACKS]
+#   WEIGHTS   a preact-resnet18 that `sora train` wrote      DATASET   as for --dataset      OUT   folder for what is found; a run cut off goes on
+#   N         images (default 1000)    EPSILON   (default 8/255)    ATTACKS   (default: all that torchattacks has in l-inf)
+# AUTO_ATTACK=CHECKOUT also runs the official AutoAttack from a checkout of github.com/fra31/auto-attack (it is not on PyPI).
+# PYTHON as in benches/attacks.sh. PyTorch needs some hours for 1000 images of a robust model on two cores.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+usage="usage: scripts/crosscheck/run.sh WEIGHTS.safetensors DATASET OUT [N] [EPSILON] [ATTACKS]"
+weights=${1:?$usage} dataset=${2:?$usage} out=${3:?$usage} n=${4:-1000} epsilon=${5:-8/255}
+attacks=${6:-fgsm,pgd-10,apgd-ce,apgd-dlr,apgd-t,fab-t,square}
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+  python=.venv-crosscheck/bin/python
+  [ -x $python ] || { python3 -m venv .venv-crosscheck && .venv-crosscheck/bin/pip install -q -r scripts/crosscheck/requirements.txt; }
+fi
+sora=${SORA:-target/release/sora}
+[ -x "$sora" ] || cargo build --release --quiet --bin sora
+unset OPENBLAS_CORETYPE OPENBLAS_L2_SIZE
+mkdir -p "$out"
+[ -e "$out/model.safetensors" ] || cp "$weights" "$out/model.safetensors"
+ours=("$sora" eval "$out/model.safetensors" --dataset "$dataset" --epsilon "$epsilon" --limit "$n" --json)
+if [ ! -e "$out/images.npz" ]; then
+  "${ours[@]}" --attacks fgsm --save-adv >/dev/null
+  mv "$out"/model-adv-fgsm-*.npz "$out/images.npz"
+fi
+"${ours[@]}" --attacks "clean,$attacks,autoattack" >"$out/ours.json"
+peer=("$python" scripts/crosscheck/peer.py --weights "$out/model.safetensors" --images "$out/images.npz" --epsilon "$epsilon" --n "$n" --threads "$(nproc)")
+"${peer[@]}" --out "$out/peer" --attacks "$attacks"
+"$python" scripts/crosscheck/compare.py "$out/ours.json" "$out/peer"
+if [ -n "${AUTO_ATTACK:-}" ]; then
+  "${peer[@]}" --out "$out/peer" --tool auto-attack --auto-attack-path "$AUTO_ATTACK" --attacks autoattack
+  "$python" scripts/crosscheck/compare.py "$out/ours.json" "$out/peer" --tool auto-attack
+fi
