@@ -4,7 +4,7 @@
     model = networks.load("model.safetensors").eval()      # a file of `sora export --format safetensors` or of a run folder
     logits = model(images)                                 # images [N, C, H, W] in [0, 1]; the normalisation is inside
 
-Where torchvision or timm has the same network, a file loads there as well (`tests` in check.py). Needs torch and safetensors.
+Where torchvision or timm has the same network, a file loads there as well (check.py does). Needs torch and safetensors.
 """
 
 import json
@@ -107,7 +107,9 @@ class Residual(nn.Module):
         super().__init__()
         act, width = net["act"], net["width"]
         self.large = net["stem"] == "imagenet"
-        self.conv1 = conv(net["channels"], width, 7 if self.large else 3, 2 if self.large else 1, 3 if self.large else 1)
+        self.conv1 = conv(
+            net["channels"], width, 7 if self.large else 3, 2 if self.large else 1, 3 if self.large else 1
+        )
         self.kind = kind
         if kind != "preact":
             self.bn1 = nn.BatchNorm2d(width)
@@ -321,7 +323,9 @@ for depth, depths in DEPTHS.items():
         NETWORKS[name] = lambda net, a=(kind, block, depths, depth >= 50): Residual(net, *a)
 
 
-def build(name, width, channels=3, size=32, classes=10, breadth=None, activation=None, dropout=0.0, stem=None, patch=None):
+def build(
+    name, width, channels=3, size=32, classes=10, breadth=None, activation=None, dropout=0.0, stem=None, patch=None
+):
     """The network `name`; it takes normalised images of `size` by `breadth` pixels."""
     default = "gelu" if name.startswith(("vit", "cct")) else "relu"
     if patch is None:
@@ -354,12 +358,20 @@ class Normalised(nn.Module):
         return self.model((x - self.mean) / self.std)
 
 
+def metadata(path):
+    """The description of a weights file, JSON."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata()["sora"]
+
+
 def load(path):
     """The network of a weights file, by the description in its metadata."""
     from safetensors import safe_open
 
+    about = json.loads(metadata(path))["network"]
     with safe_open(path, "pt") as file:
-        about = json.loads(file.metadata()["sora"])["network"]
         weights = {name: file.get_tensor(name) for name in file.keys()}
     shape, options = about["shape"], about.get("options", {})
     model = build(

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Writes tests/golden/checkpoints: the weights of a small network (mnist-cnn, width 2, 8x8 images; `weight` of models.py, seed 5) in the
-layouts in which PyTorch programs leave them. The archives' time stamps are PyTorch's own constants, so the bytes repeat."""
+layouts in which PyTorch programs leave them. The archives' time stamps are PyTorch's own constants, so the bytes repeat.
+"""
 
 import torch
 from safetensors.torch import save_file
@@ -32,7 +33,13 @@ def main():
     sum(p.sum() for p in model.parameters()).backward()
     optimizer.step()
     model.load_state_dict({k: golden.weight(k, tuple(v.shape), 5) for k, v in model.state_dict().items()})
-    trained = {"epoch": 3, "best": 0.5, "state_dict": state, "optimizer": optimizer.state_dict(), "args": {"lr": 0.1, "name": "x"}}
+    trained = {
+        "epoch": 3,
+        "best": 0.5,
+        "state_dict": state,
+        "optimizer": optimizer.state_dict(),
+        "args": {"lr": 0.1, "name": "x"},
+    }
     for name, saved, options in (
         ("bare.pt", state, {}),
         ("module.pt", {"state_dict": nn.DataParallel(model).state_dict(), "epoch": 7}, {}),

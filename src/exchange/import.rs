@@ -177,7 +177,12 @@ fn guess_size(info: &NetworkInfo, positions: Option<usize>, options: &NetworkOpt
 /// Where the normalisation comes from, and its means and standard deviations.
 fn normalisation(entries: &[Entry], wishes: &Wishes, channels: usize, described: bool) -> Result<(&'static str, [Vec<f32>; 2]), String> {
     if let Some(given) = &wishes.normalisation {
-        return Ok(("as given", given.clone()));
+        // One value stands for every channel.
+        let each = |values: &Vec<f32>| match values.as_slice() {
+            &[value] => vec![value; channels.min(1 << 16)],
+            _ => values.clone(),
+        };
+        return Ok(("as given", [each(&given[0]), each(&given[1])]));
     }
     let layer = |names: &[&str]| {
         entries.iter().find(|entry| {
@@ -190,7 +195,7 @@ fn normalisation(entries: &[Entry], wishes: &Wishes, channels: usize, described:
     }
     let source = if described { "from the file's metadata" } else { "of the data set" };
     wishes.fallback.clone().map(|values| (source, values)).ok_or_else(|| {
-        "has no normalisation layer; give --mean and --std, one value a channel in [0, 1] (--mean 0 --std 1 for a network that takes pixels as they are), or --dataset for the set's own".into()
+        "has no normalisation layer; give --mean and --std in [0, 1], one value or one a channel (--mean 0 --std 1 for a network that takes pixels as they are), or --dataset for the set's own".into()
     })
 }
 

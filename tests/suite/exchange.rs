@@ -60,8 +60,8 @@ fn weights_are_found_under_the_prefixes_and_names_of_other_programs() {
     assert_eq!(imported.prefix, "state_dict.1.");
     assert_eq!((imported.model.config.mean[0], imported.model.config.std[0]), (0.4, 0.2));
     assert_eq!(imported.normalisation, "from the file's normalisation layer");
-    let given = Wishes { normalisation: Some([vec![0.1; 3], vec![0.3; 3]]), ..wishes("preact-resnet18") };
-    assert_eq!(through_file(dir.path(), &both, &given).unwrap().model.config.mean[0], 0.1);
+    let given = Wishes { normalisation: Some([vec![0.1], vec![0.3]]), ..wishes("preact-resnet18") };
+    assert_eq!(through_file(dir.path(), &both, &given).unwrap().model.config.mean, [0.1; 3]);
     // The CIFAR literature's names of a ResNet.
     let config = sora::model::ModelConfig { name: "resnet18".into(), ..small_model(1, 3, 8).config };
     let resnet = filled(config, 3);
@@ -99,7 +99,7 @@ fn what_is_missing_unexpected_or_misshaped_is_named() {
         (wishes("vit-tiny"), "no weights of vit-tiny"),
         (Wishes { classes: Some(100), ..wishes("preact-resnet18") }, "10 classes; the data set has 100"),
         (Wishes { fallback: None, ..wishes("preact-resnet18") }, "--mean and --std"),
-        (Wishes { normalisation: Some([vec![0.5], vec![0.5]]), ..wishes("preact-resnet18") }, "1 means"),
+        (Wishes { normalisation: Some([vec![0.5; 2], vec![0.5; 2]]), ..wishes("preact-resnet18") }, "2 means"),
         (Wishes { options: NetworkOptions { dropout: 0.1, ..Default::default() }, ..wishes("preact-resnet18") }, "--dropout"),
     ] {
         let error = through_file(dir.path(), &own, &wishes).unwrap_err();
@@ -273,7 +273,7 @@ fn a_run_goes_out_and_comes_back_with_the_same_figures() {
         assert!(text.contains(part) && text.lines().count() == 1, "{call:?}: {text}");
     };
     refused(&["import", &exported, "--model", "resnet18", "--out", &at("back")], "not empty");
-    refused(&["import", &exported, "--model", "resnet34", "--out", &at("other")], "missing");
+    refused(&["import", &exported, "--model", "resnet34", "--out", &at("other"), "--dataset", "synthetic", "--image-size", "8"], "missing");
     refused(&["import", &at("none.pt"), "--model", "resnet18", "--out", &at("other")], "none.pt");
     refused(&["import", &at("net.onnx"), "--model", "resnet18", "--out", &at("other")], "torch.save");
     refused(&["export", &exported, "--format", "safetensors", "--out", &exported], "choose another");
