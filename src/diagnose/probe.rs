@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::{
     checkpoint,
@@ -21,12 +21,15 @@ use crate::{
 /// Pixels `[n, C, H, W]` in [0, 1] and labels `[n]` of the samples `indices` of `split`.
 ///
 /// # Errors
-/// An index that the split does not have.
+/// An index that the split does not have, or an image that cannot be decoded.
 pub(super) fn images(split: &Split, indices: &[usize], device: &Device) -> Result<(Tensor<4>, Tensor<1, Int>)> {
     if let Some(index) = indices.iter().find(|index| **index >= split.len()) {
         return Err(Error::input(format!("--index {index}: the split has {} images, counted from 0", split.len())));
     }
-    Ok(evaluate::gather(split, indices, device))
+    let [c, h, w] = split.shape();
+    let labels: Vec<i32> = indices.iter().map(|&i| split.label(i) as i32).collect();
+    let x = Tensor::from_data(TensorData::new(evaluate::pixels(split, indices)?, [indices.len(), c, h, w]), device);
+    Ok((x, Tensor::from_data(labels.as_slice(), device)))
 }
 
 /// The direction of steepest ascent of the cross-entropy at `x`, in eval mode, as the norm has it.
