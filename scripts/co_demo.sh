@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs FGSM into catastrophic overfitting on real images and SORA past the same point without it, says when it was noticed, and makes the
-# report page of the two runs. About ten minutes on two cores.
+# report page of the two runs. 468 steps of 128 images each, and a validation on 500 images every 10 steps.
 # Usage: scripts/co_demo.sh IMAGE_FOLDER [OUT]      IMAGE_FOLDER: train/CLASS/*.jpg|png and test/CLASS/*, for example CIFAR-10 in folders
 set -euo pipefail
 cd "$(dirname "$0")/.."

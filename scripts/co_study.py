@@ -5,7 +5,7 @@ precision, recall and how many steps before the loss of half of pgd accuracy it 
     cargo build --release && scripts/co_study.py --dataset folder:PATH --out runs/co-study > study.md
 
 Runs that are already in --out are not repeated; those that were cut off are resumed. --only-report trains nothing. Needs Python 3 and the built
-program, nothing else. The thresholds were set on the runs of `SET` and are judged on the others.
+program, nothing else. The thresholds were set on the runs of `SET` and are judged on those of `JUDGED`.
 """
 
 import argparse
