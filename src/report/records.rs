@@ -45,17 +45,33 @@ pub struct Validation {
 }
 
 /// Catastrophic overfitting as it was noticed.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct Onset {
     /// Step at which it was noticed.
     pub step: u64,
     /// Step before which all was in order.
     pub onset: Option<u64>,
-    /// Figure before, usually mean PertAlign.
+    /// What gave it away: `fall` or `low` (PertAlign), or `gap` (validation).
+    pub sign: String,
+    /// Figure before: PertAlign of the best window, or fgsm accuracy.
     pub from: f64,
-    /// Figure at `step`.
+    /// Figure at `step`: PertAlign of the newest window, or pgd accuracy.
     pub to: f64,
+}
+
+impl Onset {
+    /// What was noticed, in words.
+    pub fn reason(&self) -> String {
+        let Self { from, to, .. } = self;
+        // "-0.00" reads like a mistake.
+        let [from, to] = [from, to].map(|v| format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { *v }));
+        match self.sign.as_str() {
+            "low" => format!("mean PertAlign only {to}"),
+            "gap" => format!("validation accuracy {from} under fgsm and {to} under pgd-10"),
+            _ => format!("mean PertAlign fell from {from} to {to}"),
+        }
+    }
 }
 
 /// A return to an earlier checkpoint.
@@ -351,8 +367,8 @@ impl Run {
 
     /// Where catastrophic overfitting was first noticed, in the lines that the run kept.
     pub fn onset(&self) -> Option<Onset> {
-        let in_steps = self.steps.iter().find_map(|line| line.co);
-        in_steps.or_else(|| self.epochs.iter().find_map(|line| line.co))
+        let in_steps = self.steps.iter().find_map(|line| line.co.clone());
+        in_steps.or_else(|| self.epochs.iter().find_map(|line| line.co.clone()))
     }
 
     /// The run's rollback, if there was one.
