@@ -133,7 +133,7 @@ pub fn page(runs: &[Run], figures: &[PageFigure], warnings: &[Warning], title: O
     let names: Vec<_> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = title.map_or_else(|| names.join(" and "), str::to_owned);
     let styles = run_styles(runs);
-    let colours: Vec<usize> = styles.iter().map(|style| colour(style)).collect();
+    let colours: Vec<usize> = styles.iter().map(colour).collect();
     let charts = charts(runs);
     let attacks = attacks(runs);
     let (differing, common) = settings(runs);

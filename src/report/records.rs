@@ -52,11 +52,11 @@ pub struct Onset {
     pub step: u64,
     /// Step before which all was in order.
     pub onset: Option<u64>,
-    /// What gave it away: `fall` or `low` (PertAlign), or `gap` (validation).
+    /// What gave it away: `pertalign`, `linearity`, `low` (PertAlign never rose) or `gap` (validation).
     pub sign: String,
-    /// Figure before: PertAlign of the best window, or fgsm accuracy.
+    /// Figure before: the best mean of PertAlign or linearity, or fgsm accuracy.
     pub from: f64,
-    /// Figure at `step`: PertAlign of the newest window, or pgd accuracy.
+    /// Figure at `step`: the newest mean of PertAlign or linearity, or pgd accuracy.
     pub to: f64,
 }
 
@@ -67,9 +67,10 @@ impl Onset {
         // "-0.00" reads like a mistake.
         let [from, to] = [from, to].map(|v| format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { *v }));
         match self.sign.as_str() {
-            "low" => format!("mean PertAlign only {to}"),
+            "low" => format!("PertAlign never rose beyond {from}"),
+            "linearity" => format!("linearity fell from {from} to {to}"),
             "gap" => format!("validation accuracy {from} under fgsm and {to} under pgd-10"),
-            _ => format!("mean PertAlign fell from {from} to {to}"),
+            _ => format!("PertAlign fell from {from} to {to}"),
         }
     }
 }
@@ -164,15 +165,6 @@ pub struct Evaluation {
     pub seed: u64,
     pub results: BTreeMap<String, AttackResult>,
     pub warnings: Vec<String>,
-}
-
-impl Evaluation {
-    /// Results from the weakest attack to the strongest.
-    pub fn in_order(&self) -> Vec<(&str, &AttackResult)> {
-        let mut all: Vec<_> = self.results.iter().map(|(name, result)| (name.as_str(), result)).collect();
-        all.sort_by_key(|(name, _)| (strength(name), *name));
-        all
-    }
 }
 
 /// Place of an attack in the order of strength: weak first.
@@ -362,7 +354,7 @@ impl Run {
     pub fn validations(&self) -> Vec<(u64, Validation)> {
         let within = self.steps.iter().filter_map(|line| Some((line.step + 1, line.val?)));
         let after = self.epochs.iter().filter_map(|line| Some((line.step, line.val?)));
-        within.chain(after).map(|(step, val)| (step, val)).collect::<BTreeMap<_, _>>().into_iter().collect()
+        within.chain(after).collect::<BTreeMap<_, _>>().into_iter().collect()
     }
 
     /// Where catastrophic overfitting was first noticed, in the lines that the run kept.
