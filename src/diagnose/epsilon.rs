@@ -52,12 +52,14 @@ pub fn epsilon_row(model: &Model, split: &Split, threat: Threat, sweep: &Epsilon
         return Err(Error::input("nothing to evaluate: the split holds no image"));
     }
     let mut single = vec![0; sweep.epsilons.len()];
+    let mut clean_count = 0;
     let all: Vec<usize> = (0..split.len()).collect();
     for indices in all.chunks(batch.max(1)) {
         let (x, labels) = images(split, indices, model.device())?;
         // One gradient serves every radius.
         let direction = ascent(model, threat, x.clone(), &labels);
         let clean = stands(model, x.clone(), &labels)?;
+        clean_count += clean.iter().filter(|c| **c).count() as u64;
         for (count, epsilon) in single.iter_mut().zip(&sweep.epsilons) {
             let delta = clamp_to_box(&x, direction.clone() * *epsilon);
             let still = stands(model, x.clone() + delta, &labels)?;
@@ -66,6 +68,11 @@ pub fn epsilon_row(model: &Model, split: &Split, threat: Threat, sweep: &Epsilon
     }
     let mut multi = Vec::new();
     for epsilon in &sweep.multi_epsilons {
+        // Nothing can be changed, so nothing is attacked.
+        if *epsilon == 0.0 {
+            multi.push(clean_count);
+            continue;
+        }
         let config = EvalConfig {
             attacks: vec!["pgd-10".into()],
             threat: Threat { epsilon: *epsilon, ..threat },

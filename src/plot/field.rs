@@ -1,5 +1,7 @@
 //! Values over a plane: a heat map of cells, a contour map, and a surface in perspective.
 
+use std::collections::{HashMap, VecDeque};
+
 use super::{
     chart::{frame, heading},
     figure::Panel,
@@ -188,7 +190,7 @@ impl Panel for Contour {
         let (x_ends, y_ends) = ([*x0, *x1], [*y0, *y1]);
         let (x_ticks, y_ticks) = (x_axis.ticks_within(x_ends, 4), y_axis.ticks_within(y_ends, 4));
         frame(svg, area, [(x_axis, &x_ticks, x_ends), (y_axis, &y_ticks, y_ends)], false);
-        for ([fx, fy], label) in &self.points {
+        for (i, ([fx, fy], label)) in self.points.iter().enumerate() {
             let at = [px + side * part(*fx, x_ends), py + side * (1.0 - part(*fy, y_ends))];
             let disc: Vec<_> = (0..16).map(|i| f64::from(i) * 0.3927).map(|a| [at[0] + 3.6 * a.cos(), at[1] + 3.6 * a.sin()]).collect();
             svg.polygon(&disc, "#ffffff", 1.0, "", false);
@@ -196,7 +198,9 @@ impl Panel for Contour {
             svg.polyline(&closed, Stroke::new(BOUNDARY, 1.4));
             let inside = at[0] + 70.0 < px + side;
             let (dx, anchor) = if inside { (7.0, Anchor::Start) } else { (-7.0, Anchor::End) };
-            svg.text([at[0] + dx, at[1] - 6.0], label, TextStyle::new(10.5).paint(BOUNDARY).anchor(anchor).halo());
+            // Above and below in turn, so that neighbours do not meet.
+            let dy = if i % 2 == 0 { -6.0 } else { 15.0 };
+            svg.text([at[0] + dx, at[1] + dy], label, TextStyle::new(10.5).paint(BOUNDARY).anchor(anchor).halo());
         }
         colour_bar(svg, [px + side + 12.0, py, 12.0, side], self.ends, &self.label);
     }
@@ -221,9 +225,12 @@ impl Contour {
     }
 }
 
+/// An edge of the grid between two corners, the smaller first, and where a line crosses it.
+type Crossing = ([(usize, usize); 2], [f64; 2]);
+
 /// The line where `field` has `value`, as pieces with gaps between (marching squares).
 fn isoline(field: &Field, value: f64, place: impl Fn(f64, f64) -> [f64; 2]) -> Vec<[f64; 2]> {
-    let mut pieces = Vec::new();
+    let mut segments: Vec<[Crossing; 2]> = Vec::new();
     for row in 0..field.y.len().saturating_sub(1) {
         for column in 0..field.x.len().saturating_sub(1) {
             let corners = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)];
@@ -237,49 +244,42 @@ fn isoline(field: &Field, value: f64, place: impl Fn(f64, f64) -> [f64; 2]) -> V
                 if (values[i] < 0.0) != (values[j] < 0.0) {
                     let t = values[i] / (values[i] - values[j]);
                     let mix = |a: usize, b: usize| a as f64 + (b as f64 - a as f64) * t;
-                    crossings.push(place(mix(corners[i].1, corners[j].1), mix(corners[i].0, corners[j].0)));
+                    let mut edge = [corners[i], corners[j]];
+                    edge.sort_unstable();
+                    crossings.push((edge, place(mix(corners[i].1, corners[j].1), mix(corners[i].0, corners[j].0))));
                 }
             }
             // At a saddle two lines cross the cell; which corners they cut off follows the value in its middle.
             if crossings.len() == 4 && (values.iter().sum::<f64>() < 0.0) != (values[0] < 0.0) {
                 crossings.rotate_left(1);
             }
-            for pair in crossings.chunks_exact(2) {
-                pieces.extend([pair[0], pair[1], [f64::NAN; 2]]);
-            }
+            let (pairs, _) = crossings.as_chunks::<2>();
+            segments.extend(pairs);
         }
     }
-    joined(pieces)
+    joined(&segments)
 }
 
-/// Pieces that meet, put together, so that dashes and joins look right and the file is short.
-fn joined(pieces: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
-    use std::collections::HashMap;
-    let key = |p: [f64; 2]| ((p[0] * 1000.0).round() as i64, (p[1] * 1000.0).round() as i64);
-    let segments: Vec<_> = pieces.chunks(3).filter(|c| c.len() == 3).map(|c| (c[0], c[1])).collect();
-    let mut ends: HashMap<(i64, i64), Vec<usize>> = HashMap::new();
-    for (i, (a, b)) in segments.iter().enumerate() {
-        ends.entry(key(*a)).or_default().push(i);
-        ends.entry(key(*b)).or_default().push(i);
+/// Segments that meet at an edge of the grid, put together: joins look right and the file is short.
+fn joined(segments: &[[Crossing; 2]]) -> Vec<[f64; 2]> {
+    let mut ends: HashMap<[(usize, usize); 2], Vec<usize>> = HashMap::new();
+    for (i, segment) in segments.iter().enumerate() {
+        segment.iter().for_each(|(edge, _)| ends.entry(*edge).or_default().push(i));
     }
     let mut used = vec![false; segments.len()];
     let mut lines = Vec::new();
-    for start in 0..segments.len() {
+    for (start, [first, last]) in segments.iter().enumerate() {
         if std::mem::replace(&mut used[start], true) {
             continue;
         }
-        let (a, b) = segments[start];
-        let mut line = std::collections::VecDeque::from([a, b]);
-        for forward in [true, false] {
-            loop {
-                let tip = if forward { line.back() } else { line.front() };
-                let Some(tip) = tip.copied() else { break };
-                let next = ends.get(&key(tip)).and_then(|list| list.iter().copied().find(|i| !used[*i]));
-                let Some(next) = next else { break };
+        let mut line = VecDeque::from([first.1, last.1]);
+        for (forward, mut tip) in [(true, last.0), (false, first.0)] {
+            while let Some(next) = ends.get(&tip).and_then(|list| list.iter().copied().find(|i| !used[*i])) {
                 used[next] = true;
-                let (a, b) = segments[next];
-                let far = if key(a) == key(tip) { b } else { a };
-                if forward { line.push_back(far) } else { line.push_front(far) }
+                let [a, b] = segments[next];
+                let far = if a.0 == tip { b } else { a };
+                tip = far.0;
+                if forward { line.push_back(far.1) } else { line.push_front(far.1) }
             }
         }
         lines.extend(line);
@@ -387,7 +387,7 @@ impl Surface {
         }
         let label = TextStyle::new(11.0).paint(INK);
         let [x, y] = at([0.5, 0.0, 0.0]);
-        svg.text([x - 14.0, y + 30.0], &self.labels[0], label.anchor(Anchor::Middle));
+        svg.text([x - 16.0, y + 32.0], &self.labels[0], label.anchor(Anchor::End));
         let [x, y] = at([1.0, 0.5, 0.0]);
         svg.text([x + 24.0, y + 22.0], &self.labels[1], label.anchor(Anchor::Start));
         let [x, y] = at([0.0, 0.0, 0.5]);

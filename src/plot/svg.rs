@@ -319,7 +319,7 @@ fn path(points: &[[f64; 2]]) -> String {
     let (mut text, mut pen) = (String::new(), false);
     for [x, y] in points {
         if x.is_finite() && y.is_finite() {
-            let _ = write!(text, "{}{} {}", if pen { 'L' } else { 'M' }, number(*x), number(*y));
+            let _ = write!(text, "{}{} {}", if pen { 'L' } else { 'M' }, short(*x), short(*y));
             pen = true;
         } else {
             pen = false;
@@ -330,7 +330,15 @@ fn path(points: &[[f64; 2]]) -> String {
 
 /// A coordinate: at most two decimals.
 fn number(value: f64) -> String {
-    let text = format!("{value:.2}");
+    trimmed(&format!("{value:.2}"))
+}
+
+/// A coordinate of a path, of which there are many: at most one decimal.
+fn short(value: f64) -> String {
+    trimmed(&format!("{value:.1}"))
+}
+
+fn trimmed(text: &str) -> String {
     let text = text.trim_end_matches('0').trim_end_matches('.');
     if text == "-0" { "0".into() } else { text.into() }
 }

@@ -170,6 +170,7 @@ impl<'a> Opened<'a> {
         let file = self.run.path.join("plots").join(format!("landscape-{}.json", config.index));
         let known: Option<Landscapes> = cached(&file).filter(|found: &Landscapes| found.config == config);
         let mut known = known.map(|found| found.rows).unwrap_or_default();
+        let before = known.clone();
         let mut rows = Vec::new();
         for weights in &wanted {
             match known.iter().position(|row| row.weights == weights.name) {
@@ -192,7 +193,9 @@ impl<'a> Opened<'a> {
             config,
             rows,
         };
-        keep(&file, &Landscapes { rows: found.rows.iter().cloned().chain(known).collect(), ..found.clone() });
+        if found.rows.iter().any(|row| !before.contains(row)) {
+            keep(&file, &Landscapes { rows: found.rows.iter().cloned().chain(known).collect(), ..found.clone() });
+        }
         Ok(found)
     }
 
@@ -208,7 +211,7 @@ impl<'a> Opened<'a> {
             n: split.len() as u64,
             seed: self.options.seed,
             epsilons: (0..=16u8).map(|i| epsilon * f32::from(i) / 8.0).collect(),
-            multi_epsilons: [0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0].map(|f| f * epsilon).to_vec(),
+            multi_epsilons: [0.0, 0.5, 1.0, 1.5, 2.0].map(|f| f * epsilon).to_vec(),
             rows: Vec::new(),
         };
         let file = self.run.path.join("plots").join("epsilon.json");
@@ -225,10 +228,11 @@ impl<'a> Opened<'a> {
                     load(&mut self.subject.model, weights)?;
                     let threat = self.config.threat();
                     rows.push(epsilon_row(&self.subject.model, &split, threat, &data, &weights.name, self.options.batch)?);
+                    // After each: an interruption loses one row.
+                    keep(&file, &EpsilonSweep { rows: rows.iter().chain(&known).cloned().collect(), ..data.clone() });
                 }
             }
         }
-        keep(&file, &EpsilonSweep { rows: rows.iter().cloned().chain(known).collect(), ..data.clone() });
         let (factor, unit) = self.run.unit();
         Ok(Sweep {
             name: self.run.name.clone(),

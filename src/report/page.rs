@@ -106,8 +106,9 @@ pub fn warnings(runs: &[Run]) -> Vec<Warning> {
         };
         if let Some(onset) = run.onset() {
             say(format!(
-                "catastrophic overfitting, noticed at step {} ({:.2} before, {:.2} then): its single-step accuracy says nothing about robustness",
-                onset.step, onset.from, onset.to
+                "catastrophic overfitting, noticed at step {}: {}. Its single-step accuracy says nothing about robustness.",
+                onset.step,
+                onset.reason()
             ));
         }
         if let Some(rollback) = run.rollback() {
@@ -132,7 +133,7 @@ pub fn page(runs: &[Run], figures: &[PageFigure], warnings: &[Warning], title: O
     let names: Vec<_> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = title.map_or_else(|| names.join(" and "), str::to_owned);
     let styles = run_styles(runs);
-    let colours: Vec<usize> = styles.iter().map(|style| colour(style)).collect();
+    let colours: Vec<usize> = styles.iter().map(colour).collect();
     let charts = charts(runs);
     let attacks = attacks(runs);
     let (differing, common) = settings(runs);
@@ -427,7 +428,7 @@ mod tests {
         let text = page(&runs, &[], &found, Some(hostile)).unwrap();
         assert!(!text.contains("<img"), "a name became markup");
         assert_eq!(text.matches("</script>").count(), 3, "the page's own three scripts and no other end");
-        assert!(!text.contains("/secret/place"), "a path of the machine");
+        assert!(!text.contains("secret"), "a path of the machine");
         for part in
             ["30.0", "(29.0\u{2013}31.0)", "folder pets", "method", "no catastrophic overfitting noticed", "Content-Security-Policy"]
         {

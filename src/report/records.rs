@@ -45,17 +45,34 @@ pub struct Validation {
 }
 
 /// Catastrophic overfitting as it was noticed.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct Onset {
     /// Step at which it was noticed.
     pub step: u64,
     /// Step before which all was in order.
     pub onset: Option<u64>,
-    /// Figure before, usually mean PertAlign.
+    /// What gave it away: `pertalign`, `linearity`, `low` (PertAlign never rose) or `gap` (validation).
+    pub sign: String,
+    /// Figure before: the best mean of PertAlign or linearity, or fgsm accuracy.
     pub from: f64,
-    /// Figure at `step`.
+    /// Figure at `step`: the newest mean of PertAlign or linearity, or pgd accuracy.
     pub to: f64,
+}
+
+impl Onset {
+    /// What was noticed, in words.
+    pub fn reason(&self) -> String {
+        let Self { from, to, .. } = self;
+        // "-0.00" reads like a mistake.
+        let [from, to] = [from, to].map(|v| format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { *v }));
+        match self.sign.as_str() {
+            "low" => format!("PertAlign never rose beyond {from}"),
+            "linearity" => format!("linearity fell from {from} to {to}"),
+            "gap" => format!("validation accuracy {from} under fgsm and {to} under pgd-10"),
+            _ => format!("PertAlign fell from {from} to {to}"),
+        }
+    }
 }
 
 /// A return to an earlier checkpoint.
@@ -148,15 +165,6 @@ pub struct Evaluation {
     pub seed: u64,
     pub results: BTreeMap<String, AttackResult>,
     pub warnings: Vec<String>,
-}
-
-impl Evaluation {
-    /// Results from the weakest attack to the strongest.
-    pub fn in_order(&self) -> Vec<(&str, &AttackResult)> {
-        let mut all: Vec<_> = self.results.iter().map(|(name, result)| (name.as_str(), result)).collect();
-        all.sort_by_key(|(name, _)| (strength(name), *name));
-        all
-    }
 }
 
 /// Place of an attack in the order of strength: weak first.
@@ -346,13 +354,13 @@ impl Run {
     pub fn validations(&self) -> Vec<(u64, Validation)> {
         let within = self.steps.iter().filter_map(|line| Some((line.step + 1, line.val?)));
         let after = self.epochs.iter().filter_map(|line| Some((line.step, line.val?)));
-        within.chain(after).map(|(step, val)| (step, val)).collect::<BTreeMap<_, _>>().into_iter().collect()
+        within.chain(after).collect::<BTreeMap<_, _>>().into_iter().collect()
     }
 
     /// Where catastrophic overfitting was first noticed, in the lines that the run kept.
     pub fn onset(&self) -> Option<Onset> {
-        let in_steps = self.steps.iter().find_map(|line| line.co);
-        in_steps.or_else(|| self.epochs.iter().find_map(|line| line.co))
+        let in_steps = self.steps.iter().find_map(|line| line.co.clone());
+        in_steps.or_else(|| self.epochs.iter().find_map(|line| line.co.clone()))
     }
 
     /// The run's rollback, if there was one.

@@ -21,7 +21,7 @@ use crate::{
 /// Weights of a run in a sweep.
 const SWEPT: usize = 6;
 /// Weights of a run in an animation.
-const FRAMES: usize = 12;
+const FRAMES: usize = 6;
 /// Weights of a run in a strip.
 const STRIP: usize = 4;
 /// Images of the examples.

@@ -31,8 +31,7 @@ fn directions(of: &Landscapes) -> [String; 2] {
     [own.into(), "random direction (\u{3b5})".into()]
 }
 
-fn surface(of: &Landscapes, landscape: &Landscape, ends: [f64; 2], coarse: bool) -> Surface {
-    let _ = of;
+fn surface(landscape: &Landscape, ends: [f64; 2], coarse: bool) -> Surface {
     Surface {
         title: landscape.weights.clone(),
         field: field(landscape, &landscape.loss, coarse),
@@ -76,7 +75,7 @@ fn frame(of: &Landscapes, landscape: &Landscape, ends: [f64; 2]) -> Figure {
     Figure::new(format!("Loss landscape: {}", of.name))
         .panel_size(400.0, 340.0)
         .caption(caption(of))
-        .panel(surface(of, landscape, ends, false))
+        .panel(surface(landscape, ends, false))
         .panel(contour(of, landscape, ends))
 }
 
@@ -100,7 +99,7 @@ pub fn landscape_strip(all: &[Landscapes]) -> Figure {
             for i in 0..across {
                 figure = match rows.get(i) {
                     Some(row) => {
-                        let surface = surface(of, row, ends, true);
+                        let surface = surface(row, ends, true);
                         let title = if all.len() > 1 { format!("{}, {}", of.name, surface.title) } else { surface.title.clone() };
                         figure.panel(Surface { title, ..surface })
                     }

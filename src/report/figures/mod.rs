@@ -38,7 +38,7 @@ pub(super) fn multi_style() -> Style {
 }
 
 /// Most points of a line: more cannot be told apart.
-const POINTS: usize = 400;
+const POINTS: usize = 300;
 /// Steps that a running mean spans.
 const WINDOW: usize = 20;
 
