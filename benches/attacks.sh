@@ -34,7 +34,7 @@ for pair in $(seq "$pairs"); do
   for attack in autoattack autoattack-default; do
     rm -rf "$folder/peer"
     "$python" scripts/crosscheck/peer.py --weights "$folder/model.safetensors" --images "$folder/images.npz" --out "$folder/peer" \
-      --epsilon "$epsilon" --n "$n" --batch 256 --threads "$threads" --attacks "$attack" >"$folder/$attack.json" 2>/dev/null
+      --epsilon "$epsilon" --n "$n" --batch 256 --threads "$threads" --attacks "$attack" >"$folder/$attack.json" 2>"$folder/log" || { tail -3 "$folder/log" >&2; exit 1; }
   done
   "$python" - "$folder" "$pair" <<'PY'
 import json, sys

@@ -106,7 +106,7 @@ def main():
     arrays = np.load(args.images)
     pixels = arrays["x"][: args.n]
     pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels
-    x = torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)
+    x = torch.from_numpy(pixels)
     y = torch.from_numpy(arrays["y"][: args.n].astype(np.int64))
     args.out.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():

@@ -4,7 +4,7 @@
 //! 9 searches as in the authors' code, from c = 1 (theirs: 0.001), of 100 steps (theirs: up to 10000); learning rate 0.01, confidence 0. An image
 //! whose adversarial example lies in the ball leaves at once.
 
-use super::{Active, Attack, AttackContext, Batch, Numbers, largest_other, rows, stands};
+use super::{Active, Attack, AttackContext, Batch, Numbers, largest_other, nearest_between, rows, stands};
 use crate::{error::Result, threat::Norm};
 
 /// Adam's learning rate and constants.
@@ -22,7 +22,7 @@ pub struct CarliniWagner {
     pub steps: usize,
     /// Values of c.
     pub searches: usize,
-    /// Goes on after an adversarial example within epsilon, to find the nearest.
+    /// Goes on after an adversarial example within epsilon, to find the nearest, and ends with a search on the way back to the image.
     pub minimise: bool,
 }
 
@@ -106,6 +106,9 @@ impl Attack for CarliniWagner {
                 cx.tick(search * self.steps + step, self.searches * self.steps, active.fooled());
             }
             constants.iter_mut().for_each(Constant::next);
+        }
+        if self.minimise {
+            return nearest_between(cx, batch, active.into_candidates());
         }
         Ok(active.into_candidates())
     }

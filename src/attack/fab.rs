@@ -5,7 +5,7 @@
 //! at the image, later ones at random points. Departures: an image whose adversarial example lies in the ball leaves at once; the forward pass that
 //! asks whether a point is adversarial is the one that gives the next step's gradient; a random start that is adversarial counts.
 
-use super::{Active, Attack, AttackContext, Batch, Keep, Numbers, rows, stands, targets};
+use super::{Active, Attack, AttackContext, Batch, Keep, Numbers, nearest_between, rows, stands, targets};
 use crate::{
     error::Result,
     model::Shape,
@@ -19,8 +19,6 @@ const ALPHA_MAX: f64 = 0.1;
 const ETA: f64 = 1.05;
 /// Backward step once a point is adversarial.
 const BETA: f32 = 0.9;
-/// Halvings of the final search; 3 in the paper, which is about speed.
-const FINAL_SEARCH: usize = 16;
 /// Target classes of the targeted form at most.
 const TARGETS: usize = 9;
 
@@ -118,7 +116,8 @@ impl Attack for Fab {
             self.keep_adversarial(threat, &mut active, &mut nearest, &logits, &point, width);
         }
         if self.minimise {
-            return final_search(cx, batch, active.into_candidates());
+            // The paper's final search.
+            return nearest_between(cx, batch, active.into_candidates());
         }
         Ok(active.into_candidates())
     }
@@ -170,31 +169,6 @@ impl Fab {
         rows::retain(nearest, 1, &keep.0);
         keep
     }
-}
-
-/// The paper's last step: bisection between each image and its adversarial example, which overshoots the boundary.
-fn final_search(cx: &AttackContext<'_>, batch: &Batch<'_>, mut found: Vec<f32>) -> Result<Vec<f32>> {
-    let (width, classes) = (cx.pixels(), cx.classes());
-    let far = found.clone();
-    let (mut low, mut high) = (vec![0f32; batch.len()], vec![1f32; batch.len()]);
-    for _ in 0..FINAL_SEARCH {
-        let mut middle = batch.x.to_vec();
-        rows::for_each(&mut middle, width, |i, row| {
-            let share = f32::midpoint(low[i], high[i]);
-            row.iter_mut().zip(rows::row(&far, width, i)).for_each(|(x, far)| *x += share * (far - *x));
-        });
-        let logits = cx.model.logits(&middle)?;
-        for i in 0..batch.len() {
-            let share = f32::midpoint(low[i], high[i]);
-            if stands(rows::row(&logits, classes, i), batch.labels[i]) {
-                low[i] = share;
-            } else {
-                high[i] = share;
-                rows::row_mut(&mut found, width, i).copy_from_slice(rows::row(&middle, width, i));
-            }
-        }
-    }
-    Ok(found)
 }
 
 /// The linearised boundary at some points: `normal . (z - point) + offset = 0`, offset = z_t - z_y, negative on the near side.

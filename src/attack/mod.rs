@@ -261,6 +261,32 @@ impl Active {
     }
 }
 
+/// Bisection between each image and its adversarial example, which lies some way behind the boundary; images without one stay.
+pub(crate) fn nearest_between(cx: &AttackContext<'_>, batch: &Batch<'_>, mut found: Vec<f32>) -> Result<Vec<f32>> {
+    const HALVINGS: usize = 16;
+    let (width, classes) = (cx.pixels(), cx.classes());
+    let far = found.clone();
+    let (mut low, mut high) = (vec![0f32; batch.len()], vec![1f32; batch.len()]);
+    for _ in 0..HALVINGS {
+        let mut middle = batch.x.to_vec();
+        rows::for_each(&mut middle, width, |i, row| {
+            let share = f32::midpoint(low[i], high[i]);
+            row.iter_mut().zip(rows::row(&far, width, i)).for_each(|(x, far)| *x += share * (far - *x));
+        });
+        let logits = cx.model.logits(&middle)?;
+        for i in 0..batch.len() {
+            let share = f32::midpoint(low[i], high[i]);
+            if stands(rows::row(&logits, classes, i), batch.labels[i]) {
+                low[i] = share;
+            } else {
+                high[i] = share;
+                rows::row_mut(&mut found, width, i).copy_from_slice(rows::row(&middle, width, i));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// The numbers of an attack's name: `BASE`, `BASE-K` or `BASE-KxR`, K and R from 1 to 10000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Numbers {
