@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Memory and pace of an ImageNet-shaped run: 20,000 JPEG files of about 500x375 in 100 classes, 224x224 crops, decoded on demand.
 #   PYTHON=python3 SORA=target/release/sora scripts/imagenet_memory.sh WORK [train options, such as --width 4 --batch 32]
-# Prints images/s of the loader alone, then of a training epoch, its largest resident memory, and the share of it that waited for batches.
+# Prints images/s of the loader alone (BATCHES, 20), then trains for DURATION seconds (120) and prints its largest resident memory, its pace,
+# and the share of the time that was not spent in steps (waiting for batches, logging). ONLY_LOADER=1 leaves the training out.
 set -euo pipefail
 sora=${SORA:-$(dirname "$0")/../target/release/sora}
 work=$1; shift
@@ -39,15 +40,27 @@ fi
 "$sora" bench data --dataset "imagefolder:$work/photos" --batch 128 --batches "${BATCHES:-20}"
 [ "${ONLY_LOADER:-0}" = 1 ] && exit
 rm -rf "$work/run"
-start=$(date +%s.%N)
-"$sora" train --dataset "imagefolder:$work/photos" --epochs 1 --val 0 --lr-max 0.05 "$@" --out "$work/run" 2>"$work/log"
-end=$(date +%s.%N)
-"${PYTHON:-python3}" - "$work/run" "$start" "$end" <<'PY'
-import json, sys
-run, start, end = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
-line = json.loads(open(f"{run}/epochs.jsonl").readlines()[-1])
-steps = [json.loads(l) for l in open(f"{run}/metrics.jsonl")]
-images = sum(s["images_per_s"] > 0 for s in steps)
-wall = end - start
-print(json.dumps({"steps": images, "step_seconds": line["seconds"], "wall_seconds": wall, "waiting": 1 - line["seconds"] / wall, "peak_rss_mib": line["peak_rss_mib"]}))
+"${PYTHON:-python3}" - "$sora" "$work" "${DURATION:-120}" "$@" <<'PY'
+import json, signal, subprocess, sys, time
+from pathlib import Path
+
+sora, work, duration, more = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4:]
+call = [sora, "train", "--dataset", f"imagefolder:{work}/photos", "--epochs", "1", "--lr-max", "0.05", *more, "--out", f"{work}/run"]
+run = subprocess.Popen(call, stderr=open(f"{work}/log", "w"))
+metrics = Path(f"{work}/run/metrics.jsonl")
+lines = lambda: [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+while run.poll() is None and not lines():
+    time.sleep(0.05)
+begin, first = time.time(), len(lines())
+while run.poll() is None and time.time() - begin < duration:
+    time.sleep(0.5)
+if run.poll() is not None:
+    sys.exit(Path(f"{work}/log").read_text())
+steps, elapsed = lines()[first:], time.time() - begin
+peak = next(int(l.split()[1]) // 1024 for l in Path(f"/proc/{run.pid}/status").read_text().splitlines() if l.startswith("VmHWM"))
+run.send_signal(signal.SIGINT)
+run.wait()
+batch = int(more[more.index("--batch") + 1]) if "--batch" in more else 128
+busy = sum(batch / s["images_per_s"] for s in steps)
+print(json.dumps({"peak_rss_mib": peak, "steps": len(steps), "batch": batch, "images_per_s": len(steps) * batch / elapsed, "waiting_share": max(0.0, 1 - busy / elapsed)}))
 PY

@@ -137,8 +137,9 @@ impl Set<'_> {
         let n = self.images(train) as u64;
         match self.format {
             Format::Binary => (n * self.record() as u64, n * self.record() as u64),
-            // The pickles also hold labels and file names: 34 bytes an image in the official ones.
-            Format::Python => (n * PIXELS as u64, n * (PIXELS as u64 + 256) + (64 << 10)),
+            // The pickles also hold labels and file names, 34 bytes an image in the official ones; Python 3 writes bytes in
+            // protocol 2 as text, which takes up to twice the room.
+            Format::Python => (n * PIXELS as u64, n * (2 * PIXELS as u64 + 256) + (64 << 10)),
         }
     }
 

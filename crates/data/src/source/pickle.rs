@@ -121,7 +121,9 @@ impl<'a> Machine<'a> {
             match opcode {
                 // PROTO, FRAME: nothing to know.
                 0x80 => drop(self.byte()?),
-                0x95 => drop(self.take(8)?),
+                0x95 => {
+                    self.take(8)?;
+                }
                 b'.' => return self.pop(),
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => drop(self.pop()?),

@@ -234,8 +234,11 @@ mod tests {
         bytes.into_inner()
     }
 
+    /// Names and contents.
+    type Files = Vec<(String, Vec<u8>)>;
+
     /// Two classes with two training images and one validation image each.
-    fn files() -> Vec<(String, Vec<u8>)> {
+    fn files() -> Files {
         let mut files = vec![
             ("wnids.txt".to_owned(), b"n2\nn1\n".to_vec()),
             ("words.txt".into(), b"n1\tgoldfish, Carassius auratus\nn3\tother\n".to_vec()),
@@ -306,7 +309,7 @@ mod tests {
 
     #[test]
     fn each_defect_has_its_line() {
-        let message = |change: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+        let message = |change: &dyn Fn(&mut Files)| {
             let mut all = files();
             change(&mut all);
             let (_dir, path) = in_zip(&zipped(&all));
