@@ -25,7 +25,7 @@ import networks
 import store
 
 BATCH, CLASSES, STORED = 6, 10, 2
-MARGIN = 1e-5
+MARGIN = 5e-6
 MEAN, STD = [0.49, 0.48, 0.45], [0.25, 0.24, 0.26]
 
 CASES = {}
@@ -75,6 +75,9 @@ def weight(name, shape, seed):
         u = 0.2 * u
     elif name.endswith(("bias", "cls_token", "pos_embed", "positional_emb")):
         u = 0.3 * u
+    elif name.endswith("bn3.weight"):
+        # Small residual branches: else a deep network amplifies the rounding of f32 beyond any use.
+        u = 0.2 + 0.06 * u
     elif len(shape) == 1:
         u = 1 + 0.3 * u
     else:

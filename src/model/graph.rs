@@ -108,7 +108,7 @@ impl Window {
     }
 }
 
-/// Lists a network's layers. A layer that its input is too small for is noted; [`finish`](Self::finish) says so.
+/// Lists a network's layers. A layer that its input is too small for is noted and refused at the end.
 #[derive(Debug)]
 pub struct Builder<'a> {
     specs: &'a mut SpecBuilder,
@@ -401,6 +401,8 @@ impl<'a> Builder<'a> {
 }
 
 /// What goes from layer to layer.
+// A few tensors' handles at a time: their size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 enum Value {
     Map(Feature),

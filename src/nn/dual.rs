@@ -1,7 +1,7 @@
 //! Tensors that carry their derivative along the pass's tangent.
 //!
 //! The operations of the layers that the CPU engine does not have: Burn's own, each with the rule by which a derivative goes through it. The rules
-//! are made of Burn's operations too, so that a backward pass differentiates them once more (see [`tangent`](super::tangent)).
+//! are made of Burn's operations too, so that a backward pass differentiates them once more (as in `tangent.rs`).
 
 use burn::tensor::{Tensor, activation};
 

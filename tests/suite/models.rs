@@ -41,6 +41,8 @@ fn weight(spec: &Spec, seed: u32) -> HostTensor {
             0.2 * u
         } else if ["bias", "cls_token", "pos_embed", "positional_emb"].iter().any(|end| name.ends_with(end)) {
             0.3 * u
+        } else if name.ends_with("bn3.weight") {
+            0.2 + 0.06 * u
         } else if spec.shape.len() == 1 {
             1.0 + 0.3 * u
         } else {
@@ -166,8 +168,8 @@ fn every_network_agrees_with_pytorch_on_both_backends() {
         seen.insert(config.name.clone());
         let mut model = filled(config, seed);
         assert_eq!(state_hash(&model), golden.settings["state"], "{file}: names and shapes are PyTorch's");
-        // Where f32 itself is no nearer to f64 than this.
-        let tolerance = 1e-4f32.max(5.0 * gap);
+        assert!(gap < 2e-5, "{file}: f32 and f64 differ by {gap}, too much to hold anything against");
+        let tolerance = 1e-4;
         for backend in [Backend::Engine, Backend::Burn] {
             let mut model = model.clone();
             model.set_backend(backend).unwrap();
