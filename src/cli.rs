@@ -151,20 +151,20 @@ pub enum DataCommand {
 pub enum BenchCommand {
     /// One training step on random images
     Step(StepBench),
+    /// An evaluation attack on random images
+    Attack(AttackBench),
 }
 
+/// A network and a batch of random images.
 #[derive(Debug, clap::Args)]
-pub struct StepBench {
+pub struct BenchModel {
     /// Network
     #[arg(long, default_value = "preact-resnet18")]
     pub model: String,
-    /// Training method
-    #[arg(long, default_value = "sora")]
-    pub method: String,
     /// Channels of the first stage
     #[arg(long, default_value_t = 64)]
     pub width: usize,
-    /// Images of a step
+    /// Images at a time
     #[arg(long, default_value_t = 128)]
     pub batch: usize,
     /// Height and width of the images
@@ -173,9 +173,6 @@ pub struct StepBench {
     /// Image channels
     #[arg(long, default_value_t = 3)]
     pub channels: usize,
-    /// Arithmetic of activations
-    #[arg(long, value_enum, default_value = "f32")]
-    pub precision: sora::config::Precision,
     /// Where to compute
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -185,6 +182,18 @@ pub struct StepBench {
     /// CPU threads; 0: one a core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StepBench {
+    #[command(flatten)]
+    pub network: BenchModel,
+    /// Training method
+    #[arg(long, default_value = "sora")]
+    pub method: String,
+    /// Arithmetic of activations
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: sora::config::Precision,
     /// Also give the mean seconds of each part of a step
     #[arg(long)]
     pub profile: bool,
@@ -192,3 +201,19 @@ pub struct StepBench {
     #[arg(long, default_value_t = 5)]
     pub steps: usize,
 }
+
+#[derive(Debug, clap::Args)]
+pub struct AttackBench {
+    #[command(flatten)]
+    pub network: BenchModel,
+    /// Attack, see `sora attacks`
+    #[arg(long, default_value = "pgd-10")]
+    pub attack: String,
+    /// Norm
+    #[arg(long, value_enum, default_value = "linf")]
+    pub norm: Norm,
+    /// Batches to time, after one that is not
+    #[arg(long, default_value_t = 5)]
+    pub steps: usize,
+}
+

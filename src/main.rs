@@ -39,5 +39,6 @@ fn run(command: Command) -> Result<()> {
         Command::Models { json } => commands::list::models(json),
         Command::Attacks { json } => commands::list::attacks(json),
         Command::Bench { command: BenchCommand::Step(args) } => commands::bench::step(&args),
+        Command::Bench { command: BenchCommand::Attack(args) } => commands::bench::attack(&args),
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     average::WeightAverage,
     checkpoint::{self, Progress, State},
     config::{OnCo, TrainConfig},
-    data::{Loader, LoaderOptions, Split},
+    data::{self, Loader, LoaderOptions, Split},
     device,
     error::{Error, Result},
     evaluate::{self, EvalConfig},
@@ -25,6 +25,7 @@ use crate::{
     model::Model,
     noise::Noise,
     optim::Optimizer,
+    profile::{self, Part},
     run::{RunDir, TrainData},
     ui,
 };
@@ -94,17 +95,10 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
 
     while run.progress.epoch < config.epochs {
         let epoch = run.progress.epoch;
-        for batch in loader.epoch(epoch, run.progress.batch as usize) {
+        let mut loaded = loader.epoch(epoch, run.progress.batch as usize);
+        profile::take();
+        while let Some(batch) = profile::time(Part::Loader, || loaded.next().map(|batch| Ok::<_, Error>(on_device(batch?, &run.device)))) {
             let batch = batch?;
-            let batch = Batch {
-                x: Tensor::from_data(TensorData::new(batch.images, batch.shape), &run.device),
-                labels: Tensor::from_data(
-                    TensorData::from(batch.labels.iter().map(|&l| l as i32).collect::<Vec<_>>().as_slice()),
-                    &run.device,
-                ),
-                ids: batch.ids,
-                draws: batch.draws,
-            };
             let first = run.progress.step;
             let mut line = run.step(&batch, total)?;
             let mut fallen = run.progress.co.observe(line.step, line.pert_align);
@@ -144,6 +138,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                 return Err(interrupted_at(dir, &run.progress));
             }
         }
+        tracing::debug!("where the epoch's time went, in seconds: {}", profile_text());
         let line = run.finish_epoch(&data.val)?;
         bar.line(&epoch_text(&line, config.epochs));
         run.checkpoint()?;
@@ -153,6 +148,24 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
     }
     drop(bar);
     run.finish()
+}
+
+/// The batch as tensors on `device`.
+fn on_device(batch: data::Batch, device: &Device) -> Batch {
+    let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
+    Batch {
+        x: Tensor::from_data(TensorData::new(batch.images, batch.shape), device),
+        labels: Tensor::from_data(labels.as_slice(), device),
+        ids: batch.ids,
+        draws: batch.draws,
+    }
+}
+
+/// The parts of the work since the last look, longest first.
+fn profile_text() -> String {
+    let mut parts: Vec<_> = profile::take().into_iter().filter(|(_, seconds)| *seconds > 0.0).collect();
+    parts.sort_by(|a, b| b.1.total_cmp(&a.1));
+    parts.into_iter().map(|(name, seconds)| format!("{name} {seconds:.3}")).collect::<Vec<_>>().join(", ")
 }
 
 fn interrupted_at(dir: &RunDir, progress: &Progress) -> Error {
@@ -220,7 +233,7 @@ impl<'a> Run<'a> {
             passes: progress.passes,
             extras: config.extras(),
         };
-        let out = self.method.step(&mut cx, batch)?;
+        let out = profile::time(Part::Perturbation, || self.method.step(&mut cx, batch))?;
         let passes = cx.passes;
         let metrics = out.metrics;
         if !metrics.loss.is_finite() {
@@ -232,7 +245,7 @@ impl<'a> Run<'a> {
             )));
         }
         let lr = config.schedule.at(config.lr_max, step, total);
-        self.optimizer.step(&mut self.model.params, out.gradients, lr);
+        profile::time(Part::Optimizer, || self.optimizer.step(&mut self.model.params, out.gradients, lr));
         if let Some(average) = &mut self.average
             && (step + 1).is_multiple_of(u64::from(config.accumulate))
         {
@@ -252,7 +265,7 @@ impl<'a> Run<'a> {
             delta_mean: metrics.delta_mean,
             images_per_s: (batch.ids.len() as f64 / seconds.max(1e-9)) as f32,
         };
-        append(&mut self.metrics, &self.dir.metrics(), &line)?;
+        profile::time(Part::Log, || append(&mut self.metrics, &self.dir.metrics(), &line))?;
         progress.totals.add(&metrics, batch.ids.len(), seconds);
         progress.passes = passes;
         progress.seconds += seconds;

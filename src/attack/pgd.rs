@@ -35,7 +35,7 @@ impl Attack for Pgd {
         let mut delta = clamp_to_box(&x, cx.threat.random_start(&mut cx.noise, x.dims()));
         for _ in 0..self.steps {
             let grad = cx.gradient(x.clone() + delta.clone(), &labels);
-            delta = clamp_to_box(&x, cx.threat.project(delta + cx.threat.ascent(grad) * alpha));
+            delta = cx.threat.step(&x, Some(delta), grad, alpha, None, true);
         }
         x + delta
     }

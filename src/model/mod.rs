@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result},
     nn::{Backend, BatchStats, BnMode, Flat, HostTensor, Pass, SpecBuilder, TensorSet, Weights, normalize},
+    profile::{self, Part},
 };
 
 pub use preact_resnet::PreActResNet;
@@ -200,12 +201,14 @@ impl Model {
 
     /// Moves the running statistics towards those of a pass: `r <- 0.9 r + 0.1 batch`.
     pub fn absorb(&mut self, stats: Vec<BatchStats>) {
-        for s in stats {
-            for (id, batch) in [(s.mean, s.batch_mean), (s.variance, s.batch_variance)] {
-                let running = self.buffers.take(id.0);
-                self.buffers.set(id.0, running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM);
+        profile::time(Part::Statistics, || {
+            for s in stats {
+                for (id, batch) in [(s.mean, s.batch_mean), (s.variance, s.batch_variance)] {
+                    let running = self.buffers.take(id.0);
+                    self.buffers.set(id.0, running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM);
+                }
             }
-        }
+        });
     }
 
     /// Parameters and buffers on the host, with PyTorch's names.

@@ -77,6 +77,6 @@ impl Network for PreActResNet {
             out = block.forward(weights, out, pass);
         }
         let out = self.bn.forward_relu(weights, out, pass);
-        self.linear.forward(weights, global_avg_pool(out, pass))
+        self.linear.forward(weights, global_avg_pool(out, pass), pass)
     }
 }

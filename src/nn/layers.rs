@@ -1,14 +1,16 @@
 //! Layers: structure and identifiers only, the values come from [`Weights`].
 
+use std::sync::Arc;
+
 use burn::tensor::{
     Tensor, activation,
-    module::{batch_norm, batch_norm_train, conv2d, linear},
-    ops::ConvOptions,
+    module::{avg_pool2d, batch_norm, batch_norm_train, conv2d, linear, max_pool2d},
+    ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions},
 };
 
 use super::{
     Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
-    engine::{self, ConvPlan, Convolved, NormPlan},
+    engine::{self, ConvPlan, Convolved, NormPlan, Origin, Plus, PoolPlan},
     tangent,
 };
 
@@ -20,11 +22,13 @@ pub struct Feature {
     tangent: Option<Tensor<4>>,
     /// Mean and biased variance of each channel.
     moments: Option<[Tensor<1>; 2]>,
+    /// The batch norm whose result this is, on the engine.
+    origin: Option<Arc<Origin>>,
 }
 
 impl From<Tensor<4>> for Feature {
     fn from(map: Tensor<4>) -> Self {
-        Self { map, tangent: None, moments: None }
+        Self { map, tangent: None, moments: None, origin: None }
     }
 }
 
@@ -43,7 +47,7 @@ pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
         Backend::Engine => engine::enter(x),
         Backend::Burn => x,
     };
-    Feature { map: take(x), tangent: pass.tangent.clone().map(take), moments: None }
+    Feature { tangent: pass.tangent.clone().map(take), ..take(x).into() }
 }
 
 /// PyTorch's default epsilon in the denominator of batch norm.
@@ -78,19 +82,21 @@ impl Conv2d {
     fn run(&self, weights: &Weights, x: Feature, add: Option<Feature>, pass: &Pass) -> Feature {
         let (add, along) = add.map_or((None, None), |add| (Some(add.map), add.tangent));
         let moments = pass.mode == BnMode::Train;
-        let out = self.convolve(weights, x.map, add, moments, pass);
+        let out = self.convolve(weights, Feature { tangent: None, ..x.clone() }, add, moments, pass);
         // A convolution is linear: its derivative is the convolution of the derivative.
-        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent, along, false, pass).map);
+        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent.into(), along, false, pass).map);
         Feature { tangent, ..out }
     }
 
-    fn convolve(&self, weights: &Weights, x: Tensor<4>, add: Option<Tensor<4>>, moments: bool, pass: &Pass) -> Feature {
+    fn convolve(&self, weights: &Weights, x: Feature, add: Option<Tensor<4>>, moments: bool, pass: &Pass) -> Feature {
         let weight = weights.get(self.weight);
+        let Feature { map: x, origin, .. } = x;
         match pass.backend {
             Backend::Engine => {
-                let plan = ConvPlan { stride: self.stride, padding: self.padding, version: weights.version(self.weight), moments };
-                let Convolved { map, moments } = engine::conv(x, weight, add, plan);
-                Feature { map, tangent: None, moments }
+                let version = weights.version(self.weight);
+                let plan = ConvPlan { stride: self.stride, padding: self.padding, groups: 1, version, moments, origin };
+                let Convolved { map, moments } = engine::conv(x, weight, add.map_or(Plus::Nothing, Plus::Map), plan);
+                Feature { moments, ..map.into() }
             }
             Backend::Burn => {
                 let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
@@ -140,14 +146,16 @@ impl BatchNorm {
             let statistics = (pass.mode == BnMode::Eval).then(running);
             tangent::bn_relu(x.map.clone(), tangent, [gamma.clone(), beta.clone()], statistics, channels)
         });
+        let origin = Arc::new(Origin::default());
+        let plan = NormPlan { batch: pass.mode == BnMode::Train, shortcut, relu: true, origin: origin.clone() };
         let (y, batch) = match (pass.backend, pass.mode) {
             (Backend::Engine, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (engine::bn_relu(x.map, [gamma, beta, mean, variance], NormPlan { batch: false, shortcut }), None)
+                (engine::bn_relu(x.map, [gamma, beta, mean, variance], plan), None)
             }
             (Backend::Engine, BnMode::Train) => {
                 let [mean, variance] = x.moments.unwrap_or_else(|| engine::moments(x.map.clone()));
-                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], NormPlan { batch: true, shortcut });
+                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], plan);
                 (y, Some(([dims[0], dims[1], dims[2]], mean, variance)))
             }
             (Backend::Burn, BnMode::Eval) => {
@@ -169,7 +177,8 @@ impl BatchNorm {
                 batch_variance: variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
             });
         }
-        Feature { map: y, tangent: along, moments: None }
+        let origin = (pass.backend == Backend::Engine).then_some(origin);
+        Feature { tangent: along, origin, ..y.into() }
     }
 }
 
@@ -191,12 +200,14 @@ impl Linear {
     }
 
     /// `[N, in]` to `[N, out]`.
-    pub fn forward(&self, weights: &Weights, x: Flat) -> Flat {
-        let weight = weights.get::<2>(self.weight).transpose();
-        Flat {
-            tangent: x.tangent.map(|tangent| tangent.matmul(weight.clone())),
-            values: linear(x.values, weight, Some(weights.get(self.bias))),
-        }
+    pub fn forward(&self, weights: &Weights, x: Flat, pass: &Pass) -> Flat {
+        let (weight, bias) = (weights.get::<2>(self.weight), weights.get(self.bias));
+        let tangent = x.tangent.map(|tangent| tangent.matmul(weight.clone().transpose()));
+        let values = match pass.backend {
+            Backend::Engine => engine::linear(x.values, weight, bias, weights.version(self.weight)),
+            Backend::Burn => linear(x.values, weight.transpose(), Some(bias)),
+        };
+        Flat { values, tangent }
     }
 }
 
@@ -212,9 +223,40 @@ pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
     Flat { values: pool(x.map), tangent: x.tangent.map(pool) }
 }
 
+/// Mean (padding counts as zeros) or largest value of each window of `kernel` pixels square, as PyTorch's `AvgPool2d` and `MaxPool2d`.
+/// `padding` is at most half of `kernel`.
+pub fn pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize, max: bool, pass: &Pass) -> Tensor<4> {
+    match (pass.backend, max) {
+        (Backend::Engine, _) => engine::pool(x, PoolPlan { kernel, stride, padding, max }),
+        (Backend::Burn, true) => max_pool2d(
+            x,
+            MaxPoolOptions {
+                kernel_size: [kernel; 2],
+                stride: [stride; 2],
+                padding: [(padding, padding); 2],
+                dilation: [1; 2],
+                ceil_mode: false,
+            },
+        ),
+        (Backend::Burn, false) => avg_pool2d(
+            x,
+            AvgPoolOptions {
+                kernel_size: [kernel; 2],
+                stride: [stride; 2],
+                padding: [(padding, padding); 2],
+                count_include_pad: true,
+                ceil_mode: false,
+            },
+        ),
+    }
+}
+
 /// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network lives in pixel space.
 pub fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32]) -> Tensor<4> {
     let device = x.device().inner();
+    if engine::on_cpu(device.clone()) {
+        return engine::normalize(x, mean, std);
+    }
     let channels = mean.len();
     let shaped = |values: Vec<f32>| super::flat(values, &device).reshape([1, channels, 1, 1]);
     (x - shaped(mean.to_vec())) * shaped(std.iter().map(|s| s.recip()).collect())

@@ -1,5 +1,6 @@
 //! Packed weights, kept until their content changes: the attack pass and the training pass of a step share them, and so do all steps of PGD
-//! and all batches of an evaluation.
+//! and all batches of an evaluation. Large forms are packed for each use instead, into memory that they share: kept, the deepest layers'
+//! would take as much memory as all activations. Weights that stay the same over many passes (an evaluation) are kept whatever their size.
 
 use std::{
     collections::HashMap,
@@ -13,6 +14,12 @@ use sora_kernels::{
 
 use crate::profile::{self, Part};
 
+/// Weights (not packed ones) from which on a form is packed for each use: a 3x3 convolution of 512 to 512 channels, 36 MiB for Winograd.
+const LARGE: usize = 1 << 21;
+
+/// Uses of a large form in one direction after which it is kept: more than the passes of a training step of any usual method.
+const USES: u32 = 64;
+
 /// A packed form and what it was packed for.
 type Form = (Direction, ConvGeometry, Arc<PackedWeights>);
 
@@ -22,6 +29,10 @@ struct Cache {
     valid: HashMap<u64, Vec<Form>>,
     /// Of contents that are no more: their memory serves the next ones, one a weight and direction.
     spent: Vec<Form>,
+    /// How often large forms were packed, by version of the content.
+    uses: HashMap<u64, Vec<(Direction, ConvGeometry, u32)>>,
+    /// The newest large forms that are not kept; those without a reader are memory for the next ones.
+    shared: Vec<Form>,
 }
 
 static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
@@ -38,22 +49,60 @@ pub(super) fn packed(conv: &Conv2d, weights: &[f32], direction: Direction, versi
     if let Some(found) = found {
         return Ok(found);
     }
-    let spent = with_cache(|cache| cache.spent.iter().position(is_it).map(|index| cache.spent.swap_remove(index).2));
-    let fresh = profile::time(Part::Pack, || match spent.and_then(Arc::into_inner) {
+    let once = weights.len() >= LARGE && !with_cache(|cache| is_worth_keeping(cache, version, direction, geometry));
+    let spent = with_cache(|cache| {
+        if once {
+            let free = |(_, g, packed): &Form| alike(g, &geometry) && Arc::strong_count(packed) == 1;
+            return cache.shared.iter().position(free).map(|index| cache.shared.swap_remove(index).2);
+        }
+        cache.spent.iter().position(is_it).map(|index| cache.spent.swap_remove(index).2)
+    });
+    let fresh = Arc::new(pack(conv, weights, direction, spent.and_then(Arc::into_inner))?);
+    let form = (direction, geometry, fresh.clone());
+    with_cache(|cache| if once { cache.shared.push(form) } else { cache.valid.entry(version).or_default().push(form) });
+    Ok(fresh)
+}
+
+/// Whether packed weights of one fit into the memory of the other's, in either direction.
+fn alike(a: &ConvGeometry, b: &ConvGeometry) -> bool {
+    let channels = |g: &ConvGeometry| [g.in_channels.min(g.out_channels), g.in_channels.max(g.out_channels), g.groups];
+    channels(a) == channels(b) && a.kernel == b.kernel && a.stride == b.stride
+}
+
+fn pack(conv: &Conv2d, weights: &[f32], direction: Direction, memory: Option<PackedWeights>) -> Result<PackedWeights, ShapeError> {
+    profile::time(Part::Pack, || match memory {
         Some(mut packed) => conv.pack_into(weights, direction, &mut packed).map(|()| packed),
         None => conv.pack(weights, direction),
-    })?;
-    let fresh = Arc::new(fresh);
-    with_cache(|cache| cache.valid.entry(version).or_default().push((direction, geometry, fresh.clone())));
-    Ok(fresh)
+    })
+}
+
+/// Counts a use of a large form.
+fn is_worth_keeping(cache: &mut Cache, version: u64, direction: Direction, geometry: ConvGeometry) -> bool {
+    let uses = cache.uses.entry(version).or_default();
+    match uses.iter_mut().find(|(d, g, _)| (*d, *g) == (direction, geometry)) {
+        Some((_, _, count)) => {
+            *count += 1;
+            *count > USES
+        }
+        None => {
+            uses.push((direction, geometry, 1));
+            false
+        }
+    }
 }
 
 /// Says that the content `version` is no more, and that another takes its place.
 pub fn replaced(version: u64) {
     with_cache(|cache| {
         let forms = cache.valid.remove(&version).unwrap_or_default();
-        cache.spent.extend(forms);
+        // A large form was kept for the sake of content that stays; what replaces it is trained.
+        cache.spent.extend(forms.into_iter().filter(|(_, geometry, _)| weights_of(geometry) < LARGE));
+        cache.uses.remove(&version);
     });
+}
+
+fn weights_of(geometry: &ConvGeometry) -> usize {
+    geometry.out_channels * (geometry.in_channels / geometry.groups.max(1)) * geometry.kernel[0] * geometry.kernel[1]
 }
 
 /// Drops what was packed from the content `version`, which is no more.
@@ -62,5 +111,44 @@ pub fn forget(version: u64) {
         let forms = cache.valid.remove(&version);
         // The network is gone with its weights: what its earlier contents left behind waits for nobody.
         forms.into_iter().flatten().for_each(|(direction, geometry, _)| cache.spent.retain(|(d, g, _)| (*d, *g) != (direction, geometry)));
+        cache.uses.remove(&version);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use sora_kernels::Isa;
+
+    use super::*;
+
+    fn conv(channels: usize) -> Conv2d {
+        Conv2d::new(ConvGeometry::square(channels, channels, [4, 4], 3, 1), Isa::Portable).unwrap()
+    }
+
+    #[test]
+    fn large_forms_share_memory_until_they_are_used_often() {
+        // Versions that no tensor of this process has.
+        let (small, large) = (u64::MAX - 1, u64::MAX - 2);
+        let narrow = conv(8);
+        let weights = vec![0.5; narrow.weight_len()];
+        let kept = |version: u64| with_cache(|cache| cache.valid.contains_key(&version));
+        packed(&narrow, &weights, Direction::Forward, small).unwrap();
+        assert!(kept(small));
+
+        let wide = Conv2d::new(ConvGeometry::square(LARGE, 1, [1, 1], 1, 1), Isa::Portable).unwrap();
+        let weights = vec![0.25; wide.weight_len()];
+        for _ in 0..USES {
+            packed(&wide, &weights, Direction::Forward, large).unwrap();
+            assert!(!kept(large));
+            let holds = |cache: &mut Cache| cache.shared.iter().filter(|(_, g, _)| g == wide.geometry()).count();
+            assert_eq!(with_cache(holds), 1, "one memory serves every use");
+        }
+        packed(&wide, &weights, Direction::Forward, large).unwrap();
+        assert!(kept(large));
+        replaced(large);
+        packed(&wide, &weights, Direction::Forward, large).unwrap();
+        assert!(!kept(large), "a new content counts anew");
+        replaced(large);
+        forget(small);
+    }
 }
