@@ -15,7 +15,7 @@ use crate::{
     loss,
     metrics::Accuracy,
     model::Model,
-    nn::to_vec,
+    nn::{Precision, to_vec},
     noise::Noise,
     threat::{Norm, Threat, clamp_to_box},
     ui::Progress,
@@ -103,6 +103,8 @@ pub fn evaluate(model: &Model, split: &Split, config: &EvalConfig) -> Result<(Re
     if split.is_empty() {
         return Err(Error::input("nothing to evaluate: the split holds no image"));
     }
+    let in_f32 = (model.precision() != Precision::F32).then(|| model.in_f32());
+    let model = in_f32.as_ref().unwrap_or(model);
     let entries = config.attacks.iter().map(|name| attack::entry(name, config.threat.norm)).collect::<Result<Vec<_>>>()?;
     let started = Instant::now();
     let all: Vec<usize> = (0..split.len()).collect();

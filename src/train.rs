@@ -198,6 +198,7 @@ impl<'a> Run<'a> {
     fn open(dir: &'a RunDir, config: &'a TrainConfig) -> Result<Self> {
         let device = device::device(&config.device)?;
         let mut model = Model::init(config.network()?.clone(), config.seed, &device)?;
+        model.set_precision(config.precision);
         let mut method = method::method(&config.method)?.build(&config.options, config.threat())?;
         let mut optimizer = config.optimizer(&model.params);
         let mut average = (config.ema > 0.0).then(|| WeightAverage::new(&model, config.ema));

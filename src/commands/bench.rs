@@ -100,6 +100,7 @@ fn radius(norm: Norm) -> Threat {
 /// Times whole steps: attack, training pass, update.
 pub fn step(args: &StepBench) -> Result<()> {
     let mut setup = Setup::new(&args.network, args.steps)?;
+    setup.model.set_precision(args.precision);
     let info = method::method(&args.method)?;
     let threat = radius(if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 });
     let mut method = info.build(&(info.options)()?, threat)?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
-    nn::{Backend, BatchStats, BnMode, Flat, HostTensor, Pass, SpecBuilder, TensorSet, Weights, normalize},
+    nn::{Backend, BatchStats, BnMode, Flat, HostTensor, Pass, Precision, SpecBuilder, TensorSet, Weights, normalize},
     profile::{self, Part},
 };
 
@@ -131,6 +131,7 @@ pub struct Model {
     pub buffers: TensorSet,
     /// What computes the layers: by default the CPU engine on the CPU, Burn elsewhere.
     backend: Backend,
+    precision: Precision,
     network: Arc<dyn Network>,
     device: Device,
 }
@@ -149,6 +150,7 @@ impl Model {
             params: TensorSet::init(specs.params, seed, device),
             buffers: TensorSet::init(specs.buffers, seed, device),
             backend: if *device == Device::flex() { Backend::Engine } else { Backend::Burn },
+            precision: Precision::F32,
             network: network.into(),
             device: device.clone(),
         })
@@ -171,6 +173,26 @@ impl Model {
         Ok(())
     }
 
+    /// How the layers store their results: f32 unless set otherwise.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Chooses how the layers store their results. On the CPU engine feature maps and their gradients are kept as bf16; Burn's own operations
+    /// round them to bf16 at the same points and compute in f32.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    /// The same network and values in f32, as evaluations want them.
+    pub fn in_f32(&self) -> Self {
+        Self { precision: Precision::F32, ..self.clone() }
+    }
+
+    fn pass(&self, mode: BnMode) -> Pass {
+        Pass { precision: self.precision, ..Pass::new(self.backend, mode, self.buffers.frozen()) }
+    }
+
     /// The device, without autodiff.
     pub fn device(&self) -> &Device {
         &self.device
@@ -178,7 +200,7 @@ impl Model {
 
     /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0, 1], and the batch statistics of a training-mode pass.
     pub fn forward(&self, weights: &Weights, x: Tensor<4>, mode: BnMode) -> (Tensor<2>, Vec<BatchStats>) {
-        let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
+        let mut pass = self.pass(mode);
         let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);
         (logits.values, pass.stats)
     }
@@ -186,7 +208,7 @@ impl Model {
     /// Logits `[N, classes]` of pixels `x` and their derivative along `direction`, both `[N, C, H, W]`. The derivative can be differentiated;
     /// ReLUs count as linear on either side of 0.
     pub fn forward_along(&self, weights: &Weights, x: Tensor<4>, direction: Tensor<4>, mode: BnMode) -> (Tensor<2>, Tensor<2>) {
-        let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
+        let mut pass = self.pass(mode);
         let origin = vec![0.0; self.config.mean.len()];
         pass.tangent = Some(normalize(direction, &origin, &self.config.std));
         let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);

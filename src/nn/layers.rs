@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use burn::tensor::{
-    Tensor, activation,
+    FloatDType, Tensor, activation,
     module::{avg_pool2d, batch_norm, batch_norm_train, conv2d, linear, max_pool2d},
     ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions},
 };
 
 use super::{
-    Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
+    Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, Precision, SpecBuilder, Weights,
     engine::{self, ConvPlan, Convolved, NormPlan, Origin, Plus, PoolPlan},
     tangent,
 };
@@ -44,10 +44,18 @@ pub struct Flat {
 /// Takes images `[N, C, H, W]` into the layout of the pass's backend.
 pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
     let take = |x: Tensor<4>| match pass.backend {
-        Backend::Engine => engine::enter(x),
-        Backend::Burn => x,
+        Backend::Engine => engine::enter(x, pass.precision),
+        Backend::Burn => rounded(x, pass),
     };
     Feature { tangent: pass.tangent.clone().map(take), ..take(x).into() }
+}
+
+/// What Burn's own operations make of a map that the engine would store in bf16: rounded, and its gradient, too.
+pub(super) fn rounded(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    match (pass.backend, pass.precision) {
+        (Backend::Burn, Precision::Bf16) => x.cast(FloatDType::BF16).cast(FloatDType::F32),
+        _ => x,
+    }
 }
 
 /// PyTorch's default epsilon in the denominator of batch norm.
@@ -101,7 +109,7 @@ impl Conv2d {
             Backend::Burn => {
                 let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
                 let y = conv2d(x, weight, None, options);
-                add.map_or(y.clone(), |add| y + add).into()
+                rounded(add.map_or(y.clone(), |add| y + add), pass).into()
             }
         }
     }
@@ -144,7 +152,10 @@ impl BatchNorm {
         let along = x.tangent.map(|tangent| {
             let channels = if pass.backend == Backend::Engine { 3 } else { 1 };
             let statistics = (pass.mode == BnMode::Eval).then(running);
-            tangent::bn_relu(x.map.clone(), tangent, [gamma.clone(), beta.clone()], statistics, channels)
+            // The derivative of a layer takes many operations; only its result is stored like a map.
+            let wide = |t: Tensor<4>| t.cast(FloatDType::F32);
+            let along = tangent::bn_relu(wide(x.map.clone()), wide(tangent), [gamma.clone(), beta.clone()], statistics, channels);
+            rounded(along.cast(x.map.dtype()), pass)
         });
         let origin = Arc::new(Origin::default());
         let plan = NormPlan { batch: pass.mode == BnMode::Train, shortcut, relu: true, origin: origin.clone() };
@@ -160,11 +171,11 @@ impl BatchNorm {
             }
             (Backend::Burn, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (activation::relu(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), None)
+                (rounded(activation::relu(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), pass), None)
             }
             (Backend::Burn, BnMode::Train) => {
                 let out = batch_norm_train(x.map, gamma, beta, BN_EPSILON);
-                (activation::relu(out.output), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
+                (rounded(activation::relu(out.output), pass), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
             }
         };
         if let Some((pixels, mean, variance)) = batch {

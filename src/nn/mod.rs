@@ -47,6 +47,17 @@ pub enum Backend {
     Burn,
 }
 
+/// How activations and their gradients are stored. Weights, statistics, logits, the loss and the gradient for the images are f32 in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    F32,
+    /// bfloat16, rounded to nearest even where a layer's result is stored; sums are f32.
+    Bf16,
+}
+
 /// One forward pass: its mode, the running statistics it reads and the batch statistics it leaves behind.
 #[derive(Debug)]
 pub struct Pass {
@@ -54,6 +65,8 @@ pub struct Pass {
     pub backend: Backend,
     /// Which statistics batch norm uses.
     pub mode: BnMode,
+    /// How feature maps are stored.
+    pub precision: Precision,
     /// Running statistics.
     pub buffers: Weights,
     /// Batch statistics, in the order of the layers (training mode only).
@@ -63,8 +76,8 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// A pass in `mode` on `backend` that reads `buffers`.
+    /// A pass in `mode` on `backend` that reads `buffers`, in f32.
     pub fn new(backend: Backend, mode: BnMode, buffers: Weights) -> Self {
-        Self { backend, mode, buffers, stats: Vec::new(), tangent: None }
+        Self { backend, mode, precision: Precision::F32, buffers, stats: Vec::new(), tangent: None }
     }
 }

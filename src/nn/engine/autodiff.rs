@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use burn::backend::{
-    Autodiff,
-    autodiff::{
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, NodeGuard, Ops, OpsKind},
+use burn::{
+    backend::{
+        Autodiff,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, NodeGuard, Ops, OpsKind},
+        },
+        tensor::{FloatTensor, IntTensor},
     },
-    tensor::{FloatTensor, IntTensor},
+    tensor::DType,
 };
 use burn_flex::{Flex, FlexTensor};
 
@@ -151,12 +154,13 @@ impl Backward<Flex, 3> for BnReluBackward {
 struct GlobalPoolBackward;
 
 impl Backward<Flex, 1> for GlobalPoolBackward {
-    type State = [usize; 4];
+    type State = ([usize; 4], DType);
 
-    fn backward(self, ops: Ops<[usize; 4], 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<([usize; 4], DType), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         if let [Some(x)] = ops.parents {
-            grads.register::<Flex>(x.id, flex::global_pool_grad(&dy, ops.state));
+            let (input, dtype) = ops.state;
+            grads.register::<Flex>(x.id, flex::global_pool_grad(&dy, input, dtype));
         }
     }
 }
@@ -303,9 +307,9 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
         record!(NormalizeBackward, C, [of_x], y, scale)
     }
 
-    fn engine_enter(x: Tracked) -> Tracked {
+    fn engine_enter(x: Tracked, half: bool) -> Tracked {
         let (x, of_x) = split(x);
-        EnterBackward.prepare::<C>([of_x]).compute_bound().stateless(flex::enter(&x))
+        EnterBackward.prepare::<C>([of_x]).compute_bound().stateless(flex::enter(&x, flex::map_type(half)))
     }
 
     fn engine_conv(x: Tracked, w: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
@@ -345,7 +349,7 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
     fn engine_global_pool(x: Tracked) -> Tracked {
         let (x, of_x) = split(x);
         let y = flex::global_pool(&x);
-        record!(GlobalPoolBackward, C, [of_x], y, dims(&x))
+        record!(GlobalPoolBackward, C, [of_x], y, (dims(&x), x.dtype()))
     }
 
     fn engine_pool(x: Tracked, plan: PoolPlan) -> Tracked {

@@ -7,8 +7,9 @@ use burn::{
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 use sora_kernels::{
-    Isa, ShapeError, activation,
+    Element, Isa, ShapeError, activation,
     batch_norm::{BatchNorm, Statistics},
+    bf16,
     channels,
     conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Moments},
     layer_norm::LayerNorm,
@@ -24,9 +25,46 @@ use crate::profile::{self, Part};
 /// PyTorch's default epsilon in the denominator of batch norm.
 const BN_EPSILON: f32 = 1e-5;
 
+/// The type that feature maps are stored in.
+pub(super) fn map_type(half: bool) -> DType {
+    if half { DType::BF16 } else { DType::F32 }
+}
+
 /// A contiguous tensor's floats.
 pub(super) fn floats(tensor: &FlexTensor) -> &[f32] {
     tensor.storage::<f32>()
+}
+
+/// A type that feature maps and their gradients are stored in; everything else is f32.
+pub(super) trait Stored: Element + burn::tensor::Element + bytemuck::Pod {}
+
+impl Stored for f32 {}
+impl Stored for bf16 {}
+
+/// A contiguous tensor's elements.
+fn values<E: Stored>(tensor: &FlexTensor) -> &[E] {
+    tensor.storage::<E>()
+}
+
+/// Runs `$body` with `$element` the type that `$tensor` is stored in.
+macro_rules! by_type {
+    ($tensor:expr, $element:ident => $body:expr) => {
+        match $tensor.dtype() {
+            DType::BF16 => {
+                type $element = bf16;
+                $body
+            }
+            _ => {
+                type $element = f32;
+                $body
+            }
+        }
+    };
+}
+
+/// Memory for a result that is stored like `like`.
+fn output_like<const D: usize>(shape: [usize; D], like: &FlexTensor) -> Output {
+    Output::of(shape.into(), like.dtype())
 }
 
 /// Shape of a tensor of rank `D`.
@@ -66,24 +104,24 @@ pub(super) fn normalize(x: &FlexTensor, mean: Option<&[f32]>, scale: &[f32]) -> 
     y.finish()
 }
 
-/// `[N, C, H, W]` to `[H, W, N, C]`.
-pub(super) fn enter(x: &FlexTensor) -> FlexTensor {
+/// `[N, C, H, W]` in f32 to `[H, W, N, C]` stored as `dtype`.
+pub(super) fn enter(x: &FlexTensor, dtype: DType) -> FlexTensor {
     let [n, c, h, w] = dims(x);
-    let mut y = Output::new([h, w, n, c]);
-    ok(profile::time(Part::Layout, || nchw_to_hwnc(Dimensions { n, c, h, w }, floats(x), y.as_mut())));
+    let mut y = Output::of([h, w, n, c].into(), dtype);
+    by_type!(y, E => ok(profile::time(Part::Layout, || nchw_to_hwnc(Dimensions { n, c, h, w }, floats(x), y.elements::<E>()))));
     y.finish()
 }
 
-/// `[H, W, N, C]` to `[N, C, H, W]`.
+/// `[H, W, N, C]` to `[N, C, H, W]` in f32.
 pub(super) fn leave(x: &FlexTensor) -> FlexTensor {
     let [h, w, n, c] = dims(x);
     let mut y = Output::new([n, c, h, w]);
-    ok(profile::time(Part::Layout, || hwnc_to_nchw(Dimensions { n, c, h, w }, floats(x), y.as_mut())));
+    by_type!(x, E => ok(profile::time(Part::Layout, || hwnc_to_nchw(Dimensions { n, c, h, w }, values::<E>(x), y.as_mut()))));
     y.finish()
 }
 
 /// The kernel for `x` and `w`, and the batch size.
-fn kernel([h, w, n, cin]: [usize; 4], [cout, _, kh, kw]: [usize; 4], plan: &ConvPlan) -> (Conv2d, usize) {
+fn kernel<E: Stored>([h, w, n, cin]: [usize; 4], [cout, _, kh, kw]: [usize; 4], plan: &ConvPlan) -> (Conv2d<E>, usize) {
     let geometry = ConvGeometry {
         in_channels: cin,
         out_channels: cout,
@@ -106,20 +144,24 @@ pub(super) enum Operand<'a> {
 
 /// Convolution plus `operand`, and the moments of that where they are wanted.
 pub(super) fn conv(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan: &ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
+    by_type!(x, E => conv_as::<E>(x, w, operand, plan))
+}
+
+fn conv_as<E: Stored>(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan: &ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
     let shape: [usize; 4] = dims(w);
-    let (kernel, n) = kernel(dims(x), shape, plan);
+    let (kernel, n) = kernel::<E>(dims(x), shape, plan);
     let [oh, ow] = kernel.geometry().output();
     let cout = shape[0];
     let weights = ok(packed(&kernel, floats(w), Direction::Forward, plan.version));
-    let mut y = Output::new([oh, ow, n, cout]);
+    let mut y = output_like([oh, ow, n, cout], x);
     let moments = if plan.moments { cout } else { 0 };
     let (mut mean, mut variance) = (Output::new([moments]), Output::new([moments]));
     let epilogue = Epilogue {
         bias: if let Operand::Bias(bias) = operand { Some(floats(bias)) } else { None },
-        add: if let Operand::Map(add) = operand { Addend::Tensor(floats(add)) } else { Addend::None },
+        add: if let Operand::Map(add) = operand { Addend::Tensor(values::<E>(add)) } else { Addend::None },
         moments: plan.moments.then(|| Moments { mean: mean.as_mut(), variance: variance.as_mut() }),
     };
-    ok(profile::time(Part::ConvForward, || kernel.forward(n, floats(x), &weights, y.as_mut(), epilogue)));
+    ok(profile::time(Part::ConvForward, || kernel.forward(n, values(x), &weights, y.elements(), epilogue)));
     (y.finish(), mean.finish(), variance.finish())
 }
 
@@ -131,20 +173,26 @@ pub(super) fn conv_input_grad(
     plan: &ConvPlan,
     so_far: Option<FlexTensor>,
 ) -> FlexTensor {
-    let (kernel, n) = kernel(input, dims(w), plan);
-    let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, plan.version));
-    let mut run = |dx: &mut Output, add: Addend<'_>| {
-        ok(profile::time(Part::ConvInputGrad, || kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), add)));
-    };
-    sum_into(input, so_far, &mut run)
+    by_type!(dy, E => {
+        let (kernel, n) = kernel::<E>(input, dims(w), plan);
+        let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, plan.version));
+        sum_into::<E>(input, dy, so_far, |dx, add| {
+            ok(profile::time(Part::ConvInputGrad, || kernel.input_grad(n, values(dy), &weights, dx.elements(), add)));
+        })
+    })
 }
 
-/// The result of `run`, added to `so_far` in place where nobody else reads it.
-fn sum_into(shape: [usize; 4], so_far: Option<FlexTensor>, run: &mut impl FnMut(&mut Output, Addend<'_>)) -> FlexTensor {
+/// The result of `run`, of `shape` and stored like `like`, added to `so_far` in place where nobody else reads that.
+fn sum_into<E: Stored>(
+    shape: [usize; 4],
+    like: &FlexTensor,
+    so_far: Option<FlexTensor>,
+    mut run: impl FnMut(&mut Output, Addend<'_, E>),
+) -> FlexTensor {
     let mut result;
     match so_far.map(Output::reuse) {
         None => {
-            result = Output::new(shape);
+            result = output_like(shape, like);
             run(&mut result, Addend::None);
         }
         Some(Ok(sum)) => {
@@ -152,8 +200,8 @@ fn sum_into(shape: [usize; 4], so_far: Option<FlexTensor>, run: &mut impl FnMut(
             run(&mut result, Addend::Output);
         }
         Some(Err(read)) => {
-            result = Output::new(shape);
-            run(&mut result, Addend::Tensor(floats(&read)));
+            result = output_like(shape, like);
+            run(&mut result, Addend::Tensor(values(&read)));
         }
     }
     result.finish()
@@ -161,9 +209,11 @@ fn sum_into(shape: [usize; 4], so_far: Option<FlexTensor>, run: &mut impl FnMut(
 
 /// Gradient of a convolution for its weights of shape `shape`.
 pub(super) fn conv_weight_grad(x: &FlexTensor, dy: &FlexTensor, shape: [usize; 4], plan: &ConvPlan) -> FlexTensor {
-    let (kernel, n) = kernel(dims(x), shape, plan);
     let mut dw = Output::new(shape);
-    ok(profile::time(Part::ConvWeightGrad, || kernel.weight_grad(n, floats(x), floats(dy), dw.as_mut())));
+    by_type!(x, E => {
+        let (kernel, n) = kernel::<E>(dims(x), shape, plan);
+        ok(profile::time(Part::ConvWeightGrad, || kernel.weight_grad(n, values(x), values(dy), dw.as_mut())));
+    });
     dw.finish()
 }
 
@@ -171,7 +221,7 @@ pub(super) fn conv_weight_grad(x: &FlexTensor, dy: &FlexTensor, shape: [usize; 4
 pub(super) fn channel_sums(dy: &FlexTensor) -> FlexTensor {
     let channels = dy.layout().shape().as_slice().last().copied().unwrap_or(0);
     let mut sums = Output::new([channels]);
-    ok(profile::time(Part::Linear, || channels::channel_sums(isa(), floats(dy), sums.as_mut())));
+    by_type!(dy, E => ok(profile::time(Part::Linear, || channels::channel_sums(isa(), values::<E>(dy), sums.as_mut()))));
     sums.finish()
 }
 
@@ -198,41 +248,46 @@ impl Norm {
     }
 
     pub(super) fn forward(&self, x: &FlexTensor, part: Part) -> FlexTensor {
-        let mut y = Output::new(dims::<4>(x));
-        ok(profile::time(part, || self.kernel().forward(isa(), floats(x), y.as_mut())));
+        let mut y = output_like(dims::<4>(x), x);
+        by_type!(x, E => ok(profile::time(part, || self.kernel().forward(isa(), values::<E>(x), y.elements()))));
         y.finish()
     }
 
     /// Gradients of x (plus `add`, whose memory it takes if it can), gamma and beta.
     pub(super) fn backward(&self, x: &FlexTensor, dy: &FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
+        by_type!(x, E => self.backward_as::<E>(x, dy, batch, add))
+    }
+
+    fn backward_as<E: Stored>(&self, x: &FlexTensor, dy: &FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
         let channels = dims(&self.gamma);
         let (mut dgamma, mut dbeta) = (Output::new::<1>(channels), Output::new::<1>(channels));
         let kernel = self.kernel();
         ok(profile::time(Part::NormBackward, || {
-            kernel.parameter_grads(isa(), floats(x), floats(dy), dgamma.as_mut(), dbeta.as_mut())
+            kernel.parameter_grads(isa(), values::<E>(x), values(dy), dgamma.as_mut(), dbeta.as_mut())
         }));
-        let mut run = |dx: &mut Output, add: Addend<'_>| {
+        let dx = sum_into::<E>(dims(x), x, add, |dx, add| {
             let statistics =
                 if batch { Statistics::Batch { dgamma: dgamma.as_mut(), dbeta: dbeta.as_mut() } } else { Statistics::Constant };
-            ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), floats(x), floats(dy), statistics, dx.as_mut(), add)));
-        };
-        let dx = sum_into(dims(x), add, &mut run);
+            ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics, dx.elements(), add)));
+        });
         [dx, dgamma.finish(), dbeta.finish()]
     }
 }
 
-/// Mean over all pixels: `[H, W, N, C]` to `[N, C]`.
+/// Mean over all pixels: `[H, W, N, C]` to `[N, C]` in f32.
 pub(super) fn global_pool(x: &FlexTensor) -> FlexTensor {
     let [h, w, n, c] = dims(x);
     let mut y = Output::new([n, c]);
-    ok(profile::time(Part::Pool, || pooling::global_average(h * w, floats(x), y.as_mut())));
+    by_type!(x, E => ok(profile::time(Part::Pool, || pooling::global_average(h * w, values::<E>(x), y.as_mut()))));
     y.finish()
 }
 
-/// Gradient of the mean over all pixels for a map of shape `input`.
-pub(super) fn global_pool_grad(dy: &FlexTensor, input: [usize; 4]) -> FlexTensor {
-    let mut dx = Output::new(input);
-    ok(profile::time(Part::Pool, || pooling::global_average_grad(input[0] * input[1], floats(dy), dx.as_mut())));
+/// Gradient of the mean over all pixels for a map of shape `input` stored as `dtype`.
+pub(super) fn global_pool_grad(dy: &FlexTensor, input: [usize; 4], dtype: DType) -> FlexTensor {
+    let mut dx = Output::of(input.into(), dtype);
+    by_type!(dx, E => ok(profile::time(Part::Pool, || {
+        pooling::global_average_grad(input[0] * input[1], floats(dy), dx.elements::<E>())
+    })));
     dx.finish()
 }
 
@@ -241,15 +296,15 @@ pub(super) fn pool(x: &FlexTensor, plan: PoolPlan) -> (FlexTensor, Vec<u32>) {
     let [h, w, n, c] = dims(x);
     let window = plan.window([h, w]);
     let [oh, ow] = window.output();
-    let mut y = Output::new([oh, ow, n, c]);
+    let mut y = output_like([oh, ow, n, c], x);
     let mut indices = vec![0; if plan.max { oh * ow * n * c } else { 0 }];
-    ok(profile::time(Part::Pool, || {
+    by_type!(x, E => ok(profile::time(Part::Pool, || {
         if plan.max {
-            window.max(n * c, floats(x), y.as_mut(), &mut indices)
+            window.max(n * c, values::<E>(x), y.elements(), &mut indices)
         } else {
-            window.average(n * c, floats(x), y.as_mut())
+            window.average(n * c, values::<E>(x), y.elements())
         }
-    }));
+    })));
     (y.finish(), indices)
 }
 
@@ -257,19 +312,19 @@ pub(super) fn pool(x: &FlexTensor, plan: PoolPlan) -> (FlexTensor, Vec<u32>) {
 pub(super) fn pool_grad(dy: &FlexTensor, input: [usize; 4], indices: &[u32], plan: PoolPlan) -> FlexTensor {
     let [h, w, n, c] = input;
     let window = plan.window([h, w]);
-    let mut dx = Output::new(input);
-    ok(profile::time(Part::Pool, || {
+    let mut dx = output_like(input, dy);
+    by_type!(dy, E => ok(profile::time(Part::Pool, || {
         if plan.max {
-            window.max_grad(n * c, floats(dy), indices, dx.as_mut())
+            window.max_grad(n * c, values::<E>(dy), indices, dx.elements())
         } else {
-            window.average_grad(n * c, floats(dy), dx.as_mut())
+            window.average_grad(n * c, values::<E>(dy), dx.elements())
         }
-    }));
+    })));
     dx.finish()
 }
 
 /// A fully connected layer is a 1x1 convolution of one pixel.
-fn dense(w: &FlexTensor) -> Conv2d {
+fn dense(w: &FlexTensor) -> Conv2d<f32> {
     let [out, inputs] = dims(w);
     ok(Conv2d::new(ConvGeometry::square(inputs, out, [1, 1], 1, 1), isa()))
 }
@@ -373,8 +428,8 @@ impl Engine for Flex {
         normalize(&x.to_contiguous(), Some(&mean), &scale)
     }
 
-    fn engine_enter(x: FlexTensor) -> FlexTensor {
-        enter(&x.to_contiguous())
+    fn engine_enter(x: FlexTensor, half: bool) -> FlexTensor {
+        enter(&x.to_contiguous(), map_type(half))
     }
 
     fn engine_conv(x: FlexTensor, w: FlexTensor, plan: ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
@@ -393,7 +448,9 @@ impl Engine for Flex {
         let x = x.to_contiguous();
         let [_, _, _, c] = dims(&x);
         let (mut mean, mut variance) = (Output::new([c]), Output::new([c]));
-        ok(profile::time(Part::NormForward, || channels::channel_moments(isa(), floats(&x), mean.as_mut(), variance.as_mut())));
+        by_type!(x, E => ok(profile::time(Part::NormForward, || {
+            channels::channel_moments(isa(), values::<E>(&x), mean.as_mut(), variance.as_mut())
+        })));
         (mean.finish(), variance.finish())
     }
 

@@ -21,6 +21,8 @@ use burn::{
 };
 use sora_kernels::pool::Window;
 
+use super::Precision;
+
 pub(crate) use flex::sgd_step;
 pub(super) use origin::Origin;
 pub(super) use packed::{forget, replaced};
@@ -77,14 +79,14 @@ impl PoolPlan {
     }
 }
 
-/// Operations of the CPU engine. All tensors are contiguous.
+/// Operations of the CPU engine. All tensors are contiguous; feature maps `[H, W, N, C]` and their gradients are f32 or bf16, all others f32.
 #[backend_extension(Autodiff, Flex)]
 pub trait Engine: Backend {
     /// `(x - mean) scale` for each channel of `[N, C, H, W]`.
     fn engine_normalize(x: FloatTensor<Self>, mean: Vec<f32>, scale: Vec<f32>) -> FloatTensor<Self>;
 
-    /// `[N, C, H, W]` to `[H, W, N, C]`.
-    fn engine_enter(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `[N, C, H, W]` in f32 to `[H, W, N, C]`, stored in bf16 (`half`) or f32. What follows keeps the type of the map it is given.
+    fn engine_enter(x: FloatTensor<Self>, half: bool) -> FloatTensor<Self>;
 
     /// Convolution of `x` `[H, W, N, in]` with `w` `[out, in, k, k]`; also mean and biased variance `[out]` of the result (empty unless wanted).
     fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, plan: ConvPlan)
@@ -164,8 +166,8 @@ pub(super) fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32]) -> Tensor<4> {
     Tensor::from_dispatch(<Dispatch as Engine>::engine_normalize(x.into_dispatch(), mean.to_vec(), scale))
 }
 
-pub(super) fn enter(x: Tensor<4>) -> Tensor<4> {
-    Tensor::from_dispatch(<Dispatch as Engine>::engine_enter(x.into_dispatch()))
+pub(super) fn enter(x: Tensor<4>, precision: Precision) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_enter(x.into_dispatch(), precision == Precision::Bf16))
 }
 
 pub(super) fn conv(x: Tensor<4>, w: Tensor<4>, plus: Plus, plan: ConvPlan) -> Convolved {

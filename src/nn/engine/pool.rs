@@ -17,9 +17,6 @@ const SMALLEST: usize = 16 * 1024;
 /// shapes does not hold the memory of two.
 const PATIENCE: u64 = 4096;
 
-/// A longer idle buffer serves a request if at most this many times as long: parts of a step with other shapes then share memory.
-const SLACK: usize = 2;
-
 /// What the pool has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PoolCounts {
@@ -62,18 +59,12 @@ impl Pool {
             self.counts.bytes -= freed;
         }
         // The newest first: it is the likeliest to be in a cache, and the others show how many are too many.
-        let found = self.idle.get_mut(&len).and_then(Vec::pop).or_else(|| {
-            let nearest = self.idle.iter().filter(|(size, idle)| **size > len && **size <= SLACK * len && !idle.is_empty());
-            let size = *nearest.map(|(size, _)| size).min()?;
-            self.idle.get_mut(&size)?.pop()
-        });
-        let taken = found.map(|(buffer, _)| buffer);
-        let size = taken.as_ref().map_or(len, |buffer| buffer.len());
+        let taken = self.idle.get_mut(&len).and_then(Vec::pop).map(|(buffer, _)| buffer);
         if taken.is_none() {
             self.counts.misses += 1;
-            self.counts.bytes += bytes(size);
+            self.counts.bytes += bytes(len);
         }
-        self.used += bytes(size);
+        self.used += bytes(len);
         self.counts.peak_used = self.counts.peak_used.max(self.used);
         taken
     }
@@ -129,7 +120,7 @@ impl Drop for Pooled {
     }
 }
 
-/// A tensor's hold on its buffer, which may be longer than the tensor.
+/// A tensor's hold on its buffer, which is a few bytes longer where a bf16 tensor has an odd length.
 struct Owner {
     memory: Arc<Pooled>,
     bytes: usize,
@@ -191,6 +182,11 @@ impl Output {
                 Self { memory: Memory::Pooled(memory), shape: shape.clone(), dtype }
             })
             .map_err(|memory| lend(memory, shape, dtype))
+    }
+
+    /// The type of the elements.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// The elements, of the type that the memory was made for.
@@ -261,10 +257,8 @@ mod tests {
     }
 
     #[test]
-    fn shorter_tensors_live_in_longer_buffers_and_in_half_precision() {
-        let long = Output::new([4 * LEN]).finish();
-        drop(long);
-        for (shape, dtype) in [([3 * LEN], DType::F32), ([2 * LEN + 1], DType::BF16), ([5], DType::BF16), ([5], DType::F32)] {
+    fn tensors_have_their_own_length_in_either_precision() {
+        for (shape, dtype) in [([3 * LEN], DType::F32), ([2 * LEN + 1], DType::BF16), ([5], DType::BF16), ([5], DType::F32), ([0], DType::BF16)] {
             let tensor = Output::of(shape.into(), dtype).finish();
             assert_eq!(tensor.bytes().len(), shape[0] * dtype.size());
         }
