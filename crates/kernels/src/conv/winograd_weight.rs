@@ -9,8 +9,9 @@ use super::ConvGeometry;
 use super::grid::{Block, Grid};
 use super::reduce::{plane_len, reduce_weights};
 use super::transform::{self, IN, OUT, POINTS, columns};
-use super::winograd::{InputTransform, load};
+use super::winograd::InputTransform;
 use crate::buffer::with_scratch;
+use crate::element::{Element, load};
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
@@ -35,7 +36,7 @@ const PREFETCH: usize = 8;
 /// Channels transformed by a task.
 const TRANSFORM_CHANNELS: usize = 128;
 
-pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) {
     let grid = Grid::new(g, n, BLOCK_ROWS);
     let problem = Problem { grid, from: g.in_channels, to: g.out_channels, x: Shared::read_only(x), dy: Shared::read_only(dy) };
     if g.in_channels.max(g.out_channels) <= FUSED_CHANNELS {
@@ -46,12 +47,12 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
 }
 
 #[derive(Clone, Copy)]
-struct Problem {
+struct Problem<E> {
     grid: Grid,
     from: usize,
     to: usize,
-    x: Shared,
-    dy: Shared,
+    x: Shared<E>,
+    dy: Shared<E>,
 }
 
 /// Scratch memory of transformed rows and products. Each point starts a cache line later than its size asks, so that
@@ -73,7 +74,7 @@ struct Memory {
     u_point: usize,
 }
 
-impl Problem {
+impl<E: Element> Problem<E> {
     /// Sizes of `v`, `d` and `u` for `rows` rows, and their strides.
     fn memory(&self, isa: Isa, rows: usize) -> ([usize; 3], Memory) {
         let columns = self.to.next_multiple_of(simd::tile_columns(isa));
@@ -207,15 +208,16 @@ impl Problem {
 }
 
 /// `D = A dY A^T`; output pixels outside the image count as zero.
-struct OutputGradTransform<'a> {
-    problem: &'a Problem,
+struct OutputGradTransform<'a, E> {
+    problem: &'a Problem<E>,
     memory: Memory,
     block: Block,
     first: usize,
     range: (usize, usize),
 }
 
-impl Kernel for OutputGradTransform<'_> {
+impl<E: Element> Kernel for OutputGradTransform<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
@@ -238,7 +240,7 @@ impl Kernel for OutputGradTransform<'_> {
     }
 }
 
-impl OutputGradTransform<'_> {
+impl<E: Element> OutputGradTransform<'_, E> {
     /// One vector of channels from `c`. `WHOLE`: neither pixels nor channels of it lie outside the image.
     #[inline(always)]
     unsafe fn transform_vector<S: Simd, const WHOLE: bool>(&self, row: usize, tile: usize, sample: usize, c: usize) {
@@ -255,7 +257,7 @@ impl OutputGradTransform<'_> {
             for (i, line) in rows.iter_mut().enumerate().take(tall) {
                 let mut y = [S::zero(); OUT];
                 for (j, value) in y.iter_mut().enumerate().take(wide) {
-                    *value = load::<S>(dy.at(start + i * down + j * right), lanes);
+                    *value = load(dy.at(start + i * down + j * right), lanes);
                 }
                 *line = output_grad(y);
             }
@@ -270,8 +272,8 @@ impl OutputGradTransform<'_> {
 }
 
 /// `U[point] (+)= V[point]^T * D[point]` over `rows` rows.
-struct Multiply<'a> {
-    problem: &'a Problem,
+struct Multiply<'a, E> {
+    problem: &'a Problem<E>,
     memory: Memory,
     point: usize,
     rows: usize,
@@ -279,7 +281,8 @@ struct Multiply<'a> {
     first: bool,
 }
 
-impl Kernel for Multiply<'_> {
+impl<E: Element> Kernel for Multiply<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
@@ -300,7 +303,7 @@ impl Kernel for Multiply<'_> {
                     }];
                     for (row, rows) in row_blocks::<S>(from) {
                         let c = u.add(row * memory.u_row + column);
-                        let tile = Tile {
+                        let tile = Tile::<f32> {
                             terms: &terms,
                             a_offset: row,
                             depth,
@@ -327,14 +330,15 @@ impl Kernel for Multiply<'_> {
 }
 
 /// `dw = G^T U G` for a range of input channels, `[panel][tap][from][TILE_COLUMNS]`.
-struct TransformBack<'a> {
-    problem: &'a Problem,
+struct TransformBack<'a, E> {
+    problem: &'a Problem<E>,
     memory: Memory,
     channels: (usize, usize),
     dw: *mut f32,
 }
 
-impl Kernel for TransformBack<'_> {
+impl<E: Element> Kernel for TransformBack<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
