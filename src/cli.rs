@@ -212,8 +212,10 @@ pub struct AttackBench {
     /// Norm
     #[arg(long, value_enum, default_value = "linf")]
     pub norm: Norm,
+    /// Also give the mean seconds of each part of a batch
+    #[arg(long)]
+    pub profile: bool,
     /// Batches to time, after one that is not
     #[arg(long, default_value_t = 5)]
     pub steps: usize,
 }
-

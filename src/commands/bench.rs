@@ -175,16 +175,22 @@ pub fn attack(args: &AttackBench) -> Result<()> {
         for restart in 0..attack.restarts() {
             let noise = Noise::evaluation(0, batch as u64, restart, setup.ids.clone(), &setup.device);
             let mut cx = AttackContext { model: &setup.model, threat, noise };
-            attack.run(&mut cx, setup.x.clone(), setup.labels.clone());
+            profile::time(Part::Perturbation, || attack.run(&mut cx, setup.x.clone(), setup.labels.clone()));
         }
         setup.sync()?;
-        if batch > 0 {
+        if batch == 0 {
+            profile::take();
+        } else {
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
+    let parts = profile_of(seconds.iter().sum(), args.steps);
     let mut result = setup.result(&args.network, seconds)?;
     result["attack"] = json!(args.attack);
     result["norm"] = json!(args.norm);
     result["precision"] = json!("f32");
+    if args.profile {
+        result["profile"] = parts;
+    }
     print_json(&result)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{
-    FloatDType, Tensor, activation,
+    DType, FloatDType, Tensor, activation,
     module::{avg_pool2d, batch_norm, batch_norm_train, conv2d, linear, max_pool2d},
     ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions},
 };
@@ -61,12 +61,14 @@ pub(super) fn rounded(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
 /// PyTorch's default epsilon in the denominator of batch norm.
 pub(super) const BN_EPSILON: f64 = 1e-5;
 
-/// A 2-D convolution without bias; weight `[out, in, k, k]`.
+/// A 2-D convolution; weight `[out, in / groups, k, k]`, bias `[out]` where there is one.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     weight: ParamId,
+    bias: Option<ParamId>,
     stride: usize,
     padding: usize,
+    groups: usize,
 }
 
 impl Conv2d {
@@ -74,7 +76,22 @@ impl Conv2d {
     pub fn new(specs: &mut SpecBuilder, name: &str, [cin, cout]: [usize; 2], kernel: usize, stride: usize, padding: usize) -> Self {
         let fan_in = (cin * kernel * kernel) as f32;
         let weight = specs.param(format!("{name}.weight"), &[cout, cin, kernel, kernel], Init::Uniform(fan_in.sqrt().recip()));
-        Self { weight, stride, padding }
+        Self { weight, bias: None, stride, padding, groups: 1 }
+    }
+
+    /// As [`new`](Self::new), in `groups` groups of channels and with `NAME.bias`, which PyTorch starts like the weight.
+    pub fn with_bias(
+        specs: &mut SpecBuilder,
+        name: &str,
+        [cin, cout]: [usize; 2],
+        kernel: usize,
+        [stride, padding]: [usize; 2],
+        groups: usize,
+    ) -> Self {
+        let conv = Self::new(specs, name, [cin / groups.max(1), cout], kernel, stride, padding);
+        let fan_in = (cin / groups.max(1) * kernel * kernel) as f32;
+        let bias = specs.param(format!("{name}.bias"), &[cout], Init::Uniform(fan_in.sqrt().recip()));
+        Self { bias: Some(bias), groups, ..conv }
     }
 
     /// The convolution of `x`.
@@ -90,25 +107,43 @@ impl Conv2d {
     fn run(&self, weights: &Weights, x: Feature, add: Option<Feature>, pass: &Pass) -> Feature {
         let (add, along) = add.map_or((None, None), |add| (Some(add.map), add.tangent));
         let moments = pass.mode == BnMode::Train;
-        let out = self.convolve(weights, Feature { tangent: None, ..x.clone() }, add, moments, pass);
+        let bias = self.bias.map(|bias| weights.get::<1>(bias));
+        let out = self.convolve(weights, Feature { tangent: None, ..x.clone() }, add, bias, moments, pass);
         // A convolution is linear: its derivative is the convolution of the derivative.
-        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent.into(), along, false, pass).map);
+        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent.into(), along, None, false, pass).map);
         Feature { tangent, ..out }
     }
 
-    fn convolve(&self, weights: &Weights, x: Feature, add: Option<Tensor<4>>, moments: bool, pass: &Pass) -> Feature {
+    fn convolve(
+        &self,
+        weights: &Weights,
+        x: Feature,
+        add: Option<Tensor<4>>,
+        bias: Option<Tensor<1>>,
+        moments: bool,
+        pass: &Pass,
+    ) -> Feature {
         let weight = weights.get(self.weight);
         let Feature { map: x, origin, .. } = x;
         match pass.backend {
             Backend::Engine => {
                 let version = weights.version(self.weight);
-                let plan = ConvPlan { stride: self.stride, padding: self.padding, groups: 1, version, moments, origin };
-                let Convolved { map, moments } = engine::conv(x, weight, add.map_or(Plus::Nothing, Plus::Map), plan);
-                Feature { moments, ..map.into() }
+                let plan = ConvPlan { stride: self.stride, padding: self.padding, groups: self.groups, version, moments, origin };
+                let (plus, later) = match (bias, add) {
+                    (Some(bias), add) => (Plus::Bias(bias), add),
+                    (None, Some(add)) => (Plus::Map(add), None),
+                    (None, None) => (Plus::Nothing, None),
+                };
+                let Convolved { map, moments } = engine::conv(x, weight, plus, plan);
+                match later {
+                    // Another map than the one that the moments are of.
+                    Some(add) => (map + add).into(),
+                    None => Feature { moments, ..map.into() },
+                }
             }
             Backend::Burn => {
-                let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
-                let y = conv2d(x, weight, None, options);
+                let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups);
+                let y = conv2d(x, weight, bias, options);
                 rounded(add.map_or(y.clone(), |add| y + add), pass).into()
             }
         }
@@ -155,7 +190,8 @@ impl BatchNorm {
             // The derivative of a layer takes many operations; only its result is stored like a map.
             let wide = |t: Tensor<4>| t.cast(FloatDType::F32);
             let along = tangent::bn_relu(wide(x.map.clone()), wide(tangent), [gamma.clone(), beta.clone()], statistics, channels);
-            rounded(along.cast(x.map.dtype()), pass)
+            let along = if x.map.dtype() == DType::BF16 { along.cast(FloatDType::BF16) } else { along };
+            rounded(along, pass)
         });
         let origin = Arc::new(Origin::default());
         let plan = NormPlan { batch: pass.mode == BnMode::Train, shortcut, relu: true, origin: origin.clone() };
@@ -237,7 +273,7 @@ pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
 /// Mean (padding counts as zeros) or largest value of each window of `kernel` pixels square, as PyTorch's `AvgPool2d` and `MaxPool2d`.
 /// `padding` is at most half of `kernel`.
 pub fn pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize, max: bool, pass: &Pass) -> Tensor<4> {
-    match (pass.backend, max) {
+    let pooled = match (pass.backend, max) {
         (Backend::Engine, _) => engine::pool(x, PoolPlan { kernel, stride, padding, max }),
         (Backend::Burn, true) => max_pool2d(
             x,
@@ -259,6 +295,28 @@ pub fn pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize, max: boo
                 ceil_mode: false,
             },
         ),
+    };
+    rounded(pooled, pass)
+}
+
+/// Layer norm over the last dimension of `x`, in f32.
+pub fn layer_norm(x: Tensor<2>, [gamma, beta]: [Tensor<1>; 2], epsilon: f32, pass: &Pass) -> Tensor<2> {
+    match pass.backend {
+        Backend::Engine => engine::layer_norm(x, gamma, beta, epsilon),
+        Backend::Burn => {
+            let centred = x.clone() - x.mean_dim(1);
+            let scale = (centred.clone().square().mean_dim(1) + epsilon).sqrt().recip();
+            centred * scale * gamma.unsqueeze() + beta.unsqueeze()
+        }
+    }
+}
+
+/// `x Phi(x)`, element by element, in f32. Hendrycks and Gimpel 2016, arXiv 1606.08415; the exact form, not the tanh approximation.
+pub fn gelu<const D: usize>(x: Tensor<D>, pass: &Pass) -> Tensor<D> {
+    match pass.backend {
+        Backend::Engine => engine::gelu(x),
+        // Composed: Burn's own backward pass of it follows the tanh approximation.
+        Backend::Burn => x.clone() * ((x * std::f32::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
     }
 }
 

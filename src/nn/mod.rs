@@ -8,9 +8,9 @@ mod layers;
 mod params;
 mod tangent;
 
-pub(crate) use engine::{Step, agreement, clamp_to_box, cross_entropy, on_cpu, sgd_step};
 pub use engine::{PoolCounts, pool_counts};
-pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, enter, global_avg_pool, normalize, pool};
+pub(crate) use engine::{Step, agreement, clamp_to_box, cross_entropy, on_cpu, sgd_step};
+pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, enter, gelu, global_avg_pool, layer_norm, normalize, pool};
 pub(crate) use params::flat;
 pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
 

@@ -1,6 +1,7 @@
 //! Every integration test in one binary: linking Burn once is enough.
 
 mod cli;
+mod engine;
 mod extras;
 mod golden;
 mod gradients;

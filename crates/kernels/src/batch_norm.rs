@@ -128,9 +128,37 @@ impl BatchNorm<'_> {
         dx: &mut [E],
         add: Addend<'_, E>,
     ) -> Result<(), ShapeError> {
+        expect_len("batch norm output gradient", dy.len(), x.len())?;
+        self.input_grad_of(isa, x, Some(dy), statistics, dx, add)
+    }
+
+    /// As [`BatchNorm::input_grad`], where `gradient` holds `dy` before and `dx` (plus `add`) after.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when lengths do not fit.
+    pub fn input_grad_in_place<E: Element>(
+        &self,
+        isa: Isa,
+        x: &[E],
+        gradient: &mut [E],
+        statistics: Statistics<'_>,
+        add: Option<&[E]>,
+    ) -> Result<(), ShapeError> {
+        self.input_grad_of(isa, x, None, statistics, gradient, add.map_or(Addend::None, Addend::Tensor))
+    }
+
+    /// Without `dy`, `dx` holds it.
+    fn input_grad_of<E: Element>(
+        &self,
+        isa: Isa,
+        x: &[E],
+        dy: Option<&[E]>,
+        statistics: Statistics<'_>,
+        dx: &mut [E],
+        add: Addend<'_, E>,
+    ) -> Result<(), ShapeError> {
         self.check(x.len())?;
         let channels = self.mean.len();
-        expect_len("batch norm output gradient", dy.len(), x.len())?;
         expect_len("batch norm input gradient", dx.len(), x.len())?;
         let p = self.repeated();
         // dx = scale (dy' - dbeta / M - xhat dgamma / M) = scale dy' + (x - mean) slope + offset
@@ -147,20 +175,21 @@ impl BatchNorm<'_> {
             }
         };
         let chunk = chunk(channels);
-        let run = |x: &[E], dy: &[E], add: Option<&[E]>, accumulate: bool, dx: &mut [E]| {
+        let (add, accumulate) = match add {
+            Addend::Tensor(add) => {
+                expect_len("batch norm addend", add.len(), x.len())?;
+                (Some(add), false)
+            }
+            Addend::None => (None, false),
+            Addend::Output => (None, true),
+        };
+        dx.par_chunks_mut(chunk).enumerate().for_each(|(index, dx)| {
+            let part = index * chunk..index * chunk + dx.len();
+            let (x, dy, add) = (&x[part.clone()], dy.map(|dy| &dy[part.clone()]), add.map(|add| &add[part.clone()]));
             let kernel = InputGrad { p: &p, slope: &slope, offset: &offset, relu: self.relu, x, dy, add, accumulate, dx };
             // SAFETY: the kernel has no conditions of its own.
             unsafe { dispatch(isa, kernel) };
-        };
-        let chunks = dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk));
-        match add {
-            Addend::Tensor(add) => {
-                expect_len("batch norm addend", add.len(), x.len())?;
-                chunks.zip(add.par_chunks(chunk)).for_each(|(((dx, x), dy), add)| run(x, dy, Some(add), false, dx));
-            }
-            Addend::None => chunks.for_each(|((dx, x), dy)| run(x, dy, None, false, dx)),
-            Addend::Output => chunks.for_each(|((dx, x), dy)| run(x, dy, None, true, dx)),
-        }
+        });
         Ok(())
     }
 }
@@ -280,7 +309,8 @@ struct InputGrad<'a, E> {
     offset: &'a [f32],
     relu: bool,
     x: &'a [E],
-    dy: &'a [E],
+    /// `None`: what `dx` holds.
+    dy: Option<&'a [E]>,
     add: Option<&'a [E]>,
     accumulate: bool,
     dx: &'a mut [E],
@@ -295,8 +325,9 @@ impl<E: Element> Kernel for InputGrad<'_, E> {
         let period = self.slope.len();
         for (index, dx) in self.dx.chunks_mut(period).enumerate() {
             let (at, len) = (index * period, dx.len());
-            let (x, dy) = (&self.x[at..at + len], &self.dy[at..at + len]);
+            let x = &self.x[at..at + len];
             let dx = dx.as_mut_ptr();
+            let dy = self.dy.map_or(dx.cast_const(), |dy| dy[at..at + len].as_ptr());
             let add = match (self.add, self.accumulate) {
                 (Some(add), _) => add[at..at + len].as_ptr(),
                 (None, true) => dx.cast_const(),
@@ -306,7 +337,7 @@ impl<E: Element> Kernel for InputGrad<'_, E> {
             for_each_vector!(len, |i, lanes| unsafe {
                 let p = Channels::<S>::load(self.p, i, lanes);
                 let x: S = load(x.as_ptr().add(i), lanes);
-                let d = p.masked(self.relu, x, load(dy.as_ptr().add(i), lanes));
+                let d = p.masked(self.relu, x, load(dy.add(i), lanes));
                 let slope: S = load(self.slope.as_ptr().add(i), lanes);
                 let offset: S = load(self.offset.as_ptr().add(i), lanes);
                 let mut value = d.mul(p.scale).add(x.sub(p.mean).mul(slope).add(offset));

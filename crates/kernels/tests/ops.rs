@@ -108,6 +108,11 @@ fn batch_norm_gradients_match_finite_differences() {
                 let sum: Vec<f64> = expected.iter().zip(&case.add).map(|(d, a)| d + f64::from(*a)).collect();
                 assert_close("dx + add", &run(Addend::Tensor(&case.add)), &sum, 5e-5);
                 assert_close("dx += ", &run(Addend::Output), &sum, 5e-5);
+                for add in [None, Some(&case.add[..])] {
+                    let mut gradient = case.dy.clone();
+                    norm.input_grad_in_place(isa, &case.x, &mut gradient, statistics, add).unwrap();
+                    assert_eq!(gradient, run(add.map_or(Addend::None, Addend::Tensor)), "in place");
+                }
             }
         }
     }
@@ -463,6 +468,10 @@ fn check_rows_in_bf16(rows: usize, c: usize) {
                     norm.input_grad(isa, &wide_x, &wide_dy, statistics, &mut wide_dx, wide).unwrap();
                     assert_eq!(dx, narrowed::<bf16>(&wide_dx), "{isa} {rows}x{c}");
                 }
+                let (mut gradient, mut dx) = (dy.clone(), dy.clone());
+                norm.input_grad_in_place(isa, &x, &mut gradient, statistics, Some(&add[..])).unwrap();
+                norm.input_grad(isa, &x, &dy, statistics, &mut dx, Addend::Tensor(&add[..])).unwrap();
+                assert_eq!(gradient, dx, "{isa} {rows}x{c} in place");
             }
         }
         relu(isa, &x, &mut y).unwrap();

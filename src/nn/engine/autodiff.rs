@@ -142,7 +142,7 @@ impl Backward<Flex, 3> for BnReluBackward {
             Some(node) if shortcut => Some(grads.consume::<Flex>(node).to_contiguous()),
             _ => None,
         };
-        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(norm.backward(&x, &dy, batch, add)) {
+        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(norm.backward(&x, dy, batch, add)) {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, gradient);
             }
@@ -332,13 +332,8 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
     fn engine_bn_relu(x: Tracked, gamma: Tracked, beta: Tracked, mean: Tracked, variance: Tracked, plan: NormPlan) -> Tracked {
         let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (split(x), split(gamma), split(beta));
         let NormPlan { batch, shortcut, relu, origin } = plan;
-        let norm = Norm {
-            gamma,
-            beta,
-            mean: mean.into_primitive().to_contiguous(),
-            variance: variance.into_primitive().to_contiguous(),
-            relu,
-        };
+        let norm =
+            Norm { gamma, beta, mean: mean.into_primitive().to_contiguous(), variance: variance.into_primitive().to_contiguous(), relu };
         let y = norm.forward(&x, crate::profile::Part::NormForward);
         record!(BnReluBackward, C, [of_x, of_gamma, of_beta], y, {
             origin.record(x.clone(), norm.clone());

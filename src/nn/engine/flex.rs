@@ -9,8 +9,7 @@ use rayon::prelude::*;
 use sora_kernels::{
     Element, Isa, ShapeError, activation,
     batch_norm::{BatchNorm, Statistics},
-    bf16,
-    channels,
+    bf16, channels,
     conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Moments},
     layer_norm::LayerNorm,
     layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc},
@@ -254,23 +253,37 @@ impl Norm {
     }
 
     /// Gradients of x (plus `add`, whose memory it takes if it can), gamma and beta.
-    pub(super) fn backward(&self, x: &FlexTensor, dy: &FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
+    pub(super) fn backward(&self, x: &FlexTensor, dy: FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
         by_type!(x, E => self.backward_as::<E>(x, dy, batch, add))
     }
 
-    fn backward_as<E: Stored>(&self, x: &FlexTensor, dy: &FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
+    fn backward_as<E: Stored>(&self, x: &FlexTensor, dy: FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
         let channels = dims(&self.gamma);
         let (mut dgamma, mut dbeta) = (Output::new::<1>(channels), Output::new::<1>(channels));
         let kernel = self.kernel();
         ok(profile::time(Part::NormBackward, || {
-            kernel.parameter_grads(isa(), values::<E>(x), values(dy), dgamma.as_mut(), dbeta.as_mut())
+            kernel.parameter_grads(isa(), values::<E>(x), values(&dy), dgamma.as_mut(), dbeta.as_mut())
         }));
-        let dx = sum_into::<E>(dims(x), x, add, |dx, add| {
-            let statistics =
-                if batch { Statistics::Batch { dgamma: dgamma.as_mut(), dbeta: dbeta.as_mut() } } else { Statistics::Constant };
-            ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics, dx.elements(), add)));
-        });
-        [dx, dgamma.finish(), dbeta.finish()]
+        let (dgamma, dbeta) = (dgamma.finish(), dbeta.finish());
+        let statistics = || if batch { Statistics::Batch { dgamma: floats(&dgamma), dbeta: floats(&dbeta) } } else { Statistics::Constant };
+        let sum = |dy: &FlexTensor, add: Option<FlexTensor>| {
+            sum_into::<E>(dims(x), x, add, |dx, add| {
+                ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics(), dx.elements(), add)));
+            })
+        };
+        let dx = match add {
+            Some(add) => sum(&dy, Some(add)),
+            None => match Output::reuse(dy) {
+                Ok(mut gradient) => {
+                    ok(profile::time(Part::NormBackward, || {
+                        kernel.input_grad_in_place(isa(), values::<E>(x), gradient.elements(), statistics(), None)
+                    }));
+                    gradient.finish()
+                }
+                Err(dy) => sum(&dy, None),
+            },
+        };
+        [dx, dgamma, dbeta]
     }
 }
 

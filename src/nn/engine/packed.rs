@@ -14,8 +14,9 @@ use sora_kernels::{
 
 use crate::profile::{self, Part};
 
-/// Weights (not packed ones) from which on a form is packed for each use: a 3x3 convolution of 512 to 512 channels, 36 MiB for Winograd.
-const LARGE: usize = 1 << 21;
+/// Weights (not packed ones) from which on a form is packed for each use: those of a 3x3 convolution of 256 to 256 channels, which take 9 MiB
+/// packed for Winograd.
+const LARGE: usize = 1 << 19;
 
 /// Uses of a large form in one direction after which it is kept: more than the passes of a training step of any usual method.
 const USES: u32 = 64;
@@ -65,13 +66,11 @@ pub(super) fn packed<E: Element>(
     }
     let once = weights.len() >= LARGE && !with_cache(|cache| is_worth_keeping(cache, version, wanted));
     let memory = with_cache(|cache| {
-        let (list, index) = if once {
-            // Whatever it holds: the memory grows to the largest form.
-            (&mut cache.shared, cache.shared.iter().position(|(_, packed)| Arc::strong_count(packed) == 1))
-        } else {
-            (&mut cache.spent, cache.spent.iter().position(is_it))
-        };
-        index.and_then(|index| Arc::into_inner(list.swap_remove(index).1))
+        let list = if once { &mut cache.shared } else { &mut cache.spent };
+        // Of those whose memory is shared any will do: it grows to the largest form.
+        let fits = |form: &Form| if once { Arc::strong_count(&form.1) == 1 } else { is_it(form) };
+        let index = list.iter().position(fits)?;
+        Arc::into_inner(list.swap_remove(index).1)
     });
     let fresh = profile::time(Part::Pack, || {
         let mut packed = memory.unwrap_or_default();

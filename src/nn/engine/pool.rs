@@ -258,7 +258,9 @@ mod tests {
 
     #[test]
     fn tensors_have_their_own_length_in_either_precision() {
-        for (shape, dtype) in [([3 * LEN], DType::F32), ([2 * LEN + 1], DType::BF16), ([5], DType::BF16), ([5], DType::F32), ([0], DType::BF16)] {
+        for (shape, dtype) in
+            [([3 * LEN], DType::F32), ([2 * LEN + 1], DType::BF16), ([5], DType::BF16), ([5], DType::F32), ([0], DType::BF16)]
+        {
             let tensor = Output::of(shape.into(), dtype).finish();
             assert_eq!(tensor.bytes().len(), shape[0] * dtype.size());
         }
