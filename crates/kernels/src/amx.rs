@@ -243,3 +243,29 @@ pub(crate) unsafe fn multiply(_: &Tiles, terms: &[TileTerm], steps: usize, a_row
         }
     }
 }
+
+/// `tdpbf16ps` on tiles alone; the number of operations.
+///
+/// # Safety
+/// [`is_available`].
+pub(crate) unsafe fn peak(rounds: usize) -> usize {
+    const PRODUCTS: usize = 8;
+    // SAFETY: the caller's; `rounds` is not zero.
+    unsafe {
+        let _tiles = Tiles::new([16; 2]);
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+            "2:",
+            "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7", "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7",
+            "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7", "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7",
+            "dec {rounds}",
+            "jnz 2b",
+            rounds = inout(reg) rounds.max(1) => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, nomem),
+        );
+    }
+    PRODUCTS * rounds.max(1) * 2 * 16 * 16 * STEP
+}

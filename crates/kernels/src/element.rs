@@ -6,6 +6,7 @@ use std::str::FromStr;
 use half::bf16;
 use thiserror::Error;
 
+use crate::conv::{self, Job, Output, WeightJob};
 use crate::simd::{Kernel, Simd};
 
 /// How activations and their gradients are stored. Weights, statistics and sums are `f32` in both.
@@ -99,6 +100,10 @@ pub trait Storage: Copy + Send + Sync + Default + PartialEq + fmt::Debug + 'stat
     /// Those features exist, and the kernel's own conditions hold.
     #[cfg(target_arch = "x86_64")]
     unsafe fn run_on_avx512bf16<K: Kernel>(kernel: K) -> K::Output;
+    /// [`conv::convolve`], compiled in this crate.
+    fn convolve(job: &Job<'_, Self>, out: Output<Self>);
+    /// [`conv::weight_grad`], compiled in this crate.
+    fn weight_grad(job: &WeightJob<'_, Self>, dw: &mut [f32]);
 }
 
 impl Storage for f32 {
@@ -141,6 +146,12 @@ impl Storage for f32 {
         // Nothing to convert: the same code and bits as without the extension.
         // SAFETY: the caller's.
         unsafe { crate::simd::run_on_avx512(kernel) }
+    }
+    fn convolve(job: &Job<'_, Self>, out: Output<Self>) {
+        conv::convolve(job, out);
+    }
+    fn weight_grad(job: &WeightJob<'_, Self>, dw: &mut [f32]) {
+        conv::weight_grad(job, dw);
     }
 }
 
@@ -188,6 +199,12 @@ impl Storage for bf16 {
     unsafe fn run_on_avx512bf16<K: Kernel>(kernel: K) -> K::Output {
         // SAFETY: the caller's.
         unsafe { crate::simd::run_on_avx512bf16(kernel) }
+    }
+    fn convolve(job: &Job<'_, Self>, out: Output<Self>) {
+        conv::convolve_bf16(job, out);
+    }
+    fn weight_grad(job: &WeightJob<'_, Self>, dw: &mut [f32]) {
+        conv::weight_grad_bf16(job, dw);
     }
 }
 

@@ -15,6 +15,7 @@ pub mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod batch_norm;
+pub mod bench;
 pub mod buffer;
 pub mod channels;
 pub mod conv;

@@ -37,7 +37,7 @@ impl<T> Shared<T> {
         Self(std::ptr::null_mut())
     }
 
-    pub(crate) fn is_null(self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()
     }
 

@@ -14,6 +14,8 @@ use crate::tile::{Term, Tile, TileStats, panel_extent, row_blocks};
 
 /// Samples of a task.
 pub(super) const BLOCK_SAMPLES: usize = 256;
+/// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level cache.
+const FEW_WEIGHTS: usize = 1 << 16;
 /// Rows (pixels times samples) a task aims for.
 const TASK_ROWS: usize = 512;
 
@@ -191,17 +193,15 @@ impl<E: Element> Kernel for Convolve<'_, E> {
                 let weights = self.weights.add(group * panels * panel_len);
                 match E::PRECISION {
                     Precision::F32 => {
-                        for panel in 0..panels {
+                        for (panel, pixel) in order(self.pixels, panels, panel_len) {
                             let weights = weights.add(panel * panel_len);
-                            for pixel in self.pixels.0..self.pixels.1 {
-                                find_sources(g, self.direction, problem, pixel, &mut sources);
-                                terms.clear();
-                                terms.extend(sources.iter().map(|&(source, tap)| Term {
-                                    a: self.source(source, group).cast(),
-                                    b: weights.add(tap * problem.from * S::TILE_COLUMNS),
-                                }));
-                                self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, problem.from * g.groups, &terms);
-                            }
+                            find_sources(g, self.direction, problem, pixel, &mut sources);
+                            terms.clear();
+                            terms.extend(sources.iter().map(|&(source, tap)| Term {
+                                a: self.source(source, group).cast(),
+                                b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                            }));
+                            self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, problem.from * g.groups, &terms);
                         }
                     }
                     Precision::Bf16 => {
@@ -226,6 +226,17 @@ impl<E: Element> Kernel for Convolve<'_, E> {
             }
         }
     }
+}
+
+/// The order of a task's panels and pixels. Many weights: panel by panel, so that one serves all pixels from a cache near
+/// by. Few: pixel by pixel, which reads and writes each in one go.
+pub(super) fn order(pixels: (usize, usize), panels: usize, panel_len: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = pixels.1 - pixels.0;
+    let by_pixel = panels * panel_len <= FEW_WEIGHTS;
+    (0..panels * count).map(move |index| {
+        let (panel, pixel) = if by_pixel { (index % panels, index / panels) } else { (index / count, index % count) };
+        (panel, pixels.0 + pixel)
+    })
 }
 
 /// The source pixels of output `pixel` that lie inside the image, and their taps.

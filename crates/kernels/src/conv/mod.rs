@@ -9,6 +9,7 @@
 mod direct;
 mod direct_weight;
 mod grid;
+mod job;
 mod moments;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
@@ -20,6 +21,8 @@ mod winograd;
 mod winograd_weight;
 
 use std::marker::PhantomData;
+
+pub(crate) use job::{Job, Output, WeightJob, convolve, convolve_bf16, weight_grad, weight_grad_bf16};
 
 use crate::buffer::Buffer;
 use crate::element::{Element, Precision};
@@ -86,6 +89,30 @@ pub enum ConvAlgorithm {
     /// As [`ConvAlgorithm::Direct`], by products of pairs of bf16 summed in `f32`: AMX tiles or `vdpbf16ps`. Activations in
     /// bf16, weights rounded to bf16 when they are packed. Instruction sets `amx` and `avx512bf16`.
     DirectBf16,
+}
+
+impl ConvAlgorithm {
+    /// Every algorithm.
+    pub const ALL: [ConvAlgorithm; 3] = [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+
+    /// Name in output and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ConvAlgorithm::Direct => "direct",
+            ConvAlgorithm::Winograd => "winograd",
+            ConvAlgorithm::DirectBf16 => "direct-bf16",
+        }
+    }
+}
+
+impl std::str::FromStr for ConvAlgorithm {
+    type Err = ShapeError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = ConvAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        found.ok_or_else(|| parameter("algorithm", format!("{name:?} is none of direct, winograd and direct-bf16")))
+    }
 }
 
 /// Direction that weights are packed for.
@@ -172,6 +199,9 @@ impl PackedWeights {
     }
 }
 
+/// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
+const FEW_CHANNELS: usize = 8;
+
 /// A convolution prepared for one geometry, instruction set and storage type `E` of the activations.
 ///
 /// Input `[H][W][N][C_in]`, output `[OH][OW][N][C_out]` and their gradients are `E`; weights are `f32` in PyTorch's order
@@ -185,18 +215,6 @@ pub struct Conv2d<E = f32> {
     input_grad: ConvAlgorithm,
     weight_grad: ConvAlgorithm,
     element: PhantomData<E>,
-}
-
-/// Destination of a convolution, as its tasks see it.
-#[derive(Clone, Copy)]
-struct Output<E> {
-    y: Shared<E>,
-    /// Null or a tensor of the output's shape.
-    add: Shared<E>,
-    /// Null or a value per channel.
-    bias: Shared,
-    /// Null or `[tasks][3][C]`: shift, sum and sum of squares.
-    partials: Shared,
 }
 
 impl<E: Element> Conv2d<E> {
@@ -243,7 +261,7 @@ impl<E: Element> Conv2d<E> {
         let choose = |from: usize| {
             if winograd::supports(&g) && winograd::is_faster(g.input, from) {
                 ConvAlgorithm::Winograd
-            } else if pairs {
+            } else if pairs && from > FEW_CHANNELS {
                 ConvAlgorithm::DirectBf16
             } else {
                 ConvAlgorithm::Direct
@@ -252,7 +270,7 @@ impl<E: Element> Conv2d<E> {
         [self.forward, self.input_grad] = [choose(g.in_channels), choose(g.out_channels)];
         // The weight gradient reduces over rows, so both channel counts have to pay for a transform.
         self.weight_grad = choose(g.in_channels.min(g.out_channels));
-        // Tiles multiply faster than Winograd saves multiplications.
+        // Tiles multiply more than four times faster than vectors of `f32`, which is all that Winograd could save.
         if pairs && self.isa == Isa::Amx {
             [self.forward, self.input_grad, self.weight_grad] = [ConvAlgorithm::DirectBf16; 3];
         }
@@ -451,17 +469,9 @@ impl<E: Element> Conv2d<E> {
             bias: epilogue.bias.map_or(Shared::null(), Shared::read_only),
             partials: Shared::null(),
         };
-        let packed = &weights.data[..weights.len];
-        let run = |out: Output<E>| match algorithm {
-            ConvAlgorithm::Direct => direct::run(g, direction, self.isa, n, x, packed, out),
-            ConvAlgorithm::Winograd => winograd::run(g, direction, self.isa, n, x, packed, out),
-            #[cfg(target_arch = "x86_64")]
-            ConvAlgorithm::DirectBf16 => pairs::run(g, direction, self.isa, n, x, packed, out),
-            #[cfg(not(target_arch = "x86_64"))]
-            ConvAlgorithm::DirectBf16 => {}
-        };
+        let job = Job { g, direction, algorithm, isa: self.isa, n, x, weights: &weights.data[..weights.len] };
         match moments {
-            None => run(out),
+            None => E::convolve(&job, out),
             Some(moments) => {
                 let counts = match algorithm {
                     ConvAlgorithm::Direct => direct::task_counts(g, direction, n),
@@ -473,7 +483,7 @@ impl<E: Element> Conv2d<E> {
                 };
                 moments::collect(&counts, channels, moments, |partials| {
                     out.partials = partials;
-                    run(out);
+                    E::convolve(&job, out);
                 });
             }
         }
@@ -492,14 +502,7 @@ impl<E: Element> Conv2d<E> {
             dw.fill(0.0);
             return Ok(());
         }
-        match self.weight_grad {
-            #[cfg(target_arch = "x86_64")]
-            ConvAlgorithm::DirectBf16 if pairs_weight::pays(&self.geometry) => {
-                pairs_weight::run(&self.geometry, self.isa, n, x, dy, dw);
-            }
-            ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => direct_weight::run(&self.geometry, self.isa, n, x, dy, dw),
-            ConvAlgorithm::Winograd => winograd_weight::run(&self.geometry, self.isa, n, x, dy, dw),
-        }
+        E::weight_grad(&WeightJob { g: &self.geometry, algorithm: self.weight_grad, isa: self.isa, n, x, dy }, dw);
         Ok(())
     }
 }

@@ -9,7 +9,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use super::direct::{BLOCK_SAMPLES, Problem, Tasks, find_sources};
+use super::direct::{BLOCK_SAMPLES, Problem, Tasks, find_sources, order};
 use super::{ConvGeometry, Direction, Output};
 use crate::amx::{self, Sums, TileTerm, Tiles};
 use crate::buffer::with_bf16_scratch;
@@ -204,17 +204,15 @@ impl<E: Element> Kernel for Convolve<'_, E> {
                         }
                     }
                 } else {
-                    for panel in 0..panels {
+                    for (panel, pixel) in order(self.pixels, panels, panel_len) {
                         let weights = weights.add(panel * panel_len);
-                        for pixel in self.pixels.0..self.pixels.1 {
-                            find_sources(g, self.direction, problem, pixel, &mut sources);
-                            terms.clear();
-                            terms.extend(sources.iter().map(|&(source, tap)| Term {
-                                a: self.source(source, group, 0).cast(),
-                                b: weights.add(tap * problem.from / 2 * COLUMNS),
-                            }));
-                            self.multiply::<S>(&mut tiles, pixel, group, panel * COLUMNS, &terms);
-                        }
+                        find_sources(g, self.direction, problem, pixel, &mut sources);
+                        terms.clear();
+                        terms.extend(sources.iter().map(|&(source, tap)| Term {
+                            a: self.source(source, group, 0).cast(),
+                            b: weights.add(tap * problem.from / 2 * COLUMNS),
+                        }));
+                        self.multiply::<S>(&mut tiles, pixel, group, panel * COLUMNS, &terms);
                     }
                 }
             }

@@ -187,11 +187,9 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
                 let rows = (step * plan.step_rows, ((step + 1) * plan.step_rows).min(g.output()[0]));
                 let needed = (rows.0 * g.stride[0]).saturating_sub(g.padding[0]);
                 let end = ((rows.1 - 1) * g.stride[0] + g.kernel[0]).saturating_sub(g.padding[0]).min(g.input[0]);
-                for row in needed.max(next_row)..end {
-                    for column in 0..g.input[1] {
-                        if used_rows[row] && used_columns[column] {
-                            self.fill_left(row, column, samples);
-                        }
+                for row in (needed.max(next_row)..end).filter(|&row| used_rows[row]) {
+                    for column in (0..g.input[1]).filter(|&column| used_columns[column]) {
+                        self.fill_left(row, column, samples);
                     }
                 }
                 next_row = next_row.max(end);

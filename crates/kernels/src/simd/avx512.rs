@@ -79,6 +79,28 @@ pub(crate) unsafe fn pair_tile<E: Element>(rows: usize, vectors: usize, args: &T
     unsafe { tile_table!(pairs, rows, vectors, args; 1 2 3 4 5 6 7 8 9 10 11 12 13 14) }
 }
 
+/// `vdpbf16ps` on registers alone; the number of operations.
+///
+/// # Safety
+/// AVX-512 and its bf16 extension exist.
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(crate) unsafe fn pair_peak(rounds: usize) -> usize {
+    let ones = std::hint::black_box(0x3f80_3f80);
+    // SAFETY: types of the same size, of which every bit pattern is a value.
+    let (a, b) = unsafe {
+        let ones = _mm512_set1_epi32(ones);
+        (std::mem::transmute::<__m512i, __m512bh>(ones), std::mem::transmute::<__m512i, __m512bh>(ones))
+    };
+    let mut sums = [_mm512_setzero_ps(); 12];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, a, b);
+        }
+    }
+    std::hint::black_box(sums);
+    4 * 16 * sums.len() * rounds
+}
+
 impl<const NATIVE: bool> F32x16<NATIVE> {
     /// The nearest bf16 of each lane, ties to even.
     #[inline(always)]

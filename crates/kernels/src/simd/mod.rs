@@ -145,5 +145,5 @@ macro_rules! tile_table {
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512::pair_tile;
+pub(crate) use avx512::{pair_peak, pair_tile};
 pub(crate) use tile_table;

@@ -6,6 +6,7 @@
 
 use std::cell::UnsafeCell;
 use std::sync::Once;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sora_kernels::Isa;
 
@@ -214,6 +215,20 @@ thread_local! {
     static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(Tiles::new()) };
 }
 
+/// Tile instructions executed so far.
+static EXECUTED: AtomicUsize = AtomicUsize::new(0);
+static EMULATED: AtomicBool = AtomicBool::new(false);
+
+/// How many tile instructions the handler has executed, on all threads.
+pub fn executed() -> usize {
+    EXECUTED.load(Ordering::SeqCst)
+}
+
+/// Whether the handler is in place, as opposed to a processor with AMX or without AVX-512.
+pub fn is_emulated() -> bool {
+    EMULATED.load(Ordering::SeqCst)
+}
+
 extern "C" fn on_illegal_instruction(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
     use libc::{
         REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15, REG_RAX, REG_RBP, REG_RBX, REG_RCX, REG_RDI, REG_RDX,
@@ -230,7 +245,10 @@ extern "C" fn on_illegal_instruction(signal: libc::c_int, _: *mut libc::siginfo_
         let code = registers[REG_RIP as usize] as *const u8;
         let length = TILES.with(|tiles| execute(&mut *tiles.get(), code, |index| registers[REGISTERS[index] as usize] as u64));
         match length {
-            Some(length) => registers[REG_RIP as usize] += length as i64,
+            Some(length) => {
+                registers[REG_RIP as usize] += length as i64;
+                EXECUTED.fetch_add(1, Ordering::Relaxed);
+            }
             // Not a tile instruction, or one the processor would refuse: it ends the process when it runs again.
             None => {
                 libc::signal(signal, libc::SIG_DFL);
@@ -252,6 +270,7 @@ pub fn instruction_sets() -> Vec<Isa> {
                 action.sa_flags = libc::SA_SIGINFO;
                 assert_eq!(libc::sigaction(libc::SIGILL, &action, std::ptr::null_mut()), 0);
                 sora_kernels::isa::assume_amx_is_emulated();
+                EMULATED.store(true, Ordering::SeqCst);
             }
         }
     });
