@@ -39,3 +39,10 @@ golden:
 # Ours against a PyTorch step script, in turn
 bench PEER:
     benches/compare.sh {{PEER}}
+
+# A step by parts, an evaluation attack, and the convolutions next to the machine's peak
+bench-parts WIDTH="64":
+    cargo run --release --bin sora -- bench step --width {{WIDTH}} --profile
+    cargo run --release --bin sora -- bench step --width {{WIDTH}} --profile --precision bf16
+    cargo run --release --bin sora -- bench attack --width {{WIDTH}} --steps 2
+    cargo run --release --bin sora -- bench conv --width {{WIDTH}}

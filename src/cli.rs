@@ -461,6 +461,8 @@ pub enum BenchCommand {
     Step(StepBench),
     /// The loader alone: images read, decoded and augmented a second
     Data(DataBench),
+    /// An evaluation attack on random images
+    Attack(AttackBench),
 }
 
 #[derive(Debug, clap::Args)]
@@ -497,18 +499,16 @@ pub struct DataBench {
     pub limit_train: Option<usize>,
 }
 
+/// A network and a batch of random images.
 #[derive(Debug, clap::Args)]
-pub struct StepBench {
+pub struct BenchModel {
     /// Network
     #[arg(long, default_value = "preact-resnet18")]
     pub model: String,
-    /// Training method
-    #[arg(long, default_value = "sora")]
-    pub method: String,
     /// Channels of the first stage
     #[arg(long, default_value_t = 64)]
     pub width: usize,
-    /// Images of a step
+    /// Images at a time
     #[arg(long, default_value_t = 128)]
     pub batch: usize,
     /// Height and width of the images
@@ -517,9 +517,6 @@ pub struct StepBench {
     /// Image channels
     #[arg(long, default_value_t = 3)]
     pub channels: usize,
-    /// Arithmetic of activations
-    #[arg(long, value_enum, default_value = "f32")]
-    pub precision: sora::config::Precision,
     /// Where to compute
     #[arg(long, default_value = "cpu")]
     pub device: String,
@@ -529,10 +526,40 @@ pub struct StepBench {
     /// CPU threads; 0: one a core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct StepBench {
+    #[command(flatten)]
+    pub network: BenchModel,
+    /// Training method
+    #[arg(long, default_value = "sora")]
+    pub method: String,
+    /// Arithmetic of activations
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: sora::config::Precision,
     /// Also give the mean seconds of each part of a step
     #[arg(long)]
     pub profile: bool,
     /// Steps to time, after two that are not
+    #[arg(long, default_value_t = 5)]
+    pub steps: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct AttackBench {
+    #[command(flatten)]
+    pub network: BenchModel,
+    /// Attack, see `sora attacks`
+    #[arg(long, default_value = "pgd-10")]
+    pub attack: String,
+    /// Norm
+    #[arg(long, value_enum, default_value = "linf")]
+    pub norm: Norm,
+    /// Also give the mean seconds of each part of a batch
+    #[arg(long)]
+    pub profile: bool,
+    /// Batches to time, after one that is not
     #[arg(long, default_value_t = 5)]
     pub steps: usize,
 }

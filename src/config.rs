@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+pub use crate::nn::Precision;
 use crate::{
     data::Augment,
     error::{Error, Result},
@@ -14,14 +15,6 @@ use crate::{
     optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Schedule},
     threat::{Epsilon, Norm, Threat},
 };
-
-/// Arithmetic of activations and their gradients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision throughout.
-    F32,
-}
 
 /// What to do when catastrophic overfitting is detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -120,7 +113,7 @@ pub struct TrainOptions {
     /// Epochs over which epsilon grows linearly to its value [default: 0]
     #[arg(long, value_name = "EPOCHS")]
     pub epsilon_warmup: Option<f64>,
-    /// Arithmetic of activations [default: f32]
+    /// How activations and their gradients are stored; evaluations are always f32 [default: f32]
     #[arg(long, value_enum)]
     pub precision: Option<Precision>,
     /// Where to compute: cpu, `cuda[:N]`, `rocm[:N]`, wgpu, vulkan or metal [default: cpu]
@@ -379,7 +372,7 @@ pub struct TrainConfig {
     /// Epochs over which epsilon grows to its value.
     #[serde(default)]
     pub epsilon_warmup: f64,
-    /// Arithmetic.
+    /// How activations and their gradients are stored in training.
     pub precision: Precision,
     /// Device.
     pub device: String,

@@ -7,6 +7,7 @@ use crate::{
     loss,
     model::Model,
     nn::{BatchStats, BnMode, Weights},
+    profile::{self, Part},
 };
 
 /// Gradient of a loss with respect to the input.
@@ -25,9 +26,9 @@ pub struct InputGradient {
 /// Gradient of `loss(logits)` with respect to the pixels `x` `[N, C, H, W]`; no weight gradient is computed.
 pub fn input_gradient(model: &Model, x: Tensor<4>, mode: BnMode, loss: impl FnOnce(Tensor<2>) -> Tensor<1>) -> InputGradient {
     let x = x.autodiff().require_grad();
-    let (logits, stats) = model.forward(&model.params.frozen(), x.clone(), mode);
-    let value = loss(logits.clone());
-    let mut gradients = value.backward();
+    let (logits, stats) = profile::time(Part::Network, || model.forward(&model.params.frozen(), x.clone(), mode));
+    let value = profile::time(Part::Loss, || loss(logits.clone()));
+    let mut gradients = profile::time(Part::Autodiff, || value.backward());
     let grad = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
     InputGradient { grad, loss: value.inner(), logits: logits.inner(), stats }
 }
@@ -95,7 +96,7 @@ impl<'a> TrainPass<'a> {
     /// As [`forward`](Self::forward), but the running statistics stay: for a point whose pass they have seen already.
     pub fn forward_again(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.count(&x);
-        self.model.forward(&self.weights, x.autodiff(), BnMode::Train).0
+        profile::time(Part::Network, || self.model.forward(&self.weights, x.autodiff(), BnMode::Train).0)
     }
 
     /// Logits at `x` and their derivative along `direction` (of x's shape), in `mode`; the running statistics stay. Its gradient for the weights
@@ -104,25 +105,28 @@ impl<'a> TrainPass<'a> {
         // The derivative costs as much as the value.
         self.count(&x);
         self.count(&x);
-        self.model.forward_along(&self.weights, x.autodiff(), direction.autodiff(), mode)
+        profile::time(Part::Network, || self.model.forward_along(&self.weights, x.autodiff(), direction.autodiff(), mode))
     }
 
     /// Mean cross-entropy with the run's label smoothing: the loss that trains, where [`loss::cross_entropy`] is the one that is attacked.
     pub fn cross_entropy(&self, logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
-        loss::smoothed_cross_entropy(logits, labels.clone(), self.smoothing)
+        profile::time(Part::Loss, || loss::smoothed_cross_entropy(logits, labels.clone(), self.smoothing))
     }
 
     /// The gradients of `loss`; `logits` are those at the training point.
     pub fn finish(self, loss: Tensor<1>, logits: Tensor<2>) -> TrainGradient {
         let Self { weights, point, stats, forwards, .. } = self;
-        let mut gradients = loss.backward();
-        let input = point.grad_remove(&mut gradients).unwrap_or_else(|| point.clone().inner().zeros_like());
-        TrainGradient { params: weights.gradients(&mut gradients), input, loss: loss.inner(), logits: logits.inner(), stats, forwards }
+        let (params, input) = profile::time(Part::Autodiff, || {
+            let mut gradients = loss.backward();
+            let input = point.grad_remove(&mut gradients).unwrap_or_else(|| point.clone().inner().zeros_like());
+            (weights.gradients(&mut gradients), input)
+        });
+        TrainGradient { params, input, loss: loss.inner(), logits: logits.inner(), stats, forwards }
     }
 
     fn run(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.count(&x);
-        let (logits, stats) = self.model.forward(&self.weights, x, BnMode::Train);
+        let (logits, stats) = profile::time(Part::Network, || self.model.forward(&self.weights, x, BnMode::Train));
         self.stats.extend(stats);
         logits
     }

@@ -93,12 +93,13 @@ impl Noise {
 
     /// Uniform in [low, high), each element drawn by itself; the first dimension is the sample.
     pub fn uniform<const D: usize>(&mut self, draw: Draw, shape: [usize; D], low: f32, high: f32) -> Tensor<D> {
-        self.base(draw, shape, rng::fill_uniform) * (high - low) + low
+        let width = high - low;
+        self.base(draw, shape, rng::fill_uniform, |v| v * width + low)
     }
 
     /// Standard normal, each element drawn by itself; the first dimension is the sample.
     pub fn normal<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
-        self.base(draw, shape, rng::fill_normal)
+        self.base(draw, shape, rng::fill_normal, |v| v)
     }
 
     /// +1 or -1 with equal probability, each element drawn by itself.
@@ -107,12 +108,18 @@ impl Noise {
         (self.uniform(draw, shape, -0.5, 0.5).sign() * 2.0 + 1.0).sign()
     }
 
-    fn base<const D: usize>(&mut self, draw: Draw, shape: [usize; D], fill: fn(&mut [f32], Key, &[u32])) -> Tensor<D> {
+    fn base<const D: usize>(
+        &mut self,
+        draw: Draw,
+        shape: [usize; D],
+        fill: fn(&mut [f32], Key, &[u32]),
+        map: impl Fn(f32) -> f32,
+    ) -> Tensor<D> {
         let count = self.drawn.entry(draw).or_insert(0);
         let k = *count;
         *count += 1;
         let len: usize = shape.iter().product();
-        let data = match &self.source {
+        let mut data = match &self.source {
             Source::Seeded { key, seed, epoch, step, ids } => {
                 let mut data = vec![0.0; len];
                 let purpose = key(((draw as u16) << 8) | (k & 0xff));
@@ -126,6 +133,7 @@ impl Noise {
                 data
             }
         };
+        data.iter_mut().for_each(|v| *v = map(*v));
         Tensor::from_data(TensorData::new(data, shape), &self.device)
     }
 }

@@ -1,11 +1,14 @@
 //! Where the time of a step goes, by part: counters that are always on, at the cost of two clock readings an operation.
+//!
+//! Parts may be timed inside each other; each counts only what is not inside another, so that their sum is the time of the outermost.
 
 use std::{
+    cell::Cell,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
 
-/// A part of the work that is timed on its own. Parts do not contain each other.
+/// A part of the work that is timed on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Part {
@@ -17,44 +20,149 @@ pub enum Part {
     ConvWeightGrad,
     /// Batch norm and ReLU, forward.
     NormForward,
+    /// Batch norm and ReLU once more, for the weight gradient of the convolution behind them.
+    NormAgain,
     /// Batch norm and ReLU, backward.
     NormBackward,
     /// Packing weights for the kernels.
     Pack,
-    /// Changing between image and kernel layout.
+    /// Normalising images, and changing between image and kernel layout.
     Layout,
     /// Pooling.
     Pool,
+    /// Fully connected layers.
+    Linear,
+    /// Other layers: layer norm, GELU.
+    Pointwise,
+    /// The rest of the forward passes: recording of operations, views of the weights, layers without a kernel.
+    Network,
+    /// The rest of the backward passes: their bookkeeping, gradient additions, layers without a kernel.
+    Autodiff,
+    /// The loss.
+    Loss,
     /// Random draws.
     Noise,
+    /// Perturbation arithmetic, and whatever else a method does between the passes.
+    Perturbation,
+    /// The figures of the log: accuracy, PertAlign, linearity.
+    Metrics,
+    /// Running statistics.
+    Statistics,
     /// The optimizer's update.
     Optimizer,
+    /// Waiting for the loader, and making tensors of a batch.
+    Loader,
+    /// Writing the log.
+    Log,
 }
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 21] = [
     "conv_forward",
     "conv_input_grad",
     "conv_weight_grad",
     "norm_forward",
+    "norm_again",
     "norm_backward",
     "pack",
     "layout",
     "pool",
+    "linear",
+    "pointwise",
+    "network",
+    "autodiff",
+    "loss",
     "noise",
+    "perturbation",
+    "metrics",
+    "statistics",
     "optimizer",
+    "loader",
+    "log",
 ];
 
 static NANOSECONDS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 
-/// Does `work` and adds its time to `part`.
+thread_local! {
+    /// The part that this thread is in, and since when.
+    static INSIDE: Cell<Option<(Part, Instant)>> = const { Cell::new(None) };
+}
+
+fn count((part, since): (Part, Instant), until: Instant) {
+    NANOSECONDS[part as usize].fetch_add(until.duration_since(since).as_nanos() as u64, Ordering::Relaxed);
+}
+
+/// Ends a part, also when its work panics.
+struct Inside {
+    outer: Option<Part>,
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        if let Some(inner) = INSIDE.replace(self.outer.map(|part| (part, now))) {
+            count(inner, now);
+        }
+    }
+}
+
+/// Does `work` and adds its time to `part`, except for that of parts inside it.
 pub fn time<T>(part: Part, work: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = work();
-    NANOSECONDS[part as usize].fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
-    result
+    let now = Instant::now();
+    let outer = INSIDE.replace(Some((part, now)));
+    if let Some(outer) = outer {
+        count(outer, now);
+    }
+    let _inside = Inside { outer: outer.map(|(part, _)| part) };
+    work()
 }
 
 /// Seconds of each part since the last call, in a fixed order; sets them back to 0.
 pub fn take() -> Vec<(&'static str, f64)> {
     NAMES.iter().zip(&NANOSECONDS).map(|(name, part)| (*name, part.swap(0, Ordering::Relaxed) as f64 * 1e-9)).collect()
+}
+
+/// Page faults of this process so far that needed no disk: each is a page of memory used for the first time; `None` where the platform does
+/// not say.
+pub fn page_faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in brackets and may hold spaces; the faults are the eighth after it.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread::sleep, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn a_part_does_not_count_what_is_inside_another() {
+        let inside = || INSIDE.get().map(|(part, _)| part);
+        time(Part::Perturbation, || {
+            assert_eq!(inside(), Some(Part::Perturbation));
+            time(Part::Loss, || assert_eq!(inside(), Some(Part::Loss)));
+            assert_eq!(inside(), Some(Part::Perturbation));
+            let caught = std::panic::catch_unwind(|| time(Part::Metrics, || panic!("for the test")));
+            assert!(caught.is_err());
+            assert_eq!(inside(), Some(Part::Perturbation), "also after a panic");
+        });
+        assert_eq!(inside(), None);
+        let before = NANOSECONDS[Part::Log as usize].load(Ordering::Relaxed);
+        time(Part::Log, || sleep(Duration::from_millis(3)));
+        assert!(NANOSECONDS[Part::Log as usize].load(Ordering::Relaxed) - before >= 3_000_000);
+    }
+
+    #[test]
+    fn every_part_has_a_name() {
+        assert_eq!(Part::Log as usize + 1, NAMES.len());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn touching_memory_costs_page_faults() {
+        let before = page_faults().unwrap();
+        let touched = std::hint::black_box(vec![1u8; 64 << 20]);
+        assert!(page_faults().unwrap() > before);
+        drop(touched);
+    }
 }

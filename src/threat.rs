@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Result},
+    nn,
     noise::{Draw, Noise},
 };
 
@@ -122,6 +123,34 @@ impl Threat {
         }
     }
 
+    /// A step of length `alpha` from `start` (absent: from 0) along the ascent of a loss with gradient `grad`, each element times `factor` where
+    /// there is one: `box(start + alpha factor p)`, and with `project` inside the ball, too. Pixels `x` and the rest are `[N, C, H, W]`.
+    pub fn step(
+        &self,
+        x: &Tensor<4>,
+        start: Option<Tensor<4>>,
+        grad: Tensor<4>,
+        alpha: f32,
+        factor: Option<Tensor<4>>,
+        project: bool,
+    ) -> Tensor<4> {
+        let same = factor.as_ref().is_none_or(|factor| factor.dims() == grad.dims());
+        if self.norm == Norm::Linf && same && nn::on_cpu(x.device()) {
+            return nn::Step { alpha, radius: project.then_some(self.epsilon) }.take(x, start, grad, factor);
+        }
+        let mut delta = self.ascent(grad) * alpha;
+        if let Some(factor) = factor {
+            delta = delta * factor;
+        }
+        if let Some(start) = start {
+            delta = start + delta;
+        }
+        if project {
+            delta = self.project(delta);
+        }
+        clamp_to_box(x, delta)
+    }
+
     /// A random start: uniform in (-epsilon, epsilon) per element (l-inf), or a uniform direction with a length uniform in (0, epsilon) per sample (l2).
     pub fn random_start(&self, noise: &mut Noise, shape: [usize; 4]) -> Tensor<4> {
         match self.norm {
@@ -136,6 +165,9 @@ impl Threat {
 
 /// Clamps `delta` so that `x + delta` stays in [0, 1].
 pub fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
+    if nn::on_cpu(x.device()) && x.dims() == delta.dims() {
+        return nn::clamp_to_box(x, delta);
+    }
     let high = x.clone().neg().add_scalar(1.0);
     delta.min_pair(high).max_pair(x.clone().neg())
 }

@@ -16,7 +16,7 @@ use crate::{
     average::WeightAverage,
     checkpoint::{self, Checkpoint, Progress, State},
     config::{OnCo, TrainConfig},
-    data::{Loader, LoaderOptions, Split},
+    data::{self, Loader, LoaderOptions, Split},
     device,
     diagnose::{self, CoDetector, CoEvent},
     error::{Error, Result},
@@ -28,6 +28,7 @@ use crate::{
     nn::BnMode,
     noise::Noise,
     optim::Optimizer,
+    profile::{self, Part},
     run::{RunDir, TrainData},
     tensorboard::EventWriter,
     ui,
@@ -109,17 +110,10 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
         let epoch = run.progress.epoch;
         // Validation after the epoch's last step, if it was made there already.
         let mut last_val = None;
-        for batch in loader.epoch(epoch, run.progress.batch as usize) {
+        let mut loaded = loader.epoch(epoch, run.progress.batch as usize);
+        profile::take();
+        while let Some(batch) = profile::time(Part::Loader, || loaded.next().map(|batch| Ok::<_, Error>(on_device(batch?, &run.device)))) {
             let batch = batch?;
-            let batch = Batch {
-                x: Tensor::from_data(TensorData::new(batch.images, batch.shape), &run.device),
-                labels: Tensor::from_data(
-                    TensorData::from(batch.labels.iter().map(|&l| l as i32).collect::<Vec<_>>().as_slice()),
-                    &run.device,
-                ),
-                ids: batch.ids,
-                draws: batch.draws,
-            };
             let first = run.progress.step;
             let due = |every: Option<u64>, step: u64| every.is_some_and(|every| step / every > first / every);
             let mut fallen = None;
@@ -159,6 +153,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
                 return Err(interrupted_at(dir, &run.progress));
             }
         }
+        tracing::debug!("where the epoch's time went, in seconds: {}", profile_text());
         let before = run.progress.co.event();
         let line = run.finish_epoch(&data.val, last_val)?;
         bar.line(&epoch_text(&line, config.epochs));
@@ -186,6 +181,24 @@ fn step_text(line: &StepLine) -> String {
         line.alpha * 255.0,
         line.images_per_s
     )
+}
+
+/// The batch as tensors on `device`.
+fn on_device(batch: data::Batch, device: &Device) -> Batch {
+    let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
+    Batch {
+        x: Tensor::from_data(TensorData::new(batch.images, batch.shape), device),
+        labels: Tensor::from_data(labels.as_slice(), device),
+        ids: batch.ids,
+        draws: batch.draws,
+    }
+}
+
+/// The parts of the work since the last look, longest first.
+fn profile_text() -> String {
+    let mut parts: Vec<_> = profile::take().into_iter().filter(|(_, seconds)| *seconds > 0.0).collect();
+    parts.sort_by(|a, b| b.1.total_cmp(&a.1));
+    parts.into_iter().map(|(name, seconds)| format!("{name} {seconds:.3}")).collect::<Vec<_>>().join(", ")
 }
 
 fn interrupted_at(dir: &RunDir, progress: &Progress) -> Error {
@@ -219,7 +232,8 @@ impl<'a> Run<'a> {
         let device = device::device(&config.device)?;
         let found = checkpoint::latest(&dir.checkpoints())?;
         let (metrics_bytes, epochs_bytes) = found.as_ref().map_or((0, 0), |c| (c.progress.metrics_bytes, c.progress.epochs_bytes));
-        let model = Model::init(config.network()?.clone(), config.seed, &device)?;
+        let mut model = Model::init(config.network()?.clone(), config.seed, &device)?;
+        model.set_precision(config.precision);
         let method = method::method(&config.method)?.build(&config.options, config.threat())?;
         let updates = u64::from(method.updates_per_batch().max(1));
         let mut run = Self {
@@ -312,6 +326,7 @@ impl<'a> Run<'a> {
             Some(found) => self.restore(found)?,
             None => {
                 self.model = Model::init(self.config.network()?.clone(), self.config.seed, &self.device)?;
+                self.model.set_precision(self.config.precision);
                 self.optimizer = self.config.optimizer(&self.model.params);
                 self.average = (self.config.ema > 0.0).then(|| WeightAverage::new(&self.model, self.config.ema));
                 self.progress = Progress::default();
@@ -361,7 +376,7 @@ impl<'a> Run<'a> {
 
     /// Appends to metrics.jsonl.
     fn log(&mut self, line: &StepLine) -> Result<()> {
-        append(&mut self.metrics, &self.dir.metrics(), line)?;
+        profile::time(Part::Log, || append(&mut self.metrics, &self.dir.metrics(), line))?;
         self.tensorboard.as_mut().map_or(Ok(()), |tensorboard| tensorboard.step(line))
     }
 
@@ -381,7 +396,7 @@ impl<'a> Run<'a> {
             passes: progress.passes,
             extras: config.extras(),
         };
-        let out = self.method.step(&mut cx, batch)?;
+        let out = profile::time(Part::Perturbation, || self.method.step(&mut cx, batch))?;
         let passes = cx.passes;
         let metrics = out.metrics;
         if !metrics.loss.is_finite() {
@@ -393,7 +408,7 @@ impl<'a> Run<'a> {
             )));
         }
         let lr = config.schedule.at(config.lr_max, step, total);
-        self.optimizer.step(&mut self.model.params, out.gradients, lr);
+        profile::time(Part::Optimizer, || self.optimizer.step(&mut self.model.params, out.gradients, lr));
         if let Some(average) = &mut self.average
             && (step + 1).is_multiple_of(u64::from(config.accumulate))
         {
@@ -468,7 +483,7 @@ impl<'a> Run<'a> {
             batch: self.config.batch,
             progress: false,
         };
-        let (results, _) = evaluate::evaluate(&self.result(), val, &config)?;
+        let (results, _) = evaluate::evaluate(&self.result().in_f32(), val, &config)?;
         match results.0.as_slice() {
             [(_, clean), (_, fgsm), (_, pgd)] => {
                 Ok(ValFigures { n: val.len() as u64, clean: clean.accuracy, fgsm: fgsm.accuracy, pgd: pgd.accuracy })

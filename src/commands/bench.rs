@@ -1,10 +1,12 @@
-//! `sora bench step`: one training step on random images, with the keys that the usual PyTorch timing scripts print.
+//! `sora bench`: a training step, an evaluation attack and the convolutions by themselves, on random images, with the keys that the usual
+//! PyTorch timing scripts print.
 
 use std::time::Instant;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use sora::{
+    attack::{self, AttackContext, Entry},
     data::{
         AugmentDraw,
         rng::{Key, Purpose, fill_uniform},
@@ -13,6 +15,7 @@ use sora::{
     error::{Error, Result},
     method::{self, Batch, Extras, Passes, StepContext},
     model::{Model, ModelConfig, Shape},
+    nn,
     noise::Noise,
     optim::OptimizerKind,
     profile::{self, Part},
@@ -20,51 +23,102 @@ use sora::{
 };
 
 use super::print_json;
-use crate::cli::StepBench;
+use crate::cli::{AttackBench, BenchModel, StepBench};
 
 /// Steps before the timed ones.
 const WARM_UP: usize = 2;
 
+/// Classes of the random images.
+const CLASSES: usize = 10;
+
+/// A network and random images for it.
+struct Setup {
+    device: Device,
+    threads: usize,
+    model: Model,
+    ids: Vec<u32>,
+    x: Tensor<4>,
+    labels: Tensor<1, Int>,
+}
+
+impl Setup {
+    fn new(args: &BenchModel, steps: usize) -> Result<Self> {
+        if steps == 0 || args.batch == 0 || args.image_size == 0 {
+            return Err(Error::input("bench: --steps, --batch and --image-size must be at least 1"));
+        }
+        let device = device::device(&args.device)?;
+        let threads = device::set_threads(args.threads);
+        let shape = Shape { channels: args.channels, height: args.image_size, width: args.image_size, classes: CLASSES };
+        let (mean, std) = (vec![0.5; args.channels], vec![0.25; args.channels]);
+        let config = ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std, options: Default::default() };
+        let mut model = Model::init(config, 0, &device)?;
+        if let Some(backend) = args.backend {
+            model.set_backend(backend)?;
+        }
+        let ids: Vec<u32> = (0..args.batch as u32).collect();
+        let dims = [args.batch, args.channels, args.image_size, args.image_size];
+        let mut pixels = vec![0.0; dims.iter().product()];
+        fill_uniform(&mut pixels, Key::new(0, Purpose::Synthetic), &ids);
+        let labels: Vec<i32> = ids.iter().map(|id| (id % CLASSES as u32) as i32).collect();
+        let x = Tensor::from_data(TensorData::new(pixels, dims), &device);
+        let labels = Tensor::from_data(labels.as_slice(), &device);
+        Ok(Self { device, threads, model, ids, x, labels })
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.device.sync().map_err(|e| Error::work(format!("the device failed: {e}")))
+    }
+
+    /// What every case prints.
+    fn result(&self, args: &BenchModel, mut seconds: Vec<f64>) -> Result<Value> {
+        let steps = seconds.len();
+        seconds.sort_by(f64::total_cmp);
+        let (min, median) = (seconds.first().copied().unwrap_or(0.0), seconds.get(steps / 2).copied().unwrap_or(0.0));
+        Ok(json!({
+            "framework": concat!("sora ", env!("CARGO_PKG_VERSION")),
+            "median_s": median,
+            "min_s": min,
+            "images_per_s": args.batch as f64 / median,
+            "peak_rss_mib": device::peak_rss_mib(),
+            "model": args.model,
+            "width": args.width,
+            "batch": args.batch,
+            "size": args.image_size,
+            "channels": args.channels,
+            "device": args.device,
+            "threads": self.threads,
+            "isa": device::instruction_set()?.to_string(),
+            "backend": self.model.backend(),
+            "steps": steps,
+        }))
+    }
+}
+
+fn radius(norm: Norm) -> Threat {
+    Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 128.0 / 255.0 } }
+}
+
 /// Times whole steps: attack, training pass, update.
 pub fn step(args: &StepBench) -> Result<()> {
-    if args.steps == 0 || args.batch == 0 || args.image_size == 0 {
-        return Err(Error::input("bench step: --steps, --batch and --image-size must be at least 1"));
-    }
-    let device = device::device(&args.device)?;
-    let threads = device::set_threads(args.threads);
-    let shape = Shape { channels: args.channels, height: args.image_size, width: args.image_size, classes: 10 };
-    let (mean, std) = (vec![0.5; args.channels], vec![0.25; args.channels]);
-    let mut model = Model::init(
-        ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std, options: Default::default() },
-        0,
-        &device,
-    )?;
-    if let Some(backend) = args.backend {
-        model.set_backend(backend)?;
-    }
+    let mut setup = Setup::new(&args.network, args.steps)?;
+    setup.model.set_precision(args.precision);
     let info = method::method(&args.method)?;
-    let norm = if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 };
-    let threat = Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 128.0 / 255.0 } };
+    let threat = radius(if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 });
     let mut method = info.build(&(info.options)()?, threat)?;
-    let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
-
-    let ids: Vec<u32> = (0..args.batch as u32).collect();
-    let dims = [args.batch, args.channels, args.image_size, args.image_size];
-    let mut pixels = vec![0.0; dims.iter().product()];
-    fill_uniform(&mut pixels, Key::new(0, Purpose::Synthetic), &ids);
-    let labels: Vec<i32> = ids.iter().map(|id| (id % 10) as i32).collect();
+    let mut optimizer = OptimizerKind::Sgd.build(&setup.model.params, 0.9, 5e-4);
     let batch = Batch {
-        x: Tensor::from_data(TensorData::new(pixels, dims), &device),
-        labels: Tensor::from_data(labels.as_slice(), &device),
-        ids: ids.clone(),
-        draws: vec![AugmentDraw::IDENTITY; ids.len()],
+        x: setup.x.clone(),
+        labels: setup.labels.clone(),
+        ids: setup.ids.clone(),
+        draws: vec![AugmentDraw::IDENTITY; setup.ids.len()],
     };
     let mut seconds = Vec::with_capacity(args.steps);
+    let (mut first, mut faults) = (nn::pool_counts(), profile::page_faults());
     for step in 0..WARM_UP + args.steps {
         let started = Instant::now();
-        let mut noise = Noise::training(0, 0, step as u64, ids.clone(), &device);
+        let mut noise = Noise::training(0, 0, step as u64, setup.ids.clone(), &setup.device);
         let mut cx = StepContext {
-            model: &mut model,
+            model: &mut setup.model,
             threat,
             attack_bn: info.attack_bn,
             noise: &mut noise,
@@ -72,49 +126,72 @@ pub fn step(args: &StepBench) -> Result<()> {
             passes: Passes::default(),
             extras: Extras::default(),
         };
-        let out = method.step(&mut cx, &batch)?;
-        profile::time(Part::Optimizer, || optimizer.step(&mut model.params, out.gradients, 0.01));
-        device.sync().map_err(|e| Error::work(format!("the device failed: {e}")))?;
+        let out = profile::time(Part::Perturbation, || method.step(&mut cx, &batch))?;
+        profile::time(Part::Optimizer, || optimizer.step(&mut setup.model.params, out.gradients, 0.01));
+        setup.sync()?;
+        if step == 0 {
+            first = nn::pool_counts();
+        }
         if step + 1 == WARM_UP {
             profile::take();
+            faults = profile::page_faults();
         }
         if step >= WARM_UP {
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
-    let total: f64 = seconds.iter().sum();
-    let parts = profile_of(total, args.steps);
-    seconds.sort_by(f64::total_cmp);
-    let median = seconds[seconds.len() / 2];
-    let mut result = json!({
-        "framework": concat!("sora ", env!("CARGO_PKG_VERSION")),
-        "median_s": median,
-        "min_s": seconds[0],
-        "images_per_s": args.batch as f64 / median,
-        "peak_rss_mib": device::peak_rss_mib(),
-        "model": args.model,
-        "method": args.method,
-        "width": args.width,
-        "batch": args.batch,
-        "size": args.image_size,
-        "channels": args.channels,
-        "precision": args.precision,
-        "device": args.device,
-        "threads": threads,
-        "isa": device::instruction_set()?.to_string(),
-        "backend": model.backend(),
-        "steps": args.steps,
-    });
+    let faults = profile::page_faults().zip(faults).map(|(now, then)| (now - then) as f64 / args.steps as f64);
+    let pool = nn::pool_counts();
+    let parts = profile_of(seconds.iter().sum(), args.steps);
+    let mut result = setup.result(&args.network, seconds)?;
+    result["method"] = json!(args.method);
+    result["precision"] = json!(args.precision);
+    result["pool_misses_after_first_step"] = json!(pool.misses - first.misses);
+    result["pool_mib"] = json!(pool.bytes >> 20);
+    result["page_faults_per_step"] = json!(faults);
     if args.profile {
         result["profile"] = parts;
     }
     print_json(&result)
 }
 
-/// Mean seconds a step of each part, and of what no part covers: perturbation arithmetic, metrics, autodiff, logits.
+/// Mean seconds a step of each part, and of what no part covers.
 fn profile_of(total: f64, steps: usize) -> Value {
     let mut parts = profile::take();
     let rest = total - parts.iter().map(|(_, seconds)| seconds).sum::<f64>();
     parts.push(("rest", rest));
     parts.into_iter().map(|(name, seconds)| (name.to_owned(), json!(seconds / steps as f64))).collect::<Map<_, _>>().into()
+}
+
+/// Times an attack on whole batches.
+pub fn attack(args: &AttackBench) -> Result<()> {
+    let setup = Setup::new(&args.network, args.steps)?;
+    let threat = radius(args.norm);
+    let Entry::Attack(attack) = attack::entry(&args.attack, args.norm)? else {
+        return Err(Error::input(format!("bench attack: --attack {}: expected an attack, see `sora attacks`", args.attack)));
+    };
+    let mut seconds = Vec::with_capacity(args.steps);
+    for batch in 0..=args.steps {
+        let started = Instant::now();
+        for restart in 0..attack.restarts() {
+            let noise = Noise::evaluation(0, batch as u64, restart, setup.ids.clone(), &setup.device);
+            let mut cx = AttackContext { model: &setup.model, threat, noise };
+            profile::time(Part::Perturbation, || attack.run(&mut cx, setup.x.clone(), setup.labels.clone()));
+        }
+        setup.sync()?;
+        if batch == 0 {
+            profile::take();
+        } else {
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+    }
+    let parts = profile_of(seconds.iter().sum(), args.steps);
+    let mut result = setup.result(&args.network, seconds)?;
+    result["attack"] = json!(args.attack);
+    result["norm"] = json!(args.norm);
+    result["precision"] = json!("f32");
+    if args.profile {
+        result["profile"] = parts;
+    }
+    print_json(&result)
 }

@@ -183,9 +183,9 @@ impl Writer<'_> {
         let y = inputs.get(1).map_or("", String::as_str);
         Ok(match &layer.op {
             Op::Input | Op::Dropout { .. } => x.to_owned(),
-            Op::Conv { conv, kernel, bias } => {
+            Op::Conv { conv, kernel } => {
                 let weight = self.weight(conv.weight)?;
-                let bias = bias.map(|id| self.weight(id)).transpose()?;
+                let bias = conv.bias.map(|id| self.weight(id)).transpose()?;
                 let attributes =
                     vec![ints("kernel_shape", &[*kernel; 2]), ints("strides", &[conv.stride; 2]), ints("pads", &[conv.padding; 4])];
                 let taken: Vec<&str> = [x, &weight].into_iter().chain(bias.as_deref()).collect();

@@ -2,7 +2,7 @@
 //!
 //! `delta = box(eps sign g(x))`. Cheap, and the classic victim of catastrophic overfitting.
 
-use super::{Batch, Method, StepContext, StepOutput, boxed};
+use super::{Batch, Method, StepContext, StepOutput};
 use crate::error::Result;
 
 /// FGSM training.
@@ -13,7 +13,7 @@ impl Method for Fgsm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let alpha = cx.threat.epsilon;
-        let delta = boxed(batch, grad.clone().sign() * alpha);
+        let delta = cx.threat.step(&batch.x, None, grad.clone(), alpha, None, false);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

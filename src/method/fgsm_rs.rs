@@ -26,7 +26,7 @@ impl Method for FgsmRs {
         let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let delta = boxed(batch, cx.threat.project(eta + grad.clone().sign() * alpha));
+        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, true);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

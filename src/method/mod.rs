@@ -37,11 +37,12 @@ pub use registry::{METHODS, MethodInfo, method, register};
 use crate::{
     data::{Augment, AugmentDraw},
     error::{Error, Result},
-    gradient::{self, InputGradient, TrainPass},
+    gradient::{self, InputGradient, TrainGradient, TrainPass},
     loss,
     model::Model,
-    nn::{BnMode, HostTensor, TensorSet, to_vec},
+    nn::{self, BnMode, HostTensor, TensorSet, to_vec},
     noise::Noise,
+    profile::{self, Part},
     threat::{Norm, Threat, clamp_to_box, l2_norm, sum_per_sample},
 };
 
@@ -136,7 +137,7 @@ impl StepContext<'_> {
 
     /// Logits at the pixels `x` without any gradient, in the run's batch-norm mode.
     pub fn logits(&mut self, x: Tensor<4>) -> Tensor<2> {
-        let (logits, stats) = self.model.forward(&self.model.params.frozen(), x, self.attack_bn);
+        let (logits, stats) = profile::time(Part::Network, || self.model.forward(&self.model.params.frozen(), x, self.attack_bn));
         self.model.absorb(stats);
         self.passes.forward += 1;
         logits
@@ -187,29 +188,28 @@ impl StepContext<'_> {
         };
         self.model.absorb(std::mem::take(&mut out.stats));
 
+        let metrics = profile::time(Part::Metrics, || self.figures(&out, batch, &delta, attack_grad.as_ref().unwrap_or(&out.input)))?;
+        Ok(StepOutput { gradients: out.params, delta, input_gradient: out.input, logits: out.logits, metrics })
+    }
+
+    /// The figures of a step that trained with `out` at `delta` after an attack with the gradient `attack`.
+    fn figures(&self, out: &TrainGradient, batch: &Batch, delta: &Tensor<4>, attack: &Tensor<4>) -> Result<StepMetrics> {
+        let norm = self.threat.norm;
+        let mut parts = vec![out.loss.clone(), loss::correct(out.logits.clone(), batch.labels.clone()).mean()];
+        let on_cpu = nn::on_cpu(delta.device());
+        if !on_cpu {
+            let (attack, train) = (attack.clone(), out.input.clone());
+            parts.extend([pert_align(attack.clone(), train.clone()), linearity(norm, attack, train), delta.clone().abs().mean()]);
+        }
         // One read-back for all the step's scalars: each would wait for the device.
-        let attack_grad = attack_grad.unwrap_or_else(|| out.input.clone());
-        let scalars = Tensor::cat(
-            vec![
-                out.loss,
-                loss::correct(out.logits.clone(), batch.labels.clone()).mean(),
-                pert_align(attack_grad.clone(), out.input.clone()),
-                linearity(self.threat.norm, attack_grad, out.input.clone()),
-                delta.clone().abs().mean(),
-            ],
-            0,
-        );
-        let scalars = to_vec(&scalars)?;
+        let mut scalars = to_vec(&Tensor::cat(parts, 0))?;
+        if on_cpu {
+            scalars.extend(nn::agreement(norm == Norm::Linf, attack, &out.input, delta));
+        }
         let &[loss, adv_acc, pert_align, linearity, delta_mean] = scalars.as_slice() else {
             return Err(Error::work(format!("a step yielded {} figures instead of 5", scalars.len())));
         };
-        Ok(StepOutput {
-            gradients: out.params,
-            delta,
-            input_gradient: out.input,
-            logits: out.logits,
-            metrics: StepMetrics { loss, adv_acc, alpha: 0.0, linearity: linearity.clamp(-1.0, 1.0), pert_align, delta_mean },
-        })
+        Ok(StepMetrics { loss, adv_acc, alpha: 0.0, linearity: linearity.clamp(-1.0, 1.0), pert_align, delta_mean })
     }
 }
 

@@ -29,7 +29,7 @@ impl Method for NFgsm {
         let eta = boxed(batch, cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let delta = boxed(batch, eta + grad.clone().sign() * alpha);
+        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, false);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

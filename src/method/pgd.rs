@@ -44,7 +44,7 @@ impl Method for Pgd {
         let mut last = None;
         for _ in 0..self.steps {
             let grad = cx.input_gradient(batch.x.clone() + delta.clone(), &batch.labels).grad;
-            delta = boxed(batch, cx.threat.project(delta + cx.threat.ascent(grad.clone()) * alpha));
+            delta = cx.threat.step(&batch.x, Some(delta), grad.clone(), alpha, None, true);
             last = Some(grad);
         }
         Ok(cx.train(batch, delta, last)?.with_alpha(alpha))

@@ -95,13 +95,12 @@ impl Method for Sora {
         let alpha = self.alpha(cx.threat.epsilon);
         let eta = if self.options.eta { boxed(batch, cx.threat.random_start(cx.noise, shape)) } else { batch.x.zeros_like() };
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
-        let mut step = cx.threat.ascent(grad.clone()) * alpha;
-        match self.options.r {
-            StepFactor::Pixel => step = step * cx.noise.uniform(Draw::R, shape, 0.0, 1.0),
-            StepFactor::Sample => step = step * cx.noise.uniform(Draw::RSample, [shape[0], 1, 1, 1], 0.0, 1.0),
-            StepFactor::One => {}
-        }
-        let delta = boxed(batch, eta + step);
+        let r = match self.options.r {
+            StepFactor::Pixel => Some(cx.noise.uniform(Draw::R, shape, 0.0, 1.0)),
+            StepFactor::Sample => Some(cx.noise.uniform(Draw::RSample, [shape[0], 1, 1, 1], 0.0, 1.0)),
+            StepFactor::One => None,
+        };
+        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, r, false);
         let out = cx.train(batch, delta, Some(grad))?.with_alpha(alpha);
         let beta = self.options.beta as f32;
         self.v = (1.0 - beta) * self.v + beta * out.metrics.linearity;

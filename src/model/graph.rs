@@ -21,7 +21,7 @@ pub(crate) enum Op {
     /// Normalised images.
     Input,
     /// Convolution of the first input, plus the second where there is one.
-    Conv { conv: Conv2d, kernel: usize, bias: Option<ParamId> },
+    Conv { conv: Conv2d, kernel: usize },
     /// Batch norm and an activation.
     Norm { norm: BatchNorm, activation: Option<Activation>, beside_shortcut: bool },
     /// An activation alone.
@@ -211,15 +211,15 @@ impl<'a> Builder<'a> {
         let [weight, start_of_bias] = start.init(cin * kernel * kernel, cout * kernel * kernel);
         let conv = Conv2d::with_init(self.specs, name, [cin, cout], kernel, [stride, padding], weight);
         let bias = bias.then(|| self.specs.param(format!("{name}.bias"), &[cout], start_of_bias));
-        self.push(Op::Conv { conv, kernel, bias }, inputs, vec![cout, h, w])
+        self.push(Op::Conv { conv: Conv2d { bias, ..conv }, kernel }, inputs, vec![cout, h, w])
     }
 
     /// A convolution without bias that runs here; [`register`](Self::register) must follow where PyTorch registers its weight.
     pub(super) fn conv_ahead(&mut self, x: Id, cout: usize, window: Window) -> Id {
         let [h, w] = self.windows(x, window);
         let Window(kernel, stride, padding) = window;
-        let conv = Conv2d { weight: ParamId(usize::MAX), stride, padding };
-        self.push(Op::Conv { conv, kernel, bias: None }, &[x], vec![cout, h, w])
+        let conv = Conv2d { weight: ParamId(usize::MAX), bias: None, stride, padding, groups: 1 };
+        self.push(Op::Conv { conv, kernel }, &[x], vec![cout, h, w])
     }
 
     /// Registers the weight of a convolution that [`conv_ahead`](Self::conv_ahead) has placed.
@@ -433,28 +433,22 @@ impl Network for Graph {
             // What nobody reads any more is handed over, so that its memory is free as early as can be.
             let mut inputs = inputs.iter().filter_map(|&id| if self.last[id] == index { values[id].take() } else { values[id].clone() });
             out = match (op, inputs.next(), inputs.next()) {
-                (Op::Conv { conv, bias, .. }, Some(Value::Map(x)), add) => {
-                    let y = match add {
-                        Some(Value::Map(add)) => conv.forward_add(weights, x, add, pass),
-                        _ => conv.forward(weights, x, pass),
-                    };
-                    Value::Map(match bias {
-                        Some(bias) => y.add_bias(weights.get(*bias), pass),
-                        None => y,
-                    })
-                }
+                (Op::Conv { conv, .. }, Some(Value::Map(x)), add) => Value::Map(match add {
+                    Some(Value::Map(add)) => conv.forward_add(weights, x, add, pass),
+                    _ => conv.forward(weights, x, pass),
+                }),
                 (Op::Norm { norm, activation, beside_shortcut }, Some(Value::Map(x)), _) => {
                     Value::Map(match (activation, beside_shortcut) {
                         (Some(Activation::Relu), false) => norm.forward_relu(weights, x, pass),
                         (Some(Activation::Relu), true) => norm.forward_relu_beside_shortcut(weights, x, pass),
-                        (Some(activation), shortcut) => norm.forward(weights, x, *shortcut, pass).activate(*activation),
+                        (Some(activation), shortcut) => norm.forward(weights, x, *shortcut, pass).activate(*activation, pass),
                         (None, shortcut) => norm.forward(weights, x, *shortcut, pass),
                     })
                 }
-                (Op::Activate(f), Some(Value::Map(x)), _) => Value::Map(x.activate(*f)),
-                (Op::Activate(f), Some(Value::Vector(x)), _) => Value::Vector(x.activate(*f)),
-                (Op::Activate(f), Some(Value::Sequence(x)), _) => Value::Sequence(x.activate(*f)),
-                (Op::Add, Some(Value::Map(x)), Some(Value::Map(y))) => Value::Map(x.plus(y)),
+                (Op::Activate(f), Some(Value::Map(x)), _) => Value::Map(x.activate(*f, pass)),
+                (Op::Activate(f), Some(Value::Vector(x)), _) => Value::Vector(x.activate(*f, pass)),
+                (Op::Activate(f), Some(Value::Sequence(x)), _) => Value::Sequence(x.activate(*f, pass)),
+                (Op::Add, Some(Value::Map(x)), Some(Value::Map(y))) => Value::Map(x.plus(y, pass)),
                 (Op::Add, Some(Value::Sequence(x)), Some(Value::Sequence(y))) => Value::Sequence(x.plus(y)),
                 (Op::MaxPool { kernel, stride, padding }, Some(Value::Map(x)), _) => {
                     Value::Map(x.max_pool(*kernel, *stride, *padding, pass))
@@ -463,7 +457,7 @@ impl Network for Graph {
                 (Op::GlobalPool, Some(Value::Map(x)), _) => Value::Vector(global_avg_pool(x, pass).into()),
                 (Op::Flatten, Some(Value::Map(x)), _) => Value::Vector(x.flatten(pass)),
                 (Op::Gate, Some(Value::Map(x)), Some(Value::Vector(factor))) => Value::Map(x.gate(factor.sigmoid(), pass)),
-                (Op::Linear(linear), Some(Value::Vector(x)), _) => Value::Vector(linear.forward(weights, x.into()).into()),
+                (Op::Linear(linear), Some(Value::Vector(x)), _) => Value::Vector(linear.forward(weights, x.into(), pass).into()),
                 (Op::Dense(dense), Some(Value::Vector(x)), _) => Value::Vector(dense.forward(weights, x)),
                 (Op::Dense(dense), Some(Value::Sequence(x)), _) => Value::Sequence(dense.forward(weights, x)),
                 (Op::Dropout { rate, layer }, Some(Value::Map(x)), _) => Value::Map(x.dropout(*layer, *rate, pass)),
@@ -472,7 +466,7 @@ impl Network for Graph {
                 (Op::Tokens, Some(Value::Map(x)), _) => Value::Sequence(x.tokens(pass)),
                 (Op::Prepend(token), Some(Value::Sequence(x)), _) => Value::Sequence(prepend(weights.get(*token), x)),
                 (Op::Position(position), Some(Value::Sequence(x)), _) => Value::Sequence(x.shift(weights.get(*position))),
-                (Op::LayerNorm(norm), Some(Value::Sequence(x)), _) => Value::Sequence(norm.forward(weights, x)),
+                (Op::LayerNorm(norm), Some(Value::Sequence(x)), _) => Value::Sequence(norm.forward(weights, x, pass)),
                 (Op::Attention { heads }, Some(Value::Sequence(x)), _) => Value::Sequence(attention(x, *heads)),
                 (Op::First, Some(Value::Sequence(x)), _) => Value::Vector(first(x)),
                 (Op::PoolTokens, Some(Value::Sequence(x)), Some(Value::Sequence(scores))) => Value::Vector(pool_tokens(x, scores)),

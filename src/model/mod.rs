@@ -18,7 +18,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     device,
     error::{Error, Result},
-    nn::{Activation, Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, SpecBuilder, TensorSet, Weights, normalize},
+    nn::{
+        Activation, Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision, SpecBuilder, TensorSet, Weights,
+        normalize,
+    },
+    profile::{self, Part},
 };
 
 pub use graph::{Builder, Graph, Id};
@@ -418,6 +422,7 @@ pub struct Model {
     pub buffers: TensorSet,
     /// What computes the layers: by default the CPU engine on the CPU, Burn elsewhere.
     backend: Backend,
+    precision: Precision,
     network: Arc<dyn Network>,
     dropout: DropoutSource,
     device: Device,
@@ -449,6 +454,7 @@ impl Model {
             params: TensorSet::init(specs.params, seed, device),
             buffers: TensorSet::init(specs.buffers, seed, device),
             backend: if *device == Device::flex() { Backend::Engine } else { Backend::Burn },
+            precision: Precision::F32,
             network: Arc::new(graph),
             dropout: DropoutSource::default(),
             device: device.clone(),
@@ -466,7 +472,7 @@ impl Model {
     }
 
     fn pass(&self, mode: BnMode) -> Pass {
-        let mut pass = Pass::new(self.backend, mode, self.buffers.frozen());
+        let mut pass = Pass { precision: self.precision, ..Pass::new(self.backend, mode, self.buffers.frozen()) };
         if mode == BnMode::Train && self.config.options.dropout > 0.0 {
             pass.dropout = Some(self.dropout.next_pass());
         }
@@ -488,6 +494,22 @@ impl Model {
         }
         self.backend = backend;
         Ok(())
+    }
+
+    /// How the layers store their results: f32 unless set otherwise.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Chooses how the layers store their results. On the CPU engine feature maps and their gradients are kept as bf16; Burn's own operations
+    /// round them to bf16 at the same points and compute in f32.
+    pub fn set_precision(&mut self, precision: Precision) {
+        self.precision = precision;
+    }
+
+    /// The same network and values in f32, as evaluations want them.
+    pub fn in_f32(&self) -> Self {
+        Self { precision: Precision::F32, ..self.clone() }
     }
 
     /// The device, without autodiff.
@@ -520,12 +542,14 @@ impl Model {
 
     /// Moves the running statistics towards those of a pass: `r <- 0.9 r + 0.1 batch`.
     pub fn absorb(&mut self, stats: Vec<BatchStats>) {
-        for s in stats {
-            for (id, batch) in [(s.mean, s.batch_mean), (s.variance, s.batch_variance)] {
-                let running = self.buffers.take(id.0);
-                self.buffers.set(id.0, running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM);
+        profile::time(Part::Statistics, || {
+            for s in stats {
+                for (id, batch) in [(s.mean, s.batch_mean), (s.variance, s.batch_variance)] {
+                    let running = self.buffers.take(id.0);
+                    self.buffers.set(id.0, running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM);
+                }
             }
-        }
+        });
     }
 
     /// Parameters and buffers on the host, with PyTorch's names.

@@ -5,6 +5,8 @@ use std::{f64::consts, fmt};
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
+use super::{Pass, layers::gelu};
+
 /// A parameter-free activation function, as PyTorch defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -36,11 +38,11 @@ fn phi<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 }
 
 impl Activation {
-    /// The function, element by element. GELU is composed here: Burn's own backward pass of it follows the tanh approximation.
-    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+    /// The function, element by element, in f32.
+    pub fn apply<const D: usize>(self, x: Tensor<D>, pass: &Pass) -> Tensor<D> {
         match self {
             Self::Relu => activation::relu(x),
-            Self::Gelu => x.clone() * phi(x),
+            Self::Gelu => gelu(x, pass),
             Self::Silu => x.clone() * activation::sigmoid(x),
             // No overflow on either side.
             Self::Softplus => activation::relu(x.clone()) + x.abs().neg().exp().log1p(),

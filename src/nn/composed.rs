@@ -2,12 +2,15 @@
 //! and comes back to it.
 
 use burn::tensor::{
-    Tensor,
-    module::{adaptive_avg_pool2d, linear, max_pool2d, max_pool2d_with_indices},
+    FloatDType, Tensor,
+    module::{adaptive_avg_pool2d, linear, max_pool2d_with_indices},
     ops::MaxPoolOptions,
 };
 
-use super::{Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, SpecBuilder, Weights, engine};
+use super::{
+    Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, Precision, SpecBuilder, Weights, engine,
+    layers::{layer_norm, pool, rounded},
+};
 
 impl Feature {
     /// In the layout of the pass's backend.
@@ -16,42 +19,43 @@ impl Feature {
     }
 
     fn from_dual(dual: Dual<4>) -> Self {
-        Self { map: dual.value, tangent: dual.tangent, moments: None }
+        Self { tangent: dual.tangent, ..dual.value.into() }
     }
 
-    /// As `[N, C, H, W]`.
+    /// As `[N, C, H, W]`, in f32.
     pub fn leave(self, pass: &Pass) -> Dual<4> {
         self.into_dual().linear(|t| match pass.backend {
-            Backend::Engine => t.permute([2, 3, 0, 1]),
+            Backend::Engine => t.cast(FloatDType::F32).permute([2, 3, 0, 1]),
             Backend::Burn => t,
         })
     }
 
-    /// From `[N, C, H, W]`.
+    /// From `[N, C, H, W]`, in f32; stored as the pass stores maps.
     pub fn arrive(dual: Dual<4>, pass: &Pass) -> Self {
         Self::from_dual(dual.linear(|t| match pass.backend {
-            Backend::Engine => engine::enter(t),
-            Backend::Burn => t,
+            Backend::Engine => engine::enter(t, pass.precision),
+            Backend::Burn => rounded(t, pass),
+        }))
+    }
+
+    /// What Burn's operations make of the map in its own layout: they compute in f32, the result is stored as the pass stores maps.
+    fn wide(self, pass: &Pass, f: impl FnOnce(Dual<4>) -> Dual<4>) -> Self {
+        let dual = f(self.into_dual().linear(|t| t.cast(FloatDType::F32)));
+        Self::from_dual(dual.linear(|t| match (pass.backend, pass.precision) {
+            (Backend::Engine, Precision::Bf16) => t.cast(FloatDType::BF16),
+            _ => rounded(t, pass),
         }))
     }
 
     /// The sum of two maps.
-    pub fn plus(self, other: Self) -> Self {
-        Self::from_dual(self.into_dual().plus(other.into_dual()))
+    pub fn plus(self, other: Self, pass: &Pass) -> Self {
+        let other = other.into_dual().linear(|t| t.cast(FloatDType::F32));
+        self.wide(pass, |dual| dual.plus(other))
     }
 
     /// An activation function of each element.
-    pub fn activate(self, activation: Activation) -> Self {
-        Self::from_dual(self.into_dual().activate(activation))
-    }
-
-    /// Adds a bias `[C]` to every pixel.
-    pub fn add_bias(self, bias: Tensor<1>, pass: &Pass) -> Self {
-        let shape = match pass.backend {
-            Backend::Engine => [1, 1, 1, bias.dims()[0]],
-            Backend::Burn => [1, bias.dims()[0], 1, 1],
-        };
-        Self::from_dual(self.into_dual().shift(bias.reshape(shape)))
+    pub fn activate(self, activation: Activation, pass: &Pass) -> Self {
+        self.wide(pass, |dual| dual.activate(activation, pass))
     }
 
     /// Multiplies each map by a factor of its sample and channel, `[N, C]`.
@@ -61,11 +65,14 @@ impl Feature {
             Backend::Engine => [1, 1, n, c],
             Backend::Burn => [n, c, 1, 1],
         };
-        Self::from_dual(self.into_dual().times(factor.linear(|t| t.reshape(shape))))
+        self.wide(pass, |dual| dual.times(factor.linear(|t| t.reshape(shape))))
     }
 
     /// The largest value of each window of `kernel` pixels square; PyTorch's `MaxPool2d`.
     pub fn max_pool(self, kernel: usize, stride: usize, padding: usize, pass: &Pass) -> Self {
+        if self.tangent.is_none() {
+            return pool(self.map, kernel, stride, padding, true, pass).into();
+        }
         let Dual { value, tangent } = self.leave(pass);
         let options = MaxPoolOptions {
             kernel_size: [kernel; 2],
@@ -74,17 +81,13 @@ impl Feature {
             dilation: [1; 2],
             ceil_mode: false,
         };
-        let dual = match tangent {
-            None => Dual { value: max_pool2d(value, options), tangent: None },
-            Some(tangent) => {
-                // The derivative of a maximum is that of the element that attains it.
-                let [n, c, h, w] = value.dims();
-                let (value, indices) = max_pool2d_with_indices(value, options);
-                let [_, _, oh, ow] = value.dims();
-                let tangent = tangent.reshape([n, c, h * w]).gather(2, indices.reshape([n, c, oh * ow])).reshape([n, c, oh, ow]);
-                Dual { value, tangent: Some(tangent) }
-            }
-        };
+        // The derivative of a maximum is that of the element that attains it.
+        let [n, c, h, w] = value.dims();
+        let (value, indices) = max_pool2d_with_indices(value, options);
+        let [_, _, oh, ow] = value.dims();
+        let tangent =
+            tangent.map(|tangent| tangent.reshape([n, c, h * w]).gather(2, indices.reshape([n, c, oh * ow])).reshape([n, c, oh, ow]));
+        let dual = Dual { value, tangent };
         Self::arrive(dual, pass)
     }
 
@@ -118,7 +121,7 @@ impl Feature {
         };
         let Some(mask) = pass.dropout_mask(layer, rate, shape, &self.map.device().inner()) else { return self };
         let mask = Self::arrive(Dual { value: mask, tangent: None }, pass).map;
-        Self::from_dual(self.into_dual().scale(mask))
+        self.wide(pass, |dual| dual.scale(mask.cast(FloatDType::F32)))
     }
 }
 
@@ -183,7 +186,13 @@ impl LayerNorm {
     }
 
     /// `[N, T, F]`, each token by itself.
-    pub fn forward(&self, weights: &Weights, x: Dual<3>) -> Dual<3> {
+    pub fn forward(&self, weights: &Weights, x: Dual<3>, pass: &Pass) -> Dual<3> {
+        if x.tangent.is_none() {
+            let [n, t, features] = x.value.dims();
+            let scale_and_shift = [weights.get(self.weight), weights.get(self.bias)];
+            let y = layer_norm(x.value.reshape([n * t, features]), scale_and_shift, self.epsilon as f32, pass);
+            return Dual { value: y.reshape([n, t, features]), tangent: None };
+        }
         let wide = |id| {
             let t: Tensor<1> = weights.get(id);
             let features = t.dims()[0];

@@ -5,7 +5,7 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::{Activation, Flat};
+use super::{Activation, Flat, Pass};
 
 /// A value and, where the pass has a tangent, its derivative along it. `None` stands for a derivative of zero.
 #[derive(Clone, Debug)]
@@ -74,9 +74,9 @@ impl<const D: usize> Dual<D> {
     }
 
     /// An activation function.
-    pub fn activate(self, activation: Activation) -> Self {
+    pub fn activate(self, activation: Activation, pass: &Pass) -> Self {
         let tangent = self.tangent.map(|t| t * activation.slope(self.value.clone()));
-        Self { value: activation.apply(self.value), tangent }
+        Self { value: activation.apply(self.value, pass), tangent }
     }
 
     /// The logistic function.

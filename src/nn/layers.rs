@@ -1,14 +1,16 @@
 //! Layers: structure and identifiers only, the values come from [`Weights`].
 
+use std::sync::Arc;
+
 use burn::tensor::{
-    Tensor, activation,
-    module::{batch_norm, batch_norm_train, conv2d, linear},
-    ops::ConvOptions,
+    DType, FloatDType, Tensor, activation,
+    module::{avg_pool2d, batch_norm, batch_norm_train, conv2d, linear, max_pool2d},
+    ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions},
 };
 
 use super::{
-    Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
-    engine::{self, ConvPlan, Convolved, NormPlan},
+    Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, Precision, SpecBuilder, Weights,
+    engine::{self, ConvPlan, Convolved, NormPlan, Origin, Plus, PoolPlan},
     tangent,
 };
 
@@ -20,11 +22,13 @@ pub struct Feature {
     pub(super) tangent: Option<Tensor<4>>,
     /// Mean and biased variance of each channel.
     pub(super) moments: Option<[Tensor<1>; 2]>,
+    /// The batch norm whose result this is, on the engine.
+    pub(super) origin: Option<Arc<Origin>>,
 }
 
 impl From<Tensor<4>> for Feature {
     fn from(map: Tensor<4>) -> Self {
-        Self { map, tangent: None, moments: None }
+        Self { map, tangent: None, moments: None, origin: None }
     }
 }
 
@@ -40,21 +44,31 @@ pub struct Flat {
 /// Takes images `[N, C, H, W]` into the layout of the pass's backend.
 pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
     let take = |x: Tensor<4>| match pass.backend {
-        Backend::Engine => engine::enter(x),
-        Backend::Burn => x,
+        Backend::Engine => engine::enter(x, pass.precision),
+        Backend::Burn => rounded(x, pass),
     };
-    Feature { map: take(x), tangent: pass.tangent.clone().map(take), moments: None }
+    Feature { tangent: pass.tangent.clone().map(take), ..take(x).into() }
+}
+
+/// What Burn's own operations make of a map that the engine would store in bf16: rounded, and its gradient, too.
+pub(super) fn rounded(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    match (pass.backend, pass.precision) {
+        (Backend::Burn, Precision::Bf16) => x.cast(FloatDType::BF16).cast(FloatDType::F32),
+        _ => x,
+    }
 }
 
 /// PyTorch's default epsilon in the denominator of batch norm.
 pub(super) const BN_EPSILON: f64 = 1e-5;
 
-/// A 2-D convolution without bias; weight `[out, in, k, k]`.
+/// A 2-D convolution; weight `[out, in / groups, k, k]`, bias `[out]` where there is one.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     pub(crate) weight: ParamId,
+    pub(crate) bias: Option<ParamId>,
     pub(crate) stride: usize,
     pub(crate) padding: usize,
+    pub(crate) groups: usize,
 }
 
 impl Conv2d {
@@ -73,7 +87,23 @@ impl Conv2d {
         [stride, padding]: [usize; 2],
         init: Init,
     ) -> Self {
-        Self { weight: specs.param(format!("{name}.weight"), &[cout, cin, kernel, kernel], init), stride, padding }
+        let weight = specs.param(format!("{name}.weight"), &[cout, cin, kernel, kernel], init);
+        Self { weight, bias: None, stride, padding, groups: 1 }
+    }
+
+    /// As [`new`](Self::new), in `groups` groups of channels and with `NAME.bias`, which PyTorch starts like the weight.
+    pub fn with_bias(
+        specs: &mut SpecBuilder,
+        name: &str,
+        [cin, cout]: [usize; 2],
+        kernel: usize,
+        [stride, padding]: [usize; 2],
+        groups: usize,
+    ) -> Self {
+        let conv = Self::new(specs, name, [cin / groups.max(1), cout], kernel, stride, padding);
+        let fan_in = (cin / groups.max(1) * kernel * kernel) as f32;
+        let bias = specs.param(format!("{name}.bias"), &[cout], Init::Uniform(fan_in.sqrt().recip()));
+        Self { bias: Some(bias), groups, ..conv }
     }
 
     /// The convolution of `x`.
@@ -89,24 +119,44 @@ impl Conv2d {
     fn run(&self, weights: &Weights, x: Feature, add: Option<Feature>, pass: &Pass) -> Feature {
         let (add, along) = add.map_or((None, None), |add| (Some(add.map), add.tangent));
         let moments = pass.mode == BnMode::Train;
-        let out = self.convolve(weights, x.map, add, moments, pass);
+        let bias = self.bias.map(|bias| weights.get::<1>(bias));
+        let out = self.convolve(weights, Feature { tangent: None, ..x.clone() }, add, bias, moments, pass);
         // A convolution is linear: its derivative is the convolution of the derivative.
-        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent, along, false, pass).map);
+        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent.into(), along, None, false, pass).map);
         Feature { tangent, ..out }
     }
 
-    fn convolve(&self, weights: &Weights, x: Tensor<4>, add: Option<Tensor<4>>, moments: bool, pass: &Pass) -> Feature {
+    fn convolve(
+        &self,
+        weights: &Weights,
+        x: Feature,
+        add: Option<Tensor<4>>,
+        bias: Option<Tensor<1>>,
+        moments: bool,
+        pass: &Pass,
+    ) -> Feature {
         let weight = weights.get(self.weight);
+        let Feature { map: x, origin, .. } = x;
         match pass.backend {
             Backend::Engine => {
-                let plan = ConvPlan { stride: self.stride, padding: self.padding, version: weights.version(self.weight), moments };
-                let Convolved { map, moments } = engine::conv(x, weight, add, plan);
-                Feature { map, tangent: None, moments }
+                let version = weights.version(self.weight);
+                let plan = ConvPlan { stride: self.stride, padding: self.padding, groups: self.groups, version, moments, origin };
+                let (plus, later) = match (bias, add) {
+                    (Some(bias), add) => (Plus::Bias(bias), add),
+                    (None, Some(add)) => (Plus::Map(add), None),
+                    (None, None) => (Plus::Nothing, None),
+                };
+                let Convolved { map, moments } = engine::conv(x, weight, plus, plan);
+                match later {
+                    // Another map than the one that the moments are of.
+                    Some(add) => (map + add).into(),
+                    None => Feature { moments, ..map.into() },
+                }
             }
             Backend::Burn => {
-                let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], 1);
-                let y = conv2d(x, weight, None, options);
-                add.map_or(y.clone(), |add| y + add).into()
+                let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups);
+                let y = conv2d(x, weight, bias, options);
+                rounded(add.map_or(y.clone(), |add| y + add), pass).into()
             }
         }
     }
@@ -155,25 +205,31 @@ impl BatchNorm {
         let along = x.tangent.map(|tangent| {
             let channels = if pass.backend == Backend::Engine { 3 } else { 1 };
             let statistics = (pass.mode == BnMode::Eval).then(running);
-            tangent::batch_norm(x.map.clone(), tangent, [gamma.clone(), beta.clone()], statistics, channels, relu)
+            // The derivative of a layer takes many operations; only its result is stored like a map.
+            let wide = |t: Tensor<4>| t.cast(FloatDType::F32);
+            let along = tangent::batch_norm(wide(x.map.clone()), wide(tangent), [gamma.clone(), beta.clone()], statistics, channels, relu);
+            let along = if x.map.dtype() == DType::BF16 { along.cast(FloatDType::BF16) } else { along };
+            rounded(along, pass)
         });
+        let origin = Arc::new(Origin::default());
+        let plan = NormPlan { batch: pass.mode == BnMode::Train, shortcut, relu, origin: origin.clone() };
         let (y, batch) = match (pass.backend, pass.mode) {
             (Backend::Engine, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (engine::bn_relu(x.map, [gamma, beta, mean, variance], NormPlan { batch: false, shortcut, relu }), None)
+                (engine::bn_relu(x.map, [gamma, beta, mean, variance], plan), None)
             }
             (Backend::Engine, BnMode::Train) => {
                 let [mean, variance] = x.moments.unwrap_or_else(|| engine::moments(x.map.clone()));
-                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], NormPlan { batch: true, shortcut, relu });
+                let y = engine::bn_relu(x.map, [gamma, beta, mean.clone(), variance.clone()], plan);
                 (y, Some(([dims[0], dims[1], dims[2]], mean, variance)))
             }
             (Backend::Burn, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (activate(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), None)
+                (rounded(activate(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), pass), None)
             }
             (Backend::Burn, BnMode::Train) => {
                 let out = batch_norm_train(x.map, gamma, beta, BN_EPSILON);
-                (activate(out.output), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
+                (rounded(activate(out.output), pass), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
             }
         };
         if let Some((pixels, mean, variance)) = batch {
@@ -186,7 +242,8 @@ impl BatchNorm {
                 batch_variance: variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
             });
         }
-        Feature { map: y, tangent: along, moments: None }
+        let origin = (pass.backend == Backend::Engine).then_some(origin);
+        Feature { tangent: along, origin, ..y.into() }
     }
 }
 
@@ -208,12 +265,14 @@ impl Linear {
     }
 
     /// `[N, in]` to `[N, out]`.
-    pub fn forward(&self, weights: &Weights, x: Flat) -> Flat {
-        let weight = weights.get::<2>(self.weight).transpose();
-        Flat {
-            tangent: x.tangent.map(|tangent| tangent.matmul(weight.clone())),
-            values: linear(x.values, weight, Some(weights.get(self.bias))),
-        }
+    pub fn forward(&self, weights: &Weights, x: Flat, pass: &Pass) -> Flat {
+        let (weight, bias) = (weights.get::<2>(self.weight), weights.get(self.bias));
+        let tangent = x.tangent.map(|tangent| tangent.matmul(weight.clone().transpose()));
+        let values = match pass.backend {
+            Backend::Engine => engine::linear(x.values, weight, bias, weights.version(self.weight)),
+            Backend::Burn => linear(x.values, weight.transpose(), Some(bias)),
+        };
+        Flat { values, tangent }
     }
 }
 
@@ -229,9 +288,62 @@ pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
     Flat { values: pool(x.map), tangent: x.tangent.map(pool) }
 }
 
+/// Mean (padding counts as zeros) or largest value of each window of `kernel` pixels square, as PyTorch's `AvgPool2d` and `MaxPool2d`.
+/// `padding` is at most half of `kernel`.
+pub fn pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize, max: bool, pass: &Pass) -> Tensor<4> {
+    let pooled = match (pass.backend, max) {
+        (Backend::Engine, _) => engine::pool(x, PoolPlan { kernel, stride, padding, max }),
+        (Backend::Burn, true) => max_pool2d(
+            x,
+            MaxPoolOptions {
+                kernel_size: [kernel; 2],
+                stride: [stride; 2],
+                padding: [(padding, padding); 2],
+                dilation: [1; 2],
+                ceil_mode: false,
+            },
+        ),
+        (Backend::Burn, false) => avg_pool2d(
+            x,
+            AvgPoolOptions {
+                kernel_size: [kernel; 2],
+                stride: [stride; 2],
+                padding: [(padding, padding); 2],
+                count_include_pad: true,
+                ceil_mode: false,
+            },
+        ),
+    };
+    rounded(pooled, pass)
+}
+
+/// Layer norm over the last dimension of `x`, in f32.
+pub fn layer_norm(x: Tensor<2>, [gamma, beta]: [Tensor<1>; 2], epsilon: f32, pass: &Pass) -> Tensor<2> {
+    match pass.backend {
+        Backend::Engine => engine::layer_norm(x, gamma, beta, epsilon),
+        Backend::Burn => {
+            let centred = x.clone() - x.mean_dim(1);
+            let scale = (centred.clone().square().mean_dim(1) + epsilon).sqrt().recip();
+            centred * scale * gamma.unsqueeze() + beta.unsqueeze()
+        }
+    }
+}
+
+/// `x Phi(x)`, element by element, in f32. Hendrycks and Gimpel 2016, arXiv 1606.08415; the exact form, not the tanh approximation.
+pub fn gelu<const D: usize>(x: Tensor<D>, pass: &Pass) -> Tensor<D> {
+    match pass.backend {
+        Backend::Engine => engine::gelu(x),
+        // Composed: Burn's own backward pass of it follows the tanh approximation.
+        Backend::Burn => x.clone() * ((x * std::f32::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
+    }
+}
+
 /// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network lives in pixel space.
 pub fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32]) -> Tensor<4> {
     let device = x.device().inner();
+    if engine::on_cpu(device.clone()) {
+        return engine::normalize(x, mean, std);
+    }
     let channels = mean.len();
     let shaped = |values: Vec<f32>| super::flat(values, &device).reshape([1, channels, 1, 1]);
     (x - shaped(mean.to_vec())) * shaped(std.iter().map(|s| s.recip()).collect())

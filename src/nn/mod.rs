@@ -16,8 +16,9 @@ pub use activation::Activation;
 pub use composed::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
 pub use dropout::{Dropout, DropoutSource};
 pub use dual::Dual;
-pub(crate) use engine::sgd_step;
-pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, enter, global_avg_pool, normalize};
+pub use engine::{PoolCounts, pool_counts};
+pub(crate) use engine::{Step, agreement, clamp_to_box, cross_entropy, on_cpu, sgd_step};
+pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, enter, gelu, global_avg_pool, layer_norm, normalize, pool};
 pub(crate) use params::flat;
 pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
 
@@ -54,6 +55,17 @@ pub enum Backend {
     Burn,
 }
 
+/// How activations and their gradients are stored. Weights, statistics, logits, the loss and the gradient for the images are f32 in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    F32,
+    /// bfloat16, rounded to nearest even where a layer's result is stored; sums are f32.
+    Bf16,
+}
+
 /// One forward pass: its mode, the running statistics it reads and the batch statistics it leaves behind.
 #[derive(Debug)]
 pub struct Pass {
@@ -61,6 +73,8 @@ pub struct Pass {
     pub backend: Backend,
     /// Which statistics batch norm uses.
     pub mode: BnMode,
+    /// How feature maps are stored.
+    pub precision: Precision,
     /// Running statistics.
     pub buffers: Weights,
     /// Batch statistics, in the order of the layers (training mode only).
@@ -72,8 +86,8 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// A pass in `mode` on `backend` that reads `buffers`.
+    /// A pass in `mode` on `backend` that reads `buffers`, in f32.
     pub fn new(backend: Backend, mode: BnMode, buffers: Weights) -> Self {
-        Self { backend, mode, buffers, stats: Vec::new(), tangent: None, dropout: None }
+        Self { backend, mode, precision: Precision::F32, buffers, stats: Vec::new(), tangent: None, dropout: None }
     }
 }

@@ -3,10 +3,11 @@
 mod attacks;
 mod classifiers;
 mod cli;
+mod dashboard;
 mod datasets;
+mod engine;
 mod evaluation;
 mod exchange;
-mod dashboard;
 mod extras;
 mod golden;
 mod gradients;

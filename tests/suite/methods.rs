@@ -31,15 +31,15 @@ pub fn batch(n: usize) -> Batch {
 }
 
 /// What a run of some steps leaves behind.
-struct Trace {
-    losses: Vec<f32>,
+pub struct Trace {
+    pub losses: Vec<f32>,
     deltas: Vec<Vec<f32>>,
-    weights: Vec<f32>,
+    pub weights: Vec<f32>,
     state: Vec<f32>,
 }
 
 /// Trains on one batch; at step `reload` the method's state goes through a checkpoint into a fresh method.
-fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, steps: u64, reload: Option<u64>) -> Trace {
+pub fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, steps: u64, reload: Option<u64>) -> Trace {
     let options = (info.options)().unwrap();
     let mut method = info.build(&options, threat(norm)).unwrap();
     let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
@@ -69,14 +69,14 @@ fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, steps: u
             assert!(value.is_finite(), "{}: {m:?}", info.name);
         }
         assert!((-1.0..=1.0).contains(&m.linearity) && m.pert_align.abs() <= 1.0 + 1e-5, "{}: {m:?}", info.name);
-        optimizer.step(&mut model.params, out.gradients, 0.02);
+        optimizer.step(&mut model.params, out.gradients, 0.01);
     }
     trace.weights = model.params.values().iter().flat_map(host).collect();
     trace.state = method.state().unwrap().into_iter().flat_map(|t| t.data).collect();
     trace
 }
 
-fn each(mut check: impl FnMut(&MethodInfo, Norm)) {
+pub fn each(mut check: impl FnMut(&MethodInfo, Norm)) {
     for info in METHODS {
         info.norms.iter().for_each(|norm| check(info, *norm));
     }

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -15,25 +16,26 @@ trait Elementwise: Copy + Send + Sync {
     fn apply(self, x: f32, dy: f32) -> f32;
 }
 
-struct Map<'a, F> {
+struct Map<'a, F, E> {
     f: F,
-    x: &'a [f32],
-    dy: &'a [f32],
-    out: &'a mut [f32],
+    x: &'a [E],
+    dy: &'a [E],
+    out: &'a mut [E],
 }
 
-impl<F: Elementwise> Kernel for Map<'_, F> {
+impl<F: Elementwise, E: Element> Kernel for Map<'_, F, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         for ((out, &x), &dy) in self.out.iter_mut().zip(self.x).zip(self.dy) {
-            *out = self.f.apply(x, dy);
+            *out = E::narrow(self.f.apply(x.widen(), dy.widen()));
         }
     }
 }
 
-fn map(isa: Isa, x: &[f32], dy: &[f32], out: &mut [f32], f: impl Elementwise) -> Result<(), ShapeError> {
+fn map<E: Element>(isa: Isa, x: &[E], dy: &[E], out: &mut [E], f: impl Elementwise) -> Result<(), ShapeError> {
     expect_len("activation gradient", dy.len(), x.len())?;
     expect_len("activation output", out.len(), x.len())?;
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).for_each(|((out, x), dy)| {
@@ -99,7 +101,7 @@ fn normal_cdf(x: f32) -> f32 {
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
-pub fn relu(isa: Isa, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+pub fn relu<E: Element>(isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
     map(isa, x, x, y, Relu)
 }
 
@@ -107,7 +109,7 @@ pub fn relu(isa: Isa, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
-pub fn relu_grad(isa: Isa, x: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+pub fn relu_grad<E: Element>(isa: Isa, x: &[E], dy: &[E], dx: &mut [E]) -> Result<(), ShapeError> {
     map(isa, x, dy, dx, ReluGrad)
 }
 
@@ -115,7 +117,7 @@ pub fn relu_grad(isa: Isa, x: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<(), 
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
-pub fn gelu(isa: Isa, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+pub fn gelu<E: Element>(isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
     map(isa, x, x, y, Gelu)
 }
 
@@ -123,6 +125,6 @@ pub fn gelu(isa: Isa, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
-pub fn gelu_grad(isa: Isa, x: &[f32], dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+pub fn gelu_grad<E: Element>(isa: Isa, x: &[E], dy: &[E], dx: &mut [E]) -> Result<(), ShapeError> {
     map(isa, x, dy, dx, GeluGrad)
 }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::channels::{Accumulate, chunk, chunk_sums, expect_rows, repeat};
 use crate::conv::Addend;
+use crate::element::{Element, load, store};
 use crate::error::{ShapeError, expect_len};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -73,7 +74,7 @@ impl BatchNorm<'_> {
     ///
     /// # Errors
     /// [`ShapeError`] when the parameters differ in length, or `x` and `y` are not equally many whole rows.
-    pub fn forward(&self, isa: Isa, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn forward<E: Element>(&self, isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         self.check(x.len())?;
         expect_len("batch norm output", y.len(), x.len())?;
         let p = self.repeated();
@@ -91,7 +92,14 @@ impl BatchNorm<'_> {
     ///
     /// # Errors
     /// [`ShapeError`] when the parameters differ in length, or `x` and `dy` are not equally many whole rows.
-    pub fn parameter_grads(&self, isa: Isa, x: &[f32], dy: &[f32], dgamma: &mut [f32], dbeta: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn parameter_grads<E: Element>(
+        &self,
+        isa: Isa,
+        x: &[E],
+        dy: &[E],
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+    ) -> Result<(), ShapeError> {
         self.check(x.len())?;
         let channels = self.mean.len();
         expect_len("batch norm output gradient", dy.len(), x.len())?;
@@ -111,18 +119,46 @@ impl BatchNorm<'_> {
     ///
     /// # Errors
     /// [`ShapeError`] when lengths do not fit.
-    pub fn input_grad(
+    pub fn input_grad<E: Element>(
         &self,
         isa: Isa,
-        x: &[f32],
-        dy: &[f32],
+        x: &[E],
+        dy: &[E],
         statistics: Statistics<'_>,
-        dx: &mut [f32],
-        add: Addend<'_>,
+        dx: &mut [E],
+        add: Addend<'_, E>,
+    ) -> Result<(), ShapeError> {
+        expect_len("batch norm output gradient", dy.len(), x.len())?;
+        self.input_grad_of(isa, x, Some(dy), statistics, dx, add)
+    }
+
+    /// As [`BatchNorm::input_grad`], where `gradient` holds `dy` before and `dx` (plus `add`) after.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when lengths do not fit.
+    pub fn input_grad_in_place<E: Element>(
+        &self,
+        isa: Isa,
+        x: &[E],
+        gradient: &mut [E],
+        statistics: Statistics<'_>,
+        add: Option<&[E]>,
+    ) -> Result<(), ShapeError> {
+        self.input_grad_of(isa, x, None, statistics, gradient, add.map_or(Addend::None, Addend::Tensor))
+    }
+
+    /// Without `dy`, `dx` holds it.
+    fn input_grad_of<E: Element>(
+        &self,
+        isa: Isa,
+        x: &[E],
+        dy: Option<&[E]>,
+        statistics: Statistics<'_>,
+        dx: &mut [E],
+        add: Addend<'_, E>,
     ) -> Result<(), ShapeError> {
         self.check(x.len())?;
         let channels = self.mean.len();
-        expect_len("batch norm output gradient", dy.len(), x.len())?;
         expect_len("batch norm input gradient", dx.len(), x.len())?;
         let p = self.repeated();
         // dx = scale (dy' - dbeta / M - xhat dgamma / M) = scale dy' + (x - mean) slope + offset
@@ -139,98 +175,149 @@ impl BatchNorm<'_> {
             }
         };
         let chunk = chunk(channels);
-        let run = |x: &[f32], dy: &[f32], add: Option<&[f32]>, accumulate: bool, dx: &mut [f32]| {
+        let (add, accumulate) = match add {
+            Addend::Tensor(add) => {
+                expect_len("batch norm addend", add.len(), x.len())?;
+                (Some(add), false)
+            }
+            Addend::None => (None, false),
+            Addend::Output => (None, true),
+        };
+        dx.par_chunks_mut(chunk).enumerate().for_each(|(index, dx)| {
+            let part = index * chunk..index * chunk + dx.len();
+            let (x, dy, add) = (&x[part.clone()], dy.map(|dy| &dy[part.clone()]), add.map(|add| &add[part.clone()]));
             let kernel = InputGrad { p: &p, slope: &slope, offset: &offset, relu: self.relu, x, dy, add, accumulate, dx };
             // SAFETY: the kernel has no conditions of its own.
             unsafe { dispatch(isa, kernel) };
-        };
-        let chunks = dx.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(dy.par_chunks(chunk));
-        match add {
-            Addend::Tensor(add) => {
-                expect_len("batch norm addend", add.len(), x.len())?;
-                chunks.zip(add.par_chunks(chunk)).for_each(|(((dx, x), dy), add)| run(x, dy, Some(add), false, dx));
-            }
-            Addend::None => chunks.for_each(|((dx, x), dy)| run(x, dy, None, false, dx)),
-            Addend::Output => chunks.for_each(|((dx, x), dy)| run(x, dy, None, true, dx)),
-        }
+        });
         Ok(())
     }
 }
 
-/// The value before the ReLU; forward and backward share it so that the mask is the same to the bit.
-#[inline(always)]
-fn affine(x: f32, mean: f32, scale: f32, beta: f32) -> f32 {
-    (x - mean) * scale + beta
+/// Parameters of one vector of channels.
+#[derive(Clone, Copy)]
+struct Channels<S> {
+    mean: S,
+    scale: S,
+    beta: S,
 }
 
-struct Forward<'a> {
+impl<S: Simd> Channels<S> {
+    /// The parameters of `lanes` elements from `i` of a period.
+    #[inline(always)]
+    unsafe fn load(p: &Repeated, i: usize, lanes: usize) -> Self {
+        // SAFETY: the caller's: the period is longer.
+        unsafe {
+            Self {
+                mean: load(p.mean.as_ptr().add(i), lanes),
+                scale: load(p.scale.as_ptr().add(i), lanes),
+                beta: load(p.beta.as_ptr().add(i), lanes),
+            }
+        }
+    }
+
+    /// The value before the ReLU; forward and backward share it so that the mask is the same to the bit.
+    #[inline(always)]
+    unsafe fn affine(self, x: S) -> S {
+        // SAFETY: the features are the caller's.
+        unsafe { x.sub(self.mean).mul(self.scale).add(self.beta) }
+    }
+
+    /// `dy` behind the ReLU mask, if there is one.
+    #[inline(always)]
+    unsafe fn masked(self, relu: bool, x: S, dy: S) -> S {
+        // SAFETY: the features are the caller's.
+        unsafe { if relu { dy.where_positive(self.affine(x)) } else { dy } }
+    }
+}
+
+/// Runs the body for each vector of `$len` elements: where it begins and how many lanes it has. A macro, because a closure
+/// would not be sure to inline into the caller's instruction set.
+macro_rules! for_each_vector {
+    ($len:expr, |$i:ident, $lanes:ident| $body:expr) => {{
+        let len = $len;
+        let whole = len / S::LANES * S::LANES;
+        let mut $i = 0;
+        while $i < whole {
+            let $lanes = S::LANES;
+            $body;
+            $i += S::LANES;
+        }
+        if $i < len {
+            let $lanes = len - $i;
+            $body;
+        }
+    }};
+}
+
+struct Forward<'a, E> {
     p: &'a Repeated,
     relu: bool,
-    x: &'a [f32],
-    y: &'a mut [f32],
+    x: &'a [E],
+    y: &'a mut [E],
 }
 
-impl Kernel for Forward<'_> {
+impl<E: Element> Kernel for Forward<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let (mean, scale, beta) = (&self.p.mean, &self.p.scale, &self.p.beta);
-        let periods = self.y.chunks_mut(mean.len()).zip(self.x.chunks(mean.len()));
-        for (y, x) in periods {
-            let values = y.iter_mut().zip(x).zip(mean).zip(scale).zip(beta);
-            if self.relu {
-                for ((((y, &x), &mean), &scale), &beta) in values {
-                    let v = affine(x, mean, scale, beta);
-                    *y = if v <= 0.0 { 0.0 } else { v };
-                }
-            } else {
-                for ((((y, &x), &mean), &scale), &beta) in values {
-                    *y = affine(x, mean, scale, beta);
-                }
-            }
+        let period = self.p.mean.len();
+        for (y, x) in self.y.chunks_mut(period).zip(self.x.chunks(period)) {
+            // SAFETY: `x` and `y` are equally long, at most a period.
+            for_each_vector!(y.len(), |i, lanes| unsafe {
+                let v = Channels::<S>::load(self.p, i, lanes).affine(load(x.as_ptr().add(i), lanes));
+                let v = if self.relu { v.where_positive(v) } else { v };
+                store(v, y.as_mut_ptr().add(i), lanes);
+            });
         }
     }
 }
 
 #[derive(Clone, Copy)]
-struct ParameterGrads<'a> {
+struct ParameterGrads<'a, E> {
     p: &'a Repeated,
     relu: bool,
-    x: &'a [f32],
-    dy: &'a [f32],
+    x: &'a [E],
+    dy: &'a [E],
 }
 
-impl Accumulate for ParameterGrads<'_> {
+impl<E: Element> Accumulate for ParameterGrads<'_, E> {
+    type Element = E;
+
     /// Sums of `dy'` and of `dy' (x - mean)`.
     #[inline(always)]
-    fn add(self, at: usize, first: &mut [f32], second: &mut [f32]) {
+    unsafe fn add<S: Simd>(self, at: usize, first: &mut [f32], second: &mut [f32]) {
         let len = first.len();
-        let (x, dy) = (&self.x[at..at + len], &self.dy[at..at + len]);
-        let (mean, scale, beta) = (&self.p.mean[..len], &self.p.scale[..len], &self.p.beta[..len]);
-        let second = &mut second[..len];
-        for i in 0..len {
-            let v = affine(x[i], mean[i], scale[i], beta[i]);
-            let d = if self.relu && v <= 0.0 { 0.0 } else { dy[i] };
-            first[i] += d;
-            second[i] += d * (x[i] - mean[i]);
-        }
+        let (x, dy, second) = (&self.x[at..at + len], &self.dy[at..at + len], &mut second[..len]);
+        // SAFETY: the slices are equally long, at most a period.
+        for_each_vector!(len, |i, lanes| unsafe {
+            let p = Channels::<S>::load(self.p, i, lanes);
+            let x: S = load(x.as_ptr().add(i), lanes);
+            let d = p.masked(self.relu, x, load(dy.as_ptr().add(i), lanes));
+            let (first, second) = (first.as_mut_ptr().add(i), second.as_mut_ptr().add(i));
+            store(load::<S, f32>(first, lanes).add(d), first, lanes);
+            store(load::<S, f32>(second, lanes).add(d.mul(x.sub(p.mean))), second, lanes);
+        });
     }
 }
 
-struct InputGrad<'a> {
+struct InputGrad<'a, E> {
     p: &'a Repeated,
     slope: &'a [f32],
     offset: &'a [f32],
     relu: bool,
-    x: &'a [f32],
-    dy: &'a [f32],
-    add: Option<&'a [f32]>,
+    x: &'a [E],
+    /// `None`: what `dx` holds.
+    dy: Option<&'a [E]>,
+    add: Option<&'a [E]>,
     accumulate: bool,
-    dx: &'a mut [f32],
+    dx: &'a mut [E],
 }
 
-impl Kernel for InputGrad<'_> {
+impl<E: Element> Kernel for InputGrad<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
@@ -238,32 +325,27 @@ impl Kernel for InputGrad<'_> {
         let period = self.slope.len();
         for (index, dx) in self.dx.chunks_mut(period).enumerate() {
             let (at, len) = (index * period, dx.len());
-            let (x, dy) = (&self.x[at..at + len], &self.dy[at..at + len]);
-            let (mean, scale, beta) = (&self.p.mean[..len], &self.p.scale[..len], &self.p.beta[..len]);
-            let (slope, offset) = (&self.slope[..len], &self.offset[..len]);
-            let value = |i: usize| {
-                let v = affine(x[i], mean[i], scale[i], beta[i]);
-                let d = if self.relu && v <= 0.0 { 0.0 } else { dy[i] };
-                d * scale[i] + ((x[i] - mean[i]) * slope[i] + offset[i])
+            let x = &self.x[at..at + len];
+            let dx = dx.as_mut_ptr();
+            let dy = self.dy.map_or(dx.cast_const(), |dy| dy[at..at + len].as_ptr());
+            let add = match (self.add, self.accumulate) {
+                (Some(add), _) => add[at..at + len].as_ptr(),
+                (None, true) => dx.cast_const(),
+                (None, false) => std::ptr::null(),
             };
-            match (self.add, self.accumulate) {
-                (Some(add), _) => {
-                    let add = &add[at..at + len];
-                    for i in 0..len {
-                        dx[i] = value(i) + add[i];
-                    }
+            // SAFETY: the slices are equally long, at most a period; `add` is null or as long.
+            for_each_vector!(len, |i, lanes| unsafe {
+                let p = Channels::<S>::load(self.p, i, lanes);
+                let x: S = load(x.as_ptr().add(i), lanes);
+                let d = p.masked(self.relu, x, load(dy.add(i), lanes));
+                let slope: S = load(self.slope.as_ptr().add(i), lanes);
+                let offset: S = load(self.offset.as_ptr().add(i), lanes);
+                let mut value = d.mul(p.scale).add(x.sub(p.mean).mul(slope).add(offset));
+                if !add.is_null() {
+                    value = value.add(load(add.add(i), lanes));
                 }
-                (None, true) => {
-                    for (i, dx) in dx.iter_mut().enumerate() {
-                        *dx += value(i);
-                    }
-                }
-                (None, false) => {
-                    for (i, dx) in dx.iter_mut().enumerate() {
-                        *dx = value(i);
-                    }
-                }
-            }
+                store(value, dx.add(i), lanes);
+            });
         }
     }
 }

@@ -5,37 +5,41 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use half::bf16;
+
+use crate::element::Element;
+
 /// Cache line, and the width of the widest vector.
 const LINE: usize = 64;
 /// Size of a large page; buffers of at least this size are aligned to it, so that the kernel can back them with large
 /// pages. The kernels walk dozens of arrays at once and would otherwise miss the TLB on each step.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// A zero-initialised `f32` array, aligned to 64 bytes and, where the system allows it, on large pages.
+/// A zero-initialised array of `f32` or `bf16`, aligned to 64 bytes and, where the system allows it, on large pages.
 ///
 /// A vector load that crosses a cache line costs twice; a `Vec<f32>` is only aligned to 16 bytes.
-pub struct Buffer {
-    data: NonNull<f32>,
+pub struct Buffer<E: Element = f32> {
+    data: NonNull<E>,
     len: usize,
 }
 
 // SAFETY: `Buffer` owns its memory and hands out references by the usual borrowing rules.
-unsafe impl Send for Buffer {}
+unsafe impl<E: Element> Send for Buffer<E> {}
 // SAFETY: as above.
-unsafe impl Sync for Buffer {}
+unsafe impl<E: Element> Sync for Buffer<E> {}
 
-impl Buffer {
+impl<E: Element> Buffer<E> {
     /// A buffer of `len` zeros.
     ///
     /// # Panics
-    /// When `len` floats exceed `isize::MAX` bytes, as `Vec::with_capacity` does.
+    /// When `len` elements exceed `isize::MAX` bytes, as `Vec::with_capacity` does.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
         let Some(layout) = Self::layout(len) else {
             return Self { data: NonNull::dangling(), len: 0 };
         };
         // SAFETY: the layout's size is not zero.
-        let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<f32>()) else { handle_alloc_error(layout) };
+        let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<E>()) else { handle_alloc_error(layout) };
         #[cfg(target_os = "linux")]
         if layout.align() == LARGE_PAGE {
             // SAFETY: the range was just allocated and is page-aligned; the advice changes no content. A kernel
@@ -43,27 +47,27 @@ impl Buffer {
             unsafe { libc::madvise(data.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
         // Zeroed after the advice: the first touch decides the page size.
-        // SAFETY: the allocation holds at least `len` floats.
+        // SAFETY: the allocation holds at least `len` elements, of which all zero bits are a value.
         unsafe { data.as_ptr().write_bytes(0, len) };
         Self { data, len }
     }
 
-    /// The layout of a buffer of `len > 0` floats.
+    /// The layout of a buffer of `len > 0` elements.
     fn layout(len: usize) -> Option<Layout> {
         if len == 0 {
             return None;
         }
-        let bytes = len.saturating_mul(size_of::<f32>());
+        let bytes = len.saturating_mul(size_of::<E>());
         let align = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
         let bytes = bytes.checked_next_multiple_of(align).unwrap_or(usize::MAX);
         match Layout::from_size_align(bytes, align) {
             Ok(layout) => Some(layout),
-            Err(_) => panic!("a buffer of {len} floats exceeds the address space"),
+            Err(_) => panic!("a buffer of {len} elements exceeds the address space"),
         }
     }
 }
 
-impl Drop for Buffer {
+impl<E: Element> Drop for Buffer<E> {
     fn drop(&mut self) {
         if let Some(layout) = Self::layout(self.len) {
             // SAFETY: allocated in `zeroed` with this layout.
@@ -72,42 +76,42 @@ impl Drop for Buffer {
     }
 }
 
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
-        // SAFETY: `data` is valid for `len` initialised floats (dangling only when `len` is zero).
+impl<E: Element> Deref for Buffer<E> {
+    type Target = [E];
+    fn deref(&self) -> &[E] {
+        // SAFETY: `data` is valid for `len` initialised elements (dangling only when `len` is zero).
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<E: Element> DerefMut for Buffer<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
         // SAFETY: as in `deref`, and `self` is borrowed mutably.
         unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
     }
 }
 
-impl Clone for Buffer {
+impl<E: Element> Clone for Buffer<E> {
     fn clone(&self) -> Self {
         Self::from(&**self)
     }
 }
 
-impl Default for Buffer {
+impl<E: Element> Default for Buffer<E> {
     fn default() -> Self {
         Self::zeroed(0)
     }
 }
 
-impl From<&[f32]> for Buffer {
-    fn from(values: &[f32]) -> Self {
+impl<E: Element> From<&[E]> for Buffer<E> {
+    fn from(values: &[E]) -> Self {
         let mut buffer = Self::zeroed(values.len());
         buffer.copy_from_slice(values);
         buffer
     }
 }
 
-impl std::fmt::Debug for Buffer {
+impl<E: Element> std::fmt::Debug for Buffer<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Buffer").field("len", &self.len).finish()
     }
@@ -130,6 +134,14 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
     result
 }
 
+/// As [`with_scratch`], for `bf16`.
+pub(crate) fn with_bf16_scratch<R>(len: usize, f: impl FnOnce(&mut [bf16]) -> R) -> R {
+    with_scratch(len.div_ceil(2), |scratch| {
+        // SAFETY: the memory holds at least `len` values of half the size, and every bit pattern is one.
+        f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast::<bf16>(), len) })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,7 +149,7 @@ mod tests {
     #[test]
     fn aligned_and_zero() {
         for len in [0, 1, 17, 1 << 20] {
-            let buffer = Buffer::zeroed(len);
+            let buffer = Buffer::<f32>::zeroed(len);
             assert_eq!(buffer.len(), len);
             assert!(buffer.iter().all(|&x| x == 0.0));
             assert!(len == 0 || buffer.as_ptr().addr().is_multiple_of(LINE));

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use crate::element::Element;
 use crate::error::{ShapeError, expect_len, parameter};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -44,10 +45,15 @@ pub(crate) fn expect_rows(what: &'static str, len: usize, channels: usize) -> Re
 
 /// Two sums over the rows of one chunk, accumulated element by element over periods.
 pub(crate) trait Accumulate: Copy + Send + Sync {
-    /// Adds one period (or its beginning) to `first` and `second`; `at` is the period's offset in the tensor.
+    /// How the tensor is stored.
+    type Element: Element;
+
+    /// Adds one period (or its beginning) to `first` and `second`, equally long; `at` is the period's offset in the
+    /// tensor. Must be `#[inline(always)]` so that it compiles for the instruction set.
     ///
-    /// Must be `#[inline(always)]` so that it compiles for the instruction set.
-    fn add(self, at: usize, first: &mut [f32], second: &mut [f32]);
+    /// # Safety
+    /// The features of `S` are enabled.
+    unsafe fn add<S: Simd>(self, at: usize, first: &mut [f32], second: &mut [f32]);
 }
 
 struct AccumulateChunk<'a, A> {
@@ -59,6 +65,7 @@ struct AccumulateChunk<'a, A> {
 }
 
 impl<A: Accumulate> Kernel for AccumulateChunk<'_, A> {
+    type Element = A::Element;
     type Output = ();
 
     #[inline(always)]
@@ -66,7 +73,8 @@ impl<A: Accumulate> Kernel for AccumulateChunk<'_, A> {
         let mut at = self.start;
         while at < self.end {
             let len = self.first.len().min(self.end - at);
-            self.accumulate.add(at, &mut self.first[..len], &mut self.second[..len]);
+            // SAFETY: the features are the caller's.
+            unsafe { self.accumulate.add::<S>(at, &mut self.first[..len], &mut self.second[..len]) };
             at += len;
         }
     }
@@ -146,15 +154,17 @@ impl Spread {
 }
 
 #[derive(Clone, Copy)]
-struct Sum<'a> {
-    x: &'a [f32],
+struct Sum<'a, E> {
+    x: &'a [E],
 }
 
-impl Accumulate for Sum<'_> {
+impl<E: Element> Accumulate for Sum<'_, E> {
+    type Element = E;
+
     #[inline(always)]
-    fn add(self, at: usize, first: &mut [f32], _: &mut [f32]) {
-        for (sum, &x) in first.iter_mut().zip(&self.x[at..]) {
-            *sum += x;
+    unsafe fn add<S: Simd>(self, at: usize, first: &mut [f32], _: &mut [f32]) {
+        for (sum, x) in first.iter_mut().zip(&self.x[at..]) {
+            *sum += x.widen();
         }
     }
 }
@@ -163,7 +173,7 @@ impl Accumulate for Sum<'_> {
 ///
 /// # Errors
 /// [`ShapeError`] when `x` is not whole rows of `sums.len()` channels.
-pub fn channel_sums(isa: Isa, x: &[f32], sums: &mut [f32]) -> Result<(), ShapeError> {
+pub fn channel_sums<E: Element>(isa: Isa, x: &[E], sums: &mut [f32]) -> Result<(), ShapeError> {
     let channels = sums.len();
     expect_rows("channel sums", x.len(), channels)?;
     let chunks = chunk_sums(isa, x.len(), channels, |_| Sum { x });
@@ -174,23 +184,25 @@ pub fn channel_sums(isa: Isa, x: &[f32], sums: &mut [f32]) -> Result<(), ShapeEr
 }
 
 #[derive(Clone, Copy)]
-struct Shifted<'a> {
-    x: &'a [f32],
-    shift: &'a [f32],
+struct Shifted<'a, E> {
+    x: &'a [E],
+    shift: &'a [E],
     channels: usize,
 }
 
-impl Accumulate for Shifted<'_> {
+impl<E: Element> Accumulate for Shifted<'_, E> {
+    type Element = E;
+
     #[inline(always)]
-    fn add(self, at: usize, first: &mut [f32], second: &mut [f32]) {
+    unsafe fn add<S: Simd>(self, at: usize, first: &mut [f32], second: &mut [f32]) {
         let len = first.len();
         let rows = self.x[at..at + len]
             .chunks_exact(self.channels)
             .zip(first.chunks_exact_mut(self.channels))
             .zip(second.chunks_exact_mut(self.channels));
         for ((x, sum), square) in rows {
-            for (((&x, &shift), sum), square) in x.iter().zip(self.shift).zip(sum).zip(square) {
-                let d = x - shift;
+            for (((x, shift), sum), square) in x.iter().zip(self.shift).zip(sum).zip(square) {
+                let d = x.widen() - shift.widen();
                 *sum += d;
                 *square += d * d;
             }
@@ -204,7 +216,7 @@ impl Accumulate for Shifted<'_> {
 ///
 /// # Errors
 /// [`ShapeError`] when `variance` has another length than `mean`, or `x` is not whole rows of that many channels.
-pub fn channel_moments(isa: Isa, x: &[f32], mean: &mut [f32], variance: &mut [f32]) -> Result<(), ShapeError> {
+pub fn channel_moments<E: Element>(isa: Isa, x: &[E], mean: &mut [f32], variance: &mut [f32]) -> Result<(), ShapeError> {
     let channels = mean.len();
     expect_rows("channel moments", x.len(), channels)?;
     expect_len("variance", variance.len(), channels)?;
@@ -215,7 +227,7 @@ pub fn channel_moments(isa: Isa, x: &[f32], mean: &mut [f32], variance: &mut [f3
         for (index, (sum, square)) in chunks.iter().enumerate() {
             let start = index * chunk;
             let rows = (x.len() - start).min(chunk) / channels;
-            spread.merge(rows, x[start + c], sum[c], square[c]);
+            spread.merge(rows, x[start + c].widen(), sum[c], square[c]);
         }
         (mean[c], variance[c]) = spread.moments();
     }

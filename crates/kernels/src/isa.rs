@@ -12,9 +12,14 @@ pub const ISA_VARIABLE: &str = "SORA_ISA";
 /// Instruction set that a kernel runs on.
 ///
 /// Results are bit-identical between runs and thread counts on one instruction set; between instruction sets they
-/// differ by rounding, because the vector width decides the order of some sums.
+/// differ by rounding, because the vector width decides the order of some sums. On `f32` activations `amx` and
+/// `avx512bf16` run the code of `avx512` and give its bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
+    /// [`Isa::Avx512Bf16`] with AMX-TILE and AMX-BF16: tiles multiply matrices of bf16.
+    Amx,
+    /// [`Isa::Avx512`] with AVX512_BF16: products of bf16 pairs, and conversion in one instruction.
+    Avx512Bf16,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
     /// AVX2 with fused multiply-add.
@@ -26,8 +31,8 @@ pub enum Isa {
 /// Why an instruction set could not be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum IsaError {
-    /// The name is not one of `avx512`, `avx2` and `portable`.
-    #[error("unknown instruction set {0:?}: expected avx512, avx2 or portable")]
+    /// The name is not one of `amx`, `avx512bf16`, `avx512`, `avx2` and `portable`.
+    #[error("unknown instruction set {0:?}: expected amx, avx512bf16, avx512, avx2 or portable")]
     Unknown(String),
     /// This processor (or operating system) does not offer it.
     #[error("instruction set {0} is not available on this machine: expected one of {1}")]
@@ -36,12 +41,16 @@ pub enum IsaError {
 
 impl Isa {
     /// Every instruction set, fastest first.
-    pub const ALL: [Isa; 3] = [Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
     /// Whether this machine can run it.
     #[must_use]
     pub fn is_available(self) -> bool {
         match self {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => Isa::Avx512Bf16.is_available() && crate::amx::is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => std::is_x86_feature_detected!("avx512bf16") && Isa::Avx512.is_available(),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 std::is_x86_feature_detected!("avx512f")
@@ -53,7 +62,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => false,
             Isa::Portable => true,
         }
     }
@@ -108,9 +117,22 @@ impl Isa {
     }
 }
 
+/// Lets tests choose [`Isa::Amx`] on a processor without AMX.
+///
+/// # Safety
+/// A handler of the illegal instruction signal executes the tile instructions, on every thread and from now on.
+#[doc(hidden)]
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn assume_amx_is_emulated() {
+    // SAFETY: the caller's.
+    unsafe { crate::amx::assume() };
+}
+
 impl fmt::Display for Isa {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Isa::Amx => "amx",
+            Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
@@ -123,6 +145,8 @@ impl FromStr for Isa {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name {
+            "amx" => Ok(Isa::Amx),
+            "avx512bf16" => Ok(Isa::Avx512Bf16),
             "avx512" => Ok(Isa::Avx512),
             "avx2" => Ok(Isa::Avx2),
             "portable" => Ok(Isa::Portable),
@@ -145,7 +169,7 @@ mod tests {
     #[test]
     fn unknown_name_is_an_error() {
         let error = Isa::from_setting(Some("sse9")).unwrap_err();
-        assert_eq!(error.to_string(), "unknown instruction set \"sse9\": expected avx512, avx2 or portable");
+        assert_eq!(error.to_string(), "unknown instruction set \"sse9\": expected amx, avx512bf16, avx512, avx2 or portable");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use rayon::prelude::*;
 
 use crate::channels::expect_rows;
+use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
 
 /// Rows of a task.
@@ -47,10 +48,10 @@ impl LayerNorm<'_> {
     }
 
     /// Mean and `1 / sqrt(variance + epsilon)` of a row.
-    fn statistics(&self, x: &[f32]) -> (f32, f32) {
+    fn statistics<E: Element>(&self, x: &[E]) -> (f32, f32) {
         let count = x.len() as f32;
-        let mean = sum(x.len(), |i| x[i]) / count;
-        let variance = sum(x.len(), |i| (x[i] - mean) * (x[i] - mean)) / count;
+        let mean = sum(x.len(), |i| x[i].widen()) / count;
+        let variance = sum(x.len(), |i| (x[i].widen() - mean) * (x[i].widen() - mean)) / count;
         (mean, 1.0 / (variance + self.epsilon).sqrt())
     }
 
@@ -58,14 +59,14 @@ impl LayerNorm<'_> {
     ///
     /// # Errors
     /// [`ShapeError`] when lengths do not fit.
-    pub fn forward(&self, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn forward<E: Element>(&self, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         let features = self.check(x.len())?;
         expect_len("layer norm output", y.len(), x.len())?;
         y.par_chunks_exact_mut(features).with_min_len(ROWS).zip(x.par_chunks_exact(features)).for_each(|(y, x)| {
             let (mean, inverse) = self.statistics(x);
             let parameters = self.gamma.iter().zip(self.beta);
             for ((y, x), (gamma, beta)) in y.iter_mut().zip(x).zip(parameters) {
-                *y = (x - mean) * inverse * gamma + beta;
+                *y = E::narrow((x.widen() - mean) * inverse * gamma + beta);
             }
         });
         Ok(())
@@ -75,7 +76,7 @@ impl LayerNorm<'_> {
     ///
     /// # Errors
     /// [`ShapeError`] when lengths do not fit.
-    pub fn backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32], dgamma: &mut [f32], dbeta: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn backward<E: Element>(&self, x: &[E], dy: &[E], dx: &mut [E], dgamma: &mut [f32], dbeta: &mut [f32]) -> Result<(), ShapeError> {
         let features = self.check(x.len())?;
         expect_len("layer norm output gradient", dy.len(), x.len())?;
         expect_len("layer norm input gradient", dx.len(), x.len())?;
@@ -102,18 +103,18 @@ impl LayerNorm<'_> {
         Ok(())
     }
 
-    fn backward_row(&self, x: &[f32], dy: &[f32], dx: &mut [f32], dgamma: &mut [f32], dbeta: &mut [f32]) {
+    fn backward_row<E: Element>(&self, x: &[E], dy: &[E], dx: &mut [E], dgamma: &mut [f32], dbeta: &mut [f32]) {
         let count = x.len() as f32;
         let (mean, inverse) = self.statistics(x);
-        let normalised = |i: usize| (x[i] - mean) * inverse;
+        let normalised = |i: usize| (x[i].widen() - mean) * inverse;
         // With g = dy gamma: dx = (g - mean(g) - xhat mean(g xhat)) / deviation.
-        let offset = sum(x.len(), |i| dy[i] * self.gamma[i]) / count;
-        let slope = sum(x.len(), |i| dy[i] * self.gamma[i] * normalised(i)) / count;
+        let offset = sum(x.len(), |i| dy[i].widen() * self.gamma[i]) / count;
+        let slope = sum(x.len(), |i| dy[i].widen() * self.gamma[i] * normalised(i)) / count;
         for i in 0..x.len() {
             let hat = normalised(i);
-            dx[i] = inverse * (dy[i] * self.gamma[i] - offset - hat * slope);
-            dgamma[i] += dy[i] * hat;
-            dbeta[i] += dy[i];
+            dx[i] = E::narrow(inverse * (dy[i].widen() * self.gamma[i] - offset - hat * slope));
+            dgamma[i] += dy[i].widen() * hat;
+            dbeta[i] += dy[i].widen();
         }
     }
 }

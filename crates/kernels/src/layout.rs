@@ -1,7 +1,8 @@
-//! Conversion between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`.
+//! Conversion between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`, and between storage types on the way.
 
 use rayon::prelude::*;
 
+use crate::element::Element;
 use crate::error::{ShapeError, elements, expect_len};
 
 /// Pixels of a task: one cache line of an image row.
@@ -26,11 +27,11 @@ impl Dimensions {
     }
 }
 
-/// Copies `nchw`, `[N][C][H][W]`, to `hwnc`, `[H][W][N][C]`.
+/// Copies `nchw`, `[N][C][H][W]`, to `hwnc`, `[H][W][N][C]`. Values are rounded to nearest even where `B` is narrower.
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.
-pub fn nchw_to_hwnc(dimensions: Dimensions, nchw: &[f32], hwnc: &mut [f32]) -> Result<(), ShapeError> {
+pub fn nchw_to_hwnc<A: Element, B: Element>(dimensions: Dimensions, nchw: &[A], hwnc: &mut [B]) -> Result<(), ShapeError> {
     let len = dimensions.len()?;
     expect_len("nchw images", nchw.len(), len)?;
     expect_len("hwnc images", hwnc.len(), len)?;
@@ -44,18 +45,18 @@ pub fn nchw_to_hwnc(dimensions: Dimensions, nchw: &[f32], hwnc: &mut [f32]) -> R
         for (plane, source) in nchw.chunks_exact(image).enumerate() {
             // Planes come in (sample, channel) order, which is the order within an output pixel.
             for (pixel, &x) in source[first..].iter().take(out.len() / row).enumerate() {
-                out[pixel * row + plane] = x;
+                out[pixel * row + plane] = B::narrow(x.widen());
             }
         }
     });
     Ok(())
 }
 
-/// Copies `hwnc`, `[H][W][N][C]`, to `nchw`, `[N][C][H][W]`.
+/// Copies `hwnc`, `[H][W][N][C]`, to `nchw`, `[N][C][H][W]`. Values are rounded to nearest even where `B` is narrower.
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.
-pub fn hwnc_to_nchw(dimensions: Dimensions, hwnc: &[f32], nchw: &mut [f32]) -> Result<(), ShapeError> {
+pub fn hwnc_to_nchw<A: Element, B: Element>(dimensions: Dimensions, hwnc: &[A], nchw: &mut [B]) -> Result<(), ShapeError> {
     let len = dimensions.len()?;
     expect_len("hwnc images", hwnc.len(), len)?;
     expect_len("nchw images", nchw.len(), len)?;
@@ -69,7 +70,7 @@ pub fn hwnc_to_nchw(dimensions: Dimensions, hwnc: &[f32], nchw: &mut [f32]) -> R
             for (channel, plane) in out.chunks_exact_mut(image).enumerate() {
                 let pixels = plane[first..].iter_mut().take(PIXELS).enumerate();
                 for (pixel, y) in pixels {
-                    *y = hwnc[(first + pixel) * row + sample * c + channel];
+                    *y = B::narrow(hwnc[(first + pixel) * row + sample * c + channel].widen());
                 }
             }
         }

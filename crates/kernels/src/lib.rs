@@ -1,18 +1,25 @@
-//! CPU kernels for training convolutional networks in `f32`.
+//! CPU kernels for training convolutional networks, on activations in `f32` or `bf16`.
 //!
 //! Plain functions over slices, parallel with rayon, no tensor type. Activations are `[H][W][N][C]`: the batch lies next
 //! to the channels, so each pixel is a matrix `[N x C]` and a convolution is a sum of plain matrix products, whatever
 //! the image size. Weights come in PyTorch's order and are packed once per update ([`conv::PackedWeights`]).
+//!
+//! Activations and their gradients are stored as an [`Element`], `f32` or [`bf16`]. Weights, statistics, reductions and
+//! sums are `f32` in both, and a result is rounded once, to nearest even, when it is stored.
 //!
 //! Every result is bit-identical between runs and for every number of threads (see `parallel`), on one instruction set
 //! ([`Isa`]). The thread pool is rayon's current one. Buffers of type [`Buffer`] are aligned to cache lines and large
 //! pages; any slice works, those are fastest.
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod batch_norm;
+pub mod bench;
 pub mod buffer;
 pub mod channels;
 pub mod conv;
+mod element;
 mod error;
 pub mod isa;
 pub mod layer_norm;
@@ -26,5 +33,7 @@ mod simd;
 mod tile;
 
 pub use buffer::Buffer;
+pub use element::{Element, Precision, UnknownPrecision};
 pub use error::ShapeError;
+pub use half::bf16;
 pub use isa::Isa;

@@ -1,14 +1,15 @@
 //! Fully connected layer: a 1x1 convolution over one pixel.
 
 use crate::conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, PackedWeights};
+use crate::element::Element;
 use crate::error::ShapeError;
 use crate::isa::Isa;
 
-/// `y = x W^T + b` on matrices `[N][in]` and `[N][out]`, weights `[out][in]` as in PyTorch.
+/// `y = x W^T + b` on matrices `[N][in]` and `[N][out]`, weights `[out][in]` as in PyTorch. Matrices are of `E`.
 #[derive(Debug, Clone)]
-pub struct Linear(Conv2d);
+pub struct Linear<E = f32>(Conv2d<E>);
 
-impl Linear {
+impl<E: Element> Linear<E> {
     /// Prepares a layer of `inputs` to `outputs` features.
     ///
     /// # Errors
@@ -37,7 +38,7 @@ impl Linear {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit or `weights` was packed for something else.
-    pub fn forward(&self, n: usize, x: &[f32], weights: &PackedWeights, bias: Option<&[f32]>, y: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn forward(&self, n: usize, x: &[E], weights: &PackedWeights, bias: Option<&[f32]>, y: &mut [E]) -> Result<(), ShapeError> {
         let epilogue = Epilogue { bias, ..Epilogue::default() };
         self.0.forward(n, x, weights, y, epilogue)
     }
@@ -46,7 +47,7 @@ impl Linear {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit or `weights` was packed for something else.
-    pub fn input_grad(&self, n: usize, dy: &[f32], weights: &PackedWeights, dx: &mut [f32], add: Addend<'_>) -> Result<(), ShapeError> {
+    pub fn input_grad(&self, n: usize, dy: &[E], weights: &PackedWeights, dx: &mut [E], add: Addend<'_, E>) -> Result<(), ShapeError> {
         self.0.input_grad(n, dy, weights, dx, add)
     }
 
@@ -54,7 +55,7 @@ impl Linear {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit.
-    pub fn weight_grad(&self, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn weight_grad(&self, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) -> Result<(), ShapeError> {
         self.0.weight_grad(n, x, dy, dw)
     }
 }

@@ -16,20 +16,20 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
 
 /// A pointer that tasks share to read one slice or to write disjoint parts of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
+pub(crate) struct Shared<T = f32>(*mut T);
 
 // SAFETY: dereferencing is unsafe, and the tasks that do it write disjoint elements.
-unsafe impl Send for Shared {}
+unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl<T: Sync> Sync for Shared<T> {}
 
-impl Shared {
-    pub(crate) fn new(slice: &mut [f32]) -> Self {
+impl<T> Shared<T> {
+    pub(crate) fn new(slice: &mut [T]) -> Self {
         Self(slice.as_mut_ptr())
     }
 
     /// A pointer that is only read through.
-    pub(crate) fn read_only(slice: &[f32]) -> Self {
+    pub(crate) fn read_only(slice: &[T]) -> Self {
         Self(slice.as_ptr().cast_mut())
     }
 
@@ -37,12 +37,12 @@ impl Shared {
         Self(std::ptr::null_mut())
     }
 
-    pub(crate) fn is_null(self) -> bool {
+    pub(crate) fn is_null(&self) -> bool {
         self.0.is_null()
     }
 
     /// The pointer `offset` elements on; null stays null.
-    pub(crate) fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) fn at(self, offset: usize) -> *mut T {
         if self.0.is_null() { self.0 } else { self.0.wrapping_add(offset) }
     }
 }

@@ -4,10 +4,36 @@
 
 use rayon::prelude::*;
 
+use crate::element::Element;
 use crate::error::{ShapeError, elements, expect_len, parameter};
 
 /// Elements of a task of the global pooling.
 const CHUNK: usize = 4096;
+/// Sums held at a time, in the first-level cache.
+const SUMS: usize = 1024;
+
+/// `out[i] = after(sum of before(x[row + i]))` over the starts of rows, summed in `f32`.
+fn sum_rows<A: Element, B: Element, R: Iterator<Item = usize>>(
+    x: &[A],
+    rows: impl Fn() -> R,
+    before: impl Fn(f32) -> f32,
+    after: impl Fn(f32) -> f32,
+    out: &mut [B],
+) {
+    let mut sums = [0.0f32; SUMS];
+    for (block, out) in out.chunks_mut(SUMS).enumerate() {
+        let sums = &mut sums[..out.len()];
+        sums.fill(0.0);
+        for row in rows() {
+            for (sum, x) in sums.iter_mut().zip(&x[row + block * SUMS..]) {
+                *sum += before(x.widen());
+            }
+        }
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = B::narrow(after(*sum));
+        }
+    }
+}
 
 /// A pooling window over images of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,22 +106,14 @@ impl Window {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
-    pub fn average(&self, row: usize, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn average<E: Element>(&self, row: usize, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         self.check(row, x.len(), y.len())?;
         if y.is_empty() {
             return Ok(());
         }
         let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
         y.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, y)| {
-            y.fill(0.0);
-            for source in self.inputs(pixel) {
-                for (y, x) in y.iter_mut().zip(&x[source * row..]) {
-                    *y += x;
-                }
-            }
-            for y in y {
-                *y *= scale;
-            }
+            sum_rows(x, || self.inputs(pixel).map(|source| source * row), |x| x, |sum| sum * scale, y);
         });
         Ok(())
     }
@@ -104,19 +122,14 @@ impl Window {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
-    pub fn average_grad(&self, row: usize, dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn average_grad<E: Element>(&self, row: usize, dy: &[E], dx: &mut [E]) -> Result<(), ShapeError> {
         self.check(row, dx.len(), dy.len())?;
         if dx.is_empty() {
             return Ok(());
         }
         let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
         dx.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, dx)| {
-            dx.fill(0.0);
-            for target in self.outputs(pixel) {
-                for (dx, dy) in dx.iter_mut().zip(&dy[target * row..]) {
-                    *dx += dy * scale;
-                }
-            }
+            sum_rows(dy, || self.outputs(pixel).map(|target| target * row), |dy| dy * scale, |sum| sum, dx);
         });
         Ok(())
     }
@@ -126,7 +139,7 @@ impl Window {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
-    pub fn max(&self, row: usize, x: &[f32], y: &mut [f32], indices: &mut [u32]) -> Result<(), ShapeError> {
+    pub fn max<E: Element>(&self, row: usize, x: &[E], y: &mut [E], indices: &mut [u32]) -> Result<(), ShapeError> {
         self.check(row, x.len(), y.len())?;
         expect_len("pooling indices", indices.len(), y.len())?;
         if y.is_empty() {
@@ -141,7 +154,8 @@ impl Window {
             for source in sources {
                 let values = &x[source * row..][..row];
                 for ((y, index), &x) in y.iter_mut().zip(indices.iter_mut()).zip(values) {
-                    if x > *y || (x.is_nan() && !y.is_nan()) {
+                    let (new, old) = (x.widen(), y.widen());
+                    if new > old || (new.is_nan() && !old.is_nan()) {
                         *y = x;
                         *index = source as u32;
                     }
@@ -155,21 +169,28 @@ impl Window {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
-    pub fn max_grad(&self, row: usize, dy: &[f32], indices: &[u32], dx: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn max_grad<E: Element>(&self, row: usize, dy: &[E], indices: &[u32], dx: &mut [E]) -> Result<(), ShapeError> {
         self.check(row, dx.len(), dy.len())?;
         expect_len("pooling indices", indices.len(), dy.len())?;
         if dx.is_empty() {
             return Ok(());
         }
         dx.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, dx)| {
-            dx.fill(0.0);
-            for target in self.outputs(pixel) {
-                let range = target * row..(target + 1) * row;
-                let targets = dy[range.clone()].iter().zip(&indices[range]);
-                for (dx, (dy, &index)) in dx.iter_mut().zip(targets) {
-                    if index as usize == pixel {
-                        *dx += dy;
+            let mut sums = [0.0f32; SUMS];
+            for (block, dx) in dx.chunks_mut(SUMS).enumerate() {
+                let sums = &mut sums[..dx.len()];
+                sums.fill(0.0);
+                for target in self.outputs(pixel) {
+                    let start = target * row + block * SUMS;
+                    let targets = dy[start..].iter().zip(&indices[start..]);
+                    for (sum, (dy, &index)) in sums.iter_mut().zip(targets) {
+                        if index as usize == pixel {
+                            *sum += dy.widen();
+                        }
                     }
+                }
+                for (dx, sum) in dx.iter_mut().zip(sums) {
+                    *dx = E::narrow(*sum);
                 }
             }
         });
@@ -177,11 +198,12 @@ impl Window {
     }
 }
 
-/// Mean over all pixels: `x`, `[pixels][N x C]`, to `y`, `[N x C]`.
+/// Mean over all pixels: `x`, `[pixels][N x C]`, to `y`, `[N x C]`, which may be stored in another type, such as the
+/// features of a last layer in `f32`.
 ///
 /// # Errors
 /// [`ShapeError`] when `x` is not `pixels` rows of `y.len()`, or there are no pixels.
-pub fn global_average(pixels: usize, x: &[f32], y: &mut [f32]) -> Result<(), ShapeError> {
+pub fn global_average<A: Element, B: Element>(pixels: usize, x: &[A], y: &mut [B]) -> Result<(), ShapeError> {
     if pixels == 0 {
         return Err(parameter("global average pooling", "needs at least one pixel"));
     }
@@ -189,15 +211,7 @@ pub fn global_average(pixels: usize, x: &[f32], y: &mut [f32]) -> Result<(), Sha
     expect_len("pooling input", x.len(), elements("pooling input", &[pixels, row])?)?;
     let scale = 1.0 / pixels as f32;
     y.par_chunks_mut(CHUNK).enumerate().for_each(|(block, y)| {
-        y.fill(0.0);
-        for pixel in 0..pixels {
-            for (y, x) in y.iter_mut().zip(&x[pixel * row + block * CHUNK..]) {
-                *y += x;
-            }
-        }
-        for y in y {
-            *y *= scale;
-        }
+        sum_rows(x, || (0..pixels).map(|pixel| pixel * row + block * CHUNK), |x| x, |sum| sum * scale, y);
     });
     Ok(())
 }
@@ -206,7 +220,7 @@ pub fn global_average(pixels: usize, x: &[f32], y: &mut [f32]) -> Result<(), Sha
 ///
 /// # Errors
 /// [`ShapeError`] when `dx` is not `pixels` rows of `dy.len()`, or there are no pixels.
-pub fn global_average_grad(pixels: usize, dy: &[f32], dx: &mut [f32]) -> Result<(), ShapeError> {
+pub fn global_average_grad<A: Element, B: Element>(pixels: usize, dy: &[A], dx: &mut [B]) -> Result<(), ShapeError> {
     if pixels == 0 {
         return Err(parameter("global average pooling", "needs at least one pixel"));
     }
@@ -218,7 +232,7 @@ pub fn global_average_grad(pixels: usize, dy: &[f32], dx: &mut [f32]) -> Result<
     let scale = 1.0 / pixels as f32;
     dx.par_chunks_exact_mut(row).for_each(|dx| {
         for (dx, dy) in dx.iter_mut().zip(dy) {
-            *dx = dy * scale;
+            *dx = B::narrow(dy.widen() * scale);
         }
     });
     Ok(())

@@ -50,6 +50,7 @@ struct Step<'a> {
 }
 
 impl Kernel for Step<'_> {
+    type Element = f32;
     type Output = ();
 
     #[inline(always)]

@@ -1,10 +1,11 @@
 //! The register tile: a small block of a matrix product held in vector registers.
 
+use crate::element::{Element, load, store};
 use crate::simd::Simd;
 
 /// One term of a tile: `rows(a) * panel(b)`.
 #[derive(Clone, Copy)]
-pub(crate) struct Term {
+pub struct Term {
     /// Row 0, depth 0 of the left matrix.
     pub a: *const f32,
     /// Depth 0 of the right panel.
@@ -13,7 +14,7 @@ pub(crate) struct Term {
 
 /// Running sums of the shifted outputs of one task, per output channel.
 #[derive(Clone, Copy)]
-pub(crate) struct TileStats {
+pub struct TileStats {
     /// Shift per channel, taken from the task's first row when `first` is set.
     pub shift: *mut f32,
     /// Sum of `y - shift`.
@@ -25,7 +26,7 @@ pub(crate) struct TileStats {
 }
 
 /// Arguments of one register tile, `c = sum over terms of a * b (+ bias) (+ add)`.
-pub(crate) struct Tile<'a> {
+pub struct Tile<'a, E> {
     pub terms: &'a [Term],
     /// Elements added to every `a`, to step over rows without rewriting the terms.
     pub a_offset: usize,
@@ -37,13 +38,13 @@ pub(crate) struct Tile<'a> {
     pub a_depth: usize,
     /// Distance between depths of `b`.
     pub b_depth: usize,
-    pub c: *mut f32,
+    pub c: *mut E,
     /// Distance between rows of `c` and of `add`.
     pub c_row: usize,
     /// Columns that exist; the others are computed on the panel's padding and dropped.
     pub columns: usize,
     /// Null, or a matrix laid out as `c` (it may be `c` itself).
-    pub add: *const f32,
+    pub add: *const E,
     /// Null, or a value per column.
     pub bias: *const f32,
     pub stats: Option<TileStats>,
@@ -60,14 +61,14 @@ pub(crate) struct Tile<'a> {
 /// `c`, `add`, `bias` and the statistics at `R` rows (one for the last two) of `columns` columns, with
 /// `(V - 1) * LANES < columns <= V * LANES`.
 #[inline(always)]
-pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Tile) {
+pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
     // SAFETY: the caller's conditions.
     unsafe {
         let mut acc = [[S::zero(); V]; R];
         if !tile.add.is_null() {
             for r in 0..R {
-                S::prefetch(tile.add.wrapping_add(r * tile.c_row));
-                S::prefetch(tile.add.wrapping_add(r * tile.c_row + S::LANES));
+                S::prefetch(tile.add.wrapping_add(r * tile.c_row).cast());
+                S::prefetch(tile.add.wrapping_add(r * tile.c_row + S::LANES).cast());
             }
         }
         let mut prefetch = tile.prefetch;
@@ -91,58 +92,66 @@ pub(crate) unsafe fn compute<S: Simd, const R: usize, const V: usize>(tile: &Til
                 b = b.wrapping_add(tile.b_depth);
             }
         }
+        epilogue(tile, acc);
+    }
+}
+
+/// Adds bias and `add` to the sums of a tile, stores them, and accumulates the statistics.
+///
+/// # Safety
+/// That of [`compute`] for `c`, `add`, `bias` and the statistics.
+#[inline(always)]
+pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>, acc: [[S; V]; R]) {
+    // SAFETY: the caller's conditions.
+    unsafe {
         for v in 0..V {
             let at = v * S::LANES;
             let lanes = (tile.columns - at).min(S::LANES);
             let mut column = acc.map(|row| row[v]);
             if lanes == S::LANES {
-                finish::<S, R>(tile, &mut column, at, |p| S::load(p), |y, p| y.store(p));
+                finish::<S, E, R, true>(tile, &mut column, at, lanes);
             } else {
-                finish::<S, R>(tile, &mut column, at, |p| S::load_first(p, lanes), |y, p| y.store_first(p, lanes));
+                finish::<S, E, R, false>(tile, &mut column, at, lanes);
             }
         }
     }
 }
 
-/// Adds bias and `add`, stores, and accumulates the statistics of one vector of columns.
+/// Adds bias and `add`, stores, and accumulates the statistics of one vector of `lanes` columns. `WHOLE`: it is a whole
+/// vector.
 #[inline(always)]
-unsafe fn finish<S: Simd, const R: usize>(
-    tile: &Tile,
-    column: &mut [S; R],
-    at: usize,
-    load: impl Fn(*const f32) -> S,
-    store: impl Fn(S, *mut f32),
-) {
+unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(tile: &Tile<E>, column: &mut [S; R], at: usize, lanes: usize) {
     // SAFETY: the conditions of `compute`.
     unsafe {
+        let lanes = if WHOLE { S::LANES } else { lanes };
         if !tile.bias.is_null() {
-            let bias = load(tile.bias.add(at));
+            let bias = load(tile.bias.add(at), lanes);
             for y in column.iter_mut() {
                 *y = y.add(bias);
             }
         }
         if !tile.add.is_null() {
             for (r, y) in column.iter_mut().enumerate() {
-                *y = y.add(load(tile.add.add(r * tile.c_row + at)));
+                *y = y.add(load(tile.add.add(r * tile.c_row + at), lanes));
             }
         }
         for (r, y) in column.iter().enumerate() {
-            store(*y, tile.c.add(r * tile.c_row + at));
+            store(*y, tile.c.add(r * tile.c_row + at), lanes);
         }
         if let Some(stats) = tile.stats {
             if stats.first {
-                store(column[0], stats.shift.add(at));
+                store(E::stored(column[0]), stats.shift.add(at), lanes);
             }
-            let shift = load(stats.shift.add(at));
-            let mut sum = load(stats.sum.add(at));
-            let mut square = load(stats.square.add(at));
+            let shift: S = load(stats.shift.add(at), lanes);
+            let mut sum: S = load(stats.sum.add(at), lanes);
+            let mut square: S = load(stats.square.add(at), lanes);
             for y in column.iter() {
-                let d = y.sub(shift);
+                let d = E::stored(*y).sub(shift);
                 sum = sum.add(d);
                 square = d.mul_add(d, square);
             }
-            store(sum, stats.sum.add(at));
-            store(square, stats.square.add(at));
+            store(sum, stats.sum.add(at), lanes);
+            store(square, stats.square.add(at), lanes);
         }
     }
 }

@@ -2,53 +2,59 @@
 
 mod common;
 
-use common::{assert_close, for_each_term, moments, on_threads, to_f64, values};
+use common::{
+    assert_close, assert_rounded, distinct_instruction_sets, for_each_term, instruction_sets, moments, narrowed, on_threads, to_f64,
+    values, values_as, widened,
+};
 use proptest::prelude::*;
-use sora_kernels::conv::{Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments};
-use sora_kernels::{Isa, ShapeError};
+use sora_kernels::conv::{Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, PackedWeights};
+use sora_kernels::{Element, Isa, Precision, ShapeError, bf16};
 
 /// Largest error of an element, relative to the largest magnitude of the tensor.
 const TOLERANCE: f64 = 1e-5;
 
+const ALGORITHMS: [ConvAlgorithm; 3] = [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+
 /// Every output of one convolution.
 #[derive(Debug, PartialEq, Clone)]
-struct Results {
-    y: Vec<f32>,
+struct Results<E> {
+    y: Vec<E>,
     mean: Vec<f32>,
     variance: Vec<f32>,
-    dx: Vec<f32>,
+    dx: Vec<E>,
     dw: Vec<f32>,
 }
 
-struct Case {
+struct Case<E> {
     n: usize,
-    x: Vec<f32>,
+    x: Vec<E>,
     w: Vec<f32>,
     bias: Vec<f32>,
-    add: Vec<f32>,
-    dy: Vec<f32>,
-    dx_add: Vec<f32>,
+    add: Vec<E>,
+    dy: Vec<E>,
+    dx_add: Vec<E>,
 }
 
-impl Case {
-    fn new(conv: &Conv2d, n: usize, seed: u64) -> Self {
+impl<E: Element> Case<E> {
+    fn new(conv: &Conv2d<E>, n: usize, seed: u64) -> Self {
         let x_len = conv.input_len(n).unwrap();
         let y_len = conv.output_len(n).unwrap();
         Self {
             n,
-            x: values(x_len, seed, 0.3),
-            w: values(conv.weight_len(), seed + 1, 0.0),
+            x: values_as(x_len, seed, 0.3),
+            // Values that bf16 holds, so that an algorithm that rounds weights has nothing to round.
+            w: widened(&values_as::<E>(conv.weight_len(), seed + 1, 0.0)),
             bias: values(conv.geometry().out_channels, seed + 2, 0.0),
-            add: values(y_len, seed + 3, 0.0),
-            dy: values(y_len, seed + 4, 0.1),
-            dx_add: values(x_len, seed + 5, 0.0),
+            add: values_as(y_len, seed + 3, 0.0),
+            dy: values_as(y_len, seed + 4, 0.1),
+            dx_add: values_as(x_len, seed + 5, 0.0),
         }
     }
 
-    fn run(&self, conv: &Conv2d) -> Result<Results, ShapeError> {
+    fn run(&self, conv: &Conv2d<E>) -> Result<Results<E>, ShapeError> {
         let channels = conv.geometry().out_channels;
         // Rubbish in the outputs shows elements that are never written.
-        let mut y = vec![f32::NAN; self.dy.len()];
+        let mut y = vec![E::from_f32(f32::NAN); self.dy.len()];
         let mut mean = vec![f32::NAN; channels];
         let mut variance = vec![f32::NAN; channels];
         let epilogue = Epilogue {
@@ -66,24 +72,26 @@ impl Case {
         Ok(Results { y, mean, variance, dx, dw })
     }
 
-    fn check(&self, conv: &Conv2d, what: &str) {
+    fn check(&self, conv: &Conv2d<E>, what: &str) {
         let results = self.run(conv).unwrap();
         let g = conv.geometry();
         let channels = g.out_channels;
-        let mut y: Vec<f64> = (0..self.add.len()).map(|i| f64::from(self.add[i]) + f64::from(self.bias[i % channels])).collect();
-        let mut dx = to_f64(&self.dx_add);
+        let mut y: Vec<f64> = (0..self.add.len()).map(|i| f64::from(self.add[i].to_f32()) + f64::from(self.bias[i % channels])).collect();
+        let mut dx = to_f64(&widened(&self.dx_add));
         let mut dw = vec![0.0; self.w.len()];
         for_each_term(g, self.n, |yi, xi, wi| {
-            let (x, w, dy) = (f64::from(self.x[xi]), f64::from(self.w[wi]), f64::from(self.dy[yi]));
+            let (x, w, dy) = (f64::from(self.x[xi].to_f32()), f64::from(self.w[wi]), f64::from(self.dy[yi].to_f32()));
             y[yi] += x * w;
             dx[xi] += dy * w;
             dw[wi] += dy * x;
         });
-        assert_close(&format!("{what} y"), &results.y, &y, TOLERANCE);
-        assert_close(&format!("{what} dx"), &results.dx, &dx, TOLERANCE);
+        assert_rounded(&format!("{what} y"), &results.y, &y, TOLERANCE);
+        assert_rounded(&format!("{what} dx"), &results.dx, &dx, TOLERANCE);
         assert_close(&format!("{what} dw"), &results.dw, &dw, TOLERANCE);
         if !y.is_empty() {
-            let (mean, variance) = moments(&y, channels);
+            // The statistics are those of the stored values.
+            let stored = to_f64(&widened(&results.y));
+            let (mean, variance) = moments(&stored, channels);
             let scale = y.iter().fold(0.0f64, |m, x| m.max(x.abs()));
             for c in 0..channels {
                 assert!((f64::from(results.mean[c]) - mean[c]).abs() <= 1e-5 * scale, "{what}");
@@ -94,16 +102,23 @@ impl Case {
     }
 }
 
-fn check_everywhere(g: ConvGeometry, n: usize) {
-    for isa in Isa::available() {
-        for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
-            let Ok(conv) = Conv2d::new(g, isa).unwrap().with_algorithm(algorithm) else {
-                assert_eq!(algorithm, ConvAlgorithm::Winograd);
+fn check_as<E: Element>(g: ConvGeometry, n: usize) {
+    for isa in distinct_instruction_sets::<E>() {
+        for algorithm in ALGORITHMS {
+            let conv = Conv2d::<E>::new(g, isa).unwrap();
+            if !conv.supports(algorithm) {
+                assert!(conv.with_algorithm(algorithm).is_err());
                 continue;
-            };
-            Case::new(&conv, n, 7).check(&conv, &format!("{isa} {algorithm:?} {g:?} n={n}"));
+            }
+            let conv = conv.with_algorithm(algorithm).unwrap();
+            Case::new(&conv, n, 7).check(&conv, &format!("{isa} {} {algorithm:?} {g:?} n={n}", E::PRECISION));
         }
     }
+}
+
+fn check_everywhere(g: ConvGeometry, n: usize) {
+    check_as::<f32>(g, n);
+    check_as::<bf16>(g, n);
 }
 
 #[test]
@@ -118,6 +133,8 @@ fn three_by_three_stride_one() {
         (130, 72, 4, 4, 5),
         (1, 1, 1, 1, 1),
         (20, 150, 2, 9, 2),
+        (32, 48, 5, 3, 40),
+        (96, 20, 3, 4, 21),
     ] {
         check_everywhere(ConvGeometry::square(from, to, [h, w], 3, 1), n);
     }
@@ -166,45 +183,146 @@ fn empty_shapes() {
     // A kernel larger than the padded input has no output.
     let g = ConvGeometry { padding: [0; 2], ..ConvGeometry::square(2, 3, [2, 2], 3, 1) };
     assert_eq!(g.output(), [0, 0]);
-    for isa in Isa::available() {
+    for isa in instruction_sets() {
         let conv = Conv2d::new(g, isa).unwrap();
         let packed = conv.pack(&values(54, 1, 0.0), Direction::InputGrad).unwrap();
         let mut dx = vec![1.0; 8];
         conv.input_grad(1, &[], &packed, &mut dx, Addend::None).unwrap();
         assert_eq!(dx, [0.0; 8]);
+        let conv = Conv2d::new(g, isa).unwrap();
+        let packed = conv.pack(&values(54, 1, 0.0), Direction::InputGrad).unwrap();
+        let mut dx = vec![bf16::ONE; 8];
+        conv.input_grad(1, &[], &packed, &mut dx, Addend::None).unwrap();
+        assert_eq!(dx, [bf16::ZERO; 8]);
     }
 }
 
-#[test]
-fn same_bits_on_any_number_of_threads() {
-    for isa in Isa::available() {
+fn same_bits_as<E: Element>() {
+    for isa in distinct_instruction_sets::<E>() {
         for g in [
             ConvGeometry::square(24, 40, [9, 8], 3, 1),
             ConvGeometry::square(3, 20, [8, 8], 3, 1),
             ConvGeometry::square(24, 40, [9, 8], 3, 2),
+            ConvGeometry::square(64, 33, [5, 4], 1, 2),
         ] {
-            let conv = Conv2d::new(g, isa).unwrap();
-            let case = Case::new(&conv, 70, 3);
-            let one = on_threads(1, || case.run(&conv).unwrap());
-            for threads in [2, 3, 7] {
-                let many = on_threads(threads, || case.run(&conv).unwrap());
-                assert!(one == many, "{isa} {g:?}: {threads} threads differ from one");
+            for algorithm in ALGORITHMS {
+                let conv = Conv2d::<E>::new(g, isa).unwrap();
+                let Ok(conv) = conv.with_algorithm(algorithm) else { continue };
+                let case = Case::new(&conv, 70, 3);
+                let one = on_threads(1, || case.run(&conv).unwrap());
+                for threads in [2, 3, 7] {
+                    let many = on_threads(threads, || case.run(&conv).unwrap());
+                    assert!(one == many, "{isa} {} {algorithm:?} {g:?}: {threads} threads differ from one", E::PRECISION);
+                }
             }
         }
     }
 }
 
 #[test]
-fn variance_survives_a_large_mean() {
-    for isa in Isa::available() {
+fn same_bits_on_any_number_of_threads() {
+    same_bits_as::<f32>();
+    same_bits_as::<bf16>();
+}
+
+#[test]
+fn f32_is_the_same_with_and_without_bf16_extensions() {
+    for isa in instruction_sets() {
+        if matches!(isa, Isa::Amx | Isa::Avx512Bf16) {
+            let g = ConvGeometry::square(24, 40, [9, 8], 3, 1);
+            let [conv, plain] = [isa, Isa::Avx512].map(|isa| Conv2d::<f32>::new(g, isa).unwrap());
+            assert_eq!(conv.algorithms(), plain.algorithms());
+            let case = Case::new(&conv, 5, 3);
+            assert!(case.run(&conv).unwrap() == case.run(&plain).unwrap());
+        }
+    }
+}
+
+#[test]
+fn bf16_is_f32_rounded_when_it_is_stored() {
+    for isa in distinct_instruction_sets::<bf16>() {
         for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
+            for stride in [1, 2] {
+                let g = ConvGeometry::square(20, 36, [9, 6], 3, stride);
+                let Ok(conv) = Conv2d::<bf16>::new(g, isa).unwrap().with_algorithm(algorithm) else { continue };
+                let plain = Conv2d::<f32>::new(g, isa).unwrap().with_algorithm(algorithm).unwrap();
+                let case = Case::new(&conv, 9, 5);
+                let wide = Case {
+                    n: case.n,
+                    x: widened(&case.x),
+                    w: case.w.clone(),
+                    bias: case.bias.clone(),
+                    add: widened(&case.add),
+                    dy: widened(&case.dy),
+                    dx_add: widened(&case.dx_add),
+                };
+                let (results, expected) = (case.run(&conv).unwrap(), wide.run(&plain).unwrap());
+                assert_eq!(results.y, narrowed::<bf16>(&expected.y), "{isa} {algorithm:?}");
+                assert_eq!(results.dx, narrowed::<bf16>(&expected.dx), "{isa} {algorithm:?}");
+                assert_close("weight gradient", &results.dw, &to_f64(&expected.dw), 1e-6);
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_bf16_take_weights_rounded_to_nearest() {
+    for isa in instruction_sets() {
+        // One input pixel of ones: the output is the sum of its weights.
+        for from in [2, 3, 32] {
+            let g = ConvGeometry::square(from, 7, [1, 1], 1, 1);
+            let conv = Conv2d::<bf16>::new(g, isa).unwrap();
+            let Ok(conv) = conv.with_algorithm(ConvAlgorithm::DirectBf16) else { continue };
+            // Halfway between two values, and to both sides of it.
+            let w: Vec<f32> = (0..conv.weight_len()).map(|i| 1.0 + (i % 7 + 1) as f32 / 256.0 + (i % 3) as f32 * 1e-4).collect();
+            let packed = conv.pack(&w, Direction::Forward).unwrap();
+            let mut y = vec![bf16::ZERO; 7];
+            conv.forward(1, &vec![bf16::ONE; from], &packed, &mut y, Epilogue::default()).unwrap();
+            let rounded = widened(&narrowed::<bf16>(&w));
+            let expected: Vec<f64> = rounded.chunks(from).map(|w| w.iter().map(|&w| f64::from(w)).sum()).collect();
+            assert_rounded("y", &y, &expected, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn one_buffer_packs_many_convolutions() {
+    for isa in instruction_sets() {
+        let mut shared = PackedWeights::default();
+        let mut largest = 0;
+        for (from, to, kernel) in [(70, 40, 3), (3, 5, 1), (90, 80, 3), (8, 8, 5)] {
+            let conv = Conv2d::<bf16>::new(ConvGeometry::square(from, to, [6, 5], kernel, 1), isa).unwrap();
+            let case = Case::new(&conv, 3, 5);
+            for direction in [Direction::Forward, Direction::InputGrad] {
+                conv.pack_into(&case.w, direction, &mut shared).unwrap();
+                largest = largest.max(4 * conv.packed_len(direction));
+                assert_eq!(shared.bytes(), largest);
+            }
+            conv.pack_into(&case.w, Direction::Forward, &mut shared).unwrap();
+            let (mut y, mut again) = (case.dy.clone(), case.dy.clone());
+            conv.forward(3, &case.x, &shared, &mut y, Epilogue::default()).unwrap();
+            let own = conv.pack(&case.w, Direction::Forward).unwrap();
+            conv.forward(3, &case.x, &own, &mut again, Epilogue::default()).unwrap();
+            assert_eq!(y, again);
+        }
+    }
+    let conv = Conv2d::<f32>::new(ConvGeometry::square(1, 1, [1, 1], 1, 1), Isa::Portable).unwrap();
+    assert!(conv.forward(1, &[0.0], &PackedWeights::default(), &mut [0.0], Epilogue::default()).is_err());
+}
+
+fn variance_as<E: Element>() {
+    for isa in distinct_instruction_sets::<E>() {
+        for algorithm in ALGORITHMS {
             let g = ConvGeometry::square(8, 8, [8, 8], 3, 1);
-            let conv = Conv2d::new(g, isa).unwrap().with_algorithm(algorithm).unwrap();
+            let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else { continue };
             let n = 40;
-            let x = vec![0.0; conv.input_len(n).unwrap()];
+            let x = vec![E::default(); conv.input_len(n).unwrap()];
             let packed = conv.pack(&vec![0.0; conv.weight_len()], Direction::Forward).unwrap();
-            let add = values(conv.output_len(n).unwrap(), 3, 4096.0);
-            let mut y = vec![0.0; add.len()];
+            // In bf16 the values around 4096 are 32 apart, so they have to spread further.
+            let spread = if E::PRECISION == Precision::Bf16 { 200.0 } else { 1.0 };
+            let add: Vec<f32> = values(conv.output_len(n).unwrap(), 3, 0.0).iter().map(|v| v * spread + 4096.0).collect();
+            let add = narrowed::<E>(&add);
+            let mut y = vec![E::default(); add.len()];
             let (mut mean, mut variance) = (vec![0.0; 8], vec![0.0; 8]);
             let epilogue = Epilogue {
                 add: Addend::Tensor(&add),
@@ -212,37 +330,50 @@ fn variance_survives_a_large_mean() {
                 ..Epilogue::default()
             };
             conv.forward(n, &x, &packed, &mut y, epilogue).unwrap();
-            let (_, expected) = moments(&to_f64(&add), 8);
+            let (_, expected) = moments(&to_f64(&widened(&add)), 8);
             assert_close("variance", &variance, &expected, 1e-5);
         }
     }
 }
 
 #[test]
-fn nan_and_infinity_are_not_swallowed() {
-    for isa in Isa::available() {
-        for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
-            for bad in [f32::NAN, f32::INFINITY] {
-                let g = ConvGeometry::square(8, 8, [4, 4], 3, 1);
-                let conv = Conv2d::new(g, isa).unwrap().with_algorithm(algorithm).unwrap();
+fn variance_survives_a_large_mean() {
+    variance_as::<f32>();
+    variance_as::<bf16>();
+}
+
+fn not_finite_as<E: Element>() {
+    for isa in distinct_instruction_sets::<E>() {
+        for algorithm in ALGORITHMS {
+            for (bad, from) in [(f32::NAN, 8), (f32::INFINITY, 8), (f32::NAN, 32), (f32::NAN, 9)] {
+                let g = ConvGeometry::square(from, 8, [4, 4], 3, 1);
+                let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else { continue };
                 let mut case = Case::new(&conv, 2, 1);
                 // Pixel (1, 1), sample 1, channel 3.
-                case.x[((4 + 1) * 2 + 1) * 8 + 3] = bad;
+                case.x[((4 + 1) * 2 + 1) * from + 3] = E::from_f32(bad);
                 let results = case.run(&conv).unwrap();
+                let y = widened(&results.y);
                 let pixel = ((4 + 1) * 2 + 1) * 8;
-                assert!(results.y[pixel..pixel + 8].iter().all(|y| !y.is_finite()));
+                assert!(y[pixel..pixel + 8].iter().all(|y| !y.is_finite()));
                 assert!(results.mean.iter().all(|m| !m.is_finite()));
                 assert!(results.variance.iter().all(|v| !v.is_finite()));
-                assert!(results.y[..8].iter().all(|y| y.is_finite()), "another sample is untouched");
+                assert!(y[..8].iter().all(|y| y.is_finite()), "another sample is untouched");
+                assert!(results.dw.iter().any(|dw| !dw.is_finite()));
             }
         }
     }
 }
 
 #[test]
+fn nan_and_infinity_are_not_swallowed() {
+    not_finite_as::<f32>();
+    not_finite_as::<bf16>();
+}
+
+#[test]
 fn wrong_lengths_and_parameters_are_errors() {
     let g = ConvGeometry::square(4, 6, [5, 5], 3, 1);
-    let conv = Conv2d::new(g, Isa::Portable).unwrap();
+    let conv = Conv2d::<f32>::new(g, Isa::Portable).unwrap();
     assert_eq!(conv.pack(&[0.0; 3], Direction::Forward).unwrap_err().to_string(), "conv weights: expected 216 elements, got 3");
     let packed = conv.pack(&[0.0; 216], Direction::Forward).unwrap();
     let mut y = vec![0.0; 150];
@@ -261,7 +392,7 @@ fn wrong_lengths_and_parameters_are_errors() {
         ConvGeometry { groups: 4, ..g },
         ConvGeometry { padding: [3, 1], ..g },
     ] {
-        assert!(Conv2d::new(bad, Isa::Portable).is_err(), "{bad:?}");
+        assert!(Conv2d::<f32>::new(bad, Isa::Portable).is_err(), "{bad:?}");
     }
 }
 
@@ -269,7 +400,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn any_geometry(
-        from in 1usize..40, to in 1usize..70, h in 1usize..8, w in 1usize..8, n in 1usize..20,
+        from in prop_oneof![1usize..40, Just(32), Just(64)], to in 1usize..70, h in 1usize..8, w in 1usize..8, n in prop_oneof![1usize..20, 30usize..36],
         kernel in 1usize..4, stride in 1usize..3, padding in 0usize..2,
     ) {
         let g = ConvGeometry {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{assert_close, moments, on_threads, to_f64, values};
+use common::{assert_close, instruction_sets, moments, narrowed, on_threads, to_f64, values, values_as, widened};
 use proptest::prelude::*;
 use sora_kernels::activation::{gelu, gelu_grad, relu, relu_grad};
 use sora_kernels::batch_norm::{BatchNorm, Statistics};
@@ -14,7 +14,7 @@ use sora_kernels::linear::Linear;
 use sora_kernels::loss::softmax_cross_entropy;
 use sora_kernels::pool::{Window, global_average, global_average_grad};
 use sora_kernels::sgd::Sgd;
-use sora_kernels::{Buffer, Isa};
+use sora_kernels::{Buffer, Isa, bf16};
 
 const TOLERANCE: f64 = 1e-5;
 
@@ -108,6 +108,11 @@ fn batch_norm_gradients_match_finite_differences() {
                 let sum: Vec<f64> = expected.iter().zip(&case.add).map(|(d, a)| d + f64::from(*a)).collect();
                 assert_close("dx + add", &run(Addend::Tensor(&case.add)), &sum, 5e-5);
                 assert_close("dx += ", &run(Addend::Output), &sum, 5e-5);
+                for add in [None, Some(&case.add[..])] {
+                    let mut gradient = case.dy.clone();
+                    norm.input_grad_in_place(isa, &case.x, &mut gradient, statistics, add).unwrap();
+                    assert_eq!(gradient, run(add.map_or(Addend::None, Addend::Tensor)), "in place");
+                }
             }
         }
     }
@@ -244,7 +249,7 @@ fn layer_norm_matches_finite_differences() {
 fn linear_in_every_direction() {
     for isa in Isa::available() {
         for (n, inputs, outputs) in [(128, 512, 10), (5, 7, 3), (1, 1, 1), (600, 20, 40), (0, 4, 4)] {
-            let layer = Linear::new(inputs, outputs, isa).unwrap();
+            let layer = Linear::<f32>::new(inputs, outputs, isa).unwrap();
             let (x, w) = (values(n * inputs, 1, 0.1), values(outputs * inputs, 2, 0.0));
             let (bias, dy) = (values(outputs, 3, 0.0), values(n * outputs, 4, 0.0));
             let mut y = vec![f32::NAN; n * outputs];
@@ -358,7 +363,7 @@ fn global_average_pooling() {
     let mut dx = vec![f32::NAN; x.len()];
     global_average_grad(pixels, &y, &mut dx).unwrap();
     assert!(dx.iter().enumerate().all(|(i, d)| (d - y[i % row] / 9.0).abs() <= 1e-7));
-    assert!(global_average(0, &[], &mut y).is_err());
+    assert!(global_average::<f32, f32>(0, &[], &mut y).is_err());
 }
 
 fn check_pooling(window: Window, row: usize) {
@@ -426,7 +431,157 @@ fn unaligned_slices_give_the_same_values() {
     assert_eq!(a, b);
 }
 
+/// Operations on bf16 are those on `f32`, rounded once: the same bits as the `f32` operation on the same values.
+fn check_rows_in_bf16(rows: usize, c: usize) {
+    let len = rows * c;
+    let (x, dy, add) = (values_as::<bf16>(len, 1, 0.4), values_as::<bf16>(len, 2, 0.1), values_as::<bf16>(len, 3, 0.0));
+    let (wide_x, wide_dy, wide_add) = (widened(&x), widened(&dy), widened(&add));
+    let (gamma, beta) = (values(c, 4, 1.2), values(c, 5, 0.1));
+    for isa in instruction_sets() {
+        let (mut mean, mut variance, mut sums) = (vec![0.0; c], vec![0.0; c], vec![0.0; c]);
+        channel_moments(isa, &x, &mut mean, &mut variance).unwrap();
+        channel_sums(isa, &x, &mut sums).unwrap();
+        let (mut wide_mean, mut wide_variance, mut wide_sums) = (vec![0.0; c], vec![0.0; c], vec![0.0; c]);
+        channel_moments(isa, &wide_x, &mut wide_mean, &mut wide_variance).unwrap();
+        channel_sums(isa, &wide_x, &mut wide_sums).unwrap();
+        assert_eq!((&mean, &variance, &sums), (&wide_mean, &wide_variance, &wide_sums), "{isa} {rows}x{c}");
+
+        let (mut y, mut wide_y) = (vec![bf16::NAN; len], vec![f32::NAN; len]);
+        for relu in [true, false] {
+            let norm = BatchNorm { mean: &mean, variance: &variance, gamma: &gamma, beta: &beta, epsilon: 1e-5, relu };
+            norm.forward(isa, &x, &mut y).unwrap();
+            norm.forward(isa, &wide_x, &mut wide_y).unwrap();
+            assert_eq!(y, narrowed::<bf16>(&wide_y), "{isa} {rows}x{c}");
+            let mut grads = [vec![0.0; c], vec![0.0; c], vec![0.0; c], vec![0.0; c]];
+            let [dgamma, dbeta, wide_dgamma, wide_dbeta] = &mut grads;
+            norm.parameter_grads(isa, &x, &dy, dgamma, dbeta).unwrap();
+            norm.parameter_grads(isa, &wide_x, &wide_dy, wide_dgamma, wide_dbeta).unwrap();
+            assert_eq!((&dgamma, &dbeta), (&wide_dgamma, &wide_dbeta));
+            for statistics in [Statistics::Batch { dgamma, dbeta }, Statistics::Constant] {
+                for (add, wide) in [
+                    (Addend::None, Addend::None),
+                    (Addend::Tensor(&add[..]), Addend::Tensor(&wide_add[..])),
+                    (Addend::Output, Addend::Output),
+                ] {
+                    let (mut dx, mut wide_dx) = (dy.clone(), wide_dy.clone());
+                    norm.input_grad(isa, &x, &dy, statistics, &mut dx, add).unwrap();
+                    norm.input_grad(isa, &wide_x, &wide_dy, statistics, &mut wide_dx, wide).unwrap();
+                    assert_eq!(dx, narrowed::<bf16>(&wide_dx), "{isa} {rows}x{c}");
+                }
+                let (mut gradient, mut dx) = (dy.clone(), dy.clone());
+                norm.input_grad_in_place(isa, &x, &mut gradient, statistics, Some(&add[..])).unwrap();
+                norm.input_grad(isa, &x, &dy, statistics, &mut dx, Addend::Tensor(&add[..])).unwrap();
+                assert_eq!(gradient, dx, "{isa} {rows}x{c} in place");
+            }
+        }
+        relu(isa, &x, &mut y).unwrap();
+        relu(isa, &wide_x, &mut wide_y).unwrap();
+        assert_eq!(y, narrowed::<bf16>(&wide_y));
+        gelu(isa, &x, &mut y).unwrap();
+        gelu(isa, &wide_x, &mut wide_y).unwrap();
+        assert_eq!(y, narrowed::<bf16>(&wide_y));
+        relu_grad(isa, &x, &dy, &mut y).unwrap();
+        relu_grad(isa, &wide_x, &wide_dy, &mut wide_y).unwrap();
+        assert_eq!(y, narrowed::<bf16>(&wide_y));
+        gelu_grad(isa, &x, &dy, &mut y).unwrap();
+        gelu_grad(isa, &wide_x, &wide_dy, &mut wide_y).unwrap();
+        assert_eq!(y, narrowed::<bf16>(&wide_y));
+    }
+    let norm = LayerNorm { gamma: &gamma, beta: &beta, epsilon: 1e-5 };
+    let (mut y, mut wide_y) = (vec![bf16::NAN; len], vec![f32::NAN; len]);
+    norm.forward(&x, &mut y).unwrap();
+    norm.forward(&wide_x, &mut wide_y).unwrap();
+    assert_eq!(y, narrowed::<bf16>(&wide_y));
+    let mut grads = [vec![0.0; c], vec![0.0; c], vec![0.0; c], vec![0.0; c]];
+    let [dgamma, dbeta, wide_dgamma, wide_dbeta] = &mut grads;
+    norm.backward(&x, &dy, &mut y, dgamma, dbeta).unwrap();
+    norm.backward(&wide_x, &wide_dy, &mut wide_y, wide_dgamma, wide_dbeta).unwrap();
+    assert_eq!(y, narrowed::<bf16>(&wide_y));
+    assert_eq!((dgamma, dbeta), (wide_dgamma, wide_dbeta));
+}
+
+#[test]
+fn rows_in_bf16_are_rounded_once() {
+    for (rows, c) in [(0, 5), (1, 1), (40, 3), (33, 17), (700, 64), (9000, 20), (3, 300)] {
+        check_rows_in_bf16(rows, c);
+    }
+}
+
+#[test]
+fn linear_in_bf16() {
+    for isa in instruction_sets() {
+        let (n, inputs, outputs) = (37, 65, 12);
+        let layer = Linear::<bf16>::new(inputs, outputs, isa).unwrap();
+        let (x, dy) = (values_as::<bf16>(n * inputs, 1, 0.1), values_as::<bf16>(n * outputs, 2, 0.0));
+        let w = widened(&values_as::<bf16>(outputs * inputs, 3, 0.0));
+        let bias = values(outputs, 4, 0.0);
+        let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+        layer.forward(n, &x, &layer.pack(&w, Direction::Forward).unwrap(), Some(&bias), &mut y).unwrap();
+        layer.input_grad(n, &dy, &layer.pack(&w, Direction::InputGrad).unwrap(), &mut dx, Addend::None).unwrap();
+        layer.weight_grad(n, &x, &dy, &mut dw).unwrap();
+        let (x, dy, w) = (to_f64(&widened(&x)), to_f64(&widened(&dy)), to_f64(&w));
+        let sum = |len: usize, term: &dyn Fn(usize) -> f64| (0..len).map(term).sum::<f64>();
+        let dot = |i: usize, o: usize| sum(inputs, &|k| x[i * inputs + k] * w[o * inputs + k]);
+        let expected: Vec<f64> = (0..n * outputs).map(|i| f64::from(bias[i % outputs]) + dot(i / outputs, i % outputs)).collect();
+        common::assert_rounded("y", &y, &expected, TOLERANCE);
+        let dot = |i: usize, k: usize| sum(outputs, &|o| dy[i * outputs + o] * w[o * inputs + k]);
+        let expected: Vec<f64> = (0..n * inputs).map(|i| dot(i / inputs, i % inputs)).collect();
+        common::assert_rounded("dx", &dx, &expected, TOLERANCE);
+        let dot = |o: usize, k: usize| sum(n, &|i| dy[i * outputs + o] * x[i * inputs + k]);
+        let expected: Vec<f64> = (0..w.len()).map(|i| dot(i / inputs, i % inputs)).collect();
+        assert_close("dw", &dw, &expected, TOLERANCE);
+    }
+}
+
+#[test]
+fn layouts_and_global_pooling_convert_on_the_way() {
+    let d = Dimensions { n: 5, c: 3, h: 6, w: 7 };
+    let x = values(5 * 3 * 6 * 7, 1, 0.0);
+    let (mut wide, mut narrow, mut back) = (vec![0.0; x.len()], vec![bf16::ZERO; x.len()], vec![0.0; x.len()]);
+    nchw_to_hwnc(d, &x, &mut wide).unwrap();
+    nchw_to_hwnc(d, &x, &mut narrow).unwrap();
+    assert_eq!(narrow, narrowed::<bf16>(&wide));
+    hwnc_to_nchw(d, &narrow, &mut back).unwrap();
+    assert_eq!(back, widened(&narrowed::<bf16>(&x)));
+    let (mut mean, mut wide_mean, mut narrow_mean) = (vec![0.0; 15], vec![0.0; 15], vec![bf16::ZERO; 15]);
+    global_average(42, &narrow, &mut mean).unwrap();
+    global_average(42, &narrow, &mut narrow_mean).unwrap();
+    global_average(42, &widened(&narrow), &mut wide_mean).unwrap();
+    assert_eq!(mean, wide_mean);
+    assert_eq!(narrow_mean, narrowed::<bf16>(&mean));
+    global_average_grad(42, &mean, &mut narrow).unwrap();
+    global_average_grad(42, &mean, &mut wide).unwrap();
+    assert_eq!(narrow, narrowed::<bf16>(&wide));
+}
+
+fn check_pooling_in_bf16(window: Window, row: usize) {
+    let ([h, w], [oh, ow]) = (window.input, window.output());
+    let (x, dy) = (values_as::<bf16>(h * w * row, 1, 0.0), values_as::<bf16>(oh * ow * row, 2, 0.0));
+    let (wide_x, wide_dy) = (widened(&x), widened(&dy));
+    let (mut y, mut wide_y) = (dy.clone(), wide_dy.clone());
+    let (mut dx, mut wide_dx) = (x.clone(), wide_x.clone());
+    window.average(row, &x, &mut y).unwrap();
+    window.average(row, &wide_x, &mut wide_y).unwrap();
+    assert_eq!(y, narrowed::<bf16>(&wide_y));
+    window.average_grad(row, &dy, &mut dx).unwrap();
+    window.average_grad(row, &wide_dy, &mut wide_dx).unwrap();
+    assert_eq!(dx, narrowed::<bf16>(&wide_dx));
+    let (mut indices, mut wide_indices) = (vec![0; dy.len()], vec![0; dy.len()]);
+    window.max(row, &x, &mut y, &mut indices).unwrap();
+    window.max(row, &wide_x, &mut wide_y, &mut wide_indices).unwrap();
+    assert_eq!((widened(&y), &indices), (wide_y, &wide_indices));
+    window.max_grad(row, &dy, &indices, &mut dx).unwrap();
+    window.max_grad(row, &wide_dy, &indices, &mut wide_dx).unwrap();
+    assert_eq!(dx, narrowed::<bf16>(&wide_dx));
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_rows_in_bf16(rows in 0usize..60, c in 1usize..80) {
+        check_rows_in_bf16(rows, c);
+    }
+
     #[test]
     fn any_pooling_window(
         h in 1usize..9, w in 1usize..9, kh in 1usize..4, kw in 1usize..4,
@@ -439,5 +594,6 @@ proptest! {
             padding: [ph.min(kh / 2), pw.min(kw / 2)],
         };
         check_pooling(window, row);
+        check_pooling_in_bf16(window, row);
     }
 }

@@ -1,23 +1,52 @@
 //! Backward passes of the engine's operations. A parent that records no gradient arrives as `None`: the attack pass, whose weights are not
 //! tracked, computes no weight gradient and keeps nothing for one.
 
-use burn::backend::{
-    Autodiff,
-    autodiff::{
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, Ops, OpsKind},
+use std::sync::Arc;
+
+use burn::{
+    backend::{
+        Autodiff,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, NodeGuard, Ops, OpsKind},
+        },
+        tensor::{FloatTensor, IntTensor},
     },
-    tensor::FloatTensor,
+    tensor::DType,
 };
 use burn_flex::{Flex, FlexTensor};
 
 use super::{
-    ConvPlan, Engine, NormPlan,
-    flex::{Norm, conv, conv_input_grad, conv_weight_grad, dims, enter, global_pool_grad, leave},
+    ConvPlan, Engine, NormPlan, Origin, PoolPlan,
+    flex::{self, Norm, Operand, dims},
 };
 
 type Tracked = FloatTensor<Autodiff<Flex>>;
+
+/// Records `y` with its backward pass if a parent wants a gradient; `state` is made only then.
+macro_rules! record {
+    ($backward:ident, $strategy:ty, $nodes:expr, $y:expr, $state:expr) => {
+        match $backward.prepare::<$strategy>($nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish($state, $y),
+            OpsKind::UnTracked(prep) => prep.finish($y),
+        }
+    };
+}
+
+#[derive(Debug)]
+struct NormalizeBackward;
+
+impl Backward<Flex, 1> for NormalizeBackward {
+    type State = Vec<f32>;
+
+    fn backward(self, ops: Ops<Vec<f32>, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node);
+        if let [Some(x)] = ops.parents {
+            grads.register::<Flex>(x.id, flex::normalize(&dy.to_contiguous(), None, &ops.state));
+        }
+    }
+}
 
 #[derive(Debug)]
 struct EnterBackward;
@@ -28,7 +57,7 @@ impl Backward<Flex, 1> for EnterBackward {
     fn backward(self, ops: Ops<(), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node);
         if let [Some(x)] = ops.parents {
-            grads.register::<Flex>(x.id, leave(&dy.to_contiguous()));
+            grads.register::<Flex>(x.id, flex::leave(&dy.to_contiguous()));
         }
     }
 }
@@ -36,32 +65,55 @@ impl Backward<Flex, 1> for EnterBackward {
 #[derive(Debug)]
 struct ConvBackward;
 
+/// A convolution's input as its weight gradient finds it.
+#[derive(Clone, Debug)]
+enum Source {
+    Map(FlexTensor),
+    /// To be computed again.
+    Origin(Arc<Origin>),
+}
+
 #[derive(Clone, Debug)]
 struct ConvState {
     /// Kept only where the weight gradient is wanted.
-    x: Option<FlexTensor>,
+    x: Option<Source>,
     w: FlexTensor,
     input: [usize; 4],
+    /// The third parent is a bias, not a map.
+    bias: bool,
     plan: ConvPlan,
 }
 
-/// Parents: x, w and, with N = 3, the addend.
+/// Parents: x, w and, with N = 3, the addend or the bias.
 impl<const N: usize> Backward<Flex, N> for ConvBackward {
     type State = ConvState;
 
     fn backward(self, ops: Ops<ConvState, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let ConvState { x, w, input, plan } = ops.state;
+        let ConvState { x, w, input, bias, plan } = ops.state;
         let mut parents = ops.parents.into_iter();
-        let (of_x, of_w, of_add) = (parents.next().flatten(), parents.next().flatten(), parents.next().flatten());
+        let (of_x, of_w, of_third) = (parents.next().flatten(), parents.next().flatten(), parents.next().flatten());
+        let x = match x {
+            Some(Source::Map(map)) => Some(map),
+            Some(Source::Origin(origin)) => origin.result(),
+            None => None,
+        };
         if let (Some(node), Some(x)) = (of_w, x) {
-            grads.register::<Flex>(node.id, conv_weight_grad(&x, &dy, dims(&w), plan));
+            grads.register::<Flex>(node.id, flex::conv_weight_grad(&x, &dy, dims(&w), &plan));
         }
         if let Some(node) = of_x {
-            grads.register::<Flex>(node.id, conv_input_grad(&dy, &w, input, plan));
+            match &plan.origin {
+                None => grads.register::<Flex>(node.id, flex::conv_input_grad(&dy, &w, input, &plan, None)),
+                Some(origin) => {
+                    let dx = flex::conv_input_grad(&dy, &w, input, &plan, origin.gradient());
+                    if let Some(dx) = origin.settle(dx) {
+                        grads.register::<Flex>(node.id, dx);
+                    }
+                }
+            }
         }
-        if let Some(node) = of_add {
-            grads.register::<Flex>(node.id, dy);
+        if let Some(node) = of_third {
+            grads.register::<Flex>(node.id, if bias { flex::channel_sums(&dy) } else { dy });
         }
     }
 }
@@ -73,7 +125,8 @@ struct BnReluBackward;
 struct BnReluState {
     x: FlexTensor,
     norm: Norm,
-    plan: NormPlan,
+    batch: bool,
+    shortcut: bool,
 }
 
 /// Parents: x, gamma, beta.
@@ -82,14 +135,14 @@ impl Backward<Flex, 3> for BnReluBackward {
 
     fn backward(self, ops: Ops<BnReluState, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let BnReluState { x, norm, plan } = ops.state;
+        let BnReluState { x, norm, batch, shortcut } = ops.state;
         let [of_x, of_gamma, of_beta] = ops.parents;
         let add = match &of_x {
             // Steps run from the last operation to the first, and the convolution that adds the shortcut comes after this layer.
-            Some(node) if plan.shortcut => Some(grads.consume::<Flex>(node).to_contiguous()),
+            Some(node) if shortcut => Some(grads.consume::<Flex>(node).to_contiguous()),
             _ => None,
         };
-        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(norm.backward(&x, &dy, plan.batch, add.as_ref())) {
+        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(norm.backward(&x, dy, batch, add)) {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, gradient);
             }
@@ -101,44 +154,162 @@ impl Backward<Flex, 3> for BnReluBackward {
 struct GlobalPoolBackward;
 
 impl Backward<Flex, 1> for GlobalPoolBackward {
-    type State = [usize; 4];
+    type State = ([usize; 4], DType);
 
-    fn backward(self, ops: Ops<[usize; 4], 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<([usize; 4], DType), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         if let [Some(x)] = ops.parents {
-            grads.register::<Flex>(x.id, global_pool_grad(&dy, ops.state));
+            let (input, dtype) = ops.state;
+            grads.register::<Flex>(x.id, flex::global_pool_grad(&dy, input, dtype));
         }
     }
 }
 
-fn convolve<C: CheckpointStrategy>(x: Tracked, w: Tracked, add: Option<Tracked>, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
-    let weight_grad = w.is_tracked();
-    let ((x, of_x), (w, of_w)) = (x.into_parts(), w.into_parts());
-    let (x, w) = (x.to_contiguous(), w.to_contiguous());
-    let state = |x: FlexTensor, w: FlexTensor| ConvState { input: dims(&x), x: weight_grad.then_some(x), w, plan };
-    macro_rules! finish {
-        ($nodes:expr, $out:expr) => {{
-            let (y, mean, variance) = $out;
-            let y = match ConvBackward.prepare::<C>($nodes).compute_bound().stateful() {
-                OpsKind::Tracked(prep) => prep.finish(state(x, w), y),
-                OpsKind::UnTracked(prep) => prep.finish(y),
-            };
-            (y, Tracked::new(mean), Tracked::new(variance))
-        }};
-    }
-    match add {
-        None => finish!([of_x, of_w], conv(&x, &w, None, plan)),
-        Some(add) => {
-            let (add, of_add) = add.into_parts();
-            finish!([of_x, of_w, of_add], conv(&x, &w, Some(&add.to_contiguous()), plan))
+#[derive(Debug)]
+struct PoolBackward;
+
+#[derive(Clone, Debug)]
+struct PoolState {
+    input: [usize; 4],
+    /// Where the largest values came from; empty for means.
+    indices: Arc<Vec<u32>>,
+    plan: PoolPlan,
+}
+
+impl Backward<Flex, 1> for PoolBackward {
+    type State = PoolState;
+
+    fn backward(self, ops: Ops<PoolState, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let PoolState { input, indices, plan } = ops.state;
+        if let [Some(x)] = ops.parents {
+            grads.register::<Flex>(x.id, flex::pool_grad(&dy, input, &indices, plan));
         }
     }
+}
+
+#[derive(Debug)]
+struct LinearBackward;
+
+#[derive(Clone, Debug)]
+struct LinearState {
+    /// Kept only where the weight gradient is wanted.
+    x: Option<FlexTensor>,
+    w: FlexTensor,
+    version: u64,
+}
+
+/// Parents: x, w, bias.
+impl Backward<Flex, 3> for LinearBackward {
+    type State = LinearState;
+
+    fn backward(self, ops: Ops<LinearState, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let LinearState { x, w, version } = ops.state;
+        let [of_x, of_w, of_bias] = ops.parents;
+        if let (Some(node), Some(x)) = (of_w, x) {
+            grads.register::<Flex>(node.id, flex::linear_weight_grad(&x, &dy, &w));
+        }
+        if let Some(node) = of_x {
+            grads.register::<Flex>(node.id, flex::linear_input_grad(&dy, &w, version));
+        }
+        if let Some(node) = of_bias {
+            grads.register::<Flex>(node.id, flex::channel_sums(&dy));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct LayerNormBackward;
+
+/// x, gamma, beta and epsilon. Parents: x, gamma, beta.
+impl Backward<Flex, 3> for LayerNormBackward {
+    type State = ([FlexTensor; 3], f32);
+
+    fn backward(self, ops: Ops<([FlexTensor; 3], f32), 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let ([x, gamma, beta], epsilon) = ops.state;
+        for (node, gradient) in ops.parents.into_iter().zip(flex::layer_norm_grad(&x, &gamma, &beta, epsilon, &dy)) {
+            if let Some(node) = node {
+                grads.register::<Flex>(node.id, gradient);
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GeluBackward;
+
+impl Backward<Flex, 1> for GeluBackward {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<FlexTensor, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        if let [Some(x)] = ops.parents {
+            grads.register::<Flex>(x.id, flex::gelu_grad(&ops.state, &dy));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct CrossEntropyBackward;
+
+/// The gradient of each sample's loss for its logits.
+impl Backward<Flex, 1> for CrossEntropyBackward {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<FlexTensor, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        if let [Some(logits)] = ops.parents {
+            grads.register::<Flex>(logits.id, flex::scale_rows(&ops.state, &dy));
+        }
+    }
+}
+
+fn split(x: Tracked) -> (FlexTensor, NodeGuard) {
+    let (x, node) = x.into_parts();
+    (x.to_contiguous(), node)
+}
+
+fn convolve<C: CheckpointStrategy>(x: Tracked, w: Tracked, third: Option<(Tracked, bool)>, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
+    let (input_grad, weight_grad) = (x.is_tracked(), w.is_tracked());
+    let ((x, of_x), (w, of_w)) = (split(x), split(w));
+    if let Some(origin) = &plan.origin {
+        origin.announce(input_grad, weight_grad);
+    }
+    let bias = third.as_ref().is_some_and(|(_, bias)| *bias);
+    let (third, of_third) = third.map(|(third, _)| split(third)).unzip();
+    let operand = match &third {
+        None => Operand::Nothing,
+        Some(bias_values) if bias => Operand::Bias(bias_values),
+        Some(map) => Operand::Map(map),
+    };
+    let (y, mean, variance) = flex::conv(&x, &w, operand, &plan);
+    let state = || {
+        let input = dims(&x);
+        let x = weight_grad.then(|| match &plan.origin {
+            Some(origin) if origin.is_recorded() => Source::Origin(origin.clone()),
+            _ => Source::Map(x),
+        });
+        ConvState { x, w, input, bias, plan }
+    };
+    let y = match of_third {
+        None => record!(ConvBackward, C, [of_x, of_w], y, state()),
+        Some(of_third) => record!(ConvBackward, C, [of_x, of_w, of_third], y, state()),
+    };
+    (y, Tracked::new(mean), Tracked::new(variance))
 }
 
 impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
-    fn engine_enter(x: Tracked) -> Tracked {
-        let (x, of_x) = x.into_parts();
-        EnterBackward.prepare::<C>([of_x]).compute_bound().stateless(enter(&x.to_contiguous()))
+    fn engine_normalize(x: Tracked, mean: Vec<f32>, scale: Vec<f32>) -> Tracked {
+        let (x, of_x) = split(x);
+        let y = flex::normalize(&x, Some(&mean), &scale);
+        record!(NormalizeBackward, C, [of_x], y, scale)
+    }
+
+    fn engine_enter(x: Tracked, half: bool) -> Tracked {
+        let (x, of_x) = split(x);
+        EnterBackward.prepare::<C>([of_x]).compute_bound().stateless(flex::enter(&x, flex::map_type(half)))
     }
 
     fn engine_conv(x: Tracked, w: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
@@ -146,7 +317,11 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
     }
 
     fn engine_conv_add(x: Tracked, w: Tracked, add: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
-        convolve::<C>(x, w, Some(add), plan)
+        convolve::<C>(x, w, Some((add, false)), plan)
+    }
+
+    fn engine_conv_bias(x: Tracked, w: Tracked, bias: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
+        convolve::<C>(x, w, Some((bias, true)), plan)
     }
 
     fn engine_moments(x: Tracked) -> (Tracked, Tracked) {
@@ -155,30 +330,51 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
     }
 
     fn engine_bn_relu(x: Tracked, gamma: Tracked, beta: Tracked, mean: Tracked, variance: Tracked, plan: NormPlan) -> Tracked {
-        let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (x.into_parts(), gamma.into_parts(), beta.into_parts());
-        let x = x.to_contiguous();
-        let norm = Norm {
-            gamma: gamma.to_contiguous(),
-            beta: beta.to_contiguous(),
-            mean: mean.into_primitive().to_contiguous(),
-            variance: variance.into_primitive().to_contiguous(),
-            relu: plan.relu,
-        };
-        let y = norm.forward(&x);
-        match BnReluBackward.prepare::<C>([of_x, of_gamma, of_beta]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(BnReluState { x, norm, plan }, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (split(x), split(gamma), split(beta));
+        let NormPlan { batch, shortcut, relu, origin } = plan;
+        let norm =
+            Norm { gamma, beta, mean: mean.into_primitive().to_contiguous(), variance: variance.into_primitive().to_contiguous(), relu };
+        let y = norm.forward(&x, crate::profile::Part::NormForward);
+        record!(BnReluBackward, C, [of_x, of_gamma, of_beta], y, {
+            origin.record(x.clone(), norm.clone());
+            BnReluState { x, norm, batch, shortcut }
+        })
     }
 
     fn engine_global_pool(x: Tracked) -> Tracked {
-        let (x, of_x) = x.into_parts();
-        let x = x.to_contiguous();
-        let input = dims(&x);
-        let y = <Flex as Engine>::engine_global_pool(x);
-        match GlobalPoolBackward.prepare::<C>([of_x]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(input, y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
+        let (x, of_x) = split(x);
+        let y = flex::global_pool(&x);
+        record!(GlobalPoolBackward, C, [of_x], y, (dims(&x), x.dtype()))
+    }
+
+    fn engine_pool(x: Tracked, plan: PoolPlan) -> Tracked {
+        let (x, of_x) = split(x);
+        let (y, indices) = flex::pool(&x, plan);
+        record!(PoolBackward, C, [of_x], y, PoolState { input: dims(&x), indices: Arc::new(indices), plan })
+    }
+
+    fn engine_linear(x: Tracked, w: Tracked, bias: Tracked, version: u64) -> Tracked {
+        let weight_grad = w.is_tracked();
+        let ((x, of_x), (w, of_w), (bias, of_bias)) = (split(x), split(w), split(bias));
+        let y = flex::linear(&x, &w, &bias, version);
+        record!(LinearBackward, C, [of_x, of_w, of_bias], y, LinearState { x: weight_grad.then_some(x), w, version })
+    }
+
+    fn engine_layer_norm(x: Tracked, gamma: Tracked, beta: Tracked, epsilon: f32) -> Tracked {
+        let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (split(x), split(gamma), split(beta));
+        let y = flex::layer_norm(&x, &gamma, &beta, epsilon);
+        record!(LayerNormBackward, C, [of_x, of_gamma, of_beta], y, ([x, gamma, beta], epsilon))
+    }
+
+    fn engine_gelu(x: Tracked) -> Tracked {
+        let (x, of_x) = split(x);
+        let y = flex::gelu(&x);
+        record!(GeluBackward, C, [of_x], y, x)
+    }
+
+    fn engine_cross_entropy(logits: Tracked, labels: IntTensor<Self>, smoothing: f32) -> Tracked {
+        let (logits, of_logits) = split(logits);
+        let (loss, gradient) = flex::cross_entropy(&logits, &labels, smoothing);
+        record!(CrossEntropyBackward, C, [of_logits], loss, gradient)
     }
 }

@@ -5,32 +5,49 @@
 
 mod autodiff;
 mod flex;
+mod origin;
 mod packed;
+mod pixels;
 mod pool;
 
+use std::sync::Arc;
+
 use burn::{
-    backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor},
-    tensor::Tensor,
+    backend::{
+        Backend, Dispatch, backend_extension,
+        tensor::{FloatTensor, IntTensor},
+    },
+    tensor::{Device, Int, Tensor},
 };
+use sora_kernels::pool::Window;
+
+use super::Precision;
 
 pub(crate) use flex::sgd_step;
+pub(super) use origin::Origin;
 pub(super) use packed::{forget, replaced};
+pub(crate) use pixels::{Step, agreement, clamp_to_box};
+pub use pool::{PoolCounts, pool_counts};
 
 /// The shape of a convolution, and what its weights are known by.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct ConvPlan {
     /// Same in both directions.
     pub stride: usize,
     /// Same on all sides.
     pub padding: usize,
+    /// Groups of channels.
+    pub groups: usize,
     /// Names the content of the weights: packed forms are kept under it.
     pub version: u64,
     /// Whether the mean and variance of the output are wanted.
     pub moments: bool,
+    /// Where the input comes from, if that is a batch norm.
+    pub origin: Option<Arc<Origin>>,
 }
 
 /// How a batch norm takes part in the backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct NormPlan {
     /// The statistics are those of `x`: gradients flow through them.
     pub batch: bool,
@@ -39,13 +56,37 @@ pub struct NormPlan {
     pub shortcut: bool,
     /// Whether ReLU follows.
     pub relu: bool,
+    /// Shared with the convolutions that read the result.
+    pub origin: Arc<Origin>,
 }
 
-/// Operations of the CPU engine. All tensors are contiguous f32.
+/// The window of a pooling layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolPlan {
+    /// Height and width of the window.
+    pub kernel: usize,
+    /// Same in both directions.
+    pub stride: usize,
+    /// Same on all sides; at most half the kernel.
+    pub padding: usize,
+    /// The largest value of each window instead of the mean.
+    pub max: bool,
+}
+
+impl PoolPlan {
+    fn window(self, input: [usize; 2]) -> Window {
+        Window { input, kernel: [self.kernel; 2], stride: [self.stride; 2], padding: [self.padding; 2] }
+    }
+}
+
+/// Operations of the CPU engine. All tensors are contiguous; feature maps `[H, W, N, C]` and their gradients are f32 or bf16, all others f32.
 #[backend_extension(Autodiff, Flex)]
 pub trait Engine: Backend {
-    /// `[N, C, H, W]` to `[H, W, N, C]`.
-    fn engine_enter(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `(x - mean) scale` for each channel of `[N, C, H, W]`.
+    fn engine_normalize(x: FloatTensor<Self>, mean: Vec<f32>, scale: Vec<f32>) -> FloatTensor<Self>;
+
+    /// `[N, C, H, W]` in f32 to `[H, W, N, C]`, stored in bf16 (`half`) or f32. What follows keeps the type of the map it is given.
+    fn engine_enter(x: FloatTensor<Self>, half: bool) -> FloatTensor<Self>;
 
     /// Convolution of `x` `[H, W, N, in]` with `w` `[out, in, k, k]`; also mean and biased variance `[out]` of the result (empty unless wanted).
     fn engine_conv(x: FloatTensor<Self>, w: FloatTensor<Self>, plan: ConvPlan)
@@ -56,6 +97,14 @@ pub trait Engine: Backend {
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
         add: FloatTensor<Self>,
+        plan: ConvPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    /// As [`engine_conv`](Self::engine_conv), plus `bias` `[out]` at every pixel.
+    fn engine_conv_bias(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
         plan: ConvPlan,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
@@ -74,6 +123,26 @@ pub trait Engine: Backend {
 
     /// Mean over all pixels: `[H, W, N, C]` to `[N, C]`.
     fn engine_global_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Mean (padding counts as zeros) or largest value of each window of `x` `[H, W, N, C]`.
+    fn engine_pool(x: FloatTensor<Self>, plan: PoolPlan) -> FloatTensor<Self>;
+
+    /// `x w^T + bias`: `[N, in]` and `[out, in]` to `[N, out]`; `version` names the content of `w`.
+    fn engine_linear(x: FloatTensor<Self>, w: FloatTensor<Self>, bias: FloatTensor<Self>, version: u64) -> FloatTensor<Self>;
+
+    /// Layer norm over the last dimension of `x` `[rows, D]`.
+    fn engine_layer_norm(x: FloatTensor<Self>, gamma: FloatTensor<Self>, beta: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+
+    /// `x Phi(x)`, element by element.
+    fn engine_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Cross-entropy of each row of `logits` `[N, K]` against `(1 - smoothing) onehot(label) + smoothing / K`: `[N]`.
+    fn engine_cross_entropy(logits: FloatTensor<Self>, labels: IntTensor<Self>, smoothing: f32) -> FloatTensor<Self>;
+}
+
+/// Whether `device` is the CPU, with autodiff or without.
+pub(crate) fn on_cpu(device: Device) -> bool {
+    device.inner() == Device::flex()
 }
 
 /// Output of a convolution: the map and, where they were wanted, the mean and biased variance of each channel.
@@ -85,17 +154,31 @@ pub struct Convolved {
     pub moments: Option<[Tensor<1>; 2]>,
 }
 
-pub(super) fn enter(x: Tensor<4>) -> Tensor<4> {
-    Tensor::from_dispatch(<Dispatch as Engine>::engine_enter(x.into_dispatch()))
+/// What a convolution adds to its result.
+pub(super) enum Plus {
+    Nothing,
+    Map(Tensor<4>),
+    Bias(Tensor<1>),
 }
 
-pub(super) fn conv(x: Tensor<4>, w: Tensor<4>, add: Option<Tensor<4>>, plan: ConvPlan) -> Convolved {
+pub(super) fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32]) -> Tensor<4> {
+    let scale = std.iter().map(|s| s.recip()).collect();
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_normalize(x.into_dispatch(), mean.to_vec(), scale))
+}
+
+pub(super) fn enter(x: Tensor<4>, precision: Precision) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_enter(x.into_dispatch(), precision == Precision::Bf16))
+}
+
+pub(super) fn conv(x: Tensor<4>, w: Tensor<4>, plus: Plus, plan: ConvPlan) -> Convolved {
     let (x, w) = (x.into_dispatch(), w.into_dispatch());
-    let (map, mean, variance) = match add {
-        None => <Dispatch as Engine>::engine_conv(x, w, plan),
-        Some(add) => <Dispatch as Engine>::engine_conv_add(x, w, add.into_dispatch(), plan),
+    let wanted = plan.moments;
+    let (map, mean, variance) = match plus {
+        Plus::Nothing => <Dispatch as Engine>::engine_conv(x, w, plan),
+        Plus::Map(add) => <Dispatch as Engine>::engine_conv_add(x, w, add.into_dispatch(), plan),
+        Plus::Bias(bias) => <Dispatch as Engine>::engine_conv_bias(x, w, bias.into_dispatch(), plan),
     };
-    let moments = plan.moments.then(|| [Tensor::from_dispatch(mean), Tensor::from_dispatch(variance)]);
+    let moments = wanted.then(|| [Tensor::from_dispatch(mean), Tensor::from_dispatch(variance)]);
     Convolved { map: Tensor::from_dispatch(map), moments }
 }
 
@@ -111,4 +194,25 @@ pub(super) fn bn_relu(x: Tensor<4>, [gamma, beta, mean, variance]: [Tensor<1>; 4
 
 pub(super) fn global_pool(x: Tensor<4>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Engine>::engine_global_pool(x.into_dispatch()))
+}
+
+pub(super) fn pool(x: Tensor<4>, plan: PoolPlan) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_pool(x.into_dispatch(), plan))
+}
+
+pub(super) fn linear(x: Tensor<2>, w: Tensor<2>, bias: Tensor<1>, version: u64) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_linear(x.into_dispatch(), w.into_dispatch(), bias.into_dispatch(), version))
+}
+
+pub(super) fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilon: f32) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_layer_norm(x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch(), epsilon))
+}
+
+pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_gelu(x.into_dispatch()))
+}
+
+/// Cross-entropy of each sample with label smoothing, on the CPU.
+pub(crate) fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f32) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_cross_entropy(logits.into_dispatch(), labels.into_dispatch(), smoothing))
 }

@@ -1,5 +1,6 @@
 //! Packed weights, kept until their content changes: the attack pass and the training pass of a step share them, and so do all steps of PGD
-//! and all batches of an evaluation.
+//! and all batches of an evaluation. Large forms are packed for each use instead, into memory that they share: kept, the deepest layers'
+//! would take as much memory as all activations. Weights that stay the same over many passes (an evaluation) are kept whatever their size.
 
 use std::{
     collections::HashMap,
@@ -7,14 +8,30 @@ use std::{
 };
 
 use sora_kernels::{
-    ShapeError,
+    Element, Precision, ShapeError,
     conv::{Conv2d, ConvGeometry, Direction, PackedWeights},
 };
 
 use crate::profile::{self, Part};
 
+/// Weights (not packed ones) from which on a form is packed for each use: those of a 3x3 convolution of 256 to 256 channels, which take 9 MiB
+/// packed for Winograd.
+const LARGE: usize = 1 << 19;
+
+/// Uses of a large form in one direction after which it is kept: more than the passes of a training step of any usual method.
+const USES: u32 = 64;
+
+/// What weights are packed for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Use {
+    direction: Direction,
+    geometry: ConvGeometry,
+    /// Of the activations.
+    precision: Precision,
+}
+
 /// A packed form and what it was packed for.
-type Form = (Direction, ConvGeometry, Arc<PackedWeights>);
+type Form = (Use, Arc<PackedWeights>);
 
 #[derive(Default)]
 struct Cache {
@@ -22,6 +39,10 @@ struct Cache {
     valid: HashMap<u64, Vec<Form>>,
     /// Of contents that are no more: their memory serves the next ones, one a weight and direction.
     spent: Vec<Form>,
+    /// How often large forms were packed, by version of the content.
+    uses: HashMap<u64, Vec<(Use, u32)>>,
+    /// The newest large forms that are not kept; those without a reader are memory for the next ones.
+    shared: Vec<Form>,
 }
 
 static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
@@ -31,29 +52,62 @@ fn with_cache<T>(work: impl FnOnce(&mut Cache) -> T) -> T {
 }
 
 /// `weights`, known as `version`, packed for `direction` of `conv`.
-pub(super) fn packed(conv: &Conv2d, weights: &[f32], direction: Direction, version: u64) -> Result<Arc<PackedWeights>, ShapeError> {
-    let geometry = *conv.geometry();
-    let is_it = |(d, g, _): &Form| (*d, *g) == (direction, geometry);
-    let found = with_cache(|cache| cache.valid.get(&version)?.iter().find(|form| is_it(form)).map(|(_, _, packed)| packed.clone()));
+pub(super) fn packed<E: Element>(
+    conv: &Conv2d<E>,
+    weights: &[f32],
+    direction: Direction,
+    version: u64,
+) -> Result<Arc<PackedWeights>, ShapeError> {
+    let wanted = Use { direction, geometry: *conv.geometry(), precision: E::PRECISION };
+    let is_it = |(found, _): &Form| *found == wanted;
+    let found = with_cache(|cache| cache.valid.get(&version)?.iter().find(|form| is_it(form)).map(|(_, packed)| packed.clone()));
     if let Some(found) = found {
         return Ok(found);
     }
-    let spent = with_cache(|cache| cache.spent.iter().position(is_it).map(|index| cache.spent.swap_remove(index).2));
-    let fresh = profile::time(Part::Pack, || match spent.and_then(Arc::into_inner) {
-        Some(mut packed) => conv.pack_into(weights, direction, &mut packed).map(|()| packed),
-        None => conv.pack(weights, direction),
+    let once = weights.len() >= LARGE && !with_cache(|cache| is_worth_keeping(cache, version, wanted));
+    let memory = with_cache(|cache| {
+        let list = if once { &mut cache.shared } else { &mut cache.spent };
+        // Of those whose memory is shared any will do: it grows to the largest form.
+        let fits = |form: &Form| if once { Arc::strong_count(&form.1) == 1 } else { is_it(form) };
+        let index = list.iter().position(fits)?;
+        Arc::into_inner(list.swap_remove(index).1)
+    });
+    let fresh = profile::time(Part::Pack, || {
+        let mut packed = memory.unwrap_or_default();
+        conv.pack_into(weights, direction, &mut packed).map(|()| Arc::new(packed))
     })?;
-    let fresh = Arc::new(fresh);
-    with_cache(|cache| cache.valid.entry(version).or_default().push((direction, geometry, fresh.clone())));
+    let form = (wanted, fresh.clone());
+    with_cache(|cache| if once { cache.shared.push(form) } else { cache.valid.entry(version).or_default().push(form) });
     Ok(fresh)
+}
+
+/// Counts a use of a large form.
+fn is_worth_keeping(cache: &mut Cache, version: u64, wanted: Use) -> bool {
+    let uses = cache.uses.entry(version).or_default();
+    match uses.iter_mut().find(|(known, _)| *known == wanted) {
+        Some((_, count)) => {
+            *count += 1;
+            *count > USES
+        }
+        None => {
+            uses.push((wanted, 1));
+            false
+        }
+    }
 }
 
 /// Says that the content `version` is no more, and that another takes its place.
 pub fn replaced(version: u64) {
     with_cache(|cache| {
         let forms = cache.valid.remove(&version).unwrap_or_default();
-        cache.spent.extend(forms);
+        // A large form was kept for the sake of content that stays; what replaces it is trained.
+        cache.spent.extend(forms.into_iter().filter(|(known, _)| weights_of(&known.geometry) < LARGE));
+        cache.uses.remove(&version);
     });
+}
+
+fn weights_of(geometry: &ConvGeometry) -> usize {
+    geometry.out_channels * (geometry.in_channels / geometry.groups.max(1)) * geometry.kernel[0] * geometry.kernel[1]
 }
 
 /// Drops what was packed from the content `version`, which is no more.
@@ -61,6 +115,45 @@ pub fn forget(version: u64) {
     with_cache(|cache| {
         let forms = cache.valid.remove(&version);
         // The network is gone with its weights: what its earlier contents left behind waits for nobody.
-        forms.into_iter().flatten().for_each(|(direction, geometry, _)| cache.spent.retain(|(d, g, _)| (*d, *g) != (direction, geometry)));
+        forms.into_iter().flatten().for_each(|(gone, _)| cache.spent.retain(|(known, _)| *known != gone));
+        cache.uses.remove(&version);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use sora_kernels::Isa;
+
+    use super::*;
+
+    fn conv(channels: usize) -> Conv2d<f32> {
+        Conv2d::new(ConvGeometry::square(channels, channels, [4, 4], 3, 1), Isa::Portable).unwrap()
+    }
+
+    #[test]
+    fn large_forms_share_memory_until_they_are_used_often() {
+        // Versions that no tensor of this process has.
+        let (small, large) = (u64::MAX - 1, u64::MAX - 2);
+        let narrow = conv(8);
+        let weights = vec![0.5; narrow.weight_len()];
+        let kept = |version: u64| with_cache(|cache| cache.valid.contains_key(&version));
+        packed(&narrow, &weights, Direction::Forward, small).unwrap();
+        assert!(kept(small));
+
+        let wide = Conv2d::<f32>::new(ConvGeometry::square(LARGE, 1, [1, 1], 1, 1), Isa::Portable).unwrap();
+        let weights = vec![0.25; wide.weight_len()];
+        for _ in 0..USES {
+            packed(&wide, &weights, Direction::Forward, large).unwrap();
+            assert!(!kept(large));
+            let holds = |cache: &mut Cache| cache.shared.iter().filter(|(known, _)| known.geometry == *wide.geometry()).count();
+            assert!(with_cache(holds) <= 1, "one memory serves every use");
+        }
+        packed(&wide, &weights, Direction::Forward, large).unwrap();
+        assert!(kept(large));
+        replaced(large);
+        packed(&wide, &weights, Direction::Forward, large).unwrap();
+        assert!(!kept(large), "a new content counts anew");
+        replaced(large);
+        forget(small);
+    }
 }

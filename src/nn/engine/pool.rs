@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
+use serde::Serialize;
 use sora_kernels::Buffer;
 
 /// Smaller buffers come from the allocator, which is good at them.
@@ -16,27 +17,61 @@ const SMALLEST: usize = 16 * 1024;
 /// shapes does not hold the memory of two.
 const PATIENCE: u64 = 4096;
 
+/// What the pool has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PoolCounts {
+    /// Requests for buffers of 64 KiB and more.
+    pub requests: u64,
+    /// Requests that had to allocate.
+    pub misses: u64,
+    /// Bytes of all buffers, in use and idle.
+    pub bytes: u64,
+    /// The most bytes in use at one time.
+    pub peak_used: u64,
+}
+
 /// Idle buffers by length, with the request count at which each came back.
 #[derive(Default)]
 struct Pool {
     idle: HashMap<usize, Vec<(Buffer, u64)>>,
-    requests: u64,
+    /// Buffers under a tensor, by address.
+    lent: HashMap<usize, Weak<Pooled>>,
+    counts: PoolCounts,
+    used: u64,
+}
+
+fn bytes(len: usize) -> u64 {
+    (len * size_of::<f32>()) as u64
 }
 
 impl Pool {
     fn take(&mut self, len: usize) -> Option<Buffer> {
-        self.requests += 1;
-        if self.requests.is_multiple_of(PATIENCE / 8) {
-            let oldest = self.requests.saturating_sub(PATIENCE);
-            self.idle.values_mut().for_each(|buffers| buffers.retain(|(_, since)| *since >= oldest));
+        self.counts.requests += 1;
+        if self.counts.requests.is_multiple_of(PATIENCE / 8) {
+            let oldest = self.counts.requests.saturating_sub(PATIENCE);
+            let mut freed = 0;
+            self.idle.iter_mut().for_each(|(len, buffers)| {
+                let before = buffers.len();
+                buffers.retain(|(_, since)| *since >= oldest);
+                freed += bytes(*len) * (before - buffers.len()) as u64;
+            });
             self.idle.retain(|_, buffers| !buffers.is_empty());
+            self.counts.bytes -= freed;
         }
         // The newest first: it is the likeliest to be in a cache, and the others show how many are too many.
-        self.idle.get_mut(&len)?.pop().map(|(buffer, _)| buffer)
+        let taken = self.idle.get_mut(&len).and_then(Vec::pop).map(|(buffer, _)| buffer);
+        if taken.is_none() {
+            self.counts.misses += 1;
+            self.counts.bytes += bytes(len);
+        }
+        self.used += bytes(len);
+        self.counts.peak_used = self.counts.peak_used.max(self.used);
+        taken
     }
 
     fn give_back(&mut self, buffer: Buffer) {
-        self.idle.entry(buffer.len()).or_default().push((buffer, self.requests));
+        self.used -= bytes(buffer.len());
+        self.idle.entry(buffer.len()).or_default().push((buffer, self.counts.requests));
     }
 }
 
@@ -46,20 +81,55 @@ fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
     work(POOL.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Pool::default))
 }
 
-/// A buffer that returns to the pool when its last reader is gone.
+/// What the pool of this process has done so far.
+pub fn pool_counts() -> PoolCounts {
+    with_pool(|pool| pool.counts)
+}
+
+/// Memory that returns to the pool.
+#[derive(Debug)]
 struct Pooled(Option<Buffer>);
 
-impl AsRef<[u8]> for Pooled {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_ref().map_or(&[], |buffer| bytemuck::cast_slice(&buffer[..]))
+impl Pooled {
+    fn take(len: usize) -> Self {
+        Self(Some(with_pool(|pool| pool.take(len)).unwrap_or_else(|| Buffer::zeroed(len))))
+    }
+
+    fn floats(&self) -> &[f32] {
+        self.0.as_ref().map_or(&[], |buffer| &buffer[..])
+    }
+
+    fn floats_mut(&mut self) -> &mut [f32] {
+        self.0.as_mut().map_or(&mut [], |buffer| &mut buffer[..])
+    }
+
+    fn address(&self) -> usize {
+        self.floats().as_ptr().addr()
     }
 }
 
 impl Drop for Pooled {
     fn drop(&mut self) {
+        let address = self.address();
         if let Some(buffer) = self.0.take() {
-            with_pool(|pool| pool.give_back(buffer));
+            with_pool(|pool| {
+                pool.lent.remove(&address);
+                pool.give_back(buffer);
+            });
         }
+    }
+}
+
+/// A tensor's hold on its buffer, which is a few bytes longer where a bf16 tensor has an odd length.
+struct Owner {
+    memory: Arc<Pooled>,
+    bytes: usize,
+}
+
+impl AsRef<[u8]> for Owner {
+    fn as_ref(&self) -> &[u8] {
+        let all: &[u8] = bytemuck::cast_slice(self.memory.floats());
+        all.get(..self.bytes).unwrap_or(all)
     }
 }
 
@@ -67,39 +137,132 @@ impl Drop for Pooled {
 pub(super) struct Output {
     memory: Memory,
     shape: Shape,
+    dtype: DType,
 }
 
 enum Memory {
-    Pooled(Buffer),
+    Pooled(Pooled),
     Plain(Vec<f32>),
 }
 
 impl Output {
-    /// Memory for a tensor of `shape`.
+    /// Memory for an f32 tensor of `shape`.
     pub(super) fn new<const D: usize>(shape: [usize; D]) -> Self {
-        let len = shape.iter().product::<usize>();
-        let memory = if len < SMALLEST {
-            Memory::Plain(vec![0.0; len])
-        } else {
-            Memory::Pooled(with_pool(|pool| pool.take(len)).unwrap_or_else(|| Buffer::zeroed(len)))
-        };
-        Self { memory, shape: shape.into() }
+        Self::of(shape.into(), DType::F32)
     }
 
-    /// The floats.
-    pub(super) fn as_mut(&mut self) -> &mut [f32] {
-        match &mut self.memory {
-            Memory::Pooled(buffer) => &mut buffer[..],
-            Memory::Plain(values) => values,
+    /// Memory for a tensor of `shape` that is f32 or bf16.
+    pub(super) fn of(shape: Shape, dtype: DType) -> Self {
+        // A bf16 tensor lies in half as many floats.
+        let len = (shape.num_elements() * dtype.size()).div_ceil(size_of::<f32>());
+        let memory = if len < SMALLEST { Memory::Plain(vec![0.0; len]) } else { Memory::Pooled(Pooled::take(len)) };
+        Self { memory, shape, dtype }
+    }
+
+    /// The memory of `tensor` with what it holds, if nobody else reads it and it came from here.
+    ///
+    /// # Errors
+    /// The tensor, where that is not so.
+    pub(super) fn reuse(tensor: FlexTensor) -> Result<Self, FlexTensor> {
+        let (shape, dtype, whole) = {
+            let layout = tensor.layout();
+            let bytes = layout.num_elements() * tensor.dtype().size();
+            let whole = layout.is_contiguous() && layout.start_offset() == 0 && tensor.bytes().len() == bytes;
+            (layout.shape().clone(), tensor.dtype(), whole)
+        };
+        let address = tensor.bytes().as_ptr().addr();
+        if !tensor.is_unique() || !whole {
+            return Err(tensor);
         }
+        let Some(memory) = with_pool(|pool| pool.lent.get(&address).and_then(Weak::upgrade)) else { return Err(tensor) };
+        drop(tensor);
+        Arc::try_unwrap(memory)
+            .map(|memory| {
+                with_pool(|pool| pool.lent.remove(&address));
+                Self { memory: Memory::Pooled(memory), shape: shape.clone(), dtype }
+            })
+            .map_err(|memory| lend(memory, shape, dtype))
+    }
+
+    /// The type of the elements.
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The elements, of the type that the memory was made for.
+    pub(super) fn elements<E: bytemuck::Pod>(&mut self) -> &mut [E] {
+        let len = self.shape.num_elements();
+        let floats = match &mut self.memory {
+            Memory::Pooled(memory) => memory.floats_mut(),
+            Memory::Plain(values) => values,
+        };
+        &mut bytemuck::cast_slice_mut(floats)[..len]
+    }
+
+    /// The floats of an f32 tensor.
+    pub(super) fn as_mut(&mut self) -> &mut [f32] {
+        self.elements()
     }
 
     /// The finished tensor.
     pub(super) fn finish(self) -> FlexTensor {
-        let bytes = match self.memory {
-            Memory::Plain(values) => Bytes::from_elems(values),
-            Memory::Pooled(buffer) => Bytes::from_shared(bytes::Bytes::from_owner(Pooled(Some(buffer))), AllocationProperty::Other),
-        };
-        FlexTensor::new(bytes, Layout::contiguous(self.shape), DType::F32)
+        match self.memory {
+            Memory::Plain(mut values) if self.dtype == DType::F32 => {
+                values.truncate(self.shape.num_elements());
+                FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(self.shape), self.dtype)
+            }
+            Memory::Plain(values) => {
+                let mut bytes = bytemuck::cast_slice::<f32, u8>(&values).to_vec();
+                bytes.truncate(self.shape.num_elements() * self.dtype.size());
+                FlexTensor::new(Bytes::from_bytes_vec(bytes), Layout::contiguous(self.shape), self.dtype)
+            }
+            Memory::Pooled(memory) => lend(Arc::new(memory), self.shape, self.dtype),
+        }
+    }
+}
+
+/// A tensor over `memory`.
+fn lend(memory: Arc<Pooled>, shape: Shape, dtype: DType) -> FlexTensor {
+    with_pool(|pool| pool.lent.insert(memory.address(), Arc::downgrade(&memory)));
+    let owner = Owner { bytes: shape.num_elements() * dtype.size(), memory };
+    let bytes = Bytes::from_shared(bytes::Bytes::from_owner(owner), AllocationProperty::Other);
+    FlexTensor::new(bytes, Layout::contiguous(shape), dtype)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: usize = SMALLEST + 3;
+
+    #[test]
+    fn memory_is_used_again_and_kept_content_survives() {
+        let mut first = Output::new([LEN]);
+        first.as_mut().fill(3.0);
+        let tensor = first.finish();
+        let address = tensor.bytes().as_ptr();
+        let mut again = Output::reuse(tensor).unwrap_or_else(|_| panic!("nobody else reads it"));
+        assert_eq!(again.as_mut().as_ptr().cast::<u8>(), address);
+        assert!(again.as_mut().iter().all(|v| *v == 3.0));
+
+        let tensor = again.finish();
+        let reader = tensor.clone();
+        let refused = Output::reuse(tensor).err().expect("somebody else reads it");
+        drop(reader);
+        assert_eq!(refused.storage::<f32>()[LEN - 1], 3.0);
+        assert!(Output::reuse(refused).is_ok());
+
+        let foreign = FlexTensor::new(Bytes::from_elems(vec![1.0f32; LEN]), Layout::contiguous([LEN].into()), DType::F32);
+        assert!(Output::reuse(foreign).is_err(), "not from this pool");
+    }
+
+    #[test]
+    fn tensors_have_their_own_length_in_either_precision() {
+        for (shape, dtype) in
+            [([3 * LEN], DType::F32), ([2 * LEN + 1], DType::BF16), ([5], DType::BF16), ([5], DType::F32), ([0], DType::BF16)]
+        {
+            let tensor = Output::of(shape.into(), dtype).finish();
+            assert_eq!(tensor.bytes().len(), shape[0] * dtype.size());
+        }
     }
 }

@@ -1,29 +1,34 @@
 //! Direct convolution: an output pixel is a sum over kernel taps of `[N x C_in] * [C_in x C_out]`.
 //!
 //! All taps accumulate in registers before one store. The input gradient is the same with transposed weights and the
-//! taps that reach each input pixel.
+//! taps that reach each input pixel. Activations in bf16 are first converted to a matrix of `f32`, a pixel's taps side by
+//! side; processors that multiply bf16 do better ([`super::pairs`]).
 
 use super::{ConvGeometry, Direction, Output};
+use crate::buffer::with_scratch;
+use crate::element::{Element, Precision, load, store};
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, TileStats, panel_extent, row_blocks};
 
 /// Samples of a task.
-const BLOCK_SAMPLES: usize = 256;
+pub(super) const BLOCK_SAMPLES: usize = 256;
+/// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level cache.
+const FEW_WEIGHTS: usize = 1 << 16;
 /// Rows (pixels times samples) a task aims for.
 const TASK_ROWS: usize = 512;
 
 /// One direction: output pixels `to_size` with `to` channels per group from `from_size` with `from`.
-struct Problem {
-    from: usize,
-    to: usize,
-    from_size: [usize; 2],
-    to_size: [usize; 2],
+pub(super) struct Problem {
+    pub from: usize,
+    pub to: usize,
+    pub from_size: [usize; 2],
+    pub to_size: [usize; 2],
 }
 
 impl Problem {
-    fn new(g: &ConvGeometry, direction: Direction) -> Self {
+    pub(super) fn new(g: &ConvGeometry, direction: Direction) -> Self {
         match direction {
             Direction::Forward => Self { from: g.group_in(), to: g.group_out(), from_size: g.input, to_size: g.output() },
             Direction::InputGrad => Self { from: g.group_out(), to: g.group_in(), from_size: g.output(), to_size: g.input },
@@ -32,26 +37,36 @@ impl Problem {
 }
 
 /// How output pixels and samples are cut into tasks.
-struct Tasks {
+pub(super) struct Tasks {
     pixels: usize,
     group: usize,
-    samples: usize,
+    pub samples: usize,
     blocks: usize,
 }
 
 impl Tasks {
-    fn new(g: &ConvGeometry, direction: Direction, n: usize) -> Self {
+    /// Tasks of at most `block` samples.
+    pub(super) fn new(g: &ConvGeometry, direction: Direction, n: usize, block: usize) -> Self {
         let [h, w] = Problem::new(g, direction).to_size;
-        let samples = n.clamp(1, BLOCK_SAMPLES);
+        let samples = n.clamp(1, block);
         Self { pixels: h * w, group: (TASK_ROWS / samples).max(1), samples, blocks: n.div_ceil(samples) }
     }
 
-    fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.pixels.div_ceil(self.group) * self.blocks
     }
 
+    /// Outputs per channel of each task.
+    pub(super) fn counts(&self, n: usize) -> Vec<usize> {
+        let outputs = |task| {
+            let (pixels, samples) = self.range(task, n);
+            (pixels.1 - pixels.0) * (samples.1 - samples.0)
+        };
+        (0..self.count()).map(outputs).collect()
+    }
+
     /// Ranges of pixels and samples of a task.
-    fn range(&self, task: usize, n: usize) -> ((usize, usize), (usize, usize)) {
+    pub(super) fn range(&self, task: usize, n: usize) -> ((usize, usize), (usize, usize)) {
         let (group, block) = (task / self.blocks, task % self.blocks);
         ((group * self.group, ((group + 1) * self.group).min(self.pixels)), (block * self.samples, ((block + 1) * self.samples).min(n)))
     }
@@ -59,13 +74,7 @@ impl Tasks {
 
 /// Outputs per channel of each task.
 pub(super) fn task_counts(g: &ConvGeometry, direction: Direction, n: usize) -> Vec<usize> {
-    let tasks = Tasks::new(g, direction, n);
-    (0..tasks.count())
-        .map(|task| {
-            let (pixels, samples) = tasks.range(task, n);
-            (pixels.1 - pixels.0) * (samples.1 - samples.0)
-        })
-        .collect()
+    Tasks::new(g, direction, n, BLOCK_SAMPLES).counts(n)
 }
 
 pub(super) fn packed_len(g: &ConvGeometry, direction: Direction, isa: Isa) -> usize {
@@ -121,44 +130,54 @@ pub(super) fn source(g: &ConvGeometry, direction: Direction, dimension: usize, a
     (found < size).then_some(found)
 }
 
-pub(super) fn run(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[f32], weights: &[f32], out: Output) {
-    let tasks = Tasks::new(g, direction, n);
+pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>) {
+    let tasks = Tasks::new(g, direction, n, BLOCK_SAMPLES);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
+    let gathered = match E::PRECISION {
+        Precision::F32 => 0,
+        Precision::Bf16 => tasks.samples * g.taps() * Problem::new(g, direction).from,
+    };
     for_each(tasks.count(), |task| {
         let (pixels, samples) = tasks.range(task, n);
-        let kernel = Convolve {
-            g,
-            direction,
-            problem: Problem::new(g, direction),
-            n,
-            x: x.at(0),
-            weights: weights.at(0),
-            out,
-            partial: out.partials.at(task * 3 * g.groups * Problem::new(g, direction).to),
-            pixels,
-            samples,
-        };
-        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of
-        // `packed_len`; tasks write disjoint pixels and samples of the output, and their own partial sums.
-        unsafe { dispatch(isa, kernel) };
+        with_scratch(gathered, |gathered| {
+            let kernel = Convolve {
+                g,
+                direction,
+                problem: Problem::new(g, direction),
+                n,
+                x: x.at(0),
+                weights: weights.at(0),
+                out,
+                partial: out.partials.at(task * 3 * g.groups * Problem::new(g, direction).to),
+                gathered: gathered.as_mut_ptr(),
+                pixels,
+                samples,
+            };
+            // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of
+            // `packed_len`; tasks write disjoint pixels and samples of the output, and their own partial sums.
+            unsafe { dispatch(isa, kernel) };
+        });
     });
 }
 
-struct Convolve<'a> {
+struct Convolve<'a, E> {
     g: &'a ConvGeometry,
     direction: Direction,
     problem: Problem,
     n: usize,
-    x: *const f32,
+    x: *const E,
     weights: *const f32,
-    out: Output,
+    out: Output<E>,
     partial: *mut f32,
+    /// `[sample][tap][from]`, where the activations are not `f32`.
+    gathered: *mut f32,
     pixels: (usize, usize),
     samples: (usize, usize),
 }
 
-impl Kernel for Convolve<'_> {
+impl<E: Element> Kernel for Convolve<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
@@ -168,13 +187,40 @@ impl Kernel for Convolve<'_> {
             let (g, problem) = (self.g, &self.problem);
             let panel_len = g.taps() * problem.from * S::TILE_COLUMNS;
             let panels = problem.to.div_ceil(S::TILE_COLUMNS);
+            let mut sources = Vec::with_capacity(g.taps());
             let mut terms = Vec::with_capacity(g.taps());
             for group in 0..g.groups {
-                for panel in 0..panels {
-                    let weights = self.weights.add((group * panels + panel) * panel_len);
-                    for pixel in self.pixels.0..self.pixels.1 {
-                        self.find_terms::<S>(pixel, group, weights, &mut terms);
-                        self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, &terms);
+                let weights = self.weights.add(group * panels * panel_len);
+                match E::PRECISION {
+                    Precision::F32 => {
+                        for (panel, pixel) in order(self.pixels, panels, panel_len) {
+                            let weights = weights.add(panel * panel_len);
+                            find_sources(g, self.direction, problem, pixel, &mut sources);
+                            terms.clear();
+                            terms.extend(sources.iter().map(|&(source, tap)| Term {
+                                a: self.source(source, group).cast(),
+                                b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                            }));
+                            self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, problem.from * g.groups, &terms);
+                        }
+                    }
+                    Precision::Bf16 => {
+                        for pixel in self.pixels.0..self.pixels.1 {
+                            find_sources(g, self.direction, problem, pixel, &mut sources);
+                            let row = sources.len() * problem.from;
+                            for (index, &(source, _)) in sources.iter().enumerate() {
+                                self.gather::<S>(self.source(source, group), index * problem.from, row);
+                            }
+                            for panel in 0..panels {
+                                let weights = weights.add(panel * panel_len);
+                                terms.clear();
+                                terms.extend(sources.iter().enumerate().map(|(index, &(_, tap))| Term {
+                                    a: self.gathered.add(index * problem.from).cast_const(),
+                                    b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                                }));
+                                self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, row, &terms);
+                            }
+                        }
                     }
                 }
             }
@@ -182,41 +228,67 @@ impl Kernel for Convolve<'_> {
     }
 }
 
-impl Convolve<'_> {
-    /// The taps of `pixel` that lie inside the source image.
+/// The order of a task's panels and pixels. Many weights: panel by panel, so that one serves all pixels from a cache near
+/// by. Few: pixel by pixel, which reads and writes each in one go.
+pub(super) fn order(pixels: (usize, usize), panels: usize, panel_len: usize) -> impl Iterator<Item = (usize, usize)> {
+    let count = pixels.1 - pixels.0;
+    let by_pixel = panels * panel_len <= FEW_WEIGHTS;
+    (0..panels * count).map(move |index| {
+        let (panel, pixel) = if by_pixel { (index % panels, index / panels) } else { (index / count, index % count) };
+        (panel, pixels.0 + pixel)
+    })
+}
+
+/// The source pixels of output `pixel` that lie inside the image, and their taps.
+#[inline(always)]
+pub(super) fn find_sources(g: &ConvGeometry, direction: Direction, problem: &Problem, pixel: usize, sources: &mut Vec<(usize, usize)>) {
+    let (y, x) = (pixel / problem.to_size[1], pixel % problem.to_size[1]);
+    sources.clear();
+    for ky in 0..g.kernel[0] {
+        let Some(sy) = source(g, direction, 0, y, ky, problem.from_size[0]) else {
+            continue;
+        };
+        for kx in 0..g.kernel[1] {
+            if let Some(sx) = source(g, direction, 1, x, kx, problem.from_size[1]) {
+                sources.push((sy * problem.from_size[1] + sx, ky * g.kernel[1] + kx));
+            }
+        }
+    }
+}
+
+impl<E: Element> Convolve<'_, E> {
+    /// The first of this task's samples at a source pixel.
     #[inline(always)]
-    unsafe fn find_terms<S: Simd>(&self, pixel: usize, group: usize, weights: *const f32, terms: &mut Vec<Term>) {
-        let (g, problem) = (self.g, &self.problem);
-        let row = problem.from * g.groups;
-        let (y, x) = (pixel / problem.to_size[1], pixel % problem.to_size[1]);
-        terms.clear();
-        for ky in 0..g.kernel[0] {
-            let Some(sy) = source(g, self.direction, 0, y, ky, problem.from_size[0]) else {
-                continue;
-            };
-            for kx in 0..g.kernel[1] {
-                let Some(sx) = source(g, self.direction, 1, x, kx, problem.from_size[1]) else {
-                    continue;
-                };
-                let source = sy * problem.from_size[1] + sx;
-                let tap = ky * g.kernel[1] + kx;
-                // SAFETY: the source pixel and the tap exist.
-                terms.push(unsafe {
-                    Term {
-                        a: self.x.add((source * self.n + self.samples.0) * row + group * problem.from),
-                        b: weights.add(tap * problem.from * S::TILE_COLUMNS),
-                    }
-                });
+    unsafe fn source(&self, pixel: usize, group: usize) -> *const E {
+        let row = self.problem.from * self.g.groups;
+        // SAFETY: the source pixel exists.
+        unsafe { self.x.add((pixel * self.n + self.samples.0) * row + group * self.problem.from) }
+    }
+
+    /// Converts the samples at one source pixel to columns from `at` of the gathered matrix with rows of `row`.
+    #[inline(always)]
+    unsafe fn gather<S: Simd>(&self, x: *const E, at: usize, row: usize) {
+        // SAFETY: see `run` above.
+        unsafe {
+            let from = self.problem.from;
+            for sample in 0..self.samples.1 - self.samples.0 {
+                let (x, out) = (x.add(sample * from * self.g.groups), self.gathered.add(sample * row + at));
+                let mut c = 0;
+                while c < from {
+                    let lanes = (from - c).min(S::LANES);
+                    store(load::<S, E>(x.add(c), lanes), out.add(c), lanes);
+                    c += S::LANES;
+                }
             }
         }
     }
 
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, pixel: usize, group: usize, column: usize, terms: &[Term]) {
+    unsafe fn multiply<S: Simd>(&self, pixel: usize, group: usize, column: usize, a_row: usize, terms: &[Term]) {
         // SAFETY: see `run` above.
         unsafe {
             let (g, problem) = (self.g, &self.problem);
-            let (from_row, to_row) = (problem.from * g.groups, problem.to * g.groups);
+            let to_row = problem.to * g.groups;
             let (columns, vectors) = panel_extent::<S>(problem.to, column);
             let channel = group * problem.to + column;
             for (row, rows) in row_blocks::<S>(self.samples.1 - self.samples.0) {
@@ -229,9 +301,9 @@ impl Convolve<'_> {
                 });
                 let tile = Tile {
                     terms,
-                    a_offset: row * from_row,
+                    a_offset: row * a_row,
                     depth: problem.from,
-                    a_row: from_row,
+                    a_row,
                     a_depth: 1,
                     b_depth: S::TILE_COLUMNS,
                     c: self.out.y.at(at),

@@ -4,6 +4,7 @@ use super::direct::source;
 use super::reduce::{plane_len, reduce_weights};
 use super::{ConvGeometry, Direction};
 use crate::buffer::with_scratch;
+use crate::element::{Element, Precision, load, store};
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
@@ -25,7 +26,7 @@ const MAX_PARTIALS: usize = 4 << 20;
 /// empty.
 const GATHER_FROM: usize = 8;
 
-pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) {
     let [height, width] = g.output();
     let (from, to, taps) = (g.group_in(), g.group_out(), g.taps());
     let samples = n.min(BLOCK_SAMPLES);
@@ -48,8 +49,19 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
                 let (from_block, to_block) = (block / to_blocks, block % to_blocks);
                 let to_range = (to_block * BLOCK_TO, ((to_block + 1) * BLOCK_TO).min(to));
                 let columns = (to_range.1 - to_range.0).next_multiple_of(simd::tile_columns(isa));
-                let gather = from <= GATHER_FROM && taps > 1;
-                let gathered = if gather { taps * from } else { 0 };
+                let from_range = (from_block * BLOCK_FROM, ((from_block + 1) * BLOCK_FROM).min(from));
+                let gather = if from <= GATHER_FROM && taps > 1 {
+                    Gather::Taps
+                } else if E::PRECISION == Precision::F32 {
+                    Gather::No
+                } else {
+                    Gather::Tap
+                };
+                let gathered = match gather {
+                    Gather::No => 0,
+                    Gather::Tap => from_range.1 - from_range.0,
+                    Gather::Taps => taps * from,
+                };
                 with_scratch(samples * (columns + gathered), |scratch| {
                     let (panels, gathered) = scratch.split_at_mut(samples * columns);
                     let kernel = WeightGrad {
@@ -59,12 +71,13 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
                         samples,
                         sample_blocks,
                         units: (chunk * chunk_units, ((chunk + 1) * chunk_units).min(units)),
-                        from_range: (from_block * BLOCK_FROM, ((from_block + 1) * BLOCK_FROM).min(from)),
+                        from_range,
                         to_range,
                         x: x.at(0),
                         dy: dy.at(0),
                         panels: panels.as_mut_ptr(),
-                        gathered: gather.then_some(gathered.as_mut_ptr()),
+                        gather,
+                        gathered: gathered.as_mut_ptr(),
                         dw: shared.at(chunk * plane),
                     };
                     // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the scratch those
@@ -77,7 +90,18 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
     });
 }
 
-struct WeightGrad<'a> {
+/// What is copied to a matrix of `f32` before it is multiplied.
+#[derive(Clone, Copy, PartialEq)]
+enum Gather {
+    /// Nothing: the input is `f32` and read in place.
+    No,
+    /// The pixels under one tap after the other.
+    Tap,
+    /// All taps of a pixel side by side.
+    Taps,
+}
+
+struct WeightGrad<'a, E> {
     g: &'a ConvGeometry,
     group: usize,
     n: usize,
@@ -87,17 +111,19 @@ struct WeightGrad<'a> {
     units: (usize, usize),
     from_range: (usize, usize),
     to_range: (usize, usize),
-    x: *const f32,
-    dy: *const f32,
+    x: *const E,
+    dy: *const E,
     /// `[panel][sample][TILE_COLUMNS]`.
     panels: *mut f32,
-    /// `[sample][tap][from]`, when the taps are gathered.
-    gathered: Option<*mut f32>,
+    gather: Gather,
+    /// `[sample][tap][from]`, or one tap of it.
+    gathered: *mut f32,
     /// `[panel][tap][from][TILE_COLUMNS]`.
     dw: *mut f32,
 }
 
-impl Kernel for WeightGrad<'_> {
+impl<E: Element> Kernel for WeightGrad<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
@@ -129,29 +155,31 @@ impl Kernel for WeightGrad<'_> {
                             let pixel = (sy * g.input[1] + sx) * self.n + first;
                             self.x.add(pixel * g.in_channels + self.group * from)
                         });
-                        match (self.gathered, source) {
-                            (Some(gathered), source) => self.gather(gathered, tap, source, count),
-                            (None, Some(source)) => self.multiply::<S>(
-                                source.add(self.from_range.0),
-                                g.in_channels,
-                                count,
-                                tap * from + self.from_range.0,
-                                self.from_range.1 - self.from_range.0,
-                            ),
-                            (None, None) => {}
+                        let (tap_from, tap_row) = (self.from_range.0, tap * from + self.from_range.0);
+                        let width = self.from_range.1 - tap_from;
+                        match (self.gather, source) {
+                            (Gather::Taps, source) => self.gather::<S>(source, tap * from, g.taps() * from, from, count),
+                            (Gather::Tap, Some(source)) => {
+                                self.gather::<S>(Some(source.add(tap_from)), 0, width, width, count);
+                                self.multiply::<S>(self.gathered, width, count, tap_row, width);
+                            }
+                            (Gather::No, Some(source)) => {
+                                self.multiply::<S>(source.add(tap_from).cast(), g.in_channels, count, tap_row, width);
+                            }
+                            (Gather::Tap | Gather::No, None) => {}
                         }
                     }
                 }
-                if let Some(gathered) = self.gathered {
+                if self.gather == Gather::Taps {
                     let width = g.taps() * from;
-                    self.multiply::<S>(gathered, width, count, 0, width);
+                    self.multiply::<S>(self.gathered, width, count, 0, width);
                 }
             }
         }
     }
 }
 
-impl WeightGrad<'_> {
+impl<E: Element> WeightGrad<'_, E> {
     /// Copies the output gradient of one pixel into panels, where depths are contiguous.
     #[inline(always)]
     unsafe fn pack_panels<S: Simd>(&self, pixel: usize, first: usize, count: usize) {
@@ -166,26 +194,30 @@ impl WeightGrad<'_> {
                     let lanes = (width - c).min(S::LANES);
                     let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
                     let at = (panel * self.samples + sample) * S::TILE_COLUMNS + lane;
-                    super::winograd::load::<S>(dy.add(sample * row + c), lanes).store(self.panels.add(at));
+                    load::<S, E>(dy.add(sample * row + c), lanes).store(self.panels.add(at));
                     c += S::LANES;
                 }
             }
         }
     }
 
-    /// Copies the pixels under one tap into the gathered matrix, or zeros where the tap lies outside the image.
+    /// Copies the `width` channels at `source` to columns from `at` of the gathered matrix with rows of `row`, or zeros
+    /// where the tap lies outside the image.
     #[inline(always)]
-    unsafe fn gather(&self, gathered: *mut f32, tap: usize, source: Option<*const f32>, count: usize) {
+    unsafe fn gather<S: Simd>(&self, source: Option<*const E>, at: usize, row: usize, width: usize, count: usize) {
         // SAFETY: see `run` above.
         unsafe {
-            let from = self.g.group_in();
-            let row = self.g.taps() * from;
             for sample in 0..count {
-                for ci in 0..from {
-                    *gathered.add(sample * row + tap * from + ci) = match source {
-                        Some(x) => *x.add(sample * self.g.in_channels + ci),
-                        None => 0.0,
+                let out = self.gathered.add(sample * row + at);
+                let mut c = 0;
+                while c < width {
+                    let lanes = (width - c).min(S::LANES);
+                    let value = match source {
+                        Some(x) => load::<S, E>(x.add(sample * self.g.in_channels + c), lanes),
+                        None => S::zero(),
                     };
+                    store(value, out.add(c), lanes);
+                    c += S::LANES;
                 }
             }
         }
@@ -205,7 +237,7 @@ impl WeightGrad<'_> {
                 for (row, rows) in row_blocks::<S>(rows) {
                     let panel = (self.to_range.0 + column) / S::TILE_COLUMNS;
                     let c = self.dw.add((panel * plane_rows + first + row) * S::TILE_COLUMNS);
-                    let tile = Tile {
+                    let tile = Tile::<f32> {
                         terms: &terms,
                         a_offset: row,
                         depth: count,

@@ -2,18 +2,30 @@
 //!
 //! Two algorithms share one register tile (`tile.rs`). *Direct*: with the batch next to the channels, an output
 //! pixel is a sum over kernel taps of plain products `[N x C_in] * [C_in x C_out]`; a tap outside the image is skipped.
-//! *Winograd* F(4x4, 3x3) for 3x3 kernels of stride 1: four times fewer multiplications.
+//! *Winograd* F(4x4, 3x3) for 3x3 kernels of stride 1: four times fewer multiplications. Both compute in `f32`, whatever
+//! the activations are stored in. For bf16 activations the direct algorithm also exists on the processor's own products of
+//! bf16 pairs (`pairs.rs`), which sum in `f32`.
 
 mod direct;
 mod direct_weight;
 mod grid;
+mod job;
 mod moments;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
+#[cfg(target_arch = "x86_64")]
+mod pairs_weight;
 mod reduce;
 mod transform;
 mod winograd;
 mod winograd_weight;
 
+use std::marker::PhantomData;
+
+pub(crate) use job::{Job, Output, WeightJob, convolve, convolve_bf16, weight_grad, weight_grad_bf16};
+
 use crate::buffer::Buffer;
+use crate::element::{Element, Precision};
 use crate::error::{ShapeError, elements, expect_len, parameter};
 use crate::isa::Isa;
 use crate::parallel::Shared;
@@ -74,6 +86,33 @@ pub enum ConvAlgorithm {
     Direct,
     /// Winograd F(4x4, 3x3) (Lavin and Gray, 2016). Kernel 3x3, stride 1, padding 1, one group.
     Winograd,
+    /// As [`ConvAlgorithm::Direct`], by products of pairs of bf16 summed in `f32`: AMX tiles or `vdpbf16ps`. Activations in
+    /// bf16, weights rounded to bf16 when they are packed. Instruction sets `amx` and `avx512bf16`.
+    DirectBf16,
+}
+
+impl ConvAlgorithm {
+    /// Every algorithm.
+    pub const ALL: [ConvAlgorithm; 3] = [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+
+    /// Name in output and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ConvAlgorithm::Direct => "direct",
+            ConvAlgorithm::Winograd => "winograd",
+            ConvAlgorithm::DirectBf16 => "direct-bf16",
+        }
+    }
+}
+
+impl std::str::FromStr for ConvAlgorithm {
+    type Err = ShapeError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = ConvAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        found.ok_or_else(|| parameter("algorithm", format!("{name:?} is none of direct, winograd and direct-bf16")))
+    }
 }
 
 /// Direction that weights are packed for.
@@ -87,12 +126,12 @@ pub enum Direction {
 
 /// Tensor added to the result of a convolution.
 #[derive(Debug, Clone, Copy, Default)]
-pub enum Addend<'a> {
+pub enum Addend<'a, E = f32> {
     /// Nothing; the output is overwritten.
     #[default]
     None,
     /// A tensor of the output's shape, such as a shortcut or its gradient.
-    Tensor(&'a [f32]),
+    Tensor(&'a [E]),
     /// What the output slice holds: accumulate.
     Output,
 }
@@ -107,52 +146,78 @@ pub struct Moments<'a> {
 }
 
 /// What happens to the result of a convolution before it is stored: `y = conv + bias + add`, and statistics of `y`.
-#[derive(Debug, Default)]
-pub struct Epilogue<'a> {
+#[derive(Debug)]
+pub struct Epilogue<'a, E = f32> {
     /// `[C_out]`, added to every pixel.
     pub bias: Option<&'a [f32]>,
     /// Tensor added elementwise.
-    pub add: Addend<'a>,
+    pub add: Addend<'a, E>,
     /// Statistics of the stored values.
     pub moments: Option<Moments<'a>>,
 }
 
+impl<E> Default for Epilogue<'_, E> {
+    fn default() -> Self {
+        Self { bias: None, add: Addend::None, moments: None }
+    }
+}
+
 /// Weights rearranged for one direction, algorithm and instruction set. Reused until the weights change.
+///
+/// One value can also serve many convolutions in turn, each packing its weights when it needs them
+/// ([`Conv2d::pack_into`]): its memory grows to the largest and stays.
 #[derive(Debug, Clone)]
 pub struct PackedWeights {
+    /// `f32`, or pairs of bf16 in as much space.
     data: Buffer,
+    len: usize,
     geometry: ConvGeometry,
     direction: Direction,
     algorithm: ConvAlgorithm,
     isa: Isa,
 }
 
-/// A convolution prepared for one geometry and instruction set.
+impl Default for PackedWeights {
+    /// Weights of no convolution, without memory: a start for [`Conv2d::pack_into`].
+    fn default() -> Self {
+        Self {
+            data: Buffer::default(),
+            len: 0,
+            geometry: ConvGeometry::square(0, 0, [0; 2], 0, 0),
+            direction: Direction::Forward,
+            algorithm: ConvAlgorithm::Direct,
+            isa: Isa::Portable,
+        }
+    }
+}
+
+impl PackedWeights {
+    /// Bytes of memory held.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.data)
+    }
+}
+
+/// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
+const FEW_CHANNELS: usize = 8;
+
+/// A convolution prepared for one geometry, instruction set and storage type `E` of the activations.
 ///
-/// Tensors are `f32`: input `[H][W][N][C_in]`, output `[OH][OW][N][C_out]`, weights in PyTorch's order
-/// `[C_out][C_in / groups][KH][KW]`. Slices aligned to 64 bytes ([`Buffer`]) are fastest.
+/// Input `[H][W][N][C_in]`, output `[OH][OW][N][C_out]` and their gradients are `E`; weights are `f32` in PyTorch's order
+/// `[C_out][C_in / groups][KH][KW]`, and so are their gradient, the bias and the statistics. Slices aligned to 64 bytes
+/// ([`Buffer`]) are fastest.
 #[derive(Debug, Clone)]
-pub struct Conv2d {
+pub struct Conv2d<E = f32> {
     geometry: ConvGeometry,
     isa: Isa,
     forward: ConvAlgorithm,
     input_grad: ConvAlgorithm,
     weight_grad: ConvAlgorithm,
+    element: PhantomData<E>,
 }
 
-/// Destination of a convolution, as its tasks see it.
-#[derive(Clone, Copy)]
-struct Output {
-    y: Shared,
-    /// Null or a tensor of the output's shape.
-    add: Shared,
-    /// Null or a value per channel.
-    bias: Shared,
-    /// Null or `[tasks][3][C]`: shift, sum and sum of squares.
-    partials: Shared,
-}
-
-impl Conv2d {
+impl<E: Element> Conv2d<E> {
     /// Prepares `geometry` for `isa`, choosing the fastest algorithm of each direction.
     ///
     /// # Errors
@@ -177,22 +242,63 @@ impl Conv2d {
             return Err(parameter("padding", "must be smaller than the kernel"));
         }
         elements("weights", &[g.out_channels, g.group_in(), g.kernel[0], g.kernel[1]])?;
-        let choose = |from: usize| {
-            if winograd::supports(g) && winograd::is_faster(g.input, from) { ConvAlgorithm::Winograd } else { ConvAlgorithm::Direct }
+        let mut conv = Self {
+            geometry,
+            isa,
+            forward: ConvAlgorithm::Direct,
+            input_grad: ConvAlgorithm::Direct,
+            weight_grad: ConvAlgorithm::Direct,
+            element: PhantomData,
         };
-        let [forward, input_grad] = [choose(g.in_channels), choose(g.out_channels)];
+        conv.choose();
+        Ok(conv)
+    }
+
+    /// Sets the fastest algorithm of each direction.
+    fn choose(&mut self) {
+        let g = self.geometry;
+        let pairs = self.supports(ConvAlgorithm::DirectBf16);
+        let choose = |from: usize| {
+            if winograd::supports(&g) && winograd::is_faster(g.input, from) {
+                ConvAlgorithm::Winograd
+            } else if pairs && from > FEW_CHANNELS {
+                ConvAlgorithm::DirectBf16
+            } else {
+                ConvAlgorithm::Direct
+            }
+        };
+        [self.forward, self.input_grad] = [choose(g.in_channels), choose(g.out_channels)];
         // The weight gradient reduces over rows, so both channel counts have to pay for a transform.
-        let weight_grad = choose(g.in_channels.min(g.out_channels));
-        Ok(Self { geometry, isa, forward, input_grad, weight_grad })
+        self.weight_grad = choose(g.in_channels.min(g.out_channels));
+        // Tiles multiply more than four times faster than vectors of `f32`, which is all that Winograd could save.
+        if pairs && self.isa == Isa::Amx {
+            [self.forward, self.input_grad, self.weight_grad] = [ConvAlgorithm::DirectBf16; 3];
+        }
+    }
+
+    /// Whether `algorithm` can compute this convolution.
+    #[must_use]
+    pub fn supports(&self, algorithm: ConvAlgorithm) -> bool {
+        match algorithm {
+            ConvAlgorithm::Direct => true,
+            ConvAlgorithm::Winograd => winograd::supports(&self.geometry),
+            ConvAlgorithm::DirectBf16 => E::PRECISION == Precision::Bf16 && matches!(self.isa, Isa::Amx | Isa::Avx512Bf16),
+        }
     }
 
     /// The same convolution with one algorithm in every direction, for tests and comparisons.
     ///
     /// # Errors
-    /// [`ShapeError::Parameter`] when `algorithm` cannot compute this geometry.
+    /// [`ShapeError::Parameter`] when `algorithm` cannot compute it.
     pub fn with_algorithm(mut self, algorithm: ConvAlgorithm) -> Result<Self, ShapeError> {
-        if algorithm == ConvAlgorithm::Winograd && !winograd::supports(&self.geometry) {
-            return Err(parameter("algorithm", "Winograd needs a 3x3 kernel with stride 1, padding 1 and one group"));
+        if !self.supports(algorithm) {
+            return Err(parameter(
+                "algorithm",
+                match algorithm {
+                    ConvAlgorithm::DirectBf16 => "products of bf16 need bf16 activations and the instruction set amx or avx512bf16",
+                    _ => "Winograd needs a 3x3 kernel with stride 1, padding 1 and one group",
+                },
+            ));
         }
         self.forward = algorithm;
         self.input_grad = algorithm;
@@ -249,38 +355,48 @@ impl Conv2d {
     /// # Errors
     /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
     pub fn pack(&self, weights: &[f32], direction: Direction) -> Result<PackedWeights, ShapeError> {
-        let mut packed = PackedWeights {
-            data: Buffer::default(),
-            geometry: self.geometry,
-            direction,
-            algorithm: self.algorithm(direction),
-            isa: self.isa,
-        };
+        let mut packed = PackedWeights::default();
         self.pack_into(weights, direction, &mut packed)?;
         Ok(packed)
     }
 
-    /// Packs `weights` for `direction` into `packed`, reusing its memory.
+    /// Length of the weights packed for `direction`, in `f32`.
+    #[must_use]
+    pub fn packed_len(&self, direction: Direction) -> usize {
+        match self.algorithm(direction) {
+            ConvAlgorithm::Direct => direct::packed_len(&self.geometry, direction, self.isa),
+            ConvAlgorithm::Winograd => winograd::packed_len(&self.geometry, direction, self.isa),
+            #[cfg(target_arch = "x86_64")]
+            ConvAlgorithm::DirectBf16 => pairs::packed_len(&self.geometry, direction, self.isa),
+            #[cfg(not(target_arch = "x86_64"))]
+            ConvAlgorithm::DirectBf16 => 0,
+        }
+    }
+
+    /// Packs `weights` for `direction` into `packed`, reusing its memory, whatever it was packed for.
     ///
     /// # Errors
     /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
     pub fn pack_into(&self, weights: &[f32], direction: Direction, packed: &mut PackedWeights) -> Result<(), ShapeError> {
         expect_len("conv weights", weights.len(), self.weight_len())?;
         let algorithm = self.algorithm(direction);
-        let len = match algorithm {
-            ConvAlgorithm::Direct => direct::packed_len(&self.geometry, direction, self.isa),
-            ConvAlgorithm::Winograd => winograd::packed_len(&self.geometry, direction, self.isa),
-        };
-        if packed.data.len() != len {
+        let len = self.packed_len(direction);
+        if packed.data.len() < len {
             packed.data = Buffer::zeroed(len);
         }
+        packed.len = len;
         packed.geometry = self.geometry;
         packed.direction = direction;
         packed.algorithm = algorithm;
         packed.isa = self.isa;
+        let data = &mut packed.data[..len];
         match algorithm {
-            ConvAlgorithm::Direct => direct::pack(&self.geometry, direction, self.isa, weights, &mut packed.data),
-            ConvAlgorithm::Winograd => winograd::pack(&self.geometry, direction, self.isa, weights, &mut packed.data),
+            ConvAlgorithm::Direct => direct::pack(&self.geometry, direction, self.isa, weights, data),
+            ConvAlgorithm::Winograd => winograd::pack(&self.geometry, direction, self.isa, weights, data),
+            #[cfg(target_arch = "x86_64")]
+            ConvAlgorithm::DirectBf16 => pairs::pack(&self.geometry, direction, self.isa, weights, data),
+            #[cfg(not(target_arch = "x86_64"))]
+            ConvAlgorithm::DirectBf16 => {}
         }
         Ok(())
     }
@@ -289,7 +405,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
-    pub fn forward(&self, n: usize, x: &[f32], weights: &PackedWeights, y: &mut [f32], epilogue: Epilogue<'_>) -> Result<(), ShapeError> {
+    pub fn forward(&self, n: usize, x: &[E], weights: &PackedWeights, y: &mut [E], epilogue: Epilogue<'_, E>) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output", y.len(), self.output_len(n)?)?;
         self.convolve(n, x, weights, Direction::Forward, y, epilogue)
@@ -299,7 +415,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
-    pub fn input_grad(&self, n: usize, dy: &[f32], weights: &PackedWeights, dx: &mut [f32], add: Addend<'_>) -> Result<(), ShapeError> {
+    pub fn input_grad(&self, n: usize, dy: &[E], weights: &PackedWeights, dx: &mut [E], add: Addend<'_, E>) -> Result<(), ShapeError> {
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv input gradient", dx.len(), self.input_len(n)?)?;
         let epilogue = Epilogue { add, ..Epilogue::default() };
@@ -309,11 +425,11 @@ impl Conv2d {
     fn convolve(
         &self,
         n: usize,
-        x: &[f32],
+        x: &[E],
         weights: &PackedWeights,
         direction: Direction,
-        y: &mut [f32],
-        epilogue: Epilogue<'_>,
+        y: &mut [E],
+        epilogue: Epilogue<'_, E>,
     ) -> Result<(), ShapeError> {
         let g = &self.geometry;
         let algorithm = self.algorithm(direction);
@@ -353,24 +469,21 @@ impl Conv2d {
             bias: epilogue.bias.map_or(Shared::null(), Shared::read_only),
             partials: Shared::null(),
         };
-        let run = |out: Output| match algorithm {
-            ConvAlgorithm::Direct => {
-                direct::run(g, direction, self.isa, n, x, &weights.data, out);
-            }
-            ConvAlgorithm::Winograd => {
-                winograd::run(g, direction, self.isa, n, x, &weights.data, out);
-            }
-        };
+        let job = Job { g, direction, algorithm, isa: self.isa, n, x, weights: &weights.data[..weights.len] };
         match moments {
-            None => run(out),
+            None => E::convolve(&job, out),
             Some(moments) => {
                 let counts = match algorithm {
                     ConvAlgorithm::Direct => direct::task_counts(g, direction, n),
                     ConvAlgorithm::Winograd => winograd::task_counts(g, n),
+                    #[cfg(target_arch = "x86_64")]
+                    ConvAlgorithm::DirectBf16 => pairs::task_counts(g, direction, self.isa, n),
+                    #[cfg(not(target_arch = "x86_64"))]
+                    ConvAlgorithm::DirectBf16 => Vec::new(),
                 };
                 moments::collect(&counts, channels, moments, |partials| {
                     out.partials = partials;
-                    run(out);
+                    E::convolve(&job, out);
                 });
             }
         }
@@ -381,7 +494,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit.
-    pub fn weight_grad(&self, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn weight_grad(&self, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv weight gradient", dw.len(), self.weight_len())?;
@@ -389,14 +502,7 @@ impl Conv2d {
             dw.fill(0.0);
             return Ok(());
         }
-        match self.weight_grad {
-            ConvAlgorithm::Direct => {
-                direct_weight::run(&self.geometry, self.isa, n, x, dy, dw);
-            }
-            ConvAlgorithm::Winograd => {
-                winograd_weight::run(&self.geometry, self.isa, n, x, dy, dw);
-            }
-        }
+        E::weight_grad(&WeightJob { g: &self.geometry, algorithm: self.weight_grad, isa: self.isa, n, x, dy }, dw);
         Ok(())
     }
 }

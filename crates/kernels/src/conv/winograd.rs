@@ -10,6 +10,7 @@ use super::grid::{Block, Grid};
 use super::transform::{self, IN, OUT, POINTS, columns, square};
 use super::{ConvGeometry, Direction, Output};
 use crate::buffer::with_scratch;
+use crate::element::{Element, load, store};
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
@@ -86,6 +87,7 @@ struct PackWeights {
 }
 
 impl Kernel for PackWeights {
+    type Element = f32;
     type Output = ();
 
     #[inline(always)]
@@ -140,7 +142,7 @@ fn padded(width: usize, lanes: usize) -> usize {
     width.next_multiple_of(lanes) + 16
 }
 
-pub(super) fn run(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[f32], weights: &[f32], out: Output) {
+pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>) {
     let (from, to) = channels(g, direction);
     let grid = Grid::new(g, n, BLOCK_ROWS);
     let column_blocks = to.div_ceil(BLOCK_COLUMNS);
@@ -182,14 +184,14 @@ pub(super) fn run(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x:
     });
 }
 
-struct Convolve {
+struct Convolve<E> {
     grid: Grid,
     from: usize,
     to: usize,
-    x: *const f32,
+    x: *const E,
     /// Weights of this task's columns.
     weights: *const f32,
-    out: Output,
+    out: Output<E>,
     partial: *mut f32,
     block: Block,
     columns: (usize, usize),
@@ -201,7 +203,8 @@ struct Convolve {
     m_point: usize,
 }
 
-impl Kernel for Convolve {
+impl<E: Element> Kernel for Convolve<E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
@@ -230,7 +233,7 @@ impl Kernel for Convolve {
     }
 }
 
-impl Convolve {
+impl<E: Element> Convolve<E> {
     /// `M[point] (+)= V[point] * U[point]` for all points, over `width` input channels from `depth`.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(&self, depth: usize, width: usize) {
@@ -247,7 +250,7 @@ impl Convolve {
                     let next = panel.wrapping_add(panel_len);
                     for (index, (row, rows)) in row_blocks::<S>(self.block.rows()).enumerate() {
                         let m = self.m.add(p * self.m_point + row * self.m_row + column);
-                        let tile = Tile {
+                        let tile = Tile::<f32> {
                             terms: &terms,
                             a_offset: row * self.v_row,
                             depth: width,
@@ -319,7 +322,7 @@ impl Convolve {
             let start = ((y0 * grid.width + x0) * grid.n + sample) * self.to + channel;
             let (down, right) = (grid.width * grid.n * self.to, grid.n * self.to);
             if !self.out.bias.is_null() {
-                let bias = load::<S>(self.out.bias.at(channel), lanes);
+                let bias = load(self.out.bias.at(channel), lanes);
                 for value in pixels.as_flattened_mut() {
                     *value = value.add(bias);
                 }
@@ -327,64 +330,44 @@ impl Convolve {
             if !self.out.add.is_null() {
                 for (i, line) in pixels.iter_mut().enumerate().take(tall) {
                     for (j, value) in line.iter_mut().enumerate().take(wide) {
-                        *value = value.add(load::<S>(self.out.add.at(start + i * down + j * right), lanes));
+                        *value = value.add(load(self.out.add.at(start + i * down + j * right), lanes));
                     }
                 }
             }
             for (i, line) in pixels.iter().enumerate().take(tall) {
                 for (j, value) in line.iter().enumerate().take(wide) {
-                    store::<S>(*value, self.out.y.at(start + i * down + j * right), lanes);
+                    store(*value, self.out.y.at(start + i * down + j * right), lanes);
                 }
             }
             if !self.partial.is_null() {
                 let shift_at = self.partial.add(channel);
                 if row == 0 {
-                    store::<S>(pixels[0][0], shift_at, lanes);
+                    store(E::stored(pixels[0][0]), shift_at, lanes);
                 }
-                let shift = load::<S>(shift_at, lanes);
+                let shift: S = load(shift_at, lanes);
                 let (sum_at, square_at) = (shift_at.add(self.to), shift_at.add(2 * self.to));
-                let mut sum = load::<S>(sum_at, lanes);
-                let mut square = load::<S>(square_at, lanes);
+                let mut sum: S = load(sum_at, lanes);
+                let mut square: S = load(square_at, lanes);
                 for line in pixels.iter().take(tall) {
                     for value in line.iter().take(wide) {
-                        let d = value.sub(shift);
+                        let d = E::stored(*value).sub(shift);
                         sum = sum.add(d);
                         square = d.mul_add(d, square);
                     }
                 }
-                store::<S>(sum, sum_at, lanes);
-                store::<S>(square, square_at, lanes);
+                store(sum, sum_at, lanes);
+                store(square, square_at, lanes);
             }
         }
     }
 }
 
-/// Loads `lanes <= LANES` values.
-#[inline(always)]
-pub(super) unsafe fn load<S: Simd>(p: *const f32, lanes: usize) -> S {
-    // SAFETY: the caller's.
-    unsafe { if lanes == S::LANES { S::load(p) } else { S::load_first(p, lanes) } }
-}
-
-/// Stores `lanes <= LANES` values.
-#[inline(always)]
-pub(super) unsafe fn store<S: Simd>(value: S, p: *mut f32, lanes: usize) {
-    // SAFETY: the caller's.
-    unsafe {
-        if lanes == S::LANES {
-            value.store(p);
-        } else {
-            value.store_first(p, lanes);
-        }
-    }
-}
-
 /// `V = B^T d B` for a block of rows and a range of channels, `[point][row][channel]`.
-pub(super) struct InputTransform {
+pub(super) struct InputTransform<E> {
     pub grid: Grid,
     /// Channels of `x`.
     pub channels: usize,
-    pub x: *const f32,
+    pub x: *const E,
     pub block: Block,
     pub range: (usize, usize),
     pub v: *mut f32,
@@ -392,7 +375,8 @@ pub(super) struct InputTransform {
     pub v_point: usize,
 }
 
-impl Kernel for InputTransform {
+impl<E: Element> Kernel for InputTransform<E> {
+    type Element = E;
     type Output = ();
 
     /// # Safety
@@ -403,7 +387,7 @@ impl Kernel for InputTransform {
         // SAFETY: the caller's.
         unsafe {
             let grid = &self.grid;
-            let zeros = [0.0f32; 16];
+            let zeros = [E::default(); 16];
             let mut v_row = self.v;
             for tile in self.block.tiles.0..self.block.tiles.1 {
                 let (y0, x0) = grid.origin(tile);
@@ -427,10 +411,10 @@ impl Kernel for InputTransform {
     }
 }
 
-impl InputTransform {
+impl<E: Element> InputTransform<E> {
     /// Transforms one tile of the sample at `offset` from the pixels' starts.
     #[inline(always)]
-    unsafe fn transform_row<S: Simd>(&self, pixels: &[(*const f32, usize); POINTS], offset: usize, v_row: *mut f32) {
+    unsafe fn transform_row<S: Simd>(&self, pixels: &[(*const E, usize); POINTS], offset: usize, v_row: *mut f32) {
         // SAFETY: the conditions of `run`.
         unsafe {
             let mut c = self.range.0;
@@ -450,7 +434,7 @@ impl InputTransform {
     #[inline(always)]
     unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
         &self,
-        pixels: &[(*const f32, usize); POINTS],
+        pixels: &[(*const E, usize); POINTS],
         offset: usize,
         lanes: usize,
         v: *mut f32,
@@ -463,7 +447,7 @@ impl InputTransform {
             for (row, pixels) in rows.iter_mut().zip(pixels.as_chunks::<IN>().0) {
                 let mut d = [S::zero(); IN];
                 for (d, (base, mask)) in d.iter_mut().zip(pixels) {
-                    *d = load::<S>(base.wrapping_add(offset & mask), lanes);
+                    *d = load(base.wrapping_add(offset & mask), lanes);
                 }
                 *row = input(d);
             }

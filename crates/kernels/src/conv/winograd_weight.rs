@@ -3,14 +3,16 @@
 //!
 //! Few channels: each task takes a chunk of rows through all steps, its products staying in the second-level cache.
 //! Many channels: their products would not, so all rows of a section are transformed first, then each point is
-//! multiplied by a task of its own, which keeps its products in registers over the whole section.
+//! multiplied by a task of its own, which keeps its products in registers over the whole section. Where one section is
+//! all (small images), each task instead takes a block of channels through all points and back.
 
 use super::ConvGeometry;
 use super::grid::{Block, Grid};
 use super::reduce::{plane_len, reduce_weights};
 use super::transform::{self, IN, OUT, POINTS, columns};
-use super::winograd::{InputTransform, load};
+use super::winograd::InputTransform;
 use crate::buffer::with_scratch;
+use crate::element::{Element, load};
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
@@ -32,10 +34,13 @@ const SECTION_MIN_BLOCKS: usize = 4;
 const BLOCK_DEPTH: usize = 128;
 /// Depths fetched ahead.
 const PREFETCH: usize = 8;
+/// Input and output channels of a task that takes all points: its products stay in the second-level cache.
+const BLOCK_FROM: usize = 28;
+const BLOCK_TO: usize = 128;
 /// Channels transformed by a task.
 const TRANSFORM_CHANNELS: usize = 128;
 
-pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) {
     let grid = Grid::new(g, n, BLOCK_ROWS);
     let problem = Problem { grid, from: g.in_channels, to: g.out_channels, x: Shared::read_only(x), dy: Shared::read_only(dy) };
     if g.in_channels.max(g.out_channels) <= FUSED_CHANNELS {
@@ -46,13 +51,16 @@ pub(super) fn run(g: &ConvGeometry, isa: Isa, n: usize, x: &[f32], dy: &[f32], d
 }
 
 #[derive(Clone, Copy)]
-struct Problem {
+struct Problem<E> {
     grid: Grid,
     from: usize,
     to: usize,
-    x: Shared,
-    dy: Shared,
+    x: Shared<E>,
+    dy: Shared<E>,
 }
+
+/// Ranges of input and output channels.
+type Channels = ((usize, usize), (usize, usize));
 
 /// Scratch memory of transformed rows and products. Each point starts a cache line later than its size asks, so that
 /// neighbouring points begin in different cache sets.
@@ -73,7 +81,7 @@ struct Memory {
     u_point: usize,
 }
 
-impl Problem {
+impl<E: Element> Problem<E> {
     /// Sizes of `v`, `d` and `u` for `rows` rows, and their strides.
     fn memory(&self, isa: Isa, rows: usize) -> ([usize; 3], Memory) {
         let columns = self.to.next_multiple_of(simd::tile_columns(isa));
@@ -93,9 +101,10 @@ impl Problem {
         ([memory.v_point, memory.d_point, memory.u_point].map(|point| POINTS * point), memory)
     }
 
-    /// Calls `f` with memory for `rows` rows.
-    fn with_memory(&self, isa: Isa, rows: usize, f: impl FnOnce(Memory)) {
+    /// Calls `f` with memory for `rows` rows, and for products if wanted.
+    fn with_memory(&self, isa: Isa, rows: usize, products: bool, f: impl FnOnce(Memory)) {
         let ([v_len, d_len, u_len], memory) = self.memory(isa, rows);
+        let u_len = if products { u_len } else { 0 };
         with_scratch(v_len + d_len + u_len, |scratch| {
             let (v, rest) = scratch.split_at_mut(v_len);
             let (d, u) = rest.split_at_mut(d_len);
@@ -112,7 +121,7 @@ impl Problem {
         with_scratch(chunks * plane, |partials| {
             let shared = Shared::new(partials);
             for_each(chunks, |chunk| {
-                self.with_memory(isa, self.grid.block_rows(), |memory| {
+                self.with_memory(isa, self.grid.block_rows(), true, |memory| {
                     for index in chunk * chunk_blocks..((chunk + 1) * chunk_blocks).min(blocks) {
                         let block = self.grid.block(index);
                         let first = index == chunk * chunk_blocks;
@@ -121,13 +130,13 @@ impl Problem {
                         unsafe {
                             self.transform(isa, memory, block, 0, (0, self.from), (0, self.to));
                             for point in 0..POINTS {
-                                dispatch(isa, Multiply { problem: self, memory, point, rows: block.rows(), first });
+                                dispatch(isa, Multiply { memory, point, rows: block.rows(), first, channels: self.channels() });
                             }
                         }
                     }
                     let dw = shared.at(chunk * plane);
                     // SAFETY: the products were computed above; this task writes its own chunk.
-                    unsafe { dispatch(isa, TransformBack { problem: self, memory, channels: (0, self.from), dw }) };
+                    unsafe { dispatch(isa, TransformBack { from: self.from, memory, channels: self.channels(), origin: (0, 0), dw }) };
                 });
             });
             reduce_weights(isa, partials, 9, self.from, self.to, dw);
@@ -145,7 +154,8 @@ impl Problem {
         let channel_blocks = self.from.max(self.to).div_ceil(TRANSFORM_CHANNELS);
         let channels =
             |index: usize, count: usize| ((index * TRANSFORM_CHANNELS).min(count), ((index + 1) * TRANSFORM_CHANNELS).min(count));
-        self.with_memory(isa, section_blocks * block_rows, |memory| {
+        let one = sections == 1;
+        self.with_memory(isa, section_blocks * block_rows, !one, |memory| {
             for section in 0..sections {
                 let first = section * section_blocks;
                 let count = (blocks - first).min(section_blocks);
@@ -164,21 +174,55 @@ impl Problem {
                     // section; tasks write disjoint rows or channels.
                     unsafe { self.transform(isa, memory, block, starts[index], from, to) };
                 });
+                if one {
+                    self.multiply_by_channels(isa, memory, rows, dw);
+                    return;
+                }
                 for_each(POINTS, |point| {
+                    let channels = self.channels();
                     // SAFETY: the rows were transformed above; tasks write the products of their own point.
-                    unsafe { dispatch(isa, Multiply { problem: self, memory, point, rows, first: section == 0 }) };
+                    unsafe { dispatch(isa, Multiply { memory, point, rows, first: section == 0, channels }) };
                 });
             }
             with_scratch(plane_len(isa, 9, self.from, self.to), |planes| {
                 let shared = Shared::new(planes);
                 const CHANNELS: usize = 16;
                 for_each(self.from.div_ceil(CHANNELS), |task| {
-                    let channels = (task * CHANNELS, ((task + 1) * CHANNELS).min(self.from));
+                    let channels = ((task * CHANNELS, ((task + 1) * CHANNELS).min(self.from)), (0, self.to));
                     // SAFETY: the products were computed above; tasks write disjoint channels.
-                    unsafe { dispatch(isa, TransformBack { problem: self, memory, channels, dw: shared.at(0) }) };
+                    unsafe { dispatch(isa, TransformBack { from: self.from, memory, channels, origin: (0, 0), dw: shared.at(0) }) };
                 });
                 reduce_weights(isa, planes, 9, self.from, self.to, dw);
             });
+        });
+    }
+
+    /// All input and all output channels.
+    fn channels(&self) -> Channels {
+        ((0, self.from), (0, self.to))
+    }
+
+    /// Multiplies the transformed `rows` and transforms back, a block of channels at a time.
+    fn multiply_by_channels(&self, isa: Isa, memory: Memory, rows: usize, dw: &mut [f32]) {
+        let (from_blocks, to_blocks) = (self.from.div_ceil(BLOCK_FROM), self.to.div_ceil(BLOCK_TO));
+        with_scratch(plane_len(isa, 9, self.from, self.to), |planes| {
+            let shared = Shared::new(planes);
+            for_each(from_blocks * to_blocks, |task| {
+                let (from, to) = (task % from_blocks * BLOCK_FROM, task / from_blocks * BLOCK_TO);
+                let channels = ((from, (from + BLOCK_FROM).min(self.from)), (to, (to + BLOCK_TO).min(self.to)));
+                // As for `Memory`: neighbouring points begin in different cache sets.
+                let u_point = BLOCK_FROM * BLOCK_TO + 16;
+                with_scratch(POINTS * u_point, |u| {
+                    let memory = Memory { u: Shared::new(u), u_row: BLOCK_TO, u_point, ..memory };
+                    for point in 0..POINTS {
+                        // SAFETY: the rows were transformed by the caller; the products are this task's own.
+                        unsafe { dispatch(isa, Multiply { memory, point, rows, first: true, channels }) };
+                    }
+                    // SAFETY: the products were computed above; tasks write disjoint channels.
+                    unsafe { dispatch(isa, TransformBack { from: self.from, memory, channels, origin: (from, to), dw: shared.at(0) }) };
+                });
+            });
+            reduce_weights(isa, planes, 9, self.from, self.to, dw);
         });
     }
 
@@ -207,15 +251,16 @@ impl Problem {
 }
 
 /// `D = A dY A^T`; output pixels outside the image count as zero.
-struct OutputGradTransform<'a> {
-    problem: &'a Problem,
+struct OutputGradTransform<'a, E> {
+    problem: &'a Problem<E>,
     memory: Memory,
     block: Block,
     first: usize,
     range: (usize, usize),
 }
 
-impl Kernel for OutputGradTransform<'_> {
+impl<E: Element> Kernel for OutputGradTransform<'_, E> {
+    type Element = E;
     type Output = ();
 
     #[inline(always)]
@@ -238,7 +283,7 @@ impl Kernel for OutputGradTransform<'_> {
     }
 }
 
-impl OutputGradTransform<'_> {
+impl<E: Element> OutputGradTransform<'_, E> {
     /// One vector of channels from `c`. `WHOLE`: neither pixels nor channels of it lie outside the image.
     #[inline(always)]
     unsafe fn transform_vector<S: Simd, const WHOLE: bool>(&self, row: usize, tile: usize, sample: usize, c: usize) {
@@ -255,7 +300,7 @@ impl OutputGradTransform<'_> {
             for (i, line) in rows.iter_mut().enumerate().take(tall) {
                 let mut y = [S::zero(); OUT];
                 for (j, value) in y.iter_mut().enumerate().take(wide) {
-                    *value = load::<S>(dy.at(start + i * down + j * right), lanes);
+                    *value = load(dy.at(start + i * down + j * right), lanes);
                 }
                 *line = output_grad(y);
             }
@@ -270,37 +315,40 @@ impl OutputGradTransform<'_> {
 }
 
 /// `U[point] (+)= V[point]^T * D[point]` over `rows` rows.
-struct Multiply<'a> {
-    problem: &'a Problem,
+struct Multiply {
     memory: Memory,
     point: usize,
     rows: usize,
     /// Whether to overwrite `U`.
     first: bool,
+    /// `U` holds these alone. Output channels begin at a whole panel.
+    channels: Channels,
 }
 
-impl Kernel for Multiply<'_> {
+impl Kernel for Multiply {
+    type Element = f32;
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: see the callers.
         unsafe {
-            let Problem { from, to, .. } = *self.problem;
+            let (from, to) = self.channels;
             let memory = &self.memory;
             let u = memory.u.at(self.point * memory.u_point);
             for start in (0..self.rows).step_by(BLOCK_DEPTH) {
                 let depth = (self.rows - start).min(BLOCK_DEPTH);
-                let mut column = 0;
-                while column < to {
-                    let (_, vectors) = panel_extent::<S>(to, column);
+                let mut column = to.0;
+                while column < to.1 {
+                    let (_, vectors) = panel_extent::<S>(to.1, column);
                     let terms = [Term {
                         a: memory.v.at(self.point * memory.v_point + start * memory.v_row),
                         b: memory.d.at(self.point * memory.d_point + column * memory.rows + start * S::TILE_COLUMNS),
                     }];
-                    for (row, rows) in row_blocks::<S>(from) {
-                        let c = u.add(row * memory.u_row + column);
-                        let tile = Tile {
+                    for (row, rows) in row_blocks::<S>(from.1 - from.0) {
+                        let c = u.add(row * memory.u_row + column - to.0);
+                        let row = from.0 + row;
+                        let tile = Tile::<f32> {
                             terms: &terms,
                             a_offset: row,
                             depth,
@@ -326,15 +374,19 @@ impl Kernel for Multiply<'_> {
     }
 }
 
-/// `dw = G^T U G` for a range of input channels, `[panel][tap][from][TILE_COLUMNS]`.
-struct TransformBack<'a> {
-    problem: &'a Problem,
+/// `dw = G^T U G` for ranges of channels, `[panel][tap][from][TILE_COLUMNS]`.
+struct TransformBack {
+    /// Input channels of the convolution.
+    from: usize,
     memory: Memory,
-    channels: (usize, usize),
+    channels: Channels,
+    /// The channels that `U` begins with.
+    origin: (usize, usize),
     dw: *mut f32,
 }
 
-impl Kernel for TransformBack<'_> {
+impl Kernel for TransformBack {
+    type Element = f32;
     type Output = ();
 
     #[inline(always)]
@@ -342,16 +394,17 @@ impl Kernel for TransformBack<'_> {
         use transform::weight_grad;
         // SAFETY: see the callers.
         unsafe {
-            let Problem { from, to, .. } = *self.problem;
-            for ci in self.channels.0..self.channels.1 {
-                let u_row = self.memory.u.at(ci * self.memory.u_row);
-                let mut c = 0;
-                while c < to {
+            let from = self.from;
+            let (inputs, outputs) = self.channels;
+            for ci in inputs.0..inputs.1 {
+                let u_row = self.memory.u.at((ci - self.origin.0) * self.memory.u_row);
+                let mut c = outputs.0;
+                while c < outputs.1 {
                     let mut rows = [[S::zero(); 3]; IN];
                     for (i, row) in rows.iter_mut().enumerate() {
                         let mut u = [S::zero(); IN];
                         for (j, u) in u.iter_mut().enumerate() {
-                            *u = S::load(u_row.add((i * IN + j) * self.memory.u_point + c));
+                            *u = S::load(u_row.add((i * IN + j) * self.memory.u_point + c - self.origin.1));
                         }
                         *row = weight_grad(u);
                     }

@@ -1,6 +1,9 @@
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use super::{Kernel, Simd, tile_table};
+use crate::element::Element;
 use crate::tile::{self, Tile};
 
 /// Eight lanes in a `ymm` register.
@@ -14,9 +17,9 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const R: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
     // SAFETY: the features are enabled here, the rest is the caller's.
-    unsafe { tile::compute::<F32x8, R, V>(tile) }
+    unsafe { tile::compute::<F32x8, E, R, V>(tile) }
 }
 
 /// A mask with the first `n` lanes set.
@@ -25,6 +28,38 @@ unsafe fn first(n: usize) -> __m256i {
     const ONES_THEN_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
     // SAFETY: `n < 8`, so the eight lanes read lie in the sixteen of the table.
     unsafe { _mm256_loadu_si256(ONES_THEN_ZEROS.as_ptr().add(8 - n).cast()) }
+}
+
+/// Eight bf16 as `f32`.
+#[inline(always)]
+unsafe fn widen(x: __m128i) -> F32x8 {
+    // SAFETY: the features are the caller's.
+    unsafe { F32x8(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(x)))) }
+}
+
+/// The nearest bf16 of each lane in its lower half, ties to even.
+#[inline(always)]
+unsafe fn narrow(x: __m256) -> __m256i {
+    // SAFETY: the features are the caller's.
+    unsafe {
+        let bits = _mm256_castps_si256(x);
+        let upper = _mm256_srli_epi32::<16>(bits);
+        let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
+        let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))));
+        let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
+        let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+        _mm256_blendv_epi8(rounded, quiet, nan)
+    }
+}
+
+/// Eight lanes of 16 bits from the lower halves of eight lanes of 32.
+#[inline(always)]
+unsafe fn pack(x: __m256i) -> __m128i {
+    // SAFETY: the features are the caller's.
+    unsafe {
+        let packed = _mm256_permute4x64_epi64::<0b00_00_10_00>(_mm256_packus_epi32(x, x));
+        _mm256_castsi256_si128(packed)
+    }
 }
 
 impl Simd for F32x8 {
@@ -62,6 +97,44 @@ impl Simd for F32x8 {
         unsafe { _mm256_maskstore_ps(p, first(n), self.0) }
     }
     #[inline(always)]
+    unsafe fn load_bf16(p: *const bf16) -> Self {
+        // SAFETY: the trait's conditions.
+        unsafe { widen(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16) {
+        // SAFETY: the trait's conditions.
+        unsafe { _mm_storeu_si128(p.cast(), pack(narrow(self.0))) }
+    }
+    #[inline(always)]
+    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self {
+        let mut lanes = [bf16::ZERO; 8];
+        // SAFETY: the trait's conditions; `n < 8`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            Self::load_bf16(lanes.as_ptr())
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_first_bf16(self, p: *mut bf16, n: usize) {
+        let mut lanes = [bf16::ZERO; 8];
+        // SAFETY: the trait's conditions; `n < 8`.
+        unsafe {
+            self.store_bf16(lanes.as_mut_ptr());
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), p, n);
+        }
+    }
+    #[inline(always)]
+    unsafe fn round_bf16(self) -> Self {
+        // SAFETY: the trait's conditions.
+        unsafe { Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(narrow(self.0)))) }
+    }
+    #[inline(always)]
+    unsafe fn where_positive(self, gate: Self) -> Self {
+        // SAFETY: the trait's conditions.
+        unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_NLE_UQ>(gate.0, _mm256_setzero_ps()))) }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         // SAFETY: the trait's conditions.
         unsafe { Self(_mm256_add_ps(self.0, other.0)) }
@@ -87,7 +160,7 @@ impl Simd for F32x8 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
-    unsafe fn tile(rows: usize, vectors: usize, args: &Tile) {
+    unsafe fn tile<E: Element>(rows: usize, vectors: usize, args: &Tile<E>) {
         // SAFETY: the trait's conditions.
         unsafe { tile_table!(tile, rows, vectors, args; 1 2 3 4 5 6) }
     }

@@ -9,6 +9,9 @@ mod avx2;
 mod avx512;
 mod portable;
 
+use half::bf16;
+
+use crate::element::{Element, Storage};
 use crate::isa::Isa;
 use crate::tile::Tile;
 
@@ -17,7 +20,7 @@ use crate::tile::Tile;
 /// # Safety
 /// Every method needs the features of the instruction set to be enabled on the running processor; pointers must be
 /// valid for the lanes that are read or written.
-pub(crate) trait Simd: Copy + 'static {
+pub trait Simd: Copy + 'static {
     /// Number of `f32` in a vector.
     const LANES: usize;
     /// Rows of a register tile.
@@ -35,6 +38,17 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn load_first(p: *const f32, n: usize) -> Self;
     /// Stores the first `n < LANES` lanes.
     unsafe fn store_first(self, p: *mut f32, n: usize);
+    unsafe fn load_bf16(p: *const bf16) -> Self;
+    /// Rounds to nearest even and stores.
+    unsafe fn store_bf16(self, p: *mut bf16);
+    /// Loads the first `n < LANES` lanes and zeroes the others.
+    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self;
+    /// Rounds and stores the first `n < LANES` lanes.
+    unsafe fn store_first_bf16(self, p: *mut bf16, n: usize);
+    /// The nearest bf16, ties to even, as `f32`.
+    unsafe fn round_bf16(self) -> Self;
+    /// Each lane where `gate > 0` or `gate` is not a number, else zero.
+    unsafe fn where_positive(self, gate: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -43,11 +57,13 @@ pub(crate) trait Simd: Copy + 'static {
     /// Hints that the cache line at `p` is read soon; `p` may be any address.
     unsafe fn prefetch(p: *const f32);
     /// Computes one register tile of `rows <= TILE_ROWS` rows and `vectors <= TILE_VECTORS` vectors.
-    unsafe fn tile(rows: usize, vectors: usize, tile: &Tile);
+    unsafe fn tile<E: Element>(rows: usize, vectors: usize, tile: &Tile<E>);
 }
 
 /// Work that is compiled once per instruction set.
-pub(crate) trait Kernel {
+pub trait Kernel {
+    /// How its activations are stored.
+    type Element: Element;
     type Output;
     /// Must be `#[inline(always)]`.
     ///
@@ -65,6 +81,9 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the features exist, the rest is the caller's.
+        Isa::Amx | Isa::Avx512Bf16 if isa.is_available() => unsafe { K::Element::run_on_avx512bf16(kernel) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
         Isa::Avx512 if isa.is_available() => unsafe { avx512::run(kernel) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
@@ -74,11 +93,31 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     }
 }
 
+/// Runs `kernel` on AVX-512.
+///
+/// # Safety
+/// The features exist, and the kernel's conditions hold.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn run_on_avx512<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's.
+    unsafe { avx512::run(kernel) }
+}
+
+/// Runs `kernel` on AVX-512 with its bf16 extension.
+///
+/// # Safety
+/// The features exist, and the kernel's conditions hold.
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe fn run_on_avx512bf16<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller's.
+    unsafe { avx512::run_bf16(kernel) }
+}
+
 /// Columns of a packed panel on `isa`.
 pub(crate) fn tile_columns(isa: Isa) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::F32x16::TILE_COLUMNS,
+        Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => <avx512::F32x16<false>>::TILE_COLUMNS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::F32x8::TILE_COLUMNS,
         _ => portable::F32x4::TILE_COLUMNS,
@@ -89,7 +128,7 @@ pub(crate) fn tile_columns(isa: Isa) -> usize {
 pub(crate) fn lanes(isa: Isa) -> usize {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => avx512::F32x16::LANES,
+        Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => <avx512::F32x16<false>>::LANES,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::F32x8::LANES,
         _ => portable::F32x4::LANES,
@@ -100,9 +139,11 @@ pub(crate) fn lanes(isa: Isa) -> usize {
 macro_rules! tile_table {
     ($function:ident, $rows:expr, $vectors:expr, $tile:expr; $($r:literal)*) => {
         match ($rows, $vectors) {
-            $(($r, 1) => $function::<$r, 1>($tile), ($r, 2) => $function::<$r, 2>($tile),)*
+            $(($r, 1) => $function::<E, $r, 1>($tile), ($r, 2) => $function::<E, $r, 2>($tile),)*
             _ => debug_assert!(false, "no register tile of this size"),
         }
     };
 }
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::{pair_peak, pair_tile};
 pub(crate) use tile_table;

@@ -1,13 +1,16 @@
+use half::bf16;
+
 use super::{Simd, tile_table};
+use crate::element::{Element, Storage};
 use crate::tile::{self, Tile};
 
 /// Four lanes in plain Rust, which compilers turn into the architecture's baseline vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x4([f32; 4]);
 
-unsafe fn tile<const R: usize, const V: usize>(tile: &Tile) {
+unsafe fn tile<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
     // SAFETY: no features needed, the rest is the caller's.
-    unsafe { tile::compute::<F32x4, R, V>(tile) }
+    unsafe { tile::compute::<F32x4, E, R, V>(tile) }
 }
 
 impl F32x4 {
@@ -56,6 +59,40 @@ impl Simd for F32x4 {
         }
     }
     #[inline(always)]
+    unsafe fn load_bf16(p: *const bf16) -> Self {
+        // SAFETY: the trait's conditions.
+        unsafe { Self(p.cast::<[bf16; 4]>().read_unaligned().map(bf16::widen)) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut bf16) {
+        // SAFETY: the trait's conditions.
+        unsafe { p.cast::<[bf16; 4]>().write_unaligned(self.0.map(bf16::narrow)) }
+    }
+    #[inline(always)]
+    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self {
+        let mut lanes = [0.0; 4];
+        for (i, lane) in lanes.iter_mut().enumerate().take(n) {
+            // SAFETY: the trait's conditions.
+            *lane = unsafe { *p.add(i) }.widen();
+        }
+        Self(lanes)
+    }
+    #[inline(always)]
+    unsafe fn store_first_bf16(self, p: *mut bf16, n: usize) {
+        for (i, lane) in self.0.iter().enumerate().take(n) {
+            // SAFETY: the trait's conditions.
+            unsafe { *p.add(i) = bf16::narrow(*lane) };
+        }
+    }
+    #[inline(always)]
+    unsafe fn round_bf16(self) -> Self {
+        Self(self.0.map(|x| bf16::narrow(x).widen()))
+    }
+    #[inline(always)]
+    unsafe fn where_positive(self, gate: Self) -> Self {
+        self.zip(gate, |x, gate| if gate <= 0.0 { 0.0 } else { x })
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
@@ -75,7 +112,7 @@ impl Simd for F32x4 {
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
     #[inline(always)]
-    unsafe fn tile(rows: usize, vectors: usize, args: &Tile) {
+    unsafe fn tile<E: Element>(rows: usize, vectors: usize, args: &Tile<E>) {
         // SAFETY: the trait's conditions.
         unsafe { tile_table!(tile, rows, vectors, args; 1 2 3 4) }
     }

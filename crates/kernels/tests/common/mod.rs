@@ -1,7 +1,58 @@
 //! Plain `f64` references and helpers shared by the tests.
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+pub mod amx;
+
 use sora_kernels::conv::ConvGeometry;
+use sora_kernels::{Element, Isa, Precision};
+
+/// Largest relative error of rounding to bf16, which has 8 significant bits.
+pub const BF16_ROUNDING: f64 = 1.0 / 256.0;
+
+/// The instruction sets to test, an emulated one among them where the processor lacks AMX.
+pub fn instruction_sets() -> Vec<Isa> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    return amx::instruction_sets();
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    Isa::available().collect()
+}
+
+/// Those on which `E` runs code of its own.
+pub fn distinct_instruction_sets<E: Element>() -> Vec<Isa> {
+    let same = |isa| E::PRECISION == Precision::F32 && matches!(isa, Isa::Amx | Isa::Avx512Bf16);
+    instruction_sets().into_iter().filter(|&isa| !same(isa)).collect()
+}
+
+/// As [`values`], rounded to `E`.
+pub fn values_as<E: Element>(len: usize, seed: u64, mean: f32) -> Vec<E> {
+    narrowed(&values(len, seed, mean))
+}
+
+pub fn narrowed<E: Element>(x: &[f32]) -> Vec<E> {
+    x.iter().map(|&x| E::from_f32(x)).collect()
+}
+
+pub fn widened<E: Element>(x: &[E]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
+}
+
+/// Fails unless every element is within its own rounding to `E`, and `tolerance` times the largest magnitude of `expected`
+/// for the arithmetic before it.
+#[track_caller]
+pub fn assert_rounded<E: Element>(what: &str, actual: &[E], expected: &[f64], tolerance: f64) {
+    let rounding = match E::PRECISION {
+        Precision::F32 => return assert_close(what, &widened(actual), expected, tolerance),
+        Precision::Bf16 => BF16_ROUNDING,
+    };
+    assert_eq!(actual.len(), expected.len(), "{what}: length");
+    let scale = expected.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
+    for (i, (a, &e)) in actual.iter().zip(expected).enumerate() {
+        let error = (f64::from(a.to_f32()) - e).abs();
+        let allowed = rounding * e.abs() + tolerance * scale;
+        assert!(error <= allowed, "{what}[{i}]: {a:?} differs from {e} by {error:e}, more than {allowed:e}");
+    }
+}
 
 /// Deterministic values of unit scale around `mean`.
 pub fn values(len: usize, seed: u64, mean: f32) -> Vec<f32> {

@@ -1,0 +1,80 @@
+//! One convolution, checked: which code runs it.
+
+use super::{ConvAlgorithm, ConvGeometry, Direction, direct, direct_weight, winograd, winograd_weight};
+use half::bf16;
+
+#[cfg(target_arch = "x86_64")]
+use super::{pairs, pairs_weight};
+use crate::element::Element;
+use crate::isa::Isa;
+use crate::parallel::Shared;
+
+/// A forward pass or an input gradient.
+pub struct Job<'a, E> {
+    pub(super) g: &'a ConvGeometry,
+    pub(super) direction: Direction,
+    pub(super) algorithm: ConvAlgorithm,
+    pub(super) isa: Isa,
+    pub(super) n: usize,
+    pub(super) x: &'a [E],
+    pub(super) weights: &'a [f32],
+}
+
+/// Destination of a convolution, as its tasks see it.
+#[derive(Clone, Copy)]
+pub struct Output<E> {
+    pub(super) y: Shared<E>,
+    /// Null or a tensor of the output's shape.
+    pub(super) add: Shared<E>,
+    /// Null or a value per channel.
+    pub(super) bias: Shared,
+    /// Null or `[tasks][3][C]`: shift, sum and sum of squares.
+    pub(super) partials: Shared,
+}
+
+/// A weight gradient.
+pub struct WeightJob<'a, E> {
+    pub(super) g: &'a ConvGeometry,
+    pub(super) algorithm: ConvAlgorithm,
+    pub(super) isa: Isa,
+    pub(super) n: usize,
+    pub(super) x: &'a [E],
+    pub(super) dy: &'a [E],
+}
+
+/// Runs `job`. Called through [`Element`], for its code to be compiled in this crate and not in each that uses it.
+pub(crate) fn convolve<E: Element>(job: &Job<'_, E>, out: Output<E>) {
+    let Job { g, direction, algorithm, isa, n, x, weights } = *job;
+    match algorithm {
+        ConvAlgorithm::Direct => direct::run(g, direction, isa, n, x, weights, out),
+        ConvAlgorithm::Winograd => winograd::run(g, direction, isa, n, x, weights, out),
+        ConvAlgorithm::DirectBf16 => debug_assert!(false, "convolve_bf16 runs it"),
+    }
+}
+
+/// As [`convolve`], with the algorithm that bf16 alone has.
+pub(crate) fn convolve_bf16(job: &Job<'_, bf16>, out: Output<bf16>) {
+    match job.algorithm {
+        #[cfg(target_arch = "x86_64")]
+        ConvAlgorithm::DirectBf16 => pairs::run(job.g, job.direction, job.isa, job.n, job.x, job.weights, out),
+        _ => convolve(job, out),
+    }
+}
+
+/// Runs `job`. See [`convolve`].
+pub(crate) fn weight_grad<E: Element>(job: &WeightJob<'_, E>, dw: &mut [f32]) {
+    let WeightJob { g, algorithm, isa, n, x, dy } = *job;
+    match algorithm {
+        ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => direct_weight::run(g, isa, n, x, dy, dw),
+        ConvAlgorithm::Winograd => winograd_weight::run(g, isa, n, x, dy, dw),
+    }
+}
+
+/// As [`weight_grad`], with the algorithm that bf16 alone has.
+pub(crate) fn weight_grad_bf16(job: &WeightJob<'_, bf16>, dw: &mut [f32]) {
+    match job.algorithm {
+        #[cfg(target_arch = "x86_64")]
+        ConvAlgorithm::DirectBf16 if pairs_weight::pays(job.g) => pairs_weight::run(job.g, job.isa, job.n, job.x, job.dy, dw),
+        _ => weight_grad(job, dw),
+    }
+}
