@@ -40,5 +40,6 @@ fn run(command: Command) -> Result<()> {
         Command::Attacks { json } => commands::list::attacks(json),
         Command::Bench { command: BenchCommand::Step(args) } => commands::bench::step(&args),
         Command::Bench { command: BenchCommand::Attack(args) } => commands::bench::attack(&args),
+        Command::Bench { command: BenchCommand::Conv(args) } => commands::bench::conv(&args),
     }
 }
