@@ -463,6 +463,8 @@ pub enum BenchCommand {
     Data(DataBench),
     /// An evaluation attack on random images
     Attack(AttackBench),
+    /// The convolutions and batch norms of preact-resnet18, each shape and direction, next to the machine's peak
+    Conv(ConvBench),
 }
 
 #[derive(Debug, clap::Args)]
@@ -562,4 +564,26 @@ pub struct AttackBench {
     /// Batches to time, after one that is not
     #[arg(long, default_value_t = 5)]
     pub steps: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ConvBench {
+    /// Channels of the first stage
+    #[arg(long, default_value_t = 64)]
+    pub width: usize,
+    /// Images at a time
+    #[arg(long, default_value_t = 128)]
+    pub batch: usize,
+    /// Height and width of the images
+    #[arg(long, default_value_t = 32)]
+    pub image_size: usize,
+    /// How activations are stored [default: f32, then bf16]
+    #[arg(long, value_enum)]
+    pub precision: Option<sora::config::Precision>,
+    /// CPU threads; 0: one a core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Seconds for each figure
+    #[arg(long, default_value_t = 0.3)]
+    pub seconds: f64,
 }

@@ -50,5 +50,6 @@ fn run(command: Command) -> Result<()> {
         Command::Bench { command: BenchCommand::Step(args) } => commands::bench::step(&args),
         Command::Bench { command: BenchCommand::Data(args) } => commands::bench_data::data(args),
         Command::Bench { command: BenchCommand::Attack(args) } => commands::bench::attack(&args),
+        Command::Bench { command: BenchCommand::Conv(args) } => commands::bench::conv(&args),
     }
 }

@@ -21,9 +21,10 @@ use sora::{
     profile::{self, Part},
     threat::{Norm, Threat},
 };
+use sora_kernels as kernels;
 
-use super::print_json;
-use crate::cli::{AttackBench, BenchModel, StepBench};
+use super::{print, print_json};
+use crate::cli::{AttackBench, BenchModel, ConvBench, StepBench};
 
 /// Steps before the timed ones.
 const WARM_UP: usize = 2;
@@ -194,4 +195,40 @@ pub fn attack(args: &AttackBench) -> Result<()> {
         result["profile"] = parts;
     }
     print_json(&result)
+}
+
+/// Times each convolution and batch norm by itself.
+pub fn conv(args: &ConvBench) -> Result<()> {
+    let wrong = |flag: &str, value: String, expected: &str| Err(Error::input(format!("bench conv: --{flag} {value}: expected {expected}")));
+    for (flag, value, most) in [("width", args.width, 4096), ("batch", args.batch, 65_536), ("image-size", args.image_size, 4096)] {
+        if !(1..=most).contains(&value) {
+            return wrong(flag, value.to_string(), &format!("1 to {most}"));
+        }
+    }
+    if !(0.0..=60.0).contains(&args.seconds) {
+        return wrong("seconds", args.seconds.to_string(), "0 to 60");
+    }
+    device::set_threads(args.threads);
+    let precisions = match args.precision {
+        None => vec![kernels::Precision::F32, kernels::Precision::Bf16],
+        Some(nn::Precision::F32) => vec![kernels::Precision::F32],
+        Some(nn::Precision::Bf16) => vec![kernels::Precision::Bf16],
+    };
+    let config = kernels::bench::Config {
+        isa: device::instruction_set()?,
+        precisions,
+        width: args.width,
+        image: args.image_size,
+        batch: args.batch,
+        seconds: args.seconds,
+        algorithm: None,
+    };
+    let mut printed = Ok(());
+    let done = kernels::bench::run(&config, |record| {
+        if printed.is_ok() {
+            printed = print(&format!("{record}\n"));
+        }
+    });
+    done.map_err(|e| Error::input(format!("bench conv: {e}; expected sizes that fit into memory")))?;
+    printed
 }

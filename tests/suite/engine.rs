@@ -248,6 +248,16 @@ fn nothing_large_is_allocated_after_the_first_step() {
 }
 
 #[test]
+fn convolutions_are_timed_next_to_the_peak() {
+    let output = sora(&["bench", "conv", "--width", "4", "--batch", "2", "--image-size", "8", "--seconds", "0"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |precision: &str| lines.iter().filter(|line| line["precision"] == precision).count();
+    assert!(of("f32") > 10 && of("f32") == of("bf16"), "{} and {}", of("f32"), of("bf16"));
+    assert_eq!(sora(&["bench", "conv", "--width", "0"]).status.code(), Some(2));
+}
+
+#[test]
 fn an_attack_computes_nothing_for_weight_gradients() {
     let call = ["bench", "attack", "--attack", "pgd-2", "--width", "8", "--batch", "8", "--image-size", "16", "--steps", "1", "--profile"];
     let value = bench(&call);
