@@ -138,9 +138,9 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
             }
             let fab = |targeted| Fab { targeted, steps: 100, restarts: 1, minimise: true };
             // Without targets FAB chooses the nearest boundary as if there were no box.
-            let untargeted = if contrast == 0.3 { 1e-4 } else { 0.2 };
+            let (untargeted, targeted) = if contrast == 0.3 { (1e-4, 1e-4) } else { (0.2, 5e-3) };
             let mut attacks: Vec<(&str, Box<dyn Attack>, f64)> =
-                vec![("fab", Box::new(fab(false)), untargeted), ("fab-t", Box::new(fab(true)), 1e-4)];
+                vec![("fab", Box::new(fab(false)), untargeted), ("fab-t", Box::new(fab(true)), targeted)];
             if norm == Norm::L2 {
                 attacks.push(("cw", Box::new(CarliniWagner { steps: 400, searches: 9, minimise: true }), 0.05));
             }
