@@ -129,7 +129,7 @@ impl Panel for HeatMap {
             let at = px + (place + 0.5) * cw;
             svg.line([at, py], [at, py + ph], Stroke::new(PAPER, 3.0));
             svg.line([at, py - 3.0], [at, py + ph], Stroke::new(INK, 1.4).dash("4 3"));
-            svg.text([at, py - 6.0], label, TextStyle::new(11.0).anchor(Anchor::Middle));
+            svg.text([at + 5.0, py + 13.0], label, TextStyle::new(11.0).halo());
         }
         svg.text([px + pw / 2.0, py + ph + 33.0], &self.x_label, TextStyle::new(12.0).anchor(Anchor::Middle));
         svg.text([x + 12.0, py + ph / 2.0], &self.y_label, TextStyle::new(12.0).anchor(Anchor::Middle).upright());
