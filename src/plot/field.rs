@@ -6,7 +6,7 @@ use super::{
     chart::{frame, heading},
     figure::Panel,
     scale::Axis,
-    style::{hex, viridis},
+    style::{Marker, hex, viridis},
     svg::{Anchor, INK, MUTED, PAPER, Paint, Picture, Stroke, Svg, TextStyle},
 };
 
@@ -192,7 +192,7 @@ impl Panel for Contour {
         frame(svg, area, [(x_axis, &x_ticks, x_ends), (y_axis, &y_ticks, y_ends)], false);
         for (i, ([fx, fy], label)) in self.points.iter().enumerate() {
             let at = [px + side * part(*fx, x_ends), py + side * (1.0 - part(*fy, y_ends))];
-            let disc: Vec<_> = (0..16).map(|i| f64::from(i) * 0.3927).map(|a| [at[0] + 3.6 * a.cos(), at[1] + 3.6 * a.sin()]).collect();
+            let disc = Marker::Circle.outline(at[0], at[1], 3.6);
             svg.polygon(&disc, "#ffffff", 1.0, "", false);
             let closed: Vec<_> = disc.iter().chain(disc.first()).copied().collect();
             svg.polyline(&closed, Stroke::new(BOUNDARY, 1.4));
