@@ -122,8 +122,11 @@ impl Chart {
 const MARGIN: [f64; 4] = [54.0, 26.0, 12.0, 40.0];
 const TICK: f64 = 11.0;
 
+/// An axis with its ticks and its ends.
+pub(super) type Ticked<'a> = (&'a Axis, &'a [(f64, String)], [f64; 2]);
+
 /// Draws the axes of a plot over `[x, y, width, height]` with their ticks and labels.
-pub(super) fn frame(svg: &mut Svg, [x, y, width, height]: [f64; 4], axes: [(&Axis, &[(f64, String)], [f64; 2]); 2], grid: bool) {
+pub(super) fn frame(svg: &mut Svg, [x, y, width, height]: [f64; 4], axes: [Ticked<'_>; 2], grid: bool) {
     let [(x_axis, x_ticks, x_ends), (y_axis, y_ticks, y_ends)] = axes;
     let text = TextStyle::new(TICK).paint(MUTED);
     for (value, label) in y_ticks {

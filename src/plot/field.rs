@@ -6,7 +6,7 @@ use super::{
     chart::{frame, heading},
     figure::Panel,
     scale::Axis,
-    style::{hex, viridis},
+    style::{Marker, hex, viridis},
     svg::{Anchor, INK, MUTED, PAPER, Paint, Picture, Stroke, Svg, TextStyle},
 };
 
@@ -129,7 +129,7 @@ impl Panel for HeatMap {
             let at = px + (place + 0.5) * cw;
             svg.line([at, py], [at, py + ph], Stroke::new(PAPER, 3.0));
             svg.line([at, py - 3.0], [at, py + ph], Stroke::new(INK, 1.4).dash("4 3"));
-            svg.text([at, py - 6.0], label, TextStyle::new(11.0).anchor(Anchor::Middle));
+            svg.text([at + 5.0, py + 13.0], label, TextStyle::new(11.0).halo());
         }
         svg.text([px + pw / 2.0, py + ph + 33.0], &self.x_label, TextStyle::new(12.0).anchor(Anchor::Middle));
         svg.text([x + 12.0, py + ph / 2.0], &self.y_label, TextStyle::new(12.0).anchor(Anchor::Middle).upright());
@@ -192,7 +192,7 @@ impl Panel for Contour {
         frame(svg, area, [(x_axis, &x_ticks, x_ends), (y_axis, &y_ticks, y_ends)], false);
         for (i, ([fx, fy], label)) in self.points.iter().enumerate() {
             let at = [px + side * part(*fx, x_ends), py + side * (1.0 - part(*fy, y_ends))];
-            let disc: Vec<_> = (0..16).map(|i| f64::from(i) * 0.3927).map(|a| [at[0] + 3.6 * a.cos(), at[1] + 3.6 * a.sin()]).collect();
+            let disc = Marker::Circle.outline(at[0], at[1], 3.6);
             svg.polygon(&disc, "#ffffff", 1.0, "", false);
             let closed: Vec<_> = disc.iter().chain(disc.first()).copied().collect();
             svg.polyline(&closed, Stroke::new(BOUNDARY, 1.4));
