@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use sora::{
-    attack::{self, AttackContext, Entry},
+    attack::{self, AttackContext, Classifier},
     data::{
         AugmentDraw,
         rng::{Key, Purpose, fill_uniform},
@@ -164,31 +164,49 @@ fn profile_of(total: f64, steps: usize) -> Value {
     parts.into_iter().map(|(name, seconds)| (name.to_owned(), json!(seconds / steps as f64))).collect::<Map<_, _>>().into()
 }
 
-/// Times an attack on whole batches.
+/// Times an attack on batches of images that the network classifies as it does clean; what is fooled leaves the batch, as in an evaluation.
 pub fn attack(args: &AttackBench) -> Result<()> {
     let setup = Setup::new(&args.network, args.steps)?;
     let threat = radius(args.norm);
-    let Entry::Attack(attack) = attack::entry(&args.attack, args.norm)? else {
+    let entry = attack::entry(&args.attack, args.norm)?;
+    if entry.parts.is_empty() {
         return Err(Error::input(format!("bench attack: --attack {}: expected an attack, see `sora attacks`", args.attack)));
-    };
+    }
+    let x = nn::to_vec(&setup.x)?;
+    let width = x.len() / setup.ids.len();
+    let clean = Classifier::logits(&setup.model, &x)?;
+    let labels: Vec<usize> = clean.chunks(CLASSES).map(attack::predicted).collect();
     let mut seconds = Vec::with_capacity(args.steps);
+    let mut fooled = 0;
     for batch in 0..=args.steps {
         let started = Instant::now();
-        for restart in 0..attack.restarts() {
-            let noise = Noise::evaluation(0, batch as u64, restart, setup.ids.clone(), &setup.device);
-            let mut cx = AttackContext { model: &setup.model, threat, noise };
-            profile::time(Part::Perturbation, || attack.run(&mut cx, setup.x.clone(), setup.labels.clone()));
+        let mut left: Vec<usize> = (0..setup.ids.len()).collect();
+        for part in &entry.parts {
+            for round in 0..part.attack.rounds(CLASSES) {
+                let rows: Vec<f32> = left.iter().flat_map(|&i| &x[i * width..(i + 1) * width]).copied().collect();
+                let labels: Vec<usize> = left.iter().map(|&i| labels[i]).collect();
+                let ids: Vec<u32> = left.iter().map(|&i| setup.ids[i]).collect();
+                let mut ignore = |_| {};
+                let mut cx = AttackContext::new(&setup.model, threat, batch as u64, &part.key, round, &mut ignore);
+                let images = attack::Batch { x: &rows, labels: &labels, ids: &ids };
+                let found = profile::time(Part::Perturbation, || part.attack.run(&mut cx, &images))?;
+                let logits = Classifier::logits(&setup.model, &found)?;
+                let stands: Vec<bool> = logits.chunks(CLASSES).zip(&labels).map(|(z, &label)| attack::stands(z, label)).collect();
+                left = left.into_iter().zip(stands).filter_map(|(i, stands)| stands.then_some(i)).collect();
+            }
         }
         setup.sync()?;
         if batch == 0 {
             profile::take();
         } else {
             seconds.push(started.elapsed().as_secs_f64());
+            fooled += setup.ids.len() - left.len();
         }
     }
     let parts = profile_of(seconds.iter().sum(), args.steps);
     let mut result = setup.result(&args.network, seconds)?;
     result["attack"] = json!(args.attack);
+    result["fooled"] = json!(fooled as f64 / (args.steps * args.network.batch) as f64);
     result["norm"] = json!(args.norm);
     result["precision"] = json!("f32");
     if args.profile {

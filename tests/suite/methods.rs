@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 use sora::{
     data::{self, AugmentDraw, OpenOptions},
-    evaluate::gather,
+    evaluate,
     loss::cross_entropy,
     method::{Batch, Extras, METHODS, MethodInfo, Passes, StepContext},
     model::Model,
@@ -26,7 +26,11 @@ pub fn batch(n: usize) -> Batch {
     let options = OpenOptions { image_size: Some(SIDE), limit_train: Some(n), limit_test: Some(1), ..Default::default() };
     let dataset = data::open("synthetic", &options).unwrap();
     let indices: Vec<usize> = (0..n).collect();
-    let (x, labels) = gather(&dataset.train, &indices, &Device::flex()).unwrap();
+    let device = Device::flex();
+    let [c, h, w] = dataset.train.shape();
+    let labels: Vec<i32> = indices.iter().map(|&i| dataset.train.label(i) as i32).collect();
+    let x = Tensor::from_data(TensorData::new(evaluate::pixels(&dataset.train, &indices).unwrap(), [n, c, h, w]), &device);
+    let labels = Tensor::from_data(labels.as_slice(), &device);
     Batch { x, labels, ids: dataset.train.ids().to_vec(), draws: vec![AugmentDraw::IDENTITY; n] }
 }
 
