@@ -190,7 +190,8 @@ impl CoDetector {
         self.pgd = self.pgd.max(pgd);
         let error = ((fgsm * (1.0 - fgsm) / 4.0 + pgd * (1.0 - pgd)) / n).sqrt();
         let beyond = (fgsm / 2.0 - pgd) / error.max(1e-6);
-        if beyond < 0.0 {
+        // Nothing left under either attack is no gap.
+        if beyond <= 0.0 {
             self.validated = Some(step + 1);
         }
         if beyond < BEYOND || self.pgd < LEAST_PGD || self.event.is_some() {
