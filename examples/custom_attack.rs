@@ -36,9 +36,9 @@ impl Attack for Corners {
             points.iter_mut().zip(batch.x).for_each(|(v, x)| *v = x + if *v < 0.5 { -epsilon } else { epsilon });
             rows::for_each(&mut points, width, |i, point| rows::project(cx.threat, rows::row(batch.x, width, i), point));
             let logits = cx.model.logits(&points)?;
-            for i in 0..batch.len() {
-                if !fooled[i] && !stands(rows::row(&logits, classes, i), batch.labels[i]) {
-                    fooled[i] = true;
+            for (i, fooled) in fooled.iter_mut().enumerate() {
+                if !*fooled && !stands(rows::row(&logits, classes, i), batch.labels[i]) {
+                    *fooled = true;
                     rows::row_mut(&mut best, width, i).copy_from_slice(rows::row(&points, width, i));
                 }
             }

@@ -238,7 +238,7 @@ impl Dashboard<'_> {
         vec![event, Line::raw(format!("{text}{:>width$}", "q quits"))]
     }
 
-    fn chart(&self, frame: &mut Frame<'_>, area: Rect, title: Line<'static>, y: [f64; 2], curves: &[(Color, Marker, &Vec<(f64, f64)>)]) {
+    fn chart(&self, frame: &mut Frame<'_>, area: Rect, title: Line<'static>, y: [f64; 2], curves: &[Curve<'_>]) {
         let most = self.total().or(self.steps.last().map(|line| line.step + 1)).unwrap_or(1).max(1) as f64;
         let datasets = curves
             .iter()
@@ -257,6 +257,9 @@ impl Dashboard<'_> {
         frame.render_widget(chart, area);
     }
 }
+
+/// Colour, marker and points of a curve.
+type Curve<'a> = (Color, Marker, &'a [(f64, f64)]);
 
 /// A chart's title with the names of its curves in their colours.
 fn titled(title: &'static str, curves: &[(&'static str, Color)]) -> Line<'static> {

@@ -141,7 +141,7 @@ impl NetworkInfo {
             ("stem", options.stem.is_some()),
             ("patch", options.patch.is_some()),
         ];
-        for (name, _) in given.into_iter().filter(|(name, given)| *given && !self.options.contains(name)) {
+        if let Some((name, _)) = given.into_iter().find(|(name, given)| *given && !self.options.contains(name)) {
             let taken = match self.options {
                 [] => "it has none".to_owned(),
                 some => format!("it takes {}", some.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(", ")),
