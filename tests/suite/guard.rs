@@ -207,23 +207,7 @@ fn a_fall_before_the_first_checkpoint_begins_anew() {
     assert!(lines.iter().all(|line| line["method"] == "n-fgsm"));
     // From the same weights as a run that trains with it from the start.
     let plain = dir.path().join("plain");
-    let call = [
-        "train",
-        "--dataset",
-        "synthetic",
-        "--image-size",
-        "8",
-        "--width",
-        "4",
-        "--limit-train",
-        "260",
-        "--limit-test",
-        "50",
-        "--val",
-        "20",
-    ];
-    let more = ["--batch", "8", "--epochs", "1", "--seed", "7", "--method", "n-fgsm", "--out", plain.to_str().unwrap()];
-    let output = sora(&[&call[..], &more].concat());
+    let output = train_short(&plain, &["--batch", "8", "--epochs", "1", "--method", "n-fgsm"]);
     assert!(output.status.success(), "{}", stderr(&output));
     for (a, b) in lines.iter().zip(json_lines(&plain.join("metrics.jsonl"))) {
         assert_eq!((&a["loss"], &a["pert_align"]), (&b["loss"], &b["pert_align"]), "step {}", a["step"]);

@@ -1,7 +1,7 @@
 //! Weight gradient of any convolution: for each tap `X^T * dY`, summed over output pixels and samples.
 
 use super::direct::source;
-use super::reduce::{plane_len, reduce_weights};
+use super::reduce::{Cut, Task, plane_len, reduce_weights};
 use super::{ConvGeometry, Direction};
 use crate::buffer::with_scratch;
 use crate::element::{Element, Precision, load, store};
@@ -20,8 +20,6 @@ const BLOCK_FROM: usize = 64;
 const TASKS: usize = 64;
 /// Depths fetched ahead.
 const PREFETCH: usize = 8;
-/// Largest number of floats in the partial gradients, beyond which chunks get larger.
-const MAX_PARTIALS: usize = 4 << 20;
 /// With at most this many input channels all taps of a pixel are gathered into one matrix, else tiles would be almost
 /// empty.
 const GATHER_FROM: usize = 8;
@@ -32,24 +30,16 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy:
     let samples = n.min(BLOCK_SAMPLES);
     let sample_blocks = n.div_ceil(samples);
     let units = height * width * sample_blocks;
-    let from_blocks = from.div_ceil(BLOCK_FROM);
-    let to_blocks = to.div_ceil(BLOCK_TO);
-    let blocks = from_blocks * to_blocks;
     let plane = plane_len(isa, taps, from, to);
-    let chunks = TASKS.div_ceil(blocks).min((MAX_PARTIALS / plane.max(1)).max(1)).min(units);
-    let chunk_units = units.div_ceil(chunks);
-    let chunks = units.div_ceil(chunk_units);
+    let cut = Cut::new([from, to], [BLOCK_FROM, BLOCK_TO], units, plane, TASKS);
     let x = Shared::read_only(x);
     let dy = Shared::read_only(dy);
-    with_scratch(chunks * plane, |partials| {
+    with_scratch(cut.chunks * plane, |partials| {
         for (group, dw) in dw.chunks_exact_mut((taps * from * to).max(1)).enumerate() {
             let shared = Shared::new(partials);
-            for_each(chunks * blocks, |task| {
-                let (chunk, block) = (task / blocks, task % blocks);
-                let (from_block, to_block) = (block / to_blocks, block % to_blocks);
-                let to_range = (to_block * BLOCK_TO, ((to_block + 1) * BLOCK_TO).min(to));
+            for_each(cut.tasks(), |task| {
+                let Task { chunk, units, from_range, to_range } = cut.task(task);
                 let columns = (to_range.1 - to_range.0).next_multiple_of(simd::tile_columns(isa));
-                let from_range = (from_block * BLOCK_FROM, ((from_block + 1) * BLOCK_FROM).min(from));
                 let gather = if from <= GATHER_FROM && taps > 1 {
                     Gather::Taps
                 } else if E::PRECISION == Precision::F32 {
@@ -70,7 +60,7 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy:
                         n,
                         samples,
                         sample_blocks,
-                        units: (chunk * chunk_units, ((chunk + 1) * chunk_units).min(units)),
+                        units,
                         from_range,
                         to_range,
                         x: x.at(0),

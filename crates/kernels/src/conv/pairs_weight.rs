@@ -9,7 +9,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::direct::source;
-use super::reduce::{plane_len, reduce_weights};
+use super::reduce::{Cut, Task, plane_len, reduce_weights};
 use super::{ConvGeometry, Direction};
 use crate::amx::{self, Sums, TileTerm, Tiles};
 use crate::buffer::{with_bf16_scratch, with_scratch};
@@ -31,8 +31,6 @@ const BLOCK_TO: usize = 128;
 const STEP_ROWS: usize = 1024;
 /// Tasks to aim for. Each costs a pass over its partial gradients.
 const TASKS: usize = 32;
-/// Largest number of floats in the partial gradients, beyond which tasks get longer.
-const MAX_PARTIALS: usize = 4 << 20;
 /// Input channels up to which the general algorithm is used: they would leave most of a tile empty.
 const FEW_CHANNELS: usize = 8;
 
@@ -69,23 +67,15 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy:
     let (from, to, taps) = (g.group_in(), g.group_out(), g.taps());
     let plan = Plan::new(g, n);
     let units = plan.sample_blocks * plan.steps;
-    let from_blocks = from.div_ceil(BLOCK_FROM);
-    let to_blocks = to.div_ceil(BLOCK_TO);
-    let blocks = from_blocks * to_blocks;
     let plane = plane_len(isa, taps, from, to);
-    let chunks = TASKS.div_ceil(blocks).min((MAX_PARTIALS / plane.max(1)).max(1)).min(units);
-    let chunk_units = units.div_ceil(chunks);
-    let chunks = units.div_ceil(chunk_units);
+    let cut = Cut::new([from, to], [BLOCK_FROM, BLOCK_TO], units, plane, TASKS);
     let x = Shared::read_only(x);
     let dy = Shared::read_only(dy);
-    with_scratch(chunks * plane, |partials| {
+    with_scratch(cut.chunks * plane, |partials| {
         for (group, dw) in dw.chunks_exact_mut((taps * from * to).max(1)).enumerate() {
             let shared = Shared::new(partials);
-            for_each(chunks * blocks, |task| {
-                let (chunk, block) = (task / blocks, task % blocks);
-                let (from_block, to_block) = (block / to_blocks, block % to_blocks);
-                let from_range = (from_block * BLOCK_FROM, ((from_block + 1) * BLOCK_FROM).min(from));
-                let to_range = (to_block * BLOCK_TO, ((to_block + 1) * BLOCK_TO).min(to));
+            for_each(cut.tasks(), |task| {
+                let Task { chunk, units, from_range, to_range } = cut.task(task);
                 let from_padded = (from_range.1 - from_range.0).next_multiple_of(amx::BLOCK);
                 let to_padded = (to_range.1 - to_range.0).next_multiple_of(COLUMNS);
                 let left_len = plan.ring * g.input[1] * from_padded * plan.samples;
@@ -98,7 +88,7 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy:
                         group,
                         n,
                         tiles: isa == Isa::Amx,
-                        units: (chunk * chunk_units, ((chunk + 1) * chunk_units).min(units)),
+                        units,
                         from_range,
                         to_range,
                         from_padded,

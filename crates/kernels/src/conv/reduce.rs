@@ -10,6 +10,57 @@ pub(super) fn plane_len(isa: Isa, taps: usize, from: usize, to: usize) -> usize 
     taps * from * to.next_multiple_of(simd::tile_columns(isa))
 }
 
+/// Largest number of floats in the partial gradients, beyond which chunks get longer.
+const MAX_PARTIALS: usize = 4 << 20;
+
+/// How a weight gradient is cut into tasks: chunks of its units, each for every block of input and output channels.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    channels: [usize; 2],
+    /// Channels of a block.
+    block: [usize; 2],
+    /// Blocks of input and output channels.
+    blocks: [usize; 2],
+    units: usize,
+    pub chunks: usize,
+    /// Units of a chunk.
+    chunk_units: usize,
+}
+
+/// One task of a [`Cut`]: ranges of units, input and output channels.
+pub(super) struct Task {
+    pub chunk: usize,
+    pub units: (usize, usize),
+    pub from_range: (usize, usize),
+    pub to_range: (usize, usize),
+}
+
+impl Cut {
+    /// Cuts `units` (at least one) of input and output `channels` into about `aim` tasks, whose partial gradients take `plane` floats a chunk.
+    pub(super) fn new(channels: [usize; 2], block: [usize; 2], units: usize, plane: usize, aim: usize) -> Self {
+        let blocks = [channels[0].div_ceil(block[0]), channels[1].div_ceil(block[1])];
+        let chunks = aim.div_ceil(blocks[0] * blocks[1]).min((MAX_PARTIALS / plane.max(1)).max(1)).min(units);
+        let chunk_units = units.div_ceil(chunks);
+        Self { channels, block, blocks, units, chunks: units.div_ceil(chunk_units), chunk_units }
+    }
+
+    pub(super) fn tasks(&self) -> usize {
+        self.chunks * self.blocks[0] * self.blocks[1]
+    }
+
+    pub(super) fn task(&self, task: usize) -> Task {
+        let blocks = self.blocks[0] * self.blocks[1];
+        let (chunk, block) = (task / blocks, task % blocks);
+        let range = |index: usize, size: usize, len: usize| (index * size, ((index + 1) * size).min(len));
+        Task {
+            chunk,
+            units: range(chunk, self.chunk_units, self.units),
+            from_range: range(block / self.blocks[1], self.block[0], self.channels[0]),
+            to_range: range(block % self.blocks[1], self.block[1], self.channels[1]),
+        }
+    }
+}
+
 /// Sums `partials`, `[chunk][panel][tap][from][TILE_COLUMNS]`, over chunks in order and writes PyTorch's
 /// `[to][from][tap]`. Columns beyond `to` are ignored.
 pub(super) fn reduce_weights(isa: Isa, partials: &[f32], taps: usize, from: usize, to: usize, dw: &mut [f32]) {
