@@ -190,8 +190,11 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     })
 }
 
-fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<()> {
-    // What a kill in the middle of a write or a removal has left.
+/// Removes all but the newest `keep` checkpoints and those that are `needed`, and what a kill in the middle of a write or a removal has left.
+///
+/// # Errors
+/// A folder that cannot be read or written.
+pub fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, &e))? {
         let path = entry.map_err(|e| Error::io("list", dir, &e))?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".epoch-")) {

@@ -540,6 +540,8 @@ impl<'a> Run<'a> {
 
     /// Writes the final weights and figures.
     fn finish(self) -> Result<Summary> {
+        // A kill right after the last checkpoint has left what its removal of old ones would have taken.
+        checkpoint::prune(&self.dir.checkpoints(), self.config.keep, self.needed()?)?;
         let weights = files::to_safetensors(&self.result().to_host()?, self.weights_metadata()?)?;
         files::write_atomic(&self.dir.model(), &weights)?;
         let summary = Summary {

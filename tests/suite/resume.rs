@@ -71,8 +71,14 @@ fn killed_at_random_moments_and_resumed_it_ends_in_the_same_bits() {
     let output = sora(&["resume", broken.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
     same(&whole, &broken);
-    let left = fs::read_dir(broken.join("checkpoints")).unwrap().count();
-    assert_eq!(left, 2, "old checkpoints are pruned and nothing half-written is left");
+    let checkpoints = broken.join("checkpoints");
+    let left = || fs::read_dir(&checkpoints).unwrap().count();
+    assert_eq!(left(), 2, "old checkpoints are pruned and nothing half-written is left");
+    // A kill between the last checkpoint and the removal of an old one.
+    fs::create_dir(checkpoints.join("epoch-000-step-000001")).unwrap();
+    let output = sora(&["resume", broken.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(left(), 2, "also when nothing is left to train");
 }
 
 #[test]
