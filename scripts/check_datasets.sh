@@ -20,7 +20,7 @@ check() { # data set, options...
     failed=1; printf '%-34s FAILED\n' "$name"; cat "$work/log"
   fi
 }
-for name in synthetic fashion-mnist mnist cifar10 cifar100 svhn pathmnist dermamnist octmnist pneumoniamnist retinamnist breastmnist bloodmnist tissuemnist \
+for name in synthetic fashion-mnist mnist cifar10 cifar100 svhn pathmnist chestmnist dermamnist octmnist pneumoniamnist retinamnist breastmnist bloodmnist tissuemnist \
     organamnist organcmnist organsmnist tiny-imagenet; do
   check $name
 done

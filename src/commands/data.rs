@@ -22,7 +22,7 @@ pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
     for info in data::registry() {
         // The sizes of a folder's images are known when it is opened.
         let of = |text: String| if info.channels == 0 || text == "0" { "-".to_owned() } else { text };
-        let here = (info.is_readable() && info.is_kept()).then(|| info.is_here(&folder));
+        let here = info.is_kept().then(|| info.is_here(&folder));
         rows.push(vec![
             info.name.clone(),
             of(format!("{}x{}x{}", info.channels, info.height, info.width)),
@@ -30,9 +30,9 @@ pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
             of(info.train.to_string()),
             of(info.test.to_string()),
             here.map_or("-", |here| if here { "yes" } else { "no" }).into(),
-            if info.is_readable() { info.how_to_get() } else { "several labels an image: no classification task".into() },
+            info.how_to_get(),
         ]);
-        object.insert(info.name.clone(), json!({"title": info.title, "classes": info.num_classes, "shape": [info.channels, info.height, info.width], "train": info.train, "test": info.test, "here": here, "readable": info.is_readable()}));
+        object.insert(info.name.clone(), json!({"title": info.title, "classes": info.num_classes, "shape": [info.channels, info.height, info.width], "train": info.train, "test": info.test, "here": here}));
     }
     if json {
         return print_json(&Value::Object(object));
@@ -80,9 +80,6 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
             let size = source.size.map_or("size not published".into(), |size| format!("{size} bytes"));
             rows.push(vec!["".into(), format!("{size}, {}", source.checksum)]);
         }
-    }
-    if !info.is_readable() {
-        rows.push(vec!["note".into(), "an image has any number of its labels: no classification task, so it cannot be trained on".into()]);
     }
     print_table(&rows)
 }

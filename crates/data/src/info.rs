@@ -110,6 +110,8 @@ pub enum Reader {
     Mat,
     /// NumPy arrays in a zip archive (MedMNIST).
     Npz,
+    /// The same with a row of findings an image, each there or not: the class is whether there is any.
+    Findings,
     /// Tiny ImageNet's zip archive or folder.
     TinyImageNet,
     /// Imagenette's archive or folder.
@@ -122,20 +124,13 @@ pub enum Reader {
     Folder,
     /// Drawn from the seed.
     Synthetic,
-    /// None: its images have several labels each.
-    MultiLabel,
 }
 
 impl Info {
-    /// Whether [`crate::open`] can read this set: all but the one whose images have several labels each.
-    pub fn is_readable(&self) -> bool {
-        self.reader != Reader::MultiLabel
-    }
-
     /// The name of the set's folder in the data folder: its name, or that of the set of which it is a larger size.
     pub fn folder(&self) -> &str {
         match (&self.reader, self.name.rsplit_once('-')) {
-            (Reader::Npz | Reader::MultiLabel, Some((name, _))) => name,
+            (Reader::Npz | Reader::Findings, Some((name, _))) => name,
             _ => &self.name,
         }
     }

@@ -174,12 +174,8 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
         Reader::Synthetic => synthetic::draw(&info, count, options)?,
         Reader::Folder => return Err(DataError::value("data set", "'folder'", "a path: folder:PATH")),
         Reader::ImageFolder => return Err(DataError::value("data set", "'imagefolder'", "a path: imagefolder:PATH")),
-        Reader::MultiLabel => {
-            let expected = "a set with one class an image (ChestMNIST gives each any number of 14 findings), see `sora data list`";
-            return Err(DataError::value("data set", format!("'{}'", info.name), expected));
-        }
         Reader::Idx => idx::open(&info, &dir()?)?,
-        Reader::Npz => npz::open(&info, &dir()?, options)?,
+        Reader::Npz | Reader::Findings => npz::open(&info, &dir()?, options)?,
         Reader::Mat => mat::open(&info, &dir()?)?,
         Reader::Cifar10 => cifar::open(&info, &dir()?, cifar::Layout::Cifar10)?,
         Reader::Cifar100 => cifar::open(&info, &dir()?, cifar::Layout::Cifar100)?,
@@ -221,8 +217,8 @@ mod tests {
             ("tiny-imagenet", "get it with `sora data fetch tiny-imagenet`"),
             ("svhn", "get it with `sora data fetch svhn`"),
             ("pathmnist-224", "get it with `sora data fetch pathmnist-224`"),
-            ("chestmnist", "expected a set with one class an image"),
-            ("chestmnist-64", "expected a set with one class an image"),
+            ("chestmnist", "get it with `sora data fetch chestmnist`"),
+            ("chestmnist-64", "get it with `sora data fetch chestmnist-64`"),
             ("imagenette", "get it with `sora data fetch imagenette`"),
             ("imagenet100", "image-net.org"),
             ("imagenet", "image-net.org"),

@@ -1,7 +1,8 @@
 //! MedMNIST's `.npz` files: a zip archive of NumPy arrays `train_images`, `train_labels`, `test_images`, `test_labels`
 //! (and a validation part, which is left alone: the validation split of a run is taken from train).
 //!
-//! Images are `uint8` of shape `[N, S, S]` or `[N, S, S, 3]` with S = 28, 64, 128 or 224, labels `uint8` of shape `[N, 1]`. The
+//! Images are `uint8` of shape `[N, S, S]` or `[N, S, S, 3]` with S = 28, 64, 128 or 224, labels `uint8` of shape `[N, 1]`
+//! (ChestMNIST: `[N, 14]`, a finding each, reduced to whether there is any). The
 //! array format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. Sets whose pixels do not fit in
 //! [`OpenOptions::max_memory`] are unpacked to the data folder once and read from there on demand.
 
@@ -18,13 +19,16 @@ use zip::result::ZipError;
 
 use super::{Parts, find_file, is_damage, missing, read_exactly};
 use crate::error::{DataError, Result, one_line};
-use crate::info::Info;
+use crate::info::{Info, Reader};
 use crate::open::OpenOptions;
 use crate::picture::{Fit, Picture, Pictures, planes};
 use crate::split::Split;
 
 /// NumPy writes headers of 118 bytes for such arrays.
 const MAX_HEADER: usize = 4096;
+
+/// Findings of an image of ChestMNIST.
+const FINDINGS: usize = 14;
 
 pub(crate) fn open(info: &Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
     let file = info.sources.first().map_or("", |s| s.file.as_str());
@@ -41,7 +45,12 @@ pub(crate) fn open(info: &Info, data_dir: &Path, options: &OpenOptions<'_>) -> R
         let member = format!("{name}_images.npy");
         let labels_member = format!("{name}_labels.npy");
         // Versions of the sets differ by a few images; the labels say how many there are here.
-        let labels = Array { member: &labels_member, most: 2 * n, item: &[1] }.read(&mut archive, &place)?;
+        let per_image = if info.reader == Reader::Findings { FINDINGS } else { 1 };
+        let labels = Array { member: &labels_member, most: 2 * n, item: &[per_image] }.read(&mut archive, &place)?;
+        let labels: Vec<u8> = match info.reader {
+            Reader::Findings => labels.chunks_exact(FINDINGS).map(|row| u8::from(row.iter().any(|&finding| finding != 0))).collect(),
+            _ => labels,
+        };
         if labels.len() != n {
             tracing::warn!("{}: {} {name} images, the official set has {n}", path.display(), labels.len());
         }
@@ -262,6 +271,30 @@ mod tests {
         let message = read(file).err().unwrap().to_string();
         assert!(!message.contains('\n') && message.ends_with("get it again with `sora data fetch pathmnist`"), "{message}");
         message
+    }
+
+    #[test]
+    fn findings_become_two_classes() {
+        let mut rows = [0; 3 * FINDINGS];
+        (rows[FINDINGS], rows[FINDINGS + 9], rows[3 * FINDINGS - 1]) = (1, 1, 1);
+        let file = |labels: &[u8], columns| {
+            npz(&[
+                ("train_images.npy", npy(&[3, 28, 28], &[7; 3 * 784])),
+                ("test_images.npy", npy(&[1, 28, 28], &[7; 784])),
+                ("train_labels.npy", npy(&[3, columns], labels)),
+                ("test_labels.npy", npy(&[1, columns], &labels[..columns])),
+            ])
+        };
+        let read = |file: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("chestmnist")).unwrap();
+            fs::write(dir.path().join("chestmnist/chestmnist.npz"), file).unwrap();
+            open(&Info { train: 3, test: 1, ..crate::find("chestmnist").unwrap() }, dir.path(), &OpenOptions::default())
+        };
+        let parts = read(&file(&rows, FINDINGS)).unwrap();
+        assert_eq!((0..3).map(|i| parts.train.label(i)).collect::<Vec<_>>(), [0, 1, 1]);
+        assert_eq!((parts.test.label(0), parts.train.num_classes()), (0, 2));
+        assert!(read(&file(&rows[..3], 1)).err().unwrap().to_string().contains("train_labels.npy"));
     }
 
     #[test]
