@@ -34,17 +34,25 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
             }
         }
         Norm::L2 => {
-            for (p, &x) in point.iter_mut().zip(x).filter(|(p, _)| p.is_nan()) {
+            for (p, &x) in point.iter_mut().zip(x).filter(|(p, _)| !p.is_finite()) {
                 *p = x;
             }
-            let length = distance(Norm::L2, point, x);
-            let scale = if length > f64::from(epsilon) * (1.0 + 1e-6) { (f64::from(epsilon) / length) as f32 } else { 1.0 };
-            for (p, &x) in point.iter_mut().zip(x) {
-                if scale < 1.0 {
+            let most = f64::from(epsilon) * (1.0 + 1e-6);
+            // In a small ball the rounding of the pixels can leave a scaled point outside by more than that: it is aimed further inside then,
+            // and at the centre in the end.
+            let mut shrink = 0.0;
+            loop {
+                let length = distance(Norm::L2, point, x);
+                if length <= most {
+                    break;
+                }
+                let scale = (f64::from(epsilon) * f64::max(1.0 - shrink, 0.0) / length) as f32;
+                for (p, &x) in point.iter_mut().zip(x) {
                     *p = x + (*p - x) * scale;
                 }
-                *p = p.clamp(0.0, 1.0);
+                shrink = f64::max(2.0 * shrink, 1e-6);
             }
+            point.iter_mut().for_each(|p| *p = p.clamp(0.0, 1.0));
         }
     }
 }
@@ -141,6 +149,24 @@ mod tests {
             assert_eq!(point, [0.5; 4]);
             ascend(norm, &mut point, &[0.0, 1e-30, 0.0, 0.0], 0.1);
             assert!((point[1] - 0.6).abs() < 1e-6 && point[0] == 0.5, "{norm}: {point:?}");
+        }
+    }
+
+    #[test]
+    fn a_point_projected_on_a_small_ball_stays() {
+        // Rounding leaves the scaled point outside by 7e-6 of the radius.
+        let x = [0.005_976_14, 0.646_167_8, 0.0, 0.938_676_36, 0.729_391_34, 0.389_942_88, 0.0];
+        let mut point = [-1.429_712_2, 2.560_569_5, 0.0, -1.793_787_5, 2.168_038_4, -1.160_671_5, 1.673_565];
+        let threat = Threat { norm: Norm::L2, epsilon: 0.004_219_608 };
+        project(threat, &x, &mut point);
+        let before = point;
+        project(threat, &x, &mut point);
+        assert_eq!(before, point);
+        // A radius below the spacing of the pixels' values, and none.
+        for epsilon in [1e-9, 0.0] {
+            let mut point = [1.0; 7];
+            project(Threat { norm: Norm::L2, epsilon }, &x, &mut point);
+            assert!(distance(Norm::L2, &point, &x) <= f64::from(epsilon) * (1.0 + 1e-6));
         }
     }
 
