@@ -44,16 +44,23 @@ fn killed_at_random_moments_and_resumed_it_ends_in_the_same_bits() {
     let started = Instant::now();
     let output = train_short(&whole, MORE);
     assert!(output.status.success(), "{}", stderr(&output));
-    let length = started.elapsed();
+    let steps = lines(&whole.join("metrics.jsonl")).len();
+    let step = started.elapsed().div_f64(steps as f64);
 
     let mut call: Vec<String> =
         ["train", "--out", broken.to_str().unwrap()].iter().chain(SHORT).chain(MORE).map(|s| s.to_string()).collect();
     let mut kills = 0;
-    // Moments spread over the run by the golden ratio: as irregular as random ones, and the same on every machine.
+    let written = || fs::read_to_string(broken.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    // Points of the run and moments within a step spread by the golden ratio: as irregular as random ones, and the same on every machine. The
+    // points are counted in steps, since a run beside other work takes now more and now less time.
     for attempt in 0..4u32 {
-        let moment = length.mul_f64(f64::from(attempt + 1) * 0.618_034 % 1.0 * 0.6 + 0.05);
+        let phase = f64::from(attempt + 1) * 0.618_034 % 1.0;
+        let point = ((f64::from(attempt) + phase) / 4.0 * (steps - 1) as f64) as usize;
         let mut child = Command::new(env!("CARGO_BIN_EXE_sora")).args(&call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        sleep(moment);
+        while written() < point && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        sleep(step.mul_f64(phase));
         kills += u32::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap();
         child.wait().unwrap();
