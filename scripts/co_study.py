@@ -73,7 +73,7 @@ def report(program, done, args):
         group, method, epsilon, seed, width, epochs = run
         risen = lost and lost["risen"]
         cells = [
-            f"{method} {epsilon}/255, seed {seed}, width {width}, {GROUPS[group]["--batch"]} x {said['steps']} steps",
+            f"{method} {epsilon}/255, seed {seed}, width {width}, {GROUPS[group]['--batch']} x {said['steps']} steps",
             "yes" if run in SET else "",
             f"{lost['peak']:.3f} at {lost['peak_step']}" if lost else "-",
             (str(lost["half_step"]) if risen else "never rose") if lost else "no",

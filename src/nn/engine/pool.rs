@@ -1,7 +1,7 @@
 //! Buffers that come back: an activation's memory is used again by the next step instead of being returned to the system and faulted in anew.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
@@ -33,7 +33,7 @@ pub struct PoolCounts {
 /// Idle buffers by length, with the request count at which each came back.
 #[derive(Default)]
 struct Pool {
-    idle: HashMap<usize, Vec<(Buffer, u64)>>,
+    idle: BTreeMap<usize, Vec<(Buffer, u64)>>,
     /// Buffers under a tensor, by address.
     lent: HashMap<usize, Weak<Pooled>>,
     counts: PoolCounts,
@@ -58,13 +58,15 @@ impl Pool {
             self.idle.retain(|_, buffers| !buffers.is_empty());
             self.counts.bytes -= freed;
         }
-        // The newest first: it is the likeliest to be in a cache, and the others show how many are too many.
-        let taken = self.idle.get_mut(&len).and_then(Vec::pop).map(|(buffer, _)| buffer);
+        // One that is less than twice as long does as well: a batch that shrinks, as those of survivors of an attack do at each step, stays in the
+        // memory it had. The lengths within a network differ by factors of two, so its own steps find what they had. Of one length the newest
+        // first: it is the likeliest to be in a cache, and the others show how many are too many.
+        let taken = self.idle.range_mut(len..2 * len).find_map(|(_, buffers)| buffers.pop()).map(|(buffer, _)| buffer);
         if taken.is_none() {
             self.counts.misses += 1;
             self.counts.bytes += bytes(len);
         }
-        self.used += bytes(len);
+        self.used += bytes(taken.as_ref().map_or(len, |buffer| buffer.len()));
         self.counts.peak_used = self.counts.peak_used.max(self.used);
         taken
     }
@@ -254,6 +256,24 @@ mod tests {
 
         let foreign = FlexTensor::new(Bytes::from_elems(vec![1.0f32; LEN]), Layout::contiguous([LEN].into()), DType::F32);
         assert!(Output::reuse(foreign).is_err(), "not from this pool");
+    }
+
+    #[test]
+    fn a_batch_that_shrinks_stays_in_the_memory_it_had() {
+        // Lengths that no other test asks for: the pool is one for the process.
+        let longest = 1 << 21;
+        let first = Output::new([longest]).finish();
+        let address = first.bytes().as_ptr();
+        drop(first);
+        for len in [longest - 1, longest * 3 / 4, longest / 2 + 1] {
+            let tensor = Output::new([len]).finish();
+            assert_eq!((tensor.bytes().as_ptr(), tensor.bytes().len()), (address, 4 * len));
+            let mut again = Output::reuse(tensor).unwrap_or_else(|_| panic!("nobody else reads it"));
+            assert_eq!(again.as_mut().len(), len);
+            drop(again.finish());
+        }
+        let half = Output::new([longest / 2]).finish();
+        assert_ne!(half.bytes().as_ptr(), address, "half as long is left to others");
     }
 
     #[test]
