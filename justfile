@@ -46,3 +46,7 @@ bench-parts WIDTH="64":
     cargo run --release --bin sora -- bench step --width {{WIDTH}} --profile --precision bf16
     cargo run --release --bin sora -- bench attack --width {{WIDTH}} --steps 2
     cargo run --release --bin sora -- bench conv --width {{WIDTH}}
+
+# The kernels' tests under AddressSanitizer (nightly)
+sanitize *FILTER:
+    scripts/sanitize.sh {{FILTER}}
