@@ -185,6 +185,7 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// A device that fails, or a ledger that cannot be written.
     pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
+        let _memory = crate::nn::shrinking();
         let all: Vec<usize> = (0..self.split.len()).collect();
         let clean = self.clean(&all)?;
         let n = self.split.len() as u64;

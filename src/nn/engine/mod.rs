@@ -27,7 +27,7 @@ pub(crate) use flex::sgd_step;
 pub(super) use origin::Origin;
 pub(super) use packed::{forget, replaced};
 pub(crate) use pixels::{Step, agreement, clamp_to_box};
-pub use pool::{PoolCounts, pool_counts};
+pub use pool::{PoolCounts, Shrinking, pool_counts, shrinking};
 
 /// The shape of a convolution, and what its weights are known by.
 #[derive(Clone, Debug)]

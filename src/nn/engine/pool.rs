@@ -34,6 +34,8 @@ pub struct PoolCounts {
 #[derive(Default)]
 struct Pool {
     idle: BTreeMap<usize, Vec<(Buffer, u64)>>,
+    /// How many [`Shrinking`] there are.
+    shrinking: usize,
     /// Buffers under a tensor, by address.
     lent: HashMap<usize, Weak<Pooled>>,
     counts: PoolCounts,
@@ -58,10 +60,9 @@ impl Pool {
             self.idle.retain(|_, buffers| !buffers.is_empty());
             self.counts.bytes -= freed;
         }
-        // One that is less than twice as long does as well: a batch that shrinks, as those of survivors of an attack do at each step, stays in the
-        // memory it had. The lengths within a network differ by factors of two, so its own steps find what they had. Of one length the newest
-        // first: it is the likeliest to be in a cache, and the others show how many are too many.
-        let taken = self.idle.range_mut(len..2 * len).find_map(|(_, buffers)| buffers.pop()).map(|(buffer, _)| buffer);
+        // Of one length the newest first: it is the likeliest to be in a cache, and the others show how many are too many.
+        let most = if self.shrinking > 0 { 2 * len } else { len + 1 };
+        let taken = self.idle.range_mut(len..most).find_map(|(_, buffers)| buffers.pop()).map(|(buffer, _)| buffer);
         if taken.is_none() {
             self.counts.misses += 1;
             self.counts.bytes += bytes(len);
@@ -86,6 +87,22 @@ fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
 /// What the pool of this process has done so far.
 pub fn pool_counts() -> PoolCounts {
     with_pool(|pool| pool.counts)
+}
+
+/// While one of these lives, a request also gets a buffer that is less than twice as long: an attack's batch of survivors shrinks at each step, and
+/// goes on in the memory it had. A training step's sizes are always the same and keep their own, so that none of them has to allocate later.
+pub struct Shrinking(());
+
+/// Begins work whose batches shrink.
+pub fn shrinking() -> Shrinking {
+    with_pool(|pool| pool.shrinking += 1);
+    Shrinking(())
+}
+
+impl Drop for Shrinking {
+    fn drop(&mut self) {
+        with_pool(|pool| pool.shrinking -= 1);
+    }
 }
 
 /// Memory that returns to the pool.
@@ -265,13 +282,15 @@ mod tests {
         let first = Output::new([longest]).finish();
         let address = first.bytes().as_ptr();
         drop(first);
-        for len in [longest - 1, longest * 3 / 4, longest / 2 + 1] {
-            let tensor = Output::new([len]).finish();
-            assert_eq!((tensor.bytes().as_ptr(), tensor.bytes().len()), (address, 4 * len));
-            let mut again = Output::reuse(tensor).unwrap_or_else(|_| panic!("nobody else reads it"));
-            assert_eq!(again.as_mut().len(), len);
-            drop(again.finish());
-        }
+        let short = Output::new([longest - 2]).finish();
+        assert_ne!(short.bytes().as_ptr(), address, "each length keeps its own");
+        drop(short);
+        let _work = shrinking();
+        let tensor = Output::new([longest - 1]).finish();
+        assert_eq!((tensor.bytes().as_ptr(), tensor.bytes().len()), (address, 4 * (longest - 1)));
+        let mut again = Output::reuse(tensor).unwrap_or_else(|_| panic!("nobody else reads it"));
+        assert_eq!(again.as_mut().len(), longest - 1);
+        drop(again.finish());
         let half = Output::new([longest / 2]).finish();
         assert_ne!(half.bytes().as_ptr(), address, "half as long is left to others");
     }

@@ -388,6 +388,9 @@ mod tests {
         let tree = Place::new();
         let fresh = reds(&tree.open().unwrap().train);
         let [cache] = &tree.caches()[..] else { panic!("one cache file") };
+        let [kept, decoded] =
+            [true, false].map(|cache| tree.open_with(&OpenOptions { limit_train: Some(1), cache, ..tree.options() }).unwrap());
+        assert_eq!((kept.info.mean, kept.info.std), (decoded.info.mean, decoded.info.std), "as limited, with and without the cache");
         // Pretend that the first image was decoded to 99s: seen if the cache is used.
         let counts = [5, 2];
         let listed = || key(&Tree::read(&tree.path(""), &["test"]).unwrap(), &tree.options());
