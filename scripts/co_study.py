@@ -18,9 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Settings of a group of runs.
 GROUPS = {
-    "a": {"--batch": 128, "--limit-train": 10500, "--val": 500, "--val-steps": 10},
-    "b": {"--batch": 64, "--limit-train": 5300, "--val": 300, "--val-steps": 10},
-    "c": {"--batch": 128, "--val": 500, "--val-steps": 20},
+    "a": ["--batch", 128, "--limit-train", 10500, "--val", 500],
+    "b": ["--batch", 64, "--limit-train", 5300, "--val", 300],
 }
 
 # (group, method, epsilon * 255, seed, width, epochs); first those on which the thresholds were set.
@@ -48,7 +47,7 @@ def train(program, run, args):
         call = ["resume", out]
     else:
         call = ["train", "--dataset", args.dataset, "--method", method, "--epsilon", f"{epsilon}/255", "--seed", seed, "--width", width]
-        call += ["--epochs", epochs, *(word for option in GROUPS[group].items() for word in option), "--out", out]
+        call += ["--epochs", epochs, *GROUPS[group], "--val-steps", 10, "--out", out]
         call += ["--data-dir", args.data_dir] if args.data_dir else []
         call += ["--threads", args.threads] if args.threads else []
     subprocess.run([str(word) for word in [program, *call]], check=True)
@@ -72,7 +71,7 @@ def report(program, done, args):
         group, method, epsilon, seed, width, epochs = run
         risen = lost and lost["risen"]
         cells = [
-            f"{method} {epsilon}/255, seed {seed}, width {width}, {GROUPS[group]['--batch']} x {said['steps']} steps",
+            f"{method} {epsilon}/255, seed {seed}, width {width}, {GROUPS[group][1]} x {said['steps']} steps",
             "yes" if run in SET else "",
             f"{lost['peak']:.3f} at {lost['peak_step']}" if lost else "-",
             (str(lost["half_step"]) if risen else "never rose") if lost else "no",

@@ -104,6 +104,25 @@ impl RunDir {
         Ok(dir)
     }
 
+    /// Keeps other processes from training in this folder while the returned file is open; a kill lets go of it.
+    ///
+    /// # Errors
+    /// Another process trains in it; a file that cannot be made.
+    pub fn lock(&self) -> Result<fs::File> {
+        let path = self.0.join("lock");
+        let file = fs::File::create(&path).map_err(|e| Error::io("make", &path, &e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let at = self.0.display();
+                return Err(Error::input(format!("{at}: another process is training in this folder; wait for it or stop it first")));
+            }
+            // Some network file systems have no locks: as before there were any.
+            Err(fs::TryLockError::Error(e)) => tracing::debug!("{}: cannot be locked: {e}", path.display()),
+        }
+        Ok(file)
+    }
+
     /// The folder itself.
     pub fn path(&self) -> &Path {
         &self.0

@@ -87,7 +87,8 @@ struct Run<'a> {
 /// The same settings on the same machine give the same bits, whether or not the run was interrupted in between.
 ///
 /// # Errors
-/// [`Error::Interrupted`] after `interrupt` was set and a checkpoint written; a loss that is not finite; a disk or device that fails.
+/// [`Error::Interrupted`] after `interrupt` was set and a checkpoint written; another process that trains in `dir`; a loss that is not finite; a disk
+/// or device that fails.
 pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &AtomicBool) -> Result<Summary> {
     let options = LoaderOptions {
         batch: config.batch,
@@ -101,6 +102,7 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
     };
     let loader = Loader::new(data.train.clone(), options)?;
     let batches = loader.batches_per_epoch() as u64;
+    let _lock = dir.lock()?;
     let mut run = Run::open(dir, config, batches)?;
     let updates = run.updates;
     let total = run.steps_per_epoch * config.epochs;

@@ -106,7 +106,8 @@ fn the_number_of_threads_does_not_change_a_bit() {
 fn an_interrupt_finishes_the_step_saves_and_exits_130() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
-    let more = ["--epochs", "6"];
+    // Long enough for a second process to find the folder in use.
+    let more = ["--epochs", "60"];
     let short: Vec<&str> = SHORT.iter().copied().filter(|word| !["--epochs", "2"].contains(word)).collect();
     let call = |out: &Path| {
         [&["train", "--out", out.to_str().unwrap()], &short[..], &more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
@@ -120,6 +121,9 @@ fn an_interrupt_finishes_the_step_saves_and_exits_130() {
         assert!(Instant::now() < deadline, "the run never began");
         sleep(Duration::from_millis(2));
     }
+    let output = sora(&["resume", broken.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2), "the folder is in use: {}", stderr(&output));
+    assert!(stderr(&output).contains("another process is training"), "{}", stderr(&output));
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));

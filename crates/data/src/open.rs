@@ -122,17 +122,14 @@ const MAX_SIZE: usize = 4096;
 pub fn open(spec: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     check(options)?;
     let (mut info, parts) = read(spec, options)?;
+    if info.mean.is_empty() {
+        (info.mean, info.std) = parts.train.channel_stats()?;
+    }
     let cut = |split: crate::Split, limit: Option<usize>| match limit {
         Some(n) if n < split.len() => split.take(n),
         _ => split,
     };
-    // A folder may have been decoded within the limits only, or whole: what is measured must not depend on which.
-    let limited = matches!(info.reader, Reader::Folder);
-    let whole = parts.train.clone();
     let train = cut(parts.train, options.limit_train);
-    if info.mean.is_empty() {
-        (info.mean, info.std) = if limited { &train } else { &whole }.channel_stats()?;
-    }
     let test = cut(parts.test, options.limit_test);
     [info.channels, info.height, info.width] = train.shape();
     (info.train, info.test) = (train.len(), test.len());

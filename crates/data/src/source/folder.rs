@@ -129,7 +129,7 @@ fn cache_file(root: &Path, options: &OpenOptions<'_>) -> Result<PathBuf> {
     Ok(data_dir(options.data_dir.as_deref())?.join("cache").join(format!("folder-{name}-{size}-{channels}.bin")))
 }
 
-/// The images of both splits, from the cache or decoded; those over the limits may be left out.
+/// The images of both splits within the limits, from the cache or decoded.
 fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<Pixels> {
     let counts = [tree.train.len(), tree.test.len()];
     let cache = if options.cache {
@@ -137,14 +137,19 @@ fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<P
     } else {
         None
     };
-    let key = key(tree, options);
+    let (key, wanted) = (key(tree, options), wanted(tree, options));
     if let Some(file) = cache.as_deref().filter(|f| f.exists()) {
         match cache::load(file, &key, counts) {
-            Ok(pixels) => return Ok(pixels),
+            Ok(mut pixels) => {
+                // What is measured over the images must not depend on whether there was a cache.
+                let image: usize = pixels.shape.iter().product();
+                pixels.train.truncate(wanted[0] * image);
+                pixels.test.truncate(wanted[1] * image);
+                return Ok(pixels);
+            }
             Err(reason) => tracing::info!("decoding again: {} is not usable: {reason}", file.display()),
         }
     }
-    let wanted = wanted(tree, options);
     let pixels = decode(&tree.train[..wanted[0]], &tree.test[..wanted[1]], shape, options)?;
     // A part would not serve the next call, which may want all.
     if let Some(file) = cache.filter(|_| wanted == counts)
