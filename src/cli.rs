@@ -558,7 +558,7 @@ pub struct AttackBench {
     /// Norm
     #[arg(long, value_enum, default_value = "linf")]
     pub norm: Norm,
-    /// Also give the mean seconds of each part of a batch
+    /// Also give the mean seconds of each part of a batch, all threads together
     #[arg(long)]
     pub profile: bool,
     /// Batches to time, after one that is not

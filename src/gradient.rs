@@ -3,7 +3,6 @@
 use burn::tensor::{Int, Tensor};
 
 use crate::{
-    error::Result,
     loss,
     model::Model,
     nn::{BatchStats, BnMode, Weights},
@@ -33,19 +32,33 @@ pub fn input_gradient(model: &Model, x: Tensor<4>, mode: BnMode, loss: impl FnOn
     InputGradient { grad, loss: value.inner(), logits: logits.inner(), stats }
 }
 
-/// Logits `[N, K]` in eval mode of the pixels `x` `[N, C, H, W]`, and for each image the product of its cotangent with the Jacobian of its logits:
-/// the gradient of `sum(cotangent(logits) * logits)`, the cotangent held constant.
-///
-/// # Errors
-/// Those of `cotangent`.
-pub fn pull_back(model: &Model, x: Tensor<4>, cotangent: impl FnOnce(Tensor<2>) -> Result<Tensor<2>>) -> Result<(Tensor<2>, Tensor<4>)> {
+/// A recorded pass in eval mode, for the gradient of its logits.
+#[derive(Debug)]
+pub struct Recorded {
+    x: Tensor<4>,
+    logits: Tensor<2>,
+}
+
+/// Runs `model` in eval mode on the pixels `x` `[N, C, H, W]` and records the pass.
+pub fn record(model: &Model, x: Tensor<4>) -> Recorded {
     let x = x.autodiff().require_grad();
     let (logits, _) = model.forward(&model.params.frozen(), x.clone(), BnMode::Eval);
-    let value = logits.clone().inner();
-    let weights = Tensor::from_inner(cotangent(value.clone())?);
-    let mut gradients = (logits * weights).sum().backward();
-    let grad = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
-    Ok((value, grad))
+    Recorded { x, logits }
+}
+
+impl Recorded {
+    /// The logits, `[N, classes]`.
+    pub fn logits(&self) -> Tensor<2> {
+        self.logits.clone().inner()
+    }
+
+    /// For each image the product of its row of `cotangent` `[N, classes]` with the Jacobian of its logits, `[N, C, H, W]`: the gradient of
+    /// `sum(cotangent * logits)`, the cotangent held constant.
+    pub fn pull_back(self, cotangent: Tensor<2>) -> Tensor<4> {
+        let Self { x, logits } = self;
+        let mut gradients = (logits * Tensor::from_inner(cotangent)).sum().backward();
+        x.grad_remove(&mut gradients).unwrap_or_else(|| x.inner().zeros_like())
+    }
 }
 
 /// What a training pass yields.

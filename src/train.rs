@@ -398,7 +398,7 @@ impl<'a> Run<'a> {
             passes: progress.passes,
             extras: config.extras(),
         };
-        let out = profile::time(Part::Perturbation, || self.method.step(&mut cx, batch))?;
+        let out = method::run_step(self.method.as_mut(), &mut cx, batch)?;
         let passes = cx.passes;
         let metrics = out.metrics;
         if !metrics.loss.is_finite() {

@@ -2,8 +2,8 @@
 //! again, on the linearised decision boundary. `fab` follows the nearest boundary of all, `fab-t` those to the likeliest other classes one by one.
 //!
 //! Constants of the public code: 100 steps, alpha_max 0.1, overshoot eta 1.05, backward step beta 0.9, 9 target classes; the first restart begins
-//! at the image, later ones at random points. Departures: an image whose adversarial example lies in the ball leaves at once; the forward pass that
-//! asks whether a point is adversarial is the one that gives the next step's gradient; a random start that is adversarial counts.
+//! at the image, later ones at random points. Departures: an image whose adversarial example lies in the ball leaves at once; where a point
+//! is not expected to be adversarial, the forward pass that asks is the one that gives the next step's gradient; a random start that is adversarial counts.
 
 use super::{Active, Attack, AttackContext, Batch, Keep, Numbers, nearest_between, rows, stands, targets};
 use crate::{
@@ -78,43 +78,44 @@ impl Attack for Fab {
             let logits = cx.model.logits(batch.x)?;
             target = batch.labels.iter().enumerate().map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank]).collect();
         }
-        let mut active = Active::new(batch);
-        let mut point = self.starts(cx, batch);
-        let mut nearest = vec![f64::INFINITY; batch.len()];
+        let mut search = Search::new(self, threat, width, batch, self.starts(cx, batch), target);
         for step in 0..self.steps {
-            if active.is_empty() {
+            if search.active.is_empty() {
                 break;
             }
-            let mut plane = Plane::at(cx, &point, &active.labels, &target, None)?;
-            // Adversarial points are kept, and the search goes on from nearer to the image.
-            let adversarial = self.keep_adversarial(threat, &mut active, &mut nearest, &plane.logits, &point, width);
-            let keep = self.drop_done(threat, &mut active, &mut nearest, width);
-            rows::retain(&mut point, width, &keep.0);
-            if !target.is_empty() {
-                rows::retain(&mut target, 1, &keep.0);
+            // Once at the boundary, a point that was adversarial a step ago mostly is so again: it is asked by a forward pass alone, and its
+            // gradient taken where it goes back to.
+            let likely = search.begin_step();
+            if !likely.is_empty() {
+                let logits = cx.model.logits(&rows::select(&search.point, width, &likely))?;
+                search.look(&likely, &logits);
+                search.leave();
+                if search.active.is_empty() {
+                    break;
+                }
             }
-            plane.retain(&keep.0, width);
-            let back: Vec<usize> =
-                keep.apply(adversarial, 1).into_iter().enumerate().filter_map(|(i, adversarial)| adversarial.then_some(i)).collect();
-            for &i in &back {
-                let x = rows::row(&active.x, width, i);
-                rows::row_mut(&mut point, width, i).iter_mut().zip(x).for_each(|(p, x)| *p = x + (*p - x) * BETA);
+            let mut plane = Plane::at(cx, &search.point, &search.active.labels, &search.target, None)?;
+            let others = positions(search.asked.iter().map(|asked| !asked));
+            search.look(&others, &rows::select(&plane.logits, classes, &others));
+            plane.retain(&search.leave().0, width);
+            let moved = positions(search.adversarial.iter().zip(&search.asked).map(|(&adversarial, &asked)| adversarial && !asked));
+            if !moved.is_empty() {
+                let labels = rows::select(&search.active.labels, 1, &moved);
+                let target = if self.targeted { rows::select(&search.target, 1, &moved) } else { Vec::new() };
+                let there = Plane::at(cx, &rows::select(&search.point, width, &moved), &labels, &target, None)?;
+                plane.replace(&moved, &there, width);
             }
-            if !back.is_empty() {
-                let labels = rows::select(&active.labels, 1, &back);
-                let target = if self.targeted { rows::select(&target, 1, &back) } else { Vec::new() };
-                let moved = Plane::at(cx, &rows::select(&point, width, &back), &labels, &target, None)?;
-                plane.replace(&back, &moved, width);
-            }
-            rows::for_each(&mut point, width, |i, z| {
+            let Search { active, point, .. } = &mut search;
+            rows::for_each(point, width, |i, z| {
                 towards(threat.norm, rows::row(&active.x, width, i), z, rows::row(&plane.normal, width, i), plane.offset[i]);
             });
-            cx.tick(step + 1, self.steps, active.fooled());
+            cx.tick(step + 1, self.steps, search.active.fooled());
         }
-        if !active.is_empty() {
-            let logits = cx.model.logits(&point)?;
-            self.keep_adversarial(threat, &mut active, &mut nearest, &logits, &point, width);
+        if !search.active.is_empty() {
+            let logits = cx.model.logits(&search.point)?;
+            search.look(&positions(vec![true; search.active.len()]), &logits);
         }
+        let active = search.active;
         if self.minimise {
             // The paper's final search.
             return nearest_between(cx, batch, active.into_candidates());
@@ -134,41 +135,85 @@ impl Attack for Fab {
     }
 }
 
-impl Fab {
-    /// Makes adversarial points that are nearer than any before the candidates; says which points are adversarial.
-    fn keep_adversarial(
-        &self,
-        threat: Threat,
-        active: &mut Active,
-        nearest: &mut [f64],
-        logits: &[f32],
-        point: &[f32],
-        width: usize,
-    ) -> Vec<bool> {
-        let classes = logits.len() / active.len().max(1);
-        (0..active.len())
-            .map(|i| {
-                let adversarial = !stands(rows::row(logits, classes, i), active.labels[i]);
-                if adversarial {
-                    let point = rows::row(point, width, i);
-                    let distance = rows::distance(threat.norm, point, rows::row(&active.x, width, i));
-                    if distance < nearest[i] {
-                        nearest[i] = distance;
-                        active.propose(i, point);
-                    }
-                }
-                adversarial
-            })
-            .collect()
+/// The images that are left and how far each has come.
+#[derive(Debug)]
+struct Search {
+    threat: Threat,
+    width: usize,
+    minimise: bool,
+    active: Active,
+    point: Vec<f32>,
+    /// Empty in the untargeted form.
+    target: Vec<usize>,
+    /// Distance of the nearest adversarial point.
+    nearest: Vec<f64>,
+    /// Whether the point of this step was adversarial.
+    adversarial: Vec<bool>,
+    /// Whether this step began with a forward pass: the same of the step before.
+    asked: Vec<bool>,
+}
+
+impl Search {
+    fn new(fab: &Fab, threat: Threat, width: usize, batch: &Batch<'_>, point: Vec<f32>, target: Vec<usize>) -> Self {
+        let n = batch.len();
+        let (adversarial, asked) = (vec![false; n], vec![false; n]);
+        Self {
+            threat,
+            width,
+            minimise: fab.minimise,
+            active: Active::new(batch),
+            point,
+            target,
+            nearest: vec![f64::INFINITY; n],
+            adversarial,
+            asked,
+        }
+    }
+
+    /// Begins a step; the images that are to be asked by a forward pass.
+    fn begin_step(&mut self) -> Vec<usize> {
+        self.asked = std::mem::replace(&mut self.adversarial, vec![false; self.active.len()]);
+        positions(self.asked.iter().copied())
+    }
+
+    /// Of the images `indices` with the logits `logits` at their points: an adversarial point that is nearer than any before becomes the candidate,
+    /// and the search goes on from nearer to the image.
+    fn look(&mut self, indices: &[usize], logits: &[f32]) {
+        let (width, classes) = (self.width, logits.len() / indices.len().max(1));
+        for (row, &i) in indices.iter().enumerate() {
+            self.adversarial[i] = !stands(rows::row(logits, classes, row), self.active.labels[i]);
+            if !self.adversarial[i] {
+                continue;
+            }
+            let point = rows::row_mut(&mut self.point, width, i);
+            let distance = rows::distance(self.threat.norm, point, rows::row(&self.active.x, width, i));
+            if distance < self.nearest[i] {
+                self.nearest[i] = distance;
+                self.active.propose(i, point);
+            }
+            let x = rows::row(&self.active.x, width, i);
+            point.iter_mut().zip(x).for_each(|(p, x)| *p = x + (*p - x) * BETA);
+        }
     }
 
     /// Lets the images go whose adversarial example lies in the ball.
-    fn drop_done(&self, threat: Threat, active: &mut Active, nearest: &mut Vec<f64>, width: usize) -> Keep {
-        let done: Vec<_> = nearest.iter().map(|&d| !self.minimise && d <= f64::from(threat.epsilon)).collect();
-        let keep = active.leave(&done, width);
-        rows::retain(nearest, 1, &keep.0);
+    fn leave(&mut self) -> Keep {
+        let done: Vec<_> = self.nearest.iter().map(|&d| !self.minimise && d <= f64::from(self.threat.epsilon)).collect();
+        let keep = self.active.leave(&done, self.width);
+        rows::retain(&mut self.point, self.width, &keep.0);
+        rows::retain(&mut self.nearest, 1, &keep.0);
+        rows::retain(&mut self.adversarial, 1, &keep.0);
+        rows::retain(&mut self.asked, 1, &keep.0);
+        if !self.target.is_empty() {
+            rows::retain(&mut self.target, 1, &keep.0);
+        }
         keep
     }
+}
+
+/// Where `flags` are true.
+fn positions(flags: impl IntoIterator<Item = bool>) -> Vec<usize> {
+    flags.into_iter().enumerate().filter_map(|(i, flag)| flag.then_some(i)).collect()
 }
 
 /// The linearised boundary at some points: `normal . (z - point) + offset = 0`, offset = z_t - z_y, negative on the near side.

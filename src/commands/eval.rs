@@ -13,6 +13,7 @@ use sora::{
     diagnose::sanity,
     error::{Error, Result},
     evaluate::{self, EvalConfig, Evaluator, Identity, Ledger, Report},
+    nn,
     run::{self, Subject},
     threat::{Epsilon, Norm, Threat},
 };
@@ -51,6 +52,8 @@ pub fn eval(args: EvalArgs) -> Result<()> {
             .notes
             .push("accuracies under single attacks are upper bounds of the robust accuracy; --suite autoattack gives a tighter one".into());
     }
+    let pool = nn::pool_counts();
+    tracing::debug!("memory of feature maps: {} MiB; {} of {} requests had to allocate", pool.bytes >> 20, pool.misses, pool.requests);
     let stem = protocol_name(args.suite, &names, &report);
     if args.save_adv {
         for entry in entries.iter().filter(|entry| !entry.parts.is_empty()) {

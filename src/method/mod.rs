@@ -339,6 +339,14 @@ pub trait Method: Debug + Send {
     }
 }
 
+/// One step of `method`, within the thread pool: a kernel called from outside of it waits for a thread to wake up, each time.
+///
+/// # Errors
+/// Those of the step.
+pub fn run_step(method: &mut dyn Method, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    rayon::scope(|_| profile::time(Part::Perturbation, || method.step(cx, batch)))
+}
+
 /// Clamps `delta` so that `x + delta` stays in [0, 1]: the last word on every perturbation.
 pub fn boxed(batch: &Batch, delta: Tensor<4>) -> Tensor<4> {
     clamp_to_box(&batch.x, delta)

@@ -271,6 +271,29 @@ fn the_batch_changes_no_bit() {
 }
 
 #[test]
+fn the_number_of_threads_changes_no_bit() {
+    let model = small_model(3, 3, 8);
+    // Groups of 37, 19, 13 and 8 images, and the smallest batches.
+    for n in [37, 2, 1, 0] {
+        let (x, _) = images(&model, n, 0.8);
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let back = model.pull_back(&x, &mut |z| z.iter().map(|z| z.sin()).collect()).unwrap();
+                let logits = Classifier::logits(&model, &x).unwrap();
+                assert!(back.logits == logits, "a recorded pass gives the same logits");
+                (logits, back.grad)
+            })
+        };
+        let one = run(1);
+        assert_eq!((one.0.len(), one.1.len()), (n * model.shape().classes, x.len()));
+        for threads in [2, 3, 5] {
+            assert!(run(threads) == one, "{n} images, {threads} threads");
+        }
+    }
+}
+
+#[test]
 fn stronger_attacks_leave_less_standing() {
     let model = Linear::new(SHAPE, 8);
     let (x, labels) = images(&model, 60, 0.9);

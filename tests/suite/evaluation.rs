@@ -155,6 +155,23 @@ fn trained(dir: &Path) -> std::path::PathBuf {
 }
 
 #[test]
+fn survivors_go_on_in_the_memory_of_the_whole_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let more = ["--width", "8", "--image-size", "16", "--limit-train", "1500", "--limit-test", "100", "--epochs", "4", "--method", "none"];
+    let output = train_short(&run, &more);
+    assert!(output.status.success(), "{}", stderr(&output));
+    // Images leave at many of the queries, so that the batches have as many sizes.
+    let output = sora(&["eval", run.to_str().unwrap(), "--attacks", "clean,square-100", "--epsilon", "4/255", "--threads", "1", "-v"]);
+    let lines = stderr(&output);
+    let numbers = |text: &str| -> Vec<u64> { text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect() };
+    let line = lines.lines().find_map(|line| line.split_once("memory of feature maps: ")).unwrap_or_else(|| panic!("{lines}")).1;
+    let [_, misses, requests] = numbers(line)[..] else { panic!("{line}") };
+    // 62 of 3426; with memory for each size of batch 254.
+    assert!(misses < 120 && requests > 2000, "{line}");
+}
+
+#[test]
 fn eval_keeps_examples_suites_and_sweeps() {
     let dir = tempfile::tempdir().unwrap();
     let run = trained(dir.path());
