@@ -1,6 +1,9 @@
 //! What an attack needs from a network: logits, and gradients of functions of them.
 
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    sync::{Mutex, PoisonError},
+};
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
@@ -12,8 +15,9 @@ use crate::{
     nn::{Backend, to_vec},
 };
 
-/// A function of the logits `[N, K]` that gives a cotangent of their shape.
-pub type Cotangent<'a> = dyn FnMut(&[f32]) -> Vec<f32> + 'a;
+/// A function of the number of a row and the logits `[n, K]` of the images from that row on, which gives a cotangent of their shape. It must not
+/// call rayon: threads of its pool wait for it.
+pub type Cotangent<'a> = dyn FnMut(usize, &[f32]) -> Vec<f32> + Send + 'a;
 
 /// A classifier under attack, in eval mode. Implement it to evaluate a network of your own; images are rows of pixels in [0, 1].
 pub trait Classifier: Debug + Send + Sync {
@@ -27,7 +31,7 @@ pub trait Classifier: Debug + Send + Sync {
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>>;
 
     /// Logits of `x` and, for each image, the product of its cotangent with the Jacobian of its logits: the gradient of `sum_k c_k z_k` for the
-    /// pixels, c constant. `cotangent` is called once, with the logits.
+    /// pixels, c constant. `cotangent` is called for groups of neighbouring rows, each row once, in any order.
     ///
     /// # Errors
     /// A device that fails.
@@ -53,42 +57,51 @@ impl Classifier for Model {
     }
 
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
-        let passes = each(groups(self, x).collect(), |x| {
-            let pass = gradient::record(self, images(self, x));
-            let logits = to_vec(&pass.logits())?;
-            Ok((pass, logits))
-        })?;
-        let (passes, logits): (Vec<_>, Vec<_>) = passes.into_iter().unzip();
-        let logits = logits.concat();
-        let mut rest = cotangent(&logits);
-        let pulled = passes.into_iter().map(|pass| {
-            let shape @ [n, classes] = pass.logits().dims();
-            let after = rest.split_off((n * classes).min(rest.len()));
-            let cotangent = Tensor::from_data(TensorData::new(std::mem::replace(&mut rest, after), shape), self.device());
-            (pass, cotangent)
+        let cotangent = Mutex::new(cotangent);
+        let mut first = 0;
+        let groups = groups(self, x).map(|x| {
+            let group = (first, x);
+            first += x.len() / row(self);
+            group
         });
-        let grad = each(pulled.collect(), |(pass, cotangent)| to_vec(&pass.pull_back(cotangent)))?.concat();
-        Ok(PullBack { logits, grad })
+        let pulled = each(groups.collect(), |(first, x)| {
+            let pass = gradient::record(self, images(self, x));
+            let logits = pass.logits();
+            let (shape, logits) = (logits.dims(), to_vec(&logits)?);
+            let cotangent = cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
+            let grad = to_vec(&pass.pull_back(Tensor::from_data(TensorData::new(cotangent, shape), self.device())))?;
+            Ok((logits, grad))
+        })?;
+        let (logits, grad): (Vec<_>, Vec<_>) = pulled.into_iter().unzip();
+        Ok(PullBack { logits: logits.concat(), grad: grad.concat() })
     }
+}
+
+/// Pixels, over all channels, of an image.
+fn row(model: &Model) -> usize {
+    let Shape { channels, height, width, .. } = model.config.shape;
+    (channels * height * width).max(1)
 }
 
 /// Pixels of the largest group of images that the CPU engine takes at once: the feature maps of 32 images of 32x32 stay in a core's cache.
 const PIXELS: usize = 32 * 32 * 32;
 
+/// Images that a group has at least, so that many threads do not each stream all weights for one image.
+const LEAST: usize = 4;
+
 /// The rows `x` in groups of about the same size. On the CPU engine there are as many as threads, or a multiple: a group a thread costs less than all
 /// threads at one small batch. An image's results do not depend on its group.
 fn groups<'a>(model: &Model, x: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
-    let Shape { channels, height, width, .. } = model.config.shape;
-    let row = (channels * height * width).max(1);
-    let n = x.len() / row;
+    let Shape { height, width, .. } = model.config.shape;
+    let n = x.len() / row(model);
     let group = match model.backend() {
         Backend::Engine => {
             let (threads, most) = (rayon::current_num_threads().max(1), (PIXELS / (height * width).max(1)).max(1));
-            n.div_ceil(threads * n.div_ceil(threads * most).max(1))
+            n.div_ceil(threads * n.div_ceil(threads * most).max(1)).max(LEAST.min(n.div_ceil(2)))
         }
         Backend::Burn => n,
     };
-    x.chunks(group.max(1) * row)
+    x.chunks(group.max(1) * row(model))
 }
 
 /// `work` on each group, in parallel, within the thread pool: a kernel called from outside of it waits for a thread to wake up, each time.
@@ -99,7 +112,7 @@ fn each<T: Send, R: Send>(groups: Vec<T>, work: impl Fn(T) -> Result<R> + Send +
 /// Rows of pixels as a tensor `[N, C, H, W]` on the model's device.
 fn images(model: &Model, x: &[f32]) -> Tensor<4> {
     let Shape { channels, height, width, .. } = model.config.shape;
-    let n = x.len() / (channels * height * width);
+    let n = x.len() / row(model);
     Tensor::from_data(TensorData::new(x.to_vec(), [n, channels, height, width]), model.device())
 }
 

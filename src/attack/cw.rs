@@ -74,10 +74,9 @@ impl Attack for CarliniWagner {
                     break;
                 }
                 let point = adam.points();
-                let back = cx.model.pull_back(&point, &mut |logits| {
+                let back = cx.model.pull_back(&point, &mut |first, logits| {
                     let mut cotangent = vec![0.0; logits.len()];
-                    for (i, &y) in active.labels.iter().enumerate() {
-                        let (z, c) = (rows::row(logits, classes, i), rows::row_mut(&mut cotangent, classes, i));
+                    for ((z, c), &y) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).zip(&active.labels[first..]) {
                         if let Some(m) = largest_other(z, y).filter(|&m| z[y] > z[m]) {
                             (c[y], c[m]) = (1.0, -1.0);
                         }

@@ -237,14 +237,15 @@ impl Plane {
             Some(k) => k,
             None => target[i],
         };
-        let mut offset = Vec::with_capacity(labels.len());
-        let back = cx.model.pull_back(point, &mut |logits| {
+        let mut offset = vec![0.0; labels.len()];
+        let back = cx.model.pull_back(point, &mut |first, logits| {
             let mut cotangent = vec![0.0; logits.len()];
-            for (i, &y) in labels.iter().enumerate() {
-                let (z, c) = (rows::row(logits, classes, i), rows::row_mut(&mut cotangent, classes, i));
+            for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate() {
+                let i = first + k;
+                let y = labels[i];
                 let t = target(i, y);
                 (c[t], c[y]) = (1.0, -1.0);
-                offset.push(f64::from(z[t]) - f64::from(z[y]));
+                offset[i] = f64::from(z[t]) - f64::from(z[y]);
             }
             cotangent
         })?;

@@ -156,12 +156,13 @@ impl<'a> AttackContext<'a> {
     /// `objective` at the points `x`, with its gradient; `targets` may be empty where no target is needed.
     pub(crate) fn ascend(&self, x: &[f32], labels: &[usize], targets: &[usize], objective: Objective) -> Result<Ascent> {
         let classes = self.classes();
-        let mut loss = Vec::with_capacity(labels.len());
-        let back = self.model.pull_back(x, &mut |logits| {
+        let mut loss = vec![0.0; labels.len()];
+        let back = self.model.pull_back(x, &mut |first, logits| {
             let mut cotangent = vec![0.0; logits.len()];
-            for (i, &label) in labels.iter().enumerate() {
-                let target = targets.get(i).copied().unwrap_or(label);
-                loss.push(objective.evaluate(rows::row(logits, classes, i), label, target, rows::row_mut(&mut cotangent, classes, i)));
+            for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate() {
+                let i = first + k;
+                let target = targets.get(i).copied().unwrap_or(labels[i]);
+                loss[i] = objective.evaluate(z, labels[i], target, c);
             }
             cotangent
         })?;

@@ -134,10 +134,10 @@ fn gradients(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usi
     }
     let of = correct.len();
     let mut flat = 0;
-    let back = model.pull_back(&rows::select(x, width, correct), &mut |logits| {
+    let back = model.pull_back(&rows::select(x, width, correct), &mut |first, logits| {
         let mut cotangent = vec![0.0; logits.len()];
-        for (k, &i) in correct.iter().enumerate() {
-            let (z, c, y) = (rows::row(logits, classes, k), rows::row_mut(&mut cotangent, classes, k), labels[i]);
+        for ((z, c), &i) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).zip(&correct[first..]) {
+            let y = labels[i];
             let top = z[predicted(z)];
             // Cross-entropy in f32, as a framework computes it.
             let loss = z.iter().map(|v| (v - top).exp()).sum::<f32>().ln() + top - z[y];

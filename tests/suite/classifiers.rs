@@ -58,7 +58,7 @@ impl Classifier for Linear {
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
         let (width, classes) = (pixels(self.shape), self.shape.classes);
         let logits = self.logits(x)?;
-        let cotangents = cotangent(&logits);
+        let cotangents = cotangent(0, &logits);
         let mut grad = vec![0.0; x.len()];
         for (grad, c) in grad.chunks_mut(width).zip(cotangents.chunks(classes)) {
             for (k, c) in c.iter().enumerate() {
@@ -98,7 +98,7 @@ impl Classifier for Quantised {
 
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
         let logits = self.logits(x)?;
-        cotangent(&logits);
+        cotangent(0, &logits);
         Ok(PullBack { logits, grad: vec![0.0; x.len()] })
     }
 }
@@ -127,7 +127,7 @@ impl Classifier for Random {
 
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
         let logits = self.logits(x)?;
-        let PullBack { grad, .. } = self.inner.pull_back(x, &mut |_| cotangent(&logits))?;
+        let PullBack { grad, .. } = self.inner.pull_back(x, &mut |_, _| cotangent(0, &logits))?;
         Ok(PullBack { logits, grad })
     }
 }
@@ -160,9 +160,9 @@ impl Classifier for Softmax {
 
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
         let logits = self.logits(x)?;
-        let c = cotangent(&logits);
+        let c = cotangent(0, &logits);
         let classes = self.0.shape.classes;
-        let PullBack { grad, .. } = self.0.pull_back(x, &mut |_| {
+        let PullBack { grad, .. } = self.0.pull_back(x, &mut |_, _| {
             let rows = logits.chunks(classes).zip(c.chunks(classes));
             rows.flat_map(|(p, c)| {
                 let mean: f32 = p.iter().zip(c).map(|(p, c)| p * c).sum();
@@ -261,7 +261,7 @@ impl Classifier for Perceptron {
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
         let (width, hidden) = (pixels(self.shape), self.b1.len());
         let logits = self.logits(x)?;
-        let c = cotangent(&logits);
+        let c = cotangent(0, &logits);
         let mut grad = Vec::with_capacity(x.len());
         for (x, c) in x.chunks(width).zip(c.chunks(self.shape.classes)) {
             let mut sum = vec![0f64; width];

@@ -142,7 +142,9 @@ impl Backward<Flex, 3> for BnReluBackward {
             Some(node) if shortcut => Some(grads.consume::<Flex>(node).to_contiguous()),
             _ => None,
         };
-        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(norm.backward(&x, dy, batch, add)) {
+        let (dx, parameters) = norm.backward(&x, dy, batch, of_gamma.is_some() || of_beta.is_some(), add);
+        let gradients = std::iter::once(dx).chain(parameters.into_iter().flatten());
+        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(gradients) {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, gradient);
             }

@@ -252,20 +252,39 @@ impl Norm {
         y.finish()
     }
 
-    /// Gradients of x (plus `add`, whose memory it takes if it can), gamma and beta.
-    pub(super) fn backward(&self, x: &FlexTensor, dy: FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
-        by_type!(x, E => self.backward_as::<E>(x, dy, batch, add))
+    /// Gradients of x (plus `add`, whose memory it takes if it can), and of gamma and beta: where they are `wanted`, or the first takes them.
+    pub(super) fn backward(
+        &self,
+        x: &FlexTensor,
+        dy: FlexTensor,
+        batch: bool,
+        wanted: bool,
+        add: Option<FlexTensor>,
+    ) -> (FlexTensor, Option<[FlexTensor; 2]>) {
+        by_type!(x, E => self.backward_as::<E>(x, dy, batch, wanted, add))
     }
 
-    fn backward_as<E: Stored>(&self, x: &FlexTensor, dy: FlexTensor, batch: bool, add: Option<FlexTensor>) -> [FlexTensor; 3] {
-        let channels = dims(&self.gamma);
-        let (mut dgamma, mut dbeta) = (Output::new::<1>(channels), Output::new::<1>(channels));
+    fn backward_as<E: Stored>(
+        &self,
+        x: &FlexTensor,
+        dy: FlexTensor,
+        batch: bool,
+        wanted: bool,
+        add: Option<FlexTensor>,
+    ) -> (FlexTensor, Option<[FlexTensor; 2]>) {
         let kernel = self.kernel();
-        ok(profile::time(Part::NormBackward, || {
-            kernel.parameter_grads(isa(), values::<E>(x), values(&dy), dgamma.as_mut(), dbeta.as_mut())
-        }));
-        let (dgamma, dbeta) = (dgamma.finish(), dbeta.finish());
-        let statistics = || if batch { Statistics::Batch { dgamma: floats(&dgamma), dbeta: floats(&dbeta) } } else { Statistics::Constant };
+        let parameters = (batch || wanted).then(|| {
+            let channels = dims(&self.gamma);
+            let (mut dgamma, mut dbeta) = (Output::new::<1>(channels), Output::new::<1>(channels));
+            ok(profile::time(Part::NormBackward, || {
+                kernel.parameter_grads(isa(), values::<E>(x), values(&dy), dgamma.as_mut(), dbeta.as_mut())
+            }));
+            [dgamma.finish(), dbeta.finish()]
+        });
+        let statistics = || match &parameters {
+            Some([dgamma, dbeta]) if batch => Statistics::Batch { dgamma: floats(dgamma), dbeta: floats(dbeta) },
+            _ => Statistics::Constant,
+        };
         let sum = |dy: &FlexTensor, add: Option<FlexTensor>| {
             sum_into::<E>(dims(x), x, add, |dx, add| {
                 ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics(), dx.elements(), add)));
@@ -283,7 +302,7 @@ impl Norm {
                 Err(dy) => sum(&dy, None),
             },
         };
-        [dx, dgamma, dbeta]
+        (dx, parameters)
     }
 }
 

@@ -17,6 +17,9 @@ const SMALLEST: usize = 16 * 1024;
 /// shapes does not hold the memory of two.
 const PATIENCE: u64 = 4096;
 
+/// How many times as long a lent buffer may be while batches shrink.
+const LONGER: usize = 4;
+
 /// What the pool has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PoolCounts {
@@ -61,7 +64,7 @@ impl Pool {
             self.counts.bytes -= freed;
         }
         // Of one length the newest first: it is the likeliest to be in a cache, and the others show how many are too many.
-        let most = if self.shrinking > 0 { 2 * len } else { len + 1 };
+        let most = if self.shrinking > 0 { LONGER * len + 1 } else { len + 1 };
         let taken = self.idle.range_mut(len..most).find_map(|(_, buffers)| buffers.pop()).map(|(buffer, _)| buffer);
         if taken.is_none() {
             self.counts.misses += 1;
@@ -89,8 +92,8 @@ pub fn pool_counts() -> PoolCounts {
     with_pool(|pool| pool.counts)
 }
 
-/// While one of these lives, a request also gets a buffer that is less than twice as long: an attack's batch of survivors shrinks at each step, and
-/// goes on in the memory it had. A training step's sizes are always the same and keep their own, so that none of them has to allocate later.
+/// While one of these lives, a request also gets a buffer that is up to [`LONGER`] times as long: an attack's batch of survivors shrinks at each step,
+/// and goes on in the memory it had; groups of a validation's images go through that of the training batch. A training step's sizes are always the same and keep their own, so that none of them has to allocate later.
 pub struct Shrinking(());
 
 /// Begins work whose batches shrink.
@@ -291,8 +294,8 @@ mod tests {
         let mut again = Output::reuse(tensor).unwrap_or_else(|_| panic!("nobody else reads it"));
         assert_eq!(again.as_mut().len(), longest - 1);
         drop(again.finish());
-        let half = Output::new([longest / 2]).finish();
-        assert_ne!(half.bytes().as_ptr(), address, "half as long is left to others");
+        let small = Output::new([longest / LONGER - 1]).finish();
+        assert_ne!(small.bytes().as_ptr(), address, "so long a buffer is left to others");
     }
 
     #[test]
