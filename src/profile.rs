@@ -34,6 +34,8 @@ pub enum Part {
     Linear,
     /// Other layers: layer norm, GELU.
     Pointwise,
+    /// Attention of tokens to tokens.
+    Attention,
     /// The rest of the forward passes: recording of operations, views of the weights, layers without a kernel.
     Network,
     /// The rest of the backward passes: their bookkeeping, gradient additions, layers without a kernel.
@@ -56,7 +58,7 @@ pub enum Part {
     Log,
 }
 
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "conv_forward",
     "conv_input_grad",
     "conv_weight_grad",
@@ -68,6 +70,7 @@ const NAMES: [&str; 21] = [
     "pool",
     "linear",
     "pointwise",
+    "attention",
     "network",
     "autodiff",
     "loss",

@@ -160,8 +160,17 @@ impl Dense {
     }
 
     /// `[.., in]` to `[.., out]`.
-    pub fn forward<const D: usize>(&self, weights: &Weights, x: Dual<D>) -> Dual<D> {
-        let weight = weights.matrix(self.weight).transpose();
+    pub fn forward<const D: usize>(&self, weights: &Weights, x: Dual<D>, pass: &Pass) -> Dual<D> {
+        let weight = weights.matrix(self.weight);
+        if let (Backend::Engine, Some(bias), None) = (pass.backend, self.bias, &x.tangent) {
+            let mut shape = x.value.dims();
+            let features = shape[D - 1];
+            let rows = shape[..D - 1].iter().product();
+            shape[D - 1] = weight.dims()[0];
+            let y = engine::linear(x.value.reshape([rows, features]), weight, weights.get(bias), weights.version(self.weight));
+            return Dual { value: y.reshape(shape), tangent: None };
+        }
+        let weight = weight.transpose();
         let tangent = x.tangent.map(|tangent| linear(tangent, weight.clone(), None));
         Dual { value: linear(x.value, weight, self.bias.map(|bias| weights.get(bias))), tangent }
     }
@@ -203,7 +212,10 @@ impl LayerNorm {
 }
 
 /// Attention of every token to every token over `heads` heads, of queries, keys and values side by side: `[N, T, 3 F]` to `[N, T, F]`.
-pub fn attention(qkv: Dual<3>, heads: usize) -> Dual<3> {
+pub fn attention(qkv: Dual<3>, heads: usize, pass: &Pass) -> Dual<3> {
+    if pass.backend == Backend::Engine && qkv.tangent.is_none() {
+        return Dual { value: engine::attention(qkv.value, heads), tangent: None };
+    }
     let [n, t, features] = qkv.value.dims();
     let features = features / 3;
     let width = features / heads;

@@ -7,7 +7,7 @@ use sora::{
     loss,
     method::method,
     model::Model,
-    nn::{self, Backend, BatchNorm, BnMode, Conv2d, Linear, Pass, Precision, SpecBuilder, TensorSet},
+    nn::{self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, Pass, Precision, SpecBuilder, TensorSet},
     threat::Norm,
 };
 
@@ -107,7 +107,7 @@ fn pooling_agrees_with_burn() {
 }
 
 #[test]
-fn layer_norm_gelu_and_cross_entropy_agree_with_burn() {
+fn layer_norm_gelu_attention_and_cross_entropy_agree_with_burn() {
     let device = Device::flex();
     let buffers = TensorSet::init(vec![], 0, &device);
     let run = |backend| {
@@ -122,6 +122,18 @@ fn layer_norm_gelu_and_cross_entropy_agree_with_burn() {
     };
     for (index, (engine, burn)) in run(Backend::Engine).iter().zip(&run(Backend::Burn)).enumerate() {
         agree(["output", "x", "gamma", "beta"][index], engine, burn);
+    }
+
+    // 3 sequences of 4 tokens, 2 heads of 3 features.
+    let run = |backend| {
+        let pass = Pass::new(backend, BnMode::Eval, buffers.frozen());
+        let qkv = noise([12, 18], 5).autodiff().require_grad();
+        let y = nn::attention(Dual { value: qkv.clone().reshape([3, 4, 18]), tangent: None }, 2, &pass).value.reshape([12, 6]);
+        let mut gradients = (y.clone() * noise([12, 6], 6).autodiff()).sum().backward();
+        [host(&y.inner()), host(&qkv.grad_remove(&mut gradients).unwrap())]
+    };
+    for (name, (engine, burn)) in ["attention", "qkv"].iter().zip(run(Backend::Engine).iter().zip(&run(Backend::Burn))) {
+        agree(name, engine, burn);
     }
 
     let labels = || Tensor::from_data([2, 0, 6, 1, 3], &device);

@@ -10,8 +10,8 @@ use crate::error::{ShapeError, expect_len};
 
 /// Rows of a task.
 const ROWS: usize = 64;
-/// Independent partial sums of a row, enough for the widest vectors.
-const LANES: usize = 16;
+/// Independent partial results of a reduction, enough for the widest vectors.
+pub(crate) const LANES: usize = 16;
 
 /// Parameters of a layer normalisation, each `[D]`.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,8 @@ pub struct LayerNorm<'a> {
 }
 
 /// Sum of `f(i)` in a fixed order that vectorises.
-fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+#[inline(always)]
+pub(crate) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
     let whole = len / LANES * LANES;
     for start in (0..whole).step_by(LANES) {

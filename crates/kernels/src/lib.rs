@@ -14,6 +14,7 @@
 pub mod activation;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+pub mod attention;
 pub mod batch_norm;
 pub mod bench;
 pub mod buffer;

@@ -5,6 +5,7 @@ mod common;
 use common::{assert_close, instruction_sets, moments, narrowed, on_threads, to_f64, values, values_as, widened};
 use proptest::prelude::*;
 use sora_kernels::activation::{gelu, gelu_grad, relu, relu_grad};
+use sora_kernels::attention::Attention;
 use sora_kernels::batch_norm::{BatchNorm, Statistics};
 use sora_kernels::channels::{channel_moments, channel_sums};
 use sora_kernels::conv::{Addend, Direction};
@@ -204,10 +205,64 @@ fn gelu_is_exact() {
         assert_close("gelu", &y, &expected, 1e-6);
         let expected: Vec<f64> = (0..x.len()).map(|i| 2.0 * slope(&x, i, |x| reference(x[i]))).collect();
         assert_close("gelu gradient", &dx, &expected, 1e-6);
+        // Far below 0 the value is small, and right by itself: Phi(-5), Phi(-9) and Phi(-12.5) of a table in 20 digits.
+        let mut tail = [0.0; 4];
+        gelu(isa, &[-5.0, -9.0, -12.5, -40.0], &mut tail).unwrap();
+        for (y, want) in
+            tail.iter().zip([-5.0 * 2.866_515_718_791_939e-7, -9.0 * 1.128_588_405_953_840_6e-19, -12.5 * 3.732_564_298_877_714e-36])
+        {
+            assert!((f64::from(*y) / want - 1.0).abs() < 1e-5, "{isa:?}: {y} instead of {want}");
+        }
+        assert_eq!(tail[3], 0.0);
         let mut ends = [0.0; 3];
         gelu_grad(isa, &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN], &[1.0; 3], &mut ends).unwrap();
         assert!(ends[0] == 1.0 && ends[1] == 0.0 && ends[2].is_nan());
     }
+}
+
+#[test]
+fn attention_matches_a_plain_reference_and_its_slopes() {
+    for (n, tokens, heads, width) in [(2, 5, 3, 4), (1, 1, 1, 1), (3, 19, 2, 7), (1, 33, 1, 18), (0, 4, 2, 2)] {
+        let len = tokens * heads * width;
+        let attention = Attention { tokens, heads, width };
+        let at = |part: usize, token: usize, head: usize, c: usize| ((token * 3 + part) * heads + head) * width + c;
+        let reference = |qkv: &[f64]| -> Vec<f64> {
+            let mut out = Vec::new();
+            for (i, head, c) in (0..tokens).flat_map(|i| (0..heads).flat_map(move |h| (0..width).map(move |c| (i, h, c)))) {
+                let score = |j| (0..width).map(|c| qkv[at(0, i, head, c)] * qkv[at(1, j, head, c)]).sum::<f64>() / (width as f64).sqrt();
+                let total: f64 = (0..tokens).map(|j| score(j).exp()).sum();
+                out.push((0..tokens).map(|j| score(j).exp() / total * qkv[at(2, j, head, c)]).sum());
+            }
+            out
+        };
+        let (qkv, dout) = (values(3 * n * len, 1, 0.0), values(n * len, 2, 0.0));
+        for isa in Isa::available() {
+            let (mut out, mut dqkv) = (vec![f32::NAN; n * len], vec![f32::NAN; 3 * n * len]);
+            attention.forward(isa, &qkv, &mut out).unwrap();
+            attention.backward(isa, &qkv, &dout, &mut dqkv).unwrap();
+            for ((qkv, dout), (out, dqkv)) in qkv.chunks(3 * len).zip(dout.chunks(len)).zip(out.chunks(len).zip(dqkv.chunks(3 * len))) {
+                let qkv = to_f64(qkv);
+                assert_close("attention", out, &reference(&qkv), 1e-5);
+                let loss = |x: &[f64]| -> f64 { reference(x).iter().zip(dout).map(|(y, d)| y * f64::from(*d)).sum() };
+                // Every element of the small ones, some of the others.
+                let checked: Vec<usize> = (0..3 * len).step_by(len.div_ceil(20).max(1)).collect();
+                let expected: Vec<f64> = checked.iter().map(|&i| slope(&qkv, i, loss)).collect();
+                let found: Vec<f32> = checked.iter().map(|&i| dqkv[i]).collect();
+                assert_close("attention gradient", &found, &expected, 1e-5);
+            }
+        }
+    }
+    let attention = Attention { tokens: 4, heads: 2, width: 3 };
+    let isa = Isa::Portable;
+    assert!(attention.forward(isa, &[0.0; 72], &mut [0.0; 23]).is_err());
+    assert!(attention.forward(isa, &[0.0; 69], &mut [0.0; 23]).is_err(), "no whole sequence");
+    assert!(attention.backward(isa, &[0.0; 72], &[0.0; 24], &mut [0.0; 71]).is_err());
+    assert!(Attention { heads: 0, ..attention }.forward(isa, &[], &mut []).is_err());
+    // A score that is not finite shows in the output and harms no other sequence.
+    let (mut qkv, mut out) = (values(144, 3, 0.0), vec![0.0; 48]);
+    qkv[0] = f32::NAN;
+    attention.forward(isa, &qkv, &mut out).unwrap();
+    assert!(out[0].is_nan() && out[24..].iter().all(|v| v.is_finite()));
 }
 
 #[test]

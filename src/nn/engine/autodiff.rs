@@ -254,6 +254,22 @@ impl Backward<Flex, 1> for GeluBackward {
 }
 
 #[derive(Debug)]
+struct AttentionBackward;
+
+/// The input and the number of heads.
+impl Backward<Flex, 1> for AttentionBackward {
+    type State = (FlexTensor, usize);
+
+    fn backward(self, ops: Ops<(FlexTensor, usize), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
+        if let [Some(qkv)] = ops.parents {
+            let (x, heads) = &ops.state;
+            grads.register::<Flex>(qkv.id, flex::attention_grad(x, *heads, &dy));
+        }
+    }
+}
+
+#[derive(Debug)]
 struct CrossEntropyBackward;
 
 /// The gradient of each sample's loss for its logits.
@@ -372,6 +388,12 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
         let (x, of_x) = split(x);
         let y = flex::gelu(&x);
         record!(GeluBackward, C, [of_x], y, x)
+    }
+
+    fn engine_attention(qkv: Tracked, heads: usize) -> Tracked {
+        let (qkv, of_qkv) = split(qkv);
+        let y = flex::attention(&qkv, heads);
+        record!(AttentionBackward, C, [of_qkv], y, (qkv, heads))
     }
 
     fn engine_cross_entropy(logits: Tracked, labels: IntTensor<Self>, smoothing: f32) -> Tracked {

@@ -8,6 +8,7 @@ use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 use sora_kernels::{
     Element, Isa, ShapeError, activation,
+    attention::Attention,
     batch_norm::{BatchNorm, Statistics},
     bf16, channels,
     conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Moments},
@@ -415,6 +416,27 @@ pub(super) fn gelu_grad(x: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
     dx.finish()
 }
 
+/// The kernel for `qkv` `[N, T, 3 F]`, and the shape of its output.
+fn attention_of(qkv: &FlexTensor, heads: usize) -> (Attention, [usize; 3]) {
+    let [n, tokens, features] = dims(qkv);
+    let features = features / 3;
+    (Attention { tokens, heads, width: features / heads.max(1) }, [n, tokens, features])
+}
+
+pub(super) fn attention(qkv: &FlexTensor, heads: usize) -> FlexTensor {
+    let (kernel, shape) = attention_of(qkv, heads);
+    let mut out = Output::new(shape);
+    ok(profile::time(Part::Attention, || kernel.forward(isa(), floats(qkv), out.as_mut())));
+    out.finish()
+}
+
+pub(super) fn attention_grad(qkv: &FlexTensor, heads: usize, dout: &FlexTensor) -> FlexTensor {
+    let (kernel, _) = attention_of(qkv, heads);
+    let mut dqkv = Output::new(dims::<3>(qkv));
+    ok(profile::time(Part::Attention, || kernel.backward(isa(), floats(qkv), floats(dout), dqkv.as_mut())));
+    dqkv.finish()
+}
+
 /// The loss of each sample, and its gradient for that sample's logits.
 pub(super) fn cross_entropy(logits: &FlexTensor, labels: &IntTensor<Flex>, smoothing: f32) -> (FlexTensor, FlexTensor) {
     let [n, classes] = dims(logits);
@@ -522,6 +544,10 @@ impl Engine for Flex {
 
     fn engine_gelu(x: FlexTensor) -> FlexTensor {
         gelu(&x.to_contiguous())
+    }
+
+    fn engine_attention(qkv: FlexTensor, heads: usize) -> FlexTensor {
+        attention(&qkv.to_contiguous(), heads)
     }
 
     fn engine_cross_entropy(logits: FlexTensor, labels: IntTensor<Flex>, smoothing: f32) -> FlexTensor {

@@ -136,6 +136,9 @@ pub trait Engine: Backend {
     /// `x Phi(x)`, element by element.
     fn engine_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
 
+    /// Attention over `heads` heads of queries, keys and values side by side: `[N, T, 3 F]` to `[N, T, F]`.
+    fn engine_attention(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+
     /// Cross-entropy of each row of `logits` `[N, K]` against `(1 - smoothing) onehot(label) + smoothing / K`: `[N]`.
     fn engine_cross_entropy(logits: FloatTensor<Self>, labels: IntTensor<Self>, smoothing: f32) -> FloatTensor<Self>;
 }
@@ -210,6 +213,10 @@ pub(super) fn layer_norm(x: Tensor<2>, gamma: Tensor<1>, beta: Tensor<1>, epsilo
 
 pub(super) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Engine>::engine_gelu(x.into_dispatch()))
+}
+
+pub(super) fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Engine>::engine_attention(qkv.into_dispatch(), heads))
 }
 
 /// Cross-entropy of each sample with label smoothing, on the CPU.
