@@ -125,7 +125,7 @@ def main():
     top, _, bottom = args.epsilon.partition("/")
     epsilon = float(top) / float(bottom or 1)
 
-    model = WithPlainGradient(load(args.weights).to(memory_format=torch.channels_last))
+    model = WithPlainGradient(load(args.weights).to(memory_format=torch.channels_last)).eval()
     arrays = np.load(args.images)
     pixels = arrays["x"][: args.n]
     pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels

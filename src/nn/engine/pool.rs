@@ -92,7 +92,7 @@ pub fn pool_counts() -> PoolCounts {
     with_pool(|pool| pool.counts)
 }
 
-/// While one of these lives, a request also gets a buffer that is up to [`LONGER`] times as long: an attack's batch of survivors shrinks at each step,
+/// While one of these lives, a request also gets a buffer that is up to four times as long: an attack's batch of survivors shrinks at each step,
 /// and goes on in the memory it had; groups of a validation's images go through that of the training batch. A training step's sizes are always the same and keep their own, so that none of them has to allocate later.
 pub struct Shrinking(());
 
