@@ -31,7 +31,7 @@ def torchattack(name, model, norm, epsilon, classes, seed):
     kind = {"linf": "Linf", "l2": "L2"}[norm]
     common = {"norm": kind, "eps": epsilon, "seed": seed}
     base, _, number = name.partition(":")
-    steps = int(number) if number else 100
+    steps = int(number) if number.isdigit() else 100
 
     def apgd(loss):
         return ta.APGD(model, steps=steps, loss=loss, n_restarts=1, **common)
