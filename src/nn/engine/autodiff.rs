@@ -142,7 +142,9 @@ impl Backward<Flex, 3> for BnReluBackward {
             Some(node) if shortcut => Some(grads.consume::<Flex>(node).to_contiguous()),
             _ => None,
         };
-        let (dx, parameters) = norm.backward(&x, dy, batch, of_gamma.is_some() || of_beta.is_some(), add);
+        let wanted = batch || of_gamma.is_some() || of_beta.is_some();
+        let parameters = wanted.then(|| norm.parameter_grads(&x, &dy));
+        let dx = norm.input_grad(&x, dy, parameters.as_ref().filter(|_| batch), add);
         let gradients = std::iter::once(dx).chain(parameters.into_iter().flatten());
         for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(gradients) {
             if let Some(node) = node {

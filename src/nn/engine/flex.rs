@@ -253,57 +253,48 @@ impl Norm {
         y.finish()
     }
 
-    /// Gradients of x (plus `add`, whose memory it takes if it can), and of gamma and beta: where they are `wanted`, or the first takes them.
-    pub(super) fn backward(
-        &self,
-        x: &FlexTensor,
-        dy: FlexTensor,
-        batch: bool,
-        wanted: bool,
-        add: Option<FlexTensor>,
-    ) -> (FlexTensor, Option<[FlexTensor; 2]>) {
-        by_type!(x, E => self.backward_as::<E>(x, dy, batch, wanted, add))
+    /// Gradients of gamma and beta.
+    pub(super) fn parameter_grads(&self, x: &FlexTensor, dy: &FlexTensor) -> [FlexTensor; 2] {
+        let channels = dims(&self.gamma);
+        let (mut dgamma, mut dbeta) = (Output::new::<1>(channels), Output::new::<1>(channels));
+        by_type!(x, E => ok(profile::time(Part::NormBackward, || {
+            self.kernel().parameter_grads(isa(), values::<E>(x), values(dy), dgamma.as_mut(), dbeta.as_mut())
+        })));
+        [dgamma.finish(), dbeta.finish()]
     }
 
-    fn backward_as<E: Stored>(
+    /// Gradient of x (plus `add`, whose memory it takes if it can); `batch` has the gradients of gamma and beta where the statistics are the batch's.
+    pub(super) fn input_grad(
         &self,
         x: &FlexTensor,
         dy: FlexTensor,
-        batch: bool,
-        wanted: bool,
+        batch: Option<&[FlexTensor; 2]>,
         add: Option<FlexTensor>,
-    ) -> (FlexTensor, Option<[FlexTensor; 2]>) {
+    ) -> FlexTensor {
         let kernel = self.kernel();
-        let parameters = (batch || wanted).then(|| {
-            let channels = dims(&self.gamma);
-            let (mut dgamma, mut dbeta) = (Output::new::<1>(channels), Output::new::<1>(channels));
-            ok(profile::time(Part::NormBackward, || {
-                kernel.parameter_grads(isa(), values::<E>(x), values(&dy), dgamma.as_mut(), dbeta.as_mut())
-            }));
-            [dgamma.finish(), dbeta.finish()]
-        });
-        let statistics = || match &parameters {
-            Some([dgamma, dbeta]) if batch => Statistics::Batch { dgamma: floats(dgamma), dbeta: floats(dbeta) },
-            _ => Statistics::Constant,
+        let statistics = || match batch {
+            Some([dgamma, dbeta]) => Statistics::Batch { dgamma: floats(dgamma), dbeta: floats(dbeta) },
+            None => Statistics::Constant,
         };
-        let sum = |dy: &FlexTensor, add: Option<FlexTensor>| {
-            sum_into::<E>(dims(x), x, add, |dx, add| {
-                ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics(), dx.elements(), add)));
-            })
-        };
-        let dx = match add {
-            Some(add) => sum(&dy, Some(add)),
-            None => match Output::reuse(dy) {
-                Ok(mut gradient) => {
-                    ok(profile::time(Part::NormBackward, || {
-                        kernel.input_grad_in_place(isa(), values::<E>(x), gradient.elements(), statistics(), None)
-                    }));
-                    gradient.finish()
-                }
-                Err(dy) => sum(&dy, None),
-            },
-        };
-        (dx, parameters)
+        by_type!(x, E => {
+            let sum = |dy: &FlexTensor, add: Option<FlexTensor>| {
+                sum_into::<E>(dims(x), x, add, |dx, add| {
+                    ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics(), dx.elements(), add)));
+                })
+            };
+            match add {
+                Some(add) => sum(&dy, Some(add)),
+                None => match Output::reuse(dy) {
+                    Ok(mut gradient) => {
+                        ok(profile::time(Part::NormBackward, || {
+                            kernel.input_grad_in_place(isa(), values::<E>(x), gradient.elements(), statistics(), None)
+                        }));
+                        gradient.finish()
+                    }
+                    Err(dy) => sum(&dy, None),
+                },
+            }
+        })
     }
 }
 
