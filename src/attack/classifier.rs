@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::{
     error::Result,
     gradient,
-    model::{Model, Shape},
+    model::{LocalImage, LocalPass, Model, Shape},
     nn::{Backend, to_vec},
 };
 
@@ -36,6 +36,28 @@ pub trait Classifier: Debug + Send + Sync {
     /// # Errors
     /// A device that fails.
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack>;
+
+    /// For a search that starts at the images `x` and changes a few pixels of each at a time: something that gives the logits of
+    /// [`logits`](Self::logits), up to rounding, for less; an image's depend on its own moves alone. `None` where there is no cheaper way.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn nearby(&self, x: &[f32]) -> Result<Option<Box<dyn Nearby + '_>>> {
+        let _ = x;
+        Ok(None)
+    }
+}
+
+/// Images that move a few pixels at a time, see [`Classifier::nearby`].
+pub trait Nearby {
+    /// Moves the images `rows` (ascending) to their rows of `points`, which has one for every image; logits there, a row for each of `rows`.
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn step(&mut self, points: &[f32], rows: &[usize]) -> Result<Vec<f32>>;
+
+    /// Moves those of `rows` that took part in the last step back to where they were before it.
+    fn back(&mut self, rows: &[usize]);
 }
 
 /// Result of [`Classifier::pull_back`].
@@ -75,6 +97,42 @@ impl Classifier for Model {
         let (logits, grad): (Vec<_>, Vec<_>) = pulled.into_iter().unzip();
         Ok(PullBack { logits: logits.concat(), grad: grad.concat() })
     }
+
+    fn nearby(&self, x: &[f32]) -> Result<Option<Box<dyn Nearby + '_>>> {
+        let Some(pass) = LocalPass::new(self, x.len() / row(self))? else { return Ok(None) };
+        let images = each(x.chunks(row(self)).collect(), |x| Ok(pass.image(x)))?;
+        Ok(Some(Box::new(ModelNearby { pass, images })))
+    }
+}
+
+/// Images with their maps of a network's first layers.
+struct ModelNearby<'a> {
+    pass: LocalPass<'a>,
+    images: Vec<LocalImage>,
+}
+
+impl Nearby for ModelNearby<'_> {
+    fn step(&mut self, points: &[f32], rows: &[usize]) -> Result<Vec<f32>> {
+        let Self { pass, images } = self;
+        let points = points.chunks(pass.row());
+        let mut moves = Vec::with_capacity(rows.len());
+        let mut wanted = rows.iter().peekable();
+        for (index, image) in images.iter_mut().zip(points).enumerate() {
+            if wanted.next_if(|row| **row == index).is_some() {
+                moves.push(image);
+            }
+        }
+        let group = group_size(pass.model(), moves.len());
+        let mut groups = Vec::new();
+        while !moves.is_empty() {
+            groups.push(moves.drain(..group.min(moves.len())).collect());
+        }
+        Ok(each(groups, |moves| pass.step(moves))?.concat())
+    }
+
+    fn back(&mut self, rows: &[usize]) {
+        rows.iter().for_each(|&row| self.images[row].back());
+    }
 }
 
 /// Pixels, over all channels, of an image.
@@ -89,19 +147,23 @@ const PIXELS: usize = 32 * 32 * 32;
 /// Images that a group has at least, so that many threads do not each stream all weights for one image.
 const LEAST: usize = 4;
 
-/// The rows `x` in groups of about the same size. On the CPU engine there are as many as threads, or a multiple: a group a thread costs less than all
+/// Images of a group, of `n` images. On the CPU engine there are as many groups as threads, or a multiple: a group a thread costs less than all
 /// threads at one small batch. An image's results do not depend on its group.
-fn groups<'a>(model: &Model, x: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+fn group_size(model: &Model, n: usize) -> usize {
     let Shape { height, width, .. } = model.config.shape;
-    let n = x.len() / row(model);
-    let group = match model.backend() {
+    let size = match model.backend() {
         Backend::Engine => {
             let (threads, most) = (rayon::current_num_threads().max(1), (PIXELS / (height * width).max(1)).max(1));
             n.div_ceil(threads * n.div_ceil(threads * most).max(1)).max(LEAST.min(n.div_ceil(2)))
         }
         Backend::Burn => n,
     };
-    x.chunks(group.max(1) * row(model))
+    size.max(1)
+}
+
+/// The rows `x` in groups of about the same size.
+fn groups<'a>(model: &Model, x: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+    x.chunks(group_size(model, x.len() / row(model)) * row(model))
 }
 
 /// `work` on each group, in parallel, within the thread pool: a kernel called from outside of it waits for a thread to wake up, each time.

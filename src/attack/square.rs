@@ -50,6 +50,8 @@ impl Attack for Square {
         let mut margin = vec![f64::INFINITY; batch.len()];
         let mut best = batch.x.to_vec();
         let mut proposal = Vec::new();
+        // The cheaper way from where squares are small on, if the network has one; inside, whether it has been asked for.
+        let mut nearby = None;
         // Query 0 is the start; the schedule counts from the first square.
         for query in 0..=self.queries {
             if active.is_empty() {
@@ -67,22 +69,33 @@ impl Attack for Square {
             if asked.is_empty() {
                 continue;
             }
-            let logits = if asked.len() == active.len() {
-                cx.model.logits(&proposal)?
-            } else {
-                cx.model.logits(&rows::select(&proposal, width, &asked))?
+            if nearby.is_none() && proposer.is_small() {
+                nearby = Some(cx.model.nearby(&best)?);
+            }
+            let logits = match &mut nearby {
+                Some(Some(nearby)) => nearby.step(&proposal, &asked)?,
+                _ if asked.len() == active.len() => cx.model.logits(&proposal)?,
+                _ => cx.model.logits(&rows::select(&proposal, width, &asked))?,
             };
             let mut done = vec![false; active.len()];
+            let mut refused = Vec::new();
             for (row, &i) in asked.iter().enumerate() {
                 let (z, y) = (rows::row(&logits, shape.classes, row), active.labels[i]);
                 let found = largest_other(z, y).map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
-                done[i] = !stands(z, y);
+                // A point that rounding alone carries over the boundary does not count.
+                done[i] = !stands(z, y) && (nearby.is_none() || !stands(&cx.model.logits(rows::row(&proposal, width, i))?, y));
                 if query == 0 || found < margin[i] || done[i] {
                     margin[i] = found;
                     rows::row_mut(&mut best, width, i).copy_from_slice(rows::row(&proposal, width, i));
+                } else {
+                    refused.push(i);
                 }
             }
+            if let Some(Some(nearby)) = &mut nearby {
+                nearby.back(&refused);
+            }
             if done.contains(&true) {
+                nearby = None;
                 let keep = active.drop_done(&done, &best, width);
                 rows::retain(&mut best, width, &keep.0);
                 rows::retain(&mut margin, 1, &keep.0);
@@ -128,6 +141,12 @@ impl Proposer {
             }
         };
         Self { threat, shape, first, window, pattern, tile }
+    }
+
+    /// Whether a proposal changes only a small part of the image.
+    fn is_small(&self) -> bool {
+        let Shape { height, width, .. } = self.shape;
+        self.threat.norm == Norm::Linf && !self.first && 3 * self.window[0] <= height && 3 * self.window[1] <= width
     }
 
     /// Numbers in [0, 1) that an image's proposal takes.

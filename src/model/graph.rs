@@ -6,8 +6,8 @@ use super::{Network, NetworkOptions, Shape, Stem};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, BatchNorm, Conv2d, Dense, Dual, Feature, Flat, Init, LayerNorm, Linear, ParamId, Pass, SpecBuilder, Weights, attention,
-        enter, first, global_avg_pool, pool_tokens, prepend,
+        Activation, BatchNorm, Conv2d, Dense, Dual, Feature, Flat, Init, LayerNorm, Linear, NormBehind, ParamId, Pass, SpecBuilder,
+        Weights, attention, enter, first, global_avg_pool, pool_tokens, prepend,
     },
 };
 
@@ -415,7 +415,18 @@ enum Value {
 pub struct Graph {
     pub(crate) layers: Vec<Layer>,
     /// For each layer the last one that reads it.
-    last: Vec<usize>,
+    pub(super) last: Vec<usize>,
+}
+
+impl Graph {
+    /// The batch norm that is the layer after `index`, a convolution, and reads it; and an activation behind it other than ReLU.
+    pub(super) fn norm_behind(&self, index: usize) -> Option<(NormBehind<'_>, Option<Activation>)> {
+        let Op::Conv { .. } = self.layers[index].op else { return None };
+        let Layer { op: Op::Norm { norm, activation, beside_shortcut }, inputs, .. } = self.layers.get(index + 1)? else { return None };
+        let (relu, keep) = (*activation == Some(Activation::Relu), self.last[index] > index + 1);
+        let behind = NormBehind { norm, relu, shortcut: *beside_shortcut, keep };
+        (*inputs == [index]).then_some((behind, activation.filter(|_| !relu)))
+    }
 }
 
 /// The network's own structure decides what each layer is given.
@@ -424,25 +435,46 @@ fn mistaken(op: &Op) -> ! {
     panic!("network: a layer was given what it does not take: {op:?}")
 }
 
-impl Network for Graph {
-    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Flat {
+impl Graph {
+    /// What the layers after `start` make of its result `out`, which is all that they read.
+    fn run(&self, weights: &Weights, start: usize, out: Value, pass: &mut Pass) -> Flat {
         let mut values: Vec<Option<Value>> = vec![None; self.layers.len()];
-        let mut out = Value::Map(enter(x, pass));
-        for (index, Layer { op, inputs, .. }) in self.layers.iter().enumerate().skip(1) {
-            values[index - 1] = Some(out);
+        let mut out = Some(out);
+        // The result of the next layer, where a convolution has computed it along with its own.
+        let mut ahead = None;
+        for (index, Layer { op, inputs, .. }) in self.layers.iter().enumerate().skip(start + 1) {
+            values[index - 1] = out;
             // What nobody reads any more is handed over, so that its memory is free as early as can be.
             let mut inputs = inputs.iter().filter_map(|&id| if self.last[id] == index { values[id].take() } else { values[id].clone() });
-            out = match (op, inputs.next(), inputs.next()) {
-                (Op::Conv { conv, .. }, Some(Value::Map(x)), add) => Value::Map(match add {
-                    Some(Value::Map(add)) => conv.forward_add(weights, x, add, pass),
-                    _ => conv.forward(weights, x, pass),
-                }),
+            if let Some(value) = ahead.take() {
+                inputs.for_each(drop);
+                out = Some(value);
+                continue;
+            }
+            out = Some(match (op, inputs.next(), inputs.next()) {
+                (Op::Conv { conv, .. }, Some(Value::Map(x)), add) => {
+                    let add = match add {
+                        Some(Value::Map(add)) => Some(add),
+                        _ => None,
+                    };
+                    let Some((behind, activation)) = self.norm_behind(index) else {
+                        out = Some(Value::Map(conv.forward(weights, x, add, pass)));
+                        continue;
+                    };
+                    let (map, normed) = conv.forward_norm(weights, x, add, behind, pass);
+                    ahead = Some(Value::Map(match activation {
+                        Some(activation) => normed.activate(activation, pass),
+                        None => normed,
+                    }));
+                    out = map.map(Value::Map);
+                    continue;
+                }
                 (Op::Norm { norm, activation, beside_shortcut }, Some(Value::Map(x)), _) => {
-                    Value::Map(match (activation, beside_shortcut) {
-                        (Some(Activation::Relu), false) => norm.forward_relu(weights, x, pass),
-                        (Some(Activation::Relu), true) => norm.forward_relu_beside_shortcut(weights, x, pass),
-                        (Some(activation), shortcut) => norm.forward(weights, x, *shortcut, pass).activate(*activation, pass),
-                        (None, shortcut) => norm.forward(weights, x, *shortcut, pass),
+                    let relu = *activation == Some(Activation::Relu);
+                    let normed = norm.forward(weights, x, [relu, *beside_shortcut], pass);
+                    Value::Map(match activation {
+                        Some(activation) if !relu => normed.activate(*activation, pass),
+                        _ => normed,
                     })
                 }
                 (Op::Activate(f), Some(Value::Map(x)), _) => Value::Map(x.activate(*f, pass)),
@@ -471,12 +503,23 @@ impl Network for Graph {
                 (Op::First, Some(Value::Sequence(x)), _) => Value::Vector(first(x)),
                 (Op::PoolTokens, Some(Value::Sequence(x)), Some(Value::Sequence(scores))) => Value::Vector(pool_tokens(x, scores)),
                 (op, ..) => mistaken(op),
-            };
+            });
         }
         match out {
-            Value::Vector(logits) => logits.into(),
+            Some(Value::Vector(logits)) => logits.into(),
             _ => mistaken(&self.layers[self.layers.len() - 1].op),
         }
+    }
+
+    /// The logits, from the map of layer `start`, which is all that later layers read.
+    pub(super) fn forward_from(&self, weights: &Weights, start: usize, map: Feature, pass: &mut Pass) -> Flat {
+        self.run(weights, start, Value::Map(map), pass)
+    }
+}
+
+impl Network for Graph {
+    fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Flat {
+        self.run(weights, 0, Value::Map(enter(x, pass)), pass)
     }
 
     fn graph(&self) -> Option<&Graph> {

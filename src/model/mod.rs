@@ -2,6 +2,7 @@
 
 mod cct;
 mod graph;
+mod local;
 mod mnist_cnn;
 mod preact_resnet;
 mod resnet;
@@ -27,6 +28,7 @@ use crate::{
 
 pub use graph::{Builder, Graph, Id};
 pub(crate) use graph::{Layer, Op};
+pub(crate) use local::{LocalImage, LocalPass};
 
 /// Images from this size on count as large: networks that have two forms take the one for ImageNet.
 pub(crate) const LARGE_IMAGE: usize = 96;

@@ -10,7 +10,7 @@ use burn::tensor::{
 
 use super::{
     Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, Precision, SpecBuilder, Weights,
-    engine::{self, ConvPlan, Convolved, NormPlan, Origin, Plus, PoolPlan},
+    engine::{self, ConvNormPlan, ConvPlan, Convolved, NormPlan, Origin, Plus, PoolPlan},
     tangent,
 };
 
@@ -106,17 +106,8 @@ impl Conv2d {
         Self { bias: Some(bias), groups, ..conv }
     }
 
-    /// The convolution of `x`.
-    pub fn forward(&self, weights: &Weights, x: Feature, pass: &Pass) -> Feature {
-        self.run(weights, x, None, pass)
-    }
-
     /// The convolution of `x`, plus `add`.
-    pub fn forward_add(&self, weights: &Weights, x: Feature, add: Feature, pass: &Pass) -> Feature {
-        self.run(weights, x, Some(add), pass)
-    }
-
-    fn run(&self, weights: &Weights, x: Feature, add: Option<Feature>, pass: &Pass) -> Feature {
+    pub fn forward(&self, weights: &Weights, x: Feature, add: Option<Feature>, pass: &Pass) -> Feature {
         let (add, along) = add.map_or((None, None), |add| (Some(add.map), add.tangent));
         let moments = pass.mode == BnMode::Train;
         let bias = self.bias.map(|bias| weights.get::<1>(bias));
@@ -124,6 +115,39 @@ impl Conv2d {
         // A convolution is linear: its derivative is the convolution of the derivative.
         let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent.into(), along, None, false, pass).map);
         Feature { tangent, ..out }
+    }
+
+    /// The convolution of `x`, plus `add`, if it is kept, and the batch norm of that: on the engine in eval mode in one pass over memory.
+    pub fn forward_norm(
+        &self,
+        weights: &Weights,
+        x: Feature,
+        add: Option<Feature>,
+        behind: NormBehind<'_>,
+        pass: &mut Pass,
+    ) -> (Option<Feature>, Feature) {
+        let NormBehind { norm, relu, shortcut, keep } = behind;
+        let one_pass = pass.backend == Backend::Engine && pass.mode == BnMode::Eval && x.tangent.is_none() && self.bias.is_none();
+        if !one_pass {
+            let y = self.forward(weights, x, add, pass);
+            return (keep.then(|| y.clone()), norm.forward(weights, y, [relu, shortcut], pass));
+        }
+        let origin = Arc::new(Origin::default());
+        let plan = ConvNormPlan {
+            conv: self.plan(weights, x.origin, false),
+            norm: NormPlan { batch: false, shortcut, relu, origin: origin.clone() },
+            keep,
+        };
+        let [gamma, beta] = [norm.weight, norm.bias].map(|id| weights.get(id));
+        let [mean, variance] = [norm.running_mean, norm.running_var].map(|id| pass.buffers.buffer(id));
+        let parameters = [gamma, beta, mean, variance];
+        let (y, normed) = engine::conv_norm(x.map, weights.get(self.weight), add.map(|add| add.map), parameters, plan);
+        (y.map(Feature::from), Feature { origin: Some(origin), ..normed.into() })
+    }
+
+    fn plan(&self, weights: &Weights, origin: Option<Arc<Origin>>, moments: bool) -> ConvPlan {
+        let version = weights.version(self.weight);
+        ConvPlan { stride: self.stride, padding: self.padding, groups: self.groups, version, moments, origin }
     }
 
     fn convolve(
@@ -139,8 +163,7 @@ impl Conv2d {
         let Feature { map: x, origin, .. } = x;
         match pass.backend {
             Backend::Engine => {
-                let version = weights.version(self.weight);
-                let plan = ConvPlan { stride: self.stride, padding: self.padding, groups: self.groups, version, moments, origin };
+                let plan = self.plan(weights, origin, moments);
                 let (plus, later) = match (bias, add) {
                     (Some(bias), add) => (Plus::Bias(bias), add),
                     (None, Some(add)) => (Plus::Map(add), None),
@@ -160,6 +183,19 @@ impl Conv2d {
             }
         }
     }
+}
+
+/// The batch norm behind a convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct NormBehind<'a> {
+    /// The batch norm.
+    pub norm: &'a BatchNorm,
+    /// Whether ReLU follows.
+    pub relu: bool,
+    /// As in [`BatchNorm::forward`].
+    pub shortcut: bool,
+    /// Whether something else reads the convolution's own result.
+    pub keep: bool,
 }
 
 /// Batch norm with learned scale and shift and running statistics.
@@ -182,22 +218,8 @@ impl BatchNorm {
         }
     }
 
-    /// Batch norm followed by ReLU.
-    pub fn forward_relu(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
-        self.run(weights, x, [true, false], pass)
-    }
-
-    /// Batch norm alone; `beside_shortcut` as in [`forward_relu_beside_shortcut`](Self::forward_relu_beside_shortcut).
-    pub fn forward(&self, weights: &Weights, x: Feature, beside_shortcut: bool, pass: &mut Pass) -> Feature {
-        self.run(weights, x, [false, beside_shortcut], pass)
-    }
-
-    /// Batch norm followed by ReLU, where `x` is also the shortcut that a convolution further on adds ([`Conv2d::forward_add`]).
-    pub fn forward_relu_beside_shortcut(&self, weights: &Weights, x: Feature, pass: &mut Pass) -> Feature {
-        self.run(weights, x, [true, true], pass)
-    }
-
-    fn run(&self, weights: &Weights, x: Feature, [relu, shortcut]: [bool; 2], pass: &mut Pass) -> Feature {
+    /// Batch norm, followed by ReLU or not; `shortcut`: `x` is also the identity shortcut that a convolution further on adds.
+    pub fn forward(&self, weights: &Weights, x: Feature, [relu, shortcut]: [bool; 2], pass: &mut Pass) -> Feature {
         let (gamma, beta) = (weights.get(self.weight), weights.get(self.bias));
         let running = || [pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var)];
         let dims = x.map.dims();

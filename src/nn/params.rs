@@ -260,7 +260,7 @@ impl Weights {
     }
 
     /// Names the content of parameter `id`: packed forms of it are kept under this number.
-    pub(super) fn version(&self, id: ParamId) -> u64 {
+    pub(crate) fn version(&self, id: ParamId) -> u64 {
         self.versions[id.0]
     }
 

@@ -13,7 +13,7 @@ use sora::{
 
 use crate::{
     classifiers::{Linear, Perceptron, Quantised, Random, Softmax, images, pixels, saturated},
-    support::{Golden, assert_close, small_model},
+    support::{Golden, assert_close, small_model, warm_model},
 };
 
 const SHAPE: Shape = Shape { channels: 3, height: 6, width: 5, classes: 4 };
@@ -400,6 +400,52 @@ fn sanity_checks_say_what_is_wrong() {
     broken.bias[0] = f32::NAN;
     let found = sanity::probe(&broken, &[0.5; 90], &[1], Norm::Linf, 0).unwrap().join("\n");
     assert!(found.contains("not finite"), "{found}");
+}
+
+#[test]
+fn points_nearby_have_the_logits_of_a_whole_pass() {
+    // Networks that begin with convolutions and batch norms; strides, biases, and images whose sides are no multiples of a tile.
+    let mut seen = 0;
+    for (name, [channels, height, width]) in
+        [("preact-resnet18", [3, 18, 21]), ("wideresnet-28-10", [1, 9, 8]), ("preact-resnet50", [3, 9, 9]), ("vgg16-bn", [3, 32, 32])]
+    {
+        let shape = Shape { channels, height, width, classes: 5 };
+        let model = warm_model(name, shape);
+        let (mut x, _) = images(&model, 6, 0.5);
+        let row = channels * height * width;
+        let draw = |k: usize| (k as f32 * 0.618).fract();
+        let Some(mut nearby) = model.nearby(&x).unwrap() else { continue };
+        seen += 1;
+        for query in 0..12 {
+            let rows: Vec<usize> = (0..6).filter(|i| (i + query) % 4 != 0).collect();
+            let mut points = x.clone();
+            for &i in &rows {
+                // A window from one pixel to all, sometimes nothing.
+                let place = |k: usize, size: usize| (draw(7 * query + 3 * i + k) * size as f32) as usize;
+                let (top, left) = (place(1, height), place(2, width));
+                let (bottom, right) = (top + place(3, height - top + 1), left + place(4, width - left + 1));
+                for p in (0..row).filter(|p| (top..bottom).contains(&(p / width % height)) && (left..right).contains(&(p % width))) {
+                    points[i * row + p] = draw(p + query);
+                }
+            }
+            let here = nearby.step(&x, &[0, 1, 2, 3, 4, 5]).unwrap();
+            let found = nearby.step(&points, &rows).unwrap();
+            let expected = Classifier::logits(&model, &rows::select(&points, row, &rows)).unwrap();
+            assert_close(&format!("{name} query {query}"), &found, &expected, 1e-5);
+            let back: Vec<usize> = rows.iter().copied().filter(|i| (i * 5 + query) % 3 == 0).collect();
+            nearby.back(&back);
+            // Back means back, to the bit.
+            let there = nearby.step(&x, &back).unwrap();
+            let before: Vec<f32> = back.iter().flat_map(|i| rows::row(&here, 5, *i).to_vec()).collect();
+            assert_eq!(there, before, "{name} query {query}");
+            for &i in rows.iter().filter(|i| !back.contains(i)) {
+                rows::row_mut(&mut x, row, i).copy_from_slice(rows::row(&points, row, i));
+            }
+        }
+    }
+    assert!(seen >= 3, "{seen} of the networks have such layers");
+    // Others go through the whole network.
+    assert!(warm_model("mnist-cnn", Shape { channels: 1, height: 28, width: 28, classes: 5 }).nearby(&[0.5; 784]).unwrap().is_none());
 }
 
 #[test]

@@ -63,11 +63,11 @@ fn odd_convolutions_agree_with_burn() {
         let weights = params.tracked();
         let x = noise([3, 4, 7, 6], 5).autodiff().require_grad();
         let mut pass = Pass::new(backend, BnMode::Train, buffers.frozen());
-        let map = first.forward(&weights, nn::enter(x.clone(), &pass), &pass);
-        let map = bn.forward_relu(&weights, map, &mut pass);
+        let map = first.forward(&weights, nn::enter(x.clone(), &pass), None, &pass);
+        let map = bn.forward(&weights, map, [true, false], &mut pass);
         // Two readers of one map, one of which adds the other's result.
-        let other = third.forward(&weights, map.clone(), &pass);
-        let map = second.forward_add(&weights, map, other, &pass);
+        let other = third.forward(&weights, map.clone(), None, &pass);
+        let map = second.forward(&weights, map, Some(other), &pass);
         let out = linear.forward(&weights, nn::global_avg_pool(map, &pass), &pass).values;
         let mut gradients = (out.clone() * noise([3, 3], 9).autodiff()).sum().backward();
         let of_x = host(&x.grad_remove(&mut gradients).unwrap());

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use sora::{
     model::{Model, ModelConfig, Shape},
-    nn::{HostTensor, to_vec},
+    nn::{BnMode, HostTensor, to_vec},
 };
 
 /// A golden file made by `scripts/golden/make.py`.
@@ -122,6 +122,19 @@ pub fn golden_model(images: &Golden, channels: usize, height: usize, width: usiz
         tensors.insert("conv1.weight".into(), images.host("conv1.weight").clone());
     }
     model.load(&tensors, "golden weights").unwrap();
+    model
+}
+
+/// The network `name` of width 8, untrained, with running statistics of a pass.
+pub fn warm_model(name: &str, shape: Shape) -> Model {
+    let Shape { channels, height, width, .. } = shape;
+    let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
+    let config = ModelConfig { name: name.into(), width: 8, shape, mean, std, options: Default::default() };
+    let mut model = Model::init(config, 3, &Device::flex()).unwrap();
+    let pixels = (0..8 * channels * height * width).map(|p| (p as f32 * 0.618).fract()).collect::<Vec<_>>();
+    let x = Tensor::from_data(TensorData::new(pixels, [8, channels, height, width]), &Device::flex());
+    let (_, stats) = model.forward(&model.params.frozen(), x, BnMode::Train);
+    model.absorb(stats);
     model
 }
 

@@ -163,6 +163,7 @@ unsafe fn product<S: Simd>([rows, depth, columns]: [usize; 3], a: Left, b: &[f32
                     add: std::ptr::null(),
                     bias: std::ptr::null(),
                     stats: None,
+                    norm: None,
                     prefetch: std::ptr::null(),
                     prefetch_step: 0,
                 };

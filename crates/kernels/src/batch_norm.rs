@@ -60,6 +60,13 @@ impl BatchNorm<'_> {
         expect_rows("batch norm", len, channels)
     }
 
+    /// `gamma / sqrt(variance + epsilon)` of each channel; the parameters' lengths are checked against `channels`.
+    pub(crate) fn scale(&self, channels: usize) -> Result<Vec<f32>, ShapeError> {
+        expect_len("batch norm mean", self.mean.len(), channels)?;
+        self.check(0)?;
+        Ok(self.inverse_deviation().zip(self.gamma).map(|(inverse, gamma)| inverse * gamma).collect())
+    }
+
     fn inverse_deviation(&self) -> impl ExactSizeIterator<Item = f32> + Clone + '_ {
         let epsilon = f64::from(self.epsilon);
         self.variance.iter().map(move |&v| (1.0 / (f64::from(v) + epsilon).sqrt()) as f32)
@@ -196,7 +203,7 @@ impl BatchNorm<'_> {
 
 /// Parameters of one vector of channels.
 #[derive(Clone, Copy)]
-struct Channels<S> {
+pub(crate) struct Channels<S> {
     mean: S,
     scale: S,
     beta: S,
@@ -207,12 +214,23 @@ impl<S: Simd> Channels<S> {
     #[inline(always)]
     unsafe fn load(p: &Repeated, i: usize, lanes: usize) -> Self {
         // SAFETY: the caller's: the period is longer.
+        unsafe { Self::load_from([&p.mean, &p.scale, &p.beta].map(|values| values.as_ptr().add(i)), lanes) }
+    }
+
+    /// The parameters of `lanes` channels at mean, scale and beta.
+    #[inline(always)]
+    pub(crate) unsafe fn load_from([mean, scale, beta]: [*const f32; 3], lanes: usize) -> Self {
+        // SAFETY: the caller's: each has as many values.
+        unsafe { Self { mean: load(mean, lanes), scale: load(scale, lanes), beta: load(beta, lanes) } }
+    }
+
+    /// The normalised value, behind the ReLU if there is one.
+    #[inline(always)]
+    pub(crate) unsafe fn forward(self, relu: bool, x: S) -> S {
+        // SAFETY: the features are the caller's.
         unsafe {
-            Self {
-                mean: load(p.mean.as_ptr().add(i), lanes),
-                scale: load(p.scale.as_ptr().add(i), lanes),
-                beta: load(p.beta.as_ptr().add(i), lanes),
-            }
+            let y = self.affine(x);
+            if relu { y.where_positive(y) } else { y }
         }
     }
 
@@ -267,8 +285,7 @@ impl<E: Element> Kernel for Forward<'_, E> {
         for (y, x) in self.y.chunks_mut(period).zip(self.x.chunks(period)) {
             // SAFETY: `x` and `y` are equally long, at most a period.
             for_each_vector!(y.len(), |i, lanes| unsafe {
-                let v = Channels::<S>::load(self.p, i, lanes).affine(load(x.as_ptr().add(i), lanes));
-                let v = if self.relu { v.where_positive(v) } else { v };
+                let v = Channels::<S>::load(self.p, i, lanes).forward(self.relu, load(x.as_ptr().add(i), lanes));
                 store(v, y.as_mut_ptr().add(i), lanes);
             });
         }

@@ -1,5 +1,6 @@
 //! The register tile: a small block of a matrix product held in vector registers.
 
+use crate::batch_norm::Channels;
 use crate::element::{Element, load, store};
 use crate::simd::Simd;
 
@@ -25,7 +26,40 @@ pub struct TileStats {
     pub first: bool,
 }
 
-/// Arguments of one register tile, `c = sum over terms of a * b (+ bias) (+ add)`.
+/// A batch norm with constant statistics of a tile's outputs.
+#[derive(Clone, Copy)]
+pub struct TileNorm<E> {
+    /// A matrix laid out as the tile's `c`.
+    pub c: *mut E,
+    /// Mean, scale and beta, a value per column.
+    pub parameters: [*const f32; 3],
+    /// Whether a ReLU follows.
+    pub relu: bool,
+}
+
+impl<E: Element> TileNorm<E> {
+    /// The parameters of `lanes` columns from `at` on.
+    ///
+    /// # Safety
+    /// There are so many columns.
+    #[inline(always)]
+    pub(crate) unsafe fn channels<S: Simd>(&self, at: usize, lanes: usize) -> Channels<S> {
+        // SAFETY: the caller's.
+        unsafe { Channels::load_from([self.parameters[0].add(at), self.parameters[1].add(at), self.parameters[2].add(at)], lanes) }
+    }
+
+    /// Stores the batch norm of `lanes` outputs `y` at `offset` from `c`.
+    ///
+    /// # Safety
+    /// `c` is writable there.
+    #[inline(always)]
+    pub(crate) unsafe fn store<S: Simd>(&self, channels: Channels<S>, y: S, offset: usize, lanes: usize) {
+        // SAFETY: the caller's.
+        unsafe { store(channels.forward(self.relu, E::stored(y)), self.c.add(offset), lanes) }
+    }
+}
+
+/// Arguments of one register tile, `c = sum over terms of a * b (+ bias) (+ add)`, and a batch norm of `c`.
 pub struct Tile<'a, E> {
     pub terms: &'a [Term],
     /// Elements added to every `a`, to step over rows without rewriting the terms.
@@ -38,8 +72,9 @@ pub struct Tile<'a, E> {
     pub a_depth: usize,
     /// Distance between depths of `b`.
     pub b_depth: usize,
+    /// Null where nobody wants it.
     pub c: *mut E,
-    /// Distance between rows of `c` and of `add`.
+    /// Distance between rows of `c`, of `add` and of the batch norm's result.
     pub c_row: usize,
     /// Columns that exist; the others are computed on the panel's padding and dropped.
     pub columns: usize,
@@ -48,6 +83,7 @@ pub struct Tile<'a, E> {
     /// Null, or a value per column.
     pub bias: *const f32,
     pub stats: Option<TileStats>,
+    pub norm: Option<TileNorm<E>>,
     /// Memory read soon: at each depth one cache line is fetched, from here on. Any address, valid or not.
     pub prefetch: *const f32,
     /// Distance between the fetches of successive depths.
@@ -58,7 +94,7 @@ pub struct Tile<'a, E> {
 ///
 /// # Safety
 /// `a` is readable at `R` rows and `depth` depths of every term, `b` at `depth` depths of `V` vectors, and
-/// `c`, `add`, `bias` and the statistics at `R` rows (one for the last two) of `columns` columns, with
+/// `c`, `add`, `bias`, the statistics and the batch norm's at `R` rows (one for what is per column) of `columns` columns, with
 /// `(V - 1) * LANES < columns <= V * LANES`.
 #[inline(always)]
 pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
@@ -96,10 +132,10 @@ pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize
     }
 }
 
-/// Adds bias and `add` to the sums of a tile, stores them, and accumulates the statistics.
+/// Adds bias and `add` to the sums of a tile, stores them and their batch norm, and accumulates the statistics.
 ///
 /// # Safety
-/// That of [`compute`] for `c`, `add`, `bias` and the statistics.
+/// That of [`compute`] for `c`, `add`, `bias`, the statistics and the batch norm.
 #[inline(always)]
 pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>, acc: [[S; V]; R]) {
     // SAFETY: the caller's conditions.
@@ -117,7 +153,7 @@ pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usiz
     }
 }
 
-/// Adds bias and `add`, stores, and accumulates the statistics of one vector of `lanes` columns. `WHOLE`: it is a whole
+/// Adds bias and `add`, stores, normalises, and accumulates the statistics of one vector of `lanes` columns. `WHOLE`: it is a whole
 /// vector.
 #[inline(always)]
 unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(tile: &Tile<E>, column: &mut [S; R], at: usize, lanes: usize) {
@@ -135,8 +171,16 @@ unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(tile: &
                 *y = y.add(load(tile.add.add(r * tile.c_row + at), lanes));
             }
         }
-        for (r, y) in column.iter().enumerate() {
-            store(*y, tile.c.add(r * tile.c_row + at), lanes);
+        if !tile.c.is_null() {
+            for (r, y) in column.iter().enumerate() {
+                store(*y, tile.c.add(r * tile.c_row + at), lanes);
+            }
+        }
+        if let Some(norm) = &tile.norm {
+            let channels = norm.channels::<S>(at, lanes);
+            for (r, y) in column.iter().enumerate() {
+                norm.store(channels, *y, r * tile.c_row + at, lanes);
+            }
         }
         if let Some(stats) = tile.stats {
             if stats.first {

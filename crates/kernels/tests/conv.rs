@@ -7,7 +7,8 @@ use common::{
     values, values_as, widened,
 };
 use proptest::prelude::*;
-use sora_kernels::conv::{Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, PackedWeights};
+use sora_kernels::batch_norm::BatchNorm;
+use sora_kernels::conv::{Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, PackedWeights, SITE, Site};
 use sora_kernels::{Element, Isa, Precision, ShapeError, bf16};
 
 /// Largest error of an element, relative to the largest magnitude of the tensor.
@@ -61,6 +62,7 @@ impl<E: Element> Case<E> {
             bias: Some(&self.bias),
             add: Addend::Tensor(&self.add),
             moments: Some(Moments { mean: &mut mean, variance: &mut variance }),
+            norm: None,
         };
         let packed = conv.pack(&self.w, Direction::Forward)?;
         conv.forward(self.n, &self.x, &packed, &mut y, epilogue)?;
@@ -72,8 +74,62 @@ impl<E: Element> Case<E> {
         Ok(Results { y, mean, variance, dx, dw })
     }
 
-    fn check(&self, conv: &Conv2d<E>, what: &str) {
+    /// A batch norm in the convolution's own store is the batch norm of what it stores, to the bit, with the stored map or in its place.
+    fn check_norm(&self, conv: &Conv2d<E>, stored: &[E], isa: Isa, what: &str) {
+        let channels = conv.geometry().out_channels;
+        let [mean, gamma, beta] = [8, 9, 10].map(|seed| values(channels, seed, 0.0));
+        let variance: Vec<f32> = values(channels, 11, 0.0).iter().map(|v| v.abs()).collect();
+        for relu in [true, false] {
+            let norm = BatchNorm { mean: &mean, variance: &variance, gamma: &gamma, beta: &beta, epsilon: 1e-5, relu };
+            let mut expected = vec![E::default(); stored.len()];
+            norm.forward(isa, stored, &mut expected).unwrap();
+            let packed = conv.pack(&self.w, Direction::Forward).unwrap();
+            let run = |y: &mut [E], normed: Option<&mut [E]>| {
+                let normed = Some(Normed { norm, y: normed });
+                let epilogue = Epilogue { bias: Some(&self.bias), add: Addend::Tensor(&self.add), moments: None, norm: normed };
+                conv.forward(self.n, &self.x, &packed, y, epilogue).unwrap();
+            };
+            let rubbish = || vec![E::from_f32(f32::NAN); stored.len()];
+            let (mut y, mut normed, mut alone) = (rubbish(), rubbish(), rubbish());
+            run(&mut y, Some(&mut normed));
+            run(&mut alone, None);
+            assert!(y == stored && normed == expected && alone == expected, "{what} norm, relu {relu}");
+        }
+    }
+
+    /// Some tiles of some samples get the bits of the whole, and the others stay.
+    fn check_sites(&self, conv: &Conv2d<E>, stored: &[E], what: &str) {
+        let [h, w] = conv.geometry().output();
+        let (channels, tiles_x) = (conv.geometry().out_channels, w.div_ceil(SITE));
+        let wanted = |site: &Site| (site.sample * 7 + site.tile * 5) % 3 != 0;
+        let all = (0..self.n).flat_map(|sample| (0..h.div_ceil(SITE) * tiles_x).map(move |tile| Site { sample, tile }));
+        let sites: Vec<Site> = all.filter(wanted).collect();
+        let packed = conv.pack(&self.w, Direction::Forward).unwrap();
+        let mut y = vec![E::from_f32(0.125); stored.len()];
+        let epilogue = || Epilogue { bias: Some(&self.bias), add: Addend::Tensor(&self.add), ..Epilogue::default() };
+        let result = conv.forward_at(self.n, &self.x, &packed, &mut y, epilogue(), &sites);
+        if E::PRECISION != Precision::F32 {
+            assert!(result.is_err());
+            return;
+        }
+        result.unwrap();
+        for (i, (y, whole)) in y.iter().zip(stored).enumerate() {
+            let (pixel, sample) = (i / channels / self.n, i / channels % self.n);
+            let inside = wanted(&Site { sample, tile: pixel / w / SITE * tiles_x + pixel % w / SITE });
+            assert_eq!(*y, if inside { *whole } else { E::from_f32(0.125) }, "{what} site at {i}");
+        }
+        let strange = [Site { sample: self.n, tile: 0 }];
+        assert!(conv.forward_at(self.n, &self.x, &packed, &mut y, epilogue(), &strange).is_err());
+        let twice = [Site { sample: 0, tile: 0 }; 2];
+        assert!(conv.forward_at(self.n, &self.x, &packed, &mut y, epilogue(), &twice).is_err());
+    }
+
+    fn check(&self, conv: &Conv2d<E>, isa: Isa, what: &str) {
         let results = self.run(conv).unwrap();
+        if !results.y.is_empty() {
+            self.check_norm(conv, &results.y, isa, what);
+            self.check_sites(conv, &results.y, what);
+        }
         let g = conv.geometry();
         let channels = g.out_channels;
         let mut y: Vec<f64> = (0..self.add.len()).map(|i| f64::from(self.add[i].to_f32()) + f64::from(self.bias[i % channels])).collect();
@@ -111,7 +167,7 @@ fn check_as<E: Element>(g: ConvGeometry, n: usize) {
                 continue;
             }
             let conv = conv.with_algorithm(algorithm).unwrap();
-            Case::new(&conv, n, 7).check(&conv, &format!("{isa} {} {algorithm:?} {g:?} n={n}", E::PRECISION));
+            Case::new(&conv, n, 7).check(&conv, isa, &format!("{isa} {} {algorithm:?} {g:?} n={n}", E::PRECISION));
         }
     }
 }

@@ -18,7 +18,7 @@ use burn::{
 use burn_flex::{Flex, FlexTensor};
 
 use super::{
-    ConvPlan, Engine, NormPlan, Origin, PoolPlan,
+    ConvNormPlan, ConvPlan, Engine, NormPlan, Origin, PoolPlan,
     flex::{self, Norm, Operand, dims},
 };
 
@@ -291,7 +291,17 @@ fn split(x: Tracked) -> (FlexTensor, NodeGuard) {
     (x.to_contiguous(), node)
 }
 
-fn convolve<C: CheckpointStrategy>(x: Tracked, w: Tracked, third: Option<(Tracked, bool)>, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
+/// What a convolution adds to its result; `true`: a bias, not a map.
+type Third = Option<(Tracked, bool)>;
+
+/// The convolution that `run` computes, recorded, and what it gives besides.
+fn convolve<C: CheckpointStrategy, R>(
+    x: Tracked,
+    w: Tracked,
+    third: Third,
+    plan: ConvPlan,
+    run: impl FnOnce(&FlexTensor, &FlexTensor, Operand<'_>, &ConvPlan) -> (FlexTensor, R),
+) -> (Tracked, R) {
     let (input_grad, weight_grad) = (x.is_tracked(), w.is_tracked());
     let ((x, of_x), (w, of_w)) = (split(x), split(w));
     if let Some(origin) = &plan.origin {
@@ -304,7 +314,7 @@ fn convolve<C: CheckpointStrategy>(x: Tracked, w: Tracked, third: Option<(Tracke
         Some(bias_values) if bias => Operand::Bias(bias_values),
         Some(map) => Operand::Map(map),
     };
-    let (y, mean, variance) = flex::conv(&x, &w, operand, &plan);
+    let (y, besides) = run(&x, &w, operand, &plan);
     let state = || {
         let input = dims(&x);
         let x = weight_grad.then(|| match &plan.origin {
@@ -317,7 +327,38 @@ fn convolve<C: CheckpointStrategy>(x: Tracked, w: Tracked, third: Option<(Tracke
         None => record!(ConvBackward, C, [of_x, of_w], y, state()),
         Some(of_third) => record!(ConvBackward, C, [of_x, of_w, of_third], y, state()),
     };
+    (y, besides)
+}
+
+fn convolve_with_moments<C: CheckpointStrategy>(x: Tracked, w: Tracked, third: Third, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
+    let (y, [mean, variance]) = convolve::<C, _>(x, w, third, plan, |x, w, operand, plan| {
+        let (y, mean, variance) = flex::conv(x, w, operand, plan);
+        (y, [mean, variance])
+    });
     (y, Tracked::new(mean), Tracked::new(variance))
+}
+
+fn convolve_and_norm<C: CheckpointStrategy>(
+    x: Tracked,
+    w: Tracked,
+    add: Option<Tracked>,
+    parameters: [Tracked; 4],
+    plan: ConvNormPlan,
+) -> (Tracked, Tracked) {
+    let ConvNormPlan { conv, norm: NormPlan { batch, shortcut, relu, origin }, keep } = plan;
+    let recorded = [&x, &w].into_iter().chain(&add).chain(&parameters).any(Tracked::is_tracked);
+    let [(gamma, of_gamma), (beta, of_beta), (mean, _), (variance, _)] = parameters.map(split);
+    let norm = Norm::new([gamma, beta, mean, variance], relu);
+    let (y, normed) = convolve::<C, _>(x, w, add.map(|add| (add, false)), conv, |x, w, operand, plan| {
+        // The backward pass of the batch norm reads it.
+        flex::conv_norm(x, w, operand, plan, &norm, keep || recorded).into()
+    });
+    let (map, of_y) = split(y.clone());
+    let normed = record!(BnReluBackward, C, [of_y, of_gamma, of_beta], normed, {
+        origin.record(map.clone(), norm.clone());
+        BnReluState { x: map, norm, batch, shortcut }
+    });
+    (y, normed)
 }
 
 impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
@@ -333,15 +374,40 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
     }
 
     fn engine_conv(x: Tracked, w: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
-        convolve::<C>(x, w, None, plan)
+        convolve_with_moments::<C>(x, w, None, plan)
     }
 
     fn engine_conv_add(x: Tracked, w: Tracked, add: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
-        convolve::<C>(x, w, Some((add, false)), plan)
+        convolve_with_moments::<C>(x, w, Some((add, false)), plan)
     }
 
     fn engine_conv_bias(x: Tracked, w: Tracked, bias: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
-        convolve::<C>(x, w, Some((bias, true)), plan)
+        convolve_with_moments::<C>(x, w, Some((bias, true)), plan)
+    }
+
+    fn engine_conv_norm(
+        x: Tracked,
+        w: Tracked,
+        gamma: Tracked,
+        beta: Tracked,
+        mean: Tracked,
+        variance: Tracked,
+        plan: ConvNormPlan,
+    ) -> (Tracked, Tracked) {
+        convolve_and_norm::<C>(x, w, None, [gamma, beta, mean, variance], plan)
+    }
+
+    fn engine_conv_add_norm(
+        x: Tracked,
+        w: Tracked,
+        add: Tracked,
+        gamma: Tracked,
+        beta: Tracked,
+        mean: Tracked,
+        variance: Tracked,
+        plan: ConvNormPlan,
+    ) -> (Tracked, Tracked) {
+        convolve_and_norm::<C>(x, w, Some(add), [gamma, beta, mean, variance], plan)
     }
 
     fn engine_moments(x: Tracked) -> (Tracked, Tracked) {
@@ -352,8 +418,7 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
     fn engine_bn_relu(x: Tracked, gamma: Tracked, beta: Tracked, mean: Tracked, variance: Tracked, plan: NormPlan) -> Tracked {
         let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (split(x), split(gamma), split(beta));
         let NormPlan { batch, shortcut, relu, origin } = plan;
-        let norm =
-            Norm { gamma, beta, mean: mean.into_primitive().to_contiguous(), variance: variance.into_primitive().to_contiguous(), relu };
+        let norm = Norm::new([gamma, beta, mean.into_primitive(), variance.into_primitive()], relu);
         let y = norm.forward(&x, crate::profile::Part::NormForward);
         record!(BnReluBackward, C, [of_x, of_gamma, of_beta], y, {
             origin.record(x.clone(), norm.clone());

@@ -11,7 +11,7 @@ use sora_kernels::{
     attention::Attention,
     batch_norm::{BatchNorm, Statistics},
     bf16, channels,
-    conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Moments},
+    conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Moments, Normed},
     layer_norm::LayerNorm,
     layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc},
     loss::softmax_cross_entropy,
@@ -19,11 +19,11 @@ use sora_kernels::{
     sgd::Sgd,
 };
 
-use super::{ConvPlan, Engine, NormPlan, PoolPlan, packed::packed, pool::Output};
+use super::{ConvNormPlan, ConvPlan, Engine, NormPlan, PoolPlan, packed::packed, pool::Output};
 use crate::profile::{self, Part};
 
 /// PyTorch's default epsilon in the denominator of batch norm.
-const BN_EPSILON: f32 = 1e-5;
+pub(super) const BN_EPSILON: f32 = 1e-5;
 
 /// The type that feature maps are stored in.
 pub(super) fn map_type(half: bool) -> DType {
@@ -142,6 +142,16 @@ pub(super) enum Operand<'a> {
     Bias(&'a FlexTensor),
 }
 
+impl<'a> Operand<'a> {
+    fn epilogue<E: Stored>(self) -> Epilogue<'a, E> {
+        match self {
+            Self::Nothing => Epilogue::default(),
+            Self::Map(add) => Epilogue { add: Addend::Tensor(values(add)), ..Epilogue::default() },
+            Self::Bias(bias) => Epilogue { bias: Some(floats(bias)), ..Epilogue::default() },
+        }
+    }
+}
+
 /// Convolution plus `operand`, and the moments of that where they are wanted.
 pub(super) fn conv(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan: &ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
     by_type!(x, E => conv_as::<E>(x, w, operand, plan))
@@ -156,13 +166,26 @@ fn conv_as<E: Stored>(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan
     let mut y = output_like([oh, ow, n, cout], x);
     let moments = if plan.moments { cout } else { 0 };
     let (mut mean, mut variance) = (Output::new([moments]), Output::new([moments]));
-    let epilogue = Epilogue {
-        bias: if let Operand::Bias(bias) = operand { Some(floats(bias)) } else { None },
-        add: if let Operand::Map(add) = operand { Addend::Tensor(values::<E>(add)) } else { Addend::None },
-        moments: plan.moments.then(|| Moments { mean: mean.as_mut(), variance: variance.as_mut() }),
-    };
+    let moments = plan.moments.then(|| Moments { mean: mean.as_mut(), variance: variance.as_mut() });
+    let epilogue = Epilogue { moments, ..operand.epilogue() };
     ok(profile::time(Part::ConvForward, || kernel.forward(n, values(x), &weights, y.elements(), epilogue)));
     (y.finish(), mean.finish(), variance.finish())
+}
+
+/// Convolution plus `operand`, empty unless `keep`, and the batch norm of that.
+pub(super) fn conv_norm(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan: &ConvPlan, norm: &Norm, keep: bool) -> [FlexTensor; 2] {
+    by_type!(x, E => {
+        let shape: [usize; 4] = dims(w);
+        let (kernel, n) = kernel::<E>(dims(x), shape, plan);
+        let [oh, ow] = kernel.geometry().output();
+        let weights = ok(packed(&kernel, floats(w), Direction::Forward, plan.version));
+        let mut normed = output_like([oh, ow, n, shape[0]], x);
+        let mut y = output_like(if keep { [oh, ow, n, shape[0]] } else { [0; 4] }, x);
+        let (first, second) = if keep { (&mut y, Some(normed.elements())) } else { (&mut normed, None) };
+        let epilogue = Epilogue { norm: Some(Normed { norm: norm.kernel(), y: second }), ..operand.epilogue() };
+        ok(profile::time(Part::ConvForward, || kernel.forward(n, values::<E>(x), &weights, first.elements(), epilogue)));
+        [y.finish(), normed.finish()]
+    })
 }
 
 /// Gradient of a convolution for its input of shape `input`, plus `so_far`, whose memory it takes if it can.
@@ -236,6 +259,12 @@ pub(super) struct Norm {
 }
 
 impl Norm {
+    /// From gamma, beta, mean and variance.
+    pub(super) fn new(parameters: [FlexTensor; 4], relu: bool) -> Self {
+        let [gamma, beta, mean, variance] = parameters.map(|values| values.to_contiguous());
+        Self { gamma, beta, mean, variance, relu }
+    }
+
     fn kernel(&self) -> BatchNorm<'_> {
         BatchNorm {
             mean: floats(&self.mean),
@@ -489,6 +518,34 @@ impl Engine for Flex {
         conv(&x.to_contiguous(), &w.to_contiguous(), Operand::Bias(&bias.to_contiguous()), &plan)
     }
 
+    fn engine_conv_norm(
+        x: FlexTensor,
+        w: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        plan: ConvNormPlan,
+    ) -> (FlexTensor, FlexTensor) {
+        let norm = Norm::new([gamma, beta, mean, variance], plan.norm.relu);
+        conv_norm(&x.to_contiguous(), &w.to_contiguous(), Operand::Nothing, &plan.conv, &norm, plan.keep).into()
+    }
+
+    fn engine_conv_add_norm(
+        x: FlexTensor,
+        w: FlexTensor,
+        add: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        plan: ConvNormPlan,
+    ) -> (FlexTensor, FlexTensor) {
+        let norm = Norm::new([gamma, beta, mean, variance], plan.norm.relu);
+        let add = add.to_contiguous();
+        conv_norm(&x.to_contiguous(), &w.to_contiguous(), Operand::Map(&add), &plan.conv, &norm, plan.keep).into()
+    }
+
     fn engine_moments(x: FlexTensor) -> (FlexTensor, FlexTensor) {
         let x = x.to_contiguous();
         let [_, _, _, c] = dims(&x);
@@ -507,13 +564,7 @@ impl Engine for Flex {
         variance: FlexTensor,
         plan: NormPlan,
     ) -> FlexTensor {
-        let norm = Norm {
-            gamma: gamma.to_contiguous(),
-            beta: beta.to_contiguous(),
-            mean: mean.to_contiguous(),
-            variance: variance.to_contiguous(),
-            relu: plan.relu,
-        };
+        let norm = Norm::new([gamma, beta, mean, variance], plan.relu);
         norm.forward(&x.to_contiguous(), Part::NormForward)
     }
 

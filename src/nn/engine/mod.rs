@@ -5,6 +5,7 @@
 
 mod autodiff;
 mod flex;
+mod local;
 mod origin;
 mod packed;
 mod pixels;
@@ -24,6 +25,7 @@ use sora_kernels::pool::Window;
 use super::Precision;
 
 pub(crate) use flex::sgd_step;
+pub(crate) use local::{Area, LocalConv, LocalMaps, NormValues};
 pub(super) use origin::Origin;
 pub(super) use packed::{forget, replaced};
 pub(crate) use pixels::{Step, agreement, clamp_to_box};
@@ -58,6 +60,17 @@ pub struct NormPlan {
     pub relu: bool,
     /// Shared with the convolutions that read the result.
     pub origin: Arc<Origin>,
+}
+
+/// A convolution and the batch norm behind it, in eval mode.
+#[derive(Clone, Debug)]
+pub struct ConvNormPlan {
+    /// The convolution.
+    pub conv: ConvPlan,
+    /// The batch norm.
+    pub norm: NormPlan,
+    /// Whether something else reads the convolution's own result.
+    pub keep: bool,
 }
 
 /// The window of a pooling layer.
@@ -123,6 +136,32 @@ pub trait Engine: Backend {
 
     /// Mean over all pixels: `[H, W, N, C]` to `[N, C]`.
     fn engine_global_pool(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// [`engine_conv`](Self::engine_conv) and [`engine_bn_relu`](Self::engine_bn_relu) of its result in one pass over memory: the results of both,
+    /// the first empty where it is not kept.
+    #[allow(clippy::too_many_arguments)]
+    fn engine_conv_norm(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        plan: ConvNormPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// As [`engine_conv_norm`](Self::engine_conv_norm), with `add`, of the output's shape, added before the batch norm.
+    #[allow(clippy::too_many_arguments)]
+    fn engine_conv_add_norm(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        add: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        plan: ConvNormPlan,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     /// Mean (padding counts as zeros) or largest value of each window of `x` `[H, W, N, C]`.
     fn engine_pool(x: FloatTensor<Self>, plan: PoolPlan) -> FloatTensor<Self>;
@@ -193,6 +232,23 @@ pub(super) fn moments(x: Tensor<4>) -> [Tensor<1>; 2] {
 pub(super) fn bn_relu(x: Tensor<4>, [gamma, beta, mean, variance]: [Tensor<1>; 4], plan: NormPlan) -> Tensor<4> {
     let [gamma, beta, mean, variance] = [gamma, beta, mean, variance].map(Tensor::into_dispatch);
     Tensor::from_dispatch(<Dispatch as Engine>::engine_bn_relu(x.into_dispatch(), gamma, beta, mean, variance, plan))
+}
+
+/// The convolution of `x`, plus `add`, if it is kept, and the batch norm of that.
+pub(super) fn conv_norm(
+    x: Tensor<4>,
+    w: Tensor<4>,
+    add: Option<Tensor<4>>,
+    parameters: [Tensor<1>; 4],
+    plan: ConvNormPlan,
+) -> (Option<Tensor<4>>, Tensor<4>) {
+    let [gamma, beta, mean, variance] = parameters.map(Tensor::into_dispatch);
+    let (x, w, keep) = (x.into_dispatch(), w.into_dispatch(), plan.keep);
+    let (y, normed) = match add {
+        Some(add) => <Dispatch as Engine>::engine_conv_add_norm(x, w, add.into_dispatch(), gamma, beta, mean, variance, plan),
+        None => <Dispatch as Engine>::engine_conv_norm(x, w, gamma, beta, mean, variance, plan),
+    };
+    (keep.then(|| Tensor::from_dispatch(y)), Tensor::from_dispatch(normed))
 }
 
 pub(super) fn global_pool(x: Tensor<4>) -> Tensor<2> {

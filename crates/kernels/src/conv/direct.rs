@@ -4,7 +4,8 @@
 //! taps that reach each input pixel. Activations in bf16 are first converted to a matrix of `f32`, a pixel's taps side by
 //! side; processors that multiply bf16 do better ([`super::pairs`]).
 
-use super::{ConvGeometry, Direction, Output};
+use super::grid::Site;
+use super::{ConvGeometry, Direction, Output, SITE};
 use crate::buffer::with_scratch;
 use crate::element::{Element, Precision, load, store};
 use crate::isa::Isa;
@@ -16,6 +17,8 @@ use crate::tile::{Term, Tile, TileStats, panel_extent, row_blocks};
 pub(super) const BLOCK_SAMPLES: usize = 256;
 /// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level cache.
 const FEW_WEIGHTS: usize = 1 << 16;
+/// Sites of a task.
+const BLOCK_SITES: usize = 32;
 /// Rows (pixels times samples) a task aims for.
 const TASK_ROWS: usize = 512;
 
@@ -159,6 +162,105 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
             unsafe { dispatch(isa, kernel) };
         });
     });
+}
+
+/// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others are left as they are. `sites` differ and exist.
+/// The bits are those of [`run`].
+pub(super) fn run_sites<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>, sites: &[Site]) {
+    debug_assert_eq!(E::PRECISION, Precision::F32, "`Conv2d::forward_at` refuses others");
+    if E::PRECISION != Precision::F32 {
+        return;
+    }
+    let blocks = sites.len().div_ceil(BLOCK_SITES);
+    let x = Shared::read_only(x);
+    let weights = Shared::read_only(weights);
+    for_each(blocks, |index| {
+        let sites = &sites[index * BLOCK_SITES..((index + 1) * BLOCK_SITES).min(sites.len())];
+        let kernel =
+            ConvolveSites { g, problem: Problem::new(g, Direction::Forward), n, x: x.at(0).cast(), weights: weights.at(0), out, sites };
+        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of `packed_len`; the sites
+        // exist and differ.
+        unsafe { dispatch(isa, kernel) };
+    });
+}
+
+struct ConvolveSites<'a, E> {
+    g: &'a ConvGeometry,
+    problem: Problem,
+    n: usize,
+    x: *const f32,
+    weights: *const f32,
+    out: Output<E>,
+    sites: &'a [Site],
+}
+
+impl<E: Element> Kernel for ConvolveSites<'_, E> {
+    type Element = E;
+    type Output = ();
+
+    /// Neighbours in a line of output pixels are the rows of a tile where none of their taps lies beside the image.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: see `run_sites`.
+        unsafe {
+            let (g, problem) = (self.g, &self.problem);
+            let [height, width] = problem.to_size;
+            let tiles_x = width.div_ceil(SITE);
+            let (from_row, to_row) = (self.n * problem.from * g.groups, self.n * problem.to * g.groups);
+            let panel_len = g.taps() * problem.from * S::TILE_COLUMNS;
+            let panels = problem.to.div_ceil(S::TILE_COLUMNS);
+            let (mut sources, mut terms) = (Vec::new(), Vec::new());
+            let (stride, padding, kernel) = (g.stride[1], g.padding[1], g.kernel[1]);
+            let is_inner = |x: usize| x * stride >= padding && x * stride + kernel <= problem.from_size[1] + padding;
+            for site in self.sites {
+                let (top, left) = (site.tile / tiles_x * SITE, site.tile % tiles_x * SITE);
+                for y in top..(top + SITE).min(height) {
+                    let end = (left + SITE).min(width);
+                    let mut first = left;
+                    while first < end {
+                        find_sources(g, Direction::Forward, problem, y * width + first, &mut sources);
+                        let mut after = first + 1;
+                        while after < end && is_inner(first) && is_inner(after) {
+                            after += 1;
+                        }
+                        for index in 0..g.groups * panels {
+                            let (group, column) = (index / panels, index % panels * S::TILE_COLUMNS);
+                            let weights = self.weights.add(index * panel_len);
+                            terms.clear();
+                            terms.extend(sources.iter().map(|&(source, tap)| Term {
+                                a: self.x.add(source * from_row + (site.sample * g.groups + group) * problem.from),
+                                b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                            }));
+                            let (columns, vectors) = panel_extent::<S>(problem.to, column);
+                            let channel = group * problem.to + column;
+                            for (row, rows) in row_blocks::<S>(after - first) {
+                                let at = (y * width + first + row) * to_row + site.sample * problem.to * g.groups + channel;
+                                let tile = Tile {
+                                    terms: &terms,
+                                    a_offset: row * g.stride[1] * from_row,
+                                    depth: problem.from,
+                                    a_row: g.stride[1] * from_row,
+                                    a_depth: 1,
+                                    b_depth: S::TILE_COLUMNS,
+                                    c: self.out.y.at(at),
+                                    c_row: to_row,
+                                    columns,
+                                    add: self.out.add.at(at),
+                                    bias: self.out.bias.at(channel),
+                                    stats: None,
+                                    norm: self.out.norm.map(|norm| norm.tile(at, channel)),
+                                    prefetch: weights,
+                                    prefetch_step: 16,
+                                };
+                                S::tile(rows, vectors, &tile);
+                            }
+                        }
+                        first = after;
+                    }
+                }
+            }
+        }
+    }
 }
 
 struct Convolve<'a, E> {
@@ -312,6 +414,7 @@ impl<E: Element> Convolve<'_, E> {
                     add: self.out.add.at(at),
                     bias: self.out.bias.at(channel),
                     stats,
+                    norm: self.out.norm.map(|norm| norm.tile(at, channel)),
                     prefetch: terms.first().map_or(std::ptr::null(), |term| term.b),
                     prefetch_step: 16,
                 };

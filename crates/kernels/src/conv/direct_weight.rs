@@ -240,6 +240,7 @@ impl<E: Element> WeightGrad<'_, E> {
                         add: c,
                         bias: std::ptr::null(),
                         stats: None,
+                        norm: None,
                         // Rows are short and far apart, which the processor's own prefetcher does not follow.
                         prefetch: a.wrapping_add(row + rows - 1 + PREFETCH * a_depth),
                         prefetch_step: a_depth,

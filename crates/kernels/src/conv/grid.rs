@@ -36,6 +36,47 @@ impl Block {
     }
 }
 
+/// An output tile of one sample, where only some are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Site {
+    /// Number of the sample.
+    pub sample: usize,
+    /// Number of the tile of [`SITE`](super::SITE) pixels square, row by row.
+    pub tile: usize,
+}
+
+/// The rows of a task, each one tile of one sample.
+pub(super) trait Rows: Copy {
+    fn count(&self) -> usize;
+    /// Runs of rows that share a tile: the tile, the first sample and the one after the last.
+    fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)>;
+}
+
+impl Rows for Block {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.rows()
+    }
+
+    #[inline(always)]
+    fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        let Block { tiles, samples } = *self;
+        (tiles.0..tiles.1).map(move |tile| (tile, samples.0, samples.1))
+    }
+}
+
+impl Rows for &[Site] {
+    #[inline(always)]
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> {
+        self.iter().map(|site| (site.tile, site.sample, site.sample + 1))
+    }
+}
+
 impl Grid {
     /// Cuts a batch of `n` images into blocks of at most `rows` rows. Neither is zero.
     pub(super) fn new(g: &ConvGeometry, n: usize, rows: usize) -> Self {

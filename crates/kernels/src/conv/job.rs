@@ -1,5 +1,6 @@
 //! One convolution, checked: which code runs it.
 
+use super::grid::Site;
 use super::{ConvAlgorithm, ConvGeometry, Direction, direct, direct_weight, winograd, winograd_weight};
 use half::bf16;
 
@@ -8,6 +9,7 @@ use super::{pairs, pairs_weight};
 use crate::element::Element;
 use crate::isa::Isa;
 use crate::parallel::Shared;
+use crate::tile::TileNorm;
 
 /// A forward pass or an input gradient.
 pub struct Job<'a, E> {
@@ -18,11 +20,14 @@ pub struct Job<'a, E> {
     pub(super) n: usize,
     pub(super) x: &'a [E],
     pub(super) weights: &'a [f32],
+    /// The output tiles that are wanted, where not all are.
+    pub(super) sites: Option<&'a [Site]>,
 }
 
 /// Destination of a convolution, as its tasks see it.
 #[derive(Clone, Copy)]
 pub struct Output<E> {
+    /// Null where only the batch norm's result is wanted.
     pub(super) y: Shared<E>,
     /// Null or a tensor of the output's shape.
     pub(super) add: Shared<E>,
@@ -30,6 +35,26 @@ pub struct Output<E> {
     pub(super) bias: Shared,
     /// Null or `[tasks][3][C]`: shift, sum and sum of squares.
     pub(super) partials: Shared,
+    /// A batch norm of the outputs.
+    pub(super) norm: Option<NormOutput<E>>,
+}
+
+/// Destination and parameters of a batch norm behind a convolution.
+#[derive(Clone, Copy)]
+pub struct NormOutput<E> {
+    /// Laid out as the convolution's output.
+    pub(super) y: Shared<E>,
+    /// Mean, scale and beta of each channel.
+    pub(super) parameters: [Shared; 3],
+    pub(super) relu: bool,
+}
+
+impl<E: Copy> NormOutput<E> {
+    /// What a tile needs whose first output is element `at`, of `channel`.
+    #[inline(always)]
+    pub(super) fn tile(&self, at: usize, channel: usize) -> TileNorm<E> {
+        TileNorm { c: self.y.at(at), parameters: self.parameters.map(|values| values.at(channel).cast_const()), relu: self.relu }
+    }
 }
 
 /// A weight gradient.
@@ -44,11 +69,13 @@ pub struct WeightJob<'a, E> {
 
 /// Runs `job`. Called through [`Element`], for its code to be compiled in this crate and not in each that uses it.
 pub(crate) fn convolve<E: Element>(job: &Job<'_, E>, out: Output<E>) {
-    let Job { g, direction, algorithm, isa, n, x, weights } = *job;
-    match algorithm {
-        ConvAlgorithm::Direct => direct::run(g, direction, isa, n, x, weights, out),
-        ConvAlgorithm::Winograd => winograd::run(g, direction, isa, n, x, weights, out),
-        ConvAlgorithm::DirectBf16 => debug_assert!(false, "convolve_bf16 runs it"),
+    let Job { g, direction, algorithm, isa, n, x, weights, sites } = *job;
+    match (algorithm, sites) {
+        (ConvAlgorithm::Direct, None) => direct::run(g, direction, isa, n, x, weights, out),
+        (ConvAlgorithm::Winograd, None) => winograd::run(g, direction, isa, n, x, weights, out),
+        (ConvAlgorithm::Direct, Some(sites)) => direct::run_sites(g, isa, n, x, weights, out, sites),
+        (ConvAlgorithm::Winograd, Some(sites)) => winograd::run_sites(g, isa, n, x, weights, out, sites),
+        (ConvAlgorithm::DirectBf16, _) => debug_assert!(false, "convolve_bf16 runs it"),
     }
 }
 

@@ -22,8 +22,12 @@ mod winograd_weight;
 
 use std::marker::PhantomData;
 
+pub use grid::Site;
+
+use job::NormOutput;
 pub(crate) use job::{Job, Output, WeightJob, convolve, convolve_bf16, weight_grad, weight_grad_bf16};
 
+use crate::batch_norm::BatchNorm;
 use crate::buffer::Buffer;
 use crate::element::{Element, Precision};
 use crate::error::{ShapeError, elements, expect_len, parameter};
@@ -145,7 +149,16 @@ pub struct Moments<'a> {
     pub variance: &'a mut [f32],
 }
 
-/// What happens to the result of a convolution before it is stored: `y = conv + bias + add`, and statistics of `y`.
+/// A batch norm with constant statistics behind a convolution: the bits of [`BatchNorm::forward`] of the stored result, without reading it again.
+#[derive(Debug)]
+pub struct Normed<'a, E = f32> {
+    /// Statistics and parameters, `[C_out]`.
+    pub norm: BatchNorm<'a>,
+    /// Where its result goes, of the output's shape. `None`: it takes the place of the convolution's own, which nobody wants.
+    pub y: Option<&'a mut [E]>,
+}
+
+/// What happens to the result of a convolution before it is stored: `y = conv + bias + add`, statistics of `y`, and a batch norm of `y`.
 #[derive(Debug)]
 pub struct Epilogue<'a, E = f32> {
     /// `[C_out]`, added to every pixel.
@@ -154,11 +167,13 @@ pub struct Epilogue<'a, E = f32> {
     pub add: Addend<'a, E>,
     /// Statistics of the stored values.
     pub moments: Option<Moments<'a>>,
+    /// Batch norm of the stored values.
+    pub norm: Option<Normed<'a, E>>,
 }
 
 impl<E> Default for Epilogue<'_, E> {
     fn default() -> Self {
-        Self { bias: None, add: Addend::None, moments: None }
+        Self { bias: None, add: Addend::None, moments: None, norm: None }
     }
 }
 
@@ -198,6 +213,9 @@ impl PackedWeights {
         size_of_val(&*self.data)
     }
 }
+
+/// Side of the tiles of output pixels that a [`Site`] names.
+pub const SITE: usize = transform::OUT;
 
 /// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
 const FEW_CHANNELS: usize = 8;
@@ -401,14 +419,44 @@ impl<E: Element> Conv2d<E> {
         Ok(())
     }
 
-    /// `y = conv(x, w) + bias + add` for a batch of `n`, with optional statistics of `y`.
+    /// `y = conv(x, w) + bias + add` for a batch of `n`, with optional statistics and batch norm of `y`.
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
     pub fn forward(&self, n: usize, x: &[E], weights: &PackedWeights, y: &mut [E], epilogue: Epilogue<'_, E>) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output", y.len(), self.output_len(n)?)?;
-        self.convolve(n, x, weights, Direction::Forward, y, epilogue)
+        self.convolve(n, x, weights, Direction::Forward, y, epilogue, None)
+    }
+
+    /// As [`Conv2d::forward`], for the output tiles `sites` alone; what `y` and the batch norm hold elsewhere stays. The bits are those of
+    /// [`Conv2d::forward`]. `f32` only.
+    ///
+    /// # Errors
+    /// [`ShapeError`] as there, for statistics (which need every tile), and for `sites` that do not exist or are not in ascending order, each once.
+    pub fn forward_at(
+        &self,
+        n: usize,
+        x: &[E],
+        weights: &PackedWeights,
+        y: &mut [E],
+        epilogue: Epilogue<'_, E>,
+        sites: &[Site],
+    ) -> Result<(), ShapeError> {
+        expect_len("conv input", x.len(), self.input_len(n)?)?;
+        expect_len("conv output", y.len(), self.output_len(n)?)?;
+        let tiles: usize = self.geometry.output().iter().map(|size| size.div_ceil(SITE)).product();
+        let exist = sites.iter().all(|site| site.sample < n && site.tile < tiles);
+        if !exist || !sites.is_sorted_by(|a, b| a < b) {
+            return Err(parameter("sites", "must be tiles of the output in ascending order, each once"));
+        }
+        if epilogue.moments.is_some() {
+            return Err(parameter("moments", "need every output"));
+        }
+        if E::PRECISION != Precision::F32 {
+            return Err(parameter("sites", "are for f32"));
+        }
+        self.convolve(n, x, weights, Direction::Forward, y, epilogue, Some(sites))
     }
 
     /// `dx = conv^T(dy, w) + add` for a batch of `n`.
@@ -419,9 +467,10 @@ impl<E: Element> Conv2d<E> {
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv input gradient", dx.len(), self.input_len(n)?)?;
         let epilogue = Epilogue { add, ..Epilogue::default() };
-        self.convolve(n, dy, weights, Direction::InputGrad, dx, epilogue)
+        self.convolve(n, dy, weights, Direction::InputGrad, dx, epilogue, None)
     }
 
+    #[allow(clippy::too_many_arguments)]
     fn convolve(
         &self,
         n: usize,
@@ -430,6 +479,7 @@ impl<E: Element> Conv2d<E> {
         direction: Direction,
         y: &mut [E],
         epilogue: Epilogue<'_, E>,
+        sites: Option<&[Site]>,
     ) -> Result<(), ShapeError> {
         let g = &self.geometry;
         let algorithm = self.algorithm(direction);
@@ -451,6 +501,10 @@ impl<E: Element> Conv2d<E> {
             expect_len("mean", m.mean.len(), channels)?;
             expect_len("variance", m.variance.len(), channels)?;
         }
+        let scale = epilogue.norm.as_ref().map(|normed| normed.norm.scale(channels)).transpose()?;
+        if let Some(Normed { y: Some(normed), .. }) = &epilogue.norm {
+            expect_len("batch norm output", normed.len(), y.len())?;
+        }
         if y.is_empty() {
             if let Some(m) = &mut moments {
                 m.mean.fill(0.0);
@@ -468,8 +522,17 @@ impl<E: Element> Conv2d<E> {
             },
             bias: epilogue.bias.map_or(Shared::null(), Shared::read_only),
             partials: Shared::null(),
+            norm: None,
         };
-        let job = Job { g, direction, algorithm, isa: self.isa, n, x, weights: &weights.data[..weights.len] };
+        if let (Some(Normed { norm, y }), Some(scale)) = (epilogue.norm, &scale) {
+            let own = y.map(Shared::new);
+            let parameters = [norm.mean, scale, norm.beta].map(Shared::read_only);
+            out.norm = Some(NormOutput { y: own.unwrap_or(shared), parameters, relu: norm.relu });
+            if own.is_none() {
+                out.y = Shared::null();
+            }
+        }
+        let job = Job { g, direction, algorithm, isa: self.isa, n, x, weights: &weights.data[..weights.len], sites };
         match moments {
             None => E::convolve(&job, out),
             Some(moments) => {

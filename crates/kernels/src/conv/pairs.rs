@@ -337,6 +337,7 @@ impl<E: Element> Convolve<'_, E> {
             add: self.out.add.at(at),
             bias: self.out.bias.at(channel),
             stats,
+            norm: self.out.norm.map(|norm| norm.tile(at, channel)),
             prefetch: std::ptr::null(),
             prefetch_step: 0,
         }

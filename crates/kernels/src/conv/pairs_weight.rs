@@ -402,6 +402,7 @@ impl<E: Element> WeightGrad<'_, E> {
                         add: c,
                         bias: std::ptr::null(),
                         stats: None,
+                        norm: None,
                         prefetch: std::ptr::null(),
                         prefetch_step: 0,
                     };

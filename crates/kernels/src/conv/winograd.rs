@@ -6,7 +6,7 @@
 //! transforms back while everything stays in the second-level cache.
 //! Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
-use super::grid::{Block, Grid};
+use super::grid::{Block, Grid, Rows, Site};
 use super::transform::{self, IN, OUT, POINTS, columns, square};
 use super::{ConvGeometry, Direction, Output};
 use crate::buffer::with_scratch;
@@ -150,41 +150,76 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
     let weights = Shared::read_only(weights);
     for_each(column_blocks * grid.blocks(), |task| {
         let (column_block, index) = (task / grid.blocks(), task % grid.blocks());
-        let block = grid.block(index);
-        let columns = (column_block * BLOCK_COLUMNS, ((column_block + 1) * BLOCK_COLUMNS).min(to));
-        let lanes = simd::lanes(isa);
-        let v_row = padded(from.min(BLOCK_DEPTH), lanes);
-        let m_row = padded(columns.1 - columns.0, lanes);
-        // One line more per point: neighbouring points then start in different cache sets.
-        let v_point = block.rows() * v_row + 16;
-        let m_point = block.rows() * m_row + 16;
-        with_scratch(POINTS * (v_point + m_point), |scratch| {
-            let (v, m) = scratch.split_at_mut(POINTS * v_point);
-            let kernel = Convolve {
-                grid,
-                from,
-                to,
-                x: x.at(0),
-                weights: weights.at(POINTS * columns.0 * from),
-                out,
-                partial: out.partials.at(index * 3 * to),
-                block,
-                columns,
-                v: v.as_mut_ptr(),
-                v_row,
-                v_point,
-                m: m.as_mut_ptr(),
-                m_row,
-                m_point,
-            };
-            // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of
-            // `packed_len`; tasks write disjoint rows and columns of the output and of the partial sums.
-            unsafe { dispatch(isa, kernel) };
-        });
+        let partial = out.partials.at(index * 3 * to);
+        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of `packed_len`; tasks
+        // write disjoint rows and columns of the output and of the partial sums.
+        unsafe { run_rows(grid, (from, to), isa, x, weights, out, partial, grid.block(index), column_block) };
     });
 }
 
-struct Convolve<E> {
+/// As [`run`], for some tiles of some samples; the others are left as they are. `sites` differ and exist.
+pub(super) fn run_sites<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>, sites: &[Site]) {
+    let (from, to) = channels(g, Direction::Forward);
+    let grid = Grid::new(g, n, BLOCK_ROWS);
+    let x = Shared::read_only(x);
+    let weights = Shared::read_only(weights);
+    let blocks = sites.len().div_ceil(BLOCK_ROWS);
+    for_each(to.div_ceil(BLOCK_COLUMNS) * blocks, |task| {
+        let (column_block, index) = (task / blocks, task % blocks);
+        let rows = &sites[index * BLOCK_ROWS..((index + 1) * BLOCK_ROWS).min(sites.len())];
+        // SAFETY: as above.
+        unsafe { run_rows(grid, (from, to), isa, x, weights, out, std::ptr::null_mut(), rows, column_block) };
+    });
+}
+
+/// One task: `rows` of one block of columns.
+///
+/// # Safety
+/// The pointers hold what the geometry says, the rows exist, and nothing else accesses their outputs.
+#[allow(clippy::too_many_arguments)]
+unsafe fn run_rows<E: Element, R: Rows>(
+    grid: Grid,
+    (from, to): (usize, usize),
+    isa: Isa,
+    x: Shared<E>,
+    weights: Shared,
+    out: Output<E>,
+    partial: *mut f32,
+    rows: R,
+    column_block: usize,
+) {
+    let columns = (column_block * BLOCK_COLUMNS, ((column_block + 1) * BLOCK_COLUMNS).min(to));
+    let lanes = simd::lanes(isa);
+    let v_row = padded(from.min(BLOCK_DEPTH), lanes);
+    let m_row = padded(columns.1 - columns.0, lanes);
+    // One line more per point: neighbouring points then start in different cache sets.
+    let v_point = rows.count() * v_row + 16;
+    let m_point = rows.count() * m_row + 16;
+    with_scratch(POINTS * (v_point + m_point), |scratch| {
+        let (v, m) = scratch.split_at_mut(POINTS * v_point);
+        let kernel = Convolve {
+            grid,
+            from,
+            to,
+            x: x.at(0),
+            weights: weights.at(POINTS * columns.0 * from),
+            out,
+            partial,
+            rows,
+            columns,
+            v: v.as_mut_ptr(),
+            v_row,
+            v_point,
+            m: m.as_mut_ptr(),
+            m_row,
+            m_point,
+        };
+        // SAFETY: the caller's.
+        unsafe { dispatch(isa, kernel) };
+    });
+}
+
+struct Convolve<E, R> {
     grid: Grid,
     from: usize,
     to: usize,
@@ -193,7 +228,7 @@ struct Convolve<E> {
     weights: *const f32,
     out: Output<E>,
     partial: *mut f32,
-    block: Block,
+    rows: R,
     columns: (usize, usize),
     v: *mut f32,
     v_row: usize,
@@ -203,7 +238,7 @@ struct Convolve<E> {
     m_point: usize,
 }
 
-impl<E: Element> Kernel for Convolve<E> {
+impl<E: Element, R: Rows> Kernel for Convolve<E, R> {
     type Element = E;
     type Output = ();
 
@@ -218,7 +253,7 @@ impl<E: Element> Kernel for Convolve<E> {
                     grid: self.grid,
                     channels: self.from,
                     x: self.x,
-                    block: self.block,
+                    rows: self.rows,
                     range: (depth, depth + width),
                     v: self.v,
                     v_row: self.v_row,
@@ -233,7 +268,7 @@ impl<E: Element> Kernel for Convolve<E> {
     }
 }
 
-impl<E: Element> Convolve<E> {
+impl<E: Element, R: Rows> Convolve<E, R> {
     /// `M[point] (+)= V[point] * U[point]` for all points, over `width` input channels from `depth`.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(&self, depth: usize, width: usize) {
@@ -248,7 +283,7 @@ impl<E: Element> Convolve<E> {
                     let (_, vectors) = panel_extent::<S>(columns, column);
                     let terms = [Term { a: self.v.add(p * self.v_point), b: panel }];
                     let next = panel.wrapping_add(panel_len);
-                    for (index, (row, rows)) in row_blocks::<S>(self.block.rows()).enumerate() {
+                    for (index, (row, rows)) in row_blocks::<S>(self.rows.count()).enumerate() {
                         let m = self.m.add(p * self.m_point + row * self.m_row + column);
                         let tile = Tile::<f32> {
                             terms: &terms,
@@ -263,6 +298,7 @@ impl<E: Element> Convolve<E> {
                             add: if depth == 0 { std::ptr::null() } else { m },
                             bias: std::ptr::null(),
                             stats: None,
+                            norm: None,
                             // The first tiles of a panel fetch the next one, a line per step.
                             prefetch: next.wrapping_add((index * width * 16) % panel_len),
                             prefetch_step: 16,
@@ -282,16 +318,20 @@ impl<E: Element> Convolve<E> {
         // SAFETY: see `run` above.
         unsafe {
             let width = self.columns.1 - self.columns.0;
-            for (row, tile, sample) in self.block.iter() {
+            let mut row = 0;
+            for (tile, first, end) in self.rows.runs() {
                 let whole_tile = self.grid.extent(tile) == (OUT, OUT);
-                let mut c = 0;
-                while c < width {
-                    if whole_tile && width - c >= S::LANES {
-                        self.store_vector::<S, true>(row, tile, sample, c);
-                    } else {
-                        self.store_vector::<S, false>(row, tile, sample, c);
+                for sample in first..end {
+                    let mut c = 0;
+                    while c < width {
+                        if whole_tile && width - c >= S::LANES {
+                            self.store_vector::<S, true>(row, tile, sample, c);
+                        } else {
+                            self.store_vector::<S, false>(row, tile, sample, c);
+                        }
+                        c += S::LANES;
                     }
-                    c += S::LANES;
+                    row += 1;
                 }
             }
         }
@@ -334,9 +374,20 @@ impl<E: Element> Convolve<E> {
                     }
                 }
             }
-            for (i, line) in pixels.iter().enumerate().take(tall) {
-                for (j, value) in line.iter().enumerate().take(wide) {
-                    store(*value, self.out.y.at(start + i * down + j * right), lanes);
+            if !self.out.y.is_null() {
+                for (i, line) in pixels.iter().enumerate().take(tall) {
+                    for (j, value) in line.iter().enumerate().take(wide) {
+                        store(*value, self.out.y.at(start + i * down + j * right), lanes);
+                    }
+                }
+            }
+            if let Some(norm) = &self.out.norm {
+                let norm = norm.tile(start, channel);
+                let channels = norm.channels::<S>(0, lanes);
+                for (i, line) in pixels.iter().enumerate().take(tall) {
+                    for (j, value) in line.iter().enumerate().take(wide) {
+                        norm.store(channels, *value, i * down + j * right, lanes);
+                    }
                 }
             }
             if !self.partial.is_null() {
@@ -363,19 +414,19 @@ impl<E: Element> Convolve<E> {
 }
 
 /// `V = B^T d B` for a block of rows and a range of channels, `[point][row][channel]`.
-pub(super) struct InputTransform<E> {
+pub(super) struct InputTransform<E, R = Block> {
     pub grid: Grid,
     /// Channels of `x`.
     pub channels: usize,
     pub x: *const E,
-    pub block: Block,
+    pub rows: R,
     pub range: (usize, usize),
     pub v: *mut f32,
     pub v_row: usize,
     pub v_point: usize,
 }
 
-impl<E: Element> Kernel for InputTransform<E> {
+impl<E: Element, R: Rows> Kernel for InputTransform<E, R> {
     type Element = E;
     type Output = ();
 
@@ -389,7 +440,7 @@ impl<E: Element> Kernel for InputTransform<E> {
             let grid = &self.grid;
             let zeros = [E::default(); 16];
             let mut v_row = self.v;
-            for tile in self.block.tiles.0..self.block.tiles.1 {
+            for (tile, first, end) in self.rows.runs() {
                 let (y0, x0) = grid.origin(tile);
                 // Pixels outside the image read `zeros` at offset 0, the others the image at the row's offset.
                 let mut pixels = [(zeros.as_ptr(), 0usize); POINTS];
@@ -402,7 +453,7 @@ impl<E: Element> Kernel for InputTransform<E> {
                         *pixel = (self.x.add(at), usize::MAX);
                     }
                 }
-                for sample in self.block.samples.0..self.block.samples.1 {
+                for sample in first..end {
                     self.transform_row::<S>(&pixels, sample * self.channels, v_row);
                     v_row = v_row.wrapping_add(self.v_row);
                 }
@@ -411,7 +462,7 @@ impl<E: Element> Kernel for InputTransform<E> {
     }
 }
 
-impl<E: Element> InputTransform<E> {
+impl<E: Element, R: Rows> InputTransform<E, R> {
     /// Transforms one tile of the sample at `offset` from the pixels' starts.
     #[inline(always)]
     unsafe fn transform_row<S: Simd>(&self, pixels: &[(*const E, usize); POINTS], offset: usize, v_row: *mut f32) {

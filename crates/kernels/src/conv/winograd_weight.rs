@@ -236,7 +236,7 @@ impl<E: Element> Problem<E> {
             grid: self.grid,
             channels: self.from,
             x: self.x.at(0),
-            block,
+            rows: block,
             range: from,
             v: memory.v.at(first * memory.v_row + from.0),
             v_row: memory.v_row,
@@ -361,6 +361,7 @@ impl Kernel for Multiply {
                             add: if self.first && start == 0 { std::ptr::null() } else { c },
                             bias: std::ptr::null(),
                             stats: None,
+                            norm: None,
                             // Rows are short and far apart, which the processor's own prefetcher does not follow.
                             prefetch: terms[0].a.wrapping_add(row + rows - 1 + PREFETCH * memory.v_row),
                             prefetch_step: memory.v_row,

@@ -1,0 +1,208 @@
+//! Logits of points that differ from known ones in few pixels, as a random search asks for them: the first layers are computed again only where
+//! they see a changed pixel, the others from there on. The logits are those of a whole pass up to rounding.
+
+use burn::tensor::{Tensor, TensorData};
+use sora_kernels::conv::ConvGeometry;
+
+use super::{
+    Model,
+    graph::{Graph, Layer, Op},
+};
+use crate::{
+    error::Result,
+    nn::{Area, Backend, BnMode, LocalConv, LocalMaps, NormValues, Precision, Weights, to_vec},
+};
+
+/// Layers that are computed where a pixel has changed: convolutions with their batch norms, and where they end.
+#[derive(Debug)]
+pub(crate) struct Local {
+    convs: Vec<LocalConv>,
+    /// Size and channels of each layer's map, where it is kept.
+    shapes: Vec<Option<([usize; 2], usize)>>,
+    /// The layer that everything behind them reads, and nothing else of theirs.
+    cut: usize,
+}
+
+impl Graph {
+    /// The last layer up to which there are convolutions and their batch norms alone, maps are at least half as high as the image, and whose
+    /// result is all that later layers read. `None` where it saves nothing: fewer than two convolutions.
+    fn local_cut(&self) -> Option<usize> {
+        let height = |index: usize| self.layers[index].shape.get(1).copied().unwrap_or(0);
+        let supported = |index: usize| match &self.layers[index].op {
+            Op::Conv { .. } => true,
+            Op::Norm { .. } => self.norm_behind(index - 1).is_some_and(|(_, activation)| activation.is_none()),
+            _ => false,
+        };
+        let end = (1..self.layers.len()).find(|&index| !supported(index) || 2 * height(index) < height(0)).unwrap_or(self.layers.len());
+        let is_cut = |cut: &usize| self.last[..*cut].iter().all(|last| last <= cut) && self.norm_behind(*cut).is_none();
+        let cut = (1..end).rev().find(is_cut)?;
+        let convs = self.layers[..=cut].iter().filter(|layer| matches!(layer.op, Op::Conv { .. })).count();
+        (convs >= 2).then_some(cut)
+    }
+
+    /// The layers up to [`local_cut`](Self::local_cut), with their weights and running statistics.
+    fn local(&self, weights: &Weights, buffers: &Weights) -> Result<Option<Local>> {
+        let Some(cut) = self.local_cut() else { return Ok(None) };
+        let size = |index: usize| match self.layers[index].shape[..] {
+            [channels, height, width] => ([height, width], channels),
+            _ => ([0; 2], 0),
+        };
+        let mut shapes = vec![None; cut + 1];
+        shapes[0] = Some(size(0));
+        let mut convs = Vec::new();
+        for (index, Layer { op, inputs, .. }) in self.layers.iter().enumerate().take(cut + 1) {
+            let Op::Conv { conv, kernel } = op else { continue };
+            let (input, in_channels) = size(inputs[0]);
+            let geometry = ConvGeometry {
+                in_channels,
+                out_channels: size(index).1,
+                input,
+                kernel: [*kernel; 2],
+                stride: [conv.stride; 2],
+                padding: [conv.padding; 2],
+                groups: conv.groups,
+            };
+            let values = to_vec(&weights.get::<4>(conv.weight))?;
+            let mut local = LocalConv::new(geometry, &values, weights.version(conv.weight), inputs[0]);
+            local.bias = conv.bias.map(|bias| to_vec(&weights.get::<1>(bias))).transpose()?;
+            local.add = inputs.get(1).copied();
+            let behind = self.norm_behind(index);
+            if behind.as_ref().is_none_or(|(behind, _)| behind.keep) {
+                local.raw = Some(index);
+                shapes[index] = Some(size(index));
+            }
+            if let Some((behind, _)) = behind {
+                let [gamma, beta] = [behind.norm.weight, behind.norm.bias].map(|id| to_vec(&weights.get::<1>(id)));
+                let [mean, variance] = [behind.norm.running_mean, behind.norm.running_var].map(|id| to_vec(&buffers.buffer::<1>(id)));
+                let values = NormValues { gamma: gamma?, beta: beta?, mean: mean?, variance: variance?, relu: behind.relu };
+                local.norm = Some((index + 1, values));
+                shapes[index + 1] = Some(size(index + 1));
+            }
+            convs.push(local);
+        }
+        Ok(Some(Local { convs, shapes, cut }))
+    }
+}
+
+/// Bytes that the maps of all images may take; more are computed as a whole.
+const MOST_BYTES: usize = 256 << 20;
+
+/// An image that moves, and its maps.
+#[derive(Debug)]
+pub(crate) struct LocalImage {
+    pixels: Vec<f32>,
+    maps: LocalMaps,
+    /// The pixels before the last step.
+    before: Vec<f32>,
+    /// Whether the last step does not count.
+    back: bool,
+}
+
+/// The start of a network at points that move a few pixels at a time.
+#[derive(Debug)]
+pub(crate) struct LocalPass<'a> {
+    model: &'a Model,
+    graph: &'a Graph,
+    weights: Weights,
+    local: Local,
+}
+
+impl<'a> LocalPass<'a> {
+    /// For `n` images; `None` where the network's first layers are others, another backend or precision computes them, or their maps would take
+    /// too much memory.
+    pub(crate) fn new(model: &'a Model, n: usize) -> Result<Option<Self>> {
+        let pass = model.pass(BnMode::Eval);
+        if pass.backend != Backend::Engine || pass.precision != Precision::F32 {
+            return Ok(None);
+        }
+        let Some(graph) = model.network.graph() else { return Ok(None) };
+        let weights = model.params.frozen();
+        let Some(local) = graph.local(&weights, &pass.buffers)? else { return Ok(None) };
+        let floats: usize = local.shapes.iter().flatten().map(|([height, width], channels)| height * width * channels).sum();
+        let fits = floats.saturating_mul(n * size_of::<f32>()) <= MOST_BYTES;
+        Ok(fits.then_some(Self { model, graph, weights, local }))
+    }
+
+    /// The image `pixels`.
+    pub(crate) fn image(&self, pixels: &[f32]) -> LocalImage {
+        let mut image = LocalImage { pixels: pixels.to_vec(), maps: LocalMaps::new(&self.local.shapes), before: Vec::new(), back: false };
+        self.enter(&mut image, Area::whole(self.size()));
+        image.maps.settle();
+        image
+    }
+
+    /// The network.
+    pub(crate) fn model(&self) -> &Model {
+        self.model
+    }
+
+    fn size(&self) -> [usize; 2] {
+        [self.model.config.shape.height, self.model.config.shape.width]
+    }
+
+    /// Pixels, over all channels, of an image.
+    pub(crate) fn row(&self) -> usize {
+        let [height, width] = self.size();
+        (self.model.config.shape.channels * height * width).max(1)
+    }
+
+    /// Writes the normalised pixels in `area` into the first map, and computes what follows.
+    fn enter(&self, LocalImage { pixels, maps, .. }: &mut LocalImage, area: Area) {
+        let [height, width] = self.size();
+        let (mean, std) = (&self.model.config.mean, &self.model.config.std);
+        maps.set(0, area, |y, x, c| (pixels[(c * height + y) * width + x] - mean[c]) * std[c].recip());
+        self.local.convs.iter().for_each(|conv| maps.apply(conv));
+    }
+
+    /// Moves each image to its point; logits there, a row for each.
+    pub(crate) fn step(&self, mut moves: Vec<(&mut LocalImage, &[f32])>) -> Result<Vec<f32>> {
+        for (image, point) in &mut moves {
+            image.settle();
+            let area = difference(&image.pixels, point, self.size());
+            image.before.clone_from(&image.pixels);
+            image.pixels.copy_from_slice(point);
+            self.enter(image, area);
+        }
+        let Some(([height, width], channels)) = self.local.shapes[self.local.cut] else { return Ok(Vec::new()) };
+        let mut map = Vec::with_capacity(height * width * moves.len() * channels);
+        for pixel in 0..height * width {
+            for (image, _) in &moves {
+                map.extend_from_slice(&image.maps.map(self.local.cut)[pixel * channels..(pixel + 1) * channels]);
+            }
+        }
+        let map = Tensor::<4>::from_data(TensorData::new(map, [height, width, moves.len(), channels]), self.model.device());
+        let logits = self.graph.forward_from(&self.weights, self.local.cut, map.into(), &mut self.model.pass(BnMode::Eval));
+        to_vec(&logits.values)
+    }
+}
+
+impl LocalImage {
+    /// Moves back to where it was before the last step, when it next moves.
+    pub(crate) fn back(&mut self) {
+        self.back = true;
+    }
+
+    fn settle(&mut self) {
+        if std::mem::take(&mut self.back) {
+            self.pixels.copy_from_slice(&self.before);
+            self.maps.take_back();
+        }
+        self.maps.settle();
+    }
+}
+
+/// The smallest area that holds every pixel in which two images differ.
+fn difference(a: &[f32], b: &[f32], [height, width]: [usize; 2]) -> Area {
+    let mut area = Area::default();
+    for (line, (a, b)) in a.chunks(width.max(1)).zip(b.chunks(width.max(1))).enumerate() {
+        if a == b {
+            continue;
+        }
+        let differs = |(a, b): (&f32, &f32)| a != b;
+        if let (Some(left), Some(last)) = (a.iter().zip(b).position(differs), a.iter().zip(b).rposition(differs)) {
+            let y = line % height.max(1);
+            area = area.union(Area { top: y, left, bottom: y + 1, right: last + 1 });
+        }
+    }
+    area
+}
