@@ -5,11 +5,12 @@
 #   WEIGHTS   a preact-resnet18 that `sora train` wrote      DATASET   as for --dataset
 #   N         images (default 64)    EPSILON   (default 8/255)    PAIRS   pairs of runs (default 1)
 # The peer runs twice: with the schedule of the paper (100 steps in APGD and FAB), which is ours, and as torchattacks has it by default (10 steps).
-# PYTHON names an interpreter that has torch, torchattacks, safetensors and numpy; without it they are installed from PyPI into .venv-crosscheck.
+# Environment: PEERS ("autoattack autoattack-default", these two), THREADS. PYTHON names an interpreter that has torch, torchattacks, safetensors and numpy; without it they are installed from PyPI into .venv-crosscheck.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 weights=${1:?usage: benches/attacks.sh WEIGHTS.safetensors DATASET [N] [EPSILON] [PAIRS]}
 dataset=${2:?usage: benches/attacks.sh WEIGHTS.safetensors DATASET [N] [EPSILON] [PAIRS]}
+peers=${PEERS:-autoattack autoattack-default}
 n=${3:-64} epsilon=${4:-8/255} pairs=${5:-1} threads=${THREADS:-$(nproc)}
 python=${PYTHON:-}
 if [ -z "$python" ]; then
@@ -31,18 +32,19 @@ echo "| pair | tool | robust accuracy | seconds | ours / this |"
 echo "|---|---|---|---|---|"
 for pair in $(seq "$pairs"); do
   "${ours[@]}" --attacks clean,autoattack >"$folder/ours.json" 2>/dev/null
-  for attack in autoattack autoattack-default; do
+  for attack in $peers; do
     rm -rf "$folder/peer"
     "$python" scripts/crosscheck/peer.py --weights "$folder/model.safetensors" --images "$folder/images.npz" --out "$folder/peer" \
       --epsilon "$epsilon" --n "$n" --batch 256 --threads "$threads" --attacks "$attack" >"$folder/$attack.json" 2>"$folder/log" || { tail -3 "$folder/log" >&2; exit 1; }
   done
-  "$python" - "$folder" "$pair" <<'PY'
+  "$python" - "$folder" "$pair" $peers <<'PY'
 import json, sys
-folder, pair = sys.argv[1:]
+folder, pair, *peers = sys.argv[1:]
 ours = json.load(open(f"{folder}/ours.json"))["results"]["autoattack"]
 print(f"| {pair} | ours | {ours['accuracy']:.4f} | {ours['seconds']:.1f} | |")
-for name, said in (("autoattack", "torchattacks, 100 steps"), ("autoattack-default", "torchattacks, its default of 10 steps")):
+said = {"autoattack": "torchattacks, 100 steps", "autoattack-default": "torchattacks, its default of 10 steps"}
+for name in peers:
     peer = json.load(open(f"{folder}/{name}.json"))
-    print(f"| {pair} | {said} | {peer['accuracy']:.4f} | {peer['seconds']:.1f} | {ours['seconds'] / peer['seconds']:.2f} |")
+    print(f"| {pair} | {said[name]} | {peer['accuracy']:.4f} | {peer['seconds']:.1f} | {ours['seconds'] / peer['seconds']:.2f} |")
 PY
 done

@@ -302,13 +302,15 @@ impl<'a> Evaluator<'a> {
     }
 
     /// Runs a round of `part` on the images `chunk` and records who stands; returns how many fell.
-    fn batch(&mut self, part: &Part, round: usize, chunk: &[usize], tick: &mut dyn FnMut(attack::Tick)) -> Result<usize> {
+    fn batch(&mut self, part: &Part, round: usize, chunk: &[usize], tick: &mut (dyn FnMut(attack::Tick) + Send)) -> Result<usize> {
         let started = Instant::now();
         let (x, labels, ids) = (pixels(self.split, chunk)?, self.labels(chunk), self.ids(chunk));
         let threat = self.config.threat;
         let mut cx = AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
         let width = cx.pixels();
-        let mut candidates = part.attack.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?;
+        let images = Batch { x: &x, labels: &labels, ids: &ids };
+        // In the thread pool, like a training step: what an attack does in parallel then wakes no thread but the others.
+        let mut candidates = rayon::scope(|_| part.attack.run(&mut cx, &images))?;
         if candidates.len() != x.len() {
             return Err(Error::work(format!("attack {} returned {} values for {}", part.name, candidates.len(), x.len())));
         }

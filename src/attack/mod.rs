@@ -81,7 +81,7 @@ pub struct AttackContext<'a> {
     pub round: usize,
     seed: u64,
     stream: u64,
-    tick: &'a mut dyn FnMut(Tick),
+    tick: &'a mut (dyn FnMut(Tick) + Send),
 }
 
 impl Debug for AttackContext<'_> {
@@ -113,7 +113,14 @@ pub(crate) struct Ascent {
 
 impl<'a> AttackContext<'a> {
     /// The context of round `round` of the attack called `name`, which tells its draws from those of other attacks.
-    pub fn new(model: &'a dyn Classifier, threat: Threat, seed: u64, name: &str, round: usize, tick: &'a mut dyn FnMut(Tick)) -> Self {
+    pub fn new(
+        model: &'a dyn Classifier,
+        threat: Threat,
+        seed: u64,
+        name: &str,
+        round: usize,
+        tick: &'a mut (dyn FnMut(Tick) + Send),
+    ) -> Self {
         Self { model, threat, round, seed, stream: attack_id(name), tick }
     }
 

@@ -101,6 +101,11 @@ pub fn for_each(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) 
     out.par_chunks_mut(width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
 }
 
+/// As [`for_each`]; what `work` gives, by row.
+pub fn map<R: Send>(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) -> R + Sync) -> Vec<R> {
+    out.par_chunks_mut(width.max(1)).enumerate().map(|(i, row)| work(i, row)).collect()
+}
+
 /// Row `i` of rows `width` wide.
 pub fn row<T>(rows: &[T], width: usize, i: usize) -> &[T] {
     &rows[i * width..(i + 1) * width]

@@ -60,12 +60,14 @@ impl Attack for Square {
             let proposer = Proposer::new(threat, shape, query);
             let mut draws = vec![0.0; ids.len() * proposer.draws()];
             cx.fill_uniform_at(Draw::Square, query, &mut draws, &ids);
-            proposal.clone_from(&best);
-            rows::for_each(&mut proposal, width, |i, z| {
+            proposal.resize(best.len(), 0.0);
+            let changed = rows::map(&mut proposal, width, |i, z| {
+                let best = rows::row(&best, width, i);
+                z.copy_from_slice(best);
                 proposer.propose(rows::row(&active.x, width, i), z, rows::row(&draws, proposer.draws(), i));
+                query == 0 || z != best
             });
-            let asked: Vec<usize> =
-                (0..active.len()).filter(|&i| query == 0 || rows::row(&proposal, width, i) != rows::row(&best, width, i)).collect();
+            let asked: Vec<usize> = (0..active.len()).filter(|&i| changed[i]).collect();
             if asked.is_empty() {
                 continue;
             }
