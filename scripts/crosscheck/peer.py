@@ -72,14 +72,17 @@ def torchattack(name, model, norm, epsilon, classes, seed):
 
 
 def official(name, model, norm, epsilon, seed, path):
-    """The attack called `name` as the official AutoAttack runs it."""
+    """The attack called `name` as the official AutoAttack runs it; `square:500` with so many queries."""
     sys.path.insert(0, str(path))
     from autoattack import AutoAttack
 
     kind = {"linf": "Linf", "l2": "L2"}[norm]
     tool = AutoAttack(model, norm=kind, eps=epsilon, seed=seed, version="standard", device="cpu", verbose=True)
     if name != "autoattack":
+        name, _, queries = name.partition(":")
         tool.attacks_to_run = [name]
+        if queries:
+            tool.square.n_queries = int(queries)
     return lambda x, y: tool.run_standard_evaluation(x, y, bs=len(x))
 
 

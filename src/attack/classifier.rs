@@ -56,7 +56,7 @@ pub trait Nearby {
     /// A device that fails.
     fn step(&mut self, points: &[f32], rows: &[usize]) -> Result<Vec<f32>>;
 
-    /// Moves those of `rows` that took part in the last step back to where they were before it.
+    /// Moves `rows`, some of those of the last step, back to where they were before it.
     fn back(&mut self, rows: &[usize]);
 }
 
@@ -131,7 +131,11 @@ impl Nearby for ModelNearby<'_> {
     }
 
     fn back(&mut self, rows: &[usize]) {
-        rows.iter().for_each(|&row| self.images[row].back());
+        for &row in rows {
+            if let Some(image) = self.images.get_mut(row) {
+                image.back();
+            }
+        }
     }
 }
 

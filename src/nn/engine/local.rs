@@ -150,6 +150,8 @@ pub(crate) struct LocalMaps {
     maps: Vec<Option<Map>>,
     /// Where a map has changed.
     changed: Vec<Area>,
+    /// Whether changes can be taken back: from the first [`settle`](Self::settle) on.
+    recording: bool,
     /// Map and area that were written, in order, and what was there before.
     saved: Vec<(usize, Area)>,
     before: Vec<f32>,
@@ -164,18 +166,19 @@ impl LocalMaps {
             channels,
         };
         let maps = shapes.iter().map(|shape| shape.map(map)).collect();
-        Self { maps, changed: vec![Area::default(); shapes.len()], saved: Vec::new(), before: Vec::new() }
+        Self { maps, changed: vec![Area::default(); shapes.len()], recording: false, saved: Vec::new(), before: Vec::new() }
     }
 
     /// Forgets what was before: changes from now on can be taken back together.
     pub(crate) fn settle(&mut self) {
+        self.recording = true;
         self.changed.fill(Area::default());
         self.saved.clear();
         self.before.clear();
     }
 
     fn save(&mut self, map: usize, area: Area) {
-        let Some(values) = self.maps[map].as_ref() else { return };
+        let Some(values) = self.maps[map].as_ref().filter(|_| self.recording) else { return };
         self.saved.push((map, area));
         values.lines(area).for_each(|line| self.before.extend_from_slice(&values.values[line]));
     }
