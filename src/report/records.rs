@@ -258,6 +258,13 @@ impl Run {
         if runs.is_empty() {
             return Err(Error::input("no run folder given; expected at least one that `sora train --out` made"));
         }
+        // What `reproduce` appends to a folder's name says nothing to a reader, unless it is the only difference.
+        let readable: Vec<_> = runs.iter().map(|run| without_mark(&run.name).to_owned()).collect();
+        for (i, run) in runs.iter_mut().enumerate() {
+            if !readable.iter().enumerate().any(|(j, other)| j != i && *other == readable[i]) {
+                run.name.clone_from(&readable[i]);
+            }
+        }
         // Folders of the same name, such as a/seed0 and b/seed0, are told apart by the folder around them.
         let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
         for (i, run) in runs.iter_mut().enumerate() {
@@ -427,6 +434,18 @@ impl Run {
     }
 }
 
+/// A folder's name without the eight hexadecimal digits, at least one of them a letter, that tell `reproduce`'s settings apart.
+fn without_mark(name: &str) -> &str {
+    match name.rsplit_once('-') {
+        Some((readable, mark))
+            if mark.len() == 8 && mark.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && mark.parse::<u64>().is_err() =>
+        {
+            readable
+        }
+        _ => name,
+    }
+}
+
 /// A data set's name for readers: of an image folder its last name only, since a page is passed on and the path is the machine's.
 pub fn dataset_name(dataset: &str) -> String {
     match dataset.strip_prefix("folder:") {
@@ -491,6 +510,21 @@ mod tests {
             fs::write(path, text).unwrap();
         }
         dir
+    }
+
+    #[test]
+    fn names_lose_the_mark_of_reproduce_where_they_stay_distinct() {
+        let config = "method = \"fgsm\"\n";
+        let dir = folder(&[
+            ("sora_seed_0-dc0b7665/config.toml", config),
+            ("fgsm-20261124/config.toml", config),
+            ("pgd-dc0b7665/config.toml", config),
+            ("pgd-0b7665dc/config.toml", config),
+        ]);
+        let paths: Vec<_> =
+            ["sora_seed_0-dc0b7665", "fgsm-20261124", "pgd-dc0b7665", "pgd-0b7665dc"].iter().map(|name| dir.path().join(name)).collect();
+        let names: Vec<_> = Run::load_all(&paths).unwrap().into_iter().map(|run| run.name).collect();
+        assert_eq!(names, ["sora_seed_0", "fgsm-20261124", "pgd-dc0b7665", "pgd-0b7665dc"]);
     }
 
     #[test]

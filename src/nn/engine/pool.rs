@@ -17,6 +17,9 @@ const SMALLEST: usize = 16 * 1024;
 /// shapes does not hold the memory of two.
 const PATIENCE: u64 = 4096;
 
+/// The same while batches shrink: their sizes come and go, a step of an attack makes few requests, and what is given back is faulted in anew.
+const PATIENCE_SHRINKING: u64 = 16 * PATIENCE;
+
 /// How many times as long a lent buffer may be while batches shrink.
 const LONGER: usize = 4;
 
@@ -53,7 +56,8 @@ impl Pool {
     fn take(&mut self, len: usize) -> Option<Buffer> {
         self.counts.requests += 1;
         if self.counts.requests.is_multiple_of(PATIENCE / 8) {
-            let oldest = self.counts.requests.saturating_sub(PATIENCE);
+            let patience = if self.shrinking > 0 { PATIENCE_SHRINKING } else { PATIENCE };
+            let oldest = self.counts.requests.saturating_sub(patience);
             let mut freed = 0;
             self.idle.iter_mut().for_each(|(len, buffers)| {
                 let before = buffers.len();
