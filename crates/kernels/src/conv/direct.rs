@@ -198,65 +198,73 @@ impl<E: Element> Kernel for ConvolveSites<'_, E> {
     type Element = E;
     type Output = ();
 
-    /// Neighbours in a line of output pixels are the rows of a tile where none of their taps lies beside the image.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: see `run_sites`.
-        unsafe {
-            let (g, problem) = (self.g, &self.problem);
-            let [height, width] = problem.to_size;
-            let tiles_x = width.div_ceil(SITE);
-            let (from_row, to_row) = (self.n * problem.from * g.groups, self.n * problem.to * g.groups);
-            let panel_len = g.taps() * problem.from * S::TILE_COLUMNS;
-            let panels = problem.to.div_ceil(S::TILE_COLUMNS);
-            let (mut sources, mut terms) = (Vec::new(), Vec::new());
-            let (stride, padding, kernel) = (g.stride[1], g.padding[1], g.kernel[1]);
-            let is_inner = |x: usize| x * stride >= padding && x * stride + kernel <= problem.from_size[1] + padding;
-            for site in self.sites {
-                let (top, left) = (site.tile / tiles_x * SITE, site.tile % tiles_x * SITE);
-                for y in top..(top + SITE).min(height) {
-                    let end = (left + SITE).min(width);
-                    let mut first = left;
-                    while first < end {
-                        find_sources(g, Direction::Forward, problem, y * width + first, &mut sources);
-                        let mut after = first + 1;
-                        while after < end && is_inner(first) && is_inner(after) {
-                            after += 1;
-                        }
-                        for index in 0..g.groups * panels {
-                            let (group, column) = (index / panels, index % panels * S::TILE_COLUMNS);
-                            let weights = self.weights.add(index * panel_len);
-                            terms.clear();
-                            terms.extend(sources.iter().map(|&(source, tap)| Term {
-                                a: self.x.add(source * from_row + (site.sample * g.groups + group) * problem.from),
-                                b: weights.add(tap * problem.from * S::TILE_COLUMNS),
-                            }));
-                            let (columns, vectors) = panel_extent::<S>(problem.to, column);
-                            let channel = group * problem.to + column;
-                            for (row, rows) in row_blocks::<S>(after - first) {
-                                let at = (y * width + first + row) * to_row + site.sample * problem.to * g.groups + channel;
-                                let tile = Tile {
-                                    terms: &terms,
-                                    a_offset: row * g.stride[1] * from_row,
-                                    depth: problem.from,
-                                    a_row: g.stride[1] * from_row,
-                                    a_depth: 1,
-                                    b_depth: S::TILE_COLUMNS,
-                                    c: self.out.y.at(at),
-                                    c_row: to_row,
-                                    columns,
-                                    add: self.out.add.at(at),
-                                    bias: self.out.bias.at(channel),
-                                    stats: None,
-                                    norm: self.out.norm.map(|norm| norm.tile(at, channel)),
-                                    prefetch: weights,
-                                    prefetch_step: 16,
-                                };
-                                S::tile(rows, vectors, &tile);
-                            }
-                        }
-                        first = after;
-                    }
+        let [height, width] = self.problem.to_size;
+        let tiles_x = width.div_ceil(SITE);
+        let (mut sources, mut terms) = (Vec::new(), Vec::new());
+        for site in self.sites {
+            let (top, left) = (site.tile / tiles_x * SITE, site.tile % tiles_x * SITE);
+            for y in top..(top + SITE).min(height) {
+                let mut x = left;
+                while x < (left + SITE).min(width) {
+                    let after = self.alike(x, (left + SITE).min(width));
+                    find_sources(self.g, Direction::Forward, &self.problem, y * width + x, &mut sources);
+                    // SAFETY: see `run_sites`.
+                    unsafe { self.multiply::<S>(site.sample, y * width + x, after - x, &sources, &mut terms) };
+                    x = after;
+                }
+            }
+        }
+    }
+}
+
+impl<E: Element> ConvolveSites<'_, E> {
+    /// Where the pixels end that read the same taps as the one in column `x`: those before `end` with no tap beside the image.
+    fn alike(&self, x: usize, end: usize) -> usize {
+        let (stride, padding, kernel) = (self.g.stride[1], self.g.padding[1], self.g.kernel[1]);
+        let is_inner = |x: usize| x * stride >= padding && x * stride + kernel <= self.problem.from_size[1] + padding;
+        if is_inner(x) { (x + 1..end).find(|&x| !is_inner(x)).unwrap_or(end) } else { x + 1 }
+    }
+
+    /// All channels of `count` output pixels from `pixel` on, which are the rows of a tile. `sources` are those of the first.
+    #[inline(always)]
+    unsafe fn multiply<S: Simd>(&self, sample: usize, pixel: usize, count: usize, sources: &[(usize, usize)], terms: &mut Vec<Term>) {
+        let (g, problem) = (self.g, &self.problem);
+        let (from_row, to_row) = (self.n * problem.from * g.groups, self.n * problem.to * g.groups);
+        let panels = problem.to.div_ceil(S::TILE_COLUMNS);
+        for index in 0..g.groups * panels {
+            let (group, column) = (index / panels, index % panels * S::TILE_COLUMNS);
+            let channel = group * problem.to + column;
+            let (columns, vectors) = panel_extent::<S>(problem.to, column);
+            // SAFETY: see `run_sites`.
+            unsafe {
+                let weights = self.weights.add(index * g.taps() * problem.from * S::TILE_COLUMNS);
+                terms.clear();
+                terms.extend(sources.iter().map(|&(source, tap)| Term {
+                    a: self.x.add(source * from_row + (sample * g.groups + group) * problem.from),
+                    b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                }));
+                for (row, rows) in row_blocks::<S>(count) {
+                    let at = (pixel + row) * to_row + sample * problem.to * g.groups + channel;
+                    let tile = Tile {
+                        terms,
+                        a_offset: row * g.stride[1] * from_row,
+                        depth: problem.from,
+                        a_row: g.stride[1] * from_row,
+                        a_depth: 1,
+                        b_depth: S::TILE_COLUMNS,
+                        c: self.out.y.at(at),
+                        c_row: to_row,
+                        columns,
+                        add: self.out.add.at(at),
+                        bias: self.out.bias.at(channel),
+                        stats: None,
+                        norm: self.out.norm.map(|norm| norm.tile(at, channel)),
+                        prefetch: weights,
+                        prefetch_step: 16,
+                    };
+                    S::tile(rows, vectors, &tile);
                 }
             }
         }
