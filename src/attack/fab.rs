@@ -330,27 +330,17 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
         Norm::Linf => w,
         Norm::L2 => w * w,
     };
-    // Rate of each element and the most it can give.
-    let elements: Vec<(f64, f64)> = point
-        .iter()
-        .zip(w)
-        .map(|(&p, &w)| {
-            let up = f64::from(w) * sign > 0.0;
-            let room = if up { 1.0 - f64::from(p) } else { f64::from(p) }.max(0.0);
-            (slope(f64::from(w.abs())), f64::from(w.abs()) * room)
-        })
-        .collect();
+    // Rate of each element and the most it can give; zeros, which give nothing, fill the last chunk.
+    let filled = point.len().next_multiple_of(LANES);
+    let (mut slopes, mut mosts) = (vec![0.0; filled], vec![0.0; filled]);
+    for (((s, most), &p), &w) in slopes.iter_mut().zip(&mut mosts).zip(point).zip(w) {
+        let up = f64::from(w) * sign > 0.0;
+        let room = if up { 1.0 - f64::from(p) } else { f64::from(p) }.max(0.0);
+        (*s, *most) = (slope(f64::from(w.abs())), f64::from(w.abs()) * room);
+    }
     let mut t = 0.0;
-    for _ in 0..=elements.len() {
-        let (mut covered, mut rate) = (0.0, 0.0);
-        for &(slope, most) in &elements {
-            if t * slope < most {
-                covered += t * slope;
-                rate += slope;
-            } else {
-                covered += most;
-            }
-        }
+    for _ in 0..=point.len() {
+        let (covered, rate) = way_and_rate(t, &slopes, &mosts);
         let left = goal - covered;
         // At the goal up to rounding, or at the end of the box.
         if left <= goal * 1e-12 || rate <= 0.0 {
@@ -375,6 +365,23 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
         (way.min(room) * direction.signum()) as f32
     };
     point.iter().zip(w).map(change).collect()
+}
+
+/// Sums that are kept side by side, so that the compiler makes vectors of them.
+const LANES: usize = 8;
+
+/// The way covered at `t`, and how fast it grows: sums of `min(t slope, most)` and of the slopes of the elements that still give.
+fn way_and_rate(t: f64, slopes: &[f64], mosts: &[f64]) -> (f64, f64) {
+    let (mut covered, mut rate) = ([0.0; LANES], [0.0; LANES]);
+    for (slopes, mosts) in slopes.as_chunks::<LANES>().0.iter().zip(mosts.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
+            let way = t * slopes[lane];
+            let gives = way < mosts[lane];
+            covered[lane] += if gives { way } else { mosts[lane] };
+            rate[lane] += if gives { slopes[lane] } else { 0.0 };
+        }
+    }
+    (covered.iter().sum(), rate.iter().sum())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Logits of points that differ from known ones in few pixels, as a random search asks for them: the first layers are computed again only where
 //! they see a changed pixel, the others from there on. The logits are those of a whole pass up to rounding.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{Tensor, TensorData};
 use sora_kernels::conv::ConvGeometry;
 
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     error::Result,
-    nn::{Area, Backend, BnMode, LocalConv, LocalMaps, NormValues, Precision, Weights, to_vec},
+    nn::{Area, Backend, BnMode, LocalConv, LocalMaps, LocalMove, NormValues, Precision, Weights, to_vec},
 };
 
 /// Layers that are computed where a pixel has changed: convolutions with their batch norms, and where they end.
@@ -92,10 +94,9 @@ const MOST_BYTES: usize = 256 << 20;
 pub(crate) struct LocalImage {
     pixels: Vec<f32>,
     maps: LocalMaps,
-    /// The pixels before the last step.
-    before: Vec<f32>,
-    /// Whether the last step does not count.
-    back: bool,
+    /// What the last move changed, and to what: it settles when the next one comes.
+    moved: Area,
+    there: Vec<f32>,
 }
 
 /// The start of a network at points that move a few pixels at a time.
@@ -105,6 +106,8 @@ pub(crate) struct LocalPass<'a> {
     graph: &'a Graph,
     weights: Weights,
     local: Local,
+    /// Moves to be used again, as many as threads have used at once.
+    moves: Mutex<Vec<LocalMove>>,
 }
 
 impl<'a> LocalPass<'a> {
@@ -120,15 +123,27 @@ impl<'a> LocalPass<'a> {
         let Some(local) = graph.local(&weights, &pass.buffers)? else { return Ok(None) };
         let floats: usize = local.shapes.iter().flatten().map(|([height, width], channels)| height * width * channels).sum();
         let fits = floats.saturating_mul(n * size_of::<f32>()) <= MOST_BYTES;
-        Ok(fits.then_some(Self { model, graph, weights, local }))
+        Ok(fits.then_some(Self { model, graph, weights, local, moves: Mutex::default() }))
     }
 
     /// The image `pixels`.
     pub(crate) fn image(&self, pixels: &[f32]) -> LocalImage {
-        let mut image = LocalImage { pixels: pixels.to_vec(), maps: LocalMaps::new(&self.local.shapes), before: Vec::new(), back: false };
-        self.enter(&mut image, Area::whole(self.size()));
-        image.maps.settle();
-        image
+        let mut maps = LocalMaps::new(&self.local.shapes);
+        self.moving(|moving| {
+            self.enter(moving, &maps, pixels, Area::whole(self.size()));
+            moving.settle(&mut maps);
+        });
+        LocalImage { pixels: pixels.to_vec(), maps, moved: Area::default(), there: Vec::new() }
+    }
+
+    /// Runs `work` with one of the moves that are kept for it.
+    fn moving<R>(&self, work: impl FnOnce(&mut LocalMove) -> R) -> R {
+        let pool = || self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = pool().pop();
+        let mut moving = kept.unwrap_or_else(|| LocalMove::new(&self.local.shapes));
+        let result = work(&mut moving);
+        pool().push(moving);
+        result
     }
 
     /// The network.
@@ -146,30 +161,45 @@ impl<'a> LocalPass<'a> {
         (self.model.config.shape.channels * height * width).max(1)
     }
 
-    /// Writes the normalised pixels in `area` into the first map, and computes what follows.
-    fn enter(&self, LocalImage { pixels, maps, .. }: &mut LocalImage, area: Area) {
+    /// The move that takes the pixels in `area` from `pixels`, of an image with the maps `maps`.
+    fn enter(&self, moving: &mut LocalMove, maps: &LocalMaps, pixels: &[f32], area: Area) {
         let [height, width] = self.size();
         let (mean, std) = (&self.model.config.mean, &self.model.config.std);
-        maps.set(0, area, |y, x, c| (pixels[(c * height + y) * width + x] - mean[c]) * std[c].recip());
-        self.local.convs.iter().for_each(|conv| maps.apply(conv));
+        moving.begin(0, area, |y, x, c| (pixels[(c * height + y) * width + x] - mean[c]) * std[c].recip());
+        self.local.convs.iter().for_each(|conv| moving.apply(conv, maps));
+    }
+
+    /// Makes the last move of `image`, if it has not been taken back. Few are made: what it changed is computed again, and not kept.
+    fn settle(&self, moving: &mut LocalMove, image: &mut LocalImage) {
+        let area = std::mem::take(&mut image.moved);
+        if area.is_empty() {
+            return;
+        }
+        let mut there = &image.there[..];
+        for line in lines(area, self.size(), image.pixels.len()) {
+            let (values, rest) = there.split_at(line.len());
+            image.pixels[line].copy_from_slice(values);
+            there = rest;
+        }
+        self.enter(moving, &image.maps, &image.pixels, area);
+        moving.settle(&mut image.maps);
     }
 
     /// Moves each image to its point; logits there, a row for each.
     pub(crate) fn step(&self, mut moves: Vec<(&mut LocalImage, &[f32])>) -> Result<Vec<f32>> {
-        for (image, point) in &mut moves {
-            image.settle();
-            let area = difference(&image.pixels, point, self.size());
-            image.before.clone_from(&image.pixels);
-            image.pixels.copy_from_slice(point);
-            self.enter(image, area);
-        }
         let Some(([height, width], channels)) = self.local.shapes[self.local.cut] else { return Ok(Vec::new()) };
-        let mut map = Vec::with_capacity(height * width * moves.len() * channels);
-        for pixel in 0..height * width {
-            for (image, _) in &moves {
-                map.extend_from_slice(&image.maps.map(self.local.cut)[pixel * channels..(pixel + 1) * channels]);
+        let stride = moves.len() * channels;
+        let mut map = vec![0.0; height * width * stride];
+        self.moving(|moving| {
+            for (index, (image, point)) in moves.iter_mut().enumerate() {
+                self.settle(moving, image);
+                image.moved = difference(&image.pixels, point, self.size());
+                image.there.clear();
+                lines(image.moved, self.size(), image.pixels.len()).for_each(|line| image.there.extend_from_slice(&point[line]));
+                self.enter(moving, &image.maps, point, image.moved);
+                moving.copy_to(self.local.cut, &image.maps, &mut map[index * channels..], stride);
             }
-        }
+        });
         let map = Tensor::<4>::from_data(TensorData::new(map, [height, width, moves.len(), channels]), self.model.device());
         let logits = self.graph.forward_from(&self.weights, self.local.cut, map.into(), &mut self.model.pass(BnMode::Eval));
         to_vec(&logits.values)
@@ -177,18 +207,19 @@ impl<'a> LocalPass<'a> {
 }
 
 impl LocalImage {
-    /// Moves back to where it was before the last step, when it next moves.
+    /// Takes the last move back.
     pub(crate) fn back(&mut self) {
-        self.back = true;
+        self.moved = Area::default();
     }
+}
 
-    fn settle(&mut self) {
-        if std::mem::take(&mut self.back) {
-            self.pixels.copy_from_slice(&self.before);
-            self.maps.take_back();
-        }
-        self.maps.settle();
-    }
+/// Elements of the rows of `area` in an image of `len` pixels over all channels.
+fn lines(area: Area, [height, width]: [usize; 2], len: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let Area { top, left, bottom, right } = area;
+    let planes = len / (height * width).max(1);
+    (0..planes)
+        .flat_map(move |plane| (top..bottom).map(move |y| plane * height + y))
+        .map(move |line| line * width + left..line * width + right)
 }
 
 /// The smallest area that holds every pixel in which two images differ.

@@ -16,7 +16,9 @@ pub use activation::Activation;
 pub use composed::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
 pub use dropout::{Dropout, DropoutSource};
 pub use dual::Dual;
-pub(crate) use engine::{Area, LocalConv, LocalMaps, NormValues, Step, agreement, clamp_to_box, cross_entropy, on_cpu, sgd_step};
+pub(crate) use engine::{
+    Area, LocalConv, LocalMaps, LocalMove, NormValues, Step, agreement, clamp_to_box, cross_entropy, on_cpu, sgd_step,
+};
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
 pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, NormBehind, enter, gelu, global_avg_pool, layer_norm, normalize, pool};
 pub(crate) use params::flat;

@@ -90,6 +90,14 @@ pub struct Tile<'a, E> {
     pub prefetch_step: usize,
 }
 
+impl<E> Tile<'_, E> {
+    /// Whether nothing but `add` comes between the sums and their store.
+    #[inline(always)]
+    fn is_plain(&self) -> bool {
+        self.bias.is_null() && self.stats.is_none() && self.norm.is_none() && !self.c.is_null()
+    }
+}
+
 /// Computes a tile of `R` rows and `V` vectors.
 ///
 /// # Safety
@@ -140,6 +148,17 @@ pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize
 pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>, acc: [[S; V]; R]) {
     // SAFETY: the caller's conditions.
     unsafe {
+        if tile.is_plain() && tile.columns == V * S::LANES {
+            // Straight from the registers; what follows passes the sums through memory.
+            for (r, row) in acc.iter().enumerate() {
+                for (v, y) in row.iter().enumerate() {
+                    let at = r * tile.c_row + v * S::LANES;
+                    let y = if tile.add.is_null() { *y } else { y.add(load(tile.add.add(at), S::LANES)) };
+                    store(y, tile.c.add(at), S::LANES);
+                }
+            }
+            return;
+        }
         for v in 0..V {
             let at = v * S::LANES;
             let lanes = (tile.columns - at).min(S::LANES);

@@ -8,7 +8,9 @@ use common::{
 };
 use proptest::prelude::*;
 use sora_kernels::batch_norm::BatchNorm;
-use sora_kernels::conv::{Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, PackedWeights, SITE, Site};
+use sora_kernels::conv::{
+    Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, PackedWeights, Patch, SITE, Site, Update,
+};
 use sora_kernels::{Element, Isa, Precision, ShapeError, bf16};
 
 /// Largest error of an element, relative to the largest magnitude of the tensor.
@@ -97,31 +99,67 @@ impl<E: Element> Case<E> {
         }
     }
 
-    /// Some tiles of some samples get the bits of the whole, and the others stay.
+    /// Some tiles of some samples get the bits of the whole, and the others stay; so too where a part of the input and of the addend lies elsewhere.
     fn check_sites(&self, conv: &Conv2d<E>, stored: &[E], what: &str) {
-        let [h, w] = conv.geometry().output();
+        let ([h, w], [height, width]) = (conv.geometry().output(), conv.geometry().input);
         let (channels, tiles_x) = (conv.geometry().out_channels, w.div_ceil(SITE));
         let wanted = |site: &Site| !(site.sample * 7 + site.tile * 5).is_multiple_of(3);
         let all = (0..self.n).flat_map(|sample| (0..h.div_ceil(SITE) * tiles_x).map(move |tile| Site { sample, tile }));
         let sites: Vec<Site> = all.filter(wanted).collect();
         let packed = conv.pack(&self.w, Direction::Forward).unwrap();
-        let mut y = vec![E::from_f32(0.125); stored.len()];
-        let epilogue = || Epilogue { bias: Some(&self.bias), add: Addend::Tensor(&self.add), ..Epilogue::default() };
-        let result = conv.forward_at(self.n, &self.x, &packed, &mut y, epilogue(), &sites);
+        let update = Update { sites: &sites, x: None, add: None };
+        let run = |x: &[E], add: &[E], update: Update<'_, E>| {
+            let mut y = vec![E::from_f32(0.125); stored.len()];
+            let epilogue = Epilogue { bias: Some(&self.bias), add: Addend::Tensor(add), ..Epilogue::default() };
+            conv.forward_at(self.n, x, &packed, &mut y, epilogue, update).map(|()| y)
+        };
         if E::PRECISION != Precision::F32 {
-            assert!(result.is_err());
+            assert!(run(&self.x, &self.add, update).is_err());
             return;
         }
-        result.unwrap();
-        for (i, (y, whole)) in y.iter().zip(stored).enumerate() {
-            let (pixel, sample) = (i / channels / self.n, i / channels % self.n);
-            let inside = wanted(&Site { sample, tile: pixel / w / SITE * tiles_x + pixel % w / SITE });
-            assert_eq!(*y, if inside { *whole } else { E::from_f32(0.125) }, "{what} site at {i}");
+        let check = |y: Vec<E>, what: String| {
+            for (i, (y, whole)) in y.iter().zip(stored).enumerate() {
+                let (pixel, sample) = (i / channels / self.n, i / channels % self.n);
+                let inside = wanted(&Site { sample, tile: pixel / w / SITE * tiles_x + pixel % w / SITE });
+                assert_eq!(*y, if inside { *whole } else { E::from_f32(0.125) }, "{what} at {i}");
+            }
+        };
+        check(run(&self.x, &self.add, update).unwrap(), format!("{what} site"));
+
+        // What is not to be read is no number.
+        let split = |map: &[E], width: usize, row: usize, rows: (usize, usize), columns: (usize, usize)| {
+            let inside = |i: usize| (rows.0..rows.1).contains(&(i / row / width)) && (columns.0..columns.1).contains(&(i / row % width));
+            let part = |wanted: bool| {
+                let value = |(i, v): (usize, &E)| if inside(i) == wanted { *v } else { E::from_f32(f32::NAN) };
+                map.iter().enumerate().map(value).collect::<Vec<E>>()
+            };
+            (part(false), part(true))
+        };
+        let thirds = |size: usize| (size / 3, size - size / 4);
+        let tiles = |size: usize| (SITE.min(size), size - size % SITE.min(size.max(1)));
+        let (rows, columns, add_rows, add_columns) = (thirds(height), thirds(width), tiles(h), tiles(w));
+        let (x, x_patch) = split(&self.x, width, self.n * conv.geometry().in_channels, rows, columns);
+        let (add, add_patch) = split(&self.add, w, self.n * channels, add_rows, add_columns);
+        let x_patch = Patch { values: &x_patch, rows, columns };
+        let add_patch = Patch { values: &add_patch, rows: add_rows, columns: add_columns };
+        check(run(&x, &add, Update { x: Some(x_patch), add: Some(add_patch), ..update }).unwrap(), format!("{what} patched site"));
+
+        let refused = [
+            Update { sites: &[Site { sample: self.n, tile: 0 }], ..update },
+            Update { sites: &[Site { sample: 0, tile: 0 }; 2], ..update },
+            Update { x: Some(Patch { rows: (0, height + 1), ..x_patch }), ..update },
+            Update { x: Some(Patch { rows: (1, 0), ..x_patch }), ..update },
+            Update { x: Some(Patch { values: &[], ..x_patch }), ..update },
+            Update { add: Some(Patch { rows: (0, 0), columns: (0, w + 1), ..add_patch }), ..update },
+            Update { add: Some(Patch { values: &[], ..add_patch }), ..update },
+        ];
+        for (index, update) in refused.into_iter().enumerate() {
+            assert!(run(&self.x, &self.add, update).is_err(), "{what}: {index} was taken");
         }
-        let strange = [Site { sample: self.n, tile: 0 }];
-        assert!(conv.forward_at(self.n, &self.x, &packed, &mut y, epilogue(), &strange).is_err());
-        let twice = [Site { sample: 0, tile: 0 }; 2];
-        assert!(conv.forward_at(self.n, &self.x, &packed, &mut y, epilogue(), &twice).is_err());
+        if h > 1 && w > 1 {
+            let within_a_tile = Patch { rows: (0, 1), columns: (0, w), ..add_patch };
+            assert!(run(&self.x, &self.add, Update { add: Some(within_a_tile), ..update }).is_err());
+        }
     }
 
     fn check(&self, conv: &Conv2d<E>, isa: Isa, what: &str) {

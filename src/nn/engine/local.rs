@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sora_kernels::{
     Buffer,
     batch_norm::BatchNorm,
-    conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Normed, PackedWeights, SITE, Site},
+    conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Normed, PackedWeights, Patch, SITE, Site, Update},
 };
 
 use super::{
@@ -33,6 +33,10 @@ impl Area {
 
     pub(crate) fn is_empty(self) -> bool {
         self.top >= self.bottom || self.left >= self.right
+    }
+
+    fn holds(self, y: usize, x: usize) -> bool {
+        self.top <= y && y < self.bottom && self.left <= x && x < self.right
     }
 
     /// The smallest area that holds both.
@@ -128,66 +132,69 @@ impl LocalConv {
     }
 }
 
-/// A feature map of one image, `[H, W, C]`.
+/// The maps of one image, each `[H, W, C]`. They lie by themselves, and not beside those of other images: what a few pixels reach stays in a core's
+/// cache.
 #[derive(Debug)]
-struct Map {
+pub(crate) struct LocalMaps {
+    maps: Vec<Buffer>,
+}
+
+/// Size and channels of each map; `None`: no map of this number.
+pub(crate) type Shapes = [Option<([usize; 2], usize)>];
+
+impl LocalMaps {
+    /// All zeros.
+    pub(crate) fn new(shapes: &Shapes) -> Self {
+        let len = |&([height, width], channels): &([usize; 2], usize)| height * width * channels;
+        Self { maps: shapes.iter().map(|shape| Buffer::zeroed(shape.as_ref().map_or(0, len))).collect() }
+    }
+}
+
+/// What stands for a part of a map.
+#[derive(Debug)]
+struct MapPatch {
+    /// As long as the map, and read in `patched` alone.
     values: Buffer,
     size: [usize; 2],
     channels: usize,
+    /// The pixels that have changed, which later layers have to follow.
+    changed: Area,
+    /// Those that `values` holds: `changed`, and what else lies in its tiles.
+    patched: Area,
 }
 
-impl Map {
-    /// The lines of `area`.
-    fn lines(&self, area: Area) -> impl Iterator<Item = std::ops::Range<usize>> + use<> {
-        let (width, channels) = (self.size[1], self.channels);
-        (area.top..area.bottom).map(move |y| (y * width + area.left) * channels..(y * width + area.right) * channels)
+impl MapPatch {
+    /// Elements of the pixels in row `y`.
+    fn line(&self, y: usize) -> std::ops::Range<usize> {
+        let (width, Area { left, right, .. }) = (self.size[1], self.patched);
+        (y * width + left) * self.channels..(y * width + right) * self.channels
+    }
+
+    fn patch(&self) -> Patch<'_> {
+        let Area { top, left, bottom, right } = self.patched;
+        Patch { values: &self.values, rows: (top, bottom), columns: (left, right) }
     }
 }
 
-/// The maps of one image. They lie by themselves, and not beside those of other images: what a few pixels reach stays in a core's cache.
+/// A move of an image: its maps where they change. One serves many images in turn and stays in a core's cache, which the maps of them all do not.
 #[derive(Debug)]
-pub(crate) struct LocalMaps {
-    maps: Vec<Option<Map>>,
-    /// Where a map has changed.
-    changed: Vec<Area>,
-    /// Whether changes can be taken back: from the first [`settle`](Self::settle) on.
-    recording: bool,
-    /// Map and area that were written, in order, and what was there before.
-    saved: Vec<(usize, Area)>,
-    before: Vec<f32>,
+pub(crate) struct LocalMove {
+    patches: Vec<Option<MapPatch>>,
 }
 
-impl LocalMaps {
-    /// Maps of the given sizes and channels; all zeros. `None`: no map of this number.
-    pub(crate) fn new(shapes: &[Option<([usize; 2], usize)>]) -> Self {
-        let map = |([height, width], channels): ([usize; 2], usize)| Map {
-            values: Buffer::zeroed(height * width * channels),
-            size: [height, width],
-            channels,
+impl LocalMove {
+    pub(crate) fn new(shapes: &Shapes) -> Self {
+        let patch = |(size, channels): ([usize; 2], usize)| {
+            let values = Buffer::zeroed(size[0] * size[1] * channels);
+            MapPatch { values, size, channels, changed: Area::default(), patched: Area::default() }
         };
-        let maps = shapes.iter().map(|shape| shape.map(map)).collect();
-        Self { maps, changed: vec![Area::default(); shapes.len()], recording: false, saved: Vec::new(), before: Vec::new() }
+        Self { patches: shapes.iter().map(|shape| shape.map(patch)).collect() }
     }
 
-    /// Forgets what was before: changes from now on can be taken back together.
-    pub(crate) fn settle(&mut self) {
-        self.recording = true;
-        self.changed.fill(Area::default());
-        self.saved.clear();
-        self.before.clear();
-    }
-
-    fn save(&mut self, map: usize, area: Area) {
-        let Some(values) = self.maps[map].as_ref().filter(|_| self.recording) else { return };
-        self.saved.push((map, area));
-        values.lines(area).for_each(|line| self.before.extend_from_slice(&values.values[line]));
-    }
-
-    /// Sets map `map` in `area` to what `pixel(y, x, channel)` says.
-    pub(crate) fn set(&mut self, map: usize, area: Area, pixel: impl Fn(usize, usize, usize) -> f32) {
-        self.save(map, area);
-        self.changed[map] = area;
-        let Some(Map { values, size: [_, width], channels }) = self.maps[map].as_mut() else { return };
+    /// Begins a move: map `map` is in `area` what `pixel(y, x, channel)` says.
+    pub(crate) fn begin(&mut self, map: usize, area: Area, pixel: impl Fn(usize, usize, usize) -> f32) {
+        let Some(MapPatch { values, size: [_, width], channels, changed, patched }) = self.patches[map].as_mut() else { return };
+        (*changed, *patched) = (area, area);
         for y in area.top..area.bottom {
             for x in area.left..area.right {
                 let at = (y * *width + x) * *channels;
@@ -196,54 +203,56 @@ impl LocalMaps {
         }
     }
 
-    /// Computes what `conv` makes of the changes.
-    pub(crate) fn apply(&mut self, conv: &LocalConv) {
+    /// Computes what `conv` makes of the changes of an image with these maps.
+    pub(crate) fn apply(&mut self, conv: &LocalConv, LocalMaps { maps }: &LocalMaps) {
         let g = *conv.kernel.geometry();
         let size = g.output();
-        let added = conv.add.map_or(Area::default(), |add| self.changed[add]);
-        let area = self.changed[conv.input].through(&g).union(added);
         let targets = [conv.raw, conv.norm.as_ref().map(|(map, _)| *map)];
-        for target in targets.into_iter().flatten() {
-            self.save(target, area.cover(size));
-            self.changed[target] = area;
-        }
-        let sites: Vec<Site> = area.tiles(size).map(|tile| Site { sample: 0, tile }).collect();
         // Taken out, so that they can be written while the others are read.
-        let mut outputs = targets.map(|target| target.and_then(|target| self.maps[target].take()));
-        let mut written = outputs.iter_mut().flatten().map(|map| &mut map.values[..]);
-        let (first, second) = (written.next(), written.next());
-        let read = |map: usize| self.maps[map].as_ref().map_or(&[][..], |map| &map.values[..]);
-        let epilogue = Epilogue {
-            bias: conv.bias.as_deref(),
-            add: conv.add.map_or(Addend::None, |add| Addend::Tensor(read(add))),
-            moments: None,
-            norm: conv.norm.as_ref().map(|(_, values)| Normed { norm: values.kernel(), y: second }),
-        };
-        if let Some(y) = first {
-            ok(profile::time(Part::ConvForward, || conv.kernel.forward_at(1, read(conv.input), &conv.weights, y, epilogue, &sites)));
+        let mut outputs = targets.map(|target| target.and_then(|target| self.patches[target].take()));
+        if let Some(input) = &self.patches[conv.input] {
+            let add = conv.add.and_then(|add| Some((&maps[add], self.patches[add].as_ref()?)));
+            let area = input.changed.through(&g).union(add.map_or(Area::default(), |(_, patch)| patch.changed));
+            outputs.iter_mut().flatten().for_each(|map| (map.changed, map.patched) = (area, area.cover(size)));
+            let sites: Vec<Site> = area.tiles(size).map(|tile| Site { sample: 0, tile }).collect();
+            let mut written = outputs.iter_mut().flatten().map(|map| &mut map.values[..]);
+            let (first, second) = (written.next(), written.next());
+            let epilogue = Epilogue {
+                bias: conv.bias.as_deref(),
+                add: add.map_or(Addend::None, |(map, _)| Addend::Tensor(map)),
+                moments: None,
+                norm: conv.norm.as_ref().map(|(_, values)| Normed { norm: values.kernel(), y: second }),
+            };
+            let update = Update { sites: &sites, x: Some(input.patch()), add: add.map(|(_, patch)| patch.patch()) };
+            if let Some(y) = first {
+                ok(profile::time(Part::ConvForward, || conv.kernel.forward_at(1, &maps[conv.input], &conv.weights, y, epilogue, update)));
+            }
         }
         for (target, map) in targets.into_iter().zip(outputs) {
             if let Some(target) = target {
-                self.maps[target] = map;
+                self.patches[target] = map;
             }
         }
     }
 
-    /// Takes the changes since [`settle`](Self::settle) back.
-    pub(crate) fn take_back(&mut self) {
-        let mut at = 0;
-        for &(map, area) in &self.saved {
-            let Some(map) = self.maps[map].as_mut() else { continue };
-            for line in map.lines(area) {
-                let end = at + line.len();
-                map.values[line].copy_from_slice(&self.before[at..end]);
-                at = end;
+    /// Makes the move: writes the changes to the image's maps.
+    pub(crate) fn settle(&self, LocalMaps { maps }: &mut LocalMaps) {
+        for (map, patch) in maps.iter_mut().zip(&self.patches) {
+            let Some(patch) = patch else { continue };
+            for y in patch.patched.top..patch.patched.bottom {
+                let line = patch.line(y);
+                map[line.clone()].copy_from_slice(&patch.values[line]);
             }
         }
     }
 
-    /// Map `map`, `[H, W, C]`.
-    pub(crate) fn map(&self, map: usize) -> &[f32] {
-        self.maps[map].as_ref().map_or(&[], |map| &map.values)
+    /// Writes map `map` of the moved image to `out`, pixel by pixel, each `stride` after the one before it.
+    pub(crate) fn copy_to(&self, map: usize, LocalMaps { maps }: &LocalMaps, out: &mut [f32], stride: usize) {
+        let Some(patch) = &self.patches[map] else { return };
+        let (channels, [height, width]) = (patch.channels, patch.size);
+        for (pixel, out) in out.chunks_mut(stride.max(1)).take(height * width).enumerate() {
+            let values = if patch.patched.holds(pixel / width, pixel % width) { &patch.values } else { &maps[map] };
+            out[..channels].copy_from_slice(&values[pixel * channels..(pixel + 1) * channels]);
+        }
     }
 }

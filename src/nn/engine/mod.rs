@@ -25,7 +25,7 @@ use sora_kernels::pool::Window;
 use super::Precision;
 
 pub(crate) use flex::sgd_step;
-pub(crate) use local::{Area, LocalConv, LocalMaps, NormValues};
+pub(crate) use local::{Area, LocalConv, LocalMaps, LocalMove, NormValues};
 pub(super) use origin::Origin;
 pub(super) use packed::{forget, replaced};
 pub(crate) use pixels::{Step, agreement, clamp_to_box};

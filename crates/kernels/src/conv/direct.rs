@@ -4,7 +4,8 @@
 //! taps that reach each input pixel. Activations in bf16 are first converted to a matrix of `f32`, a pixel's taps side by
 //! side; processors that multiply bf16 do better ([`super::pairs`]).
 
-use super::grid::Site;
+use super::grid::Rows;
+use super::sites::{Sites, Update};
 use super::{ConvGeometry, Direction, Output, SITE};
 use crate::buffer::with_scratch;
 use crate::element::{Element, Precision, load, store};
@@ -164,23 +165,39 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
     });
 }
 
-/// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others are left as they are. `sites` differ and exist.
+/// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others are left as they are. `update` fits.
 /// The bits are those of [`run`].
-pub(super) fn run_sites<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>, sites: &[Site]) {
-    debug_assert_eq!(E::PRECISION, Precision::F32, "`Conv2d::forward_at` refuses others");
-    if E::PRECISION != Precision::F32 {
-        return;
-    }
-    let blocks = sites.len().div_ceil(BLOCK_SITES);
+pub(super) fn run_sites<E: Element>(
+    g: &ConvGeometry,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    weights: &[f32],
+    out: Output<E>,
+    update: &Update<'_, E>,
+) {
+    let blocks = Sites::tasks(update, BLOCK_SITES);
+    let window: [usize; 2] = std::array::from_fn(|d| (SITE - 1) * g.stride[d] + g.kernel[d]);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
-    for_each(blocks, |index| {
-        let sites = &sites[index * BLOCK_SITES..((index + 1) * BLOCK_SITES).min(sites.len())];
-        let kernel =
-            ConvolveSites { g, problem: Problem::new(g, Direction::Forward), n, x: x.at(0).cast(), weights: weights.at(0), out, sites };
-        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of `packed_len`; the sites
-        // exist and differ.
-        unsafe { dispatch(isa, kernel) };
+    for_each(blocks.len(), |index| {
+        with_scratch(window[0] * window[1] * g.in_channels, |seen| {
+            let problem = Problem::new(g, Direction::Forward);
+            let kernel = ConvolveSites {
+                g,
+                problem,
+                n,
+                x: x.at(0),
+                weights: weights.at(0),
+                out,
+                rows: blocks[index],
+                window,
+                seen: seen.as_mut_ptr(),
+            };
+            // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), and so have patches; the weights those of
+            // `packed_len`; the sites exist and differ.
+            unsafe { dispatch(isa, kernel) };
+        });
     });
 }
 
@@ -188,10 +205,14 @@ struct ConvolveSites<'a, E> {
     g: &'a ConvGeometry,
     problem: Problem,
     n: usize,
-    x: *const f32,
+    x: *const E,
     weights: *const f32,
     out: Output<E>,
-    sites: &'a [Site],
+    rows: Sites<'a, E>,
+    /// Height and width of what a tile sees.
+    window: [usize; 2],
+    /// What the tile sees, `[y][x][C_in]`, zeros beside the image: its taps all exist, and lie as regularly for one pixel as for the next.
+    seen: *mut f32,
 }
 
 impl<E: Element> Kernel for ConvolveSites<'_, E> {
@@ -202,17 +223,15 @@ impl<E: Element> Kernel for ConvolveSites<'_, E> {
     unsafe fn run<S: Simd>(self) {
         let [height, width] = self.problem.to_size;
         let tiles_x = width.div_ceil(SITE);
-        let (mut sources, mut terms) = (Vec::new(), Vec::new());
-        for site in self.sites {
+        let mut terms = Vec::with_capacity(self.g.taps());
+        for site in self.rows.sites {
             let (top, left) = (site.tile / tiles_x * SITE, site.tile % tiles_x * SITE);
-            for y in top..(top + SITE).min(height) {
-                let mut x = left;
-                while x < (left + SITE).min(width) {
-                    let after = self.alike(x, (left + SITE).min(width));
-                    find_sources(self.g, Direction::Forward, &self.problem, y * width + x, &mut sources);
-                    // SAFETY: see `run_sites`.
-                    unsafe { self.multiply::<S>(site.sample, y * width + x, after - x, &sources, &mut terms) };
-                    x = after;
+            let (tall, wide) = ((height - top).min(SITE), (width - left).min(SITE));
+            // SAFETY: see `run_sites`.
+            unsafe {
+                self.look::<S>(site.sample, top, left);
+                for line in 0..tall {
+                    self.multiply::<S>(site.sample, (top + line) * width + left, line, wide, &mut terms);
                 }
             }
         }
@@ -220,19 +239,40 @@ impl<E: Element> Kernel for ConvolveSites<'_, E> {
 }
 
 impl<E: Element> ConvolveSites<'_, E> {
-    /// Where the pixels end that read the same taps as the one in column `x`: those before `end` with no tap beside the image.
-    fn alike(&self, x: usize, end: usize) -> usize {
-        let (stride, padding, kernel) = (self.g.stride[1], self.g.padding[1], self.g.kernel[1]);
-        let is_inner = |x: usize| x * stride >= padding && x * stride + kernel <= self.problem.from_size[1] + padding;
-        if is_inner(x) { (x + 1..end).find(|&x| !is_inner(x)).unwrap_or(end) } else { x + 1 }
+    /// Copies what the tile from (`top`, `left`) on sees.
+    #[inline(always)]
+    unsafe fn look<S: Simd>(&self, sample: usize, top: usize, left: usize) {
+        let (g, channels, [height, width]) = (self.g, self.g.in_channels, self.problem.from_size);
+        for pixel in 0..self.window[0] * self.window[1] {
+            // Wraps above the height or width when it lies before the image.
+            let y = (top * g.stride[0] + pixel / self.window[1]).wrapping_sub(g.padding[0]);
+            let x = (left * g.stride[1] + pixel % self.window[1]).wrapping_sub(g.padding[1]);
+            let inside = y < height && x < width;
+            // SAFETY: see `run_sites`; pixels are read inside the image alone.
+            unsafe {
+                let to = self.seen.add(pixel * channels);
+                let mut c = 0;
+                while c < channels {
+                    let lanes = (channels - c).min(S::LANES);
+                    let value: S = if inside {
+                        load(self.rows.input(self.x, y, x).add(((y * width + x) * self.n + sample) * channels + c), lanes)
+                    } else {
+                        S::zero()
+                    };
+                    store(value, to.add(c), lanes);
+                    c += S::LANES;
+                }
+            }
+        }
     }
 
-    /// All channels of `count` output pixels from `pixel` on, which are the rows of a tile. `sources` are those of the first.
+    /// All channels of `count` output pixels from `pixel` on, in line `line` of the tile.
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, sample: usize, pixel: usize, count: usize, sources: &[(usize, usize)], terms: &mut Vec<Term>) {
+    unsafe fn multiply<S: Simd>(&self, sample: usize, pixel: usize, line: usize, count: usize, terms: &mut Vec<Term>) {
         let (g, problem) = (self.g, &self.problem);
-        let (from_row, to_row) = (self.n * problem.from * g.groups, self.n * problem.to * g.groups);
+        let to_row = self.n * problem.to * g.groups;
         let panels = problem.to.div_ceil(S::TILE_COLUMNS);
+        let (y, x) = (pixel / problem.to_size[1], pixel % problem.to_size[1]);
         for index in 0..g.groups * panels {
             let (group, column) = (index / panels, index % panels * S::TILE_COLUMNS);
             let channel = group * problem.to + column;
@@ -241,23 +281,27 @@ impl<E: Element> ConvolveSites<'_, E> {
             unsafe {
                 let weights = self.weights.add(index * g.taps() * problem.from * S::TILE_COLUMNS);
                 terms.clear();
-                terms.extend(sources.iter().map(|&(source, tap)| Term {
-                    a: self.x.add(source * from_row + (sample * g.groups + group) * problem.from),
-                    b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                terms.extend((0..g.taps()).map(|tap| {
+                    let (down, right) = (line * g.stride[0] + tap / g.kernel[1], tap % g.kernel[1]);
+                    Term {
+                        a: self.seen.add((down * self.window[1] + right) * g.in_channels + group * problem.from),
+                        b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                    }
                 }));
                 for (row, rows) in row_blocks::<S>(count) {
                     let at = (pixel + row) * to_row + sample * problem.to * g.groups + channel;
+                    let add = self.out.add;
                     let tile = Tile {
                         terms,
-                        a_offset: row * g.stride[1] * from_row,
+                        a_offset: row * g.stride[1] * g.in_channels,
                         depth: problem.from,
-                        a_row: g.stride[1] * from_row,
+                        a_row: g.stride[1] * g.in_channels,
                         a_depth: 1,
                         b_depth: S::TILE_COLUMNS,
                         c: self.out.y.at(at),
                         c_row: to_row,
                         columns,
-                        add: self.out.add.at(at),
+                        add: if add.is_null() { add.at(0) } else { self.rows.addend(add.at(0), y, x).add(at) },
                         bias: self.out.bias.at(channel),
                         stats: None,
                         norm: self.out.norm.map(|norm| norm.tile(at, channel)),

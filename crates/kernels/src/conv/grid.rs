@@ -36,23 +36,26 @@ impl Block {
     }
 }
 
-/// An output tile of one sample, where only some are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Site {
-    /// Number of the sample.
-    pub sample: usize,
-    /// Number of the tile of [`SITE`](super::SITE) pixels square, row by row.
-    pub tile: usize,
-}
-
 /// The rows of a task, each one tile of one sample.
-pub(super) trait Rows: Copy {
+pub(super) trait Rows<E>: Copy {
     fn count(&self) -> usize;
     /// Runs of rows that share a tile: the tile, the first sample and the one after the last.
     fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)>;
+    /// The map that holds pixel (y, x) of the input: `base`, or what stands for it there.
+    #[inline(always)]
+    fn input(&self, base: *const E, y: usize, x: usize) -> *const E {
+        let _ = (y, x);
+        base
+    }
+    /// As [`input`](Self::input), for the tile from (y, x) on of the tensor that is added.
+    #[inline(always)]
+    fn addend(&self, base: *const E, y: usize, x: usize) -> *const E {
+        let _ = (y, x);
+        base
+    }
 }
 
-impl Rows for Block {
+impl<E> Rows<E> for Block {
     #[inline(always)]
     fn count(&self) -> usize {
         self.rows()
@@ -62,18 +65,6 @@ impl Rows for Block {
     fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         let Block { tiles, samples } = *self;
         (tiles.0..tiles.1).map(move |tile| (tile, samples.0, samples.1))
-    }
-}
-
-impl Rows for &[Site] {
-    #[inline(always)]
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    #[inline(always)]
-    fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        self.iter().map(|site| (site.tile, site.sample, site.sample + 1))
     }
 }
 

@@ -1,6 +1,6 @@
 //! One convolution, checked: which code runs it.
 
-use super::grid::Site;
+use super::sites::Update;
 use super::{ConvAlgorithm, ConvGeometry, Direction, direct, direct_weight, winograd, winograd_weight};
 use half::bf16;
 
@@ -21,7 +21,7 @@ pub struct Job<'a, E> {
     pub(super) x: &'a [E],
     pub(super) weights: &'a [f32],
     /// The output tiles that are wanted, where not all are.
-    pub(super) sites: Option<&'a [Site]>,
+    pub(super) update: Option<&'a Update<'a, E>>,
 }
 
 /// Destination of a convolution, as its tasks see it.
@@ -69,12 +69,12 @@ pub struct WeightJob<'a, E> {
 
 /// Runs `job`. Called through [`Element`], for its code to be compiled in this crate and not in each that uses it.
 pub(crate) fn convolve<E: Element>(job: &Job<'_, E>, out: Output<E>) {
-    let Job { g, direction, algorithm, isa, n, x, weights, sites } = *job;
-    match (algorithm, sites) {
+    let Job { g, direction, algorithm, isa, n, x, weights, update } = *job;
+    match (algorithm, update) {
         (ConvAlgorithm::Direct, None) => direct::run(g, direction, isa, n, x, weights, out),
         (ConvAlgorithm::Winograd, None) => winograd::run(g, direction, isa, n, x, weights, out),
-        (ConvAlgorithm::Direct, Some(sites)) => direct::run_sites(g, isa, n, x, weights, out, sites),
-        (ConvAlgorithm::Winograd, Some(sites)) => winograd::run_sites(g, isa, n, x, weights, out, sites),
+        (ConvAlgorithm::Direct, Some(update)) => direct::run_sites(g, isa, n, x, weights, out, update),
+        (ConvAlgorithm::Winograd, Some(update)) => winograd::run_sites(g, isa, n, x, weights, out, update),
         (ConvAlgorithm::DirectBf16, _) => debug_assert!(false, "convolve_bf16 runs it"),
     }
 }

@@ -16,13 +16,14 @@ mod pairs;
 #[cfg(target_arch = "x86_64")]
 mod pairs_weight;
 mod reduce;
+mod sites;
 mod transform;
 mod winograd;
 mod winograd_weight;
 
 use std::marker::PhantomData;
 
-pub use grid::Site;
+pub use sites::{Patch, Site, Update};
 
 use job::NormOutput;
 pub(crate) use job::{Job, Output, WeightJob, convolve, convolve_bf16, weight_grad, weight_grad_bf16};
@@ -429,11 +430,12 @@ impl<E: Element> Conv2d<E> {
         self.convolve(n, x, weights, Direction::Forward, y, epilogue, None)
     }
 
-    /// As [`Conv2d::forward`], for the output tiles `sites` alone; what `y` and the batch norm hold elsewhere stays. The bits are those of
-    /// [`Conv2d::forward`]. `f32` only.
+    /// As [`Conv2d::forward`], for the output tiles of `update` alone; what `y` and the batch norm hold elsewhere stays. The bits are those of
+    /// [`Conv2d::forward`] of the maps with their patches. `f32` only.
     ///
     /// # Errors
-    /// [`ShapeError`] as there, for statistics (which need every tile), and for `sites` that do not exist or are not in ascending order, each once.
+    /// [`ShapeError`] as there, for statistics (which need every tile), for sites that do not exist or are not in ascending order, each once, and
+    /// for a patch that does not fit.
     pub fn forward_at(
         &self,
         n: usize,
@@ -441,22 +443,18 @@ impl<E: Element> Conv2d<E> {
         weights: &PackedWeights,
         y: &mut [E],
         epilogue: Epilogue<'_, E>,
-        sites: &[Site],
+        update: Update<'_, E>,
     ) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output", y.len(), self.output_len(n)?)?;
-        let tiles: usize = self.geometry.output().iter().map(|size| size.div_ceil(SITE)).product();
-        let exist = sites.iter().all(|site| site.sample < n && site.tile < tiles);
-        if !exist || !sites.is_sorted_by(|a, b| a < b) {
-            return Err(parameter("sites", "must be tiles of the output in ascending order, each once"));
-        }
+        update.check(&self.geometry, n, x.len(), y.len())?;
         if epilogue.moments.is_some() {
             return Err(parameter("moments", "need every output"));
         }
         if E::PRECISION != Precision::F32 {
             return Err(parameter("sites", "are for f32"));
         }
-        self.convolve(n, x, weights, Direction::Forward, y, epilogue, Some(sites))
+        self.convolve(n, x, weights, Direction::Forward, y, epilogue, Some(&update))
     }
 
     /// `dx = conv^T(dy, w) + add` for a batch of `n`.
@@ -479,7 +477,7 @@ impl<E: Element> Conv2d<E> {
         direction: Direction,
         y: &mut [E],
         epilogue: Epilogue<'_, E>,
-        sites: Option<&[Site]>,
+        update: Option<&Update<'_, E>>,
     ) -> Result<(), ShapeError> {
         let g = &self.geometry;
         let algorithm = self.algorithm(direction);
@@ -532,7 +530,7 @@ impl<E: Element> Conv2d<E> {
                 out.y = Shared::null();
             }
         }
-        let job = Job { g, direction, algorithm, isa: self.isa, n, x, weights: &weights.data[..weights.len], sites };
+        let job = Job { g, direction, algorithm, isa: self.isa, n, x, weights: &weights.data[..weights.len], update };
         match moments {
             None => E::convolve(&job, out),
             Some(moments) => {

@@ -6,7 +6,8 @@
 //! transforms back while everything stays in the second-level cache.
 //! Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 
-use super::grid::{Block, Grid, Rows, Site};
+use super::grid::{Block, Grid, Rows};
+use super::sites::{Sites, Update};
 use super::transform::{self, IN, OUT, POINTS, columns, square};
 use super::{ConvGeometry, Direction, Output};
 use crate::buffer::with_scratch;
@@ -157,17 +158,24 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
     });
 }
 
-/// As [`run`], for some tiles of some samples; the others are left as they are. `sites` differ and exist.
-pub(super) fn run_sites<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>, sites: &[Site]) {
+/// As [`run`], for some tiles of some samples; the others are left as they are. `update` fits.
+pub(super) fn run_sites<E: Element>(
+    g: &ConvGeometry,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    weights: &[f32],
+    out: Output<E>,
+    update: &Update<'_, E>,
+) {
     let (from, to) = channels(g, Direction::Forward);
     let grid = Grid::new(g, n, BLOCK_ROWS);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
-    let blocks = sites.len().div_ceil(BLOCK_ROWS);
-    for_each(to.div_ceil(BLOCK_COLUMNS) * blocks, |task| {
-        let (column_block, index) = (task / blocks, task % blocks);
-        let rows = &sites[index * BLOCK_ROWS..((index + 1) * BLOCK_ROWS).min(sites.len())];
-        // SAFETY: as above.
+    let blocks = Sites::tasks(update, BLOCK_ROWS);
+    for_each(to.div_ceil(BLOCK_COLUMNS) * blocks.len(), |task| {
+        let (column_block, rows) = (task / blocks.len(), blocks[task % blocks.len()]);
+        // SAFETY: as above; patches have the lengths of what they stand for.
         unsafe { run_rows(grid, (from, to), isa, x, weights, out, std::ptr::null_mut(), rows, column_block) };
     });
 }
@@ -177,7 +185,7 @@ pub(super) fn run_sites<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E
 /// # Safety
 /// The pointers hold what the geometry says, the rows exist, and nothing else accesses their outputs.
 #[allow(clippy::too_many_arguments)]
-unsafe fn run_rows<E: Element, R: Rows>(
+unsafe fn run_rows<E: Element, R: Rows<E>>(
     grid: Grid,
     (from, to): (usize, usize),
     isa: Isa,
@@ -238,7 +246,7 @@ struct Convolve<E, R> {
     m_point: usize,
 }
 
-impl<E: Element, R: Rows> Kernel for Convolve<E, R> {
+impl<E: Element, R: Rows<E>> Kernel for Convolve<E, R> {
     type Element = E;
     type Output = ();
 
@@ -268,7 +276,7 @@ impl<E: Element, R: Rows> Kernel for Convolve<E, R> {
     }
 }
 
-impl<E: Element, R: Rows> Convolve<E, R> {
+impl<E: Element, R: Rows<E>> Convolve<E, R> {
     /// `M[point] (+)= V[point] * U[point]` for all points, over `width` input channels from `depth`.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(&self, depth: usize, width: usize) {
@@ -368,9 +376,10 @@ impl<E: Element, R: Rows> Convolve<E, R> {
                 }
             }
             if !self.out.add.is_null() {
+                let add = self.rows.addend(self.out.add.at(0), y0, x0).add(start);
                 for (i, line) in pixels.iter_mut().enumerate().take(tall) {
                     for (j, value) in line.iter_mut().enumerate().take(wide) {
-                        *value = value.add(load(self.out.add.at(start + i * down + j * right), lanes));
+                        *value = value.add(load(add.add(i * down + j * right), lanes));
                     }
                 }
             }
@@ -426,7 +435,7 @@ pub(super) struct InputTransform<E, R = Block> {
     pub v_point: usize,
 }
 
-impl<E: Element, R: Rows> Kernel for InputTransform<E, R> {
+impl<E: Element, R: Rows<E>> Kernel for InputTransform<E, R> {
     type Element = E;
     type Output = ();
 
@@ -450,7 +459,7 @@ impl<E: Element, R: Rows> Kernel for InputTransform<E, R> {
                     let x = (x0 + p % IN).wrapping_sub(1);
                     if y < grid.height && x < grid.width {
                         let at = (y * grid.width + x) * grid.n * self.channels;
-                        *pixel = (self.x.add(at), usize::MAX);
+                        *pixel = (self.rows.input(self.x, y, x).add(at), usize::MAX);
                     }
                 }
                 for sample in first..end {
@@ -462,7 +471,7 @@ impl<E: Element, R: Rows> Kernel for InputTransform<E, R> {
     }
 }
 
-impl<E: Element, R: Rows> InputTransform<E, R> {
+impl<E: Element, R: Rows<E>> InputTransform<E, R> {
     /// Transforms one tile of the sample at `offset` from the pixels' starts.
     #[inline(always)]
     unsafe fn transform_row<S: Simd>(&self, pixels: &[(*const E, usize); POINTS], offset: usize, v_row: *mut f32) {
