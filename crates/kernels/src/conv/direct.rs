@@ -166,7 +166,7 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
 }
 
 /// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others are left as they are. `update` fits.
-/// The bits are those of [`run`].
+/// The bits are those of [`run`] for weights that are finite.
 pub(super) fn run_sites<E: Element>(
     g: &ConvGeometry,
     isa: Isa,

@@ -431,7 +431,7 @@ impl<E: Element> Conv2d<E> {
     }
 
     /// As [`Conv2d::forward`], for the output tiles of `update` alone; what `y` and the batch norm hold elsewhere stays. The bits are those of
-    /// [`Conv2d::forward`] of the maps with their patches. `f32` only.
+    /// [`Conv2d::forward`] of the maps with their patches, for weights that are finite. `f32` only.
     ///
     /// # Errors
     /// [`ShapeError`] as there, for statistics (which need every tile), for sites that do not exist or are not in ascending order, each once, and
