@@ -6,7 +6,7 @@
 
 use super::grid::Rows;
 use super::sites::{Sites, Update};
-use super::{ConvGeometry, Direction, Output, SITE};
+use super::{ConvGeometry, Direction, Job, Output, SITE};
 use crate::buffer::with_scratch;
 use crate::element::{Element, Precision, load, store};
 use crate::isa::Isa;
@@ -167,15 +167,8 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
 
 /// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others are left as they are. `update` fits.
 /// The bits are those of [`run`] for weights that are finite.
-pub(super) fn run_sites<E: Element>(
-    g: &ConvGeometry,
-    isa: Isa,
-    n: usize,
-    x: &[E],
-    weights: &[f32],
-    out: Output<E>,
-    update: &Update<'_, E>,
-) {
+pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, out: Output<E>) {
+    let Job { g, isa, n, x, weights, .. } = *job;
     let blocks = Sites::tasks(update, BLOCK_SITES);
     let window: [usize; 2] = std::array::from_fn(|d| (SITE - 1) * g.stride[d] + g.kernel[d]);
     let x = Shared::read_only(x);

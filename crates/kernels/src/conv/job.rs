@@ -73,8 +73,8 @@ pub(crate) fn convolve<E: Element>(job: &Job<'_, E>, out: Output<E>) {
     match (algorithm, update) {
         (ConvAlgorithm::Direct, None) => direct::run(g, direction, isa, n, x, weights, out),
         (ConvAlgorithm::Winograd, None) => winograd::run(g, direction, isa, n, x, weights, out),
-        (ConvAlgorithm::Direct, Some(update)) => direct::run_sites(g, isa, n, x, weights, out, update),
-        (ConvAlgorithm::Winograd, Some(update)) => winograd::run_sites(g, isa, n, x, weights, out, update),
+        (ConvAlgorithm::Direct, Some(update)) => direct::run_sites(job, update, out),
+        (ConvAlgorithm::Winograd, Some(update)) => winograd::run_sites(job, update, out),
         (ConvAlgorithm::DirectBf16, _) => debug_assert!(false, "convolve_bf16 runs it"),
     }
 }

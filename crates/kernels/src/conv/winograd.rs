@@ -9,7 +9,7 @@
 use super::grid::{Block, Grid, Rows};
 use super::sites::{Sites, Update};
 use super::transform::{self, IN, OUT, POINTS, columns, square};
-use super::{ConvGeometry, Direction, Output};
+use super::{ConvGeometry, Direction, Job, Output};
 use crate::buffer::with_scratch;
 use crate::element::{Element, load, store};
 use crate::isa::Isa;
@@ -159,15 +159,8 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
 }
 
 /// As [`run`], for some tiles of some samples; the others are left as they are. `update` fits.
-pub(super) fn run_sites<E: Element>(
-    g: &ConvGeometry,
-    isa: Isa,
-    n: usize,
-    x: &[E],
-    weights: &[f32],
-    out: Output<E>,
-    update: &Update<'_, E>,
-) {
+pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, out: Output<E>) {
+    let Job { g, isa, n, x, weights, .. } = *job;
     let (from, to) = channels(g, Direction::Forward);
     let grid = Grid::new(g, n, BLOCK_ROWS);
     let x = Shared::read_only(x);
