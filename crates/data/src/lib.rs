@@ -3,7 +3,7 @@
 //! The way of an image: [`open`] reads a data set ([`Dataset`], [`Split`]), small ones into memory as bytes, large ones as a
 //! list of [`Pictures`] that are decoded when their batch is made; [`Split::hold_out`]
 //! takes a validation split from the training images; a [`Loader`] hands out [`Batch`]es of `f32` in \[0, 1\], shuffled
-//! and [augmented](Augment) from counter-based random streams ([`rng`]), so that the same seed gives the same bits for
+//! and [augmented](Augment) from counter-based random streams ([`sora_rng`]), so that the same seed gives the same bits for
 //! every number of threads and across a kill and resume. [`registry()`] lists the sets known by name, [`fetch`] downloads
 //! one.
 //!
@@ -30,7 +30,6 @@ mod open;
 mod paths;
 mod picture;
 mod registry;
-pub mod rng;
 mod source;
 mod split;
 

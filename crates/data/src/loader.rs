@@ -10,7 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::augment::{Augment, AugmentDraw};
 use crate::error::{DataError, Result};
-use crate::rng::{Key, Purpose, stream};
+use sora_rng::{Key, Purpose, stream};
 use crate::split::Split;
 
 /// How a [`Loader`] makes batches.

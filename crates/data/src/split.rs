@@ -10,7 +10,7 @@ use crate::augment::{Augment, AugmentDraw};
 use crate::error::{DataError, Result};
 use crate::info::Info;
 use crate::picture::{Fit, Picture, Pictures};
-use crate::rng::{Purpose, Stream, stream};
+use sora_rng::{Purpose, Stream, stream};
 
 /// Images that the statistics of a split decoded on demand are taken from, at most.
 const STATS_SAMPLE: usize = 20_000;

@@ -210,7 +210,7 @@ fn source_row(y: usize, d: i32, height: usize) -> Option<usize> {
 mod tests {
     use super::super::Augment;
     use super::*;
-    use crate::rng::{Purpose, stream};
+    use sora_rng::{Purpose, stream};
     use proptest::prelude::*;
 
     const SHAPE: [usize; 3] = [1, 2, 3];

@@ -206,7 +206,7 @@ impl TryFrom<String> for Augment {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::{Purpose, stream};
+    use sora_rng::{Purpose, stream};
 
     #[test]
     fn text_round_trips() {

@@ -17,7 +17,7 @@ use super::Parts;
 use crate::error::{DataError, Result};
 use crate::info::Info;
 use crate::open::OpenOptions;
-use crate::rng::{Key, Purpose};
+use sora_rng::{Key, Purpose};
 use crate::split::Split;
 
 const CHANNELS: usize = 3;

@@ -1,0 +1,214 @@
+//! A figure: a heading, a legend, panels in a grid, and a caption.
+
+use std::{fmt::Debug, path::Path};
+
+use crate::{
+    chart::marker,
+    raster,
+    style::Style,
+    svg::{INK, MUTED, Stroke, Svg, TextStyle, text_width, wrap},
+};
+use crate::{
+    error::{Error, Result},
+    files,
+};
+
+/// An entry of the legend.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Key {
+    /// What the reader is told.
+    pub name: String,
+    /// What it looks like.
+    pub style: Style,
+}
+
+/// A part of a figure, such as a [`Chart`](crate::Chart).
+pub trait Panel: Debug {
+    /// Draws the panel over `[x, y, width, height]`, in pixels.
+    fn draw(&self, svg: &mut Svg, area: [f64; 4]);
+
+    /// What its legend says.
+    fn keys(&self) -> Vec<Key> {
+        Vec::new()
+    }
+}
+
+/// A figure.
+#[derive(Debug)]
+pub struct Figure {
+    title: String,
+    caption: String,
+    columns: usize,
+    panel: [f64; 2],
+    heights: Vec<f64>,
+    panels: Vec<Box<dyn Panel>>,
+}
+
+/// Space at the rim.
+const RIM: f64 = 14.0;
+const TITLE: f64 = 16.0;
+const CAPTION: f64 = 11.5;
+const LEGEND: f64 = 12.0;
+const SWATCH: f64 = 30.0;
+
+impl Figure {
+    /// A figure without panels; they go side by side, 380 by 260 pixels each.
+    pub fn new(title: impl Into<String>) -> Self {
+        Self { title: title.into(), caption: String::new(), columns: 2, panel: [380.0, 260.0], heights: Vec::new(), panels: Vec::new() }
+    }
+
+    /// The same with a text below it.
+    pub fn caption(self, caption: impl Into<String>) -> Self {
+        Self { caption: caption.into(), ..self }
+    }
+
+    /// The same with this many panels in a row.
+    pub fn columns(self, columns: usize) -> Self {
+        Self { columns: columns.max(1), ..self }
+    }
+
+    /// The same with panels of this size in pixels.
+    pub fn panel_size(self, width: f64, height: f64) -> Self {
+        Self { panel: [width, height], ..self }
+    }
+
+    /// The same with rows of these heights in pixels; rows beyond them have the panels' height.
+    pub fn heights(self, heights: Vec<f64>) -> Self {
+        Self { heights, ..self }
+    }
+
+    /// The same with one panel more.
+    pub fn panel(mut self, panel: impl Panel + 'static) -> Self {
+        self.panels.push(Box::new(panel));
+        self
+    }
+
+    /// The heading.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
+    /// The text below.
+    pub fn caption_text(&self) -> &str {
+        &self.caption
+    }
+
+    /// Draws everything.
+    pub fn draw(&self) -> Svg {
+        let columns = self.columns.min(self.panels.len().max(1));
+        let rows = self.panels.len().div_ceil(columns);
+        let inner = (columns as f64 * self.panel[0]).max(360.0);
+        let titles = wrap(&self.title, TITLE * 1.04, inner);
+        let captions = wrap(&self.caption, CAPTION, inner);
+        let legend = self.legend(inner);
+        let top = RIM + titles.len() as f64 * 21.0 + legend.len() as f64 * 19.0 + 8.0;
+        let row_height = |row: usize| self.heights.get(row).copied().unwrap_or(self.panel[1]);
+        let row_top = |row: usize| top + (0..row).map(row_height).sum::<f64>();
+        let below = row_top(rows);
+        let height = below + if captions.is_empty() { 0.0 } else { 6.0 + captions.len() as f64 * 15.5 } + RIM;
+        let mut svg = Svg::new(inner + 2.0 * RIM, height, &self.title);
+        for (i, line) in titles.iter().enumerate() {
+            svg.text([RIM, RIM + TITLE + i as f64 * 21.0 - 2.0], line, TextStyle::new(TITLE).bold());
+        }
+        for (i, row) in legend.iter().enumerate() {
+            let y = RIM + titles.len() as f64 * 21.0 + i as f64 * 19.0 + 12.0;
+            for (x, key) in row {
+                swatch(&mut svg, RIM + x, y, key);
+            }
+        }
+        for (i, panel) in self.panels.iter().enumerate() {
+            let (column, row) = ((i % columns) as f64, i / columns);
+            panel.draw(&mut svg, [RIM + column * self.panel[0], row_top(row), self.panel[0], row_height(row)]);
+        }
+        for (i, line) in captions.iter().enumerate() {
+            svg.text([RIM, below + 6.0 + CAPTION + i as f64 * 15.5], line, TextStyle::new(CAPTION).paint(MUTED));
+        }
+        svg
+    }
+
+    /// Rows of the legend, each entry with its place; one entry for each distinct name and style.
+    fn legend(&self, width: f64) -> Vec<Vec<(f64, Key)>> {
+        let mut keys: Vec<Key> = Vec::new();
+        for key in self.panels.iter().flat_map(|panel| panel.keys()) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        let mut rows: Vec<Vec<(f64, Key)>> = Vec::new();
+        let mut x = f64::INFINITY;
+        for key in keys {
+            let wide = SWATCH + 6.0 + text_width(&key.name, LEGEND, false) + 18.0;
+            if x + wide > width + 18.0 {
+                rows.push(Vec::new());
+                x = 0.0;
+            }
+            if let Some(row) = rows.last_mut() {
+                row.push((x, key));
+            }
+            x += wide;
+        }
+        rows
+    }
+
+    /// The figure as an SVG file.
+    ///
+    /// # Errors
+    /// A picture that cannot be compressed.
+    pub fn to_svg(&self) -> Result<String> {
+        self.draw().finish()
+    }
+
+    /// The figure as a PNG file, `scale` pixels for each of the SVG's.
+    ///
+    /// # Errors
+    /// A size that no picture has.
+    pub fn to_png(&self, scale: f32) -> Result<Vec<u8>> {
+        raster::png(&self.draw(), scale)
+    }
+
+    /// Writes the figure to `path`: SVG or, at twice the size, PNG, as the ending says.
+    ///
+    /// # Errors
+    /// Another ending, or a file that cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let bytes = match Format::of(path)? {
+            Format::Svg => self.to_svg()?.into_bytes(),
+            Format::Png => self.to_png(2.0)?,
+        };
+        files::write_atomic(path, &bytes)
+    }
+}
+
+/// Format of a figure's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Scalable vector graphics.
+    Svg,
+    /// Portable network graphics.
+    Png,
+}
+
+impl Format {
+    /// The format that the ending of `path` names.
+    ///
+    /// # Errors
+    /// Another ending than `.svg` or `.png`.
+    pub fn of(path: &Path) -> Result<Self> {
+        match path.extension().map(|e| e.to_string_lossy().to_lowercase()).as_deref() {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            _ => Err(Error::Format { path: path.to_owned() }),
+        }
+    }
+}
+
+fn swatch(svg: &mut Svg, x: f64, y: f64, key: &Key) {
+    let style = key.style;
+    if let Some(dash) = style.dash {
+        svg.line([x, y - 4.0], [x + SWATCH, y - 4.0], Stroke::new(style.paint, style.width.max(1.6)).dash(dash).opacity(style.opacity));
+    }
+    if let Some(shape) = style.marker {
+        marker(svg, shape, [x + SWATCH / 2.0, y - 4.0], if style.dash.is_some() { 3.2 } else { 4.2 }, &style);
+    }
+    svg.text([x + SWATCH + 6.0, y], &key.name, TextStyle::new(LEGEND).paint(INK));
+}

@@ -1,0 +1,318 @@
+//! Evaluation attacks: how a perturbation is searched for. Whether it succeeded is the evaluator's to say.
+//!
+//! Attacks work on rows of host pixels and ask a [`Classifier`] for logits and gradients. What happens to an image is a function of the image,
+//! the threat, the seed and the round alone: every draw is keyed by the image's id, so the batch size changes nothing. An image that is fooled
+//! leaves the batch at once.
+
+pub mod apgd;
+mod classifier;
+pub mod cw;
+pub mod fab;
+mod fgsm;
+mod objective;
+pub mod pgd;
+mod registry;
+pub mod rows;
+pub mod square;
+
+use std::fmt::Debug;
+
+use sora_rng::{self as rng, Key, Purpose};
+
+pub use classifier::{Classifier, Cotangent, PullBack, predicted, stands};
+pub use fgsm::Fgsm;
+pub use objective::{Objective, largest_other, targets};
+pub use registry::{ATTACKS, AttackInfo, Entry, Part, entry};
+
+use crate::{error::Result, model::Shape, noise::Draw, threat::Threat};
+
+/// Images that still stand.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// N rows of pixels in [0, 1].
+    pub x: &'a [f32],
+    /// N classes.
+    pub labels: &'a [usize],
+    /// N sample ids, which the draws are keyed by.
+    pub ids: &'a [u32],
+}
+
+impl Batch<'_> {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// An attack. It returns candidate images; the evaluator projects and scores them itself.
+pub trait Attack: Debug + Send + Sync {
+    /// Candidates, N rows of pixels, for the images of `batch` in round [`AttackContext::round`].
+    ///
+    /// # Errors
+    /// A device that fails.
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>>;
+
+    /// Independent rounds on a network of `classes` classes: random restarts, target classes, or both. An image stands only if it survives
+    /// every one; a round runs on what survived those before.
+    fn rounds(&self, classes: usize) -> usize {
+        let _ = classes;
+        1
+    }
+
+    /// What is done differently on a network of `shape` than the attack's definition says, for the report.
+    fn note(&self, shape: Shape) -> Option<String> {
+        let _ = shape;
+        None
+    }
+}
+
+/// What an attack works with.
+pub struct AttackContext<'a> {
+    /// The network under attack.
+    pub model: &'a dyn Classifier,
+    /// Norm and epsilon.
+    pub threat: Threat,
+    /// Number of the round, from 0.
+    pub round: usize,
+    seed: u64,
+    stream: u64,
+    tick: &'a mut (dyn FnMut(Tick) + Send),
+}
+
+impl Debug for AttackContext<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AttackContext")
+            .field("model", &self.model)
+            .field("threat", &self.threat)
+            .field("round", &self.round)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far an attack is with its batch in a round.
+#[derive(Clone, Copy, Debug)]
+pub struct Tick {
+    /// Part of the round that is done, from 0 to 1.
+    pub done: f64,
+    /// Images fooled so far, by the attack's own account.
+    pub fooled: usize,
+}
+
+/// Loss, gradient and logits of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Ascent {
+    pub loss: Vec<f64>,
+    pub grad: Vec<f32>,
+    pub logits: Vec<f32>,
+}
+
+impl<'a> AttackContext<'a> {
+    /// The context of round `round` of the attack called `name`, which tells its draws from those of other attacks.
+    pub fn new(
+        model: &'a dyn Classifier,
+        threat: Threat,
+        seed: u64,
+        name: &str,
+        round: usize,
+        tick: &'a mut (dyn FnMut(Tick) + Send),
+    ) -> Self {
+        Self { model, threat, round, seed, stream: attack_id(name), tick }
+    }
+
+    /// Pixels of an image.
+    pub fn pixels(&self) -> usize {
+        let Shape { channels, height, width, .. } = self.model.shape();
+        channels * height * width
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.model.shape().classes
+    }
+
+    /// Says how far the round is: `step` of `steps`, and how many images are fooled.
+    pub fn tick(&mut self, step: usize, steps: usize, fooled: usize) {
+        (self.tick)(Tick { done: step as f64 / steps.max(1) as f64, fooled });
+    }
+
+    fn key(&self, draw: Draw) -> Key {
+        Key { seed: self.seed, purpose: Purpose::Attack((draw as u16) << 8), epoch: self.stream, step: self.round as u64 }
+    }
+
+    /// Fills the rows of `out` with U[0, 1), a row by the id of its sample.
+    pub fn fill_uniform(&self, draw: Draw, out: &mut [f32], ids: &[u32]) {
+        rng::fill_uniform(out, self.key(draw), ids);
+    }
+
+    /// Fills the rows of `out` with N(0, 1), a row by the id of its sample.
+    pub fn fill_normal(&self, draw: Draw, out: &mut [f32], ids: &[u32]) {
+        rng::fill_normal(out, self.key(draw), ids);
+    }
+
+    /// As [`fill_uniform`](Self::fill_uniform), for the query `query` of an attack that draws anew at each.
+    pub fn fill_uniform_at(&self, draw: Draw, query: usize, out: &mut [f32], ids: &[u32]) {
+        let key = self.key(draw);
+        rng::fill_uniform(out, Key { step: key.step << 32 | query as u64, ..key }, ids);
+    }
+
+    /// `objective` at the points `x`, with its gradient; `targets` may be empty where no target is needed.
+    pub(crate) fn ascend(&self, x: &[f32], labels: &[usize], targets: &[usize], objective: Objective) -> Result<Ascent> {
+        let classes = self.classes();
+        let mut loss = vec![0.0; labels.len()];
+        let back = self.model.pull_back(x, &mut |first, logits| {
+            let mut cotangent = vec![0.0; logits.len()];
+            for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate() {
+                let i = first + k;
+                let target = targets.get(i).copied().unwrap_or(labels[i]);
+                loss[i] = objective.evaluate(z, labels[i], target, c);
+            }
+            cotangent
+        })?;
+        Ok(Ascent { loss, grad: back.grad, logits: back.logits })
+    }
+}
+
+/// A number that tells attacks apart in the random streams: FNV-1a of the name.
+fn attack_id(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The images of a batch that an attack still works on.
+#[derive(Debug)]
+pub(crate) struct Active {
+    /// Row of the batch.
+    pub index: Vec<usize>,
+    /// Clean pixels.
+    pub x: Vec<f32>,
+    pub labels: Vec<usize>,
+    /// Candidates of the whole batch; clean where there is none yet.
+    out: Vec<f32>,
+    fooled: usize,
+}
+
+/// Which rows stay.
+#[derive(Debug)]
+pub(crate) struct Keep(pub Vec<bool>);
+
+impl Keep {
+    /// `rows` without those that do not stay.
+    pub fn apply<T: Copy>(&self, mut rows: Vec<T>, width: usize) -> Vec<T> {
+        rows::retain(&mut rows, width, &self.0);
+        rows
+    }
+}
+
+impl Active {
+    pub fn new(batch: &Batch<'_>) -> Self {
+        Self { index: (0..batch.len()).collect(), x: batch.x.to_vec(), labels: batch.labels.to_vec(), out: batch.x.to_vec(), fooled: 0 }
+    }
+
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Images that were fooled and have left.
+    pub fn fooled(&self) -> usize {
+        self.fooled
+    }
+
+    /// Lets the images go that `logits` misclassify, with `point` as their candidates. The caller drops the rows of its own state that do not stay.
+    pub fn drop_fooled(&mut self, logits: &[f32], point: &[f32], width: usize) -> Keep {
+        let classes = logits.len() / self.len().max(1);
+        let done: Vec<_> = (0..self.len()).map(|i| !stands(rows::row(logits, classes, i), self.labels[i])).collect();
+        self.drop_done(&done, point, width)
+    }
+
+    /// Lets the images go for which `done` is true, with `point` as their candidates.
+    pub fn drop_done(&mut self, done: &[bool], point: &[f32], width: usize) -> Keep {
+        for (i, _) in done.iter().enumerate().filter(|(_, done)| **done) {
+            self.propose(i, rows::row(point, width, i));
+        }
+        self.leave(done, width)
+    }
+
+    /// Lets the images go for which `done` is true; their candidates are what they are.
+    pub fn leave(&mut self, done: &[bool], width: usize) -> Keep {
+        self.fooled += done.iter().filter(|done| **done).count();
+        let keep: Vec<_> = done.iter().map(|done| !done).collect();
+        rows::retain(&mut self.index, 1, &keep);
+        rows::retain(&mut self.labels, 1, &keep);
+        rows::retain(&mut self.x, width, &keep);
+        Keep(keep)
+    }
+
+    /// Makes `point` the candidate of the active image `i`.
+    pub fn propose(&mut self, i: usize, point: &[f32]) {
+        rows::row_mut(&mut self.out, point.len(), self.index[i]).copy_from_slice(point);
+    }
+
+    /// The candidates of the whole batch; those that are left get `point`.
+    pub fn finish(mut self, point: &[f32], width: usize) -> Vec<f32> {
+        for i in 0..self.len() {
+            self.propose(i, rows::row(point, width, i));
+        }
+        self.out
+    }
+
+    /// The candidates of the whole batch as they are.
+    pub fn into_candidates(self) -> Vec<f32> {
+        self.out
+    }
+}
+
+/// Bisection between each image and its adversarial example, which lies some way behind the boundary; images without one stay.
+pub(crate) fn nearest_between(cx: &AttackContext<'_>, batch: &Batch<'_>, mut found: Vec<f32>) -> Result<Vec<f32>> {
+    const HALVINGS: usize = 16;
+    let (width, classes) = (cx.pixels(), cx.classes());
+    let far = found.clone();
+    let (mut low, mut high) = (vec![0f32; batch.len()], vec![1f32; batch.len()]);
+    for _ in 0..HALVINGS {
+        let mut middle = batch.x.to_vec();
+        rows::for_each(&mut middle, width, |i, row| {
+            let share = f32::midpoint(low[i], high[i]);
+            row.iter_mut().zip(rows::row(&far, width, i)).for_each(|(x, far)| *x += share * (far - *x));
+        });
+        let logits = cx.model.logits(&middle)?;
+        for i in 0..batch.len() {
+            let share = f32::midpoint(low[i], high[i]);
+            if stands(rows::row(&logits, classes, i), batch.labels[i]) {
+                low[i] = share;
+            } else {
+                high[i] = share;
+                rows::row_mut(&mut found, width, i).copy_from_slice(rows::row(&middle, width, i));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The numbers of an attack's name: `BASE`, `BASE-K` or `BASE-KxR`, K and R from 1 to 10000.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Numbers {
+    pub steps: Option<usize>,
+    pub restarts: usize,
+}
+
+impl Numbers {
+    /// `None` if `name` is not of this form.
+    pub fn after(base: &str, name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(base)?;
+        if rest.is_empty() {
+            return Some(Self { steps: None, restarts: 1 });
+        }
+        let rest = rest.strip_prefix('-')?;
+        let (steps, restarts) = rest.split_once('x').unwrap_or((rest, "1"));
+        let number =
+            |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<usize>().ok())?.filter(|n| (1..=10_000).contains(n));
+        Some(Self { steps: Some(number(steps)?), restarts: number(restarts)? })
+    }
+}

@@ -1,0 +1,294 @@
+//! Parameters and buffers of a network, apart from its structure.
+//!
+//! A network here is a pure function of (parameters, buffers, input): the attack pass runs it with untracked
+//! parameters, the training pass with tracked ones, weight averaging or a weight perturbation with another set.
+//! The optimizer, the checkpoints and the export all see the same flat, ordered list of named tensors.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use sora_rng::{self as rng, Key, Purpose};
+
+use crate::error::{Error, Result};
+
+/// How a parameter starts. PyTorch's defaults for convolutions and linear layers are `Uniform` with bound 1/sqrt(fan_in).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// Uniform in (-bound, bound).
+    Uniform(f32),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f32),
+    /// The same value everywhere.
+    Constant(f32),
+}
+
+/// Name, shape and start of one parameter or buffer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// PyTorch's name, for example `layer1.0.bn1.weight`.
+    pub name: String,
+    /// PyTorch's shape, for example `[out, in, kh, kw]`.
+    pub shape: Vec<usize>,
+    /// Initial values.
+    pub init: Init,
+}
+
+impl Spec {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether the tensor has no element at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Index of a parameter (trained by gradient) in its network's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParamId(pub(crate) usize);
+
+/// Index of a buffer (running statistics) in its network's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferId(pub(crate) usize);
+
+/// Collects the specs while a network's structure is built.
+#[derive(Debug, Default)]
+pub struct SpecBuilder {
+    /// Parameters in PyTorch's order of registration.
+    pub params: Vec<Spec>,
+    /// Buffers in the same order.
+    pub buffers: Vec<Spec>,
+}
+
+impl SpecBuilder {
+    /// Registers a parameter.
+    pub fn param(&mut self, name: String, shape: &[usize], init: Init) -> ParamId {
+        self.params.push(Spec { name, shape: shape.to_vec(), init });
+        ParamId(self.params.len() - 1)
+    }
+
+    /// Registers a buffer.
+    pub fn buffer(&mut self, name: String, shape: &[usize], value: f32) -> BufferId {
+        self.buffers.push(Spec { name, shape: shape.to_vec(), init: Init::Constant(value) });
+        BufferId(self.buffers.len() - 1)
+    }
+}
+
+/// Names a content that a value has had: no two contents share one.
+fn fresh_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Values of a list of specs, each kept as a flat tensor `[len]` without autodiff.
+#[derive(Debug)]
+pub struct TensorSet {
+    specs: Arc<[Spec]>,
+    values: Vec<Tensor<1>>,
+    versions: Vec<u64>,
+}
+
+impl Clone for TensorSet {
+    fn clone(&self) -> Self {
+        Self::new(self.specs.clone(), self.values.clone())
+    }
+}
+
+impl Drop for TensorSet {
+    fn drop(&mut self) {
+        self.versions.iter().for_each(|version| super::engine::forget(*version));
+    }
+}
+
+impl TensorSet {
+    fn new(specs: Arc<[Spec]>, values: Vec<Tensor<1>>) -> Self {
+        Self { versions: values.iter().map(|_| fresh_version()).collect(), specs, values }
+    }
+
+    /// Draws initial values on `device` from `seed`: each tensor has its own stream, so adding a layer does not change the others' values.
+    pub fn init(specs: Vec<Spec>, seed: u64, device: &Device) -> Self {
+        let values = specs
+            .iter()
+            .enumerate()
+            .map(|(index, spec)| {
+                let key = Key::new(seed, Purpose::Init).at_step(index as u64);
+                let mut data = vec![0.0; spec.len()];
+                match spec.init {
+                    Init::Constant(value) => data.fill(value),
+                    Init::Uniform(bound) => {
+                        rng::fill_uniform(&mut data, key, &[0]);
+                        data.iter_mut().for_each(|v| *v = (*v * 2.0 - 1.0) * bound);
+                    }
+                    Init::Normal(std) => {
+                        rng::fill_normal(&mut data, key, &[0]);
+                        data.iter_mut().for_each(|v| *v *= std);
+                    }
+                }
+                flat(data, device)
+            })
+            .collect();
+        Self::new(specs.into(), values)
+    }
+
+    /// The specs, in order.
+    pub fn specs(&self) -> &[Spec] {
+        &self.specs
+    }
+
+    /// The flat values, in order.
+    pub fn values(&self) -> &[Tensor<1>] {
+        &self.values
+    }
+
+    /// Number of scalar values in the set.
+    pub fn num_elements(&self) -> usize {
+        self.specs.iter().map(Spec::len).sum()
+    }
+
+    /// Replaces value `index`, which keeps its length.
+    pub fn set(&mut self, index: usize, value: Tensor<1>) {
+        debug_assert_eq!(value.dims()[0], self.specs[index].len());
+        self.values[index] = value;
+        super::engine::replaced(std::mem::replace(&mut self.versions[index], fresh_version()));
+    }
+
+    /// Takes value `index` out for an in-place update; [`set`](Self::set) must follow.
+    pub fn take(&mut self, index: usize) -> Tensor<1> {
+        let device = self.values[index].device();
+        std::mem::replace(&mut self.values[index], Tensor::zeros([0], &device))
+    }
+
+    /// A set of the same specs and device, filled with zeros.
+    pub fn zeros_like(&self) -> Self {
+        Self::new(self.specs.clone(), self.values.iter().map(Tensor::zeros_like).collect())
+    }
+
+    /// View for a pass that needs no parameter gradient.
+    pub fn frozen(&self) -> Weights {
+        self.view(|value| value.clone())
+    }
+
+    /// View whose parameters record gradients.
+    pub fn tracked(&self) -> Weights {
+        self.view(|value| value.clone().autodiff().require_grad())
+    }
+
+    fn view(&self, value: impl Fn(&Tensor<1>) -> Tensor<1>) -> Weights {
+        Weights { specs: self.specs.clone(), values: self.values.iter().map(value).collect(), versions: self.versions.clone() }
+    }
+
+    /// Host copies as (name, shape, values).
+    pub fn to_host(&self) -> Result<Vec<HostTensor>> {
+        self.specs
+            .iter()
+            .zip(&self.values)
+            .map(|(spec, value)| Ok(HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data: to_vec(value)? }))
+            .collect()
+    }
+
+    /// Host copy of value `index`.
+    ///
+    /// # Errors
+    /// A device that fails; an index beyond the list.
+    pub fn host(&self, index: usize) -> Result<HostTensor> {
+        let (Some(spec), Some(value)) = (self.specs.get(index), self.values.get(index)) else {
+            return Err(Error::work(format!("value {index} of {}: no such value", self.specs.len())));
+        };
+        Ok(HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data: to_vec(value)? })
+    }
+
+    /// Loads values by name. `origin` names the file in the error.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub fn load(&mut self, tensors: &std::collections::BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
+        let mut loaded = Vec::with_capacity(self.values.len());
+        for (spec, value) in self.specs.iter().zip(&self.values) {
+            let found = tensors.get(&spec.name).ok_or_else(|| {
+                Error::input(format!(
+                    "{origin}: no tensor named '{}'; expected the weights of this network with PyTorch's names",
+                    spec.name
+                ))
+            })?;
+            if found.shape != spec.shape {
+                return Err(Error::input(format!(
+                    "{origin}: tensor '{}' has shape {:?}, expected {:?}; check --model, --width, the image size and the number of classes",
+                    spec.name, found.shape, spec.shape
+                )));
+            }
+            loaded.push(flat(found.data.clone(), &value.device()));
+        }
+        loaded.into_iter().enumerate().for_each(|(index, value)| self.set(index, value));
+        Ok(())
+    }
+}
+
+/// A tensor on the host, as read from or written to a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// Name in the file.
+    pub name: String,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub data: Vec<f32>,
+}
+
+/// Parameters (or buffers) as a pass sees them.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    specs: Arc<[Spec]>,
+    values: Vec<Tensor<1>>,
+    versions: Vec<u64>,
+}
+
+impl Weights {
+    /// Parameter `id` in its own shape.
+    pub fn get<const D: usize>(&self, id: ParamId) -> Tensor<D> {
+        self.shaped(id.0)
+    }
+
+    /// Parameter `id` as a matrix of its first dimension by the others.
+    pub(super) fn matrix(&self, id: ParamId) -> Tensor<2> {
+        let rows = self.specs[id.0].shape[0];
+        self.values[id.0].clone().reshape([rows, self.specs[id.0].len() / rows.max(1)])
+    }
+
+    /// Names the content of parameter `id`: packed forms of it are kept under this number.
+    pub(crate) fn version(&self, id: ParamId) -> u64 {
+        self.versions[id.0]
+    }
+
+    /// Buffer `id` in its own shape.
+    pub fn buffer<const D: usize>(&self, id: BufferId) -> Tensor<D> {
+        self.shaped(id.0)
+    }
+
+    fn shaped<const D: usize>(&self, index: usize) -> Tensor<D> {
+        let spec = &self.specs[index];
+        let mut shape = [1; D];
+        shape.copy_from_slice(&spec.shape);
+        self.values[index].clone().reshape(shape)
+    }
+
+    /// Gradient of each parameter, flat, in order; a parameter that the loss does not reach has a zero gradient.
+    pub fn gradients(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
+        self.values.iter().map(|value| value.grad_remove(gradients).unwrap_or_else(|| value.clone().inner().zeros_like())).collect()
+    }
+}
+
+/// A flat tensor of host values.
+pub(crate) fn flat(data: Vec<f32>, device: &Device) -> Tensor<1> {
+    let len = data.len();
+    Tensor::from_data(TensorData::new(data, [len]), device)
+}
+
+/// Host copy of a tensor of any rank.
+pub fn to_vec<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
+    tensor.try_to_vec_as::<f32>().map_err(|e| Error::work(format!("reading a tensor back from the device failed: {e}")))
+}

@@ -1,0 +1,139 @@
+//! The random draws of attacks and methods.
+//!
+//! A draw is a pure function of (seed, epoch, step, sample, what it is for), from a counter-based generator: the order
+//! of work and the number of threads do not matter, and any step can be replayed alone. Tests give the draws instead.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use sora_rng::{self as rng, Key, Purpose};
+
+use crate::profile::{self, Part};
+
+/// What a draw is for. The numbers are part of the reproducibility of a run: append, never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u16)]
+pub enum Draw {
+    /// Start of the perturbation, per element.
+    Eta = 0,
+    /// SORA's step factor, per pixel and channel.
+    R = 1,
+    /// SORA's step factor, per sample (ablation).
+    RSample = 2,
+    /// Direction of an l2 start.
+    Dir = 3,
+    /// Length of an l2 start.
+    Radius = 4,
+    /// Interpolation factor, per sample.
+    T = 5,
+    /// A random sign, per element.
+    Sign = 6,
+    /// A small normal start, per element.
+    Start = 7,
+    /// An end of ELLE's interpolation, per element.
+    Elle = 8,
+    /// A perturbation kept for a training image, per element.
+    Delta = 9,
+    /// A proposal of the Square attack, per sample and query.
+    Square = 10,
+}
+
+impl Draw {
+    /// Name in golden files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Eta => "eta",
+            Self::R => "r",
+            Self::RSample => "r_sample",
+            Self::Dir => "dir",
+            Self::Radius => "radius",
+            Self::T => "t",
+            Self::Sign => "sign",
+            Self::Start => "start",
+            Self::Elle => "elle",
+            Self::Delta => "delta",
+            Self::Square => "square",
+        }
+    }
+}
+
+/// Source of the draws of one step (or of one attack on one batch).
+#[derive(Debug)]
+pub struct Noise {
+    source: Source,
+    drawn: BTreeMap<Draw, u16>,
+    device: Device,
+}
+
+#[derive(Debug)]
+enum Source {
+    Seeded { key: fn(u16) -> Purpose, seed: u64, epoch: u64, step: u64, ids: Vec<u32> },
+    Given(BTreeMap<String, Vec<f32>>),
+}
+
+impl Noise {
+    /// Draws of a training method for the samples `ids` at (`epoch`, `step`).
+    pub fn training(seed: u64, epoch: u64, step: u64, ids: Vec<u32>, device: &Device) -> Self {
+        Self::seeded(Purpose::Method, seed, epoch, step, ids, device)
+    }
+
+    /// Draws of an evaluation attack's `restart` for the samples `ids`; `attack` tells attacks apart.
+    pub fn evaluation(seed: u64, attack: u64, restart: u64, ids: Vec<u32>, device: &Device) -> Self {
+        Self::seeded(Purpose::Attack, seed, attack, restart, ids, device)
+    }
+
+    fn seeded(key: fn(u16) -> Purpose, seed: u64, epoch: u64, step: u64, ids: Vec<u32>, device: &Device) -> Self {
+        Self { source: Source::Seeded { key, seed, epoch, step, ids }, drawn: BTreeMap::new(), device: device.clone() }
+    }
+
+    /// Draws given by name (`eta`, or `eta.1` for the second of a step): uniform ones in [0,1), normal ones standard.
+    pub fn given(values: BTreeMap<String, Vec<f32>>, device: &Device) -> Self {
+        Self { source: Source::Given(values), drawn: BTreeMap::new(), device: device.clone() }
+    }
+
+    /// Uniform in [low, high), each element drawn by itself; the first dimension is the sample.
+    pub fn uniform<const D: usize>(&mut self, draw: Draw, shape: [usize; D], low: f32, high: f32) -> Tensor<D> {
+        let width = high - low;
+        self.base(draw, shape, rng::fill_uniform, |v| v * width + low)
+    }
+
+    /// Standard normal, each element drawn by itself; the first dimension is the sample.
+    pub fn normal<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
+        self.base(draw, shape, rng::fill_normal, |v| v)
+    }
+
+    /// +1 or -1 with equal probability, each element drawn by itself.
+    pub fn sign<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
+        // The second sign settles the zero that u = 1/2 leaves: it counts as +1.
+        (self.uniform(draw, shape, -0.5, 0.5).sign() * 2.0 + 1.0).sign()
+    }
+
+    fn base<const D: usize>(
+        &mut self,
+        draw: Draw,
+        shape: [usize; D],
+        fill: fn(&mut [f32], Key, &[u32]),
+        map: impl Fn(f32) -> f32,
+    ) -> Tensor<D> {
+        let count = self.drawn.entry(draw).or_insert(0);
+        let k = *count;
+        *count += 1;
+        let len: usize = shape.iter().product();
+        let mut data = match &self.source {
+            Source::Seeded { key, seed, epoch, step, ids } => {
+                let mut data = vec![0.0; len];
+                let purpose = key(((draw as u16) << 8) | (k & 0xff));
+                profile::time(Part::Noise, || fill(&mut data, Key { seed: *seed, purpose, epoch: *epoch, step: *step }, ids));
+                data
+            }
+            Source::Given(values) => {
+                let name = if k == 0 { draw.name().to_owned() } else { format!("{}.{k}", draw.name()) };
+                let data = values.get(&name).cloned().unwrap_or_default();
+                assert_eq!(data.len(), len, "given draw '{name}' has the wrong number of elements");
+                data
+            }
+        };
+        data.iter_mut().for_each(|v| *v = map(*v));
+        Tensor::from_data(TensorData::new(data, shape), &self.device)
+    }
+}
