@@ -37,7 +37,8 @@ pub enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Go over the logs of runs for catastrophic overfitting: when it was noticed, and when pgd accuracy had fallen by half
+    /// Go over the logs of runs for catastrophic overfitting: when it was noticed, and when pgd
+    /// accuracy had fallen by half
     Diagnose {
         /// Run folders
         #[arg(required = true)]
@@ -50,7 +51,8 @@ pub enum Command {
     Reproduce(ReproduceArgs),
     /// Measure the accuracy of a run or a weights file, clean and under attack
     Eval(EvalArgs),
-    /// Measure accuracy over attack epsilons, single-step sizes, or PGD steps and restarts; JSON and a chart
+    /// Measure accuracy over attack epsilons, single-step sizes, or PGD steps and restarts; JSON
+    /// and a chart
     Sweep(SweepArgs),
     /// Write a network's weights for PyTorch (safetensors) or the network itself (ONNX)
     Export(ExportArgs),
@@ -58,7 +60,8 @@ pub enum Command {
     Import(Box<ImportArgs>),
     /// Draw a figure of one or more runs, as SVG or PNG
     Plot(PlotArgs),
-    /// Draw the loss around a test image: surface and contour, over training as a strip and an animation
+    /// Draw the loss around a test image: surface and contour, over training as a strip and an
+    /// animation
     Landscape(LandscapeArgs),
     /// Write one HTML page that compares runs: settings, figures, tables, warnings, cost
     Report(ReportArgs),
@@ -198,10 +201,12 @@ pub struct EvalArgs {
     /// A protocol instead of --attacks
     #[arg(long, value_enum, conflicts_with = "attacks")]
     pub suite: Option<Suite>,
-    /// Keep adversarial examples: an npz archive and a picture for each attack, in the run's eval folder or beside the weights file
+    /// Keep adversarial examples: an npz archive and a picture for each attack, in the run's eval
+    /// folder or beside the weights file
     #[arg(long)]
     pub save_adv: bool,
-    /// Where an evaluation that is cut off is remembered [default: the run's eval folder, or beside the weights file]
+    /// Where an evaluation that is cut off is remembered [default: the run's eval folder, or beside
+    /// the weights file]
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// Forget an earlier evaluation that was cut off
@@ -216,7 +221,8 @@ pub struct EvalArgs {
 pub struct SweepArgs {
     #[command(flatten)]
     pub subject: SubjectArgs,
-    /// Radii to attack with: A..B or a list, whole numbers in units of 1/255 [default: 1..32 unless --steps or --convergence is given]
+    /// Radii to attack with: A..B or a list, whole numbers in units of 1/255 [default: 1..32 unless
+    /// --steps or --convergence is given]
     #[arg(long, value_name = "A..B|LIST")]
     pub epsilons: Option<sora::evaluate::sweep::Epsilons>,
     /// Attacks at each radius
@@ -255,7 +261,8 @@ pub struct ExportArgs {
     /// File to write [default: export/model.safetensors or .onnx beside the weights]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Also write N random images and the logits that this program gives them, to FILE.samples.safetensors
+    /// Also write N random images and the logits that this program gives them, to
+    /// FILE.samples.safetensors
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub samples: usize,
 }
@@ -270,7 +277,8 @@ pub struct ImportArgs {
     /// Folder to make (its weights are model.safetensors), or a file that ends in .safetensors
     #[arg(long, value_name = "DIR|FILE")]
     pub out: PathBuf,
-    /// Data set that it was trained on: the default of `sora eval`, and the source of a missing normalisation
+    /// Data set that it was trained on: the default of `sora eval`, and the source of a missing
+    /// normalisation
     #[arg(long, value_name = "NAME|PATH")]
     pub dataset: Option<String>,
     /// Where data sets are kept
@@ -351,7 +359,8 @@ pub struct PlotArgs {
     /// Run folders
     #[arg(required = true)]
     pub runs: Vec<PathBuf>,
-    /// File to write, .svg or .png [default: plots/FIGURE.svg in the run folder, if there is one run]
+    /// File to write, .svg or .png [default: plots/FIGURE.svg in the run folder, if there is one
+    /// run]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Weights: a number of epochs, final or all [default: all, some of them if they are many]
@@ -463,7 +472,8 @@ pub enum BenchCommand {
     Data(DataBench),
     /// An evaluation attack on random images
     Attack(AttackBench),
-    /// The convolutions and batch norms of preact-resnet18, each shape and direction, next to the machine's peak
+    /// The convolutions and batch norms of preact-resnet18, each shape and direction, next to the
+    /// machine's peak
     Conv(ConvBench),
 }
 

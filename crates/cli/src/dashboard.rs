@@ -65,10 +65,13 @@ impl Dashboard<'_> {
 
     fn recent(&self, value: impl Fn(&StepLine) -> f32) -> Option<f64> {
         let recent = &self.steps[self.steps.len().saturating_sub(RECENT)..];
-        (!recent.is_empty()).then(|| recent.iter().map(|line| f64::from(value(line))).sum::<f64>() / recent.len() as f64)
+        (!recent.is_empty()).then(|| {
+            recent.iter().map(|line| f64::from(value(line))).sum::<f64>() / recent.len() as f64
+        })
     }
 
-    /// Seconds of training and validation that are left, from the newest steps and the validations so far.
+    /// Seconds of training and validation that are left, from the newest steps and the validations
+    /// so far.
     fn seconds_left(&self) -> Option<f64> {
         let (last, total) = (self.steps.last()?, self.total()?);
         let speed = self.recent(|line| line.images_per_s).filter(|&speed| speed > 0.0)?;
@@ -78,10 +81,19 @@ impl Dashboard<'_> {
         Some(steps + epochs * validated / self.epochs.len().max(1) as f64)
     }
 
-    /// Validations by the number of steps before them: those within epochs, else those after epochs.
+    /// Validations by the number of steps before them: those within epochs, else those after
+    /// epochs.
     fn validations(&self) -> Vec<(f64, ValFigures)> {
-        let within: Vec<_> = self.steps.iter().filter_map(|line| Some(((line.step + 1) as f64, line.val?))).collect();
-        if within.is_empty() { self.epochs.iter().filter_map(|line| Some((line.step as f64, line.val?))).collect() } else { within }
+        let within: Vec<_> = self
+            .steps
+            .iter()
+            .filter_map(|line| Some(((line.step + 1) as f64, line.val?)))
+            .collect();
+        if within.is_empty() {
+            self.epochs.iter().filter_map(|line| Some((line.step as f64, line.val?))).collect()
+        } else {
+            within
+        }
     }
 
     /// `value` over steps, averaged in as many bins as a chart can show.
@@ -91,7 +103,9 @@ impl Dashboard<'_> {
             .chunks(bin)
             .map(|bin| {
                 let n = bin.len() as f64;
-                let mean = |value: &dyn Fn(&StepLine) -> f64| bin.iter().map(value).filter(|v| v.is_finite()).sum::<f64>() / n;
+                let mean = |value: &dyn Fn(&StepLine) -> f64| {
+                    bin.iter().map(value).filter(|v| v.is_finite()).sum::<f64>() / n
+                };
                 (mean(&|line| line.step as f64), mean(&value))
             })
             .collect()
@@ -110,22 +124,33 @@ impl Dashboard<'_> {
             Constraint::Length(2),
         ])
         .areas(area);
-        let [accuracy, align] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(accuracy);
-        let [loss, alpha] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(loss);
+        let [accuracy, align] =
+            Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(accuracy);
+        let [loss, alpha] =
+            Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(loss);
 
         frame.render_widget(Paragraph::new(self.title()), title);
         self.draw_progress(frame, progress);
 
         let validations = self.validations();
-        let figure = |pick: fn(&ValFigures) -> f64| validations.iter().map(|(step, val)| (*step, pick(val))).collect::<Vec<_>>();
-        let (clean, fgsm, pgd) = (figure(|v| v.clean.accuracy), figure(|v| v.fgsm.accuracy), figure(|v| v.pgd.accuracy));
+        let figure = |pick: fn(&ValFigures) -> f64| {
+            validations.iter().map(|(step, val)| (*step, pick(val))).collect::<Vec<_>>()
+        };
+        let (clean, fgsm, pgd) =
+            (figure(|v| v.clean.accuracy), figure(|v| v.fgsm.accuracy), figure(|v| v.pgd.accuracy));
         let train = self.curve(|line| f64::from(line.adv_acc));
-        let most = [&train, &clean, &fgsm, &pgd].iter().flat_map(|c| c.iter().map(|p| p.1)).fold(0.1f64, f64::max);
+        let most = [&train, &clean, &fgsm, &pgd]
+            .iter()
+            .flat_map(|c| c.iter().map(|p| p.1))
+            .fold(0.1f64, f64::max);
         let top = ((most * 10.0).ceil() / 10.0).min(1.0);
         self.chart(
             frame,
             accuracy,
-            titled("accuracy:", &[("train", BLUE), ("c clean", GREEN), ("f fgsm", ORANGE), ("p pgd", RED)]),
+            titled(
+                "accuracy:",
+                &[("train", BLUE), ("c clean", GREEN), ("f fgsm", ORANGE), ("p pgd", RED)],
+            ),
             [0.0, top],
             &[
                 (BLUE, Marker::Braille, &train),
@@ -145,9 +170,21 @@ impl Dashboard<'_> {
             &[(ORANGE, Marker::Custom('-'), &linearity), (BLUE, Marker::Braille, &pert_align)],
         );
         let losses = self.curve(|line| f64::from(line.loss));
-        self.chart(frame, loss, titled("training loss", &[]), around(&losses), &[(BLUE, Marker::Braille, &losses)]);
+        self.chart(
+            frame,
+            loss,
+            titled("training loss", &[]),
+            around(&losses),
+            &[(BLUE, Marker::Braille, &losses)],
+        );
         let alphas = self.curve(|line| f64::from(line.alpha) * 255.0);
-        self.chart(frame, alpha, titled("step size alpha (1/255)", &[]), around(&alphas), &[(BLUE, Marker::Braille, &alphas)]);
+        self.chart(
+            frame,
+            alpha,
+            titled("step size alpha (1/255)", &[]),
+            around(&alphas),
+            &[(BLUE, Marker::Braille, &alphas)],
+        );
 
         self.draw_gauge(frame, gauge);
         frame.render_widget(Paragraph::new(self.numbers()), numbers);
@@ -161,8 +198,14 @@ impl Dashboard<'_> {
             None => c.method.clone(),
         };
         let set = c.dataset.rsplit(['/', '\\']).next().unwrap_or_default();
-        let rest = format!(" on {set} | {} width {} | {} {} | seed {}", c.model, c.width, c.norm, c.epsilon, c.seed);
-        Line::from(vec![Span::styled(method, Style::new().add_modifier(Modifier::BOLD)), Span::raw(rest)])
+        let rest = format!(
+            " on {set} | {} width {} | {} {} | seed {}",
+            c.model, c.width, c.norm, c.epsilon, c.seed
+        );
+        Line::from(vec![
+            Span::styled(method, Style::new().add_modifier(Modifier::BOLD)),
+            Span::raw(rest),
+        ])
     }
 
     fn draw_progress(&self, frame: &mut Frame<'_>, area: Rect) {
@@ -173,23 +216,37 @@ impl Dashboard<'_> {
         let steps = total.map_or_else(|| "?".into(), |total| total.to_string());
         let state = match self.state {
             RunState::Starting => "no step yet".into(),
-            RunState::Running => self.seconds_left().map_or_else(|| "running".into(), |left| format!("{} left", duration(left))),
-            RunState::Silent(since) => format!("no line for {}: stopped?", duration(since.as_secs_f64())),
+            RunState::Running => self
+                .seconds_left()
+                .map_or_else(|| "running".into(), |left| format!("{} left", duration(left))),
+            RunState::Silent(since) => {
+                format!("no line for {}: stopped?", duration(since.as_secs_f64()))
+            }
             RunState::Done => "done".into(),
         };
         let label = format!("epoch {epoch}/{} step {done}/{steps} {state}", self.config.epochs);
-        frame.render_widget(Gauge::default().gauge_style(Style::new().fg(BLUE).bg(Color::Black)).ratio(ratio).label(label), area);
+        frame.render_widget(
+            Gauge::default()
+                .gauge_style(Style::new().fg(BLUE).bg(Color::Black))
+                .ratio(ratio)
+                .label(label),
+            area,
+        );
     }
 
     fn draw_gauge(&self, frame: &mut Frame<'_>, area: Rect) {
         let value = self.recent(|line| line.pert_align).filter(|v| v.is_finite());
-        let found = self.steps.iter().rev().any(|line| line.co.is_some()) || self.epochs.last().is_some_and(|line| line.co.is_some());
+        let found = self.steps.iter().rev().any(|line| line.co.is_some())
+            || self.epochs.last().is_some_and(|line| line.co.is_some());
         let (colour, word) = match value {
             None => (Color::Gray, ""),
             Some(_) if found => (RED, " CATASTROPHIC OVERFITTING"),
             Some(_) => (GREEN, ""),
         };
-        let label = value.map_or_else(|| "PertAlign -".into(), |value| format!("PertAlign {value:.2} (last {RECENT} steps){word}"));
+        let label = value.map_or_else(
+            || "PertAlign -".into(),
+            |value| format!("PertAlign {value:.2} (last {RECENT} steps){word}"),
+        );
         let gauge = Gauge::default().gauge_style(Style::new().fg(colour).bg(Color::Black));
         frame.render_widget(gauge.ratio(value.unwrap_or(0.0).clamp(0.0, 1.0)).label(label), area);
     }
@@ -199,7 +256,10 @@ impl Dashboard<'_> {
             return Line::raw("waiting for the first step");
         };
         let speed = self.recent(|line| line.images_per_s).unwrap_or_default();
-        let memory = self.epochs.last().map_or_else(String::new, |line| format!(" | {} MiB", line.peak_rss_mib));
+        let memory = self
+            .epochs
+            .last()
+            .map_or_else(String::new, |line| format!(" | {} MiB", line.peak_rss_mib));
         Line::raw(format!(
             "alpha {:.1}/255 | loss {:.3} | adv acc {:.2} | lr {:.4} | {speed:.0} images/s{memory}",
             last.alpha * 255.0,
@@ -211,18 +271,33 @@ impl Dashboard<'_> {
 
     /// Two lines: what happened, and the newest validation.
     fn events(&self) -> Vec<Line<'static>> {
-        let co = self.steps.iter().find_map(|line| line.co).or_else(|| self.epochs.last().and_then(|line| line.co));
+        let co = self
+            .steps
+            .iter()
+            .find_map(|line| line.co)
+            .or_else(|| self.epochs.last().and_then(|line| line.co));
         let rollback = self.steps.iter().find_map(|line| line.rollback.as_ref());
         let red = Style::new().fg(RED).add_modifier(Modifier::BOLD);
         let event = match (co, rollback) {
-            (Some(co), _) => {
-                Line::styled(format!("CO at step {} (well until {}, sure to {:.1} %)", co.step, co.onset, 100.0 * co.sure), red)
-            }
+            (Some(co), _) => Line::styled(
+                format!(
+                    "CO at step {} (well until {}, sure to {:.1} %)",
+                    co.step,
+                    co.onset,
+                    100.0 * co.sure
+                ),
+                red,
+            ),
             (None, Some(back)) => {
-                let text = format!("CO at step {}: rolled back to step {}, {} since", back.co.step, back.to_step, back.method);
+                let text = format!(
+                    "CO at step {}: rolled back to step {}, {} since",
+                    back.co.step, back.to_step, back.method
+                );
                 Line::styled(text, Style::new().fg(ORANGE))
             }
-            (None, None) if self.damaged > 0 => Line::raw(format!("{} damaged log lines passed over", self.damaged)),
+            (None, None) if self.damaged > 0 => {
+                Line::raw(format!("{} damaged log lines passed over", self.damaged))
+            }
             (None, None) => Line::raw("no catastrophic overfitting found"),
         };
         let text = self.validations().last().map_or_else(
@@ -238,20 +313,43 @@ impl Dashboard<'_> {
         vec![event, Line::raw(format!("{text}{:>width$}", "q quits"))]
     }
 
-    fn chart(&self, frame: &mut Frame<'_>, area: Rect, title: Line<'static>, y: [f64; 2], curves: &[Curve<'_>]) {
-        let most = self.total().or(self.steps.last().map(|line| line.step + 1)).unwrap_or(1).max(1) as f64;
+    fn chart(
+        &self,
+        frame: &mut Frame<'_>,
+        area: Rect,
+        title: Line<'static>,
+        y: [f64; 2],
+        curves: &[Curve<'_>],
+    ) {
+        let most =
+            self.total().or(self.steps.last().map(|line| line.step + 1)).unwrap_or(1).max(1) as f64;
         let datasets = curves
             .iter()
             .filter(|(.., points)| !points.is_empty())
             .map(|(colour, marker, points)| {
-                let kind = if *marker == Marker::Braille { GraphType::Line } else { GraphType::Scatter };
-                Dataset::default().marker(*marker).style(Style::new().fg(*colour)).data(points).graph_type(kind)
+                let kind =
+                    if *marker == Marker::Braille { GraphType::Line } else { GraphType::Scatter };
+                Dataset::default()
+                    .marker(*marker)
+                    .style(Style::new().fg(*colour))
+                    .data(points)
+                    .graph_type(kind)
             })
             .collect();
-        let label = |v: f64| if v.abs() >= 10.0 || v.abs() < 0.05 { format!("{:.0}", v.abs()) } else { format!("{v:.1}") };
+        let label = |v: f64| {
+            if v.abs() >= 10.0 || v.abs() < 0.05 {
+                format!("{:.0}", v.abs())
+            } else {
+                format!("{v:.1}")
+            }
+        };
         let chart = Chart::new(datasets)
             .block(Block::bordered().title(title))
-            .x_axis(Axis::default().bounds([0.0, most]).labels(["0".to_owned(), format!("step {most:.0}")]))
+            .x_axis(
+                Axis::default()
+                    .bounds([0.0, most])
+                    .labels(["0".to_owned(), format!("step {most:.0}")]),
+            )
             .y_axis(Axis::default().bounds(y).labels([label(y[0]), label(y[1])]))
             .legend_position(None);
         frame.render_widget(chart, area);
@@ -263,13 +361,17 @@ type Curve<'a> = (Color, Marker, &'a [(f64, f64)]);
 
 /// A chart's title with the names of its curves in their colours.
 fn titled(title: &'static str, curves: &[(&'static str, Color)]) -> Line<'static> {
-    let names = curves.iter().flat_map(|&(name, colour)| [Span::raw(" "), Span::styled(name, Style::new().fg(colour))]);
+    let names = curves
+        .iter()
+        .flat_map(|&(name, colour)| [Span::raw(" "), Span::styled(name, Style::new().fg(colour))]);
     Line::from_iter([Span::raw(title)].into_iter().chain(names))
 }
 
 /// Bounds a little beyond the values.
 fn around(curve: &[(f64, f64)]) -> [f64; 2] {
-    let (low, high) = curve.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &(_, v)| (low.min(v), high.max(v)));
+    let (low, high) = curve
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &(_, v)| (low.min(v), high.max(v)));
     if low.is_finite() && high.is_finite() {
         let room = ((high - low) * 0.05).max(0.05);
         [(low - room).max(0.0), high + room]
@@ -290,5 +392,8 @@ fn duration(seconds: f64) -> String {
 /// The characters of a drawn screen, a line a row.
 pub fn plain_text(buffer: &Buffer) -> String {
     let rows = buffer.content().chunks(usize::from(buffer.area().width).max(1));
-    rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned() + "\n").collect()
+    rows.map(|row| {
+        row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned() + "\n"
+    })
+    .collect()
 }

@@ -37,8 +37,12 @@ fn run(command: Command) -> Result<()> {
         Command::Plot(args) => commands::plot::plot(&args),
         Command::Landscape(args) => commands::landscape::landscape(&args),
         Command::Report(args) => commands::report::report(&args),
-        Command::Data { command: DataCommand::List { data_dir, json } } => commands::data::list(data_dir.as_deref(), json),
-        Command::Data { command: DataCommand::Info { name, data_dir, json } } => commands::data::info(&name, data_dir, json),
+        Command::Data { command: DataCommand::List { data_dir, json } } => {
+            commands::data::list(data_dir.as_deref(), json)
+        }
+        Command::Data { command: DataCommand::Info { name, data_dir, json } } => {
+            commands::data::info(&name, data_dir, json)
+        }
         Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {
             commands::data::fetch(&name, data_dir.as_deref(), mirror)
         }

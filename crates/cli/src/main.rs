@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Keeps freed pages for the next step: a training step allocates the same large buffers again and again.
+/// Keeps freed pages for the next step: a training step allocates the same large buffers again and
+/// again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

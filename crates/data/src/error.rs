@@ -1,5 +1,5 @@
-//! The one error type of this crate. Every message is a single line that says what was wrong, where, what was
-//! expected, and what to do about it.
+//! The one error type of this crate. Every message is a single line that says what was wrong,
+//! where, what was expected, and what to do about it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -26,7 +26,9 @@ pub enum DataError {
     },
 
     /// The name is not registered and no folder of that name exists.
-    #[error("unknown data set '{name}'; expected one of {known}, folder:PATH, or an existing folder with train/ and test/")]
+    #[error(
+        "unknown data set '{name}'; expected one of {known}, folder:PATH, or an existing folder with train/ and test/"
+    )]
     Unknown {
         /// The name given.
         name: String,
@@ -83,7 +85,9 @@ pub enum DataError {
     },
 
     /// The loader's background thread died; the epoch is incomplete.
-    #[error("the batch loader stopped after {done} of {total} batches; this is a defect of the program, please report it")]
+    #[error(
+        "the batch loader stopped after {done} of {total} batches; this is a defect of the program, please report it"
+    )]
     Loader {
         /// Batches delivered.
         done: usize,
@@ -93,28 +97,54 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Whether the call or its input is at fault (exit status 2) rather than the work itself (exit status 1: network,
-    /// disk, a defect).
+    /// Whether the call or its input is at fault (exit status 2) rather than the work itself (exit
+    /// status 1: network, disk, a defect).
     pub fn is_input(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::NotADirectory
+                )
             }
             Self::Fetch { .. } | Self::Loader { .. } => false,
             _ => true,
         }
     }
 
-    pub(crate) fn value(what: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Self {
-        Self::Value { what: what.into(), found: one_line(&found.to_string()), expected: expected.into() }
+    pub(crate) fn value(
+        what: impl Into<String>,
+        found: impl ToString,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Value {
+            what: what.into(),
+            found: one_line(&found.to_string()),
+            expected: expected.into(),
+        }
     }
 
-    pub(crate) fn bad(path: impl Into<PathBuf>, found: impl Into<String>, expected: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(crate) fn bad(
+        path: impl Into<PathBuf>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        fix: impl Into<String>,
+    ) -> Self {
         let found: String = found.into();
-        Self::Bad { path: path.into(), found: one_line(&found), expected: expected.into(), fix: fix.into() }
+        Self::Bad {
+            path: path.into(),
+            found: one_line(&found),
+            expected: expected.into(),
+            fix: fix.into(),
+        }
     }
 
-    pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(
+        doing: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { doing, path, source }
     }
@@ -124,7 +154,9 @@ fn io_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::PermissionDenied => "check the permissions",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space or choose another --data-dir",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space or choose another --data-dir"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "choose another --data-dir",
         _ => "check the path and the disk",
     }
@@ -135,7 +167,8 @@ pub(crate) fn shown(path: &Path) -> String {
     one_line(&path.to_string_lossy())
 }
 
-/// The text with control characters (a newline in a file name, a library's two-line message) escaped.
+/// The text with control characters (a newline in a file name, a library's two-line message)
+/// escaped.
 pub(crate) fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

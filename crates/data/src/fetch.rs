@@ -1,4 +1,5 @@
-//! Downloading a data set's official files: resumed after a break, checked, and put in place only when whole.
+//! Downloading a data set's official files: resumed after a break, checked, and put in place only
+//! when whole.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -31,7 +32,13 @@ pub struct FetchOptions<'a> {
 
 impl Default for FetchOptions<'_> {
     fn default() -> Self {
-        Self { base_url: None, progress: None, attempts: 4, backoff: Duration::from_secs(1), timeout: Duration::from_secs(30) }
+        Self {
+            base_url: None,
+            progress: None,
+            attempts: 4,
+            backoff: Duration::from_secs(1),
+            timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -46,15 +53,17 @@ pub struct Progress<'a> {
     pub total: Option<u64>,
 }
 
-/// Downloads the files of a set to its folder in `data_dir`, and returns their paths. Files that are there and right are kept.
+/// Downloads the files of a set to its folder in `data_dir`, and returns their paths. Files that
+/// are there and right are kept.
 ///
-/// A download goes to `FILE.part`; a later call (or the next try) goes on where it stopped if the server can (HTTP
-/// range requests), else from the start. The whole file's size and checksum are checked before it gets its name.
+/// A download goes to `FILE.part`; a later call (or the next try) goes on where it stopped if the
+/// server can (HTTP range requests), else from the start. The whole file's size and checksum are
+/// checked before it gets its name.
 ///
 /// # Errors
-/// [`DataError::Value`] when the set has nothing to download; [`DataError::Fetch`] for an HTTP status, a broken network,
-/// a wrong size or checksum (the bad part file is removed), or another fetch at work on the same file;
-/// [`DataError::Io`] for the disk.
+/// [`DataError::Value`] when the set has nothing to download; [`DataError::Fetch`] for an HTTP
+/// status, a broken network, a wrong size or checksum (the bad part file is removed), or another
+/// fetch at work on the same file; [`DataError::Io`] for the disk.
 pub fn fetch(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result<Vec<PathBuf>> {
     if info.sources.is_empty() {
         return Err(DataError::value(
@@ -73,7 +82,10 @@ pub fn fetch(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result
         .user_agent(concat!("sora/", env!("CARGO_PKG_VERSION")))
         .build()
         .into();
-    info.sources.iter().map(|source| Download::new(source, &folder, &agent, options).run()).collect()
+    info.sources
+        .iter()
+        .map(|source| Download::new(source, &folder, &agent, options).run())
+        .collect()
 }
 
 struct Download<'a> {
@@ -99,10 +111,16 @@ impl From<DataError> for Failure {
     }
 }
 
-const AGAIN_LATER: &str = "check the network and run the command again, it goes on where it stopped";
+const AGAIN_LATER: &str =
+    "check the network and run the command again, it goes on where it stopped";
 
 impl<'a> Download<'a> {
-    fn new(source: &'a Source, folder: &Path, agent: &'a Agent, options: &'a FetchOptions<'a>) -> Self {
+    fn new(
+        source: &'a Source,
+        folder: &Path,
+        agent: &'a Agent,
+        options: &'a FetchOptions<'a>,
+    ) -> Self {
         let url = match &options.base_url {
             Some(base) => format!("{}/{}", base.trim_end_matches('/'), source.file),
             None => source.url.clone(),
@@ -116,7 +134,9 @@ impl<'a> Download<'a> {
         if self.target.is_file() {
             match self.verify(&mut open(&self.target)?)? {
                 None => return Ok(self.target.clone()),
-                Some(wrong) => tracing::warn!("{}: {wrong}; downloading it again", self.target.display()),
+                Some(wrong) => {
+                    tracing::warn!("{}: {wrong}; downloading it again", self.target.display())
+                }
             }
         }
         // The lock falls with the file handle, also when the process is killed.
@@ -130,9 +150,13 @@ impl<'a> Download<'a> {
         match part.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(self.error("another fetch is at work on this file", "wait for it to end"));
+                return Err(
+                    self.error("another fetch is at work on this file", "wait for it to end")
+                );
             }
-            Err(TryLockError::Error(error)) => tracing::debug!("no lock on {}: {error}", self.part.display()),
+            Err(TryLockError::Error(error)) => {
+                tracing::debug!("no lock on {}: {error}", self.part.display())
+            }
         }
         self.transfer(&mut part)?;
         if let Some(wrong) = self.verify(&mut part)? {
@@ -165,7 +189,9 @@ impl<'a> Download<'a> {
                 return Err(self.error(reason, AGAIN_LATER));
             }
             tracing::info!("{}: {reason}; trying again", self.url);
-            thread::sleep(self.options.backoff.saturating_mul(1 << fruitless.saturating_sub(1).min(6)));
+            thread::sleep(
+                self.options.backoff.saturating_mul(1 << fruitless.saturating_sub(1).min(6)),
+            );
         }
     }
 
@@ -176,9 +202,9 @@ impl<'a> Download<'a> {
             request = request.header("Range", format!("bytes={start}-"));
         }
         let response = request.call().map_err(|error| match error {
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => {
-                Failure::Final(self.error(format!("not a web address ({error})"), "check the address"))
-            }
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => Failure::Final(
+                self.error(format!("not a web address ({error})"), "check the address"),
+            ),
             other => Failure::Again(network(&other)),
         })?;
         let status = response.status();
@@ -191,12 +217,20 @@ impl<'a> Download<'a> {
                 self.cut(part, 0)?;
                 return Err(Failure::Again(format!("the server cannot go on from byte {start}")));
             }
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => return Err(Failure::Again(spoken(status))),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                return Err(Failure::Again(spoken(status)));
+            }
             _ if status.is_server_error() => return Err(Failure::Again(spoken(status))),
             StatusCode::NOT_FOUND | StatusCode::GONE => {
-                return Err(self.error(spoken(status), "the file has moved: look on the data set's home page").into());
+                return Err(self
+                    .error(spoken(status), "the file has moved: look on the data set's home page")
+                    .into());
             }
-            _ => return Err(self.error(spoken(status), "look on the data set's home page for terms of access").into()),
+            _ => {
+                return Err(self
+                    .error(spoken(status), "look on the data set's home page for terms of access")
+                    .into());
+            }
         };
         // A server without ranges sends the whole file again.
         self.cut(part, start)?;
@@ -209,14 +243,25 @@ impl<'a> Download<'a> {
         self.copy(response.into_body().into_reader(), part, start, self.source.size.or(announced))
     }
 
-    fn copy(&self, mut body: impl Read, part: &mut File, start: u64, total: Option<u64>) -> Result<(), Failure> {
+    fn copy(
+        &self,
+        mut body: impl Read,
+        part: &mut File,
+        start: u64,
+        total: Option<u64>,
+    ) -> Result<(), Failure> {
         let mut done = start;
         let mut buffer = vec![0; 1 << 16];
         loop {
             let n = match body.read(&mut buffer) {
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(Failure::Again(format!("the connection broke after {done} bytes ({})", one_line(&e.to_string())))),
+                Err(e) => {
+                    return Err(Failure::Again(format!(
+                        "the connection broke after {done} bytes ({})",
+                        one_line(&e.to_string())
+                    )));
+                }
             };
             if n == 0 {
                 break;
@@ -224,7 +269,12 @@ impl<'a> Download<'a> {
             done += n as u64;
             if let Some(size) = self.source.size.filter(|&size| done > size) {
                 self.cut(part, 0)?;
-                return Err(self.error(format!("more than {size} bytes came"), "the file at the address has changed").into());
+                return Err(self
+                    .error(
+                        format!("more than {size} bytes came"),
+                        "the file at the address has changed",
+                    )
+                    .into());
             }
             part.write_all(&buffer[..n]).map_err(DataError::io("write", &self.part))?;
             if let Some(progress) = self.options.progress {
@@ -232,14 +282,19 @@ impl<'a> Download<'a> {
             }
         }
         match total {
-            Some(total) if done < total => Err(Failure::Again(format!("the connection broke after {done} of {total} bytes"))),
+            Some(total) if done < total => {
+                Err(Failure::Again(format!("the connection broke after {done} of {total} bytes")))
+            }
             _ => Ok(()),
         }
     }
 
     /// Keeps the first `length` bytes of the part file and goes to its end.
     fn cut(&self, part: &mut File, length: u64) -> Result<()> {
-        part.set_len(length).and_then(|()| part.seek(SeekFrom::End(0))).map(|_| ()).map_err(DataError::io("write", &self.part))
+        part.set_len(length)
+            .and_then(|()| part.seek(SeekFrom::End(0)))
+            .map(|_| ())
+            .map_err(DataError::io("write", &self.part))
     }
 
     /// What is wrong with the file, if anything.
@@ -255,16 +310,24 @@ impl<'a> Download<'a> {
         }
         .map_err(DataError::io("read", &self.part))?;
         let expected = &self.source.checksum;
-        Ok((found != expected.hex()).then(|| format!("found checksum {found}, expected {expected}")))
+        Ok((found != expected.hex())
+            .then(|| format!("found checksum {found}, expected {expected}")))
     }
 
     fn wrong_size(&self, found: u64, expected: u64) -> DataError {
-        self.error(format!("the server has {found} bytes, expected {expected}"), "the file at the address has changed")
+        self.error(
+            format!("the server has {found} bytes, expected {expected}"),
+            "the file at the address has changed",
+        )
     }
 
     fn error(&self, reason: impl Into<String>, fix: &str) -> DataError {
         let reason: String = reason.into();
-        DataError::Fetch { url: one_line(&self.url), reason: one_line(&reason), fix: fix.to_owned() }
+        DataError::Fetch {
+            url: one_line(&self.url),
+            reason: one_line(&reason),
+            fix: fix.to_owned(),
+        }
     }
 }
 

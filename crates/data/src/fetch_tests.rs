@@ -1,5 +1,5 @@
-//! Fetching from a server in the test that misbehaves on demand. It speaks HTTP over a plain socket: a server library
-//! would not break off in the middle of a body.
+//! Fetching from a server in the test that misbehaves on demand. It speaks HTTP over a plain
+//! socket: a server library would not break off in the middle of a body.
 
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
@@ -69,7 +69,12 @@ impl Drop for Server {
     }
 }
 
-fn answer(mut stream: TcpStream, content: &[u8], act: Act, seen: &Mutex<Vec<Option<String>>>) -> io::Result<()> {
+fn answer(
+    mut stream: TcpStream,
+    content: &[u8],
+    act: Act,
+    seen: &Mutex<Vec<Option<String>>>,
+) -> io::Result<()> {
     let mut range = None;
     for line in BufReader::new(&stream).lines() {
         let line = line?;
@@ -81,20 +86,34 @@ fn answer(mut stream: TcpStream, content: &[u8], act: Act, seen: &Mutex<Vec<Opti
         }
     }
     seen.lock().unwrap().push(range.clone());
-    let asked = range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let asked =
+        range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let from = asked.filter(|_| act != Act::NoRange).unwrap_or(0);
     match act {
         Act::HangUp => return Ok(()),
-        Act::Status(code) => return write!(stream, "HTTP/1.1 {code} Reason\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"),
+        Act::Status(code) => {
+            return write!(
+                stream,
+                "HTTP/1.1 {code} Reason\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+            );
+        }
         _ if from >= content.len() => {
-            return write!(stream, "HTTP/1.1 416 Range\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            return write!(
+                stream,
+                "HTTP/1.1 416 Range\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
         }
         _ => {}
     }
     let body = &content[from..];
     if asked.is_some() && act != Act::NoRange {
         let claimed = if act == Act::WrongRange { from + 1 } else { from };
-        write!(stream, "HTTP/1.1 206 Partial\r\nContent-Range: bytes {claimed}-{}/{}\r\n", content.len() - 1, content.len())?;
+        write!(
+            stream,
+            "HTTP/1.1 206 Partial\r\nContent-Range: bytes {claimed}-{}/{}\r\n",
+            content.len() - 1,
+            content.len()
+        )?;
     } else {
         write!(stream, "HTTP/1.1 200 OK\r\n")?;
     }
@@ -129,7 +148,8 @@ impl Case {
             size: Some(CONTENT_LEN as u64),
             checksum: Checksum::Sha256(sha),
         };
-        let info = Info { name: "set".into(), sources: vec![source], ..crate::find("mnist").unwrap() };
+        let info =
+            Info { name: "set".into(), sources: vec![source], ..crate::find("mnist").unwrap() };
         Self { dir: tempfile::tempdir().unwrap(), info }
     }
 
@@ -155,7 +175,8 @@ impl Case {
     }
 
     fn is_whole(&self) -> bool {
-        fs::read(self.path("file.bin")).unwrap() == content() && !self.path("file.bin.part").exists()
+        fs::read(self.path("file.bin")).unwrap() == content()
+            && !self.path("file.bin.part").exists()
     }
 }
 
@@ -201,11 +222,20 @@ fn progress_grows_to_the_total() {
 fn a_broken_connection_is_resumed() {
     let case = Case::new();
     // More breaks than attempts: each brings new bytes, so each starts the count afresh.
-    let acts = [Act::Break(50_000), Act::Break(1_000), Act::Break(0), Act::Break(9_000), Act::Break(10), Act::Status(503), Act::Serve];
+    let acts = [
+        Act::Break(50_000),
+        Act::Break(1_000),
+        Act::Break(0),
+        Act::Break(9_000),
+        Act::Break(10),
+        Act::Status(503),
+        Act::Serve,
+    ];
     let server = Server::new(&content(), &acts);
     case.fetch(&server).unwrap();
     assert!(case.is_whole());
-    let want = [None, from(50_000), from(51_000), from(51_000), from(60_000), from(60_010), from(60_010)];
+    let want =
+        [None, from(50_000), from(51_000), from(51_000), from(60_000), from(60_010), from(60_010)];
     assert_eq!(server.ranges(), want);
 }
 
@@ -229,7 +259,11 @@ fn a_later_call_goes_on_where_the_first_stopped() {
     let case = Case::new();
     let server = Server::new(&content(), &[Act::Break(70_000), Act::HangUp]);
     let message = case.message(&server);
-    assert!(message.contains("cannot fetch http://127.0.0.1") && message.contains("goes on where it stopped"), "{message}");
+    assert!(
+        message.contains("cannot fetch http://127.0.0.1")
+            && message.contains("goes on where it stopped"),
+        "{message}"
+    );
     assert_eq!(fs::metadata(case.path("file.bin.part")).unwrap().len(), 70_000);
     let server = Server::new(&content(), &[Act::Serve]);
     case.fetch(&server).unwrap();
@@ -326,15 +360,27 @@ fn statuses_are_told() {
 fn no_network_is_told() {
     let case = Case::new();
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut options =
-        FetchOptions { base_url: Some(format!("http://{address}")), backoff: Duration::from_millis(1), attempts: 2, ..Default::default() };
+    let mut options = FetchOptions {
+        base_url: Some(format!("http://{address}")),
+        backoff: Duration::from_millis(1),
+        attempts: 2,
+        ..Default::default()
+    };
     let message = fetch(&case.info, case.dir.path(), &options).unwrap_err().to_string();
-    assert!(message.contains(&address.to_string()) && message.contains("check the network"), "{message}");
+    assert!(
+        message.contains(&address.to_string()) && message.contains("check the network"),
+        "{message}"
+    );
     // Encryption is at work: a server that does not speak it is refused.
     let server = Server::new(&content(), &[Act::Serve]);
     options.base_url = Some(format!("https://{}", server.address));
     let message = fetch(&case.info, case.dir.path(), &options).unwrap_err().to_string();
-    assert!(message.contains("https://") && message.contains("network error") && !message.contains('\n'), "{message}");
+    assert!(
+        message.contains("https://")
+            && message.contains("network error")
+            && !message.contains('\n'),
+        "{message}"
+    );
     options.base_url = Some("not a web address".into());
     let message = fetch(&case.info, case.dir.path(), &options).unwrap_err().to_string();
     assert!(message.contains("not a web address") && !message.contains('\n'), "{message}");
@@ -365,6 +411,11 @@ fn a_data_folder_that_cannot_be_made_is_named() {
 #[test]
 fn a_set_without_files_says_what_to_do() {
     let info = crate::find("imagenet100").unwrap();
-    let message = fetch(&info, Path::new("/nonexistent"), &FetchOptions::default()).unwrap_err().to_string();
-    assert!(message.contains("'imagenet100' has no files to download") && message.contains("image-net.org"), "{message}");
+    let message =
+        fetch(&info, Path::new("/nonexistent"), &FetchOptions::default()).unwrap_err().to_string();
+    assert!(
+        message.contains("'imagenet100' has no files to download")
+            && message.contains("image-net.org"),
+        "{message}"
+    );
 }

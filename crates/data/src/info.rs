@@ -9,15 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
 
-/// A data set's description. [`crate::registry()`] gives it for every registered set; [`crate::open`] fills in what only
-/// the images can tell (`mean`, `std`, and everything for `folder:`).
+/// A data set's description. [`crate::registry()`] gives it for every registered set;
+/// [`crate::open`] fills in what only the images can tell (`mean`, `std`, and everything for
+/// `folder:`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Info {
     /// The name on the command line, or `folder:PATH`.
     pub name: String,
     /// The name people use.
     pub title: String,
-    /// Class names in label order; empty where the registry does not list them (`tiny-imagenet`, `imagenet100`).
+    /// Class names in label order; empty where the registry does not list them (`tiny-imagenet`,
+    /// `imagenet100`).
     pub classes: Vec<String>,
     /// Number of classes.
     pub num_classes: usize,
@@ -31,8 +33,8 @@ pub struct Info {
     pub train: usize,
     /// Test images (as opened: after a limit).
     pub test: usize,
-    /// Per-channel mean of the training images in \[0,1\]. Empty in the registry where none is published; then computed
-    /// from the training split when the set is opened.
+    /// Per-channel mean of the training images in \[0,1\]. Empty in the registry where none is
+    /// published; then computed from the training split when the set is opened.
     pub mean: Vec<f64>,
     /// Per-channel standard deviation, likewise.
     pub std: Vec<f64>,
@@ -67,8 +69,9 @@ pub struct Source {
 
 /// A published checksum of a file, in lower-case hexadecimal.
 ///
-/// SHA-256 where one is publicly recorded in at least two independent places. MD5 where that is all that the publisher
-/// gives (MedMNIST, Tiny ImageNet, Imagenette): good against a broken download, not against a forged file.
+/// SHA-256 where one is publicly recorded in at least two independent places. MD5 where that is all
+/// that the publisher gives (MedMNIST, Tiny ImageNet, Imagenette): good against a broken download,
+/// not against a forged file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checksum {
@@ -110,7 +113,8 @@ pub enum Reader {
     Mat,
     /// NumPy arrays in a zip archive (MedMNIST).
     Npz,
-    /// The same with a row of findings an image, each there or not: the class is whether there is any.
+    /// The same with a row of findings an image, each there or not: the class is whether there is
+    /// any.
     Findings,
     /// Tiny ImageNet's zip archive or folder.
     TinyImageNet,
@@ -127,7 +131,8 @@ pub enum Reader {
 }
 
 impl Info {
-    /// The name of the set's folder in the data folder: its name, or that of the set of which it is a larger size.
+    /// The name of the set's folder in the data folder: its name, or that of the set of which it is
+    /// a larger size.
     pub fn folder(&self) -> &str {
         match (&self.reader, self.name.rsplit_once('-')) {
             (Reader::Npz | Reader::Findings, Some((name, _))) => name,
@@ -135,12 +140,17 @@ impl Info {
         }
     }
 
-    /// Where the set's files are looked for: its folder in the data folder, that of its Debian package, then, where no two
-    /// sets have files of the same names, the data folder itself (the layout that torchvision makes).
+    /// Where the set's files are looked for: its folder in the data folder, that of its Debian
+    /// package, then, where no two sets have files of the same names, the data folder itself (the
+    /// layout that torchvision makes).
     pub(crate) fn folders(&self, data_dir: &Path) -> Vec<PathBuf> {
-        let package = self.package.as_ref().map(|_| Path::new("/usr/share/datasets").join(&self.name));
+        let package =
+            self.package.as_ref().map(|_| Path::new("/usr/share/datasets").join(&self.name));
         let itself = !matches!(self.reader, Reader::Idx | Reader::ImageNet);
-        std::iter::once(data_dir.join(self.folder())).chain(package).chain(itself.then(|| data_dir.to_owned())).collect()
+        std::iter::once(data_dir.join(self.folder()))
+            .chain(package)
+            .chain(itself.then(|| data_dir.to_owned()))
+            .collect()
     }
 
     /// Whether the set has files in the data folder.
@@ -148,13 +158,19 @@ impl Info {
         !self.sources.is_empty() || self.reader == Reader::ImageNet
     }
 
-    /// Whether the files of the set are in one of the folders where [`crate::open`] looks for them. The files are not read.
+    /// Whether the files of the set are in one of the folders where [`crate::open`] looks for them.
+    /// The files are not read.
     pub fn is_here(&self, data_dir: &Path) -> bool {
         let folders = self.folders(data_dir);
-        let any = |names: &[&str]| folders.iter().any(|folder| names.iter().any(|name| folder.join(name).exists()));
+        let any = |names: &[&str]| {
+            folders.iter().any(|folder| names.iter().any(|name| folder.join(name).exists()))
+        };
         let all = |sources: &[Source]| {
-            let there = |folder: &Path, file: &str| folder.join(file).is_file() || folder.join(file.trim_end_matches(".gz")).is_file();
-            !sources.is_empty() && folders.iter().any(|folder| sources.iter().all(|s| there(folder, &s.file)))
+            let there = |folder: &Path, file: &str| {
+                folder.join(file).is_file() || folder.join(file.trim_end_matches(".gz")).is_file()
+            };
+            !sources.is_empty()
+                && folders.iter().any(|folder| sources.iter().all(|s| there(folder, &s.file)))
         };
         all(&self.sources)
             || all(&self.also)
@@ -162,7 +178,9 @@ impl Info {
                 Reader::Cifar10 => any(&["cifar-10-batches-bin", "cifar-10-batches-py"]),
                 Reader::Cifar100 => any(&["cifar-100-binary", "cifar-100-python"]),
                 Reader::TinyImageNet => any(&["tiny-imagenet-200"]),
-                Reader::Imagenette => self.sources.iter().any(|s| any(&[s.file.trim_end_matches(".tgz")])),
+                Reader::Imagenette => {
+                    self.sources.iter().any(|s| any(&[s.file.trim_end_matches(".tgz")]))
+                }
                 Reader::ImageNet => any(&["train", "data"]),
                 _ => false,
             }

@@ -10,8 +10,8 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::augment::{Augment, AugmentDraw};
 use crate::error::{DataError, Result};
-use sora_rng::{Key, Purpose, stream};
 use crate::split::Split;
+use sora_rng::{Key, Purpose, stream};
 
 /// How a [`Loader`] makes batches.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,10 +26,11 @@ pub struct LoaderOptions {
     pub drop_last: bool,
     /// Augmentation; [`Augment::NONE`] for evaluation.
     pub augment: Augment,
-    /// Batches prepared ahead by a background thread; 0 prepares each when asked for. Fewer are kept when they would take
-    /// more than 256 MiB, but always one.
+    /// Batches prepared ahead by a background thread; 0 prepares each when asked for. Fewer are
+    /// kept when they would take more than 256 MiB, but always one.
     pub prefetch: usize,
-    /// Threads of its own that decode and augment; 0: rayon's global pool (without prefetch, the calling thread's pool).
+    /// Threads of its own that decode and augment; 0: rayon's global pool (without prefetch, the
+    /// calling thread's pool).
     pub workers: usize,
 }
 
@@ -46,7 +47,15 @@ impl LoaderOptions {
 
     /// For evaluation: every image once, in order, unchanged.
     pub fn eval(batch: usize) -> Self {
-        Self { batch, seed: 0, shuffle: false, drop_last: false, augment: Augment::NONE, prefetch: 2, workers: 0 }
+        Self {
+            batch,
+            seed: 0,
+            shuffle: false,
+            drop_last: false,
+            augment: Augment::NONE,
+            prefetch: 2,
+            workers: 0,
+        }
     }
 }
 
@@ -81,11 +90,12 @@ impl Batch {
     }
 }
 
-/// Makes the batches of an epoch. What a batch holds is a function of (split, seed, epoch, batch number) alone: neither
-/// the number of threads, nor the prefetch depth, nor where an epoch was taken up again changes a bit of it.
+/// Makes the batches of an epoch. What a batch holds is a function of (split, seed, epoch, batch
+/// number) alone: neither the number of threads, nor the prefetch depth, nor where an epoch was
+/// taken up again changes a bit of it.
 ///
-/// One batch at a time is made, its images in parallel, and at most [`LoaderOptions::prefetch`] wait: that bounds the memory
-/// whatever the size of the set.
+/// One batch at a time is made, its images in parallel, and at most [`LoaderOptions::prefetch`]
+/// wait: that bounds the memory whatever the size of the set.
 #[derive(Clone, Debug)]
 pub struct Loader {
     split: Arc<Split>,
@@ -95,7 +105,8 @@ pub struct Loader {
 
 impl Loader {
     /// # Errors
-    /// [`DataError::Value`] for a batch size of 0, augmentation or workers out of range, or a split that yields no batch.
+    /// [`DataError::Value`] for a batch size of 0, augmentation or workers out of range, or a split
+    /// that yields no batch.
     pub fn new(split: Arc<Split>, options: LoaderOptions) -> Result<Self> {
         options.augment.check()?;
         if options.batch == 0 {
@@ -103,22 +114,41 @@ impl Loader {
         }
         let workers = match options.workers {
             0 => None,
-            n if n > MAX_WORKERS => return Err(DataError::value("loader threads", n, format!("0 to {MAX_WORKERS}"))),
+            n if n > MAX_WORKERS => {
+                return Err(DataError::value("loader threads", n, format!("0 to {MAX_WORKERS}")));
+            }
             n => {
-                let pool = ThreadPoolBuilder::new().num_threads(n).thread_name(|i| format!("sora-loader-{i}")).build();
-                Some(Arc::new(pool.map_err(|e| DataError::value("loader threads", n, format!("fewer, the system gives no more ({e})")))?))
+                let pool = ThreadPoolBuilder::new()
+                    .num_threads(n)
+                    .thread_name(|i| format!("sora-loader-{i}"))
+                    .build();
+                Some(Arc::new(pool.map_err(|e| {
+                    DataError::value(
+                        "loader threads",
+                        n,
+                        format!("fewer, the system gives no more ({e})"),
+                    )
+                })?))
             }
         };
         let loader = Self { split, options, workers };
         if loader.batches_per_epoch() == 0 {
-            return Err(DataError::value("batch size", options.batch, format!("at most the {} images there are", loader.split.len())));
+            return Err(DataError::value(
+                "batch size",
+                options.batch,
+                format!("at most the {} images there are", loader.split.len()),
+            ));
         }
         Ok(loader)
     }
 
     /// Batches in an epoch: at least 1.
     pub fn batches_per_epoch(&self) -> usize {
-        if self.options.drop_last { self.split.len() / self.options.batch } else { self.split.len().div_ceil(self.options.batch) }
+        if self.options.drop_last {
+            self.split.len() / self.options.batch
+        } else {
+            self.split.len().div_ceil(self.options.batch)
+        }
     }
 
     /// The split it reads.
@@ -131,12 +161,15 @@ impl Loader {
         &self.options
     }
 
-    /// The batches of an epoch from number `start_batch` on: the same bits as iterating from 0 and skipping. Nothing is
-    /// left when `start_batch` is at or past the end.
+    /// The batches of an epoch from number `start_batch` on: the same bits as iterating from 0 and
+    /// skipping. Nothing is left when `start_batch` is at or past the end.
     pub fn epoch(&self, epoch: u64, start_batch: usize) -> Epoch {
         let total = self.batches_per_epoch();
         let maker = Maker { loader: self.clone(), epoch, order: self.order(epoch) };
-        let bytes = self.options.batch.saturating_mul(self.split.shape().iter().product::<usize>() * size_of::<f32>());
+        let bytes = self
+            .options
+            .batch
+            .saturating_mul(self.split.shape().iter().product::<usize>() * size_of::<f32>());
         let most = (MAX_AHEAD / bytes.max(1)).max(1);
         let producer = match self.options.prefetch.min(most) {
             0 => Producer::Here(maker),
@@ -183,8 +216,11 @@ impl Maker {
         let draws = images
             .par_chunks_exact_mut(channels * height * width)
             .zip(positions.par_iter().zip(&ids))
-            .map(|(out, (&p, &id))| split.augmented(at(p), &options.augment, || key.stream(u64::from(id)), out))
-            // All of them first: of several bad images the first in order is named, whichever thread is quickest.
+            .map(|(out, (&p, &id))| {
+                split.augmented(at(p), &options.augment, || key.stream(u64::from(id)), out)
+            })
+            // All of them first: of several bad images the first in order is named, whichever
+            // thread is quickest.
             .collect::<Vec<_>>()
             .into_iter()
             .collect::<Result<_>>()?;
@@ -225,7 +261,9 @@ fn prefetching(maker: Maker, start: usize, total: usize, depth: usize) -> Produc
     match spawned {
         Ok(_) => Producer::Thread(receiver),
         Err(error) => {
-            tracing::warn!("no thread for prefetching ({error}): batches are prepared one at a time");
+            tracing::warn!(
+                "no thread for prefetching ({error}): batches are prepared one at a time"
+            );
             let Maker { loader, epoch, order } = &*maker;
             Producer::Here(Maker { loader: loader.clone(), epoch: *epoch, order: order.clone() })
         }
@@ -248,8 +286,11 @@ impl Iterator for Epoch {
         }
         let batch = match &self.producer {
             Producer::Here(maker) => maker.batch(self.next),
-            // The thread sends every batch or an error before it hangs up, unless it died: an epoch must not end early unnoticed.
-            Producer::Thread(receiver) => receiver.recv().unwrap_or(Err(DataError::Loader { done: self.next, total: self.total })),
+            // The thread sends every batch or an error before it hangs up, unless it died: an epoch
+            // must not end early unnoticed.
+            Producer::Thread(receiver) => receiver
+                .recv()
+                .unwrap_or(Err(DataError::Loader { done: self.next, total: self.total })),
         };
         self.next = if batch.is_ok() { self.next + 1 } else { self.total };
         Some(batch)
@@ -276,11 +317,23 @@ mod tests {
 
     fn options(prefetch: usize) -> LoaderOptions {
         let augment = "crop:2,flip,rotate:15".parse().unwrap();
-        LoaderOptions { batch: 7, seed: 5, shuffle: true, drop_last: false, augment, prefetch, workers: 0 }
+        LoaderOptions {
+            batch: 7,
+            seed: 5,
+            shuffle: true,
+            drop_last: false,
+            augment,
+            prefetch,
+            workers: 0,
+        }
     }
 
     fn batches(split: &Arc<Split>, options: LoaderOptions, epoch: u64, start: usize) -> Vec<Batch> {
-        Loader::new(Arc::clone(split), options).unwrap().epoch(epoch, start).collect::<Result<_>>().unwrap()
+        Loader::new(Arc::clone(split), options)
+            .unwrap()
+            .epoch(epoch, start)
+            .collect::<Result<_>>()
+            .unwrap()
     }
 
     #[test]
@@ -308,7 +361,9 @@ mod tests {
     #[test]
     fn every_sample_once_an_epoch_in_another_order_each_time() {
         let split = split(40);
-        let ids = |epoch| -> Vec<u32> { batches(&split, options(2), epoch, 0).iter().flat_map(|b| b.ids.clone()).collect() };
+        let ids = |epoch| -> Vec<u32> {
+            batches(&split, options(2), epoch, 0).iter().flat_map(|b| b.ids.clone()).collect()
+        };
         let (a, b) = (ids(0), ids(1));
         assert_ne!(a, b);
         for mut order in [a, b] {
@@ -340,7 +395,12 @@ mod tests {
         let augment = "crop:3,flip".parse().unwrap();
         for batch in batches(&split, LoaderOptions { augment, ..options(3) }, 0, 0) {
             for (i, (draw, &id)) in batch.draws.iter().zip(&batch.ids).enumerate() {
-                let plain: Vec<f32> = split.image(id as usize).unwrap().iter().map(|&v| f32::from(v) / 255.0).collect();
+                let plain: Vec<f32> = split
+                    .image(id as usize)
+                    .unwrap()
+                    .iter()
+                    .map(|&v| f32::from(v) / 255.0)
+                    .collect();
                 let mut want = vec![0.0; 60];
                 draw.apply(&plain, &mut want, [2, 6, 5]).unwrap();
                 assert_eq!(&batch.images[i * 60..(i + 1) * 60], want);
@@ -354,7 +414,10 @@ mod tests {
         let all = batches(&split, LoaderOptions::eval(16), 0, 0);
         assert_eq!(all.iter().map(Batch::len).collect::<Vec<_>>(), [16, 16, 8]);
         assert_eq!(all[2].shape, [8, 2, 6, 5]);
-        assert_eq!(all.iter().flat_map(|b| b.ids.clone()).collect::<Vec<_>>(), (0..40).collect::<Vec<_>>());
+        assert_eq!(
+            all.iter().flat_map(|b| b.ids.clone()).collect::<Vec<_>>(),
+            (0..40).collect::<Vec<_>>()
+        );
         assert_eq!(all[1].images[0], f32::from(split.image(16).unwrap()[0]) / 255.0);
         assert_eq!(all[1].labels[0], split.label(16));
     }
@@ -362,10 +425,19 @@ mod tests {
     #[test]
     fn short_batches_are_dropped_when_asked() {
         let split = split(40);
-        let loader = Loader::new(Arc::clone(&split), LoaderOptions { drop_last: true, ..options(2) }).unwrap();
-        assert_eq!((loader.batches_per_epoch(), loader.epoch(0, 0).len(), loader.epoch(0, 0).count()), (5, 5, 5));
-        let error = Loader::new(split, LoaderOptions { drop_last: true, batch: 41, ..options(2) }).unwrap_err();
-        assert_eq!(error.to_string(), "wrong batch size: 41; expected at most the 40 images there are");
+        let loader =
+            Loader::new(Arc::clone(&split), LoaderOptions { drop_last: true, ..options(2) })
+                .unwrap();
+        assert_eq!(
+            (loader.batches_per_epoch(), loader.epoch(0, 0).len(), loader.epoch(0, 0).count()),
+            (5, 5, 5)
+        );
+        let error = Loader::new(split, LoaderOptions { drop_last: true, batch: 41, ..options(2) })
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "wrong batch size: 41; expected at most the 40 images there are"
+        );
     }
 
     #[test]
@@ -405,7 +477,8 @@ mod tests {
         assert!(epoch.next().is_none());
     }
 
-    /// Order and augmentation are fixed for good: a run recorded with one version replays with the next.
+    /// Order and augmentation are fixed for good: a run recorded with one version replays with the
+    /// next.
     #[test]
     fn golden_hash() {
         let mut hash = crc32fast::Hasher::new();

@@ -8,7 +8,9 @@ use crate::error::{DataError, Result};
 use crate::info::{Info, Reader};
 use crate::paths::data_dir;
 use crate::registry::{find, in_size, registry};
-use crate::source::{Parts, cifar, folder, idx, imagenet, imagenette, mat, npz, synthetic, tiny_imagenet};
+use crate::source::{
+    Parts, cifar, folder, idx, imagenet, imagenette, mat, npz, synthetic, tiny_imagenet,
+};
 use crate::split::Dataset;
 
 /// Options of [`open`].
@@ -16,23 +18,25 @@ use crate::split::Dataset;
 pub struct OpenOptions<'a> {
     /// Data folder; see [`data_dir`].
     pub data_dir: Option<PathBuf>,
-    /// Height and width of the images: for `folder:` (centre-crop to a square, then resize), `synthetic` (drawn at that
-    /// size), the ImageNet family and `imagefolder:` (shorter side to 256/224 of it, then centre crop), and MedMNIST (28, 64,
-    /// 128 or 224, each a file of its own). Other sets have the size they have.
+    /// Height and width of the images: for `folder:` (centre-crop to a square, then resize),
+    /// `synthetic` (drawn at that size), the ImageNet family and `imagefolder:` (shorter side to
+    /// 256/224 of it, then centre crop), and MedMNIST (28, 64, 128 or 224, each a file of its own).
+    /// Other sets have the size they have.
     pub image_size: Option<usize>,
     /// Channels of the images, for `folder:` and `imagefolder:`.
     pub channels: Channels,
     /// Decides the images of `synthetic`.
     pub seed: u64,
-    /// At most this many training images: the first ones. (`folder:` and `synthetic` list their classes in turn, so the
-    /// first images hold all classes.)
+    /// At most this many training images: the first ones. (`folder:` and `synthetic` list their
+    /// classes in turn, so the first images hold all classes.)
     pub limit_train: Option<usize>,
     /// At most this many test images: the first ones.
     pub limit_test: Option<usize>,
     /// Keep and use the decoded images of `folder:` in the data folder.
     pub cache: bool,
-    /// Pixels of sets that take more bytes than this are not kept in memory: `folder:` is decoded on demand, MedMNIST unpacked to
-    /// the data folder and read from there. The same pixels either way.
+    /// Pixels of sets that take more bytes than this are not kept in memory: `folder:` is decoded
+    /// on demand, MedMNIST unpacked to the data folder and read from there. The same pixels either
+    /// way.
     pub max_memory: u64,
     /// Called with (images done, images in all) while a folder is decoded, from several threads.
     pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
@@ -104,21 +108,24 @@ impl FromStr for Channels {
 /// Largest `image_size`.
 const MAX_SIZE: usize = 4096;
 
-/// Opens the data set `spec`: a [registered](registry) name, `synthetic:N` (N training and N/5 test images),
-/// `folder:PATH`, `imagefolder:PATH`, or the path of an existing folder (as `folder:`); a registered name wins over a folder of
-/// that name.
+/// Opens the data set `spec`: a [registered](registry) name, `synthetic:N` (N training and N/5 test
+/// images), `folder:PATH`, `imagefolder:PATH`, or the path of an existing folder (as `folder:`); a
+/// registered name wins over a folder of that name.
 ///
-/// The images of a folder lie in `PATH/train/CLASS/` and `PATH/test/CLASS/` as `.png`, `.jpg` or `.jpeg` files; the
-/// sorted names of train's sub-folders are the classes. Those of an `imagefolder:` may have any size, lie in `PATH/train/CLASS/`
-/// and `PATH/val/CLASS/` or in Parquet shards, and are decoded on demand.
+/// The images of a folder lie in `PATH/train/CLASS/` and `PATH/test/CLASS/` as `.png`, `.jpg` or
+/// `.jpeg` files; the sorted names of train's sub-folders are the classes. Those of an
+/// `imagefolder:` may have any size, lie in `PATH/train/CLASS/` and `PATH/val/CLASS/` or in Parquet
+/// shards, and are decoded on demand.
 ///
-/// Mean and standard deviation are the published ones where the registry has them (CIFAR-10, ImageNet's for its family), else
-/// those of the whole training split (as limited, for sets that are decoded within the limits).
+/// Mean and standard deviation are the published ones where the registry has them (CIFAR-10,
+/// ImageNet's for its family), else those of the whole training split (as limited, for sets that
+/// are decoded within the limits).
 ///
 /// # Errors
-/// [`DataError::Unknown`], [`DataError::Missing`] (with the command that gets the set), [`DataError::Bad`] for a file that is
-/// not what it should be, [`DataError::Io`], and [`DataError::Value`] for options out of range and for ChestMNIST, whose images
-/// have several labels each.
+/// [`DataError::Unknown`], [`DataError::Missing`] (with the command that gets the set),
+/// [`DataError::Bad`] for a file that is not what it should be, [`DataError::Io`], and
+/// [`DataError::Value`] for options out of range and for ChestMNIST, whose images have several
+/// labels each.
 pub fn open(spec: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
     check(options)?;
     let (mut info, parts) = read(spec, options)?;
@@ -157,14 +164,27 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
     };
     let mut info = info;
     if let Some(size) = options.image_size.filter(|&size| size != info.height) {
-        let any = matches!(info.reader, Reader::Synthetic | Reader::Folder | Reader::ImageNet | Reader::ImageFolder | Reader::Imagenette);
+        let any = matches!(
+            info.reader,
+            Reader::Synthetic
+                | Reader::Folder
+                | Reader::ImageNet
+                | Reader::ImageFolder
+                | Reader::Imagenette
+        );
         match in_size(&info, size) {
             Some(other) => info = other,
             None if any => {}
             None => {
-                let sizes = if in_size(&info, info.height).is_some() { "28, 64, 128 or 224".into() } else { info.height.to_string() };
-                let expected =
-                    format!("none, or {sizes}, for {}: only folder:, imagefolder:, synthetic and the ImageNet family take any", info.name);
+                let sizes = if in_size(&info, info.height).is_some() {
+                    "28, 64, 128 or 224".into()
+                } else {
+                    info.height.to_string()
+                };
+                let expected = format!(
+                    "none, or {sizes}, for {}: only folder:, imagefolder:, synthetic and the ImageNet family take any",
+                    info.name
+                );
                 return Err(DataError::value("image size", size, expected));
             }
         }
@@ -172,8 +192,12 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
     let dir = || data_dir(options.data_dir.as_deref());
     let parts = match info.reader {
         Reader::Synthetic => synthetic::draw(&info, count, options)?,
-        Reader::Folder => return Err(DataError::value("data set", "'folder'", "a path: folder:PATH")),
-        Reader::ImageFolder => return Err(DataError::value("data set", "'imagefolder'", "a path: imagefolder:PATH")),
+        Reader::Folder => {
+            return Err(DataError::value("data set", "'folder'", "a path: folder:PATH"));
+        }
+        Reader::ImageFolder => {
+            return Err(DataError::value("data set", "'imagefolder'", "a path: imagefolder:PATH"));
+        }
         Reader::Idx => idx::open(&info, &dir()?)?,
         Reader::Npz | Reader::Findings => npz::open(&info, &dir()?, options)?,
         Reader::Mat => mat::open(&info, &dir()?)?,
@@ -192,7 +216,10 @@ fn check(options: &OpenOptions<'_>) -> Result<()> {
     {
         return Err(DataError::value("image size", size, format!("1 to {MAX_SIZE} pixels")));
     }
-    for (what, limit) in [("limit of training images", options.limit_train), ("limit of test images", options.limit_test)] {
+    for (what, limit) in [
+        ("limit of training images", options.limit_train),
+        ("limit of test images", options.limit_test),
+    ] {
         if limit == Some(0) {
             return Err(DataError::value(what, 0, "1 or more"));
         }
@@ -210,7 +237,10 @@ mod tests {
         let options = OpenOptions { data_dir: Some(nowhere.path().into()), ..Default::default() };
         let message = |spec: &str| open(spec, &options).unwrap_err().to_string();
         for (spec, wanted) in [
-            ("nonesuch", "unknown data set 'nonesuch'; expected one of synthetic, fashion-mnist, mnist"),
+            (
+                "nonesuch",
+                "unknown data set 'nonesuch'; expected one of synthetic, fashion-mnist, mnist",
+            ),
             ("mnist", "get it with `sora data fetch mnist`"),
             ("cifar10", "get it with `sora data fetch cifar10`"),
             ("pathmnist", "get it with `sora data fetch pathmnist`"),
@@ -247,7 +277,9 @@ mod tests {
         }
         let sized = OpenOptions { image_size: Some(32), ..Default::default() };
         assert!(open("mnist", &sized).unwrap_err().to_string().contains("28, for mnist"));
-        let error = open("pathmnist", &OpenOptions { image_size: Some(50), ..Default::default() }).unwrap_err().to_string();
+        let error = open("pathmnist", &OpenOptions { image_size: Some(50), ..Default::default() })
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("28, 64, 128 or 224"), "{error}");
     }
 }

@@ -6,8 +6,8 @@ use etcetera::BaseStrategy;
 
 use crate::error::{DataError, Result};
 
-/// The data folder: `option` if given, else the environment variable `SORA_DATA`, else `sora` in the platform's cache
-/// folder. It need not exist.
+/// The data folder: `option` if given, else the environment variable `SORA_DATA`, else `sora` in
+/// the platform's cache folder. It need not exist.
 ///
 /// # Errors
 /// [`DataError::Value`] when none of these gives a folder (no home folder).
@@ -23,9 +23,13 @@ fn resolve(option: Option<&Path>, variable: Option<PathBuf>) -> Result<PathBuf> 
     if let Some(dir) = variable.filter(|v| !v.as_os_str().is_empty()) {
         return Ok(dir);
     }
-    etcetera::choose_base_strategy()
-        .map(|base| base.cache_dir().join("sora"))
-        .map_err(|_| DataError::value("data folder", "no home folder", "--data-dir DIR or the environment variable SORA_DATA"))
+    etcetera::choose_base_strategy().map(|base| base.cache_dir().join("sora")).map_err(|_| {
+        DataError::value(
+            "data folder",
+            "no home folder",
+            "--data-dir DIR or the environment variable SORA_DATA",
+        )
+    })
 }
 
 #[cfg(test)]

@@ -30,9 +30,14 @@ impl Picture {
     /// # Errors
     /// [`DataError::Value`] when the length does not fit or a dimension is 0.
     pub fn new(height: usize, width: usize, channels: usize, pixels: Vec<u8>) -> Result<Self> {
-        let want = height.checked_mul(width).and_then(|n| n.checked_mul(channels)).filter(|&n| n > 0);
+        let want =
+            height.checked_mul(width).and_then(|n| n.checked_mul(channels)).filter(|&n| n > 0);
         if want != Some(pixels.len()) {
-            return Err(DataError::value("picture bytes", pixels.len(), format!("{height} x {width} x {channels}, all positive")));
+            return Err(DataError::value(
+                "picture bytes",
+                pixels.len(),
+                format!("{height} x {width} x {channels}, all positive"),
+            ));
         }
         Ok(Self { height, width, channels, pixels })
     }
@@ -58,8 +63,8 @@ impl Picture {
     }
 }
 
-/// A list of pictures that are decoded when asked for. Implement it to train on a source of your own; see
-/// [`crate::Split::on_demand`].
+/// A list of pictures that are decoded when asked for. Implement it to train on a source of your
+/// own; see [`crate::Split::on_demand`].
 pub trait Pictures: Debug + Send + Sync {
     /// Picture `i` of the list, the same at every call; called from several threads at once.
     ///
@@ -75,7 +80,8 @@ pub enum Fit {
     Exact,
     /// The central square, resized.
     Square,
-    /// The shorter side resized to this many pixels, then the central part: torchvision's `Resize(n)` and `CenterCrop`.
+    /// The shorter side resized to this many pixels, then the central part: torchvision's
+    /// `Resize(n)` and `CenterCrop`.
     ShortSide(usize),
 }
 
@@ -84,9 +90,11 @@ impl Fit {
     pub(crate) fn check(self, shape: [usize; 3]) -> Result<()> {
         let [_, height, width] = shape;
         match self {
-            Self::ShortSide(side) if side < height.max(width) => {
-                Err(DataError::value("resize", side, format!("at least the {} pixels of the crop", height.max(width))))
-            }
+            Self::ShortSide(side) if side < height.max(width) => Err(DataError::value(
+                "resize",
+                side,
+                format!("at least the {} pixels of the crop", height.max(width)),
+            )),
             _ => Ok(()),
         }
     }
@@ -100,19 +108,38 @@ impl Fit {
     pub(crate) fn interleaved(self, picture: &Picture, shape: [usize; 3]) -> Result<Vec<u8>> {
         let [channels, height, width] = shape;
         if picture.channels != channels {
-            return Err(DataError::value("picture", format!("{} channels", picture.channels), format!("{channels}")));
+            return Err(DataError::value(
+                "picture",
+                format!("{} channels", picture.channels),
+                format!("{channels}"),
+            ));
         }
         let Picture { height: ph, width: pw, .. } = *picture;
         let placement = match self {
             Self::Exact if (ph, pw) == (height, width) => return Ok(picture.pixels.clone()),
-            Self::Exact => return Err(DataError::value("picture", format!("{pw}x{ph} pixels"), format!("{width}x{height}"))),
-            Self::Square => Placement::whole(central(ph, pw, ph.min(pw), ph.min(pw)), [height, width]),
+            Self::Exact => {
+                return Err(DataError::value(
+                    "picture",
+                    format!("{pw}x{ph} pixels"),
+                    format!("{width}x{height}"),
+                ));
+            }
+            Self::Square => {
+                Placement::whole(central(ph, pw, ph.min(pw), ph.min(pw)), [height, width])
+            }
             Self::ShortSide(side) => {
                 // The longer side is cut down to whole pixels, as torchvision does it.
-                let long = |longer: usize| (side as u128 * longer as u128 / ph.min(pw) as u128).min(usize::MAX as u128 / 2) as usize;
+                let long = |longer: usize| {
+                    (side as u128 * longer as u128 / ph.min(pw) as u128).min(usize::MAX as u128 / 2)
+                        as usize
+                };
                 let size = if ph <= pw { [side, long(pw)] } else { [long(ph), side] };
-                let crop =
-                    Window { top: half((size[0] - height) as u64) as usize, left: half((size[1] - width) as u64) as usize, height, width };
+                let crop = Window {
+                    top: half((size[0] - height) as u64) as usize,
+                    left: half((size[1] - width) as u64) as usize,
+                    height,
+                    width,
+                };
                 Placement { source: Window { top: 0, left: 0, height: ph, width: pw }, size, crop }
             }
         };
@@ -142,8 +169,13 @@ pub(crate) fn planes(pixels: &[u8], channels: usize) -> Vec<u8> {
     out
 }
 
-/// Decodes a PNG or JPEG file; `bad` makes the error of what was found. Orientation tags (EXIF) are not applied.
-pub(crate) fn decode(bytes: &[u8], channels: Channels, bad: impl Fn(String) -> DataError) -> Result<Picture> {
+/// Decodes a PNG or JPEG file; `bad` makes the error of what was found. Orientation tags (EXIF) are
+/// not applied.
+pub(crate) fn decode(
+    bytes: &[u8],
+    channels: Channels,
+    bad: impl Fn(String) -> DataError,
+) -> Result<Picture> {
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| bad(format!("what cannot be read ({})", one_line(&e.to_string()))))?;
@@ -161,7 +193,9 @@ pub(crate) fn decode(bytes: &[u8], channels: Channels, bad: impl Fn(String) -> D
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODED);
     reader.limits(limits);
-    let image = reader.decode().map_err(|e| bad(format!("an image that cannot be decoded ({})", one_line(&e.to_string()))))?;
+    let image = reader.decode().map_err(|e| {
+        bad(format!("an image that cannot be decoded ({})", one_line(&e.to_string())))
+    })?;
     let (height, width) = (image.height() as usize, image.width() as usize);
     if width == 0 || height == 0 {
         return Err(bad("an image without pixels".into()));
@@ -173,7 +207,8 @@ pub(crate) fn decode(bytes: &[u8], channels: Channels, bad: impl Fn(String) -> D
     Picture::new(height, width, channels.count(), pixels)
 }
 
-/// Whether a JPEG's last scan is followed by the end marker. (Within a scan both markers cannot occur: 0xff is stuffed.)
+/// Whether a JPEG's last scan is followed by the end marker. (Within a scan both markers cannot
+/// occur: 0xff is stuffed.)
 fn ends(jpeg: &[u8]) -> bool {
     let pairs = |bytes: &[u8], marker| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
     pairs(jpeg, 0xda).is_some_and(|scan| pairs(&jpeg[scan..], 0xd9).is_some())

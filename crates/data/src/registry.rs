@@ -1,11 +1,12 @@
 //! The data sets known by name: metadata, official addresses, published sizes and checksums.
 //!
-//! Where the checksums come from: SHA-256 and sizes of the MNIST family, CIFAR and SVHN are those recorded by TensorFlow
-//! Datasets (`url_checksums/`), and agree with those in other public loaders (dlipr, torchvision's prototype datasets,
-//! MLDatasets.jl, GoMLX) and, for CIFAR, with the MD5 on the authors' page, which also gives those of the Python archives;
-//! MD5 of MedMNIST are those of the MedMNIST package (3.0.2); MD5 and size of Tiny ImageNet are those used by the public PyTorch
-//! loaders; SHA-256 of the small Imagenette archive is recorded by TensorFlow Datasets and FastAI.jl, the MD5 of the larger by
-//! torchvision.
+//! Where the checksums come from: SHA-256 and sizes of the MNIST family, CIFAR and SVHN are those
+//! recorded by TensorFlow Datasets (`url_checksums/`), and agree with those in other public loaders
+//! (dlipr, torchvision's prototype datasets, MLDatasets.jl, GoMLX) and, for CIFAR, with the MD5 on
+//! the authors' page, which also gives those of the Python archives; MD5 of MedMNIST are those of
+//! the MedMNIST package (3.0.2); MD5 and size of Tiny ImageNet are those used by the public PyTorch
+//! loaders; SHA-256 of the small Imagenette archive is recorded by TensorFlow Datasets and
+//! FastAI.jl, the MD5 of the larger by torchvision.
 
 use crate::augment::{Augment, Crop};
 use crate::info::{Checksum, Info, Reader, Source};
@@ -17,8 +18,20 @@ const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
 const DIGITS: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-const FASHION: [&str; 10] = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
-const CIFAR10: [&str; 10] = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+const FASHION: [&str; 10] = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+];
+const CIFAR10: [&str; 10] =
+    ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 const CIFAR100: &str = "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly \
     camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin \
     elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man \
@@ -57,12 +70,20 @@ const ORGANS: &[&str] = &[
 pub fn registry() -> Vec<Info> {
     let mut all = vec![synthetic(), fashion_mnist(), mnist(), cifar10(), cifar100(), svhn()];
     all.extend(MEDMNIST.iter().map(|set| medmnist(set, 0)));
-    all.extend([tiny_imagenet(), imagenette(false), imagenette(true), imagenet100(), imagenet(), folder(), imagefolder()]);
+    all.extend([
+        tiny_imagenet(),
+        imagenette(false),
+        imagenette(true),
+        imagenet100(),
+        imagenet(),
+        folder(),
+        imagefolder(),
+    ]);
     all
 }
 
-/// The registered set of that name. Besides those that [`registry`] lists: each MedMNIST set in a larger size, such as
-/// `pathmnist-64`, `-128` and `-224`.
+/// The registered set of that name. Besides those that [`registry`] lists: each MedMNIST set in a
+/// larger size, such as `pathmnist-64`, `-128` and `-224`.
 pub fn find(name: &str) -> Option<Info> {
     let larger = || {
         let (name, side) = name.rsplit_once('-')?;
@@ -83,11 +104,21 @@ fn strings(names: &[&str]) -> Vec<String> {
 }
 
 fn md5(file: &str, base: &str, size: Option<u64>, hex: &str) -> Source {
-    Source { file: file.to_owned(), url: format!("{base}{file}"), size, checksum: Checksum::Md5(hex.to_owned()) }
+    Source {
+        file: file.to_owned(),
+        url: format!("{base}{file}"),
+        size,
+        checksum: Checksum::Md5(hex.to_owned()),
+    }
 }
 
 fn sha256(file: &str, base: &str, size: u64, hex: &str) -> Source {
-    Source { file: file.to_owned(), url: format!("{base}{file}"), size: Some(size), checksum: Checksum::Sha256(hex.to_owned()) }
+    Source {
+        file: file.to_owned(),
+        url: format!("{base}{file}"),
+        size: Some(size),
+        checksum: Checksum::Sha256(hex.to_owned()),
+    }
 }
 
 fn pad_crop_flip(pad: usize) -> Augment {
@@ -146,16 +177,43 @@ fn mnist_family(name: &str, title: &str, classes: &[&str], licence: &str, homepa
 
 fn fashion_mnist() -> Info {
     // The authors' repository; the same bytes as on their plain-HTTP storage, but over TLS.
-    let base = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/";
+    let base =
+        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/";
     Info {
         sources: vec![
-            sha256("train-images-idx3-ubyte.gz", base, 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
-            sha256("train-labels-idx1-ubyte.gz", base, 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
-            sha256("t10k-images-idx3-ubyte.gz", base, 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
-            sha256("t10k-labels-idx1-ubyte.gz", base, 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
+            sha256(
+                "train-images-idx3-ubyte.gz",
+                base,
+                26_421_880,
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            ),
+            sha256(
+                "train-labels-idx1-ubyte.gz",
+                base,
+                29_515,
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            ),
+            sha256(
+                "t10k-images-idx3-ubyte.gz",
+                base,
+                4_422_102,
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            ),
+            sha256(
+                "t10k-labels-idx1-ubyte.gz",
+                base,
+                5_148,
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            ),
         ],
         package: Some("dataset-fashion-mnist".into()),
-        ..mnist_family("fashion-mnist", "Fashion-MNIST", &FASHION, "MIT", "https://github.com/zalandoresearch/fashion-mnist")
+        ..mnist_family(
+            "fashion-mnist",
+            "Fashion-MNIST",
+            &FASHION,
+            "MIT",
+            "https://github.com/zalandoresearch/fashion-mnist",
+        )
     }
 }
 
@@ -164,12 +222,38 @@ fn mnist() -> Info {
     let base = "https://ossci-datasets.s3.amazonaws.com/mnist/";
     Info {
         sources: vec![
-            sha256("train-images-idx3-ubyte.gz", base, 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
-            sha256("train-labels-idx1-ubyte.gz", base, 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
-            sha256("t10k-images-idx3-ubyte.gz", base, 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
-            sha256("t10k-labels-idx1-ubyte.gz", base, 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+            sha256(
+                "train-images-idx3-ubyte.gz",
+                base,
+                9_912_422,
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            ),
+            sha256(
+                "train-labels-idx1-ubyte.gz",
+                base,
+                28_881,
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            ),
+            sha256(
+                "t10k-images-idx3-ubyte.gz",
+                base,
+                1_648_877,
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            ),
+            sha256(
+                "t10k-labels-idx1-ubyte.gz",
+                base,
+                4_542,
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            ),
         ],
-        ..mnist_family("mnist", "MNIST", &DIGITS, "CC BY-SA 3.0", "http://yann.lecun.com/exdb/mnist/")
+        ..mnist_family(
+            "mnist",
+            "MNIST",
+            &DIGITS,
+            "CC BY-SA 3.0",
+            "http://yann.lecun.com/exdb/mnist/",
+        )
     }
 }
 
@@ -220,7 +304,12 @@ fn cifar100() -> Info {
             168_513_733,
             "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         )],
-        also: vec![md5("cifar-100-python.tar.gz", "https://www.cs.toronto.edu/~kriz/", None, "eb9058c3a382ffc7106e4002c42a8d85")],
+        also: vec![md5(
+            "cifar-100-python.tar.gz",
+            "https://www.cs.toronto.edu/~kriz/",
+            None,
+            "eb9058c3a382ffc7106e4002c42a8d85",
+        )],
         reader: Reader::Cifar100,
         ..cifar10()
     }
@@ -239,8 +328,18 @@ fn svhn() -> Info {
         licence: "non-commercial use only".into(),
         homepage: base.into(),
         sources: vec![
-            sha256("train_32x32.mat", base, 182_040_794, "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8"),
-            sha256("test_32x32.mat", base, 64_275_384, "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b"),
+            sha256(
+                "train_32x32.mat",
+                base,
+                182_040_794,
+                "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
+            ),
+            sha256(
+                "test_32x32.mat",
+                base,
+                64_275_384,
+                "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
+            ),
         ],
         also: vec![],
         // Digits are not symmetric: no flip.
@@ -362,7 +461,12 @@ fn tiny_imagenet() -> Info {
         std: vec![],
         licence: "ImageNet terms of access: non-commercial research".into(),
         homepage: "http://cs231n.stanford.edu/".into(),
-        sources: vec![md5("tiny-imagenet-200.zip", "http://cs231n.stanford.edu/", Some(248_100_043), "90528d7ca1a48142e341f4ef8d21d0de")],
+        sources: vec![md5(
+            "tiny-imagenet-200.zip",
+            "http://cs231n.stanford.edu/",
+            Some(248_100_043),
+            "90528d7ca1a48142e341f4ef8d21d0de",
+        )],
         also: vec![],
         package: None,
         augment: pad_crop_flip(8),
@@ -370,7 +474,8 @@ fn tiny_imagenet() -> Info {
     }
 }
 
-/// Imagenette version 2 (70/30 split), with the shorter side of the files 320 or, if `small`, 160 pixels.
+/// Imagenette version 2 (70/30 split), with the shorter side of the files 320 or, if `small`, 160
+/// pixels.
 fn imagenette(small: bool) -> Info {
     let base = "https://s3.amazonaws.com/fast-ai-imageclas/";
     let size = if small { 128 } else { 224 };
@@ -391,9 +496,15 @@ fn imagenette(small: bool) -> Info {
         licence: "Apache 2.0 (the selection); ImageNet terms of access for the images".into(),
         homepage: "https://github.com/fastai/imagenette".into(),
         sources: vec![if small {
-            sha256("imagenette2-160.tgz", base, 98_948_031, "88daccb09b6fce93f45e6c09ddeb269cce705549e6bff322092a2a5a11489863")
+            sha256(
+                "imagenette2-160.tgz",
+                base,
+                98_948_031,
+                "88daccb09b6fce93f45e6c09ddeb269cce705549e6bff322092a2a5a11489863",
+            )
         } else {
-            // Public records differ in this file's SHA-256 (it was packed anew); the MD5 is torchvision's.
+            // Public records differ in this file's SHA-256 (it was packed anew); the MD5 is
+            // torchvision's.
             md5("imagenette2-320.tgz", base, None, "3df6f0d01a2c9592104656642f5e78a3")
         }],
         augment: resized_crop_flip(),
@@ -405,7 +516,9 @@ fn imagenette(small: bool) -> Info {
 fn imagenet100() -> Info {
     Info {
         name: "imagenet100".into(),
-        title: "ImageNet-100 (100 classes of ILSVRC 2012; the validation images serve as test split)".into(),
+        title:
+            "ImageNet-100 (100 classes of ILSVRC 2012; the validation images serve as test split)"
+                .into(),
         classes: vec![],
         num_classes: 100,
         height: 224,
@@ -486,8 +599,17 @@ mod tests {
         let names: HashSet<_> = all.iter().map(|i| &i.name).collect();
         assert_eq!(names.len(), all.len());
         for info in &all {
-            assert!(info.classes.is_empty() || info.classes.len() == info.num_classes, "{}", info.name);
-            assert_eq!(info.classes.iter().collect::<HashSet<_>>().len(), info.classes.len(), "{}", info.name);
+            assert!(
+                info.classes.is_empty() || info.classes.len() == info.num_classes,
+                "{}",
+                info.name
+            );
+            assert_eq!(
+                info.classes.iter().collect::<HashSet<_>>().len(),
+                info.classes.len(),
+                "{}",
+                info.name
+            );
             assert!(info.mean.is_empty() || info.mean.len() == info.channels, "{}", info.name);
             assert_eq!(info.mean.len(), info.std.len(), "{}", info.name);
             for source in info.sources.iter().chain(&info.also) {
@@ -497,7 +619,11 @@ mod tests {
                 };
                 let hex = source.checksum.hex();
                 assert_eq!(hex.len(), digits, "{}", source.file);
-                assert!(hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)), "{}", source.file);
+                assert!(
+                    hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)),
+                    "{}",
+                    source.file
+                );
                 assert!(source.url.contains(&source.file));
                 assert!(!source.file.contains(['/', '\\']));
             }
@@ -507,13 +633,25 @@ mod tests {
 
     #[test]
     fn names_of_the_command_line_contract_are_there() {
-        for name in
-            ["fashion-mnist", "mnist", "cifar10", "cifar100", "svhn", "pathmnist", "tiny-imagenet", "imagenet100", "folder", "synthetic"]
-        {
+        for name in [
+            "fashion-mnist",
+            "mnist",
+            "cifar10",
+            "cifar100",
+            "svhn",
+            "pathmnist",
+            "tiny-imagenet",
+            "imagenet100",
+            "folder",
+            "synthetic",
+        ] {
             assert!(find(name).is_some(), "{name}");
         }
         let large = find("organsmnist-224").unwrap();
-        assert_eq!((large.height, large.folder(), &*large.sources[0].file), (224, "organsmnist", "organsmnist_224.npz"));
+        assert_eq!(
+            (large.height, large.folder(), &*large.sources[0].file),
+            (224, "organsmnist", "organsmnist_224.npz")
+        );
         assert!(large.sources[0].url.contains("organsmnist_224.npz"));
         for none in ["pathmnist-28", "pathmnist-65", "cifar10-64", "pathmnist-"] {
             assert!(find(none).is_none(), "{none}");

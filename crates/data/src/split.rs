@@ -57,34 +57,59 @@ impl Split {
     /// `images`: `[N, C, H, W]` bytes, 0..=255; `labels`: N class indices; `shape`: `[C, H, W]`.
     ///
     /// # Errors
-    /// [`DataError::Value`] when the lengths do not fit together, a dimension is 0, a label is not below `classes`, or
-    /// there are more than 2^32 - 1 images.
-    pub fn new(images: Vec<u8>, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
+    /// [`DataError::Value`] when the lengths do not fit together, a dimension is 0, a label is not
+    /// below `classes`, or there are more than 2^32 - 1 images.
+    pub fn new(
+        images: Vec<u8>,
+        labels: Vec<u32>,
+        shape: [usize; 3],
+        classes: usize,
+    ) -> Result<Self> {
         let pixels = pixels_of(shape)?;
         if labels.len().checked_mul(pixels) != Some(images.len()) {
-            return Err(DataError::value("image bytes", images.len(), format!("{} images of {pixels} bytes", labels.len())));
+            return Err(DataError::value(
+                "image bytes",
+                images.len(),
+                format!("{} images of {pixels} bytes", labels.len()),
+            ));
         }
         Self::over(Images::Memory(images), labels, shape, classes)
     }
 
-    /// A split of images that are decoded each time they are asked for and brought to `shape` as `fit` says.
+    /// A split of images that are decoded each time they are asked for and brought to `shape` as
+    /// `fit` says.
     ///
     /// Picture `i` has the class `labels[i]`; `shape`: `[C, H, W]`.
     ///
     /// # Errors
     /// [`DataError::Value`] as [`Split::new`].
-    pub fn on_demand(pictures: Arc<dyn Pictures>, fit: Fit, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
+    pub fn on_demand(
+        pictures: Arc<dyn Pictures>,
+        fit: Fit,
+        labels: Vec<u32>,
+        shape: [usize; 3],
+        classes: usize,
+    ) -> Result<Self> {
         pixels_of(shape)?;
         fit.check(shape)?;
         Self::over(Images::OnDemand { pictures, fit }, labels, shape, classes)
     }
 
     fn over(images: Images, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
-        let n = u32::try_from(labels.len()).map_err(|_| DataError::value("number of images", labels.len(), "at most 4294967295"))?;
+        let n = u32::try_from(labels.len()).map_err(|_| {
+            DataError::value("number of images", labels.len(), "at most 4294967295")
+        })?;
         if let Some((i, label)) = labels.iter().enumerate().find(|(_, l)| **l as usize >= classes) {
-            return Err(DataError::value(format!("label of image {i}"), label, format!("below {classes}")));
+            return Err(DataError::value(
+                format!("label of image {i}"),
+                label,
+                format!("below {classes}"),
+            ));
         }
-        Ok(Self { store: Arc::new(Store { images, labels, shape, classes }), ids: (0..n).collect() })
+        Ok(Self {
+            store: Arc::new(Store { images, labels, shape, classes }),
+            ids: (0..n).collect(),
+        })
     }
 
     /// Whether images are decoded each time they are asked for.
@@ -126,11 +151,14 @@ impl Split {
                 let pixels = self.pixels();
                 Ok(Cow::Borrowed(&bytes[id * pixels..][..pixels]))
             }
-            Images::OnDemand { pictures, fit } => Ok(Cow::Owned(fit.apply(&pictures.picture(id)?, self.shape())?)),
+            Images::OnDemand { pictures, fit } => {
+                Ok(Cow::Owned(fit.apply(&pictures.picture(id)?, self.shape())?))
+            }
         }
     }
 
-    /// The images at these positions as `f32` in \[0, 1\], `[indices.len(), C, H, W]`, decoded in parallel.
+    /// The images at these positions as `f32` in \[0, 1\], `[indices.len(), C, H, W]`, decoded in
+    /// parallel.
     ///
     /// # Errors
     /// As [`Split::image`]; of several, the first in order.
@@ -143,7 +171,9 @@ impl Split {
             .zip(indices)
             .map(|(out, &i)| {
                 let image = self.image(i)?;
-                out.iter_mut().zip(image.iter()).for_each(|(out, &byte)| *out = f32::from(byte) / 255.0);
+                out.iter_mut()
+                    .zip(image.iter())
+                    .for_each(|(out, &byte)| *out = f32::from(byte) / 255.0);
                 Ok(())
             })
             .collect::<Vec<Result<()>>>()
@@ -152,11 +182,18 @@ impl Split {
         Ok(out)
     }
 
-    /// Writes image `i`, augmented with what `augment` draws from `rng`, to `out` (`[C, H, W]`, \[0, 1\]).
+    /// Writes image `i`, augmented with what `augment` draws from `rng`, to `out` (`[C, H, W]`,
+    /// \[0, 1\]).
     ///
-    /// The window of a resized crop is drawn in the picture as it is in its file; every other draw is in the image of the
-    /// split's shape.
-    pub(crate) fn augmented(&self, i: usize, augment: &Augment, rng: impl FnOnce() -> Stream, out: &mut [f32]) -> Result<AugmentDraw> {
+    /// The window of a resized crop is drawn in the picture as it is in its file; every other draw
+    /// is in the image of the split's shape.
+    pub(crate) fn augmented(
+        &self,
+        i: usize,
+        augment: &Augment,
+        rng: impl FnOnce() -> Stream,
+        out: &mut [f32],
+    ) -> Result<AugmentDraw> {
         let shape = self.shape();
         let [_, height, width] = shape;
         if let Images::OnDemand { pictures, fit } = &self.store.images
@@ -164,12 +201,17 @@ impl Split {
             && *fit != Fit::Exact
         {
             let picture = pictures.picture(self.ids[i] as usize)?;
-            let draw = augment.draw_in(&mut rng(), [picture.height(), picture.width()], [height, width]);
+            let draw =
+                augment.draw_in(&mut rng(), [picture.height(), picture.width()], [height, width]);
             draw.render_picture(&picture, out, shape)?;
             return Ok(draw);
         }
         let image = self.image(i)?;
-        let draw = if *augment == Augment::NONE { AugmentDraw::IDENTITY } else { augment.draw(&mut rng(), height, width) };
+        let draw = if *augment == Augment::NONE {
+            AugmentDraw::IDENTITY
+        } else {
+            augment.draw(&mut rng(), height, width)
+        };
         draw.render(&image, out, shape);
         Ok(draw)
     }
@@ -196,8 +238,9 @@ impl Split {
         self.store.labels[self.ids[i] as usize]
     }
 
-    /// The sample ids: positions in the split as it was read, kept by [`Split::subset`] and [`Split::hold_out`], so that
-    /// per-sample state and random streams follow a sample through every view.
+    /// The sample ids: positions in the split as it was read, kept by [`Split::subset`] and
+    /// [`Split::hold_out`], so that per-sample state and random streams follow a sample through
+    /// every view.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
@@ -218,7 +261,11 @@ impl Split {
     pub fn subset(&self, indices: &[usize]) -> Result<Self> {
         let ids = indices
             .iter()
-            .map(|&i| self.ids.get(i).copied().ok_or_else(|| DataError::value("image index", i, format!("below {}", self.len()))))
+            .map(|&i| {
+                self.ids.get(i).copied().ok_or_else(|| {
+                    DataError::value("image index", i, format!("below {}", self.len()))
+                })
+            })
             .collect::<Result<_>>()?;
         Ok(Self { store: Arc::clone(&self.store), ids })
     }
@@ -228,11 +275,12 @@ impl Split {
         Self { store: Arc::clone(&self.store), ids: self.ids.iter().take(n).copied().collect() }
     }
 
-    /// Splits off `n` images as a validation split: `(train, validation)`, both in the original order.
+    /// Splits off `n` images as a validation split: `(train, validation)`, both in the original
+    /// order.
     ///
-    /// Stratified: each class gives its share of `n`, rounded by largest remainder, so that the classes' shares in the
-    /// validation split differ from those in the whole by less than one image. Within a class the choice is drawn from
-    /// `seed` alone.
+    /// Stratified: each class gives its share of `n`, rounded by largest remainder, so that the
+    /// classes' shares in the validation split differ from those in the whole by less than one
+    /// image. Within a class the choice is drawn from `seed` alone.
     ///
     /// # Errors
     /// [`DataError::Value`] when `n` would leave no training image.
@@ -241,7 +289,11 @@ impl Split {
             return Ok((self.clone(), self.subset(&[])?));
         }
         if n >= self.len() {
-            return Err(DataError::value("validation size", n, format!("less than the {} training images", self.len())));
+            return Err(DataError::value(
+                "validation size",
+                n,
+                format!("less than the {} training images", self.len()),
+            ));
         }
         let mut members = vec![Vec::new(); self.store.classes];
         for i in 0..self.len() {
@@ -257,15 +309,23 @@ impl Split {
         }
         let part = |wanted: bool| Self {
             store: Arc::clone(&self.store),
-            ids: self.ids.iter().zip(&held).filter(|(_, h)| **h == wanted).map(|(id, _)| *id).collect(),
+            ids: self
+                .ids
+                .iter()
+                .zip(&held)
+                .filter(|(_, h)| **h == wanted)
+                .map(|(id, _)| *id)
+                .collect(),
         };
         Ok((part(false), part(true)))
     }
 
-    /// Per-channel mean and standard deviation (population) of the images in \[0,1\], exact sums in integers.
+    /// Per-channel mean and standard deviation (population) of the images in \[0,1\], exact sums in
+    /// integers.
     ///
-    /// Of a split decoded on demand at most 20,000 images are taken, evenly spaced. A channel that never varies gets a
-    /// standard deviation of 1/255, so that dividing by it stays finite. `([0; C], [1; C])` for an empty split.
+    /// Of a split decoded on demand at most 20,000 images are taken, evenly spaced. A channel that
+    /// never varies gets a standard deviation of 1/255, so that dividing by it stays finite. `([0;
+    /// C], [1; C])` for an empty split.
     ///
     /// # Errors
     /// As [`Split::image`].
@@ -288,7 +348,9 @@ impl Split {
                 }
                 Ok(sums)
             })
-            .try_reduce(zero, |a, b| Ok(a.iter().zip(&b).map(|(a, b)| (a.0 + b.0, a.1 + b.1)).collect()))?;
+            .try_reduce(zero, |a, b| {
+                Ok(a.iter().zip(&b).map(|(a, b)| (a.0 + b.0, a.1 + b.1)).collect())
+            })?;
         let count = (n * height * width) as f64;
         Ok(sums
             .iter()
@@ -307,15 +369,17 @@ impl Split {
 
 /// Pixels of an image of this shape.
 fn pixels_of(shape: [usize; 3]) -> Result<usize> {
-    shape
-        .iter()
-        .try_fold(1usize, |a, &b| a.checked_mul(b))
-        .filter(|&p| p > 0)
-        .ok_or_else(|| DataError::value("image shape", format!("{shape:?}"), "[channels, height, width], all positive"))
+    shape.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).filter(|&p| p > 0).ok_or_else(|| {
+        DataError::value(
+            "image shape",
+            format!("{shape:?}"),
+            "[channels, height, width], all positive",
+        )
+    })
 }
 
-/// Shares `n` over groups in proportion to `sizes` by largest remainder (ties: the lower index). Sum of the result is
-/// `n`; requires `n <= sum(sizes)`.
+/// Shares `n` over groups in proportion to `sizes` by largest remainder (ties: the lower index).
+/// Sum of the result is `n`; requires `n <= sum(sizes)`.
 fn largest_remainder(n: usize, sizes: &[usize]) -> Vec<usize> {
     let total: u128 = sizes.iter().map(|&s| s as u128).sum();
     if total == 0 {
@@ -340,7 +404,8 @@ mod tests {
 
     /// One-pixel images whose value is the index.
     fn tiny(labels: &[u32]) -> Split {
-        Split::new((0..labels.len()).map(|i| i as u8).collect(), labels.to_vec(), [1, 1, 1], 4).unwrap()
+        Split::new((0..labels.len()).map(|i| i as u8).collect(), labels.to_vec(), [1, 1, 1], 4)
+            .unwrap()
     }
 
     #[test]
@@ -357,7 +422,10 @@ mod tests {
     fn subsets_keep_ids() {
         let all = tiny(&[0, 1, 2, 3]);
         let part = all.subset(&[3, 1]).unwrap();
-        assert_eq!((part.ids(), part.label(0), &*part.image(1).unwrap()), (&[3, 1][..], 3, &[1][..]));
+        assert_eq!(
+            (part.ids(), part.label(0), &*part.image(1).unwrap()),
+            (&[3, 1][..], 3, &[1][..])
+        );
         let again = part.subset(&[1]).unwrap();
         assert_eq!((again.ids(), again.len()), (&[1][..], 1));
         assert!(all.subset(&[4]).is_err());
@@ -367,8 +435,10 @@ mod tests {
 
     #[test]
     fn statistics_by_hand() {
-        // Channel 0: 0, 255, 255, 0 -> mean 1/2, std 1/2. Channel 1: constant 51 = 0.2 -> std at its floor.
-        let split = Split::new(vec![0, 255, 51, 51, 255, 0, 51, 51], vec![0, 0], [2, 1, 2], 1).unwrap();
+        // Channel 0: 0, 255, 255, 0 -> mean 1/2, std 1/2. Channel 1: constant 51 = 0.2 -> std at
+        // its floor.
+        let split =
+            Split::new(vec![0, 255, 51, 51, 255, 0, 51, 51], vec![0, 0], [2, 1, 2], 1).unwrap();
         let (mean, std) = split.channel_stats().unwrap();
         assert!((mean[0] - 0.5).abs() < 1e-12 && (mean[1] - 0.2).abs() < 1e-12);
         assert!((std[0] - 0.5).abs() < 1e-12 && (std[1] - 1.0 / 255.0).abs() < 1e-12);
@@ -381,7 +451,12 @@ mod tests {
         let ids = |seed| all.hold_out(40, seed).unwrap().1.ids().to_vec();
         assert_eq!(ids(1), ids(1));
         assert_ne!(ids(1), ids(2));
-        assert!(all.hold_out(200, 0).unwrap_err().to_string().contains("less than the 200 training images"));
+        assert!(
+            all.hold_out(200, 0)
+                .unwrap_err()
+                .to_string()
+                .contains("less than the 200 training images")
+        );
         let (train, val) = all.hold_out(0, 0).unwrap();
         assert_eq!((train.len(), val.len()), (200, 0));
     }

@@ -1,10 +1,11 @@
-//! GFLOP/s of each convolution of PreActResNet-18 in each direction, next to the machine's peaks, as JSON lines.
+//! GFLOP/s of each convolution of PreActResNet-18 in each direction, next to the machine's peaks,
+//! as JSON lines.
 //!
-//! `cargo run --release -p sora-kernels --example conv_bench -- [--width 64] [--image 32] [--batch 128] [--seconds 0.3]
-//! [--precision f32|bf16] [--algorithm direct|winograd|direct-bf16]`
+//! `cargo run --release -p sora-kernels --example conv_bench -- [--width 64] [--image 32] [--batch
+//! 128] [--seconds 0.3] [--precision f32|bf16] [--algorithm direct|winograd|direct-bf16]`
 //!
-//! `SORA_ISA` chooses the instruction set, `RAYON_NUM_THREADS` the number of threads. [`sora_kernels::bench`] says what the
-//! figures mean.
+//! `SORA_ISA` chooses the instruction set, `RAYON_NUM_THREADS` the number of threads.
+//! [`sora_kernels::bench`] says what the figures mean.
 
 use sora_kernels::bench::{Config, run};
 use sora_kernels::{Isa, Precision};
@@ -16,7 +17,10 @@ fn argument<T: std::str::FromStr>(name: &str) -> Result<Option<T>, AnyError> {
     while let Some(arg) = args.next() {
         if arg == name {
             let value = args.next().ok_or_else(|| format!("{name} needs a value"))?;
-            return value.parse().map(Some).map_err(|_| format!("{name}: cannot read {value:?}").into());
+            return value
+                .parse()
+                .map(Some)
+                .map_err(|_| format!("{name}: cannot read {value:?}").into());
         }
     }
     Ok(None)
@@ -25,7 +29,8 @@ fn argument<T: std::str::FromStr>(name: &str) -> Result<Option<T>, AnyError> {
 fn main() -> Result<(), AnyError> {
     let config = Config {
         isa: Isa::current()?,
-        precisions: argument("--precision")?.map_or(vec![Precision::F32, Precision::Bf16], |precision| vec![precision]),
+        precisions: argument("--precision")?
+            .map_or(vec![Precision::F32, Precision::Bf16], |precision| vec![precision]),
         width: argument("--width")?.unwrap_or(64),
         image: argument("--image")?.unwrap_or(32),
         batch: argument("--batch")?.unwrap_or(128),

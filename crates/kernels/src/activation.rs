@@ -35,13 +35,21 @@ impl<F: Elementwise, E: Element> Kernel for Map<'_, F, E> {
     }
 }
 
-fn map<E: Element>(isa: Isa, x: &[E], dy: &[E], out: &mut [E], f: impl Elementwise) -> Result<(), ShapeError> {
+fn map<E: Element>(
+    isa: Isa,
+    x: &[E],
+    dy: &[E],
+    out: &mut [E],
+    f: impl Elementwise,
+) -> Result<(), ShapeError> {
     expect_len("activation gradient", dy.len(), x.len())?;
     expect_len("activation output", out.len(), x.len())?;
-    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).for_each(|((out, x), dy)| {
-        // SAFETY: the kernel has no conditions of its own.
-        unsafe { dispatch(isa, Map { f, x, dy, out }) };
-    });
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).for_each(
+        |((out, x), dy)| {
+            // SAFETY: the kernel has no conditions of its own.
+            unsafe { dispatch(isa, Map { f, x, dy, out }) };
+        },
+    );
     Ok(())
 }
 
@@ -91,20 +99,31 @@ impl Elementwise for GeluGrad {
     }
 }
 
-/// Distribution function of the standard normal at `x`, given `exp(-x^2 / 2)`: `erfc(a) = exp(-a^2) t Q(t)` with `t = 1 / (1 + 0.3 a)`, so that the
-/// lower tail keeps its relative accuracy (6e-7, and that of the exponential's argument). Q is a fit of ours (`scripts/fit_erfcx.py`). Without branches
-/// and calls, so that the compiler makes vectors of it.
+/// Distribution function of the standard normal at `x`, given `exp(-x^2 / 2)`: `erfc(a) = exp(-a^2)
+/// t Q(t)` with `t = 1 / (1 + 0.3 a)`, so that the lower tail keeps its relative accuracy (6e-7,
+/// and that of the exponential's argument). Q is a fit of ours (`scripts/fit_erfcx.py`). Without
+/// branches and calls, so that the compiler makes vectors of it.
 #[inline(always)]
 fn normal_cdf(x: f32, exponential: f32) -> f32 {
-    const Q: [f32; 9] =
-        [0.169_187_68, 0.170_719_89, 0.148_310_36, 0.215_024_8, -0.094_856_72, 0.547_988_24, -0.512_491_35, 0.485_658, -0.129_540_97];
+    const Q: [f32; 9] = [
+        0.169_187_68,
+        0.170_719_89,
+        0.148_310_36,
+        0.215_024_8,
+        -0.094_856_72,
+        0.547_988_24,
+        -0.512_491_35,
+        0.485_658,
+        -0.129_540_97,
+    ];
     let t = 1.0 / (1.0 + 0.3 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
     let q = Q.iter().rev().fold(0.0, |sum, c| sum * t + c);
     let tail = 0.5 * exponential * t * q;
     if x > 0.0 { 1.0 - tail } else { tail }
 }
 
-/// `exp(x)` for x at most 0; below -87, where it leaves the normal numbers, 0. Without branches and calls.
+/// `exp(x)` for x at most 0; below -87, where it leaves the normal numbers, 0. Without branches and
+/// calls.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LEAST: f32 = -87.0;

@@ -1,10 +1,11 @@
 //! AMX tiles: eight registers of up to 16 rows of 64 bytes, and the product of two of them.
 //!
-//! `tdpbf16ps` multiplies a tile of 16 rows of 16 pairs with one of 16 pair rows of 16 columns and adds to 16 x 16 `f32`.
-//! [`multiply`] keeps 32 x 32 sums in four tiles and feeds them from two tiles of each operand, so a loaded tile serves two
-//! products. Instructions are written in assembly, because the compiler's are not stable; the whole of a product is one
-//! block, so that no tile is live between blocks. Source: Intel 64 and IA-32 Architectures Software Developer's Manual,
-//! chapter "Intel AMX Instruction Set Reference".
+//! `tdpbf16ps` multiplies a tile of 16 rows of 16 pairs with one of 16 pair rows of 16 columns and
+//! adds to 16 x 16 `f32`. [`multiply`] keeps 32 x 32 sums in four tiles and feeds them from two
+//! tiles of each operand, so a loaded tile serves two products. Instructions are written in
+//! assembly, because the compiler's are not stable; the whole of a product is one block, so that no
+//! tile is live between blocks. Source: Intel 64 and IA-32 Architectures Software Developer's
+//! Manual, chapter "Intel AMX Instruction Set Reference".
 
 use std::arch::asm;
 use std::sync::OnceLock;
@@ -26,8 +27,8 @@ pub(crate) unsafe fn assume() {
     EMULATED.store(true, Ordering::SeqCst);
 }
 
-/// Whether processor and operating system offer AMX-TILE and AMX-BF16. The first call asks for the permission to use them,
-/// which holds for the process.
+/// Whether processor and operating system offer AMX-TILE and AMX-BF16. The first call asks for the
+/// permission to use them, which holds for the process.
 pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     EMULATED.load(Ordering::Relaxed) || *AVAILABLE.get_or_init(detect)
@@ -83,20 +84,28 @@ struct Config {
 pub(crate) struct Tiles(std::marker::PhantomData<*const ()>);
 
 impl Tiles {
-    /// Sets up tiles for products whose left operand has `rows[0] <= 16` rows in its first tile and `rows[1]` in its second,
-    /// which may be 0 if no product uses it.
+    /// Sets up tiles for products whose left operand has `rows[0] <= 16` rows in its first tile and
+    /// `rows[1]` in its second, which may be 0 if no product uses it.
     ///
     /// # Safety
     /// [`is_available`].
     pub(crate) unsafe fn new(rows: [usize; 2]) -> Self {
-        let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], column_bytes: [0; 16], rows: [0; 16] };
+        let mut config = Config {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            column_bytes: [0; 16],
+            rows: [0; 16],
+        };
         for (tile, left) in [(0, 0), (1, 0), (2, 1), (3, 1), (4, 0), (5, 1)] {
             config.rows[tile] = rows[left].clamp(1, 16) as u8;
         }
         config.rows[6..8].fill(16);
         config.column_bytes[..8].fill(64);
         // SAFETY: the configuration is valid for palette 1; the rest is the caller's.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly)) };
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly))
+        };
         Self(std::marker::PhantomData)
     }
 }
@@ -178,8 +187,8 @@ macro_rules! product {
     };
 }
 
-// Sums 0 1 / 2 3, left operand 4 / 5, right operand 6 7. A load goes just ahead of the first product that needs it, so that
-// the next step's loads run below this one's products.
+// Sums 0 1 / 2 3, left operand 4 / 5, right operand 6 7. A load goes just ahead of the first
+// product that needs it, so that the next step's loads run below this one's products.
 product!(product_2x2:
     "tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3";
     "tileloadd tmm4, [{a} + {a_row}*1]"
@@ -223,14 +232,24 @@ product!(product_1x1:
     "tilestored [{sums} + {row}*1], tmm0"
 );
 
-/// `sums = sum over terms of a * b`, each term over `steps` steps of 32 depths. `rows` and `columns` say how many of the sums
-/// are wanted; those beyond the tiles that hold them are left as they were.
+/// `sums = sum over terms of a * b`, each term over `steps` steps of 32 depths. `rows` and
+/// `columns` say how many of the sums are wanted; those beyond the tiles that hold them are left as
+/// they were.
 ///
 /// # Safety
-/// `tiles` was set up on this thread for the rows of `a`, which are `a_row` bytes apart. `a` is readable at its rows (16 in
-/// each tile that is used unless `tiles` says otherwise) for 64 bytes of each step, `b` for 2048 bytes of each step.
+/// `tiles` was set up on this thread for the rows of `a`, which are `a_row` bytes apart. `a` is
+/// readable at its rows (16 in each tile that is used unless `tiles` says otherwise) for 64 bytes
+/// of each step, `b` for 2048 bytes of each step.
 #[inline(always)]
-pub(crate) unsafe fn multiply(_: &Tiles, terms: &[TileTerm], steps: usize, a_row: usize, rows: usize, columns: usize, sums: &mut Sums) {
+pub(crate) unsafe fn multiply(
+    _: &Tiles,
+    terms: &[TileTerm],
+    steps: usize,
+    a_row: usize,
+    rows: usize,
+    columns: usize,
+    sums: &mut Sums,
+) {
     // A step count of zero would wrap around.
     let terms = if steps == 0 { &[] } else { terms };
     // SAFETY: the caller's.

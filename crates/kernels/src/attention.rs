@@ -1,4 +1,5 @@
-//! Scaled dot-product attention of every token to every token, over heads, with queries, keys and values side by side.
+//! Scaled dot-product attention of every token to every token, over heads, with queries, keys and
+//! values side by side.
 //!
 //! Source: A. Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, equation 1.
 
@@ -32,7 +33,8 @@ impl Attention {
                 return Err(parameter(name, "must be at least 1"));
             }
         }
-        // The input is the largest tensor, scratch memory no more than some padded copies of it and of the weights: if these fit, all others do.
+        // The input is the largest tensor, scratch memory no more than some padded copies of it and
+        // of the weights: if these fit, all others do.
         elements("attention", &[3, tokens, heads, padded(width)])?;
         elements("attention weights", &[8, padded(tokens), padded(tokens)])?;
         Ok(tokens * heads * width)
@@ -55,16 +57,24 @@ impl Attention {
         Ok(())
     }
 
-    /// The gradient `dqkv` for the input, from `dout` for the output; the attention weights are computed again.
+    /// The gradient `dqkv` for the input, from `dout` for the output; the attention weights are
+    /// computed again.
     ///
     /// # Errors
     /// [`ShapeError`] when the tensors are not as many whole sequences.
-    pub fn backward(&self, isa: Isa, qkv: &[f32], dout: &[f32], dqkv: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn backward(
+        &self,
+        isa: Isa,
+        qkv: &[f32],
+        dout: &[f32],
+        dqkv: &mut [f32],
+    ) -> Result<(), ShapeError> {
         let len = self.len()?;
         expect_len("attention input", qkv.len(), 3 * dout.len())?;
         expect_len("attention input gradient", dqkv.len(), qkv.len())?;
         expect_len("attention output gradient", dout.len(), dout.len() / len * len)?;
-        let sequences = dqkv.par_chunks_mut(3 * len).zip(qkv.par_chunks(3 * len)).zip(dout.par_chunks(len));
+        let sequences =
+            dqkv.par_chunks_mut(3 * len).zip(qkv.par_chunks(3 * len)).zip(dout.par_chunks(len));
         sequences.for_each(|((dqkv, qkv), dout)| {
             with_scratch(2 * self.features() + 3 * self.rows() + 2 * self.scores(), |scratch| {
                 // SAFETY: the slices are whole sequences.
@@ -110,7 +120,11 @@ impl Attention {
     fn transpose(&self, x: &[f32], at: usize, distance: usize, out: &mut [f32]) {
         let row = padded(self.tokens);
         for (token, x) in x[at..].chunks(distance).enumerate() {
-            out[token..].iter_mut().step_by(row).zip(&x[..self.width]).for_each(|(out, x)| *out = *x);
+            out[token..]
+                .iter_mut()
+                .step_by(row)
+                .zip(&x[..self.width])
+                .for_each(|(out, x)| *out = *x);
         }
     }
 
@@ -133,7 +147,8 @@ fn padded(columns: usize) -> usize {
     columns.next_multiple_of(32)
 }
 
-/// A matrix read by a tile's rows: its first element and the distances between rows and between columns.
+/// A matrix read by a tile's rows: its first element and the distances between rows and between
+/// columns.
 #[derive(Clone, Copy)]
 struct Left(*const f32, usize, usize);
 
@@ -142,7 +157,13 @@ struct Left(*const f32, usize, usize);
 /// # Safety
 /// The matrices have these sizes; a row of `b` is padded to whole panels.
 #[inline(always)]
-unsafe fn product<S: Simd>([rows, depth, columns]: [usize; 3], a: Left, b: &[f32], c: *mut f32, c_row: usize) {
+unsafe fn product<S: Simd>(
+    [rows, depth, columns]: [usize; 3],
+    a: Left,
+    b: &[f32],
+    c: *mut f32,
+    c_row: usize,
+) {
     let Left(a, a_row, a_depth) = a;
     for (row, count) in row_blocks::<S>(rows) {
         for column in (0..columns).step_by(S::TILE_COLUMNS) {
@@ -210,11 +231,27 @@ impl Kernel for Forward<'_> {
             shape.copy(qkv, shape.at(2, head), shape.token(), values);
             let queries = Left(qkv[shape.at(0, head)..].as_ptr(), shape.token(), 1);
             // SAFETY: the matrices lie in the sequence and in scratch memory of these sizes.
-            unsafe { product::<S>([tokens, width, tokens], queries, keys, scores.as_mut_ptr(), padded(tokens)) };
+            unsafe {
+                product::<S>(
+                    [tokens, width, tokens],
+                    queries,
+                    keys,
+                    scores.as_mut_ptr(),
+                    padded(tokens),
+                )
+            };
             shape.soften(scores);
             let weights = Left(scores.as_ptr(), padded(tokens), 1);
             // SAFETY: as above.
-            unsafe { product::<S>([tokens, tokens, width], weights, values, out[head * width..].as_mut_ptr(), heads * width) };
+            unsafe {
+                product::<S>(
+                    [tokens, tokens, width],
+                    weights,
+                    values,
+                    out[head * width..].as_mut_ptr(),
+                    heads * width,
+                )
+            };
         }
     }
 }
@@ -253,16 +290,31 @@ impl Kernel for Backward<'_> {
             // SAFETY: the matrices lie in the sequence and in scratch memory of these sizes.
             unsafe {
                 let query = Left(qkv[shape.at(0, head)..].as_ptr(), token, 1);
-                product::<S>([tokens, width, tokens], query, keys_by_feature, weights.as_mut_ptr(), row);
+                product::<S>(
+                    [tokens, width, tokens],
+                    query,
+                    keys_by_feature,
+                    weights.as_mut_ptr(),
+                    row,
+                );
                 let dout = Left(dout[head * width..].as_ptr(), heads * width, 1);
-                product::<S>([tokens, width, tokens], dout, values_by_feature, slopes.as_mut_ptr(), row);
+                product::<S>(
+                    [tokens, width, tokens],
+                    dout,
+                    values_by_feature,
+                    slopes.as_mut_ptr(),
+                    row,
+                );
             }
             shape.soften(weights);
             // From the slope of the loss in each weight to that in each product of query and key.
             for (slopes, weights) in slopes.chunks_exact_mut(row).zip(weights.chunks_exact(row)) {
                 let (slopes, weights) = (&mut slopes[..tokens], &weights[..tokens]);
                 let mean = sum(tokens, |j| weights[j] * slopes[j]);
-                slopes.iter_mut().zip(weights).for_each(|(slope, weight)| *slope = weight * (*slope - mean) * scale);
+                slopes
+                    .iter_mut()
+                    .zip(weights)
+                    .for_each(|(slope, weight)| *slope = weight * (*slope - mean) * scale);
             }
             // SAFETY: as above; the columns of a square matrix are the rows of its transpose.
             unsafe {

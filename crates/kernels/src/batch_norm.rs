@@ -1,7 +1,8 @@
 //! Batch normalisation with an optional ReLU, over `[rows][C]` (rows = height x width x batch).
 //!
-//! Source: S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015. The ReLU mask is recomputed from the input in
-//! the backward pass, with the arithmetic of the forward pass, so nothing but the input has to be kept.
+//! Source: S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015. The ReLU mask is recomputed
+//! from the input in the backward pass, with the arithmetic of the forward pass, so nothing but the
+//! input has to be kept.
 
 use rayon::prelude::*;
 
@@ -32,7 +33,8 @@ pub struct BatchNorm<'a> {
 /// How the statistics depend on the input in the backward pass.
 #[derive(Debug, Clone, Copy)]
 pub enum Statistics<'a> {
-    /// Computed from this batch: gradients flow through them. Holds the results of [`BatchNorm::parameter_grads`].
+    /// Computed from this batch: gradients flow through them. Holds the results of
+    /// [`BatchNorm::parameter_grads`].
     Batch {
         /// Gradient of `gamma`, `[C]`.
         dgamma: &'a [f32],
@@ -60,11 +62,16 @@ impl BatchNorm<'_> {
         expect_rows("batch norm", len, channels)
     }
 
-    /// `gamma / sqrt(variance + epsilon)` of each channel; the parameters' lengths are checked against `channels`.
+    /// `gamma / sqrt(variance + epsilon)` of each channel; the parameters' lengths are checked
+    /// against `channels`.
     pub(crate) fn scale(&self, channels: usize) -> Result<Vec<f32>, ShapeError> {
         expect_len("batch norm mean", self.mean.len(), channels)?;
         self.check(0)?;
-        Ok(self.inverse_deviation().zip(self.gamma).map(|(inverse, gamma)| inverse * gamma).collect())
+        Ok(self
+            .inverse_deviation()
+            .zip(self.gamma)
+            .map(|(inverse, gamma)| inverse * gamma)
+            .collect())
     }
 
     fn inverse_deviation(&self) -> impl ExactSizeIterator<Item = f32> + Clone + '_ {
@@ -73,14 +80,23 @@ impl BatchNorm<'_> {
     }
 
     fn repeated(&self) -> Repeated {
-        let scale: Vec<f32> = self.inverse_deviation().zip(self.gamma).map(|(inverse, gamma)| inverse * gamma).collect();
-        Repeated { mean: repeat(self.mean.iter().copied()), scale: repeat(scale.iter().copied()), beta: repeat(self.beta.iter().copied()) }
+        let scale: Vec<f32> = self
+            .inverse_deviation()
+            .zip(self.gamma)
+            .map(|(inverse, gamma)| inverse * gamma)
+            .collect();
+        Repeated {
+            mean: repeat(self.mean.iter().copied()),
+            scale: repeat(scale.iter().copied()),
+            beta: repeat(self.beta.iter().copied()),
+        }
     }
 
     /// `y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`, then ReLU if set. NaN stays NaN.
     ///
     /// # Errors
-    /// [`ShapeError`] when the parameters differ in length, or `x` and `y` are not equally many whole rows.
+    /// [`ShapeError`] when the parameters differ in length, or `x` and `y` are not equally many
+    /// whole rows.
     pub fn forward<E: Element>(&self, isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         self.check(x.len())?;
         expect_len("batch norm output", y.len(), x.len())?;
@@ -94,11 +110,12 @@ impl BatchNorm<'_> {
         Ok(())
     }
 
-    /// `dgamma = sum(dy' xhat)`, `dbeta = sum(dy')`, where `dy'` is `dy` behind the ReLU mask and `xhat` the normalised
-    /// input.
+    /// `dgamma = sum(dy' xhat)`, `dbeta = sum(dy')`, where `dy'` is `dy` behind the ReLU mask and
+    /// `xhat` the normalised input.
     ///
     /// # Errors
-    /// [`ShapeError`] when the parameters differ in length, or `x` and `dy` are not equally many whole rows.
+    /// [`ShapeError`] when the parameters differ in length, or `x` and `dy` are not equally many
+    /// whole rows.
     pub fn parameter_grads<E: Element>(
         &self,
         isa: Isa,
@@ -113,7 +130,12 @@ impl BatchNorm<'_> {
         expect_len("batch norm gamma gradient", dgamma.len(), channels)?;
         expect_len("batch norm beta gradient", dbeta.len(), channels)?;
         let p = self.repeated();
-        let chunks = chunk_sums(isa, x.len(), channels, |_| ParameterGrads { p: &p, relu: self.relu, x, dy });
+        let chunks = chunk_sums(isa, x.len(), channels, |_| ParameterGrads {
+            p: &p,
+            relu: self.relu,
+            x,
+            dy,
+        });
         for (c, inverse) in self.inverse_deviation().enumerate() {
             dbeta[c] = chunks.iter().map(|(sum, _)| sum[c]).sum::<f64>() as f32;
             let product: f64 = chunks.iter().map(|(_, product)| product[c]).sum();
@@ -139,7 +161,8 @@ impl BatchNorm<'_> {
         self.input_grad_of(isa, x, Some(dy), statistics, dx, add)
     }
 
-    /// As [`BatchNorm::input_grad`], where `gradient` holds `dy` before and `dx` (plus `add`) after.
+    /// As [`BatchNorm::input_grad`], where `gradient` holds `dy` before and `dx` (plus `add`)
+    /// after.
     ///
     /// # Errors
     /// [`ShapeError`] when lengths do not fit.
@@ -151,7 +174,14 @@ impl BatchNorm<'_> {
         statistics: Statistics<'_>,
         add: Option<&[E]>,
     ) -> Result<(), ShapeError> {
-        self.input_grad_of(isa, x, None, statistics, gradient, add.map_or(Addend::None, Addend::Tensor))
+        self.input_grad_of(
+            isa,
+            x,
+            None,
+            statistics,
+            gradient,
+            add.map_or(Addend::None, Addend::Tensor),
+        )
     }
 
     /// Without `dy`, `dx` holds it.
@@ -170,14 +200,20 @@ impl BatchNorm<'_> {
         let p = self.repeated();
         // dx = scale (dy' - dbeta / M - xhat dgamma / M) = scale dy' + (x - mean) slope + offset
         let (slope, offset) = match statistics {
-            Statistics::Constant => (repeat(vec![0.0; channels].into_iter()), repeat(vec![0.0; channels].into_iter())),
+            Statistics::Constant => {
+                (repeat(vec![0.0; channels].into_iter()), repeat(vec![0.0; channels].into_iter()))
+            }
             Statistics::Batch { dgamma, dbeta } => {
                 expect_len("batch norm gamma gradient", dgamma.len(), channels)?;
                 expect_len("batch norm beta gradient", dbeta.len(), channels)?;
                 let rows = (x.len() / channels).max(1) as f32;
-                let slope: Vec<f32> =
-                    self.inverse_deviation().enumerate().map(|(c, inverse)| -p.scale[c] * inverse * dgamma[c] / rows).collect();
-                let offset: Vec<f32> = dbeta.iter().enumerate().map(|(c, dbeta)| -p.scale[c] * dbeta / rows).collect();
+                let slope: Vec<f32> = self
+                    .inverse_deviation()
+                    .enumerate()
+                    .map(|(c, inverse)| -p.scale[c] * inverse * dgamma[c] / rows)
+                    .collect();
+                let offset: Vec<f32> =
+                    dbeta.iter().enumerate().map(|(c, dbeta)| -p.scale[c] * dbeta / rows).collect();
                 (repeat(slope.into_iter()), repeat(offset.into_iter()))
             }
         };
@@ -192,8 +228,22 @@ impl BatchNorm<'_> {
         };
         dx.par_chunks_mut(chunk).enumerate().for_each(|(index, dx)| {
             let part = index * chunk..index * chunk + dx.len();
-            let (x, dy, add) = (&x[part.clone()], dy.map(|dy| &dy[part.clone()]), add.map(|add| &add[part.clone()]));
-            let kernel = InputGrad { p: &p, slope: &slope, offset: &offset, relu: self.relu, x, dy, add, accumulate, dx };
+            let (x, dy, add) = (
+                &x[part.clone()],
+                dy.map(|dy| &dy[part.clone()]),
+                add.map(|add| &add[part.clone()]),
+            );
+            let kernel = InputGrad {
+                p: &p,
+                slope: &slope,
+                offset: &offset,
+                relu: self.relu,
+                x,
+                dy,
+                add,
+                accumulate,
+                dx,
+            };
             // SAFETY: the kernel has no conditions of its own.
             unsafe { dispatch(isa, kernel) };
         });
@@ -214,14 +264,21 @@ impl<S: Simd> Channels<S> {
     #[inline(always)]
     unsafe fn load(p: &Repeated, i: usize, lanes: usize) -> Self {
         // SAFETY: the caller's: the period is longer.
-        unsafe { Self::load_from([&p.mean, &p.scale, &p.beta].map(|values| values.as_ptr().add(i)), lanes) }
+        unsafe {
+            Self::load_from(
+                [&p.mean, &p.scale, &p.beta].map(|values| values.as_ptr().add(i)),
+                lanes,
+            )
+        }
     }
 
     /// The parameters of `lanes` channels at mean, scale and beta.
     #[inline(always)]
     pub(crate) unsafe fn load_from([mean, scale, beta]: [*const f32; 3], lanes: usize) -> Self {
         // SAFETY: the caller's: each has as many values.
-        unsafe { Self { mean: load(mean, lanes), scale: load(scale, lanes), beta: load(beta, lanes) } }
+        unsafe {
+            Self { mean: load(mean, lanes), scale: load(scale, lanes), beta: load(beta, lanes) }
+        }
     }
 
     /// The normalised value, behind the ReLU if there is one.
@@ -234,7 +291,8 @@ impl<S: Simd> Channels<S> {
         }
     }
 
-    /// The value before the ReLU; forward and backward share it so that the mask is the same to the bit.
+    /// The value before the ReLU; forward and backward share it so that the mask is the same to the
+    /// bit.
     #[inline(always)]
     unsafe fn affine(self, x: S) -> S {
         // SAFETY: the features are the caller's.
@@ -249,8 +307,8 @@ impl<S: Simd> Channels<S> {
     }
 }
 
-/// Runs the body for each vector of `$len` elements: where it begins and how many lanes it has. A macro, because a closure
-/// would not be sure to inline into the caller's instruction set.
+/// Runs the body for each vector of `$len` elements: where it begins and how many lanes it has. A
+/// macro, because a closure would not be sure to inline into the caller's instruction set.
 macro_rules! for_each_vector {
     ($len:expr, |$i:ident, $lanes:ident| $body:expr) => {{
         let len = $len;
@@ -285,7 +343,8 @@ impl<E: Element> Kernel for Forward<'_, E> {
         for (y, x) in self.y.chunks_mut(period).zip(self.x.chunks(period)) {
             // SAFETY: `x` and `y` are equally long, at most a period.
             for_each_vector!(y.len(), |i, lanes| unsafe {
-                let v = Channels::<S>::load(self.p, i, lanes).forward(self.relu, load(x.as_ptr().add(i), lanes));
+                let v = Channels::<S>::load(self.p, i, lanes)
+                    .forward(self.relu, load(x.as_ptr().add(i), lanes));
                 store(v, y.as_mut_ptr().add(i), lanes);
             });
         }

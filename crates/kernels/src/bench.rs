@@ -1,7 +1,8 @@
 //! Speed of the kernels, shape by shape, next to the peak of the machine in the same run.
 //!
-//! Work is counted as the floating-point operations of a direct convolution, whatever the algorithm, so Winograd can exceed
-//! the peak. Each time is the shortest of several repetitions. Threads are those of rayon's current pool.
+//! Work is counted as the floating-point operations of a direct convolution, whatever the
+//! algorithm, so Winograd can exceed the peak. Each time is the shortest of several repetitions.
+//! Threads are those of rayon's current pool.
 
 use std::fmt;
 use std::hint::black_box;
@@ -32,7 +33,8 @@ pub struct Config {
     pub batch: usize,
     /// Seconds for each figure, at least; three repetitions in any case.
     pub seconds: f64,
-    /// One algorithm for everything it can compute, instead of the fastest; other shapes are left out.
+    /// One algorithm for everything it can compute, instead of the fastest; other shapes are left
+    /// out.
     pub algorithm: Option<ConvAlgorithm>,
 }
 
@@ -58,8 +60,8 @@ pub enum Record {
         batch: usize,
         /// Storage of the activations.
         precision: Precision,
-        /// `forward`, `forward+stats` (with shortcut and statistics), `input-grad`, `weight-grad`, `pack` (for forward) or
-        /// `pack-input-grad`.
+        /// `forward`, `forward+stats` (with shortcut and statistics), `input-grad`, `weight-grad`,
+        /// `pack` (for forward) or `pack-input-grad`.
         direction: &'static str,
         /// The algorithm.
         algorithm: ConvAlgorithm,
@@ -67,7 +69,8 @@ pub enum Record {
         ms: f64,
         /// 10^9 operations of a direct convolution a second; 0 for packing.
         gflops: f64,
-        /// `gflops` over the peak of the fastest instruction that the precision has on this instruction set.
+        /// `gflops` over the peak of the fastest instruction that the precision has on this
+        /// instruction set.
         of_peak: f64,
     },
     /// Batch norm with ReLU over `[rows][C]`.
@@ -100,9 +103,22 @@ impl fmt::Display for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Record::Peak { instruction, threads, gflops } => {
-                write!(f, r#"{{"kind":"peak","instruction":"{instruction}","threads":{threads},"gflops":{gflops:.1}}}"#)
+                write!(
+                    f,
+                    r#"{{"kind":"peak","instruction":"{instruction}","threads":{threads},"gflops":{gflops:.1}}}"#
+                )
             }
-            Record::Convolution { count, geometry: g, batch, precision, direction, algorithm, ms, gflops, of_peak } => write!(
+            Record::Convolution {
+                count,
+                geometry: g,
+                batch,
+                precision,
+                direction,
+                algorithm,
+                ms,
+                gflops,
+                of_peak,
+            } => write!(
                 f,
                 r#"{{"kind":"conv","count":{count},"in":{},"out":{},"image":[{},{}],"kernel":{},"stride":{},"batch":{batch},"precision":"{precision}","direction":"{direction}","algorithm":"{}","ms":{ms:.3},"gflops":{gflops:.1},"of_peak":{of_peak:.3}}}"#,
                 g.in_channels,
@@ -118,7 +134,10 @@ impl fmt::Display for Record {
                 r#"{{"kind":"batch_norm","rows":{rows},"channels":{channels},"precision":"{precision}","direction":"{direction}","ms":{ms:.3},"gigabytes":{gigabytes:.2}}}"#
             ),
             Record::Total { precision, direction, ms } => {
-                write!(f, r#"{{"kind":"total","precision":"{precision}","direction":"{direction}","ms":{ms:.2}}}"#)
+                write!(
+                    f,
+                    r#"{{"kind":"total","precision":"{precision}","direction":"{direction}","ms":{ms:.2}}}"#
+                )
             }
         }
     }
@@ -184,7 +203,11 @@ impl Kernel for Fma {
 }
 
 /// Rate of `operations` run on every thread of the pool at once.
-fn peak(instruction: &'static str, seconds: f64, operations: impl Fn() -> usize + Sync) -> Result<Record, ShapeError> {
+fn peak(
+    instruction: &'static str,
+    seconds: f64,
+    operations: impl Fn() -> usize + Sync,
+) -> Result<Record, ShapeError> {
     let threads = rayon::current_num_threads();
     let count = operations();
     let time = best(seconds, || {
@@ -214,7 +237,8 @@ pub fn peaks(isa: Isa, seconds: f64) -> Result<Vec<Record>, ShapeError> {
     Ok(peaks)
 }
 
-/// The convolutions of PreActResNet-18 on images of `image` pixels a side, and how often each occurs.
+/// The convolutions of PreActResNet-18 on images of `image` pixels a side, and how often each
+/// occurs.
 #[must_use]
 pub fn preact_resnet18(width: usize, image: usize) -> Vec<(usize, ConvGeometry)> {
     let mut shapes = vec![(1, ConvGeometry::square(3, width, [image; 2], 3, 1))];
@@ -222,14 +246,21 @@ pub fn preact_resnet18(width: usize, image: usize) -> Vec<(usize, ConvGeometry)>
         let (c, size) = (width << stage, image >> stage);
         if stage > 0 {
             shapes.push((1, ConvGeometry::square(c / 2, c, [size * 2; 2], 3, 2)));
-            shapes.push((1, ConvGeometry { padding: [0; 2], ..ConvGeometry::square(c / 2, c, [size * 2; 2], 1, 2) }));
+            shapes.push((
+                1,
+                ConvGeometry {
+                    padding: [0; 2],
+                    ..ConvGeometry::square(c / 2, c, [size * 2; 2], 1, 2)
+                },
+            ));
         }
         shapes.push((if stage == 0 { 4 } else { 3 }, ConvGeometry::square(c, c, [size; 2], 3, 1)));
     }
     shapes
 }
 
-/// Measures peaks, every convolution and batch norm of the network, and hands each record to `found` as it comes.
+/// Measures peaks, every convolution and batch norm of the network, and hands each record to
+/// `found` as it comes.
 ///
 /// # Errors
 /// [`ShapeError`] when a size is zero or too large, or the machine lacks the instruction set.
@@ -250,16 +281,25 @@ pub fn run(config: &Config, mut found: impl FnMut(&Record)) -> Result<(), ShapeE
         for stage in 0..4 {
             let rows = (config.image >> stage).pow(2) * config.batch;
             match precision {
-                Precision::F32 => batch_norm::<f32>(config, rows, config.width << stage, &mut found)?,
-                Precision::Bf16 => batch_norm::<bf16>(config, rows, config.width << stage, &mut found)?,
+                Precision::F32 => {
+                    batch_norm::<f32>(config, rows, config.width << stage, &mut found)?
+                }
+                Precision::Bf16 => {
+                    batch_norm::<bf16>(config, rows, config.width << stage, &mut found)?
+                }
             }
         }
     }
     Ok(())
 }
 
-fn convolutions<E: Element>(config: &Config, peak: f64, found: &mut impl FnMut(&Record)) -> Result<(), ShapeError> {
-    const DIRECTIONS: [&str; 6] = ["forward", "forward+stats", "input-grad", "weight-grad", "pack", "pack-input-grad"];
+fn convolutions<E: Element>(
+    config: &Config,
+    peak: f64,
+    found: &mut impl FnMut(&Record),
+) -> Result<(), ShapeError> {
+    const DIRECTIONS: [&str; 6] =
+        ["forward", "forward+stats", "input-grad", "weight-grad", "pack", "pack-input-grad"];
     let n = config.batch;
     let mut total = [0.0; DIRECTIONS.len()];
     for (count, geometry) in preact_resnet18(config.width, config.image) {
@@ -276,7 +316,8 @@ fn convolutions<E: Element>(config: &Config, peak: f64, found: &mut impl FnMut(&
         let (x, dy) = (values::<E>(conv.input_len(n)?, 4), values::<E>(conv.output_len(n)?, 5));
         let (mut y, mut dx) = (Buffer::<E>::zeroed(dy.len()), Buffer::<E>::zeroed(x.len()));
         let mut dw = vec![0.0; w.len()];
-        let (mut mean, mut variance) = (vec![0.0; geometry.out_channels], vec![0.0; geometry.out_channels]);
+        let (mut mean, mut variance) =
+            (vec![0.0; geometry.out_channels], vec![0.0; geometry.out_channels]);
         let flops = 2.0 * dy.len() as f64 * (w.len() / geometry.out_channels.max(1)) as f64;
         let times = [
             best(config.seconds, || conv.forward(n, &x, &forward, &mut y, Epilogue::default()))?,
@@ -317,12 +358,24 @@ fn convolutions<E: Element>(config: &Config, peak: f64, found: &mut impl FnMut(&
     Ok(())
 }
 
-fn batch_norm<E: Element>(config: &Config, rows: usize, channels: usize, found: &mut impl FnMut(&Record)) -> Result<(), ShapeError> {
+fn batch_norm<E: Element>(
+    config: &Config,
+    rows: usize,
+    channels: usize,
+    found: &mut impl FnMut(&Record),
+) -> Result<(), ShapeError> {
     let len = rows * channels;
     let (x, dy, add) = (values::<E>(len, 1), values::<E>(len, 2), values::<E>(len, 3));
     let (mut y, mut dx) = (Buffer::<E>::zeroed(len), Buffer::<E>::zeroed(len));
     let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
-    let norm = BatchNorm { mean: &zeros, variance: &ones, gamma: &ones, beta: &zeros, epsilon: 1e-5, relu: true };
+    let norm = BatchNorm {
+        mean: &zeros,
+        variance: &ones,
+        gamma: &ones,
+        beta: &zeros,
+        epsilon: 1e-5,
+        relu: true,
+    };
     let (mut dgamma, mut dbeta) = (vec![0.0; channels], vec![0.0; channels]);
     let forward = best(config.seconds, || norm.forward(config.isa, &x, &mut y))?;
     let backward = best(config.seconds, || {
@@ -333,7 +386,14 @@ fn batch_norm<E: Element>(config: &Config, rows: usize, channels: usize, found: 
     // Tensors read or written: x and y; x, dy, x, dy, add and dx.
     for (direction, time, tensors) in [("forward", forward, 2), ("backward", backward, 6)] {
         let gigabytes = (tensors * len * size_of::<E>()) as f64 / time / 1e9;
-        found(&Record::BatchNorm { rows, channels, precision: E::PRECISION, direction, ms: time * 1e3, gigabytes });
+        found(&Record::BatchNorm {
+            rows,
+            channels,
+            precision: E::PRECISION,
+            direction,
+            ms: time * 1e3,
+            gigabytes,
+        });
     }
     Ok(())
 }
@@ -355,12 +415,21 @@ mod tests {
         };
         let mut lines = Vec::new();
         run(&config, |record| lines.push(record.to_string())).unwrap();
-        // Eleven shapes, six figures each and a total, in both precisions; two batch norms of four sizes.
-        let count = |kind: &str| lines.iter().filter(|line| line.starts_with(&format!(r#"{{"kind":"{kind}","#))).count();
+        // Eleven shapes, six figures each and a total, in both precisions; two batch norms of four
+        // sizes.
+        let count = |kind: &str| {
+            lines.iter().filter(|line| line.starts_with(&format!(r#"{{"kind":"{kind}","#))).count()
+        };
         assert_eq!((count("conv"), count("total"), count("batch_norm")), (2 * 11 * 6, 12, 16));
         assert!(count("peak") >= 1);
         for line in &lines {
-            assert!(line.ends_with('}') && !line.contains('\n') && !line.contains("inf") && !line.contains("NaN"), "{line}");
+            assert!(
+                line.ends_with('}')
+                    && !line.contains('\n')
+                    && !line.contains("inf")
+                    && !line.contains("NaN"),
+                "{line}"
+            );
         }
     }
 }

@@ -11,11 +11,13 @@ use crate::element::Element;
 
 /// Cache line, and the width of the widest vector.
 const LINE: usize = 64;
-/// Size of a large page; buffers of at least this size are aligned to it, so that the kernel can back them with large
-/// pages. The kernels walk dozens of arrays at once and would otherwise miss the TLB on each step.
+/// Size of a large page; buffers of at least this size are aligned to it, so that the kernel can
+/// back them with large pages. The kernels walk dozens of arrays at once and would otherwise miss
+/// the TLB on each step.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// A zero-initialised array of `f32` or `bf16`, aligned to 64 bytes and, where the system allows it, on large pages.
+/// A zero-initialised array of `f32` or `bf16`, aligned to 64 bytes and, where the system allows
+/// it, on large pages.
 ///
 /// A vector load that crosses a cache line costs twice; a `Vec<f32>` is only aligned to 16 bytes.
 pub struct Buffer<E: Element = f32> {
@@ -39,11 +41,13 @@ impl<E: Element> Buffer<E> {
             return Self { data: NonNull::dangling(), len: 0 };
         };
         // SAFETY: the layout's size is not zero.
-        let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<E>()) else { handle_alloc_error(layout) };
+        let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<E>()) else {
+            handle_alloc_error(layout)
+        };
         #[cfg(target_os = "linux")]
         if layout.align() == LARGE_PAGE {
-            // SAFETY: the range was just allocated and is page-aligned; the advice changes no content. A kernel
-            // without large pages refuses it, which is harmless.
+            // SAFETY: the range was just allocated and is page-aligned; the advice changes no
+            // content. A kernel without large pages refuses it, which is harmless.
             unsafe { libc::madvise(data.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
         // Zeroed after the advice: the first touch decides the page size.
@@ -79,7 +83,8 @@ impl<E: Element> Drop for Buffer<E> {
 impl<E: Element> Deref for Buffer<E> {
     type Target = [E];
     fn deref(&self) -> &[E] {
-        // SAFETY: `data` is valid for `len` initialised elements (dangling only when `len` is zero).
+        // SAFETY: `data` is valid for `len` initialised elements (dangling only when `len` is
+        // zero).
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
@@ -137,7 +142,8 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
 /// As [`with_scratch`], for `bf16`.
 pub(crate) fn with_bf16_scratch<R>(len: usize, f: impl FnOnce(&mut [bf16]) -> R) -> R {
     with_scratch(len.div_ceil(2), |scratch| {
-        // SAFETY: the memory holds at least `len` values of half the size, and every bit pattern is one.
+        // SAFETY: the memory holds at least `len` values of half the size, and every bit pattern is
+        // one.
         f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast::<bf16>(), len) })
     })
 }

@@ -1,7 +1,8 @@
 //! Per-channel parameters and sums over `[rows][C]` tensors.
 //!
-//! `C` may be small or odd, so parameters and accumulators are repeated to a *period* of whole rows that is long enough
-//! for the compiler's vector loops; tensors are then processed period by period.
+//! `C` may be small or odd, so parameters and accumulators are repeated to a *period* of whole rows
+//! that is long enough for the compiler's vector loops; tensors are then processed period by
+//! period.
 
 use rayon::prelude::*;
 
@@ -33,12 +34,19 @@ pub(crate) fn repeat(values: impl ExactSizeIterator<Item = f32> + Clone) -> Vec<
 }
 
 /// Checks that `len` elements are whole rows of `channels`.
-pub(crate) fn expect_rows(what: &'static str, len: usize, channels: usize) -> Result<(), ShapeError> {
+pub(crate) fn expect_rows(
+    what: &'static str,
+    len: usize,
+    channels: usize,
+) -> Result<(), ShapeError> {
     if channels == 0 {
         return Err(parameter(what, "needs at least one channel"));
     }
     if !len.is_multiple_of(channels) {
-        return Err(parameter(what, format!("{len} elements are not whole rows of {channels} channels")));
+        return Err(parameter(
+            what,
+            format!("{len} elements are not whole rows of {channels} channels"),
+        ));
     }
     Ok(())
 }
@@ -48,8 +56,9 @@ pub(crate) trait Accumulate: Copy + Send + Sync {
     /// How the tensor is stored.
     type Element: Element;
 
-    /// Adds one period (or its beginning) to `first` and `second`, equally long; `at` is the period's offset in the
-    /// tensor. Must be `#[inline(always)]` so that it compiles for the instruction set.
+    /// Adds one period (or its beginning) to `first` and `second`, equally long; `at` is the
+    /// period's offset in the tensor. Must be `#[inline(always)]` so that it compiles for the
+    /// instruction set.
     ///
     /// # Safety
     /// The features of `S` are enabled.
@@ -74,13 +83,16 @@ impl<A: Accumulate> Kernel for AccumulateChunk<'_, A> {
         while at < self.end {
             let len = self.first.len().min(self.end - at);
             // SAFETY: the features are the caller's.
-            unsafe { self.accumulate.add::<S>(at, &mut self.first[..len], &mut self.second[..len]) };
+            unsafe {
+                self.accumulate.add::<S>(at, &mut self.first[..len], &mut self.second[..len])
+            };
             at += len;
         }
     }
 }
 
-/// Both sums of every chunk, per channel, in chunk order. Short `f32` sums within a chunk, `f64` beyond.
+/// Both sums of every chunk, per channel, in chunk order. Short `f32` sums within a chunk, `f64`
+/// beyond.
 pub(crate) fn chunk_sums<A: Accumulate>(
     isa: Isa,
     len: usize,
@@ -119,7 +131,8 @@ fn fold(period: &[f32], channels: usize) -> Vec<f64> {
     sums
 }
 
-/// Mean and sum of squared deviations of a set of values, merged pairwise (Chan, Golub and LeVeque, 1983).
+/// Mean and sum of squared deviations of a set of values, merged pairwise (Chan, Golub and LeVeque,
+/// 1983).
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Spread {
     count: f64,
@@ -212,15 +225,26 @@ impl<E: Element> Accumulate for Shifted<'_, E> {
 
 /// Mean and biased variance of each channel of `x`, `[rows][C]`.
 ///
-/// Sums are shifted by a value of each chunk and merged in `f64`, so a large mean does not cancel the variance.
+/// Sums are shifted by a value of each chunk and merged in `f64`, so a large mean does not cancel
+/// the variance.
 ///
 /// # Errors
-/// [`ShapeError`] when `variance` has another length than `mean`, or `x` is not whole rows of that many channels.
-pub fn channel_moments<E: Element>(isa: Isa, x: &[E], mean: &mut [f32], variance: &mut [f32]) -> Result<(), ShapeError> {
+/// [`ShapeError`] when `variance` has another length than `mean`, or `x` is not whole rows of that
+/// many channels.
+pub fn channel_moments<E: Element>(
+    isa: Isa,
+    x: &[E],
+    mean: &mut [f32],
+    variance: &mut [f32],
+) -> Result<(), ShapeError> {
     let channels = mean.len();
     expect_rows("channel moments", x.len(), channels)?;
     expect_len("variance", variance.len(), channels)?;
-    let chunks = chunk_sums(isa, x.len(), channels, |start| Shifted { x, shift: &x[start..start + channels], channels });
+    let chunks = chunk_sums(isa, x.len(), channels, |start| Shifted {
+        x,
+        shift: &x[start..start + channels],
+        channels,
+    });
     let chunk = chunk(channels);
     for c in 0..channels {
         let mut spread = Spread::default();

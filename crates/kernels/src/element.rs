@@ -45,7 +45,8 @@ impl FromStr for Precision {
     }
 }
 
-/// A storage type of activations: `f32` or [`bf16`]. Arithmetic is in `f32`; a result is rounded once, when it is stored.
+/// A storage type of activations: `f32` or [`bf16`]. Arithmetic is in `f32`; a result is rounded
+/// once, when it is stored.
 pub trait Element: Storage {
     /// The value as `f32`, exactly.
     fn to_f32(self) -> f32 {
@@ -237,16 +238,22 @@ mod tests {
         for precision in [Precision::F32, Precision::Bf16] {
             assert_eq!(precision.to_string().parse(), Ok(precision));
         }
-        assert_eq!("f16".parse::<Precision>().unwrap_err().to_string(), "unknown precision \"f16\": expected f32 or bf16");
+        assert_eq!(
+            "f16".parse::<Precision>().unwrap_err().to_string(),
+            "unknown precision \"f16\": expected f32 or bf16"
+        );
     }
 
     #[test]
     fn bf16_rounds_to_nearest_even() {
         // One step above 1 is 1 + 2^-7.
         let step = 2f32.powi(-7);
-        for (x, expected) in
-            [(1.0 + step * 0.49, 1.0), (1.0 + step * 0.5, 1.0), (1.0 + step * 1.5, 1.0 + step * 2.0), (1.0 + step * 0.51, 1.0 + step)]
-        {
+        for (x, expected) in [
+            (1.0 + step * 0.49, 1.0),
+            (1.0 + step * 0.5, 1.0),
+            (1.0 + step * 1.5, 1.0 + step * 2.0),
+            (1.0 + step * 0.51, 1.0 + step),
+        ] {
             assert_eq!(bf16::from_f32(x).to_f32(), expected, "{x}");
             assert_eq!(<bf16 as Element>::from_f32(-x).widen(), -expected, "{x}");
         }
@@ -297,12 +304,23 @@ mod tests {
             // The hardware conversion takes denormals for zero, the others keep them.
             .map(|x| if x.is_subnormal() { 0.0 } else { x })
             .collect();
-        x.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::from_bits(0x7f80_0001), f32::MAX, 1.0 + 2f32.powi(-8)]);
+        x.extend([
+            0.0,
+            -0.0,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            f32::from_bits(0x7f80_0001),
+            f32::MAX,
+            1.0 + 2f32.powi(-8),
+        ]);
         for isa in crate::Isa::available() {
             let mut y = vec![bf16::default(); x.len()];
             let (mut back, mut rounded) = (vec![0.0; x.len()], vec![0.0; x.len()]);
             // SAFETY: the kernel's slices are equally long.
-            unsafe { dispatch(isa, Convert { x: &x, y: &mut y, back: &mut back, rounded: &mut rounded }) };
+            unsafe {
+                dispatch(isa, Convert { x: &x, y: &mut y, back: &mut back, rounded: &mut rounded })
+            };
             for (i, &x) in x.iter().enumerate() {
                 let expected = bf16::narrow(x);
                 assert_eq!(y[i].to_bits(), expected.to_bits(), "{isa}: {x:e}");

@@ -47,7 +47,11 @@ pub(crate) fn elements(what: &'static str, dims: &[usize]) -> Result<usize, Shap
 }
 
 /// Checks that a slice of `actual` elements holds exactly `expected`.
-pub(crate) fn expect_len(what: &'static str, actual: usize, expected: usize) -> Result<(), ShapeError> {
+pub(crate) fn expect_len(
+    what: &'static str,
+    actual: usize,
+    expected: usize,
+) -> Result<(), ShapeError> {
     if actual == expected { Ok(()) } else { Err(ShapeError::Length { what, expected, actual }) }
 }
 

@@ -11,9 +11,9 @@ pub const ISA_VARIABLE: &str = "SORA_ISA";
 
 /// Instruction set that a kernel runs on.
 ///
-/// Results are bit-identical between runs and thread counts on one instruction set; between instruction sets they
-/// differ by rounding, because the vector width decides the order of some sums. On `f32` activations `amx` and
-/// `avx512bf16` run the code of `avx512` and give its bits.
+/// Results are bit-identical between runs and thread counts on one instruction set; between
+/// instruction sets they differ by rounding, because the vector width decides the order of some
+/// sums. On `f32` activations `amx` and `avx512bf16` run the code of `avx512` and give its bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// [`Isa::Avx512Bf16`] with AMX-TILE and AMX-BF16: tiles multiply matrices of bf16.
@@ -50,7 +50,9 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Amx => Isa::Avx512Bf16.is_available() && crate::amx::is_available(),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => std::is_x86_feature_detected!("avx512bf16") && Isa::Avx512.is_available(),
+            Isa::Avx512Bf16 => {
+                std::is_x86_feature_detected!("avx512bf16") && Isa::Avx512.is_available()
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 std::is_x86_feature_detected!("avx512f")
@@ -60,7 +62,9 @@ impl Isa {
                     && Isa::Avx2.is_available()
             }
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma"),
+            Isa::Avx2 => {
+                std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma")
+            }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => false,
             Isa::Portable => true,
@@ -89,10 +93,12 @@ impl Isa {
         }
     }
 
-    /// The instruction set of this process: the value of `SORA_ISA` if set, else the fastest one. Read once.
+    /// The instruction set of this process: the value of `SORA_ISA` if set, else the fastest one.
+    /// Read once.
     ///
     /// # Errors
-    /// [`IsaError`] when the variable names an unknown instruction set or one this machine cannot run.
+    /// [`IsaError`] when the variable names an unknown instruction set or one this machine cannot
+    /// run.
     pub fn current() -> Result<Isa, IsaError> {
         static CURRENT: OnceLock<Result<Isa, IsaError>> = OnceLock::new();
         CURRENT
@@ -120,7 +126,8 @@ impl Isa {
 /// Lets tests choose [`Isa::Amx`] on a processor without AMX.
 ///
 /// # Safety
-/// A handler of the illegal instruction signal executes the tile instructions, on every thread and from now on.
+/// A handler of the illegal instruction signal executes the tile instructions, on every thread and
+/// from now on.
 #[doc(hidden)]
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn assume_amx_is_emulated() {
@@ -169,7 +176,10 @@ mod tests {
     #[test]
     fn unknown_name_is_an_error() {
         let error = Isa::from_setting(Some("sse9")).unwrap_err();
-        assert_eq!(error.to_string(), "unknown instruction set \"sse9\": expected amx, avx512bf16, avx512, avx2 or portable");
+        assert_eq!(
+            error.to_string(),
+            "unknown instruction set \"sse9\": expected amx, avx512bf16, avx512, avx2 or portable"
+        );
     }
 
     #[test]

@@ -63,13 +63,16 @@ impl LayerNorm<'_> {
     pub fn forward<E: Element>(&self, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         let features = self.check(x.len())?;
         expect_len("layer norm output", y.len(), x.len())?;
-        y.par_chunks_exact_mut(features).with_min_len(ROWS).zip(x.par_chunks_exact(features)).for_each(|(y, x)| {
-            let (mean, inverse) = self.statistics(x);
-            let parameters = self.gamma.iter().zip(self.beta);
-            for ((y, x), (gamma, beta)) in y.iter_mut().zip(x).zip(parameters) {
-                *y = E::narrow((x.widen() - mean) * inverse * gamma + beta);
-            }
-        });
+        y.par_chunks_exact_mut(features)
+            .with_min_len(ROWS)
+            .zip(x.par_chunks_exact(features))
+            .for_each(|(y, x)| {
+                let (mean, inverse) = self.statistics(x);
+                let parameters = self.gamma.iter().zip(self.beta);
+                for ((y, x), (gamma, beta)) in y.iter_mut().zip(x).zip(parameters) {
+                    *y = E::narrow((x.widen() - mean) * inverse * gamma + beta);
+                }
+            });
         Ok(())
     }
 
@@ -77,7 +80,14 @@ impl LayerNorm<'_> {
     ///
     /// # Errors
     /// [`ShapeError`] when lengths do not fit.
-    pub fn backward<E: Element>(&self, x: &[E], dy: &[E], dx: &mut [E], dgamma: &mut [f32], dbeta: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn backward<E: Element>(
+        &self,
+        x: &[E],
+        dy: &[E],
+        dx: &mut [E],
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+    ) -> Result<(), ShapeError> {
         let features = self.check(x.len())?;
         expect_len("layer norm output gradient", dy.len(), x.len())?;
         expect_len("layer norm input gradient", dx.len(), x.len())?;
@@ -90,7 +100,10 @@ impl LayerNorm<'_> {
             .zip(dy.par_chunks(chunk))
             .map(|((dx, x), dy)| {
                 let mut sums = (vec![0.0f32; features], vec![0.0f32; features]);
-                let rows = dx.chunks_exact_mut(features).zip(x.chunks_exact(features)).zip(dy.chunks_exact(features));
+                let rows = dx
+                    .chunks_exact_mut(features)
+                    .zip(x.chunks_exact(features))
+                    .zip(dy.chunks_exact(features));
                 for ((dx, x), dy) in rows {
                     self.backward_row(x, dy, dx, &mut sums.0, &mut sums.1);
                 }
@@ -104,7 +117,14 @@ impl LayerNorm<'_> {
         Ok(())
     }
 
-    fn backward_row<E: Element>(&self, x: &[E], dy: &[E], dx: &mut [E], dgamma: &mut [f32], dbeta: &mut [f32]) {
+    fn backward_row<E: Element>(
+        &self,
+        x: &[E],
+        dy: &[E],
+        dx: &mut [E],
+        dgamma: &mut [f32],
+        dbeta: &mut [f32],
+    ) {
         let count = x.len() as f32;
         let (mean, inverse) = self.statistics(x);
         let normalised = |i: usize| (x[i].widen() - mean) * inverse;

@@ -1,4 +1,5 @@
-//! Conversion between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`, and between storage types on the way.
+//! Conversion between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`, and between storage
+//! types on the way.
 
 use rayon::prelude::*;
 
@@ -27,11 +28,16 @@ impl Dimensions {
     }
 }
 
-/// Copies `nchw`, `[N][C][H][W]`, to `hwnc`, `[H][W][N][C]`. Values are rounded to nearest even where `B` is narrower.
+/// Copies `nchw`, `[N][C][H][W]`, to `hwnc`, `[H][W][N][C]`. Values are rounded to nearest even
+/// where `B` is narrower.
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.
-pub fn nchw_to_hwnc<A: Element, B: Element>(dimensions: Dimensions, nchw: &[A], hwnc: &mut [B]) -> Result<(), ShapeError> {
+pub fn nchw_to_hwnc<A: Element, B: Element>(
+    dimensions: Dimensions,
+    nchw: &[A],
+    hwnc: &mut [B],
+) -> Result<(), ShapeError> {
     let len = dimensions.len()?;
     expect_len("nchw images", nchw.len(), len)?;
     expect_len("hwnc images", hwnc.len(), len)?;
@@ -52,11 +58,16 @@ pub fn nchw_to_hwnc<A: Element, B: Element>(dimensions: Dimensions, nchw: &[A], 
     Ok(())
 }
 
-/// Copies `hwnc`, `[H][W][N][C]`, to `nchw`, `[N][C][H][W]`. Values are rounded to nearest even where `B` is narrower.
+/// Copies `hwnc`, `[H][W][N][C]`, to `nchw`, `[N][C][H][W]`. Values are rounded to nearest even
+/// where `B` is narrower.
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.
-pub fn hwnc_to_nchw<A: Element, B: Element>(dimensions: Dimensions, hwnc: &[A], nchw: &mut [B]) -> Result<(), ShapeError> {
+pub fn hwnc_to_nchw<A: Element, B: Element>(
+    dimensions: Dimensions,
+    hwnc: &[A],
+    nchw: &mut [B],
+) -> Result<(), ShapeError> {
     let len = dimensions.len()?;
     expect_len("hwnc images", hwnc.len(), len)?;
     expect_len("nchw images", nchw.len(), len)?;

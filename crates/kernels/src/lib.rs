@@ -1,15 +1,17 @@
 //! CPU kernels for training convolutional networks, on activations in `f32` or `bf16`.
 //!
-//! Plain functions over slices, parallel with rayon, no tensor type. Activations are `[H][W][N][C]`: the batch lies next
-//! to the channels, so each pixel is a matrix `[N x C]` and a convolution is a sum of plain matrix products, whatever
-//! the image size. Weights come in PyTorch's order and are packed once per update ([`conv::PackedWeights`]).
+//! Plain functions over slices, parallel with rayon, no tensor type. Activations are
+//! `[H][W][N][C]`: the batch lies next to the channels, so each pixel is a matrix `[N x C]` and a
+//! convolution is a sum of plain matrix products, whatever the image size. Weights come in
+//! PyTorch's order and are packed once per update ([`conv::PackedWeights`]).
 //!
-//! Activations and their gradients are stored as an [`Element`], `f32` or [`bf16`]. Weights, statistics, reductions and
-//! sums are `f32` in both, and a result is rounded once, to nearest even, when it is stored.
+//! Activations and their gradients are stored as an [`Element`], `f32` or [`bf16`]. Weights,
+//! statistics, reductions and sums are `f32` in both, and a result is rounded once, to nearest
+//! even, when it is stored.
 //!
-//! Every result is bit-identical between runs and for every number of threads (see `parallel`), on one instruction set
-//! ([`Isa`]). The thread pool is rayon's current one. Buffers of type [`Buffer`] are aligned to cache lines and large
-//! pages; any slice works, those are fastest.
+//! Every result is bit-identical between runs and for every number of threads (see `parallel`), on
+//! one instruction set ([`Isa`]). The thread pool is rayon's current one. Buffers of type
+//! [`Buffer`] are aligned to cache lines and large pages; any slice works, those are fastest.
 
 pub mod activation;
 #[cfg(target_arch = "x86_64")]

@@ -5,7 +5,8 @@ use crate::element::Element;
 use crate::error::ShapeError;
 use crate::isa::Isa;
 
-/// `y = x W^T + b` on matrices `[N][in]` and `[N][out]`, weights `[out][in]` as in PyTorch. Matrices are of `E`.
+/// `y = x W^T + b` on matrices `[N][in]` and `[N][out]`, weights `[out][in]` as in PyTorch.
+/// Matrices are of `E`.
 #[derive(Debug, Clone)]
 pub struct Linear<E = f32>(Conv2d<E>);
 
@@ -30,7 +31,12 @@ impl<E: Element> Linear<E> {
     ///
     /// # Errors
     /// [`ShapeError`] when `weights` has another length.
-    pub fn pack_into(&self, weights: &[f32], direction: Direction, packed: &mut PackedWeights) -> Result<(), ShapeError> {
+    pub fn pack_into(
+        &self,
+        weights: &[f32],
+        direction: Direction,
+        packed: &mut PackedWeights,
+    ) -> Result<(), ShapeError> {
         self.0.pack_into(weights, direction, packed)
     }
 
@@ -38,7 +44,14 @@ impl<E: Element> Linear<E> {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit or `weights` was packed for something else.
-    pub fn forward(&self, n: usize, x: &[E], weights: &PackedWeights, bias: Option<&[f32]>, y: &mut [E]) -> Result<(), ShapeError> {
+    pub fn forward(
+        &self,
+        n: usize,
+        x: &[E],
+        weights: &PackedWeights,
+        bias: Option<&[f32]>,
+        y: &mut [E],
+    ) -> Result<(), ShapeError> {
         let epilogue = Epilogue { bias, ..Epilogue::default() };
         self.0.forward(n, x, weights, y, epilogue)
     }
@@ -47,7 +60,14 @@ impl<E: Element> Linear<E> {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit or `weights` was packed for something else.
-    pub fn input_grad(&self, n: usize, dy: &[E], weights: &PackedWeights, dx: &mut [E], add: Addend<'_, E>) -> Result<(), ShapeError> {
+    pub fn input_grad(
+        &self,
+        n: usize,
+        dy: &[E],
+        weights: &PackedWeights,
+        dx: &mut [E],
+        add: Addend<'_, E>,
+    ) -> Result<(), ShapeError> {
         self.0.input_grad(n, dy, weights, dx, add)
     }
 
@@ -55,7 +75,13 @@ impl<E: Element> Linear<E> {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit.
-    pub fn weight_grad(&self, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn weight_grad(
+        &self,
+        n: usize,
+        x: &[E],
+        dy: &[E],
+        dw: &mut [f32],
+    ) -> Result<(), ShapeError> {
         self.0.weight_grad(n, x, dy, dw)
     }
 }

@@ -7,15 +7,17 @@ use crate::error::{ShapeError, elements, expect_len, parameter};
 /// Samples of a task.
 const ROWS: usize = 64;
 
-/// Cross-entropy of `logits`, `[N][classes]`, against class indices, with the gradient of its weighted sum.
+/// Cross-entropy of `logits`, `[N][classes]`, against class indices, with the gradient of its
+/// weighted sum.
 ///
-/// With `s = label_smoothing` in `[0, 1]` and `K` classes, sample `i` has loss
-/// `-(1 - s) log p[label] - s / K sum_k log p[k]` (as `torch.nn.functional.cross_entropy`), written to `loss[i]`, and
-/// `gradient[i] = gradient_scale * (p - target)`; pass `1 / N` for the gradient of the mean. NaN and infinite logits
-/// give NaN.
+/// With `s = label_smoothing` in `[0, 1]` and `K` classes, sample `i` has loss `-(1 - s) log
+/// p[label] - s / K sum_k log p[k]` (as `torch.nn.functional.cross_entropy`), written to `loss[i]`,
+/// and `gradient[i] = gradient_scale * (p - target)`; pass `1 / N` for the gradient of the mean.
+/// NaN and infinite logits give NaN.
 ///
 /// # Errors
-/// [`ShapeError`] when a length does not fit, a label is not below `classes`, or the smoothing is outside `[0, 1]`.
+/// [`ShapeError`] when a length does not fit, a label is not below `classes`, or the smoothing is
+/// outside `[0, 1]`.
 pub fn softmax_cross_entropy(
     logits: &[f32],
     labels: &[u32],
@@ -33,14 +35,20 @@ pub fn softmax_cross_entropy(
     }
     expect_len("logits", logits.len(), elements("logits", &[n, classes])?)?;
     expect_len("loss", loss.len(), n)?;
-    if let Some((i, label)) = labels.iter().enumerate().find(|(_, label)| **label as usize >= classes) {
-        return Err(parameter("labels", format!("label {label} of sample {i} is not below {classes} classes")));
+    if let Some((i, label)) =
+        labels.iter().enumerate().find(|(_, label)| **label as usize >= classes)
+    {
+        return Err(parameter(
+            "labels",
+            format!("label {label} of sample {i} is not below {classes} classes"),
+        ));
     }
     let smooth = label_smoothing / classes as f32;
     let row = |x: &[f32], label: u32, loss: &mut f32, gradient: Option<(&mut [f32], f32)>| {
         let label = label as usize;
         let max = x.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
-        // Accumulated in f64: with thousands of classes f32 would lose digits, and the cost is the exponential's.
+        // Accumulated in f64: with thousands of classes f32 would lose digits, and the cost is the
+        // exponential's.
         let total: f64 = x.iter().map(|&v| f64::from((v - max).exp())).sum();
         let log_total = total.ln() as f32;
         let mut value = (1.0 - label_smoothing) * (log_total - (x[label] - max));

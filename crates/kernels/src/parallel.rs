@@ -1,7 +1,8 @@
 //! Fixed tasks on any number of threads.
 //!
-//! How work is cut into tasks depends on shapes alone, never on the number of threads, and every reduction over tasks
-//! runs in task order. That is what makes results bit-identical for every thread count.
+//! How work is cut into tasks depends on shapes alone, never on the number of threads, and every
+//! reduction over tasks runs in task order. That is what makes results bit-identical for every
+//! thread count.
 
 use rayon::prelude::*;
 

@@ -61,7 +61,8 @@ impl Window {
         })
     }
 
-    /// Checks the window and the lengths of `input` and `output` with `row = N x C` values per pixel.
+    /// Checks the window and the lengths of `input` and `output` with `row = N x C` values per
+    /// pixel.
     fn check(&self, row: usize, input: usize, output: usize) -> Result<(), ShapeError> {
         if self.kernel.contains(&0) || self.stride.contains(&0) {
             return Err(parameter("pooling window", "kernel and stride must be at least 1"));
@@ -73,7 +74,11 @@ impl Window {
             return Err(parameter("pooling window", "the image has more than 2^32 pixels"));
         }
         let [h, w] = self.output();
-        expect_len("pooling input", input, elements("pooling input", &[self.input[0], self.input[1], row])?)?;
+        expect_len(
+            "pooling input",
+            input,
+            elements("pooling input", &[self.input[0], self.input[1], row])?,
+        )?;
         expect_len("pooling output", output, elements("pooling output", &[h, w, row])?)
     }
 
@@ -102,7 +107,8 @@ impl Window {
         range(0).flat_map(move |y| range(1).map(move |x| y * size[1] + x))
     }
 
-    /// Average over each window, padding counted as zeros (PyTorch's default), for `row = N x C` values per pixel.
+    /// Average over each window, padding counted as zeros (PyTorch's default), for `row = N x C`
+    /// values per pixel.
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
@@ -113,7 +119,13 @@ impl Window {
         }
         let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
         y.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, y)| {
-            sum_rows(x, || self.inputs(pixel).map(|source| source * row), |x| x, |sum| sum * scale, y);
+            sum_rows(
+                x,
+                || self.inputs(pixel).map(|source| source * row),
+                |x| x,
+                |sum| sum * scale,
+                y,
+            );
         });
         Ok(())
     }
@@ -122,46 +134,65 @@ impl Window {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
-    pub fn average_grad<E: Element>(&self, row: usize, dy: &[E], dx: &mut [E]) -> Result<(), ShapeError> {
+    pub fn average_grad<E: Element>(
+        &self,
+        row: usize,
+        dy: &[E],
+        dx: &mut [E],
+    ) -> Result<(), ShapeError> {
         self.check(row, dx.len(), dy.len())?;
         if dx.is_empty() {
             return Ok(());
         }
         let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
         dx.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, dx)| {
-            sum_rows(dy, || self.outputs(pixel).map(|target| target * row), |dy| dy * scale, |sum| sum, dx);
+            sum_rows(
+                dy,
+                || self.outputs(pixel).map(|target| target * row),
+                |dy| dy * scale,
+                |sum| sum,
+                dx,
+            );
         });
         Ok(())
     }
 
-    /// Maximum over each window and the input pixel (`y * W + x`) it came from; the first of equal values, and NaN if
-    /// there is one, as PyTorch.
+    /// Maximum over each window and the input pixel (`y * W + x`) it came from; the first of equal
+    /// values, and NaN if there is one, as PyTorch.
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
-    pub fn max<E: Element>(&self, row: usize, x: &[E], y: &mut [E], indices: &mut [u32]) -> Result<(), ShapeError> {
+    pub fn max<E: Element>(
+        &self,
+        row: usize,
+        x: &[E],
+        y: &mut [E],
+        indices: &mut [u32],
+    ) -> Result<(), ShapeError> {
         self.check(row, x.len(), y.len())?;
         expect_len("pooling indices", indices.len(), y.len())?;
         if y.is_empty() {
             return Ok(());
         }
-        y.par_chunks_exact_mut(row).zip(indices.par_chunks_exact_mut(row)).enumerate().for_each(|(pixel, (y, indices))| {
-            let mut sources = self.inputs(pixel);
-            if let Some(first) = sources.next() {
-                y.copy_from_slice(&x[first * row..][..row]);
-                indices.fill(first as u32);
-            }
-            for source in sources {
-                let values = &x[source * row..][..row];
-                for ((y, index), &x) in y.iter_mut().zip(indices.iter_mut()).zip(values) {
-                    let (new, old) = (x.widen(), y.widen());
-                    if new > old || (new.is_nan() && !old.is_nan()) {
-                        *y = x;
-                        *index = source as u32;
+        y.par_chunks_exact_mut(row).zip(indices.par_chunks_exact_mut(row)).enumerate().for_each(
+            |(pixel, (y, indices))| {
+                let mut sources = self.inputs(pixel);
+                if let Some(first) = sources.next() {
+                    y.copy_from_slice(&x[first * row..][..row]);
+                    indices.fill(first as u32);
+                }
+                for source in sources {
+                    let values = &x[source * row..][..row];
+                    for ((y, index), &x) in y.iter_mut().zip(indices.iter_mut()).zip(values) {
+                        let (new, old) = (x.widen(), y.widen());
+                        if new > old || (new.is_nan() && !old.is_nan()) {
+                            *y = x;
+                            *index = source as u32;
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
         Ok(())
     }
 
@@ -169,7 +200,13 @@ impl Window {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
-    pub fn max_grad<E: Element>(&self, row: usize, dy: &[E], indices: &[u32], dx: &mut [E]) -> Result<(), ShapeError> {
+    pub fn max_grad<E: Element>(
+        &self,
+        row: usize,
+        dy: &[E],
+        indices: &[u32],
+        dx: &mut [E],
+    ) -> Result<(), ShapeError> {
         self.check(row, dx.len(), dy.len())?;
         expect_len("pooling indices", indices.len(), dy.len())?;
         if dx.is_empty() {
@@ -198,12 +235,16 @@ impl Window {
     }
 }
 
-/// Mean over all pixels: `x`, `[pixels][N x C]`, to `y`, `[N x C]`, which may be stored in another type, such as the
-/// features of a last layer in `f32`.
+/// Mean over all pixels: `x`, `[pixels][N x C]`, to `y`, `[N x C]`, which may be stored in another
+/// type, such as the features of a last layer in `f32`.
 ///
 /// # Errors
 /// [`ShapeError`] when `x` is not `pixels` rows of `y.len()`, or there are no pixels.
-pub fn global_average<A: Element, B: Element>(pixels: usize, x: &[A], y: &mut [B]) -> Result<(), ShapeError> {
+pub fn global_average<A: Element, B: Element>(
+    pixels: usize,
+    x: &[A],
+    y: &mut [B],
+) -> Result<(), ShapeError> {
     if pixels == 0 {
         return Err(parameter("global average pooling", "needs at least one pixel"));
     }
@@ -211,7 +252,13 @@ pub fn global_average<A: Element, B: Element>(pixels: usize, x: &[A], y: &mut [B
     expect_len("pooling input", x.len(), elements("pooling input", &[pixels, row])?)?;
     let scale = 1.0 / pixels as f32;
     y.par_chunks_mut(CHUNK).enumerate().for_each(|(block, y)| {
-        sum_rows(x, || (0..pixels).map(|pixel| pixel * row + block * CHUNK), |x| x, |sum| sum * scale, y);
+        sum_rows(
+            x,
+            || (0..pixels).map(|pixel| pixel * row + block * CHUNK),
+            |x| x,
+            |sum| sum * scale,
+            y,
+        );
     });
     Ok(())
 }
@@ -220,7 +267,11 @@ pub fn global_average<A: Element, B: Element>(pixels: usize, x: &[A], y: &mut [B
 ///
 /// # Errors
 /// [`ShapeError`] when `dx` is not `pixels` rows of `dy.len()`, or there are no pixels.
-pub fn global_average_grad<A: Element, B: Element>(pixels: usize, dy: &[A], dx: &mut [B]) -> Result<(), ShapeError> {
+pub fn global_average_grad<A: Element, B: Element>(
+    pixels: usize,
+    dy: &[A],
+    dx: &mut [B],
+) -> Result<(), ShapeError> {
     if pixels == 0 {
         return Err(parameter("global average pooling", "needs at least one pixel"));
     }

@@ -30,14 +30,24 @@ impl Sgd {
     ///
     /// # Errors
     /// [`ShapeError`] when the lengths differ.
-    pub fn step(&self, isa: Isa, parameters: &mut [f32], gradient: &[f32], buffer: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn step(
+        &self,
+        isa: Isa,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        buffer: &mut [f32],
+    ) -> Result<(), ShapeError> {
         expect_len("gradient", gradient.len(), parameters.len())?;
         expect_len("momentum buffer", buffer.len(), parameters.len())?;
-        parameters.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(buffer.par_chunks_mut(CHUNK)).for_each(|((p, g), buffer)| {
-            let kernel = Step { sgd: *self, p, g, buffer };
-            // SAFETY: the kernel has no conditions of its own.
-            unsafe { dispatch(isa, kernel) };
-        });
+        parameters
+            .par_chunks_mut(CHUNK)
+            .zip(gradient.par_chunks(CHUNK))
+            .zip(buffer.par_chunks_mut(CHUNK))
+            .for_each(|((p, g), buffer)| {
+                let kernel = Step { sgd: *self, p, g, buffer };
+                // SAFETY: the kernel has no conditions of its own.
+                unsafe { dispatch(isa, kernel) };
+            });
         Ok(())
     }
 }

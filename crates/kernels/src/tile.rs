@@ -45,7 +45,16 @@ impl<E: Element> TileNorm<E> {
     #[inline(always)]
     pub(crate) unsafe fn channels<S: Simd>(&self, at: usize, lanes: usize) -> Channels<S> {
         // SAFETY: the caller's.
-        unsafe { Channels::load_from([self.parameters[0].add(at), self.parameters[1].add(at), self.parameters[2].add(at)], lanes) }
+        unsafe {
+            Channels::load_from(
+                [
+                    self.parameters[0].add(at),
+                    self.parameters[1].add(at),
+                    self.parameters[2].add(at),
+                ],
+                lanes,
+            )
+        }
     }
 
     /// Stores the batch norm of `lanes` outputs `y` at `offset` from `c`.
@@ -53,13 +62,20 @@ impl<E: Element> TileNorm<E> {
     /// # Safety
     /// `c` is writable there.
     #[inline(always)]
-    pub(crate) unsafe fn store<S: Simd>(&self, channels: Channels<S>, y: S, offset: usize, lanes: usize) {
+    pub(crate) unsafe fn store<S: Simd>(
+        &self,
+        channels: Channels<S>,
+        y: S,
+        offset: usize,
+        lanes: usize,
+    ) {
         // SAFETY: the caller's.
         unsafe { store(channels.forward(self.relu, E::stored(y)), self.c.add(offset), lanes) }
     }
 }
 
-/// Arguments of one register tile, `c = sum over terms of a * b (+ bias) (+ add)`, and a batch norm of `c`.
+/// Arguments of one register tile, `c = sum over terms of a * b (+ bias) (+ add)`, and a batch norm
+/// of `c`.
 pub struct Tile<'a, E> {
     pub terms: &'a [Term],
     /// Elements added to every `a`, to step over rows without rewriting the terms.
@@ -84,7 +100,8 @@ pub struct Tile<'a, E> {
     pub bias: *const f32,
     pub stats: Option<TileStats>,
     pub norm: Option<TileNorm<E>>,
-    /// Memory read soon: at each depth one cache line is fetched, from here on. Any address, valid or not.
+    /// Memory read soon: at each depth one cache line is fetched, from here on. Any address, valid
+    /// or not.
     pub prefetch: *const f32,
     /// Distance between the fetches of successive depths.
     pub prefetch_step: usize,
@@ -101,9 +118,9 @@ impl<E> Tile<'_, E> {
 /// Computes a tile of `R` rows and `V` vectors.
 ///
 /// # Safety
-/// `a` is readable at `R` rows and `depth` depths of every term, `b` at `depth` depths of `V` vectors, and
-/// `c`, `add`, `bias`, the statistics and the batch norm's at `R` rows (one for what is per column) of `columns` columns, with
-/// `(V - 1) * LANES < columns <= V * LANES`.
+/// `a` is readable at `R` rows and `depth` depths of every term, `b` at `depth` depths of `V`
+/// vectors, and `c`, `add`, `bias`, the statistics and the batch norm's at `R` rows (one for what
+/// is per column) of `columns` columns, with `(V - 1) * LANES < columns <= V * LANES`.
 #[inline(always)]
 pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
     // SAFETY: the caller's conditions.
@@ -140,12 +157,16 @@ pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize
     }
 }
 
-/// Adds bias and `add` to the sums of a tile, stores them and their batch norm, and accumulates the statistics.
+/// Adds bias and `add` to the sums of a tile, stores them and their batch norm, and accumulates the
+/// statistics.
 ///
 /// # Safety
 /// That of [`compute`] for `c`, `add`, `bias`, the statistics and the batch norm.
 #[inline(always)]
-pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>, acc: [[S; V]; R]) {
+pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usize>(
+    tile: &Tile<E>,
+    acc: [[S; V]; R],
+) {
     // SAFETY: the caller's conditions.
     unsafe {
         if tile.is_plain() && tile.columns == V * S::LANES {
@@ -153,7 +174,11 @@ pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usiz
             for (r, row) in acc.iter().enumerate() {
                 for (v, y) in row.iter().enumerate() {
                     let at = r * tile.c_row + v * S::LANES;
-                    let y = if tile.add.is_null() { *y } else { y.add(load(tile.add.add(at), S::LANES)) };
+                    let y = if tile.add.is_null() {
+                        *y
+                    } else {
+                        y.add(load(tile.add.add(at), S::LANES))
+                    };
                     store(y, tile.c.add(at), S::LANES);
                 }
             }
@@ -172,10 +197,15 @@ pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usiz
     }
 }
 
-/// Adds bias and `add`, stores, normalises, and accumulates the statistics of one vector of `lanes` columns. `WHOLE`: it is a whole
-/// vector.
+/// Adds bias and `add`, stores, normalises, and accumulates the statistics of one vector of `lanes`
+/// columns. `WHOLE`: it is a whole vector.
 #[inline(always)]
-unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(tile: &Tile<E>, column: &mut [S; R], at: usize, lanes: usize) {
+unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(
+    tile: &Tile<E>,
+    column: &mut [S; R],
+    at: usize,
+    lanes: usize,
+) {
     // SAFETY: the conditions of `compute`.
     unsafe {
         let lanes = if WHOLE { S::LANES } else { lanes };

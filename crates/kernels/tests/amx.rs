@@ -1,4 +1,5 @@
-//! The emulator of tile instructions: what it computes, how it reads instructions, and that the kernels run on it.
+//! The emulator of tile instructions: what it computes, how it reads instructions, and that the
+//! kernels run on it.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod common;
@@ -72,13 +73,16 @@ fn by_instructions(config: &[u8; 64], c: &mut Tile, a: &Tile, b: &Tile) {
     }
 }
 
-/// Where the processor has AMX this compares the emulator with it, elsewhere the route through the signal with direct calls.
+/// Where the processor has AMX this compares the emulator with it, elsewhere the route through the
+/// signal with direct calls.
 #[test]
 fn products_of_tiles() {
     if !instruction_sets().contains(&Isa::Amx) {
         return;
     }
-    for (seed, rows, depth, columns, special) in [(1, 16, 16, 16, false), (2, 16, 16, 16, true), (3, 5, 7, 3, true), (4, 1, 1, 1, false)] {
+    for (seed, rows, depth, columns, special) in
+        [(1, 16, 16, 16, false), (2, 16, 16, 16, true), (3, 5, 7, 3, true), (4, 1, 1, 1, false)]
+    {
         let config = config([rows, rows, depth], [columns * 4, u16::from(depth) * 4, columns * 4]);
         let (mut c, a, b) = (sums(seed), random(seed + 10, special), random(seed + 20, special));
         let mut expected = c;
@@ -94,7 +98,12 @@ fn products_of_tiles() {
             tiles.store(0, expected.as_mut_ptr().cast(), ROW_BYTES as isize).unwrap();
         }
         let floats = |tile: &Tile| -> Vec<u32> {
-            let words = tile.as_flattened().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+            let words = tile
+                .as_flattened()
+                .as_chunks::<4>()
+                .0
+                .iter()
+                .map(|bytes| f32::from_le_bytes(*bytes));
             // One NaN is as good as another.
             words.map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
         };
@@ -108,9 +117,13 @@ fn emulated_product_is_a_matrix_product() {
     let (a, b) = (random(1, false), random(2, false));
     let mut c = sums(3);
     let half = |tile: &Tile, row: usize, i: usize| {
-        f64::from(bf16::from_bits(u16::from_le_bytes([tile[row][2 * i], tile[row][2 * i + 1]])).to_f32())
+        f64::from(
+            bf16::from_bits(u16::from_le_bytes([tile[row][2 * i], tile[row][2 * i + 1]])).to_f32(),
+        )
     };
-    let float = |tile: &Tile, row: usize, i: usize| f64::from(f32::from_le_bytes(tile[row][4 * i..4 * i + 4].try_into().unwrap()));
+    let float = |tile: &Tile, row: usize, i: usize| {
+        f64::from(f32::from_le_bytes(tile[row][4 * i..4 * i + 4].try_into().unwrap()))
+    };
     let before = c;
     let mut tiles = Tiles::new();
     tiles.configure(&config([16; 3], [64; 3])).unwrap();
@@ -124,7 +137,8 @@ fn emulated_product_is_a_matrix_product() {
     }
     for m in 0..16 {
         for n in 0..16 {
-            let product: f64 = (0..32).map(|k| half(&a, m, k) * half(&b, k / 2, 2 * n + k % 2)).sum();
+            let product: f64 =
+                (0..32).map(|k| half(&a, m, k) * half(&b, k / 2, 2 * n + k % 2)).sum();
             let expected = float(&before, m, n) + product;
             assert!((float(&c, m, n) - expected).abs() < 1e-5, "{m}, {n}");
         }
@@ -153,7 +167,10 @@ fn convolutions_run_on_tiles() {
     let conv = Conv2d::<bf16>::new(g, Isa::Amx).unwrap();
     assert_eq!(conv.algorithms(), [ConvAlgorithm::DirectBf16; 3]);
     let n = 20;
-    let (x, dy) = (values_as::<bf16>(conv.input_len(n).unwrap(), 1, 0.0), values_as::<bf16>(conv.output_len(n).unwrap(), 2, 0.0));
+    let (x, dy) = (
+        values_as::<bf16>(conv.input_len(n).unwrap(), 1, 0.0),
+        values_as::<bf16>(conv.output_len(n).unwrap(), 2, 0.0),
+    );
     let w = values(conv.weight_len(), 3, 0.0);
     let packed = conv.pack(&w, Direction::Forward).unwrap();
     let mut y = dy.clone();
@@ -164,10 +181,14 @@ fn convolutions_run_on_tiles() {
     let mut dw = vec![0.0; w.len()];
     common::on_threads(1, || conv.weight_grad(n, &x, &dy, &mut dw)).unwrap();
     if common::amx::is_emulated() {
-        // Each pixel has 4 or 6 taps of two steps, and two panels: four products a step in the first, which is full, two
-        // in the second, whose 8 columns are one tile.
+        // Each pixel has 4 or 6 taps of two steps, and two panels: four products a step in the
+        // first, which is full, two in the second, whose 8 columns are one tile.
         let taps = 4 * 4 + 2 * 6;
         assert!(forward - before >= taps * 2 * (4 + 2), "{} instructions", forward - before);
-        assert!(executed() - forward >= taps * (2 * 4 + 2 * 2), "{} instructions", executed() - forward);
+        assert!(
+            executed() - forward >= taps * (2 * 4 + 2 * 2),
+            "{} instructions",
+            executed() - forward
+        );
     }
 }

@@ -3,20 +3,22 @@
 mod common;
 
 use common::{
-    assert_close, assert_rounded, distinct_instruction_sets, for_each_term, instruction_sets, moments, narrowed, on_threads, to_f64,
-    values, values_as, widened,
+    assert_close, assert_rounded, distinct_instruction_sets, for_each_term, instruction_sets,
+    moments, narrowed, on_threads, to_f64, values, values_as, widened,
 };
 use proptest::prelude::*;
 use sora_kernels::batch_norm::BatchNorm;
 use sora_kernels::conv::{
-    Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, PackedWeights, Patch, SITE, Site, Update,
+    Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed,
+    PackedWeights, Patch, SITE, Site, Update,
 };
 use sora_kernels::{Element, Isa, Precision, ShapeError, bf16};
 
 /// Largest error of an element, relative to the largest magnitude of the tensor.
 const TOLERANCE: f64 = 1e-5;
 
-const ALGORITHMS: [ConvAlgorithm; 3] = [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+const ALGORITHMS: [ConvAlgorithm; 3] =
+    [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
 
 /// Every output of one convolution.
 #[derive(Debug, PartialEq, Clone)]
@@ -45,7 +47,8 @@ impl<E: Element> Case<E> {
         Self {
             n,
             x: values_as(x_len, seed, 0.3),
-            // Values that bf16 holds, so that an algorithm that rounds weights has nothing to round.
+            // Values that bf16 holds, so that an algorithm that rounds weights has nothing to
+            // round.
             w: widened(&values_as::<E>(conv.weight_len(), seed + 1, 0.0)),
             bias: values(conv.geometry().out_channels, seed + 2, 0.0),
             add: values_as(y_len, seed + 3, 0.0),
@@ -76,41 +79,64 @@ impl<E: Element> Case<E> {
         Ok(Results { y, mean, variance, dx, dw })
     }
 
-    /// A batch norm in the convolution's own store is the batch norm of what it stores, to the bit, with the stored map or in its place.
+    /// A batch norm in the convolution's own store is the batch norm of what it stores, to the bit,
+    /// with the stored map or in its place.
     fn check_norm(&self, conv: &Conv2d<E>, stored: &[E], isa: Isa, what: &str) {
         let channels = conv.geometry().out_channels;
         let [mean, gamma, beta] = [8, 9, 10].map(|seed| values(channels, seed, 0.0));
         let variance: Vec<f32> = values(channels, 11, 0.0).iter().map(|v| v.abs()).collect();
         for relu in [true, false] {
-            let norm = BatchNorm { mean: &mean, variance: &variance, gamma: &gamma, beta: &beta, epsilon: 1e-5, relu };
+            let norm = BatchNorm {
+                mean: &mean,
+                variance: &variance,
+                gamma: &gamma,
+                beta: &beta,
+                epsilon: 1e-5,
+                relu,
+            };
             let mut expected = vec![E::default(); stored.len()];
             norm.forward(isa, stored, &mut expected).unwrap();
             let packed = conv.pack(&self.w, Direction::Forward).unwrap();
             let run = |y: &mut [E], normed: Option<&mut [E]>| {
                 let normed = Some(Normed { norm, y: normed });
-                let epilogue = Epilogue { bias: Some(&self.bias), add: Addend::Tensor(&self.add), moments: None, norm: normed };
+                let epilogue = Epilogue {
+                    bias: Some(&self.bias),
+                    add: Addend::Tensor(&self.add),
+                    moments: None,
+                    norm: normed,
+                };
                 conv.forward(self.n, &self.x, &packed, y, epilogue).unwrap();
             };
             let rubbish = || vec![E::from_f32(f32::NAN); stored.len()];
             let (mut y, mut normed, mut alone) = (rubbish(), rubbish(), rubbish());
             run(&mut y, Some(&mut normed));
             run(&mut alone, None);
-            assert!(y == stored && normed == expected && alone == expected, "{what} norm, relu {relu}");
+            assert!(
+                y == stored && normed == expected && alone == expected,
+                "{what} norm, relu {relu}"
+            );
         }
     }
 
-    /// Some tiles of some samples get the bits of the whole, and the others stay; so too where a part of the input and of the addend lies elsewhere.
+    /// Some tiles of some samples get the bits of the whole, and the others stay; so too where a
+    /// part of the input and of the addend lies elsewhere.
     fn check_sites(&self, conv: &Conv2d<E>, stored: &[E], what: &str) {
         let ([h, w], [height, width]) = (conv.geometry().output(), conv.geometry().input);
         let (channels, tiles_x) = (conv.geometry().out_channels, w.div_ceil(SITE));
         let wanted = |site: &Site| !(site.sample * 7 + site.tile * 5).is_multiple_of(3);
-        let all = (0..self.n).flat_map(|sample| (0..h.div_ceil(SITE) * tiles_x).map(move |tile| Site { sample, tile }));
+        let all = (0..self.n).flat_map(|sample| {
+            (0..h.div_ceil(SITE) * tiles_x).map(move |tile| Site { sample, tile })
+        });
         let sites: Vec<Site> = all.filter(wanted).collect();
         let packed = conv.pack(&self.w, Direction::Forward).unwrap();
         let update = Update { sites: &sites, x: None, add: None };
         let run = |x: &[E], add: &[E], update: Update<'_, E>| {
             let mut y = vec![E::from_f32(0.125); stored.len()];
-            let epilogue = Epilogue { bias: Some(&self.bias), add: Addend::Tensor(add), ..Epilogue::default() };
+            let epilogue = Epilogue {
+                bias: Some(&self.bias),
+                add: Addend::Tensor(add),
+                ..Epilogue::default()
+            };
             conv.forward_at(self.n, x, &packed, &mut y, epilogue, update).map(|()| y)
         };
         if E::PRECISION != Precision::F32 {
@@ -120,29 +146,41 @@ impl<E: Element> Case<E> {
         let check = |y: Vec<E>, what: String| {
             for (i, (y, whole)) in y.iter().zip(stored).enumerate() {
                 let (pixel, sample) = (i / channels / self.n, i / channels % self.n);
-                let inside = wanted(&Site { sample, tile: pixel / w / SITE * tiles_x + pixel % w / SITE });
+                let inside =
+                    wanted(&Site { sample, tile: pixel / w / SITE * tiles_x + pixel % w / SITE });
                 assert_eq!(*y, if inside { *whole } else { E::from_f32(0.125) }, "{what} at {i}");
             }
         };
         check(run(&self.x, &self.add, update).unwrap(), format!("{what} site"));
 
         // What is not to be read is no number.
-        let split = |map: &[E], width: usize, row: usize, rows: (usize, usize), columns: (usize, usize)| {
-            let inside = |i: usize| (rows.0..rows.1).contains(&(i / row / width)) && (columns.0..columns.1).contains(&(i / row % width));
-            let part = |wanted: bool| {
-                let value = |(i, v): (usize, &E)| if inside(i) == wanted { *v } else { E::from_f32(f32::NAN) };
-                map.iter().enumerate().map(value).collect::<Vec<E>>()
+        let split =
+            |map: &[E], width: usize, row: usize, rows: (usize, usize), columns: (usize, usize)| {
+                let inside = |i: usize| {
+                    (rows.0..rows.1).contains(&(i / row / width))
+                        && (columns.0..columns.1).contains(&(i / row % width))
+                };
+                let part = |wanted: bool| {
+                    let value = |(i, v): (usize, &E)| {
+                        if inside(i) == wanted { *v } else { E::from_f32(f32::NAN) }
+                    };
+                    map.iter().enumerate().map(value).collect::<Vec<E>>()
+                };
+                (part(false), part(true))
             };
-            (part(false), part(true))
-        };
         let thirds = |size: usize| (size / 3, size - size / 4);
         let tiles = |size: usize| (SITE.min(size), size - size % SITE.min(size.max(1)));
-        let (rows, columns, add_rows, add_columns) = (thirds(height), thirds(width), tiles(h), tiles(w));
-        let (x, x_patch) = split(&self.x, width, self.n * conv.geometry().in_channels, rows, columns);
+        let (rows, columns, add_rows, add_columns) =
+            (thirds(height), thirds(width), tiles(h), tiles(w));
+        let (x, x_patch) =
+            split(&self.x, width, self.n * conv.geometry().in_channels, rows, columns);
         let (add, add_patch) = split(&self.add, w, self.n * channels, add_rows, add_columns);
         let x_patch = Patch { values: &x_patch, rows, columns };
         let add_patch = Patch { values: &add_patch, rows: add_rows, columns: add_columns };
-        check(run(&x, &add, Update { x: Some(x_patch), add: Some(add_patch), ..update }).unwrap(), format!("{what} patched site"));
+        check(
+            run(&x, &add, Update { x: Some(x_patch), add: Some(add_patch), ..update }).unwrap(),
+            format!("{what} patched site"),
+        );
 
         let refused = [
             Update { sites: &[Site { sample: self.n, tile: 0 }], ..update },
@@ -150,7 +188,10 @@ impl<E: Element> Case<E> {
             Update { x: Some(Patch { rows: (0, height + 1), ..x_patch }), ..update },
             Update { x: Some(Patch { rows: (1, 0), ..x_patch }), ..update },
             Update { x: Some(Patch { values: &[], ..x_patch }), ..update },
-            Update { add: Some(Patch { rows: (0, 0), columns: (0, w + 1), ..add_patch }), ..update },
+            Update {
+                add: Some(Patch { rows: (0, 0), columns: (0, w + 1), ..add_patch }),
+                ..update
+            },
             Update { add: Some(Patch { values: &[], ..add_patch }), ..update },
         ];
         for (index, update) in refused.into_iter().enumerate() {
@@ -158,7 +199,9 @@ impl<E: Element> Case<E> {
         }
         if h > 1 && w > 1 {
             let within_a_tile = Patch { rows: (0, 1), columns: (0, w), ..add_patch };
-            assert!(run(&self.x, &self.add, Update { add: Some(within_a_tile), ..update }).is_err());
+            assert!(
+                run(&self.x, &self.add, Update { add: Some(within_a_tile), ..update }).is_err()
+            );
         }
     }
 
@@ -170,11 +213,17 @@ impl<E: Element> Case<E> {
         }
         let g = conv.geometry();
         let channels = g.out_channels;
-        let mut y: Vec<f64> = (0..self.add.len()).map(|i| f64::from(self.add[i].to_f32()) + f64::from(self.bias[i % channels])).collect();
+        let mut y: Vec<f64> = (0..self.add.len())
+            .map(|i| f64::from(self.add[i].to_f32()) + f64::from(self.bias[i % channels]))
+            .collect();
         let mut dx = to_f64(&widened(&self.dx_add));
         let mut dw = vec![0.0; self.w.len()];
         for_each_term(g, self.n, |yi, xi, wi| {
-            let (x, w, dy) = (f64::from(self.x[xi].to_f32()), f64::from(self.w[wi]), f64::from(self.dy[yi].to_f32()));
+            let (x, w, dy) = (
+                f64::from(self.x[xi].to_f32()),
+                f64::from(self.w[wi]),
+                f64::from(self.dy[yi].to_f32()),
+            );
             y[yi] += x * w;
             dx[xi] += dy * w;
             dw[wi] += dy * x;
@@ -205,7 +254,11 @@ fn check_as<E: Element>(g: ConvGeometry, n: usize) {
                 continue;
             }
             let conv = conv.with_algorithm(algorithm).unwrap();
-            Case::new(&conv, n, 7).check(&conv, isa, &format!("{isa} {} {algorithm:?} {g:?} n={n}", E::PRECISION));
+            Case::new(&conv, n, 7).check(
+                &conv,
+                isa,
+                &format!("{isa} {} {algorithm:?} {g:?} n={n}", E::PRECISION),
+            );
         }
     }
 }
@@ -236,7 +289,13 @@ fn three_by_three_stride_one() {
 
 #[test]
 fn three_by_three_stride_two() {
-    for (from, to, h, w, n) in [(16, 32, 8, 8, 16), (3, 10, 7, 5, 3), (72, 40, 5, 8, 6), (1, 1, 1, 1, 1), (5, 3, 2, 3, 300)] {
+    for (from, to, h, w, n) in [
+        (16, 32, 8, 8, 16),
+        (3, 10, 7, 5, 3),
+        (72, 40, 5, 8, 6),
+        (1, 1, 1, 1, 1),
+        (5, 3, 2, 3, 300),
+    ] {
         check_everywhere(ConvGeometry::square(from, to, [h, w], 3, 2), n);
     }
 }
@@ -260,7 +319,14 @@ fn other_geometries() {
         ConvGeometry { padding: [0, 4], ..base },
         ConvGeometry { kernel: [2, 3], stride: [3, 2], padding: [1, 0], ..base },
         ConvGeometry { kernel: [3; 2], padding: [1; 2], groups: 4, ..base },
-        ConvGeometry { kernel: [3; 2], padding: [1; 2], in_channels: 40, out_channels: 40, groups: 40, ..base },
+        ConvGeometry {
+            kernel: [3; 2],
+            padding: [1; 2],
+            in_channels: 40,
+            out_channels: 40,
+            groups: 40,
+            ..base
+        },
         ConvGeometry { kernel: [7; 2], stride: [2; 2], padding: [3; 2], in_channels: 3, ..base },
     ] {
         check_everywhere(g, 3);
@@ -306,7 +372,11 @@ fn same_bits_as<E: Element>() {
                 let one = on_threads(1, || case.run(&conv).unwrap());
                 for threads in [2, 3, 7] {
                     let many = on_threads(threads, || case.run(&conv).unwrap());
-                    assert!(one == many, "{isa} {} {algorithm:?} {g:?}: {threads} threads differ from one", E::PRECISION);
+                    assert!(
+                        one == many,
+                        "{isa} {} {algorithm:?} {g:?}: {threads} threads differ from one",
+                        E::PRECISION
+                    );
                 }
             }
         }
@@ -338,7 +408,10 @@ fn bf16_is_f32_rounded_when_it_is_stored() {
         for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
             for stride in [1, 2] {
                 let g = ConvGeometry::square(20, 36, [9, 6], 3, stride);
-                let Ok(conv) = Conv2d::<bf16>::new(g, isa).unwrap().with_algorithm(algorithm) else { continue };
+                let Ok(conv) = Conv2d::<bf16>::new(g, isa).unwrap().with_algorithm(algorithm)
+                else {
+                    continue;
+                };
                 let plain = Conv2d::<f32>::new(g, isa).unwrap().with_algorithm(algorithm).unwrap();
                 let case = Case::new(&conv, 9, 5);
                 let wide = Case {
@@ -368,12 +441,15 @@ fn products_of_bf16_take_weights_rounded_to_nearest() {
             let conv = Conv2d::<bf16>::new(g, isa).unwrap();
             let Ok(conv) = conv.with_algorithm(ConvAlgorithm::DirectBf16) else { continue };
             // Halfway between two values, and to both sides of it.
-            let w: Vec<f32> = (0..conv.weight_len()).map(|i| 1.0 + (i % 7 + 1) as f32 / 256.0 + (i % 3) as f32 * 1e-4).collect();
+            let w: Vec<f32> = (0..conv.weight_len())
+                .map(|i| 1.0 + (i % 7 + 1) as f32 / 256.0 + (i % 3) as f32 * 1e-4)
+                .collect();
             let packed = conv.pack(&w, Direction::Forward).unwrap();
             let mut y = vec![bf16::ZERO; 7];
             conv.forward(1, &vec![bf16::ONE; from], &packed, &mut y, Epilogue::default()).unwrap();
             let rounded = widened(&narrowed::<bf16>(&w));
-            let expected: Vec<f64> = rounded.chunks(from).map(|w| w.iter().map(|&w| f64::from(w)).sum()).collect();
+            let expected: Vec<f64> =
+                rounded.chunks(from).map(|w| w.iter().map(|&w| f64::from(w)).sum()).collect();
             assert_rounded("y", &y, &expected, 1e-6);
         }
     }
@@ -385,7 +461,8 @@ fn one_buffer_packs_many_convolutions() {
         let mut shared = PackedWeights::default();
         let mut largest = 0;
         for (from, to, kernel) in [(70, 40, 3), (3, 5, 1), (90, 80, 3), (8, 8, 5)] {
-            let conv = Conv2d::<bf16>::new(ConvGeometry::square(from, to, [6, 5], kernel, 1), isa).unwrap();
+            let conv = Conv2d::<bf16>::new(ConvGeometry::square(from, to, [6, 5], kernel, 1), isa)
+                .unwrap();
             let case = Case::new(&conv, 3, 5);
             for direction in [Direction::Forward, Direction::InputGrad] {
                 conv.pack_into(&case.w, direction, &mut shared).unwrap();
@@ -401,20 +478,28 @@ fn one_buffer_packs_many_convolutions() {
         }
     }
     let conv = Conv2d::<f32>::new(ConvGeometry::square(1, 1, [1, 1], 1, 1), Isa::Portable).unwrap();
-    assert!(conv.forward(1, &[0.0], &PackedWeights::default(), &mut [0.0], Epilogue::default()).is_err());
+    assert!(
+        conv.forward(1, &[0.0], &PackedWeights::default(), &mut [0.0], Epilogue::default())
+            .is_err()
+    );
 }
 
 fn variance_as<E: Element>() {
     for isa in distinct_instruction_sets::<E>() {
         for algorithm in ALGORITHMS {
             let g = ConvGeometry::square(8, 8, [8, 8], 3, 1);
-            let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else { continue };
+            let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else {
+                continue;
+            };
             let n = 40;
             let x = vec![E::default(); conv.input_len(n).unwrap()];
             let packed = conv.pack(&vec![0.0; conv.weight_len()], Direction::Forward).unwrap();
             // In bf16 the values around 4096 are 32 apart, so they have to spread further.
             let spread = if E::PRECISION == Precision::Bf16 { 200.0 } else { 1.0 };
-            let add: Vec<f32> = values(conv.output_len(n).unwrap(), 3, 0.0).iter().map(|v| v * spread + 4096.0).collect();
+            let add: Vec<f32> = values(conv.output_len(n).unwrap(), 3, 0.0)
+                .iter()
+                .map(|v| v * spread + 4096.0)
+                .collect();
             let add = narrowed::<E>(&add);
             let mut y = vec![E::default(); add.len()];
             let (mut mean, mut variance) = (vec![0.0; 8], vec![0.0; 8]);
@@ -441,7 +526,9 @@ fn not_finite_as<E: Element>() {
         for algorithm in ALGORITHMS {
             for (bad, from) in [(f32::NAN, 8), (f32::INFINITY, 8), (f32::NAN, 32), (f32::NAN, 9)] {
                 let g = ConvGeometry::square(from, 8, [4, 4], 3, 1);
-                let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else { continue };
+                let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else {
+                    continue;
+                };
                 let mut case = Case::new(&conv, 2, 1);
                 // Pixel (1, 1), sample 1, channel 3.
                 case.x[((4 + 1) * 2 + 1) * from + 3] = E::from_f32(bad);
@@ -468,7 +555,10 @@ fn nan_and_infinity_are_not_swallowed() {
 fn wrong_lengths_and_parameters_are_errors() {
     let g = ConvGeometry::square(4, 6, [5, 5], 3, 1);
     let conv = Conv2d::<f32>::new(g, Isa::Portable).unwrap();
-    assert_eq!(conv.pack(&[0.0; 3], Direction::Forward).unwrap_err().to_string(), "conv weights: expected 216 elements, got 3");
+    assert_eq!(
+        conv.pack(&[0.0; 3], Direction::Forward).unwrap_err().to_string(),
+        "conv weights: expected 216 elements, got 3"
+    );
     let packed = conv.pack(&[0.0; 216], Direction::Forward).unwrap();
     let mut y = vec![0.0; 150];
     assert!(conv.forward(1, &[0.0; 99], &packed, &mut y, Epilogue::default()).is_err());

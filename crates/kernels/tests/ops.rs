@@ -1,8 +1,12 @@
-//! Everything but convolutions against plain `f64` references, on every instruction set of this machine.
+//! Everything but convolutions against plain `f64` references, on every instruction set of this
+//! machine.
 
 mod common;
 
-use common::{assert_close, instruction_sets, moments, narrowed, on_threads, to_f64, values, values_as, widened};
+use common::{
+    assert_close, instruction_sets, moments, narrowed, on_threads, to_f64, values, values_as,
+    widened,
+};
 use proptest::prelude::*;
 use sora_kernels::activation::{gelu, gelu_grad, relu, relu_grad};
 use sora_kernels::attention::Attention;
@@ -58,13 +62,22 @@ impl BatchNormCase {
     }
 
     fn norm(&self) -> BatchNorm<'_> {
-        BatchNorm { mean: &self.mean, variance: &self.variance, gamma: &self.gamma, beta: &self.beta, epsilon: 1e-5, relu: self.relu }
+        BatchNorm {
+            mean: &self.mean,
+            variance: &self.variance,
+            gamma: &self.gamma,
+            beta: &self.beta,
+            epsilon: 1e-5,
+            relu: self.relu,
+        }
     }
 
-    /// Loss `sum(dy y)` as a function of the input, with the statistics of the input or constant ones.
+    /// Loss `sum(dy y)` as a function of the input, with the statistics of the input or constant
+    /// ones.
     fn loss(&self, x: &[f64], gamma: &[f64], beta: &[f64], batch: bool) -> f64 {
         let c = gamma.len();
-        let (mean, variance) = if batch { moments(x, c) } else { (to_f64(&self.mean), to_f64(&self.variance)) };
+        let (mean, variance) =
+            if batch { moments(x, c) } else { (to_f64(&self.mean), to_f64(&self.variance)) };
         x.iter()
             .enumerate()
             .map(|(i, x)| {
@@ -92,21 +105,30 @@ fn batch_norm_gradients_match_finite_differences() {
 
             let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
             norm.parameter_grads(isa, &case.x, &case.dy, &mut dgamma, &mut dbeta).unwrap();
-            let expected: Vec<f64> = (0..c).map(|i| slope(&gamma, i, |g| case.loss(&x, g, &beta, true))).collect();
+            let expected: Vec<f64> =
+                (0..c).map(|i| slope(&gamma, i, |g| case.loss(&x, g, &beta, true))).collect();
             assert_close("dgamma", &dgamma, &expected, TOLERANCE);
-            let expected: Vec<f64> = (0..c).map(|i| slope(&beta, i, |b| case.loss(&x, &gamma, b, true))).collect();
+            let expected: Vec<f64> =
+                (0..c).map(|i| slope(&beta, i, |b| case.loss(&x, &gamma, b, true))).collect();
             assert_close("dbeta", &dbeta, &expected, TOLERANCE);
 
             for batch in [true, false] {
-                let statistics = if batch { Statistics::Batch { dgamma: &dgamma, dbeta: &dbeta } } else { Statistics::Constant };
-                let expected: Vec<f64> = (0..x.len()).map(|i| slope(&x, i, |x| case.loss(x, &gamma, &beta, batch))).collect();
+                let statistics = if batch {
+                    Statistics::Batch { dgamma: &dgamma, dbeta: &dbeta }
+                } else {
+                    Statistics::Constant
+                };
+                let expected: Vec<f64> = (0..x.len())
+                    .map(|i| slope(&x, i, |x| case.loss(x, &gamma, &beta, batch)))
+                    .collect();
                 let run = |add| {
                     let mut dx = case.add.clone();
                     norm.input_grad(isa, &case.x, &case.dy, statistics, &mut dx, add).unwrap();
                     dx
                 };
                 assert_close("dx", &run(Addend::None), &expected, 5e-5);
-                let sum: Vec<f64> = expected.iter().zip(&case.add).map(|(d, a)| d + f64::from(*a)).collect();
+                let sum: Vec<f64> =
+                    expected.iter().zip(&case.add).map(|(d, a)| d + f64::from(*a)).collect();
                 assert_close("dx + add", &run(Addend::Tensor(&case.add)), &sum, 5e-5);
                 assert_close("dx += ", &run(Addend::Output), &sum, 5e-5);
                 for add in [None, Some(&case.add[..])] {
@@ -128,7 +150,9 @@ fn batch_norm_spans_many_tasks_with_the_same_bits_on_any_number_of_threads() {
                 let mut y = vec![0.0; case.x.len()];
                 case.norm().forward(isa, &case.x, &mut y).unwrap();
                 let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
-                case.norm().parameter_grads(isa, &case.x, &case.dy, &mut dgamma, &mut dbeta).unwrap();
+                case.norm()
+                    .parameter_grads(isa, &case.x, &case.dy, &mut dgamma, &mut dbeta)
+                    .unwrap();
                 (case.mean, case.variance, y, dgamma, dbeta)
             };
             let one = on_threads(1, run);
@@ -159,7 +183,8 @@ fn channel_sums_of_odd_channels() {
             let x = values(rows * c, 9, 0.1);
             let mut sums = vec![f32::NAN; c];
             channel_sums(isa, &x, &mut sums).unwrap();
-            let expected: Vec<f64> = (0..c).map(|k| x.iter().skip(k).step_by(c).map(|&x| f64::from(x)).sum()).collect();
+            let expected: Vec<f64> =
+                (0..c).map(|k| x.iter().skip(k).step_by(c).map(|&x| f64::from(x)).sum()).collect();
             assert_close("sums", &sums, &expected, TOLERANCE);
         }
     }
@@ -203,35 +228,51 @@ fn gelu_is_exact() {
         let x = to_f64(&x);
         let expected: Vec<f64> = x.iter().map(|&x| reference(x)).collect();
         assert_close("gelu", &y, &expected, 1e-6);
-        let expected: Vec<f64> = (0..x.len()).map(|i| 2.0 * slope(&x, i, |x| reference(x[i]))).collect();
+        let expected: Vec<f64> =
+            (0..x.len()).map(|i| 2.0 * slope(&x, i, |x| reference(x[i]))).collect();
         assert_close("gelu gradient", &dx, &expected, 1e-6);
-        // Far below 0 the value is small, and right by itself: Phi(-5), Phi(-9) and Phi(-12.5) of a table in 20 digits.
+        // Far below 0 the value is small, and right by itself: Phi(-5), Phi(-9) and Phi(-12.5) of a
+        // table in 20 digits.
         let mut tail = [0.0; 4];
         gelu(isa, &[-5.0, -9.0, -12.5, -40.0], &mut tail).unwrap();
-        for (y, want) in
-            tail.iter().zip([-5.0 * 2.866_515_718_791_939e-7, -9.0 * 1.128_588_405_953_840_6e-19, -12.5 * 3.732_564_298_877_714e-36])
-        {
+        for (y, want) in tail.iter().zip([
+            -5.0 * 2.866_515_718_791_939e-7,
+            -9.0 * 1.128_588_405_953_840_6e-19,
+            -12.5 * 3.732_564_298_877_714e-36,
+        ]) {
             assert!((f64::from(*y) / want - 1.0).abs() < 1e-5, "{isa:?}: {y} instead of {want}");
         }
         assert_eq!(tail[3], 0.0);
         let mut ends = [0.0; 3];
-        gelu_grad(isa, &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN], &[1.0; 3], &mut ends).unwrap();
+        gelu_grad(isa, &[f32::INFINITY, f32::NEG_INFINITY, f32::NAN], &[1.0; 3], &mut ends)
+            .unwrap();
         assert!(ends[0] == 1.0 && ends[1] == 0.0 && ends[2].is_nan());
     }
 }
 
 #[test]
 fn attention_matches_a_plain_reference_and_its_slopes() {
-    for (n, tokens, heads, width) in [(2, 5, 3, 4), (1, 1, 1, 1), (3, 19, 2, 7), (1, 33, 1, 18), (0, 4, 2, 2)] {
+    for (n, tokens, heads, width) in
+        [(2, 5, 3, 4), (1, 1, 1, 1), (3, 19, 2, 7), (1, 33, 1, 18), (0, 4, 2, 2)]
+    {
         let len = tokens * heads * width;
         let attention = Attention { tokens, heads, width };
-        let at = |part: usize, token: usize, head: usize, c: usize| ((token * 3 + part) * heads + head) * width + c;
+        let at = |part: usize, token: usize, head: usize, c: usize| {
+            ((token * 3 + part) * heads + head) * width + c
+        };
         let reference = |qkv: &[f64]| -> Vec<f64> {
             let mut out = Vec::new();
-            for (i, head, c) in (0..tokens).flat_map(|i| (0..heads).flat_map(move |h| (0..width).map(move |c| (i, h, c)))) {
-                let score = |j| (0..width).map(|c| qkv[at(0, i, head, c)] * qkv[at(1, j, head, c)]).sum::<f64>() / (width as f64).sqrt();
+            for (i, head, c) in (0..tokens)
+                .flat_map(|i| (0..heads).flat_map(move |h| (0..width).map(move |c| (i, h, c))))
+            {
+                let score = |j| {
+                    (0..width).map(|c| qkv[at(0, i, head, c)] * qkv[at(1, j, head, c)]).sum::<f64>()
+                        / (width as f64).sqrt()
+                };
                 let total: f64 = (0..tokens).map(|j| score(j).exp()).sum();
-                out.push((0..tokens).map(|j| score(j).exp() / total * qkv[at(2, j, head, c)]).sum());
+                out.push(
+                    (0..tokens).map(|j| score(j).exp() / total * qkv[at(2, j, head, c)]).sum(),
+                );
             }
             out
         };
@@ -240,10 +281,16 @@ fn attention_matches_a_plain_reference_and_its_slopes() {
             let (mut out, mut dqkv) = (vec![f32::NAN; n * len], vec![f32::NAN; 3 * n * len]);
             attention.forward(isa, &qkv, &mut out).unwrap();
             attention.backward(isa, &qkv, &dout, &mut dqkv).unwrap();
-            for ((qkv, dout), (out, dqkv)) in qkv.chunks(3 * len).zip(dout.chunks(len)).zip(out.chunks(len).zip(dqkv.chunks(3 * len))) {
+            for ((qkv, dout), (out, dqkv)) in qkv
+                .chunks(3 * len)
+                .zip(dout.chunks(len))
+                .zip(out.chunks(len).zip(dqkv.chunks(3 * len)))
+            {
                 let qkv = to_f64(qkv);
                 assert_close("attention", out, &reference(&qkv), 1e-5);
-                let loss = |x: &[f64]| -> f64 { reference(x).iter().zip(dout).map(|(y, d)| y * f64::from(*d)).sum() };
+                let loss = |x: &[f64]| -> f64 {
+                    reference(x).iter().zip(dout).map(|(y, d)| y * f64::from(*d)).sum()
+                };
                 // Every element of the small ones, some of the others.
                 let checked: Vec<usize> = (0..3 * len).step_by(len.div_ceil(20).max(1)).collect();
                 let expected: Vec<f64> = checked.iter().map(|&i| slope(&qkv, i, loss)).collect();
@@ -291,7 +338,8 @@ fn layer_norm_matches_finite_differences() {
         assert!((actual - loss(&x64, &g64, &b64)).abs() < 1e-4);
         let (mut dx, mut dgamma, mut dbeta) = (vec![0.0; x.len()], vec![0.0; d], vec![0.0; d]);
         norm.backward(&x, &dy, &mut dx, &mut dgamma, &mut dbeta).unwrap();
-        let expected: Vec<f64> = (0..x.len().min(40)).map(|i| slope(&x64, i, |x| loss(x, &g64, &b64))).collect();
+        let expected: Vec<f64> =
+            (0..x.len().min(40)).map(|i| slope(&x64, i, |x| loss(x, &g64, &b64))).collect();
         assert_close("dx", &dx[..expected.len()], &expected, 5e-5);
         let expected: Vec<f64> = (0..d).map(|i| slope(&g64, i, |g| loss(&x64, g, &b64))).collect();
         assert_close("dgamma", &dgamma, &expected, 5e-5);
@@ -303,7 +351,8 @@ fn layer_norm_matches_finite_differences() {
 #[test]
 fn linear_in_every_direction() {
     for isa in Isa::available() {
-        for (n, inputs, outputs) in [(128, 512, 10), (5, 7, 3), (1, 1, 1), (600, 20, 40), (0, 4, 4)] {
+        for (n, inputs, outputs) in [(128, 512, 10), (5, 7, 3), (1, 1, 1), (600, 20, 40), (0, 4, 4)]
+        {
             let layer = Linear::<f32>::new(inputs, outputs, isa).unwrap();
             let (x, w) = (values(n * inputs, 1, 0.1), values(outputs * inputs, 2, 0.0));
             let (bias, dy) = (values(outputs, 3, 0.0), values(n * outputs, 4, 0.0));
@@ -344,14 +393,26 @@ fn cross_entropy_and_its_gradient() {
         let one = |x: &[f64], label: usize| -> f64 {
             let log_total = x.iter().map(|x| x.exp()).sum::<f64>().ln();
             let s = f64::from(smoothing);
-            (1.0 - s) * (log_total - x[label]) + x.iter().map(|x| s / k as f64 * (log_total - x)).sum::<f64>()
+            (1.0 - s) * (log_total - x[label])
+                + x.iter().map(|x| s / k as f64 * (log_total - x)).sum::<f64>()
         };
         let x = to_f64(&logits);
         let (mut loss, mut gradient) = (vec![0.0; n], vec![0.0; n * k]);
-        softmax_cross_entropy(&logits, &labels, k, smoothing, &mut loss, Some((&mut gradient, 0.5))).unwrap();
-        let expected: Vec<f64> = (0..n).map(|i| one(&x[i * k..][..k], labels[i] as usize)).collect();
+        softmax_cross_entropy(
+            &logits,
+            &labels,
+            k,
+            smoothing,
+            &mut loss,
+            Some((&mut gradient, 0.5)),
+        )
+        .unwrap();
+        let expected: Vec<f64> =
+            (0..n).map(|i| one(&x[i * k..][..k], labels[i] as usize)).collect();
         assert_close("loss", &loss, &expected, 1e-6);
-        let expected: Vec<f64> = (0..n * k).map(|i| 0.5 * slope(&x[i / k * k..][..k], i % k, |x| one(x, labels[i / k] as usize))).collect();
+        let expected: Vec<f64> = (0..n * k)
+            .map(|i| 0.5 * slope(&x[i / k * k..][..k], i % k, |x| one(x, labels[i / k] as usize)))
+            .collect();
         assert_close("gradient", &gradient, &expected, 1e-5);
     }
     let mut loss = [0.0];
@@ -392,7 +453,8 @@ fn sgd_follows_pytorch() {
 
 #[test]
 fn layouts_round_trip() {
-    for (n, c, h, w) in [(3, 5, 4, 7), (1, 1, 1, 1), (128, 3, 32, 32), (2, 40, 3, 3), (0, 3, 4, 4)] {
+    for (n, c, h, w) in [(3, 5, 4, 7), (1, 1, 1, 1), (128, 3, 32, 32), (2, 40, 3, 3), (0, 3, 4, 4)]
+    {
         let d = Dimensions { n, c, h, w };
         let nchw = values(n * c * h * w, 1, 0.0);
         let (mut hwnc, mut back) = (vec![0.0; nchw.len()], vec![0.0; nchw.len()]);
@@ -413,7 +475,9 @@ fn global_average_pooling() {
     let x = values(pixels * row, 1, 0.0);
     let mut y = vec![f32::NAN; row];
     global_average(pixels, &x, &mut y).unwrap();
-    let expected: Vec<f64> = (0..row).map(|i| (0..pixels).map(|p| f64::from(x[p * row + i])).sum::<f64>() / 9.0).collect();
+    let expected: Vec<f64> = (0..row)
+        .map(|i| (0..pixels).map(|p| f64::from(x[p * row + i])).sum::<f64>() / 9.0)
+        .collect();
     assert_close("average", &y, &expected, TOLERANCE);
     let mut dx = vec![f32::NAN; x.len()];
     global_average_grad(pixels, &y, &mut dx).unwrap();
@@ -439,7 +503,9 @@ fn check_pooling(window: Window, row: usize) {
     for (o, &dy) in dy.iter().enumerate() {
         let (pixel, i) = (o / row, o % row);
         let mut best = None;
-        for (ky, kx) in (0..window.kernel[0]).flat_map(|y| (0..window.kernel[1]).map(move |x| (y, x))) {
+        for (ky, kx) in
+            (0..window.kernel[0]).flat_map(|y| (0..window.kernel[1]).map(move |x| (y, x)))
+        {
             let iy = (pixel / ow * window.stride[0] + ky).wrapping_sub(window.padding[0]);
             let ix = (pixel % ow * window.stride[1] + kx).wrapping_sub(window.padding[1]);
             if iy >= h || ix >= w {
@@ -486,24 +552,41 @@ fn unaligned_slices_give_the_same_values() {
     assert_eq!(a, b);
 }
 
-/// Operations on bf16 are those on `f32`, rounded once: the same bits as the `f32` operation on the same values.
+/// Operations on bf16 are those on `f32`, rounded once: the same bits as the `f32` operation on the
+/// same values.
 fn check_rows_in_bf16(rows: usize, c: usize) {
     let len = rows * c;
-    let (x, dy, add) = (values_as::<bf16>(len, 1, 0.4), values_as::<bf16>(len, 2, 0.1), values_as::<bf16>(len, 3, 0.0));
+    let (x, dy, add) = (
+        values_as::<bf16>(len, 1, 0.4),
+        values_as::<bf16>(len, 2, 0.1),
+        values_as::<bf16>(len, 3, 0.0),
+    );
     let (wide_x, wide_dy, wide_add) = (widened(&x), widened(&dy), widened(&add));
     let (gamma, beta) = (values(c, 4, 1.2), values(c, 5, 0.1));
     for isa in instruction_sets() {
         let (mut mean, mut variance, mut sums) = (vec![0.0; c], vec![0.0; c], vec![0.0; c]);
         channel_moments(isa, &x, &mut mean, &mut variance).unwrap();
         channel_sums(isa, &x, &mut sums).unwrap();
-        let (mut wide_mean, mut wide_variance, mut wide_sums) = (vec![0.0; c], vec![0.0; c], vec![0.0; c]);
+        let (mut wide_mean, mut wide_variance, mut wide_sums) =
+            (vec![0.0; c], vec![0.0; c], vec![0.0; c]);
         channel_moments(isa, &wide_x, &mut wide_mean, &mut wide_variance).unwrap();
         channel_sums(isa, &wide_x, &mut wide_sums).unwrap();
-        assert_eq!((&mean, &variance, &sums), (&wide_mean, &wide_variance, &wide_sums), "{isa} {rows}x{c}");
+        assert_eq!(
+            (&mean, &variance, &sums),
+            (&wide_mean, &wide_variance, &wide_sums),
+            "{isa} {rows}x{c}"
+        );
 
         let (mut y, mut wide_y) = (vec![bf16::NAN; len], vec![f32::NAN; len]);
         for relu in [true, false] {
-            let norm = BatchNorm { mean: &mean, variance: &variance, gamma: &gamma, beta: &beta, epsilon: 1e-5, relu };
+            let norm = BatchNorm {
+                mean: &mean,
+                variance: &variance,
+                gamma: &gamma,
+                beta: &beta,
+                epsilon: 1e-5,
+                relu,
+            };
             norm.forward(isa, &x, &mut y).unwrap();
             norm.forward(isa, &wide_x, &mut wide_y).unwrap();
             assert_eq!(y, narrowed::<bf16>(&wide_y), "{isa} {rows}x{c}");
@@ -520,12 +603,15 @@ fn check_rows_in_bf16(rows: usize, c: usize) {
                 ] {
                     let (mut dx, mut wide_dx) = (dy.clone(), wide_dy.clone());
                     norm.input_grad(isa, &x, &dy, statistics, &mut dx, add).unwrap();
-                    norm.input_grad(isa, &wide_x, &wide_dy, statistics, &mut wide_dx, wide).unwrap();
+                    norm.input_grad(isa, &wide_x, &wide_dy, statistics, &mut wide_dx, wide)
+                        .unwrap();
                     assert_eq!(dx, narrowed::<bf16>(&wide_dx), "{isa} {rows}x{c}");
                 }
                 let (mut gradient, mut dx) = (dy.clone(), dy.clone());
-                norm.input_grad_in_place(isa, &x, &mut gradient, statistics, Some(&add[..])).unwrap();
-                norm.input_grad(isa, &x, &dy, statistics, &mut dx, Addend::Tensor(&add[..])).unwrap();
+                norm.input_grad_in_place(isa, &x, &mut gradient, statistics, Some(&add[..]))
+                    .unwrap();
+                norm.input_grad(isa, &x, &dy, statistics, &mut dx, Addend::Tensor(&add[..]))
+                    .unwrap();
                 assert_eq!(gradient, dx, "{isa} {rows}x{c} in place");
             }
         }
@@ -567,17 +653,30 @@ fn linear_in_bf16() {
     for isa in instruction_sets() {
         let (n, inputs, outputs) = (37, 65, 12);
         let layer = Linear::<bf16>::new(inputs, outputs, isa).unwrap();
-        let (x, dy) = (values_as::<bf16>(n * inputs, 1, 0.1), values_as::<bf16>(n * outputs, 2, 0.0));
+        let (x, dy) =
+            (values_as::<bf16>(n * inputs, 1, 0.1), values_as::<bf16>(n * outputs, 2, 0.0));
         let w = widened(&values_as::<bf16>(outputs * inputs, 3, 0.0));
         let bias = values(outputs, 4, 0.0);
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
-        layer.forward(n, &x, &layer.pack(&w, Direction::Forward).unwrap(), Some(&bias), &mut y).unwrap();
-        layer.input_grad(n, &dy, &layer.pack(&w, Direction::InputGrad).unwrap(), &mut dx, Addend::None).unwrap();
+        layer
+            .forward(n, &x, &layer.pack(&w, Direction::Forward).unwrap(), Some(&bias), &mut y)
+            .unwrap();
+        layer
+            .input_grad(
+                n,
+                &dy,
+                &layer.pack(&w, Direction::InputGrad).unwrap(),
+                &mut dx,
+                Addend::None,
+            )
+            .unwrap();
         layer.weight_grad(n, &x, &dy, &mut dw).unwrap();
         let (x, dy, w) = (to_f64(&widened(&x)), to_f64(&widened(&dy)), to_f64(&w));
         let sum = |len: usize, term: &dyn Fn(usize) -> f64| (0..len).map(term).sum::<f64>();
         let dot = |i: usize, o: usize| sum(inputs, &|k| x[i * inputs + k] * w[o * inputs + k]);
-        let expected: Vec<f64> = (0..n * outputs).map(|i| f64::from(bias[i % outputs]) + dot(i / outputs, i % outputs)).collect();
+        let expected: Vec<f64> = (0..n * outputs)
+            .map(|i| f64::from(bias[i % outputs]) + dot(i / outputs, i % outputs))
+            .collect();
         common::assert_rounded("y", &y, &expected, TOLERANCE);
         let dot = |i: usize, k: usize| sum(outputs, &|o| dy[i * outputs + o] * w[o * inputs + k]);
         let expected: Vec<f64> = (0..n * inputs).map(|i| dot(i / inputs, i % inputs)).collect();
@@ -592,13 +691,15 @@ fn linear_in_bf16() {
 fn layouts_and_global_pooling_convert_on_the_way() {
     let d = Dimensions { n: 5, c: 3, h: 6, w: 7 };
     let x = values(5 * 3 * 6 * 7, 1, 0.0);
-    let (mut wide, mut narrow, mut back) = (vec![0.0; x.len()], vec![bf16::ZERO; x.len()], vec![0.0; x.len()]);
+    let (mut wide, mut narrow, mut back) =
+        (vec![0.0; x.len()], vec![bf16::ZERO; x.len()], vec![0.0; x.len()]);
     nchw_to_hwnc(d, &x, &mut wide).unwrap();
     nchw_to_hwnc(d, &x, &mut narrow).unwrap();
     assert_eq!(narrow, narrowed::<bf16>(&wide));
     hwnc_to_nchw(d, &narrow, &mut back).unwrap();
     assert_eq!(back, widened(&narrowed::<bf16>(&x)));
-    let (mut mean, mut wide_mean, mut narrow_mean) = (vec![0.0; 15], vec![0.0; 15], vec![bf16::ZERO; 15]);
+    let (mut mean, mut wide_mean, mut narrow_mean) =
+        (vec![0.0; 15], vec![0.0; 15], vec![bf16::ZERO; 15]);
     global_average(42, &narrow, &mut mean).unwrap();
     global_average(42, &narrow, &mut narrow_mean).unwrap();
     global_average(42, &widened(&narrow), &mut wide_mean).unwrap();
@@ -611,7 +712,8 @@ fn layouts_and_global_pooling_convert_on_the_way() {
 
 fn check_pooling_in_bf16(window: Window, row: usize) {
     let ([h, w], [oh, ow]) = (window.input, window.output());
-    let (x, dy) = (values_as::<bf16>(h * w * row, 1, 0.0), values_as::<bf16>(oh * ow * row, 2, 0.0));
+    let (x, dy) =
+        (values_as::<bf16>(h * w * row, 1, 0.0), values_as::<bf16>(oh * ow * row, 2, 0.0));
     let (wide_x, wide_dy) = (widened(&x), widened(&dy));
     let (mut y, mut wide_y) = (dy.clone(), wide_dy.clone());
     let (mut dx, mut wide_dx) = (x.clone(), wide_x.clone());

@@ -13,7 +13,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// A picture of no pixels or of too many.
-    #[error("a picture of {width} x {height} pixels: expected 1 to {most} a side; draw fewer runs or choose .svg")]
+    #[error(
+        "a picture of {width} x {height} pixels: expected 1 to {most} a side; draw fewer runs or choose .svg"
+    )]
     PictureSize {
         /// Pixels from left to right.
         width: f64,

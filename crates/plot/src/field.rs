@@ -24,7 +24,11 @@ pub struct Field {
 impl Field {
     /// The value of a row and a column; NaN outside.
     pub fn at(&self, row: usize, column: usize) -> f64 {
-        if column < self.x.len() { self.values.get(row * self.x.len() + column).copied().unwrap_or(f64::NAN) } else { f64::NAN }
+        if column < self.x.len() {
+            self.values.get(row * self.x.len() + column).copied().unwrap_or(f64::NAN)
+        } else {
+            f64::NAN
+        }
     }
 
     /// Smallest and largest finite value; `[0, 1]` if there is none, and never equal.
@@ -34,8 +38,10 @@ impl Field {
 
     /// Bilinear value at a fraction of the grid.
     fn between(&self, row: f64, column: f64) -> f64 {
-        let (r, c) =
-            ((row.floor() as usize).min(self.y.len().saturating_sub(2)), (column.floor() as usize).min(self.x.len().saturating_sub(2)));
+        let (r, c) = (
+            (row.floor() as usize).min(self.y.len().saturating_sub(2)),
+            (column.floor() as usize).min(self.x.len().saturating_sub(2)),
+        );
         let (u, v) = (row - r as f64, column - c as f64);
         let low = self.at(r, c) * (1.0 - v) + self.at(r, c + 1) * v;
         let high = self.at(r + 1, c) * (1.0 - v) + self.at(r + 1, c + 1) * v;
@@ -46,7 +52,8 @@ impl Field {
 /// Smallest and largest finite value of several fields, never equal.
 pub fn range<'a>(fields: impl Iterator<Item = &'a Field>) -> [f64; 2] {
     let values = fields.flat_map(|f| &f.values).copied().filter(|v| v.is_finite());
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+    let (low, high) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
     match (low <= high, low < high) {
         (false, _) => [0.0, 1.0],
         (true, false) => [low, low + 1.0],
@@ -97,7 +104,8 @@ pub struct HeatMap {
     pub ends: [f64; 2],
     /// What the values are.
     pub label: String,
-    /// A column to mark, such as the epsilon of the training: its place, in columns from the left, and what is there.
+    /// A column to mark, such as the epsilon of the training: its place, in columns from the left,
+    /// and what is there.
     pub mark: Option<(f64, String)>,
 }
 
@@ -113,17 +121,36 @@ impl Panel for HeatMap {
                 let value = self.field.at(row, column);
                 if value.is_finite() {
                     let colour = hex(viridis(part(value, self.ends)));
-                    svg.rect([px + column as f64 * cw, py + ph - (row + 1) as f64 * ch, cw + 0.3, ch + 0.3], &colour, "");
+                    svg.rect(
+                        [
+                            px + column as f64 * cw,
+                            py + ph - (row + 1) as f64 * ch,
+                            cw + 0.3,
+                            ch + 0.3,
+                        ],
+                        &colour,
+                        "",
+                    );
                 }
             }
         }
         let text = TextStyle::new(11.0).paint(MUTED);
-        let every = |count: usize, room: f64, size: f64| (count as f64 * size / room.max(1.0)).ceil().max(1.0) as usize;
+        let every = |count: usize, room: f64, size: f64| {
+            (count as f64 * size / room.max(1.0)).ceil().max(1.0) as usize
+        };
         for (i, name) in self.columns.iter().enumerate().step_by(every(columns, pw, 30.0)) {
-            svg.text([px + (i as f64 + 0.5) * cw, py + ph + 15.0], name, text.anchor(Anchor::Middle));
+            svg.text(
+                [px + (i as f64 + 0.5) * cw, py + ph + 15.0],
+                name,
+                text.anchor(Anchor::Middle),
+            );
         }
         for (i, name) in self.rows.iter().enumerate().step_by(every(rows, ph, 15.0)) {
-            svg.text([px - 6.0, py + ph - (i as f64 + 0.5) * ch + 4.0], name, text.anchor(Anchor::End));
+            svg.text(
+                [px - 6.0, py + ph - (i as f64 + 0.5) * ch + 4.0],
+                name,
+                text.anchor(Anchor::End),
+            );
         }
         if let Some((place, label)) = &self.mark {
             let at = px + (place + 0.5) * cw;
@@ -131,8 +158,16 @@ impl Panel for HeatMap {
             svg.line([at, py - 3.0], [at, py + ph], Stroke::new(INK, 1.4).dash("4 3"));
             svg.text([at + 5.0, py + 13.0], label, TextStyle::new(11.0).halo());
         }
-        svg.text([px + pw / 2.0, py + ph + 33.0], &self.x_label, TextStyle::new(12.0).anchor(Anchor::Middle));
-        svg.text([x + 12.0, py + ph / 2.0], &self.y_label, TextStyle::new(12.0).anchor(Anchor::Middle).upright());
+        svg.text(
+            [px + pw / 2.0, py + ph + 33.0],
+            &self.x_label,
+            TextStyle::new(12.0).anchor(Anchor::Middle),
+        );
+        svg.text(
+            [x + 12.0, py + ph / 2.0],
+            &self.y_label,
+            TextStyle::new(12.0).anchor(Anchor::Middle).upright(),
+        );
         colour_bar(svg, [px + pw + 12.0, py, 12.0, ph], self.ends, &self.label);
     }
 }
@@ -144,7 +179,8 @@ pub struct Contour {
     pub title: String,
     /// Values.
     pub field: Field,
-    /// Another field whose zero is drawn as a strong line, such as the boundary between right and wrong answers.
+    /// Another field whose zero is drawn as a strong line, such as the boundary between right and
+    /// wrong answers.
     pub boundary: Option<Field>,
     /// Axes; their ends are the field's.
     pub axes: [Axis; 2],
@@ -167,19 +203,25 @@ impl Panel for Contour {
         let area = [px, py, side, side];
         heading(svg, px, y + 14.0, width - left, &self.title);
         let (rows, columns) = (self.field.y.len(), self.field.x.len());
-        let ([Some(x0), Some(x1)], [Some(y0), Some(y1)]) =
-            ([self.field.x.first(), self.field.x.last()], [self.field.y.first(), self.field.y.last()])
-        else {
+        let ([Some(x0), Some(x1)], [Some(y0), Some(y1)]) = (
+            [self.field.x.first(), self.field.x.last()],
+            [self.field.y.first(), self.field.y.last()],
+        ) else {
             return;
         };
         if rows < 2 || columns < 2 {
             return;
         }
         svg.picture(area, &self.picture(200), true);
-        let place = |c: f64, r: f64| [px + side * c / (columns - 1) as f64, py + side * (1.0 - r / (rows - 1) as f64)];
+        let place = |c: f64, r: f64| {
+            [px + side * c / (columns - 1) as f64, py + side * (1.0 - r / (rows - 1) as f64)]
+        };
         for level in 1..LEVELS {
             let value = self.ends[0] + (self.ends[1] - self.ends[0]) * level as f64 / LEVELS as f64;
-            svg.polyline(&isoline(&self.field, value, place), Stroke::new(PAPER, 0.6).opacity(0.55));
+            svg.polyline(
+                &isoline(&self.field, value, place),
+                Stroke::new(PAPER, 0.6).opacity(0.55),
+            );
         }
         if let Some(boundary) = &self.boundary {
             let line = isoline(boundary, 0.0, place);
@@ -200,7 +242,11 @@ impl Panel for Contour {
             let (dx, anchor) = if inside { (7.0, Anchor::Start) } else { (-7.0, Anchor::End) };
             // Above and below in turn, so that neighbours do not meet.
             let dy = if i % 2 == 0 { -6.0 } else { 15.0 };
-            svg.text([at[0] + dx, at[1] + dy], label, TextStyle::new(10.5).paint(BOUNDARY).anchor(anchor).halo());
+            svg.text(
+                [at[0] + dx, at[1] + dy],
+                label,
+                TextStyle::new(10.5).paint(BOUNDARY).anchor(anchor).halo(),
+            );
         }
         colour_bar(svg, [px + side + 12.0, py, 12.0, side], self.ends, &self.label);
     }
@@ -216,8 +262,12 @@ impl Contour {
         let mut rgb = Vec::with_capacity((size * size * 3) as usize);
         for i in 0..size {
             for j in 0..size {
-                let value = self.field.between(step(self.field.y.len(), size - 1 - i), step(self.field.x.len(), j));
-                let level = (part(value, self.ends) * LEVELS as f64).floor().clamp(0.0, (LEVELS - 1) as f64);
+                let value = self
+                    .field
+                    .between(step(self.field.y.len(), size - 1 - i), step(self.field.x.len(), j));
+                let level = (part(value, self.ends) * LEVELS as f64)
+                    .floor()
+                    .clamp(0.0, (LEVELS - 1) as f64);
                 rgb.extend(viridis((level + 0.5) / LEVELS as f64));
             }
         }
@@ -233,7 +283,8 @@ fn isoline(field: &Field, value: f64, place: impl Fn(f64, f64) -> [f64; 2]) -> V
     let mut segments: Vec<[Crossing; 2]> = Vec::new();
     for row in 0..field.y.len().saturating_sub(1) {
         for column in 0..field.x.len().saturating_sub(1) {
-            let corners = [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)];
+            let corners =
+                [(row, column), (row, column + 1), (row + 1, column + 1), (row + 1, column)];
             let values = corners.map(|(r, c)| field.at(r, c) - value);
             if values.iter().any(|v| !v.is_finite()) {
                 continue;
@@ -246,10 +297,14 @@ fn isoline(field: &Field, value: f64, place: impl Fn(f64, f64) -> [f64; 2]) -> V
                     let mix = |a: usize, b: usize| a as f64 + (b as f64 - a as f64) * t;
                     let mut edge = [corners[i], corners[j]];
                     edge.sort_unstable();
-                    crossings.push((edge, place(mix(corners[i].1, corners[j].1), mix(corners[i].0, corners[j].0))));
+                    crossings.push((
+                        edge,
+                        place(mix(corners[i].1, corners[j].1), mix(corners[i].0, corners[j].0)),
+                    ));
                 }
             }
-            // At a saddle two lines cross the cell; which corners they cut off follows the value in its middle.
+            // At a saddle two lines cross the cell; which corners they cut off follows the value in
+            // its middle.
             if crossings.len() == 4 && (values.iter().sum::<f64>() < 0.0) != (values[0] < 0.0) {
                 crossings.rotate_left(1);
             }
@@ -274,7 +329,9 @@ fn joined(segments: &[[Crossing; 2]]) -> Vec<[f64; 2]> {
         }
         let mut line = VecDeque::from([first.1, last.1]);
         for (forward, mut tip) in [(true, last.0), (false, first.0)] {
-            while let Some(next) = ends.get(&tip).and_then(|list| list.iter().copied().find(|i| !used[*i])) {
+            while let Some(next) =
+                ends.get(&tip).and_then(|list| list.iter().copied().find(|i| !used[*i]))
+            {
                 used[next] = true;
                 let [a, b] = segments[next];
                 let far = if a.0 == tip { b } else { a };
@@ -302,7 +359,8 @@ pub struct Surface {
 }
 
 impl Surface {
-    /// Where a point of the box, each coordinate from 0 to 1, lies in `[x, y, width, height]`, and how far away it is.
+    /// Where a point of the box, each coordinate from 0 to 1, lies in `[x, y, width, height]`, and
+    /// how far away it is.
     fn project([x, y, width, height]: [f64; 4], [u, v, w]: [f64; 3]) -> ([f64; 2], f64) {
         let (azimuth, elevation) = ((-52f64).to_radians(), 27f64.to_radians());
         let (u, v) = (u - 0.5, v - 0.5);
@@ -350,8 +408,11 @@ impl Panel for Surface {
                 let length = (slope_u * slope_u + slope_v * slope_v + 1.0).sqrt();
                 let light = (0.35 * slope_u + 0.25 * slope_v + 1.0) / (length * 1.1);
                 let shade = 0.72 + 0.28 * light.clamp(0.0, 1.0);
-                let points = corners.map(|(r, c)| Self::project(area, [c as f64 * du, r as f64 * dv, height_at(r, c)]));
-                let depth = Self::project(area, [(c as f64 + 0.5) * du, (r as f64 + 0.5) * dv, 0.0]).1;
+                let points = corners.map(|(r, c)| {
+                    Self::project(area, [c as f64 * du, r as f64 * dv, height_at(r, c)])
+                });
+                let depth =
+                    Self::project(area, [(c as f64 + 0.5) * du, (r as f64 + 0.5) * dv, 0.0]).1;
                 let colour = viridis(mean).map(|v| (f64::from(v) * shade).round() as u8);
                 faces.push((depth, points.map(|(point, _)| point), colour));
             }
@@ -360,7 +421,11 @@ impl Panel for Surface {
         for (_, points, colour) in &faces {
             svg.polygon(points, &hex(*colour), 1.0, "", true);
         }
-        for line in [[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]] {
+        for line in [
+            [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]],
+            [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]],
+            [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
+        ] {
             svg.polyline(&line.map(at), edge);
         }
         self.draw_labels(svg, at);
@@ -370,7 +435,9 @@ impl Panel for Surface {
 impl Surface {
     fn draw_labels(&self, svg: &mut Svg, at: impl Fn([f64; 3]) -> [f64; 2]) {
         let small = TextStyle::new(10.0).paint(MUTED);
-        let ends = |values: &[f64]| [values.first().copied().unwrap_or(0.0), values.last().copied().unwrap_or(0.0)];
+        let ends = |values: &[f64]| {
+            [values.first().copied().unwrap_or(0.0), values.last().copied().unwrap_or(0.0)]
+        };
         let ticks = |ends: [f64; 2], wanted| Axis::linear("").ticks_within(ends, wanted);
         let (x_ends, y_ends) = (ends(&self.field.x), ends(&self.field.y));
         for (value, text) in ticks(x_ends, 4) {
@@ -425,8 +492,12 @@ mod tests {
     use super::*;
 
     fn cone(size: usize) -> Field {
-        let places: Vec<f64> = (0..size).map(|i| i as f64 / (size - 1) as f64 * 2.0 - 1.0).collect();
-        let values = places.iter().flat_map(|y| places.iter().map(move |x| (x * x + y * y).sqrt())).collect();
+        let places: Vec<f64> =
+            (0..size).map(|i| i as f64 / (size - 1) as f64 * 2.0 - 1.0).collect();
+        let values = places
+            .iter()
+            .flat_map(|y| places.iter().map(move |x| (x * x + y * y).sqrt()))
+            .collect();
         Field { x: places.clone(), y: places, values }
     }
 
@@ -444,8 +515,11 @@ mod tests {
 
     #[test]
     fn bilinear_values_agree_on_the_grid_and_between() {
-        let field = Field { x: vec![0.0, 1.0], y: vec![0.0, 1.0], values: vec![0.0, 1.0, 2.0, 3.0] };
-        for (row, column, value) in [(0.0, 0.0, 0.0), (1.0, 1.0, 3.0), (0.5, 0.5, 1.5), (0.25, 1.0, 1.5)] {
+        let field =
+            Field { x: vec![0.0, 1.0], y: vec![0.0, 1.0], values: vec![0.0, 1.0, 2.0, 3.0] };
+        for (row, column, value) in
+            [(0.0, 0.0, 0.0), (1.0, 1.0, 3.0), (0.5, 0.5, 1.5), (0.25, 1.0, 1.5)]
+        {
             assert!((field.between(row, column) - value).abs() < 1e-12);
         }
         assert_eq!(Field { values: vec![f64::NAN; 4], ..field }.range(), [0.0, 1.0]);

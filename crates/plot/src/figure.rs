@@ -54,7 +54,14 @@ const SWATCH: f64 = 30.0;
 impl Figure {
     /// A figure without panels; they go side by side, 380 by 260 pixels each.
     pub fn new(title: impl Into<String>) -> Self {
-        Self { title: title.into(), caption: String::new(), columns: 2, panel: [380.0, 260.0], heights: Vec::new(), panels: Vec::new() }
+        Self {
+            title: title.into(),
+            caption: String::new(),
+            columns: 2,
+            panel: [380.0, 260.0],
+            heights: Vec::new(),
+            panels: Vec::new(),
+        }
     }
 
     /// The same with a text below it.
@@ -105,10 +112,16 @@ impl Figure {
         let row_height = |row: usize| self.heights.get(row).copied().unwrap_or(self.panel[1]);
         let row_top = |row: usize| top + (0..row).map(row_height).sum::<f64>();
         let below = row_top(rows);
-        let height = below + if captions.is_empty() { 0.0 } else { 6.0 + captions.len() as f64 * 15.5 } + RIM;
+        let height = below
+            + if captions.is_empty() { 0.0 } else { 6.0 + captions.len() as f64 * 15.5 }
+            + RIM;
         let mut svg = Svg::new(inner + 2.0 * RIM, height, &self.title);
         for (i, line) in titles.iter().enumerate() {
-            svg.text([RIM, RIM + TITLE + i as f64 * 21.0 - 2.0], line, TextStyle::new(TITLE).bold());
+            svg.text(
+                [RIM, RIM + TITLE + i as f64 * 21.0 - 2.0],
+                line,
+                TextStyle::new(TITLE).bold(),
+            );
         }
         for (i, row) in legend.iter().enumerate() {
             let y = RIM + titles.len() as f64 * 21.0 + i as f64 * 19.0 + 12.0;
@@ -118,10 +131,17 @@ impl Figure {
         }
         for (i, panel) in self.panels.iter().enumerate() {
             let (column, row) = ((i % columns) as f64, i / columns);
-            panel.draw(&mut svg, [RIM + column * self.panel[0], row_top(row), self.panel[0], row_height(row)]);
+            panel.draw(
+                &mut svg,
+                [RIM + column * self.panel[0], row_top(row), self.panel[0], row_height(row)],
+            );
         }
         for (i, line) in captions.iter().enumerate() {
-            svg.text([RIM, below + 6.0 + CAPTION + i as f64 * 15.5], line, TextStyle::new(CAPTION).paint(MUTED));
+            svg.text(
+                [RIM, below + 6.0 + CAPTION + i as f64 * 15.5],
+                line,
+                TextStyle::new(CAPTION).paint(MUTED),
+            );
         }
         svg
     }
@@ -205,10 +225,20 @@ impl Format {
 fn swatch(svg: &mut Svg, x: f64, y: f64, key: &Key) {
     let style = key.style;
     if let Some(dash) = style.dash {
-        svg.line([x, y - 4.0], [x + SWATCH, y - 4.0], Stroke::new(style.paint, style.width.max(1.6)).dash(dash).opacity(style.opacity));
+        svg.line(
+            [x, y - 4.0],
+            [x + SWATCH, y - 4.0],
+            Stroke::new(style.paint, style.width.max(1.6)).dash(dash).opacity(style.opacity),
+        );
     }
     if let Some(shape) = style.marker {
-        marker(svg, shape, [x + SWATCH / 2.0, y - 4.0], if style.dash.is_some() { 3.2 } else { 4.2 }, &style);
+        marker(
+            svg,
+            shape,
+            [x + SWATCH / 2.0, y - 4.0],
+            if style.dash.is_some() { 3.2 } else { 4.2 },
+            &style,
+        );
     }
     svg.text([x + SWATCH + 6.0, y], &key.name, TextStyle::new(LEGEND).paint(INK));
 }

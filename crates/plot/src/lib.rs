@@ -1,7 +1,8 @@
 //! Charts as SVG and PNG.
 //!
-//! A [`Figure`] holds panels in a grid, a shared legend and a caption; a [`Chart`] is a panel of lines or points over two axes. Colours are
-//! safe for colour-blind readers, and dashes and markers tell series apart without colour.
+//! A [`Figure`] holds panels in a grid, a shared legend and a caption; a [`Chart`] is a panel of
+//! lines or points over two axes. Colours are safe for colour-blind readers, and dashes and markers
+//! tell series apart without colour.
 //!
 //! ```
 //! use sora_plot::{Axis, Chart, Figure, Series, Style};
@@ -30,4 +31,7 @@ pub use figure::{Figure, Format, Key, Panel};
 pub use raster::{gif, pixmap};
 pub use scale::{Axis, Spacing};
 pub use style::{DASHES, MARKERS, Marker, PALETTE, Style, hex, viridis};
-pub use svg::{ALARM, Anchor, GRID, INK, MUTED, PAPER, Paint, Picture, Stroke, Svg, TextStyle, escape, shorten, text_width, wrap};
+pub use svg::{
+    ALARM, Anchor, GRID, INK, MUTED, PAPER, Paint, Picture, Stroke, Svg, TextStyle, escape,
+    shorten, text_width, wrap,
+};

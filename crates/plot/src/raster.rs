@@ -1,4 +1,5 @@
-//! Figures as pixels. The font is part of the program, so that text is there on a machine without fonts.
+//! Figures as pixels. The font is part of the program, so that text is there on a machine without
+//! fonts.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,11 +8,13 @@ use resvg::{
     usvg::{Options, Tree, fontdb},
 };
 
-use crate::svg::Svg;
 use crate::error::{Error, Result};
+use crate::svg::Svg;
 
-/// Inter (SIL Open Font License 1.1, see font/OFL.txt), cut down to Latin, Greek, Cyrillic and symbols.
-const FONTS: [&[u8]; 2] = [include_bytes!("font/Inter-Regular.otf"), include_bytes!("font/Inter-SemiBold.otf")];
+/// Inter (SIL Open Font License 1.1, see font/OFL.txt), cut down to Latin, Greek, Cyrillic and
+/// symbols.
+const FONTS: [&[u8]; 2] =
+    [include_bytes!("font/Inter-Regular.otf"), include_bytes!("font/Inter-SemiBold.otf")];
 
 static FONT_DATABASE: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
     let mut fonts = fontdb::Database::new();
@@ -30,10 +33,9 @@ const LARGEST: f64 = 20_000.0;
 pub fn pixmap(svg: &Svg, scale: f32) -> Result<Pixmap> {
     let [width, height] = svg.size().map(|side| (side * f64::from(scale)).ceil());
     let fits = |side: f64| (1.0..=LARGEST).contains(&side);
-    let made = if fits(width) && fits(height) { Pixmap::new(width as u32, height as u32) } else { None };
-    let mut pixmap = made.ok_or_else(|| {
-        Error::PictureSize { width, height, most: LARGEST }
-    })?;
+    let made =
+        if fits(width) && fits(height) { Pixmap::new(width as u32, height as u32) } else { None };
+    let mut pixmap = made.ok_or_else(|| Error::PictureSize { width, height, most: LARGEST })?;
     pixmap.fill(Color::WHITE);
     let (text, pictures) = svg.layers();
     for ([x, y, w, h], smooth, picture) in pictures {
@@ -41,9 +43,20 @@ pub fn pixmap(svg: &Svg, scale: f32) -> Result<Pixmap> {
             .pre_translate(x as f32, y as f32)
             .pre_scale(w as f32 / picture.width() as f32, h as f32 / picture.height() as f32);
         let quality = if smooth { FilterQuality::Bilinear } else { FilterQuality::Nearest };
-        pixmap.draw_pixmap(0, 0, picture.as_ref(), &PixmapPaint { quality, ..PixmapPaint::default() }, to, None);
+        pixmap.draw_pixmap(
+            0,
+            0,
+            picture.as_ref(),
+            &PixmapPaint { quality, ..PixmapPaint::default() },
+            to,
+            None,
+        );
     }
-    let options = Options { fontdb: FONT_DATABASE.clone(), font_family: "Inter".into(), ..Options::default() };
+    let options = Options {
+        fontdb: FONT_DATABASE.clone(),
+        font_family: "Inter".into(),
+        ..Options::default()
+    };
     let tree = Tree::from_str(&text, &options).map_err(|e| Error::Draw(e.to_string()))?;
     resvg::render(&tree, Transform::from_scale(scale, scale), &mut pixmap.as_mut());
     Ok(pixmap)
@@ -57,7 +70,8 @@ pub fn png(svg: &Svg, scale: f32) -> Result<Vec<u8>> {
     pixmap(svg, scale)?.encode_png().map_err(|e| Error::Draw(e.to_string()))
 }
 
-/// `frames` as an animated GIF that repeats, each shown for `hundredths` of a second; the last one four times as long.
+/// `frames` as an animated GIF that repeats, each shown for `hundredths` of a second; the last one
+/// four times as long.
 ///
 /// # Errors
 /// No frame, frames of different sizes, or a size that GIF cannot hold.
@@ -70,7 +84,8 @@ pub fn gif(frames: &[Svg], scale: f32, hundredths: u16) -> Result<Vec<u8>> {
         if fits { Ok(pixels as u16) } else { Err(Error::FrameSize { pixels: pixels as u32 }) }
     };
     let mut bytes = Vec::new();
-    let mut encoder = gif::Encoder::new(&mut bytes, side(width)?, side(height)?, &[]).map_err(|e| failed(&e))?;
+    let mut encoder =
+        gif::Encoder::new(&mut bytes, side(width)?, side(height)?, &[]).map_err(|e| failed(&e))?;
     encoder.set_repeat(gif::Repeat::Infinite).map_err(|e| failed(&e))?;
     for (i, svg) in frames.iter().enumerate() {
         let mut pixels = pixmap(svg, scale)?;

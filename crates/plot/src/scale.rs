@@ -27,7 +27,13 @@ pub struct Axis {
 impl Axis {
     /// An evenly spaced axis whose ends come from the data.
     pub fn linear(label: impl Into<String>) -> Self {
-        Self { label: label.into(), spacing: Spacing::Linear, range: None, ticks: None, whole: false }
+        Self {
+            label: label.into(),
+            spacing: Spacing::Linear,
+            range: None,
+            ticks: None,
+            whole: false,
+        }
     }
 
     /// A logarithmic axis whose ends come from the data.
@@ -64,7 +70,9 @@ impl Axis {
         {
             return [low, high];
         }
-        let (low, high) = values.filter(|v| self.takes(*v)).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        let (low, high) = values
+            .filter(|v| self.takes(*v))
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         match self.spacing {
             _ if low > high => [f64::from(u8::from(self.spacing == Spacing::Log)), 10.0],
             Spacing::Log => {
@@ -84,7 +92,11 @@ impl Axis {
     pub(super) fn ticks_within(&self, [low, high]: [f64; 2], wanted: usize) -> Vec<(f64, String)> {
         if let Some(ticks) = &self.ticks {
             let slack = (high - low) * 1e-9;
-            return ticks.iter().filter(|(v, _)| (low - slack..=high + slack).contains(v)).cloned().collect();
+            return ticks
+                .iter()
+                .filter(|(v, _)| (low - slack..=high + slack).contains(v))
+                .cloned()
+                .collect();
         }
         match self.spacing {
             Spacing::Linear => linear_ticks(low, high, wanted, self.whole),
@@ -109,11 +121,17 @@ fn linear_ticks(low: f64, high: f64, wanted: usize, whole: bool) -> Vec<(f64, St
     }
     let power = 10f64.powf(rough.log10().floor());
     let near = |step: &f64| (step / rough).ln().abs();
-    let mut step = [1.0, 2.0, 5.0, 10.0].map(|s| s * power).into_iter().min_by(|a, b| near(a).total_cmp(&near(b))).unwrap_or(power);
+    let mut step = [1.0, 2.0, 5.0, 10.0]
+        .map(|s| s * power)
+        .into_iter()
+        .min_by(|a, b| near(a).total_cmp(&near(b)))
+        .unwrap_or(power);
     if whole {
         step = step.max(1.0);
     }
-    let decimals = (0..=12).find(|d| (step * 10f64.powi(*d) - (step * 10f64.powi(*d)).round()).abs() < 1e-6).unwrap_or(12);
+    let decimals = (0..=12)
+        .find(|d| (step * 10f64.powi(*d) - (step * 10f64.powi(*d)).round()).abs() < 1e-6)
+        .unwrap_or(12);
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last.min(first.saturating_add(100)))
@@ -136,7 +154,13 @@ fn log_ticks(low: f64, high: f64, wanted: usize) -> Vec<(f64, String)> {
         for factor in factors {
             let value = factor * 10f64.powi(exponent);
             if (low * 0.999_999..=high * 1.000_001).contains(&value) {
-                ticks.push((value, tick_text(value, (-exponent).max(i32::from(*factor == 1.5) - exponent).max(0) as usize)));
+                ticks.push((
+                    value,
+                    tick_text(
+                        value,
+                        (-exponent).max(i32::from(*factor == 1.5) - exponent).max(0) as usize,
+                    ),
+                ));
             }
         }
     }
@@ -147,7 +171,8 @@ fn log_ticks(low: f64, high: f64, wanted: usize) -> Vec<(f64, String)> {
 /// A number with a true minus sign, and thousands apart from five digits on.
 fn tick_text(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
-    let (whole, rest) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
+    let (whole, rest) =
+        text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
     let mut grouped = String::new();
     for (i, c) in whole.chars().enumerate() {
         if i > 0 && whole.len() >= 5 && (whole.len() - i).is_multiple_of(3) {
@@ -173,11 +198,23 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         let axis = Axis::linear("x");
-        assert_eq!(texts(&axis.ticks_within([0.0, 100.0], 5)), ["0", "20", "40", "60", "80", "100"]);
-        assert_eq!(texts(&axis.ticks_within([-0.1, 0.12], 4)), ["\u{2212}0.10", "\u{2212}0.05", "0.00", "0.05", "0.10"]);
+        assert_eq!(
+            texts(&axis.ticks_within([0.0, 100.0], 5)),
+            ["0", "20", "40", "60", "80", "100"]
+        );
+        assert_eq!(
+            texts(&axis.ticks_within([-0.1, 0.12], 4)),
+            ["\u{2212}0.10", "\u{2212}0.05", "0.00", "0.05", "0.10"]
+        );
         assert_eq!(texts(&axis.ticks_within([0.0, 25_000.0], 3)), ["0", "10,000", "20,000"]);
-        assert_eq!(texts(&Axis::linear("x").whole().ticks_within([0.0, 3.0], 8)), ["0", "1", "2", "3"]);
-        assert_eq!(texts(&Axis::log("x").ticks_within([1.0, 100.0], 6)), ["1", "2", "5", "10", "20", "50", "100"]);
+        assert_eq!(
+            texts(&Axis::linear("x").whole().ticks_within([0.0, 3.0], 8)),
+            ["0", "1", "2", "3"]
+        );
+        assert_eq!(
+            texts(&Axis::log("x").ticks_within([1.0, 100.0], 6)),
+            ["1", "2", "5", "10", "20", "50", "100"]
+        );
         assert_eq!(texts(&Axis::log("x").ticks_within([0.9, 2.5], 6)), ["1", "1.5", "2"]);
     }
 

@@ -2,7 +2,8 @@
 
 use crate::svg::Paint;
 
-/// Okabe and Ito's palette for colour-blind readers (Wong 2011, Nature Methods 8:441), without black and the yellow that white paper swallows.
+/// Okabe and Ito's palette for colour-blind readers (Wong 2011, Nature Methods 8:441), without
+/// black and the yellow that white paper swallows.
 pub const PALETTE: [Paint; 7] = [
     Paint { colour: "#0072b2", class: "c0" },
     Paint { colour: "#d55e00", class: "c1" },
@@ -36,7 +37,14 @@ pub enum Marker {
 }
 
 /// Markers in the order in which series take them.
-pub const MARKERS: [Marker; 6] = [Marker::Circle, Marker::Square, Marker::Triangle, Marker::Diamond, Marker::Down, Marker::Cross];
+pub const MARKERS: [Marker; 6] = [
+    Marker::Circle,
+    Marker::Square,
+    Marker::Triangle,
+    Marker::Diamond,
+    Marker::Down,
+    Marker::Cross,
+];
 
 /// How a series looks.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,7 +64,13 @@ pub struct Style {
 impl Style {
     /// A line with its own colour and dash for each `index`: neighbours differ in both.
     pub fn line(index: usize) -> Self {
-        Self { paint: PALETTE[index % PALETTE.len()], dash: Some(DASHES[index % DASHES.len()]), marker: None, width: 1.8, opacity: 1.0 }
+        Self {
+            paint: PALETTE[index % PALETTE.len()],
+            dash: Some(DASHES[index % DASHES.len()]),
+            marker: None,
+            width: 1.8,
+            opacity: 1.0,
+        }
     }
 
     /// As [`line`](Self::line), with a marker at each point.
@@ -112,7 +126,9 @@ impl Marker {
             Self::Triangle => around(3, -90.0, &|_| radius * 1.3),
             Self::Down => around(3, 90.0, &|_| radius * 1.3),
             Self::Diamond => around(4, 0.0, &|_| radius * 1.25),
-            Self::Star => around(10, -90.0, &|i| if i % 2 == 0 { radius * 1.9 } else { radius * 0.8 }),
+            Self::Star => {
+                around(10, -90.0, &|i| if i % 2 == 0 { radius * 1.9 } else { radius * 0.8 })
+            }
             Self::Cross => {
                 let (a, b) = (radius * 1.15, radius * 0.35);
                 [
@@ -136,8 +152,8 @@ impl Marker {
     }
 }
 
-/// A colour of the map "viridis" (van der Walt and Smith 2015, public domain): `t` from 0, dark, to 1, light. It is readable without colour,
-/// since its lightness rises all the way.
+/// A colour of the map "viridis" (van der Walt and Smith 2015, public domain): `t` from 0, dark, to
+/// 1, light. It is readable without colour, since its lightness rises all the way.
 pub fn viridis(t: f64) -> [u8; 3] {
     const ANCHORS: [[u8; 3]; 11] = [
         [68, 1, 84],
@@ -155,7 +171,10 @@ pub fn viridis(t: f64) -> [u8; 3] {
     let t = if t.is_finite() { t.clamp(0.0, 1.0) } else { 0.0 } * (ANCHORS.len() - 1) as f64;
     let low = (t as usize).min(ANCHORS.len() - 2);
     let part = t - low as f64;
-    std::array::from_fn(|c| (f64::from(ANCHORS[low][c]) * (1.0 - part) + f64::from(ANCHORS[low + 1][c]) * part).round() as u8)
+    std::array::from_fn(|c| {
+        (f64::from(ANCHORS[low][c]) * (1.0 - part) + f64::from(ANCHORS[low + 1][c]) * part).round()
+            as u8
+    })
 }
 
 /// `#rrggbb`.
@@ -169,7 +188,13 @@ mod tests {
 
     #[test]
     fn the_map_gets_lighter_all_the_way() {
-        let lightness = |t: f64| viridis(t).iter().zip([0.2126, 0.7152, 0.0722]).map(|(&c, w)| f64::from(c) * w).sum::<f64>();
+        let lightness = |t: f64| {
+            viridis(t)
+                .iter()
+                .zip([0.2126, 0.7152, 0.0722])
+                .map(|(&c, w)| f64::from(c) * w)
+                .sum::<f64>()
+        };
         for i in 0..100 {
             assert!(lightness(f64::from(i + 1) / 100.0) > lightness(f64::from(i) / 100.0), "{i}");
         }

@@ -1,7 +1,8 @@
 //! A small SVG document: shapes, text and pictures, written in the order of painting.
 //!
-//! Colours are presentation attributes, and every element also has a class: a page that holds the drawing may restyle it (a dark theme)
-//! with its own style sheet, while the file by itself looks the same everywhere.
+//! Colours are presentation attributes, and every element also has a class: a page that holds the
+//! drawing may restyle it (a dark theme) with its own style sheet, while the file by itself looks
+//! the same everywhere.
 
 use std::fmt::Write;
 
@@ -183,15 +184,32 @@ impl Svg {
         }
     }
 
-    /// A filled polygon, with a thin edge of its own colour if `edge` (so that neighbours leave no seam).
-    pub fn polygon(&mut self, points: &[[f64; 2]], fill: &str, opacity: f64, class: &str, edge: bool) {
+    /// A filled polygon, with a thin edge of its own colour if `edge` (so that neighbours leave no
+    /// seam).
+    pub fn polygon(
+        &mut self,
+        points: &[[f64; 2]],
+        fill: &str,
+        opacity: f64,
+        class: &str,
+        edge: bool,
+    ) {
         if points.iter().flatten().any(|v| !v.is_finite()) {
             return;
         }
         let class = if class.is_empty() { String::new() } else { format!(r#" class="f-{class}""#) };
-        let opacity = if opacity < 1.0 { format!(r#" fill-opacity="{}""#, number(opacity)) } else { String::new() };
-        let edge = if edge { format!(r#" stroke="{fill}" stroke-width="0.6""#) } else { String::new() };
-        let _ = write!(self.body, r#"<path d="{}Z"{class} fill="{fill}"{opacity}{edge}/>"#, path(points));
+        let opacity = if opacity < 1.0 {
+            format!(r#" fill-opacity="{}""#, number(opacity))
+        } else {
+            String::new()
+        };
+        let edge =
+            if edge { format!(r#" stroke="{fill}" stroke-width="0.6""#) } else { String::new() };
+        let _ = write!(
+            self.body,
+            r#"<path d="{}Z"{class} fill="{fill}"{opacity}{edge}/>"#,
+            path(points)
+        );
     }
 
     /// A filled rectangle.
@@ -210,7 +228,13 @@ impl Svg {
     /// A rectangle's outline.
     pub fn frame(&mut self, [x, y, width, height]: [f64; 4], stroke: Stroke) {
         let (w, h) = (number(width.max(0.0)), number(height.max(0.0)));
-        let _ = write!(self.body, r#"<rect x="{}" y="{}" width="{w}" height="{h}"{}/>"#, number(x), number(y), stroked(stroke));
+        let _ = write!(
+            self.body,
+            r#"<rect x="{}" y="{}" width="{w}" height="{h}"{}/>"#,
+            number(x),
+            number(y),
+            stroked(stroke)
+        );
     }
 
     /// A line of text at `(x, y)`, the left, middle or right of its baseline.
@@ -221,14 +245,25 @@ impl Svg {
             Anchor::End => r#" text-anchor="end""#,
         };
         let (x, y) = (number(x), number(y));
-        let turned = if style.upright { format!(r#" transform="rotate(-90 {x} {y})""#) } else { String::new() };
-        let weight = if style.bold { r#" font-weight="600""# } else { "" };
-        let halo = if style.halo {
-            format!(r#" stroke="{}" stroke-width="3" stroke-linejoin="round" paint-order="stroke""#, PAPER.colour)
+        let turned = if style.upright {
+            format!(r#" transform="rotate(-90 {x} {y})""#)
         } else {
             String::new()
         };
-        let class = if style.halo { format!("f-{} halo", style.paint.class) } else { format!("f-{}", style.paint.class) };
+        let weight = if style.bold { r#" font-weight="600""# } else { "" };
+        let halo = if style.halo {
+            format!(
+                r#" stroke="{}" stroke-width="3" stroke-linejoin="round" paint-order="stroke""#,
+                PAPER.colour
+            )
+        } else {
+            String::new()
+        };
+        let class = if style.halo {
+            format!("f-{} halo", style.paint.class)
+        } else {
+            format!("f-{}", style.paint.class)
+        };
         let _ = write!(
             self.body,
             r#"<text x="{x}" y="{y}" class="{class}" font-size="{}" fill="{}"{anchor}{weight}{turned}{halo}>{}</text>"#,
@@ -241,7 +276,10 @@ impl Svg {
     /// Elements whose bounds are cut to `[x, y, width, height]`, drawn by `draw`.
     pub fn clipped(&mut self, [x, y, width, height]: [f64; 4], draw: impl FnOnce(&mut Self)) {
         // The id must differ from those of other drawings in the same page.
-        let id = format!("c{:x}", fnv(&format!("{}{}{x}{y}{width}{height}", self.title, self.body.len())));
+        let id = format!(
+            "c{:x}",
+            fnv(&format!("{}{}{x}{y}{width}{height}", self.title, self.body.len()))
+        );
         let (w, h) = (number(width.max(0.0)), number(height.max(0.0)));
         let _ = write!(
             self.body,
@@ -253,7 +291,8 @@ impl Svg {
         self.body.push_str("</g>");
     }
 
-    /// A picture over `[x, y, width, height]`, with square pixels or smooth. One that is empty is left out.
+    /// A picture over `[x, y, width, height]`, with square pixels or smooth. One that is empty is
+    /// left out.
     pub fn picture(&mut self, at: [f64; 4], picture: &Picture, smooth: bool) {
         if let Some(pixmap) = picture.pixmap() {
             self.pictures.push(Placed { at, smooth, pixmap });
@@ -276,7 +315,10 @@ impl Svg {
                 r#"<image x="{x}" y="{y}" width="{w}" height="{h}" preserveAspectRatio="none"{rendering} href="data:image/png;base64,{data}"/>"#
             );
         }
-        let paper = format!(r#"<rect class="f-paper" width="100%" height="100%" fill="{}"/>"#, PAPER.colour);
+        let paper = format!(
+            r#"<rect class="f-paper" width="100%" height="100%" fill="{}"/>"#,
+            PAPER.colour
+        );
         Ok(self.document(&(paper + &pictures)))
     }
 
@@ -285,9 +327,13 @@ impl Svg {
         [self.width, self.height]
     }
 
-    /// The drawing without paper and pictures, and the pictures: `([x, y, width, height], smooth, pixels)`.
+    /// The drawing without paper and pictures, and the pictures: `([x, y, width, height], smooth,
+    /// pixels)`.
     pub(super) fn layers(&self) -> (String, impl Iterator<Item = ([f64; 4], bool, &Pixmap)>) {
-        (self.document(""), self.pictures.iter().map(|placed| (placed.at, placed.smooth, &placed.pixmap)))
+        (
+            self.document(""),
+            self.pictures.iter().map(|placed| (placed.at, placed.smooth, &placed.pixmap)),
+        )
     }
 
     fn document(&self, under: &str) -> String {
@@ -362,10 +408,13 @@ pub fn escape(text: &str) -> String {
 }
 
 fn fnv(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
-/// Width of a line of text in pixels at a font size: exact for ASCII in the font that PNG files use, an estimate elsewhere.
+/// Width of a line of text in pixels at a font size: exact for ASCII in the font that PNG files
+/// use, an estimate elsewhere.
 pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
     // Advance widths of U+0020 to U+007E in thousandths of the font size.
     #[rustfmt::skip]
@@ -377,7 +426,10 @@ pub fn text_width(text: &str, size: f64, bold: bool) -> f64 {
     let thousandths: u64 = text
         .chars()
         .map(|c| {
-            (c as usize).checked_sub(32).and_then(|i| WIDTHS.get(i)).map_or(if c > '\u{2e80}' { 1000 } else { 640 }, |w| u64::from(*w))
+            (c as usize)
+                .checked_sub(32)
+                .and_then(|i| WIDTHS.get(i))
+                .map_or(if c > '\u{2e80}' { 1000 } else { 640 }, |w| u64::from(*w))
         })
         .sum();
     thousandths as f64 * size / 1000.0 * if bold { 1.03 } else { 1.0 }
@@ -409,7 +461,9 @@ pub fn shorten(text: &str, size: f64, width: f64) -> String {
         return text.to_owned();
     }
     let mut short: Vec<char> = text.chars().collect();
-    while !short.is_empty() && text_width(&(short.iter().collect::<String>() + "..."), size, false) > width {
+    while !short.is_empty()
+        && text_width(&(short.iter().collect::<String>() + "..."), size, false) > width
+    {
         short.pop();
     }
     short.into_iter().collect::<String>().trim_end().to_owned() + "\u{2026}"
@@ -423,9 +477,15 @@ mod tests {
     fn text_is_escaped_and_numbers_are_short() {
         let mut svg = Svg::new(10.0, 10.0, "a<b");
         svg.text([1.0, 2.345_678], "<script>&\"'\u{0}", TextStyle::new(12.0));
-        svg.polyline(&[[0.0, 0.0], [1.0, f64::NAN], [2.0, 1.0], [3.0, -0.001]], Stroke::new(INK, 1.0));
+        svg.polyline(
+            &[[0.0, 0.0], [1.0, f64::NAN], [2.0, 1.0], [3.0, -0.001]],
+            Stroke::new(INK, 1.0),
+        );
         let text = svg.finish().unwrap();
-        assert!(!text.contains("<script>") && text.contains("&lt;script&gt;&amp;&quot;&#39;\u{fffd}"), "{text}");
+        assert!(
+            !text.contains("<script>") && text.contains("&lt;script&gt;&amp;&quot;&#39;\u{fffd}"),
+            "{text}"
+        );
         assert!(text.contains(r#"y="2.35""#) && text.contains(r#"d="M0 0M2 1L3 0""#), "{text}");
         assert!(text.contains("<title>a&lt;b</title>"));
     }
@@ -440,9 +500,17 @@ mod tests {
     #[test]
     fn a_picture_of_the_wrong_length_is_left_out() {
         let mut svg = Svg::new(10.0, 10.0, "");
-        svg.picture([0.0, 0.0, 4.0, 4.0], &Picture { width: 2, height: 2, rgb: vec![0; 11] }, false);
+        svg.picture(
+            [0.0, 0.0, 4.0, 4.0],
+            &Picture { width: 2, height: 2, rgb: vec![0; 11] },
+            false,
+        );
         assert!(!svg.finish().unwrap().contains("<image"));
-        svg.picture([0.0, 0.0, 4.0, 4.0], &Picture { width: 2, height: 2, rgb: vec![0; 12] }, false);
+        svg.picture(
+            [0.0, 0.0, 4.0, 4.0],
+            &Picture { width: 2, height: 2, rgb: vec![0; 12] },
+            false,
+        );
         assert!(svg.finish().unwrap().contains("data:image/png;base64,iVBOR"));
     }
 }

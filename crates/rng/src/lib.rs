@@ -1,9 +1,10 @@
 //! Random numbers that do not depend on the order of work.
 //!
-//! Every stream is ChaCha with 8 rounds, a counter-based generator: block `i` of a stream is a function of the key, the
-//! stream number and `i` alone. The 256-bit key holds `(seed, purpose, epoch, step)` and the 64-bit stream number holds
-//! the sample, each in its own bits, so two different keys can never name the same stream. Any step of a run can be
-//! replayed alone, and threads can draw for different samples in any order, to the same bits.
+//! Every stream is ChaCha with 8 rounds, a counter-based generator: block `i` of a stream is a
+//! function of the key, the stream number and `i` alone. The 256-bit key holds `(seed, purpose,
+//! epoch, step)` and the 64-bit stream number holds the sample, each in its own bits, so two
+//! different keys can never name the same stream. Any step of a run can be replayed alone, and
+//! threads can draw for different samples in any order, to the same bits.
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
@@ -13,7 +14,8 @@ use rayon::prelude::*;
 /// The generator behind [`Key::stream`]; use it through [`rand::Rng`] and [`rand::RngExt`].
 pub type Stream = ChaCha8Rng;
 
-/// What the numbers are for. The numeric values are part of what makes a run reproducible: never reuse or change one.
+/// What the numbers are for. The numeric values are part of what makes a run reproducible: never
+/// reuse or change one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -95,7 +97,8 @@ impl Key {
         let mut key = [0u8; 32];
         key[0..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..12].copy_from_slice(&self.purpose.number().to_le_bytes());
-        // The last word of this group tells these streams from any other use of ChaCha with a small key.
+        // The last word of this group tells these streams from any other use of ChaCha with a small
+        // key.
         key[12..16].copy_from_slice(b"sora");
         key[16..24].copy_from_slice(&self.epoch.to_le_bytes());
         key[24..32].copy_from_slice(&self.step.to_le_bytes());
@@ -151,15 +154,23 @@ fn rows(out: &mut [f32], key: Key, samples: &[u32], fill: impl Fn(&mut [f32], &m
         assert!(out.is_empty(), "{} values to fill but no samples", out.len());
         return;
     }
-    assert!(out.len().is_multiple_of(samples.len()), "{} values do not divide into {} samples", out.len(), samples.len());
+    assert!(
+        out.len().is_multiple_of(samples.len()),
+        "{} values do not divide into {} samples",
+        out.len(),
+        samples.len()
+    );
     let width = out.len() / samples.len();
     if width == 0 {
         return;
     }
-    out.par_chunks_mut(width).zip(samples.par_iter()).for_each(|(row, &sample)| fill(row, &mut key.stream(u64::from(sample))));
+    out.par_chunks_mut(width)
+        .zip(samples.par_iter())
+        .for_each(|(row, &sample)| fill(row, &mut key.stream(u64::from(sample))));
 }
 
-/// Maps the stream's next 32-bit words through `map` into `row`, a block at a time (quicker than a call per word).
+/// Maps the stream's next 32-bit words through `map` into `row`, a block at a time (quicker than a
+/// call per word).
 fn words(row: &mut [f32], rng: &mut Stream, map: impl Fn(u32) -> f32) {
     let mut bytes = [0u8; 1024];
     for chunk in row.chunks_mut(bytes.len() / 4) {
@@ -247,8 +258,8 @@ mod tests {
         }
     }
 
-    /// Fixed for good: runs recorded with one version replay with the next. The words are those of an independent
-    /// ChaCha8 in Python, with the key laid out as documented.
+    /// Fixed for good: runs recorded with one version replay with the next. The words are those of
+    /// an independent ChaCha8 in Python, with the key laid out as documented.
     #[test]
     fn golden_words() {
         let mut stream = stream(1, Purpose::Augment, 2, 3, 4);

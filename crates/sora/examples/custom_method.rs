@@ -1,6 +1,8 @@
-//! A training method from outside the crate, in the loop, the run folder and the settings of `sora train`.
+//! A training method from outside the crate, in the loop, the run folder and the settings of `sora
+//! train`.
 //!
-//! R+FGSM (Tramer et al. 2018, arXiv 1705.07204): a step of `start` epsilons along random signs, then an FGSM step of what is left.
+//! R+FGSM (Tramer et al. 2018, arXiv 1705.07204): a step of `start` epsilons along random signs,
+//! then an FGSM step of what is left.
 //!
 //! ```text
 //! cargo run --release --example custom_method -- runs/r-fgsm
@@ -62,7 +64,10 @@ static R_FGSM: MethodInfo = MethodInfo {
 };
 
 fn main() -> Result<()> {
-    let out = std::env::args_os().nth(1).map(PathBuf::from).ok_or_else(|| Error::input("expected one argument: the folder of the run"))?;
+    let out = std::env::args_os()
+        .nth(1)
+        .map(PathBuf::from)
+        .ok_or_else(|| Error::input("expected one argument: the folder of the run"))?;
     method::register(&R_FGSM)?;
     let options = TrainOptions {
         dataset: Some("synthetic".into()),
@@ -80,6 +85,9 @@ fn main() -> Result<()> {
     let data = run::prepare(&mut config, &dataset)?;
     let dir = RunDir::create(&out, &config)?;
     let summary = train::train(&dir, &config, &data, &AtomicBool::new(false))?;
-    println!("{} steps of {} in {:.1} s: {:?}", summary.steps, summary.method, summary.seconds, summary.passes);
+    println!(
+        "{} steps of {} in {:.1} s: {:?}",
+        summary.steps, summary.method, summary.seconds, summary.passes
+    );
     Ok(())
 }

@@ -1,7 +1,9 @@
-//! Weight averaging: an exponential moving average of parameters and running statistics, taken after every update (Izmailov et al. 2018,
-//! arXiv 1803.05407, in the exponential form; for adversarial training Rebuffi et al. 2021, arXiv 2103.01946).
+//! Weight averaging: an exponential moving average of parameters and running statistics, taken
+//! after every update (Izmailov et al. 2018, arXiv 1803.05407, in the exponential form; for
+//! adversarial training Rebuffi et al. 2021, arXiv 2103.01946).
 //!
-//! `average <- decay average + (1 - decay) value`, from the initial weights on. It does not touch the training itself.
+//! `average <- decay average + (1 - decay) value`, from the initial weights on. It does not touch
+//! the training itself.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +30,9 @@ impl WeightAverage {
 
     /// Takes the weights of `model` in.
     pub fn update(&mut self, model: &Model) {
-        for (average, values) in [(&mut self.params, &model.params), (&mut self.buffers, &model.buffers)] {
+        for (average, values) in
+            [(&mut self.params, &model.params), (&mut self.buffers, &model.buffers)]
+        {
             for (index, value) in values.values().iter().enumerate() {
                 let old = average.take(index);
                 average.set(index, old * self.decay + value.clone() * (1.0 - self.decay));

@@ -1,8 +1,10 @@
-//! Checkpoints: everything that a run needs to go on to the same bits, in a folder that appears all at once.
+//! Checkpoints: everything that a run needs to go on to the same bits, in a folder that appears all
+//! at once.
 //!
-//! `checkpoints/epoch-NNN/` holds the state after NNN epochs (`epoch-NNN-step-SSSSSS/` one inside the next epoch):
-//! `model.safetensors`, `optimizer.safetensors`, `method.safetensors` and `state.json`. The folder is written beside under a name that
-//! starts with a dot, synced, and renamed: a kill leaves the old checkpoints or the old ones and the new one.
+//! `checkpoints/epoch-NNN/` holds the state after NNN epochs (`epoch-NNN-step-SSSSSS/` one inside
+//! the next epoch): `model.safetensors`, `optimizer.safetensors`, `method.safetensors` and
+//! `state.json`. The folder is written beside under a name that starts with a dot, synced, and
+//! renamed: a kill leaves the old checkpoints or the old ones and the new one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -78,7 +80,8 @@ pub struct Checkpoint {
     pub method: BTreeMap<String, HostTensor>,
 }
 
-/// Writes a checkpoint under `dir` (the run's `checkpoints/`) and removes all but the newest `keep` and those for which `needed` says so.
+/// Writes a checkpoint under `dir` (the run's `checkpoints/`) and removes all but the newest `keep`
+/// and those for which `needed` says so.
 ///
 /// # Errors
 /// A disk that is full or not writable; the older checkpoints are then untouched.
@@ -97,12 +100,15 @@ pub fn save(
     let temporary = dir.join(format!(".{name}.tmp"));
     remove(&temporary)?;
     fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, &e))?;
-    for (file, tensors) in [("model", &state.model), ("optimizer", &state.optimizer), ("method", &state.method)] {
+    for (file, tensors) in
+        [("model", &state.model), ("optimizer", &state.optimizer), ("method", &state.method)]
+    {
         let path = temporary.join(file).with_extension("safetensors");
         files::write_synced(&path, &files::to_safetensors(tensors, metadata.clone())?)?;
     }
     let progress = Progress { format: FORMAT, ..progress.clone() };
-    let json = serde_json::to_vec_pretty(&progress).map_err(|e| Error::work(format!("cannot serialise a checkpoint: {e}")))?;
+    let json = serde_json::to_vec_pretty(&progress)
+        .map_err(|e| Error::work(format!("cannot serialise a checkpoint: {e}")))?;
     files::write_synced(&temporary.join("state.json"), &json)?;
     files::sync_dir(&temporary)?;
     let path = dir.join(&name);
@@ -130,7 +136,8 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Steps complete at the checkpoint folder `path` of a run with `steps_per_epoch`; `None` for another name.
+/// Steps complete at the checkpoint folder `path` of a run with `steps_per_epoch`; `None` for
+/// another name.
 pub fn step(path: &Path, steps_per_epoch: u64) -> Option<u64> {
     match key(path.file_name()?.to_str()?)? {
         (epoch, 0) => Some(epoch * steps_per_epoch),
@@ -171,8 +178,10 @@ pub fn latest(dir: &Path) -> Result<Option<Checkpoint>> {
 /// A file that is missing or damaged.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let state = path.join("state.json");
-    let text = fs::read(&state).map_err(|e| Error::input(format!("cannot read {}: {e}", state.display())))?;
-    let progress: Progress = serde_json::from_slice(&text).map_err(|e| Error::input(format!("{}: damaged: {e}", state.display())))?;
+    let text = fs::read(&state)
+        .map_err(|e| Error::input(format!("cannot read {}: {e}", state.display())))?;
+    let progress: Progress = serde_json::from_slice(&text)
+        .map_err(|e| Error::input(format!("{}: damaged: {e}", state.display())))?;
     if progress.format != FORMAT {
         return Err(Error::input(format!(
             "{}: written in format {}, this version reads {FORMAT}; use the version of sora that its config.toml names",
@@ -190,7 +199,8 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
     })
 }
 
-/// Removes all but the newest `keep` checkpoints and those that are `needed`, and what a kill in the middle of a write or a removal has left.
+/// Removes all but the newest `keep` checkpoints and those that are `needed`, and what a kill in
+/// the middle of a write or a removal has left.
 ///
 /// # Errors
 /// A folder that cannot be read or written.
@@ -208,14 +218,17 @@ pub fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<
 
 /// Removes a checkpoint.
 fn discard(path: &Path) -> Result<()> {
-    // Renamed first: a kill in the middle of the removal must not leave a checkpoint that looks whole.
-    let hidden = path.with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
+    // Renamed first: a kill in the middle of the removal must not leave a checkpoint that looks
+    // whole.
+    let hidden = path
+        .with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
     remove(&hidden)?;
     fs::rename(path, &hidden).map_err(|e| Error::io("rename", path, &e))?;
     remove(&hidden)
 }
 
-/// Removes the checkpoints that are newer than `path` (`None`: all), the newest first: a kill in between leaves a run that can go on.
+/// Removes the checkpoints that are newer than `path` (`None`: all), the newest first: a kill in
+/// between leaves a run that can go on.
 ///
 /// # Errors
 /// A folder that cannot be written.
@@ -246,11 +259,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("checkpoints");
         assert!(latest(&dir).unwrap().is_none());
-        let state = State { model: vec![HostTensor { name: "w".into(), shape: vec![1], data: vec![0.1] }], ..State::default() };
+        let state = State {
+            model: vec![HostTensor { name: "w".into(), shape: vec![1], data: vec![0.1] }],
+            ..State::default()
+        };
         for progress in [at(0, 3, 3), at(1, 0, 5), at(1, 2, 7), at(2, 0, 10)] {
             save(&dir, &progress, &state, &HashMap::new(), 3, |_| false).unwrap();
         }
-        let names: Vec<_> = list(&dir).unwrap().iter().map(|p| p.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+        let names: Vec<_> = list(&dir)
+            .unwrap()
+            .iter()
+            .map(|p| p.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
         assert_eq!(names, ["epoch-001", "epoch-001-step-000007", "epoch-002"]);
         let newest = latest(&dir).unwrap().unwrap();
         assert_eq!((newest.progress.epoch, newest.progress.step), (2, 10));

@@ -1,4 +1,5 @@
-//! A run's settings: what the user gives (flags over config file over defaults) and what it resolves to.
+//! A run's settings: what the user gives (flags over config file over defaults) and what it
+//! resolves to.
 
 use std::path::PathBuf;
 
@@ -28,17 +29,20 @@ pub enum OnCo {
     Rollback,
 }
 
-/// Settings of `sora train` as the user gives them; every one may be absent. Field names are the keys of config.toml.
+/// Settings of `sora train` as the user gives them; every one may be absent. Field names are the
+/// keys of config.toml.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainOptions {
-    /// Data set: a name of `sora data list`, folder:PATH, imagefolder:PATH, or the path of an image folder [default: synthetic]
+    /// Data set: a name of `sora data list`, folder:PATH, imagefolder:PATH, or the path of an image
+    /// folder [default: synthetic]
     #[arg(long, value_name = "NAME|PATH")]
     pub dataset: Option<String>,
     /// Where data sets are kept [default: $SORA_DATA, else the platform's cache folder]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Height and width of the images, for folders, the ImageNet family, synthetic and MedMNIST (28, 64, 128 or 224)
+    /// Height and width of the images, for folders, the ImageNet family, synthetic and MedMNIST
+    /// (28, 64, 128 or 224)
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,
     /// Augmentation, for example none, flip or crop:4,flip [default: the data set's]
@@ -56,7 +60,8 @@ pub struct TrainOptions {
     /// Activation function [default: the network's, see `sora models`]
     #[arg(long, value_enum)]
     pub activation: Option<Activation>,
-    /// Dropout rate, for networks that have it; in training mode, the attack pass included [default: 0]
+    /// Dropout rate, for networks that have it; in training mode, the attack pass included
+    /// [default: 0]
     #[arg(long, value_name = "RATE")]
     pub dropout: Option<f32>,
     /// First layers of a ResNet [default: cifar, imagenet for images from 96x96]
@@ -65,7 +70,8 @@ pub struct TrainOptions {
     /// Patch side of a vision transformer [default: 4, 8 from 48x48, 16 from 96x96]
     #[arg(long, value_name = "PIXELS")]
     pub patch: Option<usize>,
-    /// Radius of the perturbations in pixel units, for example 8/255 [default: 8/255 for linf, 128/255 for l2]
+    /// Radius of the perturbations in pixel units, for example 8/255 [default: 8/255 for linf,
+    /// 128/255 for l2]
     #[arg(long, allow_hyphen_values = true)]
     pub epsilon: Option<Epsilon>,
     /// Norm that bounds the perturbations [default: linf]
@@ -98,10 +104,12 @@ pub struct TrainOptions {
     /// Label smoothing of the training loss, 0 to 1 [default: 0]
     #[arg(long, value_name = "SHARE")]
     pub label_smoothing: Option<f32>,
-    /// Adversarial weight perturbation: size relative to the weights, for example 0.005 [default: 0, off]
+    /// Adversarial weight perturbation: size relative to the weights, for example 0.005 [default:
+    /// 0, off]
     #[arg(long, value_name = "GAMMA")]
     pub awp: Option<f32>,
-    /// Weight averaging: decay of the moving average that is validated and written at the end, for example 0.999 [default: 0, off]
+    /// Weight averaging: decay of the moving average that is validated and written at the end, for
+    /// example 0.999 [default: 0, off]
     #[arg(long, value_name = "DECAY")]
     pub ema: Option<f32>,
     /// Clip the gradient to this norm [default: 0, off]
@@ -131,7 +139,8 @@ pub struct TrainOptions {
     /// Keep only the first N test images
     #[arg(long, value_name = "N")]
     pub limit_test: Option<usize>,
-    /// Images held out of the training split for validation after each epoch; 0 turns it off [default: 1000, at most a tenth]
+    /// Images held out of the training split for validation after each epoch; 0 turns it off
+    /// [default: 1000, at most a tenth]
     #[arg(long, value_name = "N")]
     pub val: Option<usize>,
     /// Also validate every N steps (clean, fgsm, pgd-10), into metrics.jsonl
@@ -146,7 +155,8 @@ pub struct TrainOptions {
     /// Checkpoints to keep [default: 3]
     #[arg(long, value_name = "N")]
     pub keep: Option<usize>,
-    /// Also write a checkpoint every N steps [default: 100 with --on-co rollback, else only after each epoch]
+    /// Also write a checkpoint every N steps [default: 100 with --on-co rollback, else only after
+    /// each epoch]
     #[arg(long, value_name = "N")]
     pub checkpoint_steps: Option<u64>,
     /// Also write TensorBoard event files, to DIR/tensorboard
@@ -180,8 +190,12 @@ impl TrainOptions {
     /// # Errors
     /// A file that cannot be read, is no TOML, or has an unknown key or a wrong value.
     pub fn from_file(path: &std::path::Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::input(format!("--config {}: cannot read it: {e}", path.display())))?;
-        toml::from_str(&text).map_err(|e| Error::input(format!("--config {}: {}", path.display(), one_line(&e.to_string()))))
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            Error::input(format!("--config {}: cannot read it: {e}", path.display()))
+        })?;
+        toml::from_str(&text).map_err(|e| {
+            Error::input(format!("--config {}: {}", path.display(), one_line(&e.to_string())))
+        })
     }
 
     /// These options, and where one is absent, those of `file`.
@@ -235,7 +249,8 @@ impl TrainOptions {
         )
     }
 
-    /// Fills in the defaults and checks every value. `augment` of the result stays the default until the data set is known.
+    /// Fills in the defaults and checks every value. `augment` of the result stays the default
+    /// until the data set is known.
     ///
     /// # Errors
     /// The first wrong value, in one line.
@@ -258,7 +273,8 @@ impl TrainOptions {
         let model = self.model.unwrap_or_else(|| "preact-resnet18".into());
         let width = self.width.unwrap_or(model::network(&model)?.default_width);
         let optimizer = self.optimizer.unwrap_or(OptimizerKind::Sgd);
-        let lr_max = self.lr_max.unwrap_or(if optimizer == OptimizerKind::Sgd { 0.2 } else { 0.001 });
+        let lr_max =
+            self.lr_max.unwrap_or(if optimizer == OptimizerKind::Sgd { 0.2 } else { 0.001 });
         let threat = Threat { norm, epsilon: epsilon.value() };
         let updates_per_batch = info.build(&options, threat)?.updates_per_batch().max(1);
         let on_co = self.on_co.unwrap_or(OnCo::Warn);
@@ -303,7 +319,9 @@ impl TrainOptions {
             on_co,
             on_co_method: self.on_co_method.unwrap_or_else(sora),
             keep: self.keep.unwrap_or(3),
-            checkpoint_steps: self.checkpoint_steps.or((on_co == OnCo::Rollback).then_some(ROLLBACK_STEPS)),
+            checkpoint_steps: self
+                .checkpoint_steps
+                .or((on_co == OnCo::Rollback).then_some(ROLLBACK_STEPS)),
             tensorboard: self.tensorboard.unwrap_or(false),
             steps_per_epoch: None,
             options,
@@ -427,7 +445,8 @@ impl TrainConfig {
         Threat { norm: self.norm, epsilon: self.epsilon.value() }
     }
 
-    /// Norm and epsilon at `step`, of `steps_per_epoch` an epoch: epsilon grows linearly during the warm-up and is never 0 because of it.
+    /// Norm and epsilon at `step`, of `steps_per_epoch` an epoch: epsilon grows linearly during the
+    /// warm-up and is never 0 because of it.
     pub fn threat_at(&self, step: u64, steps_per_epoch: u64) -> Threat {
         let mut threat = self.threat();
         let warmup = self.epsilon_warmup * steps_per_epoch as f64;
@@ -462,7 +481,11 @@ impl TrainConfig {
 
     fn check(&self) -> Result<()> {
         let range = |flag: &str, value: f64, low: f64, high: f64| {
-            if (low..=high).contains(&value) { Ok(()) } else { Err(Error::input(format!("--{flag} {value}: expected {low} to {high}"))) }
+            if (low..=high).contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::input(format!("--{flag} {value}: expected {low} to {high}")))
+            }
         };
         range("epochs", self.epochs as f64, 1.0, 100_000.0)?;
         range("batch", self.batch as f64, 1.0, 65_536.0)?;
@@ -484,7 +507,9 @@ impl TrainConfig {
         if let Some(steps) = self.val_steps {
             range("val-steps", steps as f64, 1.0, 1e12)?;
             if self.val == Some(0) {
-                return Err(Error::input("--val-steps: there is nothing to validate on with --val 0; leave one of the two out"));
+                return Err(Error::input(
+                    "--val-steps: there is nothing to validate on with --val 0; leave one of the two out",
+                ));
             }
         }
         for (flag, value) in [("limit-train", self.limit_train), ("limit-test", self.limit_test)] {
@@ -493,8 +518,9 @@ impl TrainConfig {
             }
         }
         if self.on_co == OnCo::Rollback {
-            let after = method::method(&self.on_co_method)
-                .map_err(|e| Error::input(format!("--on-co-{}", e.to_string().trim_start_matches('-'))))?;
+            let after = method::method(&self.on_co_method).map_err(|e| {
+                Error::input(format!("--on-co-{}", e.to_string().trim_start_matches('-')))
+            })?;
             if after.name == "none" || after.stored_images > 0 || after.name == "free" {
                 return Err(Error::input(format!(
                     "--on-co-method {}: cannot take over in the middle of a run; choose a method that keeps nothing by image, such as sora or pgd",

@@ -14,9 +14,11 @@ pub fn device(name: &str) -> Result<Device> {
     let (kind, index) = match name.split_once(':') {
         None => (name, 0),
         Some((kind, index)) => {
-            let index = index
-                .parse::<usize>()
-                .map_err(|_| Error::input(format!("--device '{name}': '{index}' is no device number; expected for example cuda:0")))?;
+            let index = index.parse::<usize>().map_err(|_| {
+                Error::input(format!(
+                    "--device '{name}': '{index}' is no device number; expected for example cuda:0"
+                ))
+            })?;
             (kind, index)
         }
     };
@@ -35,16 +37,23 @@ pub fn device(name: &str) -> Result<Device> {
         "cuda" | "rocm" | "wgpu" | "vulkan" | "metal" => Err(Error::input(format!(
             "--device {name}: this program was built without it; rebuild with `cargo build --release --features {kind}`, or use --device cpu"
         ))),
-        _ => Err(Error::input(format!("--device '{name}': no such device; choose cpu, cuda[:N], rocm[:N], wgpu, vulkan or metal"))),
+        _ => Err(Error::input(format!(
+            "--device '{name}': no such device; choose cpu, cuda[:N], rocm[:N], wgpu, vulkan or metal"
+        ))),
     }
 }
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn gpu(index: usize) -> burn::tensor::DeviceKind {
-    if index == 0 { burn::tensor::DeviceKind::DefaultDevice } else { burn::tensor::DeviceKind::DiscreteGpu(index) }
+    if index == 0 {
+        burn::tensor::DeviceKind::DefaultDevice
+    } else {
+        burn::tensor::DeviceKind::DiscreteGpu(index)
+    }
 }
 
-/// The instruction set of the CPU engine: the widest of this machine, unless the environment variable `SORA_ISA` names another.
+/// The instruction set of the CPU engine: the widest of this machine, unless the environment
+/// variable `SORA_ISA` names another.
 ///
 /// # Errors
 /// A name in `SORA_ISA` that is unknown, or that this machine cannot run.
@@ -52,7 +61,8 @@ pub fn instruction_set() -> Result<Isa> {
     Isa::current().map_err(|e| Error::input(format!("environment variable {ISA_VARIABLE}: {e}")))
 }
 
-/// Sets the number of CPU threads for the whole process (0: one a core) and returns how many there are. Only the first call counts.
+/// Sets the number of CPU threads for the whole process (0: one a core) and returns how many there
+/// are. Only the first call counts.
 pub fn set_threads(threads: usize) -> usize {
     if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
         tracing::debug!("thread pool is already running: {e}");
@@ -65,20 +75,28 @@ pub fn peak_rss_mib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()
         .and_then(|status| {
-            status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches("kB").trim().parse::<u64>().ok())
+            status.lines().find_map(|line| {
+                line.strip_prefix("VmHWM:")?
+                    .trim()
+                    .trim_end_matches("kB")
+                    .trim()
+                    .parse::<u64>()
+                    .ok()
+            })
         })
         .map_or(0, |kib| kib / 1024)
 }
 
-/// Bytes of memory that this process can still take: the smaller of what is free and what its control group leaves; `None` where the platform
-/// does not say.
+/// Bytes of memory that this process can still take: the smaller of what is free and what its
+/// control group leaves; `None` where the platform does not say.
 pub fn available_memory() -> Option<u64> {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()
     });
-    let group =
-        number("/sys/fs/cgroup/memory.max").zip(number("/sys/fs/cgroup/memory.current")).map(|(most, taken)| most.saturating_sub(taken));
+    let group = number("/sys/fs/cgroup/memory.max")
+        .zip(number("/sys/fs/cgroup/memory.current"))
+        .map(|(most, taken)| most.saturating_sub(taken));
     [free.map(|kib| kib * 1024), group].into_iter().flatten().min()
 }

@@ -1,8 +1,10 @@
 //! The evaluator: accuracy under attacks, by its own forward pass on clipped images.
 //!
-//! A sample that is misclassified clean counts as broken (delta = 0 lies in every ball). An attack runs on what still stands, round by round (a restart,
-//! a target class), in full batches of survivors; what it returns is projected on the ball and on [0, 1] and scored again here. Everything runs in eval
-//! mode, in f32. What is found goes to a ledger batch by batch, so that an evaluation that was killed goes on where it was.
+//! A sample that is misclassified clean counts as broken (delta = 0 lies in every ball). An attack
+//! runs on what still stands, round by round (a restart, a target class), in full batches of
+//! survivors; what it returns is projected on the ball and on [0, 1] and scored again here.
+//! Everything runs in eval mode, in f32. What is found goes to a ledger batch by batch, so that an
+//! evaluation that was killed goes on where it was.
 
 mod adversarial;
 mod ledger;
@@ -139,9 +141,18 @@ pub fn pixels(split: &Split, indices: &[usize]) -> Result<Vec<f32>> {
 ///
 /// # Errors
 /// An unknown attack, an empty split, or a device that fails.
-pub fn evaluate(model: &dyn Classifier, split: &Split, config: &EvalConfig) -> Result<(Results, Vec<String>)> {
-    let entries = config.attacks.iter().map(|name| attack::entry(name, config.threat.norm)).collect::<Result<Vec<_>>>()?;
-    let outcome = Evaluator::new(model, split, config.clone(), Ledger::in_memory())?.run(&entries)?;
+pub fn evaluate(
+    model: &dyn Classifier,
+    split: &Split,
+    config: &EvalConfig,
+) -> Result<(Results, Vec<String>)> {
+    let entries = config
+        .attacks
+        .iter()
+        .map(|name| attack::entry(name, config.threat.norm))
+        .collect::<Result<Vec<_>>>()?;
+    let outcome =
+        Evaluator::new(model, split, config.clone(), Ledger::in_memory())?.run(&entries)?;
     Ok((outcome.results, outcome.warnings))
 }
 
@@ -155,16 +166,24 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// `config.attacks` is not looked at: [`run`](Self::run) takes the attacks. What `ledger` holds is not done again.
+    /// `config.attacks` is not looked at: [`run`](Self::run) takes the attacks. What `ledger` holds
+    /// is not done again.
     ///
     /// # Errors
     /// An empty split.
-    pub fn new(model: &'a dyn Classifier, split: &'a Split, config: EvalConfig, ledger: Ledger) -> Result<Self> {
+    pub fn new(
+        model: &'a dyn Classifier,
+        split: &'a Split,
+        config: EvalConfig,
+        ledger: Ledger,
+    ) -> Result<Self> {
         if split.is_empty() {
             return Err(Error::input("nothing to evaluate: the split holds no image"));
         }
         let (shape, found) = (model.shape(), split.shape());
-        if found != [shape.channels, shape.height, shape.width] || split.num_classes() > shape.classes {
+        if found != [shape.channels, shape.height, shape.width]
+            || split.num_classes() > shape.classes
+        {
             return Err(Error::input(format!(
                 "the network takes images of {}x{}x{} in {} classes, the split has {}x{}x{} in {}",
                 shape.channels,
@@ -198,9 +217,17 @@ impl<'a> Evaluator<'a> {
                 let attacked = left.len() as u64;
                 let before = left;
                 left = self.survivors(part, &before)?;
-                let seconds =
-                    self.ledger.seconds(&part.key, part.attack.rounds(self.model.shape().classes), before.iter().map(|&i| self.id(i)));
-                parts.push(PartResult { attack: part.name.clone(), attacked, correct: left.len() as u64, seconds });
+                let seconds = self.ledger.seconds(
+                    &part.key,
+                    part.attack.rounds(self.model.shape().classes),
+                    before.iter().map(|&i| self.id(i)),
+                );
+                parts.push(PartResult {
+                    attack: part.name.clone(),
+                    attacked,
+                    correct: left.len() as u64,
+                    seconds,
+                });
                 notes.extend(part.attack.note(self.model.shape()));
             }
             let (seconds, attacked) = if parts.is_empty() {
@@ -214,7 +241,10 @@ impl<'a> Evaluator<'a> {
             let correct = left.len() as u64;
             let accuracy = Accuracy::of(correct, n);
             let seconds_per_image = seconds / attacked.max(1) as f64;
-            results.0.push((entry.name.clone(), AttackResult { accuracy, correct, attacked, seconds, seconds_per_image, parts }));
+            results.0.push((
+                entry.name.clone(),
+                AttackResult { accuracy, correct, attacked, seconds, seconds_per_image, parts },
+            ));
         }
         notes.sort();
         notes.dedup();
@@ -222,7 +252,8 @@ impl<'a> Evaluator<'a> {
         Ok(Outcome { results, notes, warnings })
     }
 
-    /// The round (from 0) in which each image of `positions` fell to the attack called `key`; `None` if it stands.
+    /// The round (from 0) in which each image of `positions` fell to the attack called `key`;
+    /// `None` if it stands.
     pub fn fell_in(&self, key: &str, positions: &[usize]) -> Vec<Option<usize>> {
         positions.iter().map(|&i| self.ledger.fell_in(key, self.id(i))).collect()
     }
@@ -257,12 +288,20 @@ impl<'a> Evaluator<'a> {
 
     /// Those of `all` that are classified correctly as they are.
     fn clean(&mut self, all: &[usize]) -> Result<Vec<usize>> {
-        let pending: Vec<usize> = all.iter().copied().filter(|&i| !self.ledger.knows(CLEAN, self.id(i), 0)).collect();
+        let pending: Vec<usize> =
+            all.iter().copied().filter(|&i| !self.ledger.knows(CLEAN, self.id(i), 0)).collect();
         for chunk in pending.chunks(self.config.batch.max(1)) {
             let started = Instant::now();
             let x = pixels(self.split, chunk)?;
             let stands = self.score(&x, &self.labels(chunk))?;
-            self.ledger.record(CLEAN, 0, &self.ids(chunk), &stands, started.elapsed().as_secs_f64(), &[])?;
+            self.ledger.record(
+                CLEAN,
+                0,
+                &self.ids(chunk),
+                &stands,
+                started.elapsed().as_secs_f64(),
+                &[],
+            )?;
         }
         Ok(all.iter().copied().filter(|&i| self.ledger.survived(CLEAN, self.id(i), 1)).collect())
     }
@@ -271,15 +310,28 @@ impl<'a> Evaluator<'a> {
     fn survivors(&mut self, part: &Part, standing: &[usize]) -> Result<Vec<usize>> {
         let rounds = part.attack.rounds(self.model.shape().classes);
         let label = part.name.as_str();
-        let mut progress = self.config.progress.then(|| Progress::new(label, 0, (standing.len() * rounds) as u64));
+        let mut progress =
+            self.config.progress.then(|| Progress::new(label, 0, (standing.len() * rounds) as u64));
         let mut shown = 0;
         for round in 0..rounds {
-            let left: Vec<usize> = standing.iter().copied().filter(|&i| self.ledger.survived(&part.key, self.id(i), round)).collect();
-            let pending: Vec<usize> = left.iter().copied().filter(|&i| !self.ledger.knows(&part.key, self.id(i), round)).collect();
+            let left: Vec<usize> = standing
+                .iter()
+                .copied()
+                .filter(|&i| self.ledger.survived(&part.key, self.id(i), round))
+                .collect();
+            let pending: Vec<usize> = left
+                .iter()
+                .copied()
+                .filter(|&i| !self.ledger.knows(&part.key, self.id(i), round))
+                .collect();
             let known = left.iter().filter(|&&i| self.ledger.knows(&part.key, self.id(i), round));
-            let mut fallen = known.filter(|&&i| !self.ledger.survived(&part.key, self.id(i), round + 1)).count();
-            // Image-rounds behind us: rounds done, images that fell before (with the rounds they are spared), images known in this round.
-            let mut behind = (standing.len() - left.len()) * rounds + left.len() * round + (left.len() - pending.len());
+            let mut fallen =
+                known.filter(|&&i| !self.ledger.survived(&part.key, self.id(i), round + 1)).count();
+            // Image-rounds behind us: rounds done, images that fell before (with the rounds they
+            // are spared), images known in this round.
+            let mut behind = (standing.len() - left.len()) * rounds
+                + left.len() * round
+                + (left.len() - pending.len());
             let n = self.split.len();
             for chunk in pending.chunks(self.config.batch.max(1)) {
                 let mut show = |part: f64, fooled: usize| {
@@ -287,36 +339,67 @@ impl<'a> Evaluator<'a> {
                         let done = behind as u64 + (part * chunk.len() as f64) as u64;
                         let message = || {
                             let standing = left.len().saturating_sub(fallen + fooled);
-                            format!("round {}/{rounds}, accuracy at most {:.1} %", round + 1, 100.0 * standing as f64 / n as f64)
+                            format!(
+                                "round {}/{rounds}, accuracy at most {:.1} %",
+                                round + 1,
+                                100.0 * standing as f64 / n as f64
+                            )
                         };
                         progress.advance(done.saturating_sub(shown), message);
                         shown = shown.max(done);
                     }
                 };
-                let fell = self.batch(part, round, chunk, &mut |tick| show(tick.done, tick.fooled))?;
+                let fell =
+                    self.batch(part, round, chunk, &mut |tick| show(tick.done, tick.fooled))?;
                 fallen += fell;
                 behind += chunk.len();
             }
         }
-        Ok(standing.iter().copied().filter(|&i| self.ledger.survived(&part.key, self.id(i), rounds)).collect())
+        Ok(standing
+            .iter()
+            .copied()
+            .filter(|&i| self.ledger.survived(&part.key, self.id(i), rounds))
+            .collect())
     }
 
     /// Runs a round of `part` on the images `chunk` and records who stands; returns how many fell.
-    fn batch(&mut self, part: &Part, round: usize, chunk: &[usize], tick: &mut (dyn FnMut(attack::Tick) + Send)) -> Result<usize> {
+    fn batch(
+        &mut self,
+        part: &Part,
+        round: usize,
+        chunk: &[usize],
+        tick: &mut (dyn FnMut(attack::Tick) + Send),
+    ) -> Result<usize> {
         let started = Instant::now();
         let (x, labels, ids) = (pixels(self.split, chunk)?, self.labels(chunk), self.ids(chunk));
         let threat = self.config.threat;
-        let mut cx = AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
+        let mut cx =
+            AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
         let width = cx.pixels();
         let images = Batch { x: &x, labels: &labels, ids: &ids };
-        // In the thread pool, like a training step: what an attack does in parallel then wakes no thread but the others.
+        // In the thread pool, like a training step: what an attack does in parallel then wakes no
+        // thread but the others.
         let mut candidates = rayon::scope(|_| part.attack.run(&mut cx, &images))?;
         if candidates.len() != x.len() {
-            return Err(Error::work(format!("attack {} returned {} values for {}", part.name, candidates.len(), x.len())));
+            return Err(Error::work(format!(
+                "attack {} returned {} values for {}",
+                part.name,
+                candidates.len(),
+                x.len()
+            )));
         }
-        rows::for_each(&mut candidates, width, |i, row| rows::project(threat, rows::row(&x, width, i), row));
+        rows::for_each(&mut candidates, width, |i, row| {
+            rows::project(threat, rows::row(&x, width, i), row)
+        });
         let stands = self.score(&candidates, &labels)?;
-        self.ledger.record(&part.key, round, &ids, &stands, started.elapsed().as_secs_f64(), &candidates)?;
+        self.ledger.record(
+            &part.key,
+            round,
+            &ids,
+            &stands,
+            started.elapsed().as_secs_f64(),
+            &candidates,
+        )?;
         Ok(stands.iter().filter(|stands| !**stands).count())
     }
 
@@ -324,7 +407,11 @@ impl<'a> Evaluator<'a> {
     fn score(&self, x: &[f32], labels: &[usize]) -> Result<Vec<bool>> {
         let classes = self.model.shape().classes;
         let logits = self.model.logits(x)?;
-        Ok(labels.iter().enumerate().map(|(i, &label)| stands(rows::row(&logits, classes, i), label)).collect())
+        Ok(labels
+            .iter()
+            .enumerate()
+            .map(|(i, &label)| stands(rows::row(&logits, classes, i), label))
+            .collect())
     }
 }
 

@@ -14,7 +14,8 @@ use crate::{
     nn::HostTensor,
 };
 
-/// Writes `path` so that a reader, or a kill at any moment, finds the old file or the whole new one.
+/// Writes `path` so that a reader, or a kill at any moment, finds the old file or the whole new
+/// one.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tmp");
     write_synced(&temporary, bytes)?;
@@ -42,13 +43,25 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 pub type Loaded = (BTreeMap<String, HostTensor>, HashMap<String, String>);
 
 /// Serialises f32 tensors.
-pub fn to_safetensors(tensors: &[HostTensor], metadata: HashMap<String, String>) -> Result<Vec<u8>> {
-    let failed = |e: safetensors::SafeTensorError| Error::work(format!("cannot serialise the weights: {e}"));
-    let bytes: Vec<Vec<u8>> = tensors.iter().map(|tensor| tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+pub fn to_safetensors(
+    tensors: &[HostTensor],
+    metadata: HashMap<String, String>,
+) -> Result<Vec<u8>> {
+    let failed =
+        |e: safetensors::SafeTensorError| Error::work(format!("cannot serialise the weights: {e}"));
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|tensor| tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .collect();
     let views = tensors
         .iter()
         .zip(&bytes)
-        .map(|(tensor, bytes)| Ok((tensor.name.as_str(), TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(failed)?)))
+        .map(|(tensor, bytes)| {
+            Ok((
+                tensor.name.as_str(),
+                TensorView::new(Dtype::F32, tensor.shape.clone(), bytes).map_err(failed)?,
+            ))
+        })
         .collect::<Result<Vec<_>>>()?;
     // The crate writes a malformed header for empty metadata without tensors.
     safetensors::serialize(views, (!metadata.is_empty()).then_some(metadata)).map_err(failed)
@@ -59,7 +72,8 @@ pub fn to_safetensors(tensors: &[HostTensor], metadata: HashMap<String, String>)
 /// # Errors
 /// A file that cannot be read, is no safetensors file, or holds another dtype.
 pub fn read_safetensors(path: &Path) -> Result<Loaded> {
-    let bytes = fs::read(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+    let bytes =
+        fs::read(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
     let wrong = |e: safetensors::SafeTensorError| {
         Error::input(format!(
             "{}: not a whole safetensors file ({e}); expected one that `sora train` or `sora export` wrote",
@@ -72,11 +86,18 @@ pub fn read_safetensors(path: &Path) -> Result<Loaded> {
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         if view.dtype() != Dtype::F32 {
-            return Err(Error::input(format!("{}: tensor '{name}' has dtype {:?}, expected F32", path.display(), view.dtype())));
+            return Err(Error::input(format!(
+                "{}: tensor '{name}' has dtype {:?}, expected F32",
+                path.display(),
+                view.dtype()
+            )));
         }
         let (chunks, _) = view.data().as_chunks::<4>();
         let data = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        tensors.insert(name.to_owned(), HostTensor { name: name.to_owned(), shape: view.shape().to_vec(), data });
+        tensors.insert(
+            name.to_owned(),
+            HostTensor { name: name.to_owned(), shape: view.shape().to_vec(), data },
+        );
     }
     Ok((tensors, metadata))
 }

@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 
 /// The lines of a `.jsonl` file, as far as they are whole.
 ///
-/// A last line without its line feed is still being written and waits for the next look. A file that was cut off (a resumed run, a rollback) is
-/// read anew. A line that cannot be understood is passed over and counted.
+/// A last line without its line feed is still being written and waits for the next look. A file
+/// that was cut off (a resumed run, a rollback) is read anew. A line that cannot be understood is
+/// passed over and counted.
 #[derive(Debug)]
 pub struct Follower<T> {
     path: PathBuf,
@@ -67,7 +68,8 @@ impl<T: DeserializeOwned> Follower<T> {
         Ok(())
     }
 
-    /// The bytes after `offset`; from the start, with everything forgotten, where the file is no longer the one that was read.
+    /// The bytes after `offset`; from the start, with everything forgotten, where the file is no
+    /// longer the one that was read.
     fn read_new(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         let mut file = File::open(&self.path)?;
         let mut known = vec![0; self.last.len()];

@@ -22,10 +22,17 @@ pub struct InputGradient {
     pub stats: Vec<BatchStats>,
 }
 
-/// Gradient of `loss(logits)` with respect to the pixels `x` `[N, C, H, W]`; no weight gradient is computed.
-pub fn input_gradient(model: &Model, x: Tensor<4>, mode: BnMode, loss: impl FnOnce(Tensor<2>) -> Tensor<1>) -> InputGradient {
+/// Gradient of `loss(logits)` with respect to the pixels `x` `[N, C, H, W]`; no weight gradient is
+/// computed.
+pub fn input_gradient(
+    model: &Model,
+    x: Tensor<4>,
+    mode: BnMode,
+    loss: impl FnOnce(Tensor<2>) -> Tensor<1>,
+) -> InputGradient {
     let x = x.autodiff().require_grad();
-    let (logits, stats) = profile::time(Part::Network, || model.forward(&model.params.frozen(), x.clone(), mode));
+    let (logits, stats) =
+        profile::time(Part::Network, || model.forward(&model.params.frozen(), x.clone(), mode));
     let value = profile::time(Part::Loss, || loss(logits.clone()));
     let mut gradients = profile::time(Part::Autodiff, || value.backward());
     let grad = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
@@ -52,8 +59,9 @@ impl Recorded {
         self.logits.clone().inner()
     }
 
-    /// For each image the product of its row of `cotangent` `[N, classes]` with the Jacobian of its logits, `[N, C, H, W]`: the gradient of
-    /// `sum(cotangent * logits)`, the cotangent held constant.
+    /// For each image the product of its row of `cotangent` `[N, classes]` with the Jacobian of its
+    /// logits, `[N, C, H, W]`: the gradient of `sum(cotangent * logits)`, the cotangent held
+    /// constant.
     pub fn pull_back(self, cotangent: Tensor<2>) -> Tensor<4> {
         let Self { x, logits } = self;
         let mut gradients = (logits * Tensor::from_inner(cotangent)).sum().backward();
@@ -66,7 +74,8 @@ impl Recorded {
 pub struct TrainGradient {
     /// Gradient of each parameter, flat, in the order of the model's parameters.
     pub params: Vec<Tensor<1>>,
-    /// Gradient with respect to the training point's pixels, `[N, C, H, W]`: it comes with the backward pass, free.
+    /// Gradient with respect to the training point's pixels, `[N, C, H, W]`: it comes with the
+    /// backward pass, free.
     pub input: Tensor<4>,
     /// The mean loss, `[1]`.
     pub loss: Tensor<1>,
@@ -78,7 +87,8 @@ pub struct TrainGradient {
     pub forwards: u64,
 }
 
-/// The forward passes of one training loss. They share one set of tracked weights, so that one backward pass serves them all.
+/// The forward passes of one training loss. They share one set of tracked weights, so that one
+/// backward pass serves them all.
 #[derive(Debug)]
 pub struct TrainPass<'a> {
     model: &'a Model,
@@ -90,40 +100,64 @@ pub struct TrainPass<'a> {
 }
 
 impl<'a> TrainPass<'a> {
-    /// A loss of `model` at the training point `x` (pixels, `[N, C, H, W]`); `smoothing` is that of the labels, from 0 to 1.
+    /// A loss of `model` at the training point `x` (pixels, `[N, C, H, W]`); `smoothing` is that of
+    /// the labels, from 0 to 1.
     pub fn new(model: &'a Model, x: Tensor<4>, smoothing: f32) -> Self {
         let point = x.autodiff().require_grad();
-        Self { model, weights: model.params.tracked(), point, smoothing, stats: Vec::new(), forwards: 0 }
+        Self {
+            model,
+            weights: model.params.tracked(),
+            point,
+            smoothing,
+            stats: Vec::new(),
+            forwards: 0,
+        }
     }
 
-    /// Logits at the training point, in training mode; the loss's gradient for the point is taken through this pass.
+    /// Logits at the training point, in training mode; the loss's gradient for the point is taken
+    /// through this pass.
     pub fn at_point(&mut self) -> Tensor<2> {
         self.run(self.point.clone())
     }
 
-    /// Logits at other pixels `x` `[M, C, H, W]`, in training mode; M may be a multiple of the batch.
+    /// Logits at other pixels `x` `[M, C, H, W]`, in training mode; M may be a multiple of the
+    /// batch.
     pub fn forward(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.run(x.autodiff())
     }
 
-    /// As [`forward`](Self::forward), but the running statistics stay: for a point whose pass they have seen already.
+    /// As [`forward`](Self::forward), but the running statistics stay: for a point whose pass they
+    /// have seen already.
     pub fn forward_again(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.count(&x);
-        profile::time(Part::Network, || self.model.forward(&self.weights, x.autodiff(), BnMode::Train).0)
+        profile::time(Part::Network, || {
+            self.model.forward(&self.weights, x.autodiff(), BnMode::Train).0
+        })
     }
 
-    /// Logits at `x` and their derivative along `direction` (of x's shape), in `mode`; the running statistics stay. Its gradient for the weights
-    /// is exact: the derivative is carried forward through the layers, so one backward pass differentiates it.
-    pub fn forward_along(&mut self, x: Tensor<4>, direction: Tensor<4>, mode: BnMode) -> (Tensor<2>, Tensor<2>) {
+    /// Logits at `x` and their derivative along `direction` (of x's shape), in `mode`; the running
+    /// statistics stay. Its gradient for the weights is exact: the derivative is carried forward
+    /// through the layers, so one backward pass differentiates it.
+    pub fn forward_along(
+        &mut self,
+        x: Tensor<4>,
+        direction: Tensor<4>,
+        mode: BnMode,
+    ) -> (Tensor<2>, Tensor<2>) {
         // The derivative costs as much as the value.
         self.count(&x);
         self.count(&x);
-        profile::time(Part::Network, || self.model.forward_along(&self.weights, x.autodiff(), direction.autodiff(), mode))
+        profile::time(Part::Network, || {
+            self.model.forward_along(&self.weights, x.autodiff(), direction.autodiff(), mode)
+        })
     }
 
-    /// Mean cross-entropy with the run's label smoothing: the loss that trains, where [`loss::cross_entropy`] is the one that is attacked.
+    /// Mean cross-entropy with the run's label smoothing: the loss that trains, where
+    /// [`loss::cross_entropy`] is the one that is attacked.
     pub fn cross_entropy(&self, logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
-        profile::time(Part::Loss, || loss::smoothed_cross_entropy(logits, labels.clone(), self.smoothing))
+        profile::time(Part::Loss, || {
+            loss::smoothed_cross_entropy(logits, labels.clone(), self.smoothing)
+        })
     }
 
     /// The gradients of `loss`; `logits` are those at the training point.
@@ -131,7 +165,9 @@ impl<'a> TrainPass<'a> {
         let Self { weights, point, stats, forwards, .. } = self;
         let (params, input) = profile::time(Part::Autodiff, || {
             let mut gradients = loss.backward();
-            let input = point.grad_remove(&mut gradients).unwrap_or_else(|| point.clone().inner().zeros_like());
+            let input = point
+                .grad_remove(&mut gradients)
+                .unwrap_or_else(|| point.clone().inner().zeros_like());
             (weights.gradients(&mut gradients), input)
         });
         TrainGradient { params, input, loss: loss.inner(), logits: logits.inner(), stats, forwards }
@@ -139,7 +175,8 @@ impl<'a> TrainPass<'a> {
 
     fn run(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.count(&x);
-        let (logits, stats) = profile::time(Part::Network, || self.model.forward(&self.weights, x, BnMode::Train));
+        let (logits, stats) =
+            profile::time(Part::Network, || self.model.forward(&self.weights, x, BnMode::Train));
         self.stats.extend(stats);
         logits
     }
@@ -149,7 +186,8 @@ impl<'a> TrainPass<'a> {
     }
 }
 
-/// Mean cross-entropy at the pixels `x` in training mode, with the gradients of the parameters and of `x`.
+/// Mean cross-entropy at the pixels `x` in training mode, with the gradients of the parameters and
+/// of `x`.
 pub fn train_gradient(model: &Model, x: Tensor<4>, labels: Tensor<1, Int>) -> TrainGradient {
     let mut pass = TrainPass::new(model, x, 0.0);
     let logits = pass.at_point();

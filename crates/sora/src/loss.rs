@@ -18,15 +18,21 @@ pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
     cross_entropy_per_sample(logits, labels).mean()
 }
 
-/// Mean cross-entropy with the target `(1 - smoothing) onehot(label) + smoothing / K` (Szegedy et al. 2016, arXiv 1512.00567), as `[1]`.
-pub fn smoothed_cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f32) -> Tensor<1> {
+/// Mean cross-entropy with the target `(1 - smoothing) onehot(label) + smoothing / K` (Szegedy et
+/// al. 2016, arXiv 1512.00567), as `[1]`.
+pub fn smoothed_cross_entropy(
+    logits: Tensor<2>,
+    labels: Tensor<1, Int>,
+    smoothing: f32,
+) -> Tensor<1> {
     if smoothing == 0.0 {
         return cross_entropy(logits, labels);
     }
     if nn::on_cpu(logits.device()) {
         return nn::cross_entropy(logits, labels, smoothing).mean();
     }
-    cross_entropy(logits.clone(), labels) * (1.0 - smoothing) - log_softmax(logits, 1).mean() * smoothing
+    cross_entropy(logits.clone(), labels) * (1.0 - smoothing)
+        - log_softmax(logits, 1).mean() * smoothing
 }
 
 /// KL(softmax(p) || softmax(q)) of each sample: logits `[N, K]` to `[N]`.

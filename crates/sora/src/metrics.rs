@@ -50,7 +50,8 @@ pub struct StepLine {
 pub struct Rollback {
     /// What was noticed, and when.
     pub co: CoEvent,
-    /// The step that training went on from: steps `to_step..=co.step` were trained, thrown away (`abandoned.jsonl` has their lines) and trained again.
+    /// The step that training went on from: steps `to_step..=co.step` were trained, thrown away
+    /// (`abandoned.jsonl` has their lines) and trained again.
     pub to_step: u64,
     /// Method until then.
     pub from_method: String,

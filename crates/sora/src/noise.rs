@@ -1,7 +1,8 @@
 //! The random draws of attacks and methods.
 //!
-//! A draw is a pure function of (seed, epoch, step, sample, what it is for), from a counter-based generator: the order
-//! of work and the number of threads do not matter, and any step can be replayed alone. Tests give the draws instead.
+//! A draw is a pure function of (seed, epoch, step, sample, what it is for), from a counter-based
+//! generator: the order of work and the number of threads do not matter, and any step can be
+//! replayed alone. Tests give the draws instead.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use sora_rng::{self as rng, Key, Purpose};
 
 use crate::profile::{self, Part};
 
-/// What a draw is for. The numbers are part of the reproducibility of a run: append, never renumber.
+/// What a draw is for. The numbers are part of the reproducibility of a run: append, never
+/// renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u16)]
 pub enum Draw {
@@ -77,22 +79,47 @@ impl Noise {
         Self::seeded(Purpose::Method, seed, epoch, step, ids, device)
     }
 
-    /// Draws of an evaluation attack's `restart` for the samples `ids`; `attack` tells attacks apart.
-    pub fn evaluation(seed: u64, attack: u64, restart: u64, ids: Vec<u32>, device: &Device) -> Self {
+    /// Draws of an evaluation attack's `restart` for the samples `ids`; `attack` tells attacks
+    /// apart.
+    pub fn evaluation(
+        seed: u64,
+        attack: u64,
+        restart: u64,
+        ids: Vec<u32>,
+        device: &Device,
+    ) -> Self {
         Self::seeded(Purpose::Attack, seed, attack, restart, ids, device)
     }
 
-    fn seeded(key: fn(u16) -> Purpose, seed: u64, epoch: u64, step: u64, ids: Vec<u32>, device: &Device) -> Self {
-        Self { source: Source::Seeded { key, seed, epoch, step, ids }, drawn: BTreeMap::new(), device: device.clone() }
+    fn seeded(
+        key: fn(u16) -> Purpose,
+        seed: u64,
+        epoch: u64,
+        step: u64,
+        ids: Vec<u32>,
+        device: &Device,
+    ) -> Self {
+        Self {
+            source: Source::Seeded { key, seed, epoch, step, ids },
+            drawn: BTreeMap::new(),
+            device: device.clone(),
+        }
     }
 
-    /// Draws given by name (`eta`, or `eta.1` for the second of a step): uniform ones in [0,1), normal ones standard.
+    /// Draws given by name (`eta`, or `eta.1` for the second of a step): uniform ones in [0,1),
+    /// normal ones standard.
     pub fn given(values: BTreeMap<String, Vec<f32>>, device: &Device) -> Self {
         Self { source: Source::Given(values), drawn: BTreeMap::new(), device: device.clone() }
     }
 
     /// Uniform in [low, high), each element drawn by itself; the first dimension is the sample.
-    pub fn uniform<const D: usize>(&mut self, draw: Draw, shape: [usize; D], low: f32, high: f32) -> Tensor<D> {
+    pub fn uniform<const D: usize>(
+        &mut self,
+        draw: Draw,
+        shape: [usize; D],
+        low: f32,
+        high: f32,
+    ) -> Tensor<D> {
         let width = high - low;
         self.base(draw, shape, rng::fill_uniform, |v| v * width + low)
     }
@@ -123,11 +150,14 @@ impl Noise {
             Source::Seeded { key, seed, epoch, step, ids } => {
                 let mut data = vec![0.0; len];
                 let purpose = key(((draw as u16) << 8) | (k & 0xff));
-                profile::time(Part::Noise, || fill(&mut data, Key { seed: *seed, purpose, epoch: *epoch, step: *step }, ids));
+                profile::time(Part::Noise, || {
+                    fill(&mut data, Key { seed: *seed, purpose, epoch: *epoch, step: *step }, ids)
+                });
                 data
             }
             Source::Given(values) => {
-                let name = if k == 0 { draw.name().to_owned() } else { format!("{}.{k}", draw.name()) };
+                let name =
+                    if k == 0 { draw.name().to_owned() } else { format!("{}.{k}", draw.name()) };
                 let data = values.get(&name).cloned().unwrap_or_default();
                 assert_eq!(data.len(), len, "given draw '{name}' has the wrong number of elements");
                 data

@@ -1,6 +1,8 @@
-//! Where the time of a step goes, by part: counters that are always on, at the cost of two clock readings an operation.
+//! Where the time of a step goes, by part: counters that are always on, at the cost of two clock
+//! readings an operation.
 //!
-//! Parts may be timed inside each other; each counts only what is not inside another, so that their sum is the time of the outermost.
+//! Parts may be timed inside each other; each counts only what is not inside another, so that their
+//! sum is the time of the outermost.
 
 use std::{
     cell::Cell,
@@ -36,9 +38,11 @@ pub enum Part {
     Pointwise,
     /// Attention of tokens to tokens.
     Attention,
-    /// The rest of the forward passes: recording of operations, views of the weights, layers without a kernel.
+    /// The rest of the forward passes: recording of operations, views of the weights, layers
+    /// without a kernel.
     Network,
-    /// The rest of the backward passes: their bookkeeping, gradient additions, layers without a kernel.
+    /// The rest of the backward passes: their bookkeeping, gradient additions, layers without a
+    /// kernel.
     Autodiff,
     /// The loss.
     Loss,
@@ -91,7 +95,8 @@ thread_local! {
 }
 
 fn count((part, since): (Part, Instant), until: Instant) {
-    NANOSECONDS[part as usize].fetch_add(until.duration_since(since).as_nanos() as u64, Ordering::Relaxed);
+    NANOSECONDS[part as usize]
+        .fetch_add(until.duration_since(since).as_nanos() as u64, Ordering::Relaxed);
 }
 
 /// Ends a part, also when its work panics.
@@ -121,14 +126,19 @@ pub fn time<T>(part: Part, work: impl FnOnce() -> T) -> T {
 
 /// Seconds of each part since the last call, in a fixed order; sets them back to 0.
 pub fn take() -> Vec<(&'static str, f64)> {
-    NAMES.iter().zip(&NANOSECONDS).map(|(name, part)| (*name, part.swap(0, Ordering::Relaxed) as f64 * 1e-9)).collect()
+    NAMES
+        .iter()
+        .zip(&NANOSECONDS)
+        .map(|(name, part)| (*name, part.swap(0, Ordering::Relaxed) as f64 * 1e-9))
+        .collect()
 }
 
-/// Page faults of this process so far that needed no disk: each is a page of memory used for the first time; `None` where the platform does
-/// not say.
+/// Page faults of this process so far that needed no disk: each is a page of memory used for the
+/// first time; `None` where the platform does not say.
 pub fn page_faults() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program's name in brackets and may hold spaces; the faults are the eighth after it.
+    // The second field is the program's name in brackets and may hold spaces; the faults are the
+    // eighth after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
 }
 
@@ -145,7 +155,8 @@ mod tests {
             assert_eq!(inside(), Some(Part::Perturbation));
             time(Part::Loss, || assert_eq!(inside(), Some(Part::Loss)));
             assert_eq!(inside(), Some(Part::Perturbation));
-            let caught = std::panic::catch_unwind(|| time(Part::Metrics, || panic!("for the test")));
+            let caught =
+                std::panic::catch_unwind(|| time(Part::Metrics, || panic!("for the test")));
             assert!(caught.is_err());
             assert_eq!(inside(), Some(Part::Perturbation), "also after a panic");
         });

@@ -1,4 +1,5 @@
-//! Recipes: which runs, evaluations and drawings make a figure or table of the paper. Those that come with the program are in `configs/`.
+//! Recipes: which runs, evaluations and drawings make a figure or table of the paper. Those that
+//! come with the program are in `configs/`.
 //!
 //! ```toml
 //! title = "What the figure shows"
@@ -30,7 +31,19 @@ use crate::{
 };
 
 /// How much of the paper's setting a recipe runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Scale {
     /// Minutes: shows that everything works, not what the paper claims.
@@ -60,7 +73,19 @@ macro_rules! recipes {
     };
 }
 
-recipes!["curves", "pertalign", "epsilon-overfitting", "landscape", "main-table", "datasets", "networks", "cost", "l2", "vit", "ablations",];
+recipes![
+    "curves",
+    "pertalign",
+    "epsilon-overfitting",
+    "landscape",
+    "main-table",
+    "datasets",
+    "networks",
+    "cost",
+    "l2",
+    "vit",
+    "ablations",
+];
 
 /// A recipe as its file has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -99,7 +124,8 @@ struct ScaleOptions {
 pub struct PlannedRun {
     /// Folder name: readable, and different for different settings.
     pub name: String,
-    /// What tells it from the recipe's other runs, for tables: values of `method`, `label` and every swept key.
+    /// What tells it from the recipe's other runs, for tables: values of `method`, `label` and
+    /// every swept key.
     pub label: String,
     /// Settings, as a config file.
     pub config: String,
@@ -127,15 +153,20 @@ impl Recipe {
         }
         let path = Path::new(name);
         if path.extension().is_some_and(|extension| extension == "toml") {
-            let text = std::fs::read_to_string(path).map_err(|e| Error::input(format!("recipe {name}: cannot read it: {e}")))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Error::input(format!("recipe {name}: cannot read it: {e}")))?;
             return Self::parse(&text, name);
         }
         let known: Vec<_> = RECIPES.iter().map(|(name, _)| *name).collect();
-        Err(Error::input(format!("figure '{name}': no such recipe; choose one of {}, or a file FILE.toml", known.join(", "))))
+        Err(Error::input(format!(
+            "figure '{name}': no such recipe; choose one of {}, or a file FILE.toml",
+            known.join(", ")
+        )))
     }
 
     fn parse(text: &str, origin: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|e| Error::input(format!("recipe {origin}: {}", one_line(&e.to_string()))))
+        toml::from_str(text)
+            .map_err(|e| Error::input(format!("recipe {origin}: {}", one_line(&e.to_string()))))
     }
 
     /// The runs and evaluations at `scale`, with the settings `over` on top of all others.
@@ -145,7 +176,11 @@ impl Recipe {
     pub fn plan(&self, scale: Scale, over: &Table) -> Result<Plan> {
         let at = self.scale.get(&scale).ok_or_else(|| {
             let known: Vec<_> = self.scale.keys().map(|scale| scale.name()).collect();
-            Error::input(format!("--scale {}: the recipe has only {}", scale.name(), known.join(", ")))
+            Error::input(format!(
+                "--scale {}: the recipe has only {}",
+                scale.name(),
+                known.join(", ")
+            ))
         })?;
         let mut runs: Vec<PlannedRun> = Vec::new();
         for table in &self.runs {
@@ -155,7 +190,9 @@ impl Recipe {
             for (key, value) in table {
                 match value {
                     Value::Array(values) => {
-                        let kept = values.iter().filter(|value| at.keep.get(key).is_none_or(|keep| keep.contains(value)));
+                        let kept = values.iter().filter(|value| {
+                            at.keep.get(key).is_none_or(|keep| keep.contains(value))
+                        });
                         swept.push((key.clone(), kept.cloned().collect::<Vec<_>>()));
                     }
                     Value::String(text) if key == "label" => label = Some(text.clone()),
@@ -195,18 +232,30 @@ fn combinations(swept: &[(String, Vec<Value>)]) -> Vec<Table> {
 }
 
 fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<PlannedRun> {
-    let config = toml::to_string(&settings).map_err(|e| Error::work(format!("cannot serialise the settings of a run: {e}")))?;
+    let config = toml::to_string(&settings)
+        .map_err(|e| Error::work(format!("cannot serialise the settings of a run: {e}")))?;
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let method = settings.get("method").map_or_else(|| "sora".into(), plain);
     let mut words = vec![label.map_or(method, str::to_owned)];
-    words.extend(choice.iter().filter(|(key, _)| *key != "method").map(|(key, value)| format!("{key} {}", plain(value))));
+    words.extend(
+        choice
+            .iter()
+            .filter(|(key, _)| *key != "method")
+            .map(|(key, value)| format!("{key} {}", plain(value))),
+    );
     let label = words.join(", ");
-    let parsed: TrainOptions =
-        toml::from_str(&config).map_err(|e| Error::input(format!("the recipe's run '{label}': {}", one_line(&e.to_string()))))?;
+    let parsed: TrainOptions = toml::from_str(&config).map_err(|e| {
+        Error::input(format!("the recipe's run '{label}': {}", one_line(&e.to_string())))
+    })?;
     // What `sora train` would refuse is refused before anything runs.
     parsed.resolve().map_err(|e| Error::input(format!("the recipe's run '{label}': {e}")))?;
-    let readable: String = label.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    let hash = config.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let readable: String = label
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .collect();
+    let hash = config.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     let readable = readable.replace("__", "_").replace("_8_255", "_8").replace("_16_255", "_16");
     Ok(PlannedRun { name: format!("{readable}-{:08x}", hash >> 32), label, config })
 }
@@ -244,18 +293,38 @@ mod tests {
         )
         .unwrap();
         let full = recipe.plan(Scale::Full, &Table::new()).unwrap();
-        let labels = |plan: &Plan| plan.runs.iter().map(|run| run.label.clone()).collect::<Vec<_>>();
-        assert_eq!(labels(&full), ["fgsm, seed 0", "fgsm, seed 1", "sora, seed 0", "sora, seed 1", "no noise, seed 0"]);
+        let labels =
+            |plan: &Plan| plan.runs.iter().map(|run| run.label.clone()).collect::<Vec<_>>();
+        assert_eq!(
+            labels(&full),
+            ["fgsm, seed 0", "fgsm, seed 1", "sora, seed 0", "sora, seed 1", "no noise, seed 0"]
+        );
         let smoke = recipe.plan(Scale::Smoke, &Table::new()).unwrap();
         assert_eq!(labels(&smoke), ["fgsm, seed 0", "sora, seed 0", "no noise, seed 0"]);
-        assert!(smoke.runs[0].config.contains("width = 2") && smoke.runs[0].config.contains("epochs = 1"), "{}", smoke.runs[0].config);
-        assert!(smoke.runs.iter().all(|run| full.runs.iter().all(|other| other.name != run.name)), "other settings, another folder");
+        assert!(
+            smoke.runs[0].config.contains("width = 2")
+                && smoke.runs[0].config.contains("epochs = 1"),
+            "{}",
+            smoke.runs[0].config
+        );
+        assert!(
+            smoke.runs.iter().all(|run| full.runs.iter().all(|other| other.name != run.name)),
+            "other settings, another folder"
+        );
         let over = toml::from_str("threads = 3").unwrap();
         assert!(recipe.plan(Scale::Smoke, &over).unwrap().runs[0].config.contains("threads = 3"));
-        assert!(matches!(recipe.plan(Scale::Small, &Table::new()), Err(Error::Input(text)) if text.contains("smoke, full")));
-        let wrong = Recipe::parse("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]", "test").unwrap();
-        assert!(matches!(wrong.plan(Scale::Smoke, &Table::new()), Err(Error::Input(text)) if text.contains("magic")));
-        assert!(matches!(Recipe::find("no-such"), Err(Error::Input(text)) if text.contains("curves")));
+        assert!(
+            matches!(recipe.plan(Scale::Small, &Table::new()), Err(Error::Input(text)) if text.contains("smoke, full"))
+        );
+        let wrong =
+            Recipe::parse("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]", "test")
+                .unwrap();
+        assert!(
+            matches!(wrong.plan(Scale::Smoke, &Table::new()), Err(Error::Input(text)) if text.contains("magic"))
+        );
+        assert!(
+            matches!(Recipe::find("no-such"), Err(Error::Input(text)) if text.contains("curves"))
+        );
         assert!(matches!(Recipe::find("no-such.toml"), Err(Error::Input(_))));
         assert!(matches!(Recipe::parse("title = 3", "x"), Err(Error::Input(_))));
     }
@@ -266,11 +335,15 @@ mod tests {
         let one_network = toml::from_str("model = 'preact-resnet18'").unwrap();
         for (name, _) in RECIPES {
             let recipe = Recipe::find(name).unwrap();
-            let plans = [Scale::Smoke, Scale::Small, Scale::Full]
-                .map(|scale| recipe.plan(scale, &one_network).unwrap_or_else(|e| panic!("{name}: {e}")));
+            let plans = [Scale::Smoke, Scale::Small, Scale::Full].map(|scale| {
+                recipe.plan(scale, &one_network).unwrap_or_else(|e| panic!("{name}: {e}"))
+            });
             assert!(plans.iter().all(|plan| !plan.runs.is_empty()), "{name}");
             assert!(!recipe.plots.is_empty() || recipe.table, "{name} draws something");
-            assert!(!recipe.table || plans.iter().all(|plan| !plan.attacks.is_empty()), "{name}: a table of evaluations");
+            assert!(
+                !recipe.table || plans.iter().all(|plan| !plan.attacks.is_empty()),
+                "{name}: a table of evaluations"
+            );
         }
     }
 }

@@ -63,7 +63,9 @@ impl RunDir {
                 path.display()
             ))
         })?;
-        let config = toml::from_str(&text).map_err(|e| Error::input(format!("{}: {}", file.display(), one_line(&e.to_string()))))?;
+        let config = toml::from_str(&text).map_err(|e| {
+            Error::input(format!("{}: {}", file.display(), one_line(&e.to_string())))
+        })?;
         Ok((dir, config))
     }
 
@@ -81,13 +83,23 @@ impl RunDir {
             )));
         }
         match fs::read_dir(path).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => return Err(Error::input(format!("--out {}: not empty; choose a new folder", path.display()))),
+            Ok(true) => {
+                return Err(Error::input(format!(
+                    "--out {}: not empty; choose a new folder",
+                    path.display()
+                )));
+            }
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::input(format!("--out {}: cannot use it as a folder: {e}", path.display())));
+                return Err(Error::input(format!(
+                    "--out {}: cannot use it as a folder: {e}",
+                    path.display()
+                )));
             }
             _ => {}
         }
-        let cannot = |e: std::io::Error| Error::input(format!("--out {}: cannot make the folder: {e}", path.display()));
+        let cannot = |e: std::io::Error| {
+            Error::input(format!("--out {}: cannot make the folder: {e}", path.display()))
+        };
         fs::create_dir_all(path).map_err(cannot)?;
         fs::create_dir_all(dir.checkpoints()).map_err(cannot)?;
         let provenance = Provenance {
@@ -98,13 +110,15 @@ impl RunDir {
             instruction_set: device::instruction_set()?.to_string(),
             os: std::env::consts::OS,
         };
-        let text = toml::to_string(&ConfigFile { config, provenance })
-            .map_err(|e| Error::work(format!("cannot serialise the settings: {}", one_line(&e.to_string()))))?;
+        let text = toml::to_string(&ConfigFile { config, provenance }).map_err(|e| {
+            Error::work(format!("cannot serialise the settings: {}", one_line(&e.to_string())))
+        })?;
         files::write_atomic(&dir.config(), text.as_bytes())?;
         Ok(dir)
     }
 
-    /// Keeps other processes from training in this folder while the returned file is open; a kill lets go of it.
+    /// Keeps other processes from training in this folder while the returned file is open; a kill
+    /// lets go of it.
     ///
     /// # Errors
     /// Another process trains in it; a file that cannot be made.
@@ -115,10 +129,14 @@ impl RunDir {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
                 let at = self.0.display();
-                return Err(Error::input(format!("{at}: another process is training in this folder; wait for it or stop it first")));
+                return Err(Error::input(format!(
+                    "{at}: another process is training in this folder; wait for it or stop it first"
+                )));
             }
             // Some network file systems have no locks: as before there were any.
-            Err(fs::TryLockError::Error(e)) => tracing::debug!("{}: cannot be locked: {e}", path.display()),
+            Err(fs::TryLockError::Error(e)) => {
+                tracing::debug!("{}: cannot be locked: {e}", path.display())
+            }
         }
         Ok(file)
     }
@@ -169,7 +187,8 @@ impl RunDir {
 
     /// Writes `value` as pretty JSON to `path`, all or nothing.
     pub fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
-        let mut json = serde_json::to_vec_pretty(value).map_err(|e| Error::work(format!("cannot serialise {}: {e}", path.display())))?;
+        let mut json = serde_json::to_vec_pretty(value)
+            .map_err(|e| Error::work(format!("cannot serialise {}: {e}", path.display())))?;
         json.push(b'\n');
         files::write_atomic(path, &json)
     }
@@ -201,7 +220,8 @@ pub fn make_absolute(config: &mut TrainConfig) {
     let named = data::find(&config.dataset).is_some();
     if let Some(path) = config.dataset.strip_prefix("imagefolder:") {
         config.dataset = format!("imagefolder:{}", absolute(Path::new(path)).display());
-    } else if let Some(path) = config.dataset.strip_prefix("folder:").or((!named).then_some(config.dataset.as_str()))
+    } else if let Some(path) =
+        config.dataset.strip_prefix("folder:").or((!named).then_some(config.dataset.as_str()))
         && Path::new(path).is_dir()
     {
         config.dataset = format!("folder:{}", absolute(Path::new(path)).display());
@@ -224,7 +244,8 @@ pub fn open_dataset(config: &TrainConfig) -> Result<Dataset> {
     Ok(data::open(&config.dataset, &options)?)
 }
 
-/// Settles what depends on the data set (network shape, normalisation, augmentation, validation size) and splits it.
+/// Settles what depends on the data set (network shape, normalisation, augmentation, validation
+/// size) and splits it.
 ///
 /// # Errors
 /// A validation split that leaves nothing to train on.
@@ -266,11 +287,13 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
     let info = DataInfo { images: train.len(), shape: train.shape(), augment: config.augment() };
     let method = method::method(&config.method)?.build(&config.options, config.threat())?;
     memory_fits(&config.method, method.memory(&info)?, &info, device::available_memory())?;
-    config.steps_per_epoch = Some((train.len() / config.batch) as u64 * u64::from(method.updates_per_batch().max(1)));
+    config.steps_per_epoch =
+        Some((train.len() / config.batch) as u64 * u64::from(method.updates_per_batch().max(1)));
     Ok(TrainData { train, val })
 }
 
-/// Reports what a method keeps for the training images, and refuses what the machine has no room for.
+/// Reports what a method keeps for the training images, and refuses what the machine has no room
+/// for.
 fn memory_fits(method: &str, bytes: u64, data: &DataInfo, available: Option<u64>) -> Result<()> {
     if bytes == 0 {
         return Ok(());
@@ -304,7 +327,9 @@ impl TrainConfig {
     /// # Errors
     /// A config.toml without its `[network]` part.
     pub fn network(&self) -> Result<&ModelConfig> {
-        self.network.as_ref().ok_or_else(|| Error::input("config.toml: the part [network] is missing; was it edited by hand?"))
+        self.network.as_ref().ok_or_else(|| {
+            Error::input("config.toml: the part [network] is missing; was it edited by hand?")
+        })
     }
 
     /// What a weights file says about itself.
@@ -347,7 +372,8 @@ impl About {
     /// # Errors
     /// None that is known of; serialisation can fail.
     pub fn metadata(&self) -> Result<HashMap<String, String>> {
-        let json = serde_json::to_string(self).map_err(|e| Error::work(format!("cannot serialise the network's description: {e}")))?;
+        let json = serde_json::to_string(self)
+            .map_err(|e| Error::work(format!("cannot serialise the network's description: {e}")))?;
         // One entry: the order of several would differ from run to run, and so the file's bytes.
         Ok([(ABOUT.to_owned(), json)].into())
     }
@@ -357,7 +383,12 @@ impl About {
     /// # Errors
     /// A text that is no description.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
-        serde_json::from_str(text).map_err(|e| Error::input(format!("{}: its description of the network is damaged: {e}", file.display())))
+        serde_json::from_str(text).map_err(|e| {
+            Error::input(format!(
+                "{}: its description of the network is damaged: {e}",
+                file.display()
+            ))
+        })
     }
 }
 
@@ -390,10 +421,17 @@ impl Subject {
             (alone.model(), None)
         } else if path.is_dir() {
             let run = RunDir::open(path)?;
-            let newest = || crate::checkpoint::list(&run.0.checkpoints()).map(|all| all.last().map(|dir| dir.join("model.safetensors")));
+            let newest = || {
+                crate::checkpoint::list(&run.0.checkpoints())
+                    .map(|all| all.last().map(|dir| dir.join("model.safetensors")))
+            };
             let file = if run.0.model().exists() { Some(run.0.model()) } else { newest()? };
             let file = file.ok_or_else(|| {
-                Error::input(format!("{}: the run has no weights yet; go on with `sora resume {}`", path.display(), path.display()))
+                Error::input(format!(
+                    "{}: the run has no weights yet; go on with `sora resume {}`",
+                    path.display(),
+                    path.display()
+                ))
             })?;
             (file, Some(run))
         } else {
@@ -409,7 +447,14 @@ impl Subject {
         let about = About::parse(description, &file)?;
         let mut model = Model::init(about.network, 0, device)?;
         model.load(&tensors, &file.display().to_string())?;
-        Ok(Self { model, dataset: about.dataset, epsilon: about.epsilon, norm: about.norm, method: about.method, run })
+        Ok(Self {
+            model,
+            dataset: about.dataset,
+            epsilon: about.epsilon,
+            norm: about.norm,
+            method: about.method,
+            run,
+        })
     }
 
     /// What the weights file says about itself.
@@ -438,6 +483,9 @@ mod tests {
         let error = memory_fits("atas", bytes, &data, Some(1 << 30)).unwrap_err();
         assert!(matches!(error, Error::Input(_)));
         let text = error.to_string();
-        assert!(text.contains("586 MiB") && text.contains("1024 MiB") && text.contains("--limit-train"), "{text}");
+        assert!(
+            text.contains("586 MiB") && text.contains("1024 MiB") && text.contains("--limit-train"),
+            "{text}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Confidence intervals.
 
-/// 95 % Wilson score interval of `correct` successes in `n` trials (Wilson 1927); `[0, 1]` for n = 0.
+/// 95 % Wilson score interval of `correct` successes in `n` trials (Wilson 1927); `[0, 1]` for n =
+/// 0.
 pub fn wilson95(correct: u64, n: u64) -> [f64; 2] {
     const Z: f64 = 1.959_963_984_540_054;
     if n == 0 {
@@ -13,10 +14,14 @@ pub fn wilson95(correct: u64, n: u64) -> [f64; 2] {
     [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
 }
 
-/// Probability that a standard normal variable lies below `z`, to 1e-7 (Abramowitz and Stegun 1964, 26.2.17).
+/// Probability that a standard normal variable lies below `z`, to 1e-7 (Abramowitz and Stegun 1964,
+/// 26.2.17).
 pub fn normal_cdf(z: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
-    let series = t * (0.319_381_530 + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
+    let series = t
+        * (0.319_381_530
+            + t * (-0.356_563_782
+                + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
     let tail = (-z * z / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() * series;
     if z < 0.0 { tail } else { 1.0 - tail }
 }
@@ -27,8 +32,14 @@ mod tests {
 
     #[test]
     fn normal_cdf_agrees_with_tables() {
-        for (z, p) in [(0.0, 0.5), (1.0, 0.841_344_746), (-1.0, 0.158_655_254), (1.959_963_985, 0.975), (-3.0, 0.001_349_898), (40.0, 1.0)]
-        {
+        for (z, p) in [
+            (0.0, 0.5),
+            (1.0, 0.841_344_746),
+            (-1.0, 0.158_655_254),
+            (1.959_963_985, 0.975),
+            (-3.0, 0.001_349_898),
+            (40.0, 1.0),
+        ] {
             assert!((normal_cdf(z) - p).abs() < 2e-7, "{z}: {}", normal_cdf(z));
         }
     }
@@ -36,8 +47,12 @@ mod tests {
     #[test]
     fn agrees_with_published_values() {
         // Newcombe 1998, Statistics in Medicine 17, table I, method 3.
-        for (correct, n, low, high) in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
-        {
+        for (correct, n, low, high) in [
+            (81, 263, 0.2553, 0.3662),
+            (15, 148, 0.0624, 0.1605),
+            (0, 20, 0.0, 0.1611),
+            (1, 29, 0.0061, 0.1718),
+        ] {
             let [a, b] = wilson95(correct, n);
             assert!((a - low).abs() < 5e-5 && (b - high).abs() < 5e-5, "{correct}/{n}: {a} {b}");
         }

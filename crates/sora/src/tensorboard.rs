@@ -1,8 +1,10 @@
 //! TensorBoard event files of a run's figures.
 //!
-//! A file is a sequence of TFRecords: the length of the data (u64, little-endian), its masked CRC-32C, the data, its masked CRC-32C. The data of
-//! each is an `Event` message of TensorFlow's `event.proto`, of which only the scalar part is written here. A session that goes on from an
-//! earlier step starts a file of its own with a START record; TensorBoard then leaves out what older files say about that step and later ones.
+//! A file is a sequence of TFRecords: the length of the data (u64, little-endian), its masked
+//! CRC-32C, the data, its masked CRC-32C. The data of each is an `Event` message of TensorFlow's
+//! `event.proto`, of which only the scalar part is written here. A session that goes on from an
+//! earlier step starts a file of its own with a START record; TensorBoard then leaves out what
+//! older files say about that step and later ones.
 
 use std::{
     fs::{self, File},
@@ -83,8 +85,10 @@ impl EventWriter {
     pub fn create(dir: &Path, step: u64) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // TensorBoard reads the files in the order of their names; zeros keep that the order of time.
-        let name = format!("events.out.tfevents.{:010}.{:09}.sora", since.as_secs(), since.subsec_nanos());
+        // TensorBoard reads the files in the order of their names; zeros keep that the order of
+        // time.
+        let name =
+            format!("events.out.tfevents.{:010}.{:09}.sora", since.as_secs(), since.subsec_nanos());
         let path = dir.join(name);
         let file = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
         let mut writer = Self { path, file };
@@ -117,7 +121,9 @@ impl EventWriter {
             ("speed/images_per_s", line.images_per_s),
         ]);
         value.extend(line.val.iter().flat_map(|val| validation("val_step", val)));
-        value.extend(scalars(&line.co.map(|co| ("diagnose/co", co.sure as f32)).into_iter().collect::<Vec<_>>()));
+        value.extend(scalars(
+            &line.co.map(|co| ("diagnose/co", co.sure as f32)).into_iter().collect::<Vec<_>>(),
+        ));
         self.write(line.step, What::Summary(Summary { value }))
     }
 
@@ -138,20 +144,30 @@ impl EventWriter {
     }
 
     fn write(&mut self, step: u64, what: What) -> Result<()> {
-        let wall_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let wall_time =
+            SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let event = Event { wall_time, step: step as i64, what: Some(what) };
-        // One write a record: a reader that follows the file waits for the rest of a record that it sees in part.
-        self.file.write_all(&record(&event.encode_to_vec())).map_err(|e| Error::io("append to", &self.path, &e))
+        // One write a record: a reader that follows the file waits for the rest of a record that it
+        // sees in part.
+        self.file
+            .write_all(&record(&event.encode_to_vec()))
+            .map_err(|e| Error::io("append to", &self.path, &e))
     }
 }
 
 fn scalars(pairs: &[(&str, f32)]) -> Vec<Value> {
-    pairs.iter().map(|&(tag, simple_value)| Value { tag: tag.into(), simple_value: Some(simple_value) }).collect()
+    pairs
+        .iter()
+        .map(|&(tag, simple_value)| Value { tag: tag.into(), simple_value: Some(simple_value) })
+        .collect()
 }
 
 fn validation(group: &str, val: &ValFigures) -> Vec<Value> {
     [("clean", val.clean), ("fgsm", val.fgsm), ("pgd-10", val.pgd)]
-        .map(|(name, figure)| Value { tag: format!("{group}/{name}"), simple_value: Some(figure.accuracy as f32) })
+        .map(|(name, figure)| Value {
+            tag: format!("{group}/{name}"),
+            simple_value: Some(figure.accuracy as f32),
+        })
         .into()
 }
 
@@ -173,7 +189,9 @@ mod tests {
     /// CRC-32C bit by bit, as RFC 3720 defines it.
     fn crc_by_bits(data: &[u8]) -> u32 {
         !data.iter().fold(!0u32, |crc, &byte| {
-            (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+                if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }
+            })
         })
     }
 
@@ -182,9 +200,14 @@ mod tests {
         while !bytes.is_empty() {
             let (length, rest) = bytes.split_at(8);
             let (crc, rest) = rest.split_at(4);
-            let unmask = |crc: &[u8]| u32::from_le_bytes(crc.try_into().unwrap()).wrapping_sub(0xa282_ead8).rotate_left(15);
+            let unmask = |crc: &[u8]| {
+                u32::from_le_bytes(crc.try_into().unwrap())
+                    .wrapping_sub(0xa282_ead8)
+                    .rotate_left(15)
+            };
             assert_eq!(unmask(crc), crc_by_bits(length));
-            let (data, rest) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+            let (data, rest) =
+                rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
             let (crc, rest) = rest.split_at(4);
             assert_eq!(unmask(crc), crc_by_bits(data));
             events.push(Event::decode(data).unwrap());
@@ -198,14 +221,24 @@ mod tests {
         assert_eq!(crc_by_bits(&[0; 32]), 0x8a91_36aa, "RFC 3720, B.4");
         let dir = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(&dir.path().join("tensorboard"), 7).unwrap();
-        writer.step(&StepLine { step: 7, loss: 1.5, pert_align: 0.25, ..StepLine::default() }).unwrap();
+        writer
+            .step(&StepLine { step: 7, loss: 1.5, pert_align: 0.25, ..StepLine::default() })
+            .unwrap();
         let name = writer.path.file_name().unwrap().to_str().unwrap();
         assert!(name.starts_with("events.out.tfevents."), "{name}");
         let events = read(&fs::read(&writer.path).unwrap());
         assert_eq!(events[0].what, Some(What::FileVersion("brain.Event:2".into())));
-        assert_eq!((events[1].step, &events[1].what), (7, &Some(What::SessionLog(SessionLog { status: START }))));
+        assert_eq!(
+            (events[1].step, &events[1].what),
+            (7, &Some(What::SessionLog(SessionLog { status: START })))
+        );
         let Some(What::Summary(summary)) = &events[2].what else { panic!("{:?}", events[2]) };
-        let value = |tag: &str| summary.value.iter().find(|value| value.tag == tag).and_then(|value| value.simple_value);
-        assert_eq!((events[2].step, value("train/loss"), value("train/adv_acc"), value("val_step/clean")), (7, Some(1.5), Some(0.0), None));
+        let value = |tag: &str| {
+            summary.value.iter().find(|value| value.tag == tag).and_then(|value| value.simple_value)
+        };
+        assert_eq!(
+            (events[2].step, value("train/loss"), value("train/adv_acc"), value("val_step/clean")),
+            (7, Some(1.5), Some(0.0), None)
+        );
     }
 }

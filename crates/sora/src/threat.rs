@@ -1,4 +1,5 @@
-//! The threat model: norm, epsilon, and the sets that a perturbation must lie in. Everything is in pixel space, x in [0, 1].
+//! The threat model: norm, epsilon, and the sets that a perturbation must lie in. Everything is in
+//! pixel space, x in [0, 1].
 
 use std::{fmt, str::FromStr};
 
@@ -51,11 +52,16 @@ impl FromStr for Epsilon {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong =
-            || Error::input(format!("epsilon '{text}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"));
+        let wrong = || {
+            Error::input(format!(
+                "epsilon '{text}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"
+            ))
+        };
         let number = |s: &str| s.trim().parse::<f64>().ok().filter(|v| v.is_finite());
         let value = match text.split_once('/') {
-            Some((top, bottom)) => number(top).zip(number(bottom)).filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b),
+            Some((top, bottom)) => {
+                number(top).zip(number(bottom)).filter(|(_, b)| *b > 0.0).map(|(a, b)| a / b)
+            }
             None => number(text),
         };
         let value = value.filter(|v| (0.0..=1000.0).contains(v)).ok_or_else(wrong)?;
@@ -106,13 +112,18 @@ impl Threat {
         match self.norm {
             Norm::Linf => delta.clamp(-self.epsilon, self.epsilon),
             Norm::L2 => {
-                let scale = l2_norm(delta.clone()).clamp_min(TINY).recip().mul_scalar(self.epsilon).clamp_max(1.0);
+                let scale = l2_norm(delta.clone())
+                    .clamp_min(TINY)
+                    .recip()
+                    .mul_scalar(self.epsilon)
+                    .clamp_max(1.0);
                 delta * scale
             }
         }
     }
 
-    /// The direction of steepest ascent of a loss with gradient `grad`: its sign (l-inf) or the normalised gradient of each sample (l2).
+    /// The direction of steepest ascent of a loss with gradient `grad`: its sign (l-inf) or the
+    /// normalised gradient of each sample (l2).
     pub fn ascent(&self, grad: Tensor<4>) -> Tensor<4> {
         match self.norm {
             Norm::Linf => grad.sign(),
@@ -123,8 +134,9 @@ impl Threat {
         }
     }
 
-    /// A step of length `alpha` from `start` (absent: from 0) along the ascent of a loss with gradient `grad`, each element times `factor` where
-    /// there is one: `box(start + alpha factor p)`, and with `project` inside the ball, too. Pixels `x` and the rest are `[N, C, H, W]`.
+    /// A step of length `alpha` from `start` (absent: from 0) along the ascent of a loss with
+    /// gradient `grad`, each element times `factor` where there is one: `box(start + alpha factor
+    /// p)`, and with `project` inside the ball, too. Pixels `x` and the rest are `[N, C, H, W]`.
     pub fn step(
         &self,
         x: &Tensor<4>,
@@ -136,7 +148,8 @@ impl Threat {
     ) -> Tensor<4> {
         let same = factor.as_ref().is_none_or(|factor| factor.dims() == grad.dims());
         if self.norm == Norm::Linf && same && nn::on_cpu(x.device()) {
-            return nn::Step { alpha, radius: project.then_some(self.epsilon) }.take(x, start, grad, factor);
+            return nn::Step { alpha, radius: project.then_some(self.epsilon) }
+                .take(x, start, grad, factor);
         }
         let mut delta = self.ascent(grad) * alpha;
         if let Some(factor) = factor {
@@ -151,7 +164,8 @@ impl Threat {
         clamp_to_box(x, delta)
     }
 
-    /// A random start: uniform in (-epsilon, epsilon) per element (l-inf), or a uniform direction with a length uniform in (0, epsilon) per sample (l2).
+    /// A random start: uniform in (-epsilon, epsilon) per element (l-inf), or a uniform direction
+    /// with a length uniform in (0, epsilon) per sample (l2).
     pub fn random_start(&self, noise: &mut Noise, shape: [usize; 4]) -> Tensor<4> {
         match self.norm {
             Norm::Linf => noise.uniform(Draw::Eta, shape, -self.epsilon, self.epsilon),
@@ -182,7 +196,13 @@ pub fn sum_per_sample(x: Tensor<4>) -> Tensor<4> {
 pub fn l2_norm(x: Tensor<4>) -> Tensor<4> {
     // Scaled by the largest value, so that squares of tiny gradients do not underflow.
     let [n, c, h, w] = x.dims();
-    let largest = x.clone().abs().reshape([n, c * h * w]).max_dim(1).reshape([n, 1, 1, 1]).clamp_min(f32::MIN_POSITIVE);
+    let largest = x
+        .clone()
+        .abs()
+        .reshape([n, c * h * w])
+        .max_dim(1)
+        .reshape([n, 1, 1, 1])
+        .clamp_min(f32::MIN_POSITIVE);
     sum_per_sample((x / largest.clone()).square()).sqrt() * largest
 }
 

@@ -84,12 +84,18 @@ struct Run<'a> {
 
 /// Trains the run in `dir` from its newest checkpoint, or from the start, to its last epoch.
 ///
-/// The same settings on the same machine give the same bits, whether or not the run was interrupted in between.
+/// The same settings on the same machine give the same bits, whether or not the run was interrupted
+/// in between.
 ///
 /// # Errors
-/// [`Error::Interrupted`] after `interrupt` was set and a checkpoint written; another process that trains in `dir`; a loss that is not finite; a disk
-/// or device that fails.
-pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &AtomicBool) -> Result<Summary> {
+/// [`Error::Interrupted`] after `interrupt` was set and a checkpoint written; another process that
+/// trains in `dir`; a loss that is not finite; a disk or device that fails.
+pub fn train(
+    dir: &RunDir,
+    config: &TrainConfig,
+    data: &TrainData,
+    interrupt: &AtomicBool,
+) -> Result<Summary> {
     let options = LoaderOptions {
         batch: config.batch,
         seed: config.seed,
@@ -114,10 +120,14 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
         let mut last_val = None;
         let mut loaded = loader.epoch(epoch, run.progress.batch as usize);
         profile::take();
-        while let Some(batch) = profile::time(Part::Loader, || loaded.next().map(|batch| Ok::<_, Error>(on_device(batch?, &run.device)))) {
+        while let Some(batch) = profile::time(Part::Loader, || {
+            loaded.next().map(|batch| Ok::<_, Error>(on_device(batch?, &run.device)))
+        }) {
             let batch = batch?;
             let first = run.progress.step;
-            let due = |every: Option<u64>, step: u64| every.is_some_and(|every| step / every > first / every);
+            let due = |every: Option<u64>, step: u64| {
+                every.is_some_and(|every| step / every > first / every)
+            };
             let mut fallen = None;
             for update in 1..=updates {
                 let mut line = run.step(&batch, total)?;
@@ -148,7 +158,9 @@ pub fn train(dir: &RunDir, config: &TrainConfig, data: &TrainData, interrupt: &A
             }
             let interrupted = interrupt.load(Ordering::Relaxed);
             // At an epoch's end the checkpoint follows the validation.
-            if run.progress.batch < batches && (due(config.checkpoint_steps, run.progress.step) || interrupted) {
+            if run.progress.batch < batches
+                && (due(config.checkpoint_steps, run.progress.step) || interrupted)
+            {
                 run.checkpoint()?;
             }
             if interrupted && run.progress.batch < batches {
@@ -198,9 +210,14 @@ fn on_device(batch: data::Batch, device: &Device) -> Batch {
 
 /// The parts of the work since the last look, longest first.
 fn profile_text() -> String {
-    let mut parts: Vec<_> = profile::take().into_iter().filter(|(_, seconds)| *seconds > 0.0).collect();
+    let mut parts: Vec<_> =
+        profile::take().into_iter().filter(|(_, seconds)| *seconds > 0.0).collect();
     parts.sort_by(|a, b| b.1.total_cmp(&a.1));
-    parts.into_iter().map(|(name, seconds)| format!("{name} {seconds:.3}")).collect::<Vec<_>>().join(", ")
+    parts
+        .into_iter()
+        .map(|(name, seconds)| format!("{name} {seconds:.3}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn interrupted_at(dir: &RunDir, progress: &Progress) -> Error {
@@ -233,7 +250,8 @@ impl<'a> Run<'a> {
     fn open(dir: &'a RunDir, config: &'a TrainConfig, batches: u64) -> Result<Self> {
         let device = device::device(&config.device)?;
         let found = checkpoint::latest(&dir.checkpoints())?;
-        let (metrics_bytes, epochs_bytes) = found.as_ref().map_or((0, 0), |c| (c.progress.metrics_bytes, c.progress.epochs_bytes));
+        let (metrics_bytes, epochs_bytes) =
+            found.as_ref().map_or((0, 0), |c| (c.progress.metrics_bytes, c.progress.epochs_bytes));
         let mut model = Model::init(config.network()?.clone(), config.seed, &device)?;
         model.set_precision(config.precision);
         let method = method::method(&config.method)?.build(&config.options, config.threat())?;
@@ -260,7 +278,12 @@ impl<'a> Run<'a> {
                 run.take_over(&rollback.method)?;
             }
             run.method.load_state(&found.method)?;
-            tracing::info!("going on from {}: epoch {}, step {}", found.path.display(), run.progress.epoch, run.progress.step);
+            tracing::info!(
+                "going on from {}: epoch {}, step {}",
+                found.path.display(),
+                run.progress.epoch,
+                run.progress.step
+            );
         }
         if config.tensorboard {
             run.tensorboard = Some(EventWriter::create(&dir.tensorboard(), run.progress.step)?);
@@ -273,7 +296,11 @@ impl<'a> Run<'a> {
     }
 
     fn observe_validation(&mut self, step: u64, figures: &ValFigures) -> Option<CoEvent> {
-        if self.warming_up(step) || self.config.method == "none" { None } else { self.progress.co.observe_validation(step, figures) }
+        if self.warming_up(step) || self.config.method == "none" {
+            None
+        } else {
+            self.progress.co.observe_validation(step, figures)
+        }
     }
 
     /// Takes over everything of a checkpoint but the method's state.
@@ -293,33 +320,45 @@ impl<'a> Run<'a> {
         let (before, after) = (method::method(&self.config.method)?, method::method(name)?);
         self.method = after.build(&(after.options)()?, self.config.threat())?;
         // A mode that was the method's default was not asked for.
-        self.attack_bn = if self.config.attack_bn == before.attack_bn { after.attack_bn } else { self.config.attack_bn };
+        self.attack_bn = if self.config.attack_bn == before.attack_bn {
+            after.attack_bn
+        } else {
+            self.config.attack_bn
+        };
         Ok(())
     }
 
-    /// Does what the run asks for when catastrophic overfitting is found; says whether training went back.
+    /// Does what the run asks for when catastrophic overfitting is found; says whether training
+    /// went back.
     fn react(&mut self, event: &CoEvent, bar: &mut ui::Progress) -> Result<bool> {
         bar.line(&event.to_string());
         match self.config.on_co {
             OnCo::Rollback if self.progress.rollback.is_none() => {
                 let rollback = self.roll_back(event)?;
-                bar.line(&format!("rolled back to step {}; going on with method {}", rollback.to_step, rollback.method));
+                bar.line(&format!(
+                    "rolled back to step {}; going on with method {}",
+                    rollback.to_step, rollback.method
+                ));
                 bar.set(self.progress.step);
                 Ok(true)
             }
             OnCo::Stop => {
                 self.checkpoint()?;
-                Err(Error::work(format!("{event}; stopped by --on-co stop with a checkpoint in {}", self.dir.path().display())))
+                Err(Error::work(format!(
+                    "{event}; stopped by --on-co stop with a checkpoint in {}",
+                    self.dir.path().display()
+                )))
             }
             // A second time there is nothing safer to go on with.
             OnCo::Warn | OnCo::Rollback => Ok(false),
         }
     }
 
-    /// Goes back to the last regular checkpoint before the onset, or to the start, and on with another method.
+    /// Goes back to the last regular checkpoint before the onset, or to the start, and on with
+    /// another method.
     ///
-    /// A kill at any point leaves a folder from which a resumed run goes back in the same way: nothing is cut off before the newer checkpoints
-    /// are gone, and what is gone is trained again.
+    /// A kill at any point leaves a folder from which a resumed run goes back in the same way:
+    /// nothing is cut off before the newer checkpoints are gone, and what is gone is trained again.
     fn roll_back(&mut self, event: &CoEvent) -> Result<Rollback> {
         let target = self.regular_checkpoint(event.onset)?;
         let found = target.as_deref().map(checkpoint::load).transpose()?;
@@ -327,10 +366,12 @@ impl<'a> Run<'a> {
         match &found {
             Some(found) => self.restore(found)?,
             None => {
-                self.model = Model::init(self.config.network()?.clone(), self.config.seed, &self.device)?;
+                self.model =
+                    Model::init(self.config.network()?.clone(), self.config.seed, &self.device)?;
                 self.model.set_precision(self.config.precision);
                 self.optimizer = self.config.optimizer(&self.model.params);
-                self.average = (self.config.ema > 0.0).then(|| WeightAverage::new(&self.model, self.config.ema));
+                self.average = (self.config.ema > 0.0)
+                    .then(|| WeightAverage::new(&self.model, self.config.ema));
                 self.progress = Progress::default();
             }
         }
@@ -348,7 +389,10 @@ impl<'a> Run<'a> {
 
         let path = self.dir.metrics();
         let lines = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
-        files::write_atomic(&self.dir.abandoned(), lines.get(self.progress.metrics_bytes as usize..).unwrap_or_default())?;
+        files::write_atomic(
+            &self.dir.abandoned(),
+            lines.get(self.progress.metrics_bytes as usize..).unwrap_or_default(),
+        )?;
         checkpoint::discard_after(&self.dir.checkpoints(), target.as_deref())?;
         for (file, path, bytes) in [
             (&self.metrics, self.dir.metrics(), self.progress.metrics_bytes),
@@ -363,17 +407,19 @@ impl<'a> Run<'a> {
         Ok(rollback)
     }
 
-    /// The newest checkpoint of at most `step` steps that every run with these settings writes, whether or not it was interrupted.
+    /// The newest checkpoint of at most `step` steps that every run with these settings writes,
+    /// whether or not it was interrupted.
     fn regular_checkpoint(&self, step: u64) -> Result<Option<PathBuf>> {
-        Ok(checkpoint::list(&self.dir.checkpoints())?
-            .into_iter()
-            .rev()
-            .find(|path| checkpoint::step(path, self.steps_per_epoch).is_some_and(|at| at <= step && self.is_regular(at))))
+        Ok(checkpoint::list(&self.dir.checkpoints())?.into_iter().rev().find(|path| {
+            checkpoint::step(path, self.steps_per_epoch)
+                .is_some_and(|at| at <= step && self.is_regular(at))
+        }))
     }
 
     fn is_regular(&self, step: u64) -> bool {
         let due = |every: u64| step / every > step.saturating_sub(self.updates) / every;
-        step.is_multiple_of(self.steps_per_epoch.max(1)) || self.config.checkpoint_steps.is_some_and(due)
+        step.is_multiple_of(self.steps_per_epoch.max(1))
+            || self.config.checkpoint_steps.is_some_and(due)
     }
 
     /// Appends to metrics.jsonl.
@@ -406,11 +452,16 @@ impl<'a> Run<'a> {
             return Err(Error::work(format!(
                 "the loss is {} at step {step}: training has diverged; try a smaller --lr-max. {}",
                 metrics.loss,
-                last.map_or("No checkpoint was written before.".into(), |path| format!("The last good checkpoint is {}.", path.display()))
+                last.map_or("No checkpoint was written before.".into(), |path| format!(
+                    "The last good checkpoint is {}.",
+                    path.display()
+                ))
             )));
         }
         let lr = config.schedule.at(config.lr_max, step, total);
-        profile::time(Part::Optimizer, || self.optimizer.step(&mut self.model.params, out.gradients, lr));
+        profile::time(Part::Optimizer, || {
+            self.optimizer.step(&mut self.model.params, out.gradients, lr)
+        });
         if let Some(average) = &mut self.average
             && (step + 1).is_multiple_of(u64::from(config.accumulate))
         {
@@ -474,7 +525,9 @@ impl<'a> Run<'a> {
 
     /// The network that the run is after: with averaged weights where they are kept.
     fn result(&self) -> Model {
-        self.average.as_ref().map_or_else(|| self.model.clone(), |average| average.applied(&self.model))
+        self.average
+            .as_ref()
+            .map_or_else(|| self.model.clone(), |average| average.applied(&self.model))
     }
 
     fn validate(&self, val: &Split) -> Result<ValFigures> {
@@ -487,10 +540,15 @@ impl<'a> Run<'a> {
         };
         let (results, _) = evaluate::evaluate(&self.result().in_f32(), val, &config)?;
         match results.0.as_slice() {
-            [(_, clean), (_, fgsm), (_, pgd)] => {
-                Ok(ValFigures { n: val.len() as u64, clean: clean.accuracy, fgsm: fgsm.accuracy, pgd: pgd.accuracy })
+            [(_, clean), (_, fgsm), (_, pgd)] => Ok(ValFigures {
+                n: val.len() as u64,
+                clean: clean.accuracy,
+                fgsm: fgsm.accuracy,
+                pgd: pgd.accuracy,
+            }),
+            other => {
+                Err(Error::work(format!("validation gave {} figures instead of 3", other.len())))
             }
-            other => Err(Error::work(format!("validation gave {} figures instead of 3", other.len()))),
         }
     }
 
@@ -510,7 +568,15 @@ impl<'a> Run<'a> {
         let state = State { model: self.model.to_host()?, optimizer, method: self.method.state()? };
         let needed = self.needed()?;
         let metadata = self.weights_metadata()?;
-        checkpoint::save(&self.dir.checkpoints(), &self.progress, &state, &metadata, self.config.keep, |path| needed(path)).map(drop)
+        checkpoint::save(
+            &self.dir.checkpoints(),
+            &self.progress,
+            &state,
+            &metadata,
+            self.config.keep,
+            |path| needed(path),
+        )
+        .map(drop)
     }
 
     /// Whether a rollback that may still come could go back to a checkpoint.
@@ -526,7 +592,9 @@ impl<'a> Run<'a> {
             }
         }
         Ok(move |path: &Path| {
-            guarded && (kept.iter().any(|kept| kept == path) || checkpoint::step(path, steps_per_epoch).is_some_and(|step| step > recent))
+            guarded
+                && (kept.iter().any(|kept| kept == path)
+                    || checkpoint::step(path, steps_per_epoch).is_some_and(|step| step > recent))
         })
     }
 
@@ -534,15 +602,18 @@ impl<'a> Run<'a> {
     fn weights_metadata(&self) -> Result<HashMap<String, String>> {
         match &self.progress.rollback {
             None => self.config.weights_metadata(),
-            Some(Rollback { to_step, from_method, method, .. }) => {
-                TrainConfig { method: format!("{from_method}, from step {to_step} {method}"), ..self.config.clone() }.weights_metadata()
+            Some(Rollback { to_step, from_method, method, .. }) => TrainConfig {
+                method: format!("{from_method}, from step {to_step} {method}"),
+                ..self.config.clone()
             }
+            .weights_metadata(),
         }
     }
 
     /// Writes the final weights and figures.
     fn finish(self) -> Result<Summary> {
-        // A kill right after the last checkpoint has left what its removal of old ones would have taken.
+        // A kill right after the last checkpoint has left what its removal of old ones would have
+        // taken.
         checkpoint::prune(&self.dir.checkpoints(), self.config.keep, self.needed()?)?;
         let weights = files::to_safetensors(&self.result().to_host()?, self.weights_metadata()?)?;
         files::write_atomic(&self.dir.model(), &weights)?;
@@ -564,7 +635,8 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Opens a log for appending after its first `bytes`; what lies beyond was written after the checkpoint that the run goes on from.
+/// Opens a log for appending after its first `bytes`; what lies beyond was written after the
+/// checkpoint that the run goes on from.
 fn open_log(path: &Path, bytes: u64) -> Result<File> {
     let open = || {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -585,7 +657,8 @@ fn open_log(path: &Path, bytes: u64) -> Result<File> {
 }
 
 fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<()> {
-    let mut json = serde_json::to_vec(line).map_err(|e| Error::work(format!("cannot serialise a line of {}: {e}", path.display())))?;
+    let mut json = serde_json::to_vec(line)
+        .map_err(|e| Error::work(format!("cannot serialise a line of {}: {e}", path.display())))?;
     json.push(b'\n');
     file.write_all(&json).map_err(|e| Error::io("append to", path, &e))
 }
@@ -594,6 +667,10 @@ fn last_line(path: &Path) -> Result<Option<EpochLine>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
     text.lines()
         .last()
-        .map(|line| serde_json::from_str(line).map_err(|e| Error::work(format!("{}: its last line is damaged: {e}", path.display()))))
+        .map(|line| {
+            serde_json::from_str(line).map_err(|e| {
+                Error::work(format!("{}: its last line is damaged: {e}", path.display()))
+            })
+        })
         .transpose()
 }

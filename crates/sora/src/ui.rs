@@ -26,8 +26,11 @@ impl Progress {
     pub fn new(label: &str, done: u64, total: u64) -> Self {
         let bar = stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(total).with_position(done).with_prefix(label.to_owned());
-            // A template that does not parse would be a mistake in this line; the bar then keeps its default look.
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:10} {pos}/{len} {eta} left {wide_msg}") {
+            // A template that does not parse would be a mistake in this line; the bar then keeps
+            // its default look.
+            if let Ok(style) =
+                ProgressStyle::with_template("{prefix} {bar:10} {pos}/{len} {eta} left {wide_msg}")
+            {
                 bar.set_style(style);
             }
             bar.reset_eta();
@@ -47,8 +50,15 @@ impl Progress {
             }
             None if self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
-                let left = self.started.elapsed().as_secs_f64() / self.done.max(1) as f64 * self.total.saturating_sub(self.done) as f64;
-                tracing::info!("{} {}/{} about {left:.0} s left, {}", self.label, self.done, self.total, message());
+                let left = self.started.elapsed().as_secs_f64() / self.done.max(1) as f64
+                    * self.total.saturating_sub(self.done) as f64;
+                tracing::info!(
+                    "{} {}/{} about {left:.0} s left, {}",
+                    self.label,
+                    self.done,
+                    self.total,
+                    message()
+                );
             }
             None => {}
         }

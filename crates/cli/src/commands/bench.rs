@@ -1,5 +1,5 @@
-//! `sora bench`: a training step, an evaluation attack and the convolutions by themselves, on random images, with the keys that the usual
-//! PyTorch timing scripts print.
+//! `sora bench`: a training step, an evaluation attack and the convolutions by themselves, on
+//! random images, with the keys that the usual PyTorch timing scripts print.
 
 use std::time::Instant;
 
@@ -45,13 +45,27 @@ struct Setup {
 impl Setup {
     fn new(args: &BenchModel, steps: usize) -> Result<Self> {
         if steps == 0 || args.batch == 0 || args.image_size == 0 {
-            return Err(Error::input("bench: --steps, --batch and --image-size must be at least 1"));
+            return Err(Error::input(
+                "bench: --steps, --batch and --image-size must be at least 1",
+            ));
         }
         let device = device::device(&args.device)?;
         let threads = device::set_threads(args.threads);
-        let shape = Shape { channels: args.channels, height: args.image_size, width: args.image_size, classes: CLASSES };
+        let shape = Shape {
+            channels: args.channels,
+            height: args.image_size,
+            width: args.image_size,
+            classes: CLASSES,
+        };
         let (mean, std) = (vec![0.5; args.channels], vec![0.25; args.channels]);
-        let config = ModelConfig { name: args.model.clone(), width: args.width, shape, mean, std, options: Default::default() };
+        let config = ModelConfig {
+            name: args.model.clone(),
+            width: args.width,
+            shape,
+            mean,
+            std,
+            options: Default::default(),
+        };
         let mut model = Model::init(config, 0, &device)?;
         if let Some(backend) = args.backend {
             model.set_backend(backend)?;
@@ -74,7 +88,10 @@ impl Setup {
     fn result(&self, args: &BenchModel, mut seconds: Vec<f64>) -> Result<Value> {
         let steps = seconds.len();
         seconds.sort_by(f64::total_cmp);
-        let (min, median) = (seconds.first().copied().unwrap_or(0.0), seconds.get(steps / 2).copied().unwrap_or(0.0));
+        let (min, median) = (
+            seconds.first().copied().unwrap_or(0.0),
+            seconds.get(steps / 2).copied().unwrap_or(0.0),
+        );
         Ok(json!({
             "framework": concat!("sora ", env!("CARGO_PKG_VERSION")),
             "median_s": median,
@@ -128,7 +145,9 @@ pub fn step(args: &StepBench) -> Result<()> {
             extras: Extras::default(),
         };
         let out = method::run_step(method.as_mut(), &mut cx, &batch)?;
-        profile::time(Part::Optimizer, || optimizer.step(&mut setup.model.params, out.gradients, 0.01));
+        profile::time(Part::Optimizer, || {
+            optimizer.step(&mut setup.model.params, out.gradients, 0.01)
+        });
         setup.sync()?;
         if step == 0 {
             first = nn::pool_counts();
@@ -141,12 +160,17 @@ pub fn step(args: &StepBench) -> Result<()> {
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
-    let faults = profile::page_faults().zip(faults).map(|(now, then)| (now - then) as f64 / args.steps as f64);
+    let faults = profile::page_faults()
+        .zip(faults)
+        .map(|(now, then)| (now - then) as f64 / args.steps as f64);
     let pool = nn::pool_counts();
     let mut parts = profile_of(args.steps);
     // All parts run on the thread that times them: what is left of the step is what none covers.
     let covered: f64 = parts.values().filter_map(Value::as_f64).sum();
-    parts.insert("rest".to_owned(), json!(seconds.iter().sum::<f64>() / args.steps as f64 - covered));
+    parts.insert(
+        "rest".to_owned(),
+        json!(seconds.iter().sum::<f64>() / args.steps as f64 - covered),
+    );
     let mut result = setup.result(&args.network, seconds)?;
     result["method"] = json!(args.method);
     result["precision"] = json!(args.precision);
@@ -162,16 +186,23 @@ pub fn step(args: &StepBench) -> Result<()> {
 /// Mean seconds a step of each part.
 fn profile_of(steps: usize) -> Map<String, Value> {
     let parts = profile::take();
-    parts.into_iter().map(|(name, seconds)| (name.to_owned(), json!(seconds / steps as f64))).collect()
+    parts
+        .into_iter()
+        .map(|(name, seconds)| (name.to_owned(), json!(seconds / steps as f64)))
+        .collect()
 }
 
-/// Times an attack on batches of images that the network classifies as it does clean; what is fooled leaves the batch, as in an evaluation.
+/// Times an attack on batches of images that the network classifies as it does clean; what is
+/// fooled leaves the batch, as in an evaluation.
 pub fn attack(args: &AttackBench) -> Result<()> {
     let setup = Setup::new(&args.network, args.steps)?;
     let threat = radius(args.norm);
     let entry = attack::entry(&args.attack, args.norm)?;
     if entry.parts.is_empty() {
-        return Err(Error::input(format!("bench attack: --attack {}: expected an attack, see `sora attacks`", args.attack)));
+        return Err(Error::input(format!(
+            "bench attack: --attack {}: expected an attack, see `sora attacks`",
+            args.attack
+        )));
     }
     let x = nn::to_vec(&setup.x)?;
     let width = x.len() / setup.ids.len();
@@ -184,16 +215,33 @@ pub fn attack(args: &AttackBench) -> Result<()> {
         let mut left: Vec<usize> = (0..setup.ids.len()).collect();
         for part in &entry.parts {
             for round in 0..part.attack.rounds(CLASSES) {
-                let rows: Vec<f32> = left.iter().flat_map(|&i| &x[i * width..(i + 1) * width]).copied().collect();
+                let rows: Vec<f32> =
+                    left.iter().flat_map(|&i| &x[i * width..(i + 1) * width]).copied().collect();
                 let labels: Vec<usize> = left.iter().map(|&i| labels[i]).collect();
                 let ids: Vec<u32> = left.iter().map(|&i| setup.ids[i]).collect();
                 let mut ignore = |_| {};
-                let mut cx = AttackContext::new(&setup.model, threat, batch as u64, &part.key, round, &mut ignore);
+                let mut cx = AttackContext::new(
+                    &setup.model,
+                    threat,
+                    batch as u64,
+                    &part.key,
+                    round,
+                    &mut ignore,
+                );
                 let images = attack::Batch { x: &rows, labels: &labels, ids: &ids };
-                let found = profile::time(Part::Perturbation, || part.attack.run(&mut cx, &images))?;
+                let found =
+                    profile::time(Part::Perturbation, || part.attack.run(&mut cx, &images))?;
                 let logits = Classifier::logits(&setup.model, &found)?;
-                let stands: Vec<bool> = logits.chunks(CLASSES).zip(&labels).map(|(z, &label)| attack::stands(z, label)).collect();
-                left = left.into_iter().zip(stands).filter_map(|(i, stands)| stands.then_some(i)).collect();
+                let stands: Vec<bool> = logits
+                    .chunks(CLASSES)
+                    .zip(&labels)
+                    .map(|(z, &label)| attack::stands(z, label))
+                    .collect();
+                left = left
+                    .into_iter()
+                    .zip(stands)
+                    .filter_map(|(i, stands)| stands.then_some(i))
+                    .collect();
             }
         }
         setup.sync()?;
@@ -218,8 +266,14 @@ pub fn attack(args: &AttackBench) -> Result<()> {
 
 /// Times each convolution and batch norm by itself.
 pub fn conv(args: &ConvBench) -> Result<()> {
-    let wrong = |flag: &str, value: String, expected: &str| Err(Error::input(format!("bench conv: --{flag} {value}: expected {expected}")));
-    for (flag, value, most) in [("width", args.width, 4096), ("batch", args.batch, 65_536), ("image-size", args.image_size, 4096)] {
+    let wrong = |flag: &str, value: String, expected: &str| {
+        Err(Error::input(format!("bench conv: --{flag} {value}: expected {expected}")))
+    };
+    for (flag, value, most) in [
+        ("width", args.width, 4096),
+        ("batch", args.batch, 65_536),
+        ("image-size", args.image_size, 4096),
+    ] {
         if !(1..=most).contains(&value) {
             return wrong(flag, value.to_string(), &format!("1 to {most}"));
         }
@@ -248,6 +302,8 @@ pub fn conv(args: &ConvBench) -> Result<()> {
             printed = print(&format!("{record}\n"));
         }
     });
-    done.map_err(|e| Error::input(format!("bench conv: {e}; expected sizes that fit into memory")))?;
+    done.map_err(|e| {
+        Error::input(format!("bench conv: {e}; expected sizes that fit into memory"))
+    })?;
     printed
 }

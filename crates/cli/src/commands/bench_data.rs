@@ -18,12 +18,21 @@ pub fn data(args: DataBench) -> Result<()> {
         return Err(Error::input("bench data: --batches must be at least 1"));
     }
     let threads = device::set_threads(args.threads);
-    let options = OpenOptions { data_dir: args.data_dir, image_size: args.image_size, limit_train: args.limit_train, ..Default::default() };
+    let options = OpenOptions {
+        data_dir: args.data_dir,
+        image_size: args.image_size,
+        limit_train: args.limit_train,
+        ..Default::default()
+    };
     let started = Instant::now();
     let dataset = data::open(&args.dataset, &options)?;
     let open_s = started.elapsed().as_secs_f64();
     let augment = args.augment.unwrap_or(dataset.info.augment);
-    let options = LoaderOptions { workers: args.workers, prefetch: args.prefetch, ..LoaderOptions::train(args.batch, 0, augment) };
+    let options = LoaderOptions {
+        workers: args.workers,
+        prefetch: args.prefetch,
+        ..LoaderOptions::train(args.batch, 0, augment)
+    };
     let loader = Loader::new(dataset.train.clone(), options)?;
     let (mut batches, mut images) = (0, 0);
     let mut started = Instant::now();

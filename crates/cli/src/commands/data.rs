@@ -17,11 +17,16 @@ use super::{print, print_json, print_table};
 /// Every registered set.
 pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
     let folder = data::data_dir(data_dir)?;
-    let mut rows = vec![["data set", "images", "classes", "train", "test", "here", "how to get it"].map(String::from).to_vec()];
+    let mut rows = vec![
+        ["data set", "images", "classes", "train", "test", "here", "how to get it"]
+            .map(String::from)
+            .to_vec(),
+    ];
     let mut object = Map::new();
     for info in data::registry() {
         // The sizes of a folder's images are known when it is opened.
-        let of = |text: String| if info.channels == 0 || text == "0" { "-".to_owned() } else { text };
+        let of =
+            |text: String| if info.channels == 0 || text == "0" { "-".to_owned() } else { text };
         let here = info.is_kept().then(|| info.is_here(&folder));
         rows.push(vec![
             info.name.clone(),
@@ -57,7 +62,14 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
         vec!["title".into(), info.title.clone()],
         vec![
             "images".into(),
-            format!("{}x{}x{}, {} train, {} test", info.channels, info.height, info.width, count(info.train), count(info.test)),
+            format!(
+                "{}x{}x{}, {} train, {} test",
+                info.channels,
+                info.height,
+                info.width,
+                count(info.train),
+                count(info.test)
+            ),
         ],
         vec!["classes".into(), format!("{}: {}", info.num_classes, info.classes.join(", "))],
         vec![
@@ -77,7 +89,8 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
         for source in sources {
             rows.push(vec![kind.into(), source.file.clone()]);
             rows.push(vec!["".into(), source.url.clone()]);
-            let size = source.size.map_or("size not published".into(), |size| format!("{size} bytes"));
+            let size =
+                source.size.map_or("size not published".into(), |size| format!("{size} bytes"));
             rows.push(vec!["".into(), format!("{size}, {}", source.checksum)]);
         }
     }
@@ -93,15 +106,21 @@ fn count(n: usize) -> String {
 pub fn fetch(name: &str, data_dir: Option<&Path>, mirror: Option<String>) -> Result<()> {
     let info = data::find(name).ok_or_else(|| {
         let known: Vec<_> = data::registry().into_iter().map(|info| info.name).collect();
-        Error::input(format!("data fetch '{name}': no such data set; choose one of {}", known.join(", ")))
+        Error::input(format!(
+            "data fetch '{name}': no such data set; choose one of {}",
+            known.join(", ")
+        ))
     })?;
     let folder = data::data_dir(data_dir)?;
     let bar: RefCell<Option<(String, ProgressBar)>> = RefCell::new(None);
     let show = |progress: data::Progress<'_>| {
         let mut slot = bar.borrow_mut();
         if slot.as_ref().is_none_or(|(file, _)| file != progress.file) {
-            let bar = ProgressBar::new(progress.total.unwrap_or(0)).with_prefix(progress.file.to_owned());
-            if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left") {
+            let bar =
+                ProgressBar::new(progress.total.unwrap_or(0)).with_prefix(progress.file.to_owned());
+            if let Ok(style) = ProgressStyle::with_template(
+                "{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left",
+            ) {
                 bar.set_style(style);
             }
             *slot = Some((progress.file.to_owned(), bar));
@@ -110,7 +129,11 @@ pub fn fetch(name: &str, data_dir: Option<&Path>, mirror: Option<String>) -> Res
             bar.set_position(progress.done);
         }
     };
-    let paths = data::fetch(&info, &folder, &FetchOptions { base_url: mirror, progress: Some(&show), ..Default::default() })?;
+    let paths = data::fetch(
+        &info,
+        &folder,
+        &FetchOptions { base_url: mirror, progress: Some(&show), ..Default::default() },
+    )?;
     drop(bar);
     paths.iter().try_for_each(|path| print(&format!("{}\n", path.display())))
 }

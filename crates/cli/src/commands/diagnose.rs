@@ -25,7 +25,8 @@ struct Diagnosis {
     co: Option<CoEvent>,
     /// Whether and when multi-step accuracy was lost, from the validations.
     collapse: Option<Collapse>,
-    /// Steps from the detector's word to the loss of half of the accuracy for good, where there was some.
+    /// Steps from the detector's word to the loss of half of the accuracy for good, where there was
+    /// some.
     ahead: Option<i64>,
     /// Validations that this rests on.
     validations: usize,
@@ -38,8 +39,21 @@ pub fn diagnose(dirs: &[PathBuf], json: bool) -> Result<()> {
     if json {
         return print_json(&serde_json::json!({ "runs": found }));
     }
-    let mut rows =
-        vec![["run", "method", "epsilon", "seed", "steps", "noticed", "sign", "pgd halved", "steps ahead"].map(String::from).to_vec()];
+    let mut rows = vec![
+        [
+            "run",
+            "method",
+            "epsilon",
+            "seed",
+            "steps",
+            "noticed",
+            "sign",
+            "pgd halved",
+            "steps ahead",
+        ]
+        .map(String::from)
+        .to_vec(),
+    ];
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     for run in &found {
         rows.push(vec![
@@ -50,7 +64,11 @@ pub fn diagnose(dirs: &[PathBuf], json: bool) -> Result<()> {
             run.steps.to_string(),
             or_dash(run.co.map(|co| co.step.to_string())),
             or_dash(run.co.map(|co| format!("{:?}", co.sign).to_lowercase())),
-            or_dash(run.collapse.map(|c| c.half_step.map_or_else(|| "never rose".into(), |step| step.to_string()))),
+            or_dash(
+                run.collapse.map(|c| {
+                    c.half_step.map_or_else(|| "never rose".into(), |step| step.to_string())
+                }),
+            ),
             or_dash(run.ahead.map(|ahead| ahead.to_string())),
         ]);
     }
@@ -59,14 +77,23 @@ pub fn diagnose(dirs: &[PathBuf], json: bool) -> Result<()> {
 
 fn of_run(path: &Path) -> Result<Diagnosis> {
     let (dir, config) = RunDir::open(path)?;
-    let (mut steps, mut epochs) = (Follower::<StepLine>::new(dir.metrics()), Follower::<EpochLine>::new(dir.epochs()));
+    let (mut steps, mut epochs) =
+        (Follower::<StepLine>::new(dir.metrics()), Follower::<EpochLine>::new(dir.epochs()));
     steps.poll()?;
     epochs.poll()?;
     if steps.damaged() + epochs.damaged() > 0 {
-        tracing::warn!("{}: {} damaged log lines passed over", path.display(), steps.damaged() + epochs.damaged());
+        tracing::warn!(
+            "{}: {} damaged log lines passed over",
+            path.display(),
+            steps.damaged() + epochs.damaged()
+        );
     }
     if steps.lines().is_empty() {
-        return Err(Error::input(format!("{}: the run has no steps yet; go on with `sora resume {}`", path.display(), path.display())));
+        return Err(Error::input(format!(
+            "{}: the run has no steps yet; go on with `sora resume {}`",
+            path.display(),
+            path.display()
+        )));
     }
     let mut detector = CoDetector::default();
     let mut pgd = Vec::new();
@@ -87,7 +114,8 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
             pgd.push((line.step, val.pgd.accuracy));
         }
     }
-    let chance = config.network.as_ref().map_or(0.0, |network| 1.0 / network.shape.classes.max(1) as f64);
+    let chance =
+        config.network.as_ref().map_or(0.0, |network| 1.0 / network.shape.classes.max(1) as f64);
     let (co, collapse) = (detector.event(), collapse(&pgd, chance));
     Ok(Diagnosis {
         run: path.display().to_string(),
@@ -95,7 +123,9 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
         epsilon: config.epsilon.to_string(),
         seed: config.seed,
         steps: steps.lines().len() as u64,
-        ahead: co.zip(collapse.and_then(|c| c.half_step)).map(|(co, half)| half as i64 - co.step as i64),
+        ahead: co
+            .zip(collapse.and_then(|c| c.half_step))
+            .map(|(co, half)| half as i64 - co.step as i64),
         co,
         collapse,
         validations: pgd.len(),

@@ -32,7 +32,8 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     let width = target.subject.model.config.shape;
     let width = args.save_adv.then_some(width.channels * width.height * width.width);
     let ledger = target.ledger(args.state.as_deref(), args.fresh, width)?;
-    let mut evaluator = Evaluator::new(&target.subject.model, &target.split, target.config(), ledger)?;
+    let mut evaluator =
+        Evaluator::new(&target.subject.model, &target.split, target.config(), ledger)?;
     let outcome = evaluator.run(&entries)?;
     let mut warnings = outcome.warnings;
     warnings.extend(target.probe()?);
@@ -47,18 +48,30 @@ pub fn eval(args: EvalArgs) -> Result<()> {
         notes: outcome.notes,
         warnings,
     };
-    if !names.iter().any(|name| name.starts_with("autoattack")) && names.iter().any(|name| name != "clean") {
+    if !names.iter().any(|name| name.starts_with("autoattack"))
+        && names.iter().any(|name| name != "clean")
+    {
         report
             .notes
             .push("accuracies under single attacks are upper bounds of the robust accuracy; --suite autoattack gives a tighter one".into());
     }
     let pool = nn::pool_counts();
-    tracing::debug!("memory of feature maps: {} MiB; {} of {} requests had to allocate", pool.bytes >> 20, pool.misses, pool.requests);
+    tracing::debug!(
+        "memory of feature maps: {} MiB; {} of {} requests had to allocate",
+        pool.bytes >> 20,
+        pool.misses,
+        pool.requests
+    );
     let stem = protocol_name(args.suite, &names, &report);
     if args.save_adv {
         for entry in entries.iter().filter(|entry| !entry.parts.is_empty()) {
-            let name: String = entry.name.chars().map(|c| if c.is_alphanumeric() || "-+".contains(c) { c } else { '_' }).collect();
-            let saved = evaluator.save(entry, &target.file(&format!("adv-{name}-{}", suffix(&report)))?)?;
+            let name: String = entry
+                .name
+                .chars()
+                .map(|c| if c.is_alphanumeric() || "-+".contains(c) { c } else { '_' })
+                .collect();
+            let saved =
+                evaluator.save(entry, &target.file(&format!("adv-{name}-{}", suffix(&report)))?)?;
             tracing::info!("adversarial examples: {}", saved.npz.display());
         }
     }
@@ -87,7 +100,9 @@ fn protocol(args: &EvalArgs) -> (Vec<String>, Option<usize>) {
 pub fn entries(names: &[String], norm: Norm) -> Result<Vec<Entry>> {
     for (i, name) in names.iter().enumerate() {
         if names[..i].contains(name) {
-            return Err(Error::input(format!("--attacks: '{name}' is there twice; name each attack once")));
+            return Err(Error::input(format!(
+                "--attacks: '{name}' is there twice; name each attack once"
+            )));
         }
     }
     names.iter().map(|name| attack::entry(name, norm)).collect()
@@ -141,10 +156,17 @@ impl Target {
 
     /// Settings of the evaluator.
     pub fn config(&self) -> EvalConfig {
-        EvalConfig { attacks: Vec::new(), threat: self.threat, seed: self.seed, batch: self.batch, progress: true }
+        EvalConfig {
+            attacks: Vec::new(),
+            threat: self.threat,
+            seed: self.seed,
+            batch: self.batch,
+            progress: true,
+        }
     }
 
-    /// Where a file called `name` of this evaluation goes: the run's eval folder, or beside the weights file.
+    /// Where a file called `name` of this evaluation goes: the run's eval folder, or beside the
+    /// weights file.
     ///
     /// # Errors
     /// A folder that cannot be made.
@@ -154,11 +176,13 @@ impl Target {
             fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, &e))?;
             return Ok(dir.join(name));
         }
-        let stem = self.path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
+        let stem =
+            self.path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
         Ok(self.path.with_file_name(format!("{stem}-{name}")))
     }
 
-    /// The ledger at `path`, else at its usual place. Where that cannot be written the evaluation goes on without one.
+    /// The ledger at `path`, else at its usual place. Where that cannot be written the evaluation
+    /// goes on without one.
     ///
     /// # Errors
     /// A `path` that cannot be written.
@@ -167,13 +191,23 @@ impl Target {
     }
 
     /// As [`ledger`](Self::ledger), for another threat.
-    pub fn ledger_at(&self, path: Option<&Path>, threat: Threat, fresh: bool, width: Option<usize>) -> Result<Ledger> {
-        let usual = || self.file(&format!("state-{}-{}-seed{}.jsonl", threat.norm, threat.epsilon, self.seed));
+    pub fn ledger_at(
+        &self,
+        path: Option<&Path>,
+        threat: Threat,
+        fresh: bool,
+        width: Option<usize>,
+    ) -> Result<Ledger> {
+        let usual = || {
+            self.file(&format!("state-{}-{}-seed{}.jsonl", threat.norm, threat.epsilon, self.seed))
+        };
         let place = path.map_or_else(usual, |path| Ok(path.to_owned()))?;
         if fresh {
             for old in [place.clone(), place.with_extension("adv")] {
                 match fs::remove_file(&old) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &old, &e)),
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("remove", &old, &e));
+                    }
                     _ => {}
                 }
             }
@@ -197,15 +231,26 @@ impl Target {
 
     /// Names the images: the set, and a number that changes with the first of them.
     fn data(&self) -> Result<String> {
-        let first = if self.split.is_empty() { Vec::new() } else { evaluate::pixels(&self.split, &[0])? };
-        Ok(format!("{} test {:016x}", self.dataset, fnv(first.iter().map(|v| u64::from(v.to_bits())))))
+        let first =
+            if self.split.is_empty() { Vec::new() } else { evaluate::pixels(&self.split, &[0])? };
+        Ok(format!(
+            "{} test {:016x}",
+            self.dataset,
+            fnv(first.iter().map(|v| u64::from(v.to_bits())))
+        ))
     }
 
     /// Warnings of the sanity checks that ask the network itself.
     fn probe(&self) -> Result<Vec<String>> {
         let some: Vec<usize> = (0..self.split.len().min(PROBED)).collect();
         let labels: Vec<usize> = some.iter().map(|&i| self.split.label(i) as usize).collect();
-        sanity::probe(&self.subject.model, &evaluate::pixels(&self.split, &some)?, &labels, self.threat.norm, self.seed)
+        sanity::probe(
+            &self.subject.model,
+            &evaluate::pixels(&self.split, &some)?,
+            &labels,
+            self.threat.norm,
+            self.seed,
+        )
     }
 }
 
@@ -230,7 +275,11 @@ fn choose_epsilon(args: &SubjectArgs, subject: &Subject, norm: Norm) -> Result<E
     if subject.norm == norm {
         return Ok(subject.epsilon.clone());
     }
-    Err(Error::input(format!("--epsilon is missing: {} was trained for --norm {}, not {norm}", args.subject.display(), subject.norm)))
+    Err(Error::input(format!(
+        "--epsilon is missing: {} was trained for --norm {}, not {norm}",
+        args.subject.display(),
+        subject.norm
+    )))
 }
 
 /// The data set to evaluate on: the run's own unless another is named.
@@ -239,7 +288,9 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
         Some((_, config)) => config.clone(),
         None => TrainOptions::default().resolve()?,
     };
-    if let Some(dataset) = args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.dataset)) {
+    if let Some(dataset) =
+        args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.dataset))
+    {
         if dataset.is_empty() {
             return Err(Error::input(format!(
                 "--dataset is missing: {} does not say what it was trained on; name a set of `sora data list` or an image folder",
@@ -248,7 +299,9 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
         }
         config.dataset = dataset.clone();
         // These come in the size that the network takes; other sets have the size they have.
-        let any_size = dataset.starts_with("folder:") || dataset.starts_with("synthetic") || std::path::Path::new(dataset).is_dir();
+        let any_size = dataset.starts_with("folder:")
+            || dataset.starts_with("synthetic")
+            || std::path::Path::new(dataset).is_dir();
         config.image_size = any_size.then_some(subject.model.config.shape.height);
     }
     if args.data_dir.is_some() {
@@ -260,7 +313,9 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
 fn check_fit(subject: &Subject, dataset: &Dataset) -> Result<()> {
     let shape = subject.model.config.shape;
     let [channels, height, width] = dataset.test.shape();
-    if (channels, height, width) != (shape.channels, shape.height, shape.width) || dataset.test.num_classes() != shape.classes {
+    if (channels, height, width) != (shape.channels, shape.height, shape.width)
+        || dataset.test.num_classes() != shape.classes
+    {
         return Err(Error::input(format!(
             "the data set has images of {channels}x{height}x{width} in {} classes, the network was trained on {}x{}x{} in {}; name the right one with --dataset",
             dataset.test.num_classes(),
@@ -274,8 +329,15 @@ fn check_fit(subject: &Subject, dataset: &Dataset) -> Result<()> {
 }
 
 fn show(report: &Report, epsilon: &Epsilon) -> Result<()> {
-    print(&format!("{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n", report.dataset, report.split, report.n, report.norm, report.seed))?;
-    let mut rows = vec![["attack", "accuracy", "95 % interval", "attacked", "seconds", "ms/image"].map(String::from).to_vec()];
+    print(&format!(
+        "{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n",
+        report.dataset, report.split, report.n, report.norm, report.seed
+    ))?;
+    let mut rows = vec![
+        ["attack", "accuracy", "95 % interval", "attacked", "seconds", "ms/image"]
+            .map(String::from)
+            .to_vec(),
+    ];
     for (name, result) in &report.results.0 {
         let [low, high] = result.accuracy.ci95;
         rows.push(vec![

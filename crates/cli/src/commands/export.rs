@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use sora_rng::{Key, Purpose, fill_uniform};
 use sora::{
     device,
     error::{Error, Result},
@@ -12,6 +11,7 @@ use sora::{
     nn::{HostTensor, to_vec},
     run::Subject,
 };
+use sora_rng::{Key, Purpose, fill_uniform};
 
 use crate::cli::{ExportArgs, Format};
 
@@ -23,21 +23,31 @@ pub fn export(args: &ExportArgs) -> Result<()> {
     let subject = Subject::load(&args.subject, &device::device("cpu")?)?;
     let metadata = subject.about().metadata()?;
     let (ending, bytes) = match args.format {
-        Format::Safetensors => ("safetensors", files::to_safetensors(&subject.model.to_host()?, metadata)?),
-        Format::Onnx => ("onnx", exchange::to_onnx(&subject.model, &metadata.into_iter().collect::<Vec<_>>())?),
+        Format::Safetensors => {
+            ("safetensors", files::to_safetensors(&subject.model.to_host()?, metadata)?)
+        }
+        Format::Onnx => {
+            ("onnx", exchange::to_onnx(&subject.model, &metadata.into_iter().collect::<Vec<_>>())?)
+        }
     };
     let out = match &args.out {
         Some(out) => out.clone(),
         None => beside(&args.subject, ending),
     };
     if same_file(&out, &args.subject) {
-        return Err(Error::input(format!("--out {}: is the file that is exported; choose another", out.display())));
+        return Err(Error::input(format!(
+            "--out {}: is the file that is exported; choose another",
+            out.display()
+        )));
     }
     write(&out, &bytes)?;
     tracing::info!("{} of {} in {}", ending, subject.model.config.name, out.display());
     if args.samples > 0 {
         let path = PathBuf::from(format!("{}.samples.safetensors", out.display()));
-        write(&path, &files::to_safetensors(&samples(&subject.model, args.samples)?, Default::default())?)?;
+        write(
+            &path,
+            &files::to_safetensors(&samples(&subject.model, args.samples)?, Default::default())?,
+        )?;
         tracing::info!("{} images and their logits in {}", args.samples, path.display());
     }
     Ok(())
@@ -54,9 +64,14 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let cannot = |e: std::io::Error| Error::input(format!("--out {}: cannot make its folder: {e}", path.display()));
+    let cannot = |e: std::io::Error| {
+        Error::input(format!("--out {}: cannot make its folder: {e}", path.display()))
+    };
     if path.is_dir() {
-        return Err(Error::input(format!("--out {}: is a folder; expected a file", path.display())));
+        return Err(Error::input(format!(
+            "--out {}: is a folder; expected a file",
+            path.display()
+        )));
     }
     match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => std::fs::create_dir_all(dir).map_err(cannot)?,
@@ -72,7 +87,8 @@ fn samples(model: &Model, n: usize) -> Result<Vec<HostTensor>> {
     let mut pixels = vec![0.0; dims.iter().product()];
     let ids: Vec<u32> = (0..n as u32).collect();
     fill_uniform(&mut pixels, Key::new(0, Purpose::Synthetic), &ids);
-    let logits = model.logits(Tensor::from_data(TensorData::new(pixels.clone(), dims), model.device()));
+    let logits =
+        model.logits(Tensor::from_data(TensorData::new(pixels.clone(), dims), model.device()));
     Ok(vec![
         HostTensor { name: "images".into(), shape: dims.to_vec(), data: pixels },
         HostTensor { name: "logits".into(), shape: vec![n, shape.classes], data: to_vec(&logits)? },

@@ -23,7 +23,8 @@ pub fn import(args: ImportArgs) -> Result<()> {
     let mut wishes = Wishes {
         model: args.model.clone(),
         width: args.width,
-        image: image.or(own.as_ref().map(|about| [about.network.shape.height, about.network.shape.width])),
+        image: image
+            .or(own.as_ref().map(|about| [about.network.shape.height, about.network.shape.width])),
         classes: known.as_ref().map(|known| known.classes),
         normalisation: (!args.mean.is_empty()).then(|| [args.mean.clone(), args.std.clone()]),
         fallback: known.as_ref().map(|known| known.normalisation.clone()),
@@ -33,26 +34,39 @@ pub fn import(args: ImportArgs) -> Result<()> {
     // A file of this program says more than its tensors do.
     if let Some(about) = own.as_ref().filter(|about| about.network.name == args.model) {
         wishes.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
-        wishes.options = NetworkOptions { activation: args.activation.or(about.network.options.activation), ..about.network.options };
+        wishes.options = NetworkOptions {
+            activation: args.activation.or(about.network.options.activation),
+            ..about.network.options
+        };
     }
     let (imported, _) = exchange::import(&args.file, &wishes, ABOUT, &device::device("cpu")?)?;
     let about = About {
         network: imported.model.config.clone(),
-        dataset: args.dataset.clone().or(own.as_ref().map(|about| about.dataset.clone())).unwrap_or_default(),
+        dataset: args
+            .dataset
+            .clone()
+            .or(own.as_ref().map(|about| about.dataset.clone()))
+            .unwrap_or_default(),
         method: own.as_ref().map_or("imported".into(), |about| about.method.clone()),
         epsilon: own.as_ref().map_or(args.epsilon.clone(), |about| about.epsilon.clone()),
         norm: own.as_ref().map_or(args.norm, |about| about.norm),
     };
     let bytes = files::to_safetensors(&imported.model.to_host()?, about.metadata()?)?;
     if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(|e| Error::input(format!("--out {}: cannot make the folder: {e}", args.out.display())))?;
+        std::fs::create_dir_all(dir).map_err(|e| {
+            Error::input(format!("--out {}: cannot make the folder: {e}", args.out.display()))
+        })?;
     }
     files::write_atomic(&out, &bytes)?;
     let config = &about.network;
     tracing::info!(
         "{} tensors{} as {} of width {} for images of {}x{}x{} in {} classes; normalisation {}: mean {:?}, std {:?}",
         imported.taken,
-        if imported.prefix.is_empty() { String::new() } else { format!(" under '{}'", imported.prefix) },
+        if imported.prefix.is_empty() {
+            String::new()
+        } else {
+            format!(" under '{}'", imported.prefix)
+        },
         config.name,
         config.width,
         config.shape.channels,
@@ -66,7 +80,11 @@ pub fn import(args: ImportArgs) -> Result<()> {
     if !imported.left.is_empty() {
         tracing::warn!("left in the file: {}", imported.left.join(", "));
     }
-    tracing::info!("weights in {}; measure them with `sora eval {}`", out.display(), args.out.display());
+    tracing::info!(
+        "weights in {}; measure them with `sora eval {}`",
+        out.display(),
+        args.out.display()
+    );
     Ok(())
 }
 
@@ -74,12 +92,17 @@ pub fn import(args: ImportArgs) -> Result<()> {
 fn target(out: &Path) -> Result<std::path::PathBuf> {
     if out.extension().is_some_and(|ending| ending == "safetensors") {
         if out.exists() {
-            return Err(Error::input(format!("--out {}: exists; choose a new file", out.display())));
+            return Err(Error::input(format!(
+                "--out {}: exists; choose a new file",
+                out.display()
+            )));
         }
         return Ok(out.to_owned());
     }
     match std::fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
-        Ok(true) => Err(Error::input(format!("--out {}: not empty; choose a new folder", out.display()))),
+        Ok(true) => {
+            Err(Error::input(format!("--out {}: not empty; choose a new folder", out.display())))
+        }
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(Error::input(format!("--out {}: cannot use it as a folder: {e}", out.display())))
         }
@@ -97,7 +120,9 @@ struct Known {
 /// From the registry where it has everything, else from the set itself.
 fn known(name: &str, args: &ImportArgs) -> Result<Known> {
     let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
-    let info = match data::find(name).filter(|info| !info.mean.is_empty() && info.height > 0 && info.num_classes > 0) {
+    let info = match data::find(name)
+        .filter(|info| !info.mean.is_empty() && info.height > 0 && info.num_classes > 0)
+    {
         Some(info) => info,
         None => {
             let options = TrainOptions {
@@ -109,7 +134,11 @@ fn known(name: &str, args: &ImportArgs) -> Result<Known> {
             run::open_dataset(&options.resolve()?)?.info
         }
     };
-    Ok(Known { image: [info.height, info.width], classes: info.num_classes, normalisation: [f32s(&info.mean), f32s(&info.std)] })
+    Ok(Known {
+        image: [info.height, info.width],
+        classes: info.num_classes,
+        normalisation: [f32s(&info.mean), f32s(&info.std)],
+    })
 }
 
 /// What a file of this program says about itself; `None` for any other.

@@ -23,15 +23,23 @@ const FRAME: u16 = 60;
 /// Draws the loss around an image of a run.
 pub fn landscape(args: &LandscapeArgs) -> Result<()> {
     let options = options(&args.compute);
-    let config = LandscapeConfig { index: args.index, grid: args.grid, span: args.span, seed: args.compute.seed };
+    let config = LandscapeConfig {
+        index: args.index,
+        grid: args.grid,
+        span: args.span,
+        seed: args.compute.seed,
+    };
     config.check()?;
     if args.frames == 0 {
         return Err(Error::input("--frames 0: expected at least 1"));
     }
     let run = Run::load(&args.run)?;
-    let mut found = Opened::open(&run, &options)?.landscapes(config, &args.checkpoint, args.frames)?;
+    let mut found =
+        Opened::open(&run, &options)?.landscapes(config, &args.checkpoint, args.frames)?;
     let dir = args.out.clone().unwrap_or_else(|| args.run.join("plots"));
-    std::fs::create_dir_all(&dir).map_err(|e| Error::input(format!("--out {}: cannot make the folder: {e}", dir.display())))?;
+    std::fs::create_dir_all(&dir).map_err(|e| {
+        Error::input(format!("--out {}: cannot make the folder: {e}", dir.display()))
+    })?;
     let mut written = Vec::new();
     let mut write = |figure: &Figure, name: String| -> Result<()> {
         for ending in if args.png { &["svg", "png"][..] } else { &["svg"] } {

@@ -19,17 +19,37 @@ fn heading<const N: usize>(names: [&str; N]) -> Vec<String> {
     names.map(String::from).to_vec()
 }
 
-/// Training methods with their cost (passes of a step; cost relative to standard training), memory and options.
+/// Training methods with their cost (passes of a step; cost relative to standard training), memory
+/// and options.
 pub fn methods(json: bool) -> Result<()> {
-    let names =
-        ["method", "norms", "forward", "to input", "to weights", "cost", "memory/image", "attack bn", "options", "what it does", "source"];
+    let names = [
+        "method",
+        "norms",
+        "forward",
+        "to input",
+        "to weights",
+        "cost",
+        "memory/image",
+        "attack bn",
+        "options",
+        "what it does",
+        "source",
+    ];
     let mut rows = vec![heading(names)];
     let mut object = Map::new();
     for info in METHODS {
         let options = (info.options)()?;
-        let listed = options.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ");
+        let listed = options
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         let passes = info.passes;
-        let memory = if info.stored_images == 0 { "-".into() } else { format!("{} f32 images", info.stored_images) };
+        let memory = if info.stored_images == 0 {
+            "-".into()
+        } else {
+            format!("{} f32 images", info.stored_images)
+        };
         rows.push(vec![
             info.name.into(),
             norms(info.norms),
@@ -43,7 +63,8 @@ pub fn methods(json: bool) -> Result<()> {
             info.summary.into(),
             info.source.into(),
         ]);
-        let options = serde_json::to_value(&options).map_err(|e| Error::work(format!("cannot list the options: {e}")))?;
+        let options = serde_json::to_value(&options)
+            .map_err(|e| Error::work(format!("cannot list the options: {e}")))?;
         object.insert(
             info.name.into(),
             json!({
@@ -64,11 +85,21 @@ pub fn methods(json: bool) -> Result<()> {
 /// Networks, with their parameters at the default width for 32x32 colour images in 10 classes.
 pub fn models(json: bool) -> Result<()> {
     let shape = Shape { channels: 3, height: 32, width: 32, classes: 10 };
-    let mut rows = vec![heading(["network", "width", "parameters", "activation", "options", "what it is", "names and start", "source"])];
+    let mut rows = vec![heading([
+        "network",
+        "width",
+        "parameters",
+        "activation",
+        "options",
+        "what it is",
+        "names and start",
+        "source",
+    ])];
     let mut object = Map::new();
     for info in NETWORKS {
         let parameters = info.parameters(info.default_width, shape)?;
-        let options = info.options.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(" ");
+        let options =
+            info.options.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(" ");
         rows.push(vec![
             info.name.into(),
             info.default_width.to_string(),
@@ -100,8 +131,16 @@ pub fn attacks(json: bool) -> Result<()> {
     let mut rows = vec![heading(["attack", "norms", "what it does", "source"])];
     let mut object = Map::new();
     for info in ATTACKS {
-        rows.push(vec![info.name.into(), norms(info.norms), info.summary.into(), info.source.into()]);
-        object.insert(info.name.into(), json!({"summary": info.summary, "source": info.source, "norms": info.norms}));
+        rows.push(vec![
+            info.name.into(),
+            norms(info.norms),
+            info.summary.into(),
+            info.source.into(),
+        ]);
+        object.insert(
+            info.name.into(),
+            json!({"summary": info.summary, "source": info.source, "norms": info.norms}),
+        );
     }
     if json { print_json(&Value::Object(object)) } else { print_table(&rows) }
 }

@@ -38,25 +38,35 @@ pub fn start_logging(verbose: bool) {
 /// Prints to standard output; a reader that has gone away (`| head`) is no failure.
 pub fn print(text: &str) -> Result<()> {
     match stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()) {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Error::work(format!("cannot write to standard output: {e}"))),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::work(format!("cannot write to standard output: {e}")))
+        }
         _ => Ok(()),
     }
 }
 
 /// Prints `value` as one JSON object.
 pub fn print_json(value: &impl Serialize) -> Result<()> {
-    let json = serde_json::to_string(value).map_err(|e| Error::work(format!("cannot serialise the result: {e}")))?;
+    let json = serde_json::to_string(value)
+        .map_err(|e| Error::work(format!("cannot serialise the result: {e}")))?;
     print(&(json + "\n"))
 }
 
 /// Prints rows as aligned columns; the first row is the heading.
 pub fn print_table(rows: &[Vec<String>]) -> Result<()> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<_> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in rows {
-        let line: String = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}  ")).collect();
+        let line: String =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}  ")).collect();
         text += line.trim_end();
         text.push('\n');
     }

@@ -29,7 +29,9 @@ pub fn plot(args: &PlotArgs) -> Result<()> {
     }
     let figure = draw(args, &runs)?;
     if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(|e| Error::input(format!("--out {}: cannot make its folder: {e}", out.display())))?;
+        std::fs::create_dir_all(dir).map_err(|e| {
+            Error::input(format!("--out {}: cannot make its folder: {e}", out.display()))
+        })?;
     }
     figure.write(&out)?;
     print(&format!("{}\n", out.display()))
@@ -41,10 +43,14 @@ fn out_file(args: &PlotArgs) -> Result<PathBuf> {
         (None, [run]) => {
             // Not before it is known to be a run: no folder is made in what is none.
             Run::load(run)?;
-            let name = clap::ValueEnum::to_possible_value(&args.figure).map_or_else(String::new, |v| v.get_name().to_owned());
+            let name = clap::ValueEnum::to_possible_value(&args.figure)
+                .map_or_else(String::new, |v| v.get_name().to_owned());
             Ok(run.join("plots").join(format!("{name}.svg")))
         }
-        (None, runs) => Err(Error::input(format!("--out is missing: a figure of {} runs belongs to none of their folders", runs.len()))),
+        (None, runs) => Err(Error::input(format!(
+            "--out is missing: a figure of {} runs belongs to none of their folders",
+            runs.len()
+        ))),
     }
 }
 
@@ -58,12 +64,19 @@ fn draw(args: &PlotArgs, runs: &[Run]) -> Result<Figure> {
         FigureName::Tradeoff => figures::tradeoff(runs),
         FigureName::Cost => figures::cost(runs),
         FigureName::Epsilon => {
-            let sweeps = runs.iter().map(|run| Opened::open(run, &options)?.sweep(&each, 8)).collect::<Result<Vec<_>>>()?;
+            let sweeps = runs
+                .iter()
+                .map(|run| Opened::open(run, &options)?.sweep(&each, 8))
+                .collect::<Result<Vec<_>>>()?;
             figures::epsilon(&sweeps)
         }
         FigureName::Landscape => {
-            let config = LandscapeConfig { index: args.index, grid: 41, span: 1.0, seed: options.seed };
-            let all = runs.iter().map(|run| Opened::open(run, &options)?.landscapes(config, &each, ACROSS)).collect::<Result<Vec<_>>>()?;
+            let config =
+                LandscapeConfig { index: args.index, grid: 41, span: 1.0, seed: options.seed };
+            let all = runs
+                .iter()
+                .map(|run| Opened::open(run, &options)?.landscapes(config, &each, ACROSS))
+                .collect::<Result<Vec<_>>>()?;
             figures::landscape_strip(&all)
         }
         FigureName::Examples => {

@@ -14,11 +14,17 @@ pub fn report(args: &ReportArgs) -> Result<()> {
         (Some(out), _) => out.clone(),
         (None, [run]) => run.clone(),
         (None, runs) => {
-            return Err(Error::input(format!("--out is missing: a report on {} runs belongs to none of their folders", runs.len())));
+            return Err(Error::input(format!(
+                "--out is missing: a report on {} runs belongs to none of their folders",
+                runs.len()
+            )));
         }
     };
     if out.is_file() {
-        return Err(Error::input(format!("--out {}: is a file; expected a folder, it is made if it is not there", out.display())));
+        return Err(Error::input(format!(
+            "--out {}: is a file; expected a folder, it is made if it is not there",
+            out.display()
+        )));
     }
     let runs = Run::load_all(&args.runs)?;
     let options = ReportOptions {

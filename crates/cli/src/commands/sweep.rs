@@ -50,16 +50,26 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
     let target = Target::load(&args.subject, Some(IMAGES))?;
     let Threat { norm, epsilon } = target.threat;
     let attacks = entries(&args.attacks, norm)?;
-    let default = (args.steps.is_none() && !args.convergence).then(|| "1..32".parse::<Epsilons>()).transpose()?;
+    let default = (args.steps.is_none() && !args.convergence)
+        .then(|| "1..32".parse::<Epsilons>())
+        .transpose()?;
     let radii = args.epsilons.clone().or(default).map_or_else(Vec::new, |epsilons| epsilons.0);
 
-    // Each epsilon is an evaluation of its own; all are ended together, so that a sweep that is cut off goes on.
+    // Each epsilon is an evaluation of its own; all are ended together, so that a sweep that is cut
+    // off goes on.
     let mut sittings = Sittings { target: &target, fresh: args.fresh, open: Vec::new() };
     let mut epsilons = Vec::new();
     for radius in radii {
-        epsilons.push(AtEpsilon { epsilon: radius, results: sittings.at(radius)?.run(&attacks)?.results });
+        epsilons.push(AtEpsilon {
+            epsilon: radius,
+            results: sittings.at(radius)?.run(&attacks)?.results,
+        });
     }
-    let steps = args.steps.map(|count| sittings.at(epsilon)?.step_sizes(count)).transpose()?.unwrap_or_default();
+    let steps = args
+        .steps
+        .map(|count| sittings.at(epsilon)?.step_sizes(count))
+        .transpose()?
+        .unwrap_or_default();
     let convergence = args.convergence.then(|| sittings.at(epsilon)?.convergence()).transpose()?;
     let warnings = sweep::warnings(&epsilons, &steps, convergence.as_ref(), epsilon);
     let n = target.split.len() as u64;
@@ -95,10 +105,14 @@ impl<'a> Sittings<'a> {
         let found = match self.open.iter().position(|(radius, _)| *radius == epsilon) {
             Some(found) => found,
             None => {
-                let (target, threat) = (self.target, Threat { norm: self.target.threat.norm, epsilon });
+                let (target, threat) =
+                    (self.target, Threat { norm: self.target.threat.norm, epsilon });
                 let config = EvalConfig { threat, ..target.config() };
                 let ledger = target.ledger_at(None, threat, self.fresh, None)?;
-                self.open.push((epsilon, Evaluator::new(&target.subject.model, &target.split, config, ledger)?));
+                self.open.push((
+                    epsilon,
+                    Evaluator::new(&target.subject.model, &target.split, config, ledger)?,
+                ));
                 self.open.len() - 1
             }
         };
@@ -109,12 +123,16 @@ impl<'a> Sittings<'a> {
 /// Writes the report and its charts: into the run folder, or beside the weights file.
 fn write(target: &Target, report: &Report) -> Result<()> {
     let suffix = format!("{}-n{}-seed{}", report.norm, report.n, report.seed);
-    let parts =
-        [("epsilon", !report.epsilons.is_empty()), ("steps", !report.steps.is_empty()), ("convergence", report.convergence.is_some())];
+    let parts = [
+        ("epsilon", !report.epsilons.is_empty()),
+        ("steps", !report.steps.is_empty()),
+        ("convergence", report.convergence.is_some()),
+    ];
     let kind: Vec<_> = parts.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
     let name = format!("sweep-{}-{suffix}", kind.join("-"));
     let path = target.file(&format!("{name}.json"))?;
-    let mut json = serde_json::to_vec_pretty(report).map_err(|e| Error::work(format!("cannot serialise {}: {e}", path.display())))?;
+    let mut json = serde_json::to_vec_pretty(report)
+        .map_err(|e| Error::work(format!("cannot serialise {}: {e}", path.display())))?;
     json.push(b'\n');
     files::write_atomic(&path, &json)?;
     let chart = match &target.subject.run {
@@ -140,21 +158,30 @@ fn figure(report: &Report) -> Figure {
         report.dataset, report.split, report.n, report.norm, report.seed
     ));
     if let Some(first) = report.epsilons.first() {
-        let mut chart = Chart::new("attack epsilon", Axis::linear("epsilon (1/255)"), accuracy()).mark(Mark::alarm(trained, "trained"));
+        let mut chart = Chart::new("attack epsilon", Axis::linear("epsilon (1/255)"), accuracy())
+            .mark(Mark::alarm(trained, "trained"));
         for (index, (name, _)) in first.results.0.iter().enumerate() {
             let points = report.epsilons.iter().filter_map(|at| {
                 let found = at.results.get(name)?.accuracy;
                 Some((f64::from(at.epsilon) * units, found.accuracy, found.ci95))
             });
-            chart = chart.series(Series::new(name.as_str(), Style::marked(index), points.collect::<Vec<_>>()));
+            chart = chart.series(Series::new(
+                name.as_str(),
+                Style::marked(index),
+                points.collect::<Vec<_>>(),
+            ));
         }
         figure = figure.panel(chart);
     }
     if !report.steps.is_empty() {
-        let points =
-            report.steps.iter().map(|at| (f64::from(at.alpha) * units, at.accuracy.accuracy, at.accuracy.ci95)).collect::<Vec<_>>();
+        let points = report
+            .steps
+            .iter()
+            .map(|at| (f64::from(at.alpha) * units, at.accuracy.accuracy, at.accuracy.ci95))
+            .collect::<Vec<_>>();
         let chart =
-            Chart::new("size of a single step", Axis::linear("step size (1/255)"), accuracy()).mark(Mark::alarm(trained, "trained"));
+            Chart::new("size of a single step", Axis::linear("step size (1/255)"), accuracy())
+                .mark(Mark::alarm(trained, "trained"));
         figure = figure.panel(chart.series(Series::new("single step", Style::marked(2), points)));
     }
     if let Some(Convergence { steps, restarts }) = &report.convergence {
@@ -162,16 +189,27 @@ fn figure(report: &Report) -> Figure {
             ("PGD steps", "steps of epsilon/4", "pgd, 1 restart", 3, steps),
             ("PGD restarts", "restarts of 50 steps", "pgd-50", 4, restarts),
         ] {
-            let points = curve.iter().map(|at| (at.count as f64, at.accuracy.accuracy, at.accuracy.ci95)).collect::<Vec<_>>();
-            figure =
-                figure.panel(Chart::new(title, Axis::linear(label), accuracy()).series(Series::new(name, Style::marked(index), points)));
+            let points = curve
+                .iter()
+                .map(|at| (at.count as f64, at.accuracy.accuracy, at.accuracy.ci95))
+                .collect::<Vec<_>>();
+            figure = figure.panel(
+                Chart::new(title, Axis::linear(label), accuracy()).series(Series::new(
+                    name,
+                    Style::marked(index),
+                    points,
+                )),
+            );
         }
     }
     figure
 }
 
 fn show(report: &Report) -> Result<()> {
-    print(&format!("{} {}, n = {}, {}, seed {}\n", report.dataset, report.split, report.n, report.norm, report.seed))?;
+    print(&format!(
+        "{} {}, n = {}, {}, seed {}\n",
+        report.dataset, report.split, report.n, report.norm, report.seed
+    ))?;
     let percent = |accuracy: &sora::metrics::Accuracy| {
         let [low, high] = accuracy.ci95;
         format!("{:.2} % ({:.2} - {:.2})", 100.0 * accuracy.accuracy, 100.0 * low, 100.0 * high)
@@ -179,11 +217,16 @@ fn show(report: &Report) -> Result<()> {
     let in_255 = |value: f32| format!("{:.2}/255", value * 255.0);
     let table = |rows: Vec<Vec<String>>| print("\n").and_then(|()| print_table(&rows));
     if let Some(first) = report.epsilons.first() {
-        let mut rows =
-            vec![std::iter::once("epsilon".to_owned()).chain(first.results.0.iter().map(|(name, _)| name.clone())).collect::<Vec<_>>()];
+        let mut rows = vec![
+            std::iter::once("epsilon".to_owned())
+                .chain(first.results.0.iter().map(|(name, _)| name.clone()))
+                .collect::<Vec<_>>(),
+        ];
         for at in &report.epsilons {
             rows.push(
-                std::iter::once(in_255(at.epsilon)).chain(at.results.0.iter().map(|(_, result)| percent(&result.accuracy))).collect(),
+                std::iter::once(in_255(at.epsilon))
+                    .chain(at.results.0.iter().map(|(_, result)| percent(&result.accuracy)))
+                    .collect(),
             );
         }
         table(rows)?;

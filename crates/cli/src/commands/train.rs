@@ -50,7 +50,10 @@ pub fn resume(path: &Path) -> Result<()> {
     let (dir, mut config) = RunDir::open(path)?;
     let threads = device::set_threads(config.threads);
     if threads != config.threads {
-        tracing::warn!("{threads} threads here, {} when the run began: the figures may differ in their last bits", config.threads);
+        tracing::warn!(
+            "{threads} threads here, {} when the run began: the figures may differ in their last bits",
+            config.threads
+        );
     }
     let dataset = run::open_dataset(&config)?;
     let data = run::prepare(&mut config, &dataset)?;
@@ -65,7 +68,9 @@ fn finish(dir: &RunDir, config: &TrainConfig, data: &run::TrainData) -> Result<(
             // Asked twice: the newest checkpoint on disk is whole, whatever is in memory may go.
             std::process::exit(130);
         }
-        eprintln!("\ninterrupted: finishing the step and writing a checkpoint (again to stop at once)");
+        eprintln!(
+            "\ninterrupted: finishing the step and writing a checkpoint (again to stop at once)"
+        );
     })
     .map_err(|e| Error::work(format!("cannot watch for Ctrl-C: {e}")))?;
     let summary = train::train(dir, config, data, &interrupt)?;

@@ -41,8 +41,17 @@ impl Watched {
     }
 
     fn state(&self) -> RunState {
-        let age = |path: &Path| path.metadata().and_then(|m| m.modified()).ok().and_then(|t| SystemTime::now().duration_since(t).ok());
-        let silent = [self.dir.metrics(), self.dir.epochs()].iter().filter_map(|path| age(path)).min().unwrap_or_default();
+        let age = |path: &Path| {
+            path.metadata()
+                .and_then(|m| m.modified())
+                .ok()
+                .and_then(|t| SystemTime::now().duration_since(t).ok())
+        };
+        let silent = [self.dir.metrics(), self.dir.epochs()]
+            .iter()
+            .filter_map(|path| age(path))
+            .min()
+            .unwrap_or_default();
         match () {
             () if self.dir.summary().exists() => RunState::Done,
             () if silent > SILENCE => RunState::Silent(silent),
@@ -62,18 +71,29 @@ impl Watched {
     }
 }
 
-/// Follows the run in `path` until a key ends it; with `once`, prints one picture of 80x24 characters.
+/// Follows the run in `path` until a key ends it; with `once`, prints one picture of 80x24
+/// characters.
 pub fn watch(path: &Path, once: bool) -> Result<()> {
     let (dir, config) = RunDir::open(path)?;
-    let mut run = Watched { steps: Follower::new(dir.metrics()), epochs: Follower::new(dir.epochs()), dir, config };
+    let mut run = Watched {
+        steps: Follower::new(dir.metrics()),
+        epochs: Follower::new(dir.epochs()),
+        dir,
+        config,
+    };
     run.poll()?;
     if once {
-        let mut terminal = Terminal::new(TestBackend::new(80, 24)).map_err(|e| Error::work(format!("cannot draw: {e}")))?;
-        terminal.draw(|frame| run.dashboard().draw(frame)).map_err(|e| Error::work(format!("cannot draw: {e}")))?;
+        let mut terminal = Terminal::new(TestBackend::new(80, 24))
+            .map_err(|e| Error::work(format!("cannot draw: {e}")))?;
+        terminal
+            .draw(|frame| run.dashboard().draw(frame))
+            .map_err(|e| Error::work(format!("cannot draw: {e}")))?;
         return super::print(&plain_text(terminal.backend().buffer()));
     }
     if !stdout().is_terminal() {
-        return Err(Error::input("watch: standard output is no terminal; use --once for one picture as text"));
+        return Err(Error::input(
+            "watch: standard output is no terminal; use --once for one picture as text",
+        ));
     }
     let failed = |e: std::io::Error| Error::work(format!("cannot draw on the terminal: {e}"));
     let mut terminal = ratatui::try_init().map_err(failed)?;
@@ -82,7 +102,11 @@ pub fn watch(path: &Path, once: bool) -> Result<()> {
     result
 }
 
-fn follow(run: &mut Watched, terminal: &mut ratatui::DefaultTerminal, failed: impl Fn(std::io::Error) -> Error + Copy) -> Result<()> {
+fn follow(
+    run: &mut Watched,
+    terminal: &mut ratatui::DefaultTerminal,
+    failed: impl Fn(std::io::Error) -> Error + Copy,
+) -> Result<()> {
     loop {
         run.poll()?;
         terminal.draw(|frame| run.dashboard().draw(frame)).map_err(failed)?;
@@ -90,7 +114,8 @@ fn follow(run: &mut Watched, terminal: &mut ratatui::DefaultTerminal, failed: im
             && let Event::Key(key) = event::read().map_err(failed)?
             && key.kind == KeyEventKind::Press
         {
-            let control_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+            let control_c =
+                key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
             if control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
                 return Ok(());
             }

@@ -4,7 +4,8 @@ use std::sync::atomic::AtomicUsize;
 
 use sora::{
     attack::{
-        Attack, AttackContext, Batch, Classifier, Objective, apgd, cw::CarliniWagner, entry, fab::Fab, predicted, rows, square::Square,
+        Attack, AttackContext, Batch, Classifier, Objective, apgd, cw::CarliniWagner, entry,
+        fab::Fab, predicted, rows, square::Square,
     },
     diagnose::sanity,
     model::Shape,
@@ -20,9 +21,20 @@ const SHAPE: Shape = Shape { channels: 3, height: 6, width: 5, classes: 4 };
 const NORMS: [Norm; 2] = [Norm::Linf, Norm::L2];
 
 /// Every attack, in a form that takes a moment.
-const SHORT: [&str; 9] = ["fgsm", "pgd-4x2", "cw-4", "apgd-ce-9x2", "apgd-dlr-9", "apgd-t-6", "fab-5x2", "fab-t-4", "square-40"];
+const SHORT: [&str; 9] = [
+    "fgsm",
+    "pgd-4x2",
+    "cw-4",
+    "apgd-ce-9x2",
+    "apgd-dlr-9",
+    "apgd-t-6",
+    "fab-5x2",
+    "fab-t-4",
+    "square-40",
+];
 
-/// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of the last.
+/// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of
+/// the last.
 fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Vec<f32> {
     let width = pixels(model.shape());
     let mut out = batch.x.to_vec();
@@ -44,13 +56,16 @@ fn ids(n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| 3 * i + 1).collect()
 }
 
-/// The largest value of `w . d` over `|d|_inf <= epsilon` (or the l2 ball) with `x + d` in [0, 1]; l2 by bisection on the multiplier.
+/// The largest value of `w . d` over `|d|_inf <= epsilon` (or the l2 ball) with `x + d` in [0, 1];
+/// l2 by bisection on the multiplier.
 fn most(norm: Norm, x: &[f32], w: &[f64], epsilon: f64) -> f64 {
     let clipped = |x: f32, d: f64| (f64::from(x) + d).clamp(0.0, 1.0) - f64::from(x);
     match norm {
         Norm::Linf => x.iter().zip(w).map(|(&x, &w)| w * clipped(x, epsilon * w.signum())).sum(),
         Norm::L2 => {
-            let at = |scale: f64| x.iter().zip(w).map(|(&x, &w)| clipped(x, scale * w)).collect::<Vec<_>>();
+            let at = |scale: f64| {
+                x.iter().zip(w).map(|(&x, &w)| clipped(x, scale * w)).collect::<Vec<_>>()
+            };
             let length = |d: &[f64]| d.iter().map(|d| d * d).sum::<f64>().sqrt();
             let (mut low, mut high) = (0.0, 1e6);
             for _ in 0..200 {
@@ -93,12 +108,19 @@ fn apgd_reaches_the_worst_loss_in_the_ball() {
                 for (i, &y) in labels.iter().enumerate() {
                     let z = rows::row(&logits, 2, i);
                     let w = model.difference(1 - y, y);
-                    let margin = f64::from(z[1 - y]) - f64::from(z[y]) + most(norm, rows::row(&x, width, i), &w, f64::from(epsilon));
-                    let worst = if objective == Objective::Margin { margin } else { margin.exp().ln_1p() };
-                    // In the l2 ball with the box the paper's projections (ball, then box) stop a little short of the optimum.
+                    let margin = f64::from(z[1 - y]) - f64::from(z[y])
+                        + most(norm, rows::row(&x, width, i), &w, f64::from(epsilon));
+                    let worst =
+                        if objective == Objective::Margin { margin } else { margin.exp().ln_1p() };
+                    // In the l2 ball with the box the paper's projections (ball, then box) stop a
+                    // little short of the optimum.
                     let tolerance = if norm == Norm::L2 && contrast == 1.0 { 0.02 } else { 1e-4 };
                     let short = (worst - found.loss[i]) / worst.abs().max(1.0);
-                    assert!((-1e-5..tolerance).contains(&short), "{norm} {contrast} {objective:?} {i}: {} of {worst}", found.loss[i]);
+                    assert!(
+                        (-1e-5..tolerance).contains(&short),
+                        "{norm} {contrast} {objective:?} {i}: {} of {worst}",
+                        found.loss[i]
+                    );
                 }
             }
         }
@@ -119,7 +141,14 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
             let exact: Vec<f64> = (0..n)
                 .map(|i| {
                     let (z, y) = (rows::row(&logits, 4, i), labels[i]);
-                    let to = |k: usize| shortest(norm, rows::row(&x, width, i), &model.difference(k, y), f64::from(z[y]) - f64::from(z[k]));
+                    let to = |k: usize| {
+                        shortest(
+                            norm,
+                            rows::row(&x, width, i),
+                            &model.difference(k, y),
+                            f64::from(z[y]) - f64::from(z[k]),
+                        )
+                    };
                     (0..4).filter(|&k| k != y).map(to).fold(f64::INFINITY, f64::min)
                 })
                 .collect();
@@ -139,10 +168,16 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
             let fab = |targeted| Fab { targeted, steps: 100, restarts: 1, minimise: true };
             // Without targets FAB chooses the nearest boundary as if there were no box.
             let (untargeted, targeted) = if contrast == 0.3 { (1e-4, 1e-4) } else { (0.2, 5e-3) };
-            let mut attacks: Vec<(&str, Box<dyn Attack>, f64)> =
-                vec![("fab", Box::new(fab(false)), untargeted), ("fab-t", Box::new(fab(true)), targeted)];
+            let mut attacks: Vec<(&str, Box<dyn Attack>, f64)> = vec![
+                ("fab", Box::new(fab(false)), untargeted),
+                ("fab-t", Box::new(fab(true)), targeted),
+            ];
             if norm == Norm::L2 {
-                attacks.push(("cw", Box::new(CarliniWagner { steps: 400, searches: 9, minimise: true }), 0.05));
+                attacks.push((
+                    "cw",
+                    Box::new(CarliniWagner { steps: 400, searches: 9, minimise: true }),
+                    0.05,
+                ));
             }
             for (name, attack, tolerance) in attacks {
                 let mut nearest = vec![f64::INFINITY; n];
@@ -154,13 +189,22 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
                     let at = model.logits(&found).unwrap();
                     for i in 0..n {
                         if predicted(rows::row(&at, 4, i)) != labels[i] {
-                            nearest[i] = nearest[i].min(rows::distance(norm, rows::row(&found, width, i), rows::row(&x, width, i)));
+                            nearest[i] = nearest[i].min(rows::distance(
+                                norm,
+                                rows::row(&found, width, i),
+                                rows::row(&x, width, i),
+                            ));
                         }
                     }
                 }
                 for i in 0..n {
                     let more = nearest[i] / exact[i] - 1.0;
-                    assert!((-1e-4..tolerance).contains(&more), "{name} {norm} {contrast} {i}: {} instead of {}", nearest[i], exact[i]);
+                    assert!(
+                        (-1e-4..tolerance).contains(&more),
+                        "{name} {norm} {contrast} {i}: {} instead of {}",
+                        nearest[i],
+                        exact[i]
+                    );
                 }
             }
         }
@@ -171,14 +215,18 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
 fn losses_agree_with_pytorch() {
     let golden = Golden::load("losses");
     let (y, t) = (&golden.labels["y"], &golden.labels["target"]);
-    for (name, objective) in
-        [("ce", Objective::CrossEntropy), ("margin", Objective::Margin), ("dlr", Objective::Dlr), ("dlr-targeted", Objective::TargetedDlr)]
-    {
+    for (name, objective) in [
+        ("ce", Objective::CrossEntropy),
+        ("margin", Objective::Margin),
+        ("dlr", Objective::Dlr),
+        ("dlr-targeted", Objective::TargetedDlr),
+    ] {
         let (mut losses, mut grads) = (Vec::new(), Vec::new());
         for (i, z) in golden.values("z").chunks(5).enumerate() {
             let mut grad = [0f32; 5];
             let loss = objective.evaluate(z, y[i] as usize, t[i] as usize, &mut grad);
-            // Ours comes scaled to 1 over the other classes; their probabilities sum to 1 - exp(-loss).
+            // Ours comes scaled to 1 over the other classes; their probabilities sum to 1 -
+            // exp(-loss).
             let scale = if name == "ce" { -(-loss).exp_m1() as f32 } else { 1.0 };
             losses.push(loss as f32);
             grads.extend(grad.map(|g| g * scale));
@@ -193,21 +241,38 @@ fn auto_pgd_agrees_with_pytorch() {
     let golden = Golden::load("apgd");
     let shape = Shape { channels: 3, height: 2, width: 2, classes: 5 };
     let values = |key: &str| golden.values(key).to_vec();
-    let model = Perceptron { shape, w1: values("w1"), b1: values("b1"), w2: values("w2"), b2: values("b2") };
+    let model = Perceptron {
+        shape,
+        w1: values("w1"),
+        b1: values("b1"),
+        w2: values("w2"),
+        b2: values("b2"),
+    };
     let x = values("x");
     let labels: Vec<usize> = golden.labels["y"].iter().map(|&y| y as usize).collect();
     let targets: Vec<usize> = golden.labels["target"].iter().map(|&t| t as usize).collect();
     let ids = ids(labels.len());
     for (norm, epsilon) in [(Norm::Linf, 0.2), (Norm::L2, 0.5)] {
-        for (name, objective) in [("ce", Objective::CrossEntropy), ("dlr", Objective::Dlr), ("dlr-targeted", Objective::TargetedDlr)] {
+        for (name, objective) in [
+            ("ce", Objective::CrossEntropy),
+            ("dlr", Objective::Dlr),
+            ("dlr-targeted", Objective::TargetedDlr),
+        ] {
             let mut tick = |_| {};
-            let mut cx = AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", 0, &mut tick);
+            let mut cx =
+                AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", 0, &mut tick);
             let plan = apgd::Plan { objective, steps: 40, eot: 1, leave_when_fooled: false };
             let batch = Batch { x: &x, labels: &labels, ids: &ids };
-            let found = apgd::maximise(&mut cx, &batch, &targets, values(&format!("{norm}.start")), plan).unwrap();
+            let found =
+                apgd::maximise(&mut cx, &batch, &targets, values(&format!("{norm}.start")), plan)
+                    .unwrap();
             let key = |what: &str| format!("{norm}.{name}.{what}");
             golden.check(&key("step"), &found.step, 1e-6);
-            golden.check(&key("loss"), &found.loss.iter().map(|&v| v as f32).collect::<Vec<_>>(), 1e-4);
+            golden.check(
+                &key("loss"),
+                &found.loss.iter().map(|&v| v as f32).collect::<Vec<_>>(),
+                1e-4,
+            );
             golden.check(&key("best"), &found.point, 1e-3);
         }
     }
@@ -215,7 +280,9 @@ fn auto_pgd_agrees_with_pytorch() {
 
 #[test]
 fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
-    for (channels, height, width, classes) in [(1, 5, 7, 2), (3, 4, 4, 3), (1, 1, 1, 5), (2, 9, 3, 12), (3, 3, 3, 1)] {
+    for (channels, height, width, classes) in
+        [(1, 5, 7, 2), (3, 4, 4, 3), (1, 1, 1, 5), (2, 9, 3, 12), (3, 3, 3, 1)]
+    {
         let shape = Shape { channels, height, width, classes };
         let model = Linear::new(shape, 5);
         let (x, labels) = images(&model, 6, 1.0);
@@ -227,12 +294,19 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
                 // The plain l2 form of cw has no restarts.
                 for part in entry(name, norm).unwrap().parts {
                     let out = run(part.attack.as_ref(), &model, threat, &batch);
-                    let far = name.starts_with("fab") || (name.starts_with("cw") && norm == Norm::L2);
+                    let far =
+                        name.starts_with("fab") || (name.starts_with("cw") && norm == Norm::L2);
                     for i in 0..6 {
-                        let (x, z) = (rows::row(&x, pixels(shape), i), rows::row(&out, pixels(shape), i));
-                        assert!(z.iter().all(|v| (0.0..=1.0).contains(v)), "{name} {norm} {shape:?}");
-                        // These look for the nearest example, and may return one that is too far; the evaluator projects it.
-                        let within = rows::distance(norm, x, z) <= f64::from(threat.epsilon) * (1.0 + 1e-5) + 1e-6;
+                        let (x, z) =
+                            (rows::row(&x, pixels(shape), i), rows::row(&out, pixels(shape), i));
+                        assert!(
+                            z.iter().all(|v| (0.0..=1.0).contains(v)),
+                            "{name} {norm} {shape:?}"
+                        );
+                        // These look for the nearest example, and may return one that is too far;
+                        // the evaluator projects it.
+                        let within = rows::distance(norm, x, z)
+                            <= f64::from(threat.epsilon) * (1.0 + 1e-5) + 1e-6;
                         assert!(within || far, "{name} {norm} {shape:?}");
                     }
                     if classes == 1 {
@@ -255,12 +329,21 @@ fn the_batch_changes_no_bit() {
         let threat = Threat { norm, epsilon: if norm == Norm::Linf { 0.02 } else { 0.3 } };
         for name in SHORT {
             for part in entry(name, norm).unwrap().parts {
-                let whole = run(part.attack.as_ref(), &model, threat, &Batch { x: &x, labels: &labels, ids: &all });
+                let whole = run(
+                    part.attack.as_ref(),
+                    &model,
+                    threat,
+                    &Batch { x: &x, labels: &labels, ids: &all },
+                );
                 for size in [1, 4] {
                     let mut pieces = Vec::new();
                     for start in (0..n).step_by(size) {
                         let end = (start + size).min(n);
-                        let piece = Batch { x: &x[start * width..end * width], labels: &labels[start..end], ids: &all[start..end] };
+                        let piece = Batch {
+                            x: &x[start * width..end * width],
+                            labels: &labels[start..end],
+                            ids: &all[start..end],
+                        };
                         pieces.extend(run(part.attack.as_ref(), &model, threat, &piece));
                     }
                     assert!(pieces == whole, "{name} {norm}: batches of {size} give other images");
@@ -279,7 +362,8 @@ fn the_number_of_threads_changes_no_bit() {
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let back = model.pull_back(&x, &mut |_, z| z.iter().map(|z| z.sin()).collect()).unwrap();
+                let back =
+                    model.pull_back(&x, &mut |_, z| z.iter().map(|z| z.sin()).collect()).unwrap();
                 let logits = Classifier::logits(&model, &x).unwrap();
                 assert!(back.logits == logits, "a recorded pass gives the same logits");
                 (logits, back.grad)
@@ -304,20 +388,31 @@ fn stronger_attacks_leave_less_standing() {
         let mut left = vec![true; 60];
         for part in entry(name, norm).unwrap().parts {
             let mut out = run(part.attack.as_ref(), &model, threat, &batch);
-            rows::for_each(&mut out, pixels(SHAPE), |i, row| rows::project(threat, rows::row(&x, pixels(SHAPE), i), row));
+            rows::for_each(&mut out, pixels(SHAPE), |i, row| {
+                rows::project(threat, rows::row(&x, pixels(SHAPE), i), row)
+            });
             let logits = model.logits(&out).unwrap();
             (0..60).for_each(|i| left[i] &= predicted(rows::row(&logits, 4, i)) == labels[i]);
         }
         left.into_iter().filter(|left| *left).count()
     };
     for (norm, radii) in [(Norm::Linf, [0.005f32, 0.02, 0.04]), (Norm::L2, [0.02, 0.1, 0.2])] {
-        for name in ["pgd-10", "apgd-ce-30", "apgd-t-20", "fab-t-20", "autoattack:apgd-ce-20+fab-20+square-50"] {
+        for name in [
+            "pgd-10",
+            "apgd-ce-30",
+            "apgd-t-20",
+            "fab-t-20",
+            "autoattack:apgd-ce-20+fab-20+square-50",
+        ] {
             let counts = radii.map(|radius| standing(name, norm, radius));
             assert!(counts.is_sorted_by(|a, b| a >= b), "{name} {norm}: {counts:?}");
             assert!(counts[0] > counts[2], "{name} {norm}: {counts:?}");
         }
         let ensemble = standing("autoattack:apgd-ce-20+square-50", norm, radii[1]);
-        assert!(ensemble <= standing("apgd-ce-20", norm, radii[1]) && ensemble <= standing("square-50", norm, radii[1]));
+        assert!(
+            ensemble <= standing("apgd-ce-20", norm, radii[1])
+                && ensemble <= standing("square-50", norm, radii[1])
+        );
         assert!(standing("pgd-5x4", norm, radii[1]) <= standing("pgd-5", norm, radii[1]));
     }
 }
@@ -326,12 +421,18 @@ fn stronger_attacks_leave_less_standing() {
 fn few_classes_are_said() {
     let notes = |classes: usize, name: &str| -> Vec<String> {
         let shape = Shape { classes, ..SHAPE };
-        entry(name, Norm::Linf).unwrap().parts.iter().filter_map(|part| part.attack.note(shape)).collect()
+        entry(name, Norm::Linf)
+            .unwrap()
+            .parts
+            .iter()
+            .filter_map(|part| part.attack.note(shape))
+            .collect()
     };
     assert!(notes(10, "autoattack").is_empty());
     let two = notes(2, "autoattack-plus").join("\n");
     assert!(
-        two.contains("apgd-dlr: the DLR loss needs 3 classes") && two.contains("apgd-t: the targeted DLR loss needs 4 classes"),
+        two.contains("apgd-dlr: the DLR loss needs 3 classes")
+            && two.contains("apgd-t: the targeted DLR loss needs 4 classes"),
         "{two}"
     );
     assert!(two.contains("fab-t: 1 target classes instead of 9"), "{two}");
@@ -345,7 +446,12 @@ fn eot_averages_a_random_network() {
     let parts = entry("autoattack-rand", Norm::Linf).unwrap().parts;
     let before = model.passes.load(std::sync::atomic::Ordering::Relaxed);
     let threat = Threat { norm: Norm::Linf, epsilon: 0.1 };
-    let out = run(parts[0].attack.as_ref(), &model, threat, &Batch { x: &x, labels: &labels, ids: &ids(8) });
+    let out = run(
+        parts[0].attack.as_ref(),
+        &model,
+        threat,
+        &Batch { x: &x, labels: &labels, ids: &ids(8) },
+    );
     let logits = model.inner.logits(&out).unwrap();
     let fallen = (0..8).filter(|&i| predicted(rows::row(&logits, 4, i)) != labels[i]).count();
     // The noise may let an image go too early.
@@ -384,7 +490,11 @@ fn sanity_checks_say_what_is_wrong() {
 
     let random = Random { inner: linear.clone(), size: 20.0, passes: AtomicUsize::new(0) };
     let found = warnings(&random, &linear).join("\n");
-    assert!(found.contains("two forward passes of the same images differ") && found.contains("autoattack-rand"), "{found}");
+    assert!(
+        found.contains("two forward passes of the same images differ")
+            && found.contains("autoattack-rand"),
+        "{found}"
+    );
     assert!(found.contains("fall at epsilon 0"), "{found}");
 
     let found = warnings(&Softmax(linear.clone()), &linear).join("\n");
@@ -404,11 +514,15 @@ fn sanity_checks_say_what_is_wrong() {
 
 #[test]
 fn points_nearby_have_the_logits_of_a_whole_pass() {
-    // Networks that begin with convolutions and batch norms; strides, biases, and images whose sides are no multiples of a tile.
+    // Networks that begin with convolutions and batch norms; strides, biases, and images whose
+    // sides are no multiples of a tile.
     let mut seen = 0;
-    for (name, [channels, height, width]) in
-        [("preact-resnet18", [3, 18, 21]), ("wideresnet-28-10", [1, 9, 8]), ("preact-resnet50", [3, 9, 9]), ("vgg16-bn", [3, 32, 32])]
-    {
+    for (name, [channels, height, width]) in [
+        ("preact-resnet18", [3, 18, 21]),
+        ("wideresnet-28-10", [1, 9, 8]),
+        ("preact-resnet50", [3, 9, 9]),
+        ("vgg16-bn", [3, 32, 32]),
+    ] {
         let shape = Shape { channels, height, width, classes: 5 };
         let model = warm_model(name, shape);
         let (mut x, _) = images(&model, 6, 0.5);
@@ -421,10 +535,15 @@ fn points_nearby_have_the_logits_of_a_whole_pass() {
             let mut points = x.clone();
             for &i in &rows {
                 // A window from one pixel to all, sometimes nothing.
-                let place = |k: usize, size: usize| (draw(7 * query + 3 * i + k) * size as f32) as usize;
+                let place =
+                    |k: usize, size: usize| (draw(7 * query + 3 * i + k) * size as f32) as usize;
                 let (top, left) = (place(1, height), place(2, width));
-                let (bottom, right) = (top + place(3, height - top + 1), left + place(4, width - left + 1));
-                for p in (0..row).filter(|p| (top..bottom).contains(&(p / width % height)) && (left..right).contains(&(p % width))) {
+                let (bottom, right) =
+                    (top + place(3, height - top + 1), left + place(4, width - left + 1));
+                for p in (0..row).filter(|p| {
+                    (top..bottom).contains(&(p / width % height))
+                        && (left..right).contains(&(p % width))
+                }) {
                     points[i * row + p] = draw(p + query);
                 }
             }
@@ -432,11 +551,13 @@ fn points_nearby_have_the_logits_of_a_whole_pass() {
             let found = nearby.step(&points, &rows).unwrap();
             let expected = Classifier::logits(&model, &rows::select(&points, row, &rows)).unwrap();
             assert_close(&format!("{name} query {query}"), &found, &expected, 1e-5);
-            let back: Vec<usize> = rows.iter().copied().filter(|i| (i * 5 + query) % 3 == 0).collect();
+            let back: Vec<usize> =
+                rows.iter().copied().filter(|i| (i * 5 + query) % 3 == 0).collect();
             nearby.back(&back);
             // Back means back, to the bit.
             let there = nearby.step(&x, &back).unwrap();
-            let before: Vec<f32> = back.iter().flat_map(|i| rows::row(&here, 5, *i).to_vec()).collect();
+            let before: Vec<f32> =
+                back.iter().flat_map(|i| rows::row(&here, 5, *i).to_vec()).collect();
             assert_eq!(there, before, "{name} query {query}");
             for &i in rows.iter().filter(|i| !back.contains(i)) {
                 rows::row_mut(&mut x, row, i).copy_from_slice(rows::row(&points, row, i));
@@ -445,7 +566,12 @@ fn points_nearby_have_the_logits_of_a_whole_pass() {
     }
     assert_eq!(seen, 4, "networks with such layers");
     // Others go through the whole network.
-    assert!(warm_model("mnist-cnn", Shape { channels: 1, height: 28, width: 28, classes: 5 }).nearby(&[0.5; 784]).unwrap().is_none());
+    assert!(
+        warm_model("mnist-cnn", Shape { channels: 1, height: 28, width: 28, classes: 5 })
+            .nearby(&[0.5; 784])
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]
@@ -472,6 +598,10 @@ fn networks_and_classifiers_agree_on_gradients() {
         };
         let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
         let largest = back.grad.iter().fold(0f32, |most, g| most.max(g.abs()));
-        assert!((slope - f64::from(back.grad[p])).abs() < 0.05 * f64::from(largest), "{p}: {slope} {}", back.grad[p]);
+        assert!(
+            (slope - f64::from(back.grad[p])).abs() < 0.05 * f64::from(largest),
+            "{p}: {slope} {}",
+            back.grad[p]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Classifiers whose answers are known, or that defend themselves in ways that an evaluation must notice.
+//! Classifiers whose answers are known, or that defend themselves in ways that an evaluation must
+//! notice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -25,7 +26,11 @@ impl Linear {
             ((mixed ^ (mixed >> 13)).wrapping_mul(0xc2b2_ae35) >> 8) as f32 / 8_388_608.0 - 1.0
         };
         let weights = (0..shape.classes * width).map(|k| value(k as u32 + 1)).collect();
-        Self { shape, weights, bias: (0..shape.classes).map(|k| value(k as u32 + 100_003) / 4.0).collect() }
+        Self {
+            shape,
+            weights,
+            bias: (0..shape.classes).map(|k| value(k as u32 + 100_003) / 4.0).collect(),
+        }
     }
 
     /// w_k - w_y.
@@ -47,10 +52,14 @@ impl Classifier for Linear {
 
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
         let width = pixels(self.shape);
-        let dot = |w: &[f32], x: &[f32]| w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+        let dot = |w: &[f32], x: &[f32]| {
+            w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>()
+        };
         Ok(x.chunks(width)
             .flat_map(|x| {
-                (0..self.shape.classes).map(move |k| (dot(rows::row(&self.weights, width, k), x) + f64::from(self.bias[k])) as f32)
+                (0..self.shape.classes).map(move |k| {
+                    (dot(rows::row(&self.weights, width, k), x) + f64::from(self.bias[k])) as f32
+                })
             })
             .collect())
     }
@@ -62,7 +71,9 @@ impl Classifier for Linear {
         let mut grad = vec![0.0; x.len()];
         for (grad, c) in grad.chunks_mut(width).zip(cotangents.chunks(classes)) {
             for (k, c) in c.iter().enumerate() {
-                grad.iter_mut().zip(rows::row(&self.weights, width, k)).for_each(|(g, w)| *g += c * w);
+                grad.iter_mut()
+                    .zip(rows::row(&self.weights, width, k))
+                    .for_each(|(g, w)| *g += c * w);
             }
         }
         Ok(PullBack { logits, grad })
@@ -75,7 +86,8 @@ pub fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Vec<f32>, Vec
     let x: Vec<f32> = (0..n * width)
         .map(|k| {
             let mixed = (k as u32 + 7).wrapping_mul(0x9e37_79b9);
-            0.5 + contrast * ((mixed ^ (mixed >> 15)).wrapping_mul(0x85eb_ca6b) as f32 / u32::MAX as f32 - 0.5)
+            0.5 + contrast
+                * ((mixed ^ (mixed >> 15)).wrapping_mul(0x85eb_ca6b) as f32 / u32::MAX as f32 - 0.5)
         })
         .collect();
     let logits = model.logits(&x).unwrap();
@@ -120,7 +132,8 @@ impl Classifier for Random {
         let pass = self.passes.fetch_add(1, Ordering::Relaxed) as u32;
         let noise = |k: usize| {
             let mixed = (k as u32).wrapping_add(pass.wrapping_mul(7919)).wrapping_mul(0x9e37_79b9);
-            self.size * ((mixed ^ (mixed >> 15)).wrapping_mul(0x85eb_ca6b) as f32 / u32::MAX as f32 - 0.5)
+            self.size
+                * ((mixed ^ (mixed >> 15)).wrapping_mul(0x85eb_ca6b) as f32 / u32::MAX as f32 - 0.5)
         };
         Ok(self.inner.logits(x)?.into_iter().enumerate().map(|(k, z)| z + noise(k)).collect())
     }
@@ -200,7 +213,11 @@ impl<'a> Counting<'a> {
 
     fn count(&self, x: &[f32]) -> Result<()> {
         self.images.fetch_add(x.len() / pixels(self.shape()), Ordering::Relaxed);
-        if self.calls.fetch_add(1, Ordering::Relaxed) >= self.break_after { Err(Error::work("the power went off")) } else { Ok(()) }
+        if self.calls.fetch_add(1, Ordering::Relaxed) >= self.break_after {
+            Err(Error::work("the power went off"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -233,7 +250,13 @@ pub struct Perceptron {
 impl Perceptron {
     fn hidden(&self, x: &[f32]) -> Vec<f64> {
         let width = x.len();
-        let sum = |j: usize| rows::row(&self.w1, width, j).iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>();
+        let sum = |j: usize| {
+            rows::row(&self.w1, width, j)
+                .iter()
+                .zip(x)
+                .map(|(w, x)| f64::from(*w) * f64::from(*x))
+                .sum::<f64>()
+        };
         (0..self.b1.len()).map(|j| (sum(j) + f64::from(self.b1[j])).tanh()).collect()
     }
 }
@@ -250,7 +273,11 @@ impl Classifier for Perceptron {
                 let h = self.hidden(x);
                 (0..self.shape.classes)
                     .map(|k| {
-                        let sum: f64 = rows::row(&self.w2, hidden, k).iter().zip(&h).map(|(w, h)| f64::from(*w) * h).sum();
+                        let sum: f64 = rows::row(&self.w2, hidden, k)
+                            .iter()
+                            .zip(&h)
+                            .map(|(w, h)| f64::from(*w) * h)
+                            .sum();
                         (sum + f64::from(self.b2[k])) as f32
                     })
                     .collect::<Vec<_>>()
@@ -266,9 +293,15 @@ impl Classifier for Perceptron {
         for (x, c) in x.chunks(width).zip(c.chunks(self.shape.classes)) {
             let mut sum = vec![0f64; width];
             for (j, h) in self.hidden(x).into_iter().enumerate() {
-                let back: f64 = c.iter().enumerate().map(|(k, c)| f64::from(*c) * f64::from(self.w2[k * hidden + j])).sum();
+                let back: f64 = c
+                    .iter()
+                    .enumerate()
+                    .map(|(k, c)| f64::from(*c) * f64::from(self.w2[k * hidden + j]))
+                    .sum();
                 let back = back * (1.0 - h * h);
-                sum.iter_mut().zip(rows::row(&self.w1, width, j)).for_each(|(s, w)| *s += back * f64::from(*w));
+                sum.iter_mut()
+                    .zip(rows::row(&self.w1, width, j))
+                    .for_each(|(s, w)| *s += back * f64::from(*w));
             }
             grad.extend(sum.into_iter().map(|v| v as f32));
         }

@@ -1,4 +1,5 @@
-//! The command line as a user meets it: good calls, bad calls, damaged data, folders that cannot be written.
+//! The command line as a user meets it: good calls, bad calls, damaged data, folders that cannot be
+//! written.
 
 use std::{
     fs,
@@ -11,7 +12,13 @@ use assert_cmd::Command;
 
 /// Runs `sora` with the words of `call`.
 pub fn sora(call: &[&str]) -> Output {
-    Command::cargo_bin("sora").unwrap().args(call).env_remove("RUST_LOG").env_remove("SORA_DATA").output().unwrap()
+    Command::cargo_bin("sora")
+        .unwrap()
+        .args(call)
+        .env_remove("RUST_LOG")
+        .env_remove("SORA_DATA")
+        .output()
+        .unwrap()
 }
 
 pub fn stderr(output: &Output) -> String {
@@ -87,8 +94,14 @@ fn bad_calls_are_refused_with_one_clear_line() {
         (train(&["--dataset", "folder:/no/such/folder"]), &["/no/such/folder"]),
         (train(&["--augment", "spin"]), &["spin"]),
         (train(&["--config", "/no/such.toml"]), &["/no/such.toml"]),
-        (train(&["--dataset", "synthetic", "--limit-train", "50", "--val", "50"]), &["--val 50", "50 images"]),
-        (train(&["--dataset", "synthetic", "--limit-train", "50", "--val", "0"]), &["--batch 128", "50"]),
+        (
+            train(&["--dataset", "synthetic", "--limit-train", "50", "--val", "50"]),
+            &["--val 50", "50 images"],
+        ),
+        (
+            train(&["--dataset", "synthetic", "--limit-train", "50", "--val", "0"]),
+            &["--batch 128", "50"],
+        ),
         (train(&["--dataset", "synthetic", "--limit-train", "0"]), &["--limit-train 0"]),
         (vec!["resume", "/no/such/run"], &["/no/such/run", "sora train --out"]),
         (vec!["eval", "/no/such/model.safetensors"], &["/no/such/model.safetensors"]),
@@ -108,8 +121,14 @@ fn a_missing_data_set_says_how_to_get_it() {
     let dir = tempfile::tempdir().unwrap();
     let (data, out) = (dir.path().join("data"), dir.path().join("run"));
     let (data, out) = (data.to_str().unwrap(), out.to_str().unwrap());
-    refused(&["train", "--dataset", "mnist", "--data-dir", data, "--out", out], &["mnist", "sora data fetch mnist"]);
-    refused(&["train", "--dataset", "cifar10", "--data-dir", data, "--out", out], &["sora data fetch cifar10"]);
+    refused(
+        &["train", "--dataset", "mnist", "--data-dir", data, "--out", out],
+        &["mnist", "sora data fetch mnist"],
+    );
+    refused(
+        &["train", "--dataset", "cifar10", "--data-dir", data, "--out", out],
+        &["sora data fetch cifar10"],
+    );
 }
 
 #[test]
@@ -125,12 +144,31 @@ fn damaged_data_is_named() {
         out.write_all(&[last]).unwrap();
     };
     let images = |file: &str, kind: u8, n: u32, len: u64| {
-        write(file, &[&[0, 0, 8, kind][..], &n.to_be_bytes(), &28u32.to_be_bytes(), &28u32.to_be_bytes()].concat(), len, 1);
+        write(
+            file,
+            &[&[0, 0, 8, kind][..], &n.to_be_bytes(), &28u32.to_be_bytes(), &28u32.to_be_bytes()]
+                .concat(),
+            len,
+            1,
+        );
     };
-    let labels = |file: &str, n: u32, last: u8| write(file, &[&[0, 0, 8, 1][..], &n.to_be_bytes()].concat(), u64::from(n) + 8, last);
+    let labels = |file: &str, n: u32, last: u8| {
+        write(file, &[&[0, 0, 8, 1][..], &n.to_be_bytes()].concat(), u64::from(n) + 8, last)
+    };
     let out = dir.path().join("run");
     let check = |parts: &[&str]| {
-        refused(&["train", "--dataset", "mnist", "--data-dir", dir.path().to_str().unwrap(), "--out", out.to_str().unwrap()], parts);
+        refused(
+            &[
+                "train",
+                "--dataset",
+                "mnist",
+                "--data-dir",
+                dir.path().to_str().unwrap(),
+                "--out",
+                out.to_str().unwrap(),
+            ],
+            parts,
+        );
         assert!(!out.exists());
     };
     let (train, train_labels) = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte");
@@ -150,7 +188,8 @@ fn damaged_data_is_named() {
     labels(train_labels, 60_000, 9);
     // A gzipped file that is cut off.
     fs::remove_file(set.join(train)).unwrap();
-    fs::write(set.join("train-images-idx3-ubyte.gz"), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x63]).unwrap();
+    fs::write(set.join("train-images-idx3-ubyte.gz"), [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x63])
+        .unwrap();
     check(&["train-images-idx3-ubyte.gz"]);
 }
 
@@ -162,7 +201,18 @@ fn an_image_folder_with_an_empty_class_is_refused() {
     }
     let folder = format!("folder:{}", dir.path().display());
     let (data, out) = (dir.path().join("data"), dir.path().join("run"));
-    refused(&["train", "--dataset", &folder, "--data-dir", data.to_str().unwrap(), "--out", out.to_str().unwrap()], &["cat"]);
+    refused(
+        &[
+            "train",
+            "--dataset",
+            &folder,
+            "--data-dir",
+            data.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+        ],
+        &["cat"],
+    );
 }
 
 #[test]
@@ -190,21 +240,42 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
     assert_eq!(metrics.lines().count(), 12, "6 steps an epoch");
     for line in metrics.lines() {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        for key in ["step", "epoch", "loss", "adv_acc", "lr", "alpha", "linearity", "pert_align", "delta_mean", "images_per_s"] {
+        for key in [
+            "step",
+            "epoch",
+            "loss",
+            "adv_acc",
+            "lr",
+            "alpha",
+            "linearity",
+            "pert_align",
+            "delta_mean",
+            "images_per_s",
+        ] {
             assert!(line[key].is_number(), "{key} in {line}");
         }
     }
     let epochs = fs::read_to_string(run.join("epochs.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(epochs.lines().last().unwrap()).unwrap();
     assert_eq!(last["epoch"], 1);
-    assert!(last["co"].is_null() && last["val"]["pgd"]["accuracy"].is_number() && last["peak_rss_mib"].is_number(), "{last}");
+    assert!(
+        last["co"].is_null()
+            && last["val"]["pgd"]["accuracy"].is_number()
+            && last["peak_rss_mib"].is_number(),
+        "{last}"
+    );
 
     // config.toml starts the same run again.
     let again = dir.path().join("again");
     let config = run.join("config.toml");
-    let output = sora(&["train", "--config", config.to_str().unwrap(), "--out", again.to_str().unwrap()]);
+    let output =
+        sora(&["train", "--config", config.to_str().unwrap(), "--out", again.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(fs::read(run.join("model.safetensors")).unwrap() == fs::read(again.join("model.safetensors")).unwrap(), "the same weights");
+    assert!(
+        fs::read(run.join("model.safetensors")).unwrap()
+            == fs::read(again.join("model.safetensors")).unwrap(),
+        "the same weights"
+    );
     let output = train_short(&run, &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("sora resume"), "{}", stderr(&output));
@@ -212,27 +283,68 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
     let json = |call: &[&str]| -> serde_json::Value {
         let output = sora(call);
         assert!(output.status.success(), "{}", stderr(&output));
-        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 1, "one JSON object, nothing else");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout).lines().count(),
+            1,
+            "one JSON object, nothing else"
+        );
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let of_run = json(&["eval", run.to_str().unwrap(), "--json", "--attacks", "clean,fgsm,pgd-3x2", "--batch", "16"]);
+    let of_run = json(&[
+        "eval",
+        run.to_str().unwrap(),
+        "--json",
+        "--attacks",
+        "clean,fgsm,pgd-3x2",
+        "--batch",
+        "16",
+    ]);
     for key in ["dataset", "split", "n", "epsilon", "norm", "seed", "results", "warnings"] {
         assert!(!of_run[key].is_null(), "{key} in {of_run}");
     }
-    assert_eq!((&of_run["n"], &of_run["norm"], &of_run["split"]), (&50.into(), &"linf".into(), &"test".into()));
-    let accuracy = |report: &serde_json::Value, name: &str| report["results"][name]["accuracy"].as_f64().unwrap();
+    assert_eq!(
+        (&of_run["n"], &of_run["norm"], &of_run["split"]),
+        (&50.into(), &"linf".into(), &"test".into())
+    );
+    let accuracy = |report: &serde_json::Value, name: &str| {
+        report["results"][name]["accuracy"].as_f64().unwrap()
+    };
     assert!(accuracy(&of_run, "clean") >= accuracy(&of_run, "fgsm"));
     assert_eq!(fs::read_dir(run.join("eval")).unwrap().count(), 1);
 
     // The weights file alone says which network and data set it belongs to.
     let weights = run.join("model.safetensors");
-    let of_file = json(&["eval", weights.to_str().unwrap(), "--json", "--attacks", "clean", "--limit", "50", "--seed", "7"]);
-    assert_eq!((&of_file["dataset"], &of_file["n"], &of_file["epsilon"]), (&of_run["dataset"], &50.into(), &of_run["epsilon"]));
+    let of_file = json(&[
+        "eval",
+        weights.to_str().unwrap(),
+        "--json",
+        "--attacks",
+        "clean",
+        "--limit",
+        "50",
+        "--seed",
+        "7",
+    ]);
+    assert_eq!(
+        (&of_file["dataset"], &of_file["n"], &of_file["epsilon"]),
+        (&of_run["dataset"], &50.into(), &of_run["epsilon"])
+    );
     if Path::new("/usr/share/datasets/fashion-mnist").exists() {
-        refused(&["eval", weights.to_str().unwrap(), "--dataset", "fashion-mnist"], &["1x28x28", "3x8x8"]);
+        refused(
+            &["eval", weights.to_str().unwrap(), "--dataset", "fashion-mnist"],
+            &["1x28x28", "3x8x8"],
+        );
     }
 
-    let at_zero = json(&["eval", run.to_str().unwrap(), "--json", "--epsilon", "0", "--attacks", "clean,fgsm,pgd-2"]);
+    let at_zero = json(&[
+        "eval",
+        run.to_str().unwrap(),
+        "--json",
+        "--epsilon",
+        "0",
+        "--attacks",
+        "clean,fgsm,pgd-2",
+    ]);
     assert_eq!(accuracy(&at_zero, "clean"), accuracy(&at_zero, "pgd-2"), "no room, no harm");
     refused(&["eval", run.to_str().unwrap(), "--attacks", "clean,magic"], &["'magic'", "fgsm"]);
     refused(&["eval", run.to_str().unwrap(), "--norm", "l2"], &["--epsilon"]);
@@ -247,7 +359,11 @@ fn an_image_folder_trains_from_a_relative_path_and_resumes_from_anywhere() {
             fs::create_dir_all(&folder).unwrap();
             for i in 0..count {
                 let path = folder.join(format!("{i:03}.png"));
-                image::RgbImage::from_fn(20, 16, |x, y| image::Rgb([shade.wrapping_add((x * y + i) as u8 % 30); 3])).save(&path).unwrap();
+                image::RgbImage::from_fn(20, 16, |x, y| {
+                    image::Rgb([shade.wrapping_add((x * y + i) as u8 % 30); 3])
+                })
+                .save(&path)
+                .unwrap();
             }
         }
     }
@@ -269,14 +385,23 @@ fn an_image_folder_trains_from_a_relative_path_and_resumes_from_anywhere() {
             "--out",
             "run",
         ];
-        Command::cargo_bin("sora").unwrap().args(call).args(more).current_dir(dir.path()).output().unwrap()
+        Command::cargo_bin("sora")
+            .unwrap()
+            .args(call)
+            .args(more)
+            .current_dir(dir.path())
+            .output()
+            .unwrap()
     };
     let output = train(&["--image-size", "12"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let run = dir.path().join("run");
     let config = fs::read_to_string(run.join("config.toml")).unwrap();
     for path in ["images", "cache"] {
-        assert!(config.contains(dir.path().join(path).to_str().unwrap()), "{path} is absolute in {config}");
+        assert!(
+            config.contains(dir.path().join(path).to_str().unwrap()),
+            "{path} is absolute in {config}"
+        );
     }
     let output = sora(&["resume", run.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));
@@ -288,16 +413,27 @@ fn an_image_folder_trains_from_a_relative_path_and_resumes_from_anywhere() {
 
 #[test]
 fn an_instruction_set_that_is_not_there_is_refused() {
-    let output = Command::cargo_bin("sora").unwrap().args(["bench", "step"]).env("SORA_ISA", "sse9").output().unwrap();
+    let output = Command::cargo_bin("sora")
+        .unwrap()
+        .args(["bench", "step"])
+        .env("SORA_ISA", "sse9")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("SORA_ISA") && stderr(&output).contains("avx2"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("SORA_ISA") && stderr(&output).contains("avx2"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
 fn lists_are_complete_in_text_and_json() {
-    for (command, names) in
-        [("methods", &["sora", "n-fgsm", "pgd-2"][..]), ("models", &["preact-resnet18"]), ("attacks", &["fgsm", "pgd-K"])]
-    {
+    for (command, names) in [
+        ("methods", &["sora", "n-fgsm", "pgd-2"][..]),
+        ("models", &["preact-resnet18"]),
+        ("attacks", &["fgsm", "pgd-K"]),
+    ] {
         let text = sora(&[command]);
         let json = sora(&[command, "--json"]);
         assert!(text.status.success() && json.status.success());
@@ -305,12 +441,25 @@ fn lists_are_complete_in_text_and_json() {
         let text = String::from_utf8(text.stdout).unwrap();
         for name in names {
             assert!(text.contains(name), "{command}: {name}");
-            assert!(value.as_object().unwrap().keys().any(|key| key.starts_with(name)), "{command}: {name}");
+            assert!(
+                value.as_object().unwrap().keys().any(|key| key.starts_with(name)),
+                "{command}: {name}"
+            );
         }
     }
     let list = sora(&["data", "list"]);
     let text = String::from_utf8(list.stdout).unwrap();
-    for name in ["fashion-mnist", "mnist", "cifar10", "cifar100", "svhn", "pathmnist", "tiny-imagenet", "imagenet100", "synthetic"] {
+    for name in [
+        "fashion-mnist",
+        "mnist",
+        "cifar10",
+        "cifar100",
+        "svhn",
+        "pathmnist",
+        "tiny-imagenet",
+        "imagenet100",
+        "synthetic",
+    ] {
         assert!(text.contains(name), "{name}");
     }
     let info = sora(&["data", "info", "cifar10"]);
@@ -319,11 +468,35 @@ fn lists_are_complete_in_text_and_json() {
 
 #[test]
 fn a_step_is_timed_with_the_usual_keys() {
-    let call = ["bench", "step", "--width", "4", "--batch", "8", "--image-size", "8", "--steps", "1", "--method", "fgsm"];
+    let call = [
+        "bench",
+        "step",
+        "--width",
+        "4",
+        "--batch",
+        "8",
+        "--image-size",
+        "8",
+        "--steps",
+        "1",
+        "--method",
+        "fgsm",
+    ];
     let output = sora(&call);
     assert!(output.status.success(), "{}", stderr(&output));
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    for key in ["median_s", "min_s", "images_per_s", "peak_rss_mib", "threads", "isa", "method", "width", "batch", "precision"] {
+    for key in [
+        "median_s",
+        "min_s",
+        "images_per_s",
+        "peak_rss_mib",
+        "threads",
+        "isa",
+        "method",
+        "width",
+        "batch",
+        "precision",
+    ] {
         assert!(!value[key].is_null(), "{key} in {value}");
     }
 }

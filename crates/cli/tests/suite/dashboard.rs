@@ -1,4 +1,5 @@
-//! The terminal view, drawn into memory and held against pictures that were looked at: `tests/snapshots/*.txt` (`SORA_SNAPSHOTS=write` makes them anew).
+//! The terminal view, drawn into memory and held against pictures that were looked at:
+//! `tests/snapshots/*.txt` (`SORA_SNAPSHOTS=write` makes them anew).
 
 use std::{fs, time::Duration};
 
@@ -46,11 +47,17 @@ fn steps(n: u64) -> Vec<StepLine> {
 }
 
 fn val(pgd: u64) -> ValFigures {
-    ValFigures { n: 500, clean: Accuracy::of(120, 500), fgsm: Accuracy::of(80, 500), pgd: Accuracy::of(pgd, 500) }
+    ValFigures {
+        n: 500,
+        clean: Accuracy::of(120, 500),
+        fgsm: Accuracy::of(80, 500),
+        pgd: Accuracy::of(pgd, 500),
+    }
 }
 
 fn epochs(n: u64) -> Vec<EpochLine> {
-    let train = TrainFigures { loss: 2.2, adv_acc: 0.2, pert_align: 0.3, linearity: 0.3, alpha: 0.06 };
+    let train =
+        TrainFigures { loss: 2.2, adv_acc: 0.2, pert_align: 0.3, linearity: 0.3, alpha: 0.06 };
     (0..n)
         .map(|epoch| EpochLine {
             epoch,
@@ -86,15 +93,28 @@ fn matches(name: &str, text: &str) {
 #[test]
 fn runs_that_start_go_on_fall_and_end_look_as_they_should() {
     let config = config();
-    let view =
-        |steps: &[StepLine], epochs: &[EpochLine], state| drawn(&Dashboard { config: &config, steps, epochs, state, damaged: 0 }, 80, 24);
+    let view = |steps: &[StepLine], epochs: &[EpochLine], state| {
+        drawn(&Dashboard { config: &config, steps, epochs, state, damaged: 0 }, 80, 24)
+    };
     matches("watch-starting", &view(&[], &[], RunState::Starting));
     matches("watch-running", &view(&steps(100), &epochs(1), RunState::Running));
     let mut fallen = steps(200);
-    fallen[123].co = Some(CoEvent { step: 123, onset: 117, sign: CoSign::PertAlign, from: 0.35, to: 0.12, sure: 0.999 });
+    fallen[123].co = Some(CoEvent {
+        step: 123,
+        onset: 117,
+        sign: CoSign::PertAlign,
+        from: 0.35,
+        to: 0.12,
+        sure: 0.999,
+    });
     matches("watch-fallen", &view(&fallen, &epochs(2), RunState::Silent(Duration::from_secs(125))));
     let mut rolled = steps(300);
-    let rollback = Rollback { co: fallen[123].co.unwrap(), to_step: 110, from_method: "fgsm".into(), method: "sora".into() };
+    let rollback = Rollback {
+        co: fallen[123].co.unwrap(),
+        to_step: 110,
+        from_method: "fgsm".into(),
+        method: "sora".into(),
+    };
     for line in &mut rolled[110..] {
         line.method = Some("sora".into());
     }
@@ -108,7 +128,8 @@ fn no_size_and_no_figure_breaks_the_view() {
     let mut odd = steps(50);
     for (i, line) in odd.iter_mut().enumerate() {
         if i % 7 == 0 {
-            (line.pert_align, line.loss, line.images_per_s, line.alpha) = (f32::NAN, f32::INFINITY, 0.0, -1.0);
+            (line.pert_align, line.loss, line.images_per_s, line.alpha) =
+                (f32::NAN, f32::INFINITY, 0.0, -1.0);
         }
     }
     let one = epochs(1);
@@ -117,7 +138,11 @@ fn no_size_and_no_figure_breaks_the_view() {
     for config in [&config, &unknown] {
         for (width, height) in [(1, 1), (2, 30), (20, 5), (80, 24), (79, 23), (200, 60)] {
             for (steps, epochs) in [(&odd[..], &[][..]), (&[], &[]), (&odd[..1], &one[..])] {
-                let text = drawn(&Dashboard { config, steps, epochs, state: RunState::Running, damaged: 3 }, width, height);
+                let text = drawn(
+                    &Dashboard { config, steps, epochs, state: RunState::Running, damaged: 3 },
+                    width,
+                    height,
+                );
                 assert_eq!(text.lines().count(), usize::from(height));
             }
         }

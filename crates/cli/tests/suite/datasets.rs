@@ -1,4 +1,5 @@
-//! Data sets through the command line: images decoded on demand, what cannot be trained on, the loader's own timing.
+//! Data sets through the command line: images decoded on demand, what cannot be trained on, the
+//! loader's own timing.
 
 use std::{fs, path::Path};
 
@@ -29,19 +30,38 @@ fn photographs_are_trained_on_resumed_and_evaluated() {
     let dataset = format!("imagefolder:{}", dir.path().join("photos").display());
     let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let train = |out: &str| {
-        let call = ["train", "--dataset", &dataset, "--image-size", "16", "--width", "4", "--batch", "8", "--epochs", "2", "--val", "6"];
-        let output = sora(&[&call[..], &["--seed", "3", "--checkpoint-steps", "3", "--out", out]].concat());
+        let call = [
+            "train",
+            "--dataset",
+            &dataset,
+            "--image-size",
+            "16",
+            "--width",
+            "4",
+            "--batch",
+            "8",
+            "--epochs",
+            "2",
+            "--val",
+            "6",
+        ];
+        let output =
+            sora(&[&call[..], &["--seed", "3", "--checkpoint-steps", "3", "--out", out]].concat());
         assert!(output.status.success(), "{}", stderr(&output));
     };
     train(&path("whole"));
     // Taken up in the middle of the last epoch: the same weights.
     train(&path("broken"));
     let checkpoints = dir.path().join("broken/checkpoints");
-    let mut names: Vec<_> = fs::read_dir(&checkpoints).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(&checkpoints).unwrap().map(|e| e.unwrap().path()).collect();
     names.sort();
     let last = names.pop().unwrap();
     let state = fs::read_to_string(names.last().unwrap().join("state.json")).unwrap();
-    assert!(!state.contains("\"batch\": 0,"), "the one before the last is within an epoch: {state}");
+    assert!(
+        !state.contains("\"batch\": 0,"),
+        "the one before the last is within an epoch: {state}"
+    );
     fs::remove_dir_all(last).unwrap();
     fs::remove_file(dir.path().join("broken/model.safetensors")).unwrap();
     let output = sora(&["resume", &path("broken")]);
@@ -58,16 +78,33 @@ fn photographs_are_trained_on_resumed_and_evaluated() {
     fs::write(dir.path().join("photos/val/class-1/3.jpg"), b"broken").unwrap();
     let output = sora(&["eval", &path("whole"), "--attacks", "clean"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("class-1/3.jpg: found no image format"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("class-1/3.jpg: found no image format"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]
 fn the_loader_is_timed_and_sets_are_described() {
-    let output = sora(&["bench", "data", "--dataset", "synthetic", "--batch", "16", "--batches", "3", "--limit-train", "64"]);
+    let output = sora(&[
+        "bench",
+        "data",
+        "--dataset",
+        "synthetic",
+        "--batch",
+        "16",
+        "--batches",
+        "3",
+        "--limit-train",
+        "64",
+    ]);
     assert!(output.status.success(), "{}", stderr(&output));
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((value["on_demand"].as_bool(), value["train"].as_u64()), (Some(false), Some(64)));
-    assert!(value["images_per_s"].as_f64().unwrap() > 0.0 && value["peak_rss_mib"].as_u64().is_some());
+    assert!(
+        value["images_per_s"].as_f64().unwrap() > 0.0 && value["peak_rss_mib"].as_u64().is_some()
+    );
 
     for (name, part) in [
         ("organamnist-224", "organamnist_224.npz"),

@@ -7,7 +7,10 @@ use sora::{
     loss,
     method::method,
     model::Model,
-    nn::{self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, Pass, Precision, SpecBuilder, TensorSet},
+    nn::{
+        self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, Pass, Precision, SpecBuilder,
+        TensorSet,
+    },
     threat::Norm,
 };
 
@@ -29,7 +32,10 @@ fn noise<const D: usize>(shape: [usize; D], seed: u32) -> Tensor<D> {
         (state >> 8) as f32 / (1 << 23) as f32 - 1.0
     };
     let len = shape.iter().product();
-    Tensor::from_data(TensorData::new((0..len).map(|_| draw()).collect::<Vec<f32>>(), shape), &Device::flex())
+    Tensor::from_data(
+        TensorData::new((0..len).map(|_| draw()).collect::<Vec<f32>>(), shape),
+        &Device::flex(),
+    )
 }
 
 fn norm(values: &[f32]) -> f32 {
@@ -48,7 +54,8 @@ fn agree(name: &str, engine: &[f32], burn: &[f32]) {
     assert!(found < 1e-4, "{name}: {found}");
 }
 
-/// Convolutions with bias, groups and other kernels than the engine's fast ones, and a linear layer.
+/// Convolutions with bias, groups and other kernels than the engine's fast ones, and a linear
+/// layer.
 #[test]
 fn odd_convolutions_agree_with_burn() {
     let mut specs = SpecBuilder::default();
@@ -58,7 +65,8 @@ fn odd_convolutions_agree_with_burn() {
     let third = Conv2d::new(&mut specs, "third", [6, 5], 2, 2, 1);
     let linear = Linear::new(&mut specs, "linear", [5, 3]);
     let device = Device::flex();
-    let (params, buffers) = (TensorSet::init(specs.params, 1, &device), TensorSet::init(specs.buffers, 1, &device));
+    let (params, buffers) =
+        (TensorSet::init(specs.params, 1, &device), TensorSet::init(specs.buffers, 1, &device));
     let run = |backend| {
         let weights = params.tracked();
         let x = noise([3, 4, 7, 6], 5).autodiff().require_grad();
@@ -71,7 +79,8 @@ fn odd_convolutions_agree_with_burn() {
         let out = linear.forward(&weights, nn::global_avg_pool(map, &pass), &pass).values;
         let mut gradients = (out.clone() * noise([3, 3], 9).autodiff()).sum().backward();
         let of_x = host(&x.grad_remove(&mut gradients).unwrap());
-        let of_weights: Vec<Vec<f32>> = weights.gradients(&mut gradients).iter().map(host).collect();
+        let of_weights: Vec<Vec<f32>> =
+            weights.gradients(&mut gradients).iter().map(host).collect();
         (host(&out.inner()), of_x, of_weights)
     };
     let (engine, burn) = (run(Backend::Engine), run(Backend::Burn));
@@ -93,7 +102,11 @@ fn pooling_agrees_with_burn() {
                 let buffers = TensorSet::init(vec![], 0, &Device::flex());
                 let pass = Pass::new(backend, BnMode::Eval, buffers.frozen());
                 let x = noise([2, 3, 7, 6], 3).autodiff().require_grad();
-                let map = if backend == Backend::Engine { x.clone().permute([2, 3, 0, 1]) } else { x.clone() };
+                let map = if backend == Backend::Engine {
+                    x.clone().permute([2, 3, 0, 1])
+                } else {
+                    x.clone()
+                };
                 let y = nn::pool(map, kernel, stride, padding, max, &pass);
                 let y = if backend == Backend::Engine { y.permute([2, 3, 0, 1]) } else { y };
                 let mut gradients = (y.clone() * noise(y.dims(), 4).autodiff()).sum().backward();
@@ -112,15 +125,22 @@ fn layer_norm_gelu_attention_and_cross_entropy_agree_with_burn() {
     let buffers = TensorSet::init(vec![], 0, &device);
     let run = |backend| {
         let pass = Pass::new(backend, BnMode::Eval, buffers.frozen());
-        let [x, gamma, beta] = [noise([5, 7], 1), noise([1, 7], 2), noise([1, 7], 3)].map(|t| t.autodiff().require_grad());
-        let y = nn::layer_norm(x.clone(), [gamma.clone().reshape([7]), beta.clone().reshape([7])], 1e-5, &pass);
+        let [x, gamma, beta] = [noise([5, 7], 1), noise([1, 7], 2), noise([1, 7], 3)]
+            .map(|t| t.autodiff().require_grad());
+        let y = nn::layer_norm(
+            x.clone(),
+            [gamma.clone().reshape([7]), beta.clone().reshape([7])],
+            1e-5,
+            &pass,
+        );
         let y = nn::gelu(y * 2.0, &pass);
         let mut gradients = (y.clone() * noise([5, 7], 4).autodiff()).sum().backward();
         let mut all = vec![host(&y.inner())];
         all.extend([x, gamma, beta].map(|t| host(&t.grad_remove(&mut gradients).unwrap())));
         all
     };
-    for (index, (engine, burn)) in run(Backend::Engine).iter().zip(&run(Backend::Burn)).enumerate() {
+    for (index, (engine, burn)) in run(Backend::Engine).iter().zip(&run(Backend::Burn)).enumerate()
+    {
         agree(["output", "x", "gamma", "beta"][index], engine, burn);
     }
 
@@ -128,11 +148,16 @@ fn layer_norm_gelu_attention_and_cross_entropy_agree_with_burn() {
     let run = |backend| {
         let pass = Pass::new(backend, BnMode::Eval, buffers.frozen());
         let qkv = noise([12, 18], 5).autodiff().require_grad();
-        let y = nn::attention(Dual { value: qkv.clone().reshape([3, 4, 18]), tangent: None }, 2, &pass).value.reshape([12, 6]);
+        let y =
+            nn::attention(Dual { value: qkv.clone().reshape([3, 4, 18]), tangent: None }, 2, &pass)
+                .value
+                .reshape([12, 6]);
         let mut gradients = (y.clone() * noise([12, 6], 6).autodiff()).sum().backward();
         [host(&y.inner()), host(&qkv.grad_remove(&mut gradients).unwrap())]
     };
-    for (name, (engine, burn)) in ["attention", "qkv"].iter().zip(run(Backend::Engine).iter().zip(&run(Backend::Burn))) {
+    for (name, (engine, burn)) in
+        ["attention", "qkv"].iter().zip(run(Backend::Engine).iter().zip(&run(Backend::Burn)))
+    {
         agree(name, engine, burn);
     }
 
@@ -160,7 +185,8 @@ fn train(model: &Model, precision: Precision) -> TrainGradient {
     train_gradient(&model, batch.x, batch.labels)
 }
 
-/// Relative errors of a bf16 training pass against `exact`: logits, gradient for the images, gradients of the weights.
+/// Relative errors of a bf16 training pass against `exact`: logits, gradient for the images,
+/// gradients of the weights.
 fn errors(model: &Model, exact: &TrainGradient) -> [f32; 3] {
     let half = train(model, Precision::Bf16);
     let all = |gradient: &TrainGradient| gradient.params.iter().flat_map(host).collect::<Vec<_>>();
@@ -171,9 +197,11 @@ fn errors(model: &Model, exact: &TrainGradient) -> [f32; 3] {
     ]
 }
 
-/// Each stored map carries a relative error of about `UNIT`, of independent sign; batch norm keeps it from growing. Through the 17
-/// convolutions, the 17 batch norms and the entry of the network, with as many rounded weights, that makes sqrt(52) `UNIT` of the logits.
-/// Gradients also feel every ReLU that changes sides; how much, is measured: with Burn's operations, which round at the same points.
+/// Each stored map carries a relative error of about `UNIT`, of independent sign; batch norm keeps
+/// it from growing. Through the 17 convolutions, the 17 batch norms and the entry of the network,
+/// with as many rounded weights, that makes sqrt(52) `UNIT` of the logits. Gradients also feel
+/// every ReLU that changes sides; how much, is measured: with Burn's operations, which round at the
+/// same points.
 #[test]
 fn bf16_costs_what_its_roundings_cost() {
     let mut model = small_model(8, 3, SIDE);
@@ -182,9 +210,15 @@ fn bf16_costs_what_its_roundings_cost() {
     model.set_backend(Backend::Burn).unwrap();
     let burn = errors(&model, &exact);
     let logits = 52f32.sqrt() * UNIT;
-    assert!(engine[0] > 0.1 * logits && engine[0] < 3.0 * logits, "{engine:?}, expected about {logits}");
+    assert!(
+        engine[0] > 0.1 * logits && engine[0] < 3.0 * logits,
+        "{engine:?}, expected about {logits}"
+    );
     for (engine, burn) in engine.into_iter().zip(burn) {
-        assert!(engine < 3.0 * burn && burn < 3.0 * engine && engine < 1.0, "engine {engine}, Burn {burn}");
+        assert!(
+            engine < 3.0 * burn && burn < 3.0 * engine && engine < 1.0,
+            "engine {engine}, Burn {burn}"
+        );
     }
 }
 
@@ -199,7 +233,8 @@ fn every_method_trains_in_bf16() {
         };
         let (half, exact) = (run(Precision::Bf16), run(Precision::F32));
         assert!(half.weights.iter().all(|w| w.is_finite()), "{} {norm}", info.name);
-        // Penalties on small differences of losses or logits, such as elle's, see the roundings most.
+        // Penalties on small differences of losses or logits, such as elle's, see the roundings
+        // most.
         let off = (half.losses[0] - exact.losses[0]).abs() / exact.losses[0].abs();
         assert!(off < 0.5, "{} {norm}: {:?} and {:?}", info.name, half.losses, exact.losses);
     });
@@ -227,14 +262,29 @@ fn a_bf16_run_resumes_to_the_same_bits_and_is_evaluated_in_f32() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
     for run in [&whole, &broken] {
-        let call = [&["train", "--out", run.to_str().unwrap(), "--precision", "bf16", "--checkpoint-steps", "1"], SHORT].concat();
+        let call = [
+            &[
+                "train",
+                "--out",
+                run.to_str().unwrap(),
+                "--precision",
+                "bf16",
+                "--checkpoint-steps",
+                "1",
+            ],
+            SHORT,
+        ]
+        .concat();
         let output = sora(&call);
         assert!(output.status.success(), "{}", stderr(&output));
     }
     let config = std::fs::read_to_string(whole.join("config.toml")).unwrap();
     assert!(config.contains("precision = \"bf16\""), "{config}");
     // Back to the checkpoint before the last: what a kill would have left.
-    let mut checkpoints: Vec<_> = std::fs::read_dir(broken.join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut checkpoints: Vec<_> = std::fs::read_dir(broken.join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     checkpoints.sort();
     std::fs::remove_dir_all(checkpoints.pop().unwrap()).unwrap();
     std::fs::remove_file(broken.join("model.safetensors")).unwrap();
@@ -252,18 +302,49 @@ fn bench(call: &[&str]) -> Value {
 #[test]
 fn nothing_large_is_allocated_after_the_first_step() {
     for precision in ["f32", "bf16"] {
-        let call = ["bench", "step", "--width", "16", "--batch", "16", "--image-size", "32", "--steps", "3", "--precision", precision];
+        let call = [
+            "bench",
+            "step",
+            "--width",
+            "16",
+            "--batch",
+            "16",
+            "--image-size",
+            "32",
+            "--steps",
+            "3",
+            "--precision",
+            precision,
+        ];
         let value = bench(&call);
         assert_eq!(value["pool_misses_after_first_step"], 0, "{value}");
-        assert!(value["pool_mib"].as_u64().unwrap() > 0, "the buffers of this size come from the pool: {value}");
+        assert!(
+            value["pool_mib"].as_u64().unwrap() > 0,
+            "the buffers of this size come from the pool: {value}"
+        );
     }
 }
 
 #[test]
 fn convolutions_are_timed_next_to_the_peak() {
-    let output = sora(&["bench", "conv", "--width", "4", "--batch", "2", "--image-size", "8", "--seconds", "0"]);
+    let output = sora(&[
+        "bench",
+        "conv",
+        "--width",
+        "4",
+        "--batch",
+        "2",
+        "--image-size",
+        "8",
+        "--seconds",
+        "0",
+    ]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let lines: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let of = |precision: &str| lines.iter().filter(|line| line["precision"] == precision).count();
     assert!(of("f32") > 10 && of("f32") == of("bf16"), "{} and {}", of("f32"), of("bf16"));
     assert_eq!(sora(&["bench", "conv", "--width", "0"]).status.code(), Some(2));
@@ -271,12 +352,37 @@ fn convolutions_are_timed_next_to_the_peak() {
 
 #[test]
 fn an_attack_computes_nothing_for_weight_gradients() {
-    let call = ["bench", "attack", "--attack", "pgd-2", "--width", "8", "--batch", "8", "--image-size", "16", "--steps", "1", "--profile"];
+    let call = [
+        "bench",
+        "attack",
+        "--attack",
+        "pgd-2",
+        "--width",
+        "8",
+        "--batch",
+        "8",
+        "--image-size",
+        "16",
+        "--steps",
+        "1",
+        "--profile",
+    ];
     let value = bench(&call);
     let seconds = |part: &str| value["profile"][part].as_f64().unwrap();
     assert!(seconds("conv_forward") > 0.0 && seconds("conv_input_grad") > 0.0, "{value}");
     assert_eq!((seconds("conv_weight_grad"), seconds("norm_again")), (0.0, 0.0), "{value}");
-    for key in ["median_s", "min_s", "images_per_s", "peak_rss_mib", "threads", "isa", "attack", "width", "batch", "precision"] {
+    for key in [
+        "median_s",
+        "min_s",
+        "images_per_s",
+        "peak_rss_mib",
+        "threads",
+        "isa",
+        "attack",
+        "width",
+        "batch",
+        "precision",
+    ] {
         assert!(!value[key].is_null(), "{key} in {value}");
     }
     assert_eq!(sora(&["bench", "attack", "--attack", "clean"]).status.code(), Some(2));

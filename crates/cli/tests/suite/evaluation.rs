@@ -28,7 +28,11 @@ const SHAPE: Shape = Shape { channels: 3, height: 6, width: 6, classes: 5 };
 fn split(model: &dyn Classifier, n: usize) -> Split {
     let (x, labels) = images(model, n, 0.9);
     let bytes: Vec<u8> = x.iter().map(|v| (v * 255.0).round() as u8).collect();
-    let labels = labels.iter().enumerate().map(|(i, &y)| if i % 10 == 9 { (y as u32 + 1) % 5 } else { y as u32 }).collect();
+    let labels = labels
+        .iter()
+        .enumerate()
+        .map(|(i, &y)| if i % 10 == 9 { (y as u32 + 1) % 5 } else { y as u32 })
+        .collect();
     Split::new(bytes, labels, [3, 6, 6], 5).unwrap()
 }
 
@@ -43,15 +47,29 @@ fn identity(config: &EvalConfig) -> Identity {
 
 /// Everything that must not depend on how the work was cut up.
 fn essence(results: &Results) -> Vec<(String, u64, u64, Vec<u64>)> {
-    let parts = |result: &sora::evaluate::AttackResult| result.parts.iter().map(|part| part.correct).collect();
-    results.0.iter().map(|(name, result)| (name.clone(), result.correct, result.attacked, parts(result))).collect()
+    let parts = |result: &sora::evaluate::AttackResult| {
+        result.parts.iter().map(|part| part.correct).collect()
+    };
+    results
+        .0
+        .iter()
+        .map(|(name, result)| (name.clone(), result.correct, result.attacked, parts(result)))
+        .collect()
 }
 
-const NAMES: [&str; 5] = ["clean", "fgsm", "pgd-3x3", "autoattack:apgd-ce-8+apgd-t-5+square-30", "apgd-ce-8x2"];
+const NAMES: [&str; 5] =
+    ["clean", "fgsm", "pgd-3x3", "autoattack:apgd-ce-8+apgd-t-5+square-30", "apgd-ce-8x2"];
 
-fn evaluate(model: &dyn Classifier, split: &Split, batch: usize, ledger: Ledger) -> sora::error::Result<Results> {
+fn evaluate(
+    model: &dyn Classifier,
+    split: &Split,
+    batch: usize,
+    ledger: Ledger,
+) -> sora::error::Result<Results> {
     let entries: Vec<_> = NAMES.iter().map(|name| entry(name, Norm::Linf).unwrap()).collect();
-    Evaluator::new(model, split, config(batch), ledger)?.run(&entries).map(|outcome| outcome.results)
+    Evaluator::new(model, split, config(batch), ledger)?
+        .run(&entries)
+        .map(|outcome| outcome.results)
 }
 
 #[test]
@@ -63,7 +81,11 @@ fn a_misclassified_image_is_broken_and_the_batch_does_not_matter() {
     let fgsm = whole.get("fgsm").unwrap();
     assert!(fgsm.correct > 0 && fgsm.correct < 45 && fgsm.attacked == 45, "{fgsm:?}");
     for batch in [1, 7, 45] {
-        assert_eq!(essence(&evaluate(&model, &split, batch, Ledger::in_memory()).unwrap()), essence(&whole), "{batch}");
+        assert_eq!(
+            essence(&evaluate(&model, &split, batch, Ledger::in_memory()).unwrap()),
+            essence(&whole),
+            "{batch}"
+        );
     }
 }
 
@@ -80,9 +102,15 @@ fn an_evaluation_that_broke_down_goes_on_where_it_was() {
     let mut used = 0;
     let mut sittings = 0;
     let resumed = loop {
-        // Each sitting breaks down a little later than a batch takes; a batch cut off is done again.
+        // Each sitting breaks down a little later than a batch takes; a batch cut off is done
+        // again.
         let counted = Counting::new(&model, 90);
-        let found = evaluate(&counted, &split, 8, Ledger::open(&path, &identity(&config(8)), None).unwrap());
+        let found = evaluate(
+            &counted,
+            &split,
+            8,
+            Ledger::open(&path, &identity(&config(8)), None).unwrap(),
+        );
         used += counted.images();
         sittings += 1;
         if let Ok(results) = found {
@@ -93,9 +121,13 @@ fn an_evaluation_that_broke_down_goes_on_where_it_was() {
     assert!(sittings > 2, "{sittings}");
     assert_eq!(essence(&resumed), essence(&unbroken));
     // What is done twice is the batch that each break cut off: at most 8 images through 90 calls.
-    assert!(used <= needed + sittings * 8 * 90, "{used} images instead of {needed} in {sittings} sittings");
+    assert!(
+        used <= needed + sittings * 8 * 90,
+        "{used} images instead of {needed} in {sittings} sittings"
+    );
 
-    // Once all is known nothing is computed, and more restarts of an attack go on after those it had.
+    // Once all is known nothing is computed, and more restarts of an attack go on after those it
+    // had.
     let counted = Counting::new(&model, usize::MAX);
     let ledger = Ledger::open(&path, &identity(&config(8)), None).unwrap();
     assert_eq!(essence(&evaluate(&counted, &split, 8, ledger).unwrap()), essence(&unbroken));
@@ -110,11 +142,22 @@ fn masked_gradients_and_randomness_show_in_the_results() {
         let entries: Vec<_> = names.iter().map(|name| entry(name, Norm::Linf).unwrap()).collect();
         let mut config = config(16);
         config.threat.epsilon = epsilon;
-        let outcome = Evaluator::new(model, split, config, Ledger::in_memory()).unwrap().run(&entries).unwrap();
+        let outcome = Evaluator::new(model, split, config, Ledger::in_memory())
+            .unwrap()
+            .run(&entries)
+            .unwrap();
         outcome.warnings.join("\n")
     };
-    let found = run(&model, &split_of, &["clean", "autoattack:apgd-ce-10+square-200", "square-200", "fgsm"], 0.1);
-    assert!(found.contains("within autoattack:apgd-ce-10+square-200, square, which sees no gradient"), "{found}");
+    let found = run(
+        &model,
+        &split_of,
+        &["clean", "autoattack:apgd-ce-10+square-200", "square-200", "fgsm"],
+        0.1,
+    );
+    assert!(
+        found.contains("within autoattack:apgd-ce-10+square-200, square, which sees no gradient"),
+        "{found}"
+    );
     assert!(found.contains("square-200, which sees no gradient"), "{found}");
 
     let random = Random { inner: Linear::new(SHAPE, 13), size: 4.0, passes: AtomicUsize::new(0) };
@@ -122,7 +165,12 @@ fn masked_gradients_and_randomness_show_in_the_results() {
     assert!(found.contains("at epsilon 0"), "{found}");
 
     let plain = Linear::new(SHAPE, 13);
-    let found = run(&plain, &split(&plain, 40), &["clean", "fgsm", "pgd-10", "autoattack:apgd-ce-20+square-100"], 0.004);
+    let found = run(
+        &plain,
+        &split(&plain, 40),
+        &["clean", "fgsm", "pgd-10", "autoattack:apgd-ce-20+square-100"],
+        0.004,
+    );
     assert_eq!(found, "");
 }
 
@@ -134,7 +182,10 @@ fn array(path: &Path, name: &str) -> (String, Vec<u8>) {
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     assert_eq!((10 + length) % 64, 0);
-    (String::from_utf8_lossy(&bytes[10..10 + length]).trim().to_owned(), bytes[10 + length..].to_vec())
+    (
+        String::from_utf8_lossy(&bytes[10..10 + length]).trim().to_owned(),
+        bytes[10 + length..].to_vec(),
+    )
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -158,14 +209,43 @@ fn trained(dir: &Path) -> std::path::PathBuf {
 fn survivors_go_on_in_the_memory_of_the_whole_batch() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
-    let more = ["--width", "8", "--image-size", "16", "--limit-train", "1500", "--limit-test", "100", "--epochs", "4", "--method", "none"];
+    let more = [
+        "--width",
+        "8",
+        "--image-size",
+        "16",
+        "--limit-train",
+        "1500",
+        "--limit-test",
+        "100",
+        "--epochs",
+        "4",
+        "--method",
+        "none",
+    ];
     let output = train_short(&run, &more);
     assert!(output.status.success(), "{}", stderr(&output));
     // Images leave at many of the queries, so that the batches have as many sizes.
-    let output = sora(&["eval", run.to_str().unwrap(), "--attacks", "clean,square-100", "--epsilon", "4/255", "--threads", "1", "-v"]);
+    let output = sora(&[
+        "eval",
+        run.to_str().unwrap(),
+        "--attacks",
+        "clean,square-100",
+        "--epsilon",
+        "4/255",
+        "--threads",
+        "1",
+        "-v",
+    ]);
     let lines = stderr(&output);
-    let numbers = |text: &str| -> Vec<u64> { text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect() };
-    let line = lines.lines().find_map(|line| line.split_once("memory of feature maps: ")).unwrap_or_else(|| panic!("{lines}")).1;
+    let numbers = |text: &str| -> Vec<u64> {
+        text.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect()
+    };
+    let line = lines
+        .lines()
+        .find_map(|line| line.split_once("memory of feature maps: "))
+        .unwrap_or_else(|| panic!("{lines}"))
+        .1;
     let [_, misses, requests] = numbers(line)[..] else { panic!("{line}") };
     // 62 of 3426; with memory for each size of batch 254.
     assert!(misses < 120 && requests > 2000, "{line}");
@@ -176,18 +256,42 @@ fn eval_keeps_examples_suites_and_sweeps() {
     let dir = tempfile::tempdir().unwrap();
     let run = trained(dir.path());
     let path = run.to_str().unwrap();
-    let report = json(&sora(&["eval", path, "--attacks", "clean,pgd-5x2", "--save-adv", "--json", "--batch", "7"]));
+    let report = json(&sora(&[
+        "eval",
+        path,
+        "--attacks",
+        "clean,pgd-5x2",
+        "--save-adv",
+        "--json",
+        "--batch",
+        "7",
+    ]));
     let eval = run.join("eval");
-    let files: Vec<String> = fs::read_dir(&eval).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
-    let with = |part: &str| files.iter().find(|name| name.contains(part)).map(|name| eval.join(name));
+    let files: Vec<String> = fs::read_dir(&eval)
+        .unwrap()
+        .map(|f| f.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let with =
+        |part: &str| files.iter().find(|name| name.contains(part)).map(|name| eval.join(name));
     assert!(with("state").is_none(), "the state is gone: {files:?}");
     let npz = with(".npz").unwrap();
     let (header, x) = array(&npz, "x");
     assert!(header.contains("(50, 3, 8, 8)") && header.contains("'<f4'"), "{header}");
     let (x, x_adv) = (floats(&x), floats(&array(&npz, "x_adv").1));
     let largest = x.iter().zip(&x_adv).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-    assert!(largest <= 8.0 / 255.0 + 1e-6 && x_adv.iter().all(|v| (0.0..=1.0).contains(v)), "{largest}");
-    let longs = |name: &str| array(&npz, name).1.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect::<Vec<_>>();
+    assert!(
+        largest <= 8.0 / 255.0 + 1e-6 && x_adv.iter().all(|v| (0.0..=1.0).contains(v)),
+        "{largest}"
+    );
+    let longs = |name: &str| {
+        array(&npz, name)
+            .1
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|b| i64::from_le_bytes(*b))
+            .collect::<Vec<_>>()
+    };
     let (y, pred) = (longs("y"), longs("pred"));
     let standing = y.iter().zip(&pred).filter(|(y, pred)| y == pred).count();
     assert_eq!(report["results"]["pgd-5x2"]["correct"], standing, "{report}");
@@ -197,23 +301,53 @@ fn eval_keeps_examples_suites_and_sweeps() {
     let suite = json(&sora(&["eval", path, "--suite", "quick", "--json"]));
     assert_eq!((&suite["n"], suite["results"].as_object().unwrap().len()), (&50.into(), 3));
     assert!(suite["notes"][0].as_str().unwrap().contains("--suite autoattack"), "{suite}");
-    assert!(fs::read_dir(&eval).unwrap().any(|f| f.unwrap().file_name().to_str().unwrap().starts_with("quick-linf")));
+    assert!(
+        fs::read_dir(&eval).unwrap().any(|f| f
+            .unwrap()
+            .file_name()
+            .to_str()
+            .unwrap()
+            .starts_with("quick-linf"))
+    );
 
-    let sweep = json(&sora(&["sweep", path, "--epsilons", "0..4:2", "--steps", "4", "--convergence", "--limit", "20", "--json"]));
+    let sweep = json(&sora(&[
+        "sweep",
+        path,
+        "--epsilons",
+        "0..4:2",
+        "--steps",
+        "4",
+        "--convergence",
+        "--limit",
+        "20",
+        "--json",
+    ]));
     assert_eq!(sweep["epsilons"].as_array().unwrap().len(), 3);
     assert_eq!(sweep["epsilons"][0]["results"]["fgsm"]["accuracy"], sweep["steps"][0]["accuracy"]);
     assert_eq!(sweep["steps"].as_array().unwrap().len(), 5);
-    let curve: Vec<f64> = sweep["convergence"]["steps"].as_array().unwrap().iter().map(|at| at["accuracy"].as_f64().unwrap()).collect();
+    let curve: Vec<f64> = sweep["convergence"]["steps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|at| at["accuracy"].as_f64().unwrap())
+        .collect();
     assert!(curve.is_sorted_by(|a, b| a >= b) && curve.len() == 8, "{curve:?}");
     assert_eq!(sweep["convergence"]["restarts"].as_array().unwrap().len(), 10);
-    let charts: Vec<_> = fs::read_dir(run.join("plots")).unwrap().map(|f| f.unwrap().path()).collect();
-    assert!(charts.len() == 1 && fs::read_to_string(&charts[0]).unwrap().contains("attack epsilon"), "{charts:?}");
+    let charts: Vec<_> =
+        fs::read_dir(run.join("plots")).unwrap().map(|f| f.unwrap().path()).collect();
+    assert!(
+        charts.len() == 1 && fs::read_to_string(&charts[0]).unwrap().contains("attack epsilon"),
+        "{charts:?}"
+    );
 
     for (call, parts) in [
         (vec!["eval", path, "--suite", "quick", "--attacks", "fgsm"], vec!["--suite", "--attacks"]),
         (vec!["eval", path, "--attacks", "fgsm,fgsm"], vec!["'fgsm' is there twice"]),
         (vec!["eval", path, "--attacks", "autoattack:fgsm+pdg-3"], vec!["'pdg-3'", "square"]),
-        (vec!["eval", path, "--state", "/no/such/folder/state"], vec!["--state", "/no/such/folder/state"]),
+        (
+            vec!["eval", path, "--state", "/no/such/folder/state"],
+            vec!["--state", "/no/such/folder/state"],
+        ),
         (vec!["sweep", path, "--epsilons", "9..2"], vec!["'9..2'", "1..32"]),
         (vec!["sweep", path, "--steps", "0"], vec!["--steps 0"]),
         (vec!["sweep", "/no/such/run"], vec!["/no/such/run"]),
@@ -221,7 +355,10 @@ fn eval_keeps_examples_suites_and_sweeps() {
         let output = sora(&call);
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{call:?}: {text}");
-        assert!(parts.iter().all(|part| text.contains(part)) && !text.contains("panicked"), "{call:?}: {text}");
+        assert!(
+            parts.iter().all(|part| text.contains(part)) && !text.contains("panicked"),
+            "{call:?}: {text}"
+        );
     }
 }
 
@@ -232,17 +369,42 @@ fn a_killed_evaluation_is_not_repeated() {
     let weights = run.join("model.safetensors");
     // Many rounds that hardly any image falls to.
     let (weights, attacks) = (weights.to_str().unwrap(), "clean,autoattack:pgd-10x60+square-300");
-    let call = ["eval", weights, "--dataset", "synthetic", "--limit", "60", "--attacks", attacks, "--batch", "4", "--epsilon", "0.2/255"];
-    let unbroken = json(&sora(&[&call[..], &["--json", "--state", dir.path().join("other").to_str().unwrap()]].concat()));
+    let call = [
+        "eval",
+        weights,
+        "--dataset",
+        "synthetic",
+        "--limit",
+        "60",
+        "--attacks",
+        attacks,
+        "--batch",
+        "4",
+        "--epsilon",
+        "0.2/255",
+    ];
+    let unbroken = json(&sora(
+        &[&call[..], &["--json", "--state", dir.path().join("other").to_str().unwrap()]].concat(),
+    ));
 
     // Kill it once it has finished some batches.
-    let state = || fs::read_dir(&run).unwrap().map(|f| f.unwrap().path()).find(|path| path.to_str().unwrap().contains("-state-"));
-    let mut child =
-        Process::new(assert_cmd::cargo::cargo_bin("sora")).args(call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let state = || {
+        fs::read_dir(&run)
+            .unwrap()
+            .map(|f| f.unwrap().path())
+            .find(|path| path.to_str().unwrap().contains("-state-"))
+    };
+    let mut child = Process::new(assert_cmd::cargo::cargo_bin("sora"))
+        .args(call)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let mut lines = 0;
     while lines < 20 && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(5));
-        lines = state().map_or(0, |path| fs::read_to_string(path).unwrap_or_default().lines().count());
+        lines =
+            state().map_or(0, |path| fs::read_to_string(path).unwrap_or_default().lines().count());
     }
     child.kill().unwrap();
     child.wait().unwrap();
@@ -259,11 +421,17 @@ fn a_killed_evaluation_is_not_repeated() {
     assert!(whole > 0);
     let ensemble = attacks.split(',').next_back().unwrap();
     for name in ["clean", ensemble] {
-        assert_eq!(resumed["results"][name]["correct"], unbroken["results"][name]["correct"], "{name}");
+        assert_eq!(
+            resumed["results"][name]["correct"], unbroken["results"][name]["correct"],
+            "{name}"
+        );
     }
     let parts = |report: &serde_json::Value| {
         let parts = report["results"][ensemble]["parts"].as_array().unwrap();
-        parts.iter().map(|part| (part["attacked"].clone(), part["correct"].clone())).collect::<Vec<_>>()
+        parts
+            .iter()
+            .map(|part| (part["attacked"].clone(), part["correct"].clone()))
+            .collect::<Vec<_>>()
     };
     assert_eq!(parts(&resumed), parts(&unbroken));
 }

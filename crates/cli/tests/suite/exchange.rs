@@ -1,4 +1,5 @@
-//! Networks that leave and come back: files of this program, of PyTorch, and files that are neither.
+//! Networks that leave and come back: files of this program, of PyTorch, and files that are
+//! neither.
 
 use std::{fs, path::Path};
 
@@ -22,14 +23,25 @@ const MEAN: [f32; 3] = [0.5; 3];
 const STD: [f32; 3] = [0.25; 3];
 
 fn wishes(model: &str) -> Wishes {
-    Wishes { model: model.into(), image: Some([8, 8]), fallback: Some([MEAN.to_vec(), STD.to_vec()]), ..Default::default() }
+    Wishes {
+        model: model.into(),
+        image: Some([8, 8]),
+        fallback: Some([MEAN.to_vec(), STD.to_vec()]),
+        ..Default::default()
+    }
 }
 
 /// Writes `tensors` as safetensors and imports them.
-fn through_file(dir: &Path, tensors: &[HostTensor], wishes: &Wishes) -> Result<sora::exchange::Imported, String> {
+fn through_file(
+    dir: &Path,
+    tensors: &[HostTensor],
+    wishes: &Wishes,
+) -> Result<sora::exchange::Imported, String> {
     let file = dir.join("weights.safetensors");
     fs::write(&file, to_safetensors(tensors, Default::default()).unwrap()).unwrap();
-    import(&file, wishes, "sora", &Device::flex()).map(|(imported, _)| imported).map_err(|e| e.to_string())
+    import(&file, wishes, "sora", &Device::flex())
+        .map(|(imported, _)| imported)
+        .map_err(|e| e.to_string())
 }
 
 fn logits(model: &Model) -> Vec<f32> {
@@ -45,16 +57,39 @@ fn weights_are_found_under_the_prefixes_and_names_of_other_programs() {
     let named = |rename: &dyn Fn(&str) -> String| -> Vec<HostTensor> {
         own.iter().map(|t| HostTensor { name: rename(&t.name), ..t.clone() }).collect()
     };
-    let buffer = |name: &str, value: f32| HostTensor { name: name.into(), shape: vec![1, 3, 1, 1], data: vec![value; 3] };
-    for prefix in ["", "module.", "state_dict.", "state_dict.module.", "model_state_dict.", "model.", "net.", "net.module.", "1."] {
-        let imported = through_file(dir.path(), &named(&|name| format!("{prefix}{name}")), &wishes("preact-resnet18")).unwrap();
+    let buffer = |name: &str, value: f32| HostTensor {
+        name: name.into(),
+        shape: vec![1, 3, 1, 1],
+        data: vec![value; 3],
+    };
+    for prefix in [
+        "",
+        "module.",
+        "state_dict.",
+        "state_dict.module.",
+        "model_state_dict.",
+        "model.",
+        "net.",
+        "net.module.",
+        "1.",
+    ] {
+        let imported = through_file(
+            dir.path(),
+            &named(&|name| format!("{prefix}{name}")),
+            &wishes("preact-resnet18"),
+        )
+        .unwrap();
         assert_eq!((imported.prefix.as_str(), imported.model.config.width), (prefix, 4));
         assert_eq!(logits(&imported.model), logits(&model), "{prefix}");
         assert_eq!(imported.normalisation, "of the data set");
     }
     // An optimizer's or an average's copy beside the network, and a wrapper's normalisation.
     let mut both = named(&|name| format!("state_dict.1.{name}"));
-    both.extend(own.iter().map(|t| HostTensor { name: format!("ema.1.{}", t.name), data: vec![0.5; t.data.len()], ..t.clone() }));
+    both.extend(own.iter().map(|t| HostTensor {
+        name: format!("ema.1.{}", t.name),
+        data: vec![0.5; t.data.len()],
+        ..t.clone()
+    }));
     both.extend([buffer("state_dict.0.mean", 0.4), buffer("state_dict.0.std", 0.2)]);
     let imported = through_file(dir.path(), &both, &wishes("preact-resnet18")).unwrap();
     assert_eq!(imported.prefix, "state_dict.1.");
@@ -63,30 +98,41 @@ fn weights_are_found_under_the_prefixes_and_names_of_other_programs() {
     let given = Wishes { normalisation: Some([vec![0.1], vec![0.3]]), ..wishes("preact-resnet18") };
     assert_eq!(through_file(dir.path(), &both, &given).unwrap().model.config.mean, [0.1; 3]);
     // The CIFAR literature's names of a ResNet.
-    let config = sora::model::ModelConfig { name: "resnet18".into(), ..small_model(1, 3, 8).config };
+    let config =
+        sora::model::ModelConfig { name: "resnet18".into(), ..small_model(1, 3, 8).config };
     let resnet = filled(config, 3);
     let tensors: Vec<HostTensor> = resnet
         .to_host()
         .unwrap()
         .into_iter()
-        .map(|t| HostTensor { name: t.name.replace("downsample", "shortcut").replace("fc.", "linear."), ..t })
+        .map(|t| HostTensor {
+            name: t.name.replace("downsample", "shortcut").replace("fc.", "linear."),
+            ..t
+        })
         .collect();
-    assert_eq!(logits(&through_file(dir.path(), &tensors, &wishes("resnet18")).unwrap().model), logits(&resnet));
+    assert_eq!(
+        logits(&through_file(dir.path(), &tensors, &wishes("resnet18")).unwrap().model),
+        logits(&resnet)
+    );
 }
 
 #[test]
 fn what_is_missing_unexpected_or_misshaped_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let own = small_model(1, 3, 8).to_host().unwrap();
-    let mut tensors: Vec<HostTensor> = own.iter().filter(|t| !t.name.starts_with("bn.")).cloned().collect();
+    let mut tensors: Vec<HostTensor> =
+        own.iter().filter(|t| !t.name.starts_with("bn.")).cloned().collect();
     tensors.push(HostTensor { name: "extra.weight".into(), shape: vec![1], data: vec![0.0] });
     for tensor in tensors.iter_mut().filter(|t| t.name == "layer1.0.bn1.bias") {
         (tensor.shape, tensor.data) = (vec![5], vec![0.0; 5]);
     }
     let error = through_file(dir.path(), &tensors, &wishes("preact-resnet18")).unwrap_err();
-    for part in
-        ["4 missing (bn.", "1 unexpected (extra.weight)", "1 misshaped (layer1.0.bn1.bias [5] instead of [4])", "--allow-unexpected"]
-    {
+    for part in [
+        "4 missing (bn.",
+        "1 unexpected (extra.weight)",
+        "1 misshaped (layer1.0.bn1.bias [5] instead of [4])",
+        "--allow-unexpected",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     assert!(!error.contains('\n'));
@@ -97,17 +143,36 @@ fn what_is_missing_unexpected_or_misshaped_is_named() {
     assert_eq!(through_file(dir.path(), &tensors, &tolerant).unwrap().left, ["extra.weight"]);
     for (wishes, part) in [
         (wishes("vit-tiny"), "no weights of vit-tiny"),
-        (Wishes { classes: Some(100), ..wishes("preact-resnet18") }, "10 classes; the data set has 100"),
+        (
+            Wishes { classes: Some(100), ..wishes("preact-resnet18") },
+            "10 classes; the data set has 100",
+        ),
         (Wishes { fallback: None, ..wishes("preact-resnet18") }, "--mean and --std"),
-        (Wishes { normalisation: Some([vec![0.5; 2], vec![0.5; 2]]), ..wishes("preact-resnet18") }, "2 means"),
-        (Wishes { options: NetworkOptions { dropout: 0.1, ..Default::default() }, ..wishes("preact-resnet18") }, "--dropout"),
+        (
+            Wishes {
+                normalisation: Some([vec![0.5; 2], vec![0.5; 2]]),
+                ..wishes("preact-resnet18")
+            },
+            "2 means",
+        ),
+        (
+            Wishes {
+                options: NetworkOptions { dropout: 0.1, ..Default::default() },
+                ..wishes("preact-resnet18")
+            },
+            "--dropout",
+        ),
     ] {
         let error = through_file(dir.path(), &own, &wishes).unwrap_err();
         assert!(error.contains(part), "{error}");
     }
     let mut infinite = own.clone();
     infinite[0].data[0] = f32::NAN;
-    assert!(through_file(dir.path(), &infinite, &wishes("preact-resnet18")).unwrap_err().contains("NaN"));
+    assert!(
+        through_file(dir.path(), &infinite, &wishes("preact-resnet18"))
+            .unwrap_err()
+            .contains("NaN")
+    );
 }
 
 #[test]
@@ -116,21 +181,41 @@ fn half_precision_comes_in_as_single() {
     let model = filled(small_model(1, 3, 8).config, 3);
     let own = model.to_host().unwrap();
     let file = dir.path().join("half.safetensors");
-    let bytes: Vec<Vec<u8>> =
-        own.iter().map(|t| t.data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect()).collect();
-    let views = own.iter().zip(&bytes).map(|(t, b)| (t.name.as_str(), TensorView::new(Dtype::BF16, t.shape.clone(), b).unwrap()));
+    let bytes: Vec<Vec<u8>> = own
+        .iter()
+        .map(|t| t.data.iter().flat_map(|v| ((v.to_bits() >> 16) as u16).to_le_bytes()).collect())
+        .collect();
+    let views = own
+        .iter()
+        .zip(&bytes)
+        .map(|(t, b)| (t.name.as_str(), TensorView::new(Dtype::BF16, t.shape.clone(), b).unwrap()));
     fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
     let (imported, _) = import(&file, &wishes("preact-resnet18"), "sora", &Device::flex()).unwrap();
     let found = imported.model.to_host().unwrap();
     for (a, b) in found.iter().zip(&own) {
-        assert!(a.data.iter().zip(&b.data).all(|(a, b)| *a == f32::from_bits(b.to_bits() & 0xFFFF_0000)), "{}", a.name);
+        assert!(
+            a.data
+                .iter()
+                .zip(&b.data)
+                .all(|(a, b)| *a == f32::from_bits(b.to_bits() & 0xFFFF_0000)),
+            "{}",
+            a.name
+        );
     }
 }
 
-/// Files that torch.save wrote (scripts/golden/checkpoints.py): the golden weights of the small network in every layout.
+/// Files that torch.save wrote (scripts/golden/checkpoints.py): the golden weights of the small
+/// network in every layout.
 #[test]
 fn checkpoints_that_pytorch_wrote_hold_the_same_weights() {
-    let expected = filled(sora::model::ModelConfig { name: "mnist-cnn".into(), width: 2, ..small_model(1, 1, 8).config }, 5);
+    let expected = filled(
+        sora::model::ModelConfig {
+            name: "mnist-cnn".into(),
+            width: 2,
+            ..small_model(1, 1, 8).config
+        },
+        5,
+    );
     for (file, prefix) in [
         ("bare.pt", ""),
         ("module.pt", "state_dict.module."),
@@ -141,11 +226,17 @@ fn checkpoints_that_pytorch_wrote_hold_the_same_weights() {
         ("half.pt", ""),
     ] {
         let file = path("crates/sora/tests/golden/checkpoints").join(file);
-        let (imported, _) = import(&file, &wishes_gray(), "sora", &Device::flex()).unwrap_or_else(|e| panic!("{e}"));
+        let (imported, _) = import(&file, &wishes_gray(), "sora", &Device::flex())
+            .unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(imported.prefix, prefix, "{}", file.display());
         let tolerance = if file.ends_with("half.pt") { 2e-3 } else { 0.0 };
         for (a, b) in imported.model.to_host().unwrap().iter().zip(expected.to_host().unwrap()) {
-            assert!(a.data.iter().zip(&b.data).all(|(a, b)| (a - b).abs() <= tolerance), "{}: {}", file.display(), a.name);
+            assert!(
+                a.data.iter().zip(&b.data).all(|(a, b)| (a - b).abs() <= tolerance),
+                "{}: {}",
+                file.display(),
+                a.name
+            );
         }
         if file.ends_with("normalised.pt") {
             assert_eq!((imported.model.config.mean[0], imported.model.config.std[0]), (0.25, 0.75));
@@ -176,14 +267,27 @@ fn hostile_pickles_run_nothing_and_are_refused() {
     long.extend(u64::MAX.to_le_bytes());
     let tall = [vec![0x80, 2, b'B'], vec![0xff; 4], vec![b'.']].concat();
     let header = |len: u64| [&len.to_le_bytes()[..], b"{"].concat();
-    for (k, bytes) in
-        [system, nested, laughs, long, tall, header(99_999_999), header(0), header(u64::MAX), vec![], vec![0x80], b"PK\x03\x04".to_vec()]
-            .into_iter()
-            .enumerate()
+    for (k, bytes) in [
+        system,
+        nested,
+        laughs,
+        long,
+        tall,
+        header(99_999_999),
+        header(0),
+        header(u64::MAX),
+        vec![],
+        vec![0x80],
+        b"PK\x03\x04".to_vec(),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let file = dir.path().join(format!("{k}.pt"));
         fs::write(&file, &bytes).unwrap();
-        let error = import(&file, &wishes("preact-resnet18"), "sora", &Device::flex()).map(|_| ()).unwrap_err();
+        let error = import(&file, &wishes("preact-resnet18"), "sora", &Device::flex())
+            .map(|_| ())
+            .unwrap_err();
         assert!(matches!(error, sora::error::Error::Input(_)), "{k}: {error}");
         assert!(!error.to_string().contains('\n'), "{k}: {error}");
     }
@@ -193,7 +297,8 @@ fn hostile_pickles_run_nothing_and_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Any change to a file gives an error or weights, never a panic, and never more memory than the file is worth.
+    /// Any change to a file gives an error or weights, never a panic, and never more memory than
+    /// the file is worth.
     #[test]
     fn damaged_checkpoints_are_refused_or_read(which in 0..7usize, cut in 0.0f64..1.0, spots in proptest::collection::vec((0.0f64..1.0, any::<u8>()), 0..6)) {
         let names = ["bare.pt", "module.pt", "model_state_dict.pth", "legacy.pt", "normalised.pt", "optimizer.pt", "bare.safetensors"];
@@ -217,7 +322,8 @@ proptest! {
 
 #[test]
 fn onnx_names_every_weight_once() {
-    for info in NETWORKS.iter().filter(|info| !info.name.contains('1') || info.name.ends_with("18")) {
+    for info in NETWORKS.iter().filter(|info| !info.name.contains('1') || info.name.ends_with("18"))
+    {
         let side = if info.name.starts_with("vgg") { 32 } else { 8 };
         let width = if info.default_width % 12 == 0 { 12 } else { 8 };
         let config = sora::model::ModelConfig {
@@ -231,7 +337,12 @@ fn onnx_names_every_weight_once() {
         let model = Model::init(config, 0, &Device::flex()).unwrap();
         let bytes = to_onnx(&model, &[]).unwrap();
         let floats = model.params.num_elements() + model.buffers.num_elements();
-        assert!(bytes.len() >= 4 * floats, "{}: {} bytes for {floats} values", info.name, bytes.len());
+        assert!(
+            bytes.len() >= 4 * floats,
+            "{}: {} bytes for {floats} values",
+            info.name,
+            bytes.len()
+        );
         assert!(bytes.len() < 4 * floats + 200_000, "{}: a weight is there twice", info.name);
     }
 }
@@ -242,10 +353,16 @@ fn a_run_goes_out_and_comes_back_with_the_same_figures() {
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let run = at("run");
     assert!(
-        train_short(Path::new(&run), &["--epochs", "1", "--model", "resnet18", "--activation", "silu", "--seed", "0"]).status.success()
+        train_short(
+            Path::new(&run),
+            &["--epochs", "1", "--model", "resnet18", "--activation", "silu", "--seed", "0"]
+        )
+        .status
+        .success()
     );
     let figures = |subject: &str| {
-        let output = sora(&["eval", subject, "--attacks", "clean,pgd-2", "--limit", "50", "--json"]);
+        let output =
+            sora(&["eval", subject, "--attacks", "clean,pgd-2", "--limit", "50", "--json"]);
         assert!(output.status.success(), "{}", stderr(&output));
         let mut value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         for attack in value["results"].as_object_mut().unwrap().values_mut() {
@@ -260,7 +377,10 @@ fn a_run_goes_out_and_comes_back_with_the_same_figures() {
     let expected = figures(&run);
     call(&["export", &run, "--format", "safetensors"]);
     call(&["export", &run, "--format", "onnx", "--out", &at("net.onnx"), "--samples", "2"]);
-    assert!(Path::new(&at("net.onnx")).exists() && Path::new(&at("net.onnx.samples.safetensors")).exists());
+    assert!(
+        Path::new(&at("net.onnx")).exists()
+            && Path::new(&at("net.onnx.samples.safetensors")).exists()
+    );
     let exported = format!("{run}/export/model.safetensors");
     assert_eq!(figures(&exported), expected);
     call(&["import", &exported, "--model", "resnet18", "--out", &at("back")]);
@@ -273,10 +393,30 @@ fn a_run_goes_out_and_comes_back_with_the_same_figures() {
         assert!(text.contains(part) && text.lines().count() == 1, "{call:?}: {text}");
     };
     refused(&["import", &exported, "--model", "resnet18", "--out", &at("back")], "not empty");
-    refused(&["import", &exported, "--model", "resnet34", "--out", &at("other"), "--dataset", "synthetic", "--image-size", "8"], "missing");
+    refused(
+        &[
+            "import",
+            &exported,
+            "--model",
+            "resnet34",
+            "--out",
+            &at("other"),
+            "--dataset",
+            "synthetic",
+            "--image-size",
+            "8",
+        ],
+        "missing",
+    );
     refused(&["import", &at("none.pt"), "--model", "resnet18", "--out", &at("other")], "none.pt");
-    refused(&["import", &at("net.onnx"), "--model", "resnet18", "--out", &at("other")], "torch.save");
-    refused(&["export", &exported, "--format", "safetensors", "--out", &exported], "choose another");
+    refused(
+        &["import", &at("net.onnx"), "--model", "resnet18", "--out", &at("other")],
+        "torch.save",
+    );
+    refused(
+        &["export", &exported, "--format", "safetensors", "--out", &exported],
+        "choose another",
+    );
     refused(&["export", &at("nowhere"), "--format", "onnx"], "nowhere");
     assert!(!Path::new(&at("other")).exists(), "a refused import leaves nothing behind");
 }

@@ -1,4 +1,5 @@
-//! What is added to any method: clipping, accumulation, averaging, warm-up, and the methods that are not one update a batch.
+//! What is added to any method: clipping, accumulation, averaging, warm-up, and the methods that
+//! are not one update a batch.
 
 use std::{fs, path::Path};
 
@@ -38,7 +39,8 @@ fn vector(values: &[f32]) -> Tensor<1> {
 
 #[test]
 fn clipping_scales_a_long_gradient_and_leaves_a_short_one() {
-    for (gradient, expected) in [([3.0f32, 4.0], [1.0 - 0.6, 2.0 - 0.8]), ([0.3, 0.4], [0.7, 1.6])] {
+    for (gradient, expected) in [([3.0f32, 4.0], [1.0 - 0.6, 2.0 - 0.8]), ([0.3, 0.4], [0.7, 1.6])]
+    {
         let mut p = params(&[1.0, 2.0]);
         let sgd = Sgd::new(&p, 0.0, 0.0);
         Clipped::new(Box::new(sgd), 1.0).step(&mut p, vec![vector(&gradient)], 1.0);
@@ -52,7 +54,11 @@ fn accumulation_updates_with_the_mean_also_through_a_checkpoint() {
     let mut plain = params(&[1.0, 2.0]);
     let mut sgd = Sgd::new(&plain, 0.9, 0.01);
     for pair in gradients.chunks(2) {
-        sgd.step(&mut plain, vec![vector(&[(pair[0][0] + pair[1][0]) / 2.0, (pair[0][1] + pair[1][1]) / 2.0])], 0.1);
+        sgd.step(
+            &mut plain,
+            vec![vector(&[(pair[0][0] + pair[1][0]) / 2.0, (pair[0][1] + pair[1][1]) / 2.0])],
+            0.1,
+        );
     }
     for reload in [None, Some(1), Some(2), Some(3)] {
         let mut p = params(&[1.0, 2.0]);
@@ -60,13 +66,18 @@ fn accumulation_updates_with_the_mean_also_through_a_checkpoint() {
         let mut accumulated = fresh(&p);
         for (step, gradient) in gradients.iter().enumerate() {
             if reload == Some(step) {
-                let state = accumulated.state().unwrap().into_iter().map(|t| (t.name.clone(), t)).collect();
+                let state =
+                    accumulated.state().unwrap().into_iter().map(|t| (t.name.clone(), t)).collect();
                 accumulated = fresh(&p);
                 accumulated.load_state(&state, "test").unwrap();
             }
             let before = host(&p.values()[0]);
             accumulated.step(&mut p, vec![vector(gradient)], 0.1);
-            assert_eq!(host(&p.values()[0]) == before, step % 2 == 0, "an update after every second step");
+            assert_eq!(
+                host(&p.values()[0]) == before,
+                step % 2 == 0,
+                "an update after every second step"
+            );
         }
         assert_close("accumulated", &host(&p.values()[0]), &host(&plain.values()[0]), 1e-6);
     }
@@ -74,18 +85,27 @@ fn accumulation_updates_with_the_mean_also_through_a_checkpoint() {
 
 #[test]
 fn epsilon_grows_linearly_to_its_value() {
-    let options = TrainOptions { epsilon_warmup: Some(2.0), epochs: Some(4), ..TrainOptions::default() };
+    let options =
+        TrainOptions { epsilon_warmup: Some(2.0), epochs: Some(4), ..TrainOptions::default() };
     let config = options.resolve().unwrap();
-    let found: Vec<f32> = [0, 4, 9, 19, 20, 39].map(|step| config.threat_at(step, 10).epsilon * 255.0 / 8.0).to_vec();
+    let found: Vec<f32> =
+        [0, 4, 9, 19, 20, 39].map(|step| config.threat_at(step, 10).epsilon * 255.0 / 8.0).to_vec();
     assert_close("warm-up", &found, &[0.05, 0.25, 0.5, 1.0, 1.0, 1.0], 1e-5);
-    assert!(TrainOptions { epsilon_warmup: Some(5.0), epochs: Some(4), ..TrainOptions::default() }.resolve().is_err());
+    assert!(
+        TrainOptions { epsilon_warmup: Some(5.0), epochs: Some(4), ..TrainOptions::default() }
+            .resolve()
+            .is_err()
+    );
 }
 
 #[test]
 fn free_divides_the_default_epochs_by_its_replays() {
     let epochs = |set: &[&str], epochs| {
         let set = set.iter().map(|s| s.to_string()).collect();
-        TrainOptions { method: Some("free".into()), set, epochs, ..TrainOptions::default() }.resolve().unwrap().epochs
+        TrainOptions { method: Some("free".into()), set, epochs, ..TrainOptions::default() }
+            .resolve()
+            .unwrap()
+            .epochs
     };
     assert_eq!((epochs(&[], None), epochs(&["replays=3"], None), epochs(&[], Some(5))), (4, 10, 5));
 }
@@ -95,8 +115,14 @@ fn methods_with_a_memory_state_it_and_refuse_augmentation_that_cannot_be_undone(
     for (name, images) in [("atas", 1u64), ("fgsm-pgi", 2)] {
         let info = method::method(name).unwrap();
         assert_eq!(u64::from(info.stored_images), images);
-        let built = info.build(&(info.options)().unwrap(), Threat { norm: Norm::Linf, epsilon: 0.1 }).unwrap();
-        let data = |augment: &str| DataInfo { images: 50_000, shape: [3, 32, 32], augment: augment.parse::<Augment>().unwrap() };
+        let built = info
+            .build(&(info.options)().unwrap(), Threat { norm: Norm::Linf, epsilon: 0.1 })
+            .unwrap();
+        let data = |augment: &str| DataInfo {
+            images: 50_000,
+            shape: [3, 32, 32],
+            augment: augment.parse::<Augment>().unwrap(),
+        };
         assert_eq!(built.memory(&data("crop:4,flip")).unwrap(), images * 50_000 * 3072 * 4);
         for augment in ["resized-crop:0.08,flip", "flip,rotate:10"] {
             let error = built.memory(&data(augment)).unwrap_err().to_string();
@@ -105,13 +131,15 @@ fn methods_with_a_memory_state_it_and_refuse_augmentation_that_cannot_be_undone(
     }
 }
 
-/// The derivative carried forward through the layers is `<grad, direction>`; its weight gradient is held against PyTorch's double backward in
-/// the golden step of GradAlign.
+/// The derivative carried forward through the layers is `<grad, direction>`; its weight gradient is
+/// held against PyTorch's double backward in the golden step of GradAlign.
 #[test]
 fn the_derivative_along_a_direction_is_the_gradients() {
     let (n, side, device) = (6, 9, Device::flex());
     let image = |scale: f32, shift: f32| {
-        let data: Vec<f32> = (0..n * 3 * side * side).map(|i| scale * ((i * 37 % 101) as f32 / 101.0) + shift).collect();
+        let data: Vec<f32> = (0..n * 3 * side * side)
+            .map(|i| scale * ((i * 37 % 101) as f32 / 101.0) + shift)
+            .collect();
         Tensor::<4>::from_data(TensorData::new(data, [n, 3, side, side]), &device)
     };
     let (x, direction) = (image(1.0, 0.0), image(0.2, -0.1).powi_scalar(3) * 100.0);
@@ -120,7 +148,10 @@ fn the_derivative_along_a_direction_is_the_gradients() {
         let mut model = small_model(7, 3, side);
         model.set_backend(backend).unwrap();
         for mode in [BnMode::Train, BnMode::Eval] {
-            let grad = input_gradient(&model, x.clone(), mode, |logits| cross_entropy(logits, labels.clone())).grad;
+            let grad = input_gradient(&model, x.clone(), mode, |logits| {
+                cross_entropy(logits, labels.clone())
+            })
+            .grad;
             let expected = (grad * direction.clone()).sum();
             let mut pass = TrainPass::new(&model, x.clone(), 0.0);
             let (logits, along) = pass.forward_along(x.clone(), direction.clone(), mode);
@@ -142,7 +173,8 @@ fn with_options(dir: &Path, name: &str, more: &[&str]) -> std::path::PathBuf {
 /// The same bits from a run as from one that goes on from its third checkpoint.
 fn resumes(more: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let more: Vec<&str> = more.iter().chain(&["--checkpoint-steps", "1", "--keep", "100"]).copied().collect();
+    let more: Vec<&str> =
+        more.iter().chain(&["--checkpoint-steps", "1", "--keep", "100"]).copied().collect();
     let whole = with_options(dir.path(), "whole", &more);
     let broken = with_options(dir.path(), "broken", &more);
     let mut all = sora::checkpoint::list(&broken.join("checkpoints")).unwrap();
@@ -194,8 +226,9 @@ fn additions_out_of_range_are_refused() {
     wrong(TrainOptions { accumulate: Some(0), ..none() }, "--accumulate");
 }
 
-/// Why GradAlign does not use a central difference of weight gradients: each ReLU that switches between the two points adds its jump over 2 h, and
-/// where h is too short for that, it is rounding that counts. The golden step of GradAlign holds the exact form against a double backward.
+/// Why GradAlign does not use a central difference of weight gradients: each ReLU that switches
+/// between the two points adds its jump over 2 h, and where h is too short for that, it is rounding
+/// that counts. The golden step of GradAlign holds the exact form against a double backward.
 #[test]
 fn a_difference_of_weight_gradients_is_no_double_backward() {
     let (batches, device) = (Golden::load("batches"), Device::flex());
@@ -203,7 +236,10 @@ fn a_difference_of_weight_gradients_is_no_double_backward() {
     let (x, labels) = (batches.image("x1"), batches.labels("y1"));
     let mut noise = vec![0.0; 8 * 300];
     fill_uniform(&mut noise, Key::new(1, Purpose::Synthetic), &(0..8).collect::<Vec<_>>());
-    let noise = |scale: f32| Tensor::<4>::from_data(TensorData::new(noise.clone(), [8, 3, 10, 10]), &device) * scale - scale / 2.0;
+    let noise = |scale: f32| {
+        Tensor::<4>::from_data(TensorData::new(noise.clone(), [8, 3, 10, 10]), &device) * scale
+            - scale / 2.0
+    };
     let (x, direction) = (x + noise(16.0 / 255.0), noise(2.0).powi_scalar(3));
 
     let mut pass = TrainPass::new(&model, x.clone(), 0.0);
@@ -213,10 +249,19 @@ fn a_difference_of_weight_gradients_is_no_double_backward() {
     let derivative = ((softmax(at, 1) * along).sum_dim(1) - picked).mean();
     let exact = pass.finish(derivative, logits).params;
 
-    let length = |tensors: &[Tensor<1>]| tensors.iter().flat_map(host).map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+    let length = |tensors: &[Tensor<1>]| {
+        tensors.iter().flat_map(host).map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
+    };
     for h in [1e-2f32, 1e-3, 1e-4, 1e-5, 1e-6] {
-        let at = |h: f32| train_gradient(&model, x.clone() + direction.clone() * h, labels.clone()).params;
-        let gap: Vec<_> = at(h).into_iter().zip(at(-h)).zip(&exact).map(|((a, b), exact)| (a - b) / (2.0 * h) - exact.clone()).collect();
+        let at = |h: f32| {
+            train_gradient(&model, x.clone() + direction.clone() * h, labels.clone()).params
+        };
+        let gap: Vec<_> = at(h)
+            .into_iter()
+            .zip(at(-h))
+            .zip(&exact)
+            .map(|((a, b), exact)| (a - b) / (2.0 * h) - exact.clone())
+            .collect();
         let error = length(&gap) / length(&exact);
         println!("h {h:e}: error {error:.3} of the gradient");
         assert!(error > 1e-3, "h {h:e}: {error}");
@@ -227,11 +272,18 @@ fn a_difference_of_weight_gradients_is_no_double_backward() {
 fn the_documentation_lists_every_method_with_its_cost_and_options() {
     let text = fs::read_to_string(path("docs/method-options.md")).unwrap();
     for info in METHODS {
-        let row =
-            text.lines().find(|line| line.starts_with(&format!("| {} |", info.name))).unwrap_or_else(|| panic!("{}: no row", info.name));
+        let row = text
+            .lines()
+            .find(|line| line.starts_with(&format!("| {} |", info.name)))
+            .unwrap_or_else(|| panic!("{}: no row", info.name));
         let Passes { forward, backward_input, backward_full } = info.passes;
-        let mut parts =
-            vec![format!("| {forward}, {backward_input}, {backward_full} | {:.2} |", info.passes.relative_cost()), info.source.to_owned()];
+        let mut parts = vec![
+            format!(
+                "| {forward}, {backward_input}, {backward_full} | {:.2} |",
+                info.passes.relative_cost()
+            ),
+            info.source.to_owned(),
+        ];
         for (key, value) in (info.options)().unwrap().iter() {
             parts.push(format!("`{key}={}`", value.to_string().trim_matches('"')));
         }
@@ -268,8 +320,14 @@ fn weight_perturbation_goes_with_every_method_and_leaves_the_weights_alone() {
                 (out.metrics.loss, host(&out.delta), passes)
             };
             let (plain, perturbed) = (step(0.0), step(0.01));
-            // A second set of forward and full backward passes; the attack is the same, the loss that it climbs to is higher.
-            assert_eq!(perturbed.2.forward, plain.2.forward + info.passes.backward_full, "{}", info.name);
+            // A second set of forward and full backward passes; the attack is the same, the loss
+            // that it climbs to is higher.
+            assert_eq!(
+                perturbed.2.forward,
+                plain.2.forward + info.passes.backward_full,
+                "{}",
+                info.name
+            );
             assert_eq!(perturbed.2.backward_full, 2 * info.passes.backward_full, "{}", info.name);
             assert_eq!(perturbed.1, plain.1, "{}", info.name);
             assert!(perturbed.0 > plain.0, "{} {norm}: {} and {}", info.name, perturbed.0, plain.0);

@@ -1,4 +1,5 @@
-//! Against PyTorch: values in `crates/sora/tests/golden`, made by `scripts/golden/make.py`, an independent implementation.
+//! Against PyTorch: values in `crates/sora/tests/golden`, made by `scripts/golden/make.py`, an
+//! independent implementation.
 
 use std::collections::HashMap;
 
@@ -31,7 +32,11 @@ fn check_buffers(golden: &Golden, model: &Model) {
         golden.check(&format!("buffer.{}", tensor.name), &tensor.data, TOLERANCE);
         checked += 1;
     }
-    assert_eq!(checked, golden.with_prefix("buffer.").count(), "every running statistic is checked");
+    assert_eq!(
+        checked,
+        golden.with_prefix("buffer.").count(),
+        "every running statistic is checked"
+    );
 }
 
 fn model_agrees(name: &str, channels: usize, height: usize, width: usize) {
@@ -39,14 +44,16 @@ fn model_agrees(name: &str, channels: usize, height: usize, width: usize) {
     let (x, y) = (golden.image("x"), golden.labels("y"));
     let mut model = golden_model(&golden, channels, height, width);
 
-    let eval = input_gradient(&model, x.clone(), BnMode::Eval, |logits| cross_entropy(logits, y.clone()));
+    let eval =
+        input_gradient(&model, x.clone(), BnMode::Eval, |logits| cross_entropy(logits, y.clone()));
     golden.check("logits_eval", &host(&eval.logits), TOLERANCE);
     golden.check("logits_eval", &host(&model.logits(x.clone())), TOLERANCE);
     golden.check("loss_eval", &host(&eval.loss), TOLERANCE);
     golden.check("input_grad_eval", &host(&eval.grad), TOLERANCE);
     assert!(eval.stats.is_empty(), "eval mode leaves the running statistics alone");
 
-    let attack = input_gradient(&model, x.clone(), BnMode::Train, |logits| cross_entropy(logits, y.clone()));
+    let attack =
+        input_gradient(&model, x.clone(), BnMode::Train, |logits| cross_entropy(logits, y.clone()));
     golden.check("input_grad_train", &host(&attack.grad), TOLERANCE);
 
     let train = train_gradient(&model, x, y);
@@ -78,9 +85,11 @@ fn model_on_grey_images_of_odd_size() {
 #[test]
 fn optimizers_over_several_steps() {
     let golden = Golden::load("sgd");
-    for (name, kind, weight_decay) in
-        [("sgd", OptimizerKind::Sgd, 5e-4), ("adam", OptimizerKind::Adam, 5e-4), ("adamw", OptimizerKind::Adamw, 1e-2)]
-    {
+    for (name, kind, weight_decay) in [
+        ("sgd", OptimizerKind::Sgd, 5e-4),
+        ("adam", OptimizerKind::Adam, 5e-4),
+        ("adamw", OptimizerKind::Adamw, 1e-2),
+    ] {
         let spec = Spec { name: "p".into(), shape: vec![5], init: sora::nn::Init::Constant(0.0) };
         let device = Device::flex();
         let mut params = TensorSet::init(vec![spec], 0, &device);
@@ -89,7 +98,12 @@ fn optimizers_over_several_steps() {
         for (step, lr) in golden.values("lr").iter().enumerate() {
             let gradient = &golden.values("grads")[5 * step..5 * step + 5];
             optimizer.step(&mut params, vec![Tensor::from_data(gradient, &device)], *lr);
-            assert_close(name, &host(&params.values()[0]), &golden.values(name)[5 * step..5 * step + 5], 1e-6);
+            assert_close(
+                name,
+                &host(&params.values()[0]),
+                &golden.values(name)[5 * step..5 * step + 5],
+                1e-6,
+            );
         }
     }
 }
@@ -134,7 +148,8 @@ struct Case {
     ema: f32,
 }
 
-/// Whole training steps: perturbation, gradients, figures, state, updated weights and running statistics.
+/// Whole training steps: perturbation, gradients, figures, state, updated weights and running
+/// statistics.
 fn steps_agree(case: Case) {
     let Case { file, method: method_name, .. } = case;
     let golden = Golden::load(&format!("step_{file}"));
@@ -150,7 +165,9 @@ fn steps_agree(case: Case) {
     }
     let mut method = info.build(&options, threat).unwrap();
     if let Some(state) = case.state {
-        method.load_state(&state(&golden).into_iter().map(|t| (t.name.clone(), t)).collect()).unwrap();
+        method
+            .load_state(&state(&golden).into_iter().map(|t| (t.name.clone(), t)).collect())
+            .unwrap();
     }
     let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
     let mut average = WeightAverage::new(&model, case.ema);
@@ -159,11 +176,28 @@ fn steps_agree(case: Case) {
     let updates = if case.updates == 0 { 2 } else { case.updates };
     for t in 1..=updates {
         let b = if case.same_batch { 1 } else { 1 + (t - 1) / case.replays.max(1) };
-        let x = if golden.has(&format!("x{t}")) { golden.image(&format!("x{t}")) } else { batches.image(&format!("x{b}")) };
-        let batch = Batch { x, labels: batches.labels(&format!("y{b}")), ids: (0..8).collect(), draws: augmented(&golden, t) };
+        let x = if golden.has(&format!("x{t}")) {
+            golden.image(&format!("x{t}"))
+        } else {
+            batches.image(&format!("x{b}"))
+        };
+        let batch = Batch {
+            x,
+            labels: batches.labels(&format!("y{b}")),
+            ids: (0..8).collect(),
+            draws: augmented(&golden, t),
+        };
         let mut noise = Noise::given(golden.draws(t), &Device::flex());
         let (attack_bn, epoch, extras) = (info.attack_bn, case.epoch, case.extras);
-        let mut cx = StepContext { model: &mut model, threat, attack_bn, noise: &mut noise, epoch, passes, extras };
+        let mut cx = StepContext {
+            model: &mut model,
+            threat,
+            attack_bn,
+            noise: &mut noise,
+            epoch,
+            passes,
+            extras,
+        };
         let out = method.step(&mut cx, &batch).unwrap();
         passes = cx.passes;
         golden.check(&format!("delta{t}"), &host(&out.delta), TOLERANCE);
@@ -180,9 +214,13 @@ fn steps_agree(case: Case) {
             ("pert_align", metrics.pert_align),
         ] {
             let expected = golden.scalar(&format!("{key}{t}"));
-            assert!((value - expected).abs() <= TOLERANCE * expected.abs().max(0.1), "{file} {key}{t}: {value}, expected {expected}");
+            assert!(
+                (value - expected).abs() <= TOLERANCE * expected.abs().max(0.1),
+                "{file} {key}{t}: {value}, expected {expected}"
+            );
         }
-        let state: HashMap<_, _> = method.state().unwrap().into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
+        let state: HashMap<_, _> =
+            method.state().unwrap().into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
         for (key, name) in [
             ("v", "v"),
             ("stored_delta", "delta.values"),
@@ -192,7 +230,9 @@ fn steps_agree(case: Case) {
             ("lambda", "lambda"),
         ] {
             let key = format!("{key}{t}");
-            if golden.has(&key) && !(name == "lambda" && method_name == "elle" && !file.ends_with("-a")) {
+            if golden.has(&key)
+                && !(name == "lambda" && method_name == "elle" && !file.ends_with("-a"))
+            {
                 golden.check(&key, &state[name], TOLERANCE);
             }
         }
@@ -221,7 +261,8 @@ fn steps_agree(case: Case) {
 
 /// Parameters and their norms against those of the file whose names start with `prefix`.
 fn weights_agree(golden: &Golden, prefix: &str, model: &Model) {
-    let params: HashMap<_, _> = model.params.to_host().unwrap().into_iter().map(|t| (t.name, t.data)).collect();
+    let params: HashMap<_, _> =
+        model.params.to_host().unwrap().into_iter().map(|t| (t.name, t.data)).collect();
     let mut checked = 0;
     for (name, expected) in golden.with_prefix(&format!("{prefix}norm.")) {
         assert_close(&format!("{prefix}norm.{name}"), &[norm(&params[name])], expected, TOLERANCE);
@@ -236,7 +277,9 @@ fn weights_agree(golden: &Golden, prefix: &str, model: &Model) {
 /// How the batch of update `t` was augmented.
 fn augmented(golden: &Golden, t: usize) -> Vec<AugmentDraw> {
     let draws = golden.draws(t);
-    let (Some(crop), Some(flip)) = (draws.get("crop"), draws.get("flip")) else { return vec![AugmentDraw::IDENTITY; 8] };
+    let (Some(crop), Some(flip)) = (draws.get("crop"), draws.get("flip")) else {
+        return vec![AugmentDraw::IDENTITY; 8];
+    };
     let pad: i32 = golden.settings["pad"].parse().unwrap();
     let offset = |u: f32| (f32::floor((2 * pad + 1) as f32 * u)) as i32 - pad;
     let draw = |(place, flip): (&[f32; 2], &f32)| AugmentDraw {
@@ -265,7 +308,11 @@ fn atas_state(golden: &Golden) -> Vec<HostTensor> {
     let ids: Vec<f32> = (0..8).map(f32::from_bits).collect();
     vec![
         tensor("delta.ids", vec![8], ids.clone()),
-        tensor("delta.values", delta.shape.clone(), delta.data.iter().map(|u| (2.0 * u - 1.0) * epsilon).collect()),
+        tensor(
+            "delta.values",
+            delta.shape.clone(),
+            delta.data.iter().map(|u| (2.0 * u - 1.0) * epsilon).collect(),
+        ),
         tensor("m.ids", vec![8], ids),
         tensor("m", vec![8], golden.values("draw.m.1").to_vec()),
         tensor("resets", vec![1], vec![0.0]),

@@ -1,4 +1,5 @@
-//! The guard against catastrophic overfitting, and what a user sees of a run: rollback, its records, the terminal view, event files.
+//! The guard against catastrophic overfitting, and what a user sees of a run: rollback, its
+//! records, the terminal view, event files.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +28,8 @@ use crate::{
     resume::same,
 };
 
-/// FGSM that claims a PertAlign which falls at a given step: what the guard does must not hang on what a tiny network happens to do.
+/// FGSM that claims a PertAlign which falls at a given step: what the guard does must not hang on
+/// what a tiny network happens to do.
 #[derive(Debug)]
 struct Falling {
     fall: u64,
@@ -70,14 +72,19 @@ static FALLING: MethodInfo = MethodInfo {
     passes: Passes { forward: 2, backward_input: 1, backward_full: 1 },
     bound: 1.0,
     options: || Options::of(&FallingOptions { fall: 0 }),
-    build: |options, _| Ok(Box::new(Falling { fall: options.parse::<FallingOptions>("falling")?.fall, step: 0 })),
+    build: |options, _| {
+        Ok(Box::new(Falling { fall: options.parse::<FallingOptions>("falling")?.fall, step: 0 }))
+    },
 };
 
-/// The process that the rollback test kills: this binary again, with the run folder in the environment.
+/// The process that the rollback test kills: this binary again, with the run folder in the
+/// environment.
 #[test]
 #[ignore = "only as a child of the rollback test"]
 fn child() {
-    let (Ok(out), Ok(more)) = (env::var("SORA_TEST_OUT"), env::var("SORA_TEST_CONFIG")) else { return };
+    let (Ok(out), Ok(more)) = (env::var("SORA_TEST_OUT"), env::var("SORA_TEST_CONFIG")) else {
+        return;
+    };
     method::register(&FALLING).unwrap();
     let out = Path::new(&out);
     let (dir, mut config) = if out.join("config.toml").exists() {
@@ -103,13 +110,20 @@ fn falling(out: &Path, more: &str) -> Command {
         "dataset = 'synthetic'\nimage_size = 8\nwidth = 4\nlimit_train = 260\nlimit_test = 50\nval = 20\nseed = 7\nmethod = 'falling'\n{more}"
     );
     let mut command = Command::new(env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "guard::child", "--nocapture"]).env("SORA_TEST_OUT", out).env("SORA_TEST_CONFIG", config);
+    command
+        .args(["--ignored", "--exact", "guard::child", "--nocapture"])
+        .env("SORA_TEST_OUT", out)
+        .env("SORA_TEST_CONFIG", config);
     command.stdout(Stdio::null()).stderr(Stdio::piped());
     command
 }
 
 fn json_lines(path: &Path) -> Vec<Value> {
-    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -117,7 +131,8 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
     // 6 steps an epoch, 72 in all.
-    let settings = "batch = 40\nepochs = 12\noptions = { fall = 40 }\ncheckpoint_steps = 4\nkeep = 1\n";
+    let settings =
+        "batch = 40\nepochs = 12\noptions = { fall = 40 }\ncheckpoint_steps = 4\nkeep = 1\n";
     let guarded = format!("on_co = 'rollback'\n{settings}");
     let started = Instant::now();
     let output = falling(&whole, &guarded).output().unwrap();
@@ -126,12 +141,19 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
 
     // The records: the step it went back to, the steps thrown away, the methods.
     let lines = json_lines(&whole.join("metrics.jsonl"));
-    assert!(lines.len() == 72 && lines.iter().enumerate().all(|(i, line)| line["step"] == i), "each step once, in order");
+    assert!(
+        lines.len() == 72 && lines.iter().enumerate().all(|(i, line)| line["step"] == i),
+        "each step once, in order"
+    );
     let first = lines.iter().position(|line| line["rollback"].is_object()).expect("a line says so");
     let rollback = &lines[first]["rollback"];
     let step = |value: &Value| value.as_u64().unwrap();
-    let (to, onset, noticed) = (step(&rollback["to_step"]), step(&rollback["co"]["onset"]), step(&rollback["co"]["step"]));
-    assert_eq!((first as u64, &rollback["from_method"], &rollback["method"]), (to, &"falling".into(), &"sora".into()));
+    let (to, onset, noticed) =
+        (step(&rollback["to_step"]), step(&rollback["co"]["onset"]), step(&rollback["co"]["step"]));
+    assert_eq!(
+        (first as u64, &rollback["from_method"], &rollback["method"]),
+        (to, &"falling".into(), &"sora".into())
+    );
     assert!((30..=40).contains(&onset) && (40..46).contains(&noticed), "{rollback}");
     assert!(to <= onset && to + 4 > onset, "to the last checkpoint before the onset: {rollback}");
     for (i, line) in lines.iter().enumerate() {
@@ -141,16 +163,25 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
     let steps: Vec<_> = abandoned.iter().map(|line| step(&line["step"])).collect();
     assert_eq!(steps, (to..=noticed).collect::<Vec<_>>());
     assert_eq!(abandoned.last().unwrap()["co"], rollback["co"]);
-    let summary: Value = serde_json::from_slice(&fs::read(whole.join("summary.json")).unwrap()).unwrap();
+    let summary: Value =
+        serde_json::from_slice(&fs::read(whole.join("summary.json")).unwrap()).unwrap();
     assert_eq!(&summary["rollback"], rollback);
     assert_eq!(&json_lines(&whole.join("epochs.jsonl")).pop().unwrap()["rollback"], rollback);
     assert_eq!(json_lines(&whole.join("epochs.jsonl")).len(), 12, "each epoch once");
     // The abandoned steps have cost their passes: two forward passes each, like those of SORA.
     assert_eq!(summary["passes"]["forward"], 2 * (lines.len() + abandoned.len()));
     let config = fs::read_to_string(whole.join("config.toml")).unwrap();
-    assert!(config.contains("on_co = \"rollback\"") && config.contains("on_co_method = \"sora\""), "{config}");
-    let weights = String::from_utf8_lossy(&fs::read(whole.join("model.safetensors")).unwrap()[..2000]).into_owned();
-    assert!(weights.contains(&format!("falling, from step {to} sora")), "the weights name both methods");
+    assert!(
+        config.contains("on_co = \"rollback\"") && config.contains("on_co_method = \"sora\""),
+        "{config}"
+    );
+    let weights =
+        String::from_utf8_lossy(&fs::read(whole.join("model.safetensors")).unwrap()[..2000])
+            .into_owned();
+    assert!(
+        weights.contains(&format!("falling, from step {to} sora")),
+        "the weights name both methods"
+    );
 
     // Kills at moments spread over the run, and as soon as a rollback shows.
     let mut kills = 0;
@@ -160,7 +191,10 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
             sleep(length.mul_f64(f64::from(attempt + 1) * 0.618_034 % 1.0 * 0.5 + 0.05));
         } else {
             let deadline = Instant::now() + 4 * length;
-            while !broken.join("abandoned.jsonl").exists() && child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            while !broken.join("abandoned.jsonl").exists()
+                && child.try_wait().unwrap().is_none()
+                && Instant::now() < deadline
+            {
                 sleep(Duration::from_micros(200));
             }
             sleep(Duration::from_millis(3) * attempt);
@@ -179,7 +213,12 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
     let stopped = dir.path().join("stopped");
     let output = falling(&stopped, &format!("on_co = 'stop'\n{settings}")).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains(&format!("at step {noticed}")) && stderr(&output).contains("--on-co stop"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains(&format!("at step {noticed}"))
+            && stderr(&output).contains("--on-co stop"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(json_lines(&stopped.join("metrics.jsonl")).len() as u64, noticed + 1);
 
     // `sora diagnose` reads the same from the logs.
@@ -210,7 +249,12 @@ fn a_fall_before_the_first_checkpoint_begins_anew() {
     let output = train_short(&plain, &["--batch", "8", "--epochs", "1", "--method", "n-fgsm"]);
     assert!(output.status.success(), "{}", stderr(&output));
     for (a, b) in lines.iter().zip(json_lines(&plain.join("metrics.jsonl"))) {
-        assert_eq!((&a["loss"], &a["pert_align"]), (&b["loss"], &b["pert_align"]), "step {}", a["step"]);
+        assert_eq!(
+            (&a["loss"], &a["pert_align"]),
+            (&b["loss"], &b["pert_align"]),
+            "step {}",
+            a["step"]
+        );
     }
 }
 
@@ -220,7 +264,10 @@ fn wrong_guards_are_refused_before_anything_is_written() {
     let out = dir.path().join("run");
     let out_text = out.to_str().unwrap();
     for (more, parts) in [
-        (&["--on-co", "rollback", "--on-co-method", "magic"][..], &["--on-co-method", "magic", "sora"][..]),
+        (
+            &["--on-co", "rollback", "--on-co-method", "magic"][..],
+            &["--on-co-method", "magic", "sora"][..],
+        ),
         (&["--on-co", "rollback", "--on-co-method", "atas"], &["--on-co-method atas"]),
         (&["--on-co", "rollback", "--on-co-method", "none"], &["--on-co-method none"]),
         (&["--on-co", "pray"], &["pray", "rollback"]),
@@ -244,19 +291,30 @@ fn validation_within_an_epoch_is_in_the_log_and_changes_nothing_else() {
     assert!(train_short(&plain, &[]).status.success());
     let output = train_short(&often, &["--val-steps", "4", "--tensorboard"]);
     assert!(output.status.success(), "{}", stderr(&output));
-    assert!(fs::read(plain.join("model.safetensors")).unwrap() == fs::read(often.join("model.safetensors")).unwrap());
-    let with: Vec<_> =
-        json_lines(&often.join("metrics.jsonl")).into_iter().filter(|line| line["val"]["pgd"]["accuracy"].is_number()).collect();
+    assert!(
+        fs::read(plain.join("model.safetensors")).unwrap()
+            == fs::read(often.join("model.safetensors")).unwrap()
+    );
+    let with: Vec<_> = json_lines(&often.join("metrics.jsonl"))
+        .into_iter()
+        .filter(|line| line["val"]["pgd"]["accuracy"].is_number())
+        .collect();
     let steps: Vec<_> = with.iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, [3, 5, 7, 11], "every fourth step and the end of each epoch of 6");
-    for (a, b) in json_lines(&plain.join("epochs.jsonl")).iter().zip(json_lines(&often.join("epochs.jsonl"))) {
+    for (a, b) in
+        json_lines(&plain.join("epochs.jsonl")).iter().zip(json_lines(&often.join("epochs.jsonl")))
+    {
         assert_eq!(a["val"], b["val"]);
     }
     assert_eq!(with[1]["val"], json_lines(&often.join("epochs.jsonl"))[0]["val"]);
 
-    let files: Vec<_> = fs::read_dir(often.join("tensorboard")).unwrap().map(|entry| entry.unwrap()).collect();
+    let files: Vec<_> =
+        fs::read_dir(often.join("tensorboard")).unwrap().map(|entry| entry.unwrap()).collect();
     assert_eq!(files.len(), 1);
-    assert!(files[0].file_name().to_string_lossy().contains("tfevents") && files[0].metadata().unwrap().len() > 12 * 100);
+    assert!(
+        files[0].file_name().to_string_lossy().contains("tfevents")
+            && files[0].metadata().unwrap().len() > 12 * 100
+    );
     assert!(!plain.join("tensorboard").exists());
 
     // The view of a finished run, as text: also with a last line that is half written.
@@ -266,7 +324,12 @@ fn validation_within_an_epoch_is_in_the_log_and_changes_nothing_else() {
     let output = sora(&["watch", "--once", often.to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.lines().count() == 24, "{text}{}", stderr(&output));
-    assert!(text.contains("epoch 2/2 step 12/12 done") && text.contains("pgd-10") && text.contains("PertAlign"), "{text}");
+    assert!(
+        text.contains("epoch 2/2 step 12/12 done")
+            && text.contains("pgd-10")
+            && text.contains("PertAlign"),
+        "{text}"
+    );
     let output = sora(&["watch", often.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2), "no terminal here");
     assert!(stderr(&output).contains("--once"), "{}", stderr(&output));
@@ -300,20 +363,33 @@ fn a_recipe_runs_what_is_missing_resumes_what_was_cut_off_and_writes_its_table()
     )
     .unwrap();
     let out = dir.path().join("out");
-    let call = ["reproduce", recipe.to_str().unwrap(), "--scale", "smoke", "--out", out.to_str().unwrap()];
+    let call =
+        ["reproduce", recipe.to_str().unwrap(), "--scale", "smoke", "--out", out.to_str().unwrap()];
     let output = sora(&[&call[..], &["--dry-run"]].concat());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success() && text.matches("missing").count() == 2 && !out.exists(), "{text}{}", stderr(&output));
+    assert!(
+        output.status.success() && text.matches("missing").count() == 2 && !out.exists(),
+        "{text}{}",
+        stderr(&output)
+    );
     let output = sora(&call);
     assert!(output.status.success(), "{}", stderr(&output));
     let table = fs::read_to_string(out.join("tiny-smoke.md")).unwrap();
-    assert!(table.contains("| fgsm, seed 0 |") && table.contains("| sora, seed 0 |") && table.contains("pgd-2 %"), "{table}");
+    assert!(
+        table.contains("| fgsm, seed 0 |")
+            && table.contains("| sora, seed 0 |")
+            && table.contains("pgd-2 %"),
+        "{table}"
+    );
 
-    // Cut one run back to its first epoch, as a kill would have left it; the other must not be touched.
-    let mut runs: Vec<_> = fs::read_dir(out.join("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // Cut one run back to its first epoch, as a kill would have left it; the other must not be
+    // touched.
+    let mut runs: Vec<_> =
+        fs::read_dir(out.join("runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
     runs.sort();
     assert_eq!(runs.len(), 2, "{runs:?}");
-    let weights = runs.iter().map(|run| fs::read(run.join("model.safetensors")).unwrap()).collect::<Vec<_>>();
+    let weights =
+        runs.iter().map(|run| fs::read(run.join("model.safetensors")).unwrap()).collect::<Vec<_>>();
     let untouched = fs::metadata(runs[1].join("model.safetensors")).unwrap().modified().unwrap();
     for file in ["model.safetensors", "summary.json"] {
         fs::remove_file(runs[0].join(file)).unwrap();
@@ -323,7 +399,15 @@ fn a_recipe_runs_what_is_missing_resumes_what_was_cut_off_and_writes_its_table()
     let output = sora(&call);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(fs::read(runs[0].join("model.safetensors")).unwrap() == weights[0]);
-    assert_eq!(fs::metadata(runs[1].join("model.safetensors")).unwrap().modified().unwrap(), untouched);
-    let strip = |table: &str| table.lines().map(|line| line.rsplitn(5, '|').last().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(
+        fs::metadata(runs[1].join("model.safetensors")).unwrap().modified().unwrap(),
+        untouched
+    );
+    let strip = |table: &str| {
+        table
+            .lines()
+            .map(|line| line.rsplitn(5, '|').last().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(strip(&fs::read_to_string(out.join("tiny-smoke.md")).unwrap()), strip(&table));
 }

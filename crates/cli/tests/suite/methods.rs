@@ -23,13 +23,21 @@ pub fn threat(norm: Norm) -> Threat {
 }
 
 pub fn batch(n: usize) -> Batch {
-    let options = OpenOptions { image_size: Some(SIDE), limit_train: Some(n), limit_test: Some(1), ..Default::default() };
+    let options = OpenOptions {
+        image_size: Some(SIDE),
+        limit_train: Some(n),
+        limit_test: Some(1),
+        ..Default::default()
+    };
     let dataset = data::open("synthetic", &options).unwrap();
     let indices: Vec<usize> = (0..n).collect();
     let device = Device::flex();
     let [c, h, w] = dataset.train.shape();
     let labels: Vec<i32> = indices.iter().map(|&i| dataset.train.label(i) as i32).collect();
-    let x = Tensor::from_data(TensorData::new(evaluate::pixels(&dataset.train, &indices).unwrap(), [n, c, h, w]), &device);
+    let x = Tensor::from_data(
+        TensorData::new(evaluate::pixels(&dataset.train, &indices).unwrap(), [n, c, h, w]),
+        &device,
+    );
     let labels = Tensor::from_data(labels.as_slice(), &device);
     Batch { x, labels, ids: dataset.train.ids().to_vec(), draws: vec![AugmentDraw::IDENTITY; n] }
 }
@@ -42,8 +50,16 @@ pub struct Trace {
     state: Vec<f32>,
 }
 
-/// Trains on one batch; at step `reload` the method's state goes through a checkpoint into a fresh method.
-pub fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, steps: u64, reload: Option<u64>) -> Trace {
+/// Trains on one batch; at step `reload` the method's state goes through a checkpoint into a fresh
+/// method.
+pub fn run(
+    info: &MethodInfo,
+    norm: Norm,
+    model: &mut Model,
+    batch: &Batch,
+    steps: u64,
+    reload: Option<u64>,
+) -> Trace {
     let options = (info.options)().unwrap();
     let mut method = info.build(&options, threat(norm)).unwrap();
     let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
@@ -72,7 +88,11 @@ pub fn run(info: &MethodInfo, norm: Norm, model: &mut Model, batch: &Batch, step
         for value in [m.loss, m.adv_acc, m.alpha, m.linearity, m.pert_align, m.delta_mean] {
             assert!(value.is_finite(), "{}: {m:?}", info.name);
         }
-        assert!((-1.0..=1.0).contains(&m.linearity) && m.pert_align.abs() <= 1.0 + 1e-5, "{}: {m:?}", info.name);
+        assert!(
+            (-1.0..=1.0).contains(&m.linearity) && m.pert_align.abs() <= 1.0 + 1e-5,
+            "{}: {m:?}",
+            info.name
+        );
         optimizer.step(&mut model.params, out.gradients, 0.01);
     }
     trace.weights = model.params.values().iter().flat_map(host).collect();
@@ -92,20 +112,40 @@ fn loss_falls_and_perturbations_stay_within_their_bound_and_the_box() {
     each(|info, norm| {
         let trace = run(info, norm, &mut small_model(2, 3, SIDE), &batch, 12, None);
         let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
-        assert!(mean(&trace.losses[9..]) < mean(&trace.losses[..3]), "{} {norm}: {:?}", info.name, trace.losses);
+        assert!(
+            mean(&trace.losses[9..]) < mean(&trace.losses[..3]),
+            "{} {norm}: {:?}",
+            info.name,
+            trace.losses
+        );
         let bound = info.bound * threat(norm).epsilon;
         for delta in &trace.deltas {
-            let delta = Tensor::<4>::from_data(TensorData::new(delta.clone(), batch.x.dims()), &Device::flex());
+            let delta = Tensor::<4>::from_data(
+                TensorData::new(delta.clone(), batch.x.dims()),
+                &Device::flex(),
+            );
             let sizes = match norm {
                 Norm::Linf => host(&delta),
                 Norm::L2 => host(&l2_norm(delta.clone())),
             };
-            assert!(sizes.iter().all(|v| v.abs() <= bound * (1.0 + 1e-5)), "{} {norm}: beyond {bound}", info.name);
+            assert!(
+                sizes.iter().all(|v| v.abs() <= bound * (1.0 + 1e-5)),
+                "{} {norm}: beyond {bound}",
+                info.name
+            );
             let moved = host(&(batch.x.clone() + delta));
-            assert!(moved.iter().all(|v| (-1e-6..=1.0 + 1e-6).contains(v)), "{} {norm}: outside [0,1]", info.name);
+            assert!(
+                moved.iter().all(|v| (-1e-6..=1.0 + 1e-6).contains(v)),
+                "{} {norm}: outside [0,1]",
+                info.name
+            );
         }
         if info.bound > 0.0 {
-            assert!(trace.deltas[0].iter().any(|v| v.abs() > 0.1 * threat(norm).epsilon / 20.0), "{} {norm}: no perturbation", info.name);
+            assert!(
+                trace.deltas[0].iter().any(|v| v.abs() > 0.1 * threat(norm).epsilon / 20.0),
+                "{} {norm}: no perturbation",
+                info.name
+            );
         }
     });
 }
@@ -135,18 +175,26 @@ fn the_engine_and_burn_compute_the_same_steps() {
             run(info, norm, &mut model, &batch, 1, None)
         };
         let (engine, burn) = (deltas_and_losses(Backend::Engine), deltas_and_losses(Backend::Burn));
-        let close = engine.losses.iter().zip(&burn.losses).all(|(a, b)| (a - b).abs() < 1e-3 * b.abs());
+        let close =
+            engine.losses.iter().zip(&burn.losses).all(|(a, b)| (a - b).abs() < 1e-3 * b.abs());
         assert!(close, "{} {norm}: {:?} and {:?}", info.name, engine.losses, burn.losses);
     });
 }
 
 #[test]
 fn fgsm_on_a_linear_loss_takes_the_worst_corner() {
-    // With zero weights in all blocks but one class direction there is no closed form through the network; the linear loss <w, x> has one:
-    // its worst point in the ball and box is x + eps sign(w), clamped.
+    // With zero weights in all blocks but one class direction there is no closed form through the
+    // network; the linear loss <w, x> has one: its worst point in the ball and box is x + eps
+    // sign(w), clamped.
     let device = Device::flex();
-    let x = Tensor::<4>::from_data(TensorData::new(vec![0.0f32, 0.01, 0.5, 1.0], [1, 1, 2, 2]), &device);
-    let w = Tensor::<4>::from_data(TensorData::new(vec![-1.0f32, -2.0, 3.0, 0.5], [1, 1, 2, 2]), &device);
+    let x = Tensor::<4>::from_data(
+        TensorData::new(vec![0.0f32, 0.01, 0.5, 1.0], [1, 1, 2, 2]),
+        &device,
+    );
+    let w = Tensor::<4>::from_data(
+        TensorData::new(vec![-1.0f32, -2.0, 3.0, 0.5], [1, 1, 2, 2]),
+        &device,
+    );
     let threat = threat(Norm::Linf);
     let delta = clamp_to_box(&x, threat.ascent(w) * threat.epsilon);
     let e = threat.epsilon;
@@ -197,8 +245,11 @@ proptest! {
 #[test]
 fn cross_entropy_of_known_logits() {
     let device = Device::flex();
-    let logits = Tensor::<2>::from_data([[0.0f32, 0.0, 0.0, 0.0], [1000.0, 0.0, 0.0, 0.0]], &device);
-    let loss = |labels: [i32; 2]| host(&cross_entropy(logits.clone(), Tensor::from_data(labels, &device)))[0];
+    let logits =
+        Tensor::<2>::from_data([[0.0f32, 0.0, 0.0, 0.0], [1000.0, 0.0, 0.0, 0.0]], &device);
+    let loss = |labels: [i32; 2]| {
+        host(&cross_entropy(logits.clone(), Tensor::from_data(labels, &device)))[0]
+    };
     assert!((loss([1, 0]) - 4f32.ln() / 2.0).abs() < 1e-6);
     assert!((loss([1, 2]) - (4f32.ln() + 1000.0) / 2.0).abs() < 1e-3, "no overflow");
 }

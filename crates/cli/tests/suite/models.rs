@@ -17,10 +17,12 @@ use crate::{
     support::{Golden, host, path},
 };
 
-/// `count` numbers in [-1, 1) that are a function of `name` and `seed`; `values` of scripts/golden/models.py.
+/// `count` numbers in [-1, 1) that are a function of `name` and `seed`; `values` of
+/// scripts/golden/models.py.
 fn values(name: &str, count: usize, seed: u32) -> impl Iterator<Item = f64> {
     let bytes = name.bytes().chain(seed.to_le_bytes());
-    let state = bytes.fold(2_166_136_261u32, |state, byte| (state ^ u32::from(byte)).wrapping_mul(16_777_619));
+    let state = bytes
+        .fold(2_166_136_261u32, |state, byte| (state ^ u32::from(byte)).wrapping_mul(16_777_619));
     (0..count as u32).map(move |i| {
         let mut h = i.wrapping_mul(2_654_435_761).wrapping_add(state);
         for (shift, factor) in [(16, 0x7FEB_352D), (15, 0x846C_A68Bu32)] {
@@ -39,7 +41,10 @@ fn weight(spec: &Spec, seed: u32) -> HostTensor {
             1.0 + 0.3 * u
         } else if name.ends_with("running_mean") {
             0.2 * u
-        } else if ["bias", "cls_token", "pos_embed", "positional_emb"].iter().any(|end| name.ends_with(end)) {
+        } else if ["bias", "cls_token", "pos_embed", "positional_emb"]
+            .iter()
+            .any(|end| name.ends_with(end))
+        {
             0.3 * u
         } else if name.ends_with("bn3.weight") {
             0.2 + 0.06 * u
@@ -57,23 +62,31 @@ fn weight(spec: &Spec, seed: u32) -> HostTensor {
 pub fn filled(config: ModelConfig, seed: u32) -> Model {
     let mut model = Model::init(config, 0, &Device::flex()).unwrap();
     let specs = model.params.specs().iter().chain(model.buffers.specs());
-    let tensors: BTreeMap<_, _> = specs.map(|spec| (spec.name.clone(), weight(spec, seed))).collect();
+    let tensors: BTreeMap<_, _> =
+        specs.map(|spec| (spec.name.clone(), weight(spec, seed))).collect();
     model.load(&tensors, "golden values").unwrap();
     model
 }
 
 pub fn pixels(name: &str, dims: [usize; 4], seed: u32) -> Tensor<4> {
-    let data: Vec<f32> = values(name, dims.iter().product(), seed).map(|u| if name == "x" { (u + 1.0) / 2.0 } else { u } as f32).collect();
+    let data: Vec<f32> = values(name, dims.iter().product(), seed)
+        .map(|u| if name == "x" { (u + 1.0) / 2.0 } else { u } as f32)
+        .collect();
     Tensor::from_data(TensorData::new(data, dims), &Device::flex())
 }
 
 /// The network, the seed and the f32/f64 gap of a golden file.
 fn case(golden: &Golden) -> (ModelConfig, u32, f32) {
     let number = |key: &str| golden.settings.get(key).map(|text| text.parse::<usize>().unwrap());
-    let named = |key: &str| golden.settings.get(key).map(|text| serde_json::from_value(text.clone().into()).unwrap());
+    let named = |key: &str| {
+        golden.settings.get(key).map(|text| serde_json::from_value(text.clone().into()).unwrap())
+    };
     let (channels, size) = (number("channels").unwrap_or(3), number("size").unwrap());
     let options = NetworkOptions {
-        activation: golden.settings.get("activation").map(|text| serde_json::from_value(text.clone().into()).unwrap()),
+        activation: golden
+            .settings
+            .get("activation")
+            .map(|text| serde_json::from_value(text.clone().into()).unwrap()),
         stem: named("stem"),
         patch: number("patch"),
         ..Default::default()
@@ -106,53 +119,87 @@ fn state_hash(model: &Model) -> String {
         .specs()
         .iter()
         .chain(model.buffers.specs())
-        .map(|spec| format!("{}:{}\n", spec.name, spec.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")))
+        .map(|spec| {
+            format!(
+                "{}:{}\n",
+                spec.name,
+                spec.shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+            )
+        })
         .collect();
     lines.sort_by(|a, b| a.split(':').next().cmp(&b.split(':').next()));
-    let hash = lines.concat().bytes().fold(0xCBF2_9CE4_8422_2325u64, |h, byte| (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3));
+    let hash = lines.concat().bytes().fold(0xCBF2_9CE4_8422_2325u64, |h, byte| {
+        (h ^ u64::from(byte)).wrapping_mul(0x100_0000_01B3)
+    });
     format!("{hash:016x}")
 }
 
 fn agrees(golden: &Golden, model: &mut Model, seed: u32, tolerance: f32) {
     let Shape { channels, height, width, .. } = model.config.shape;
     let n = 6;
-    let (x, direction) = (pixels("x", [n, channels, height, width], seed), pixels("direction", [n, channels, height, width], seed));
+    let (x, direction) = (
+        pixels("x", [n, channels, height, width], seed),
+        pixels("direction", [n, channels, height, width], seed),
+    );
     let labels: Vec<i32> = (0..n as i32).map(|i| (7 * i + 3) % 10).collect();
     let labels = || Tensor::from_data(labels.as_slice(), &Device::flex());
     let grid = (height / 16).max(1);
     let first = |grad: Tensor<4>| -> Vec<f32> {
         let all = host(&grad.slice([0..2, 0..channels, 0..height, 0..width]));
-        let rows = all.chunks(width).enumerate().filter(|(row, _)| (row % height).is_multiple_of(grid));
+        let rows =
+            all.chunks(width).enumerate().filter(|(row, _)| (row % height).is_multiple_of(grid));
         rows.flat_map(|(_, row)| row.iter().step_by(grid).copied()).collect()
     };
 
     for (mode, name) in [(BnMode::Eval, "eval"), (BnMode::Train, "train")] {
-        let attack = input_gradient(model, x.clone(), mode, |logits| cross_entropy(logits, labels()));
+        let attack =
+            input_gradient(model, x.clone(), mode, |logits| cross_entropy(logits, labels()));
         golden.check(&format!("logits_{name}"), &host(&attack.logits), tolerance);
         golden.check(&format!("input_grad_{name}"), &first(attack.grad), tolerance);
-        let (_, along) = model.forward_along(&model.params.frozen(), x.clone(), direction.clone(), mode);
+        let (_, along) =
+            model.forward_along(&model.params.frozen(), x.clone(), direction.clone(), mode);
         golden.check(&format!("along_{name}"), &host(&along), tolerance);
     }
     let train = train_gradient(model, x.clone(), labels());
     golden.check("input_grad_train", &first(train.input), tolerance);
-    golden.check("grad_norms", &by_name(model.params.specs(), train.params.iter().map(norm)), tolerance);
+    golden.check(
+        "grad_norms",
+        &by_name(model.params.specs(), train.params.iter().map(norm)),
+        tolerance,
+    );
 
     let mut pass = TrainPass::new(model, x.clone(), 0.0);
     let (logits, along) = pass.forward_along(x, direction, BnMode::Train);
     let half = along.square().mean() * 0.5;
     let second = pass.finish(half, logits);
-    golden.check("along_grad_norms", &by_name(model.params.specs(), second.params.iter().map(norm)), 2.0 * tolerance);
+    golden.check(
+        "along_grad_norms",
+        &by_name(model.params.specs(), second.params.iter().map(norm)),
+        2.0 * tolerance,
+    );
 
     model.absorb(train.stats);
     if golden.has("buffer_norms") {
-        golden.check("buffer_norms", &by_name(model.buffers.specs(), model.buffers.values().iter().map(norm)), tolerance);
+        golden.check(
+            "buffer_norms",
+            &by_name(model.buffers.specs(), model.buffers.values().iter().map(norm)),
+            tolerance,
+        );
     }
 }
 
 fn golden_networks() -> Vec<String> {
     let mut found: Vec<_> = std::fs::read_dir(path("crates/sora/tests/golden"))
         .unwrap()
-        .filter_map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".safetensors").map(str::to_owned))
+        .filter_map(|entry| {
+            entry
+                .unwrap()
+                .file_name()
+                .into_string()
+                .unwrap()
+                .strip_suffix(".safetensors")
+                .map(str::to_owned)
+        })
         .filter(|name| name.starts_with("net_"))
         .collect();
     found.sort();
@@ -167,8 +214,15 @@ fn every_network_agrees_with_pytorch_on_both_backends() {
         let (config, seed, gap) = case(&golden);
         seen.insert(config.name.clone());
         let mut model = filled(config, seed);
-        assert_eq!(state_hash(&model), golden.settings["state"], "{file}: names and shapes are PyTorch's");
-        assert!(gap < 2e-5, "{file}: f32 and f64 differ by {gap}, too much to hold anything against");
+        assert_eq!(
+            state_hash(&model),
+            golden.settings["state"],
+            "{file}: names and shapes are PyTorch's"
+        );
+        assert!(
+            gap < 2e-5,
+            "{file}: f32 and f64 differ by {gap}, too much to hold anything against"
+        );
         let tolerance = 1e-4;
         for backend in [Backend::Engine, Backend::Burn] {
             let mut model = model.clone();
@@ -177,7 +231,10 @@ fn every_network_agrees_with_pytorch_on_both_backends() {
         }
         model.params = model.params.zeros_like();
     }
-    assert!(NETWORKS.iter().all(|info| seen.contains(info.name)), "a golden file for every network: {seen:?}");
+    assert!(
+        NETWORKS.iter().all(|info| seen.contains(info.name)),
+        "a golden file for every network: {seen:?}"
+    );
 }
 
 /// A network as narrow as it may be, for images that it takes.
@@ -215,10 +272,17 @@ fn batch_for(model: &Model, n: usize) -> Batch {
 #[test]
 fn every_network_trains_under_every_method() {
     for network in NETWORKS {
-        // The deep ones are made of the blocks of the shallow ones; for them a few methods do, which between them take every kind of pass.
+        // The deep ones are made of the blocks of the shallow ones; for them a few methods do,
+        // which between them take every kind of pass.
         let deep = ["101", "152", "34-10"].iter().any(|end| network.name.ends_with(end));
-        let (batch, start) = (batch_for(&tiny(network.name, NetworkOptions::default()), 4), tiny(network.name, NetworkOptions::default()));
-        for info in METHODS.iter().filter(|info| !deep || ["sora", "gradalign", "trades"].contains(&info.name)) {
+        let (batch, start) = (
+            batch_for(&tiny(network.name, NetworkOptions::default()), 4),
+            tiny(network.name, NetworkOptions::default()),
+        );
+        for info in METHODS
+            .iter()
+            .filter(|info| !deep || ["sora", "gradalign", "trades"].contains(&info.name))
+        {
             let mut model = start.clone();
             let mut method = info.build(&(info.options)().unwrap(), threat(info.norms[0])).unwrap();
             let mut noise = Noise::training(1, 0, 0, batch.ids.clone(), &Device::flex());
@@ -235,7 +299,11 @@ fn every_network_trains_under_every_method() {
             let what = format!("{} with {}", info.name, network.name);
             assert!(out.metrics.loss.is_finite(), "{what}: {:?}", out.metrics);
             let moved = out.gradients.iter().filter(|gradient| norm(gradient) > 0.0).count();
-            assert!(2 * moved > out.gradients.len(), "{what}: {moved} of {} weights have a gradient", out.gradients.len());
+            assert!(
+                2 * moved > out.gradients.len(),
+                "{what}: {moved} of {} weights have a gradient",
+                out.gradients.len()
+            );
             assert!(out.gradients.iter().all(|gradient| norm(gradient).is_finite()), "{what}");
         }
     }
@@ -246,15 +314,24 @@ fn dropout_is_drawn_anew_in_each_training_pass_and_never_in_evaluation() {
     for name in ["wideresnet-28-10", "vit-tiny", "cct-7-3x1"] {
         let mut model = tiny(name, NetworkOptions { dropout: 0.5, ..Default::default() });
         let x = batch_for(&model, 4).x;
-        let logits = |model: &Model, mode| host(&model.forward(&model.params.frozen(), x.clone(), mode).0);
+        let logits =
+            |model: &Model, mode| host(&model.forward(&model.params.frozen(), x.clone(), mode).0);
         model.begin_step(3, 7);
         let (first, second) = (logits(&model, BnMode::Train), logits(&model, BnMode::Train));
         assert_ne!(first, second, "{name}: two passes of a step draw different masks");
         model.begin_step(3, 7);
-        assert_eq!(logits(&model, BnMode::Train), first, "{name}: a step that is repeated draws the same masks");
+        assert_eq!(
+            logits(&model, BnMode::Train),
+            first,
+            "{name}: a step that is repeated draws the same masks"
+        );
         model.begin_step(3, 8);
         assert_ne!(logits(&model, BnMode::Train), first, "{name}: another step draws others");
-        assert_eq!(logits(&model, BnMode::Eval), logits(&tiny(name, NetworkOptions::default()), BnMode::Eval), "{name}");
+        assert_eq!(
+            logits(&model, BnMode::Eval),
+            logits(&tiny(name, NetworkOptions::default()), BnMode::Eval),
+            "{name}"
+        );
         model.begin_step(3, 7);
         model.set_backend(Backend::Burn).unwrap();
         crate::support::assert_close(name, &logits(&model, BnMode::Train), &first, 1e-4);
@@ -264,22 +341,42 @@ fn dropout_is_drawn_anew_in_each_training_pass_and_never_in_evaluation() {
 #[test]
 fn options_that_a_network_does_not_take_and_images_that_do_not_fit_are_refused() {
     let shape = |side| Shape { channels: 3, height: side, width: side, classes: 10 };
-    let resolve = |name: &str, options| network(name).unwrap().resolve(options, shape(32)).map(drop);
+    let resolve =
+        |name: &str, options| network(name).unwrap().resolve(options, shape(32)).map(drop);
     let dropout = NetworkOptions { dropout: 0.1, ..Default::default() };
     let patch = NetworkOptions { patch: Some(4), ..Default::default() };
     let config = |name: &str, width, side, options| {
-        let config = ModelConfig { name: name.into(), width, shape: shape(side), mean: vec![0.5; 3], std: vec![0.25; 3], options };
+        let config = ModelConfig {
+            name: name.into(),
+            width,
+            shape: shape(side),
+            mean: vec![0.5; 3],
+            std: vec![0.25; 3],
+            options,
+        };
         Model::init(config, 0, &Device::flex()).map(drop)
     };
     for (result, part) in [
-        (resolve("resnet18", dropout), "--dropout: the network resnet18 has no such option; it takes --activation, --stem"),
+        (
+            resolve("resnet18", dropout),
+            "--dropout: the network resnet18 has no such option; it takes --activation, --stem",
+        ),
         (resolve("vgg16-bn", patch), "--patch"),
         (resolve("vit-tiny", NetworkOptions { dropout: 1.0, ..Default::default() }), "below 1"),
-        (resolve("vit-tiny", NetworkOptions { dropout: f32::NAN, ..Default::default() }), "below 1"),
+        (
+            resolve("vit-tiny", NetworkOptions { dropout: f32::NAN, ..Default::default() }),
+            "below 1",
+        ),
         (config("vgg16-bn", 2, 16, NetworkOptions::default()), "too small"),
         (config("vit-tiny", 64, 32, NetworkOptions::default()), "multiple of 3"),
-        (config("vit-tiny", 12, 32, NetworkOptions { patch: Some(5), ..Default::default() }), "--patch 5"),
-        (config("vit-tiny", 12, 32, NetworkOptions { patch: Some(0), ..Default::default() }), "--patch 0"),
+        (
+            config("vit-tiny", 12, 32, NetworkOptions { patch: Some(5), ..Default::default() }),
+            "--patch 5",
+        ),
+        (
+            config("vit-tiny", 12, 32, NetworkOptions { patch: Some(0), ..Default::default() }),
+            "--patch 0",
+        ),
         (config("cct-7-3x1", 8, 96, NetworkOptions::default()), "at most 64x64"),
         (config("cct-7-3x1", 6, 32, NetworkOptions::default()), "multiple of 4"),
         (config("mnist-cnn", 4, 2, NetworkOptions::default()), "too small"),
@@ -294,7 +391,11 @@ fn options_that_a_network_does_not_take_and_images_that_do_not_fit_are_refused()
 fn parameter_counts_are_those_of_the_literature() {
     let count = |name: &str, side, classes| {
         let info = network(name).unwrap();
-        info.parameters(info.default_width, Shape { channels: 3, height: side, width: side, classes }).unwrap()
+        info.parameters(
+            info.default_width,
+            Shape { channels: 3, height: side, width: side, classes },
+        )
+        .unwrap()
     };
     // torchvision's and timm's own figures.
     for (name, side, classes, parameters) in [
@@ -318,7 +419,12 @@ fn a_description_from_before_there_were_options_still_loads() {
     let config: ModelConfig = serde_json::from_str(old).unwrap();
     assert_eq!(config, crate::support::small_model(0, 3, 8).config);
     let x = pixels("x", [2, 3, 8, 8], 0);
-    let resolved = network("preact-resnet18").unwrap().resolve(config.options, config.shape).unwrap();
-    let same = Model::init(ModelConfig { options: resolved, ..config.clone() }, 3, &Device::flex()).unwrap();
-    assert_eq!(host(&same.logits(x.clone())), host(&Model::init(config, 3, &Device::flex()).unwrap().logits(x)));
+    let resolved =
+        network("preact-resnet18").unwrap().resolve(config.options, config.shape).unwrap();
+    let same = Model::init(ModelConfig { options: resolved, ..config.clone() }, 3, &Device::flex())
+        .unwrap();
+    assert_eq!(
+        host(&same.logits(x.clone())),
+        host(&Model::init(config, 3, &Device::flex()).unwrap().logits(x))
+    );
 }

@@ -1,4 +1,5 @@
-//! Figures and the report page, from real runs of a few seconds, from damaged folders, and in a browser where there is one.
+//! Figures and the report page, from real runs of a few seconds, from damaged folders, and in a
+//! browser where there is one.
 
 use std::{
     fs,
@@ -52,10 +53,24 @@ fn every_figure_is_drawn_as_svg_and_png() {
         ("history", "linearity"),
     ] {
         let out = dir.path().join("figures").join(format!("{figure}.svg"));
-        let output = sora(&["plot", figure, text(a), text(b), "--limit", "10", "--images", "2", "--out", text(&out)]);
+        let output = sora(&[
+            "plot",
+            figure,
+            text(a),
+            text(b),
+            "--limit",
+            "10",
+            "--images",
+            "2",
+            "--out",
+            text(&out),
+        ]);
         assert!(output.status.success(), "{figure}: {}", stderr(&output));
         let svg = fs::read_to_string(&out).unwrap();
-        assert!(svg.starts_with("<svg") && svg.ends_with("</svg>") && svg.contains(part), "{figure}: no '{part}'");
+        assert!(
+            svg.starts_with("<svg") && svg.ends_with("</svg>") && svg.contains(part),
+            "{figure}: no '{part}'"
+        );
         assert!(svg.contains("seed") && !svg.contains("NaN") && !svg.contains("inf\""), "{figure}");
     }
     let out = dir.path().join("curves.png");
@@ -70,12 +85,14 @@ fn a_landscape_over_training_is_a_strip_and_an_animation_and_agrees_with_the_los
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     copy(&RUNS.1[1], &run);
-    let output = sora(&["landscape", text(&run), "--checkpoint", "all", "--grid", "5", "--index", "3"]);
+    let output =
+        sora(&["landscape", text(&run), "--checkpoint", "all", "--grid", "5", "--index", "3"]);
     assert!(output.status.success(), "{}", stderr(&output));
     let plots = run.join("plots");
     assert!(fs::read(plots.join("landscape-3.gif")).unwrap().starts_with(b"GIF89a"));
     assert!(fs::read_to_string(plots.join("landscape-3-strip.svg")).unwrap().contains("epoch 1"));
-    let data: serde_json::Value = serde_json::from_slice(&fs::read(plots.join("landscape-3.json")).unwrap()).unwrap();
+    let data: serde_json::Value =
+        serde_json::from_slice(&fs::read(plots.join("landscape-3.json")).unwrap()).unwrap();
     let rows = data["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 2, "an epoch's checkpoint and the final weights");
     for row in rows {
@@ -94,10 +111,20 @@ fn the_page_compares_the_runs_and_fetches_nothing() {
     let output = sora(&["report", text(a), text(b), "--limit", "10", "--out", text(&out)]);
     assert!(output.status.success(), "{}", stderr(&output));
     let page = fs::read_to_string(out.join("report.html")).unwrap();
-    for part in ["At a glance", "figure-epsilon", "figure-landscape", "figure-examples", "figure-pertalign", "<td>method</td>", "pgd-10"] {
+    for part in [
+        "At a glance",
+        "figure-epsilon",
+        "figure-landscape",
+        "figure-examples",
+        "figure-pertalign",
+        "<td>method</td>",
+        "pgd-10",
+    ] {
         assert!(page.contains(part), "no '{part}'");
     }
-    for figure in ["curves", "pertalign", "history", "tradeoff", "cost", "epsilon", "landscape", "examples"] {
+    for figure in
+        ["curves", "pertalign", "history", "tradeoff", "cost", "epsilon", "landscape", "examples"]
+    {
         assert!(out.join("plots").join(format!("{figure}.svg")).is_file(), "{figure}");
     }
     for fetched in ["<link", "src=\"http", "url(http", "@import", "fetch(", "XMLHttpRequest"] {
@@ -145,7 +172,10 @@ fn damaged_runs_give_a_page_with_warnings_and_what_is_no_run_a_line() {
         (vec!["plot", "curves", text(&empty)], "not a run folder"),
         (vec!["plot", "curves", text(&run), "--out", "x.pdf"], ".svg or .png"),
         (vec!["plot", "waves", text(&run)], "curves"),
-        (vec!["plot", "examples", text(&RUNS.1[0]), "--index", "50", "--out", "x.svg"], "50 images"),
+        (
+            vec!["plot", "examples", text(&RUNS.1[0]), "--index", "50", "--out", "x.svg"],
+            "50 images",
+        ),
         (vec!["landscape", text(&RUNS.1[0]), "--grid", "2"], "--grid 2"),
         (vec!["landscape", text(&RUNS.1[0]), "--span", "0"], "--span 0"),
         (vec!["landscape", text(&RUNS.1[0]), "--checkpoint", "9"], "--checkpoint 9"),
@@ -155,14 +185,22 @@ fn damaged_runs_give_a_page_with_warnings_and_what_is_no_run_a_line() {
         let output = sora(&call);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{call:?}: {said}");
-        assert!(said.contains(part) && !said.contains("panicked"), "{call:?}: no '{part}' in {said}");
+        assert!(
+            said.contains(part) && !said.contains("panicked"),
+            "{call:?}: no '{part}' in {said}"
+        );
     }
-    assert!(!nowhere.exists() && fs::read_dir(&empty).unwrap().next().is_none(), "something was left behind");
+    assert!(
+        !nowhere.exists() && fs::read_dir(&empty).unwrap().next().is_none(),
+        "something was left behind"
+    );
 }
 
 /// A browser, if this machine has one.
 fn chromium() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| Command::new(name).arg("--version").output().is_ok())
+    ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
 }
 
 /// Pixels of each of two colours in a screenshot of the page.
@@ -170,7 +208,14 @@ fn coloured(browser: &str, page: &Path, theme: &str, dir: &Path) -> [usize; 2] {
     let picture = dir.join("shot.png");
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"])
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+        ])
         .args([
             "--disable-component-update",
             "--disable-sync",
@@ -183,9 +228,17 @@ fn coloured(browser: &str, page: &Path, theme: &str, dir: &Path) -> [usize; 2] {
         .arg(format!("file://{}?theme={theme}", text(page)))
         .output()
         .unwrap();
-    let shot = image::open(&picture).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr))).to_rgb8();
-    let colours = if theme == "dark" { [[0x5a, 0xae, 0xe6], [0xff, 0x8c, 0x42]] } else { [[0x00, 0x72, 0xb2], [0xd5, 0x5e, 0x00]] };
-    colours.map(|wanted: [u8; 3]| shot.pixels().filter(|p| p.0.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) < 24)).count())
+    let shot = image::open(&picture)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
+        .to_rgb8();
+    let colours = if theme == "dark" {
+        [[0x5a, 0xae, 0xe6], [0xff, 0x8c, 0x42]]
+    } else {
+        [[0x00, 0x72, 0xb2], [0xd5, 0x5e, 0x00]]
+    };
+    colours.map(|wanted: [u8; 3]| {
+        shot.pixels().filter(|p| p.0.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) < 24)).count()
+    })
 }
 
 #[test]
@@ -195,7 +248,14 @@ fn the_charts_draw_in_a_browser() {
         return;
     };
     let dir = tempfile::tempdir().unwrap();
-    let output = sora(&["report", text(&RUNS.1[0]), text(&RUNS.1[1]), "--no-compute", "--out", text(dir.path())]);
+    let output = sora(&[
+        "report",
+        text(&RUNS.1[0]),
+        text(&RUNS.1[1]),
+        "--no-compute",
+        "--out",
+        text(dir.path()),
+    ]);
     assert!(output.status.success(), "{}", stderr(&output));
     let page = dir.path().join("report.html");
     // The same page without its last script: what is more than on it, the charts drew.
@@ -206,9 +266,13 @@ fn the_charts_draw_in_a_browser() {
     for theme in ["light", "dark"] {
         let drawn = coloured(browser, &page, theme, dir.path());
         // Without the script the page is light whatever was asked for.
-        let without = if theme == "light" { coloured(browser, &still, theme, dir.path()) } else { [0; 2] };
+        let without =
+            if theme == "light" { coloured(browser, &still, theme, dir.path()) } else { [0; 2] };
         for (drawn, without) in drawn.into_iter().zip(without) {
-            assert!(drawn > without + 1500, "{theme}: {drawn} coloured pixels, {without} without the charts");
+            assert!(
+                drawn > without + 1500,
+                "{theme}: {drawn} coloured pixels, {without} without the charts"
+            );
         }
     }
 }

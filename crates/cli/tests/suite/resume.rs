@@ -17,7 +17,8 @@ fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap();
     text.lines()
         .map(|line| {
-            let mut value: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display()));
+            let mut value: Value = serde_json::from_str(line)
+                .unwrap_or_else(|e| panic!("{}: {e}: {line}", path.display()));
             for key in ["seconds", "val_seconds", "images_per_s", "peak_rss_mib"] {
                 value.as_object_mut().unwrap().remove(key);
             }
@@ -28,7 +29,11 @@ fn lines(path: &Path) -> Vec<Value> {
 
 #[track_caller]
 pub fn same(a: &Path, b: &Path) {
-    assert!(fs::read(a.join("model.safetensors")).unwrap() == fs::read(b.join("model.safetensors")).unwrap(), "final weights differ");
+    assert!(
+        fs::read(a.join("model.safetensors")).unwrap()
+            == fs::read(b.join("model.safetensors")).unwrap(),
+        "final weights differ"
+    );
     for log in ["metrics.jsonl", "epochs.jsonl"] {
         assert_eq!(lines(&a.join(log)), lines(&b.join(log)), "{log}");
     }
@@ -47,16 +52,27 @@ fn killed_at_random_moments_and_resumed_it_ends_in_the_same_bits() {
     let steps = lines(&whole.join("metrics.jsonl")).len();
     let step = started.elapsed().div_f64(steps as f64);
 
-    let mut call: Vec<String> =
-        ["train", "--out", broken.to_str().unwrap()].iter().chain(SHORT).chain(MORE).map(|s| s.to_string()).collect();
+    let mut call: Vec<String> = ["train", "--out", broken.to_str().unwrap()]
+        .iter()
+        .chain(SHORT)
+        .chain(MORE)
+        .map(|s| s.to_string())
+        .collect();
     let mut kills = 0;
-    let written = || fs::read_to_string(broken.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
-    // Points of the run and moments within a step spread by the golden ratio: as irregular as random ones, and the same on every machine. The
-    // points are counted in steps, since a run beside other work takes now more and now less time.
+    let written =
+        || fs::read_to_string(broken.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+    // Points of the run and moments within a step spread by the golden ratio: as irregular as
+    // random ones, and the same on every machine. The points are counted in steps, since a run
+    // beside other work takes now more and now less time.
     for attempt in 0..4u32 {
         let phase = f64::from(attempt + 1) * 0.618_034 % 1.0;
         let point = ((f64::from(attempt) + phase) / 4.0 * (steps - 1) as f64) as usize;
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sora")).args(&call).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sora"))
+            .args(&call)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         while written() < point && child.try_wait().unwrap().is_none() {
             sleep(Duration::from_millis(1));
         }
@@ -108,13 +124,29 @@ fn an_interrupt_finishes_the_step_saves_and_exits_130() {
     let (whole, broken) = (dir.path().join("whole"), dir.path().join("broken"));
     // Long enough for a second process to find the folder in use.
     let more = ["--epochs", "60"];
-    let short: Vec<&str> = SHORT.iter().copied().filter(|word| !["--epochs", "2"].contains(word)).collect();
+    let short: Vec<&str> =
+        SHORT.iter().copied().filter(|word| !["--epochs", "2"].contains(word)).collect();
     let call = |out: &Path| {
-        [&["train", "--out", out.to_str().unwrap()], &short[..], &more].concat().iter().map(|s| s.to_string()).collect::<Vec<_>>()
+        [&["train", "--out", out.to_str().unwrap()], &short[..], &more]
+            .concat()
+            .iter()
+            .map(|s| s.to_string())
+            .collect::<Vec<_>>()
     };
-    assert!(Command::new(env!("CARGO_BIN_EXE_sora")).args(call(&whole)).stderr(Stdio::null()).status().unwrap().success());
+    assert!(
+        Command::new(env!("CARGO_BIN_EXE_sora"))
+            .args(call(&whole))
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
 
-    let child = Command::new(env!("CARGO_BIN_EXE_sora")).args(call(&broken)).stderr(Stdio::piped()).spawn().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_sora"))
+        .args(call(&broken))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let metrics = broken.join("metrics.jsonl");
     let deadline = Instant::now() + Duration::from_secs(60);
     while fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
@@ -124,7 +156,9 @@ fn an_interrupt_finishes_the_step_saves_and_exits_130() {
     let output = sora(&["resume", broken.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2), "the folder is in use: {}", stderr(&output));
     assert!(stderr(&output).contains("another process is training"), "{}", stderr(&output));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success()
+    );
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(stderr(&output).contains("sora resume"), "{}", stderr(&output));
@@ -138,9 +172,25 @@ fn an_interrupt_finishes_the_step_saves_and_exits_130() {
 fn a_diverging_run_stops_and_names_the_last_good_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
-    let output = train_short(&run, &["--lr-max", "1000", "--schedule", "warmup-cosine", "--epochs", "6", "--weight-decay", "10"]);
+    let output = train_short(
+        &run,
+        &[
+            "--lr-max",
+            "1000",
+            "--schedule",
+            "warmup-cosine",
+            "--epochs",
+            "6",
+            "--weight-decay",
+            "10",
+        ],
+    );
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("diverged") && stderr(&output).contains("--lr-max"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("diverged") && stderr(&output).contains("--lr-max"),
+        "{}",
+        stderr(&output)
+    );
 }
 
 #[test]

@@ -23,19 +23,37 @@ pub fn path(relative: &str) -> PathBuf {
 
 impl Golden {
     pub fn load(name: &str) -> Self {
-        let bytes = std::fs::read(path(&format!("crates/sora/tests/golden/{name}.safetensors"))).unwrap();
+        let bytes =
+            std::fs::read(path(&format!("crates/sora/tests/golden/{name}.safetensors"))).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let (mut tensors, mut labels) = (BTreeMap::new(), BTreeMap::new());
         for (key, view) in file.iter() {
             if view.dtype() == safetensors::Dtype::I64 {
-                labels.insert(key.to_owned(), view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as i32).collect());
+                labels.insert(
+                    key.to_owned(),
+                    view.data()
+                        .as_chunks::<8>()
+                        .0
+                        .iter()
+                        .map(|b| i64::from_le_bytes(*b) as i32)
+                        .collect(),
+                );
             } else {
-                let data = view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-                tensors.insert(key.to_owned(), HostTensor { name: key.to_owned(), shape: view.shape().to_vec(), data });
+                let data =
+                    view.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                tensors.insert(
+                    key.to_owned(),
+                    HostTensor { name: key.to_owned(), shape: view.shape().to_vec(), data },
+                );
             }
         }
-        Self { name: name.to_owned(), tensors, labels, settings: header.metadata().clone().unwrap_or_default() }
+        Self {
+            name: name.to_owned(),
+            tensors,
+            labels,
+            settings: header.metadata().clone().unwrap_or_default(),
+        }
     }
 
     pub fn host(&self, key: &str) -> &HostTensor {
@@ -58,8 +76,13 @@ impl Golden {
         &self.tensors
     }
 
-    pub fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a [f32])> {
-        self.tensors.iter().filter_map(move |(key, tensor)| Some((key.strip_prefix(prefix)?, tensor.data.as_slice())))
+    pub fn with_prefix<'a>(
+        &'a self,
+        prefix: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a [f32])> {
+        self.tensors.iter().filter_map(move |(key, tensor)| {
+            Some((key.strip_prefix(prefix)?, tensor.data.as_slice()))
+        })
     }
 
     pub fn image(&self, key: &str) -> Tensor<4> {
@@ -79,13 +102,17 @@ impl Golden {
             if t.parse() == Ok(step) {
                 // The first of several draws of a name is called by the name alone.
                 let k = k.map_or(0, |k| k.parse::<u16>().unwrap() - 1);
-                found.insert(if k == 0 { name.to_owned() } else { format!("{name}.{k}") }, values.to_vec());
+                found.insert(
+                    if k == 0 { name.to_owned() } else { format!("{name}.{k}") },
+                    values.to_vec(),
+                );
             }
         }
         found
     }
 
-    /// Asserts that `found` agrees within `tolerance` relative to the largest expected value: what matters to whatever uses the whole tensor.
+    /// Asserts that `found` agrees within `tolerance` relative to the largest expected value: what
+    /// matters to whatever uses the whole tensor.
     #[track_caller]
     pub fn check(&self, key: &str, found: &[f32], tolerance: f32) {
         assert_close(&format!("{} {key}", self.name), found, self.values(key), tolerance);
@@ -99,7 +126,10 @@ pub fn assert_close(what: &str, found: &[f32], expected: &[f32], tolerance: f32)
     assert!(found.iter().all(|v| v.is_finite()), "{what}: not finite");
     let scale = expected.iter().fold(0f32, |m, v| m.max(v.abs())).max(1e-12);
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale).fold(0f32, f32::max);
-    assert!(worst <= tolerance, "{what}: differs by {worst:.2e} of its largest value, allowed {tolerance:.0e}");
+    assert!(
+        worst <= tolerance,
+        "{what}: differs by {worst:.2e} of its largest value, allowed {tolerance:.0e}"
+    );
 }
 
 pub fn host<const D: usize>(tensor: &Tensor<D>) -> Vec<f32> {
@@ -130,10 +160,13 @@ pub fn golden_model(images: &Golden, channels: usize, height: usize, width: usiz
 pub fn warm_model(name: &str, shape: Shape) -> Model {
     let Shape { channels, height, width, .. } = shape;
     let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
-    let config = ModelConfig { name: name.into(), width: 8, shape, mean, std, options: Default::default() };
+    let config =
+        ModelConfig { name: name.into(), width: 8, shape, mean, std, options: Default::default() };
     let mut model = Model::init(config, 3, &Device::flex()).unwrap();
-    let pixels = (0..8 * channels * height * width).map(|p| (p as f32 * 0.618).fract()).collect::<Vec<_>>();
-    let x = Tensor::from_data(TensorData::new(pixels, [8, channels, height, width]), &Device::flex());
+    let pixels =
+        (0..8 * channels * height * width).map(|p| (p as f32 * 0.618).fract()).collect::<Vec<_>>();
+    let x =
+        Tensor::from_data(TensorData::new(pixels, [8, channels, height, width]), &Device::flex());
     let (_, stats) = model.forward(&model.params.frozen(), x, BnMode::Train);
     model.absorb(stats);
     model

@@ -17,7 +17,8 @@ pub struct AugmentDraw {
     pub flip: bool,
     /// Counter-clockwise rotation in degrees (after the flip).
     pub angle: f32,
-    /// The window of a resized crop: in the image, or for a set decoded on demand in the picture as it is in its file.
+    /// The window of a resized crop: in the image, or for a set decoded on demand in the picture as
+    /// it is in its file.
     pub window: Option<Window>,
     /// The part that is blackened (last).
     pub cutout: Option<Window>,
@@ -46,7 +47,12 @@ impl Window {
             let w = (part * log_ratio.exp()).sqrt().round() as usize;
             let h = (part / log_ratio.exp()).sqrt().round() as usize;
             if (1..=height).contains(&h) && (1..=width).contains(&w) {
-                return Self { top: rng.random_range(0..=height - h), left: rng.random_range(0..=width - w), height: h, width: w };
+                return Self {
+                    top: rng.random_range(0..=height - h),
+                    left: rng.random_range(0..=width - w),
+                    height: h,
+                    width: w,
+                };
             }
         }
         let ratio = (width as f32 / height as f32).clamp(RATIO.0, RATIO.1);
@@ -71,30 +77,33 @@ impl Window {
 
 impl AugmentDraw {
     /// The draw that changes nothing.
-    pub const IDENTITY: Self = Self { dy: 0, dx: 0, flip: false, angle: 0.0, window: None, cutout: None };
+    pub const IDENTITY: Self =
+        Self { dy: 0, dx: 0, flip: false, angle: 0.0, window: None, cutout: None };
 
-    /// Whether the map moves whole pixels only (crop offset and flip), so that [`AugmentDraw::apply`] and
-    /// [`AugmentDraw::unapply`] are exact. A cutout moves nothing.
+    /// Whether the map moves whole pixels only (crop offset and flip), so that
+    /// [`AugmentDraw::apply`] and [`AugmentDraw::unapply`] are exact. A cutout moves nothing.
     pub fn is_exact(&self) -> bool {
         self.window.is_none() && self.angle == 0.0
     }
 
-    /// Maps `image` to augmented coordinates: `out[c, y, x] = image[c, y + dy, x' + dx]`, where `x'` is `x` or, flipped,
-    /// `W - 1 - x`; zero outside the image. A cutout is left out: what is mapped may be a perturbation.
+    /// Maps `image` to augmented coordinates: `out[c, y, x] = image[c, y + dy, x' + dx]`, where
+    /// `x'` is `x` or, flipped, `W - 1 - x`; zero outside the image. A cutout is left out: what is
+    /// mapped may be a perturbation.
     ///
     /// # Shapes
     /// Both `[C, H, W]` = `shape`; any values.
     ///
     /// # Errors
-    /// [`DataError::Value`] when a length does not fit `shape` or the draw is not [exact](AugmentDraw::is_exact).
+    /// [`DataError::Value`] when a length does not fit `shape` or the draw is not
+    /// [exact](AugmentDraw::is_exact).
     pub fn apply(&self, image: &[f32], out: &mut [f32], shape: [usize; 3]) -> Result<()> {
         self.check(image.len(), out.len(), shape)?;
         self.shift_flip(image, out, shape, |v| v);
         Ok(())
     }
 
-    /// Writes `augmented` back to un-augmented coordinates: the inverse of [`AugmentDraw::apply`]. Elements of `image`
-    /// that the crop does not show are left as they are.
+    /// Writes `augmented` back to un-augmented coordinates: the inverse of [`AugmentDraw::apply`].
+    /// Elements of `image` that the crop does not show are left as they are.
     ///
     /// # Shapes, Errors
     /// As [`AugmentDraw::apply`].
@@ -102,7 +111,9 @@ impl AugmentDraw {
         self.check(augmented.len(), image.len(), shape)?;
         let [_, height, width] = shape;
         let (columns, source) = shown(self.dx, width);
-        for (out, image) in augmented.chunks_exact(height * width).zip(image.chunks_exact_mut(height * width)) {
+        for (out, image) in
+            augmented.chunks_exact(height * width).zip(image.chunks_exact_mut(height * width))
+        {
             for (y, row) in out.chunks_exact(width).enumerate() {
                 let Some(sy) = source_row(y, self.dy, height) else { continue };
                 let image_row = &mut image[sy * width..][..width];
@@ -114,7 +125,8 @@ impl AugmentDraw {
         Ok(())
     }
 
-    /// The augmented image in \[0, 1\] from the stored bytes; both `[C, H, W]` with lengths already checked.
+    /// The augmented image in \[0, 1\] from the stored bytes; both `[C, H, W]` with lengths already
+    /// checked.
     pub(crate) fn render(&self, image: &[u8], out: &mut [f32], shape: [usize; 3]) {
         let unit = |v: u8| f32::from(v) / 255.0;
         match self.window {
@@ -124,12 +136,27 @@ impl AugmentDraw {
         self.finish(out, shape);
     }
 
-    /// The augmented image in \[0, 1\] from a picture in its own size; the draw has a window within it.
-    pub(crate) fn render_picture(&self, picture: &Picture, out: &mut [f32], shape: [usize; 3]) -> Result<()> {
+    /// The augmented image in \[0, 1\] from a picture in its own size; the draw has a window within
+    /// it.
+    pub(crate) fn render_picture(
+        &self,
+        picture: &Picture,
+        out: &mut [f32],
+        shape: [usize; 3],
+    ) -> Result<()> {
         let [channels, height, width] = shape;
-        let source = self.window.unwrap_or(Window { top: 0, left: 0, height: picture.height(), width: picture.width() });
+        let source = self.window.unwrap_or(Window {
+            top: 0,
+            left: 0,
+            height: picture.height(),
+            width: picture.width(),
+        });
         if picture.channels() != channels {
-            return Err(DataError::value("picture", format!("{} channels", picture.channels()), format!("{channels}")));
+            return Err(DataError::value(
+                "picture",
+                format!("{} channels", picture.channels()),
+                format!("{channels}"),
+            ));
         }
         let pixels = resample::resize(picture, &Placement::whole(source, [height, width]));
         for (channel, plane) in out.chunks_exact_mut(height * width).enumerate() {
@@ -158,10 +185,18 @@ impl AugmentDraw {
         }
     }
 
-    fn shift_flip<T: Copy>(&self, image: &[T], out: &mut [f32], shape: [usize; 3], value: impl Fn(T) -> f32) {
+    fn shift_flip<T: Copy>(
+        &self,
+        image: &[T],
+        out: &mut [f32],
+        shape: [usize; 3],
+        value: impl Fn(T) -> f32,
+    ) {
         let [_, height, width] = shape;
         let (columns, source) = shown(self.dx, width);
-        for (image, out) in image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width)) {
+        for (image, out) in
+            image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width))
+        {
             for (y, row) in out.chunks_exact_mut(width).enumerate() {
                 let Some(sy) = source_row(y, self.dy, height) else {
                     row.fill(0.0);
@@ -183,7 +218,11 @@ impl AugmentDraw {
     fn check(&self, from: usize, to: usize, shape: [usize; 3]) -> Result<()> {
         let n: usize = shape.iter().product();
         if from != n || to != n || n == 0 {
-            return Err(DataError::value("image length", format!("{from} and {to}"), format!("both {n} (shape {shape:?})")));
+            return Err(DataError::value(
+                "image length",
+                format!("{from} and {to}"),
+                format!("both {n} (shape {shape:?})"),
+            ));
         }
         if !self.is_exact() {
             return Err(DataError::value(
@@ -196,7 +235,8 @@ impl AugmentDraw {
     }
 }
 
-/// Output columns (before the flip) that show a source column at offset `d`, and those source columns.
+/// Output columns (before the flip) that show a source column at offset `d`, and those source
+/// columns.
 fn shown(d: i32, width: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
     let offset = (d.unsigned_abs() as usize).min(width);
     if d >= 0 { (0..width - offset, offset..width) } else { (offset..width, 0..width - offset) }
@@ -210,8 +250,8 @@ fn source_row(y: usize, d: i32, height: usize) -> Option<usize> {
 mod tests {
     use super::super::Augment;
     use super::*;
-    use sora_rng::{Purpose, stream};
     use proptest::prelude::*;
+    use sora_rng::{Purpose, stream};
 
     const SHAPE: [usize; 3] = [1, 2, 3];
     const IMAGE: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
@@ -229,7 +269,10 @@ mod tests {
         assert_eq!(applied(AugmentDraw { flip: true, ..id }), [3.0, 2.0, 1.0, 6.0, 5.0, 4.0]);
         // One down, one to the left of the source: row 0 shows row 1, column 0 shows nothing.
         assert_eq!(applied(AugmentDraw { dy: 1, dx: -1, ..id }), [0.0, 4.0, 5.0, 0.0, 0.0, 0.0]);
-        assert_eq!(applied(AugmentDraw { dy: 1, dx: -1, flip: true, ..id }), [5.0, 4.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(
+            applied(AugmentDraw { dy: 1, dx: -1, flip: true, ..id }),
+            [5.0, 4.0, 0.0, 0.0, 0.0, 0.0]
+        );
         assert_eq!(applied(AugmentDraw { dy: -1, dx: 2, ..id }), [0.0, 0.0, 0.0, 3.0, 0.0, 0.0]);
         assert_eq!(applied(AugmentDraw { dy: 0, dx: 3, ..id }), [0.0; 6]);
         assert_eq!(applied(AugmentDraw { dy: 0, dx: i32::MIN, ..id }), [0.0; 6]);
@@ -257,9 +300,16 @@ mod tests {
     fn windows_fit_and_have_the_area_asked_for() {
         for (height, width) in [(32, 32), (224, 160), (1, 1), (3, 200)] {
             for sample in 0..500 {
-                let window = Window::draw(&mut stream(3, Purpose::Augment, 0, 0, sample), height, width, 0.25);
+                let window = Window::draw(
+                    &mut stream(3, Purpose::Augment, 0, 0, sample),
+                    height,
+                    width,
+                    0.25,
+                );
                 assert!(window.height >= 1 && window.width >= 1);
-                assert!(window.top + window.height <= height && window.left + window.width <= width);
+                assert!(
+                    window.top + window.height <= height && window.left + window.width <= width
+                );
                 if (height, width) == (32, 32) {
                     let share = (window.height * window.width) as f32 / 1024.0;
                     assert!(share > 0.22, "{window:?}");

@@ -1,9 +1,9 @@
-//! Augmentation of training images: which transformations ([`Augment`]), what was drawn for a sample
-//! ([`AugmentDraw`]), and applying it.
+//! Augmentation of training images: which transformations ([`Augment`]), what was drawn for a
+//! sample ([`AugmentDraw`]), and applying it.
 //!
-//! A sample's draws come from that sample's own stream, so they depend neither on the batch it is in nor on threads.
-//! They are handed out with the batch because some methods (ATAS) keep a perturbation per sample in un-augmented
-//! coordinates and must map it to and fro.
+//! A sample's draws come from that sample's own stream, so they depend neither on the batch it is
+//! in nor on threads. They are handed out with the batch because some methods (ATAS) keep a
+//! perturbation per sample in un-augmented coordinates and must map it to and fro.
 
 mod geometry;
 pub(crate) mod resample;
@@ -18,11 +18,11 @@ use crate::error::{DataError, Result};
 
 pub use geometry::{AugmentDraw, Window};
 
-/// Random transformations of a training image, applied in the order crop, flip, rotate, cutout. The output has the size of
-/// the input.
+/// Random transformations of a training image, applied in the order crop, flip, rotate, cutout. The
+/// output has the size of the input.
 ///
-/// The text form, used on the command line, joins the parts by commas: `none`, `crop:4,flip`, `flip,rotate:10`,
-/// `resized-crop:0.08,flip`, `crop:4,flip,cutout:16`.
+/// The text form, used on the command line, joins the parts by commas: `none`, `crop:4,flip`,
+/// `flip,rotate:10`, `resized-crop:0.08,flip`, `crop:4,flip,cutout:16`.
 ///
 /// ```
 /// use sora_data::{Augment, Crop};
@@ -38,10 +38,12 @@ pub struct Augment {
     pub crop: Crop,
     /// Mirror left and right with probability 1/2.
     pub flip: bool,
-    /// Rotate by an angle drawn from U(-rotate, rotate) degrees about the centre (bilinear, zeros outside); 0: not.
+    /// Rotate by an angle drawn from U(-rotate, rotate) degrees about the centre (bilinear, zeros
+    /// outside); 0: not.
     pub rotate: f32,
-    /// Blacken a square of this many pixels a side whose centre is anywhere in the image, cut off at the border (DeVries and
-    /// Taylor 2017, 1708.04552, where the images are normalised first and zero is the mean colour); 0: not.
+    /// Blacken a square of this many pixels a side whose centre is anywhere in the image, cut off
+    /// at the border (DeVries and Taylor 2017, 1708.04552, where the images are normalised first
+    /// and zero is the mean colour); 0: not.
     pub cutout: usize,
 }
 
@@ -50,12 +52,14 @@ pub struct Augment {
 pub enum Crop {
     /// None.
     None,
-    /// Pad with this many zeros on every side, then crop to the original size at a random place (He et al. 2016,
-    /// 1512.03385, section 4.2).
+    /// Pad with this many zeros on every side, then crop to the original size at a random place (He
+    /// et al. 2016, 1512.03385, section 4.2).
     Pad(usize),
-    /// Crop a window of random area and aspect ratio and resize it, bilinear (Szegedy et al. 2015, 1409.4842): of a set
-    /// decoded on demand the window is cut from the picture in its own size, else from the image in memory. The area is U(min_scale, 1) of the image, the aspect ratio log-uniform in \[3/4, 4/3\]; after 10
-    /// draws that do not fit, the largest centred window within those ratios.
+    /// Crop a window of random area and aspect ratio and resize it, bilinear (Szegedy et al. 2015,
+    /// 1409.4842): of a set decoded on demand the window is cut from the picture in its own size,
+    /// else from the image in memory. The area is U(min_scale, 1) of the image, the aspect ratio
+    /// log-uniform in \[3/4, 4/3\]; after 10 draws that do not fit, the largest centred window
+    /// within those ratios.
     Resized {
         /// Smallest area as a share of the image's, in (0, 1].
         min_scale: f32,
@@ -77,15 +81,23 @@ impl Augment {
     /// Checks the ranges of the fields.
     ///
     /// # Errors
-    /// [`DataError::Value`] for padding or a cutout over [`Augment::MAX_PAD`], `min_scale` outside (0, 1], or `rotate`
-    /// outside \[0, 180\].
+    /// [`DataError::Value`] for padding or a cutout over [`Augment::MAX_PAD`], `min_scale` outside
+    /// (0, 1], or `rotate` outside \[0, 180\].
     pub fn check(&self) -> Result<()> {
         match self.crop {
             Crop::Pad(pad) if pad > Self::MAX_PAD => {
-                return Err(DataError::value("crop padding", pad, format!("0 to {} pixels", Self::MAX_PAD)));
+                return Err(DataError::value(
+                    "crop padding",
+                    pad,
+                    format!("0 to {} pixels", Self::MAX_PAD),
+                ));
             }
             Crop::Resized { min_scale } if !(min_scale > 0.0 && min_scale <= 1.0) => {
-                return Err(DataError::value("resized-crop", min_scale, "a smallest area over 0 and at most 1"));
+                return Err(DataError::value(
+                    "resized-crop",
+                    min_scale,
+                    "a smallest area over 0 and at most 1",
+                ));
             }
             _ => {}
         }
@@ -93,7 +105,11 @@ impl Augment {
             return Err(DataError::value("rotation", self.rotate, "0 to 180 degrees"));
         }
         if self.cutout > Self::MAX_PAD {
-            return Err(DataError::value("cutout", self.cutout, format!("0 to {} pixels", Self::MAX_PAD)));
+            return Err(DataError::value(
+                "cutout",
+                self.cutout,
+                format!("0 to {} pixels", Self::MAX_PAD),
+            ));
         }
         Ok(())
     }
@@ -103,8 +119,14 @@ impl Augment {
         self.draw_in(rng, [height, width], [height, width])
     }
 
-    /// The same for a picture of `picture` = \[height, width\] pixels that becomes an image of `image`.
-    pub(crate) fn draw_in(&self, rng: &mut impl Rng, picture: [usize; 2], image: [usize; 2]) -> AugmentDraw {
+    /// The same for a picture of `picture` = \[height, width\] pixels that becomes an image of
+    /// `image`.
+    pub(crate) fn draw_in(
+        &self,
+        rng: &mut impl Rng,
+        picture: [usize; 2],
+        image: [usize; 2],
+    ) -> AugmentDraw {
         let mut draw = AugmentDraw::IDENTITY;
         match self.crop {
             Crop::None => {}
@@ -114,7 +136,9 @@ impl Augment {
                 draw.dy = rng.random_range(-pad..=pad);
                 draw.dx = rng.random_range(-pad..=pad);
             }
-            Crop::Resized { min_scale } => draw.window = Some(Window::draw(rng, picture[0], picture[1], min_scale)),
+            Crop::Resized { min_scale } => {
+                draw.window = Some(Window::draw(rng, picture[0], picture[1], min_scale))
+            }
         }
         if self.flip {
             draw.flip = rng.random();
@@ -154,8 +178,7 @@ impl FromStr for Augment {
     type Err = DataError;
 
     fn from_str(text: &str) -> Result<Self> {
-        const EXPECTED: &str =
-            "'none' or a list of crop:PAD, resized-crop:MIN_AREA, flip, rotate:DEGREES, cutout:PIXELS, such as crop:4,flip";
+        const EXPECTED: &str = "'none' or a list of crop:PAD, resized-crop:MIN_AREA, flip, rotate:DEGREES, cutout:PIXELS, such as crop:4,flip";
         let wrong = || DataError::value("augmentation", format!("'{text}'"), EXPECTED);
         let mut augment = Self::NONE;
         if text.trim() == "none" {
@@ -225,7 +248,10 @@ mod tests {
         }
         let spaced: Augment = " flip , crop:4".parse().unwrap();
         assert_eq!(spaced.to_string(), "crop:4,flip");
-        assert_eq!("resized-crop".parse::<Augment>().unwrap().crop, Crop::Resized { min_scale: 0.08 });
+        assert_eq!(
+            "resized-crop".parse::<Augment>().unwrap().crop,
+            Crop::Resized { min_scale: 0.08 }
+        );
     }
 
     #[test]
@@ -251,7 +277,10 @@ mod tests {
             "none,flip",
         ] {
             let error = text.parse::<Augment>().unwrap_err().to_string();
-            assert!(error.starts_with("wrong ") && error.contains("expected") && !error.contains('\n'), "{text}: {error}");
+            assert!(
+                error.starts_with("wrong ") && error.contains("expected") && !error.contains('\n'),
+                "{text}: {error}"
+            );
         }
     }
 
@@ -276,9 +305,16 @@ mod tests {
         let augment: Augment = "cutout:4".parse().unwrap();
         let mut centres = [[0usize; 6]; 5];
         for sample in 0..3000 {
-            let hole = augment.draw(&mut stream(0, Purpose::Augment, 0, 0, sample), 5, 6).cutout.unwrap();
-            assert!(hole.top + hole.height <= 5 && hole.left + hole.width <= 6 && hole.height >= 2 && hole.width >= 2);
-            // The far edges tell the centre: it lies two pixels before them, or the square is cut off there.
+            let hole =
+                augment.draw(&mut stream(0, Purpose::Augment, 0, 0, sample), 5, 6).cutout.unwrap();
+            assert!(
+                hole.top + hole.height <= 5
+                    && hole.left + hole.width <= 6
+                    && hole.height >= 2
+                    && hole.width >= 2
+            );
+            // The far edges tell the centre: it lies two pixels before them, or the square is cut
+            // off there.
             let (bottom, right) = (hole.top + hole.height, hole.left + hole.width);
             let cy = if hole.top > 0 { hole.top + 2 } else { bottom - 2 };
             let cx = if hole.left > 0 { hole.left + 2 } else { right - 2 };

@@ -1,12 +1,13 @@
-//! Bilinear resampling: of bytes with a low-pass filter (pictures of any size), of images in memory for resized crops, and
-//! for rotation.
+//! Bilinear resampling: of bytes with a low-pass filter (pictures of any size), of images in memory
+//! for resized crops, and for rotation.
 
 use std::ops::Range;
 
 use super::Window;
 use crate::picture::Picture;
 
-/// Which part of a picture goes where: the window `source` is resized to `size` (rows, columns), of which `crop` is kept.
+/// Which part of a picture goes where: the window `source` is resized to `size` (rows, columns), of
+/// which `crop` is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
     pub source: Window,
@@ -25,10 +26,11 @@ impl Placement {
 const BITS: u32 = 22;
 const HALF: i32 = 1 << (BITS - 1);
 
-/// Bytes `[crop.height, crop.width, C]` of the picture placed so: first along rows, then along columns, each with a triangle
-/// filter widened by the factor of reduction, in fixed-point arithmetic and rounded to bytes in between. These are the numbers
-/// of Pillow's `resize(..., BILINEAR)` (to version 11.3; 13 takes columns first where that is less work, which changes bytes by
-/// 1), and so of torchvision's `Resize` and `RandomResizedCrop` on PIL images.
+/// Bytes `[crop.height, crop.width, C]` of the picture placed so: first along rows, then along
+/// columns, each with a triangle filter widened by the factor of reduction, in fixed-point
+/// arithmetic and rounded to bytes in between. These are the numbers of Pillow's `resize(...,
+/// BILINEAR)` (to version 11.3; 13 takes columns first where that is less work, which changes bytes
+/// by 1), and so of torchvision's `Resize` and `RandomResizedCrop` on PIL images.
 ///
 /// Only what the crop needs is computed. The windows must lie within the picture and the size.
 pub(crate) fn resize(picture: &Picture, placement: &Placement) -> Vec<u8> {
@@ -48,7 +50,8 @@ fn resize_channels<const C: usize>(picture: &Picture, placement: &Placement) -> 
     // Rows of the source that the crop needs, resized horizontally.
     let mut middle = vec![0u8; (last - first) * crop.width * C];
     for (out, y) in middle.chunks_exact_mut(crop.width * C).zip(first..last) {
-        let line = &picture.pixels()[(source.top + y) * stride + source.left * C..][..source.width * C];
+        let line =
+            &picture.pixels()[(source.top + y) * stride + source.left * C..][..source.width * C];
         for (out, tap) in out.as_chunks_mut::<C>().0.iter_mut().zip(&columns.taps) {
             let mut sums = [HALF; C];
             let pixels = line[tap.start * C..][..tap.count * C].as_chunks::<C>().0;
@@ -109,11 +112,16 @@ impl Filter {
             let start = ((centre - support + 0.5) as usize).min(from - 1);
             let end = ((centre + support + 0.5) as usize).clamp(start + 1, from);
             exact.clear();
-            exact.extend((start..end).map(|x| (1.0 - ((x as f64 - centre + 0.5) * narrowing).abs()).max(0.0)));
+            exact.extend(
+                (start..end)
+                    .map(|x| (1.0 - ((x as f64 - centre + 0.5) * narrowing).abs()).max(0.0)),
+            );
             let total: f64 = exact.iter().sum();
             let total = if total > 0.0 { total } else { 1.0 };
             filter.taps.push(FilterTap { start, count: exact.len(), at: filter.weights.len() });
-            filter.weights.extend(exact.iter().map(|w| (0.5 + w / total * f64::from(1u32 << BITS)) as i32));
+            filter
+                .weights
+                .extend(exact.iter().map(|w| (0.5 + w / total * f64::from(1u32 << BITS)) as i32));
         }
         filter
     }
@@ -123,8 +131,8 @@ impl Filter {
     }
 }
 
-/// Resizes the window to the whole of `out`, bilinear with half-pixel centres, and maps bytes to \[0, 1\]. The window is
-/// never larger than the output, so no low-pass filter is needed.
+/// Resizes the window to the whole of `out`, bilinear with half-pixel centres, and maps bytes to
+/// \[0, 1\]. The window is never larger than the output, so no low-pass filter is needed.
 pub(super) fn window(image: &[u8], out: &mut [f32], shape: [usize; 3], window: Window, flip: bool) {
     let [_, height, width] = shape;
     let rows = taps(window.top, window.height, height);
@@ -132,7 +140,8 @@ pub(super) fn window(image: &[u8], out: &mut [f32], shape: [usize; 3], window: W
     if flip {
         columns.reverse();
     }
-    for (image, out) in image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width)) {
+    for (image, out) in image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width))
+    {
         for (row, vertical) in out.chunks_exact_mut(width).zip(&rows) {
             let upper = &image[vertical.low * width..][..width];
             let lower = &image[vertical.high * width..][..width];
@@ -166,7 +175,8 @@ fn taps(start: usize, from: usize, to: usize) -> Vec<Tap> {
         .collect()
 }
 
-/// Rotates `image` in place by `degrees` counter-clockwise about its centre, bilinear; what comes from outside is zero.
+/// Rotates `image` in place by `degrees` counter-clockwise about its centre, bilinear; what comes
+/// from outside is zero.
 pub(super) fn rotate(image: &mut [f32], shape: [usize; 3], degrees: f32) {
     let [_, height, width] = shape;
     let (sin, cos) = degrees.to_radians().sin_cos();
@@ -182,7 +192,8 @@ pub(super) fn rotate(image: &mut [f32], shape: [usize; 3], degrees: f32) {
             let dy = y as f32 - cy;
             for (x, value) in row.iter_mut().enumerate() {
                 let dx = x as f32 - cx;
-                // Rows grow downwards, so turning the picture counter-clockwise reads clockwise from the target.
+                // Rows grow downwards, so turning the picture counter-clockwise reads clockwise
+                // from the target.
                 let (sx, sy) = (cos * dx - sin * dy + cx, sin * dx + cos * dy + cy);
                 let (fx, fy) = (sx.floor(), sy.floor());
                 let (px, py) = (sx - fx, sy - fy);
@@ -221,11 +232,12 @@ mod tests {
 
     #[test]
     fn half_of_45_degrees_by_hand() {
-        // The corner (0,0) of 3x3 reads from distance sqrt(2) straight left of the centre row: column 1 - sqrt(2) < 0.
+        // The corner (0,0) of 3x3 reads from distance sqrt(2) straight left of the centre row:
+        // column 1 - sqrt(2) < 0.
         let mut image = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         rotate(&mut image, [1, 3, 3], 45.0);
-        // Output (2,0): offset (dx,dy) = (-1,1) -> source dx = cos*(-1) - sin*1 = -sqrt(2), dy = 0: column -0.414,
-        // weight of column 0 is 1 - 0.414.
+        // Output (2,0): offset (dx,dy) = (-1,1) -> source dx = cos*(-1) - sin*1 = -sqrt(2), dy = 0:
+        // column -0.414, weight of column 0 is 1 - 0.414.
         let sqrt2 = 2.0f32.sqrt();
         assert!((image[6] - (2.0 - sqrt2)).abs() < 1e-5, "{image:?}");
         assert_eq!(image[4], 0.0);
@@ -238,13 +250,18 @@ mod tests {
         let mut out = [0.0; 6];
         window(&image, &mut out, [1, 2, 3], all, false);
         close(&out, &[0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
-        AugmentDraw { window: Some(all), flip: true, ..AugmentDraw::IDENTITY }.render(&image, &mut out, [1, 2, 3]);
+        AugmentDraw { window: Some(all), flip: true, ..AugmentDraw::IDENTITY }.render(
+            &image,
+            &mut out,
+            [1, 2, 3],
+        );
         close(&out, &[0.4, 0.2, 0.0, 1.0, 0.8, 0.6]);
     }
 
     #[test]
     fn a_window_twice_enlarged_by_hand() {
-        // Columns 1..3 of one row of four: values 1.0 and 0.0 spread over 4 columns at -0.25, 0.25, 0.75, 1.25.
+        // Columns 1..3 of one row of four: values 1.0 and 0.0 spread over 4 columns at -0.25, 0.25,
+        // 0.75, 1.25.
         let image = [7, 255, 0, 7];
         let mut out = [0.0; 4];
         window(&image, &mut out, [1, 1, 4], Window { top: 0, left: 1, height: 1, width: 2 }, false);

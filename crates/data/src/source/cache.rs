@@ -1,7 +1,8 @@
 //! Decoded images kept as raw bytes, so that a folder is decoded once.
 //!
-//! Format, little-endian: magic `sorapix\0`, version `u32`, key (32 bytes: what the images were made from), channels,
-//! height, width `u32`, images of train and test `u64`, their bytes, CRC-32 `u32` of all that.
+//! Format, little-endian: magic `sorapix\0`, version `u32`, key (32 bytes: what the images were
+//! made from), channels, height, width `u32`, images of train and test `u64`, their bytes, CRC-32
+//! `u32` of all that.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
@@ -23,7 +24,8 @@ pub(crate) struct Pixels {
 /// Why a cache cannot be used, for the log.
 pub(crate) type Reason = String;
 
-/// The images of a cache file made with `key` for `counts` = \[train, test\] images, or why there are none.
+/// The images of a cache file made with `key` for `counts` = \[train, test\] images, or why there
+/// are none.
 pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pixels, Reason> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let length = file.metadata().map_err(|e| e.to_string())?.len();
@@ -42,15 +44,19 @@ pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pi
         return Err("the images have changed".into());
     }
     let (shape, numbers) = rest.split_at(12);
-    let shape: Vec<usize> = shape.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b) as usize).collect();
-    let found: Vec<u64> = numbers.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
+    let shape: Vec<usize> =
+        shape.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b) as usize).collect();
+    let found: Vec<u64> =
+        numbers.as_chunks::<8>().0.iter().map(|b| u64::from_le_bytes(*b)).collect();
     let [c, h, w] = shape[..] else { return Err("its header is damaged".into()) };
     let sizes = counts.map(|n| [c, h, w].iter().try_fold(n, |a, &b| a.checked_mul(b)));
     let ([Some(train), Some(test)], true) = (sizes, found == counts.map(|n| n as u64)) else {
         return Err("its header is damaged".into());
     };
     // Before allocating for what the header promises.
-    if (HEADER as u64 + 4).checked_add(train as u64).and_then(|l| l.checked_add(test as u64)) != Some(length) {
+    if (HEADER as u64 + 4).checked_add(train as u64).and_then(|l| l.checked_add(test as u64))
+        != Some(length)
+    {
         return Err(format!("its length is {length} bytes"));
     }
     let mut bytes = |n: usize| -> Result<Vec<u8>, Reason> {
@@ -69,7 +75,12 @@ pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pi
 }
 
 /// Writes a cache file beside its place and renames it: a kill leaves the old one or the new one.
-pub(crate) fn save(path: &Path, key: &[u8; 32], counts: [usize; 2], pixels: &Pixels) -> io::Result<()> {
+pub(crate) fn save(
+    path: &Path,
+    key: &[u8; 32],
+    counts: [usize; 2],
+    pixels: &Pixels,
+) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
     let mut header = Vec::with_capacity(HEADER);
@@ -84,7 +95,8 @@ pub(crate) fn save(path: &Path, key: &[u8; 32], counts: [usize; 2], pixels: &Pix
     }
     let mut crc = crc32fast::Hasher::new();
     let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; a data folder may be shared (the umask still applies).
+    // Temporary files are private by default; a data folder may be shared (the umask still
+    // applies).
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.prefix(".decoded-").tempfile_in(folder)?;

@@ -1,8 +1,10 @@
-//! The CIFAR archives, binary or Python, read from the `.tar.gz` in place or from the folder that it unpacks to.
+//! The CIFAR archives, binary or Python, read from the `.tar.gz` in place or from the folder that
+//! it unpacks to.
 //!
-//! Binary: records of one label byte (CIFAR-10) or a coarse and a fine label byte (CIFAR-100), then 3072 bytes: 32x32 red,
-//! green and blue planes. Python: pickles with the same planes in a NumPy array and a list of labels
-//! (<https://www.cs.toronto.edu/~kriz/cifar.html>). Nothing is written from an archive, and no pickle is run.
+//! Binary: records of one label byte (CIFAR-10) or a coarse and a fine label byte (CIFAR-100), then
+//! 3072 bytes: 32x32 red, green and blue planes. Python: pickles with the same planes in a NumPy
+//! array and a list of labels (<https://www.cs.toronto.edu/~kriz/cifar.html>). Nothing is written
+//! from an archive, and no pickle is run.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -107,12 +109,20 @@ type Contents = Vec<Option<Vec<u8>>>;
 
 impl Set<'_> {
     fn bad(&self, found: String, expected: String) -> DataError {
-        DataError::bad(self.path, found, expected, format!("get it again with {}", self.info.how_to_get()))
+        DataError::bad(
+            self.path,
+            found,
+            expected,
+            format!("get it again with {}", self.info.how_to_get()),
+        )
     }
 
     fn broken(&self, error: io::Error) -> DataError {
         if is_damage(&error) {
-            self.bad(format!("a broken archive ({})", one_line(&error.to_string())), "a whole .tar.gz file".into())
+            self.bad(
+                format!("a broken archive ({})", one_line(&error.to_string())),
+                "a whole .tar.gz file".into(),
+            )
         } else {
             DataError::io("read", self.path)(error)
         }
@@ -137,8 +147,8 @@ impl Set<'_> {
         let n = self.images(train) as u64;
         match self.format {
             Format::Binary => (n * self.record() as u64, n * self.record() as u64),
-            // The pickles also hold labels and file names, 34 bytes an image in the official ones; Python 3 writes bytes in
-            // protocol 2 as text, which takes up to twice the room.
+            // The pickles also hold labels and file names, 34 bytes an image in the official ones;
+            // Python 3 writes bytes in protocol 2 as text, which takes up to twice the room.
             Format::Python => (n * PIXELS as u64, n * (2 * PIXELS as u64 + 256) + (64 << 10)),
         }
     }
@@ -161,15 +171,23 @@ impl Set<'_> {
         let members = self.members();
         let mut contents: Contents = vec![None; members.len()];
         let file = File::open(self.path).map_err(DataError::io("read", self.path))?;
-        // A cap on what is unpacked, so that a forged archive cannot keep the decoder busy for ever; the true ones hold
-        // under 1 MiB besides the images.
+        // A cap on what is unpacked, so that a forged archive cannot keep the decoder busy for
+        // ever; the true ones hold under 1 MiB besides the images.
         let cap = members.iter().map(|(_, train)| self.size(*train).1).sum::<u64>() + (16 << 20);
-        let mut archive = Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(cap));
+        let mut archive =
+            Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(cap));
         // Raw: long names, which the reader would take into memory whole, are not looked at.
         for entry in archive.entries().map_err(|e| self.broken(e))?.raw(true) {
             let mut entry = entry.map_err(|e| self.broken(e))?;
-            let name = entry.path().map_err(|e| self.broken(e))?.file_name().map(|n| n.to_string_lossy().into_owned());
-            let Some(at) = members.iter().position(|(member, _)| name.as_deref() == Some(*member)) else { continue };
+            let name = entry
+                .path()
+                .map_err(|e| self.broken(e))?
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned());
+            let Some(at) = members.iter().position(|(member, _)| name.as_deref() == Some(*member))
+            else {
+                continue;
+            };
             if !entry.header().entry_type().is_file() {
                 continue;
             }
@@ -182,7 +200,10 @@ impl Set<'_> {
             let mut bytes = Vec::with_capacity(size as usize);
             entry.read_to_end(&mut bytes).map_err(|e| self.broken(e))?;
             if bytes.len() as u64 != size {
-                return Err(self.bad(format!("{name} ends after {} bytes", bytes.len()), format!("{size} bytes")));
+                return Err(self.bad(
+                    format!("{name} ends after {} bytes", bytes.len()),
+                    format!("{size} bytes"),
+                ));
             }
             contents[at] = Some(bytes);
         }
@@ -208,8 +229,12 @@ impl Set<'_> {
             let n = if train { self.info.train } else { self.info.test };
             let mut images = Vec::with_capacity(n * PIXELS);
             let mut labels = Vec::with_capacity(n);
-            for (content, &(name, _)) in contents.iter_mut().zip(self.members()).filter(|(_, (_, t))| *t == train) {
-                let bytes = content.take().ok_or_else(|| self.bad(format!("no {name}"), format!("the {} archive", self.info.title)))?;
+            for (content, &(name, _)) in
+                contents.iter_mut().zip(self.members()).filter(|(_, (_, t))| *t == train)
+            {
+                let bytes = content.take().ok_or_else(|| {
+                    self.bad(format!("no {name}"), format!("the {} archive", self.info.title))
+                })?;
                 let before = labels.len();
                 match self.format {
                     Format::Binary => {
@@ -222,24 +247,41 @@ impl Set<'_> {
                     }
                     Format::Python => {
                         let n = self.images(train);
-                        let expected = || format!("{n} labels and an array of {n} x {PIXELS} bytes");
-                        let batch = pickle::read_batch(&bytes).map_err(|found| self.bad(format!("{found} in {name}"), expected()))?;
+                        let expected =
+                            || format!("{n} labels and an array of {n} x {PIXELS} bytes");
+                        let batch = pickle::read_batch(&bytes)
+                            .map_err(|found| self.bad(format!("{found} in {name}"), expected()))?;
                         if batch.shape != [n, PIXELS] || batch.labels.len() != n {
                             let [rows, columns] = batch.shape;
-                            let found = format!("{} labels and an array of {rows} x {columns} in {name}", batch.labels.len());
+                            let found = format!(
+                                "{} labels and an array of {rows} x {columns} in {name}",
+                                batch.labels.len()
+                            );
                             return Err(self.bad(found, expected()));
                         }
                         labels.extend(batch.labels);
                         images.extend(batch.data);
                     }
                 }
-                let wrong = labels.iter().enumerate().skip(before).find(|(_, l)| !(0..self.info.num_classes as i64).contains(l));
+                let wrong = labels
+                    .iter()
+                    .enumerate()
+                    .skip(before)
+                    .find(|(_, l)| !(0..self.info.num_classes as i64).contains(l));
                 if let Some((i, label)) = wrong {
                     let expected = format!("0 to {}", self.info.num_classes - 1);
-                    return Err(self.bad(format!("label {label} in record {} of {name}", i - before), expected));
+                    return Err(self.bad(
+                        format!("label {label} in record {} of {name}", i - before),
+                        expected,
+                    ));
                 }
             }
-            Split::new(images, labels.into_iter().map(|l| l as u32).collect(), [3, 32, 32], self.info.num_classes)
+            Split::new(
+                images,
+                labels.into_iter().map(|l| l as u32).collect(),
+                [3, 32, 32],
+                self.info.num_classes,
+            )
         };
         Ok(Parts { train: build(true)?, test: build(false)? })
     }
@@ -340,7 +382,9 @@ mod tests {
     fn is_good(parts: &Parts) {
         let labels: Vec<u32> = (0..10).map(|i| parts.train.label(i)).collect();
         assert_eq!(labels, (0..10).collect::<Vec<_>>());
-        assert!((0..10).all(|i| parts.train.image(i).unwrap().iter().all(|&v| usize::from(v) == i)));
+        assert!(
+            (0..10).all(|i| parts.train.image(i).unwrap().iter().all(|&v| usize::from(v) == i))
+        );
         assert_eq!((parts.test.len(), parts.test.label(1)), (2, 5));
     }
 
@@ -351,7 +395,9 @@ mod tests {
 
     #[test]
     fn the_python_archive_and_unpacked_folders_give_the_same() {
-        is_good(&read_as("cifar-10-python.tar.gz", &archive(&python10()), Layout::Cifar10).unwrap());
+        is_good(
+            &read_as("cifar-10-python.tar.gz", &archive(&python10()), Layout::Cifar10).unwrap(),
+        );
         for members in [good10(), python10()] {
             let dir = tempfile::tempdir().unwrap();
             for (name, bytes) in &members {
@@ -362,7 +408,10 @@ mod tests {
             }
             is_good(&open(&info(Layout::Cifar10), dir.path(), Layout::Cifar10).unwrap());
             fs::remove_file(dir.path().join(members[3].0)).unwrap();
-            let error = open(&info(Layout::Cifar10), dir.path(), Layout::Cifar10).err().unwrap().to_string();
+            let error = open(&info(Layout::Cifar10), dir.path(), Layout::Cifar10)
+                .err()
+                .unwrap()
+                .to_string();
             assert!(error.contains("found no data_batch_"), "{error}");
         }
     }
@@ -380,27 +429,45 @@ mod tests {
             let labels: Vec<u8> = (0..n).map(|i| first + i as u8).collect();
             python2(n, PIXELS, &vec![first; n * PIXELS], &labels, "fine_labels")
         };
-        let members = [("cifar-100-python/train", python(10, 80)), ("cifar-100-python/test", python(2, 98))];
-        let parts = read_as("cifar-100-python.tar.gz", &archive(&members), Layout::Cifar100).unwrap();
-        assert_eq!((parts.train.label(9), parts.test.label(1), parts.train.image(0).unwrap()[0]), (89, 99, 80));
+        let members =
+            [("cifar-100-python/train", python(10, 80)), ("cifar-100-python/test", python(2, 98))];
+        let parts =
+            read_as("cifar-100-python.tar.gz", &archive(&members), Layout::Cifar100).unwrap();
+        assert_eq!(
+            (parts.train.label(9), parts.test.label(1), parts.train.image(0).unwrap()[0]),
+            (89, 99, 80)
+        );
     }
 
     #[test]
     fn each_corruption_has_its_line() {
         let mut short = good10();
         short[1].1.pop();
-        assert!(message(&short).contains("found 6145 bytes in data_batch_1.bin; expected 6146 (2 records of 3073)"));
-        assert!(message(&good10()[..6]).contains("found no data_batch_3.bin; expected the CIFAR-10 archive"));
+        assert!(
+            message(&short).contains(
+                "found 6145 bytes in data_batch_1.bin; expected 6146 (2 records of 3073)"
+            )
+        );
+        assert!(
+            message(&good10()[..6])
+                .contains("found no data_batch_3.bin; expected the CIFAR-10 archive")
+        );
         let mut label = good10();
         label[2].1[3073] = 10;
-        assert!(message(&label).contains("found label 10 in record 1 of data_batch_2.bin; expected 0 to 9"));
+        assert!(
+            message(&label)
+                .contains("found label 10 in record 1 of data_batch_2.bin; expected 0 to 9")
+        );
         let mut twice = good10();
         twice.push(twice[1].clone());
         assert!(message(&twice).contains("data_batch_1.bin twice"));
         let whole = archive(&good10());
         for cut in [0, 5, 40, whole.len() / 2, whole.len() - 9] {
             let error = read_bytes(&whole[..cut], Layout::Cifar10).err().unwrap().to_string();
-            assert!(error.contains("sora data fetch cifar10") && !error.contains('\n'), "{cut}: {error}");
+            assert!(
+                error.contains("sora data fetch cifar10") && !error.contains('\n'),
+                "{cut}: {error}"
+            );
         }
         let error = read_bytes(b"<html>", Layout::Cifar10).err().unwrap().to_string();
         assert!(error.contains("a broken archive"), "{error}");
@@ -412,8 +479,16 @@ mod tests {
         let mut evil = b"cos\nsystem\n(U\x04ls /tR.".to_vec();
         evil.resize(2 * PIXELS + 10, b'.');
         members[1].1 = evil;
-        let error = read_as("cifar-10-python.tar.gz", &archive(&members), Layout::Cifar10).err().unwrap().to_string();
-        assert!(error.contains("found a pickle that asks for os.system, which was not run in data_batch_5"), "{error}");
+        let error = read_as("cifar-10-python.tar.gz", &archive(&members), Layout::Cifar10)
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains(
+                "found a pickle that asks for os.system, which was not run in data_batch_5"
+            ),
+            "{error}"
+        );
         assert!(!error.contains('\n'));
     }
 

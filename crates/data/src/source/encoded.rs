@@ -23,10 +23,20 @@ pub(crate) struct InMemory {
 
 impl Pictures for InMemory {
     fn picture(&self, i: usize) -> Result<Picture> {
-        let found = self.files.get(i).and_then(|(name, range)| Some((name, self.bytes.get(range.clone())?)));
-        let (name, bytes) = found.ok_or_else(|| DataError::value("image index", i, format!("below {}", self.files.len())))?;
+        let found = self
+            .files
+            .get(i)
+            .and_then(|(name, range)| Some((name, self.bytes.get(range.clone())?)));
+        let (name, bytes) = found.ok_or_else(|| {
+            DataError::value("image index", i, format!("below {}", self.files.len()))
+        })?;
         let bad = |found: String| {
-            DataError::bad(&self.archive, format!("{found} as {name}"), "a whole PNG or JPEG image", "get the archive again")
+            DataError::bad(
+                &self.archive,
+                format!("{found} as {name}"),
+                "a whole PNG or JPEG image",
+                "get the archive again",
+            )
         };
         decode(bytes, Channels::Rgb, bad)
     }
@@ -41,14 +51,18 @@ pub(crate) struct OnDisk {
 
 impl Pictures for OnDisk {
     fn picture(&self, i: usize) -> Result<Picture> {
-        let path = self.paths.get(i).ok_or_else(|| DataError::value("image index", i, format!("below {}", self.paths.len())))?;
+        let path = self.paths.get(i).ok_or_else(|| {
+            DataError::value("image index", i, format!("below {}", self.paths.len()))
+        })?;
         load(path, self.channels)
     }
 }
 
 /// Reads and decodes an image file.
 pub(crate) fn load(path: &Path, channels: Channels) -> Result<Picture> {
-    let bad = |found: String| DataError::bad(path, found, "a whole PNG or JPEG image", "repair the file or remove it");
+    let bad = |found: String| {
+        DataError::bad(path, found, "a whole PNG or JPEG image", "repair the file or remove it")
+    };
     let length = fs::metadata(path).map_err(DataError::io("read", path))?.len();
     if length > MAX_FILE {
         return Err(bad(format!("a file of {length} bytes")));

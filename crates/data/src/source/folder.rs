@@ -1,8 +1,10 @@
-//! A folder of your own images: `PATH/train/CLASS/*.png|jpg|jpeg` and `PATH/test/CLASS/...` (see [`super::tree`]).
+//! A folder of your own images: `PATH/train/CLASS/*.png|jpg|jpeg` and `PATH/test/CLASS/...` (see
+//! [`super::tree`]).
 //!
-//! With an image size each is cropped at its centre to a square and resized with a triangle filter (bilinear, widened when
-//! it shrinks, as torchvision's `Resize` does it). Orientation tags (EXIF) are not applied. Sets whose pixels fit in
-//! [`OpenOptions::max_memory`] are decoded once and kept; larger ones are decoded on demand, to the same pixels.
+//! With an image size each is cropped at its centre to a square and resized with a triangle filter
+//! (bilinear, widened when it shrinks, as torchvision's `Resize` does it). Orientation tags (EXIF)
+//! are not applied. Sets whose pixels fit in [`OpenOptions::max_memory`] are decoded once and kept;
+//! larger ones are decoded on demand, to the same pixels.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +27,8 @@ use crate::split::Split;
 /// Reads the folder `path`; `name` is what the set is called from then on.
 pub(crate) fn open(path: &Path, name: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
     let tree = Tree::read(path, &["test"])?;
-    let template = crate::find("folder").ok_or_else(|| DataError::value("data set", name, "a registered kind"))?;
+    let template = crate::find("folder")
+        .ok_or_else(|| DataError::value("data set", name, "a registered kind"))?;
     let classes = tree.classes.len();
     let shape = shape(&tree, options)?;
     let counts = wanted(&tree, options);
@@ -34,25 +37,48 @@ pub(crate) fn open(path: &Path, name: &str, options: &OpenOptions<'_>) -> Result
         let pixels = pixels(&tree, shape, options)?;
         let split = |images: Vec<u8>, list: &[Item]| {
             let count = images.len() / pixels.shape.iter().product::<usize>().max(1);
-            Split::new(images, list.iter().take(count).map(|i| i.label).collect(), pixels.shape, classes)
+            Split::new(
+                images,
+                list.iter().take(count).map(|i| i.label).collect(),
+                pixels.shape,
+                classes,
+            )
         };
         Parts { train: split(pixels.train, &tree.train)?, test: split(pixels.test, &tree.test)? }
     } else {
-        tracing::info!("{name}: more than {} MiB of pixels, the images are decoded on demand", options.max_memory >> 20);
+        tracing::info!(
+            "{name}: more than {} MiB of pixels, the images are decoded on demand",
+            options.max_memory >> 20
+        );
         let first: Arc<Path> = tree.train.first().map_or(path, |i| &i.path).into();
         let split = |list: &[Item], n: usize| {
-            let files = OnDisk { paths: list.iter().take(n).map(|i| i.path.clone()).collect(), channels: options.channels };
+            let files = OnDisk {
+                paths: list.iter().take(n).map(|i| i.path.clone()).collect(),
+                channels: options.channels,
+            };
             let labels = list.iter().take(n).map(|i| i.label).collect();
-            let pictures = Fitted { files, shape, square: options.image_size.is_some(), first: Arc::clone(&first) };
+            let pictures = Fitted {
+                files,
+                shape,
+                square: options.image_size.is_some(),
+                first: Arc::clone(&first),
+            };
             Split::on_demand(Arc::new(pictures), Fit::Exact, labels, shape, classes)
         };
         Parts { train: split(&tree.train, counts[0])?, test: split(&tree.test, counts[1])? }
     };
-    let info = Info { name: name.to_owned(), title: name.to_owned(), num_classes: classes, classes: tree.classes, ..template };
+    let info = Info {
+        name: name.to_owned(),
+        title: name.to_owned(),
+        num_classes: classes,
+        classes: tree.classes,
+        ..template
+    };
     Ok((info, parts))
 }
 
-/// The files of a folder, each brought to the set's shape, so that nothing depends on where the pixels are kept.
+/// The files of a folder, each brought to the set's shape, so that nothing depends on where the
+/// pixels are kept.
 #[derive(Debug)]
 struct Fitted {
     files: OnDisk,
@@ -66,9 +92,19 @@ impl Pictures for Fitted {
         let picture = self.files.picture(i)?;
         let [channels, height, width] = self.shape;
         if self.square {
-            return Picture::new(height, width, channels, Fit::Square.interleaved(&picture, self.shape)?);
+            return Picture::new(
+                height,
+                width,
+                channels,
+                Fit::Square.interleaved(&picture, self.shape)?,
+            );
         }
-        same_size(&picture, self.shape, self.files.paths.get(i).map_or(&*self.first, |p| p), &self.first)?;
+        same_size(
+            &picture,
+            self.shape,
+            self.files.paths.get(i).map_or(&*self.first, |p| p),
+            &self.first,
+        )?;
         Ok(picture)
     }
 }
@@ -119,21 +155,26 @@ fn key(tree: &Tree, options: &OpenOptions<'_>) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The cache file: one for a folder, image size and channels, so that a stale one is replaced and not left behind.
+/// The cache file: one for a folder, image size and channels, so that a stale one is replaced and
+/// not left behind.
 fn cache_file(root: &Path, options: &OpenOptions<'_>) -> Result<PathBuf> {
     let mut hash = Sha256::new();
     hash.update(root.as_os_str().as_encoded_bytes());
     let name: String = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
     let size = options.image_size.map_or("as-is".to_owned(), |s| s.to_string());
     let channels = options.channels.count();
-    Ok(data_dir(options.data_dir.as_deref())?.join("cache").join(format!("folder-{name}-{size}-{channels}.bin")))
+    Ok(data_dir(options.data_dir.as_deref())?
+        .join("cache")
+        .join(format!("folder-{name}-{size}-{channels}.bin")))
 }
 
 /// The images of both splits within the limits, from the cache or decoded.
 fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<Pixels> {
     let counts = [tree.train.len(), tree.test.len()];
     let cache = if options.cache {
-        cache_file(&tree.root, options).inspect_err(|e| tracing::warn!("decoded images are not kept: {e}")).ok()
+        cache_file(&tree.root, options)
+            .inspect_err(|e| tracing::warn!("decoded images are not kept: {e}"))
+            .ok()
     } else {
         None
     };
@@ -147,7 +188,9 @@ fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<P
                 pixels.test.truncate(wanted[1] * image);
                 return Ok(pixels);
             }
-            Err(reason) => tracing::info!("decoding again: {} is not usable: {reason}", file.display()),
+            Err(reason) => {
+                tracing::info!("decoding again: {} is not usable: {reason}", file.display())
+            }
         }
     }
     let pixels = decode(&tree.train[..wanted[0]], &tree.test[..wanted[1]], shape, options)?;
@@ -160,8 +203,15 @@ fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<P
     Ok(pixels)
 }
 
-fn decode(train: &[Item], test: &[Item], shape: [usize; 3], options: &OpenOptions<'_>) -> Result<Pixels> {
-    let Some(first) = train.first() else { return Ok(Pixels { shape, train: vec![], test: vec![] }) };
+fn decode(
+    train: &[Item],
+    test: &[Item],
+    shape: [usize; 3],
+    options: &OpenOptions<'_>,
+) -> Result<Pixels> {
+    let Some(first) = train.first() else {
+        return Ok(Pixels { shape, train: vec![], test: vec![] });
+    };
     let total = (train.len() + test.len()) as u64;
     let done = AtomicU64::new(0);
     let report = || {
@@ -211,10 +261,17 @@ mod tests {
         /// Two classes; train has 3 + 2 images, test 1 + 1, all 6x4 and of one colour each.
         fn new() -> Self {
             let tree = Self { dir: tempfile::tempdir().unwrap() };
-            for (i, file) in
-                ["train/b/1.png", "train/b/0.PNG", "train/b/2.png", "train/a/x.png", "train/a/y.png", "test/a/z.png", "test/b/z.png"]
-                    .iter()
-                    .enumerate()
+            for (i, file) in [
+                "train/b/1.png",
+                "train/b/0.PNG",
+                "train/b/2.png",
+                "train/a/x.png",
+                "train/a/y.png",
+                "test/a/z.png",
+                "test/b/z.png",
+            ]
+            .iter()
+            .enumerate()
             {
                 tree.png(file, 6, 4, 10 * i as u8);
             }
@@ -224,7 +281,9 @@ mod tests {
         fn png(&self, file: &str, width: u32, height: u32, value: u8) {
             let path = self.path(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            RgbImage::from_pixel(width, height, Rgb([value, value + 1, value + 2])).save_with_format(path, ImageFormat::Png).unwrap();
+            RgbImage::from_pixel(width, height, Rgb([value, value + 1, value + 2]))
+                .save_with_format(path, ImageFormat::Png)
+                .unwrap();
         }
 
         fn path(&self, file: &str) -> PathBuf {
@@ -250,7 +309,9 @@ mod tests {
         }
 
         fn caches(&self) -> Vec<PathBuf> {
-            fs::read_dir(self.dir.path().join("data/cache")).map(|dir| dir.map(|e| e.unwrap().path()).collect()).unwrap_or_default()
+            fs::read_dir(self.dir.path().join("data/cache"))
+                .map(|dir| dir.map(|e| e.unwrap().path()).collect())
+                .unwrap_or_default()
         }
     }
 
@@ -266,12 +327,18 @@ mod tests {
         fs::create_dir(tree.path("train/.git")).unwrap();
         let data = tree.open().unwrap();
         assert_eq!(data.info.classes, ["a", "b"]);
-        assert_eq!((data.info.num_classes, data.info.channels, data.info.height, data.info.width), (2, 3, 4, 6));
+        assert_eq!(
+            (data.info.num_classes, data.info.channels, data.info.height, data.info.width),
+            (2, 3, 4, 6)
+        );
         // a/x, b/0, a/y, b/1, b/2
         assert_eq!(reds(&data.train), [30, 10, 40, 0, 20]);
         assert_eq!((0..5).map(|i| data.train.label(i)).collect::<Vec<_>>(), [0, 1, 0, 1, 1]);
         assert_eq!(reds(&data.test), [50, 60]);
-        assert!(data.train.image(0).unwrap()[24..48].iter().all(|&v| v == 31), "planes, not pixels");
+        assert!(
+            data.train.image(0).unwrap()[24..48].iter().all(|&v| v == 31),
+            "planes, not pixels"
+        );
         // A bare path is the same.
         let bare = open(&tree.path("").display().to_string(), &tree.options()).unwrap();
         assert_eq!(reds(&bare.train), reds(&data.train));
@@ -286,7 +353,9 @@ mod tests {
         fs::create_dir(tree.path("test")).unwrap();
         assert!(tree.message().contains("test: found no class folders"));
         fs::create_dir(tree.path("test/c")).unwrap();
-        assert!(tree.message().contains("test/c: found a class that train does not have; expected one of the 2 classes"));
+        assert!(tree.message().contains(
+            "test/c: found a class that train does not have; expected one of the 2 classes"
+        ));
         fs::rename(tree.path("test/c"), tree.path("test/a")).unwrap();
         assert!(tree.message().contains("test/a: found no images; expected files ending in"));
         fs::create_dir(tree.path("train/a/odd.jpg")).unwrap();
@@ -304,10 +373,16 @@ mod tests {
         let whole = fs::read(&file).unwrap();
         let mut flipped = whole.clone();
         flipped[45] ^= 0x55;
-        for bytes in [&b""[..], b"GIF89a..", &whole[..whole.len() / 2], &flipped, b"no image at all"] {
+        for bytes in
+            [&b""[..], b"GIF89a..", &whole[..whole.len() / 2], &flipped, b"no image at all"]
+        {
             fs::write(&file, bytes).unwrap();
             let message = tree.message();
-            assert!(message.contains("train/b/2.png: found") && message.ends_with("; repair the file or remove it"), "{message}");
+            assert!(
+                message.contains("train/b/2.png: found")
+                    && message.ends_with("; repair the file or remove it"),
+                "{message}"
+            );
         }
         // A header that promises more than any machine has.
         let mut huge = whole.clone();
@@ -317,8 +392,16 @@ mod tests {
         fs::write(&file, whole).unwrap();
         tree.png("test/b/z.png", 5, 4, 0);
         let message = tree.message();
-        assert!(message.contains("test/b/z.png: found 5x4 pixels; expected 6x4, the size of the first image"), "{message}");
-        assert!(message.ends_with("give --image-size N to crop and resize all images"), "{message}");
+        assert!(
+            message.contains(
+                "test/b/z.png: found 5x4 pixels; expected 6x4, the size of the first image"
+            ),
+            "{message}"
+        );
+        assert!(
+            message.ends_with("give --image-size N to crop and resize all images"),
+            "{message}"
+        );
         assert!(tree.caches().is_empty());
     }
 
@@ -332,7 +415,12 @@ mod tests {
         assert!(load(&file, Channels::Rgb).is_ok());
         for part in [3, 2] {
             fs::write(&file, &whole[..whole.len() * (part - 1) / part]).unwrap();
-            assert!(load(&file, Channels::Rgb).unwrap_err().to_string().contains("breaks off before its end marker"));
+            assert!(
+                load(&file, Channels::Rgb)
+                    .unwrap_err()
+                    .to_string()
+                    .contains("breaks off before its end marker")
+            );
         }
     }
 
@@ -368,7 +456,12 @@ mod tests {
     fn image_size_crops_the_centre_and_resizes() {
         let tree = Place::new();
         // 8x4: black, but for a white central square.
-        let image = RgbImage::from_fn(8, 4, |x, _| if (2..6).contains(&x) { Rgb([255; 3]) } else { Rgb([0; 3]) });
+        let image =
+            RgbImage::from_fn(
+                8,
+                4,
+                |x, _| if (2..6).contains(&x) { Rgb([255; 3]) } else { Rgb([0; 3]) },
+            );
         image.save(tree.path("train/a/x.png")).unwrap();
         let data = tree.open_with(&OpenOptions { image_size: Some(2), ..tree.options() }).unwrap();
         assert_eq!(data.train.shape(), [3, 2, 2]);
@@ -379,7 +472,8 @@ mod tests {
     #[test]
     fn grey_on_demand() {
         let tree = Place::new();
-        let data = tree.open_with(&OpenOptions { channels: Channels::Grey, ..tree.options() }).unwrap();
+        let data =
+            tree.open_with(&OpenOptions { channels: Channels::Grey, ..tree.options() }).unwrap();
         assert_eq!((data.train.shape(), data.info.channels), ([1, 4, 6], 1));
         assert!(data.train.image(0).unwrap()[0].abs_diff(31) <= 1);
         // A grey file in an RGB set gives three equal planes.
@@ -393,9 +487,14 @@ mod tests {
         let tree = Place::new();
         let fresh = reds(&tree.open().unwrap().train);
         let [cache] = &tree.caches()[..] else { panic!("one cache file") };
-        let [kept, decoded] =
-            [true, false].map(|cache| tree.open_with(&OpenOptions { limit_train: Some(1), cache, ..tree.options() }).unwrap());
-        assert_eq!((kept.info.mean, kept.info.std), (decoded.info.mean, decoded.info.std), "as limited, with and without the cache");
+        let [kept, decoded] = [true, false].map(|cache| {
+            tree.open_with(&OpenOptions { limit_train: Some(1), cache, ..tree.options() }).unwrap()
+        });
+        assert_eq!(
+            (kept.info.mean, kept.info.std),
+            (decoded.info.mean, decoded.info.std),
+            "as limited, with and without the cache"
+        );
         // Pretend that the first image was decoded to 99s: seen if the cache is used.
         let counts = [5, 2];
         let listed = || key(&Tree::read(&tree.path(""), &["test"]).unwrap(), &tree.options());
@@ -405,10 +504,14 @@ mod tests {
         cache::save(cache, &key, counts, &forged).unwrap();
         assert_eq!(reds(&tree.open().unwrap().train)[0], 99);
         // A limit is served from it, too.
-        let limited = tree.open_with(&OpenOptions { limit_train: Some(1), ..tree.options() }).unwrap();
+        let limited =
+            tree.open_with(&OpenOptions { limit_train: Some(1), ..tree.options() }).unwrap();
         assert_eq!((reds(&limited.train), limited.test.len()), (vec![99], 2));
         // Not asked for, not used.
-        assert_eq!(reds(&tree.open_with(&OpenOptions { cache: false, ..tree.options() }).unwrap().train), fresh);
+        assert_eq!(
+            reds(&tree.open_with(&OpenOptions { cache: false, ..tree.options() }).unwrap().train),
+            fresh
+        );
         // Another image size has its own.
         tree.open_with(&OpenOptions { image_size: Some(4), ..tree.options() }).unwrap();
         assert_eq!(tree.caches().len(), 2);
@@ -433,7 +536,8 @@ mod tests {
     fn a_limit_decodes_no_more_than_it_needs() {
         let tree = Place::new();
         fs::write(tree.path("train/b/2.png"), "broken, but fifth").unwrap();
-        let limited = tree.open_with(&OpenOptions { limit_train: Some(4), ..tree.options() }).unwrap();
+        let limited =
+            tree.open_with(&OpenOptions { limit_train: Some(4), ..tree.options() }).unwrap();
         assert_eq!(limited.train.len(), 4);
         assert!(tree.caches().is_empty(), "a part is not kept");
         assert!(tree.open().is_err());
@@ -442,14 +546,19 @@ mod tests {
     #[test]
     fn what_does_not_fit_in_memory_is_decoded_on_demand_to_the_same_pixels() {
         let tree = Place::new();
-        let all = |split: &Split| -> Vec<Vec<u8>> { (0..split.len()).map(|i| split.image(i).unwrap().into_owned()).collect() };
+        let all = |split: &Split| -> Vec<Vec<u8>> {
+            (0..split.len()).map(|i| split.image(i).unwrap().into_owned()).collect()
+        };
         for image_size in [None, Some(3)] {
             let options = OpenOptions { image_size, ..tree.options() };
             let kept = tree.open_with(&options).unwrap();
             let small = OpenOptions { max_memory: 7 * 3 * 3 * 3 - 1, ..options };
             let on_demand = tree.open_with(&small).unwrap();
             assert!(on_demand.train.is_on_demand() && !kept.train.is_on_demand());
-            assert_eq!((all(&on_demand.train), all(&on_demand.test)), (all(&kept.train), all(&kept.test)));
+            assert_eq!(
+                (all(&on_demand.train), all(&on_demand.test)),
+                (all(&kept.train), all(&kept.test))
+            );
             assert_eq!(on_demand.info, kept.info);
         }
         tree.png("train/b/2.png", 5, 4, 0);
@@ -461,7 +570,8 @@ mod tests {
     #[test]
     fn an_unwritable_cache_is_no_error() {
         let tree = Place::new();
-        // A file where the data folder should be: no folder can be made there, whoever runs the test.
+        // A file where the data folder should be: no folder can be made there, whoever runs the
+        // test.
         fs::write(tree.dir.path().join("data"), "").unwrap();
         assert_eq!(tree.open().unwrap().train.len(), 5);
     }

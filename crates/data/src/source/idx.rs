@@ -1,7 +1,7 @@
 //! IDX files of the MNIST family, gzipped or not.
 //!
-//! An IDX file (<http://yann.lecun.com/exdb/mnist/>): two zero bytes, a type byte (8: unsigned bytes), the number of
-//! dimensions, each dimension as a big-endian `u32`, then the bytes.
+//! An IDX file (<http://yann.lecun.com/exdb/mnist/>): two zero bytes, a type byte (8: unsigned
+//! bytes), the number of dimensions, each dimension as a big-endian `u32`, then the bytes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -14,11 +14,17 @@ use crate::error::{DataError, Result, shown_all};
 use crate::info::Info;
 use crate::split::Split;
 
-const FILES: [&str; 4] = ["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+const FILES: [&str; 4] = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+];
 
 /// Reads the four files from `data_dir/NAME` or, where a Debian package holds the set, its folder.
 pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
-    let [train_images, train_labels, test_images, test_labels] = locate(info, &info.folders(data_dir))?;
+    let [train_images, train_labels, test_images, test_labels] =
+        locate(info, &info.folders(data_dir))?;
     let fix = format!("get it again with {}", info.how_to_get());
     let read = |images: &Path, labels: &Path, n: usize| {
         let shape = [info.channels, info.height, info.width];
@@ -26,7 +32,10 @@ pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
         let labels = read_labels(labels, n, info.num_classes, &fix)?;
         Split::new(pixels, labels, shape, info.num_classes)
     };
-    Ok(Parts { train: read(&train_images, &train_labels, info.train)?, test: read(&test_images, &test_labels, info.test)? })
+    Ok(Parts {
+        train: read(&train_images, &train_labels, info.train)?,
+        test: read(&test_images, &test_labels, info.test)?,
+    })
 }
 
 /// The four files, all from the first folder that has them all.
@@ -34,54 +43,87 @@ fn locate(info: &Info, folders: &[PathBuf]) -> Result<[PathBuf; 4]> {
     let mut missing = FILES[0];
     let mut most = 0;
     for folder in folders {
-        let found =
-            FILES.map(|name| [format!("{name}.gz"), name.to_owned()].into_iter().map(|f| folder.join(f)).find(|path| path.is_file()));
+        let found = FILES.map(|name| {
+            [format!("{name}.gz"), name.to_owned()]
+                .into_iter()
+                .map(|f| folder.join(f))
+                .find(|path| path.is_file())
+        });
         let have = found.iter().flatten().count();
         if have > most {
             most = have;
-            missing = FILES.iter().zip(&found).find(|(_, f)| f.is_none()).map_or(missing, |(name, _)| name);
+            missing = FILES
+                .iter()
+                .zip(&found)
+                .find(|(_, f)| f.is_none())
+                .map_or(missing, |(name, _)| name);
         }
         if let [Some(a), Some(b), Some(c), Some(d)] = found {
             return Ok([a, b, c, d]);
         }
     }
-    Err(DataError::Missing { name: info.name.clone(), file: format!("{missing}.gz"), looked: shown_all(folders), get: info.how_to_get() })
+    Err(DataError::Missing {
+        name: info.name.clone(),
+        file: format!("{missing}.gz"),
+        looked: shown_all(folders),
+        get: info.how_to_get(),
+    })
 }
 
 fn read_labels(path: &Path, n: usize, classes: usize, fix: &str) -> Result<Vec<u32>> {
     let bytes = read_bytes(path, &[n], fix)?;
     if let Some((i, label)) = bytes.iter().enumerate().find(|(_, l)| usize::from(**l) >= classes) {
-        return Err(DataError::bad(path, format!("label {label} at item {i}"), format!("0 to {}", classes - 1), fix));
+        return Err(DataError::bad(
+            path,
+            format!("label {label} at item {i}"),
+            format!("0 to {}", classes - 1),
+            fix,
+        ));
     }
     Ok(bytes.into_iter().map(u32::from).collect())
 }
 
-/// The bytes of an IDX file of unsigned bytes whose dimensions must be `dims`. Allocates for `dims` only, whatever the
-/// header says.
+/// The bytes of an IDX file of unsigned bytes whose dimensions must be `dims`. Allocates for `dims`
+/// only, whatever the header says.
 fn read_bytes(path: &Path, dims: &[usize], fix: &str) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(DataError::io("read", path))?;
     let mut file = BufReader::with_capacity(1 << 16, file);
     let gzipped = file.fill_buf().map_err(DataError::io("read", path))?.starts_with(&[0x1f, 0x8b]);
-    if gzipped { parse(GzDecoder::new(file), path, dims, fix) } else { parse(file, path, dims, fix) }
+    if gzipped {
+        parse(GzDecoder::new(file), path, dims, fix)
+    } else {
+        parse(file, path, dims, fix)
+    }
 }
 
 fn parse(mut data: impl Read, path: &Path, dims: &[usize], fix: &str) -> Result<Vec<u8>> {
     let bad = |found: String, expected: String| DataError::bad(path, found, expected, fix);
     let broken = |e: io::Error| {
-        if is_damage(&e) { bad(format!("a broken gzip stream ({e})"), "a whole IDX file".into()) } else { DataError::io("read", path)(e) }
+        if is_damage(&e) {
+            bad(format!("a broken gzip stream ({e})"), "a whole IDX file".into())
+        } else {
+            DataError::io("read", path)(e)
+        }
     };
     let want: usize = dims.iter().product();
     let header_len = 4 + 4 * dims.len();
     let mut header = Vec::with_capacity(header_len);
     data.by_ref().take(header_len as u64).read_to_end(&mut header).map_err(broken)?;
-    let words: Vec<u32> = header.as_chunks::<4>().0.iter().map(|four| u32::from_be_bytes(*four)).collect();
+    let words: Vec<u32> =
+        header.as_chunks::<4>().0.iter().map(|four| u32::from_be_bytes(*four)).collect();
     let magic = 0x0800 + dims.len() as u32;
     match words.first() {
         Some(&m) if m != magic => {
-            return Err(bad(format!("magic number {m:#010x}"), format!("{magic:#010x} (an IDX file)")));
+            return Err(bad(
+                format!("magic number {m:#010x}"),
+                format!("{magic:#010x} (an IDX file)"),
+            ));
         }
         _ if words.len() < dims.len() + 1 => {
-            return Err(bad(format!("only {} bytes", header.len()), format!("an IDX header of {header_len} bytes")));
+            return Err(bad(
+                format!("only {} bytes", header.len()),
+                format!("an IDX header of {header_len} bytes"),
+            ));
         }
         _ => {}
     }
@@ -90,9 +132,14 @@ fn parse(mut data: impl Read, path: &Path, dims: &[usize], fix: &str) -> Result<
     let expected: Vec<String> = dims.iter().map(usize::to_string).collect();
     if found != expected {
         let what = if dims.len() == 1 { "labels" } else { "pixels" };
-        return Err(bad(format!("a header for {} {what}", text(&found)), format!("{} {what}", text(&expected))));
+        return Err(bad(
+            format!("a header for {} {what}", text(&found)),
+            format!("{} {what}", text(&expected)),
+        ));
     }
-    read_exactly(&mut data, want).map_err(broken)?.map_err(|found| bad(found, format!("{want} bytes ({})", text(&expected))))
+    read_exactly(&mut data, want)
+        .map_err(broken)?
+        .map_err(|found| bad(found, format!("{want} bytes ({})", text(&expected))))
 }
 
 #[cfg(test)]
@@ -154,7 +201,10 @@ mod tests {
             (good[..10].to_vec(), "only 10 bytes"),
             (patched(2, &[9]), "magic number 0x00000903; expected 0x00000803"),
             (idx(&[5], &[0; 5]), "magic number 0x00000801; expected 0x00000803"),
-            (patched(4, &[0xff; 12]), "a header for 4294967295 x 4294967295 x 4294967295 pixels; expected 5 x 4 x 3 pixels"),
+            (
+                patched(4, &[0xff; 12]),
+                "a header for 4294967295 x 4294967295 x 4294967295 pixels; expected 5 x 4 x 3 pixels",
+            ),
             (patched(7, &[6]), "a header for 6 x 4 x 3 pixels; expected 5 x 4 x 3"),
             (good[..75].to_vec(), "the data end after 59 bytes; expected 60 bytes (5 x 4 x 3)"),
             (longer.clone(), "more than 60 bytes"),
@@ -165,7 +215,12 @@ mod tests {
             (b"<html>not found</html>".to_vec(), "magic number 0x3c68746d"),
         ] {
             let error = read(&file, &DIMS).unwrap_err().to_string();
-            assert!(error.contains(wanted) && error.ends_with("; fetch it again") && !error.contains('\n'), "{error}");
+            assert!(
+                error.contains(wanted)
+                    && error.ends_with("; fetch it again")
+                    && !error.contains('\n'),
+                "{error}"
+            );
         }
     }
 
@@ -176,7 +231,10 @@ mod tests {
         fs::write(&path, idx(&[3], &[0, 9, 10])).unwrap();
         assert_eq!(read_labels(&path, 3, 11, "x").unwrap(), [0, 9, 10]);
         let error = read_labels(&path, 3, 10, "fetch it again").unwrap_err().to_string();
-        assert!(error.ends_with("labels: found label 10 at item 2; expected 0 to 9; fetch it again"), "{error}");
+        assert!(
+            error.ends_with("labels: found label 10 at item 2; expected 0 to 9; fetch it again"),
+            "{error}"
+        );
     }
 
     proptest! {
@@ -207,7 +265,11 @@ mod tests {
     fn write_set(dir: &Path, info: &Info) {
         fs::create_dir_all(dir).unwrap();
         for (prefix, n) in [("train", info.train), ("t10k", info.test)] {
-            fs::write(dir.join(format!("{prefix}-images-idx3-ubyte.gz")), gz(&idx(&[n, 28, 28], &vec![7; n * 784]))).unwrap();
+            fs::write(
+                dir.join(format!("{prefix}-images-idx3-ubyte.gz")),
+                gz(&idx(&[n, 28, 28], &vec![7; n * 784])),
+            )
+            .unwrap();
             let labels: Vec<u8> = (0..n).map(|i| (i % 10) as u8).collect();
             fs::write(dir.join(format!("{prefix}-labels-idx1-ubyte")), idx(&[n], &labels)).unwrap();
         }
@@ -223,7 +285,12 @@ mod tests {
         assert_eq!((parts.train.len(), parts.test.len(), parts.test.label(11)), (30, 12, 1));
 
         let error = open(&Info { test: 13, ..info.clone() }, dir.path()).err().unwrap().to_string();
-        assert!(error.contains("t10k-images-idx3-ubyte.gz: found a header for 12 x 28 x 28 pixels; expected 13 x"), "{error}");
+        assert!(
+            error.contains(
+                "t10k-images-idx3-ubyte.gz: found a header for 12 x 28 x 28 pixels; expected 13 x"
+            ),
+            "{error}"
+        );
 
         fs::remove_file(set.join("t10k-labels-idx1-ubyte")).unwrap();
         let error = open(&info, dir.path()).err().unwrap().to_string();

@@ -1,4 +1,5 @@
-//! Imagenette: the `.tgz` archive, whose image files are kept in memory as they are, or the class folders that it unpacks to.
+//! Imagenette: the `.tgz` archive, whose image files are kept in memory as they are, or the class
+//! folders that it unpacks to.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -43,7 +44,8 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
         }
     };
     let file = File::open(path).map_err(DataError::io("read", path))?;
-    let mut archive = Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(MAX_UNPACKED));
+    let mut archive =
+        Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(MAX_UNPACKED));
     let mut bytes = [Vec::new(), Vec::new()];
     let mut found: [Vec<Found>; 2] = [vec![], vec![]];
     // Raw: long names, which the reader would take into memory whole, are not looked at.
@@ -70,21 +72,34 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
     ids.sort();
     ids.dedup();
     if ids.len() != info.num_classes {
-        return Err(bad(format!("{} classes in train/", ids.len()), &format!("train/CLASS/*.JPEG of {} classes", info.num_classes)));
+        return Err(bad(
+            format!("{} classes in train/", ids.len()),
+            &format!("train/CLASS/*.JPEG of {} classes", info.num_classes),
+        ));
     }
     let [train_bytes, test_bytes] = bytes;
     let [train, test] = found;
     let split = |bytes: Vec<u8>, found: Vec<Found>, limit: Option<usize>| {
         let mut by_class = vec![Vec::new(); ids.len()];
         for (class, name, range) in found {
-            let label = ids.binary_search(&class).map_err(|_| bad(format!("class '{class}' in val/"), "a class of train"))?;
+            let label = ids
+                .binary_search(&class)
+                .map_err(|_| bad(format!("class '{class}' in val/"), "a class of train"))?;
             by_class[label].push((name, range, label as u32));
         }
-        by_class.iter_mut().for_each(|list: &mut Vec<(String, _, u32)>| list.sort_by(|a, b| a.0.cmp(&b.0)));
+        by_class
+            .iter_mut()
+            .for_each(|list: &mut Vec<(String, _, u32)>| list.sort_by(|a, b| a.0.cmp(&b.0)));
         let listed = in_turn(by_class);
         let n = limit.map_or(listed.len(), |l| l.min(listed.len()));
-        let (files, labels) = listed.into_iter().take(n).map(|(name, range, label)| ((name, range), label)).unzip();
-        on_demand(Arc::new(InMemory { archive: path.to_owned(), bytes, files }), labels, info, options)
+        let (files, labels) =
+            listed.into_iter().take(n).map(|(name, range, label)| ((name, range), label)).unzip();
+        on_demand(
+            Arc::new(InMemory { archive: path.to_owned(), bytes, files }),
+            labels,
+            info,
+            options,
+        )
     };
     let counts = [train.len(), test.len()];
     let train = split(train_bytes, train, options.limit_train)?;
@@ -124,7 +139,9 @@ mod tests {
 
     fn png(value: u8) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
-        RgbImage::from_pixel(40, 30, Rgb([value; 3])).write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        RgbImage::from_pixel(40, 30, Rgb([value; 3]))
+            .write_to(&mut bytes, image::ImageFormat::Png)
+            .unwrap();
         bytes.into_inner()
     }
 
@@ -132,9 +149,15 @@ mod tests {
         let mut files = vec![("imagenette2-160/noisy_imagenette.csv".to_owned(), b"path".to_vec())];
         for (k, class) in ["n01440764", "n02102040"].iter().enumerate() {
             for i in (0..3).rev() {
-                files.push((format!("imagenette2-160/train/{class}/{class}_{i}.JPEG"), png((100 * k + i) as u8)));
+                files.push((
+                    format!("imagenette2-160/train/{class}/{class}_{i}.JPEG"),
+                    png((100 * k + i) as u8),
+                ));
             }
-            files.push((format!("imagenette2-160/val/{class}/{class}_7.JPEG"), png((100 * k + 50) as u8)));
+            files.push((
+                format!("imagenette2-160/val/{class}/{class}_7.JPEG"),
+                png((100 * k + 50) as u8),
+            ));
         }
         files
     }
@@ -154,9 +177,11 @@ mod tests {
     }
 
     fn run(dir: &Path) -> Result<(Info, Parts)> {
-        let mut info = Info { num_classes: 2, train: 6, test: 2, ..crate::find("imagenette-160").unwrap() };
+        let mut info =
+            Info { num_classes: 2, train: 6, test: 2, ..crate::find("imagenette-160").unwrap() };
         info.classes.truncate(2);
-        let parts = open(&mut info, dir, &OpenOptions { image_size: Some(8), ..Default::default() })?;
+        let parts =
+            open(&mut info, dir, &OpenOptions { image_size: Some(8), ..Default::default() })?;
         Ok((info, parts))
     }
 
@@ -171,7 +196,9 @@ mod tests {
     fn check(result: Result<(Info, Parts)>) {
         let (info, parts) = result.unwrap();
         assert_eq!(info.classes, ["n01440764 tench", "n02102040 English springer"]);
-        let read = |split: &Split| -> Vec<(u32, u8)> { (0..split.len()).map(|i| (split.label(i), split.image(i).unwrap()[0])).collect() };
+        let read = |split: &Split| -> Vec<(u32, u8)> {
+            (0..split.len()).map(|i| (split.label(i), split.image(i).unwrap()[0])).collect()
+        };
         assert_eq!(read(&parts.train), [(0, 0), (1, 100), (0, 1), (1, 101), (0, 2), (1, 102)]);
         assert_eq!(read(&parts.test), [(0, 50), (1, 150)]);
     }
@@ -196,7 +223,10 @@ mod tests {
     fn each_defect_has_its_line() {
         let message = |bytes: &[u8]| {
             let error = packed(bytes).err().unwrap().to_string();
-            assert!(error.contains("sora data fetch imagenette-160") && !error.contains('\n'), "{error}");
+            assert!(
+                error.contains("sora data fetch imagenette-160") && !error.contains('\n'),
+                "{error}"
+            );
             error
         };
         assert!(message(b"<html>").contains("a broken archive"));

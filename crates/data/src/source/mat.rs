@@ -1,8 +1,10 @@
-//! SVHN's MATLAB files: `X` of 32 x 32 x 3 x N bytes and `y` of N labels, 1 to 10 (10 is the digit 0).
+//! SVHN's MATLAB files: `X` of 32 x 32 x 3 x N bytes and `y` of N labels, 1 to 10 (10 is the digit
+//! 0).
 //!
-//! Only these two arrays of a level-5 MAT-file are read (MATLAB's "MAT-File Format"): a header of 128 bytes, then elements
-//! of a type, a length and data; type 15 is a zlib stream around another element, type 14 an array: flags, dimensions, name,
-//! data, each an element padded to 8 bytes. Arrays are stored with the first index running fastest.
+//! Only these two arrays of a level-5 MAT-file are read (MATLAB's "MAT-File Format"): a header of
+//! 128 bytes, then elements of a type, a length and data; type 15 is a zlib stream around another
+//! element, type 14 an array: flags, dimensions, name, data, each an element padded to 8 bytes.
+//! Arrays are stored with the first index running fastest.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -29,7 +31,11 @@ const COMPRESSED: u32 = 15;
 
 pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
     let read = |at: usize, n: usize| {
-        let file = info.sources.get(at).and_then(|s| find_file(info, data_dir, &s.file)).ok_or_else(|| missing(info, data_dir))?;
+        let file = info
+            .sources
+            .get(at)
+            .and_then(|s| find_file(info, data_dir, &s.file))
+            .ok_or_else(|| missing(info, data_dir))?;
         let (images, labels) = read(&file, n, &format!("get it again with {}", info.how_to_get()))?;
         Split::new(images, labels, [3, SIDE, SIDE], info.num_classes)
     };
@@ -55,12 +61,17 @@ fn found<T>(what: impl Into<String>) -> Result<T, Failure> {
 
 /// The images as planes and the labels of a file that must hold `n` of each.
 fn read(path: &Path, n: usize, fix: &str) -> Result<(Vec<u8>, Vec<u32>)> {
-    let expected = || format!("a MATLAB 5 file with X of 32 x 32 x 3 x {n} bytes and y of {n} labels, 1 to 10");
+    let expected = || {
+        format!("a MATLAB 5 file with X of 32 x 32 x 3 x {n} bytes and y of {n} labels, 1 to 10")
+    };
     let file = File::open(path).map_err(DataError::io("read", path))?;
     parse(BufReader::with_capacity(1 << 16, file), n).map_err(|failure| match failure {
-        Failure::Io(e) if is_damage(&e) => {
-            DataError::bad(path, format!("a file that is cut off or damaged ({})", one_line(&e.to_string())), expected(), fix)
-        }
+        Failure::Io(e) if is_damage(&e) => DataError::bad(
+            path,
+            format!("a file that is cut off or damaged ({})", one_line(&e.to_string())),
+            expected(),
+            fix,
+        ),
         Failure::Io(e) => DataError::io("read", path)(e),
         Failure::Found(what) => DataError::bad(path, what, expected(), fix),
     })
@@ -84,7 +95,8 @@ fn parse(mut file: impl Read, n: usize) -> Result<(Vec<u8>, Vec<u32>), Failure> 
         match kind {
             COMPRESSED => {
                 let mut inner = ZlibDecoder::new(&mut element);
-                let (kind, length) = (inner.read_u32::<LittleEndian>()?, inner.read_u32::<LittleEndian>()?);
+                let (kind, length) =
+                    (inner.read_u32::<LittleEndian>()?, inner.read_u32::<LittleEndian>()?);
                 if kind != MATRIX {
                     return found(format!("an element of type {kind} where an array was due"));
                 }
@@ -106,9 +118,19 @@ fn parse(mut file: impl Read, n: usize) -> Result<(Vec<u8>, Vec<u32>), Failure> 
 }
 
 /// Reads an array into the place of its name; others are left unread.
-fn matrix(data: &mut impl Read, n: usize, images: &mut Option<Vec<u8>>, labels: &mut Option<Vec<u32>>) -> Result<(), Failure> {
+fn matrix(
+    data: &mut impl Read,
+    n: usize,
+    images: &mut Option<Vec<u8>>,
+    labels: &mut Option<Vec<u32>>,
+) -> Result<(), Failure> {
     let flags = small(data, UINT32)?;
-    let dims: Vec<i64> = small(data, INT32)?.as_chunks::<4>().0.iter().map(|d| i64::from(i32::from_le_bytes(*d))).collect();
+    let dims: Vec<i64> = small(data, INT32)?
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|d| i64::from(i32::from_le_bytes(*d)))
+        .collect();
     let name = small(data, INT8)?;
     if flags.get(1).is_some_and(|f| f & 0x08 != 0) {
         return found("an array of complex numbers");
@@ -121,7 +143,9 @@ fn matrix(data: &mut impl Read, n: usize, images: &mut Option<Vec<u8>>, labels: 
             }
             *images = Some(planes(data, n)?);
         }
-        b"y" if dims == [n as i64, 1] || dims == [1, n as i64] => *labels = Some(read_labels(data, n)?),
+        b"y" if dims == [n as i64, 1] || dims == [1, n as i64] => {
+            *labels = Some(read_labels(data, n)?)
+        }
         b"X" | b"y" => {
             return found(format!(
                 "{} of {}",
@@ -178,15 +202,13 @@ fn read_labels(data: &mut impl Read, n: usize) -> Result<Vec<u32>, Failure> {
         .chunks_exact(size)
         .map(value)
         .enumerate()
-        .map(
-            |(i, label)| {
-                if (1..=10).any(|k| label == f64::from(k)) {
-                    Ok(label as u32 % 10)
-                } else {
-                    found(format!("label {label} at item {i} of y"))
-                }
-            },
-        )
+        .map(|(i, label)| {
+            if (1..=10).any(|k| label == f64::from(k)) {
+                Ok(label as u32 % 10)
+            } else {
+                found(format!("label {label} at item {i} of y"))
+            }
+        })
         .collect()
 }
 
@@ -252,8 +274,12 @@ mod tests {
 
     fn array(name: &str, dims: &[usize], kind: u32, data: &[u8]) -> Vec<u8> {
         let dims: Vec<u8> = dims.iter().flat_map(|&d| (d as u32).to_le_bytes()).collect();
-        let parts =
-            [element(UINT32, &[9, 0, 0, 0, 0, 0, 0, 0]), element(INT32, &dims), element(INT8, name.as_bytes()), element(kind, data)];
+        let parts = [
+            element(UINT32, &[9, 0, 0, 0, 0, 0, 0, 0]),
+            element(INT32, &dims),
+            element(INT8, name.as_bytes()),
+            element(kind, data),
+        ];
         element(MATRIX, &parts.concat())
     }
 
@@ -274,7 +300,13 @@ mod tests {
     /// Image i, channel c, row y, column x: 100 i + 50 c + y - x, modulo 256.
     fn x(n: usize) -> Vec<u8> {
         let value = |i: usize, c: usize, x: usize, y: usize| (100 * i + 50 * c + y + 256 - x) as u8;
-        (0..n).flat_map(|i| (0..3).flat_map(move |c| (0..SIDE).flat_map(move |x| (0..SIDE).map(move |y| value(i, c, x, y))))).collect()
+        (0..n)
+            .flat_map(|i| {
+                (0..3).flat_map(move |c| {
+                    (0..SIDE).flat_map(move |x| (0..SIDE).map(move |y| value(i, c, x, y)))
+                })
+            })
+            .collect()
     }
 
     fn images() -> Vec<u8> {
@@ -308,7 +340,8 @@ mod tests {
         check(run(&mat(&[images(), y.clone()])).unwrap());
         check(run(&mat(&[zipped(&images()), zipped(&y)])).unwrap());
         let other = array("meta", &[1, 3], UINT8, &[1, 2, 3]);
-        let doubles = array("y", &[1, 2], DOUBLE, &[10f64.to_le_bytes(), 3f64.to_le_bytes()].concat());
+        let doubles =
+            array("y", &[1, 2], DOUBLE, &[10f64.to_le_bytes(), 3f64.to_le_bytes()].concat());
         check(run(&mat(&[other, doubles, zipped(&images())])).unwrap());
     }
 
@@ -327,10 +360,22 @@ mod tests {
         assert!(message(&[0; 200]).contains("no MATLAB 5 header"));
         assert!(message(&mat(std::slice::from_ref(&y))).contains("found no array X"));
         assert!(message(&mat(&[images()])).contains("found no array y"));
-        assert!(message(&mat(&[images(), array("y", &[2, 1], UINT8, &[11, 3])])).contains("label 11 at item 0"));
-        assert!(message(&mat(&[images(), array("y", &[3, 1], UINT8, &[1, 2, 3])])).contains("found y of 3 x 1"));
-        assert!(message(&mat(&[array("X", &[32, 32, 3, 3], UINT8, &x(3)), y.clone()])).contains("found X of 32 x 32 x 3 x 3"));
-        assert!(message(&mat(&[array("X", &[32, 32, 3, 2], DOUBLE, &x(2)), y.clone()])).contains("X with 6144 bytes of type 9"));
+        assert!(
+            message(&mat(&[images(), array("y", &[2, 1], UINT8, &[11, 3])]))
+                .contains("label 11 at item 0")
+        );
+        assert!(
+            message(&mat(&[images(), array("y", &[3, 1], UINT8, &[1, 2, 3])]))
+                .contains("found y of 3 x 1")
+        );
+        assert!(
+            message(&mat(&[array("X", &[32, 32, 3, 3], UINT8, &x(3)), y.clone()]))
+                .contains("found X of 32 x 32 x 3 x 3")
+        );
+        assert!(
+            message(&mat(&[array("X", &[32, 32, 3, 2], DOUBLE, &x(2)), y.clone()]))
+                .contains("X with 6144 bytes of type 9")
+        );
         for cut in [127, 130, 300, good.len() - 3] {
             assert!(message(&good[..cut]).contains("cut off or damaged"), "{cut}");
         }

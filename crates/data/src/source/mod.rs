@@ -1,4 +1,5 @@
-//! One file per kind of source. Each gives the two splits; limits are applied afterwards, but a source may stop early.
+//! One file per kind of source. Each gives the two splits; limits are applied afterwards, but a
+//! source may stop early.
 
 pub(crate) mod cache;
 pub(crate) mod cifar;
@@ -28,15 +29,15 @@ pub(crate) struct Parts {
     pub test: Split,
 }
 
-/// Whether an error is the decoder's word for damaged content, as against a disk that cannot be read. (`Other` is what
-/// the tar reader uses.)
+/// Whether an error is the decoder's word for damaged content, as against a disk that cannot be
+/// read. (`Other` is what the tar reader uses.)
 fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof)
 }
 
-/// The next `want` bytes, which must be the last; otherwise what was found instead. Reading past them makes decoders
-/// check their checksums.
+/// The next `want` bytes, which must be the last; otherwise what was found instead. Reading past
+/// them makes decoders check their checksums.
 fn read_exactly(data: &mut impl Read, want: usize) -> io::Result<Result<Vec<u8>, String>> {
     let mut bytes = Vec::with_capacity(want);
     data.by_ref().take(want as u64).read_to_end(&mut bytes)?;
@@ -62,5 +63,10 @@ fn find_folder(info: &Info, data_dir: &Path, name: &str) -> Option<PathBuf> {
 /// The set's files are in none of its folders.
 fn missing(info: &Info, data_dir: &Path) -> DataError {
     let file = info.sources.first().map_or_else(|| "train".to_owned(), |s| s.file.clone());
-    DataError::Missing { name: info.name.clone(), file, looked: shown_all(&info.folders(data_dir)), get: info.how_to_get() }
+    DataError::Missing {
+        name: info.name.clone(),
+        file,
+        looked: shown_all(&info.folders(data_dir)),
+        get: info.how_to_get(),
+    }
 }

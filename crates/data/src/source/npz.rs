@@ -1,10 +1,13 @@
-//! MedMNIST's `.npz` files: a zip archive of NumPy arrays `train_images`, `train_labels`, `test_images`, `test_labels`
-//! (and a validation part, which is left alone: the validation split of a run is taken from train).
+//! MedMNIST's `.npz` files: a zip archive of NumPy arrays `train_images`, `train_labels`,
+//! `test_images`, `test_labels` (and a validation part, which is left alone: the validation split
+//! of a run is taken from train).
 //!
-//! Images are `uint8` of shape `[N, S, S]` or `[N, S, S, 3]` with S = 28, 64, 128 or 224, labels `uint8` of shape `[N, 1]`
-//! (ChestMNIST: `[N, 14]`, a finding each, reduced to whether there is any). The
-//! array format: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. Sets whose pixels do not fit in
-//! [`OpenOptions::max_memory`] are unpacked to the data folder once and read from there on demand.
+//! Images are `uint8` of shape `[N, S, S]` or `[N, S, S, 3]` with S = 28, 64, 128 or 224, labels
+//! `uint8` of shape `[N, 1]` (ChestMNIST: `[N, 14]`, a finding each, reduced to whether there is
+//! any). The array format:
+//! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. Sets whose pixels do
+//! not fit in [`OpenOptions::max_memory`] are unpacked to the data folder once and read from there
+//! on demand.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -46,32 +49,53 @@ pub(crate) fn open(info: &Info, data_dir: &Path, options: &OpenOptions<'_>) -> R
         let labels_member = format!("{name}_labels.npy");
         // Versions of the sets differ by a few images; the labels say how many there are here.
         let per_image = if info.reader == Reader::Findings { FINDINGS } else { 1 };
-        let labels = Array { member: &labels_member, most: 2 * n, item: &[per_image] }.read(&mut archive, &place)?;
+        let labels = Array { member: &labels_member, most: 2 * n, item: &[per_image] }
+            .read(&mut archive, &place)?;
         let labels: Vec<u8> = match info.reader {
-            Reader::Findings => labels.chunks_exact(FINDINGS).map(|row| u8::from(row.iter().any(|&finding| finding != 0))).collect(),
+            Reader::Findings => labels
+                .chunks_exact(FINDINGS)
+                .map(|row| u8::from(row.iter().any(|&finding| finding != 0)))
+                .collect(),
             _ => labels,
         };
         if labels.len() != n {
-            tracing::warn!("{}: {} {name} images, the official set has {n}", path.display(), labels.len());
+            tracing::warn!(
+                "{}: {} {name} images, the official set has {n}",
+                path.display(),
+                labels.len()
+            );
         }
         let n = labels.len();
         let item = if c == 1 { vec![h, w] } else { vec![h, w, c] };
         let array = Array { member: &member, most: n, item: &item };
-        if let Some((i, label)) = labels.iter().enumerate().find(|(_, l)| usize::from(**l) >= info.num_classes) {
-            return Err(place.bad(format!("label {label} at item {i} of {labels_member}"), format!("0 to {}", info.num_classes - 1)));
+        if let Some((i, label)) =
+            labels.iter().enumerate().find(|(_, l)| usize::from(**l) >= info.num_classes)
+        {
+            return Err(place.bad(
+                format!("label {label} at item {i} of {labels_member}"),
+                format!("0 to {}", info.num_classes - 1),
+            ));
         }
         let labels = labels.into_iter().map(u32::from).collect();
         if in_memory {
             let mut images = array.read(&mut archive, &place)?;
             if c > 1 {
-                images.par_chunks_exact_mut(pixels).for_each(|image| image.copy_from_slice(&planes(image, c)));
+                images
+                    .par_chunks_exact_mut(pixels)
+                    .for_each(|image| image.copy_from_slice(&planes(image, c)));
             }
             return Split::new(images, labels, shape, info.num_classes);
         }
         let raw = data_dir.join(info.folder()).join(format!("{}-{name}.raw", info.name));
         array.unpack(&mut archive, &raw, &place)?;
         let file = File::open(&raw).map_err(DataError::io("read", &raw))?;
-        Split::on_demand(Arc::new(Raw { file: Mutex::new(file), path: raw, shape, n }), Fit::Exact, labels, shape, info.num_classes)
+        Split::on_demand(
+            Arc::new(Raw { file: Mutex::new(file), path: raw, shape, n }),
+            Fit::Exact,
+            labels,
+            shape,
+            info.num_classes,
+        )
     };
     Ok(Parts { train: split("train", info.train)?, test: split("test", info.test)? })
 }
@@ -93,7 +117,9 @@ impl Pictures for Raw {
         let [channels, height, width] = self.shape;
         let mut bytes = vec![0; channels * height * width];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file.seek(SeekFrom::Start(i as u64 * bytes.len() as u64)).and_then(|_| file.read_exact(&mut bytes));
+        let read = file
+            .seek(SeekFrom::Start(i as u64 * bytes.len() as u64))
+            .and_then(|_| file.read_exact(&mut bytes));
         drop(file);
         read.map_err(DataError::io("read", &self.path))?;
         Picture::new(height, width, channels, bytes)
@@ -114,13 +140,19 @@ impl Place<'_> {
     fn broken(&self, error: ZipError) -> DataError {
         match error {
             ZipError::Io(error) => self.failed(error),
-            other => self.bad(format!("a broken zip archive ({})", one_line(&other.to_string())), "a whole .npz file".into()),
+            other => self.bad(
+                format!("a broken zip archive ({})", one_line(&other.to_string())),
+                "a whole .npz file".into(),
+            ),
         }
     }
 
     fn failed(&self, error: io::Error) -> DataError {
         if is_damage(&error) {
-            self.bad(format!("a broken zip archive ({})", one_line(&error.to_string())), "a whole .npz file".into())
+            self.bad(
+                format!("a broken zip archive ({})", one_line(&error.to_string())),
+                "a whole .npz file".into(),
+            )
         } else {
             DataError::io("read", self.path)(error)
         }
@@ -145,9 +177,15 @@ impl Array<'_> {
     }
 
     /// The array's data, and how many bytes they must be.
-    fn open<'z, R: Read + Seek>(&self, archive: &'z mut ZipArchive<R>, place: &Place<'_>) -> Result<(ZipFile<'z, R>, usize)> {
+    fn open<'z, R: Read + Seek>(
+        &self,
+        archive: &'z mut ZipArchive<R>,
+        place: &Place<'_>,
+    ) -> Result<(ZipFile<'z, R>, usize)> {
         let mut entry = archive.by_name(self.member).map_err(|e| match e {
-            ZipError::FileNotFound => place.bad(format!("no {}", self.member), "a MedMNIST .npz file".into()),
+            ZipError::FileNotFound => {
+                place.bad(format!("no {}", self.member), "a MedMNIST .npz file".into())
+            }
             other => place.broken(other),
         })?;
         let mut start = [0; 8];
@@ -163,20 +201,36 @@ impl Array<'_> {
         entry.read_exact(&mut header).map_err(|e| place.failed(e))?;
         let header = String::from_utf8_lossy(&header);
         let items = items(&header, self.item).filter(|n| (1..=self.most).contains(n));
-        let items = items.ok_or_else(|| self.bad(&format!("an array with header {}", header.trim()), place))?;
+        let items = items
+            .ok_or_else(|| self.bad(&format!("an array with header {}", header.trim()), place))?;
         Ok((entry, items * self.item.iter().product::<usize>()))
     }
 
     /// All its bytes.
-    fn read(&self, archive: &mut ZipArchive<impl Read + Seek>, place: &Place<'_>) -> Result<Vec<u8>> {
+    fn read(
+        &self,
+        archive: &mut ZipArchive<impl Read + Seek>,
+        place: &Place<'_>,
+    ) -> Result<Vec<u8>> {
         let (mut entry, want) = self.open(archive, place)?;
-        read_exactly(&mut entry, want).map_err(|e| place.failed(e))?.map_err(|found| self.bad(&found, place))
+        read_exactly(&mut entry, want)
+            .map_err(|e| place.failed(e))?
+            .map_err(|found| self.bad(&found, place))
     }
 
     /// Writes its bytes to `raw`, unless they are there and not older than the archive.
-    fn unpack(&self, archive: &mut ZipArchive<impl Read + Seek>, raw: &Path, place: &Place<'_>) -> Result<()> {
+    fn unpack(
+        &self,
+        archive: &mut ZipArchive<impl Read + Seek>,
+        raw: &Path,
+        place: &Place<'_>,
+    ) -> Result<()> {
         let (mut entry, want) = self.open(archive, place)?;
-        let age = |path: &Path| fs::metadata(path).ok().and_then(|m| Some((m.len(), m.modified().ok()?.duration_since(UNIX_EPOCH).ok()?)));
+        let age = |path: &Path| {
+            fs::metadata(path)
+                .ok()
+                .and_then(|m| Some((m.len(), m.modified().ok()?.duration_since(UNIX_EPOCH).ok()?)))
+        };
         if let (Some((length, written)), Some((_, packed))) = (age(raw), age(place.path))
             && length == want as u64
             && written >= packed
@@ -187,7 +241,10 @@ impl Array<'_> {
         let folder = raw.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
         // Beside its place and renamed: a kill leaves nothing that could be taken for whole.
-        let mut out = tempfile::Builder::new().prefix(".unpacked-").tempfile_in(folder).map_err(DataError::io("write", raw))?;
+        let mut out = tempfile::Builder::new()
+            .prefix(".unpacked-")
+            .tempfile_in(folder)
+            .map_err(DataError::io("write", raw))?;
         let mut done = 0;
         let mut buffer = vec![0; 1 << 18];
         loop {
@@ -211,14 +268,25 @@ impl Array<'_> {
     }
 }
 
-/// The length of the first dimension, if a header, a Python dictionary, is that of a `uint8` array in C order of items of
-/// the shape given.
+/// The length of the first dimension, if a header, a Python dictionary, is that of a `uint8` array
+/// in C order of items of the shape given.
 fn items(header: &str, item: &[usize]) -> Option<usize> {
-    let text: String = header.chars().filter(|c| !c.is_whitespace()).map(|c| if c == '"' { '\'' } else { c }).collect();
+    let text: String = header
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| if c == '"' { '\'' } else { c })
+        .collect();
     let (_, rest) = text.split_once("'shape':(")?;
-    let shape: Vec<usize> = rest.split_once(')')?.0.split(',').filter(|d| !d.is_empty()).map(|d| d.parse().ok()).collect::<Option<_>>()?;
+    let shape: Vec<usize> = rest
+        .split_once(')')?
+        .0
+        .split(',')
+        .filter(|d| !d.is_empty())
+        .map(|d| d.parse().ok())
+        .collect::<Option<_>>()?;
     let (items, found) = shape.split_first()?;
-    (text.contains("'descr':'|u1'") && text.contains("'fortran_order':False") && found == item).then_some(*items)
+    (text.contains("'descr':'|u1'") && text.contains("'fortran_order':False") && found == item)
+        .then_some(*items)
 }
 
 #[cfg(test)]
@@ -230,10 +298,14 @@ mod tests {
 
     fn npy(dims: &[usize], bytes: &[u8]) -> Vec<u8> {
         let shape: String = dims.iter().map(|d| format!("{d}, ")).collect();
-        let mut header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': ({}), }}", shape.trim_end());
+        let mut header = format!(
+            "{{'descr': '|u1', 'fortran_order': False, 'shape': ({}), }}",
+            shape.trim_end()
+        );
         header.push_str(&" ".repeat(117 - header.len()));
         header.push('\n');
-        [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), bytes].concat()
+        [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), bytes]
+            .concat()
     }
 
     fn npz(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
@@ -250,7 +322,11 @@ mod tests {
     }
 
     fn good() -> Vec<(&'static str, Vec<u8>)> {
-        let images = |n: usize| (0..n * 28 * 28 * 3).map(|i| (i % 3) as u8 * 100 + (i / (28 * 28 * 3)) as u8).collect::<Vec<u8>>();
+        let images = |n: usize| {
+            (0..n * 28 * 28 * 3)
+                .map(|i| (i % 3) as u8 * 100 + (i / (28 * 28 * 3)) as u8)
+                .collect::<Vec<u8>>()
+        };
         vec![
             ("train_images.npy", npy(&[3, 28, 28, 3], &images(3))),
             ("val_images.npy", b"left alone".to_vec()),
@@ -269,7 +345,11 @@ mod tests {
 
     fn message(file: &[u8]) -> String {
         let message = read(file).err().unwrap().to_string();
-        assert!(!message.contains('\n') && message.ends_with("get it again with `sora data fetch pathmnist`"), "{message}");
+        assert!(
+            !message.contains('\n')
+                && message.ends_with("get it again with `sora data fetch pathmnist`"),
+            "{message}"
+        );
         message
     }
 
@@ -289,7 +369,11 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             fs::create_dir(dir.path().join("chestmnist")).unwrap();
             fs::write(dir.path().join("chestmnist/chestmnist.npz"), file).unwrap();
-            open(&Info { train: 3, test: 1, ..crate::find("chestmnist").unwrap() }, dir.path(), &OpenOptions::default())
+            open(
+                &Info { train: 3, test: 1, ..crate::find("chestmnist").unwrap() },
+                dir.path(),
+                &OpenOptions::default(),
+            )
         };
         let parts = read(&file(&rows, FINDINGS)).unwrap();
         assert_eq!((0..3).map(|i| parts.train.label(i)).collect::<Vec<_>>(), [0, 1, 1]);
@@ -315,15 +399,33 @@ mod tests {
             npz(&members)
         };
         assert!(message(&npz(&good()[..4])).contains("found no test_labels.npy"));
-        assert!(message(&with(3, npy(&[3, 1], &[8, 9, 0]))).contains("label 9 at item 1 of train_labels.npy; expected 0 to 8"));
-        assert!(message(&with(3, npy(&[2, 1], &[0; 2]))).contains("train_images.npy: an array with header {'descr': '|u1'"));
-        assert!(message(&with(3, npy(&[3, 2], &[0; 6]))).contains("train_labels.npy: an array with header {'descr': '|u1'"));
-        assert!(message(&with(3, npy(&[1 << 40, 1], &[0; 6]))).contains("expected uint8 in C order, 1 to 6 items of shape [1]"));
+        assert!(
+            message(&with(3, npy(&[3, 1], &[8, 9, 0])))
+                .contains("label 9 at item 1 of train_labels.npy; expected 0 to 8")
+        );
+        assert!(
+            message(&with(3, npy(&[2, 1], &[0; 2])))
+                .contains("train_images.npy: an array with header {'descr': '|u1'")
+        );
+        assert!(
+            message(&with(3, npy(&[3, 2], &[0; 6])))
+                .contains("train_labels.npy: an array with header {'descr': '|u1'")
+        );
+        assert!(
+            message(&with(3, npy(&[1 << 40, 1], &[0; 6])))
+                .contains("expected uint8 in C order, 1 to 6 items of shape [1]")
+        );
         assert!(message(&with(3, npy(&[3, 1], &[0; 2]))).contains("the data end after 2 bytes"));
         assert!(message(&with(3, npy(&[3, 1], &[0; 4]))).contains("more than 3 bytes"));
-        assert!(message(&with(3, b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec())).contains("no NumPy array"));
+        assert!(
+            message(&with(3, b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec()))
+                .contains("no NumPy array")
+        );
         assert!(message(&with(3, b"GIF".to_vec())).contains("a broken zip archive"));
-        let wrong_type = String::from_utf8_lossy(&npy(&[3, 1], &[])).into_owned().replace("|u1", "<f8").into_bytes();
+        let wrong_type = String::from_utf8_lossy(&npy(&[3, 1], &[]))
+            .into_owned()
+            .replace("|u1", "<f8")
+            .into_bytes();
         assert!(message(&with(3, [b"\x93", &wrong_type[3..]].concat())).contains("<f8"));
         let file = npz(&good());
         assert!(message(&file[..file.len() / 2]).contains("a broken zip archive"));
@@ -332,8 +434,17 @@ mod tests {
 
     #[test]
     fn headers_as_numpy_writes_them() {
-        assert_eq!(items("{'descr': '|u1', 'fortran_order': False, 'shape': (3, 28, 28), }   \n", &[28, 28]), Some(3));
-        assert_eq!(items("{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }", &[]), Some(3));
+        assert_eq!(
+            items(
+                "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 28, 28), }   \n",
+                &[28, 28]
+            ),
+            Some(3)
+        );
+        assert_eq!(
+            items("{'descr': '|u1', 'fortran_order': False, 'shape': (3,), }", &[]),
+            Some(3)
+        );
         for wrong in [
             "{'descr': '|u1', 'fortran_order': True, 'shape': (3,), }",
             "{'descr': '|i1', 'fortran_order': False, 'shape': (3,), }",
@@ -369,12 +480,17 @@ mod tests {
             let on_demand = open(&info(), dir.path(), &small).unwrap();
             assert!(on_demand.train.is_on_demand());
             for (a, b) in [(&kept.train, &on_demand.train), (&kept.test, &on_demand.test)] {
-                assert!((0..a.len()).all(|i| a.image(i).unwrap() == b.image(i).unwrap() && a.label(i) == b.label(i)));
+                assert!((0..a.len()).all(
+                    |i| a.image(i).unwrap() == b.image(i).unwrap() && a.label(i) == b.label(i)
+                ));
             }
         }
         // A part is not taken for the whole, and an older one not for the new.
         fs::write(&raw, b"cut off").unwrap();
-        assert_eq!(open(&info(), dir.path(), &small).unwrap().train.image(2).unwrap(), kept.train.image(2).unwrap());
+        assert_eq!(
+            open(&info(), dir.path(), &small).unwrap().train.image(2).unwrap(),
+            kept.train.image(2).unwrap()
+        );
         let mut other = good();
         other[0].1 = npy(&[3, 28, 28, 3], &[7; 3 * 28 * 28 * 3]);
         fs::write(&archive, npz(&other)).unwrap();

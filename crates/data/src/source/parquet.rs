@@ -1,9 +1,11 @@
-//! Hugging Face image sets in Parquet shards: a column `image` of structures with the file's `bytes`, and a column `label`.
+//! Hugging Face image sets in Parquet shards: a column `image` of structures with the file's
+//! `bytes`, and a column `label`.
 //!
-//! A row is read at random: where the pages of a row group begin is noted when it is first touched, and then one page (about
-//! 1 MB) is read for an image. Page headers are looked at before a page is decoded, because they say how much memory to take.
-//! The format: <https://parquet.apache.org/docs/file-format/>; the names of the classes:
-//! `ClassLabel` in the key `huggingface` of the file's metadata.
+//! A row is read at random: where the pages of a row group begin is noted when it is first touched,
+//! and then one page (about 1 MB) is read for an image. Page headers are looked at before a page is
+//! decoded, because they say how much memory to take. The format:
+//! <https://parquet.apache.org/docs/file-format/>; the names of the classes: `ClassLabel` in the
+//! key `huggingface` of the file's metadata.
 
 use std::any::Any;
 use std::fs::File;
@@ -69,8 +71,10 @@ impl Shards {
         if let (Some(names), Some(shard)) = (&names, shards.first())
             && let Some(i) = labels.iter().position(|&l| l as usize >= names.len())
         {
-            return Err(shard
-                .bad(format!("label {} of row {i} of the split", labels[i]), format!("below {}, the number of class names", names.len())));
+            return Err(shard.bad(
+                format!("label {} of row {i} of the split", labels[i]),
+                format!("below {}, the number of class names", names.len()),
+            ));
         }
         Ok((Self { shards, names }, labels))
     }
@@ -98,12 +102,17 @@ impl Pictures for Rows {
         let missing = || DataError::value("image index", i, format!("below {}", self.rows.len()));
         let row = *self.rows.get(i).ok_or_else(missing)? as usize;
         let first = |shard: &Shard| shard.groups.first().map_or(usize::MAX, |g| g.0);
-        let at = self.shards.partition_point(|s| first(s) <= row).checked_sub(1).ok_or_else(missing)?;
+        let at =
+            self.shards.partition_point(|s| first(s) <= row).checked_sub(1).ok_or_else(missing)?;
         let shard = &self.shards[at];
-        let group = shard.groups.partition_point(|g| g.0 <= row).checked_sub(1).ok_or_else(missing)?;
+        let group =
+            shard.groups.partition_point(|g| g.0 <= row).checked_sub(1).ok_or_else(missing)?;
         let bytes = shard.image(group, row - shard.groups[group].0)?;
         decode(bytes.data(), Channels::Rgb, |found| {
-            shard.bad(format!("{found} in row {row} of the split"), "a whole PNG or JPEG image".into())
+            shard.bad(
+                format!("{found} in row {row} of the split"),
+                "a whole PNG or JPEG image".into(),
+            )
         })
     }
 }
@@ -112,29 +121,38 @@ impl Shard {
     fn open(path: PathBuf, labels: &mut Vec<u32>) -> Result<Self> {
         let length = std::fs::metadata(&path).map_err(DataError::io("read", &path))?.len();
         let source = Source { path: path.clone(), length };
-        let metadata = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&source)).map_err(|e| broken(&path, &e))?;
+        let metadata = guarded(|| ParquetMetaDataReader::new().parse_and_finish(&source))
+            .map_err(|e| broken(&path, &e))?;
         let mut shard = Self { path, length, metadata, image: 0, groups: vec![] };
         let schema = shard.metadata.file_metadata().schema_descr_ptr();
         let column = |names: &[&str], types: &[Type]| {
             names.iter().find_map(|name| {
-                schema
-                    .columns()
-                    .iter()
-                    .position(|c| c.path().string() == *name && types.contains(&c.physical_type()) && c.max_rep_level() == 0)
+                schema.columns().iter().position(|c| {
+                    c.path().string() == *name
+                        && types.contains(&c.physical_type())
+                        && c.max_rep_level() == 0
+                })
             })
         };
-        let found = || schema.columns().iter().map(|c| c.path().string()).collect::<Vec<_>>().join(", ");
-        let expected = || "columns image.bytes (an image file) and label (a whole number)".to_owned();
-        let (Some(image), Some(label)) = (column(&IMAGES, &[Type::BYTE_ARRAY]), column(&LABELS, &[Type::INT32, Type::INT64])) else {
+        let found =
+            || schema.columns().iter().map(|c| c.path().string()).collect::<Vec<_>>().join(", ");
+        let expected =
+            || "columns image.bytes (an image file) and label (a whole number)".to_owned();
+        let (Some(image), Some(label)) =
+            (column(&IMAGES, &[Type::BYTE_ARRAY]), column(&LABELS, &[Type::INT32, Type::INT64]))
+        else {
             return Err(shard.bad(format!("columns {}", one_line(&found())), expected()));
         };
         shard.image = image;
         for group in 0..shard.metadata.num_row_groups() {
             let rows = shard.metadata.row_group(group).num_rows();
             let first = labels.len();
-            let total = rows.checked_add(first as i64).filter(|&t| (0..=MAX_ROWS * 64).contains(&t));
+            let total =
+                rows.checked_add(first as i64).filter(|&t| (0..=MAX_ROWS * 64).contains(&t));
             if !(0..=MAX_ROWS).contains(&rows) || total.is_none() {
-                return Err(shard.bad(format!("a group of {rows} rows"), format!("0 to {MAX_ROWS}")));
+                return Err(
+                    shard.bad(format!("a group of {rows} rows"), format!("0 to {MAX_ROWS}"))
+                );
             }
             shard.groups.push((first, OnceLock::new()));
             shard.read_labels(group, label, rows as usize, labels)?;
@@ -150,20 +168,33 @@ impl Shard {
         Source { path: self.path.clone(), length: self.length }
     }
 
-    fn reader(&self, group: usize, column: usize, pages: Vec<PageLocation>) -> ParquetResult<ColumnReader> {
+    fn reader(
+        &self,
+        group: usize,
+        column: usize,
+        pages: Vec<PageLocation>,
+    ) -> ParquetResult<ColumnReader> {
         let chunk = self.metadata.row_group(group).column(column);
         let rows = usize::try_from(self.metadata.row_group(group).num_rows()).unwrap_or(0);
         let pages = SerializedPageReader::new(Arc::new(self.source()), chunk, rows, Some(pages))?;
         Ok(get_column_reader(chunk.column_descr_ptr(), Box::new(pages)))
     }
 
-    fn read_labels(&self, group: usize, column: usize, rows: usize, labels: &mut Vec<u32>) -> Result<()> {
+    fn read_labels(
+        &self,
+        group: usize,
+        column: usize,
+        rows: usize,
+        labels: &mut Vec<u32>,
+    ) -> Result<()> {
         let pages = self.pages(group, column)?;
         let mut wide: Vec<i64> = Vec::new();
         let read = guarded(|| {
             let mut levels = Vec::new();
             match self.reader(group, column, pages)? {
-                ColumnReader::Int64ColumnReader(mut reader) => reader.read_records(rows, Some(&mut levels), None, &mut wide)?,
+                ColumnReader::Int64ColumnReader(mut reader) => {
+                    reader.read_records(rows, Some(&mut levels), None, &mut wide)?
+                }
                 ColumnReader::Int32ColumnReader(mut reader) => {
                     let mut narrow = Vec::new();
                     let read = reader.read_records(rows, Some(&mut levels), None, &mut narrow)?;
@@ -176,16 +207,20 @@ impl Shard {
         });
         read.map_err(|e| broken(&self.path, &e))?;
         if wide.len() != rows {
-            return Err(self.bad(format!("{} labels in a group of {rows} rows", wide.len()), "a label a row".into()));
+            return Err(self.bad(
+                format!("{} labels in a group of {rows} rows", wide.len()),
+                "a label a row".into(),
+            ));
         }
         for label in wide {
             // The Hub marks images without a label by -1.
             let label = u32::try_from(label).ok().filter(|&l| l < 1 << 24);
-            labels.push(
-                label.ok_or_else(|| {
-                    self.bad("a row without a label".into(), "labels from 0 on (the official test split has none)".into())
-                })?,
-            );
+            labels.push(label.ok_or_else(|| {
+                self.bad(
+                    "a row without a label".into(),
+                    "labels from 0 on (the official test split has none)".into(),
+                )
+            })?);
         }
         Ok(())
     }
@@ -201,7 +236,11 @@ impl Shard {
             }
         };
         let image = guarded(|| {
-            let ColumnReader::ByteArrayColumnReader(mut reader) = self.reader(group, self.image, pages.clone())? else { return Ok(None) };
+            let ColumnReader::ByteArrayColumnReader(mut reader) =
+                self.reader(group, self.image, pages.clone())?
+            else {
+                return Ok(None);
+            };
             if reader.skip_records(row)? < row {
                 return Ok(None);
             }
@@ -209,8 +248,11 @@ impl Shard {
             reader.read_records(1, Some(&mut levels), None, &mut values)?;
             Ok(values.pop())
         });
-        let bad = |found: &str| self.bad(format!("{found} in row {row} of row group {group}"), "an image file".into());
-        let image: ByteArray = image.map_err(|e| broken(&self.path, &e))?.ok_or_else(|| bad("nothing"))?;
+        let bad = |found: &str| {
+            self.bad(format!("{found} in row {row} of row group {group}"), "an image file".into())
+        };
+        let image: ByteArray =
+            image.map_err(|e| broken(&self.path, &e))?.ok_or_else(|| bad("nothing"))?;
         if image.len() as u64 > MAX_FILE {
             return Err(bad("an image file of more than 256 MiB"));
         }
@@ -219,9 +261,13 @@ impl Shard {
 
     /// Where the data pages of a column chunk begin, from their headers.
     fn pages(&self, group: usize, column: usize) -> Result<Vec<PageLocation>> {
-        let bad = |found: &str| self.bad(format!("{found} in row group {group}"), "a whole Parquet file".into());
+        let bad = |found: &str| {
+            self.bad(format!("{found} in row group {group}"), "a whole Parquet file".into())
+        };
         let chunk = self.metadata.row_group(group).column(column);
-        let (start, end) = byte_range(chunk).filter(|&(_, end)| end <= self.length).ok_or_else(|| bad("a column outside the file"))?;
+        let (start, end) = byte_range(chunk)
+            .filter(|&(_, end)| end <= self.length)
+            .ok_or_else(|| bad("a column outside the file"))?;
         let io = || DataError::io("read", &self.path);
         let mut file = File::open(&self.path).map_err(io())?;
         let mut pages = Vec::new();
@@ -233,21 +279,30 @@ impl Shard {
             for room in [8 << 10, MAX_HEADER] {
                 buffer.clear();
                 file.seek(SeekFrom::Start(at)).map_err(io())?;
-                file.by_ref().take((room as u64).min(end - at)).read_to_end(&mut buffer).map_err(io())?;
+                file.by_ref()
+                    .take((room as u64).min(end - at))
+                    .read_to_end(&mut buffer)
+                    .map_err(io())?;
                 header = PageHeader::parse(&buffer);
                 if header.is_some() {
                     break;
                 }
             }
             let header = header.ok_or_else(|| bad("a damaged page header"))?;
-            let size = header.length as u64 + u64::try_from(header.compressed).map_err(|_| bad("a page of negative length"))?;
+            let size = header.length as u64
+                + u64::try_from(header.compressed).map_err(|_| bad("a page of negative length"))?;
             if !(0..=MAX_PAGE).contains(&header.uncompressed) || at + size > end {
                 return Err(bad("a page that is larger than it can be"));
             }
             match header.rows {
                 Some(n) if n >= 0 && rows + i64::from(n) <= MAX_ROWS => {
-                    let compressed_page_size = i32::try_from(size).map_err(|_| bad("a page that is larger than it can be"))?;
-                    pages.push(PageLocation { offset: at as i64, compressed_page_size, first_row_index: rows });
+                    let compressed_page_size = i32::try_from(size)
+                        .map_err(|_| bad("a page that is larger than it can be"))?;
+                    pages.push(PageLocation {
+                        offset: at as i64,
+                        compressed_page_size,
+                        first_row_index: rows,
+                    });
                     rows += i64::from(n);
                 }
                 Some(_) => return Err(bad("a page of impossible length")),
@@ -281,14 +336,25 @@ fn byte_range(chunk: &ColumnChunkMetaData) -> Option<(u64, u64)> {
 fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
     let text = |panic: Box<dyn Any + Send>| match panic.downcast::<String>() {
         Ok(text) => *text,
-        Err(panic) => panic.downcast::<&str>().map_or("a defect of the decoder".into(), |text| (*text).into()),
+        Err(panic) => {
+            panic.downcast::<&str>().map_or("a defect of the decoder".into(), |text| (*text).into())
+        }
     };
     catch_unwind(AssertUnwindSafe(work)).map_err(text)?.map_err(|e| e.to_string())
 }
 
 fn broken(path: &Path, error: &str) -> DataError {
-    let hint = if error.contains("feature") || error.contains("Disabled") { "; only snappy and no compression are read" } else { "" };
-    DataError::bad(path, format!("what is no whole Parquet file ({}{hint})", one_line(error)), "a Parquet shard", "get the file again")
+    let hint = if error.contains("feature") || error.contains("Disabled") {
+        "; only snappy and no compression are read"
+    } else {
+        ""
+    };
+    DataError::bad(
+        path,
+        format!("what is no whole Parquet file ({}{hint})", one_line(error)),
+        "a Parquet shard",
+        "get the file again",
+    )
 }
 
 /// The class names that the Hub writes into the metadata.
@@ -304,8 +370,10 @@ fn class_names(metadata: &ParquetMetaData) -> Option<Vec<String>> {
     let entries = metadata.file_metadata().key_value_metadata()?;
     let text = entries.iter().find(|e| e.key == "huggingface")?.value.as_deref()?;
     let hub: Hub = serde_json::from_str(text).ok()?;
-    let names = LABELS.iter().find_map(|label| hub.info.features.get(*label)?.get("names")?.as_array())?;
-    let names: Vec<String> = names.iter().map(|n| n.as_str().map(one_line)).collect::<Option<_>>()?;
+    let names =
+        LABELS.iter().find_map(|label| hub.info.features.get(*label)?.get("names")?.as_array())?;
+    let names: Vec<String> =
+        names.iter().map(|n| n.as_str().map(one_line)).collect::<Option<_>>()?;
     (names.len() >= 2).then_some(names)
 }
 
@@ -339,7 +407,10 @@ impl ChunkReader for Source {
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
         if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
-            return Err(ParquetError::EOF(format!("{length} bytes from {start} in a file of {}", self.length)));
+            return Err(ParquetError::EOF(format!(
+                "{length} bytes from {start} in a file of {}",
+                self.length
+            )));
         }
         let mut bytes = vec![0; length];
         self.at(start)?.read_exact(&mut bytes)?;
@@ -465,9 +536,11 @@ mod tests {
     use proptest::prelude::*;
     use std::fs;
 
-    /// Written by PyArrow (`tests/make_fixtures.py`): 7 PNG files of one colour in 3 row groups with small pages; labels 0 to 2 with names.
+    /// Written by PyArrow (`tests/make_fixtures.py`): 7 PNG files of one colour in 3 row groups
+    /// with small pages; labels 0 to 2 with names.
     const TRAIN: &[u8] = include_bytes!("../../tests/fixtures/train-00000-of-00001.parquet");
-    const VALIDATION: &[u8] = include_bytes!("../../tests/fixtures/validation-00000-of-00001.parquet");
+    const VALIDATION: &[u8] =
+        include_bytes!("../../tests/fixtures/validation-00000-of-00001.parquet");
 
     fn folder(train: &[u8]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
@@ -477,7 +550,10 @@ mod tests {
         dir
     }
 
-    fn opened(train: &[u8], limit_train: Option<usize>) -> Result<(tempfile::TempDir, crate::Dataset)> {
+    fn opened(
+        train: &[u8],
+        limit_train: Option<usize>,
+    ) -> Result<(tempfile::TempDir, crate::Dataset)> {
         let dir = folder(train);
         let options = OpenOptions { image_size: Some(4), limit_train, ..Default::default() };
         let data = open(&format!("imagefolder:{}", dir.path().display()), &options)?;
@@ -490,7 +566,11 @@ mod tests {
         assert_eq!(data.info.classes, ["ant", "bee", "wasp"]);
         assert_eq!((data.train.len(), data.test.len(), data.train.shape()), (7, 2, [3, 4, 4]));
         for i in [6, 0, 3, 5, 1, 2, 4, 0] {
-            assert_eq!((data.train.label(i), data.train.image(i).unwrap()[0]), (i as u32 % 3, 10 * i as u8), "{i}");
+            assert_eq!(
+                (data.train.label(i), data.train.image(i).unwrap()[0]),
+                (i as u32 % 3, 10 * i as u8),
+                "{i}"
+            );
         }
         assert_eq!((data.test.label(1), data.test.image(1).unwrap()[0]), (2, 201));
         // A limit takes rows from all over.
@@ -501,10 +581,17 @@ mod tests {
     #[test]
     fn each_defect_has_its_line() {
         let message = |bytes: &[u8]| opened(bytes, None).unwrap_err().to_string();
-        for bytes in [&b""[..], b"PAR1", b"<html>no</html>", &TRAIN[..TRAIN.len() / 2], &TRAIN[..TRAIN.len() - 1]] {
+        for bytes in [
+            &b""[..],
+            b"PAR1",
+            b"<html>no</html>",
+            &TRAIN[..TRAIN.len() / 2],
+            &TRAIN[..TRAIN.len() - 1],
+        ] {
             let error = message(bytes);
             assert!(
-                error.contains("train-00000-of-00001.parquet: found what is no whole Parquet file") && !error.contains('\n'),
+                error.contains("train-00000-of-00001.parquet: found what is no whole Parquet file")
+                    && !error.contains('\n'),
                 "{error}"
             );
         }
@@ -513,17 +600,29 @@ mod tests {
             renamed[at + 2..at + 7].copy_from_slice(b"lapel");
         }
         let error = message(&renamed);
-        assert!(error.contains("expected columns image.bytes") || error.contains("no whole Parquet"), "{error}");
+        assert!(
+            error.contains("expected columns image.bytes") || error.contains("no whole Parquet"),
+            "{error}"
+        );
         let dir = folder(TRAIN);
         fs::remove_file(dir.path().join("data/validation-00000-of-00001.parquet")).unwrap();
-        let error = open(&format!("imagefolder:{}", dir.path().display()), &OpenOptions::default()).unwrap_err().to_string();
+        let error = open(&format!("imagefolder:{}", dir.path().display()), &OpenOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("expected validation-*.parquet"), "{error}");
     }
 
     #[test]
     fn headers_that_promise_much_are_refused() {
         // Field 2, the size when decoded: 2^31 - 1.
-        let header = |size: &[u8]| [&[0x15, 0x00, 0x15], size, &[0x15, 0x14, 0x2c, 0x15, 0x02, 0x15, 0, 0x15, 0, 0x15, 0, 0, 0]].concat();
+        let header = |size: &[u8]| {
+            [
+                &[0x15, 0x00, 0x15],
+                size,
+                &[0x15, 0x14, 0x2c, 0x15, 0x02, 0x15, 0, 0x15, 0, 0x15, 0, 0, 0],
+            ]
+            .concat()
+        };
         let parsed = PageHeader::parse(&header(&[0xfe, 0xff, 0xff, 0xff, 0x0f])).unwrap();
         assert_eq!((parsed.uncompressed, parsed.compressed, parsed.rows), (i32::MAX, 10, Some(1)));
         assert!(parsed.uncompressed > MAX_PAGE);

@@ -1,14 +1,17 @@
-//! A reader of the pickles that CIFAR's Python archives hold: a dictionary with one NumPy array of bytes and a list of labels.
+//! A reader of the pickles that CIFAR's Python archives hold: a dictionary with one NumPy array of
+//! bytes and a list of labels.
 //!
-//! A pickle is a program. This one is never run: only the opcodes that build plain values are known, only NumPy's array
-//! constructors are taken note of (by name; nothing is called), and anything else is an error. Strings and arrays stay ranges
-//! of the input and values are shared by number, so that memory is bounded by a small multiple of the input's length.
-//! Protocols 2 (Python 2, the official archives) to 5 are read. The opcodes: CPython's `Lib/pickletools.py`.
+//! A pickle is a program. This one is never run: only the opcodes that build plain values are
+//! known, only NumPy's array constructors are taken note of (by name; nothing is called), and
+//! anything else is an error. Strings and arrays stay ranges of the input and values are shared by
+//! number, so that memory is bounded by a small multiple of the input's length. Protocols 2 (Python
+//! 2, the official archives) to 5 are read. The opcodes: CPython's `Lib/pickletools.py`.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Most values at a time; the largest official file (CIFAR-100's training part) makes about 200,000.
+/// Most values at a time; the largest official file (CIFAR-100's training part) makes about
+/// 200,000.
 const MAX_VALUES: usize = 1 << 20;
 
 /// What a batch file holds.
@@ -69,29 +72,63 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
 }
 
-/// Reads a batch file; the labels stand under `labels` or `fine_labels`. The error says what was found.
+/// Reads a batch file; the labels stand under `labels` or `fine_labels`. The error says what was
+/// found.
 pub(crate) fn read_batch(input: &[u8]) -> Result<Batch, String> {
-    let mut machine = Machine { input, at: 0, values: vec![], stack: vec![], marks: vec![], memo: HashMap::new() };
+    let mut machine = Machine {
+        input,
+        at: 0,
+        values: vec![],
+        stack: vec![],
+        marks: vec![],
+        memo: HashMap::new(),
+    };
     let root = machine.run()?;
-    let Value::Dict(pairs) = machine.value(root)? else { return Err("a pickle of something else than a dictionary".into()) };
+    let Value::Dict(pairs) = machine.value(root)? else {
+        return Err("a pickle of something else than a dictionary".into());
+    };
     let entry = |names: &[&str]| {
         pairs.iter().find(
             |(key, _)| matches!(machine.value(*key), Ok(Value::Text(range)) if names.iter().any(|n| n.as_bytes() == &input[range.clone()])),
         )
     };
     let (_, data) = entry(&["data"]).ok_or("a pickle without 'data'")?;
-    let (_, labels) = entry(&["labels", "fine_labels"]).ok_or("a pickle without 'labels' or 'fine_labels'")?;
-    let Value::List(labels) = machine.value(*labels)? else { return Err("labels that are no list".into()) };
-    let labels = labels.iter().map(|&id| machine.int(id)).collect::<Result<_, _>>().map_err(|_| "a label that is no whole number")?;
-    let Value::Array(Some(array)) = machine.value(*data)? else { return Err("'data' that is no NumPy array".into()) };
-    let Value::Type(element) = machine.value(array.element)? else { return Err("an array without element type".into()) };
+    let (_, labels) =
+        entry(&["labels", "fine_labels"]).ok_or("a pickle without 'labels' or 'fine_labels'")?;
+    let Value::List(labels) = machine.value(*labels)? else {
+        return Err("labels that are no list".into());
+    };
+    let labels = labels
+        .iter()
+        .map(|&id| machine.int(id))
+        .collect::<Result<_, _>>()
+        .map_err(|_| "a label that is no whole number")?;
+    let Value::Array(Some(array)) = machine.value(*data)? else {
+        return Err("'data' that is no NumPy array".into());
+    };
+    let Value::Type(element) = machine.value(array.element)? else {
+        return Err("an array without element type".into());
+    };
     let element = &input[element.clone()];
     if !matches!(element, b"u1" | b"|u1") {
-        return Err(format!("an array of '{}'", String::from_utf8_lossy(&element[..element.len().min(20)]).escape_debug()));
+        return Err(format!(
+            "an array of '{}'",
+            String::from_utf8_lossy(&element[..element.len().min(20)]).escape_debug()
+        ));
     }
-    let Value::Tuple(shape) = machine.value(array.shape)? else { return Err("an array without shape".into()) };
-    let [rows, columns] = shape[..] else { return Err(format!("an array of {} dimensions", shape.len())) };
-    let size = |id| machine.int(id).ok().and_then(|n| usize::try_from(n).ok()).ok_or("an array with an impossible shape");
+    let Value::Tuple(shape) = machine.value(array.shape)? else {
+        return Err("an array without shape".into());
+    };
+    let [rows, columns] = shape[..] else {
+        return Err(format!("an array of {} dimensions", shape.len()));
+    };
+    let size = |id| {
+        machine
+            .int(id)
+            .ok()
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or("an array with an impossible shape")
+    };
     let shape = [size(rows)?, size(columns)?];
     let data = match machine.value(array.data)? {
         Value::Text(range) => input[range.clone()].to_vec(),
@@ -107,14 +144,18 @@ pub(crate) fn read_batch(input: &[u8]) -> Result<Batch, String> {
 /// The characters of a UTF-8 text as bytes.
 fn latin1(text: &[u8]) -> Result<Vec<u8>, String> {
     let text = std::str::from_utf8(text).map_err(|_| "text that is not UTF-8")?;
-    text.chars().map(|c| u8::try_from(c).map_err(|_| "bytes with a character over 255".to_owned())).collect()
+    text.chars()
+        .map(|c| u8::try_from(c).map_err(|_| "bytes with a character over 255".to_owned()))
+        .collect()
 }
 
 impl<'a> Machine<'a> {
     /// Reads to the end mark and gives the value left.
     fn run(&mut self) -> Result<Id, String> {
         loop {
-            if self.values.len().max(self.stack.len()).max(self.marks.len()).max(self.memo.len()) > MAX_VALUES {
+            if self.values.len().max(self.stack.len()).max(self.marks.len()).max(self.memo.len())
+                > MAX_VALUES
+            {
                 return Err(format!("a pickle of more than {MAX_VALUES} values"));
             }
             let opcode = self.byte()?;
@@ -210,14 +251,20 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Text(module), Value::Text(name)) = (self.value(module)?, self.value(name)?) else {
+                    let (Value::Text(module), Value::Text(name)) =
+                        (self.value(module)?, self.value(name)?)
+                    else {
                         return Err("a pickle that names a function by no text".into());
                     };
                     self.global(module.clone(), name.clone())?;
                 }
                 b'R' => self.reduce()?,
                 b'b' => self.build()?,
-                other => return Err(format!("a pickle with opcode {other:#04x}, which no CIFAR batch has")),
+                other => {
+                    return Err(format!(
+                        "a pickle with opcode {other:#04x}, which no CIFAR batch has"
+                    ));
+                }
             }
         }
     }
@@ -233,7 +280,11 @@ impl<'a> Machine<'a> {
     }
 
     fn take(&mut self, n: usize) -> Result<Range<usize>, String> {
-        let end = self.at.checked_add(n).filter(|&end| end <= self.input.len()).ok_or_else(|| self.ends())?;
+        let end = self
+            .at
+            .checked_add(n)
+            .filter(|&end| end <= self.input.len())
+            .ok_or_else(|| self.ends())?;
         let range = self.at..end;
         self.at = end;
         Ok(range)
@@ -257,13 +308,17 @@ impl<'a> Machine<'a> {
         let range = self.take(n)?;
         let bytes = &self.input[range];
         let mut wide = [if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 }; 8];
-        let value = wide.get_mut(..n).map(|low| low.copy_from_slice(bytes)).map(|()| i64::from_le_bytes(wide));
+        let value = wide
+            .get_mut(..n)
+            .map(|low| low.copy_from_slice(bytes))
+            .map(|()| i64::from_le_bytes(wide));
         self.push(value.map_or(Value::Other, Value::Int));
         Ok(())
     }
 
     fn line(&mut self) -> Result<Range<usize>, String> {
-        let n = self.input[self.at..].iter().position(|&b| b == b'\n').ok_or_else(|| self.ends())?;
+        let n =
+            self.input[self.at..].iter().position(|&b| b == b'\n').ok_or_else(|| self.ends())?;
         let range = self.take(n)?;
         self.at += 1;
         Ok(range)
@@ -279,12 +334,17 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_many(&mut self, n: usize) -> Result<Vec<Id>, String> {
-        let from = self.stack.len().checked_sub(n).ok_or("a pickle that takes from an empty stack")?;
+        let from =
+            self.stack.len().checked_sub(n).ok_or("a pickle that takes from an empty stack")?;
         Ok(self.stack.split_off(from))
     }
 
     fn since_mark(&mut self) -> Result<Vec<Id>, String> {
-        let mark = self.marks.pop().filter(|&m| m <= self.stack.len()).ok_or("a pickle without a mark where one is needed")?;
+        let mark = self
+            .marks
+            .pop()
+            .filter(|&m| m <= self.stack.len())
+            .ok_or("a pickle without a mark where one is needed")?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -295,7 +355,10 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, key: u32) -> Result<(), String> {
-        let id = *self.memo.get(&key).ok_or_else(|| format!("a pickle that recalls value {key}, which it never stored"))?;
+        let id = *self
+            .memo
+            .get(&key)
+            .ok_or_else(|| format!("a pickle that recalls value {key}, which it never stored"))?;
         self.stack.push(id);
         Ok(())
     }
@@ -337,12 +400,20 @@ impl<'a> Machine<'a> {
         let global = match (module, name) {
             (b"numpy", b"ndarray") => Global::Ndarray,
             (b"numpy", b"dtype") => Global::Dtype,
-            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => Global::Reconstruct,
+            (b"numpy.core.multiarray" | b"numpy._core.multiarray", b"_reconstruct") => {
+                Global::Reconstruct
+            }
             (b"numpy.core.numeric" | b"numpy._core.numeric", b"_frombuffer") => Global::FromBuffer,
             (b"_codecs", b"encode") => Global::Encode,
             _ => {
-                let shown = |text: &[u8]| String::from_utf8_lossy(&text[..text.len().min(40)]).escape_debug().to_string();
-                return Err(format!("a pickle that asks for {}.{}, which was not run", shown(module), shown(name)));
+                let shown = |text: &[u8]| {
+                    String::from_utf8_lossy(&text[..text.len().min(40)]).escape_debug().to_string()
+                };
+                return Err(format!(
+                    "a pickle that asks for {}.{}, which was not run",
+                    shown(module),
+                    shown(name)
+                ));
             }
         };
         self.push(Value::Global(global));
@@ -351,17 +422,25 @@ impl<'a> Machine<'a> {
 
     fn reduce(&mut self) -> Result<(), String> {
         let (arguments, function) = (self.pop()?, self.pop()?);
-        let (Value::Tuple(arguments), &Value::Global(function)) = (self.value(arguments)?, self.value(function)?) else {
+        let (Value::Tuple(arguments), &Value::Global(function)) =
+            (self.value(arguments)?, self.value(function)?)
+        else {
             return Err("a pickle that calls what is no function".into());
         };
-        let argument = |i: usize| arguments.get(i).copied().ok_or("a pickle that calls NumPy without arguments");
+        let argument = |i: usize| {
+            arguments.get(i).copied().ok_or("a pickle that calls NumPy without arguments")
+        };
         let value = match function {
             Global::Reconstruct => Value::Array(None),
             Global::Dtype => match self.value(argument(0)?)? {
                 Value::Text(name) => Value::Type(name.clone()),
                 _ => return Err("an array with an element type that is no text".into()),
             },
-            Global::FromBuffer => Value::Array(Some(Array { data: argument(0)?, element: argument(1)?, shape: argument(2)? })),
+            Global::FromBuffer => Value::Array(Some(Array {
+                data: argument(0)?,
+                element: argument(1)?,
+                shape: argument(2)?,
+            })),
             Global::Encode => match self.value(argument(0)?)? {
                 Value::Text(text) => Value::Latin1(text.clone()),
                 _ => return Err("bytes that are no text".into()),
@@ -379,7 +458,9 @@ impl<'a> Machine<'a> {
             // The state of an element type says its byte order, which bytes do not have.
             (Value::Type(_), Value::Tuple(_)) => Ok(()),
             (Value::Array(_), Value::Tuple(state)) => {
-                let [_, shape, element, fortran, data] = state[..] else { return Err("an array with an unknown state".into()) };
+                let [_, shape, element, fortran, data] = state[..] else {
+                    return Err("an array with an unknown state".into());
+                };
                 if self.int(fortran)? != 0 {
                     return Err("an array in Fortran order".into());
                 }
@@ -406,7 +487,13 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     /// A batch as Python 2 wrote the official ones (protocol 2, `str` keys and data).
-    pub(crate) fn python2(rows: usize, columns: usize, data: &[u8], labels: &[u8], key: &str) -> Vec<u8> {
+    pub(crate) fn python2(
+        rows: usize,
+        columns: usize,
+        data: &[u8],
+        labels: &[u8],
+        key: &str,
+    ) -> Vec<u8> {
         let mut out = b"\x80\x02}q\x01(".to_vec();
         let string = |out: &mut Vec<u8>, text: &[u8]| {
             out.extend([b'U', text.len() as u8]);
@@ -479,7 +566,10 @@ pub(crate) mod tests {
         let message = |bytes: &[u8]| read_batch(bytes).unwrap_err();
         assert!(message(&small()[..50]).contains("breaks off"));
         assert!(message(b"").contains("breaks off"));
-        assert!(message(&python2(2, 4, &[0; 6], &[], "labels")).contains("an array of 2 x 4 with 6 bytes"));
+        assert!(
+            message(&python2(2, 4, &[0; 6], &[], "labels"))
+                .contains("an array of 2 x 4 with 6 bytes")
+        );
         assert!(message(&python2(2, 3, &[0; 6], &[], "names")).contains("without 'labels'"));
         assert!(message(b"]. ").contains("something else than a dictionary"));
         // A length of 4 GB in a file of a few bytes, and a pop from nothing.

@@ -1,9 +1,10 @@
 //! Tiny ImageNet: `tiny-imagenet-200.zip`, read in place, or the folder that it unpacks to.
 //!
-//! `train/CLASS/images/*.JPEG` (and boxes, which are not read), `val/images/*.JPEG` with the classes in
-//! `val/val_annotations.txt` (file, class and box of each, tab-separated), `words.txt` with the classes' names. The official
-//! test split has no labels; the validation split serves as test split. The archive's files are kept in memory as they are
-//! (about 240 MB) and decoded on demand.
+//! `train/CLASS/images/*.JPEG` (and boxes, which are not read), `val/images/*.JPEG` with the
+//! classes in `val/val_annotations.txt` (file, class and box of each, tab-separated), `words.txt`
+//! with the classes' names. The official test split has no labels; the validation split serves as
+//! test split. The archive's files are kept in memory as they are (about 240 MB) and decoded on
+//! demand.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -35,12 +36,15 @@ type Listed = Vec<(String, u32)>;
 pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
     if let Some(zip) = info.sources.first().and_then(|s| find_file(info, data_dir, &s.file)) {
         let mut archive = Zip::open(&zip, info)?;
-        let names: Vec<String> = archive.zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
+        let names: Vec<String> =
+            archive.zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
         let images = |prefix: &str| -> Vec<(String, String)> {
             // PREFIX/CLASS/images/FILE, wherever the archive's top folder lies.
             let part = |name: &str| -> Option<(String, String)> {
                 let (_, rest) = name.split_once(prefix)?;
-                let [class, "images", file] = rest.split('/').collect::<Vec<_>>()[..] else { return None };
+                let [class, "images", file] = rest.split('/').collect::<Vec<_>>()[..] else {
+                    return None;
+                };
                 is_image(Path::new(file)).then(|| (class.to_owned(), name.to_owned()))
             };
             names.iter().filter_map(|name| part(name)).collect()
@@ -54,18 +58,30 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
         };
         let train = images("train/");
         let annotations = text(&mut archive, ANNOTATIONS)?;
-        let by_file: HashMap<&str, &String> =
-            names.iter().filter_map(|n| Some((n.split_once("val/images/")?.1, n))).filter(|(file, _)| !file.is_empty()).collect();
-        let (classes, train, test) = lists(info, &zip, train, annotations.as_deref(), |file| by_file.get(file).map(|n| (*n).clone()))?;
+        let by_file: HashMap<&str, &String> = names
+            .iter()
+            .filter_map(|n| Some((n.split_once("val/images/")?.1, n)))
+            .filter(|(file, _)| !file.is_empty())
+            .collect();
+        let (classes, train, test) = lists(info, &zip, train, annotations.as_deref(), |file| {
+            by_file.get(file).map(|n| (*n).clone())
+        })?;
         info.classes = named(classes, text(&mut archive, "words.txt")?.as_deref());
         let mut read = |listed: Listed, limit: Option<usize>| archive.read(listed, limit, info);
-        return Ok(Parts { train: read(train, options.limit_train)?, test: read(test, options.limit_test)? });
+        return Ok(Parts {
+            train: read(train, options.limit_train)?,
+            test: read(test, options.limit_test)?,
+        });
     }
     if let Some(root) = find_folder(info, data_dir, FOLDER) {
         let mut train = Vec::new();
         for class in sub_folders(&root.join("train"))? {
             let folder = root.join("train").join(&class).join("images");
-            train.extend(image_files(&folder, 0)?.into_iter().map(|item| (class.clone(), item.path.to_string_lossy().into_owned())));
+            train.extend(
+                image_files(&folder, 0)?
+                    .into_iter()
+                    .map(|item| (class.clone(), item.path.to_string_lossy().into_owned())),
+            );
         }
         let list = |file: &str| {
             let path = root.join(file);
@@ -84,10 +100,14 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
         info.classes = named(classes, list("words.txt")?.as_deref());
         let split = |listed: Listed, limit: Option<usize>| {
             let n = limit.map_or(listed.len(), |l| l.min(listed.len()));
-            let (paths, labels): (Vec<_>, Vec<_>) = listed.into_iter().take(n).map(|(path, label)| (path.into(), label)).unzip();
+            let (paths, labels): (Vec<_>, Vec<_>) =
+                listed.into_iter().take(n).map(|(path, label)| (path.into(), label)).unzip();
             on_demand(Arc::new(OnDisk { paths, channels: Channels::Rgb }), labels, info)
         };
-        return Ok(Parts { train: split(train, options.limit_train)?, test: split(test, options.limit_test)? });
+        return Ok(Parts {
+            train: split(train, options.limit_train)?,
+            test: split(test, options.limit_test)?,
+        });
     }
     Err(missing(info, data_dir))
 }
@@ -97,7 +117,8 @@ fn on_demand(pictures: Arc<dyn Pictures>, labels: Vec<u32>, info: &Info) -> Resu
     Split::on_demand(pictures, Fit::Square, labels, [3, info.height, info.width], info.num_classes)
 }
 
-/// The sorted classes and both splits from the (class, file) pairs of train and the annotations of val.
+/// The sorted classes and both splits from the (class, file) pairs of train and the annotations of
+/// val.
 fn lists(
     info: &Info,
     place: &Path,
@@ -105,7 +126,9 @@ fn lists(
     annotations: Option<&str>,
     val: impl Fn(&str) -> Option<String>,
 ) -> Result<(Vec<String>, Listed, Listed)> {
-    let bad = |found: String, expected: &str| DataError::bad(place, found, expected, format!("get it again with {}", info.how_to_get()));
+    let bad = |found: String, expected: &str| {
+        DataError::bad(place, found, expected, format!("get it again with {}", info.how_to_get()))
+    };
     train.sort();
     let mut classes: Vec<String> = train.iter().map(|(class, _)| class.clone()).collect();
     classes.dedup();
@@ -122,17 +145,30 @@ fn lists(
             by_class[label].push((file, label as u32));
         }
     }
-    let annotations = annotations.ok_or_else(|| bad(format!("no {ANNOTATIONS}"), "the official layout"))?;
+    let annotations =
+        annotations.ok_or_else(|| bad(format!("no {ANNOTATIONS}"), "the official layout"))?;
     let mut test = vec![Vec::new(); classes.len()];
-    for (line, text) in annotations.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
+    for (line, text) in annotations.lines().enumerate().filter(|(_, text)| !text.trim().is_empty())
+    {
         let mut columns = text.split('\t');
         let (Some(file), Some(class)) = (columns.next(), columns.next()) else {
-            return Err(bad(format!("line {} of {ANNOTATIONS} without a class", line + 1), "FILE, a tab, CLASS, ..."));
+            return Err(bad(
+                format!("line {} of {ANNOTATIONS} without a class", line + 1),
+                "FILE, a tab, CLASS, ...",
+            ));
         };
-        let label = label(class)
-            .ok_or_else(|| bad(format!("class '{}' in line {} of {ANNOTATIONS}", one_line(class), line + 1), "a class of train"))?;
-        let found = val(file)
-            .ok_or_else(|| bad(format!("no val/images/{}", one_line(file)), &format!("the file of line {} of {ANNOTATIONS}", line + 1)))?;
+        let label = label(class).ok_or_else(|| {
+            bad(
+                format!("class '{}' in line {} of {ANNOTATIONS}", one_line(class), line + 1),
+                "a class of train",
+            )
+        })?;
+        let found = val(file).ok_or_else(|| {
+            bad(
+                format!("no val/images/{}", one_line(file)),
+                &format!("the file of line {} of {ANNOTATIONS}", line + 1),
+            )
+        })?;
         test[label].push((found, label as u32));
     }
     test.iter_mut().for_each(|list| list.sort());
@@ -155,8 +191,13 @@ fn lists(
 
 /// Class identifiers with the first of their names, as `n01443537 goldfish`.
 fn named(classes: Vec<String>, words: Option<&str>) -> Vec<String> {
-    let words: HashMap<&str, &str> = words.unwrap_or_default().lines().filter_map(|line| line.split_once('\t')).collect();
-    let name = |class: String| match words.get(class.as_str()).and_then(|names| names.split(',').next()).map(str::trim) {
+    let words: HashMap<&str, &str> =
+        words.unwrap_or_default().lines().filter_map(|line| line.split_once('\t')).collect();
+    let name = |class: String| match words
+        .get(class.as_str())
+        .and_then(|names| names.split(',').next())
+        .map(str::trim)
+    {
         Some(word) if !word.is_empty() => format!("{class} {}", one_line(word)),
         _ => class,
     };
@@ -199,10 +240,18 @@ impl<'a> Zip<'a> {
             let start = bytes.len();
             let entry = self.zip.by_name(&name).map_err(|e| broken(self.path, &self.fix, e))?;
             let cap = MAX_FILE.min(MAX_IMAGES.saturating_sub(start as u64)) + 1;
-            let read = entry.take(cap).read_to_end(&mut bytes).map_err(|e| broken(self.path, &self.fix, ZipError::Io(e)))?;
+            let read = entry
+                .take(cap)
+                .read_to_end(&mut bytes)
+                .map_err(|e| broken(self.path, &self.fix, ZipError::Io(e)))?;
             if read as u64 == cap {
                 let found = format!("more than {} MiB of image files", (start as u64 + cap) >> 20);
-                return Err(DataError::bad(self.path, found, "the official archive", self.fix.clone()));
+                return Err(DataError::bad(
+                    self.path,
+                    found,
+                    "the official archive",
+                    self.fix.clone(),
+                ));
             }
             files.push((name, start..bytes.len()));
             labels.push(label);
@@ -214,7 +263,12 @@ impl<'a> Zip<'a> {
 fn broken(path: &Path, fix: &str, error: ZipError) -> DataError {
     match error {
         ZipError::Io(error) if !is_damage(&error) => DataError::io("read", path)(error),
-        error => DataError::bad(path, format!("a broken zip archive ({})", one_line(&error.to_string())), "a whole .zip file", fix),
+        error => DataError::bad(
+            path,
+            format!("a broken zip archive ({})", one_line(&error.to_string())),
+            "a whole .zip file",
+            fix,
+        ),
     }
 }
 
@@ -230,7 +284,9 @@ mod tests {
 
     fn jpeg(value: u8) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
-        RgbImage::from_pixel(64, 64, Rgb([value; 3])).write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+        RgbImage::from_pixel(64, 64, Rgb([value; 3]))
+            .write_to(&mut bytes, image::ImageFormat::Jpeg)
+            .unwrap();
         bytes.into_inner()
     }
 
@@ -242,7 +298,10 @@ mod tests {
         let mut files = vec![
             ("wnids.txt".to_owned(), b"n2\nn1\n".to_vec()),
             ("words.txt".into(), b"n1\tgoldfish, Carassius auratus\nn3\tother\n".to_vec()),
-            (ANNOTATIONS.into(), b"val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn1\t1\t1\t9\t9\n".to_vec()),
+            (
+                ANNOTATIONS.into(),
+                b"val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn1\t1\t1\t9\t9\n".to_vec(),
+            ),
             ("val/images/val_0.JPEG".into(), jpeg(200)),
             ("val/images/val_1.JPEG".into(), jpeg(100)),
             ("test/images/test_0.JPEG".into(), jpeg(9)),
@@ -250,7 +309,10 @@ mod tests {
         for (class, first) in [("n2", 20), ("n1", 10)] {
             files.push((format!("train/{class}/{class}_boxes.txt"), b"x".to_vec()));
             for k in 0..2u8 {
-                files.push((format!("train/{class}/images/{class}_{k}.JPEG"), jpeg(first + 100 * k)));
+                files.push((
+                    format!("train/{class}/images/{class}_{k}.JPEG"),
+                    jpeg(first + 100 * k),
+                ));
             }
         }
         files
@@ -286,7 +348,9 @@ mod tests {
     fn check(result: Result<(Info, Parts)>) {
         let (info, parts) = result.unwrap();
         assert_eq!(info.classes, ["n1 goldfish", "n2"]);
-        let read = |split: &Split| -> Vec<(u32, u8)> { (0..split.len()).map(|i| (split.label(i), split.image(i).unwrap()[5])).collect() };
+        let read = |split: &Split| -> Vec<(u32, u8)> {
+            (0..split.len()).map(|i| (split.label(i), split.image(i).unwrap()[5])).collect()
+        };
         assert_eq!(read(&parts.train), [(0, 10), (1, 20), (0, 110), (1, 120)]);
         assert_eq!(read(&parts.test), [(0, 100), (1, 200)]);
         assert_eq!(parts.train.shape(), [3, 64, 64]);
@@ -296,7 +360,8 @@ mod tests {
     fn zip_and_folder_give_the_same() {
         let (_dir, path) = in_zip(&zipped(&files()));
         check(run(&path, &OpenOptions::default()));
-        let limited = run(&path, &OpenOptions { limit_train: Some(3), ..Default::default() }).unwrap().1;
+        let limited =
+            run(&path, &OpenOptions { limit_train: Some(3), ..Default::default() }).unwrap().1;
         assert_eq!((limited.train.len(), limited.test.len()), (3, 2));
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in files() {
@@ -314,23 +379,53 @@ mod tests {
             change(&mut all);
             let (_dir, path) = in_zip(&zipped(&all));
             let error = run(&path, &OpenOptions::default()).err().unwrap().to_string();
-            assert!(error.contains("sora data fetch tiny-imagenet") && !error.contains('\n'), "{error}");
+            assert!(
+                error.contains("sora data fetch tiny-imagenet") && !error.contains('\n'),
+                "{error}"
+            );
             error
         };
-        assert!(message(&|f| f.retain(|(n, _)| !n.contains("train/n1"))).contains("found 1 classes in train/"));
-        assert!(message(&|f| f.retain(|(n, _)| n != ANNOTATIONS)).contains("found no val/val_annotations.txt"));
-        assert!(message(&|f| f[2].1 = b"val_0.JPEG\n".to_vec()).contains("line 1 of val/val_annotations.txt without a class"));
-        assert!(message(&|f| f[2].1 = b"val_0.JPEG\tn9\t0\n".to_vec()).contains("class 'n9' in line 1"));
-        assert!(message(&|f| f[2].1 = b"../../../etc/passwd\tn1\n".to_vec()).contains("no val/images/../../../etc/passwd"));
+        assert!(
+            message(&|f| f.retain(|(n, _)| !n.contains("train/n1")))
+                .contains("found 1 classes in train/")
+        );
+        assert!(
+            message(&|f| f.retain(|(n, _)| n != ANNOTATIONS))
+                .contains("found no val/val_annotations.txt")
+        );
+        assert!(
+            message(&|f| f[2].1 = b"val_0.JPEG\n".to_vec())
+                .contains("line 1 of val/val_annotations.txt without a class")
+        );
+        assert!(
+            message(&|f| f[2].1 = b"val_0.JPEG\tn9\t0\n".to_vec()).contains("class 'n9' in line 1")
+        );
+        assert!(
+            message(&|f| f[2].1 = b"../../../etc/passwd\tn1\n".to_vec())
+                .contains("no val/images/../../../etc/passwd")
+        );
         assert!(message(&|f| f[2].1 = vec![]).contains("no line in val/"));
         let (_dir, path) = in_zip(b"<html>");
-        assert!(run(&path, &OpenOptions::default()).err().unwrap().to_string().contains("a broken zip archive"));
+        assert!(
+            run(&path, &OpenOptions::default())
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("a broken zip archive")
+        );
         // A bad image is told when it is decoded, by name.
         let mut all = files();
         all[3].1 = b"no image".to_vec();
         let (_dir, path) = in_zip(&zipped(&all));
         let parts = run(&path, &OpenOptions::default()).unwrap().1;
-        assert!(parts.test.image(1).unwrap_err().to_string().contains("as tiny-imagenet-200/val/images/val_0.JPEG"));
+        assert!(
+            parts
+                .test
+                .image(1)
+                .unwrap_err()
+                .to_string()
+                .contains("as tiny-imagenet-200/val/images/val_0.JPEG")
+        );
     }
 
     proptest! {

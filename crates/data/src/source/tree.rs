@@ -1,8 +1,8 @@
 //! Class folders of image files: `ROOT/train/CLASS/*.png|jpg|jpeg` and `ROOT/test/CLASS/...`.
 //!
-//! The classes are the sorted names of train's sub-folders. The images of a split are listed by class in turn (the first
-//! of each class, then the second of each, ...; sorted by name within a class), so that the first N hold all classes
-//! evenly.
+//! The classes are the sorted names of train's sub-folders. The images of a split are listed by
+//! class in turn (the first of each class, then the second of each, ...; sorted by name within a
+//! class), so that the first N hold all classes evenly.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,10 +27,12 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Lists the image files under `root`, whose test split is in the first folder of `test` that is there.
+    /// Lists the image files under `root`, whose test split is in the first folder of `test` that
+    /// is there.
     pub(crate) fn read(root: &Path, test: &[&str]) -> Result<Self> {
         let root = fs::canonicalize(root).map_err(DataError::io("read", root))?;
-        let test_name = test.iter().copied().find(|name| root.join(name).is_dir()).unwrap_or(test[0]);
+        let test_name =
+            test.iter().copied().find(|name| root.join(name).is_dir()).unwrap_or(test[0]);
         let layout = format!("PATH/train/CLASS/*.png|jpg and PATH/{test_name}/CLASS/*.png|jpg");
         for split in ["train", test_name] {
             if !root.join(split).is_dir() {
@@ -38,7 +40,9 @@ impl Tree {
                     &root,
                     format!("no {split} folder"),
                     layout,
-                    format!("put the {split} images in {split}/CLASS/ (no part of another split is taken in its place)"),
+                    format!(
+                        "put the {split} images in {split}/CLASS/ (no part of another split is taken in its place)"
+                    ),
                 ));
             }
         }
@@ -46,7 +50,12 @@ impl Tree {
         let classes = sub_folders(&folder)?;
         if classes.len() < 2 {
             let found = format!("{} class folders", classes.len());
-            return Err(DataError::bad(folder, found, "2 or more, each with images", "make one sub-folder a class"));
+            return Err(DataError::bad(
+                folder,
+                found,
+                "2 or more, each with images",
+                "make one sub-folder a class",
+            ));
         }
         let train = list(&folder, &classes, &classes)?;
         let folder = root.join(test_name);
@@ -60,7 +69,12 @@ impl Tree {
             ));
         }
         if present.is_empty() {
-            return Err(DataError::bad(folder, "no class folders", layout, format!("put the test images in {test_name}/CLASS/")));
+            return Err(DataError::bad(
+                folder,
+                "no class folders",
+                layout,
+                format!("put the test images in {test_name}/CLASS/"),
+            ));
         }
         let test = list(&folder, &present, &classes)?;
         Ok(Self { root, classes, train, test })
@@ -74,7 +88,12 @@ pub(crate) fn sub_folders(folder: &Path) -> Result<Vec<String>> {
         let path = entry.map_err(DataError::io("read", folder))?.path();
         let Some(name) = path.file_name() else { continue };
         let Some(text) = name.to_str() else {
-            return Err(DataError::bad(&path, "a name that is not Unicode", "a class name", "rename the folder"));
+            return Err(DataError::bad(
+                &path,
+                "a name that is not Unicode",
+                "a class name",
+                "rename the folder",
+            ));
         };
         if !text.starts_with('.') && path.is_dir() {
             names.push(text.to_owned());
@@ -94,12 +113,18 @@ fn list(folder: &Path, present: &[String], classes: &[String]) -> Result<Vec<Ite
             let mut items = image_files(&folder, label)?;
             if items.is_empty() {
                 let fix = "add some or remove the folder";
-                return Err(DataError::bad(folder, "no images", "files ending in .png, .jpg or .jpeg", fix));
+                return Err(DataError::bad(
+                    folder,
+                    "no images",
+                    "files ending in .png, .jpg or .jpeg",
+                    fix,
+                ));
             }
             items.sort_by(|a, b| a.path.cmp(&b.path));
             Ok(items)
         })
-        // All of them first: of several defects the first in order is named, whichever thread is quickest.
+        // All of them first: of several defects the first in order is named, whichever thread is
+        // quickest.
         .collect::<Vec<_>>()
         .into_iter()
         .collect::<Result<_>>()?;
@@ -130,7 +155,12 @@ pub(crate) fn image_files(folder: &Path, label: u32) -> Result<Vec<Item>> {
         let meta = fs::metadata(&path).map_err(DataError::io("read", &path))?;
         // Opening a named pipe would wait for ever.
         if !meta.is_file() {
-            return Err(DataError::bad(path, "a folder or special file", "an image file", "rename or remove it"));
+            return Err(DataError::bad(
+                path,
+                "a folder or special file",
+                "an image file",
+                "rename or remove it",
+            ));
         }
         let changed = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         items.push(Item { path, label, stamp: (meta.len(), changed.map_or(0, |d| d.as_nanos())) });

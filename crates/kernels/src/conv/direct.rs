@@ -1,8 +1,9 @@
 //! Direct convolution: an output pixel is a sum over kernel taps of `[N x C_in] * [C_in x C_out]`.
 //!
-//! All taps accumulate in registers before one store. The input gradient is the same with transposed weights and the
-//! taps that reach each input pixel. Activations in bf16 are first converted to a matrix of `f32`, a pixel's taps side by
-//! side; processors that multiply bf16 do better ([`super::pairs`]).
+//! All taps accumulate in registers before one store. The input gradient is the same with
+//! transposed weights and the taps that reach each input pixel. Activations in bf16 are first
+//! converted to a matrix of `f32`, a pixel's taps side by side; processors that multiply bf16 do
+//! better ([`super::pairs`]).
 
 use super::grid::Rows;
 use super::sites::{Sites, Update};
@@ -16,14 +17,16 @@ use crate::tile::{Term, Tile, TileStats, panel_extent, row_blocks};
 
 /// Samples of a task.
 pub(super) const BLOCK_SAMPLES: usize = 256;
-/// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level cache.
+/// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level
+/// cache.
 const FEW_WEIGHTS: usize = 1 << 16;
 /// Sites of a task.
 const BLOCK_SITES: usize = 32;
 /// Rows (pixels times samples) a task aims for.
 const TASK_ROWS: usize = 512;
 
-/// One direction: output pixels `to_size` with `to` channels per group from `from_size` with `from`.
+/// One direction: output pixels `to_size` with `to` channels per group from `from_size` with
+/// `from`.
 pub(super) struct Problem {
     pub from: usize,
     pub to: usize,
@@ -34,8 +37,18 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(g: &ConvGeometry, direction: Direction) -> Self {
         match direction {
-            Direction::Forward => Self { from: g.group_in(), to: g.group_out(), from_size: g.input, to_size: g.output() },
-            Direction::InputGrad => Self { from: g.group_out(), to: g.group_in(), from_size: g.output(), to_size: g.input },
+            Direction::Forward => Self {
+                from: g.group_in(),
+                to: g.group_out(),
+                from_size: g.input,
+                to_size: g.output(),
+            },
+            Direction::InputGrad => Self {
+                from: g.group_out(),
+                to: g.group_in(),
+                from_size: g.output(),
+                to_size: g.input,
+            },
         }
     }
 }
@@ -53,7 +66,12 @@ impl Tasks {
     pub(super) fn new(g: &ConvGeometry, direction: Direction, n: usize, block: usize) -> Self {
         let [h, w] = Problem::new(g, direction).to_size;
         let samples = n.clamp(1, block);
-        Self { pixels: h * w, group: (TASK_ROWS / samples).max(1), samples, blocks: n.div_ceil(samples) }
+        Self {
+            pixels: h * w,
+            group: (TASK_ROWS / samples).max(1),
+            samples,
+            blocks: n.div_ceil(samples),
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -72,7 +90,10 @@ impl Tasks {
     /// Ranges of pixels and samples of a task.
     pub(super) fn range(&self, task: usize, n: usize) -> ((usize, usize), (usize, usize)) {
         let (group, block) = (task / self.blocks, task % self.blocks);
-        ((group * self.group, ((group + 1) * self.group).min(self.pixels)), (block * self.samples, ((block + 1) * self.samples).min(n)))
+        (
+            (group * self.group, ((group + 1) * self.group).min(self.pixels)),
+            (block * self.samples, ((block + 1) * self.samples).min(n)),
+        )
     }
 }
 
@@ -88,7 +109,13 @@ pub(super) fn packed_len(g: &ConvGeometry, direction: Direction, isa: Isa) -> us
 }
 
 /// Packs weights as `[group][panel][tap][from][TILE_COLUMNS]`, columns that do not exist as zeros.
-pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], packed: &mut [f32]) {
+pub(super) fn pack(
+    g: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    w: &[f32],
+    packed: &mut [f32],
+) {
     let problem = Problem::new(g, direction);
     let (from, to, taps) = (problem.from, problem.to, g.taps());
     let columns = simd::tile_columns(isa);
@@ -119,7 +146,14 @@ pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], 
 
 /// Source coordinate that `tap` of the pixel at `at` reads, along one dimension.
 #[inline(always)]
-pub(super) fn source(g: &ConvGeometry, direction: Direction, dimension: usize, at: usize, tap: usize, size: usize) -> Option<usize> {
+pub(super) fn source(
+    g: &ConvGeometry,
+    direction: Direction,
+    dimension: usize,
+    at: usize,
+    tap: usize,
+    size: usize,
+) -> Option<usize> {
     let (stride, padding) = (g.stride[dimension], g.padding[dimension]);
     let found = match direction {
         Direction::Forward => (at * stride + tap).checked_sub(padding)?,
@@ -134,7 +168,15 @@ pub(super) fn source(g: &ConvGeometry, direction: Direction, dimension: usize, a
     (found < size).then_some(found)
 }
 
-pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>) {
+pub(super) fn run<E: Element>(
+    g: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    weights: &[f32],
+    out: Output<E>,
+) {
     let tasks = Tasks::new(g, direction, n, BLOCK_SAMPLES);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
@@ -158,15 +200,16 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
                 pixels,
                 samples,
             };
-            // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of
-            // `packed_len`; tasks write disjoint pixels and samples of the output, and their own partial sums.
+            // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the
+            // weights those of `packed_len`; tasks write disjoint pixels and samples of the output,
+            // and their own partial sums.
             unsafe { dispatch(isa, kernel) };
         });
     });
 }
 
-/// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others are left as they are. `update` fits.
-/// The bits are those of [`run`] for weights that are finite.
+/// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others
+/// are left as they are. `update` fits. The bits are those of [`run`] for weights that are finite.
 pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, out: Output<E>) {
     let Job { g, isa, n, x, weights, .. } = *job;
     let blocks = Sites::tasks(update, BLOCK_SITES);
@@ -187,8 +230,8 @@ pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, ou
                 window,
                 seen: seen.as_mut_ptr(),
             };
-            // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), and so have patches; the weights those of
-            // `packed_len`; the sites exist and differ.
+            // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), and so
+            // have patches; the weights those of `packed_len`; the sites exist and differ.
             unsafe { dispatch(isa, kernel) };
         });
     });
@@ -204,7 +247,8 @@ struct ConvolveSites<'a, E> {
     rows: Sites<'a, E>,
     /// Height and width of what a tile sees.
     window: [usize; 2],
-    /// What the tile sees, `[y][x][C_in]`, zeros beside the image: its taps all exist, and lie as regularly for one pixel as for the next.
+    /// What the tile sees, `[y][x][C_in]`, zeros beside the image: its taps all exist, and lie as
+    /// regularly for one pixel as for the next.
     seen: *mut f32,
 }
 
@@ -224,7 +268,13 @@ impl<E: Element> Kernel for ConvolveSites<'_, E> {
             unsafe {
                 self.look::<S>(site.sample, top, left);
                 for line in 0..tall {
-                    self.multiply::<S>(site.sample, (top + line) * width + left, line, wide, &mut terms);
+                    self.multiply::<S>(
+                        site.sample,
+                        (top + line) * width + left,
+                        line,
+                        wide,
+                        &mut terms,
+                    );
                 }
             }
         }
@@ -248,7 +298,12 @@ impl<E: Element> ConvolveSites<'_, E> {
                 while c < channels {
                     let lanes = (channels - c).min(S::LANES);
                     let value: S = if inside {
-                        load(self.rows.input(self.x, y, x).add(((y * width + x) * self.n + sample) * channels + c), lanes)
+                        load(
+                            self.rows
+                                .input(self.x, y, x)
+                                .add(((y * width + x) * self.n + sample) * channels + c),
+                            lanes,
+                        )
                     } else {
                         S::zero()
                     };
@@ -261,7 +316,14 @@ impl<E: Element> ConvolveSites<'_, E> {
 
     /// All channels of `count` output pixels from `pixel` on, in line `line` of the tile.
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, sample: usize, pixel: usize, line: usize, count: usize, terms: &mut Vec<Term>) {
+    unsafe fn multiply<S: Simd>(
+        &self,
+        sample: usize,
+        pixel: usize,
+        line: usize,
+        count: usize,
+        terms: &mut Vec<Term>,
+    ) {
         let (g, problem) = (self.g, &self.problem);
         let to_row = self.n * problem.to * g.groups;
         let panels = problem.to.div_ceil(S::TILE_COLUMNS);
@@ -277,7 +339,9 @@ impl<E: Element> ConvolveSites<'_, E> {
                 terms.extend((0..g.taps()).map(|tap| {
                     let (down, right) = (line * g.stride[0] + tap / g.kernel[1], tap % g.kernel[1]);
                     Term {
-                        a: self.seen.add((down * self.window[1] + right) * g.in_channels + group * problem.from),
+                        a: self.seen.add(
+                            (down * self.window[1] + right) * g.in_channels + group * problem.from,
+                        ),
                         b: weights.add(tap * problem.from * S::TILE_COLUMNS),
                     }
                 }));
@@ -294,7 +358,11 @@ impl<E: Element> ConvolveSites<'_, E> {
                         c: self.out.y.at(at),
                         c_row: to_row,
                         columns,
-                        add: if add.is_null() { add.at(0) } else { self.rows.addend(add.at(0), y, x).add(at) },
+                        add: if add.is_null() {
+                            add.at(0)
+                        } else {
+                            self.rows.addend(add.at(0), y, x).add(at)
+                        },
                         bias: self.out.bias.at(channel),
                         stats: None,
                         norm: self.out.norm.map(|norm| norm.tile(at, channel)),
@@ -348,7 +416,13 @@ impl<E: Element> Kernel for Convolve<'_, E> {
                                 a: self.source(source, group).cast(),
                                 b: weights.add(tap * problem.from * S::TILE_COLUMNS),
                             }));
-                            self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, problem.from * g.groups, &terms);
+                            self.multiply::<S>(
+                                pixel,
+                                group,
+                                panel * S::TILE_COLUMNS,
+                                problem.from * g.groups,
+                                &terms,
+                            );
                         }
                     }
                     Precision::Bf16 => {
@@ -356,16 +430,28 @@ impl<E: Element> Kernel for Convolve<'_, E> {
                             find_sources(g, self.direction, problem, pixel, &mut sources);
                             let row = sources.len() * problem.from;
                             for (index, &(source, _)) in sources.iter().enumerate() {
-                                self.gather::<S>(self.source(source, group), index * problem.from, row);
+                                self.gather::<S>(
+                                    self.source(source, group),
+                                    index * problem.from,
+                                    row,
+                                );
                             }
                             for panel in 0..panels {
                                 let weights = weights.add(panel * panel_len);
                                 terms.clear();
-                                terms.extend(sources.iter().enumerate().map(|(index, &(_, tap))| Term {
-                                    a: self.gathered.add(index * problem.from).cast_const(),
-                                    b: weights.add(tap * problem.from * S::TILE_COLUMNS),
-                                }));
-                                self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, row, &terms);
+                                terms.extend(sources.iter().enumerate().map(
+                                    |(index, &(_, tap))| Term {
+                                        a: self.gathered.add(index * problem.from).cast_const(),
+                                        b: weights.add(tap * problem.from * S::TILE_COLUMNS),
+                                    },
+                                ));
+                                self.multiply::<S>(
+                                    pixel,
+                                    group,
+                                    panel * S::TILE_COLUMNS,
+                                    row,
+                                    &terms,
+                                );
                             }
                         }
                     }
@@ -375,20 +461,34 @@ impl<E: Element> Kernel for Convolve<'_, E> {
     }
 }
 
-/// The order of a task's panels and pixels. Many weights: panel by panel, so that one serves all pixels from a cache near
-/// by. Few: pixel by pixel, which reads and writes each in one go.
-pub(super) fn order(pixels: (usize, usize), panels: usize, panel_len: usize) -> impl Iterator<Item = (usize, usize)> {
+/// The order of a task's panels and pixels. Many weights: panel by panel, so that one serves all
+/// pixels from a cache near by. Few: pixel by pixel, which reads and writes each in one go.
+pub(super) fn order(
+    pixels: (usize, usize),
+    panels: usize,
+    panel_len: usize,
+) -> impl Iterator<Item = (usize, usize)> {
     let count = pixels.1 - pixels.0;
     let by_pixel = panels * panel_len <= FEW_WEIGHTS;
     (0..panels * count).map(move |index| {
-        let (panel, pixel) = if by_pixel { (index % panels, index / panels) } else { (index / count, index % count) };
+        let (panel, pixel) = if by_pixel {
+            (index % panels, index / panels)
+        } else {
+            (index / count, index % count)
+        };
         (panel, pixels.0 + pixel)
     })
 }
 
 /// The source pixels of output `pixel` that lie inside the image, and their taps.
 #[inline(always)]
-pub(super) fn find_sources(g: &ConvGeometry, direction: Direction, problem: &Problem, pixel: usize, sources: &mut Vec<(usize, usize)>) {
+pub(super) fn find_sources(
+    g: &ConvGeometry,
+    direction: Direction,
+    problem: &Problem,
+    pixel: usize,
+    sources: &mut Vec<(usize, usize)>,
+) {
     let (y, x) = (pixel / problem.to_size[1], pixel % problem.to_size[1]);
     sources.clear();
     for ky in 0..g.kernel[0] {
@@ -412,14 +512,16 @@ impl<E: Element> Convolve<'_, E> {
         unsafe { self.x.add((pixel * self.n + self.samples.0) * row + group * self.problem.from) }
     }
 
-    /// Converts the samples at one source pixel to columns from `at` of the gathered matrix with rows of `row`.
+    /// Converts the samples at one source pixel to columns from `at` of the gathered matrix with
+    /// rows of `row`.
     #[inline(always)]
     unsafe fn gather<S: Simd>(&self, x: *const E, at: usize, row: usize) {
         // SAFETY: see `run` above.
         unsafe {
             let from = self.problem.from;
             for sample in 0..self.samples.1 - self.samples.0 {
-                let (x, out) = (x.add(sample * from * self.g.groups), self.gathered.add(sample * row + at));
+                let (x, out) =
+                    (x.add(sample * from * self.g.groups), self.gathered.add(sample * row + at));
                 let mut c = 0;
                 while c < from {
                     let lanes = (from - c).min(S::LANES);
@@ -431,7 +533,14 @@ impl<E: Element> Convolve<'_, E> {
     }
 
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, pixel: usize, group: usize, column: usize, a_row: usize, terms: &[Term]) {
+    unsafe fn multiply<S: Simd>(
+        &self,
+        pixel: usize,
+        group: usize,
+        column: usize,
+        a_row: usize,
+        terms: &[Term],
+    ) {
         // SAFETY: see `run` above.
         unsafe {
             let (g, problem) = (self.g, &self.problem);

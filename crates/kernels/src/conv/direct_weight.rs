@@ -1,4 +1,5 @@
-//! Weight gradient of any convolution: for each tap `X^T * dY`, summed over output pixels and samples.
+//! Weight gradient of any convolution: for each tap `X^T * dY`, summed over output pixels and
+//! samples.
 
 use super::direct::source;
 use super::reduce::{Cut, Task, plane_len, reduce_weights};
@@ -20,11 +21,18 @@ const BLOCK_FROM: usize = 64;
 const TASKS: usize = 64;
 /// Depths fetched ahead.
 const PREFETCH: usize = 8;
-/// With at most this many input channels all taps of a pixel are gathered into one matrix, else tiles would be almost
-/// empty.
+/// With at most this many input channels all taps of a pixel are gathered into one matrix, else
+/// tiles would be almost empty.
 const GATHER_FROM: usize = 8;
 
-pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) {
+pub(super) fn run<E: Element>(
+    g: &ConvGeometry,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    dy: &[E],
+    dw: &mut [f32],
+) {
     let [height, width] = g.output();
     let (from, to, taps) = (g.group_in(), g.group_out(), g.taps());
     let samples = n.min(BLOCK_SAMPLES);
@@ -70,8 +78,9 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy:
                         gathered: gathered.as_mut_ptr(),
                         dw: shared.at(chunk * plane),
                     };
-                    // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the scratch those
-                    // computed above; tasks write disjoint chunks or channels of the partial gradients.
+                    // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`),
+                    // the scratch those computed above; tasks write disjoint chunks or channels of
+                    // the partial gradients.
                     unsafe { dispatch(isa, kernel) };
                 });
             });
@@ -123,7 +132,9 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
             let g = self.g;
             let from = g.group_in();
             let [_, out_width] = g.output();
-            for panel in self.to_range.0 / S::TILE_COLUMNS..self.to_range.1.div_ceil(S::TILE_COLUMNS) {
+            for panel in
+                self.to_range.0 / S::TILE_COLUMNS..self.to_range.1.div_ceil(S::TILE_COLUMNS)
+            {
                 for tap in 0..g.taps() {
                     let first = (panel * g.taps() + tap) * from + self.from_range.0;
                     let len = (self.from_range.1 - self.from_range.0) * S::TILE_COLUMNS;
@@ -145,16 +156,31 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
                             let pixel = (sy * g.input[1] + sx) * self.n + first;
                             self.x.add(pixel * g.in_channels + self.group * from)
                         });
-                        let (tap_from, tap_row) = (self.from_range.0, tap * from + self.from_range.0);
+                        let (tap_from, tap_row) =
+                            (self.from_range.0, tap * from + self.from_range.0);
                         let width = self.from_range.1 - tap_from;
                         match (self.gather, source) {
-                            (Gather::Taps, source) => self.gather::<S>(source, tap * from, g.taps() * from, from, count),
+                            (Gather::Taps, source) => {
+                                self.gather::<S>(source, tap * from, g.taps() * from, from, count)
+                            }
                             (Gather::Tap, Some(source)) => {
-                                self.gather::<S>(Some(source.add(tap_from)), 0, width, width, count);
+                                self.gather::<S>(
+                                    Some(source.add(tap_from)),
+                                    0,
+                                    width,
+                                    width,
+                                    count,
+                                );
                                 self.multiply::<S>(self.gathered, width, count, tap_row, width);
                             }
                             (Gather::No, Some(source)) => {
-                                self.multiply::<S>(source.add(tap_from).cast(), g.in_channels, count, tap_row, width);
+                                self.multiply::<S>(
+                                    source.add(tap_from).cast(),
+                                    g.in_channels,
+                                    count,
+                                    tap_row,
+                                    width,
+                                );
                             }
                             (Gather::Tap | Gather::No, None) => {}
                         }
@@ -177,7 +203,9 @@ impl<E: Element> WeightGrad<'_, E> {
         unsafe {
             let row = self.g.out_channels;
             let width = self.to_range.1 - self.to_range.0;
-            let dy = self.dy.add((pixel * self.n + first) * row + self.group * self.g.group_out() + self.to_range.0);
+            let dy = self.dy.add(
+                (pixel * self.n + first) * row + self.group * self.g.group_out() + self.to_range.0,
+            );
             for sample in 0..count {
                 let mut c = 0;
                 while c < width {
@@ -191,10 +219,17 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// Copies the `width` channels at `source` to columns from `at` of the gathered matrix with rows of `row`, or zeros
-    /// where the tap lies outside the image.
+    /// Copies the `width` channels at `source` to columns from `at` of the gathered matrix with
+    /// rows of `row`, or zeros where the tap lies outside the image.
     #[inline(always)]
-    unsafe fn gather<S: Simd>(&self, source: Option<*const E>, at: usize, row: usize, width: usize, count: usize) {
+    unsafe fn gather<S: Simd>(
+        &self,
+        source: Option<*const E>,
+        at: usize,
+        row: usize,
+        width: usize,
+        count: usize,
+    ) {
         // SAFETY: see `run` above.
         unsafe {
             for sample in 0..count {
@@ -215,7 +250,14 @@ impl<E: Element> WeightGrad<'_, E> {
 
     /// `dw[row..][to_range] += a^T * panels` for `rows` columns of `a`, `[count][a_depth]`.
     #[inline(always)]
-    unsafe fn multiply<S: Simd>(&self, a: *const f32, a_depth: usize, count: usize, first: usize, rows: usize) {
+    unsafe fn multiply<S: Simd>(
+        &self,
+        a: *const f32,
+        a_depth: usize,
+        count: usize,
+        first: usize,
+        rows: usize,
+    ) {
         // SAFETY: see `run` above.
         unsafe {
             let plane_rows = self.g.taps() * self.g.group_in();
@@ -241,7 +283,8 @@ impl<E: Element> WeightGrad<'_, E> {
                         bias: std::ptr::null(),
                         stats: None,
                         norm: None,
-                        // Rows are short and far apart, which the processor's own prefetcher does not follow.
+                        // Rows are short and far apart, which the processor's own prefetcher does
+                        // not follow.
                         prefetch: a.wrapping_add(row + rows - 1 + PREFETCH * a_depth),
                         prefetch_step: a_depth,
                     };

@@ -1,7 +1,8 @@
 use super::ConvGeometry;
 use super::transform::OUT;
 
-/// The output tiles of a batch of images, cut into blocks of rows (a row is one tile of one sample).
+/// The output tiles of a batch of images, cut into blocks of rows (a row is one tile of one
+/// sample).
 #[derive(Clone, Copy)]
 pub(super) struct Grid {
     pub height: usize,
@@ -32,7 +33,9 @@ impl Block {
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
         let Block { tiles, samples } = *self;
         let count = samples.1 - samples.0;
-        (tiles.0..tiles.1).flat_map(move |tile| (0..count).map(move |s| ((tile - tiles.0) * count + s, tile, samples.0 + s)))
+        (tiles.0..tiles.1).flat_map(move |tile| {
+            (0..count).map(move |s| ((tile - tiles.0) * count + s, tile, samples.0 + s))
+        })
     }
 }
 
@@ -74,7 +77,15 @@ impl Grid {
         let [height, width] = g.input;
         let (tiles_y, tiles_x) = (height.div_ceil(OUT), width.div_ceil(OUT));
         let tiles = tiles_y * tiles_x;
-        Self { height, width, n, tiles_x, tiles, samples: n.div_ceil(n.div_ceil(rows)), group: (rows / n).clamp(1, tiles.max(1)) }
+        Self {
+            height,
+            width,
+            n,
+            tiles_x,
+            tiles,
+            samples: n.div_ceil(n.div_ceil(rows)),
+            group: (rows / n).clamp(1, tiles.max(1)),
+        }
     }
 
     pub(super) fn blocks(&self) -> usize {
@@ -86,11 +97,15 @@ impl Grid {
         self.samples * self.group
     }
 
-    /// Block `index`. Neighbours in the image follow each other, so that the pixels they share are still cached.
+    /// Block `index`. Neighbours in the image follow each other, so that the pixels they share are
+    /// still cached.
     pub(super) fn block(&self, index: usize) -> Block {
         let groups = self.tiles.div_ceil(self.group);
         let (sample, tile) = (index / groups * self.samples, index % groups * self.group);
-        Block { tiles: (tile, (tile + self.group).min(self.tiles)), samples: (sample, (sample + self.samples).min(self.n)) }
+        Block {
+            tiles: (tile, (tile + self.group).min(self.tiles)),
+            samples: (sample, (sample + self.samples).min(self.n)),
+        }
     }
 
     /// Top left output pixel of `tile`.
@@ -112,6 +127,7 @@ impl Grid {
             let (tall, wide) = self.extent(tile);
             tall * wide
         };
-        (block.tiles.0..block.tiles.1).map(pixels).sum::<usize>() * (block.samples.1 - block.samples.0)
+        (block.tiles.0..block.tiles.1).map(pixels).sum::<usize>()
+            * (block.samples.1 - block.samples.0)
     }
 }

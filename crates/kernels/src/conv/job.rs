@@ -1,7 +1,9 @@
 //! One convolution, checked: which code runs it.
 
 use super::sites::Update;
-use super::{ConvAlgorithm, ConvGeometry, Direction, direct, direct_weight, winograd, winograd_weight};
+use super::{
+    ConvAlgorithm, ConvGeometry, Direction, direct, direct_weight, winograd, winograd_weight,
+};
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
@@ -53,7 +55,11 @@ impl<E: Copy> NormOutput<E> {
     /// What a tile needs whose first output is element `at`, of `channel`.
     #[inline(always)]
     pub(super) fn tile(&self, at: usize, channel: usize) -> TileNorm<E> {
-        TileNorm { c: self.y.at(at), parameters: self.parameters.map(|values| values.at(channel).cast_const()), relu: self.relu }
+        TileNorm {
+            c: self.y.at(at),
+            parameters: self.parameters.map(|values| values.at(channel).cast_const()),
+            relu: self.relu,
+        }
     }
 }
 
@@ -67,7 +73,8 @@ pub struct WeightJob<'a, E> {
     pub(super) dy: &'a [E],
 }
 
-/// Runs `job`. Called through [`Element`], for its code to be compiled in this crate and not in each that uses it.
+/// Runs `job`. Called through [`Element`], for its code to be compiled in this crate and not in
+/// each that uses it.
 pub(crate) fn convolve<E: Element>(job: &Job<'_, E>, out: Output<E>) {
     let Job { g, direction, algorithm, isa, n, x, weights, update } = *job;
     match (algorithm, update) {
@@ -83,7 +90,9 @@ pub(crate) fn convolve<E: Element>(job: &Job<'_, E>, out: Output<E>) {
 pub(crate) fn convolve_bf16(job: &Job<'_, bf16>, out: Output<bf16>) {
     match job.algorithm {
         #[cfg(target_arch = "x86_64")]
-        ConvAlgorithm::DirectBf16 => pairs::run(job.g, job.direction, job.isa, job.n, job.x, job.weights, out),
+        ConvAlgorithm::DirectBf16 => {
+            pairs::run(job.g, job.direction, job.isa, job.n, job.x, job.weights, out)
+        }
         _ => convolve(job, out),
     }
 }
@@ -92,7 +101,9 @@ pub(crate) fn convolve_bf16(job: &Job<'_, bf16>, out: Output<bf16>) {
 pub(crate) fn weight_grad<E: Element>(job: &WeightJob<'_, E>, dw: &mut [f32]) {
     let WeightJob { g, algorithm, isa, n, x, dy } = *job;
     match algorithm {
-        ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => direct_weight::run(g, isa, n, x, dy, dw),
+        ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => {
+            direct_weight::run(g, isa, n, x, dy, dw)
+        }
         ConvAlgorithm::Winograd => winograd_weight::run(g, isa, n, x, dy, dw),
     }
 }
@@ -101,7 +112,9 @@ pub(crate) fn weight_grad<E: Element>(job: &WeightJob<'_, E>, dw: &mut [f32]) {
 pub(crate) fn weight_grad_bf16(job: &WeightJob<'_, bf16>, dw: &mut [f32]) {
     match job.algorithm {
         #[cfg(target_arch = "x86_64")]
-        ConvAlgorithm::DirectBf16 if pairs_weight::pays(job.g) => pairs_weight::run(job.g, job.isa, job.n, job.x, job.dy, dw),
+        ConvAlgorithm::DirectBf16 if pairs_weight::pays(job.g) => {
+            pairs_weight::run(job.g, job.isa, job.n, job.x, job.dy, dw)
+        }
         _ => weight_grad(job, dw),
     }
 }

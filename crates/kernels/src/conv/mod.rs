@@ -1,10 +1,11 @@
 //! Two-dimensional convolution: forward, input gradient and weight gradient.
 //!
-//! Two algorithms share one register tile (`tile.rs`). *Direct*: with the batch next to the channels, an output
-//! pixel is a sum over kernel taps of plain products `[N x C_in] * [C_in x C_out]`; a tap outside the image is skipped.
-//! *Winograd* F(4x4, 3x3) for 3x3 kernels of stride 1: four times fewer multiplications. Both compute in `f32`, whatever
-//! the activations are stored in. For bf16 activations the direct algorithm also exists on the processor's own products of
-//! bf16 pairs (`pairs.rs`), which sum in `f32`.
+//! Two algorithms share one register tile (`tile.rs`). *Direct*: with the batch next to the
+//! channels, an output pixel is a sum over kernel taps of plain products `[N x C_in] * [C_in x
+//! C_out]`; a tap outside the image is skipped. *Winograd* F(4x4, 3x3) for 3x3 kernels of stride 1:
+//! four times fewer multiplications. Both compute in `f32`, whatever the activations are stored in.
+//! For bf16 activations the direct algorithm also exists on the processor's own products of bf16
+//! pairs (`pairs.rs`), which sum in `f32`.
 
 mod direct;
 mod direct_weight;
@@ -26,7 +27,9 @@ use std::marker::PhantomData;
 pub use sites::{Patch, Site, Update};
 
 use job::NormOutput;
-pub(crate) use job::{Job, Output, WeightJob, convolve, convolve_bf16, weight_grad, weight_grad_bf16};
+pub(crate) use job::{
+    Job, Output, WeightJob, convolve, convolve_bf16, weight_grad, weight_grad_bf16,
+};
 
 use crate::batch_norm::BatchNorm;
 use crate::buffer::Buffer;
@@ -57,11 +60,26 @@ pub struct ConvGeometry {
 impl ConvGeometry {
     /// A square kernel with stride `stride` and padding `kernel / 2` in one group.
     #[must_use]
-    pub fn square(in_channels: usize, out_channels: usize, input: [usize; 2], kernel: usize, stride: usize) -> Self {
-        Self { in_channels, out_channels, input, kernel: [kernel; 2], stride: [stride; 2], padding: [kernel / 2; 2], groups: 1 }
+    pub fn square(
+        in_channels: usize,
+        out_channels: usize,
+        input: [usize; 2],
+        kernel: usize,
+        stride: usize,
+    ) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            input,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+            groups: 1,
+        }
     }
 
-    /// Height and width of the output; zero where the kernel does not fit into the padded input or the stride is zero.
+    /// Height and width of the output; zero where the kernel does not fit into the padded input or
+    /// the stride is zero.
     #[must_use]
     pub fn output(&self) -> [usize; 2] {
         std::array::from_fn(|d| {
@@ -91,14 +109,16 @@ pub enum ConvAlgorithm {
     Direct,
     /// Winograd F(4x4, 3x3) (Lavin and Gray, 2016). Kernel 3x3, stride 1, padding 1, one group.
     Winograd,
-    /// As [`ConvAlgorithm::Direct`], by products of pairs of bf16 summed in `f32`: AMX tiles or `vdpbf16ps`. Activations in
-    /// bf16, weights rounded to bf16 when they are packed. Instruction sets `amx` and `avx512bf16`.
+    /// As [`ConvAlgorithm::Direct`], by products of pairs of bf16 summed in `f32`: AMX tiles or
+    /// `vdpbf16ps`. Activations in bf16, weights rounded to bf16 when they are packed. Instruction
+    /// sets `amx` and `avx512bf16`.
     DirectBf16,
 }
 
 impl ConvAlgorithm {
     /// Every algorithm.
-    pub const ALL: [ConvAlgorithm; 3] = [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+    pub const ALL: [ConvAlgorithm; 3] =
+        [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
 
     /// Name in output and on the command line.
     #[must_use]
@@ -116,7 +136,9 @@ impl std::str::FromStr for ConvAlgorithm {
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         let found = ConvAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
-        found.ok_or_else(|| parameter("algorithm", format!("{name:?} is none of direct, winograd and direct-bf16")))
+        found.ok_or_else(|| {
+            parameter("algorithm", format!("{name:?} is none of direct, winograd and direct-bf16"))
+        })
     }
 }
 
@@ -150,16 +172,19 @@ pub struct Moments<'a> {
     pub variance: &'a mut [f32],
 }
 
-/// A batch norm with constant statistics behind a convolution: the bits of [`BatchNorm::forward`] of the stored result, without reading it again.
+/// A batch norm with constant statistics behind a convolution: the bits of [`BatchNorm::forward`]
+/// of the stored result, without reading it again.
 #[derive(Debug)]
 pub struct Normed<'a, E = f32> {
     /// Statistics and parameters, `[C_out]`.
     pub norm: BatchNorm<'a>,
-    /// Where its result goes, of the output's shape. `None`: it takes the place of the convolution's own, which nobody wants.
+    /// Where its result goes, of the output's shape. `None`: it takes the place of the
+    /// convolution's own, which nobody wants.
     pub y: Option<&'a mut [E]>,
 }
 
-/// What happens to the result of a convolution before it is stored: `y = conv + bias + add`, statistics of `y`, and a batch norm of `y`.
+/// What happens to the result of a convolution before it is stored: `y = conv + bias + add`,
+/// statistics of `y`, and a batch norm of `y`.
 #[derive(Debug)]
 pub struct Epilogue<'a, E = f32> {
     /// `[C_out]`, added to every pixel.
@@ -178,7 +203,8 @@ impl<E> Default for Epilogue<'_, E> {
     }
 }
 
-/// Weights rearranged for one direction, algorithm and instruction set. Reused until the weights change.
+/// Weights rearranged for one direction, algorithm and instruction set. Reused until the weights
+/// change.
 ///
 /// One value can also serve many convolutions in turn, each packing its weights when it needs them
 /// ([`Conv2d::pack_into`]): its memory grows to the largest and stays.
@@ -221,11 +247,12 @@ pub const SITE: usize = transform::OUT;
 /// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
 const FEW_CHANNELS: usize = 8;
 
-/// A convolution prepared for one geometry, instruction set and storage type `E` of the activations.
+/// A convolution prepared for one geometry, instruction set and storage type `E` of the
+/// activations.
 ///
-/// Input `[H][W][N][C_in]`, output `[OH][OW][N][C_out]` and their gradients are `E`; weights are `f32` in PyTorch's order
-/// `[C_out][C_in / groups][KH][KW]`, and so are their gradient, the bias and the statistics. Slices aligned to 64 bytes
-/// ([`Buffer`]) are fastest.
+/// Input `[H][W][N][C_in]`, output `[OH][OW][N][C_out]` and their gradients are `E`; weights are
+/// `f32` in PyTorch's order `[C_out][C_in / groups][KH][KW]`, and so are their gradient, the bias
+/// and the statistics. Slices aligned to 64 bytes ([`Buffer`]) are fastest.
 #[derive(Debug, Clone)]
 pub struct Conv2d<E = f32> {
     geometry: ConvGeometry,
@@ -240,8 +267,8 @@ impl<E: Element> Conv2d<E> {
     /// Prepares `geometry` for `isa`, choosing the fastest algorithm of each direction.
     ///
     /// # Errors
-    /// [`ShapeError::Parameter`] when the stride, the kernel or the number of groups is zero, the groups do not divide
-    /// the channels, or this machine lacks `isa`.
+    /// [`ShapeError::Parameter`] when the stride, the kernel or the number of groups is zero, the
+    /// groups do not divide the channels, or this machine lacks `isa`.
     pub fn new(geometry: ConvGeometry, isa: Isa) -> Result<Self, ShapeError> {
         let g = &geometry;
         isa.checked().map_err(|error| parameter("isa", error.to_string()))?;
@@ -251,10 +278,16 @@ impl<E: Element> Conv2d<E> {
         if g.kernel.contains(&0) {
             return Err(parameter("kernel", "must be at least 1"));
         }
-        if g.groups == 0 || !g.in_channels.is_multiple_of(g.groups) || !g.out_channels.is_multiple_of(g.groups) {
+        if g.groups == 0
+            || !g.in_channels.is_multiple_of(g.groups)
+            || !g.out_channels.is_multiple_of(g.groups)
+        {
             return Err(parameter(
                 "groups",
-                format!("{} groups must divide {} input and {} output channels", g.groups, g.in_channels, g.out_channels),
+                format!(
+                    "{} groups must divide {} input and {} output channels",
+                    g.groups, g.in_channels, g.out_channels
+                ),
             ));
         }
         if g.padding[0] >= g.kernel[0] || g.padding[1] >= g.kernel[1] {
@@ -287,9 +320,11 @@ impl<E: Element> Conv2d<E> {
             }
         };
         [self.forward, self.input_grad] = [choose(g.in_channels), choose(g.out_channels)];
-        // The weight gradient reduces over rows, so both channel counts have to pay for a transform.
+        // The weight gradient reduces over rows, so both channel counts have to pay for a
+        // transform.
         self.weight_grad = choose(g.in_channels.min(g.out_channels));
-        // Tiles multiply more than four times faster than vectors of `f32`, which is all that Winograd could save.
+        // Tiles multiply more than four times faster than vectors of `f32`, which is all that
+        // Winograd could save.
         if pairs && self.isa == Isa::Amx {
             [self.forward, self.input_grad, self.weight_grad] = [ConvAlgorithm::DirectBf16; 3];
         }
@@ -301,7 +336,9 @@ impl<E: Element> Conv2d<E> {
         match algorithm {
             ConvAlgorithm::Direct => true,
             ConvAlgorithm::Winograd => winograd::supports(&self.geometry),
-            ConvAlgorithm::DirectBf16 => E::PRECISION == Precision::Bf16 && matches!(self.isa, Isa::Amx | Isa::Avx512Bf16),
+            ConvAlgorithm::DirectBf16 => {
+                E::PRECISION == Precision::Bf16 && matches!(self.isa, Isa::Amx | Isa::Avx512Bf16)
+            }
         }
     }
 
@@ -314,7 +351,9 @@ impl<E: Element> Conv2d<E> {
             return Err(parameter(
                 "algorithm",
                 match algorithm {
-                    ConvAlgorithm::DirectBf16 => "products of bf16 need bf16 activations and the instruction set amx or avx512bf16",
+                    ConvAlgorithm::DirectBf16 => {
+                        "products of bf16 need bf16 activations and the instruction set amx or avx512bf16"
+                    }
                     _ => "Winograd needs a 3x3 kernel with stride 1, padding 1 and one group",
                 },
             ));
@@ -392,11 +431,17 @@ impl<E: Element> Conv2d<E> {
         }
     }
 
-    /// Packs `weights` for `direction` into `packed`, reusing its memory, whatever it was packed for.
+    /// Packs `weights` for `direction` into `packed`, reusing its memory, whatever it was packed
+    /// for.
     ///
     /// # Errors
     /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
-    pub fn pack_into(&self, weights: &[f32], direction: Direction, packed: &mut PackedWeights) -> Result<(), ShapeError> {
+    pub fn pack_into(
+        &self,
+        weights: &[f32],
+        direction: Direction,
+        packed: &mut PackedWeights,
+    ) -> Result<(), ShapeError> {
         expect_len("conv weights", weights.len(), self.weight_len())?;
         let algorithm = self.algorithm(direction);
         let len = self.packed_len(direction);
@@ -410,32 +455,48 @@ impl<E: Element> Conv2d<E> {
         packed.isa = self.isa;
         let data = &mut packed.data[..len];
         match algorithm {
-            ConvAlgorithm::Direct => direct::pack(&self.geometry, direction, self.isa, weights, data),
-            ConvAlgorithm::Winograd => winograd::pack(&self.geometry, direction, self.isa, weights, data),
+            ConvAlgorithm::Direct => {
+                direct::pack(&self.geometry, direction, self.isa, weights, data)
+            }
+            ConvAlgorithm::Winograd => {
+                winograd::pack(&self.geometry, direction, self.isa, weights, data)
+            }
             #[cfg(target_arch = "x86_64")]
-            ConvAlgorithm::DirectBf16 => pairs::pack(&self.geometry, direction, self.isa, weights, data),
+            ConvAlgorithm::DirectBf16 => {
+                pairs::pack(&self.geometry, direction, self.isa, weights, data)
+            }
             #[cfg(not(target_arch = "x86_64"))]
             ConvAlgorithm::DirectBf16 => {}
         }
         Ok(())
     }
 
-    /// `y = conv(x, w) + bias + add` for a batch of `n`, with optional statistics and batch norm of `y`.
+    /// `y = conv(x, w) + bias + add` for a batch of `n`, with optional statistics and batch norm of
+    /// `y`.
     ///
     /// # Errors
-    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
-    pub fn forward(&self, n: usize, x: &[E], weights: &PackedWeights, y: &mut [E], epilogue: Epilogue<'_, E>) -> Result<(), ShapeError> {
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or
+    /// direction.
+    pub fn forward(
+        &self,
+        n: usize,
+        x: &[E],
+        weights: &PackedWeights,
+        y: &mut [E],
+        epilogue: Epilogue<'_, E>,
+    ) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output", y.len(), self.output_len(n)?)?;
         self.convolve(n, x, weights, Direction::Forward, y, epilogue, None)
     }
 
-    /// As [`Conv2d::forward`], for the output tiles of `update` alone; what `y` and the batch norm hold elsewhere stays. The bits are those of
-    /// [`Conv2d::forward`] of the maps with their patches, for weights that are finite. `f32` only.
+    /// As [`Conv2d::forward`], for the output tiles of `update` alone; what `y` and the batch norm
+    /// hold elsewhere stays. The bits are those of [`Conv2d::forward`] of the maps with their
+    /// patches, for weights that are finite. `f32` only.
     ///
     /// # Errors
-    /// [`ShapeError`] as there, for statistics (which need every tile), for sites that do not exist or are not in ascending order, each once, and
-    /// for a patch that does not fit.
+    /// [`ShapeError`] as there, for statistics (which need every tile), for sites that do not exist
+    /// or are not in ascending order, each once, and for a patch that does not fit.
     pub fn forward_at(
         &self,
         n: usize,
@@ -460,8 +521,16 @@ impl<E: Element> Conv2d<E> {
     /// `dx = conv^T(dy, w) + add` for a batch of `n`.
     ///
     /// # Errors
-    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or direction.
-    pub fn input_grad(&self, n: usize, dy: &[E], weights: &PackedWeights, dx: &mut [E], add: Addend<'_, E>) -> Result<(), ShapeError> {
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or
+    /// direction.
+    pub fn input_grad(
+        &self,
+        n: usize,
+        dy: &[E],
+        weights: &PackedWeights,
+        dx: &mut [E],
+        add: Addend<'_, E>,
+    ) -> Result<(), ShapeError> {
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv input gradient", dx.len(), self.input_len(n)?)?;
         let epilogue = Epilogue { add, ..Epilogue::default() };
@@ -481,8 +550,15 @@ impl<E: Element> Conv2d<E> {
     ) -> Result<(), ShapeError> {
         let g = &self.geometry;
         let algorithm = self.algorithm(direction);
-        if weights.geometry != *g || weights.direction != direction || weights.algorithm != algorithm || weights.isa != self.isa {
-            return Err(parameter("packed weights", "were packed for another convolution or direction; pack them with this one"));
+        if weights.geometry != *g
+            || weights.direction != direction
+            || weights.algorithm != algorithm
+            || weights.isa != self.isa
+        {
+            return Err(parameter(
+                "packed weights",
+                "were packed for another convolution or direction; pack them with this one",
+            ));
         }
         let channels = match direction {
             Direction::Forward => g.out_channels,
@@ -530,7 +606,16 @@ impl<E: Element> Conv2d<E> {
                 out.y = Shared::null();
             }
         }
-        let job = Job { g, direction, algorithm, isa: self.isa, n, x, weights: &weights.data[..weights.len], update };
+        let job = Job {
+            g,
+            direction,
+            algorithm,
+            isa: self.isa,
+            n,
+            x,
+            weights: &weights.data[..weights.len],
+            update,
+        };
         match moments {
             None => E::convolve(&job, out),
             Some(moments) => {
@@ -555,7 +640,13 @@ impl<E: Element> Conv2d<E> {
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit.
-    pub fn weight_grad(&self, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) -> Result<(), ShapeError> {
+    pub fn weight_grad(
+        &self,
+        n: usize,
+        x: &[E],
+        dy: &[E],
+        dw: &mut [f32],
+    ) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv weight gradient", dw.len(), self.weight_len())?;
@@ -563,7 +654,10 @@ impl<E: Element> Conv2d<E> {
             dw.fill(0.0);
             return Ok(());
         }
-        E::weight_grad(&WeightJob { g: &self.geometry, algorithm: self.weight_grad, isa: self.isa, n, x, dy }, dw);
+        E::weight_grad(
+            &WeightJob { g: &self.geometry, algorithm: self.weight_grad, isa: self.isa, n, x, dy },
+            dw,
+        );
         Ok(())
     }
 }

@@ -3,12 +3,18 @@ use crate::buffer::with_scratch;
 use crate::channels::Spread;
 use crate::parallel::Shared;
 
-/// Runs a convolution whose tasks write shifted partial sums, and merges them into mean and biased variance.
+/// Runs a convolution whose tasks write shifted partial sums, and merges them into mean and biased
+/// variance.
 ///
-/// `counts[t]` is the number of outputs per channel of task `t`. Partial sums are `[task][3][C]`: shift, sum of
-/// `y - shift`, sum of `(y - shift)^2`. Shifting by one of the task's own values keeps a large mean from cancelling
-/// the variance; partials are merged in `f64` in task order.
-pub(super) fn collect(counts: &[usize], channels: usize, moments: Moments<'_>, run: impl FnOnce(Shared)) {
+/// `counts[t]` is the number of outputs per channel of task `t`. Partial sums are `[task][3][C]`:
+/// shift, sum of `y - shift`, sum of `(y - shift)^2`. Shifting by one of the task's own values
+/// keeps a large mean from cancelling the variance; partials are merged in `f64` in task order.
+pub(super) fn collect(
+    counts: &[usize],
+    channels: usize,
+    moments: Moments<'_>,
+    run: impl FnOnce(Shared),
+) {
     with_scratch(counts.len() * 3 * channels, |partials| {
         partials.fill(0.0);
         run(Shared::new(partials));

@@ -1,10 +1,11 @@
-//! Direct convolution of bf16 by the processor's products of bf16 pairs, with sums in `f32`: AMX tiles, or `vdpbf16ps` on a
-//! register tile.
+//! Direct convolution of bf16 by the processor's products of bf16 pairs, with sums in `f32`: AMX
+//! tiles, or `vdpbf16ps` on a register tile.
 //!
-//! Pairs are neighbours in depth. Where the channels of a group fill whole steps (2 channels for `vdpbf16ps`, 32 for a tile)
-//! activations are read in place, one term for each tap; otherwise the taps of a pixel are gathered side by side and padded
-//! with zeros. Weights are packed once per update, as panels of 32 outputs whose rows hold a pair for each output: that is a
-//! vector operand and an AMX tile alike.
+//! Pairs are neighbours in depth. Where the channels of a group fill whole steps (2 channels for
+//! `vdpbf16ps`, 32 for a tile) activations are read in place, one term for each tap; otherwise the
+//! taps of a pixel are gathered side by side and padded with zeros. Weights are packed once per
+//! update, as panels of 32 outputs whose rows hold a pair for each output: that is a vector operand
+//! and an AMX tile alike.
 
 use half::bf16;
 use rayon::prelude::*;
@@ -48,12 +49,18 @@ impl Depth {
 }
 
 fn tasks(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize) -> Tasks {
-    // With tiles one task holds many pixels of few samples: their taps overlap and stay in the second-level cache.
+    // With tiles one task holds many pixels of few samples: their taps overlap and stay in the
+    // second-level cache.
     Tasks::new(g, direction, n, if isa == Isa::Amx { amx::BLOCK } else { BLOCK_SAMPLES })
 }
 
 /// Outputs per channel of each task.
-pub(super) fn task_counts(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize) -> Vec<usize> {
+pub(super) fn task_counts(
+    g: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    n: usize,
+) -> Vec<usize> {
     tasks(g, direction, isa, n).counts(n)
 }
 
@@ -63,8 +70,15 @@ pub(super) fn packed_len(g: &ConvGeometry, direction: Direction, isa: Isa) -> us
     g.groups * to.div_ceil(COLUMNS) * COLUMNS * (Depth::new(g, direction, isa).total / 2)
 }
 
-/// Packs weights as `[group][panel][pair of tap and from][COLUMNS][2]`, with zeros for columns and depths that do not exist.
-pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], packed: &mut [f32]) {
+/// Packs weights as `[group][panel][pair of tap and from][COLUMNS][2]`, with zeros for columns and
+/// depths that do not exist.
+pub(super) fn pack(
+    g: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    w: &[f32],
+    packed: &mut [f32],
+) {
     let problem = Problem::new(g, direction);
     let (from, to, taps) = (problem.from, problem.to, g.taps());
     let total = Depth::new(g, direction, isa).total;
@@ -80,21 +94,29 @@ pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], 
     packed.par_chunks_exact_mut(panel_len).enumerate().for_each(|(index, panel)| {
         let (group, first) = (index / panels, index % panels * COLUMNS);
         let width = (to - first).min(COLUMNS);
-        // SAFETY: a pair of bf16 has the size of an `f32`, a smaller alignment, and every bit pattern is a value of either.
-        let panel = unsafe { std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<[bf16; 2]>(), panel_len) };
+        // SAFETY: a pair of bf16 has the size of an `f32`, a smaller alignment, and every bit
+        // pattern is a value of either.
+        let panel = unsafe {
+            std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<[bf16; 2]>(), panel_len)
+        };
         if !from.is_multiple_of(2) {
             for (row, pairs) in panel.chunks_exact_mut(COLUMNS).enumerate() {
                 for (column, pair) in pairs.iter_mut().enumerate() {
                     *pair = std::array::from_fn(|half| {
                         let k = 2 * row + half;
                         let exists = column < width && k < taps * from;
-                        if exists { bf16::narrow(w[weight(group, first + column, k % from) + k / from]) } else { bf16::ZERO }
+                        if exists {
+                            bf16::narrow(w[weight(group, first + column, k % from) + k / from])
+                        } else {
+                            bf16::ZERO
+                        }
                     });
                 }
             }
             return;
         }
-        // Weights of one output and input lie side by side over taps; turned around in a block that stays in the cache.
+        // Weights of one output and input lie side by side over taps; turned around in a block that
+        // stays in the cache.
         let mut block = vec![[0.0f32; COLUMNS]; taps * PACK_DEPTH];
         for start in (0..from).step_by(PACK_DEPTH) {
             let depth = (from - start).min(PACK_DEPTH);
@@ -105,13 +127,19 @@ pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], 
                 }
             };
             match direction {
-                Direction::Forward => (0..width).for_each(|column| (0..depth).for_each(|f| copy(f, column))),
-                Direction::InputGrad => (0..depth).for_each(|f| (0..width).for_each(|column| copy(f, column))),
+                Direction::Forward => {
+                    (0..width).for_each(|column| (0..depth).for_each(|f| copy(f, column)))
+                }
+                Direction::InputGrad => {
+                    (0..depth).for_each(|f| (0..width).for_each(|column| copy(f, column)))
+                }
             }
             for tap in 0..taps {
                 let rows = &block[tap * PACK_DEPTH..][..depth];
                 let first = (tap * from + start) / 2 * COLUMNS;
-                for (pairs, rows) in panel[first..].chunks_exact_mut(COLUMNS).zip(rows.as_chunks::<2>().0) {
+                for (pairs, rows) in
+                    panel[first..].chunks_exact_mut(COLUMNS).zip(rows.as_chunks::<2>().0)
+                {
                     for (pair, (a, b)) in pairs.iter_mut().zip(rows[0].iter().zip(&rows[1])) {
                         *pair = [bf16::narrow(*a), bf16::narrow(*b)];
                     }
@@ -122,13 +150,22 @@ pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], 
     });
 }
 
-pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>) {
+pub(super) fn run<E: Element>(
+    g: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    weights: &[f32],
+    out: Output<E>,
+) {
     let tasks = tasks(g, direction, isa, n);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
     let depth = Depth::new(g, direction, isa);
     // Tiles read whole rows of 16 samples.
-    let gathered = if depth.gather { tasks.samples.next_multiple_of(amx::BLOCK) * depth.total } else { 0 };
+    let gathered =
+        if depth.gather { tasks.samples.next_multiple_of(amx::BLOCK) * depth.total } else { 0 };
     for_each(tasks.count(), |task| {
         let (pixels, samples) = tasks.range(task, n);
         with_bf16_scratch(gathered, |gathered| {
@@ -148,9 +185,10 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
                 pixels,
                 samples,
             };
-            // SAFETY: `Conv2d` has checked that `E` is bf16, that the instruction set exists and that the slices have the
-            // lengths of the geometry; the weights have those of `packed_len`; tasks write disjoint pixels and samples of
-            // the output, and their own partial sums.
+            // SAFETY: `Conv2d` has checked that `E` is bf16, that the instruction set exists and
+            // that the slices have the lengths of the geometry; the weights have those of
+            // `packed_len`; tasks write disjoint pixels and samples of the output, and their own
+            // partial sums.
             unsafe { dispatch(isa, kernel) };
         });
     });
@@ -199,7 +237,10 @@ impl<E: Element> Kernel for Convolve<'_, E> {
                         self.gather(group, &sources);
                         for panel in 0..panels {
                             terms.clear();
-                            terms.push(Term { a: self.gathered.cast_const().cast(), b: weights.add(panel * panel_len) });
+                            terms.push(Term {
+                                a: self.gathered.cast_const().cast(),
+                                b: weights.add(panel * panel_len),
+                            });
                             self.multiply::<S>(&mut tiles, pixel, group, panel * COLUMNS, &terms);
                         }
                     }
@@ -229,7 +270,8 @@ impl<E: Element> Convolve<'_, E> {
         unsafe { self.x.add((pixel * self.n + sample) * row + group * self.problem.from) }
     }
 
-    /// Copies what lies under each tap of a pixel side by side, with zeros for taps outside the image and for the padding.
+    /// Copies what lies under each tap of a pixel side by side, with zeros for taps outside the
+    /// image and for the padding.
     #[inline(always)]
     unsafe fn gather(&self, group: usize, sources: &[(usize, usize)]) {
         // SAFETY: see `run` above.
@@ -257,8 +299,8 @@ impl<E: Element> Convolve<'_, E> {
         }
     }
 
-    /// One panel of outputs of one pixel, for all samples of the task. Terms begin at sample 0, or at the task's first
-    /// sample where they are gathered.
+    /// One panel of outputs of one pixel, for all samples of the task. Terms begin at sample 0, or
+    /// at the task's first sample where they are gathered.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(
         &self,
@@ -272,27 +314,52 @@ impl<E: Element> Convolve<'_, E> {
         unsafe {
             let (columns, vectors) = panel_extent::<S>(self.problem.to, column);
             // Pairs from one sample to the next.
-            let row_pairs = if self.depth.gather { self.depth.total } else { self.problem.from * self.g.groups } / 2;
+            let row_pairs = if self.depth.gather {
+                self.depth.total
+            } else {
+                self.problem.from * self.g.groups
+            } / 2;
             let first = if self.depth.gather { 0 } else { self.samples.0 };
             match tiles {
                 None => {
                     for (row, rows) in row_blocks::<S>(self.samples.1 - self.samples.0) {
                         let tile = self.tile(pixel, group, column, columns, row);
-                        let tile =
-                            Tile { terms, a_offset: (first + row) * row_pairs, depth: self.depth.term / 2, a_row: row_pairs, ..tile };
+                        let tile = Tile {
+                            terms,
+                            a_offset: (first + row) * row_pairs,
+                            depth: self.depth.term / 2,
+                            a_row: row_pairs,
+                            ..tile
+                        };
                         pair_tile(rows, vectors, &tile);
                     }
                 }
                 Some((tiles, moved)) => {
                     let count = self.samples.1 - self.samples.0;
-                    // A block at the end of the batch begins earlier, to be whole; rows before the task's are dropped.
-                    let start = if self.depth.gather { 0 } else { first.min(self.n.saturating_sub(amx::BLOCK)) };
+                    // A block at the end of the batch begins earlier, to be whole; rows before the
+                    // task's are dropped.
+                    let start = if self.depth.gather {
+                        0
+                    } else {
+                        first.min(self.n.saturating_sub(amx::BLOCK))
+                    };
                     let skip = if self.depth.gather { 0 } else { first - start };
                     moved.clear();
-                    let at_start = |term: &Term| TileTerm { a: term.a.wrapping_add(start * row_pairs).cast(), b: term.b.cast() };
+                    let at_start = |term: &Term| TileTerm {
+                        a: term.a.wrapping_add(start * row_pairs).cast(),
+                        b: term.b.cast(),
+                    };
                     moved.extend(terms.iter().map(at_start));
                     let mut sums = Sums::zeroed();
-                    amx::multiply(tiles, moved, self.depth.term / amx::STEP, row_pairs * 4, skip + count, columns, &mut sums);
+                    amx::multiply(
+                        tiles,
+                        moved,
+                        self.depth.term / amx::STEP,
+                        row_pairs * 4,
+                        skip + count,
+                        columns,
+                        &mut sums,
+                    );
                     let mut row = 0;
                     while row < count {
                         let tile = self.tile(pixel, group, column, columns, row);
@@ -311,7 +378,14 @@ impl<E: Element> Convolve<'_, E> {
 
     /// Where the outputs of one pixel go, from `row` of the task's samples on.
     #[inline(always)]
-    unsafe fn tile(&self, pixel: usize, group: usize, column: usize, columns: usize, row: usize) -> Tile<'static, E> {
+    unsafe fn tile(
+        &self,
+        pixel: usize,
+        group: usize,
+        column: usize,
+        columns: usize,
+        row: usize,
+    ) -> Tile<'static, E> {
         let to_row = self.problem.to * self.g.groups;
         let channel = group * self.problem.to + column;
         let at = (pixel * self.n + self.samples.0 + row) * to_row + channel;
@@ -346,7 +420,10 @@ impl<E: Element> Convolve<'_, E> {
 
 /// Finishes `R` rows of `V` vectors of an AMX product and returns `R`.
 #[inline(always)]
-unsafe fn finish<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>, sums: *const f32) -> usize {
+unsafe fn finish<S: Simd, E: Element, const R: usize, const V: usize>(
+    tile: &Tile<E>,
+    sums: *const f32,
+) -> usize {
     // SAFETY: the caller's.
     unsafe {
         let mut acc = [[S::zero(); V]; R];

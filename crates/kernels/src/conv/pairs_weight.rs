@@ -1,8 +1,10 @@
-//! Weight gradient of bf16 by products of bf16 pairs: for each tap `X^T * dY`, where pairs are neighbouring samples.
+//! Weight gradient of bf16 by products of bf16 pairs: for each tap `X^T * dY`, where pairs are
+//! neighbouring samples.
 //!
-//! A task goes down the image in steps of a few output rows. The input rows that a step needs first are turned into the
-//! left operand, once, in a ring that holds the rows of one step; its output gradient becomes the right operand. Each tap
-//! then is one long product over the pixels and samples of the step, whose sums stay in registers.
+//! A task goes down the image in steps of a few output rows. The input rows that a step needs first
+//! are turned into the left operand, once, in a ring that holds the rows of one step; its output
+//! gradient becomes the right operand. Each tap then is one long product over the pixels and
+//! samples of the step, whose sums stay in registers.
 
 use std::arch::x86_64::*;
 
@@ -56,14 +58,29 @@ struct Plan {
 impl Plan {
     fn new(g: &ConvGeometry, n: usize) -> Self {
         let [height, width] = g.output();
-        let samples = (STEP_ROWS / width).next_multiple_of(amx::STEP).clamp(amx::STEP, n.next_multiple_of(amx::STEP));
+        let samples = (STEP_ROWS / width)
+            .next_multiple_of(amx::STEP)
+            .clamp(amx::STEP, n.next_multiple_of(amx::STEP));
         let step_rows = (STEP_ROWS / (width * samples)).clamp(1, height);
         let ring = ((step_rows - 1) * g.stride[0] + g.kernel[0]).min(g.input[0]);
-        Self { samples, sample_blocks: n.div_ceil(samples), step_rows, steps: height.div_ceil(step_rows), ring }
+        Self {
+            samples,
+            sample_blocks: n.div_ceil(samples),
+            step_rows,
+            steps: height.div_ceil(step_rows),
+            ring,
+        }
     }
 }
 
-pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) {
+pub(super) fn run<E: Element>(
+    g: &ConvGeometry,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    dy: &[E],
+    dw: &mut [f32],
+) {
     let (from, to, taps) = (g.group_in(), g.group_out(), g.taps());
     let plan = Plan::new(g, n);
     let units = plan.sample_blocks * plan.steps;
@@ -99,9 +116,10 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy:
                         right: right.as_mut_ptr(),
                         dw: shared.at(chunk * plane),
                     };
-                    // SAFETY: `Conv2d` has checked that `E` is bf16, that the instruction set exists and that the slices have
-                    // the lengths of the geometry; the scratch has those computed above; tasks write disjoint chunks or
-                    // channels of the partial gradients.
+                    // SAFETY: `Conv2d` has checked that `E` is bf16, that the instruction set
+                    // exists and that the slices have the lengths of the geometry; the scratch has
+                    // those computed above; tasks write disjoint chunks or channels of the partial
+                    // gradients.
                     unsafe { dispatch(isa, kernel) };
                 });
             });
@@ -125,7 +143,8 @@ struct WeightGrad<'a, E> {
     to_padded: usize,
     x: *const E,
     dy: *const E,
-    /// Ring of input rows. For tiles `[row][column][from][sample]`, else `[row][column][pair][from][2]`.
+    /// Ring of input rows. For tiles `[row][column][from][sample]`, else
+    /// `[row][column][pair][from][2]`.
     left: *mut bf16,
     /// `[row][column][panel][pair][COLUMNS][2]`.
     right: *mut bf16,
@@ -155,7 +174,9 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
             for panel in self.to_range.0 / COLUMNS..self.to_range.1.div_ceil(COLUMNS) {
                 for tap in 0..g.taps() {
                     let first = (panel * g.taps() + tap) * from + self.from_range.0;
-                    self.dw.add(first * COLUMNS).write_bytes(0, (self.from_range.1 - self.from_range.0) * COLUMNS);
+                    self.dw
+                        .add(first * COLUMNS)
+                        .write_bytes(0, (self.from_range.1 - self.from_range.0) * COLUMNS);
                 }
             }
             let tiles = self.tiles.then(|| Tiles::new([16; 2]));
@@ -174,9 +195,12 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
                 let count = (self.n - first).min(plan.samples);
                 let padded = count.next_multiple_of(if self.tiles { amx::STEP } else { 2 });
                 let samples = Samples { first, count, padded };
-                let rows = (step * plan.step_rows, ((step + 1) * plan.step_rows).min(g.output()[0]));
+                let rows =
+                    (step * plan.step_rows, ((step + 1) * plan.step_rows).min(g.output()[0]));
                 let needed = (rows.0 * g.stride[0]).saturating_sub(g.padding[0]);
-                let end = ((rows.1 - 1) * g.stride[0] + g.kernel[0]).saturating_sub(g.padding[0]).min(g.input[0]);
+                let end = ((rows.1 - 1) * g.stride[0] + g.kernel[0])
+                    .saturating_sub(g.padding[0])
+                    .min(g.input[0]);
                 for row in (needed.max(next_row)..end).filter(|&row| used_rows[row]) {
                     for column in (0..g.input[1]).filter(|&column| used_columns[column]) {
                         self.fill_left(row, column, samples);
@@ -195,7 +219,9 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
                     }
                     match &tiles {
                         None => self.multiply::<S>(tap, samples, &mut terms),
-                        Some(tiles) => self.multiply_tiles::<S>(tiles, tap, samples, &terms, &mut tile_terms),
+                        Some(tiles) => {
+                            self.multiply_tiles::<S>(tiles, tap, samples, &terms, &mut tile_terms)
+                        }
                     }
                 }
             }
@@ -224,9 +250,16 @@ unsafe fn pair(a: *const u16, b: *const u16, lanes: usize) -> __m512i {
     let mask = if lanes == LANES { !0 } else { (1u16 << lanes) - 1 };
     let load = |p: *const u16| {
         // SAFETY: the caller's; lanes beyond the mask are not read.
-        if p.is_null() { _mm256_setzero_si256() } else { unsafe { _mm256_maskz_loadu_epi16(mask, p.cast()) } }
+        if p.is_null() {
+            _mm256_setzero_si256()
+        } else {
+            unsafe { _mm256_maskz_loadu_epi16(mask, p.cast()) }
+        }
     };
-    _mm512_or_si512(_mm512_cvtepu16_epi32(load(a)), _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load(b))))
+    _mm512_or_si512(
+        _mm512_cvtepu16_epi32(load(a)),
+        _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load(b))),
+    )
 }
 
 /// Exchanges rows and columns of a square of 16 x 16 pairs.
@@ -237,8 +270,14 @@ fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     // Squares of 4 x 4 within the 128-bit lanes, then the lanes themselves.
     let mut fours = [zero; 16];
     for i in (0..16).step_by(4) {
-        let (a, b) = (_mm512_unpacklo_epi32(rows[i], rows[i + 1]), _mm512_unpackhi_epi32(rows[i], rows[i + 1]));
-        let (c, d) = (_mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]), _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]));
+        let (a, b) = (
+            _mm512_unpacklo_epi32(rows[i], rows[i + 1]),
+            _mm512_unpackhi_epi32(rows[i], rows[i + 1]),
+        );
+        let (c, d) = (
+            _mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]),
+            _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]),
+        );
         fours[i] = _mm512_unpacklo_epi64(a, c);
         fours[i + 1] = _mm512_unpackhi_epi64(a, c);
         fours[i + 2] = _mm512_unpacklo_epi64(b, d);
@@ -247,8 +286,14 @@ fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     // `fours[4 i + j]` holds column 4 l + j of rows 4 i .. 4 i + 4 in lane l.
     let mut out = [zero; 16];
     for j in 0..4 {
-        let (a, b) = (_mm512_shuffle_i32x4::<0x88>(fours[j], fours[4 + j]), _mm512_shuffle_i32x4::<0xdd>(fours[j], fours[4 + j]));
-        let (c, d) = (_mm512_shuffle_i32x4::<0x88>(fours[8 + j], fours[12 + j]), _mm512_shuffle_i32x4::<0xdd>(fours[8 + j], fours[12 + j]));
+        let (a, b) = (
+            _mm512_shuffle_i32x4::<0x88>(fours[j], fours[4 + j]),
+            _mm512_shuffle_i32x4::<0xdd>(fours[j], fours[4 + j]),
+        );
+        let (c, d) = (
+            _mm512_shuffle_i32x4::<0x88>(fours[8 + j], fours[12 + j]),
+            _mm512_shuffle_i32x4::<0xdd>(fours[8 + j], fours[12 + j]),
+        );
         out[j] = _mm512_shuffle_i32x4::<0x88>(a, c);
         out[8 + j] = _mm512_shuffle_i32x4::<0xdd>(a, c);
         out[4 + j] = _mm512_shuffle_i32x4::<0x88>(b, d);
@@ -260,15 +305,30 @@ fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
 /// The pairs from sample `2 pair` on, `lanes` channels at `x`, whose rows are `row` apart.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn sample_pair(x: *const u16, row: usize, pair_index: usize, count: usize, lanes: usize) -> __m512i {
-    let at = |sample: usize| if sample < count { x.wrapping_add(sample * row) } else { std::ptr::null() };
+unsafe fn sample_pair(
+    x: *const u16,
+    row: usize,
+    pair_index: usize,
+    count: usize,
+    lanes: usize,
+) -> __m512i {
+    let at = |sample: usize| {
+        if sample < count { x.wrapping_add(sample * row) } else { std::ptr::null() }
+    };
     // SAFETY: the caller's.
     unsafe { pair(at(2 * pair_index), at(2 * pair_index + 1), lanes) }
 }
 
 /// `[pair][from][2]` of `padded` samples at one pixel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn interleave(x: *const u16, row: usize, samples: Samples, width: usize, out: *mut u32, out_row: usize) {
+unsafe fn interleave(
+    x: *const u16,
+    row: usize,
+    samples: Samples,
+    width: usize,
+    out: *mut u32,
+    out_row: usize,
+) {
     // SAFETY: the caller's.
     unsafe {
         for p in 0..samples.padded / 2 {
@@ -280,9 +340,18 @@ unsafe fn interleave(x: *const u16, row: usize, samples: Samples, width: usize, 
     }
 }
 
-/// `[from][sample]` of `padded` samples at one pixel, with zeros for channels from `width` to `width_padded`.
+/// `[from][sample]` of `padded` samples at one pixel, with zeros for channels from `width` to
+/// `width_padded`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-unsafe fn turn(x: *const u16, row: usize, samples: Samples, width: usize, width_padded: usize, out: *mut u32, out_row: usize) {
+unsafe fn turn(
+    x: *const u16,
+    row: usize,
+    samples: Samples,
+    width: usize,
+    width_padded: usize,
+    out: *mut u32,
+    out_row: usize,
+) {
     // SAFETY: the caller's.
     unsafe {
         for c in (0..width_padded).step_by(LANES) {
@@ -324,11 +393,22 @@ impl<E: Element> WeightGrad<'_, E> {
         unsafe {
             let g = self.g;
             let pixel = (row * g.input[1] + column) * self.n + samples.first;
-            let x = self.x.add(pixel * g.in_channels + self.group * g.group_in() + self.from_range.0).cast();
+            let x = self
+                .x
+                .add(pixel * g.in_channels + self.group * g.group_in() + self.from_range.0)
+                .cast();
             let width = self.from_range.1 - self.from_range.0;
             let out = self.left(row, column).cast();
             if self.tiles {
-                turn(x, g.in_channels, samples, width, self.from_padded, out, self.plan.samples / 2);
+                turn(
+                    x,
+                    g.in_channels,
+                    samples,
+                    width,
+                    self.from_padded,
+                    out,
+                    self.plan.samples / 2,
+                );
             } else {
                 interleave(x, g.in_channels, samples, width, out, self.from_padded);
             }
@@ -341,17 +421,26 @@ impl<E: Element> WeightGrad<'_, E> {
         unsafe {
             let g = self.g;
             let pixel = (row * g.output()[1] + column) * self.n + samples.first;
-            let dy = self.dy.add(pixel * g.out_channels + self.group * g.group_out() + self.to_range.0);
+            let dy =
+                self.dy.add(pixel * g.out_channels + self.group * g.group_out() + self.to_range.0);
             let width = self.to_range.1 - self.to_range.0;
             for first in (0..width).step_by(COLUMNS) {
                 let panel = self.right(step_row, column).add(first * self.plan.samples);
                 // A panel that is half empty keeps rubbish there: its columns are dropped.
-                interleave(dy.add(first).cast(), g.out_channels, samples, (width - first).min(COLUMNS), panel.cast(), COLUMNS);
+                interleave(
+                    dy.add(first).cast(),
+                    g.out_channels,
+                    samples,
+                    (width - first).min(COLUMNS),
+                    panel.cast(),
+                    COLUMNS,
+                );
             }
         }
     }
 
-    /// The operands of `tap` at each output pixel of a step whose tap lies inside the image, for panel 0.
+    /// The operands of `tap` at each output pixel of a step whose tap lies inside the image, for
+    /// panel 0.
     #[inline(always)]
     fn find_terms(&self, tap: usize, rows: (usize, usize), terms: &mut Vec<Term>) {
         let g = self.g;
@@ -362,7 +451,9 @@ impl<E: Element> WeightGrad<'_, E> {
                 continue;
             };
             for column in 0..g.output()[1] {
-                if let Some(source_column) = source(g, Direction::Forward, 1, column, kx, g.input[1]) {
+                if let Some(source_column) =
+                    source(g, Direction::Forward, 1, column, kx, g.input[1])
+                {
                     terms.push(Term {
                         a: self.left(source_row, source_column).cast_const().cast(),
                         b: self.right(row - rows.0, column).cast_const().cast(),
@@ -372,7 +463,8 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// Where the gradients of `tap` between input channel `row` of the task and its panel at `column` go.
+    /// Where the gradients of `tap` between input channel `row` of the task and its panel at
+    /// `column` go.
     #[inline(always)]
     fn destination(&self, tap: usize, row: usize, column: usize) -> *mut f32 {
         let panel = (self.to_range.0 + column) / COLUMNS;
@@ -417,20 +509,37 @@ impl<E: Element> WeightGrad<'_, E> {
     }
 
     #[inline(always)]
-    unsafe fn multiply_tiles<S: Simd>(&self, tiles: &Tiles, tap: usize, samples: Samples, terms: &[Term], moved: &mut Vec<TileTerm>) {
+    unsafe fn multiply_tiles<S: Simd>(
+        &self,
+        tiles: &Tiles,
+        tap: usize,
+        samples: Samples,
+        terms: &[Term],
+        moved: &mut Vec<TileTerm>,
+    ) {
         // SAFETY: see `run` above.
         unsafe {
-            let (height, width) = (self.from_range.1 - self.from_range.0, self.to_range.1 - self.to_range.0);
+            let (height, width) =
+                (self.from_range.1 - self.from_range.0, self.to_range.1 - self.to_range.0);
             let mut sums = Sums::zeroed();
             for column in (0..width).step_by(COLUMNS) {
                 for row in (0..height).step_by(amx::BLOCK) {
-                    let (rows, columns) = ((height - row).min(amx::BLOCK), (width - column).min(COLUMNS));
+                    let (rows, columns) =
+                        ((height - row).min(amx::BLOCK), (width - column).min(COLUMNS));
                     moved.clear();
                     moved.extend(terms.iter().map(|term| TileTerm {
                         a: term.a.cast::<u8>().wrapping_add(row * self.plan.samples * 2),
                         b: term.b.cast::<u8>().wrapping_add(column * self.plan.samples * 2),
                     }));
-                    amx::multiply(tiles, moved, samples.padded / amx::STEP, self.plan.samples * 2, rows, columns, &mut sums);
+                    amx::multiply(
+                        tiles,
+                        moved,
+                        samples.padded / amx::STEP,
+                        self.plan.samples * 2,
+                        rows,
+                        columns,
+                        &mut sums,
+                    );
                     let c = self.destination(tap, row, column);
                     for (r, sums) in sums.0.iter().enumerate().take(rows) {
                         for v in (0..columns).step_by(S::LANES) {

@@ -13,7 +13,8 @@ pub(super) fn plane_len(isa: Isa, taps: usize, from: usize, to: usize) -> usize 
 /// Largest number of floats in the partial gradients, beyond which chunks get longer.
 const MAX_PARTIALS: usize = 4 << 20;
 
-/// How a weight gradient is cut into tasks: chunks of its units, each for every block of input and output channels.
+/// How a weight gradient is cut into tasks: chunks of its units, each for every block of input and
+/// output channels.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
     channels: [usize; 2],
@@ -36,10 +37,20 @@ pub(super) struct Task {
 }
 
 impl Cut {
-    /// Cuts `units` (at least one) of input and output `channels` into about `aim` tasks, whose partial gradients take `plane` floats a chunk.
-    pub(super) fn new(channels: [usize; 2], block: [usize; 2], units: usize, plane: usize, aim: usize) -> Self {
+    /// Cuts `units` (at least one) of input and output `channels` into about `aim` tasks, whose
+    /// partial gradients take `plane` floats a chunk.
+    pub(super) fn new(
+        channels: [usize; 2],
+        block: [usize; 2],
+        units: usize,
+        plane: usize,
+        aim: usize,
+    ) -> Self {
         let blocks = [channels[0].div_ceil(block[0]), channels[1].div_ceil(block[1])];
-        let chunks = aim.div_ceil(blocks[0] * blocks[1]).min((MAX_PARTIALS / plane.max(1)).max(1)).min(units);
+        let chunks = aim
+            .div_ceil(blocks[0] * blocks[1])
+            .min((MAX_PARTIALS / plane.max(1)).max(1))
+            .min(units);
         let chunk_units = units.div_ceil(chunks);
         Self { channels, block, blocks, units, chunks: units.div_ceil(chunk_units), chunk_units }
     }
@@ -51,7 +62,8 @@ impl Cut {
     pub(super) fn task(&self, task: usize) -> Task {
         let blocks = self.blocks[0] * self.blocks[1];
         let (chunk, block) = (task / blocks, task % blocks);
-        let range = |index: usize, size: usize, len: usize| (index * size, ((index + 1) * size).min(len));
+        let range =
+            |index: usize, size: usize, len: usize| (index * size, ((index + 1) * size).min(len));
         Task {
             chunk,
             units: range(chunk, self.chunk_units, self.units),
@@ -61,9 +73,16 @@ impl Cut {
     }
 }
 
-/// Sums `partials`, `[chunk][panel][tap][from][TILE_COLUMNS]`, over chunks in order and writes PyTorch's
-/// `[to][from][tap]`. Columns beyond `to` are ignored.
-pub(super) fn reduce_weights(isa: Isa, partials: &[f32], taps: usize, from: usize, to: usize, dw: &mut [f32]) {
+/// Sums `partials`, `[chunk][panel][tap][from][TILE_COLUMNS]`, over chunks in order and writes
+/// PyTorch's `[to][from][tap]`. Columns beyond `to` are ignored.
+pub(super) fn reduce_weights(
+    isa: Isa,
+    partials: &[f32],
+    taps: usize,
+    from: usize,
+    to: usize,
+    dw: &mut [f32],
+) {
     let columns = simd::tile_columns(isa);
     let plane = plane_len(isa, taps, from, to);
     let out = Shared::new(dw);
@@ -79,17 +98,21 @@ pub(super) fn reduce_weights(isa: Isa, partials: &[f32], taps: usize, from: usiz
             let at = ((panel * taps + tap) * from + start) * columns;
             for chunk in partials.chunks_exact(plane) {
                 for (ci, row) in chunk[at..at + count * columns].chunks_exact(columns).enumerate() {
-                    for (sum, x) in sums[(ci * taps + tap) * columns..][..columns].iter_mut().zip(row) {
+                    for (sum, x) in
+                        sums[(ci * taps + tap) * columns..][..columns].iter_mut().zip(row)
+                    {
                         *sum += x;
                     }
                 }
             }
         }
-        // Output channels outermost: each is one contiguous run, and every run lies on a page of its own.
+        // Output channels outermost: each is one contiguous run, and every run lies on a page of
+        // its own.
         for co in 0..width {
             let run = ((first + co) * from + start) * taps;
             for (i, row) in sums.chunks_exact(columns).enumerate() {
-                // SAFETY: the index is below `to * from * taps = dw.len()`; tasks write disjoint channels.
+                // SAFETY: the index is below `to * from * taps = dw.len()`; tasks write disjoint
+                // channels.
                 unsafe { *out.at(run + i) = row[co] };
             }
         }

@@ -1,4 +1,5 @@
-//! Convolutions of maps of which a part has changed: which output tiles are wanted, and where the changed values lie.
+//! Convolutions of maps of which a part has changed: which output tiles are wanted, and where the
+//! changed values lie.
 
 use super::grid::Rows;
 use super::{ConvGeometry, SITE};
@@ -32,17 +33,27 @@ pub struct Update<'a, E = f32> {
     pub sites: &'a [Site],
     /// What stands for a part of the input.
     pub x: Option<Patch<'a, E>>,
-    /// What stands for a part of [`Addend::Tensor`](super::Addend::Tensor). Its bounds are multiples of [`SITE`], or the map's.
+    /// What stands for a part of [`Addend::Tensor`](super::Addend::Tensor). Its bounds are
+    /// multiples of [`SITE`], or the map's.
     pub add: Option<Patch<'a, E>>,
 }
 
 impl<E> Update<'_, E> {
     /// Whether it fits `n` inputs and outputs of so many elements.
-    pub(super) fn check(&self, g: &ConvGeometry, n: usize, input_len: usize, output_len: usize) -> Result<(), ShapeError> {
+    pub(super) fn check(
+        &self,
+        g: &ConvGeometry,
+        n: usize,
+        input_len: usize,
+        output_len: usize,
+    ) -> Result<(), ShapeError> {
         let tiles: usize = g.output().iter().map(|size| size.div_ceil(SITE)).product();
         let exist = self.sites.iter().all(|site| site.sample < n && site.tile < tiles);
         if !exist || !self.sites.is_sorted_by(|a, b| a < b) {
-            return Err(parameter("sites", "must be tiles of the output in ascending order, each once"));
+            return Err(parameter(
+                "sites",
+                "must be tiles of the output in ascending order, each once",
+            ));
         }
         if let Some(patch) = &self.x {
             expect_len("conv input patch", patch.values.len(), input_len)?;
@@ -57,10 +68,17 @@ impl<E> Update<'_, E> {
 }
 
 impl<E> Patch<'_, E> {
-    fn check(&self, size: [usize; 2], is_bound: impl Fn(usize, usize) -> bool) -> Result<(), ShapeError> {
+    fn check(
+        &self,
+        size: [usize; 2],
+        is_bound: impl Fn(usize, usize) -> bool,
+    ) -> Result<(), ShapeError> {
         for ((from, to), size) in [self.rows, self.columns].into_iter().zip(size) {
             if from > to || to > size || !is_bound(from, size) || !is_bound(to, size) {
-                return Err(parameter("patch", format!("{from}..{to} is no part of {size} pixels that can be read")));
+                return Err(parameter(
+                    "patch",
+                    format!("{from}..{to} is no part of {size} pixels that can be read"),
+                ));
             }
         }
         Ok(())
@@ -78,7 +96,9 @@ struct Overlay<E> {
 impl<E: Copy> Overlay<E> {
     fn new(patch: Option<Patch<'_, E>>) -> Self {
         match patch {
-            Some(Patch { values, rows, columns }) => Self { values: Shared::read_only(values), rows, columns },
+            Some(Patch { values, rows, columns }) => {
+                Self { values: Shared::read_only(values), rows, columns }
+            }
             None => Self { values: Shared::null(), rows: (0, 0), columns: (0, 0) },
         }
     }
@@ -86,7 +106,8 @@ impl<E: Copy> Overlay<E> {
     /// The map that holds pixel (y, x): the patch, or `base`.
     #[inline(always)]
     fn over(&self, base: *const E, y: usize, x: usize) -> *const E {
-        let inside = self.rows.0 <= y && y < self.rows.1 && self.columns.0 <= x && x < self.columns.1;
+        let inside =
+            self.rows.0 <= y && y < self.rows.1 && self.columns.0 <= x && x < self.columns.1;
         if inside { self.values.at(0) } else { base }
     }
 }

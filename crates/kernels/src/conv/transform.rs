@@ -1,9 +1,10 @@
 //! The one-dimensional transforms of Winograd F(4, 3) at the points 0, ±2/3, ±3/2 and infinity.
 //!
-//! Toom-Cook with points `p` multiplies polynomials by evaluation and interpolation: with `N_j = prod_{k != j} (p_j - p_k)`,
-//! row `j` of `G` is `(1, p_j, p_j^2) / N_j`, row `j` of `B^T` holds the coefficients of `prod_{k != j} (x - p_k)`, and
-//! column `j` of `A^T` is `(1, p_j, p_j^2, p_j^3)`. A pair of reciprocal points (`a b = 1`) has an error five times
-//! smaller than the usual 0, ±1, ±2. A two-dimensional transform applies the one-dimensional one to rows and columns.
+//! Toom-Cook with points `p` multiplies polynomials by evaluation and interpolation: with `N_j =
+//! prod_{k != j} (p_j - p_k)`, row `j` of `G` is `(1, p_j, p_j^2) / N_j`, row `j` of `B^T` holds
+//! the coefficients of `prod_{k != j} (x - p_k)`, and column `j` of `A^T` is `(1, p_j, p_j^2,
+//! p_j^3)`. A pair of reciprocal points (`a b = 1`) has an error five times smaller than the usual
+//! 0, ±1, ±2. A two-dimensional transform applies the one-dimensional one to rows and columns.
 
 use crate::simd::Simd;
 
@@ -101,14 +102,22 @@ pub(super) unsafe fn weight<S: Simd>(g: [S; 3]) -> [S; IN] {
         let odd_a = g[1].mul(S::splat((GA * A) as f32));
         let even_b = combine(GB, g[0], GB * B2, g[2]);
         let odd_b = g[1].mul(S::splat((GB * B) as f32));
-        [g[0].mul(S::splat(G0 as f32)), even_a.add(odd_a), even_a.sub(odd_a), even_b.add(odd_b), even_b.sub(odd_b), g[2]]
+        [
+            g[0].mul(S::splat(G0 as f32)),
+            even_a.add(odd_a),
+            even_a.sub(odd_a),
+            even_b.add(odd_b),
+            even_b.sub(odd_b),
+            g[2],
+        ]
     }
 }
 
-/// Applies the one-dimensional transform `$f` to each of the `$n` columns of `$rows`, giving `$m` rows.
+/// Applies the one-dimensional transform `$f` to each of the `$n` columns of `$rows`, giving `$m`
+/// rows.
 ///
-/// Rows are transformed as they are loaded, then come the columns. Macros, because a closure would not be sure to inline
-/// into the caller's instruction set.
+/// Rows are transformed as they are loaded, then come the columns. Macros, because a closure would
+/// not be sure to inline into the caller's instruction set.
 macro_rules! columns {
     ($rows:expr, $n:expr, $width:expr => $m:expr, $f:ident) => {{
         let rows = $rows;
@@ -127,8 +136,8 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// Applies the one-dimensional transform `$f` to the rows, then to the columns of a square of side `$n`, giving one of
-/// side `$m`.
+/// Applies the one-dimensional transform `$f` to the rows, then to the columns of a square of side
+/// `$n`, giving one of side `$m`.
 macro_rules! square {
     ($x:expr, $n:expr => $m:expr, $f:ident) => {{
         let mut rows = [[S::zero(); $m]; $n];

@@ -1,10 +1,12 @@
-//! Winograd F(4x4, 3x3): forward pass and input gradient of 3x3 kernels with stride 1 and padding 1.
+//! Winograd F(4x4, 3x3): forward pass and input gradient of 3x3 kernels with stride 1 and padding
+//! 1.
 //!
-//! An image is cut into output tiles of 4x4 pixels, each computed from an input tile of 6x6 pixels. With the batch next
-//! to the channels a *row* is one tile of one sample, and for each of the 36 points the rows form a plain matrix product
-//! `M[point] = V[point] * U[point]`, `[rows x C_in] * [C_in x C_out]`. A task transforms a block of rows, multiplies and
-//! transforms back while everything stays in the second-level cache.
-//! Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
+//! An image is cut into output tiles of 4x4 pixels, each computed from an input tile of 6x6 pixels.
+//! With the batch next to the channels a *row* is one tile of one sample, and for each of the 36
+//! points the rows form a plain matrix product `M[point] = V[point] * U[point]`, `[rows x C_in] *
+//! [C_in x C_out]`. A task transforms a block of rows, multiplies and transforms back while
+//! everything stays in the second-level cache. Source: A. Lavin and S. Gray, "Fast Algorithms for
+//! Convolutional Neural Networks", CVPR 2016.
 
 use super::grid::{Block, Grid, Rows};
 use super::sites::{Sites, Update};
@@ -30,7 +32,8 @@ pub(super) fn supports(g: &ConvGeometry) -> bool {
 
 /// Whether Winograd beats the direct algorithm for the convolution of `from` channels.
 pub(super) fn is_faster(image: [usize; 2], from: usize) -> bool {
-    // Few channels do not pay for the transforms; an image of one or two pixels uses too little of its tile.
+    // Few channels do not pay for the transforms; an image of one or two pixels uses too little of
+    // its tile.
     from >= 8 && image[0] > 2 && image[1] > 2
 }
 
@@ -48,7 +51,13 @@ pub(super) fn packed_len(g: &ConvGeometry, direction: Direction, isa: Isa) -> us
 
 /// Packs `G g G^T` in the order in which tasks read it:
 /// `[block of to][block of from][point][panel][from][TILE_COLUMNS]`.
-pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], packed: &mut [f32]) {
+pub(super) fn pack(
+    g: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    w: &[f32],
+    packed: &mut [f32],
+) {
     let (from, to) = channels(g, direction);
     let columns = simd::tile_columns(isa);
     let out = Shared::new(packed);
@@ -70,7 +79,8 @@ pub(super) fn pack(g: &ConvGeometry, direction: Direction, isa: Isa, w: &[f32], 
             column,
             range: (depth, depth + width),
         };
-        // SAFETY: `w` holds `from * to` kernels and `packed` all panels; each task writes its own panel and rows.
+        // SAFETY: `w` holds `from * to` kernels and `packed` all panels; each task writes its own
+        // panel and rows.
         unsafe { dispatch(isa, kernel) };
     });
 }
@@ -137,13 +147,21 @@ pub(super) fn task_counts(g: &ConvGeometry, n: usize) -> Vec<usize> {
     (0..grid.blocks()).map(|index| grid.pixels(&grid.block(index))).collect()
 }
 
-/// Distance between rows of a transformed block of `width` channels. Not a multiple of a large power of two, so that
-/// rows do not compete for the same cache sets.
+/// Distance between rows of a transformed block of `width` channels. Not a multiple of a large
+/// power of two, so that rows do not compete for the same cache sets.
 fn padded(width: usize, lanes: usize) -> usize {
     width.next_multiple_of(lanes) + 16
 }
 
-pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, n: usize, x: &[E], weights: &[f32], out: Output<E>) {
+pub(super) fn run<E: Element>(
+    g: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    weights: &[f32],
+    out: Output<E>,
+) {
     let (from, to) = channels(g, direction);
     let grid = Grid::new(g, n, BLOCK_ROWS);
     let column_blocks = to.div_ceil(BLOCK_COLUMNS);
@@ -152,9 +170,22 @@ pub(super) fn run<E: Element>(g: &ConvGeometry, direction: Direction, isa: Isa, 
     for_each(column_blocks * grid.blocks(), |task| {
         let (column_block, index) = (task / grid.blocks(), task % grid.blocks());
         let partial = out.partials.at(index * 3 * to);
-        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights those of `packed_len`; tasks
-        // write disjoint rows and columns of the output and of the partial sums.
-        unsafe { run_rows(grid, (from, to), isa, x, weights, out, partial, grid.block(index), column_block) };
+        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the weights
+        // those of `packed_len`; tasks write disjoint rows and columns of the output and of the
+        // partial sums.
+        unsafe {
+            run_rows(
+                grid,
+                (from, to),
+                isa,
+                x,
+                weights,
+                out,
+                partial,
+                grid.block(index),
+                column_block,
+            )
+        };
     });
 }
 
@@ -169,14 +200,27 @@ pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, ou
     for_each(to.div_ceil(BLOCK_COLUMNS) * blocks.len(), |task| {
         let (column_block, rows) = (task / blocks.len(), blocks[task % blocks.len()]);
         // SAFETY: as above; patches have the lengths of what they stand for.
-        unsafe { run_rows(grid, (from, to), isa, x, weights, out, std::ptr::null_mut(), rows, column_block) };
+        unsafe {
+            run_rows(
+                grid,
+                (from, to),
+                isa,
+                x,
+                weights,
+                out,
+                std::ptr::null_mut(),
+                rows,
+                column_block,
+            )
+        };
     });
 }
 
 /// One task: `rows` of one block of columns.
 ///
 /// # Safety
-/// The pointers hold what the geometry says, the rows exist, and nothing else accesses their outputs.
+/// The pointers hold what the geometry says, the rows exist, and nothing else accesses their
+/// outputs.
 #[allow(clippy::too_many_arguments)]
 unsafe fn run_rows<E: Element, R: Rows<E>>(
     grid: Grid,
@@ -270,14 +314,16 @@ impl<E: Element, R: Rows<E>> Kernel for Convolve<E, R> {
 }
 
 impl<E: Element, R: Rows<E>> Convolve<E, R> {
-    /// `M[point] (+)= V[point] * U[point]` for all points, over `width` input channels from `depth`.
+    /// `M[point] (+)= V[point] * U[point]` for all points, over `width` input channels from
+    /// `depth`.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(&self, depth: usize, width: usize) {
         // SAFETY: see `run` above.
         unsafe {
             let columns = self.columns.1 - self.columns.0;
             let panel_len = width * S::TILE_COLUMNS;
-            let mut panel = self.weights.add(POINTS * depth * columns.next_multiple_of(S::TILE_COLUMNS));
+            let mut panel =
+                self.weights.add(POINTS * depth * columns.next_multiple_of(S::TILE_COLUMNS));
             for p in 0..POINTS {
                 let mut column = 0;
                 while column < columns {
@@ -338,17 +384,24 @@ impl<E: Element, R: Rows<E>> Convolve<E, R> {
         }
     }
 
-    /// One vector of channels, from column `c`, of the output tile in `row`. `WHOLE`: neither pixels nor channels of it
-    /// lie outside the image; loops then unroll and masks vanish.
+    /// One vector of channels, from column `c`, of the output tile in `row`. `WHOLE`: neither
+    /// pixels nor channels of it lie outside the image; loops then unroll and masks vanish.
     #[inline(always)]
-    unsafe fn store_vector<S: Simd, const WHOLE: bool>(&self, row: usize, tile: usize, sample: usize, c: usize) {
+    unsafe fn store_vector<S: Simd, const WHOLE: bool>(
+        &self,
+        row: usize,
+        tile: usize,
+        sample: usize,
+        c: usize,
+    ) {
         use transform::output;
         // SAFETY: see `run` above.
         unsafe {
             let grid = &self.grid;
             let (y0, x0) = grid.origin(tile);
             let (tall, wide) = if WHOLE { (OUT, OUT) } else { grid.extent(tile) };
-            let lanes = if WHOLE { S::LANES } else { (self.columns.1 - self.columns.0 - c).min(S::LANES) };
+            let lanes =
+                if WHOLE { S::LANES } else { (self.columns.1 - self.columns.0 - c).min(S::LANES) };
             let channel = self.columns.0 + c;
             let m_row = self.m.add(row * self.m_row + c);
             let mut rows = [[S::zero(); OUT]; IN];
@@ -433,8 +486,8 @@ impl<E: Element, R: Rows<E>> Kernel for InputTransform<E, R> {
     type Output = ();
 
     /// # Safety
-    /// `x` holds the images of `grid` with `channels` channels, `v` all points, rows and channels of the block with
-    /// whole vectors.
+    /// `x` holds the images of `grid` with `channels` channels, `v` all points, rows and channels
+    /// of the block with whole vectors.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's.
@@ -444,7 +497,8 @@ impl<E: Element, R: Rows<E>> Kernel for InputTransform<E, R> {
             let mut v_row = self.v;
             for (tile, first, end) in self.rows.runs() {
                 let (y0, x0) = grid.origin(tile);
-                // Pixels outside the image read `zeros` at offset 0, the others the image at the row's offset.
+                // Pixels outside the image read `zeros` at offset 0, the others the image at the
+                // row's offset.
                 let mut pixels = [(zeros.as_ptr(), 0usize); POINTS];
                 for (p, pixel) in pixels.iter_mut().enumerate() {
                     // Wraps above the height or width when it lies before the image.
@@ -467,7 +521,12 @@ impl<E: Element, R: Rows<E>> Kernel for InputTransform<E, R> {
 impl<E: Element, R: Rows<E>> InputTransform<E, R> {
     /// Transforms one tile of the sample at `offset` from the pixels' starts.
     #[inline(always)]
-    unsafe fn transform_row<S: Simd>(&self, pixels: &[(*const E, usize); POINTS], offset: usize, v_row: *mut f32) {
+    unsafe fn transform_row<S: Simd>(
+        &self,
+        pixels: &[(*const E, usize); POINTS],
+        offset: usize,
+        v_row: *mut f32,
+    ) {
         // SAFETY: the conditions of `run`.
         unsafe {
             let mut c = self.range.0;

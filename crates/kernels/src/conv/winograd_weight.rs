@@ -1,10 +1,11 @@
-//! Weight gradient of 3x3 convolutions with stride 1 by Winograd:
-//! `dw = G^T [sum over rows of (B^T d B)^T (A dY A^T)] G`, a matrix product over rows for each of the 36 points.
+//! Weight gradient of 3x3 convolutions with stride 1 by Winograd: `dw = G^T [sum over rows of (B^T
+//! d B)^T (A dY A^T)] G`, a matrix product over rows for each of the 36 points.
 //!
-//! Few channels: each task takes a chunk of rows through all steps, its products staying in the second-level cache.
-//! Many channels: their products would not, so all rows of a section are transformed first, then each point is
-//! multiplied by a task of its own, which keeps its products in registers over the whole section. Where one section is
-//! all (small images), each task instead takes a block of channels through all points and back.
+//! Few channels: each task takes a chunk of rows through all steps, its products staying in the
+//! second-level cache. Many channels: their products would not, so all rows of a section are
+//! transformed first, then each point is multiplied by a task of its own, which keeps its products
+//! in registers over the whole section. Where one section is all (small images), each task instead
+//! takes a block of channels through all points and back.
 
 use super::ConvGeometry;
 use super::grid::{Block, Grid};
@@ -34,15 +35,29 @@ const SECTION_MIN_BLOCKS: usize = 4;
 const BLOCK_DEPTH: usize = 128;
 /// Depths fetched ahead.
 const PREFETCH: usize = 8;
-/// Input and output channels of a task that takes all points: its products stay in the second-level cache.
+/// Input and output channels of a task that takes all points: its products stay in the second-level
+/// cache.
 const BLOCK_FROM: usize = 28;
 const BLOCK_TO: usize = 128;
 /// Channels transformed by a task.
 const TRANSFORM_CHANNELS: usize = 128;
 
-pub(super) fn run<E: Element>(g: &ConvGeometry, isa: Isa, n: usize, x: &[E], dy: &[E], dw: &mut [f32]) {
+pub(super) fn run<E: Element>(
+    g: &ConvGeometry,
+    isa: Isa,
+    n: usize,
+    x: &[E],
+    dy: &[E],
+    dw: &mut [f32],
+) {
     let grid = Grid::new(g, n, BLOCK_ROWS);
-    let problem = Problem { grid, from: g.in_channels, to: g.out_channels, x: Shared::read_only(x), dy: Shared::read_only(dy) };
+    let problem = Problem {
+        grid,
+        from: g.in_channels,
+        to: g.out_channels,
+        x: Shared::read_only(x),
+        dy: Shared::read_only(dy),
+    };
     if g.in_channels.max(g.out_channels) <= FUSED_CHANNELS {
         problem.run_fused(isa, dw);
     } else {
@@ -62,8 +77,8 @@ struct Problem<E> {
 /// Ranges of input and output channels.
 type Channels = ((usize, usize), (usize, usize));
 
-/// Scratch memory of transformed rows and products. Each point starts a cache line later than its size asks, so that
-/// neighbouring points begin in different cache sets.
+/// Scratch memory of transformed rows and products. Each point starts a cache line later than its
+/// size asks, so that neighbouring points begin in different cache sets.
 #[derive(Clone, Copy)]
 struct Memory {
     /// `[point][row][from]`.
@@ -125,18 +140,39 @@ impl<E: Element> Problem<E> {
                     for index in chunk * chunk_blocks..((chunk + 1) * chunk_blocks).min(blocks) {
                         let block = self.grid.block(index);
                         let first = index == chunk * chunk_blocks;
-                        // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the memory those of
-                        // one block of rows, and it is this task's own.
+                        // SAFETY: the slices have the lengths of the geometry (checked by
+                        // `Conv2d`), the memory those of one block of rows, and it is this task's
+                        // own.
                         unsafe {
                             self.transform(isa, memory, block, 0, (0, self.from), (0, self.to));
                             for point in 0..POINTS {
-                                dispatch(isa, Multiply { memory, point, rows: block.rows(), first, channels: self.channels() });
+                                dispatch(
+                                    isa,
+                                    Multiply {
+                                        memory,
+                                        point,
+                                        rows: block.rows(),
+                                        first,
+                                        channels: self.channels(),
+                                    },
+                                );
                             }
                         }
                     }
                     let dw = shared.at(chunk * plane);
                     // SAFETY: the products were computed above; this task writes its own chunk.
-                    unsafe { dispatch(isa, TransformBack { from: self.from, memory, channels: self.channels(), origin: (0, 0), dw }) };
+                    unsafe {
+                        dispatch(
+                            isa,
+                            TransformBack {
+                                from: self.from,
+                                memory,
+                                channels: self.channels(),
+                                origin: (0, 0),
+                                dw,
+                            },
+                        )
+                    };
                 });
             });
             reduce_weights(isa, partials, 9, self.from, self.to, dw);
@@ -152,14 +188,16 @@ impl<E: Element> Problem<E> {
         // Sections of equal size.
         let section_blocks = blocks.div_ceil(sections);
         let channel_blocks = self.from.max(self.to).div_ceil(TRANSFORM_CHANNELS);
-        let channels =
-            |index: usize, count: usize| ((index * TRANSFORM_CHANNELS).min(count), ((index + 1) * TRANSFORM_CHANNELS).min(count));
+        let channels = |index: usize, count: usize| {
+            ((index * TRANSFORM_CHANNELS).min(count), ((index + 1) * TRANSFORM_CHANNELS).min(count))
+        };
         let one = sections == 1;
         self.with_memory(isa, section_blocks * block_rows, !one, |memory| {
             for section in 0..sections {
                 let first = section * section_blocks;
                 let count = (blocks - first).min(section_blocks);
-                // Rows of each block and where they start: blocks at the edge of the batch are smaller.
+                // Rows of each block and where they start: blocks at the edge of the batch are
+                // smaller.
                 let mut starts = Vec::with_capacity(count);
                 let mut rows = 0;
                 for index in first..first + count {
@@ -169,9 +207,10 @@ impl<E: Element> Problem<E> {
                 for_each(count * channel_blocks, |task| {
                     let (index, channel_block) = (task / channel_blocks, task % channel_blocks);
                     let block = self.grid.block(first + index);
-                    let (from, to) = (channels(channel_block, self.from), channels(channel_block, self.to));
-                    // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), the memory those of a
-                    // section; tasks write disjoint rows or channels.
+                    let (from, to) =
+                        (channels(channel_block, self.from), channels(channel_block, self.to));
+                    // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`),
+                    // the memory those of a section; tasks write disjoint rows or channels.
                     unsafe { self.transform(isa, memory, block, starts[index], from, to) };
                 });
                 if one {
@@ -180,17 +219,35 @@ impl<E: Element> Problem<E> {
                 }
                 for_each(POINTS, |point| {
                     let channels = self.channels();
-                    // SAFETY: the rows were transformed above; tasks write the products of their own point.
-                    unsafe { dispatch(isa, Multiply { memory, point, rows, first: section == 0, channels }) };
+                    // SAFETY: the rows were transformed above; tasks write the products of their
+                    // own point.
+                    unsafe {
+                        dispatch(
+                            isa,
+                            Multiply { memory, point, rows, first: section == 0, channels },
+                        )
+                    };
                 });
             }
             with_scratch(plane_len(isa, 9, self.from, self.to), |planes| {
                 let shared = Shared::new(planes);
                 const CHANNELS: usize = 16;
                 for_each(self.from.div_ceil(CHANNELS), |task| {
-                    let channels = ((task * CHANNELS, ((task + 1) * CHANNELS).min(self.from)), (0, self.to));
+                    let channels =
+                        ((task * CHANNELS, ((task + 1) * CHANNELS).min(self.from)), (0, self.to));
                     // SAFETY: the products were computed above; tasks write disjoint channels.
-                    unsafe { dispatch(isa, TransformBack { from: self.from, memory, channels, origin: (0, 0), dw: shared.at(0) }) };
+                    unsafe {
+                        dispatch(
+                            isa,
+                            TransformBack {
+                                from: self.from,
+                                memory,
+                                channels,
+                                origin: (0, 0),
+                                dw: shared.at(0),
+                            },
+                        )
+                    };
                 });
                 reduce_weights(isa, planes, 9, self.from, self.to, dw);
             });
@@ -209,29 +266,55 @@ impl<E: Element> Problem<E> {
             let shared = Shared::new(planes);
             for_each(from_blocks * to_blocks, |task| {
                 let (from, to) = (task % from_blocks * BLOCK_FROM, task / from_blocks * BLOCK_TO);
-                let channels = ((from, (from + BLOCK_FROM).min(self.from)), (to, (to + BLOCK_TO).min(self.to)));
+                let channels = (
+                    (from, (from + BLOCK_FROM).min(self.from)),
+                    (to, (to + BLOCK_TO).min(self.to)),
+                );
                 // As for `Memory`: neighbouring points begin in different cache sets.
                 let u_point = BLOCK_FROM * BLOCK_TO + 16;
                 with_scratch(POINTS * u_point, |u| {
                     let memory = Memory { u: Shared::new(u), u_row: BLOCK_TO, u_point, ..memory };
                     for point in 0..POINTS {
-                        // SAFETY: the rows were transformed by the caller; the products are this task's own.
-                        unsafe { dispatch(isa, Multiply { memory, point, rows, first: true, channels }) };
+                        // SAFETY: the rows were transformed by the caller; the products are this
+                        // task's own.
+                        unsafe {
+                            dispatch(isa, Multiply { memory, point, rows, first: true, channels })
+                        };
                     }
                     // SAFETY: the products were computed above; tasks write disjoint channels.
-                    unsafe { dispatch(isa, TransformBack { from: self.from, memory, channels, origin: (from, to), dw: shared.at(0) }) };
+                    unsafe {
+                        dispatch(
+                            isa,
+                            TransformBack {
+                                from: self.from,
+                                memory,
+                                channels,
+                                origin: (from, to),
+                                dw: shared.at(0),
+                            },
+                        )
+                    };
                 });
             });
             reduce_weights(isa, planes, 9, self.from, self.to, dw);
         });
     }
 
-    /// Transforms channels `from` of the input and `to` of the output gradient of a block, as rows from `first` of `v`
-    /// and `d`.
+    /// Transforms channels `from` of the input and `to` of the output gradient of a block, as rows
+    /// from `first` of `v` and `d`.
     ///
     /// # Safety
-    /// The tensors hold the images of the grid, `memory` these rows; nothing else accesses these rows and channels.
-    unsafe fn transform(&self, isa: Isa, memory: Memory, block: Block, first: usize, from: (usize, usize), to: (usize, usize)) {
+    /// The tensors hold the images of the grid, `memory` these rows; nothing else accesses these
+    /// rows and channels.
+    unsafe fn transform(
+        &self,
+        isa: Isa,
+        memory: Memory,
+        block: Block,
+        first: usize,
+        from: (usize, usize),
+        to: (usize, usize),
+    ) {
         let input = InputTransform {
             grid: self.grid,
             channels: self.from,
@@ -284,9 +367,16 @@ impl<E: Element> Kernel for OutputGradTransform<'_, E> {
 }
 
 impl<E: Element> OutputGradTransform<'_, E> {
-    /// One vector of channels from `c`. `WHOLE`: neither pixels nor channels of it lie outside the image.
+    /// One vector of channels from `c`. `WHOLE`: neither pixels nor channels of it lie outside the
+    /// image.
     #[inline(always)]
-    unsafe fn transform_vector<S: Simd, const WHOLE: bool>(&self, row: usize, tile: usize, sample: usize, c: usize) {
+    unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
+        &self,
+        row: usize,
+        tile: usize,
+        sample: usize,
+        c: usize,
+    ) {
         use transform::output_grad;
         // SAFETY: see `Problem::transform`.
         unsafe {
@@ -343,7 +433,9 @@ impl Kernel for Multiply {
                     let (_, vectors) = panel_extent::<S>(to.1, column);
                     let terms = [Term {
                         a: memory.v.at(self.point * memory.v_point + start * memory.v_row),
-                        b: memory.d.at(self.point * memory.d_point + column * memory.rows + start * S::TILE_COLUMNS),
+                        b: memory.d.at(self.point * memory.d_point
+                            + column * memory.rows
+                            + start * S::TILE_COLUMNS),
                     }];
                     for (row, rows) in row_blocks::<S>(from.1 - from.0) {
                         let c = u.add(row * memory.u_row + column - to.0);
@@ -362,8 +454,11 @@ impl Kernel for Multiply {
                             bias: std::ptr::null(),
                             stats: None,
                             norm: None,
-                            // Rows are short and far apart, which the processor's own prefetcher does not follow.
-                            prefetch: terms[0].a.wrapping_add(row + rows - 1 + PREFETCH * memory.v_row),
+                            // Rows are short and far apart, which the processor's own prefetcher
+                            // does not follow.
+                            prefetch: terms[0]
+                                .a
+                                .wrapping_add(row + rows - 1 + PREFETCH * memory.v_row),
                             prefetch_step: memory.v_row,
                         };
                         S::tile(rows, vectors, &tile);
@@ -405,7 +500,9 @@ impl Kernel for TransformBack {
                     for (i, row) in rows.iter_mut().enumerate() {
                         let mut u = [S::zero(); IN];
                         for (j, u) in u.iter_mut().enumerate() {
-                            *u = S::load(u_row.add((i * IN + j) * self.memory.u_point + c - self.origin.1));
+                            *u = S::load(
+                                u_row.add((i * IN + j) * self.memory.u_point + c - self.origin.1),
+                            );
                         }
                         *row = weight_grad(u);
                     }

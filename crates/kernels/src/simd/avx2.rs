@@ -45,7 +45,10 @@ unsafe fn narrow(x: __m256) -> __m256i {
         let bits = _mm256_castps_si256(x);
         let upper = _mm256_srli_epi32::<16>(bits);
         let odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
-        let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))));
+        let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(
+            bits,
+            _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)),
+        ));
         let quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
         let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
         _mm256_blendv_epi8(rounded, quiet, nan)
@@ -132,7 +135,9 @@ impl Simd for F32x8 {
     #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {
         // SAFETY: the trait's conditions.
-        unsafe { Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_NLE_UQ>(gate.0, _mm256_setzero_ps()))) }
+        unsafe {
+            Self(_mm256_and_ps(self.0, _mm256_cmp_ps::<_CMP_NLE_UQ>(gate.0, _mm256_setzero_ps())))
+        }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

@@ -34,7 +34,8 @@ unsafe fn tile_bf16<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) 
     unsafe { tile::compute::<F32x16<true>, E, R, V>(tile) }
 }
 
-/// As [`tile::compute`] with `a` and `b` of pairs of bf16 in place of `f32`: `c` sums the products of both halves.
+/// As [`tile::compute`] with `a` and `b` of pairs of bf16 in place of `f32`: `c` sums the products
+/// of both halves.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn pairs<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
     // SAFETY: the features are enabled here, the rest is the caller's.
@@ -55,10 +56,16 @@ unsafe fn pairs<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
                 }
                 for (r, row) in acc.iter_mut().enumerate() {
                     // Rows of bf16 may start at any even address.
-                    let x = _mm512_set1_epi32(a.wrapping_add(r * tile.a_row).cast::<i32>().read_unaligned());
+                    let x = _mm512_set1_epi32(
+                        a.wrapping_add(r * tile.a_row).cast::<i32>().read_unaligned(),
+                    );
                     let x = std::mem::transmute::<__m512i, __m512bh>(x);
                     for (v, sum) in row.iter_mut().enumerate() {
-                        *sum = _mm512_dpbf16_ps(*sum, x, std::mem::transmute::<__m512i, __m512bh>(panel[v]));
+                        *sum = _mm512_dpbf16_ps(
+                            *sum,
+                            x,
+                            std::mem::transmute::<__m512i, __m512bh>(panel[v]),
+                        );
                     }
                 }
                 a = a.wrapping_add(tile.a_depth);
@@ -89,7 +96,10 @@ pub(crate) unsafe fn pair_peak(rounds: usize) -> usize {
     // SAFETY: types of the same size, of which every bit pattern is a value.
     let (a, b) = unsafe {
         let ones = _mm512_set1_epi32(ones);
-        (std::mem::transmute::<__m512i, __m512bh>(ones), std::mem::transmute::<__m512i, __m512bh>(ones))
+        (
+            std::mem::transmute::<__m512i, __m512bh>(ones),
+            std::mem::transmute::<__m512i, __m512bh>(ones),
+        )
     };
     let mut sums = [_mm512_setzero_ps(); 12];
     for _ in 0..rounds {
@@ -113,9 +123,17 @@ impl<const NATIVE: bool> F32x16<NATIVE> {
             let bits = _mm512_castps_si512(self.0);
             let upper = _mm512_srli_epi32::<16>(bits);
             let odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
-            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))));
+            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(
+                bits,
+                _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)),
+            ));
             let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
-            _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)))
+            _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(
+                rounded,
+                nan,
+                upper,
+                _mm512_set1_epi32(0x40),
+            ))
         }
     }
 
@@ -189,7 +207,12 @@ impl<const NATIVE: bool> Simd for F32x16<NATIVE> {
     #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {
         // SAFETY: the trait's conditions.
-        unsafe { Self(_mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate.0, _mm512_setzero_ps()), self.0)) }
+        unsafe {
+            Self(_mm512_maskz_mov_ps(
+                _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate.0, _mm512_setzero_ps()),
+                self.0,
+            ))
+        }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

@@ -1,7 +1,9 @@
-//! One generic vector type per instruction set, and the entry points that enable the instruction set's features.
+//! One generic vector type per instruction set, and the entry points that enable the instruction
+//! set's features.
 //!
-//! A kernel is written once as a [`Kernel`] whose `run` is `#[inline(always)]`; [`dispatch`] calls it inside a function
-//! compiled with the features of the chosen [`Isa`], so every vector operation inlines to one instruction.
+//! A kernel is written once as a [`Kernel`] whose `run` is `#[inline(always)]`; [`dispatch`] calls
+//! it inside a function compiled with the features of the chosen [`Isa`], so every vector operation
+//! inlines to one instruction.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -18,8 +20,8 @@ use crate::tile::Tile;
 /// A vector of [`Simd::LANES`] `f32`.
 ///
 /// # Safety
-/// Every method needs the features of the instruction set to be enabled on the running processor; pointers must be
-/// valid for the lanes that are read or written.
+/// Every method needs the features of the instruction set to be enabled on the running processor;
+/// pointers must be valid for the lanes that are read or written.
 pub trait Simd: Copy + 'static {
     /// Number of `f32` in a vector.
     const LANES: usize;
@@ -56,7 +58,8 @@ pub trait Simd: Copy + 'static {
     unsafe fn mul_add(self, m: Self, a: Self) -> Self;
     /// Hints that the cache line at `p` is read soon; `p` may be any address.
     unsafe fn prefetch(p: *const f32);
-    /// Computes one register tile of `rows <= TILE_ROWS` rows and `vectors <= TILE_VECTORS` vectors.
+    /// Computes one register tile of `rows <= TILE_ROWS` rows and `vectors <= TILE_VECTORS`
+    /// vectors.
     unsafe fn tile<E: Element>(rows: usize, vectors: usize, tile: &Tile<E>);
 }
 
@@ -68,7 +71,8 @@ pub trait Kernel {
     /// Must be `#[inline(always)]`.
     ///
     /// # Safety
-    /// The features of `S` must be enabled; further conditions are those of the implementing kernel.
+    /// The features of `S` must be enabled; further conditions are those of the implementing
+    /// kernel.
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
@@ -81,7 +85,9 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the features exist, the rest is the caller's.
-        Isa::Amx | Isa::Avx512Bf16 if isa.is_available() => unsafe { K::Element::run_on_avx512bf16(kernel) },
+        Isa::Amx | Isa::Avx512Bf16 if isa.is_available() => unsafe {
+            K::Element::run_on_avx512bf16(kernel)
+        },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Isa::Avx512 if isa.is_available() => unsafe { avx512::run(kernel) },

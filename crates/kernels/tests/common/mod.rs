@@ -37,8 +37,8 @@ pub fn widened<E: Element>(x: &[E]) -> Vec<f32> {
     x.iter().map(|x| x.to_f32()).collect()
 }
 
-/// Fails unless every element is within its own rounding to `E`, and `tolerance` times the largest magnitude of `expected`
-/// for the arithmetic before it.
+/// Fails unless every element is within its own rounding to `E`, and `tolerance` times the largest
+/// magnitude of `expected` for the arithmetic before it.
 #[track_caller]
 pub fn assert_rounded<E: Element>(what: &str, actual: &[E], expected: &[f64], tolerance: f64) {
     let rounding = match E::PRECISION {
@@ -50,7 +50,10 @@ pub fn assert_rounded<E: Element>(what: &str, actual: &[E], expected: &[f64], to
     for (i, (a, &e)) in actual.iter().zip(expected).enumerate() {
         let error = (f64::from(a.to_f32()) - e).abs();
         let allowed = rounding * e.abs() + tolerance * scale;
-        assert!(error <= allowed, "{what}[{i}]: {a:?} differs from {e} by {error:e}, more than {allowed:e}");
+        assert!(
+            error <= allowed,
+            "{what}[{i}]: {a:?} differs from {e} by {error:e}, more than {allowed:e}"
+        );
     }
 }
 
@@ -67,14 +70,18 @@ pub fn values(len: usize, seed: u64, mean: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Fails unless every element of `actual` is within `tolerance` times the largest magnitude of `expected`.
+/// Fails unless every element of `actual` is within `tolerance` times the largest magnitude of
+/// `expected`.
 #[track_caller]
 pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(actual.len(), expected.len(), "{what}: length");
     let scale = expected.iter().fold(1e-30f64, |m, x| m.max(x.abs()));
     for (i, (&a, &e)) in actual.iter().zip(expected).enumerate() {
         let error = (f64::from(a) - e).abs() / scale;
-        assert!(error <= tolerance, "{what}[{i}]: {a} differs from {e} by {error:e} of the scale {scale:e}, more than {tolerance:e}");
+        assert!(
+            error <= tolerance,
+            "{what}[{i}]: {a} differs from {e} by {error:e} of the scale {scale:e}, more than {tolerance:e}"
+        );
     }
 }
 
@@ -93,7 +100,9 @@ pub fn for_each_term(g: &ConvGeometry, n: usize, mut term: impl FnMut(usize, usi
                 for co in 0..g.out_channels {
                     for ci in 0..gi {
                         let y = ((oy * ow + ox) * n + sample) * g.out_channels + co;
-                        let x = ((iy * g.input[1] + ix) * n + sample) * g.in_channels + co / go * gi + ci;
+                        let x = ((iy * g.input[1] + ix) * n + sample) * g.in_channels
+                            + co / go * gi
+                            + ci;
                         let w = ((co * gi + ci) * g.kernel[0] + ky) * g.kernel[1] + kx;
                         term(y, x, w);
                     }

@@ -1,9 +1,12 @@
-//! Auto-PGD (Croce and Hein 2020, arXiv 2003.01690, algorithm 1): PGD with momentum that halves its step at checkpoints and goes back to the best
-//! point. `apgd-ce`, `apgd-dlr`, and `apgd-t`, which attacks the likeliest other classes one by one on the targeted DLR loss.
+//! Auto-PGD (Croce and Hein 2020, arXiv 2003.01690, algorithm 1): PGD with momentum that halves its
+//! step at checkpoints and goes back to the best point. `apgd-ce`, `apgd-dlr`, and `apgd-t`, which
+//! attacks the likeliest other classes one by one on the targeted DLR loss.
 //!
-//! Constants of the paper and of the public code: first step 2 epsilon, momentum 0.75, first checkpoint after 0.22 of the steps, intervals that shrink
-//! by 0.03 down to 0.06 of the steps, rho 0.75, starts on the surface of the ball. Departures: an image that is fooled leaves at once;
-//! at the first checkpoint the public code compares the first loss with a row not yet written, here it is compared with the loss at the start.
+//! Constants of the paper and of the public code: first step 2 epsilon, momentum 0.75, first
+//! checkpoint after 0.22 of the steps, intervals that shrink by 0.03 down to 0.06 of the steps, rho
+//! 0.75, starts on the surface of the ball. Departures: an image that is fooled leaves at once; at
+//! the first checkpoint the public code compares the first loss with a row not yet written, here it
+//! is compared with the loss at the start.
 
 use super::{Active, Ascent, Attack, AttackContext, Batch, Numbers, Objective, rows, targets};
 use crate::{
@@ -36,12 +39,16 @@ pub struct Apgd {
 impl Apgd {
     /// Reads `BASE[-K[xR]]` for the bases apgd-ce, apgd-dlr and apgd-t.
     pub(super) fn parse(name: &str) -> Option<Self> {
-        [("apgd-ce", Objective::CrossEntropy), ("apgd-dlr", Objective::Dlr), ("apgd-t", Objective::TargetedDlr)].into_iter().find_map(
-            |(base, objective)| {
-                let Numbers { steps, restarts } = Numbers::after(base, name)?;
-                Some(Self { objective, steps: steps.unwrap_or(100), restarts, eot: 1 })
-            },
-        )
+        [
+            ("apgd-ce", Objective::CrossEntropy),
+            ("apgd-dlr", Objective::Dlr),
+            ("apgd-t", Objective::TargetedDlr),
+        ]
+        .into_iter()
+        .find_map(|(base, objective)| {
+            let Numbers { steps, restarts } = Numbers::after(base, name)?;
+            Some(Self { objective, steps: steps.unwrap_or(100), restarts, eot: 1 })
+        })
     }
 
     fn targeted(&self) -> bool {
@@ -55,30 +62,47 @@ impl Attack for Apgd {
         let targets = if self.targeted() {
             let rank = self.round_target(cx.round, classes);
             let logits = cx.model.logits(batch.x)?;
-            batch.labels.iter().enumerate().map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank]).collect()
+            batch
+                .labels
+                .iter()
+                .enumerate()
+                .map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank])
+                .collect()
         } else {
             Vec::new()
         };
         let start = starts(cx, batch);
-        let plan = Plan { objective: self.objective.defined_for(classes), steps: self.steps, eot: self.eot, leave_when_fooled: true };
+        let plan = Plan {
+            objective: self.objective.defined_for(classes),
+            steps: self.steps,
+            eot: self.eot,
+            leave_when_fooled: true,
+        };
         Ok(maximise(cx, batch, &targets, start, plan)?.point)
     }
 
     fn rounds(&self, classes: usize) -> usize {
-        if self.targeted() { self.restarts * TARGETS.min(classes.saturating_sub(1)) } else { self.restarts }
+        if self.targeted() {
+            self.restarts * TARGETS.min(classes.saturating_sub(1))
+        } else {
+            self.restarts
+        }
     }
 
     fn note(&self, shape: Shape) -> Option<String> {
         let k = shape.classes;
         match self.objective {
-            Objective::Dlr if k < 3 => Some(format!("apgd-dlr: the DLR loss needs 3 classes, the network has {k}: the margin was used")),
+            Objective::Dlr if k < 3 => Some(format!(
+                "apgd-dlr: the DLR loss needs 3 classes, the network has {k}: the margin was used"
+            )),
             Objective::TargetedDlr if k < 4 => Some(format!(
                 "apgd-t: the targeted DLR loss needs 4 classes, the network has {k}: the targeted margin was used, on {} target class(es)",
                 k.saturating_sub(1)
             )),
-            Objective::TargetedDlr if k <= TARGETS => {
-                Some(format!("apgd-t: {} target classes instead of {TARGETS}: the network has {k} classes", k.saturating_sub(1)))
-            }
+            Objective::TargetedDlr if k <= TARGETS => Some(format!(
+                "apgd-t: {} target classes instead of {TARGETS}: the network has {k} classes",
+                k.saturating_sub(1)
+            )),
             _ => None,
         }
     }
@@ -135,11 +159,18 @@ pub struct Maximum {
     pub step: Vec<f32>,
 }
 
-/// Auto-PGD from `start`: N rows of pixels in ball and box. `targets` is empty for losses without a target class.
+/// Auto-PGD from `start`: N rows of pixels in ball and box. `targets` is empty for losses without a
+/// target class.
 ///
 /// # Errors
 /// A device that fails.
-pub fn maximise(cx: &mut AttackContext<'_>, batch: &Batch<'_>, targets: &[usize], start: Vec<f32>, plan: Plan) -> Result<Maximum> {
+pub fn maximise(
+    cx: &mut AttackContext<'_>,
+    batch: &Batch<'_>,
+    targets: &[usize],
+    start: Vec<f32>,
+    plan: Plan,
+) -> Result<Maximum> {
     let (threat, width) = (cx.threat, cx.pixels());
     let mut active = Active::new(batch);
     let mut state = State::new(start, targets.to_vec());
@@ -167,7 +198,8 @@ pub fn maximise(cx: &mut AttackContext<'_>, batch: &Batch<'_>, targets: &[usize]
     Ok(Maximum { point: active.finish(&state.best, width), loss, step })
 }
 
-/// The steps after which step sizes are looked at: 0.22 of all, then intervals that shrink by 0.03 of all down to 0.06.
+/// The steps after which step sizes are looked at: 0.22 of all, then intervals that shrink by 0.03
+/// of all down to 0.06.
 #[derive(Clone, Copy, Debug)]
 struct Checkpoints {
     interval: usize,
@@ -241,7 +273,8 @@ impl State {
         let old = std::mem::take(before);
         let here = point.clone();
         rows::for_each(point, width, |i, z| {
-            let (x, old, here) = (rows::row(x, width, i), rows::row(&old, width, i), rows::row(&here, width, i));
+            let (x, old, here) =
+                (rows::row(x, width, i), rows::row(&old, width, i), rows::row(&here, width, i));
             rows::ascend(threat.norm, z, rows::row(grad, width, i), size[i] * threat.epsilon);
             rows::project(threat, x, z);
             for ((z, here), old) in z.iter_mut().zip(here).zip(old) {
@@ -257,23 +290,28 @@ impl State {
         let mut sum = cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
         if plan.eot > 1 {
             let width = cx.pixels();
-            // The objective's gradient of the cross-entropy is scaled; passes are averaged at their true sizes.
+            // The objective's gradient of the cross-entropy is scaled; passes are averaged at their
+            // true sizes.
             let unscale = |ascent: &mut Ascent| {
                 if plan.objective == Objective::CrossEntropy {
                     let Ascent { loss, grad, .. } = ascent;
-                    rows::for_each(grad, width, |i, row| row.iter_mut().for_each(|g| *g *= -(-loss[i]).exp_m1() as f32));
+                    rows::for_each(grad, width, |i, row| {
+                        row.iter_mut().for_each(|g| *g *= -(-loss[i]).exp_m1() as f32)
+                    });
                 }
             };
             unscale(&mut sum);
             for _ in 1..plan.eot {
-                let mut more = cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
+                let mut more =
+                    cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
                 unscale(&mut more);
                 sum.grad.iter_mut().zip(more.grad).for_each(|(a, b)| *a += b);
                 sum.logits.iter_mut().zip(more.logits).for_each(|(a, b)| *a += b);
                 sum.loss.iter_mut().zip(more.loss).for_each(|(a, b)| *a += b);
             }
         }
-        // Only the directions of gradients and the order of logits and losses matter: sums serve as well as means.
+        // Only the directions of gradients and the order of logits and losses matter: sums serve as
+        // well as means.
         (self.grad, self.logits, self.loss) = (sum.grad, sum.logits, sum.loss);
         Ok(())
     }
@@ -291,8 +329,13 @@ impl State {
                 self.rises[i] += usize::from(self.loss[i] > self.previous_loss[i]);
                 if self.loss[i] > self.best_loss[i] {
                     self.best_loss[i] = self.loss[i];
-                    rows::row_mut(&mut self.best, width, i).copy_from_slice(rows::row(&self.point, width, i));
-                    rows::row_mut(&mut self.best_grad, width, i).copy_from_slice(rows::row(&self.grad, width, i));
+                    rows::row_mut(&mut self.best, width, i).copy_from_slice(rows::row(
+                        &self.point,
+                        width,
+                        i,
+                    ));
+                    rows::row_mut(&mut self.best_grad, width, i)
+                        .copy_from_slice(rows::row(&self.grad, width, i));
                 }
             }
         }
@@ -307,8 +350,13 @@ impl State {
             self.halved[i] = rarely || stuck;
             if self.halved[i] {
                 self.size[i] /= 2.0;
-                rows::row_mut(&mut self.point, width, i).copy_from_slice(rows::row(&self.best, width, i));
-                rows::row_mut(&mut self.grad, width, i).copy_from_slice(rows::row(&self.best_grad, width, i));
+                rows::row_mut(&mut self.point, width, i)
+                    .copy_from_slice(rows::row(&self.best, width, i));
+                rows::row_mut(&mut self.grad, width, i).copy_from_slice(rows::row(
+                    &self.best_grad,
+                    width,
+                    i,
+                ));
             }
             self.checked_loss[i] = self.best_loss[i];
             self.rises[i] = 0;

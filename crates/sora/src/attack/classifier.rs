@@ -15,30 +15,34 @@ use crate::{
     nn::{Backend, to_vec},
 };
 
-/// A function of the number of a row and the logits `[n, K]` of the images from that row on, which gives a cotangent of their shape. It must not
-/// call rayon: threads of its pool wait for it.
+/// A function of the number of a row and the logits `[n, K]` of the images from that row on, which
+/// gives a cotangent of their shape. It must not call rayon: threads of its pool wait for it.
 pub type Cotangent<'a> = dyn FnMut(usize, &[f32]) -> Vec<f32> + Send + 'a;
 
-/// A classifier under attack, in eval mode. Implement it to evaluate a network of your own; images are rows of pixels in [0, 1].
+/// A classifier under attack, in eval mode. Implement it to evaluate a network of your own; images
+/// are rows of pixels in [0, 1].
 pub trait Classifier: Debug + Send + Sync {
     /// Size of the images and number of classes.
     fn shape(&self) -> Shape;
 
-    /// Logits, N rows of K, of the images `x`, N rows of channels x height x width pixels. A row's logits depend on that row alone.
+    /// Logits, N rows of K, of the images `x`, N rows of channels x height x width pixels. A row's
+    /// logits depend on that row alone.
     ///
     /// # Errors
     /// A device that fails.
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>>;
 
-    /// Logits of `x` and, for each image, the product of its cotangent with the Jacobian of its logits: the gradient of `sum_k c_k z_k` for the
-    /// pixels, c constant. `cotangent` is called for groups of neighbouring rows, each row once, in any order.
+    /// Logits of `x` and, for each image, the product of its cotangent with the Jacobian of its
+    /// logits: the gradient of `sum_k c_k z_k` for the pixels, c constant. `cotangent` is called
+    /// for groups of neighbouring rows, each row once, in any order.
     ///
     /// # Errors
     /// A device that fails.
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack>;
 
-    /// For a search that starts at the images `x` and changes a few pixels of each at a time: something that gives the logits of
-    /// [`logits`](Self::logits), up to rounding, for less; an image's depend on its own moves alone. `None` where there is no cheaper way.
+    /// For a search that starts at the images `x` and changes a few pixels of each at a time:
+    /// something that gives the logits of [`logits`](Self::logits), up to rounding, for less; an
+    /// image's depend on its own moves alone. `None` where there is no cheaper way.
     ///
     /// # Errors
     /// A device that fails.
@@ -50,7 +54,8 @@ pub trait Classifier: Debug + Send + Sync {
 
 /// Images that move a few pixels at a time, see [`Classifier::nearby`].
 pub trait Nearby {
-    /// Moves the images `rows` (ascending) to their rows of `points`, which has one for every image; logits there, a row for each of `rows`.
+    /// Moves the images `rows` (ascending) to their rows of `points`, which has one for every
+    /// image; logits there, a row for each of `rows`.
     ///
     /// # Errors
     /// A device that fails.
@@ -75,7 +80,8 @@ impl Classifier for Model {
     }
 
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
-        Ok(each(groups(self, x).collect(), |x| to_vec(&Self::logits(self, images(self, x))))?.concat())
+        Ok(each(groups(self, x).collect(), |x| to_vec(&Self::logits(self, images(self, x))))?
+            .concat())
     }
 
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
@@ -90,8 +96,12 @@ impl Classifier for Model {
             let pass = gradient::record(self, images(self, x));
             let logits = pass.logits();
             let (shape, logits) = (logits.dims(), to_vec(&logits)?);
-            let cotangent = cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
-            let grad = to_vec(&pass.pull_back(Tensor::from_data(TensorData::new(cotangent, shape), self.device())))?;
+            let cotangent =
+                cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
+            let grad = to_vec(
+                &pass
+                    .pull_back(Tensor::from_data(TensorData::new(cotangent, shape), self.device())),
+            )?;
             Ok((logits, grad))
         })?;
         let (logits, grad): (Vec<_>, Vec<_>) = pulled.into_iter().unzip();
@@ -145,19 +155,23 @@ fn row(model: &Model) -> usize {
     (channels * height * width).max(1)
 }
 
-/// Pixels of the largest group of images that the CPU engine takes at once: the feature maps of 32 images of 32x32 stay in a core's cache.
+/// Pixels of the largest group of images that the CPU engine takes at once: the feature maps of 32
+/// images of 32x32 stay in a core's cache.
 const PIXELS: usize = 32 * 32 * 32;
 
-/// Images that a group has at least, so that many threads do not each stream all weights for one image.
+/// Images that a group has at least, so that many threads do not each stream all weights for one
+/// image.
 const LEAST: usize = 4;
 
-/// Images of a group, of `n` images. On the CPU engine there are as many groups as threads, or a multiple: a group a thread costs less than all
-/// threads at one small batch. An image's results do not depend on its group.
+/// Images of a group, of `n` images. On the CPU engine there are as many groups as threads, or a
+/// multiple: a group a thread costs less than all threads at one small batch. An image's results do
+/// not depend on its group.
 fn group_size(model: &Model, n: usize) -> usize {
     let Shape { height, width, .. } = model.config.shape;
     let size = match model.backend() {
         Backend::Engine => {
-            let (threads, most) = (rayon::current_num_threads().max(1), (PIXELS / (height * width).max(1)).max(1));
+            let (threads, most) =
+                (rayon::current_num_threads().max(1), (PIXELS / (height * width).max(1)).max(1));
             n.div_ceil(threads * n.div_ceil(threads * most).max(1)).max(LEAST.min(n.div_ceil(2)))
         }
         Backend::Burn => n,
@@ -170,8 +184,12 @@ fn groups<'a>(model: &Model, x: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
     x.chunks(group_size(model, x.len() / row(model)) * row(model))
 }
 
-/// `work` on each group, in parallel, within the thread pool: a kernel called from outside of it waits for a thread to wake up, each time.
-fn each<T: Send, R: Send>(groups: Vec<T>, work: impl Fn(T) -> Result<R> + Send + Sync) -> Result<Vec<R>> {
+/// `work` on each group, in parallel, within the thread pool: a kernel called from outside of it
+/// waits for a thread to wake up, each time.
+fn each<T: Send, R: Send>(
+    groups: Vec<T>,
+    work: impl Fn(T) -> Result<R> + Send + Sync,
+) -> Result<Vec<R>> {
     rayon::scope(|_| groups.into_par_iter().with_max_len(1).map(work).collect())
 }
 

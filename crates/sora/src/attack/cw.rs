@@ -1,10 +1,14 @@
-//! Carlini and Wagner's l2 attack (2017, arXiv 1608.04644, section V): Adam on `||x' - x||^2 + c max(z_y - max_(k != y) z_k, 0)` over w with
-//! x' = (tanh w + 1) / 2, and a binary search over c. In l-inf `cw` is [PGD on the margin](super::pgd).
+//! Carlini and Wagner's l2 attack (2017, arXiv 1608.04644, section V): Adam on `||x' - x||^2 + c
+//! max(z_y - max_(k != y) z_k, 0)` over w with x' = (tanh w + 1) / 2, and a binary search over c.
+//! In l-inf `cw` is [PGD on the margin](super::pgd).
 //!
-//! 9 searches as in the authors' code, from c = 1 (theirs: 0.001), of 100 steps (theirs: up to 10000); learning rate 0.01, confidence 0. An image
-//! whose adversarial example lies in the ball leaves at once.
+//! 9 searches as in the authors' code, from c = 1 (theirs: 0.001), of 100 steps (theirs: up to
+//! 10000); learning rate 0.01, confidence 0. An image whose adversarial example lies in the ball
+//! leaves at once.
 
-use super::{Active, Attack, AttackContext, Batch, Numbers, largest_other, nearest_between, rows, stands};
+use super::{
+    Active, Attack, AttackContext, Batch, Numbers, largest_other, nearest_between, rows, stands,
+};
 use crate::{error::Result, threat::Norm};
 
 /// Adam's learning rate and constants.
@@ -22,7 +26,8 @@ pub struct CarliniWagner {
     pub steps: usize,
     /// Values of c.
     pub searches: usize,
-    /// Goes on after an adversarial example within epsilon, to find the nearest, and ends with a search on the way back to the image.
+    /// Goes on after an adversarial example within epsilon, to find the nearest, and ends with a
+    /// search on the way back to the image.
     pub minimise: bool,
 }
 
@@ -30,7 +35,11 @@ impl CarliniWagner {
     /// Reads `cw` or `cw-K`.
     pub(super) fn parse(name: &str) -> Option<Self> {
         let Numbers { steps, restarts } = Numbers::after("cw", name)?;
-        (restarts == 1).then_some(Self { steps: steps.unwrap_or(100), searches: 9, minimise: false })
+        (restarts == 1).then_some(Self {
+            steps: steps.unwrap_or(100),
+            searches: 9,
+            minimise: false,
+        })
     }
 }
 
@@ -46,7 +55,8 @@ struct Constant {
 }
 
 impl Constant {
-    const START: Self = Self { low: 0.0, high: UNBOUNDED, value: 1.0, succeeded: false, nearest: f64::INFINITY };
+    const START: Self =
+        Self { low: 0.0, high: UNBOUNDED, value: 1.0, succeeded: false, nearest: f64::INFINITY };
 
     fn next(&mut self) {
         if self.succeeded {
@@ -54,7 +64,11 @@ impl Constant {
         } else {
             self.low = self.low.max(self.value);
         }
-        self.value = if self.high < UNBOUNDED { f64::midpoint(self.low, self.high) } else { self.value * 10.0 };
+        self.value = if self.high < UNBOUNDED {
+            f64::midpoint(self.low, self.high)
+        } else {
+            self.value * 10.0
+        };
         self.succeeded = false;
     }
 }
@@ -76,7 +90,11 @@ impl Attack for CarliniWagner {
                 let point = adam.points();
                 let back = cx.model.pull_back(&point, &mut |first, logits| {
                     let mut cotangent = vec![0.0; logits.len()];
-                    for ((z, c), &y) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).zip(&active.labels[first..]) {
+                    for ((z, c), &y) in logits
+                        .chunks(classes)
+                        .zip(cotangent.chunks_mut(classes))
+                        .zip(&active.labels[first..])
+                    {
                         if let Some(m) = largest_other(z, y).filter(|&m| z[y] > z[m]) {
                             (c[y], c[m]) = (1.0, -1.0);
                         }
@@ -87,7 +105,8 @@ impl Attack for CarliniWagner {
                 for i in 0..active.len() {
                     if !stands(rows::row(&back.logits, classes, i), active.labels[i]) {
                         let point = rows::row(&point, width, i);
-                        let distance = rows::distance(Norm::L2, point, rows::row(&active.x, width, i));
+                        let distance =
+                            rows::distance(Norm::L2, point, rows::row(&active.x, width, i));
                         constants[i].succeeded = true;
                         if distance < constants[i].nearest {
                             constants[i].nearest = distance;
@@ -123,12 +142,16 @@ struct Adam {
 
 impl Adam {
     fn new(x: &[f32]) -> Self {
-        let state = x.iter().map(|&x| [((2.0 * f64::from(x) - 1.0) * INSIDE).atanh(), 0.0, 0.0]).collect();
+        let state =
+            x.iter().map(|&x| [((2.0 * f64::from(x) - 1.0) * INSIDE).atanh(), 0.0, 0.0]).collect();
         Self { state, steps: 0 }
     }
 
     fn points(&self) -> Vec<f32> {
-        self.state.iter().map(|[w, ..]| (f64::midpoint(w.tanh(), 1.0) as f32).clamp(0.0, 1.0)).collect()
+        self.state
+            .iter()
+            .map(|[w, ..]| (f64::midpoint(w.tanh(), 1.0) as f32).clamp(0.0, 1.0))
+            .collect()
     }
 
     /// A step; `grad` is the gradient of the margin for the pixels.

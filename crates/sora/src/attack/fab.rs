@@ -1,11 +1,17 @@
-//! The fast adaptive boundary attack (Croce and Hein 2020, arXiv 1907.02044): it looks for the nearest adversarial image by projecting, again and
-//! again, on the linearised decision boundary. `fab` follows the nearest boundary of all, `fab-t` those to the likeliest other classes one by one.
+//! The fast adaptive boundary attack (Croce and Hein 2020, arXiv 1907.02044): it looks for the
+//! nearest adversarial image by projecting, again and again, on the linearised decision boundary.
+//! `fab` follows the nearest boundary of all, `fab-t` those to the likeliest other classes one by
+//! one.
 //!
-//! Constants of the public code: 100 steps, alpha_max 0.1, overshoot eta 1.05, backward step beta 0.9, 9 target classes; the first restart begins
-//! at the image, later ones at random points. Departures: an image whose adversarial example lies in the ball leaves at once; where a point
-//! is not expected to be adversarial, the forward pass that asks is the one that gives the next step's gradient; a random start that is adversarial counts.
+//! Constants of the public code: 100 steps, alpha_max 0.1, overshoot eta 1.05, backward step beta
+//! 0.9, 9 target classes; the first restart begins at the image, later ones at random points.
+//! Departures: an image whose adversarial example lies in the ball leaves at once; where a point is
+//! not expected to be adversarial, the forward pass that asks is the one that gives the next step's
+//! gradient; a random start that is adversarial counts.
 
-use super::{Active, Attack, AttackContext, Batch, Keep, Numbers, nearest_between, rows, stands, targets};
+use super::{
+    Active, Attack, AttackContext, Batch, Keep, Numbers, nearest_between, rows, stands, targets,
+};
 use crate::{
     error::Result,
     model::Shape,
@@ -31,7 +37,8 @@ pub struct Fab {
     pub steps: usize,
     /// Restarts (of each target class).
     pub restarts: usize,
-    /// Goes on after an adversarial example within epsilon, to find the nearest, and ends with a search on the way back to the image.
+    /// Goes on after an adversarial example within epsilon, to find the nearest, and ends with a
+    /// search on the way back to the image.
     pub minimise: bool,
 }
 
@@ -60,7 +67,9 @@ impl Fab {
         }
         rows::for_each(&mut out, width, |i, row| {
             rows::scale_to(norm, row, epsilon / 2.0);
-            row.iter_mut().zip(rows::row(batch.x, width, i)).for_each(|(v, x)| *v = (*v + x).clamp(0.0, 1.0));
+            row.iter_mut()
+                .zip(rows::row(batch.x, width, i))
+                .for_each(|(v, x)| *v = (*v + x).clamp(0.0, 1.0));
         });
         out
     }
@@ -76,15 +85,20 @@ impl Attack for Fab {
         if self.targeted {
             let rank = (cx.round / self.restarts.max(1)).min(classes - 2);
             let logits = cx.model.logits(batch.x)?;
-            target = batch.labels.iter().enumerate().map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank]).collect();
+            target = batch
+                .labels
+                .iter()
+                .enumerate()
+                .map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank])
+                .collect();
         }
         let mut search = Search::new(self, threat, width, batch, self.starts(cx, batch), target);
         for step in 0..self.steps {
             if search.active.is_empty() {
                 break;
             }
-            // Once at the boundary, a point that was adversarial a step ago mostly is so again: it is asked by a forward pass alone, and its
-            // gradient taken where it goes back to.
+            // Once at the boundary, a point that was adversarial a step ago mostly is so again: it
+            // is asked by a forward pass alone, and its gradient taken where it goes back to.
             let likely = search.begin_step();
             if !likely.is_empty() {
                 let logits = cx.model.logits(&rows::select(&search.point, width, &likely))?;
@@ -94,20 +108,43 @@ impl Attack for Fab {
                     break;
                 }
             }
-            let mut plane = Plane::at(cx, &search.point, &search.active.labels, &search.target, None)?;
+            let mut plane =
+                Plane::at(cx, &search.point, &search.active.labels, &search.target, None)?;
             let others = positions(search.asked.iter().map(|asked| !asked));
             search.look(&others, &rows::select(&plane.logits, classes, &others));
             plane.retain(&search.leave().0, width);
-            let moved = positions(search.adversarial.iter().zip(&search.asked).map(|(&adversarial, &asked)| adversarial && !asked));
+            let moved = positions(
+                search
+                    .adversarial
+                    .iter()
+                    .zip(&search.asked)
+                    .map(|(&adversarial, &asked)| adversarial && !asked),
+            );
             if !moved.is_empty() {
                 let labels = rows::select(&search.active.labels, 1, &moved);
-                let target = if self.targeted { rows::select(&search.target, 1, &moved) } else { Vec::new() };
-                let there = Plane::at(cx, &rows::select(&search.point, width, &moved), &labels, &target, None)?;
+                let target = if self.targeted {
+                    rows::select(&search.target, 1, &moved)
+                } else {
+                    Vec::new()
+                };
+                let there = Plane::at(
+                    cx,
+                    &rows::select(&search.point, width, &moved),
+                    &labels,
+                    &target,
+                    None,
+                )?;
                 plane.replace(&moved, &there, width);
             }
             let Search { active, point, .. } = &mut search;
             rows::for_each(point, width, |i, z| {
-                towards(threat.norm, rows::row(&active.x, width, i), z, rows::row(&plane.normal, width, i), plane.offset[i]);
+                towards(
+                    threat.norm,
+                    rows::row(&active.x, width, i),
+                    z,
+                    rows::row(&plane.normal, width, i),
+                    plane.offset[i],
+                );
             });
             cx.tick(step + 1, self.steps, search.active.fooled());
         }
@@ -124,13 +161,20 @@ impl Attack for Fab {
     }
 
     fn rounds(&self, classes: usize) -> usize {
-        if self.targeted { self.restarts * TARGETS.min(classes.saturating_sub(1)) } else { self.restarts }
+        if self.targeted {
+            self.restarts * TARGETS.min(classes.saturating_sub(1))
+        } else {
+            self.restarts
+        }
     }
 
     fn note(&self, shape: Shape) -> Option<String> {
         (self.targeted && shape.classes <= TARGETS).then(|| {
             let k = shape.classes;
-            format!("fab-t: {} target classes instead of {TARGETS}: the network has {k} classes", k.saturating_sub(1))
+            format!(
+                "fab-t: {} target classes instead of {TARGETS}: the network has {k} classes",
+                k.saturating_sub(1)
+            )
         })
     }
 }
@@ -154,7 +198,14 @@ struct Search {
 }
 
 impl Search {
-    fn new(fab: &Fab, threat: Threat, width: usize, batch: &Batch<'_>, point: Vec<f32>, target: Vec<usize>) -> Self {
+    fn new(
+        fab: &Fab,
+        threat: Threat,
+        width: usize,
+        batch: &Batch<'_>,
+        point: Vec<f32>,
+        target: Vec<usize>,
+    ) -> Self {
         let n = batch.len();
         let (adversarial, asked) = (vec![false; n], vec![false; n]);
         Self {
@@ -176,8 +227,9 @@ impl Search {
         positions(self.asked.iter().copied())
     }
 
-    /// Of the images `indices` with the logits `logits` at their points: an adversarial point that is nearer than any before becomes the candidate,
-    /// and the search goes on from nearer to the image.
+    /// Of the images `indices` with the logits `logits` at their points: an adversarial point that
+    /// is nearer than any before becomes the candidate, and the search goes on from nearer to the
+    /// image.
     fn look(&mut self, indices: &[usize], logits: &[f32]) {
         let (width, classes) = (self.width, logits.len() / indices.len().max(1));
         for (row, &i) in indices.iter().enumerate() {
@@ -186,7 +238,8 @@ impl Search {
                 continue;
             }
             let point = rows::row_mut(&mut self.point, width, i);
-            let distance = rows::distance(self.threat.norm, point, rows::row(&self.active.x, width, i));
+            let distance =
+                rows::distance(self.threat.norm, point, rows::row(&self.active.x, width, i));
             if distance < self.nearest[i] {
                 self.nearest[i] = distance;
                 self.active.propose(i, point);
@@ -198,7 +251,11 @@ impl Search {
 
     /// Lets the images go whose adversarial example lies in the ball.
     fn leave(&mut self) -> Keep {
-        let done: Vec<_> = self.nearest.iter().map(|&d| !self.minimise && d <= f64::from(self.threat.epsilon)).collect();
+        let done: Vec<_> = self
+            .nearest
+            .iter()
+            .map(|&d| !self.minimise && d <= f64::from(self.threat.epsilon))
+            .collect();
         let keep = self.active.leave(&done, self.width);
         rows::retain(&mut self.point, self.width, &keep.0);
         rows::retain(&mut self.nearest, 1, &keep.0);
@@ -216,7 +273,8 @@ fn positions(flags: impl IntoIterator<Item = bool>) -> Vec<usize> {
     flags.into_iter().enumerate().filter_map(|(i, flag)| flag.then_some(i)).collect()
 }
 
-/// The linearised boundary at some points: `normal . (z - point) + offset = 0`, offset = z_t - z_y, negative on the near side.
+/// The linearised boundary at some points: `normal . (z - point) + offset = 0`, offset = z_t - z_y,
+/// negative on the near side.
 #[derive(Debug)]
 struct Plane {
     normal: Vec<f32>,
@@ -226,7 +284,13 @@ struct Plane {
 
 impl Plane {
     /// With target classes the boundary to those, else the nearest of all.
-    fn at(cx: &AttackContext<'_>, point: &[f32], labels: &[usize], target: &[usize], only: Option<usize>) -> Result<Self> {
+    fn at(
+        cx: &AttackContext<'_>,
+        point: &[f32],
+        labels: &[usize],
+        target: &[usize],
+        only: Option<usize>,
+    ) -> Result<Self> {
         let classes = cx.classes();
         if target.is_empty() && only.is_none() {
             return Self::nearest(cx, point, labels);
@@ -240,7 +304,8 @@ impl Plane {
         let mut offset = vec![0.0; labels.len()];
         let back = cx.model.pull_back(point, &mut |first, logits| {
             let mut cotangent = vec![0.0; logits.len()];
-            for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate() {
+            for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate()
+            {
                 let i = first + k;
                 let y = labels[i];
                 let t = target(i, y);
@@ -252,7 +317,8 @@ impl Plane {
         Ok(Self { normal: back.grad, offset, logits: back.logits })
     }
 
-    /// Of the boundaries to all classes the one that is nearest in first order: |offset| over the dual norm of the normal.
+    /// Of the boundaries to all classes the one that is nearest in first order: |offset| over the
+    /// dual norm of the normal.
     fn nearest(cx: &AttackContext<'_>, point: &[f32], labels: &[usize]) -> Result<Self> {
         let (classes, width, norm) = (cx.classes(), cx.pixels(), cx.threat.norm);
         let mut best: Option<(Self, Vec<f64>)> = None;
@@ -271,16 +337,24 @@ impl Plane {
             match &mut best {
                 None => best = Some((plane, distance)),
                 Some((best, least)) => {
-                    let nearer: Vec<usize> = (0..labels.len()).filter(|&i| distance[i] < least[i]).collect();
+                    let nearer: Vec<usize> =
+                        (0..labels.len()).filter(|&i| distance[i] < least[i]).collect();
                     for &i in &nearer {
                         least[i] = distance[i];
                         best.offset[i] = plane.offset[i];
-                        rows::row_mut(&mut best.normal, width, i).copy_from_slice(rows::row(&plane.normal, width, i));
+                        rows::row_mut(&mut best.normal, width, i).copy_from_slice(rows::row(
+                            &plane.normal,
+                            width,
+                            i,
+                        ));
                     }
                 }
             }
         }
-        Ok(best.map_or_else(|| Self { normal: Vec::new(), offset: Vec::new(), logits: Vec::new() }, |(plane, _)| plane))
+        Ok(best.map_or_else(
+            || Self { normal: Vec::new(), offset: Vec::new(), logits: Vec::new() },
+            |(plane, _)| plane,
+        ))
     }
 
     fn retain(&mut self, keep: &[bool], width: usize) {
@@ -291,16 +365,28 @@ impl Plane {
     fn replace(&mut self, indices: &[usize], with: &Self, width: usize) {
         for (from, &to) in indices.iter().enumerate() {
             self.offset[to] = with.offset[from];
-            rows::row_mut(&mut self.normal, width, to).copy_from_slice(rows::row(&with.normal, width, from));
+            rows::row_mut(&mut self.normal, width, to).copy_from_slice(rows::row(
+                &with.normal,
+                width,
+                from,
+            ));
         }
     }
 }
 
-/// One step of FAB: `z` goes to a mean of its own projection on the boundary and of the image's, both overshot.
+/// One step of FAB: `z` goes to a mean of its own projection on the boundary and of the image's,
+/// both overshot.
 fn towards(norm: Norm, x: &[f32], z: &mut [f32], normal: &[f32], offset: f64) {
     // The plane's value at the image.
-    let at_image = offset + normal.iter().zip(x).zip(&*z).map(|((w, x), z)| f64::from(*w) * (f64::from(*x) - f64::from(*z))).sum::<f64>();
-    let (d1, d2) = (project_on_plane(norm, z, normal, offset), project_on_plane(norm, x, normal, at_image));
+    let at_image = offset
+        + normal
+            .iter()
+            .zip(x)
+            .zip(&*z)
+            .map(|((w, x), z)| f64::from(*w) * (f64::from(*x) - f64::from(*z)))
+            .sum::<f64>();
+    let (d1, d2) =
+        (project_on_plane(norm, z, normal, offset), project_on_plane(norm, x, normal, at_image));
     let length = |d: &[f32]| {
         match norm {
             Norm::Linf => f64::from(d.iter().fold(0f32, |most, v| most.max(v.abs()))),
@@ -317,11 +403,12 @@ fn towards(norm: Norm, x: &[f32], z: &mut [f32], normal: &[f32], offset: f64) {
     }
 }
 
-/// The smallest change d of `point`, in `norm`, with `w . d + value = 0` and `point + d` in [0, 1]; where the box holds no such point, the change that
-/// comes nearest to the plane.
+/// The smallest change d of `point`, in `norm`, with `w . d + value = 0` and `point + d` in [0, 1];
+/// where the box holds no such point, the change that comes nearest to the plane.
 ///
-/// Each element goes towards the plane by `min(t, room)` (l-inf) or `min(t |w|, room)` (l2), so the way covered is an increasing, concave, piecewise
-/// linear function of t; Newton's method from 0 finds its inverse exactly, one linear piece after another.
+/// Each element goes towards the plane by `min(t, room)` (l-inf) or `min(t |w|, room)` (l2), so the
+/// way covered is an increasing, concave, piecewise linear function of t; Newton's method from 0
+/// finds its inverse exactly, one linear piece after another.
 pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec<f32> {
     let goal = value.abs();
     // The sign of the change of element i: w . d must be -value.
@@ -330,7 +417,8 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
         Norm::Linf => w,
         Norm::L2 => w * w,
     };
-    // Rate of each element and the most it can give; zeros, which give nothing, fill the last chunk.
+    // Rate of each element and the most it can give; zeros, which give nothing, fill the last
+    // chunk.
     let filled = point.len().next_multiple_of(LANES);
     let (mut slopes, mut mosts) = (vec![0.0; filled], vec![0.0; filled]);
     for (((s, most), &p), &w) in slopes.iter_mut().zip(&mut mosts).zip(point).zip(w) {
@@ -370,7 +458,8 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
 /// Sums that are kept side by side, so that the compiler makes vectors of them.
 const LANES: usize = 8;
 
-/// The way covered at `t`, and how fast it grows: sums of `min(t slope, most)` and of the slopes of the elements that still give.
+/// The way covered at `t`, and how fast it grows: sums of `min(t slope, most)` and of the slopes of
+/// the elements that still give.
 fn way_and_rate(t: f64, slopes: &[f64], mosts: &[f64]) -> (f64, f64) {
     let (mut covered, mut rate) = ([0.0; LANES], [0.0; LANES]);
     for (slopes, mosts) in slopes.as_chunks::<LANES>().0.iter().zip(mosts.as_chunks::<LANES>().0) {
@@ -394,7 +483,10 @@ mod tests {
         let fab = Fab::parse("fab").unwrap();
         assert_eq!((fab.targeted, fab.steps, fab.rounds(10)), (false, 100, 1));
         let targeted = Fab::parse("fab-t-50x2").unwrap();
-        assert_eq!((targeted.targeted, targeted.steps, targeted.rounds(10), targeted.rounds(3)), (true, 50, 18, 4));
+        assert_eq!(
+            (targeted.targeted, targeted.steps, targeted.rounds(10), targeted.rounds(3)),
+            (true, 50, 18, 4)
+        );
         assert_eq!(Fab::parse("fab-u"), None);
     }
 
@@ -414,7 +506,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a solver that knows nothing of slopes: bisection on the threshold (l-inf) or the multiplier (l2).
+        /// Against a solver that knows nothing of slopes: bisection on the threshold (l-inf) or the
+        /// multiplier (l2).
         #[test]
         fn projections_are_nearest(
             pairs in proptest::collection::vec((0f32..=1.0, -3f32..3.0), 1..30), value in -4f64..4.0, l2: bool

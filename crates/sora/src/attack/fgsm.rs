@@ -1,4 +1,5 @@
-//! The fast gradient sign method (Goodfellow et al. 2015, arXiv 1412.6572); in l2 the step follows the normalised gradient.
+//! The fast gradient sign method (Goodfellow et al. 2015, arXiv 1412.6572); in l2 the step follows
+//! the normalised gradient.
 
 use super::{Attack, AttackContext, Batch, Objective, rows};
 use crate::error::Result;

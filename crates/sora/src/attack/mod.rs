@@ -1,7 +1,9 @@
-//! Evaluation attacks: how a perturbation is searched for. Whether it succeeded is the evaluator's to say.
+//! Evaluation attacks: how a perturbation is searched for. Whether it succeeded is the evaluator's
+//! to say.
 //!
-//! Attacks work on rows of host pixels and ask a [`Classifier`] for logits and gradients. What happens to an image is a function of the image,
-//! the threat, the seed and the round alone: every draw is keyed by the image's id, so the batch size changes nothing. An image that is fooled
+//! Attacks work on rows of host pixels and ask a [`Classifier`] for logits and gradients. What
+//! happens to an image is a function of the image, the threat, the seed and the round alone: every
+//! draw is keyed by the image's id, so the batch size changes nothing. An image that is fooled
 //! leaves the batch at once.
 
 pub mod apgd;
@@ -57,14 +59,16 @@ pub trait Attack: Debug + Send + Sync {
     /// A device that fails.
     fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>>;
 
-    /// Independent rounds on a network of `classes` classes: random restarts, target classes, or both. An image stands only if it survives
-    /// every one; a round runs on what survived those before.
+    /// Independent rounds on a network of `classes` classes: random restarts, target classes, or
+    /// both. An image stands only if it survives every one; a round runs on what survived those
+    /// before.
     fn rounds(&self, classes: usize) -> usize {
         let _ = classes;
         1
     }
 
-    /// What is done differently on a network of `shape` than the attack's definition says, for the report.
+    /// What is done differently on a network of `shape` than the attack's definition says, for the
+    /// report.
     fn note(&self, shape: Shape) -> Option<String> {
         let _ = shape;
         None
@@ -112,7 +116,8 @@ pub(crate) struct Ascent {
 }
 
 impl<'a> AttackContext<'a> {
-    /// The context of round `round` of the attack called `name`, which tells its draws from those of other attacks.
+    /// The context of round `round` of the attack called `name`, which tells its draws from those
+    /// of other attacks.
     pub fn new(
         model: &'a dyn Classifier,
         threat: Threat,
@@ -141,7 +146,12 @@ impl<'a> AttackContext<'a> {
     }
 
     fn key(&self, draw: Draw) -> Key {
-        Key { seed: self.seed, purpose: Purpose::Attack((draw as u16) << 8), epoch: self.stream, step: self.round as u64 }
+        Key {
+            seed: self.seed,
+            purpose: Purpose::Attack((draw as u16) << 8),
+            epoch: self.stream,
+            step: self.round as u64,
+        }
     }
 
     /// Fills the rows of `out` with U[0, 1), a row by the id of its sample.
@@ -154,19 +164,28 @@ impl<'a> AttackContext<'a> {
         rng::fill_normal(out, self.key(draw), ids);
     }
 
-    /// As [`fill_uniform`](Self::fill_uniform), for the query `query` of an attack that draws anew at each.
+    /// As [`fill_uniform`](Self::fill_uniform), for the query `query` of an attack that draws anew
+    /// at each.
     pub fn fill_uniform_at(&self, draw: Draw, query: usize, out: &mut [f32], ids: &[u32]) {
         let key = self.key(draw);
         rng::fill_uniform(out, Key { step: key.step << 32 | query as u64, ..key }, ids);
     }
 
-    /// `objective` at the points `x`, with its gradient; `targets` may be empty where no target is needed.
-    pub(crate) fn ascend(&self, x: &[f32], labels: &[usize], targets: &[usize], objective: Objective) -> Result<Ascent> {
+    /// `objective` at the points `x`, with its gradient; `targets` may be empty where no target is
+    /// needed.
+    pub(crate) fn ascend(
+        &self,
+        x: &[f32],
+        labels: &[usize],
+        targets: &[usize],
+        objective: Objective,
+    ) -> Result<Ascent> {
         let classes = self.classes();
         let mut loss = vec![0.0; labels.len()];
         let back = self.model.pull_back(x, &mut |first, logits| {
             let mut cotangent = vec![0.0; logits.len()];
-            for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate() {
+            for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate()
+            {
                 let i = first + k;
                 let target = targets.get(i).copied().unwrap_or(labels[i]);
                 loss[i] = objective.evaluate(z, labels[i], target, c);
@@ -179,7 +198,9 @@ impl<'a> AttackContext<'a> {
 
 /// A number that tells attacks apart in the random streams: FNV-1a of the name.
 fn attack_id(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The images of a batch that an attack still works on.
@@ -209,7 +230,13 @@ impl Keep {
 
 impl Active {
     pub fn new(batch: &Batch<'_>) -> Self {
-        Self { index: (0..batch.len()).collect(), x: batch.x.to_vec(), labels: batch.labels.to_vec(), out: batch.x.to_vec(), fooled: 0 }
+        Self {
+            index: (0..batch.len()).collect(),
+            x: batch.x.to_vec(),
+            labels: batch.labels.to_vec(),
+            out: batch.x.to_vec(),
+            fooled: 0,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -225,10 +252,13 @@ impl Active {
         self.fooled
     }
 
-    /// Lets the images go that `logits` misclassify, with `point` as their candidates. The caller drops the rows of its own state that do not stay.
+    /// Lets the images go that `logits` misclassify, with `point` as their candidates. The caller
+    /// drops the rows of its own state that do not stay.
     pub fn drop_fooled(&mut self, logits: &[f32], point: &[f32], width: usize) -> Keep {
         let classes = logits.len() / self.len().max(1);
-        let done: Vec<_> = (0..self.len()).map(|i| !stands(rows::row(logits, classes, i), self.labels[i])).collect();
+        let done: Vec<_> = (0..self.len())
+            .map(|i| !stands(rows::row(logits, classes, i), self.labels[i]))
+            .collect();
         self.drop_done(&done, point, width)
     }
 
@@ -269,8 +299,13 @@ impl Active {
     }
 }
 
-/// Bisection between each image and its adversarial example, which lies some way behind the boundary; images without one stay.
-pub(crate) fn nearest_between(cx: &AttackContext<'_>, batch: &Batch<'_>, mut found: Vec<f32>) -> Result<Vec<f32>> {
+/// Bisection between each image and its adversarial example, which lies some way behind the
+/// boundary; images without one stay.
+pub(crate) fn nearest_between(
+    cx: &AttackContext<'_>,
+    batch: &Batch<'_>,
+    mut found: Vec<f32>,
+) -> Result<Vec<f32>> {
     const HALVINGS: usize = 16;
     let (width, classes) = (cx.pixels(), cx.classes());
     let far = found.clone();
@@ -279,7 +314,9 @@ pub(crate) fn nearest_between(cx: &AttackContext<'_>, batch: &Batch<'_>, mut fou
         let mut middle = batch.x.to_vec();
         rows::for_each(&mut middle, width, |i, row| {
             let share = f32::midpoint(low[i], high[i]);
-            row.iter_mut().zip(rows::row(&far, width, i)).for_each(|(x, far)| *x += share * (far - *x));
+            row.iter_mut()
+                .zip(rows::row(&far, width, i))
+                .for_each(|(x, far)| *x += share * (far - *x));
         });
         let logits = cx.model.logits(&middle)?;
         for i in 0..batch.len() {
@@ -311,8 +348,12 @@ impl Numbers {
         }
         let rest = rest.strip_prefix('-')?;
         let (steps, restarts) = rest.split_once('x').unwrap_or((rest, "1"));
-        let number =
-            |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<usize>().ok())?.filter(|n| (1..=10_000).contains(n));
+        let number = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_digit())
+                .then(|| text.parse::<usize>().ok())?
+                .filter(|n| (1..=10_000).contains(n))
+        };
         Some(Self { steps: Some(number(steps)?), restarts: number(restarts)? })
     }
 }

@@ -1,17 +1,21 @@
-//! What gradient attacks maximise: losses of one image's logits, with their gradients for the logits.
+//! What gradient attacks maximise: losses of one image's logits, with their gradients for the
+//! logits.
 
-/// A loss of the logits z of an image of class y; z_(1) >= z_(2) >= ... are the sorted logits, t is a target class.
+/// A loss of the logits z of an image of class y; z_(1) >= z_(2) >= ... are the sorted logits, t is
+/// a target class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Objective {
     /// Cross-entropy, `log sum_k exp(z_k) - z_y`.
     CrossEntropy,
     /// Margin of Carlini and Wagner 2017 (arXiv 1608.04644), `max_(k != y) z_k - z_y`.
     Margin,
-    /// Difference of logits ratio of Croce and Hein 2020 (arXiv 2003.01690, equation 6), `-(z_y - max_(k != y) z_k) / (z_(1) - z_(3))`; 3 or more classes.
+    /// Difference of logits ratio of Croce and Hein 2020 (arXiv 2003.01690, equation 6), `-(z_y -
+    /// max_(k != y) z_k) / (z_(1) - z_(3))`; 3 or more classes.
     Dlr,
     /// Targeted margin, `z_t - z_y`.
     TargetedMargin,
-    /// Targeted DLR (ibid., equation 7), `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`; 4 or more classes.
+    /// Targeted DLR (ibid., equation 7), `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`; 4 or more
+    /// classes.
     TargetedDlr,
 }
 
@@ -28,10 +32,12 @@ impl Objective {
         }
     }
 
-    /// The loss (of [`defined_for`](Self::defined_for) as many classes as `z` has); its gradient for `z` is written to `grad`.
+    /// The loss (of [`defined_for`](Self::defined_for) as many classes as `z` has); its gradient
+    /// for `z` is written to `grad`.
     ///
-    /// The gradient of the cross-entropy is scaled to `sum_(k != y) |grad_k| = 1`: attacks use its direction only, and unscaled it underflows
-    /// where the network is sure of itself. Everything is computed in f64.
+    /// The gradient of the cross-entropy is scaled to `sum_(k != y) |grad_k| = 1`: attacks use its
+    /// direction only, and unscaled it underflows where the network is sure of itself. Everything
+    /// is computed in f64.
     pub fn evaluate(self, z: &[f32], y: usize, t: usize, grad: &mut [f32]) -> f64 {
         grad.fill(0.0);
         let at = |k: usize| f64::from(z[k]);
@@ -93,7 +99,8 @@ fn ratio(z: &[f32], [a, b]: [usize; 2], denominator: &[(usize, f64)], grad: &mut
     top / bottom
 }
 
-/// The class other than `y` with the largest logit, the first of equals; `None` with a single class.
+/// The class other than `y` with the largest logit, the first of equals; `None` with a single
+/// class.
 pub fn largest_other(z: &[f32], y: usize) -> Option<usize> {
     (0..z.len()).filter(|&k| k != y).reduce(|best, k| if z[k] > z[best] { k } else { best })
 }
@@ -117,14 +124,24 @@ mod tests {
     #[test]
     fn gradients_agree_with_differences() {
         let z = [1.0f32, -0.5, 2.25, 0.75, 0.125];
-        for objective in [Objective::CrossEntropy, Objective::Margin, Objective::Dlr, Objective::TargetedMargin, Objective::TargetedDlr] {
+        for objective in [
+            Objective::CrossEntropy,
+            Objective::Margin,
+            Objective::Dlr,
+            Objective::TargetedMargin,
+            Objective::TargetedDlr,
+        ] {
             for y in 0..5 {
                 let t = (y + 2) % 5;
                 let (mut grad, mut scratch) = ([0f32; 5], [0f32; 5]);
                 objective.evaluate(&z, y, t, &mut grad);
                 // The cross-entropy's gradient comes scaled.
                 let others: f64 = (0..5).map(|k| f64::from(z[k]).exp()).sum::<f64>();
-                let scale = if objective == Objective::CrossEntropy { 1.0 - f64::from(z[y]).exp() / others } else { 1.0 };
+                let scale = if objective == Objective::CrossEntropy {
+                    1.0 - f64::from(z[y]).exp() / others
+                } else {
+                    1.0
+                };
                 for k in 0..5 {
                     let h = 1.0 / 1024.0;
                     let mut moved = |by: f32| {
@@ -133,7 +150,11 @@ mod tests {
                         objective.evaluate(&z, y, t, &mut scratch)
                     };
                     let slope = (moved(h) - moved(-h)) / f64::from(2.0 * h);
-                    assert!((slope - f64::from(grad[k]) * scale).abs() < 1e-5, "{objective:?} y {y} k {k}: {slope} {}", grad[k]);
+                    assert!(
+                        (slope - f64::from(grad[k]) * scale).abs() < 1e-5,
+                        "{objective:?} y {y} k {k}: {slope} {}",
+                        grad[k]
+                    );
                 }
             }
         }
@@ -146,7 +167,11 @@ mod tests {
         assert!(grad[2] > grad[1] && grad[1] > 0.0 && grad[0] == -1.0);
         let high = Objective::CrossEntropy.evaluate(&[90.0, -3.0, -1.0], 0, 0, &mut grad);
         assert!(high > low && low > 0.0);
-        assert!((Objective::CrossEntropy.evaluate(&[-500.0, 500.0], 0, 0, &mut [0.0; 2]) - 1000.0).abs() < 1e-9);
+        assert!(
+            (Objective::CrossEntropy.evaluate(&[-500.0, 500.0], 0, 0, &mut [0.0; 2]) - 1000.0)
+                .abs()
+                < 1e-9
+        );
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Attacks by name, and ensembles of them.
 
-use super::{Attack, Objective, apgd::Apgd, cw::CarliniWagner, fab::Fab, fgsm::Fgsm, pgd::Pgd, square::Square};
+use super::{
+    Attack, Objective, apgd::Apgd, cw::CarliniWagner, fab::Fab, fgsm::Fgsm, pgd::Pgd,
+    square::Square,
+};
 use crate::{
     error::{Error, Result},
     threat::Norm,
@@ -136,7 +139,8 @@ fn apgd(name: &str, objective: Objective) -> Option<Box<dyn Attack>> {
 pub struct Part {
     /// What its results are called in the report.
     pub name: String,
-    /// What its draws and its kept results are called: the same attack with more restarts goes on where this one ended.
+    /// What its draws and its kept results are called: the same attack with more restarts goes on
+    /// where this one ended.
     pub key: String,
     /// The attack.
     pub attack: Box<dyn Attack>,
@@ -154,7 +158,10 @@ pub struct Entry {
 impl Entry {
     /// An entry of one attack, which need not be in the registry.
     pub fn custom(name: &str, attack: Box<dyn Attack>) -> Self {
-        Self { name: name.to_owned(), parts: vec![Part { name: name.to_owned(), key: name.to_owned(), attack }] }
+        Self {
+            name: name.to_owned(),
+            parts: vec![Part { name: name.to_owned(), key: name.to_owned(), attack }],
+        }
     }
 }
 
@@ -163,11 +170,19 @@ impl Entry {
 /// # Errors
 /// An unknown attack, or one that is not defined for `norm`.
 pub fn entry(name: &str, norm: Norm) -> Result<Entry> {
-    let ensemble = |names: &[&str]| names.iter().map(|name| part(name, norm)).collect::<Result<Vec<_>>>();
+    let ensemble =
+        |names: &[&str]| names.iter().map(|name| part(name, norm)).collect::<Result<Vec<_>>>();
     let parts = match name {
         "clean" => Vec::new(),
         "autoattack" => ensemble(&["apgd-ce", "apgd-t", "fab-t", "square"])?,
-        "autoattack-plus" => ensemble(&["apgd-ce-100x5", "apgd-dlr-100x5", "fab-100x5", "square", "apgd-t", "fab-t"])?,
+        "autoattack-plus" => ensemble(&[
+            "apgd-ce-100x5",
+            "apgd-dlr-100x5",
+            "fab-100x5",
+            "square",
+            "apgd-t",
+            "fab-t",
+        ])?,
         "autoattack-rand" => [("apgd-ce", Objective::CrossEntropy), ("apgd-dlr", Objective::Dlr)]
             .map(|(name, objective)| Part {
                 name: name.into(),
@@ -185,24 +200,35 @@ pub fn entry(name: &str, norm: Norm) -> Result<Entry> {
 
 /// Reads the name of a single attack.
 fn part(name: &str, norm: Norm) -> Result<Part> {
-    let found = ATTACKS.iter().find_map(|info| (info.parse)(name, norm).map(|attack| (info, attack)));
+    let found =
+        ATTACKS.iter().find_map(|info| (info.parse)(name, norm).map(|attack| (info, attack)));
     match found {
-        Some((info, attack)) if info.norms.contains(&norm) => Ok(Part { name: name.to_owned(), key: key(name), attack }),
+        Some((info, attack)) if info.norms.contains(&norm) => {
+            Ok(Part { name: name.to_owned(), key: key(name), attack })
+        }
         Some(_) => Err(Error::input(format!("--attacks '{name}': not defined for --norm {norm}"))),
         None => {
             let known: Vec<_> = ATTACKS.iter().map(|info| info.name).collect();
-            Err(Error::input(format!("--attacks '{name}': no such attack; choose from clean, {}", known.join(", "))))
+            Err(Error::input(format!(
+                "--attacks '{name}': no such attack; choose from clean, {}",
+                known.join(", ")
+            )))
         }
     }
 }
 
-/// `name` without its restarts, with the steps that it stands for; the 50x10 protocol has a step size of its own and so a name of its own.
+/// `name` without its restarts, with the steps that it stands for; the 50x10 protocol has a step
+/// size of its own and so a name of its own.
 fn key(name: &str) -> String {
     if name == "pgd-50x10" || name.starts_with("apgd-t-") || name.starts_with("fab-t-") {
         return name.to_owned();
     }
     let base = match name.rsplit_once('x') {
-        Some((base, restarts)) if !restarts.is_empty() && restarts.bytes().all(|b| b.is_ascii_digit()) => base,
+        Some((base, restarts))
+            if !restarts.is_empty() && restarts.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            base
+        }
         _ => name,
     };
     match base {
@@ -220,8 +246,12 @@ mod tests {
     fn every_form_of_the_registry_is_read() {
         for norm in [Norm::Linf, Norm::L2] {
             for info in ATTACKS {
-                let name =
-                    info.name.replace("[-K[xR]]", "").replace("[-Q[xR]]", "").replace("K[xR]", "7x2").replace("A+B+...", "fgsm+square-10");
+                let name = info
+                    .name
+                    .replace("[-K[xR]]", "")
+                    .replace("[-Q[xR]]", "")
+                    .replace("K[xR]", "7x2")
+                    .replace("A+B+...", "fgsm+square-10");
                 let entry = entry(&name, norm).unwrap();
                 assert!(!entry.parts.is_empty(), "{name}");
             }
@@ -243,9 +273,19 @@ mod tests {
 
     #[test]
     fn the_official_order() {
-        let names = |name: &str| entry(name, Norm::Linf).unwrap().parts.into_iter().map(|part| part.key).collect::<Vec<_>>();
+        let names = |name: &str| {
+            entry(name, Norm::Linf)
+                .unwrap()
+                .parts
+                .into_iter()
+                .map(|part| part.key)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(names("autoattack"), ["apgd-ce", "apgd-t", "fab-t", "square"]);
-        assert_eq!(names("autoattack-plus"), ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]);
+        assert_eq!(
+            names("autoattack-plus"),
+            ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+        );
         assert_eq!(names("autoattack-rand"), ["apgd-ce-eot20", "apgd-dlr-eot20"]);
         assert_eq!(names("autoattack:square-100+pgd-20x3"), ["square-100", "pgd-20"]);
     }

@@ -1,6 +1,8 @@
-//! Rows of pixels on the host: norms, balls, boxes, and leaving out the images that an attack is done with.
+//! Rows of pixels on the host: norms, balls, boxes, and leaving out the images that an attack is
+//! done with.
 //!
-//! Every operation works on one image by itself, so that what happens to an image does not depend on its batch.
+//! Every operation works on one image by itself, so that what happens to an image does not depend
+//! on its batch.
 
 use rayon::prelude::*;
 
@@ -23,7 +25,8 @@ pub fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f64 {
     }
 }
 
-/// Brings `point` into the ball around `x` and into the box [0, 1]. A point that lies in both stays as it is, to the bit.
+/// Brings `point` into the ball around `x` and into the box [0, 1]. A point that lies in both stays
+/// as it is, to the bit.
 pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
     let epsilon = threat.epsilon;
     match threat.norm {
@@ -38,8 +41,8 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
                 *p = x;
             }
             let most = f64::from(epsilon) * (1.0 + 1e-6);
-            // In a small ball the rounding of the pixels can leave a scaled point outside by more than that: it is aimed further inside then,
-            // and at the centre in the end.
+            // In a small ball the rounding of the pixels can leave a scaled point outside by more
+            // than that: it is aimed further inside then, and at the centre in the end.
             let mut shrink = 0.0;
             loop {
                 let length = distance(Norm::L2, point, x);
@@ -57,7 +60,8 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
     }
 }
 
-/// Moves `point` by `step` along the direction of steepest ascent of a loss with gradient `grad`: its sign (l-inf), or itself over its length (l2).
+/// Moves `point` by `step` along the direction of steepest ascent of a loss with gradient `grad`:
+/// its sign (l-inf), or itself over its length (l2).
 pub fn ascend(norm: Norm, point: &mut [f32], grad: &[f32], step: f32) {
     match norm {
         Norm::Linf => {
@@ -102,7 +106,11 @@ pub fn for_each(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) 
 }
 
 /// As [`for_each`]; what `work` gives, by row.
-pub fn map<R: Send>(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) -> R + Sync) -> Vec<R> {
+pub fn map<R: Send>(
+    out: &mut [f32],
+    width: usize,
+    work: impl Fn(usize, &mut [f32]) -> R + Sync,
+) -> Vec<R> {
     out.par_chunks_mut(width.max(1)).enumerate().map(|(i, row)| work(i, row)).collect()
 }
 
@@ -161,7 +169,8 @@ mod tests {
     fn a_point_projected_on_a_small_ball_stays() {
         // Rounding leaves the scaled point outside by 7e-6 of the radius.
         let x = [0.005_976_14, 0.646_167_8, 0.0, 0.938_676_36, 0.729_391_34, 0.389_942_88, 0.0];
-        let mut point = [-1.429_712_2, 2.560_569_5, 0.0, -1.793_787_5, 2.168_038_4, -1.160_671_5, 1.673_565];
+        let mut point =
+            [-1.429_712_2, 2.560_569_5, 0.0, -1.793_787_5, 2.168_038_4, -1.160_671_5, 1.673_565];
         let threat = Threat { norm: Norm::L2, epsilon: 0.004_219_608 };
         project(threat, &x, &mut point);
         let before = point;

@@ -1,8 +1,10 @@
-//! Square Attack (Andriushchenko et al. 2020, arXiv 1912.00049): random search with square-shaped changes, from the logits alone.
+//! Square Attack (Andriushchenko et al. 2020, arXiv 1912.00049): random search with square-shaped
+//! changes, from the logits alone.
 //!
-//! 5000 queries, p = 0.8 halved at the paper's query numbers (for 10000 queries, not rescaled, as in AutoAttack), the margin as loss. Departures from the
-//! public PyTorch code: every image has its own squares (as in the paper; there a batch shares them); a square may touch the last row and column;
-//! a proposal that changes nothing is a query that is not computed.
+//! 5000 queries, p = 0.8 halved at the paper's query numbers (for 10000 queries, not rescaled, as
+//! in AutoAttack), the margin as loss. Departures from the public PyTorch code: every image has its
+//! own squares (as in the paper; there a batch shares them); a square may touch the last row and
+//! column; a proposal that changes nothing is a query that is not computed.
 
 use super::{Active, Attack, AttackContext, Batch, Numbers, largest_other, rows, stands};
 use crate::{
@@ -32,9 +34,13 @@ impl Square {
     }
 }
 
-/// Share of the image that query number `query` changes: halved after 10, 50, 200, 500, 1000, 2000, 4000, 6000 and 8000 queries.
+/// Share of the image that query number `query` changes: halved after 10, 50, 200, 500, 1000, 2000,
+/// 4000, 6000 and 8000 queries.
 fn share(query: usize) -> f64 {
-    let halvings = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000].iter().filter(|&&after| query > after).count();
+    let halvings = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
+        .iter()
+        .filter(|&&after| query > after)
+        .count();
     P_INIT / f64::from(1u32 << halvings)
 }
 
@@ -50,7 +56,8 @@ impl Attack for Square {
         let mut margin = vec![f64::INFINITY; batch.len()];
         let mut best = batch.x.to_vec();
         let mut proposal = Vec::new();
-        // The cheaper way from where squares are small on, if the network has one; inside, whether it has been asked for.
+        // The cheaper way from where squares are small on, if the network has one; inside, whether
+        // it has been asked for.
         let mut nearby = None;
         // Query 0 is the start; the schedule counts from the first square.
         for query in 0..=self.queries {
@@ -64,7 +71,11 @@ impl Attack for Square {
             let changed = rows::map(&mut proposal, width, |i, z| {
                 let best = rows::row(&best, width, i);
                 z.copy_from_slice(best);
-                proposer.propose(rows::row(&active.x, width, i), z, rows::row(&draws, proposer.draws(), i));
+                proposer.propose(
+                    rows::row(&active.x, width, i),
+                    z,
+                    rows::row(&draws, proposer.draws(), i),
+                );
                 query == 0 || z != best
             });
             let asked: Vec<usize> = (0..active.len()).filter(|&i| changed[i]).collect();
@@ -83,12 +94,16 @@ impl Attack for Square {
             let mut refused = Vec::new();
             for (row, &i) in asked.iter().enumerate() {
                 let (z, y) = (rows::row(&logits, shape.classes, row), active.labels[i]);
-                let found = largest_other(z, y).map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
+                let found = largest_other(z, y)
+                    .map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
                 // A point that rounding alone carries over the boundary does not count.
-                done[i] = !stands(z, y) && (nearby.is_none() || !stands(&cx.model.logits(rows::row(&proposal, width, i))?, y));
+                done[i] = !stands(z, y)
+                    && (nearby.is_none()
+                        || !stands(&cx.model.logits(rows::row(&proposal, width, i))?, y));
                 if query == 0 || found < margin[i] || done[i] {
                     margin[i] = found;
-                    rows::row_mut(&mut best, width, i).copy_from_slice(rows::row(&proposal, width, i));
+                    rows::row_mut(&mut best, width, i)
+                        .copy_from_slice(rows::row(&proposal, width, i));
                 } else {
                     refused.push(i);
                 }
@@ -133,7 +148,9 @@ impl Proposer {
         let first = query == 0;
         let smallest = height.min(width);
         let tile = (smallest / 5).max(1);
-        let side = ((share(query.saturating_sub(1)) * (height * width) as f64).sqrt().round() as usize).max(1);
+        let side = ((share(query.saturating_sub(1)) * (height * width) as f64).sqrt().round()
+            as usize)
+            .max(1);
         let (window, pattern) = match (threat.norm, first) {
             (Norm::Linf, _) => ([side.min(height), side.min(width)], [Vec::new(), Vec::new()]),
             (Norm::L2, true) => ([tile; 2], patterns(tile)),
@@ -148,7 +165,10 @@ impl Proposer {
     /// Whether a proposal changes only a small part of the image.
     fn is_small(&self) -> bool {
         let Shape { height, width, .. } = self.shape;
-        self.threat.norm == Norm::Linf && !self.first && 3 * self.window[0] <= height && 3 * self.window[1] <= width
+        self.threat.norm == Norm::Linf
+            && !self.first
+            && 3 * self.window[0] <= height
+            && 3 * self.window[1] <= width
     }
 
     /// Numbers in [0, 1) that an image's proposal takes.
@@ -210,20 +230,24 @@ impl Proposer {
         self.place(x, z, delta);
     }
 
-    /// Takes the change out of one window and puts it, reshaped by the pattern, into another, together with what the ball still allows.
+    /// Takes the change out of one window and puts it, reshaped by the pattern, into another,
+    /// together with what the ball still allows.
     fn move_mass(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
         let channels = self.shape.channels;
         let [to, from] = [self.corner(draws[0], draws[1]), self.corner(draws[2], draws[3])];
         let pattern = &self.pattern[usize::from(draws[4] > 0.5)];
         let mut delta: Vec<f32> = z.iter().zip(x).map(|(z, x)| z - x).collect();
-        let left = (f64::from(self.threat.epsilon).powi(2) - rows::l2(&delta).powi(2)).max(0.0) / channels as f64;
+        let left = (f64::from(self.threat.epsilon).powi(2) - rows::l2(&delta).powi(2)).max(0.0)
+            / channels as f64;
         for c in 0..channels {
             let square = |v: f32| f64::from(v).powi(2);
             let in_to: f64 = self.pixels(c, to).map(|p| square(delta[p])).sum();
             let bump: Vec<f64> = self
                 .pixels(c, to)
                 .zip(pattern)
-                .map(|(p, v)| f64::from(v * sign(draws[5 + c])) + f64::from(delta[p]) / (1e-12 + in_to.sqrt()))
+                .map(|(p, v)| {
+                    f64::from(v * sign(draws[5 + c])) + f64::from(delta[p]) / (1e-12 + in_to.sqrt())
+                })
                 .collect();
             let in_bump: f64 = bump.iter().map(|v| v * v).sum::<f64>().sqrt();
             // Emptied first: what is in both windows counts once.
@@ -253,15 +277,21 @@ impl Proposer {
 
     /// Upper left corner of a window, uniform over the places it fits in.
     fn corner(&self, row: f32, column: f32) -> [usize; 2] {
-        let place = |u: f32, size: usize, window: usize| ((f64::from(u) * (size - window + 1) as f64) as usize).min(size - window);
-        [place(row, self.shape.height, self.window[0]), place(column, self.shape.width, self.window[1])]
+        let place = |u: f32, size: usize, window: usize| {
+            ((f64::from(u) * (size - window + 1) as f64) as usize).min(size - window)
+        };
+        [
+            place(row, self.shape.height, self.window[0]),
+            place(column, self.shape.width, self.window[1]),
+        ]
     }
 
     /// Positions of a window's values in channel `c`, row by row.
     fn pixels(&self, c: usize, [top, left]: [usize; 2]) -> impl Iterator<Item = usize> {
         let Shape { height, width, .. } = self.shape;
         let [rows, columns] = self.window;
-        (top..top + rows).flat_map(move |r| (left..left + columns).map(move |q| (c * height + r) * width + q))
+        (top..top + rows)
+            .flat_map(move |r| (left..left + columns).map(move |q| (c * height + r) * width + q))
     }
 }
 
@@ -269,7 +299,8 @@ fn sign(u: f32) -> f32 {
     if u < 0.5 { -1.0 } else { 1.0 }
 }
 
-/// The paper's pattern of an s x s window, of length 1, and its transpose: two bumps of opposite sign, one above the other.
+/// The paper's pattern of an s x s window, of length 1, and its transpose: two bumps of opposite
+/// sign, one above the other.
 fn patterns(s: usize) -> [Vec<f32>; 2] {
     let mut upright = vec![0.0; s * s];
     let (above, below) = (bump(s / 2, s), bump(s - s / 2, s));
@@ -302,9 +333,17 @@ mod tests {
 
     #[test]
     fn squares_shrink_by_the_papers_schedule() {
-        for (query, divisor) in
-            [(0, 1.0), (10, 1.0), (11, 2.0), (50, 2.0), (51, 4.0), (500, 8.0), (1001, 32.0), (4999, 128.0), (8001, 512.0)]
-        {
+        for (query, divisor) in [
+            (0, 1.0),
+            (10, 1.0),
+            (11, 2.0),
+            (50, 2.0),
+            (51, 4.0),
+            (500, 8.0),
+            (1001, 32.0),
+            (4999, 128.0),
+            (8001, 512.0),
+        ] {
             assert_eq!(share(query), P_INIT / divisor, "{query}");
         }
     }
@@ -333,10 +372,15 @@ mod tests {
                 for query in [0, 1, 20, 300, 4000] {
                     let proposer = Proposer::new(threat, shape, query);
                     for k in 0..20 {
-                        let draws: Vec<f32> = (0..proposer.draws()).map(|d| ((d * 13 + k * 7 + query) as f32 * 0.618).fract()).collect();
+                        let draws: Vec<f32> = (0..proposer.draws())
+                            .map(|d| ((d * 13 + k * 7 + query) as f32 * 0.618).fract())
+                            .collect();
                         proposer.propose(&x, &mut z, &draws);
                         assert!(z.iter().all(|v| (0.0..=1.0).contains(v)));
-                        assert!(rows::distance(norm, &x, &z) <= f64::from(epsilon) * (1.0 + 1e-6), "{norm} {shape:?} {query}");
+                        assert!(
+                            rows::distance(norm, &x, &z) <= f64::from(epsilon) * (1.0 + 1e-6),
+                            "{norm} {shape:?} {query}"
+                        );
                     }
                 }
             }

@@ -1,12 +1,16 @@
-//! Detects catastrophic overfitting while training, for every method, from figures that cost nothing.
+//! Detects catastrophic overfitting while training, for every method, from figures that cost
+//! nothing.
 //!
-//! PertAlign near 1 means a locally linear loss, on which a single step finds the worst perturbation (SORA, arXiv 2606.00738). Its level depends on
-//! method, epsilon and network, so what counts is a fall below the level that the run itself had reached: the mean of the newest few steps
-//! against the best mean over a longer window, in units of the scatter between neighbouring steps, which a trend does not inflate. Linearity is
-//! followed in the same way. Two further signs: PertAlign that never rises, and validations in which pgd accuracy is less than half of
-//! fgsm accuracy.
+//! PertAlign near 1 means a locally linear loss, on which a single step finds the worst
+//! perturbation (SORA, arXiv 2606.00738). Its level depends on method, epsilon and network, so what
+//! counts is a fall below the level that the run itself had reached: the mean of the newest few
+//! steps against the best mean over a longer window, in units of the scatter between neighbouring
+//! steps, which a trend does not inflate. Linearity is followed in the same way. Two further signs:
+//! PertAlign that never rises, and validations in which pgd accuracy is less than half of fgsm
+//! accuracy.
 //!
-//! `docs/catastrophic-overfitting.md` has the thresholds' origin and how often, and how early, the detector was right.
+//! `docs/catastrophic-overfitting.md` has the thresholds' origin and how often, and how early, the
+//! detector was right.
 
 use std::fmt;
 
@@ -28,7 +32,8 @@ const LEAST_PERT_ALIGN: f64 = 0.17;
 const LEAST_LINEARITY: f64 = 0.5;
 /// Standard errors that the newest mean must lie beyond the threshold: one-sided 99 %.
 const BEYOND: f64 = 2.326;
-/// By when PertAlign should have risen to [`RISEN`]: this many steps, and as much training as so many steps at the largest learning rate.
+/// By when PertAlign should have risen to [`RISEN`]: this many steps, and as much training as so
+/// many steps at the largest learning rate.
 const RISEN_BY: u64 = 100;
 const RISEN_BY_TRAINING: f64 = 25.0;
 const RISEN: f64 = 0.12;
@@ -65,7 +70,8 @@ pub struct CoEvent {
     pub from: f64,
     /// At `step`: the newest mean of PertAlign or linearity, or pgd accuracy.
     pub to: f64,
-    /// Probability that the true mean lies beyond the threshold, given the scatter between steps or the number of validation images.
+    /// Probability that the true mean lies beyond the threshold, given the scatter between steps or
+    /// the number of validation images.
     #[serde(default)]
     pub sure: f64,
 }
@@ -78,9 +84,15 @@ impl fmt::Display for CoEvent {
             CoSign::PertAlign => write!(f, "PertAlign fell from {from:.2} to {to:.2}")?,
             CoSign::Linearity => write!(f, "linearity fell from {from:.2} to {to:.2}")?,
             CoSign::Low => write!(f, "PertAlign never rose beyond {from:.2}")?,
-            CoSign::Gap => write!(f, "validation accuracy is {from:.3} under fgsm and {to:.3} under pgd-10")?,
+            CoSign::Gap => {
+                write!(f, "validation accuracy is {from:.3} under fgsm and {to:.3} under pgd-10")?
+            }
         }
-        write!(f, "; sure to {:.1} %; robustness against multi-step attacks is collapsing", 100.0 * sure)
+        write!(
+            f,
+            "; sure to {:.1} %; robustness against multi-step attacks is collapsing",
+            100.0 * sure
+        )
     }
 }
 
@@ -111,7 +123,8 @@ impl Level {
 }
 
 impl Track {
-    /// Takes in the value of step `step`; `None` until there is a window of them. Levels below `least` are not in order.
+    /// Takes in the value of step `step`; `None` until there is a window of them. Levels below
+    /// `least` are not in order.
     fn observe(&mut self, step: u64, value: f32, least: f64) -> Option<Level> {
         if self.recent.len() >= WINDOW {
             self.recent.remove(0);
@@ -120,11 +133,14 @@ impl Track {
         if self.recent.len() < WINDOW {
             return None;
         }
-        let mean = |values: &[f32]| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+        let mean = |values: &[f32]| {
+            values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64
+        };
         self.best = self.best.max(mean(&self.recent));
         let newest = mean(&self.recent[WINDOW - NEWEST..]);
         // Half the mean square of successive differences (von Neumann 1941).
-        let squares: f64 = self.recent.windows(2).map(|pair| f64::from(pair[1] - pair[0]).powi(2)).sum();
+        let squares: f64 =
+            self.recent.windows(2).map(|pair| f64::from(pair[1] - pair[0]).powi(2)).sum();
         let deviation = (squares / (WINDOW - 1) as f64 / 2.0).sqrt();
         if self.best >= least && newest >= (1.0 + FRACTION) / 2.0 * self.best {
             self.good = (step + 1).saturating_sub(NEWEST as u64);
@@ -132,7 +148,8 @@ impl Track {
         Some(Level { newest, deviation })
     }
 
-    /// How far `level` lies below the threshold, in standard errors; `None` before the figure has reached `least`.
+    /// How far `level` lies below the threshold, in standard errors; `None` before the figure has
+    /// reached `least`.
     fn fall(&self, level: &Level, least: f64) -> Option<f64> {
         (self.best >= least).then(|| (FRACTION * self.best - level.newest) / level.error(NEWEST))
     }
@@ -156,9 +173,11 @@ pub struct CoDetector {
 }
 
 impl CoDetector {
-    /// Takes in a step of a run with the largest learning rate `lr_max`; returns the event at the step where it is first noticed.
+    /// Takes in a step of a run with the largest learning rate `lr_max`; returns the event at the
+    /// step where it is first noticed.
     pub fn observe(&mut self, line: &StepLine, lr_max: f64) -> Option<CoEvent> {
-        // Without a perturbation there is nothing to overfit to, and a figure that is not finite tells nothing.
+        // Without a perturbation there is nothing to overfit to, and a figure that is not finite
+        // tells nothing.
         if line.delta_mean == 0.0 || !line.pert_align.is_finite() || !line.linearity.is_finite() {
             return None;
         }
@@ -169,12 +188,27 @@ impl CoDetector {
         let (Some(align), Some(linear), None) = (align, linear, self.event) else {
             return None;
         };
-        let found =
-            |sign, from, to, beyond| Some(CoEvent { step: line.step, onset: self.safe(), sign, from, to, sure: normal_cdf(beyond) });
+        let found = |sign, from, to, beyond| {
+            Some(CoEvent {
+                step: line.step,
+                onset: self.safe(),
+                sign,
+                from,
+                to,
+                sure: normal_cdf(beyond),
+            })
+        };
         let best = self.pert_align.best;
-        self.event = match (self.pert_align.fall(&align, LEAST_PERT_ALIGN), self.linearity.fall(&linear, LEAST_LINEARITY)) {
-            (Some(beyond), _) if beyond >= BEYOND => found(CoSign::PertAlign, best, align.newest, beyond),
-            (_, Some(beyond)) if beyond >= BEYOND => found(CoSign::Linearity, self.linearity.best, linear.newest, beyond),
+        self.event = match (
+            self.pert_align.fall(&align, LEAST_PERT_ALIGN),
+            self.linearity.fall(&linear, LEAST_LINEARITY),
+        ) {
+            (Some(beyond), _) if beyond >= BEYOND => {
+                found(CoSign::PertAlign, best, align.newest, beyond)
+            }
+            (_, Some(beyond)) if beyond >= BEYOND => {
+                found(CoSign::Linearity, self.linearity.best, linear.newest, beyond)
+            }
             (None, _) if self.steps >= RISEN_BY && self.training >= RISEN_BY_TRAINING => {
                 let beyond = (RISEN - best) / align.error(WINDOW);
                 if beyond >= BEYOND { found(CoSign::Low, best, align.newest, beyond) } else { None }
@@ -198,7 +232,14 @@ impl CoDetector {
             return None;
         }
         let sure = normal_cdf(beyond);
-        self.event = Some(CoEvent { step, onset: self.safe(), sign: CoSign::Gap, from: fgsm, to: pgd, sure });
+        self.event = Some(CoEvent {
+            step,
+            onset: self.safe(),
+            sign: CoSign::Gap,
+            from: fgsm,
+            to: pgd,
+            sure,
+        });
         self.event
     }
 
@@ -207,7 +248,8 @@ impl CoDetector {
         self.event
     }
 
-    /// Steps up to which PertAlign, and the validations, were in order: a rollback goes back to the earlier of the two.
+    /// Steps up to which PertAlign, and the validations, were in order: a rollback goes back to the
+    /// earlier of the two.
     pub fn safe_points(&self) -> [u64; 2] {
         [self.pert_align.good, self.validated.unwrap_or(self.pert_align.good)]
     }
@@ -233,7 +275,14 @@ mod tests {
         let mut said = 0;
         for step in 0..steps {
             let value = (level(step) + noise(step, 0.08)) as f32;
-            let line = StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, lr: 0.1, ..StepLine::default() };
+            let line = StepLine {
+                step,
+                pert_align: value,
+                linearity: value,
+                delta_mean: 0.03,
+                lr: 0.1,
+                ..StepLine::default()
+            };
             said += u32::from(detector.observe(&line, 0.2).is_some());
         }
         assert_eq!(said, u32::from(detector.event().is_some()), "it speaks once");
@@ -246,7 +295,12 @@ mod tests {
             let event = run(300, |step| if step < 150 { level } else { 0.02 }).event().unwrap();
             assert!((150..156).contains(&event.step), "{level}: {event:?}");
             assert!((140..=150).contains(&event.onset), "{level}: {event:?}");
-            assert!(event.sign == CoSign::PertAlign && event.sure > 0.98 && (event.from - level).abs() < 0.05, "{event:?}");
+            assert!(
+                event.sign == CoSign::PertAlign
+                    && event.sure > 0.98
+                    && (event.from - level).abs() < 0.05,
+                "{event:?}"
+            );
         }
     }
 
@@ -264,7 +318,13 @@ mod tests {
 
     #[test]
     fn noise_a_slow_start_and_a_slow_decline_are_no_collapse() {
-        let healthy = |step| if step < 100 { 0.3 + 0.0065 * step as f64 } else { 0.95 - 0.0002 * (step - 100) as f64 };
+        let healthy = |step| {
+            if step < 100 {
+                0.3 + 0.0065 * step as f64
+            } else {
+                0.95 - 0.0002 * (step - 100) as f64
+            }
+        };
         assert_eq!(run(1000, healthy).event(), None);
         assert_eq!(run(2000, |_| 0.5).event(), None);
     }
@@ -280,7 +340,11 @@ mod tests {
     fn training_on_clean_images_is_never_told() {
         let mut detector = CoDetector::default();
         for step in 0..1000 {
-            let line = StepLine { step, pert_align: if step < 500 { 1.0 } else { 0.0 }, ..StepLine::default() };
+            let line = StepLine {
+                step,
+                pert_align: if step < 500 { 1.0 } else { 0.0 },
+                ..StepLine::default()
+            };
             assert_eq!(detector.observe(&line, 0.2), None);
         }
     }
@@ -294,9 +358,17 @@ mod tests {
             pgd: Accuracy::of(pgd, n),
         };
         let mut detector = CoDetector::default();
-        assert_eq!(detector.observe_validation(9, &val(500, 50, 0)), None, "nothing was there to be lost");
+        assert_eq!(
+            detector.observe_validation(9, &val(500, 50, 0)),
+            None,
+            "nothing was there to be lost"
+        );
         assert_eq!(detector.observe_validation(19, &val(500, 120, 100)), None);
-        assert_eq!(detector.observe_validation(29, &val(500, 120, 58)), None, "within chance of a half");
+        assert_eq!(
+            detector.observe_validation(29, &val(500, 120, 58)),
+            None,
+            "within chance of a half"
+        );
         let event = detector.observe_validation(39, &val(500, 140, 20)).unwrap();
         assert_eq!((event.step, event.sign, event.from), (39, CoSign::Gap, 0.28));
         assert!(event.sure > 0.99);
@@ -312,8 +384,17 @@ mod tests {
             let json = serde_json::to_string(&detector).unwrap();
             detector = serde_json::from_str(&json).unwrap();
             let value = (level(step) + noise(step, 0.08)) as f32;
-            detector
-                .observe(&StepLine { step, pert_align: value, linearity: value, delta_mean: 0.03, lr: 0.1, ..StepLine::default() }, 0.2);
+            detector.observe(
+                &StepLine {
+                    step,
+                    pert_align: value,
+                    linearity: value,
+                    delta_mean: 0.03,
+                    lr: 0.1,
+                    ..StepLine::default()
+                },
+                0.2,
+            );
         }
         assert_eq!(detector, whole);
     }

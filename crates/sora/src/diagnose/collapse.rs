@@ -1,4 +1,5 @@
-//! When robust accuracy was lost, from the validations of a run: what the detector is judged against.
+//! When robust accuracy was lost, from the validations of a run: what the detector is judged
+//! against.
 
 use serde::Serialize;
 
@@ -14,16 +15,19 @@ pub struct Collapse {
     pub peak: f64,
     /// Step of that validation.
     pub peak_step: u64,
-    /// First step whose validation found less than half of the best before it, even if a later one found more again; `None` if it never rose.
+    /// First step whose validation found less than half of the best before it, even if a later one
+    /// found more again; `None` if it never rose.
     pub first_half_step: Option<u64>,
-    /// First step from which on every validation found less than half of the best before it; `None` if it never rose.
+    /// First step from which on every validation found less than half of the best before it; `None`
+    /// if it never rose.
     pub half_step: Option<u64>,
 }
 
-/// Looks for a lasting fall to less than half in `series`, pairs of (step, accuracy under a multi-step attack) in the order of the steps.
+/// Looks for a lasting fall to less than half in `series`, pairs of (step, accuracy under a
+/// multi-step attack) in the order of the steps.
 ///
-/// A run counts as collapsed when its last validations, at least three, all lie below half of the best before; and also when none of at least three
-/// was above `chance` (1 / classes).
+/// A run counts as collapsed when its last validations, at least three, all lie below half of the
+/// best before; and also when none of at least three was above `chance` (1 / classes).
 pub fn collapse(series: &[(u64, f64)], chance: f64) -> Option<Collapse> {
     let mut peaks = Vec::with_capacity(series.len());
     for &(step, accuracy) in series {
@@ -32,7 +36,13 @@ pub fn collapse(series: &[(u64, f64)], chance: f64) -> Option<Collapse> {
     }
     let &(step, best) = peaks.last().filter(|_| series.len() > CONFIRM)?;
     if best <= chance {
-        return Some(Collapse { risen: false, peak: best, peak_step: step, first_half_step: None, half_step: None });
+        return Some(Collapse {
+            risen: false,
+            peak: best,
+            peak_step: step,
+            first_half_step: None,
+            half_step: None,
+        });
     }
     // What lies below half before the accuracy has risen is no fall.
     let below = |i: &usize| peaks[*i].1 > chance && series[*i].1 < peaks[*i].1 / 2.0;
@@ -42,7 +52,13 @@ pub fn collapse(series: &[(u64, f64)], chance: f64) -> Option<Collapse> {
     }
     let first = (0..=lasting).find(below).unwrap_or(lasting);
     let (peak_step, peak) = peaks[lasting];
-    Some(Collapse { risen: true, peak, peak_step, first_half_step: Some(series[first].0), half_step: Some(series[lasting].0) })
+    Some(Collapse {
+        risen: true,
+        peak,
+        peak_step,
+        first_half_step: Some(series[first].0),
+        half_step: Some(series[lasting].0),
+    })
 }
 
 #[cfg(test)]
@@ -56,20 +72,42 @@ mod tests {
     #[test]
     fn a_lasting_fall_to_less_than_half_is_a_collapse() {
         let found = collapse(&series(&[0.0, 0.06, 0.2, 0.09, 0.15, 0.08, 0.01, 0.0]), 0.1).unwrap();
-        assert_eq!(found, Collapse { risen: true, peak: 0.2, peak_step: 29, first_half_step: Some(39), half_step: Some(59) });
+        assert_eq!(
+            found,
+            Collapse {
+                risen: true,
+                peak: 0.2,
+                peak_step: 29,
+                first_half_step: Some(39),
+                half_step: Some(59)
+            }
+        );
     }
 
     #[test]
     fn accuracy_that_never_was_above_chance_is_told_apart() {
         let found = collapse(&series(&[0.0, 0.09, 0.08, 0.02, 0.0, 0.01]), 0.1).unwrap();
-        assert_eq!(found, Collapse { risen: false, peak: 0.09, peak_step: 19, first_half_step: None, half_step: None });
+        assert_eq!(
+            found,
+            Collapse {
+                risen: false,
+                peak: 0.09,
+                peak_step: 19,
+                first_half_step: None,
+                half_step: None
+            }
+        );
     }
 
     #[test]
     fn dips_and_falls_at_the_very_end_are_none() {
-        for values in
-            [&[][..], &[0.0, 0.1, 0.2, 0.05, 0.2, 0.21], &[0.1, 0.2, 0.2, 0.05, 0.05], &[0.2, 0.15, 0.11, 0.11, 0.11], &[0.06, 0.07]]
-        {
+        for values in [
+            &[][..],
+            &[0.0, 0.1, 0.2, 0.05, 0.2, 0.21],
+            &[0.1, 0.2, 0.2, 0.05, 0.05],
+            &[0.2, 0.15, 0.11, 0.11, 0.11],
+            &[0.06, 0.07],
+        ] {
             assert_eq!(collapse(&series(values), 0.1), None, "{values:?}");
         }
     }

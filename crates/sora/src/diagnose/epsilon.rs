@@ -1,7 +1,7 @@
 //! Epsilon overfitting: accuracy over the radius of the attack, for several weights of a run.
 //!
-//! Under a single step the radius is also the step size. A network that has overfitted to the epsilon of its training stands at that epsilon
-//! and falls below it.
+//! Under a single step the radius is also the step size. A network that has overfitted to the
+//! epsilon of its training stands at that epsilon and falls below it.
 
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
@@ -47,7 +47,14 @@ pub struct EpsilonSweep {
 ///
 /// # Errors
 /// An empty split, or a device that fails.
-pub fn epsilon_row(model: &Model, split: &Split, threat: Threat, sweep: &EpsilonSweep, weights: &str, batch: usize) -> Result<EpsilonRow> {
+pub fn epsilon_row(
+    model: &Model,
+    split: &Split,
+    threat: Threat,
+    sweep: &EpsilonSweep,
+    weights: &str,
+    batch: usize,
+) -> Result<EpsilonRow> {
     if split.is_empty() {
         return Err(Error::input("nothing to evaluate: the split holds no image"));
     }
@@ -63,7 +70,8 @@ pub fn epsilon_row(model: &Model, split: &Split, threat: Threat, sweep: &Epsilon
         for (count, epsilon) in single.iter_mut().zip(&sweep.epsilons) {
             let delta = clamp_to_box(&x, direction.clone() * *epsilon);
             let still = stands(model, x.clone() + delta, &labels)?;
-            *count += clean.iter().zip(still).filter(|(clean, still)| **clean && *still).count() as u64;
+            *count +=
+                clean.iter().zip(still).filter(|(clean, still)| **clean && *still).count() as u64;
         }
     }
     let mut multi = Vec::new();
@@ -87,5 +95,8 @@ pub fn epsilon_row(model: &Model, split: &Split, threat: Threat, sweep: &Epsilon
 }
 
 fn stands(model: &Model, x: Tensor<4>, labels: &Tensor<1, Int>) -> Result<Vec<bool>> {
-    Ok(to_vec(&loss::correct(model.logits(x), labels.clone()))?.into_iter().map(|v| v > 0.5).collect())
+    Ok(to_vec(&loss::correct(model.logits(x), labels.clone()))?
+        .into_iter()
+        .map(|v| v > 0.5)
+        .collect())
 }

@@ -1,8 +1,10 @@
-//! The loss around an image, over the plane of the network's own direction of attack and a random one.
+//! The loss around an image, over the plane of the network's own direction of attack and a random
+//! one.
 //!
-//! The first direction is that of the single-step attack at the image (the sign of the gradient in l-inf, the normalised gradient in l2), the
-//! second is drawn once from the seed (signs in l-inf, a unit vector in l2), both of length epsilon. A network that has overfitted
-//! catastrophically shows a ridge between the image and its single-step example (Kim et al. 2021, arXiv 2010.01799).
+//! The first direction is that of the single-step attack at the image (the sign of the gradient in
+//! l-inf, the normalised gradient in l2), the second is drawn once from the seed (signs in l-inf, a
+//! unit vector in l2), both of length epsilon. A network that has overfitted catastrophically shows
+//! a ridge between the image and its single-step example (Kim et al. 2021, arXiv 2010.01799).
 
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 use serde::{Deserialize, Serialize};
@@ -44,7 +46,8 @@ pub struct Landscape {
     pub at: Vec<f32>,
     /// Cross-entropy (nats), `[grid, grid]`: a row for each distance along the random direction.
     pub loss: Vec<f32>,
-    /// Log-probability of the true class less the largest of the others, `[grid, grid]`: below 0 the answer is wrong.
+    /// Log-probability of the true class less the largest of the others, `[grid, grid]`: below 0
+    /// the answer is wrong.
     pub margin: Vec<f32>,
 }
 
@@ -58,7 +61,10 @@ impl LandscapeConfig {
             return Err(Error::input(format!("--grid {}: expected 3 to 201 points", self.grid)));
         }
         if !(self.span > 0.0 && self.span <= 100.0) {
-            return Err(Error::input(format!("--span {}: expected a number of epsilons above 0, at most 100", self.span)));
+            return Err(Error::input(format!(
+                "--span {}: expected a number of epsilons above 0, at most 100",
+                self.span
+            )));
         }
         Ok(())
     }
@@ -68,7 +74,13 @@ impl LandscapeConfig {
 ///
 /// # Errors
 /// An image that is not there, a wrong setting, or a device that fails.
-pub fn landscape(model: &Model, split: &Split, threat: Threat, config: &LandscapeConfig, weights: &str) -> Result<Landscape> {
+pub fn landscape(
+    model: &Model,
+    split: &Split,
+    threat: Threat,
+    config: &LandscapeConfig,
+    weights: &str,
+) -> Result<Landscape> {
     config.check()?;
     let device = model.device();
     let (x, label) = images(split, &[config.index], device)?;
@@ -84,20 +96,37 @@ pub fn landscape(model: &Model, split: &Split, threat: Threat, config: &Landscap
     } * threat.epsilon;
 
     let last = (config.grid - 1) as f32;
-    let at: Vec<f32> = (0..config.grid).map(|i| (2.0 * i as f32 / last - 1.0) * config.span).collect();
+    let at: Vec<f32> =
+        (0..config.grid).map(|i| (2.0 * i as f32 / last - 1.0) * config.span).collect();
     let classes = model.config.shape.classes;
     let label_index = to_vec(&label.clone().float())?.first().map_or(0, |v| *v as usize);
     let (mut losses, mut margins) = (Vec::new(), Vec::new());
     for b in &at {
-        let row = Tensor::cat(at.iter().map(|a| x.clone() + towards.clone() * *a + aside.clone() * *b).collect(), 0).clamp(0.0, 1.0);
+        let row = Tensor::cat(
+            at.iter().map(|a| x.clone() + towards.clone() * *a + aside.clone() * *b).collect(),
+            0,
+        )
+        .clamp(0.0, 1.0);
         let labels: Tensor<1, Int> = label.clone().repeat_dim(0, config.grid);
         let logits = model.logits(row);
         losses.extend(to_vec(&cross_entropy_per_sample(logits.clone(), labels))?);
         let log_probabilities = to_vec(&log_softmax(logits, 1))?;
         margins.extend(log_probabilities.chunks(classes).map(|values| {
-            let others = values.iter().enumerate().filter(|(class, _)| *class != label_index).map(|(_, v)| *v);
-            values.get(label_index).copied().unwrap_or(f32::NAN) - others.fold(f32::NEG_INFINITY, f32::max)
+            let others = values
+                .iter()
+                .enumerate()
+                .filter(|(class, _)| *class != label_index)
+                .map(|(_, v)| *v);
+            values.get(label_index).copied().unwrap_or(f32::NAN)
+                - others.fold(f32::NEG_INFINITY, f32::max)
         }));
     }
-    Ok(Landscape { weights: weights.to_owned(), index: config.index, label: label_index, at, loss: losses, margin: margins })
+    Ok(Landscape {
+        weights: weights.to_owned(),
+        index: config.index,
+        label: label_index,
+        at,
+        loss: losses,
+        margin: margins,
+    })
 }

@@ -22,23 +22,39 @@ use crate::{
 ///
 /// # Errors
 /// An index that the split does not have, or an image that cannot be decoded.
-pub(super) fn images(split: &Split, indices: &[usize], device: &Device) -> Result<(Tensor<4>, Tensor<1, Int>)> {
+pub(super) fn images(
+    split: &Split,
+    indices: &[usize],
+    device: &Device,
+) -> Result<(Tensor<4>, Tensor<1, Int>)> {
     if let Some(index) = indices.iter().find(|index| **index >= split.len()) {
-        return Err(Error::input(format!("--index {index}: the split has {} images, counted from 0", split.len())));
+        return Err(Error::input(format!(
+            "--index {index}: the split has {} images, counted from 0",
+            split.len()
+        )));
     }
     let [c, h, w] = split.shape();
     let labels: Vec<i32> = indices.iter().map(|&i| split.label(i) as i32).collect();
-    let x = Tensor::from_data(TensorData::new(evaluate::pixels(split, indices)?, [indices.len(), c, h, w]), device);
+    let x = Tensor::from_data(
+        TensorData::new(evaluate::pixels(split, indices)?, [indices.len(), c, h, w]),
+        device,
+    );
     Ok((x, Tensor::from_data(labels.as_slice(), device)))
 }
 
 /// The direction of steepest ascent of the cross-entropy at `x`, in eval mode, as the norm has it.
-pub(super) fn ascent(model: &Model, threat: Threat, x: Tensor<4>, labels: &Tensor<1, Int>) -> Tensor<4> {
+pub(super) fn ascent(
+    model: &Model,
+    threat: Threat,
+    x: Tensor<4>,
+    labels: &Tensor<1, Int>,
+) -> Tensor<4> {
     let sum = |logits| cross_entropy_per_sample(logits, labels.clone()).sum();
     threat.ascent(input_gradient(model, x, BnMode::Eval, sum).grad)
 }
 
-/// The perturbation that `steps` steps of epsilon/4 find from a random start; the start's draws are those of `noise`.
+/// The perturbation that `steps` steps of epsilon/4 find from a random start; the start's draws are
+/// those of `noise`.
 pub(super) fn multi_step(
     model: &Model,
     threat: Threat,
@@ -84,10 +100,9 @@ impl std::str::FromStr for Choice {
         match text {
             "all" => Ok(Self::All),
             "newest" | "final" => Ok(Self::Newest),
-            number => number
-                .parse()
-                .map(Self::Epoch)
-                .map_err(|_| Error::input(format!("'{text}': expected a number of epochs, 'final' or 'all'"))),
+            number => number.parse().map(Self::Epoch).map_err(|_| {
+                Error::input(format!("'{text}': expected a number of epochs, 'final' or 'all'"))
+            }),
         }
     }
 }
@@ -113,14 +128,21 @@ pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<Weights>> {
     }
     let last = dir.model();
     if last.exists() {
-        // A checkpoint after the last step holds the same weights, unless they are averaged: the final ones stand for both.
+        // A checkpoint after the last step holds the same weights, unless they are averaged: the
+        // final ones stand for both.
         all.push(Weights { name: "final".into(), position: None, file: last });
     }
-    let epochs: Vec<_> = all.iter().filter_map(|w| w.position.filter(|(_, step)| *step == 0)).map(|(epoch, _)| epoch.to_string()).collect();
+    let epochs: Vec<_> = all
+        .iter()
+        .filter_map(|w| w.position.filter(|(_, step)| *step == 0))
+        .map(|(epoch, _)| epoch.to_string())
+        .collect();
     let found = match choice {
         Choice::All => all,
         Choice::Newest => all.pop().into_iter().collect(),
-        Choice::Epoch(wanted) => all.into_iter().filter(|w| w.position == Some((*wanted, 0))).collect(),
+        Choice::Epoch(wanted) => {
+            all.into_iter().filter(|w| w.position == Some((*wanted, 0))).collect()
+        }
     };
     match (found.is_empty(), choice) {
         (true, Choice::Epoch(wanted)) => Err(Error::input(format!(

@@ -1,9 +1,13 @@
-//! Checks that tell when an evaluation cannot be trusted. Each gives a warning that says what it means and what to do.
+//! Checks that tell when an evaluation cannot be trusted. Each gives a warning that says what it
+//! means and what to do.
 //!
-//! The checks on results come from Carlini et al. 2019 (arXiv 1902.06705) and Croce and Hein 2020 (arXiv 2003.01690); the probes ask the network itself.
+//! The checks on results come from Carlini et al. 2019 (arXiv 1902.06705) and Croce and Hein 2020
+//! (arXiv 2003.01690); the probes ask the network itself.
 
 use crate::{
-    attack::{Attack, AttackContext, Batch, Classifier, largest_other, pgd::Pgd, predicted, rows, stands},
+    attack::{
+        Attack, AttackContext, Batch, Classifier, largest_other, pgd::Pgd, predicted, rows, stands,
+    },
     error::Result,
     evaluate::Results,
     threat::{Norm, Threat},
@@ -18,7 +22,9 @@ const STANDING_AT_LARGE: f64 = 0.1;
 pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
     let of = |prefix: &str| {
         let found = results.0.iter().filter(|(name, _)| name.starts_with(prefix));
-        found.map(|(name, result)| (name.as_str(), result.accuracy.accuracy)).min_by(|a, b| a.1.total_cmp(&b.1))
+        found
+            .map(|(name, result)| (name.as_str(), result.accuracy.accuracy))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
     };
     let mut warnings = Vec::new();
     if threat.epsilon == 0.0 {
@@ -47,7 +53,8 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
             ));
         }
     }
-    let weaker = [of("fgsm"), of("pgd"), of("cw")].into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1));
+    let weaker =
+        [of("fgsm"), of("pgd"), of("cw")].into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1));
     if let (Some((name, weaker)), Some((ensemble, strong))) = (weaker, of("autoattack"))
         && strong > weaker + TOLERANCE
     {
@@ -56,7 +63,8 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
         ));
     }
     for (name, result) in &results.0 {
-        let white = result.parts.iter().take_while(|part| !part.attack.starts_with("square")).count();
+        let white =
+            result.parts.iter().take_while(|part| !part.attack.starts_with("square")).count();
         if let (Some(square), true) = (result.parts.get(white), white > 0) {
             let more = (square.attacked - square.correct) as f64 / n as f64;
             if more > TOLERANCE {
@@ -64,7 +72,10 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
             }
         }
     }
-    let white = [of("fgsm"), of("pgd"), of("cw"), of("apgd"), of("fab")].into_iter().flatten().min_by(|a, b| a.1.total_cmp(&b.1));
+    let white = [of("fgsm"), of("pgd"), of("cw"), of("apgd"), of("fab")]
+        .into_iter()
+        .flatten()
+        .min_by(|a, b| a.1.total_cmp(&b.1));
     if let (Some((_, white)), Some((name, square))) = (white, of("square"))
         && square < white - TOLERANCE
     {
@@ -80,12 +91,19 @@ fn masked_by_square(who: &str, more: f64) -> String {
     )
 }
 
-/// Asks `model` itself, on the images `x` (rows of pixels) of the classes `labels`: is the forward pass deterministic, are the outputs logits, are there
-/// gradients, and do the attacks work at epsilon 0 and at an epsilon that no network should withstand?
+/// Asks `model` itself, on the images `x` (rows of pixels) of the classes `labels`: is the forward
+/// pass deterministic, are the outputs logits, are there gradients, and do the attacks work at
+/// epsilon 0 and at an epsilon that no network should withstand?
 ///
 /// # Errors
 /// A device that fails.
-pub fn probe(model: &dyn Classifier, x: &[f32], labels: &[usize], norm: Norm, seed: u64) -> Result<Vec<String>> {
+pub fn probe(
+    model: &dyn Classifier,
+    x: &[f32],
+    labels: &[usize],
+    norm: Norm,
+    seed: u64,
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let (n, shape) = (labels.len(), model.shape());
     let classes = shape.classes;
@@ -111,7 +129,8 @@ pub fn probe(model: &dyn Classifier, x: &[f32], labels: &[usize], norm: Norm, se
     }
     let probabilities = |i: usize| {
         let z = row(i);
-        z.iter().all(|v| (-1e-5..=1.0 + 1e-5).contains(v)) && (z.iter().sum::<f32>() - 1.0).abs() < 1e-4
+        z.iter().all(|v| (-1e-5..=1.0 + 1e-5).contains(v))
+            && (z.iter().sum::<f32>() - 1.0).abs() < 1e-4
     };
     if classes > 1 && (0..n).all(probabilities) {
         warnings.push(
@@ -125,7 +144,12 @@ pub fn probe(model: &dyn Classifier, x: &[f32], labels: &[usize], norm: Norm, se
 }
 
 /// Are there gradients, and would an attack on the plain cross-entropy in f32 see them?
-fn gradients(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usize]) -> Result<Vec<String>> {
+fn gradients(
+    model: &dyn Classifier,
+    x: &[f32],
+    labels: &[usize],
+    correct: &[usize],
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let classes = model.shape().classes;
     let width = x.len() / labels.len();
@@ -136,7 +160,9 @@ fn gradients(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usi
     let mut flat = 0;
     let back = model.pull_back(&rows::select(x, width, correct), &mut |first, logits| {
         let mut cotangent = vec![0.0; logits.len()];
-        for ((z, c), &i) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).zip(&correct[first..]) {
+        for ((z, c), &i) in
+            logits.chunks(classes).zip(cotangent.chunks_mut(classes)).zip(&correct[first..])
+        {
             let y = labels[i];
             let top = z[predicted(z)];
             // Cross-entropy in f32, as a framework computes it.
@@ -148,7 +174,9 @@ fn gradients(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usi
         }
         cotangent
     })?;
-    let zero = (0..of).filter(|&k| rows::row(&back.grad, width, k).iter().all(|g| *g == 0.0 || g.is_nan())).count();
+    let zero = (0..of)
+        .filter(|&k| rows::row(&back.grad, width, k).iter().all(|g| *g == 0.0 || g.is_nan()))
+        .count();
     if zero > 0 {
         warnings.push(format!(
             "the input gradient of {zero} of {of} images is exactly zero: something in the network (rounding, a threshold, a detached part) stops it, so gradient attacks find nothing there; trust square more than the others, or attack a smooth stand-in for that part"
@@ -163,7 +191,14 @@ fn gradients(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usi
 }
 
 /// Does epsilon 0 change nothing, and does a large one break nearly everything?
-fn epsilons(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usize], norm: Norm, seed: u64) -> Result<Vec<String>> {
+fn epsilons(
+    model: &dyn Classifier,
+    x: &[f32],
+    labels: &[usize],
+    correct: &[usize],
+    norm: Norm,
+    seed: u64,
+) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let (classes, width) = (model.shape().classes, x.len() / labels.len());
     if correct.is_empty() || classes < 2 {
@@ -175,13 +210,24 @@ fn epsilons(model: &dyn Classifier, x: &[f32], labels: &[usize], correct: &[usiz
     let ids: Vec<u32> = (0..of as u32).collect();
     let standing = |epsilon: f32, steps: usize| -> Result<usize> {
         let threat = Threat { norm, epsilon };
-        let attack = Pgd { steps, restarts: 1, alpha: None, objective: crate::attack::Objective::CrossEntropy };
+        let attack = Pgd {
+            steps,
+            restarts: 1,
+            alpha: None,
+            objective: crate::attack::Objective::CrossEntropy,
+        };
         let mut tick = |_| {};
         let mut cx = AttackContext::new(model, threat, seed, "sanity", 0, &mut tick);
         let mut points = attack.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?;
-        rows::for_each(&mut points, width, |i, row| rows::project(threat, rows::row(&x, width, i), row));
+        rows::for_each(&mut points, width, |i, row| {
+            rows::project(threat, rows::row(&x, width, i), row)
+        });
         let logits = model.logits(&points)?;
-        Ok(labels.iter().enumerate().filter(|&(i, &label)| stands(rows::row(&logits, classes, i), label)).count())
+        Ok(labels
+            .iter()
+            .enumerate()
+            .filter(|&(i, &label)| stands(rows::row(&logits, classes, i), label))
+            .count())
     };
     let at_zero = standing(0.0, 1)?;
     if at_zero != of {

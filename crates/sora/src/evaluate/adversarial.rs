@@ -1,4 +1,5 @@
-//! Adversarial examples as files: an npz archive for PyTorch and numpy, and a grid of images to look at.
+//! Adversarial examples as files: an npz archive for PyTorch and numpy, and a grid of images to
+//! look at.
 
 use std::{
     fs::{self, File},
@@ -31,12 +32,15 @@ pub struct Saved {
 }
 
 impl Evaluator<'_> {
-    /// Writes the adversarial examples of `entry` to `STEM.npz` and a grid of the first of them to `STEM.png`. The ledger must have been opened to keep them,
-    /// and [`run`](Self::run) must have been called with `entry`.
+    /// Writes the adversarial examples of `entry` to `STEM.npz` and a grid of the first of them to
+    /// `STEM.png`. The ledger must have been opened to keep them, and [`run`](Self::run) must have
+    /// been called with `entry`.
     ///
-    /// The archive holds, for all images in order: `x` and `x_adv` `[N, C, H, W]` f32 in [0, 1] (`x_adv` is `x` where nothing was found), `y` and `pred`
-    /// `[N]` i64 (the class, and what the network says of `x_adv`), `fallen` `[N]` bool, `id` `[N]` i64 (position in the split). The accuracy on `x_adv` is
-    /// the reported one. The grid's rows: the image, the change (grey is none, full colour is epsilon in l-inf, the largest change in l2), the example.
+    /// The archive holds, for all images in order: `x` and `x_adv` `[N, C, H, W]` f32 in [0, 1]
+    /// (`x_adv` is `x` where nothing was found), `y` and `pred` `[N]` i64 (the class, and what the
+    /// network says of `x_adv`), `fallen` `[N]` bool, `id` `[N]` i64 (position in the split). The
+    /// accuracy on `x_adv` is the reported one. The grid's rows: the image, the change (grey is
+    /// none, full colour is epsilon in l-inf, the largest change in l2), the example.
     ///
     /// # Errors
     /// A file that cannot be read or written.
@@ -49,7 +53,8 @@ impl Evaluator<'_> {
         let cannot = |e: std::io::Error| Error::io("write", &npz, &e);
         let mut archive = Archive::create(&temporary).map_err(cannot)?;
         let dims = [n, shape.channels, shape.height, shape.width];
-        let (mut labels, mut predictions, mut fallen, mut grid) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut labels, mut predictions, mut fallen, mut grid) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
 
         archive.begin("x", "<f4", &dims).map_err(cannot)?;
         let all: Vec<usize> = (0..n).collect();
@@ -91,8 +96,11 @@ impl Evaluator<'_> {
 
         let png = (!grid.is_empty()).then(|| with_suffix(stem, "png"));
         if let Some(png) = &png {
-            let picture = draw(&grid, [shape.channels, shape.height, shape.width], self.config.threat);
-            picture.save(png).map_err(|e| Error::work(format!("cannot write {}: {e}", png.display())))?;
+            let picture =
+                draw(&grid, [shape.channels, shape.height, shape.width], self.config.threat);
+            picture
+                .save(png)
+                .map_err(|e| Error::work(format!("cannot write {}: {e}", png.display())))?;
         }
         Ok(Saved { npz, png })
     }
@@ -101,7 +109,9 @@ impl Evaluator<'_> {
     fn example(&mut self, entry: &Entry, i: usize, width: usize) -> Result<Option<Vec<f32>>> {
         let (id, classes) = (self.id(i), self.model.shape().classes);
         for part in &entry.parts {
-            if let Some(example) = self.ledger.example(&part.key, id, part.attack.rounds(classes), width)? {
+            if let Some(example) =
+                self.ledger.example(&part.key, id, part.attack.rounds(classes), width)?
+            {
                 return Ok(Some(example));
             }
         }
@@ -129,11 +139,18 @@ impl Archive {
 
     /// Starts the array `name`: numpy's format 1.0, row-major.
     fn begin(&mut self, name: &str, dtype: &str, dims: &[usize]) -> std::io::Result<()> {
-        let options = SimpleFileOptions::default().compression_method(CompressionMethod::Stored).large_file(true);
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(true);
         self.zip.start_file(format!("{name}.npy"), options)?;
         let dims: Vec<_> = dims.iter().map(usize::to_string).collect();
-        let tuple = if dims.len() == 1 { format!("({},)", dims[0]) } else { format!("({})", dims.join(", ")) };
-        let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {tuple}, }}");
+        let tuple = if dims.len() == 1 {
+            format!("({},)", dims[0])
+        } else {
+            format!("({})", dims.join(", "))
+        };
+        let mut header =
+            format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {tuple}, }}");
         let padding = 63 - (10 + header.len()) % 64;
         header += &" ".repeat(padding);
         header.push('\n');
@@ -159,22 +176,37 @@ impl Archive {
 }
 
 /// Three rows of images: clean, change, adversarial.
-fn draw(pairs: &[(Vec<f32>, Vec<f32>)], [channels, height, width]: [usize; 3], threat: crate::threat::Threat) -> RgbImage {
+fn draw(
+    pairs: &[(Vec<f32>, Vec<f32>)],
+    [channels, height, width]: [usize; 3],
+    threat: crate::threat::Threat,
+) -> RgbImage {
     let zoom = SIDE.div_ceil(height.max(width)).max(1);
     let (cell_width, cell_height) = (width * zoom + GAP, height * zoom + GAP);
-    let mut picture = RgbImage::from_pixel((pairs.len() * cell_width + GAP) as u32, (3 * cell_height + GAP) as u32, Rgb([255; 3]));
+    let mut picture = RgbImage::from_pixel(
+        (pairs.len() * cell_width + GAP) as u32,
+        (3 * cell_height + GAP) as u32,
+        Rgb([255; 3]),
+    );
     for (column, (x, example)) in pairs.iter().enumerate() {
         let largest = match threat.norm {
             crate::threat::Norm::Linf => threat.epsilon,
-            crate::threat::Norm::L2 => x.iter().zip(example).fold(0f32, |most, (a, b)| most.max((a - b).abs())),
+            crate::threat::Norm::L2 => {
+                x.iter().zip(example).fold(0f32, |most, (a, b)| most.max((a - b).abs()))
+            }
         };
-        let change: Vec<f32> = x.iter().zip(example).map(|(a, b)| 0.5 + (b - a) / (2.0 * largest.max(f32::MIN_POSITIVE))).collect();
+        let change: Vec<f32> = x
+            .iter()
+            .zip(example)
+            .map(|(a, b)| 0.5 + (b - a) / (2.0 * largest.max(f32::MIN_POSITIVE)))
+            .collect();
         for (row, values) in [x, &change, example].into_iter().enumerate() {
             for r in 0..height * zoom {
                 for c in 0..width * zoom {
                     // One channel is grey; of more than three the first three are shown.
                     let at = |channel: usize| {
-                        let value = values[(channel.min(channels - 1) * height + r / zoom) * width + c / zoom];
+                        let value = values
+                            [(channel.min(channels - 1) * height + r / zoom) * width + c / zoom];
                         (value.clamp(0.0, 1.0) * 255.0).round() as u8
                     };
                     let (px, py) = (column * cell_width + GAP + c, row * cell_height + GAP + r);

@@ -1,5 +1,6 @@
-//! What an evaluation knows so far: for each attack and sample, the rounds it survived. Kept in a file of lines, one a finished batch, so that a kill at
-//! any moment costs the batch at hand at most.
+//! What an evaluation knows so far: for each attack and sample, the rounds it survived. Kept in a
+//! file of lines, one a finished batch, so that a kill at any moment costs the batch at hand at
+//! most.
 
 use std::{
     collections::HashMap,
@@ -35,8 +36,19 @@ pub struct Identity {
 impl Identity {
     /// The identity of an evaluation by this program.
     pub fn new(weights: String, data: String, threat: Threat, seed: u64) -> Self {
-        let program = format!("sora {} {}", env!("CARGO_PKG_VERSION"), option_env!("SORA_GIT_REVISION").unwrap_or("unknown"));
-        Self { program, weights, data, norm: threat.norm.to_string(), epsilon: threat.epsilon, seed }
+        let program = format!(
+            "sora {} {}",
+            env!("CARGO_PKG_VERSION"),
+            option_env!("SORA_GIT_REVISION").unwrap_or("unknown")
+        );
+        Self {
+            program,
+            weights,
+            data,
+            norm: threat.norm.to_string(),
+            epsilon: threat.epsilon,
+            seed,
+        }
     }
 }
 
@@ -85,23 +97,37 @@ impl Ledger {
         Self::default()
     }
 
-    /// The ledger in the file `path`: what it holds of an evaluation of `identity` is taken over; anything else is written over. With `width`, the
-    /// adversarial examples (rows of that many pixels) are kept beside it, and batches without them are done again.
+    /// The ledger in the file `path`: what it holds of an evaluation of `identity` is taken over;
+    /// anything else is written over. With `width`, the adversarial examples (rows of that many
+    /// pixels) are kept beside it, and batches without them are done again.
     ///
     /// # Errors
     /// A file that cannot be written, or that another process works with.
     pub fn open(path: &Path, identity: &Identity, width: Option<usize>) -> Result<Self> {
         let cannot = |e: std::io::Error| Error::io("write", path, &e);
-        let mut lines = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(cannot)?;
+        let mut lines = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(cannot)?;
         // Until this process ends.
         lines.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => Error::work(format!("{} is in use by another evaluation that is running", path.display())),
+            TryLockError::WouldBlock => Error::work(format!(
+                "{} is in use by another evaluation that is running",
+                path.display()
+            )),
             TryLockError::Error(e) => cannot(e),
         })?;
         let mut ledger = Self::default();
         let examples_path = path.with_extension("adv");
-        let stored = width.map_or(0, |width| fs::metadata(&examples_path).map_or(0, |file| file.len() / row_bytes(width)));
-        let whole = ledger.load(path, identity, width.map(|_| stored)).map_err(|e| Error::io("read", path, &e))?;
+        let stored = width.map_or(0, |width| {
+            fs::metadata(&examples_path).map_or(0, |file| file.len() / row_bytes(width))
+        });
+        let whole = ledger
+            .load(path, identity, width.map(|_| stored))
+            .map_err(|e| Error::io("read", path, &e))?;
         // A line that a kill cut off goes.
         lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
         if whole == 0 {
@@ -112,11 +138,18 @@ impl Ledger {
             None => None,
             Some(width) => {
                 let cannot = |e: std::io::Error| Error::io("write", &examples_path, &e);
-                let mut file =
-                    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&examples_path).map_err(cannot)?;
+                let mut file = OpenOptions::new()
+                    .create(true)
+                    .truncate(false)
+                    .read(true)
+                    .write(true)
+                    .open(&examples_path)
+                    .map_err(cannot)?;
                 let rows = if whole == 0 { 0 } else { stored };
                 let length = rows * row_bytes(width);
-                file.set_len(length).and_then(|()| file.seek(SeekFrom::Start(length))).map_err(cannot)?;
+                file.set_len(length)
+                    .and_then(|()| file.seek(SeekFrom::Start(length)))
+                    .map_err(cannot)?;
                 Some((examples_path, file, rows))
             }
         };
@@ -124,8 +157,14 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Takes over the lines of `path`; returns the length of the whole ones, 0 if the file is of another evaluation. `rows`: adversarial examples there are.
-    fn load(&mut self, path: &Path, identity: &Identity, rows: Option<u64>) -> std::io::Result<u64> {
+    /// Takes over the lines of `path`; returns the length of the whole ones, 0 if the file is of
+    /// another evaluation. `rows`: adversarial examples there are.
+    fn load(
+        &mut self,
+        path: &Path,
+        identity: &Identity,
+        rows: Option<u64>,
+    ) -> std::io::Result<u64> {
         let file = match File::open(path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
@@ -145,7 +184,9 @@ impl Ledger {
         while let Some(length) = next(&mut text)? {
             let Ok(line) = serde_json::from_slice::<Line>(&text) else { break };
             let kept = rows.is_none_or(|rows| {
-                line.fallen.is_empty() || line.attack == super::CLEAN || line.row.is_some_and(|row| row + line.fallen.len() as u64 <= rows)
+                line.fallen.is_empty()
+                    || line.attack == super::CLEAN
+                    || line.row.is_some_and(|row| row + line.fallen.len() as u64 <= rows)
             });
             if kept {
                 self.take(&line);
@@ -154,7 +195,11 @@ impl Ledger {
         }
         let known: usize = self.fates.values().map(HashMap::len).sum();
         if known > 0 {
-            tracing::info!("going on from {}: {known} results of {} attack(s) are there", path.display(), self.fates.len());
+            tracing::info!(
+                "going on from {}: {known} results of {} attack(s) are there",
+                path.display(),
+                self.fates.len()
+            );
         }
         Ok(whole)
     }
@@ -164,7 +209,8 @@ impl Ledger {
         let fates = self.fates.entry(line.attack.clone()).or_default();
         for &id in &line.ids {
             let fate = fates.entry(id).or_default();
-            // A batch recorded twice (by two processes) says the same twice; a gap cannot be filled by a later round.
+            // A batch recorded twice (by two processes) says the same twice; a gap cannot be filled
+            // by a later round.
             if fate.seconds.len() == line.round && !fate.fallen {
                 fate.seconds.push(share);
                 if let Some(k) = line.fallen.iter().position(|&fallen| fallen == id) {
@@ -175,13 +221,30 @@ impl Ledger {
         }
     }
 
-    /// Records a finished batch: which of `ids` stand after `round`, and the rows of pixels they were scored at.
+    /// Records a finished batch: which of `ids` stand after `round`, and the rows of pixels they
+    /// were scored at.
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub(super) fn record(&mut self, attack: &str, round: usize, ids: &[u32], stands: &[bool], seconds: f64, points: &[f32]) -> Result<()> {
-        let fallen = ids.iter().zip(stands).filter(|(_, stands)| !**stands).map(|(&id, _)| id).collect();
-        let mut line = Line { attack: attack.to_owned(), round, ids: ids.to_vec(), fallen, seconds, row: None };
+    pub(super) fn record(
+        &mut self,
+        attack: &str,
+        round: usize,
+        ids: &[u32],
+        stands: &[bool],
+        seconds: f64,
+        points: &[f32],
+    ) -> Result<()> {
+        let fallen =
+            ids.iter().zip(stands).filter(|(_, stands)| !**stands).map(|(&id, _)| id).collect();
+        let mut line = Line {
+            attack: attack.to_owned(),
+            round,
+            ids: ids.to_vec(),
+            fallen,
+            seconds,
+            row: None,
+        };
         if let Some(files) = &mut self.file {
             if let (Some((path, file, rows)), false) = (&mut files.examples, points.is_empty()) {
                 let width = points.len() / ids.len().max(1);
@@ -197,7 +260,10 @@ impl Ledger {
                 *rows += line.fallen.len() as u64;
             }
             let text = to_line(&line)?;
-            files.lines.write_all(text.as_bytes()).map_err(|e| Error::io("write", &files.path, &e))?;
+            files
+                .lines
+                .write_all(text.as_bytes())
+                .map_err(|e| Error::io("write", &files.path, &e))?;
         }
         self.take(&line);
         Ok(())
@@ -219,24 +285,42 @@ impl Ledger {
 
     /// The round in which the sample fell.
     pub(super) fn fell_in(&self, attack: &str, id: u32) -> Option<usize> {
-        self.fate(attack, id).filter(|fate| fate.fallen).map(|fate| fate.seconds.len().saturating_sub(1))
+        self.fate(attack, id)
+            .filter(|fate| fate.fallen)
+            .map(|fate| fate.seconds.len().saturating_sub(1))
     }
 
     /// Seconds that the first `rounds` rounds took for the samples `ids`.
-    pub(super) fn seconds(&self, attack: &str, rounds: usize, ids: impl Iterator<Item = u32>) -> f64 {
-        ids.filter_map(|id| self.fate(attack, id)).flat_map(|fate| fate.seconds.iter().take(rounds)).fold(0.0, |sum, &s| sum + f64::from(s))
+    pub(super) fn seconds(
+        &self,
+        attack: &str,
+        rounds: usize,
+        ids: impl Iterator<Item = u32>,
+    ) -> f64 {
+        ids.filter_map(|id| self.fate(attack, id))
+            .flat_map(|fate| fate.seconds.iter().take(rounds))
+            .fold(0.0, |sum, &s| sum + f64::from(s))
     }
 
     /// The adversarial example of the sample under `attack` within its first `rounds` rounds.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(super) fn example(&mut self, attack: &str, id: u32, rounds: usize, width: usize) -> Result<Option<Vec<f32>>> {
+    pub(super) fn example(
+        &mut self,
+        attack: &str,
+        id: u32,
+        rounds: usize,
+        width: usize,
+    ) -> Result<Option<Vec<f32>>> {
         if self.survived(attack, id, rounds) {
             return Ok(None);
         }
         let Some(row) = self.fate(attack, id).and_then(|fate| fate.row) else { return Ok(None) };
-        let Some((path, file, _)) = self.file.as_mut().and_then(|files| files.examples.as_mut()) else { return Ok(None) };
+        let Some((path, file, _)) = self.file.as_mut().and_then(|files| files.examples.as_mut())
+        else {
+            return Ok(None);
+        };
         let mut bytes = vec![0; width * 4];
         let end = file.stream_position().map_err(|e| Error::io("read", path, &e))?;
         file.seek(SeekFrom::Start(row * row_bytes(width)))
@@ -254,7 +338,9 @@ impl Ledger {
         let Some(Files { path, examples, .. }) = self.file else { return Ok(()) };
         for path in examples.map(|(path, ..)| path).into_iter().chain([path]) {
             match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path, &e)),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path, &e));
+                }
                 _ => {}
             }
         }
@@ -267,7 +353,9 @@ fn row_bytes(width: usize) -> u64 {
 }
 
 fn to_line(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map(|json| json + "\n").map_err(|e| Error::work(format!("cannot serialise the evaluation's state: {e}")))
+    serde_json::to_string(value)
+        .map(|json| json + "\n")
+        .map_err(|e| Error::work(format!("cannot serialise the evaluation's state: {e}")))
 }
 
 #[cfg(test)]
@@ -276,7 +364,12 @@ mod tests {
     use crate::threat::Norm;
 
     fn identity(seed: u64) -> Identity {
-        Identity::new("w".into(), "d".into(), Threat { norm: Norm::Linf, epsilon: 8.0 / 255.0 }, seed)
+        Identity::new(
+            "w".into(),
+            "d".into(),
+            Threat { norm: Norm::Linf, epsilon: 8.0 / 255.0 },
+            seed,
+        )
     }
 
     #[test]
@@ -292,7 +385,9 @@ mod tests {
         for cut in 0..=whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
             let ledger = Ledger::open(&path, &identity(0), None).unwrap();
-            assert!(Ledger::open(&path, &identity(0), None).unwrap_err().to_string().contains("in use"));
+            assert!(
+                Ledger::open(&path, &identity(0), None).unwrap_err().to_string().contains("in use")
+            );
             let lines = whole[..cut].iter().filter(|b| **b == b'\n').count();
             assert_eq!(ledger.knows("clean", 6, 0), lines > 1, "{cut}");
             assert_eq!(ledger.fell_in("pgd", 5), (lines > 2).then_some(0), "{cut}");
@@ -305,7 +400,13 @@ mod tests {
         let ledger = Ledger::open(&path, &identity(0), None).unwrap();
         // With one round only, sample 4 stands; its second round counts no seconds then.
         assert!(ledger.survived("pgd", 4, 1) && !ledger.survived("pgd", 4, 2));
-        assert_eq!((ledger.seconds("pgd", 1, [4, 5].into_iter()), ledger.seconds("pgd", 2, [4].into_iter())), (3.0, 2.5));
+        assert_eq!(
+            (
+                ledger.seconds("pgd", 1, [4, 5].into_iter()),
+                ledger.seconds("pgd", 2, [4].into_iter())
+            ),
+            (3.0, 2.5)
+        );
         drop(ledger);
         // Another seed starts anew.
         assert!(!Ledger::open(&path, &identity(1), None).unwrap().knows("clean", 6, 0));
@@ -320,7 +421,15 @@ mod tests {
         drop(plain);
         let mut kept = Ledger::open(&path, &identity(0), Some(2)).unwrap();
         assert!(!kept.knows("pgd", 2, 0));
-        kept.record("pgd", 0, &[1, 2, 3], &[false, true, false], 1.0, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).unwrap();
+        kept.record(
+            "pgd",
+            0,
+            &[1, 2, 3],
+            &[false, true, false],
+            1.0,
+            &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+        )
+        .unwrap();
         drop(kept);
         let mut again = Ledger::open(&path, &identity(0), Some(2)).unwrap();
         assert_eq!(again.example("pgd", 3, 1, 2).unwrap(), Some(vec![0.5, 0.6]));

@@ -1,7 +1,8 @@
-//! Accuracy as a function of the attack: over its epsilon, over the size of a single step, over PGD's steps and restarts.
+//! Accuracy as a function of the attack: over its epsilon, over the size of a single step, over
+//! PGD's steps and restarts.
 //!
-//! Over epsilon and step size a network that overfits its training epsilon shows a dip below it; over steps and restarts an attack that has not
-//! converged shows a curve that still falls.
+//! Over epsilon and step size a network that overfits its training epsilon shows a dip below it;
+//! over steps and restarts an attack that has not converged shows a curve that still falls.
 
 use std::str::FromStr;
 
@@ -26,7 +27,8 @@ const RESTART_STEPS: usize = 50;
 /// A fall that counts as one.
 const FALL: f64 = 0.005;
 
-/// Epsilons as a user writes them: `1..32` (in units of 1/255, both ends belong to it), `1..32:2`, or a list such as `2,4,8` or `64/255,0.5`.
+/// Epsilons as a user writes them: `1..32` (in units of 1/255, both ends belong to it), `1..32:2`,
+/// or a list such as `2,4,8` or `64/255,0.5`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epsilons(pub Vec<f32>);
 
@@ -43,7 +45,8 @@ impl FromStr for Epsilons {
         let of_255 = |n: u32| (f64::from(n) / 255.0) as f32;
         let values: Vec<f32> = if let Some((first, rest)) = text.split_once("..") {
             let (last, step) = rest.split_once(':').unwrap_or((rest, "1"));
-            let (Some(first), Some(last), Some(step)) = (whole(first), whole(last), whole(step)) else {
+            let (Some(first), Some(last), Some(step)) = (whole(first), whole(last), whole(step))
+            else {
                 return Err(wrong("not a range of whole numbers"));
             };
             if first > last || step == 0 {
@@ -103,35 +106,51 @@ pub struct Convergence {
 }
 
 impl Evaluator<'_> {
-    /// Accuracy on `x + alpha d`, d the direction of steepest ascent at the clean image, for `count` + 1 step sizes from 0 to 2 epsilon.
+    /// Accuracy on `x + alpha d`, d the direction of steepest ascent at the clean image, for
+    /// `count` + 1 step sizes from 0 to 2 epsilon.
     ///
     /// # Errors
     /// A device that fails.
     pub fn step_sizes(&mut self, count: usize) -> Result<Vec<AtStep>> {
         let Threat { norm, epsilon } = self.config.threat;
-        let alphas: Vec<f32> = (0..=count).map(|k| 2.0 * epsilon * k as f32 / count.max(1) as f32).collect();
+        let alphas: Vec<f32> =
+            (0..=count).map(|k| 2.0 * epsilon * k as f32 / count.max(1) as f32).collect();
         let correct = self.clean_correct()?;
         let mut standing = vec![0u64; alphas.len()];
         let mut progress = self.progress("step sizes", correct.len());
         for chunk in correct.chunks(self.config.batch.max(1)) {
             let (x, labels) = (pixels(self.split, chunk)?, self.labels(chunk));
             let mut tick = |_| {};
-            let cx = AttackContext::new(self.model, self.config.threat, self.config.seed, "step-sizes", 0, &mut tick);
-            let (ascent, width) = (cx.ascend(&x, &labels, &[], Objective::CrossEntropy)?, cx.pixels());
+            let cx = AttackContext::new(
+                self.model,
+                self.config.threat,
+                self.config.seed,
+                "step-sizes",
+                0,
+                &mut tick,
+            );
+            let (ascent, width) =
+                (cx.ascend(&x, &labels, &[], Objective::CrossEntropy)?, cx.pixels());
             for (&alpha, standing) in alphas.iter().zip(&mut standing) {
                 let mut point = x.clone();
                 rows::for_each(&mut point, width, |i, row| {
                     rows::ascend(norm, row, rows::row(&ascent.grad, width, i), alpha);
                     rows::project(Threat { norm, epsilon: alpha }, rows::row(&x, width, i), row);
                 });
-                *standing += self.score(&point, &labels)?.into_iter().filter(|stands| *stands).count() as u64;
+                *standing +=
+                    self.score(&point, &labels)?.into_iter().filter(|stands| *stands).count()
+                        as u64;
             }
             if let Some(progress) = &mut progress {
                 progress.advance(chunk.len() as u64, String::new);
             }
         }
         let n = self.split.len() as u64;
-        Ok(alphas.into_iter().zip(standing).map(|(alpha, standing)| AtStep { alpha, accuracy: Accuracy::of(standing, n) }).collect())
+        Ok(alphas
+            .into_iter()
+            .zip(standing)
+            .map(|(alpha, standing)| AtStep { alpha, accuracy: Accuracy::of(standing, n) })
+            .collect())
     }
 
     /// Accuracy under PGD with steps of epsilon / 4, over the number of steps and over restarts.
@@ -146,26 +165,42 @@ impl Evaluator<'_> {
         let mut fooled = Vec::with_capacity(correct.len());
         let mut progress = self.progress("pgd steps", correct.len());
         for chunk in correct.chunks(self.config.batch.max(1)) {
-            let (x, labels, ids) = (pixels(self.split, chunk)?, self.labels(chunk), self.ids(chunk));
+            let (x, labels, ids) =
+                (pixels(self.split, chunk)?, self.labels(chunk), self.ids(chunk));
             let mut tick = |_| {};
-            let mut cx = AttackContext::new(self.model, self.config.threat, self.config.seed, "pgd-trace", 0, &mut tick);
+            let mut cx = AttackContext::new(
+                self.model,
+                self.config.threat,
+                self.config.seed,
+                "pgd-trace",
+                0,
+                &mut tick,
+            );
             fooled.extend(pgd.trace(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?);
             if let Some(progress) = &mut progress {
                 progress.advance(chunk.len() as u64, String::new);
             }
         }
         drop(progress);
-        let standing = |after: usize| fooled.iter().filter(|at| at.is_none_or(|at| at > after)).count() as u64;
-        let steps = STEPS.map(|count| AtCount { count, accuracy: Accuracy::of(standing(count), n) }).to_vec();
+        let standing =
+            |after: usize| fooled.iter().filter(|at| at.is_none_or(|at| at > after)).count() as u64;
+        let steps = STEPS
+            .map(|count| AtCount { count, accuracy: Accuracy::of(standing(count), n) })
+            .to_vec();
 
         let restarted = Pgd { steps: RESTART_STEPS, restarts: RESTARTS, ..pgd };
         let key = format!("pgd-{RESTART_STEPS}-restarts");
-        let part = Part { name: "pgd restarts".into(), key: key.clone(), attack: Box::new(restarted) };
+        let part =
+            Part { name: "pgd restarts".into(), key: key.clone(), attack: Box::new(restarted) };
         let entry = Entry { name: part.name.clone(), parts: vec![part] };
         self.run(&[entry])?;
         let fell = self.fell_in(&key, &correct);
-        let standing = |restarts: usize| fell.iter().filter(|at| at.is_none_or(|at| at >= restarts)).count() as u64;
-        let restarts = (1..=RESTARTS).map(|count| AtCount { count, accuracy: Accuracy::of(standing(count), n) }).collect();
+        let standing = |restarts: usize| {
+            fell.iter().filter(|at| at.is_none_or(|at| at >= restarts)).count() as u64
+        };
+        let restarts = (1..=RESTARTS)
+            .map(|count| AtCount { count, accuracy: Accuracy::of(standing(count), n) })
+            .collect();
         Ok(Convergence { steps, restarts })
     }
 
@@ -175,16 +210,25 @@ impl Evaluator<'_> {
 }
 
 /// What a reader of the curves should know; `trained` is the epsilon trained with.
-pub fn warnings(epsilons: &[AtEpsilon], steps: &[AtStep], convergence: Option<&Convergence>, trained: f32) -> Vec<String> {
+pub fn warnings(
+    epsilons: &[AtEpsilon],
+    steps: &[AtStep],
+    convergence: Option<&Convergence>,
+    trained: f32,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     let in_255 = |value: f32| format!("{:.1}/255", value * 255.0);
     // Accuracy under a fixed attack cannot rise with epsilon: the smaller ball lies in the larger.
     let mut rises: Vec<(&str, f32, f32, f64)> = Vec::new();
     for pair in epsilons.windows(2) {
         for (name, low) in &pair[0].results.0 {
-            let high = pair[1].results.get(name).map_or(0.0, |high: &AttackResult| high.accuracy.accuracy);
+            let high =
+                pair[1].results.get(name).map_or(0.0, |high: &AttackResult| high.accuracy.accuracy);
             let rise = high - low.accuracy.accuracy;
-            if rise > 0.02 && pair[0].epsilon < pair[1].epsilon && !rises.iter().any(|(found, ..)| found == name) {
+            if rise > 0.02
+                && pair[0].epsilon < pair[1].epsilon
+                && !rises.iter().any(|(found, ..)| found == name)
+            {
                 rises.push((name, pair[0].epsilon, pair[1].epsilon, rise));
             }
         }
@@ -197,8 +241,12 @@ pub fn warnings(epsilons: &[AtEpsilon], steps: &[AtStep], convergence: Option<&C
             in_255(to)
         ));
     }
-    let at_trained = steps.iter().min_by(|a, b| (a.alpha - trained).abs().total_cmp(&(b.alpha - trained).abs()));
-    let weakest = steps.iter().filter(|step| step.alpha < trained).min_by(|a, b| a.accuracy.accuracy.total_cmp(&b.accuracy.accuracy));
+    let at_trained =
+        steps.iter().min_by(|a, b| (a.alpha - trained).abs().total_cmp(&(b.alpha - trained).abs()));
+    let weakest = steps
+        .iter()
+        .filter(|step| step.alpha < trained)
+        .min_by(|a, b| a.accuracy.accuracy.total_cmp(&b.accuracy.accuracy));
     if let (Some(at), Some(weakest)) = (at_trained, weakest)
         && weakest.accuracy.accuracy < at.accuracy.accuracy - 0.02
     {
@@ -212,7 +260,9 @@ pub fn warnings(epsilons: &[AtEpsilon], steps: &[AtStep], convergence: Option<&C
     }
     if let Some(Convergence { steps, restarts }) = convergence {
         let falls = |curve: &[AtCount], from: usize| {
-            let at = |count: usize| curve.iter().find(|at| at.count == count).map(|at| at.accuracy.accuracy);
+            let at = |count: usize| {
+                curve.iter().find(|at| at.count == count).map(|at| at.accuracy.accuracy)
+            };
             let last = curve.last()?;
             let fall = at(from)? - last.accuracy.accuracy;
             (fall > FALL).then_some((fall, last.count))
@@ -239,12 +289,17 @@ mod tests {
 
     #[test]
     fn epsilons_are_read() {
-        let read =
-            |text: &str| text.parse::<Epsilons>().map(|e| e.0.iter().map(|v| (v * 255.0 * 1000.0).round() as i64).collect::<Vec<_>>());
+        let read = |text: &str| {
+            text.parse::<Epsilons>().map(|e| {
+                e.0.iter().map(|v| (v * 255.0 * 1000.0).round() as i64).collect::<Vec<_>>()
+            })
+        };
         assert_eq!(read("1..4").unwrap(), [1000, 2000, 3000, 4000]);
         assert_eq!(read("0..8:4").unwrap(), [0, 4000, 8000]);
         assert_eq!(read("2,8/255,0.5").unwrap(), [2000, 8000, 127_500]);
-        for wrong in ["", "4..1", "1..", "a..b", "1..4:0", "1..100000", "-1", "1,,2", "1..99999999999"] {
+        for wrong in
+            ["", "4..1", "1..", "a..b", "1..4:0", "1..100000", "-1", "1,,2", "1..99999999999"]
+        {
             assert!(matches!(read(wrong), Err(Error::Input(_))), "{wrong}");
         }
     }

@@ -1,7 +1,9 @@
-//! The tensors of a file that PyTorch wrote, or of a safetensors file, without reading more than is asked for.
+//! The tensors of a file that PyTorch wrote, or of a safetensors file, without reading more than is
+//! asked for.
 //!
-//! A `.pt` file is a pickle. Its reader is a stack machine that knows dictionaries, lists, numbers and tensors and nothing else: what a pickle would
-//! call in Python stays an unopened name, so no code runs. It bounds nesting, copies and sizes by what the file holds.
+//! A `.pt` file is a pickle. Its reader is a stack machine that knows dictionaries, lists, numbers
+//! and tensors and nothing else: what a pickle would call in Python stays an unopened name, so no
+//! code runs. It bounds nesting, copies and sizes by what the file holds.
 
 use std::{fs::File, io::Read, ops::Range, path::Path, sync::Arc};
 
@@ -68,23 +70,39 @@ impl Entry {
     /// # Errors
     /// A file that is cut off or does not hold what it says; integers; values that are not finite.
     pub fn values(&self) -> Result<Vec<f32>> {
-        let damaged = |what: String| Error::input(format!("tensor '{}': {what}; is the file damaged?", self.name));
+        let damaged = |what: String| {
+            Error::input(format!("tensor '{}': {what}; is the file damaged?", self.name))
+        };
         let bytes = match &self.source {
-            Source::Pytorch(source) => source.bytes().map_err(|e| damaged(one_line(&e.to_string())))?,
-            Source::Memory(file, range) => file.get(range.clone()).ok_or_else(|| damaged("ends beyond the file".into()))?.to_vec(),
+            Source::Pytorch(source) => {
+                source.bytes().map_err(|e| damaged(one_line(&e.to_string())))?
+            }
+            Source::Memory(file, range) => file
+                .get(range.clone())
+                .ok_or_else(|| damaged("ends beyond the file".into()))?
+                .to_vec(),
         };
         let values: Vec<f32> = match self.dtype {
             Kind::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Kind::F64 => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
-            Kind::F16 => bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            Kind::Bf16 => bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+            Kind::F64 => {
+                bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect()
+            }
+            Kind::F16 => {
+                bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+            }
+            Kind::Bf16 => {
+                bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
+            }
             Kind::Other => return Err(damaged("integers where weights are expected".into())),
         };
         if Some(values.len()) != self.len() {
             return Err(damaged(format!("{} values for the shape {:?}", values.len(), self.shape)));
         }
         if let Some(value) = values.iter().find(|v| !v.is_finite()) {
-            return Err(Error::input(format!("tensor '{}': holds {value}; expected finite weights", self.name)));
+            return Err(Error::input(format!(
+                "tensor '{}': holds {value}; expected finite weights",
+                self.name
+            )));
         }
         Ok(values)
     }
@@ -98,7 +116,8 @@ fn one_line(text: &str) -> String {
     }
 }
 
-/// Every tensor of a `.pt`, `.pth` or `.safetensors` file, and the metadata that a safetensors file has under `key`.
+/// Every tensor of a `.pt`, `.pth` or `.safetensors` file, and the metadata that a safetensors file
+/// has under `key`.
 ///
 /// # Errors
 /// A file that is neither, or is damaged.
@@ -124,9 +143,12 @@ pub fn read(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
 }
 
 fn safetensors(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
-    let wrong = |what: String| Error::input(format!("{}: not a whole safetensors file ({what})", path.display()));
+    let wrong = |what: String| {
+        Error::input(format!("{}: not a whole safetensors file ({what})", path.display()))
+    };
     let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
-    let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(|e| wrong(one_line(&e.to_string())))?;
+    let (header, metadata) =
+        SafeTensors::read_metadata(&bytes).map_err(|e| wrong(one_line(&e.to_string())))?;
     let (bytes, data) = (Arc::new(bytes), 8 + header);
     let about = metadata.metadata().as_ref().and_then(|map| map.get(key)).cloned();
     let mut entries = Vec::new();
@@ -139,7 +161,8 @@ fn safetensors(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
             Dtype::BF16 => Kind::Bf16,
             _ => Kind::Other,
         };
-        let source = Source::Memory(bytes.clone(), data.saturating_add(from)..data.saturating_add(to));
+        let source =
+            Source::Memory(bytes.clone(), data.saturating_add(from)..data.saturating_add(to));
         entries.push(Entry { name, shape: info.shape.clone(), dtype, source });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -181,7 +204,12 @@ fn pytorch(path: &Path) -> Result<Vec<Entry>> {
                 _ => Kind::Other,
             };
             let shape = tensor.shape().to_vec();
-            Entry { name, shape, dtype, source: Source::Pytorch(Box::new(Lazy(move || tensor.read()))) }
+            Entry {
+                name,
+                shape,
+                dtype,
+                source: Source::Pytorch(Box::new(Lazy(move || tensor.read()))),
+            }
         })
         .collect();
     entries.sort_by(|a, b| a.name.cmp(&b.name));

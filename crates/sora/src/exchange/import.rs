@@ -1,4 +1,5 @@
-//! A checkpoint of another program as a model: its names are matched with the network's, whatever dictionary or wrapper they lie in.
+//! A checkpoint of another program as a model: its names are matched with the network's, whatever
+//! dictionary or wrapper they lie in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +26,8 @@ pub struct Wishes {
     pub image: Option<[usize; 2]>,
     /// Number of classes, to be held against the file's.
     pub classes: Option<usize>,
-    /// Mean and standard deviation of each channel in pixel space; `None`: those of a normalisation layer in the file.
+    /// Mean and standard deviation of each channel in pixel space; `None`: those of a normalisation
+    /// layer in the file.
     pub normalisation: Option<[Vec<f32>; 2]>,
     /// Mean and standard deviation for a file that says nothing of them.
     pub fallback: Option<[Vec<f32>; 2]>,
@@ -53,14 +55,21 @@ pub struct Imported {
 /// Last parts of the names that normalisation layers have for the mean and the standard deviation.
 const MEANS: [&str; 3] = ["mean", "mu", "new_mean"];
 const STDS: [&str; 3] = ["std", "sigma", "new_std"];
-/// Parts of public checkpoints that no forward pass reads: a second copy of the first stage in TRADES's WideResNet.
+/// Parts of public checkpoints that no forward pass reads: a second copy of the first stage in
+/// TRADES's WideResNet.
 const UNREAD: [&str; 1] = ["sub_block1."];
 
 /// Reads the checkpoint `path` into a network.
 ///
 /// # Errors
-/// A file that is no checkpoint or is damaged; weights that are missing, unexpected or of another shape, in one line that names them.
-pub fn import(path: &Path, wishes: &Wishes, about: &str, device: &Device) -> Result<(Imported, Option<String>)> {
+/// A file that is no checkpoint or is damaged; weights that are missing, unexpected or of another
+/// shape, in one line that names them.
+pub fn import(
+    path: &Path,
+    wishes: &Wishes,
+    about: &str,
+    device: &Device,
+) -> Result<(Imported, Option<String>)> {
     let info = network(&wishes.model)?;
     let (entries, description) = checkpoint::read(path, about)?;
     let file = path.display().to_string();
@@ -74,17 +83,32 @@ pub fn import(path: &Path, wishes: &Wishes, about: &str, device: &Device) -> Res
         ))
     })?;
     let shape_of = |name: &str| weights.get(name).map(|entry| entry.shape.as_slice());
-    let damaged = |name: &str| Error::input(format!("{file}: tensor '{name}' has a shape that no weight of {} has", info.name));
+    let damaged = |name: &str| {
+        Error::input(format!(
+            "{file}: tensor '{name}' has a shape that no weight of {} has",
+            info.name
+        ))
+    };
 
-    let Some(&[found, ..]) = shape_of(info.width_from) else { return Err(damaged(info.width_from)) };
+    let Some(&[found, ..]) = shape_of(info.width_from) else {
+        return Err(damaged(info.width_from));
+    };
     let width = wishes.width.unwrap_or(found);
     let first = if weights.contains_key("conv1.weight") { "conv1.weight" } else { info.width_from };
     let Some(&[_, channels, kernel, _]) = shape_of(first) else { return Err(damaged(first)) };
-    let classes = info.classes_from.iter().find_map(|name| shape_of(name)?.first().copied()).ok_or_else(|| {
-        Error::input(format!("{file}: no classifier, a tensor '{}'; is --model right?", info.classes_from.join("' or '")))
-    })?;
+    let classes =
+        info.classes_from.iter().find_map(|name| shape_of(name)?.first().copied()).ok_or_else(
+            || {
+                Error::input(format!(
+                    "{file}: no classifier, a tensor '{}'; is --model right?",
+                    info.classes_from.join("' or '")
+                ))
+            },
+        )?;
     if let Some(expected) = wishes.classes.filter(|&expected| expected != classes) {
-        return Err(Error::input(format!("{file}: a network of {classes} classes; the data set has {expected}")));
+        return Err(Error::input(format!(
+            "{file}: a network of {classes} classes; the data set has {expected}"
+        )));
     }
     let mut options = wishes.options;
     if info.options.contains(&"stem") && options.stem.is_none() {
@@ -93,29 +117,40 @@ pub fn import(path: &Path, wishes: &Wishes, about: &str, device: &Device) -> Res
     if info.options.contains(&"patch") && options.patch.is_none() {
         options.patch = Some(kernel);
     }
-    let positions = ["pos_embed", "classifier.positional_emb"].iter().find_map(|name| shape_of(name)?.get(1).copied());
-    let [height, breadth] =
-        wishes.image.unwrap_or_else(|| guess_size(info, positions, &options, weights.contains_key("classifier.6.weight"), channels));
+    let positions = ["pos_embed", "classifier.positional_emb"]
+        .iter()
+        .find_map(|name| shape_of(name)?.get(1).copied());
+    let [height, breadth] = wishes.image.unwrap_or_else(|| {
+        guess_size(info, positions, &options, weights.contains_key("classifier.6.weight"), channels)
+    });
     let shape = Shape { channels, height, width: breadth, classes };
     let options = info.resolve(options, shape)?;
 
     let (normalisation, [mean, std]) =
-        normalisation(&entries, wishes, channels, description.is_some()).map_err(|e| Error::input(format!("{file}: {e}")))?;
+        normalisation(&entries, wishes, channels, description.is_some())
+            .map_err(|e| Error::input(format!("{file}: {e}")))?;
     let config = ModelConfig { name: info.name.into(), width, shape, mean, std, options };
     // Names and shapes first: a file that only claims to be large costs nothing.
     let specs = config.specs()?;
     let specs: Vec<&Spec> = specs.params.iter().chain(&specs.buffers).collect();
     let left = compare(&file, &weights, &specs, &config, wishes.allow_unexpected)?;
     let needed = specs.iter().fold(0u64, |sum, spec| sum.saturating_add(spec.len() as u64));
-    let size = std::fs::metadata(path).map_err(|e| Error::input(format!("cannot look at {file}: {e}")))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|e| Error::input(format!("cannot look at {file}: {e}")))?
+        .len();
     if needed > size {
-        return Err(Error::input(format!("{file}: {size} bytes for {needed} weights; is the file damaged?")));
+        return Err(Error::input(format!(
+            "{file}: {size} bytes for {needed} weights; is the file damaged?"
+        )));
     }
     let mut tensors = BTreeMap::new();
     for spec in &specs {
         if let Some(entry) = weights.get(&spec.name) {
             let data = entry.values().map_err(|e| Error::input(format!("{file}: {e}")))?;
-            tensors.insert(spec.name.clone(), HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data });
+            tensors.insert(
+                spec.name.clone(),
+                HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data },
+            );
         }
     }
     let taken = tensors.len();
@@ -124,8 +159,12 @@ pub fn import(path: &Path, wishes: &Wishes, about: &str, device: &Device) -> Res
     Ok((Imported { model, prefix, taken, left, normalisation }, description))
 }
 
-/// The prefix under which the most names of the network are found, and those tensors by the network's names.
-fn matching<'a>(entries: &'a [Entry], info: &NetworkInfo) -> Option<(String, BTreeMap<String, &'a Entry>)> {
+/// The prefix under which the most names of the network are found, and those tensors by the
+/// network's names.
+fn matching<'a>(
+    entries: &'a [Entry],
+    info: &NetworkInfo,
+) -> Option<(String, BTreeMap<String, &'a Entry>)> {
     let mut best: Option<(String, BTreeMap<String, &Entry>)> = None;
     let prefixes: BTreeSet<&str> = entries
         .iter()
@@ -133,9 +172,12 @@ fn matching<'a>(entries: &'a [Entry], info: &NetworkInfo) -> Option<(String, BTr
         .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
         .collect();
     for prefix in prefixes {
-        let named = entries.iter().filter_map(|entry| Some((renamed(entry.name.strip_prefix(prefix)?, info), entry)));
+        let named = entries
+            .iter()
+            .filter_map(|entry| Some((renamed(entry.name.strip_prefix(prefix)?, info), entry)));
         let named: BTreeMap<String, &Entry> = named.collect();
-        // A wrapper's other parts lie under the same prefix or under none: the longest list is the network's own.
+        // A wrapper's other parts lie under the same prefix or under none: the longest list is the
+        // network's own.
         if best.as_ref().is_none_or(|(chosen, taken)| better((prefix, &named), (chosen, taken))) {
             best = Some((prefix.to_owned(), named));
         }
@@ -143,13 +185,21 @@ fn matching<'a>(entries: &'a [Entry], info: &NetworkInfo) -> Option<(String, BTr
     best
 }
 
-/// Whether the first of two candidates is the network itself: with an optimizer's or an average's copy beside it, the one under a usual key.
-fn better((prefix, named): (&str, &BTreeMap<String, &Entry>), (chosen, taken): (&str, &BTreeMap<String, &Entry>)) -> bool {
-    let unusual = |prefix: &str| ["optimizer", "ema", "swa", "avg", "momentum"].iter().any(|word| prefix.contains(word));
+/// Whether the first of two candidates is the network itself: with an optimizer's or an average's
+/// copy beside it, the one under a usual key.
+fn better(
+    (prefix, named): (&str, &BTreeMap<String, &Entry>),
+    (chosen, taken): (&str, &BTreeMap<String, &Entry>),
+) -> bool {
+    let unusual = |prefix: &str| {
+        ["optimizer", "ema", "swa", "avg", "momentum"].iter().any(|word| prefix.contains(word))
+    };
     match (unusual(prefix), unusual(chosen)) {
         (true, false) => false,
         (false, true) => true,
-        _ => named.len() > taken.len() || (named.len() == taken.len() && prefix.len() < chosen.len()),
+        _ => {
+            named.len() > taken.len() || (named.len() == taken.len() && prefix.len() < chosen.len())
+        }
     }
 }
 
@@ -162,8 +212,15 @@ fn renamed(name: &str, info: &NetworkInfo) -> String {
     })
 }
 
-/// Image size of a network whose weights do not tell: 32, 28 in one channel, 224 for the forms for large images.
-fn guess_size(info: &NetworkInfo, positions: Option<usize>, options: &NetworkOptions, large: bool, channels: usize) -> [usize; 2] {
+/// Image size of a network whose weights do not tell: 32, 28 in one channel, 224 for the forms for
+/// large images.
+fn guess_size(
+    info: &NetworkInfo,
+    positions: Option<usize>,
+    options: &NetworkOptions,
+    large: bool,
+    channels: usize,
+) -> [usize; 2] {
     let side = match (positions, options.patch) {
         (Some(tokens), Some(patch)) => tokens.saturating_sub(1).isqrt().saturating_mul(patch),
         (Some(tokens), None) => 2 * tokens.isqrt(),
@@ -175,7 +232,12 @@ fn guess_size(info: &NetworkInfo, positions: Option<usize>, options: &NetworkOpt
 }
 
 /// Where the normalisation comes from, and its means and standard deviations.
-fn normalisation(entries: &[Entry], wishes: &Wishes, channels: usize, described: bool) -> Result<(&'static str, [Vec<f32>; 2]), String> {
+fn normalisation(
+    entries: &[Entry],
+    wishes: &Wishes,
+    channels: usize,
+    described: bool,
+) -> Result<(&'static str, [Vec<f32>; 2]), String> {
     if let Some(given) = &wishes.normalisation {
         // One value stands for every channel.
         let each = |values: &Vec<f32>| match values.as_slice() {
@@ -186,7 +248,9 @@ fn normalisation(entries: &[Entry], wishes: &Wishes, channels: usize, described:
     }
     let layer = |names: &[&str]| {
         entries.iter().find(|entry| {
-            entry.is_float() && entry.len() == Some(channels) && entry.name.rsplit('.').next().is_some_and(|last| names.contains(&last))
+            entry.is_float()
+                && entry.len() == Some(channels)
+                && entry.name.rsplit('.').next().is_some_and(|last| names.contains(&last))
         })
     };
     if let (Some(mean), Some(std)) = (layer(&MEANS), layer(&STDS)) {
@@ -202,20 +266,28 @@ fn normalisation(entries: &[Entry], wishes: &Wishes, channels: usize, described:
 /// Up to six names, and how many more there are.
 fn list(names: Vec<String>) -> String {
     const SHOWN: usize = 6;
-    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| name.chars().filter(|c| !c.is_control()).take(80).collect()).collect();
+    let shown: Vec<String> = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| name.chars().filter(|c| !c.is_control()).take(80).collect())
+        .collect();
     match names.len().saturating_sub(SHOWN) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
     }
 }
 
-/// Whether a tensor of shape `found` can stand for a weight of shape `expected`: the same, or with other trailing ones.
+/// Whether a tensor of shape `found` can stand for a weight of shape `expected`: the same, or with
+/// other trailing ones.
 fn fits(found: &[usize], expected: &[usize]) -> bool {
     let trimmed = |shape: &[usize]| {
         let ones = shape.iter().rev().take_while(|&&size| size == 1).count();
         shape[..shape.len() - ones].to_vec()
     };
-    found == expected || (expected.len() > 1 && trimmed(found) == trimmed(expected) && found.first() == expected.first())
+    found == expected
+        || (expected.len() > 1
+            && trimmed(found) == trimmed(expected)
+            && found.first() == expected.first())
 }
 
 /// Holds the file's tensors against the network's list; gives the names of those that are left.
@@ -232,18 +304,26 @@ fn compare(
         match weights.get(&spec.name) {
             None => missing.push(spec.name.clone()),
             Some(entry) if !fits(&entry.shape, &spec.shape) => {
-                misshaped.push(format!("{} {:?} instead of {:?}", spec.name, entry.shape, spec.shape));
+                misshaped
+                    .push(format!("{} {:?} instead of {:?}", spec.name, entry.shape, spec.shape));
             }
             Some(_) => {}
         }
     }
     let harmless = |name: &str| {
         let last = name.rsplit('.').next().unwrap_or(name);
-        MEANS.contains(&last) || STDS.contains(&last) || UNREAD.iter().any(|part| name.starts_with(part))
+        MEANS.contains(&last)
+            || STDS.contains(&last)
+            || UNREAD.iter().any(|part| name.starts_with(part))
     };
     let counter = |name: &str| name.ends_with("num_batches_tracked");
-    let left: Vec<String> = weights.keys().filter(|name| !expected.contains(name.as_str()) && !counter(name)).cloned().collect();
-    let unexpected: Vec<String> = left.iter().filter(|name| !allow_unexpected && !harmless(name)).cloned().collect();
+    let left: Vec<String> = weights
+        .keys()
+        .filter(|name| !expected.contains(name.as_str()) && !counter(name))
+        .cloned()
+        .collect();
+    let unexpected: Vec<String> =
+        left.iter().filter(|name| !allow_unexpected && !harmless(name)).cloned().collect();
     let kinds = [("missing", missing), ("unexpected", unexpected), ("misshaped", misshaped)];
     let found: Vec<String> = kinds
         .into_iter()

@@ -1,4 +1,5 @@
-//! Networks to and from PyTorch: weights with PyTorch's names in safetensors, ONNX graphs, and checkpoints that PyTorch wrote.
+//! Networks to and from PyTorch: weights with PyTorch's names in safetensors, ONNX graphs, and
+//! checkpoints that PyTorch wrote.
 
 mod checkpoint;
 mod import;

@@ -1,15 +1,17 @@
-//! A network as an ONNX graph: pixels in [0, 1] in, logits out, the normalisation inside, any number of images at a time.
+//! A network as an ONNX graph: pixels in [0, 1] in, logits out, the normalisation inside, any
+//! number of images at a time.
 //!
-//! Layers become operators of ONNX's own set, with batch norm on the running statistics and without dropout. The constants are the weights, by
-//! PyTorch's names.
+//! Layers become operators of ONNX's own set, with batch norm on the running statistics and without
+//! dropout. The constants are the weights, by PyTorch's names.
 
 use std::collections::BTreeSet;
 
 use prost::Message;
 
 use super::proto::{
-    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, Dimension, DimensionProto, FLOAT, GraphProto, INT64, ModelProto,
-    NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, Dimension, DimensionProto,
+    FLOAT, GraphProto, INT64, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use crate::{
     error::{Error, Result},
@@ -26,20 +28,34 @@ const LARGEST: usize = (1 << 31) - 1;
 /// Epsilon of batch norm.
 const BN_EPSILON: f32 = 1e-5;
 
-/// The bytes of an `.onnx` file: input `images` `[N, C, H, W]` in [0, 1], output `logits` `[N, classes]`. `metadata` goes into the file's properties.
+/// The bytes of an `.onnx` file: input `images` `[N, C, H, W]` in [0, 1], output `logits` `[N,
+/// classes]`. `metadata` goes into the file's properties.
 ///
 /// # Errors
 /// A network of another crate that is no list of layers, or one too large for the format.
 pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> {
-    let graph =
-        model.graph().ok_or_else(|| Error::input(format!("{}: the network is no list of layers; use safetensors", model.config.name)))?;
-    let mut writer = Writer { model, graph: GraphProto { name: model.config.name.clone(), ..Default::default() }, named: BTreeSet::new() };
+    let graph = model.graph().ok_or_else(|| {
+        Error::input(format!(
+            "{}: the network is no list of layers; use safetensors",
+            model.config.name
+        ))
+    })?;
+    let mut writer = Writer {
+        model,
+        graph: GraphProto { name: model.config.name.clone(), ..Default::default() },
+        named: BTreeSet::new(),
+    };
     let shape = model.config.shape;
     let images = [shape.channels, shape.height, shape.width];
     let mut values = vec![writer.normalise()?];
     for layer in graph.layers.iter().skip(1) {
-        let inputs: Vec<String> = layer.inputs.iter().filter_map(|&id| values.get(id).cloned()).collect();
-        let before = layer.inputs.first().and_then(|&id| graph.layers.get(id)).map_or(&[][..], |input| &input.shape);
+        let inputs: Vec<String> =
+            layer.inputs.iter().filter_map(|&id| values.get(id).cloned()).collect();
+        let before = layer
+            .inputs
+            .first()
+            .and_then(|&id| graph.layers.get(id))
+            .map_or(&[][..], |input| &input.shape);
         values.push(writer.layer(layer, before, &inputs)?);
     }
     if let Some(last) = values.last() {
@@ -53,7 +69,10 @@ pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> 
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(writer.graph),
         opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
-        metadata_props: metadata.iter().map(|(key, value)| StringStringEntryProto { key: key.clone(), value: value.clone() }).collect(),
+        metadata_props: metadata
+            .iter()
+            .map(|(key, value)| StringStringEntryProto { key: key.clone(), value: value.clone() })
+            .collect(),
     };
     if file.encoded_len() > LARGEST {
         return Err(Error::input(format!(
@@ -68,14 +87,29 @@ pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> 
 /// A float tensor of any number of images.
 fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
     let sizes = shape.iter().map(|&size| Dimension::Size(size as i64));
-    let dim = std::iter::once(Dimension::Named("N".into())).chain(sizes).map(|value| DimensionProto { value: Some(value) }).collect();
+    let dim = std::iter::once(Dimension::Named("N".into()))
+        .chain(sizes)
+        .map(|value| DimensionProto { value: Some(value) })
+        .collect();
     let tensor_type = TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) };
     ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
 }
 
-fn node(op: &str, inputs: &[&str], outputs: &[&str], name: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+fn node(
+    op: &str,
+    inputs: &[&str],
+    outputs: &[&str],
+    name: &str,
+    attribute: Vec<AttributeProto>,
+) -> NodeProto {
     let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    NodeProto { input: strings(inputs), output: strings(outputs), name: name.into(), op_type: op.into(), attribute }
+    NodeProto {
+        input: strings(inputs),
+        output: strings(outputs),
+        name: name.into(),
+        op_type: op.into(),
+        attribute,
+    }
 }
 
 fn int(name: &str, i: i64) -> AttributeProto {
@@ -117,10 +151,21 @@ impl Writer<'_> {
     }
 
     /// Adds a constant unless it is there; gives its name.
-    fn constant(&mut self, name: &str, shape: &[usize], data_type: i32, raw_data: Vec<u8>) -> String {
+    fn constant(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        data_type: i32,
+        raw_data: Vec<u8>,
+    ) -> String {
         if self.named.insert(name.to_owned()) {
             let dims = shape.iter().map(|&size| size as i64).collect();
-            self.graph.initializer.push(TensorProto { dims, data_type, name: name.into(), raw_data });
+            self.graph.initializer.push(TensorProto {
+                dims,
+                data_type,
+                name: name.into(),
+                raw_data,
+            });
         }
         name.to_owned()
     }
@@ -157,7 +202,11 @@ impl Writer<'_> {
                 self.op("Mul", &[x, &s], vec![])
             }
             Activation::Gelu => {
-                let (root, one, half) = (self.scalar(std::f32::consts::FRAC_1_SQRT_2), self.scalar(1.0), self.scalar(0.5));
+                let (root, one, half) = (
+                    self.scalar(std::f32::consts::FRAC_1_SQRT_2),
+                    self.scalar(1.0),
+                    self.scalar(0.5),
+                );
                 let scaled = self.op("Mul", &[x, &root], vec![]);
                 let erf = self.op("Erf", &[&scaled], vec![]);
                 let shifted = self.op("Add", &[&erf, &one], vec![]);
@@ -168,7 +217,8 @@ impl Writer<'_> {
     }
 
     fn reshape(&mut self, x: &str, shape: &[i64]) -> String {
-        let name = format!("shape_{}", shape.iter().map(i64::to_string).collect::<Vec<_>>().join("_"));
+        let name =
+            format!("shape_{}", shape.iter().map(i64::to_string).collect::<Vec<_>>().join("_"));
         let shape = self.integers(&name, &[shape.len()], shape);
         self.op("Reshape", &[x, &shape], vec![])
     }
@@ -186,8 +236,11 @@ impl Writer<'_> {
             Op::Conv { conv, kernel } => {
                 let weight = self.weight(conv.weight)?;
                 let bias = conv.bias.map(|id| self.weight(id)).transpose()?;
-                let attributes =
-                    vec![ints("kernel_shape", &[*kernel; 2]), ints("strides", &[conv.stride; 2]), ints("pads", &[conv.padding; 4])];
+                let attributes = vec![
+                    ints("kernel_shape", &[*kernel; 2]),
+                    ints("strides", &[conv.stride; 2]),
+                    ints("pads", &[conv.padding; 4]),
+                ];
                 let taken: Vec<&str> = [x, &weight].into_iter().chain(bias.as_deref()).collect();
                 let out = self.op("Conv", &taken, attributes);
                 if y.is_empty() { out } else { self.op("Add", &[&out, y], vec![]) }
@@ -199,14 +252,21 @@ impl Writer<'_> {
                     let HostTensor { name, shape, data } = self.model.buffers.host(id.0)?;
                     statistics.push(self.floats(&name, &shape, &data));
                 }
-                let taken: Vec<&str> = [x, &scale, &shift].into_iter().chain(statistics.iter().map(String::as_str)).collect();
+                let taken: Vec<&str> = [x, &scale, &shift]
+                    .into_iter()
+                    .chain(statistics.iter().map(String::as_str))
+                    .collect();
                 let out = self.op("BatchNormalization", &taken, vec![float("epsilon", BN_EPSILON)]);
                 activation.map_or(out.clone(), |activation| self.activate(&out, activation))
             }
             Op::Activate(activation) => self.activate(x, *activation),
             Op::Add => self.op("Add", &[x, y], vec![]),
             Op::MaxPool { kernel, stride, padding } => {
-                let attributes = vec![ints("kernel_shape", &[*kernel; 2]), ints("strides", &[*stride; 2]), ints("pads", &[*padding; 4])];
+                let attributes = vec![
+                    ints("kernel_shape", &[*kernel; 2]),
+                    ints("strides", &[*stride; 2]),
+                    ints("pads", &[*padding; 4]),
+                ];
                 self.op("MaxPool", &[x], attributes)
             }
             Op::AdaptivePool { side } => self.adaptive_pool(x, before, *side),
@@ -243,10 +303,16 @@ impl Writer<'_> {
             }
             Op::LayerNorm(norm) => {
                 let (scale, shift) = (self.weight(norm.weight)?, self.weight(norm.bias)?);
-                self.op("LayerNormalization", &[x, &scale, &shift], vec![int("axis", -1), float("epsilon", norm.epsilon as f32)])
+                self.op(
+                    "LayerNormalization",
+                    &[x, &scale, &shift],
+                    vec![int("axis", -1), float("epsilon", norm.epsilon as f32)],
+                )
             }
             Op::Attention { heads } => {
-                let &[tokens, features] = layer.shape.as_slice() else { return Err(mistaken(layer)) };
+                let &[tokens, features] = layer.shape.as_slice() else {
+                    return Err(mistaken(layer));
+                };
                 self.attention(x, *heads, tokens, features)
             }
             Op::First => {
@@ -263,7 +329,13 @@ impl Writer<'_> {
         })
     }
 
-    fn dense(&mut self, x: &str, before: &[usize], weight: ParamId, bias: Option<ParamId>) -> Result<String> {
+    fn dense(
+        &mut self,
+        x: &str,
+        before: &[usize],
+        weight: ParamId,
+        bias: Option<ParamId>,
+    ) -> Result<String> {
         let HostTensor { name, shape, data } = self.param(weight)?;
         let out = shape.first().copied().unwrap_or(0);
         let features = data.len() / out.max(1);
@@ -273,8 +345,11 @@ impl Writer<'_> {
             let taken: Vec<&str> = [x, &weight].into_iter().chain(bias.as_deref()).collect();
             return Ok(self.op("Gemm", &taken, vec![int("transB", 1)]));
         }
-        // Over sequences only the plain matrix product is defined, so the constant is the transposed weight.
-        let transposed: Vec<f32> = (0..features).flat_map(|i| data.iter().skip(i).step_by(features.max(1)).copied()).collect();
+        // Over sequences only the plain matrix product is defined, so the constant is the
+        // transposed weight.
+        let transposed: Vec<f32> = (0..features)
+            .flat_map(|i| data.iter().skip(i).step_by(features.max(1)).copied())
+            .collect();
         let weight = self.floats(&format!("{name}.transposed"), &[features, out], &transposed);
         let product = self.op("MatMul", &[x, &weight], vec![]);
         Ok(match bias {
@@ -284,9 +359,18 @@ impl Writer<'_> {
     }
 
     fn attention(&mut self, qkv: &str, heads: usize, tokens: usize, features: usize) -> String {
-        let parts: Vec<String> = ["q", "k", "v"].iter().map(|part| format!("{part}_{}", self.graph.node.len())).collect();
+        let parts: Vec<String> = ["q", "k", "v"]
+            .iter()
+            .map(|part| format!("{part}_{}", self.graph.node.len()))
+            .collect();
         let outputs: Vec<&str> = parts.iter().map(String::as_str).collect();
-        self.graph.node.push(node("Split", &[qkv], &outputs, &format!("split_{}", self.graph.node.len()), vec![int("axis", 2)]));
+        self.graph.node.push(node(
+            "Split",
+            &[qkv],
+            &outputs,
+            &format!("split_{}", self.graph.node.len()),
+            vec![int("axis", 2)],
+        ));
         let width = features / heads.max(1);
         let orders = [[0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]];
         let split: Vec<String> = parts
@@ -307,21 +391,28 @@ impl Writer<'_> {
         self.reshape(&mixed, &[0, tokens as i64, features as i64])
     }
 
-    /// Means over regions as two products with matrices of shares: ONNX has no such pool for sizes that do not divide.
+    /// Means over regions as two products with matrices of shares: ONNX has no such pool for sizes
+    /// that do not divide.
     fn adaptive_pool(&mut self, x: &str, before: &[usize], side: usize) -> String {
-        let (Some(&height), Some(&width)) = (before.get(1), before.get(2)) else { return x.to_owned() };
+        let (Some(&height), Some(&width)) = (before.get(1), before.get(2)) else {
+            return x.to_owned();
+        };
         let shares = |size: usize| {
             let mut matrix = vec![0.0; side * size];
             for region in 0..side {
                 let (from, to) = (region * size / side, ((region + 1) * size).div_ceil(side));
-                (from..to).for_each(|pixel| matrix[region * size + pixel] = ((to - from) as f32).recip());
+                (from..to)
+                    .for_each(|pixel| matrix[region * size + pixel] = ((to - from) as f32).recip());
             }
             matrix
         };
-        let rows = self.floats(&format!("regions_{side}_{height}"), &[side, height], &shares(height));
+        let rows =
+            self.floats(&format!("regions_{side}_{height}"), &[side, height], &shares(height));
         let across = shares(width);
-        let transposed: Vec<f32> = (0..width).flat_map(|i| across.iter().skip(i).step_by(width).copied()).collect();
-        let columns = self.floats(&format!("regions_{width}_{side}_transposed"), &[width, side], &transposed);
+        let transposed: Vec<f32> =
+            (0..width).flat_map(|i| across.iter().skip(i).step_by(width).copied()).collect();
+        let columns =
+            self.floats(&format!("regions_{width}_{side}_transposed"), &[width, side], &transposed);
         let pooled = self.op("MatMul", &[&rows, x], vec![]);
         self.op("MatMul", &[&pooled, &columns], vec![])
     }

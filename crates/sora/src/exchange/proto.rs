@@ -1,4 +1,5 @@
-//! The few messages of ONNX's file format (onnx.proto3) that an exported network needs; tags and types are the format's.
+//! The few messages of ONNX's file format (onnx.proto3) that an exported network needs; tags and
+//! types are the format's.
 
 use prost::Message;
 

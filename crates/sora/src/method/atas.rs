@@ -1,20 +1,26 @@
-//! ATAS: adversarial training with adaptive step size (Huang et al. 2022, "Fast adversarial training with adaptive step size",
-//! arXiv 2206.02417).
+//! ATAS: adversarial training with adaptive step size (Huang et al. 2022, "Fast adversarial
+//! training with adaptive step size", arXiv 2206.02417).
 //!
-//! A perturbation is kept for each image, and an average m of its squared gradient norm. Step: `g = g(x + box(delta_i))` (eval mode, as the
-//! authors' code, unless `--attack-bn` says otherwise); `m_i <- decay m_i + (1 - decay) ||g||_2^2`, from 0;
-//! `alpha_i = clamp(2 eps / (1 + sqrt(m_i) / c), 0.5 eps, 1.75 eps)`; `delta = box(ball(delta_i + alpha_i sign g))`, trained on and kept.
-//! In the first `warmup` epochs alpha = eps and m stays. Every `reset` epochs the perturbations start anew at U(-eps, eps).
+//! A perturbation is kept for each image, and an average m of its squared gradient norm. Step: `g =
+//! g(x + box(delta_i))` (eval mode, as the authors' code, unless `--attack-bn` says otherwise);
+//! `m_i <- decay m_i + (1 - decay) ||g||_2^2`, from 0; `alpha_i = clamp(2 eps / (1 + sqrt(m_i) /
+//! c), 0.5 eps, 1.75 eps)`; `delta = box(ball(delta_i + alpha_i sign g))`, trained on and kept. In
+//! the first `warmup` epochs alpha = eps and m stays. Every `reset` epochs the perturbations start
+//! anew at U(-eps, eps).
 //!
-//! Perturbations are kept in the coordinates of the image before augmentation, so they survive another crop or flip; only those augmentations
-//! are allowed. Memory: one image of f32 for each training image, twice that while a checkpoint is written.
+//! Perturbations are kept in the coordinates of the image before augmentation, so they survive
+//! another crop or flip; only those augmentations are allowed. Memory: one image of f32 for each
+//! training image, twice that while a checkpoint is written.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, DataInfo, Method, Options, StepContext, StepOutput, boxed, options::range, store::SampleStore};
+use super::{
+    Batch, DataInfo, Method, Options, StepContext, StepOutput, boxed, options::range,
+    store::SampleStore,
+};
 use crate::{
     error::{Error, Result},
     nn::{HostTensor, to_vec},
@@ -76,7 +82,8 @@ impl Atas {
         let step = |(id, squared): (&u32, f32)| {
             let m = self.m.entry(*id).or_default();
             *m = decay as f32 * *m + (1.0 - decay as f32) * squared;
-            (2.0 * epsilon / (1.0 + m.sqrt() / c as f32)).clamp(least as f32 * epsilon, most as f32 * epsilon)
+            (2.0 * epsilon / (1.0 + m.sqrt() / c as f32))
+                .clamp(least as f32 * epsilon, most as f32 * epsilon)
         };
         Ok(batch.ids.iter().zip(squared).map(step).collect())
     }
@@ -94,7 +101,9 @@ impl Method for Atas {
             self.resets = resets;
         }
         let epsilon = cx.threat.epsilon;
-        let start = self.delta.gather(batch, || cx.noise.uniform(Draw::Delta, batch.x.dims(), -epsilon, epsilon))?;
+        let start = self
+            .delta
+            .gather(batch, || cx.noise.uniform(Draw::Delta, batch.x.dims(), -epsilon, epsilon))?;
         let start = boxed(batch, start);
         let grad = cx.input_gradient(batch.x.clone() + start.clone(), &batch.labels).grad;
         let steps = self.steps(cx, batch, &grad)?;
@@ -108,10 +117,15 @@ impl Method for Atas {
 
     fn state(&self) -> Result<Vec<HostTensor>> {
         let mut state = self.delta.state("delta");
-        let (ids, m): (Vec<_>, Vec<_>) = self.m.iter().map(|(&id, &m)| (f32::from_bits(id), m)).unzip();
+        let (ids, m): (Vec<_>, Vec<_>) =
+            self.m.iter().map(|(&id, &m)| (f32::from_bits(id), m)).unzip();
         state.push(HostTensor { name: "m.ids".into(), shape: vec![ids.len()], data: ids });
         state.push(HostTensor { name: "m".into(), shape: vec![m.len()], data: m });
-        state.push(HostTensor { name: "resets".into(), shape: vec![1], data: vec![self.resets as f32] });
+        state.push(HostTensor {
+            name: "resets".into(),
+            shape: vec![1],
+            data: vec![self.resets as f32],
+        });
         Ok(state)
     }
 
@@ -122,7 +136,8 @@ impl Method for Atas {
                 Error::input(format!("checkpoint: the state '{name}' of method atas is missing; was the run made with another method?"))
             })
         };
-        self.m = data("m.ids")?.iter().map(|id| id.to_bits()).zip(data("m")?.iter().copied()).collect();
+        self.m =
+            data("m.ids")?.iter().map(|id| id.to_bits()).zip(data("m")?.iter().copied()).collect();
         self.resets = data("resets")?.first().copied().unwrap_or_default() as u64;
         Ok(())
     }

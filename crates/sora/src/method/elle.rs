@@ -1,11 +1,14 @@
-//! ELLE: efficient local linearity regularization (Abad Rocamora et al. 2024, arXiv 2401.11618), and its adaptive form ELLE-A.
+//! ELLE: efficient local linearity regularization (Abad Rocamora et al. 2024, arXiv 2401.11618),
+//! and its adaptive form ELLE-A.
 //!
-//! `delta` as FGSM-RS with step eps. For each sample, `a = x + box(U(-eps, eps))`, b likewise, `c = (1 - t) a + t b` with t ~ U(0,1);
-//! `R = mean (L(c) - (1 - t) L(a) - t L(b))^2`; loss `L(x + delta) + lambda R`. The 3 N images go through the network as one batch.
+//! `delta` as FGSM-RS with step eps. For each sample, `a = x + box(U(-eps, eps))`, b likewise, `c =
+//! (1 - t) a + t b` with t ~ U(0,1); `R = mean (L(c) - (1 - t) L(a) - t L(b))^2`; loss `L(x +
+//! delta) + lambda R`. The 3 N images go through the network as one batch.
 //!
-//! ELLE-A (`adaptive = true`): lambda starts at 0; where R exceeds the mean of all its past values by `sensitivity` standard deviations
-//! (once there are 3), lambda becomes `lambda`, else it is multiplied by `decay`; then R joins the past.
-//! Deviation: the perturbed image is clamped to [0, 1], which the authors leave out.
+//! ELLE-A (`adaptive = true`): lambda starts at 0; where R exceeds the mean of all its past values
+//! by `sensitivity` standard deviations (once there are 3), lambda becomes `lambda`, else it is
+//! multiplied by `decay`; then R joins the past. Deviation: the perturbed image is clamped to [0,
+//! 1], which the authors leave out.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +40,13 @@ pub(super) struct ElleOptions {
 
 impl ElleOptions {
     pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { adaptive: false, alpha: 1.0, decay: 0.99, lambda: 1000.0, sensitivity: 2.0 })
+        Options::of(&Self {
+            adaptive: false,
+            alpha: 1.0,
+            decay: 0.99,
+            lambda: 1000.0,
+            sensitivity: 2.0,
+        })
     }
 }
 
@@ -62,8 +71,10 @@ impl Elle {
     fn adapted(&self, error: f32) -> f32 {
         let count = self.past.len() as f64;
         let mean = self.past.iter().map(|&e| f64::from(e)).sum::<f64>() / count;
-        let variance = self.past.iter().map(|&e| (f64::from(e) - mean).powi(2)).sum::<f64>() / count;
-        let rises = self.past.len() >= 3 && f64::from(error) > mean + self.options.sensitivity * variance.sqrt();
+        let variance =
+            self.past.iter().map(|&e| (f64::from(e) - mean).powi(2)).sum::<f64>() / count;
+        let rises = self.past.len() >= 3
+            && f64::from(error) > mean + self.options.sensitivity * variance.sqrt();
         if rises { self.options.lambda as f32 } else { self.lambda * self.options.decay as f32 }
     }
 }
@@ -77,7 +88,9 @@ impl Method for Elle {
         let alpha = self.options.alpha as f32 * epsilon;
         let delta = boxed(batch, cx.threat.project(eta + cx.threat.ascent(grad.clone()) * alpha));
 
-        let mut end = || batch.x.clone() + boxed(batch, cx.noise.uniform(Draw::Elle, shape, -epsilon, epsilon));
+        let mut end = || {
+            batch.x.clone() + boxed(batch, cx.noise.uniform(Draw::Elle, shape, -epsilon, epsilon))
+        };
         let (a, b) = (end(), end());
         let t = cx.noise.uniform(Draw::T, [n], 0.0, 1.0);
         let mix = |a: Tensor<4>, b: Tensor<4>, t: Tensor<4>| a * (t.clone().neg() + 1.0) + b * t;
@@ -111,7 +124,11 @@ impl Method for Elle {
     fn state(&self) -> Result<Vec<HostTensor>> {
         Ok(vec![
             HostTensor { name: "lambda".into(), shape: vec![1], data: vec![self.lambda] },
-            HostTensor { name: "past".into(), shape: vec![self.past.len()], data: self.past.clone() },
+            HostTensor {
+                name: "past".into(),
+                shape: vec![self.past.len()],
+                data: self.past.clone(),
+            },
         ])
     }
 

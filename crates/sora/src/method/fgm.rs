@@ -1,4 +1,5 @@
-//! Adversarial training with the fast gradient method, the l2 form of FGSM (Goodfellow et al. 2015, arXiv 1412.6572).
+//! Adversarial training with the fast gradient method, the l2 form of FGSM (Goodfellow et al. 2015,
+//! arXiv 1412.6572).
 //!
 //! `delta = box(eps g / ||g||_2)`, normalised for each sample.
 

@@ -1,4 +1,5 @@
-//! Adversarial training with the fast gradient sign method (Goodfellow et al. 2015, arXiv 1412.6572).
+//! Adversarial training with the fast gradient sign method (Goodfellow et al. 2015, arXiv
+//! 1412.6572).
 //!
 //! `delta = box(eps sign g(x))`. Cheap, and the classic victim of catastrophic overfitting.
 

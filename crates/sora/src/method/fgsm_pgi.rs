@@ -1,18 +1,24 @@
-//! FGSM-PGI: FGSM with prior-guided initialization (Jia et al. 2022, "Prior-guided adversarial initialization for fast adversarial training",
-//! ECCV, arXiv 2207.08859), in its best form, FGSM-MEP: the prior is the momentum of an image's gradients over all epochs.
+//! FGSM-PGI: FGSM with prior-guided initialization (Jia et al. 2022, "Prior-guided adversarial
+//! initialization for fast adversarial training", ECCV, arXiv 2207.08859), in its best form,
+//! FGSM-MEP: the prior is the momentum of an image's gradients over all epochs.
 //!
-//! For each image a prior (first eps times a random sign) and a momentum (first 0) are kept. `d0 = box(prior)`; `g = g(x + d0)`;
-//! `momentum <- decay momentum + g / ||g||_1`; `delta = box(ball(d0 + eps sign g))`; `prior <- box(ball(d0 + eps sign momentum))`.
-//! Loss: `L(x + delta) + lambda mean (f(x + delta) - f(x + d0))^2`, the mean over samples and classes, both logits differentiated.
-//! Deviations: prior and momentum are kept in the coordinates of the image before augmentation, so crop and flip are allowed and nothing else;
-//! label smoothing, which the authors always use, is the run's option `--label-smoothing`.
-//! Memory: two images of f32 for each training image, twice that while a checkpoint is written.
+//! For each image a prior (first eps times a random sign) and a momentum (first 0) are kept. `d0 =
+//! box(prior)`; `g = g(x + d0)`; `momentum <- decay momentum + g / ||g||_1`; `delta = box(ball(d0 +
+//! eps sign g))`; `prior <- box(ball(d0 + eps sign momentum))`. Loss: `L(x + delta) + lambda mean
+//! (f(x + delta) - f(x + d0))^2`, the mean over samples and classes, both logits differentiated.
+//! Deviations: prior and momentum are kept in the coordinates of the image before augmentation, so
+//! crop and flip are allowed and nothing else; label smoothing, which the authors always use, is
+//! the run's option `--label-smoothing`. Memory: two images of f32 for each training image, twice
+//! that while a checkpoint is written.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, DataInfo, Method, Options, StepContext, StepOutput, boxed, options::range, store::SampleStore};
+use super::{
+    Batch, DataInfo, Method, Options, StepContext, StepOutput, boxed, options::range,
+    store::SampleStore,
+};
 use crate::{error::Result, nn::HostTensor, noise::Draw, threat::sum_per_sample};
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -55,14 +61,18 @@ impl Method for FgsmPgi {
 
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
         let alpha = self.options.alpha as f32 * cx.threat.epsilon;
-        let prior = self.prior.gather(batch, || cx.noise.sign(Draw::Sign, batch.x.dims()) * cx.threat.epsilon)?;
+        let prior = self
+            .prior
+            .gather(batch, || cx.noise.sign(Draw::Sign, batch.x.dims()) * cx.threat.epsilon)?;
         let momentum = self.momentum.gather(batch, || batch.x.zeros_like())?;
         let start = boxed(batch, cx.threat.project(prior));
         let point = batch.x.clone() + start.clone();
         let grad = cx.input_gradient(point.clone(), &batch.labels).grad;
         let size = sum_per_sample(grad.clone().abs()).clamp_min(1e-12);
         let momentum = momentum * self.options.decay + grad.clone() / size;
-        let stepped = |direction: burn::tensor::Tensor<4>| boxed(batch, cx.threat.project(start.clone() + direction.sign() * alpha));
+        let stepped = |direction: burn::tensor::Tensor<4>| {
+            boxed(batch, cx.threat.project(start.clone() + direction.sign() * alpha))
+        };
         let (delta, prior) = (stepped(grad.clone()), stepped(momentum.clone()));
         self.prior.scatter(batch, &prior)?;
         self.momentum.scatter(batch, &momentum)?;
@@ -70,7 +80,10 @@ impl Method for FgsmPgi {
             let start = pass.forward(point.clone());
             let logits = pass.at_point();
             let change = (logits.clone() - start).square().mean();
-            Ok((pass.cross_entropy(logits.clone(), &batch.labels) + change * self.options.lambda, logits))
+            Ok((
+                pass.cross_entropy(logits.clone(), &batch.labels) + change * self.options.lambda,
+                logits,
+            ))
         })?;
         Ok(out.with_alpha(alpha))
     }

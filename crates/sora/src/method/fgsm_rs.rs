@@ -1,4 +1,5 @@
-//! FGSM with a random start: "Fast is better than free" (Wong, Rice and Kolter 2020, arXiv 2001.03994).
+//! FGSM with a random start: "Fast is better than free" (Wong, Rice and Kolter 2020, arXiv
+//! 2001.03994).
 //!
 //! `eta ~ U(-eps, eps)`, `delta = box(ball(eta + 1.25 eps sign g(x + eta)))`.
 

@@ -1,11 +1,14 @@
-//! Free adversarial training (Shafahi et al. 2019, "Adversarial training for free!", arXiv 1904.12843).
+//! Free adversarial training (Shafahi et al. 2019, "Adversarial training for free!", arXiv
+//! 1904.12843).
 //!
-//! Each batch is used for `replays` updates in a row. One pass at `x + delta` serves weights and perturbation: after the update
-//! `delta <- box(ball(delta + eps ascent(g')))`. delta starts at U(-eps, eps) and goes on from batch to batch, by place in the batch.
+//! Each batch is used for `replays` updates in a row. One pass at `x + delta` serves weights and
+//! perturbation: after the update `delta <- box(ball(delta + eps ascent(g')))`. delta starts at
+//! U(-eps, eps) and goes on from batch to batch, by place in the batch.
 //!
-//! A step here is one update. An epoch goes over the images once, with `replays` updates on each batch: for the cost of E epochs of standard
-//! training take E / replays, as the paper does; without `--epochs` that is done for you. PertAlign and linearity compare g' with that of
-//! the replay before (the first replay: with itself).
+//! A step here is one update. An epoch goes over the images once, with `replays` updates on each
+//! batch: for the cost of E epochs of standard training take E / replays, as the paper does;
+//! without `--epochs` that is done for you. PertAlign and linearity compare g' with that of the
+//! replay before (the first replay: with itself).
 
 use std::collections::BTreeMap;
 
@@ -66,7 +69,11 @@ impl Saved {
 
     fn host(&self, name: &str) -> Result<HostTensor> {
         match self {
-            Self::Device(tensor) => Ok(HostTensor { name: name.into(), shape: tensor.dims().to_vec(), data: to_vec(tensor)? }),
+            Self::Device(tensor) => Ok(HostTensor {
+                name: name.into(),
+                shape: tensor.dims().to_vec(),
+                data: to_vec(tensor)?,
+            }),
             Self::Host(host) => Ok(host.clone()),
         }
     }
@@ -90,7 +97,8 @@ impl Method for Free {
         let delta = kept.unwrap_or_else(|| cx.threat.random_start(cx.noise, batch.x.dims()));
         // The images under a kept perturbation have changed, or epsilon has.
         let delta = boxed(batch, cx.threat.project(delta));
-        let before = self.grad.take().and_then(|saved| saved.take(batch)).filter(|_| self.replay > 0);
+        let before =
+            self.grad.take().and_then(|saved| saved.take(batch)).filter(|_| self.replay > 0);
         let alpha = self.options.alpha as f32 * cx.threat.epsilon;
         let out = cx.train(batch, delta.clone(), before)?.with_alpha(alpha);
         let next = cx.threat.project(delta + cx.threat.ascent(out.input_gradient.clone()) * alpha);
@@ -101,7 +109,11 @@ impl Method for Free {
     }
 
     fn state(&self) -> Result<Vec<HostTensor>> {
-        let mut state = vec![HostTensor { name: "replay".into(), shape: vec![1], data: vec![self.replay as f32] }];
+        let mut state = vec![HostTensor {
+            name: "replay".into(),
+            shape: vec![1],
+            data: vec![self.replay as f32],
+        }];
         for (name, saved) in [("delta", &self.delta), ("grad", &self.grad)] {
             state.extend(saved.as_ref().map(|saved| saved.host(name)).transpose()?);
         }

@@ -1,17 +1,22 @@
-//! GradAlign (Andriushchenko and Flammarion 2020, "Understanding and improving fast adversarial training", arXiv 2007.02617).
+//! GradAlign (Andriushchenko and Flammarion 2020, "Understanding and improving fast adversarial
+//! training", arXiv 2007.02617).
 //!
-//! `delta` as FGSM-RS (step 1.25 eps from x + eta). Loss: `L(x + delta) + lambda (1 - mean cos(c, g))`, c the gradient at x (constant), g that at
-//! x + eta (differentiated). The paper's lambda is 0.2 on CIFAR-10, 2.5 on SVHN.
+//! `delta` as FGSM-RS (step 1.25 eps from x + eta). Loss: `L(x + delta) + lambda (1 - mean cos(c,
+//! g))`, c the gradient at x (constant), g that at x + eta (differentiated). The paper's lambda is
+//! 0.2 on CIFAR-10, 2.5 on SVHN.
 //!
-//! The weight gradient of a function R(g) of an input gradient: with `w = dR/dg` held constant it is that of the directional derivative
-//! `<w, grad_x L(x + eta)>`, which is carried forward through the layers along w and then differentiated by one ordinary backward pass. This is
-//! the double backward, exactly (to 1e-4 of PyTorch's in the golden step). The alternative, a central difference of two weight gradients at
-//! x + eta +- h w, takes two forward and two backward passes as well, but each ReLU that switches between the two points adds its jump over
-//! 2 h: on the golden network its error is 74 times the gradient at h = 1e-4, and 3 % at best, where f32's rounding takes over (docs/methods.md
-//! has PyTorch's figures, in f64 too).
-//! Cost: 5 forward-sized and 5 backward-sized passes, of which the directional derivative takes 2 and 2; a step took 4.0 and 4.8 times as long as
-//! one of fgsm-rs, and 521 MiB instead of 179 (width 16, batch 64, 32 x 32, two busy threads with AVX-512, medians of 3 steps, 2 runs).
-//! The l2 form starts in the l2 ball and steps along the normalised gradient.
+//! The weight gradient of a function R(g) of an input gradient: with `w = dR/dg` held constant it
+//! is that of the directional derivative `<w, grad_x L(x + eta)>`, which is carried forward through
+//! the layers along w and then differentiated by one ordinary backward pass. This is the double
+//! backward, exactly (to 1e-4 of PyTorch's in the golden step). The alternative, a central
+//! difference of two weight gradients at x + eta +- h w, takes two forward and two backward passes
+//! as well, but each ReLU that switches between the two points adds its jump over 2 h: on the
+//! golden network its error is 74 times the gradient at h = 1e-4, and 3 % at best, where f32's
+//! rounding takes over (docs/methods.md has PyTorch's figures, in f64 too). Cost: 5 forward-sized
+//! and 5 backward-sized passes, of which the directional derivative takes 2 and 2; a step took 4.0
+//! and 4.8 times as long as one of fgsm-rs, and 521 MiB instead of 179 (width 16, batch 64, 32 x
+//! 32, two busy threads with AVX-512, medians of 3 steps, 2 runs). The l2 form starts in the l2
+//! ball and steps along the normalised gradient.
 
 use burn::tensor::{Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
@@ -63,7 +68,8 @@ impl Method for GradAlign {
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let delta = boxed(batch, cx.threat.project(eta + cx.threat.ascent(grad.clone()) * alpha));
         let (penalty, direction) = misalignment(clean, grad.clone());
-        // A direction of unit size keeps the derivative in f32's range; the scale comes back as a factor.
+        // A direction of unit size keeps the derivative in f32's range; the scale comes back as a
+        // factor.
         let scale = direction.clone().abs().max().clamp_min(1e-30);
         let direction = direction / scale.clone().reshape([1, 1, 1, 1]);
         let out = cx.train_with(batch, delta, Some(grad), |pass| {
@@ -71,11 +77,15 @@ impl Method for GradAlign {
             let (at_start, along) = pass.forward_along(point.clone(), direction.clone(), mode);
             let labels = batch.labels.clone().reshape([n, 1]);
             // d CE = <softmax(z) - onehot(y), dz>
-            let derivative = (softmax(at_start, 1) * along.clone()).sum_dim(1) - along.gather(1, labels);
+            let derivative =
+                (softmax(at_start, 1) * along.clone()).sum_dim(1) - along.gather(1, labels);
             let derivative = derivative.mean() * scale.clone();
             // The derivative stands for the penalty in the gradient; its value is the penalty's.
             let regulariser = derivative.clone() + (penalty.clone() - derivative.inner());
-            Ok((pass.cross_entropy(logits.clone(), &batch.labels) + regulariser * self.lambda, logits))
+            Ok((
+                pass.cross_entropy(logits.clone(), &batch.labels) + regulariser * self.lambda,
+                logits,
+            ))
         })?;
         Ok(out.with_alpha(alpha))
     }

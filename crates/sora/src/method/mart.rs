@@ -1,9 +1,11 @@
-//! MART (Wang et al. 2020, "Improving adversarial robustness requires revisiting misclassified examples", ICLR).
+//! MART (Wang et al. 2020, "Improving adversarial robustness requires revisiting misclassified
+//! examples", ICLR).
 //!
-//! Attack: PGD on the cross-entropy from `box(0.001 N(0,1))`. Loss:
-//! `CE(x + delta) + mean -log(1 - max_{k != y} p_k(x + delta)) + lambda mean (1 - p_y(x)) KL(f(x) || f(x + delta))`, all of it differentiated.
-//! The attack runs in eval mode, as the authors' does, unless `--attack-bn` says otherwise. Deviation: log(1 - p_k) is computed from the
-//! logits, without the small constants that the authors add inside their logarithms. The l2 form steps along the normalised gradient.
+//! Attack: PGD on the cross-entropy from `box(0.001 N(0,1))`. Loss: `CE(x + delta) + mean -log(1 -
+//! max_{k != y} p_k(x + delta)) + lambda mean (1 - p_y(x)) KL(f(x) || f(x + delta))`, all of it
+//! differentiated. The attack runs in eval mode, as the authors' does, unless `--attack-bn` says
+//! otherwise. Deviation: log(1 - p_k) is computed from the logits, without the small constants that
+//! the authors add inside their logarithms. The l2 form steps along the normalised gradient.
 
 use burn::tensor::{Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
@@ -69,9 +71,12 @@ impl Method for Mart {
         let out = cx.train_with(batch, delta, last, |pass| {
             let clean = pass.forward(batch.x.clone());
             let logits = pass.at_point();
-            let right = softmax(clean.clone(), 1).gather(1, batch.labels.clone().reshape([n, 1])).reshape([n]);
+            let right = softmax(clean.clone(), 1)
+                .gather(1, batch.labels.clone().reshape([n, 1]))
+                .reshape([n]);
             let distance = (kl_divergence(clean, logits.clone()) * (right.neg() + 1.0)).mean();
-            let boosted = pass.cross_entropy(logits.clone(), &batch.labels) + margin(logits.clone(), &batch.labels).mean();
+            let boosted = pass.cross_entropy(logits.clone(), &batch.labels)
+                + margin(logits.clone(), &batch.labels).mean();
             Ok((boosted + distance * self.lambda, logits))
         })?;
         Ok(out.with_alpha(alpha))

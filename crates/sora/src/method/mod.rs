@@ -1,8 +1,9 @@
 //! Training methods: how a batch becomes a perturbation, a loss and a gradient.
 //!
-//! A method is one file with one row in [`METHODS`] (or, outside this crate, one call of [`register`]). It crafts a perturbation with
-//! [`StepContext::input_gradient`] and trains with [`StepContext::train`] or, on a loss of its own, [`StepContext::train_with`]; the loop
-//! applies the gradient.
+//! A method is one file with one row in [`METHODS`] (or, outside this crate, one call of
+//! [`register`]). It crafts a perturbation with [`StepContext::input_gradient`] and trains with
+//! [`StepContext::train`] or, on a loss of its own, [`StepContext::train_with`]; the loop applies
+//! the gradient.
 
 mod aaer;
 mod atas;
@@ -71,7 +72,8 @@ pub struct Passes {
 }
 
 impl Passes {
-    /// Cost relative to standard training: a pass to the input only costs as much as a forward pass, one to weights and input twice that.
+    /// Cost relative to standard training: a pass to the input only costs as much as a forward
+    /// pass, one to weights and input twice that.
     pub fn relative_cost(&self) -> f64 {
         (self.forward + self.backward_input + 2 * self.backward_full) as f64 / 3.0
     }
@@ -80,10 +82,12 @@ impl Passes {
 /// Additions to the training loss that go with any method; all off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extras {
-    /// Label smoothing of the training loss's cross-entropy, in [0, 1] (Szegedy et al. 2016, arXiv 1512.00567); attacks use the hard labels.
+    /// Label smoothing of the training loss's cross-entropy, in [0, 1] (Szegedy et al. 2016, arXiv
+    /// 1512.00567); attacks use the hard labels.
     pub label_smoothing: f32,
-    /// Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884): the training pass runs at weights moved by this fraction of their
-    /// norm along the gradient of the training loss, tensor by tensor; batch norm and biases stay. 0: off. One more training pass a step.
+    /// Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884): the training pass runs
+    /// at weights moved by this fraction of their norm along the gradient of the training loss,
+    /// tensor by tensor; batch norm and biases stay. 0: off. One more training pass a step.
     pub awp: f32,
 }
 
@@ -107,7 +111,8 @@ pub struct StepContext<'a> {
 }
 
 impl StepContext<'_> {
-    /// Gradient of the mean cross-entropy with respect to the pixels `x`, in the run's batch-norm mode.
+    /// Gradient of the mean cross-entropy with respect to the pixels `x`, in the run's batch-norm
+    /// mode.
     pub fn input_gradient(&mut self, x: Tensor<4>, labels: &Tensor<1, Int>) -> InputGradient {
         self.attack(x, |logits| loss::cross_entropy(logits, labels.clone()))
     }
@@ -116,7 +121,11 @@ impl StepContext<'_> {
     ///
     /// # Errors
     /// Those of `loss`.
-    pub fn input_gradient_of(&mut self, x: Tensor<4>, loss: impl FnOnce(Tensor<2>) -> Result<Tensor<1>>) -> Result<InputGradient> {
+    pub fn input_gradient_of(
+        &mut self,
+        x: Tensor<4>,
+        loss: impl FnOnce(Tensor<2>) -> Result<Tensor<1>>,
+    ) -> Result<InputGradient> {
         let mut failed = None;
         let out = self.attack(x, |logits| {
             loss(logits.clone()).unwrap_or_else(|e| {
@@ -137,25 +146,34 @@ impl StepContext<'_> {
 
     /// Logits at the pixels `x` without any gradient, in the run's batch-norm mode.
     pub fn logits(&mut self, x: Tensor<4>) -> Tensor<2> {
-        let (logits, stats) = profile::time(Part::Network, || self.model.forward(&self.model.params.frozen(), x, self.attack_bn));
+        let (logits, stats) = profile::time(Part::Network, || {
+            self.model.forward(&self.model.params.frozen(), x, self.attack_bn)
+        });
         self.model.absorb(stats);
         self.passes.forward += 1;
         logits
     }
 
-    /// Trains on `x + delta` with the mean cross-entropy. `attack_grad` is the gradient of the (last) attack pass, `None` where there was none.
+    /// Trains on `x + delta` with the mean cross-entropy. `attack_grad` is the gradient of the
+    /// (last) attack pass, `None` where there was none.
     ///
     /// # Errors
     /// A device that fails.
-    pub fn train(&mut self, batch: &Batch, delta: Tensor<4>, attack_grad: Option<Tensor<4>>) -> Result<StepOutput> {
+    pub fn train(
+        &mut self,
+        batch: &Batch,
+        delta: Tensor<4>,
+        attack_grad: Option<Tensor<4>>,
+    ) -> Result<StepOutput> {
         self.train_with(batch, delta, attack_grad, |pass| {
             let logits = pass.at_point();
             Ok((pass.cross_entropy(logits.clone(), &batch.labels), logits))
         })
     }
 
-    /// Trains on a loss of its own: `loss` makes its forward passes and gives the loss `[1]` and the logits at the training point `x + delta`.
-    /// With weight perturbation it is called twice, so it must not change the method's state.
+    /// Trains on a loss of its own: `loss` makes its forward passes and gives the loss `[1]` and
+    /// the logits at the training point `x + delta`. With weight perturbation it is called twice,
+    /// so it must not change the method's state.
     ///
     /// # Errors
     /// Those of `loss`; a device that fails.
@@ -188,18 +206,38 @@ impl StepContext<'_> {
         };
         self.model.absorb(std::mem::take(&mut out.stats));
 
-        let metrics = profile::time(Part::Metrics, || self.figures(&out, batch, &delta, attack_grad.as_ref().unwrap_or(&out.input)))?;
-        Ok(StepOutput { gradients: out.params, delta, input_gradient: out.input, logits: out.logits, metrics })
+        let metrics = profile::time(Part::Metrics, || {
+            self.figures(&out, batch, &delta, attack_grad.as_ref().unwrap_or(&out.input))
+        })?;
+        Ok(StepOutput {
+            gradients: out.params,
+            delta,
+            input_gradient: out.input,
+            logits: out.logits,
+            metrics,
+        })
     }
 
-    /// The figures of a step that trained with `out` at `delta` after an attack with the gradient `attack`.
-    fn figures(&self, out: &TrainGradient, batch: &Batch, delta: &Tensor<4>, attack: &Tensor<4>) -> Result<StepMetrics> {
+    /// The figures of a step that trained with `out` at `delta` after an attack with the gradient
+    /// `attack`.
+    fn figures(
+        &self,
+        out: &TrainGradient,
+        batch: &Batch,
+        delta: &Tensor<4>,
+        attack: &Tensor<4>,
+    ) -> Result<StepMetrics> {
         let norm = self.threat.norm;
-        let mut parts = vec![out.loss.clone(), loss::correct(out.logits.clone(), batch.labels.clone()).mean()];
+        let mut parts =
+            vec![out.loss.clone(), loss::correct(out.logits.clone(), batch.labels.clone()).mean()];
         let on_cpu = nn::on_cpu(delta.device());
         if !on_cpu {
             let (attack, train) = (attack.clone(), out.input.clone());
-            parts.extend([pert_align(attack.clone(), train.clone()), linearity(norm, attack, train), delta.clone().abs().mean()]);
+            parts.extend([
+                pert_align(attack.clone(), train.clone()),
+                linearity(norm, attack, train),
+                delta.clone().abs().mean(),
+            ]);
         }
         // One read-back for all the step's scalars: each would wait for the device.
         let mut scalars = to_vec(&Tensor::cat(parts, 0))?;
@@ -207,16 +245,28 @@ impl StepContext<'_> {
             scalars.extend(nn::agreement(norm == Norm::Linf, attack, &out.input, delta));
         }
         let &[loss, adv_acc, pert_align, linearity, delta_mean] = scalars.as_slice() else {
-            return Err(Error::work(format!("a step yielded {} figures instead of 5", scalars.len())));
+            return Err(Error::work(format!(
+                "a step yielded {} figures instead of 5",
+                scalars.len()
+            )));
         };
-        Ok(StepMetrics { loss, adv_acc, alpha: 0.0, linearity: linearity.clamp(-1.0, 1.0), pert_align, delta_mean })
+        Ok(StepMetrics {
+            loss,
+            adv_acc,
+            alpha: 0.0,
+            linearity: linearity.clamp(-1.0, 1.0),
+            pert_align,
+            delta_mean,
+        })
     }
 }
 
 /// `w + gamma ||w|| g / ||g||` for every tensor of more than one dimension.
 fn perturbed_weights(params: &TensorSet, gradients: &[Tensor<1>], gamma: f32) -> TensorSet {
     let mut moved = params.clone();
-    for (index, (spec, (value, gradient))) in params.specs().iter().zip(params.values().iter().zip(gradients)).enumerate() {
+    for (index, (spec, (value, gradient))) in
+        params.specs().iter().zip(params.values().iter().zip(gradients)).enumerate()
+    {
         if spec.shape.len() > 1 {
             let norm = |t: &Tensor<1>| t.clone().square().sum().sqrt();
             let length = norm(value) * gamma / norm(gradient).clamp_min(1e-12);
@@ -226,9 +276,11 @@ fn perturbed_weights(params: &TensorSet, gradients: &[Tensor<1>], gamma: f32) ->
     moved
 }
 
-/// Mean over samples of the cosine between the attack pass's gradient and the training pass's: PertAlign, `[1]`.
+/// Mean over samples of the cosine between the attack pass's gradient and the training pass's:
+/// PertAlign, `[1]`.
 ///
-/// Near 1 the loss is locally linear; a sharp fall foretells catastrophic overfitting (SORA, arXiv 2606.00738).
+/// Near 1 the loss is locally linear; a sharp fall foretells catastrophic overfitting (SORA, arXiv
+/// 2606.00738).
 pub fn pert_align(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     let tiny = f32::MIN_POSITIVE;
     let attack = attack.clone() / l2_norm(attack).clamp_min(tiny);
@@ -237,8 +289,9 @@ pub fn pert_align(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     sum_per_sample(attack * train).reshape([n]).mean()
 }
 
-/// The free second-order estimate, `[1]`: mean over samples of `<p, g'> / <p, g>` with p = sign(g) (l-inf) or p = g (l2),
-/// the ratio of the loss's slopes along the step at its end and at its start; not clipped (SORA, arXiv 2606.00738).
+/// The free second-order estimate, `[1]`: mean over samples of `<p, g'> / <p, g>` with p = sign(g)
+/// (l-inf) or p = g (l2), the ratio of the loss's slopes along the step at its end and at its
+/// start; not clipped (SORA, arXiv 2606.00738).
 pub fn linearity(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     let n = attack.dims()[0];
     let step = match norm {
@@ -339,11 +392,16 @@ pub trait Method: Debug + Send {
     }
 }
 
-/// One step of `method`, within the thread pool: a kernel called from outside of it waits for a thread to wake up, each time.
+/// One step of `method`, within the thread pool: a kernel called from outside of it waits for a
+/// thread to wake up, each time.
 ///
 /// # Errors
 /// Those of the step.
-pub fn run_step(method: &mut dyn Method, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+pub fn run_step(
+    method: &mut dyn Method,
+    cx: &mut StepContext<'_>,
+    batch: &Batch,
+) -> Result<StepOutput> {
     rayon::scope(|_| profile::time(Part::Perturbation, || method.step(cx, batch)))
 }
 

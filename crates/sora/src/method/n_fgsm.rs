@@ -1,6 +1,7 @@
 //! N-FGSM: noise instead of projection (de Jorge et al. 2022, arXiv 2202.01181).
 //!
-//! `eta = box(U(-2 eps, 2 eps))`, `delta = box(eta + eps sign g(x + eta))`; no projection on the ball.
+//! `eta = box(U(-2 eps, 2 eps))`, `delta = box(eta + eps sign g(x + eta))`; no projection on the
+//! ball.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,5 @@
-//! Standard training: no perturbation. No paper; it is the baseline without defence that the others (Madry et al. 2018) are compared with.
+//! Standard training: no perturbation. No paper; it is the baseline without defence that the others
+//! (Madry et al. 2018) are compared with.
 
 use super::{Batch, Method, StepContext, StepOutput};
 use crate::error::Result;

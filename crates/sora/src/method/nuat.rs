@@ -1,12 +1,15 @@
-//! NuAT: nuclear-norm adversarial training (Sriramanan et al. 2021, "Towards efficient and effective adversarial training", NeurIPS).
+//! NuAT: nuclear-norm adversarial training (Sriramanan et al. 2021, "Towards efficient and
+//! effective adversarial training", NeurIPS).
 //!
-//! `d0 = box(eps/2 s)` with random signs s; g the gradient of `CE(f(x + d0)) + lambda ||f(x) - f(x + d0)||_* / N` for d0, f(x) constant;
-//! `delta = box(ball(d0 + eps sign g))`. Loss: `CE(f(x)) + lambda ||f(x) - f(x + delta)||_* / N`, both logits differentiated. ||.||_* is the
-//! sum of the singular values of the N x K matrix. Batch norm in the attack: train mode. f(x) is computed without and with a graph, and moves
-//! the running statistics once.
+//! `d0 = box(eps/2 s)` with random signs s; g the gradient of `CE(f(x + d0)) + lambda ||f(x) - f(x
+//! + d0)||_* / N` for d0, f(x) constant; `delta = box(ball(d0 + eps sign g))`. Loss: `CE(f(x)) +
+//! lambda ||f(x) - f(x + delta)||_* / N`, both logits differentiated. ||.||_* is the sum of the
+//! singular values of the N x K matrix. Batch norm in the attack: train mode. f(x) is computed
+//! without and with a graph, and moves the running statistics once.
 //!
-//! The subgradient of ||M||_* taken is `U V^T` of the thin singular value decomposition over the singular values above the rounding error of
-//! f32: where values repeat, U V^T does not depend on the choice of vectors; where they vanish, it is the subgradient of least norm.
+//! The subgradient of ||M||_* taken is `U V^T` of the thin singular value decomposition over the
+//! singular values above the rounding error of f32: where values repeat, U V^T does not depend on
+//! the choice of vectors; where they vanish, it is the subgradient of least norm.
 
 use burn::tensor::{Tensor, TensorData};
 use nalgebra::{DMatrix, SVD};
@@ -42,15 +45,20 @@ impl NuAt {
     }
 }
 
-/// `U V^T` of the `rows` x `columns` matrix `values` (row-major), over the singular values that are not 0 to f32's accuracy.
+/// `U V^T` of the `rows` x `columns` matrix `values` (row-major), over the singular values that are
+/// not 0 to f32's accuracy.
 fn polar_factor(values: &[f32], rows: usize, columns: usize) -> Result<Vec<f32>> {
     if !values.iter().all(|v| v.is_finite()) {
-        return Err(Error::work("nuat: the logits are not finite: training has diverged; try a smaller --lr-max"));
+        return Err(Error::work(
+            "nuat: the logits are not finite: training has diverged; try a smaller --lr-max",
+        ));
     }
     let matrix = DMatrix::from_row_iterator(rows, columns, values.iter().map(|&v| f64::from(v)));
     let svd = SVD::try_new(matrix, true, true, f64::EPSILON, 10_000);
     let Some((Some(u), s, Some(v_t))) = svd.map(|svd| (svd.u, svd.singular_values, svd.v_t)) else {
-        return Err(Error::work("nuat: the singular values of the change of the logits were not found"));
+        return Err(Error::work(
+            "nuat: the singular values of the change of the logits were not found",
+        ));
     };
     let zero = s.max() * f64::from(f32::EPSILON) * rows.max(columns) as f64;
     let mut factor = DMatrix::zeros(rows, columns);
@@ -74,10 +82,12 @@ impl Method for NuAt {
         let n = batch.x.dims()[0] as f64;
         let epsilon = cx.threat.epsilon;
         let clean = cx.logits(batch.x.clone());
-        let start = boxed(batch, cx.noise.sign(Draw::Sign, batch.x.dims()) * (self.start as f32 * epsilon));
+        let start =
+            boxed(batch, cx.noise.sign(Draw::Sign, batch.x.dims()) * (self.start as f32 * epsilon));
         let attack = cx.input_gradient_of(batch.x.clone() + start.clone(), |logits| {
             let distance = nuclear_norm(logits.clone() - clean.clone())?;
-            Ok(crate::loss::cross_entropy(logits, batch.labels.clone()) + distance * (self.lambda / n))
+            Ok(crate::loss::cross_entropy(logits, batch.labels.clone())
+                + distance * (self.lambda / n))
         })?;
         let alpha = self.alpha as f32 * epsilon;
         let delta = boxed(batch, cx.threat.project(start + attack.grad.clone().sign() * alpha));
@@ -96,7 +106,10 @@ mod tests {
     use super::*;
 
     fn close(found: &[f32], expected: &[f32]) {
-        assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}, expected {expected:?}");
+        assert!(
+            found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6),
+            "{found:?}, expected {expected:?}"
+        );
     }
 
     #[test]

@@ -18,7 +18,9 @@ impl Options {
 
     /// Every field of `defaults` as an option.
     pub fn of<T: Serialize>(defaults: &T) -> Result<Self> {
-        Table::try_from(defaults).map(Self).map_err(|e| Error::work(format!("a method's default options cannot be listed: {e}")))
+        Table::try_from(defaults)
+            .map(Self)
+            .map_err(|e| Error::work(format!("a method's default options cannot be listed: {e}")))
     }
 
     /// `key = value` pairs in alphabetical order.
@@ -31,8 +33,9 @@ impl Options {
     /// # Errors
     /// A malformed pair, or an unknown key; the message lists the valid ones.
     pub fn set(&mut self, pair: &str, method: &str) -> Result<()> {
-        let (key, text) =
-            pair.split_once('=').ok_or_else(|| Error::input(format!("--set '{pair}': expected key=value, for example --set beta=0.05")))?;
+        let (key, text) = pair.split_once('=').ok_or_else(|| {
+            Error::input(format!("--set '{pair}': expected key=value, for example --set beta=0.05"))
+        })?;
         let value = format!("v = {}", text.trim())
             .parse::<Table>()
             .ok()
@@ -59,7 +62,11 @@ impl Options {
             return Ok(());
         }
         let known = self.0.keys().cloned().collect::<Vec<_>>().join(", ");
-        let has = if known.is_empty() { "has no options".to_owned() } else { format!("has no such option; it has {known}") };
+        let has = if known.is_empty() {
+            "has no options".to_owned()
+        } else {
+            format!("has no such option; it has {known}")
+        };
         Err(Error::input(format!("option '{key}': method {method} {has}")))
     }
 
@@ -81,7 +88,9 @@ impl Options {
     pub fn expect_none(&self, method: &str) -> Result<()> {
         match self.0.keys().next() {
             None => Ok(()),
-            Some(key) => Err(Error::input(format!("option '{key}': method {method} has no options"))),
+            Some(key) => {
+                Err(Error::input(format!("option '{key}': method {method} has no options")))
+            }
         }
     }
 }

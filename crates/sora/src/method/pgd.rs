@@ -1,7 +1,9 @@
-//! Multi-step adversarial training with projected gradient descent (Madry et al. 2018, arXiv 1706.06083).
+//! Multi-step adversarial training with projected gradient descent (Madry et al. 2018, arXiv
+//! 1706.06083).
 //!
-//! `delta_0` random in the ball, then `delta <- box(ball(delta + alpha ascent(g(x + delta))))`, with ascent(g) = sign g (l-inf)
-//! or g / ||g||_2 (l2). PertAlign compares the last attack gradient with the training gradient.
+//! `delta_0` random in the ball, then `delta <- box(ball(delta + alpha ascent(g(x + delta))))`,
+//! with ascent(g) = sign g (l-inf) or g / ||g||_2 (l2). PertAlign compares the last attack gradient
+//! with the training gradient.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +33,10 @@ impl Pgd {
 
     pub(super) fn check(self) -> Result<Self> {
         if !(1..=1000).contains(&self.steps) {
-            return Err(Error::input(format!("option 'steps' = {}: expected 1 to 1000", self.steps)));
+            return Err(Error::input(format!(
+                "option 'steps' = {}: expected 1 to 1000",
+                self.steps
+            )));
         }
         Ok(self)
     }

@@ -3,8 +3,8 @@
 use std::sync::{PoisonError, RwLock};
 
 use super::{
-    Method, Options, Passes, aaer, atas, elle, fgm, fgsm, fgsm_pgi, fgsm_rs, free, gradalign, mart, multigrad, n_fgsm, none, nuat, pgd,
-    sora, trades, zerograd,
+    Method, Options, Passes, aaer, atas, elle, fgm, fgsm, fgsm_pgi, fgsm_rs, free, gradalign, mart,
+    multigrad, n_fgsm, none, nuat, pgd, sora, trades, zerograd,
 };
 use crate::{
     error::{Error, Result},
@@ -29,7 +29,8 @@ pub struct MethodInfo {
     pub stored_images: u32,
     /// Passes of one step with default options.
     pub passes: Passes,
-    /// The largest |delta| (l-inf) or ||delta||_2 (l2) of a training example, in epsilons, with default options.
+    /// The largest |delta| (l-inf) or ||delta||_2 (l2) of a training example, in epsilons, with
+    /// default options.
     pub bound: f32,
     /// Every option with its default.
     pub options: fn() -> Result<Options>,
@@ -163,7 +164,9 @@ pub const METHODS: &[MethodInfo] = &[
         passes: passes(3),
         bound: 1.0,
         options: multigrad::MultiGrad::options,
-        build: |options, _| Ok(Box::new(options.parse::<multigrad::MultiGrad>("multigrad")?.check()?)),
+        build: |options, _| {
+            Ok(Box::new(options.parse::<multigrad::MultiGrad>("multigrad")?.check()?))
+        },
     },
     MethodInfo {
         name: "gradalign",
@@ -175,7 +178,9 @@ pub const METHODS: &[MethodInfo] = &[
         passes: Passes { forward: 5, backward_input: 2, backward_full: 3 },
         bound: 1.0,
         options: gradalign::GradAlign::options,
-        build: |options, _| Ok(Box::new(options.parse::<gradalign::GradAlign>("gradalign")?.check()?)),
+        build: |options, _| {
+            Ok(Box::new(options.parse::<gradalign::GradAlign>("gradalign")?.check()?))
+        },
     },
     MethodInfo {
         name: "nuat",
@@ -282,14 +287,18 @@ fn added() -> Vec<&'static MethodInfo> {
     ADDED.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Adds a method from outside this crate to those that [`method`] finds, and with it the training loop and the run's settings.
+/// Adds a method from outside this crate to those that [`method`] finds, and with it the training
+/// loop and the run's settings.
 ///
 /// # Errors
 /// A name that is taken.
 pub fn register(info: &'static MethodInfo) -> Result<()> {
     let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
     if METHODS.iter().chain(added.iter().copied()).any(|known| known.name == info.name) {
-        return Err(Error::input(format!("method '{}': there is one of that name already; choose another", info.name)));
+        return Err(Error::input(format!(
+            "method '{}': there is one of that name already; choose another",
+            info.name
+        )));
     }
     added.push(info);
     Ok(())
@@ -302,8 +311,12 @@ pub fn register(info: &'static MethodInfo) -> Result<()> {
 pub fn method(name: &str) -> Result<&'static MethodInfo> {
     let added = added();
     METHODS.iter().chain(added.iter().copied()).find(|info| info.name == name).ok_or_else(|| {
-        let known: Vec<_> = METHODS.iter().chain(added.iter().copied()).map(|info| info.name).collect();
-        Error::input(format!("--method '{name}': no such method; choose one of {}", known.join(", ")))
+        let known: Vec<_> =
+            METHODS.iter().chain(added.iter().copied()).map(|info| info.name).collect();
+        Error::input(format!(
+            "--method '{name}': no such method; choose one of {}",
+            known.join(", ")
+        ))
     })
 }
 
@@ -314,7 +327,11 @@ impl MethodInfo {
     /// A norm the method is not defined for, or a wrong option.
     pub fn build(&self, options: &Options, threat: Threat) -> Result<Box<dyn Method>> {
         if !self.norms.contains(&threat.norm) {
-            let other = METHODS.iter().filter(|m| m.norms.contains(&threat.norm)).map(|m| m.name).collect::<Vec<_>>();
+            let other = METHODS
+                .iter()
+                .filter(|m| m.norms.contains(&threat.norm))
+                .map(|m| m.name)
+                .collect::<Vec<_>>();
             return Err(Error::input(format!(
                 "--method {} is not defined for --norm {}; with that norm choose one of {}",
                 self.name,

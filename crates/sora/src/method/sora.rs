@@ -1,13 +1,15 @@
 //! SORA: free second-order attacks in fast adversarial training (ICML 2026, arXiv 2606.00738).
 //!
-//! The step size follows an estimate of the loss's curvature along the step that costs nothing: the training backward also yields
-//! the gradient `g'` at the perturbed point, and the slopes `<p, g>` at the start and `<p, g'>` at the end of a step along p = sign(g)
-//! give a secant of the Hessian. With v the running ratio of the two slopes, a linear model of the slope vanishes at
-//! `alpha_0 / (1 - v)`: the Newton step. A flat loss (v near 1) gets long steps, a distorted one short steps.
+//! The step size follows an estimate of the loss's curvature along the step that costs nothing: the
+//! training backward also yields the gradient `g'` at the perturbed point, and the slopes `<p, g>`
+//! at the start and `<p, g'>` at the end of a step along p = sign(g) give a secant of the Hessian.
+//! With v the running ratio of the two slopes, a linear model of the slope vanishes at `alpha_0 /
+//! (1 - v)`: the Newton step. A flat loss (v near 1) gets long steps, a distorted one short steps.
 //!
-//! Step t: `alpha* = min(alpha_max, alpha_0 / (1 - v))`; `eta = box(U(-eps, eps))`; `g = grad L(x + eta)`;
-//! `delta = box(eta + alpha* r sign g)` with `r ~ U(0,1)` for each pixel and channel, no projection; train on `x + delta`;
-//! `v <- (1 - beta) v + beta v_batch`. In l2, eta is a uniform direction of length U(0, eps), the step `alpha* r g / ||g||_2`.
+//! Step t: `alpha* = min(alpha_max, alpha_0 / (1 - v))`; `eta = box(U(-eps, eps))`; `g = grad L(x +
+//! eta)`; `delta = box(eta + alpha* r sign g)` with `r ~ U(0,1)` for each pixel and channel, no
+//! projection; train on `x + delta`; `v <- (1 - beta) v + beta v_batch`. In l2, eta is a uniform
+//! direction of length U(0, eps), the step `alpha* r g / ||g||_2`.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +34,8 @@ enum StepFactor {
     One,
 }
 
-/// SORA's hyperparameters: one set for every data set and network. The switches are the paper's ablations.
+/// SORA's hyperparameters: one set for every data set and network. The switches are the paper's
+/// ablations.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SoraOptions {
@@ -54,7 +57,15 @@ pub(super) struct SoraOptions {
 
 impl SoraOptions {
     pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha_max: 2.0, alpha_0: 0.02, beta: 0.05, v0: 0.99, fixed_alpha: -1.0, r: StepFactor::Pixel, eta: true })
+        Options::of(&Self {
+            alpha_max: 2.0,
+            alpha_0: 0.02,
+            beta: 0.05,
+            v0: 0.99,
+            fixed_alpha: -1.0,
+            r: StepFactor::Pixel,
+            eta: true,
+        })
     }
 }
 
@@ -69,11 +80,18 @@ pub(super) struct Sora {
 impl Sora {
     pub(super) fn new(options: SoraOptions) -> Result<Self> {
         let SoraOptions { alpha_max, alpha_0, beta, v0, .. } = options;
-        for (name, value, range) in
-            [("alpha_max", alpha_max, 0.0..=100.0), ("alpha_0", alpha_0, 0.0..=1.0), ("beta", beta, 0.0..=1.0), ("v0", v0, -1.0..=1.0)]
-        {
+        for (name, value, range) in [
+            ("alpha_max", alpha_max, 0.0..=100.0),
+            ("alpha_0", alpha_0, 0.0..=1.0),
+            ("beta", beta, 0.0..=1.0),
+            ("v0", v0, -1.0..=1.0),
+        ] {
             if !range.contains(&value) {
-                return Err(Error::input(format!("option '{name}' = {value}: expected {} to {}", range.start(), range.end())));
+                return Err(Error::input(format!(
+                    "option '{name}' = {value}: expected {} to {}",
+                    range.start(),
+                    range.end()
+                )));
             }
         }
         Ok(Self { v: v0 as f32, options })
@@ -85,7 +103,11 @@ impl Sora {
             return self.options.fixed_alpha as f32 * epsilon;
         }
         let alpha_max = self.options.alpha_max as f32 * epsilon;
-        if self.v < 1.0 { alpha_max.min(self.options.alpha_0 as f32 * alpha_max / (1.0 - self.v)) } else { alpha_max }
+        if self.v < 1.0 {
+            alpha_max.min(self.options.alpha_0 as f32 * alpha_max / (1.0 - self.v))
+        } else {
+            alpha_max
+        }
     }
 }
 
@@ -93,11 +115,17 @@ impl Method for Sora {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
         let shape = batch.x.dims();
         let alpha = self.alpha(cx.threat.epsilon);
-        let eta = if self.options.eta { boxed(batch, cx.threat.random_start(cx.noise, shape)) } else { batch.x.zeros_like() };
+        let eta = if self.options.eta {
+            boxed(batch, cx.threat.random_start(cx.noise, shape))
+        } else {
+            batch.x.zeros_like()
+        };
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let r = match self.options.r {
             StepFactor::Pixel => Some(cx.noise.uniform(Draw::R, shape, 0.0, 1.0)),
-            StepFactor::Sample => Some(cx.noise.uniform(Draw::RSample, [shape[0], 1, 1, 1], 0.0, 1.0)),
+            StepFactor::Sample => {
+                Some(cx.noise.uniform(Draw::RSample, [shape[0], 1, 1, 1], 0.0, 1.0))
+            }
             StepFactor::One => None,
         };
         let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, r, false);
@@ -117,9 +145,9 @@ impl Method for Sora {
                 self.v = v;
                 Ok(())
             }
-            _ => {
-                Err(Error::input("checkpoint: the state of method sora (one number, v) is missing; was the run made with another method?"))
-            }
+            _ => Err(Error::input(
+                "checkpoint: the state of method sora (one number, v) is missing; was the run made with another method?",
+            )),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Values kept for each training image from epoch to epoch, in the coordinates of the image before augmentation.
+//! Values kept for each training image from epoch to epoch, in the coordinates of the image before
+//! augmentation.
 
 use std::collections::BTreeMap;
 
@@ -35,8 +36,13 @@ impl SampleStore {
         Ok((data.images * data.shape.iter().product::<usize>() * size_of::<f32>()) as u64)
     }
 
-    /// The images' tensors, augmented as the images are. Those of images not seen before are taken from `new`, which is not augmented.
-    pub(super) fn gather(&mut self, batch: &Batch, new: impl FnOnce() -> Tensor<4>) -> Result<Tensor<4>> {
+    /// The images' tensors, augmented as the images are. Those of images not seen before are taken
+    /// from `new`, which is not augmented.
+    pub(super) fn gather(
+        &mut self,
+        batch: &Batch,
+        new: impl FnOnce() -> Tensor<4>,
+    ) -> Result<Tensor<4>> {
         let [n, c, h, w] = batch.x.dims();
         let (shape, len) = ([c, h, w], c * h * w);
         if self.shape != shape {
@@ -53,8 +59,11 @@ impl SampleStore {
         }
         let mut out = vec![0.0; n * len];
         for ((id, draw), out) in batch.ids.iter().zip(&batch.draws).zip(out.chunks_exact_mut(len)) {
-            let stored =
-                self.slots.get(id).and_then(|slot| self.values.get(slot * len..(slot + 1) * len)).ok_or_else(|| Self::lost(*id))?;
+            let stored = self
+                .slots
+                .get(id)
+                .and_then(|slot| self.values.get(slot * len..(slot + 1) * len))
+                .ok_or_else(|| Self::lost(*id))?;
             draw.apply(stored, out, shape)?;
         }
         Ok(Tensor::from_data(TensorData::new(out, [n, c, h, w]), &batch.x.device()))
@@ -66,7 +75,8 @@ impl SampleStore {
         let values = to_vec(augmented)?;
         for ((id, draw), new) in batch.ids.iter().zip(&batch.draws).zip(values.chunks_exact(len)) {
             let slot = *self.slots.get(id).ok_or_else(|| Self::lost(*id))?;
-            let stored = self.values.get_mut(slot * len..(slot + 1) * len).ok_or_else(|| Self::lost(*id))?;
+            let stored =
+                self.values.get_mut(slot * len..(slot + 1) * len).ok_or_else(|| Self::lost(*id))?;
             draw.unapply(new, stored, self.shape)?;
         }
         Ok(())
@@ -78,7 +88,9 @@ impl SampleStore {
     }
 
     fn lost(id: u32) -> Error {
-        Error::work(format!("nothing is kept for training image {id}: the method's checkpoint does not belong to this data set"))
+        Error::work(format!(
+            "nothing is kept for training image {id}: the method's checkpoint does not belong to this data set"
+        ))
     }
 
     /// `NAME.ids` and `NAME.values` for a checkpoint.
@@ -93,23 +105,40 @@ impl SampleStore {
         let [c, h, w] = self.shape;
         vec![
             HostTensor { name: format!("{name}.ids"), shape: vec![ids.len()], data: ids },
-            HostTensor { name: format!("{name}.values"), shape: vec![self.slots.len(), c, h, w], data: self.values.clone() },
+            HostTensor {
+                name: format!("{name}.values"),
+                shape: vec![self.slots.len(), c, h, w],
+                data: self.values.clone(),
+            },
         ]
     }
 
     /// Takes back what [`state`](Self::state) gave.
-    pub(super) fn load(state: &BTreeMap<String, HostTensor>, name: &str, method: &str) -> Result<Self> {
+    pub(super) fn load(
+        state: &BTreeMap<String, HostTensor>,
+        name: &str,
+        method: &str,
+    ) -> Result<Self> {
         let found = state.get(&format!("{name}.ids")).zip(state.get(&format!("{name}.values")));
         match found {
             Some((ids, values)) => match *values.shape.as_slice() {
-                [images, c, h, w] if images == ids.data.len() && values.data.len() == images * c * h * w => Ok(Self {
-                    slots: ids.data.iter().enumerate().map(|(slot, id)| (id.to_bits(), slot)).collect(),
-                    shape: [c, h, w],
-                    values: values.data.clone(),
-                }),
-                _ => {
-                    Err(Error::input(format!("checkpoint: the state '{name}' of method {method} is damaged: ids and values do not match")))
+                [images, c, h, w]
+                    if images == ids.data.len() && values.data.len() == images * c * h * w =>
+                {
+                    Ok(Self {
+                        slots: ids
+                            .data
+                            .iter()
+                            .enumerate()
+                            .map(|(slot, id)| (id.to_bits(), slot))
+                            .collect(),
+                        shape: [c, h, w],
+                        values: values.data.clone(),
+                    })
                 }
+                _ => Err(Error::input(format!(
+                    "checkpoint: the state '{name}' of method {method} is damaged: ids and values do not match"
+                ))),
             },
             None => Err(Error::input(format!(
                 "checkpoint: the state '{name}' of method {method} is missing; was the run made with another method?"

@@ -1,8 +1,11 @@
-//! TRADES (Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy", arXiv 1901.08573).
+//! TRADES (Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy",
+//! arXiv 1901.08573).
 //!
-//! Attack: from `box(0.001 N(0,1))`, `steps` of `delta <- box(ball(delta + alpha ascent(g)))` with g the gradient of
-//! `mean KL(f(x) || f(x + delta))`, f(x) computed once. Loss: `CE(x) + lambda mean KL(f(x) || f(x + delta))`, both predictions differentiated.
-//! The attack runs in eval mode, as the authors' does, unless `--attack-bn` says otherwise; the training passes see x, then x + delta.
+//! Attack: from `box(0.001 N(0,1))`, `steps` of `delta <- box(ball(delta + alpha ascent(g)))` with
+//! g the gradient of `mean KL(f(x) || f(x + delta))`, f(x) computed once. Loss: `CE(x) + lambda
+//! mean KL(f(x) || f(x + delta))`, both predictions differentiated. The attack runs in eval mode,
+//! as the authors' does, unless `--attack-bn` says otherwise; the training passes see x, then x +
+//! delta.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -44,7 +47,9 @@ impl Method for Trades {
         let mut last: Option<Tensor<4>> = None;
         for _ in 0..self.steps {
             let point = batch.x.clone() + delta.clone();
-            let grad = cx.input_gradient_of(point, |logits| Ok(kl_divergence(clean.clone(), logits).mean()))?.grad;
+            let grad = cx
+                .input_gradient_of(point, |logits| Ok(kl_divergence(clean.clone(), logits).mean()))?
+                .grad;
             delta = boxed(batch, cx.threat.project(delta + cx.threat.ascent(grad.clone()) * alpha));
             last = Some(grad);
         }

@@ -1,9 +1,12 @@
-//! Compact convolutional transformer CCT-7/3x1 (Hassani et al. 2021, arXiv 2104.05704), names of the authors' implementation.
+//! Compact convolutional transformer CCT-7/3x1 (Hassani et al. 2021, arXiv 2104.05704), names of
+//! the authors' implementation.
 //!
-//! A 3x3 convolution, ReLU and a 3x3 max pool make the tokens; learned positions; 7 blocks with 4 heads and twice as many hidden features, each
-//! `x + attention(pre_norm(x))`, then `norm1`, then `x + linear2(gelu(linear1(x)))`; the tokens' mean, weighted by a learned score. Fully connected
-//! layers start from N(0, 0.02^2), the convolution from `kaiming_normal_`, the positions from N(0, 0.2^2). Stochastic depth and dropout of
-//! attention weights (0.1 in the authors' settings) are left out; dropout has the run's rate. The option --activation is that of the blocks.
+//! A 3x3 convolution, ReLU and a 3x3 max pool make the tokens; learned positions; 7 blocks with 4
+//! heads and twice as many hidden features, each `x + attention(pre_norm(x))`, then `norm1`, then
+//! `x + linear2(gelu(linear1(x)))`; the tokens' mean, weighted by a learned score. Fully connected
+//! layers start from N(0, 0.02^2), the convolution from `kaiming_normal_`, the positions from N(0,
+//! 0.2^2). Stochastic depth and dropout of attention weights (0.1 in the authors' settings) are
+//! left out; dropout has the run's rate. The option --activation is that of the blocks.
 
 use super::graph::{Builder, Id, Start, Window};
 use crate::nn::{Activation, Init};

@@ -6,8 +6,9 @@ use super::{Network, NetworkOptions, Shape, Stem};
 use crate::{
     error::{Error, Result},
     nn::{
-        Activation, BatchNorm, Conv2d, Dense, Dual, Feature, Flat, Init, LayerNorm, Linear, NormBehind, ParamId, Pass, SpecBuilder,
-        Weights, attention, enter, first, global_avg_pool, pool_tokens, prepend,
+        Activation, BatchNorm, Conv2d, Dense, Dual, Feature, Flat, Init, LayerNorm, Linear,
+        NormBehind, ParamId, Pass, SpecBuilder, Weights, attention, enter, first, global_avg_pool,
+        pool_tokens, prepend,
     },
 };
 
@@ -79,7 +80,8 @@ pub(super) enum Start {
     KaimingOut,
     /// N(0, 2 / (in k k)), bias zero: `kaiming_normal_`.
     KaimingIn,
-    /// N(0, std^2), bias zero. PyTorch's `trunc_normal_` cuts at 2, which is 100 standard deviations of 0.02: it is this.
+    /// N(0, std^2), bias zero. PyTorch's `trunc_normal_` cuts at 2, which is 100 standard
+    /// deviations of 0.02: it is this.
     Normal(f32),
 }
 
@@ -108,7 +110,8 @@ impl Window {
     }
 }
 
-/// Lists a network's layers. A layer that its input is too small for is noted and refused at the end.
+/// Lists a network's layers. A layer that its input is too small for is noted and refused at the
+/// end.
 #[derive(Debug)]
 pub struct Builder<'a> {
     specs: &'a mut SpecBuilder,
@@ -133,8 +136,24 @@ impl<'a> Builder<'a> {
         options: NetworkOptions,
         activation: Activation,
     ) -> (Self, Id) {
-        let input = Layer { op: Op::Input, inputs: vec![], shape: vec![shape.channels, shape.height, shape.width] };
-        (Self { specs, layers: vec![input], dropouts: 0, failed: None, width, shape, options, activation }, Id(0))
+        let input = Layer {
+            op: Op::Input,
+            inputs: vec![],
+            shape: vec![shape.channels, shape.height, shape.width],
+        };
+        (
+            Self {
+                specs,
+                layers: vec![input],
+                dropouts: 0,
+                failed: None,
+                width,
+                shape,
+                options,
+                activation,
+            },
+            Id(0),
+        )
     }
 
     /// The graph whose last layer gives the logits.
@@ -190,31 +209,63 @@ impl<'a> Builder<'a> {
     }
 
     /// Convolution without bias.
-    pub(super) fn conv(&mut self, x: Id, name: &str, cout: usize, window: Window, start: Start) -> Id {
+    pub(super) fn conv(
+        &mut self,
+        x: Id,
+        name: &str,
+        cout: usize,
+        window: Window,
+        start: Start,
+    ) -> Id {
         self.convolve(&[x], name, cout, window, start, false)
     }
 
     /// Convolution with bias.
-    pub(super) fn conv_bias(&mut self, x: Id, name: &str, cout: usize, window: Window, start: Start) -> Id {
+    pub(super) fn conv_bias(
+        &mut self,
+        x: Id,
+        name: &str,
+        cout: usize,
+        window: Window,
+        start: Start,
+    ) -> Id {
         self.convolve(&[x], name, cout, window, start, true)
     }
 
     /// Convolution without bias, plus `add`.
-    pub(super) fn conv_add(&mut self, x: Id, add: Id, name: &str, cout: usize, window: Window, start: Start) -> Id {
+    pub(super) fn conv_add(
+        &mut self,
+        x: Id,
+        add: Id,
+        name: &str,
+        cout: usize,
+        window: Window,
+        start: Start,
+    ) -> Id {
         self.convolve(&[x, add], name, cout, window, start, false)
     }
 
-    fn convolve(&mut self, inputs: &[Id], name: &str, cout: usize, window: Window, start: Start, bias: bool) -> Id {
+    fn convolve(
+        &mut self,
+        inputs: &[Id],
+        name: &str,
+        cout: usize,
+        window: Window,
+        start: Start,
+        bias: bool,
+    ) -> Id {
         let x = inputs[0];
         let (cin, Window(kernel, stride, padding)) = (self.features(x), window);
         let [h, w] = self.windows(x, window);
         let [weight, start_of_bias] = start.init(cin * kernel * kernel, cout * kernel * kernel);
-        let conv = Conv2d::with_init(self.specs, name, [cin, cout], kernel, [stride, padding], weight);
+        let conv =
+            Conv2d::with_init(self.specs, name, [cin, cout], kernel, [stride, padding], weight);
         let bias = bias.then(|| self.specs.param(format!("{name}.bias"), &[cout], start_of_bias));
         self.push(Op::Conv { conv: Conv2d { bias, ..conv }, kernel }, inputs, vec![cout, h, w])
     }
 
-    /// A convolution without bias that runs here; [`register`](Self::register) must follow where PyTorch registers its weight.
+    /// A convolution without bias that runs here; [`register`](Self::register) must follow where
+    /// PyTorch registers its weight.
     pub(super) fn conv_ahead(&mut self, x: Id, cout: usize, window: Window) -> Id {
         let [h, w] = self.windows(x, window);
         let Window(kernel, stride, padding) = window;
@@ -228,11 +279,24 @@ impl<'a> Builder<'a> {
         let cin = self.layers[placed.0].inputs.first().map_or(0, |&x| self.features(Id(x)));
         if let Op::Conv { conv, kernel, .. } = &mut self.layers[placed.0].op {
             let [weight, _] = start.init(cin * *kernel * *kernel, cout * *kernel * *kernel);
-            *conv = Conv2d::with_init(self.specs, name, [cin, cout], *kernel, [conv.stride, conv.padding], weight);
+            *conv = Conv2d::with_init(
+                self.specs,
+                name,
+                [cin, cout],
+                *kernel,
+                [conv.stride, conv.padding],
+                weight,
+            );
         }
     }
 
-    fn norm(&mut self, x: Id, name: &str, activation: Option<Activation>, beside_shortcut: bool) -> Id {
+    fn norm(
+        &mut self,
+        x: Id,
+        name: &str,
+        activation: Option<Activation>,
+        beside_shortcut: bool,
+    ) -> Id {
         let norm = BatchNorm::new(self.specs, name, self.features(x));
         let shape = self.dims(x).to_vec();
         self.push(Op::Norm { norm, activation, beside_shortcut }, &[x], shape)
@@ -248,7 +312,8 @@ impl<'a> Builder<'a> {
         self.norm(x, name, Some(self.activation), false)
     }
 
-    /// Batch norm and the network's activation, where `x` is also the shortcut that a later [`conv_add`](Self::conv_add) adds.
+    /// Batch norm and the network's activation, where `x` is also the shortcut that a later
+    /// [`conv_add`](Self::conv_add) adds.
     pub(super) fn norm_act_beside_shortcut(&mut self, x: Id, name: &str) -> Id {
         self.norm(x, name, Some(self.activation), true)
     }
@@ -318,10 +383,24 @@ impl<'a> Builder<'a> {
         self.fully_connected(x, name, out, start, true, &[1, 1])
     }
 
-    fn fully_connected(&mut self, x: Id, name: &str, out: usize, start: Start, bias: bool, ones: &[usize]) -> Id {
+    fn fully_connected(
+        &mut self,
+        x: Id,
+        name: &str,
+        out: usize,
+        start: Start,
+        bias: bool,
+        ones: &[usize],
+    ) -> Id {
         let features = self.features(x);
         let [weight, start_of_bias] = start.init(features, out);
-        let dense = Dense::new(self.specs, name, &[&[out, features], ones].concat(), weight, bias.then_some(start_of_bias));
+        let dense = Dense::new(
+            self.specs,
+            name,
+            &[&[out, features], ones].concat(),
+            weight,
+            bias.then_some(start_of_bias),
+        );
         let mut shape = self.dims(x).to_vec();
         shape.pop();
         shape.push(out);
@@ -371,12 +450,20 @@ impl<'a> Builder<'a> {
     }
 
     /// Self-attention: `NAME.qkv`, attention, `NAME.proj`.
-    pub(super) fn self_attention(&mut self, x: Id, name: &str, heads: usize, qkv_bias: bool, start: Start) -> Id {
+    pub(super) fn self_attention(
+        &mut self,
+        x: Id,
+        name: &str,
+        heads: usize,
+        qkv_bias: bool,
+        start: Start,
+    ) -> Id {
         let [tokens, features] = self.tokens_of(x);
         if !features.is_multiple_of(heads) {
             self.fail(format!("--width {features}: the network has {heads} attention heads; expected a multiple of {heads}"));
         }
-        let qkv = self.fully_connected(x, &format!("{name}.qkv"), 3 * features, start, qkv_bias, &[]);
+        let qkv =
+            self.fully_connected(x, &format!("{name}.qkv"), 3 * features, start, qkv_bias, &[]);
         let out = self.push(Op::Attention { heads }, &[qkv], vec![tokens, features]);
         self.dense(out, &format!("{name}.proj"), features, start)
     }
@@ -419,10 +506,15 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// The batch norm that is the layer after `index`, a convolution, and reads it; and an activation behind it other than ReLU.
+    /// The batch norm that is the layer after `index`, a convolution, and reads it; and an
+    /// activation behind it other than ReLU.
     pub(super) fn norm_behind(&self, index: usize) -> Option<(NormBehind<'_>, Option<Activation>)> {
         let Op::Conv { .. } = self.layers[index].op else { return None };
-        let Layer { op: Op::Norm { norm, activation, beside_shortcut }, inputs, .. } = self.layers.get(index + 1)? else { return None };
+        let Layer { op: Op::Norm { norm, activation, beside_shortcut }, inputs, .. } =
+            self.layers.get(index + 1)?
+        else {
+            return None;
+        };
         let (relu, keep) = (*activation == Some(Activation::Relu), self.last[index] > index + 1);
         let behind = NormBehind { norm, relu, shortcut: *beside_shortcut, keep };
         (*inputs == [index]).then_some((behind, activation.filter(|_| !relu)))
@@ -444,8 +536,11 @@ impl Graph {
         let mut ahead = None;
         for (index, Layer { op, inputs, .. }) in self.layers.iter().enumerate().skip(start + 1) {
             values[index - 1] = out;
-            // What nobody reads any more is handed over, so that its memory is free as early as can be.
-            let mut inputs = inputs.iter().filter_map(|&id| if self.last[id] == index { values[id].take() } else { values[id].clone() });
+            // What nobody reads any more is handed over, so that its memory is free as early as can
+            // be.
+            let mut inputs = inputs.iter().filter_map(|&id| {
+                if self.last[id] == index { values[id].take() } else { values[id].clone() }
+            });
             if let Some(value) = ahead.take() {
                 inputs.for_each(drop);
                 out = Some(value);
@@ -479,29 +574,61 @@ impl Graph {
                 }
                 (Op::Activate(f), Some(Value::Map(x)), _) => Value::Map(x.activate(*f, pass)),
                 (Op::Activate(f), Some(Value::Vector(x)), _) => Value::Vector(x.activate(*f, pass)),
-                (Op::Activate(f), Some(Value::Sequence(x)), _) => Value::Sequence(x.activate(*f, pass)),
+                (Op::Activate(f), Some(Value::Sequence(x)), _) => {
+                    Value::Sequence(x.activate(*f, pass))
+                }
                 (Op::Add, Some(Value::Map(x)), Some(Value::Map(y))) => Value::Map(x.plus(y, pass)),
-                (Op::Add, Some(Value::Sequence(x)), Some(Value::Sequence(y))) => Value::Sequence(x.plus(y)),
+                (Op::Add, Some(Value::Sequence(x)), Some(Value::Sequence(y))) => {
+                    Value::Sequence(x.plus(y))
+                }
                 (Op::MaxPool { kernel, stride, padding }, Some(Value::Map(x)), _) => {
                     Value::Map(x.max_pool(*kernel, *stride, *padding, pass))
                 }
-                (Op::AdaptivePool { side }, Some(Value::Map(x)), _) => Value::Map(x.adaptive_avg_pool(*side, pass)),
-                (Op::GlobalPool, Some(Value::Map(x)), _) => Value::Vector(global_avg_pool(x, pass).into()),
+                (Op::AdaptivePool { side }, Some(Value::Map(x)), _) => {
+                    Value::Map(x.adaptive_avg_pool(*side, pass))
+                }
+                (Op::GlobalPool, Some(Value::Map(x)), _) => {
+                    Value::Vector(global_avg_pool(x, pass).into())
+                }
                 (Op::Flatten, Some(Value::Map(x)), _) => Value::Vector(x.flatten(pass)),
-                (Op::Gate, Some(Value::Map(x)), Some(Value::Vector(factor))) => Value::Map(x.gate(factor.sigmoid(), pass)),
-                (Op::Linear(linear), Some(Value::Vector(x)), _) => Value::Vector(linear.forward(weights, x.into(), pass).into()),
-                (Op::Dense(dense), Some(Value::Vector(x)), _) => Value::Vector(dense.forward(weights, x, pass)),
-                (Op::Dense(dense), Some(Value::Sequence(x)), _) => Value::Sequence(dense.forward(weights, x, pass)),
-                (Op::Dropout { rate, layer }, Some(Value::Map(x)), _) => Value::Map(x.dropout(*layer, *rate, pass)),
-                (Op::Dropout { rate, layer }, Some(Value::Vector(x)), _) => Value::Vector(x.dropout(*layer, *rate, pass)),
-                (Op::Dropout { rate, layer }, Some(Value::Sequence(x)), _) => Value::Sequence(x.dropout(*layer, *rate, pass)),
+                (Op::Gate, Some(Value::Map(x)), Some(Value::Vector(factor))) => {
+                    Value::Map(x.gate(factor.sigmoid(), pass))
+                }
+                (Op::Linear(linear), Some(Value::Vector(x)), _) => {
+                    Value::Vector(linear.forward(weights, x.into(), pass).into())
+                }
+                (Op::Dense(dense), Some(Value::Vector(x)), _) => {
+                    Value::Vector(dense.forward(weights, x, pass))
+                }
+                (Op::Dense(dense), Some(Value::Sequence(x)), _) => {
+                    Value::Sequence(dense.forward(weights, x, pass))
+                }
+                (Op::Dropout { rate, layer }, Some(Value::Map(x)), _) => {
+                    Value::Map(x.dropout(*layer, *rate, pass))
+                }
+                (Op::Dropout { rate, layer }, Some(Value::Vector(x)), _) => {
+                    Value::Vector(x.dropout(*layer, *rate, pass))
+                }
+                (Op::Dropout { rate, layer }, Some(Value::Sequence(x)), _) => {
+                    Value::Sequence(x.dropout(*layer, *rate, pass))
+                }
                 (Op::Tokens, Some(Value::Map(x)), _) => Value::Sequence(x.tokens(pass)),
-                (Op::Prepend(token), Some(Value::Sequence(x)), _) => Value::Sequence(prepend(weights.get(*token), x)),
-                (Op::Position(position), Some(Value::Sequence(x)), _) => Value::Sequence(x.shift(weights.get(*position))),
-                (Op::LayerNorm(norm), Some(Value::Sequence(x)), _) => Value::Sequence(norm.forward(weights, x, pass)),
-                (Op::Attention { heads }, Some(Value::Sequence(x)), _) => Value::Sequence(attention(x, *heads, pass)),
+                (Op::Prepend(token), Some(Value::Sequence(x)), _) => {
+                    Value::Sequence(prepend(weights.get(*token), x))
+                }
+                (Op::Position(position), Some(Value::Sequence(x)), _) => {
+                    Value::Sequence(x.shift(weights.get(*position)))
+                }
+                (Op::LayerNorm(norm), Some(Value::Sequence(x)), _) => {
+                    Value::Sequence(norm.forward(weights, x, pass))
+                }
+                (Op::Attention { heads }, Some(Value::Sequence(x)), _) => {
+                    Value::Sequence(attention(x, *heads, pass))
+                }
                 (Op::First, Some(Value::Sequence(x)), _) => Value::Vector(first(x)),
-                (Op::PoolTokens, Some(Value::Sequence(x)), Some(Value::Sequence(scores))) => Value::Vector(pool_tokens(x, scores)),
+                (Op::PoolTokens, Some(Value::Sequence(x)), Some(Value::Sequence(scores))) => {
+                    Value::Vector(pool_tokens(x, scores))
+                }
                 (op, ..) => mistaken(op),
             });
         }
@@ -512,7 +639,13 @@ impl Graph {
     }
 
     /// The logits, from the map of layer `start`, which is all that later layers read.
-    pub(super) fn forward_from(&self, weights: &Weights, start: usize, map: Feature, pass: &mut Pass) -> Flat {
+    pub(super) fn forward_from(
+        &self,
+        weights: &Weights,
+        start: usize,
+        map: Feature,
+        pass: &mut Pass,
+    ) -> Flat {
         self.run(weights, start, Value::Map(map), pass)
     }
 }

@@ -1,5 +1,6 @@
-//! Logits of points that differ from known ones in few pixels, as a random search asks for them: the first layers are computed again only where
-//! they see a changed pixel, the others from there on. The logits are those of a whole pass up to rounding.
+//! Logits of points that differ from known ones in few pixels, as a random search asks for them:
+//! the first layers are computed again only where they see a changed pixel, the others from there
+//! on. The logits are those of a whole pass up to rounding.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -12,10 +13,14 @@ use super::{
 };
 use crate::{
     error::Result,
-    nn::{Area, Backend, BnMode, LocalConv, LocalMaps, LocalMove, NormValues, Precision, Weights, to_vec},
+    nn::{
+        Area, Backend, BnMode, LocalConv, LocalMaps, LocalMove, NormValues, Precision, Weights,
+        to_vec,
+    },
 };
 
-/// Layers that are computed where a pixel has changed: convolutions with their batch norms, and where they end.
+/// Layers that are computed where a pixel has changed: convolutions with their batch norms, and
+/// where they end.
 #[derive(Debug)]
 pub(crate) struct Local {
     convs: Vec<LocalConv>,
@@ -26,19 +31,27 @@ pub(crate) struct Local {
 }
 
 impl Graph {
-    /// The last layer up to which there are convolutions and their batch norms alone, maps are at least half as high as the image, and whose
-    /// result is all that later layers read. `None` where it saves nothing: fewer than two convolutions.
+    /// The last layer up to which there are convolutions and their batch norms alone, maps are at
+    /// least half as high as the image, and whose result is all that later layers read. `None`
+    /// where it saves nothing: fewer than two convolutions.
     fn local_cut(&self) -> Option<usize> {
         let height = |index: usize| self.layers[index].shape.get(1).copied().unwrap_or(0);
         let supported = |index: usize| match &self.layers[index].op {
             Op::Conv { .. } => true,
-            Op::Norm { .. } => self.norm_behind(index - 1).is_some_and(|(_, activation)| activation.is_none()),
+            Op::Norm { .. } => {
+                self.norm_behind(index - 1).is_some_and(|(_, activation)| activation.is_none())
+            }
             _ => false,
         };
-        let end = (1..self.layers.len()).find(|&index| !supported(index) || 2 * height(index) < height(0)).unwrap_or(self.layers.len());
-        let is_cut = |cut: &usize| self.last[..*cut].iter().all(|last| last <= cut) && self.norm_behind(*cut).is_none();
+        let end = (1..self.layers.len())
+            .find(|&index| !supported(index) || 2 * height(index) < height(0))
+            .unwrap_or(self.layers.len());
+        let is_cut = |cut: &usize| {
+            self.last[..*cut].iter().all(|last| last <= cut) && self.norm_behind(*cut).is_none()
+        };
         let cut = (1..end).rev().find(is_cut)?;
-        let convs = self.layers[..=cut].iter().filter(|layer| matches!(layer.op, Op::Conv { .. })).count();
+        let convs =
+            self.layers[..=cut].iter().filter(|layer| matches!(layer.op, Op::Conv { .. })).count();
         (convs >= 2).then_some(cut)
     }
 
@@ -65,7 +78,8 @@ impl Graph {
                 groups: conv.groups,
             };
             let values = to_vec(&weights.get::<4>(conv.weight))?;
-            let mut local = LocalConv::new(geometry, &values, weights.version(conv.weight), inputs[0]);
+            let mut local =
+                LocalConv::new(geometry, &values, weights.version(conv.weight), inputs[0]);
             local.bias = conv.bias.map(|bias| to_vec(&weights.get::<1>(bias))).transpose()?;
             local.add = inputs.get(1).copied();
             let behind = self.norm_behind(index);
@@ -74,9 +88,17 @@ impl Graph {
                 shapes[index] = Some(size(index));
             }
             if let Some((behind, _)) = behind {
-                let [gamma, beta] = [behind.norm.weight, behind.norm.bias].map(|id| to_vec(&weights.get::<1>(id)));
-                let [mean, variance] = [behind.norm.running_mean, behind.norm.running_var].map(|id| to_vec(&buffers.buffer::<1>(id)));
-                let values = NormValues { gamma: gamma?, beta: beta?, mean: mean?, variance: variance?, relu: behind.relu };
+                let [gamma, beta] =
+                    [behind.norm.weight, behind.norm.bias].map(|id| to_vec(&weights.get::<1>(id)));
+                let [mean, variance] = [behind.norm.running_mean, behind.norm.running_var]
+                    .map(|id| to_vec(&buffers.buffer::<1>(id)));
+                let values = NormValues {
+                    gamma: gamma?,
+                    beta: beta?,
+                    mean: mean?,
+                    variance: variance?,
+                    relu: behind.relu,
+                };
                 local.norm = Some((index + 1, values));
                 shapes[index + 1] = Some(size(index + 1));
             }
@@ -111,8 +133,8 @@ pub(crate) struct LocalPass<'a> {
 }
 
 impl<'a> LocalPass<'a> {
-    /// For `n` images; `None` where the network's first layers are others, another backend or precision computes them, or their maps would take
-    /// too much memory.
+    /// For `n` images; `None` where the network's first layers are others, another backend or
+    /// precision computes them, or their maps would take too much memory.
     pub(crate) fn new(model: &'a Model, n: usize) -> Result<Option<Self>> {
         let pass = model.pass(BnMode::Eval);
         if pass.backend != Backend::Engine || pass.precision != Precision::F32 {
@@ -121,7 +143,12 @@ impl<'a> LocalPass<'a> {
         let Some(graph) = model.network.graph() else { return Ok(None) };
         let weights = model.params.frozen();
         let Some(local) = graph.local(&weights, &pass.buffers)? else { return Ok(None) };
-        let floats: usize = local.shapes.iter().flatten().map(|([height, width], channels)| height * width * channels).sum();
+        let floats: usize = local
+            .shapes
+            .iter()
+            .flatten()
+            .map(|([height, width], channels)| height * width * channels)
+            .sum();
         let fits = floats.saturating_mul(n * size_of::<f32>()) <= MOST_BYTES;
         Ok(fits.then_some(Self { model, graph, weights, local, moves: Mutex::default() }))
     }
@@ -165,11 +192,14 @@ impl<'a> LocalPass<'a> {
     fn enter(&self, moving: &mut LocalMove, maps: &LocalMaps, pixels: &[f32], area: Area) {
         let [height, width] = self.size();
         let (mean, std) = (&self.model.config.mean, &self.model.config.std);
-        moving.begin(0, area, |y, x, c| (pixels[(c * height + y) * width + x] - mean[c]) * std[c].recip());
+        moving.begin(0, area, |y, x, c| {
+            (pixels[(c * height + y) * width + x] - mean[c]) * std[c].recip()
+        });
         self.local.convs.iter().for_each(|conv| moving.apply(conv, maps));
     }
 
-    /// Makes the last move of `image`, if it has not been taken back. Few are made: what it changed is computed again, and not kept.
+    /// Makes the last move of `image`, if it has not been taken back. Few are made: what it changed
+    /// is computed again, and not kept.
     fn settle(&self, moving: &mut LocalMove, image: &mut LocalImage) {
         let area = std::mem::take(&mut image.moved);
         if area.is_empty() {
@@ -187,7 +217,9 @@ impl<'a> LocalPass<'a> {
 
     /// Moves each image to its point; logits there, a row for each.
     pub(crate) fn step(&self, mut moves: Vec<(&mut LocalImage, &[f32])>) -> Result<Vec<f32>> {
-        let Some(([height, width], channels)) = self.local.shapes[self.local.cut] else { return Ok(Vec::new()) };
+        let Some(([height, width], channels)) = self.local.shapes[self.local.cut] else {
+            return Ok(Vec::new());
+        };
         let stride = moves.len() * channels;
         let mut map = vec![0.0; height * width * stride];
         self.moving(|moving| {
@@ -195,13 +227,22 @@ impl<'a> LocalPass<'a> {
                 self.settle(moving, image);
                 image.moved = difference(&image.pixels, point, self.size());
                 image.there.clear();
-                lines(image.moved, self.size(), image.pixels.len()).for_each(|line| image.there.extend_from_slice(&point[line]));
+                lines(image.moved, self.size(), image.pixels.len())
+                    .for_each(|line| image.there.extend_from_slice(&point[line]));
                 self.enter(moving, &image.maps, point, image.moved);
                 moving.copy_to(self.local.cut, &image.maps, &mut map[index * channels..], stride);
             }
         });
-        let map = Tensor::<4>::from_data(TensorData::new(map, [height, width, moves.len(), channels]), self.model.device());
-        let logits = self.graph.forward_from(&self.weights, self.local.cut, map.into(), &mut self.model.pass(BnMode::Eval));
+        let map = Tensor::<4>::from_data(
+            TensorData::new(map, [height, width, moves.len(), channels]),
+            self.model.device(),
+        );
+        let logits = self.graph.forward_from(
+            &self.weights,
+            self.local.cut,
+            map.into(),
+            &mut self.model.pass(BnMode::Eval),
+        );
         to_vec(&logits.values)
     }
 }
@@ -214,7 +255,11 @@ impl LocalImage {
 }
 
 /// Elements of the rows of `area` in an image of `len` pixels over all channels.
-fn lines(area: Area, [height, width]: [usize; 2], len: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+fn lines(
+    area: Area,
+    [height, width]: [usize; 2],
+    len: usize,
+) -> impl Iterator<Item = std::ops::Range<usize>> {
     let Area { top, left, bottom, right } = area;
     let planes = len / (height * width).max(1);
     (0..planes)
@@ -230,7 +275,9 @@ fn difference(a: &[f32], b: &[f32], [height, width]: [usize; 2]) -> Area {
             continue;
         }
         let differs = |(a, b): (&f32, &f32)| a != b;
-        if let (Some(left), Some(last)) = (a.iter().zip(b).position(differs), a.iter().zip(b).rposition(differs)) {
+        if let (Some(left), Some(last)) =
+            (a.iter().zip(b).position(differs), a.iter().zip(b).rposition(differs))
+        {
             let y = line % height.max(1);
             area = area.union(Area { top: y, left, bottom: y + 1, right: last + 1 });
         }

@@ -1,5 +1,6 @@
-//! The small network of the fast-training literature for MNIST (Wong et al. 2020, arXiv 2001.03994): two 4x4 convolutions of stride 2 with bias, two
-//! fully connected layers. Names are those of its `nn.Sequential` (`0`, `2`, `5`, `7`). PyTorch's default initialisation.
+//! The small network of the fast-training literature for MNIST (Wong et al. 2020, arXiv
+//! 2001.03994): two 4x4 convolutions of stride 2 with bias, two fully connected layers. Names are
+//! those of its `nn.Sequential` (`0`, `2`, `5`, `7`). PyTorch's default initialisation.
 
 use super::graph::{Builder, Id, Start, Window};
 

@@ -20,8 +20,8 @@ use crate::{
     device,
     error::{Error, Result},
     nn::{
-        Activation, Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision, SpecBuilder, TensorSet, Weights,
-        normalize,
+        Activation, Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision,
+        SpecBuilder, TensorSet, Weights, normalize,
     },
     profile::{self, Part},
 };
@@ -70,7 +70,8 @@ pub enum Stem {
     Imagenet,
 }
 
-/// What may be chosen of a network besides its width; each network takes some of these ([`NetworkInfo::options`]).
+/// What may be chosen of a network besides its width; each network takes some of these
+/// ([`NetworkInfo::options`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NetworkOptions {
     /// Activation function; `None`: the network's own.
@@ -115,9 +116,20 @@ pub struct NetworkInfo {
 
 impl NetworkInfo {
     /// The structure, its parameters and buffers.
-    fn structure(&self, width: usize, shape: Shape, options: NetworkOptions) -> Result<(Graph, SpecBuilder)> {
+    fn structure(
+        &self,
+        width: usize,
+        shape: Shape,
+        options: NetworkOptions,
+    ) -> Result<(Graph, SpecBuilder)> {
         let mut specs = SpecBuilder::default();
-        let (mut builder, input) = Builder::new(&mut specs, width, shape, options, options.activation.unwrap_or(self.activation));
+        let (mut builder, input) = Builder::new(
+            &mut specs,
+            width,
+            shape,
+            options,
+            options.activation.unwrap_or(self.activation),
+        );
         (self.build)(&mut builder, input);
         let graph = builder.finish()?;
         Ok((graph, specs))
@@ -132,7 +144,8 @@ impl NetworkInfo {
         Ok(specs.params.iter().map(|spec| spec.len() as u64).sum())
     }
 
-    /// Fills in what the size of the images decides, and refuses options that the network does not take.
+    /// Fills in what the size of the images decides, and refuses options that the network does not
+    /// take.
     ///
     /// # Errors
     /// An option that the network does not take, or a wrong value.
@@ -143,15 +156,26 @@ impl NetworkInfo {
             ("stem", options.stem.is_some()),
             ("patch", options.patch.is_some()),
         ];
-        if let Some((name, _)) = given.into_iter().find(|(name, given)| *given && !self.options.contains(name)) {
+        if let Some((name, _)) =
+            given.into_iter().find(|(name, given)| *given && !self.options.contains(name))
+        {
             let taken = match self.options {
                 [] => "it has none".to_owned(),
-                some => format!("it takes {}", some.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(", ")),
+                some => format!(
+                    "it takes {}",
+                    some.iter().map(|name| format!("--{name}")).collect::<Vec<_>>().join(", ")
+                ),
             };
-            return Err(Error::input(format!("--{name}: the network {} has no such option; {taken}", self.name)));
+            return Err(Error::input(format!(
+                "--{name}: the network {} has no such option; {taken}",
+                self.name
+            )));
         }
         if !(0.0..1.0).contains(&options.dropout) {
-            return Err(Error::input(format!("--dropout {}: expected at least 0 and below 1", options.dropout)));
+            return Err(Error::input(format!(
+                "--dropout {}: expected at least 0 and below 1",
+                options.dropout
+            )));
         }
         let side = shape.height.min(shape.width);
         let stem = if side < LARGE_IMAGE { Stem::Cifar } else { Stem::Imagenet };
@@ -159,7 +183,10 @@ impl NetworkInfo {
             activation: Some(options.activation.unwrap_or(self.activation)),
             dropout: options.dropout,
             stem: self.options.contains(&"stem").then(|| options.stem.unwrap_or(stem)),
-            patch: self.options.contains(&"patch").then(|| options.patch.unwrap_or_else(|| vit::default_patch(side))),
+            patch: self
+                .options
+                .contains(&"patch")
+                .then(|| options.patch.unwrap_or_else(|| vit::default_patch(side))),
         })
     }
 }
@@ -350,7 +377,10 @@ pub const NETWORKS: &[NetworkInfo] = &[
 pub fn network(name: &str) -> Result<&'static NetworkInfo> {
     NETWORKS.iter().find(|info| info.name == name).ok_or_else(|| {
         let known: Vec<_> = NETWORKS.iter().map(|info| info.name).collect();
-        Error::input(format!("--model '{name}': no such network; choose one of {}", known.join(", ")))
+        Error::input(format!(
+            "--model '{name}': no such network; choose one of {}",
+            known.join(", ")
+        ))
     })
 }
 
@@ -367,7 +397,8 @@ pub struct ModelConfig {
     pub mean: Vec<f32>,
     /// Standard deviation of each channel in pixel space.
     pub std: Vec<f32>,
-    /// What was chosen of the network besides its width; absent in files of a time when there was no choice.
+    /// What was chosen of the network besides its width; absent in files of a time when there was
+    /// no choice.
     #[serde(default)]
     pub options: NetworkOptions,
 }
@@ -406,14 +437,19 @@ impl ModelConfig {
                 self.std.len()
             )));
         }
-        if !self.mean.iter().all(|m| m.is_finite()) || !self.std.iter().all(|s| s.is_finite() && *s > 0.0) {
-            return Err(Error::input("model: normalisation values must be finite and the standard deviations above 0"));
+        if !self.mean.iter().all(|m| m.is_finite())
+            || !self.std.iter().all(|s| s.is_finite() && *s > 0.0)
+        {
+            return Err(Error::input(
+                "model: normalisation values must be finite and the standard deviations above 0",
+            ));
         }
         Ok(())
     }
 }
 
-/// A network with its values, on a device. Images go in as pixels in [0, 1]: the normalisation is the first layer.
+/// A network with its values, on a device. Images go in as pixels in [0, 1]: the normalisation is
+/// the first layer.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Structure and normalisation.
@@ -468,13 +504,17 @@ impl Model {
         self.network.graph()
     }
 
-    /// Names the step whose dropout masks the next training-mode passes draw: they are a function of `seed`, `step` and the number of passes since.
+    /// Names the step whose dropout masks the next training-mode passes draw: they are a function
+    /// of `seed`, `step` and the number of passes since.
     pub fn begin_step(&mut self, seed: u64, step: u64) {
         self.dropout = DropoutSource::new(seed, step);
     }
 
     fn pass(&self, mode: BnMode) -> Pass {
-        let mut pass = Pass { precision: self.precision, ..Pass::new(self.backend, mode, self.buffers.frozen()) };
+        let mut pass = Pass {
+            precision: self.precision,
+            ..Pass::new(self.backend, mode, self.buffers.frozen())
+        };
         if mode == BnMode::Train && self.config.options.dropout > 0.0 {
             pass.dropout = Some(self.dropout.next_pass());
         }
@@ -492,7 +532,9 @@ impl Model {
     /// The CPU engine on another device.
     pub fn set_backend(&mut self, backend: Backend) -> Result<()> {
         if backend == Backend::Engine && self.device != Device::flex() {
-            return Err(Error::input("the CPU engine works on --device cpu only; choose the backend burn"));
+            return Err(Error::input(
+                "the CPU engine works on --device cpu only; choose the backend burn",
+            ));
         }
         self.backend = backend;
         Ok(())
@@ -503,8 +545,9 @@ impl Model {
         self.precision
     }
 
-    /// Chooses how the layers store their results. On the CPU engine feature maps and their gradients are kept as bf16; Burn's own operations
-    /// round them to bf16 at the same points and compute in f32.
+    /// Chooses how the layers store their results. On the CPU engine feature maps and their
+    /// gradients are kept as bf16; Burn's own operations round them to bf16 at the same points and
+    /// compute in f32.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
     }
@@ -519,20 +562,40 @@ impl Model {
         &self.device
     }
 
-    /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0, 1], and the batch statistics of a training-mode pass.
-    pub fn forward(&self, weights: &Weights, x: Tensor<4>, mode: BnMode) -> (Tensor<2>, Vec<BatchStats>) {
+    /// Logits `[N, classes]` of pixels `x` `[N, C, H, W]` in [0, 1], and the batch statistics of a
+    /// training-mode pass.
+    pub fn forward(
+        &self,
+        weights: &Weights,
+        x: Tensor<4>,
+        mode: BnMode,
+    ) -> (Tensor<2>, Vec<BatchStats>) {
         let mut pass = self.pass(mode);
-        let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);
+        let logits = self.network.forward(
+            weights,
+            normalize(x, &self.config.mean, &self.config.std),
+            &mut pass,
+        );
         (logits.values, pass.stats)
     }
 
-    /// Logits `[N, classes]` of pixels `x` and their derivative along `direction`, both `[N, C, H, W]`. The derivative can be differentiated;
-    /// ReLUs count as linear on either side of 0.
-    pub fn forward_along(&self, weights: &Weights, x: Tensor<4>, direction: Tensor<4>, mode: BnMode) -> (Tensor<2>, Tensor<2>) {
+    /// Logits `[N, classes]` of pixels `x` and their derivative along `direction`, both `[N, C, H,
+    /// W]`. The derivative can be differentiated; ReLUs count as linear on either side of 0.
+    pub fn forward_along(
+        &self,
+        weights: &Weights,
+        x: Tensor<4>,
+        direction: Tensor<4>,
+        mode: BnMode,
+    ) -> (Tensor<2>, Tensor<2>) {
         let mut pass = self.pass(mode);
         let origin = vec![0.0; self.config.mean.len()];
         pass.tangent = Some(normalize(direction, &origin, &self.config.std));
-        let logits = self.network.forward(weights, normalize(x, &self.config.mean, &self.config.std), &mut pass);
+        let logits = self.network.forward(
+            weights,
+            normalize(x, &self.config.mean, &self.config.std),
+            &mut pass,
+        );
         let along = logits.tangent.unwrap_or_else(|| logits.values.zeros_like());
         (logits.values, along)
     }

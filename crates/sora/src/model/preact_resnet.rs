@@ -1,7 +1,9 @@
-//! PreActResNet (He et al. 2016, arXiv 1603.05027), the network of the fast-adversarial-training literature.
+//! PreActResNet (He et al. 2016, arXiv 1603.05027), the network of the fast-adversarial-training
+//! literature.
 //!
-//! Names of the weights are those of the public implementations (`conv1`, `layer1.0.bn1`, `layer2.0.shortcut.0`, `bn`, `linear`).
-//! The projection shortcut takes the pre-activated input, as they do. PyTorch's default initialisation.
+//! Names of the weights are those of the public implementations (`conv1`, `layer1.0.bn1`,
+//! `layer2.0.shortcut.0`, `bn`, `linear`). The projection shortcut takes the pre-activated input,
+//! as they do. PyTorch's default initialisation.
 
 use super::{
     Stem,
@@ -10,8 +12,9 @@ use super::{
 
 const START: Start = Start::Default;
 
-/// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels; `[2, 2, 2, 2]` is PreActResNet-18. A bottleneck block has three
-/// convolutions and gives 4 times its stage's channels.
+/// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels; `[2, 2, 2, 2]` is
+/// PreActResNet-18. A bottleneck block has three convolutions and gives 4 times its stage's
+/// channels.
 pub(super) fn preact_resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottleneck: bool) {
     let width = net.width;
     let mut x = match net.stem() {
@@ -24,7 +27,14 @@ pub(super) fn preact_resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bo
     for (stage, depth) in depths.into_iter().enumerate() {
         for index in 0..depth {
             let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            x = block(net, x, &format!("layer{}.{index}", stage + 1), width << stage, stride, bottleneck);
+            x = block(
+                net,
+                x,
+                &format!("layer{}.{index}", stage + 1),
+                width << stage,
+                stride,
+                bottleneck,
+            );
         }
     }
     let x = net.norm_act(x, "bn");
@@ -33,11 +43,22 @@ pub(super) fn preact_resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bo
 }
 
 /// Pre-activation block: convolutions of `relu(bn(x))`, plus x or its projection.
-fn block(net: &mut Builder<'_>, x: Id, name: &str, channels: usize, stride: usize, bottleneck: bool) -> Id {
+fn block(
+    net: &mut Builder<'_>,
+    x: Id,
+    name: &str,
+    channels: usize,
+    stride: usize,
+    bottleneck: bool,
+) -> Id {
     let cout = if bottleneck { 4 * channels } else { channels };
     let projected = stride != 1 || net.features(x) != cout;
     let at = |part: &str| format!("{name}.{part}");
-    let active = if projected { net.norm_act(x, &at("bn1")) } else { net.norm_act_beside_shortcut(x, &at("bn1")) };
+    let active = if projected {
+        net.norm_act(x, &at("bn1"))
+    } else {
+        net.norm_act_beside_shortcut(x, &at("bn1"))
+    };
     // The projection runs first, and PyTorch registers its weight last.
     let shortcut = if projected { net.conv_ahead(active, cout, Window(1, stride, 0)) } else { x };
     let out = if bottleneck {

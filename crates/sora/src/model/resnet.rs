@@ -1,5 +1,6 @@
-//! ResNet (He et al. 2015, arXiv 1512.03385) with torchvision's names (`layer1.0.downsample.0`, `fc`) and initialisation (`kaiming_normal_` by
-//! fan-out for convolutions). The stride of a bottleneck block is in its 3x3 convolution, as in torchvision.
+//! ResNet (He et al. 2015, arXiv 1512.03385) with torchvision's names (`layer1.0.downsample.0`,
+//! `fc`) and initialisation (`kaiming_normal_` by fan-out for convolutions). The stride of a
+//! bottleneck block is in its 3x3 convolution, as in torchvision.
 
 use super::{
     Stem,
@@ -8,7 +9,8 @@ use super::{
 
 const START: Start = Start::KaimingOut;
 
-/// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels, 4 times as many where the blocks are bottlenecks.
+/// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels, 4 times as many where
+/// the blocks are bottlenecks.
 pub(super) fn resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottleneck: bool) {
     let width = net.width;
     let (window, pooled) = match net.stem() {
@@ -23,7 +25,14 @@ pub(super) fn resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottlenec
     for (stage, depth) in depths.into_iter().enumerate() {
         for index in 0..depth {
             let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            x = block(net, x, &format!("layer{}.{index}", stage + 1), width << stage, stride, bottleneck);
+            x = block(
+                net,
+                x,
+                &format!("layer{}.{index}", stage + 1),
+                width << stage,
+                stride,
+                bottleneck,
+            );
         }
     }
     let x = net.global_pool(x);
@@ -31,7 +40,14 @@ pub(super) fn resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottlenec
 }
 
 /// `relu(bn(conv(relu(bn(conv(x))))) + x)`, with three convolutions in a bottleneck.
-fn block(net: &mut Builder<'_>, x: Id, name: &str, channels: usize, stride: usize, bottleneck: bool) -> Id {
+fn block(
+    net: &mut Builder<'_>,
+    x: Id,
+    name: &str,
+    channels: usize,
+    stride: usize,
+    bottleneck: bool,
+) -> Id {
     let cout = if bottleneck { 4 * channels } else { channels };
     let at = |part: &str| format!("{name}.{part}");
     let y = if bottleneck {

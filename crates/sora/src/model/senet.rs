@@ -1,5 +1,6 @@
-//! SENet-18 (Hu et al. 2017, arXiv 1709.01507) in the form of the CIFAR literature: pre-activation blocks whose output is scaled, channel by
-//! channel, by two 1x1 convolutions of its mean (`fc1`, `fc2`, reduction 16). PyTorch's default initialisation.
+//! SENet-18 (Hu et al. 2017, arXiv 1709.01507) in the form of the CIFAR literature: pre-activation
+//! blocks whose output is scaled, channel by channel, by two 1x1 convolutions of its mean (`fc1`,
+//! `fc2`, reduction 16). PyTorch's default initialisation.
 
 use super::graph::{Builder, Id, Start, Window};
 
@@ -28,8 +29,11 @@ fn block(net: &mut Builder<'_>, x: Id, name: &str, cout: usize, stride: usize) -
     let y = net.conv(active, &at("conv1"), cout, Window(3, stride, 1), START);
     let y = net.norm_act(y, &at("bn2"));
     let y = net.conv(y, &at("conv2"), cout, Window(3, 1, 1), START);
-    let shortcut =
-        if stride != 1 || net.features(x) != cout { net.conv(active, &at("shortcut.0"), cout, Window(1, stride, 0), START) } else { x };
+    let shortcut = if stride != 1 || net.features(x) != cout {
+        net.conv(active, &at("shortcut.0"), cout, Window(1, stride, 0), START)
+    } else {
+        x
+    };
     let mean = net.global_pool(y);
     let squeezed = net.dense_as_conv(mean, &at("fc1"), (cout / REDUCTION).max(1), START);
     let squeezed = net.act(squeezed);

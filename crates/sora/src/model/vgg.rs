@@ -1,9 +1,11 @@
-//! VGG-16 with batch norm (Simonyan and Zisserman 2014, arXiv 1409.1556), torchvision's names (`features.0`, ...) and initialisation
-//! (`kaiming_normal_` by fan-out; N(0, 0.01^2) for fully connected layers).
+//! VGG-16 with batch norm (Simonyan and Zisserman 2014, arXiv 1409.1556), torchvision's names
+//! (`features.0`, ...) and initialisation (`kaiming_normal_` by fan-out; N(0, 0.01^2) for fully
+//! connected layers).
 //!
-//! Images below 96 pixels take the classifier of the CIFAR literature: the mean of each map and one layer, `classifier`, with PyTorch's default
-//! start. Larger ones take torchvision's: a 7x7 average pool and the layers `classifier.0`, `.3` and `.6`, with dropout between them at the
-//! run's rate (torchvision: 0.5).
+//! Images below 96 pixels take the classifier of the CIFAR literature: the mean of each map and one
+//! layer, `classifier`, with PyTorch's default start. Larger ones take torchvision's: a 7x7 average
+//! pool and the layers `classifier.0`, `.3` and `.6`, with dropout between them at the run's rate
+//! (torchvision: 0.5).
 
 use super::{
     LARGE_IMAGE,
@@ -25,7 +27,13 @@ pub(super) fn vgg16_bn(net: &mut Builder<'_>, x: Id) {
             x = net.max_pool(x, Window(2, 2, 0));
             index += 1;
         } else {
-            x = net.conv_bias(x, &format!("features.{index}"), channels * width, Window(3, 1, 1), START);
+            x = net.conv_bias(
+                x,
+                &format!("features.{index}"),
+                channels * width,
+                Window(3, 1, 1),
+                START,
+            );
             x = net.norm_act(x, &format!("features.{}", index + 1));
             index += 3;
         }

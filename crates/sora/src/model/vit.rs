@@ -1,9 +1,11 @@
-//! Vision transformers with timm's names and initialisation: ViT (Dosovitskiy et al. 2020, arXiv 2010.11929) in the tiny and small sizes that
-//! DeiT (Touvron et al. 2020, arXiv 2012.12877) gave it.
+//! Vision transformers with timm's names and initialisation: ViT (Dosovitskiy et al. 2020, arXiv
+//! 2010.11929) in the tiny and small sizes that DeiT (Touvron et al. 2020, arXiv 2012.12877) gave
+//! it.
 //!
-//! Pre-norm blocks, a class token, learned positions, GELU, layer norm with epsilon 1e-6. Fully connected layers and positions start from
-//! N(0, 0.02^2), their biases from 0, the class token from N(0, 1e-12), the patch embedding as PyTorch's convolutions do. The width is the
-//! size of a token; the number of heads stays.
+//! Pre-norm blocks, a class token, learned positions, GELU, layer norm with epsilon 1e-6. Fully
+//! connected layers and positions start from N(0, 0.02^2), their biases from 0, the class token
+//! from N(0, 1e-12), the patch embedding as PyTorch's convolutions do. The width is the size of a
+//! token; the number of heads stays.
 
 use super::graph::{Builder, Id, Start, Window};
 use crate::nn::Init;
@@ -33,7 +35,8 @@ pub(super) fn vit(net: &mut Builder<'_>, x: Id, heads: usize) {
         ));
         return;
     }
-    // timm registers the token and the positions before the embedding; here each is registered where it is first used.
+    // timm registers the token and the positions before the embedding; here each is registered
+    // where it is first used.
     let x = net.conv_bias(x, "patch_embed.proj", width, Window(patch, patch, 0), Start::Default);
     let x = net.tokens(x);
     let x = net.prepend(x, "cls_token", Init::Normal(1e-6));

@@ -1,8 +1,10 @@
-//! WideResNet (Zagoruyko and Komodakis 2016, arXiv 1605.07146) as the robustness literature has it (TRADES, RobustBench): names
-//! `block1.layer.0.conv1`, `convShortcut`, `bn1`, `fc`; convolutions start from N(0, 2 / (out k k)), the classifier's bias from 0.
+//! WideResNet (Zagoruyko and Komodakis 2016, arXiv 1605.07146) as the robustness literature has it
+//! (TRADES, RobustBench): names `block1.layer.0.conv1`, `convShortcut`, `bn1`, `fc`; convolutions
+//! start from N(0, 2 / (out k k)), the classifier's bias from 0.
 //!
-//! The stem has 16 channels; the width is that of the first stage, 16 times the widening factor: 160 is WideResNet-28-10. Dropout lies between the
-//! two convolutions of a block; the literature of adversarial training has it at 0, the paper at 0.3.
+//! The stem has 16 channels; the width is that of the first stage, 16 times the widening factor:
+//! 160 is WideResNet-28-10. Dropout lies between the two convolutions of a block; the literature of
+//! adversarial training has it at 0, the paper at 0.3.
 
 use super::graph::{Builder, Id, Start, Window};
 
@@ -16,7 +18,13 @@ pub(super) fn wide_resnet(net: &mut Builder<'_>, x: Id, depth: usize) {
     for stage in 0..3 {
         for index in 0..(depth - 4) / 6 {
             let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            x = block(net, x, &format!("block{}.layer.{index}", stage + 1), net.width << stage, stride);
+            x = block(
+                net,
+                x,
+                &format!("block{}.layer.{index}", stage + 1),
+                net.width << stage,
+                stride,
+            );
         }
     }
     let x = net.norm_act(x, "bn1");
@@ -29,7 +37,11 @@ pub(super) fn wide_resnet(net: &mut Builder<'_>, x: Id, depth: usize) {
 fn block(net: &mut Builder<'_>, x: Id, name: &str, cout: usize, stride: usize) -> Id {
     let projected = stride != 1 || net.features(x) != cout;
     let at = |part: &str| format!("{name}.{part}");
-    let active = if projected { net.norm_act(x, &at("bn1")) } else { net.norm_act_beside_shortcut(x, &at("bn1")) };
+    let active = if projected {
+        net.norm_act(x, &at("bn1"))
+    } else {
+        net.norm_act_beside_shortcut(x, &at("bn1"))
+    };
     // The projection runs first, and PyTorch registers its weight last.
     let shortcut = if projected { net.conv_ahead(active, cout, Window(1, stride, 0)) } else { x };
     let y = net.conv(active, &at("conv1"), cout, Window(3, stride, 1), START);

@@ -1,5 +1,5 @@
-//! Layers made of Burn's own operations on every device. On the CPU a feature map leaves the engine's layout for those that need `[N, C, H, W]`
-//! and comes back to it.
+//! Layers made of Burn's own operations on every device. On the CPU a feature map leaves the
+//! engine's layout for those that need `[N, C, H, W]` and comes back to it.
 
 use burn::tensor::{
     FloatDType, Tensor,
@@ -8,7 +8,8 @@ use burn::tensor::{
 };
 
 use super::{
-    Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, Precision, SpecBuilder, Weights, engine,
+    Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, Precision, SpecBuilder,
+    Weights, engine,
     layers::{layer_norm, pool, rounded},
 };
 
@@ -38,7 +39,8 @@ impl Feature {
         }))
     }
 
-    /// What Burn's operations make of the map in its own layout: they compute in f32, the result is stored as the pass stores maps.
+    /// What Burn's operations make of the map in its own layout: they compute in f32, the result is
+    /// stored as the pass stores maps.
     fn wide(self, pass: &Pass, f: impl FnOnce(Dual<4>) -> Dual<4>) -> Self {
         let dual = f(self.into_dual().linear(|t| t.cast(FloatDType::F32)));
         Self::from_dual(dual.linear(|t| match (pass.backend, pass.precision) {
@@ -85,13 +87,18 @@ impl Feature {
         let [n, c, h, w] = value.dims();
         let (value, indices) = max_pool2d_with_indices(value, options);
         let [_, _, oh, ow] = value.dims();
-        let tangent =
-            tangent.map(|tangent| tangent.reshape([n, c, h * w]).gather(2, indices.reshape([n, c, oh * ow])).reshape([n, c, oh, ow]));
+        let tangent = tangent.map(|tangent| {
+            tangent
+                .reshape([n, c, h * w])
+                .gather(2, indices.reshape([n, c, oh * ow]))
+                .reshape([n, c, oh, ow])
+        });
         let dual = Dual { value, tangent };
         Self::arrive(dual, pass)
     }
 
-    /// Means over `side` by `side` regions, whatever the size of the map; PyTorch's `AdaptiveAvgPool2d`.
+    /// Means over `side` by `side` regions, whatever the size of the map; PyTorch's
+    /// `AdaptiveAvgPool2d`.
     pub fn adaptive_avg_pool(self, side: usize, pass: &Pass) -> Self {
         Self::arrive(self.leave(pass).linear(|t| adaptive_avg_pool2d(t, [side; 2])), pass)
     }
@@ -119,7 +126,9 @@ impl Feature {
             Backend::Engine => [c, d, a, b],
             Backend::Burn => [a, b, c, d],
         };
-        let Some(mask) = pass.dropout_mask(layer, rate, shape, &self.map.device().inner()) else { return self };
+        let Some(mask) = pass.dropout_mask(layer, rate, shape, &self.map.device().inner()) else {
+            return self;
+        };
         let mask = Self::arrive(Dual { value: mask, tangent: None }, pass).map;
         self.wide(pass, |dual| dual.scale(mask.cast(FloatDType::F32)))
     }
@@ -136,13 +145,20 @@ impl<const D: usize> Dual<D> {
 }
 
 impl Pass {
-    fn dropout_mask<const D: usize>(&self, layer: usize, rate: f32, shape: [usize; D], device: &burn::tensor::Device) -> Option<Tensor<D>> {
+    fn dropout_mask<const D: usize>(
+        &self,
+        layer: usize,
+        rate: f32,
+        shape: [usize; D],
+        device: &burn::tensor::Device,
+    ) -> Option<Tensor<D>> {
         let draws = self.dropout.filter(|_| rate > 0.0 && self.mode == BnMode::Train)?;
         Some(draws.mask(layer, rate, shape, device))
     }
 }
 
-/// A fully connected layer over the last dimension; weight `[out, in]`, bias `[out]` where there is one.
+/// A fully connected layer over the last dimension; weight `[out, in]`, bias `[out]` where there is
+/// one.
 #[derive(Clone, Debug)]
 pub struct Dense {
     pub(crate) weight: ParamId,
@@ -150,9 +166,16 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// Registers `NAME.weight` and, unless `bias` is `None`, `NAME.bias`, with their starts. `shape` is that of the weight: `[out, in]`, or with
-    /// trailing ones where PyTorch has a 1x1 convolution in its place.
-    pub fn new(specs: &mut SpecBuilder, name: &str, shape: &[usize], weight: Init, bias: Option<Init>) -> Self {
+    /// Registers `NAME.weight` and, unless `bias` is `None`, `NAME.bias`, with their starts.
+    /// `shape` is that of the weight: `[out, in]`, or with trailing ones where PyTorch has a 1x1
+    /// convolution in its place.
+    pub fn new(
+        specs: &mut SpecBuilder,
+        name: &str,
+        shape: &[usize],
+        weight: Init,
+        bias: Option<Init>,
+    ) -> Self {
         Self {
             weight: specs.param(format!("{name}.weight"), shape, weight),
             bias: bias.map(|init| specs.param(format!("{name}.bias"), &shape[..1], init)),
@@ -167,7 +190,12 @@ impl Dense {
             let features = shape[D - 1];
             let rows = shape[..D - 1].iter().product();
             shape[D - 1] = weight.dims()[0];
-            let y = engine::linear(x.value.reshape([rows, features]), weight, weights.get(bias), weights.version(self.weight));
+            let y = engine::linear(
+                x.value.reshape([rows, features]),
+                weight,
+                weights.get(bias),
+                weights.version(self.weight),
+            );
             return Dual { value: y.reshape(shape), tangent: None };
         }
         let weight = weight.transpose();
@@ -199,7 +227,12 @@ impl LayerNorm {
         if x.tangent.is_none() {
             let [n, t, features] = x.value.dims();
             let scale_and_shift = [weights.get(self.weight), weights.get(self.bias)];
-            let y = layer_norm(x.value.reshape([n * t, features]), scale_and_shift, self.epsilon as f32, pass);
+            let y = layer_norm(
+                x.value.reshape([n * t, features]),
+                scale_and_shift,
+                self.epsilon as f32,
+                pass,
+            );
             return Dual { value: y.reshape([n, t, features]), tangent: None };
         }
         let wide = |id| {
@@ -211,7 +244,8 @@ impl LayerNorm {
     }
 }
 
-/// Attention of every token to every token over `heads` heads, of queries, keys and values side by side: `[N, T, 3 F]` to `[N, T, F]`.
+/// Attention of every token to every token over `heads` heads, of queries, keys and values side by
+/// side: `[N, T, 3 F]` to `[N, T, F]`.
 pub fn attention(qkv: Dual<3>, heads: usize, pass: &Pass) -> Dual<3> {
     if pass.backend == Backend::Engine && qkv.tangent.is_none() {
         return Dual { value: engine::attention(qkv.value, heads), tangent: None };
@@ -220,8 +254,11 @@ pub fn attention(qkv: Dual<3>, heads: usize, pass: &Pass) -> Dual<3> {
     let features = features / 3;
     let width = features / heads;
     let part = |index: usize| {
-        qkv.clone()
-            .linear(|all| all.slice([0..n, 0..t, index * features..(index + 1) * features]).reshape([n, t, heads, width]).swap_dims(1, 2))
+        qkv.clone().linear(|all| {
+            all.slice([0..n, 0..t, index * features..(index + 1) * features])
+                .reshape([n, t, heads, width])
+                .swap_dims(1, 2)
+        })
     };
     let (q, k, v) = (part(0), part(1), part(2));
     let scale = (width as f64).sqrt().recip();
@@ -229,10 +266,15 @@ pub fn attention(qkv: Dual<3>, heads: usize, pass: &Pass) -> Dual<3> {
     scores.softmax(3).matmul(v).linear(|out| out.swap_dims(1, 2).reshape([n, t, features]))
 }
 
-/// The mean of the tokens `[N, T, F]`, weighted by the softmax of their scores `[N, T, 1]`: `[N, F]`.
+/// The mean of the tokens `[N, T, F]`, weighted by the softmax of their scores `[N, T, 1]`: `[N,
+/// F]`.
 pub fn pool_tokens(x: Dual<3>, scores: Dual<3>) -> Dual<2> {
     let [n, _, features] = x.value.dims();
-    scores.softmax(1).linear(|s| s.swap_dims(1, 2)).matmul(x).linear(|out| out.reshape([n, features]))
+    scores
+        .softmax(1)
+        .linear(|s| s.swap_dims(1, 2))
+        .matmul(x)
+        .linear(|out| out.reshape([n, features]))
 }
 
 /// A learned token before the others: `[N, T, F]` to `[N, T + 1, F]`.

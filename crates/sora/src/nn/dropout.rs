@@ -1,7 +1,8 @@
 //! Dropout (Srivastava et al. 2014), active in training-mode passes only, as in PyTorch.
 //!
-//! A mask is a function of (seed, step, pass of the step, layer, sample), so a resumed run draws the same ones. Each pass of a step draws its
-//! own: the attack pass in training mode sees another thinned network than the training pass, as it does in PyTorch.
+//! A mask is a function of (seed, step, pass of the step, layer, sample), so a resumed run draws
+//! the same ones. Each pass of a step draws its own: the attack pass in training mode sees another
+//! thinned network than the training pass, as it does in PyTorch.
 
 use std::sync::{
     Arc,
@@ -27,7 +28,11 @@ impl DropoutSource {
 
     /// The masks of the next pass.
     pub fn next_pass(&self) -> Dropout {
-        Dropout { seed: self.seed, step: self.step, pass: self.passes.fetch_add(1, Ordering::Relaxed) }
+        Dropout {
+            seed: self.seed,
+            step: self.step,
+            pass: self.passes.fetch_add(1, Ordering::Relaxed),
+        }
     }
 }
 
@@ -40,9 +45,21 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// `1 / (1 - rate)` where an element is kept and 0 where it is dropped; the first dimension is the sample.
-    pub(super) fn mask<const D: usize>(self, layer: usize, rate: f32, shape: [usize; D], device: &Device) -> Tensor<D> {
-        let key = Key { seed: self.seed, purpose: Purpose::Dropout, epoch: (self.pass << 20) | layer as u64, step: self.step };
+    /// `1 / (1 - rate)` where an element is kept and 0 where it is dropped; the first dimension is
+    /// the sample.
+    pub(super) fn mask<const D: usize>(
+        self,
+        layer: usize,
+        rate: f32,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Tensor<D> {
+        let key = Key {
+            seed: self.seed,
+            purpose: Purpose::Dropout,
+            epoch: (self.pass << 20) | layer as u64,
+            step: self.step,
+        };
         let mut mask = vec![0.0; shape.iter().product()];
         let samples: Vec<u32> = (0..shape[0] as u32).collect();
         rng::fill_uniform(&mut mask, key, &samples);

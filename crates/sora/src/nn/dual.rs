@@ -1,13 +1,15 @@
 //! Tensors that carry their derivative along the pass's tangent.
 //!
-//! The operations of the layers that the CPU engine does not have: Burn's own, each with the rule by which a derivative goes through it. The rules
-//! are made of Burn's operations too, so that a backward pass differentiates them once more (as in `tangent.rs`).
+//! The operations of the layers that the CPU engine does not have: Burn's own, each with the rule
+//! by which a derivative goes through it. The rules are made of Burn's operations too, so that a
+//! backward pass differentiates them once more (as in `tangent.rs`).
 
 use burn::tensor::{Tensor, activation};
 
 use super::{Activation, Flat, Pass};
 
-/// A value and, where the pass has a tangent, its derivative along it. `None` stands for a derivative of zero.
+/// A value and, where the pass has a tangent, its derivative along it. `None` stands for a
+/// derivative of zero.
 #[derive(Clone, Debug)]
 pub struct Dual<const D: usize> {
     /// The value.
@@ -96,7 +98,8 @@ impl<const D: usize> Dual<D> {
         Self { value, tangent }
     }
 
-    /// Mean 0 and variance 1 (biased, plus `epsilon`) over the last dimension: layer norm before its scale and shift.
+    /// Mean 0 and variance 1 (biased, plus `epsilon`) over the last dimension: layer norm before
+    /// its scale and shift.
     pub fn standardise(self, epsilon: f64) -> Self {
         let last = D - 1;
         let centred = self.value.clone() - self.value.mean_dim(last);

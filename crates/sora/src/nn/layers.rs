@@ -14,7 +14,8 @@ use super::{
     tangent,
 };
 
-/// A feature map as the pass's backend keeps it, and its moments where a convolution has taken them along.
+/// A feature map as the pass's backend keeps it, and its moments where a convolution has taken them
+/// along.
 #[derive(Clone, Debug)]
 pub struct Feature {
     pub(super) map: Tensor<4>,
@@ -50,7 +51,8 @@ pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
     Feature { tangent: pass.tangent.clone().map(take), ..take(x).into() }
 }
 
-/// What Burn's own operations make of a map that the engine would store in bf16: rounded, and its gradient, too.
+/// What Burn's own operations make of a map that the engine would store in bf16: rounded, and its
+/// gradient, too.
 pub(super) fn rounded(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
     match (pass.backend, pass.precision) {
         (Backend::Burn, Precision::Bf16) => x.cast(FloatDType::BF16).cast(FloatDType::F32),
@@ -72,10 +74,25 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Registers `NAME.weight`, with PyTorch's default initialisation (Kaiming uniform with a = sqrt 5: U(-1/sqrt(fan_in), 1/sqrt(fan_in))).
-    pub fn new(specs: &mut SpecBuilder, name: &str, [cin, cout]: [usize; 2], kernel: usize, stride: usize, padding: usize) -> Self {
+    /// Registers `NAME.weight`, with PyTorch's default initialisation (Kaiming uniform with a =
+    /// sqrt 5: U(-1/sqrt(fan_in), 1/sqrt(fan_in))).
+    pub fn new(
+        specs: &mut SpecBuilder,
+        name: &str,
+        [cin, cout]: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        padding: usize,
+    ) -> Self {
         let fan_in = (cin * kernel * kernel) as f32;
-        Self::with_init(specs, name, [cin, cout], kernel, [stride, padding], Init::Uniform(fan_in.sqrt().recip()))
+        Self::with_init(
+            specs,
+            name,
+            [cin, cout],
+            kernel,
+            [stride, padding],
+            Init::Uniform(fan_in.sqrt().recip()),
+        )
     }
 
     /// Registers `NAME.weight` with a start of its own.
@@ -91,7 +108,8 @@ impl Conv2d {
         Self { weight, bias: None, stride, padding, groups: 1 }
     }
 
-    /// As [`new`](Self::new), in `groups` groups of channels and with `NAME.bias`, which PyTorch starts like the weight.
+    /// As [`new`](Self::new), in `groups` groups of channels and with `NAME.bias`, which PyTorch
+    /// starts like the weight.
     pub fn with_bias(
         specs: &mut SpecBuilder,
         name: &str,
@@ -102,22 +120,39 @@ impl Conv2d {
     ) -> Self {
         let conv = Self::new(specs, name, [cin / groups.max(1), cout], kernel, stride, padding);
         let fan_in = (cin / groups.max(1) * kernel * kernel) as f32;
-        let bias = specs.param(format!("{name}.bias"), &[cout], Init::Uniform(fan_in.sqrt().recip()));
+        let bias =
+            specs.param(format!("{name}.bias"), &[cout], Init::Uniform(fan_in.sqrt().recip()));
         Self { bias: Some(bias), groups, ..conv }
     }
 
     /// The convolution of `x`, plus `add`.
-    pub fn forward(&self, weights: &Weights, x: Feature, add: Option<Feature>, pass: &Pass) -> Feature {
+    pub fn forward(
+        &self,
+        weights: &Weights,
+        x: Feature,
+        add: Option<Feature>,
+        pass: &Pass,
+    ) -> Feature {
         let (add, along) = add.map_or((None, None), |add| (Some(add.map), add.tangent));
         let moments = pass.mode == BnMode::Train;
         let bias = self.bias.map(|bias| weights.get::<1>(bias));
-        let out = self.convolve(weights, Feature { tangent: None, ..x.clone() }, add, bias, moments, pass);
+        let out = self.convolve(
+            weights,
+            Feature { tangent: None, ..x.clone() },
+            add,
+            bias,
+            moments,
+            pass,
+        );
         // A convolution is linear: its derivative is the convolution of the derivative.
-        let tangent = x.tangent.map(|tangent| self.convolve(weights, tangent.into(), along, None, false, pass).map);
+        let tangent = x
+            .tangent
+            .map(|tangent| self.convolve(weights, tangent.into(), along, None, false, pass).map);
         Feature { tangent, ..out }
     }
 
-    /// The convolution of `x`, plus `add`, if it is kept, and the batch norm of that: on the engine in eval mode in one pass over memory.
+    /// The convolution of `x`, plus `add`, if it is kept, and the batch norm of that: on the engine
+    /// in eval mode in one pass over memory.
     pub fn forward_norm(
         &self,
         weights: &Weights,
@@ -127,7 +162,10 @@ impl Conv2d {
         pass: &mut Pass,
     ) -> (Option<Feature>, Feature) {
         let NormBehind { norm, relu, shortcut, keep } = behind;
-        let one_pass = pass.backend == Backend::Engine && pass.mode == BnMode::Eval && x.tangent.is_none() && self.bias.is_none();
+        let one_pass = pass.backend == Backend::Engine
+            && pass.mode == BnMode::Eval
+            && x.tangent.is_none()
+            && self.bias.is_none();
         if !one_pass {
             let y = self.forward(weights, x, add, pass);
             return (keep.then(|| y.clone()), norm.forward(weights, y, [relu, shortcut], pass));
@@ -139,15 +177,29 @@ impl Conv2d {
             keep,
         };
         let [gamma, beta] = [norm.weight, norm.bias].map(|id| weights.get(id));
-        let [mean, variance] = [norm.running_mean, norm.running_var].map(|id| pass.buffers.buffer(id));
+        let [mean, variance] =
+            [norm.running_mean, norm.running_var].map(|id| pass.buffers.buffer(id));
         let parameters = [gamma, beta, mean, variance];
-        let (y, normed) = engine::conv_norm(x.map, weights.get(self.weight), add.map(|add| add.map), parameters, plan);
+        let (y, normed) = engine::conv_norm(
+            x.map,
+            weights.get(self.weight),
+            add.map(|add| add.map),
+            parameters,
+            plan,
+        );
         (y.map(Feature::from), Feature { origin: Some(origin), ..normed.into() })
     }
 
     fn plan(&self, weights: &Weights, origin: Option<Arc<Origin>>, moments: bool) -> ConvPlan {
         let version = weights.version(self.weight);
-        ConvPlan { stride: self.stride, padding: self.padding, groups: self.groups, version, moments, origin }
+        ConvPlan {
+            stride: self.stride,
+            padding: self.padding,
+            groups: self.groups,
+            version,
+            moments,
+            origin,
+        }
     }
 
     fn convolve(
@@ -177,7 +229,8 @@ impl Conv2d {
                 }
             }
             Backend::Burn => {
-                let options = ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups);
+                let options =
+                    ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups);
                 let y = conv2d(x, weight, bias, options);
                 rounded(add.map_or(y.clone(), |add| y + add), pass).into()
             }
@@ -218,23 +271,41 @@ impl BatchNorm {
         }
     }
 
-    /// Batch norm, followed by ReLU or not; `shortcut`: `x` is also the identity shortcut that a convolution further on adds.
-    pub fn forward(&self, weights: &Weights, x: Feature, [relu, shortcut]: [bool; 2], pass: &mut Pass) -> Feature {
+    /// Batch norm, followed by ReLU or not; `shortcut`: `x` is also the identity shortcut that a
+    /// convolution further on adds.
+    pub fn forward(
+        &self,
+        weights: &Weights,
+        x: Feature,
+        [relu, shortcut]: [bool; 2],
+        pass: &mut Pass,
+    ) -> Feature {
         let (gamma, beta) = (weights.get(self.weight), weights.get(self.bias));
-        let running = || [pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var)];
+        let running =
+            || [pass.buffers.buffer(self.running_mean), pass.buffers.buffer(self.running_var)];
         let dims = x.map.dims();
         let activate = |y: Tensor<4>| if relu { activation::relu(y) } else { y };
         let along = x.tangent.map(|tangent| {
             let channels = if pass.backend == Backend::Engine { 3 } else { 1 };
             let statistics = (pass.mode == BnMode::Eval).then(running);
-            // The derivative of a layer takes many operations; only its result is stored like a map.
+            // The derivative of a layer takes many operations; only its result is stored like a
+            // map.
             let wide = |t: Tensor<4>| t.cast(FloatDType::F32);
-            let along = tangent::batch_norm(wide(x.map.clone()), wide(tangent), [gamma.clone(), beta.clone()], statistics, channels, relu);
-            let along = if x.map.dtype() == DType::BF16 { along.cast(FloatDType::BF16) } else { along };
+            let along = tangent::batch_norm(
+                wide(x.map.clone()),
+                wide(tangent),
+                [gamma.clone(), beta.clone()],
+                statistics,
+                channels,
+                relu,
+            );
+            let along =
+                if x.map.dtype() == DType::BF16 { along.cast(FloatDType::BF16) } else { along };
             rounded(along, pass)
         });
         let origin = Arc::new(Origin::default());
-        let plan = NormPlan { batch: pass.mode == BnMode::Train, shortcut, relu, origin: origin.clone() };
+        let plan =
+            NormPlan { batch: pass.mode == BnMode::Train, shortcut, relu, origin: origin.clone() };
         let (y, batch) = match (pass.backend, pass.mode) {
             (Backend::Engine, BnMode::Eval) => {
                 let [mean, variance] = running();
@@ -247,11 +318,20 @@ impl BatchNorm {
             }
             (Backend::Burn, BnMode::Eval) => {
                 let [mean, variance] = running();
-                (rounded(activate(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)), pass), None)
+                (
+                    rounded(
+                        activate(batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)),
+                        pass,
+                    ),
+                    None,
+                )
             }
             (Backend::Burn, BnMode::Train) => {
                 let out = batch_norm_train(x.map, gamma, beta, BN_EPSILON);
-                (rounded(activate(out.output), pass), Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)))
+                (
+                    rounded(activate(out.output), pass),
+                    Some(([dims[0], dims[2], dims[3]], out.mean, out.variance)),
+                )
             }
         };
         if let Some((pixels, mean, variance)) = batch {
@@ -260,7 +340,8 @@ impl BatchNorm {
                 mean: self.running_mean,
                 variance: self.running_var,
                 batch_mean: mean.inner(),
-                // One value per channel has no unbiased variance; PyTorch refuses such a batch, we keep the biased one.
+                // One value per channel has no unbiased variance; PyTorch refuses such a batch, we
+                // keep the biased one.
                 batch_variance: variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
             });
         }
@@ -310,9 +391,16 @@ pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
     Flat { values: pool(x.map), tangent: x.tangent.map(pool) }
 }
 
-/// Mean (padding counts as zeros) or largest value of each window of `kernel` pixels square, as PyTorch's `AvgPool2d` and `MaxPool2d`.
-/// `padding` is at most half of `kernel`.
-pub fn pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize, max: bool, pass: &Pass) -> Tensor<4> {
+/// Mean (padding counts as zeros) or largest value of each window of `kernel` pixels square, as
+/// PyTorch's `AvgPool2d` and `MaxPool2d`. `padding` is at most half of `kernel`.
+pub fn pool(
+    x: Tensor<4>,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    max: bool,
+    pass: &Pass,
+) -> Tensor<4> {
     let pooled = match (pass.backend, max) {
         (Backend::Engine, _) => engine::pool(x, PoolPlan { kernel, stride, padding, max }),
         (Backend::Burn, true) => max_pool2d(
@@ -340,7 +428,12 @@ pub fn pool(x: Tensor<4>, kernel: usize, stride: usize, padding: usize, max: boo
 }
 
 /// Layer norm over the last dimension of `x`, in f32.
-pub fn layer_norm(x: Tensor<2>, [gamma, beta]: [Tensor<1>; 2], epsilon: f32, pass: &Pass) -> Tensor<2> {
+pub fn layer_norm(
+    x: Tensor<2>,
+    [gamma, beta]: [Tensor<1>; 2],
+    epsilon: f32,
+    pass: &Pass,
+) -> Tensor<2> {
     match pass.backend {
         Backend::Engine => engine::layer_norm(x, gamma, beta, epsilon),
         Backend::Burn => {
@@ -351,7 +444,8 @@ pub fn layer_norm(x: Tensor<2>, [gamma, beta]: [Tensor<1>; 2], epsilon: f32, pas
     }
 }
 
-/// `x Phi(x)`, element by element, in f32. Hendrycks and Gimpel 2016, arXiv 1606.08415; the exact form, not the tanh approximation.
+/// `x Phi(x)`, element by element, in f32. Hendrycks and Gimpel 2016, arXiv 1606.08415; the exact
+/// form, not the tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>, pass: &Pass) -> Tensor<D> {
     match pass.backend {
         Backend::Engine => engine::gelu(x),
@@ -360,7 +454,8 @@ pub fn gelu<const D: usize>(x: Tensor<D>, pass: &Pass) -> Tensor<D> {
     }
 }
 
-/// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network lives in pixel space.
+/// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network
+/// lives in pixel space.
 pub fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32]) -> Tensor<4> {
     let device = x.device().inner();
     if engine::on_cpu(device.clone()) {

@@ -1,7 +1,8 @@
 //! The operations that networks are made of.
 //!
-//! Each takes and returns Burn tensors and chooses between the CPU engine, where feature maps are `[H, W, N, C]`, and Burn's own operations,
-//! where they are `[N, C, H, W]`. A network is written once, without knowing which.
+//! Each takes and returns Burn tensors and chooses between the CPU engine, where feature maps are
+//! `[H, W, N, C]`, and Burn's own operations, where they are `[N, C, H, W]`. A network is written
+//! once, without knowing which.
 
 mod activation;
 mod composed;
@@ -17,12 +18,18 @@ pub use composed::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
 pub use dropout::{Dropout, DropoutSource};
 pub use dual::Dual;
 pub(crate) use engine::{
-    Area, LocalConv, LocalMaps, LocalMove, NormValues, Step, agreement, clamp_to_box, cross_entropy, on_cpu, sgd_step,
+    Area, LocalConv, LocalMaps, LocalMove, NormValues, Step, agreement, clamp_to_box,
+    cross_entropy, on_cpu, sgd_step,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
-pub use layers::{BatchNorm, Conv2d, Feature, Flat, Linear, NormBehind, enter, gelu, global_avg_pool, layer_norm, normalize, pool};
+pub use layers::{
+    BatchNorm, Conv2d, Feature, Flat, Linear, NormBehind, enter, gelu, global_avg_pool, layer_norm,
+    normalize, pool,
+};
 pub(crate) use params::flat;
-pub use params::{BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec};
+pub use params::{
+    BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec,
+};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -57,7 +64,8 @@ pub enum Backend {
     Burn,
 }
 
-/// How activations and their gradients are stored. Weights, statistics, logits, the loss and the gradient for the images are f32 in both.
+/// How activations and their gradients are stored. Weights, statistics, logits, the loss and the
+/// gradient for the images are f32 in both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -68,7 +76,8 @@ pub enum Precision {
     Bf16,
 }
 
-/// One forward pass: its mode, the running statistics it reads and the batch statistics it leaves behind.
+/// One forward pass: its mode, the running statistics it reads and the batch statistics it leaves
+/// behind.
 #[derive(Debug)]
 pub struct Pass {
     /// What computes the layers.
@@ -81,7 +90,8 @@ pub struct Pass {
     pub buffers: Weights,
     /// Batch statistics, in the order of the layers (training mode only).
     pub stats: Vec<BatchStats>,
-    /// Direction in normalised image space, `[N, C, H, W]`, along which the pass also takes the derivative of its output.
+    /// Direction in normalised image space, `[N, C, H, W]`, along which the pass also takes the
+    /// derivative of its output.
     pub tangent: Option<Tensor<4>>,
     /// Masks of dropout layers in training mode; `None`: nothing is dropped.
     pub dropout: Option<Dropout>,
@@ -90,6 +100,14 @@ pub struct Pass {
 impl Pass {
     /// A pass in `mode` on `backend` that reads `buffers`, in f32.
     pub fn new(backend: Backend, mode: BnMode, buffers: Weights) -> Self {
-        Self { backend, mode, precision: Precision::F32, buffers, stats: Vec::new(), tangent: None, dropout: None }
+        Self {
+            backend,
+            mode,
+            precision: Precision::F32,
+            buffers,
+            stats: Vec::new(),
+            tangent: None,
+            dropout: None,
+        }
     }
 }

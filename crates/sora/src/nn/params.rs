@@ -1,8 +1,9 @@
 //! Parameters and buffers of a network, apart from its structure.
 //!
-//! A network here is a pure function of (parameters, buffers, input): the attack pass runs it with untracked
-//! parameters, the training pass with tracked ones, weight averaging or a weight perturbation with another set.
-//! The optimizer, the checkpoints and the export all see the same flat, ordered list of named tensors.
+//! A network here is a pure function of (parameters, buffers, input): the attack pass runs it with
+//! untracked parameters, the training pass with tracked ones, weight averaging or a weight
+//! perturbation with another set. The optimizer, the checkpoints and the export all see the same
+//! flat, ordered list of named tensors.
 
 use std::sync::{
     Arc,
@@ -14,7 +15,8 @@ use sora_rng::{self as rng, Key, Purpose};
 
 use crate::error::{Error, Result};
 
-/// How a parameter starts. PyTorch's defaults for convolutions and linear layers are `Uniform` with bound 1/sqrt(fan_in).
+/// How a parameter starts. PyTorch's defaults for convolutions and linear layers are `Uniform` with
+/// bound 1/sqrt(fan_in).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// Uniform in (-bound, bound).
@@ -110,7 +112,8 @@ impl TensorSet {
         Self { versions: values.iter().map(|_| fresh_version()).collect(), specs, values }
     }
 
-    /// Draws initial values on `device` from `seed`: each tensor has its own stream, so adding a layer does not change the others' values.
+    /// Draws initial values on `device` from `seed`: each tensor has its own stream, so adding a
+    /// layer does not change the others' values.
     pub fn init(specs: Vec<Spec>, seed: u64, device: &Device) -> Self {
         let values = specs
             .iter()
@@ -179,7 +182,11 @@ impl TensorSet {
     }
 
     fn view(&self, value: impl Fn(&Tensor<1>) -> Tensor<1>) -> Weights {
-        Weights { specs: self.specs.clone(), values: self.values.iter().map(value).collect(), versions: self.versions.clone() }
+        Weights {
+            specs: self.specs.clone(),
+            values: self.values.iter().map(value).collect(),
+            versions: self.versions.clone(),
+        }
     }
 
     /// Host copies as (name, shape, values).
@@ -187,7 +194,13 @@ impl TensorSet {
         self.specs
             .iter()
             .zip(&self.values)
-            .map(|(spec, value)| Ok(HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data: to_vec(value)? }))
+            .map(|(spec, value)| {
+                Ok(HostTensor {
+                    name: spec.name.clone(),
+                    shape: spec.shape.clone(),
+                    data: to_vec(value)?,
+                })
+            })
             .collect()
     }
 
@@ -197,7 +210,10 @@ impl TensorSet {
     /// A device that fails; an index beyond the list.
     pub fn host(&self, index: usize) -> Result<HostTensor> {
         let (Some(spec), Some(value)) = (self.specs.get(index), self.values.get(index)) else {
-            return Err(Error::work(format!("value {index} of {}: no such value", self.specs.len())));
+            return Err(Error::work(format!(
+                "value {index} of {}: no such value",
+                self.specs.len()
+            )));
         };
         Ok(HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data: to_vec(value)? })
     }
@@ -206,7 +222,11 @@ impl TensorSet {
     ///
     /// # Errors
     /// A tensor that is missing or has another shape.
-    pub fn load(&mut self, tensors: &std::collections::BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
+    pub fn load(
+        &mut self,
+        tensors: &std::collections::BTreeMap<String, HostTensor>,
+        origin: &str,
+    ) -> Result<()> {
         let mut loaded = Vec::with_capacity(self.values.len());
         for (spec, value) in self.specs.iter().zip(&self.values) {
             let found = tensors.get(&spec.name).ok_or_else(|| {
@@ -276,9 +296,15 @@ impl Weights {
         self.values[index].clone().reshape(shape)
     }
 
-    /// Gradient of each parameter, flat, in order; a parameter that the loss does not reach has a zero gradient.
+    /// Gradient of each parameter, flat, in order; a parameter that the loss does not reach has a
+    /// zero gradient.
     pub fn gradients(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
-        self.values.iter().map(|value| value.grad_remove(gradients).unwrap_or_else(|| value.clone().inner().zeros_like())).collect()
+        self.values
+            .iter()
+            .map(|value| {
+                value.grad_remove(gradients).unwrap_or_else(|| value.clone().inner().zeros_like())
+            })
+            .collect()
     }
 }
 
@@ -290,5 +316,7 @@ pub(crate) fn flat(data: Vec<f32>, device: &Device) -> Tensor<1> {
 
 /// Host copy of a tensor of any rank.
 pub fn to_vec<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
-    tensor.try_to_vec_as::<f32>().map_err(|e| Error::work(format!("reading a tensor back from the device failed: {e}")))
+    tensor
+        .try_to_vec_as::<f32>()
+        .map_err(|e| Error::work(format!("reading a tensor back from the device failed: {e}")))
 }

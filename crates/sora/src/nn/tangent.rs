@@ -1,14 +1,15 @@
 //! Directional derivatives carried forward through the layers that are not linear.
 //!
-//! They are built from Burn's own operations, so that a backward pass differentiates them once more: the gradient for the weights of a
-//! derivative for the input, without second-order autodiff.
+//! They are built from Burn's own operations, so that a backward pass differentiates them once
+//! more: the gradient for the weights of a derivative for the input, without second-order autodiff.
 
 use burn::tensor::Tensor;
 
 use super::layers::BN_EPSILON;
 
-/// Derivative of batch norm (and ReLU) at `x` along `tangent`. `statistics` are the running mean and variance in eval mode; without them
-/// those of the batch, which move along too. `channels` is the dimension of the channels.
+/// Derivative of batch norm (and ReLU) at `x` along `tangent`. `statistics` are the running mean
+/// and variance in eval mode; without them those of the batch, which move along too. `channels` is
+/// the dimension of the channels.
 pub(super) fn batch_norm(
     x: Tensor<4>,
     tangent: Tensor<4>,
@@ -26,7 +27,9 @@ pub(super) fn batch_norm(
             ((x - wide(mean)) * scale.clone(), tangent * scale)
         }
         None => {
-            let average = |t: Tensor<4>| (0..4).filter(|&dim| dim != channels).fold(t, |t, dim| t.mean_dim(dim));
+            let average = |t: Tensor<4>| {
+                (0..4).filter(|&dim| dim != channels).fold(t, |t, dim| t.mean_dim(dim))
+            };
             let centred = x.clone() - average(x);
             let scale = (average(centred.clone().square()) + BN_EPSILON).sqrt().recip();
             let normalised = centred * scale.clone();

@@ -1,4 +1,5 @@
-//! Gradient accumulation: an update with the mean gradient of several batches. Batch statistics stay those of each batch.
+//! Gradient accumulation: an update with the mean gradient of several batches. Batch statistics
+//! stay those of each batch.
 
 use std::collections::BTreeMap;
 
@@ -44,7 +45,11 @@ impl Optimizer for Accumulated {
     fn state(&self) -> Result<Vec<HostTensor>> {
         let mut state = self.inner.state()?;
         state.extend(prefixed(&self.sum, "accumulated.")?);
-        state.push(HostTensor { name: "accumulated_steps".into(), shape: vec![1], data: vec![self.count as f32] });
+        state.push(HostTensor {
+            name: "accumulated_steps".into(),
+            shape: vec![1],
+            data: vec![self.count as f32],
+        });
         Ok(state)
     }
 

@@ -1,5 +1,5 @@
-//! Adam (Kingma and Ba 2015, arXiv 1412.6980) and AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), PyTorch's formulas and defaults
-//! (betas 0.9 and 0.999, epsilon 1e-8).
+//! Adam (Kingma and Ba 2015, arXiv 1412.6980) and AdamW (Loshchilov and Hutter 2019, arXiv
+//! 1711.05101), PyTorch's formulas and defaults (betas 0.9 and 0.999, epsilon 1e-8).
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,13 @@ pub struct Adam {
 impl Adam {
     /// Moments of zeros for `params`.
     pub fn new(params: &TensorSet, weight_decay: f32, kind: WeightDecay) -> Self {
-        Self { weight_decay, kind, steps: 0, first: params.zeros_like(), second: params.zeros_like() }
+        Self {
+            weight_decay,
+            kind,
+            steps: 0,
+            first: params.zeros_like(),
+            second: params.zeros_like(),
+        }
     }
 }
 
@@ -66,7 +72,11 @@ impl Optimizer for Adam {
         let mut state = prefixed(&self.first, "first.")?;
         state.extend(prefixed(&self.second, "second.")?);
         // Exact in f32 up to 16 million steps.
-        state.push(HostTensor { name: "steps".into(), shape: vec![1], data: vec![self.steps as f32] });
+        state.push(HostTensor {
+            name: "steps".into(),
+            shape: vec![1],
+            data: vec![self.steps as f32],
+        });
         Ok(state)
     }
 

@@ -1,4 +1,5 @@
-//! Gradient clipping by the norm over all parameters, as PyTorch's `clip_grad_norm_`: `g <- g min(1, max / (||g||_2 + 1e-6))`.
+//! Gradient clipping by the norm over all parameters, as PyTorch's `clip_grad_norm_`: `g <- g
+//! min(1, max / (||g||_2 + 1e-6))`.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,11 @@ impl Clipped {
 
 impl Optimizer for Clipped {
     fn step(&mut self, params: &mut TensorSet, mut gradients: Vec<Tensor<1>>, lr: f32) {
-        let norm = gradients.iter().map(|g| g.clone().square().sum()).reduce(|a, b| a + b).map(Tensor::sqrt);
+        let norm = gradients
+            .iter()
+            .map(|g| g.clone().square().sum())
+            .reduce(|a, b| a + b)
+            .map(Tensor::sqrt);
         if let Some(norm) = norm {
             let scale = ((norm + 1e-6).recip() * self.max_norm).clamp_max(1.0);
             gradients = gradients.into_iter().map(|g| g * scale.clone()).collect();

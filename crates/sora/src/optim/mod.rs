@@ -1,7 +1,8 @@
-//! Optimizers, with PyTorch's formulas, over the flat list of parameters; and learning-rate schedules.
+//! Optimizers, with PyTorch's formulas, over the flat list of parameters; and learning-rate
+//! schedules.
 //!
-//! They are our own because they are part of the training step (one fused pass on the CPU) and because their state must come back from a
-//! checkpoint to the same bits.
+//! They are our own because they are part of the training step (one fused pass on the CPU) and
+//! because their state must come back from a checkpoint to the same bits.
 
 mod accumulate;
 mod adam;
@@ -74,8 +75,16 @@ pub(crate) fn prefixed(set: &TensorSet, prefix: &str) -> Result<Vec<HostTensor>>
 }
 
 /// Loads into `set` the tensors whose name starts with `prefix`.
-pub(crate) fn load_prefixed(set: &mut TensorSet, state: &BTreeMap<String, HostTensor>, prefix: &str, origin: &str) -> Result<()> {
-    let stripped = state.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()))).collect();
+pub(crate) fn load_prefixed(
+    set: &mut TensorSet,
+    state: &BTreeMap<String, HostTensor>,
+    prefix: &str,
+    origin: &str,
+) -> Result<()> {
+    let stripped = state
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
+        .collect();
     set.load(&stripped, origin)
 }
 
@@ -83,6 +92,8 @@ pub(crate) fn load_prefixed(set: &mut TensorSet, state: &BTreeMap<String, HostTe
 fn scalar(state: &BTreeMap<String, HostTensor>, name: &str, origin: &str) -> Result<f32> {
     match state.get(name).map(|tensor| tensor.data.as_slice()) {
         Some(&[value]) => Ok(value),
-        _ => Err(Error::input(format!("{origin}: the number '{name}' is missing; was the run made with another optimizer?"))),
+        _ => Err(Error::input(format!(
+            "{origin}: the number '{name}' is missing; was the run made with another optimizer?"
+        ))),
     }
 }

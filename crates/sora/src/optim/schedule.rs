@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
-    /// Linear from lr_max/20 to lr_max over the first half, linear back over the second (0.01 -> 0.2 -> 0.01 for the default lr_max 0.2);
-    /// PyTorch's `CyclicLR` with `step_size_up = T / 2`, rounded down.
+    /// Linear from lr_max/20 to lr_max over the first half, linear back over the second (0.01 ->
+    /// 0.2 -> 0.01 for the default lr_max 0.2); PyTorch's `CyclicLR` with `step_size_up = T / 2`,
+    /// rounded down.
     Cyclic,
     /// lr_max, times 0.1 at one half and again at three quarters of the run.
     Multistep,
@@ -30,8 +31,11 @@ impl Schedule {
         let factor = match self {
             Self::Cyclic => {
                 let half = total / 2;
-                let rise =
-                    if step < half { step as f64 / half as f64 } else { (total - step.min(total)) as f64 / (total - half).max(1) as f64 };
+                let rise = if step < half {
+                    step as f64 / half as f64
+                } else {
+                    (total - step.min(total)) as f64 / (total - half).max(1) as f64
+                };
                 CYCLIC_ENDS + (1.0 - CYCLIC_ENDS) * rise
             }
             Self::Multistep if t < 0.5 => 1.0,
@@ -40,7 +44,11 @@ impl Schedule {
             Self::Cosine => cosine(t),
             Self::WarmupCosine => {
                 let warm = total / 10;
-                if step < warm { step as f64 / warm as f64 } else { cosine((step - warm) as f64 / (total - warm).max(1) as f64) }
+                if step < warm {
+                    step as f64 / warm as f64
+                } else {
+                    cosine((step - warm) as f64 / (total - warm).max(1) as f64)
+                }
             }
             Self::Constant => 1.0,
         };

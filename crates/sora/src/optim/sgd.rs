@@ -1,5 +1,5 @@
-//! Stochastic gradient descent with momentum and weight decay, PyTorch's formula (dampening 0, no Nesterov):
-//! `g <- g + wd p`, `b <- mu b + g`, `p <- p - lr b`, with b starting at 0.
+//! Stochastic gradient descent with momentum and weight decay, PyTorch's formula (dampening 0, no
+//! Nesterov): `g <- g + wd p`, `b <- mu b + g`, `p <- p - lr b`, with b starting at 0.
 
 use std::collections::BTreeMap;
 
@@ -32,10 +32,16 @@ impl Optimizer for Sgd {
         for (index, gradient) in gradients.into_iter().enumerate() {
             let (value, buffer) = (params.take(index), self.buffers.take(index));
             let [value, buffer] = if value.device() == Device::flex() {
-                let fused = Fused { learning_rate: lr, momentum: self.momentum, weight_decay: self.weight_decay, nesterov: false };
+                let fused = Fused {
+                    learning_rate: lr,
+                    momentum: self.momentum,
+                    weight_decay: self.weight_decay,
+                    nesterov: false,
+                };
                 sgd_step(&fused, value, buffer, gradient)
             } else {
-                let buffer = buffer * self.momentum + (gradient + value.clone() * self.weight_decay);
+                let buffer =
+                    buffer * self.momentum + (gradient + value.clone() * self.weight_decay);
                 [value - buffer.clone() * lr, buffer]
             };
             params.set(index, value);

@@ -1,5 +1,5 @@
-//! What figures need beyond a run's records: it is computed from the weights that the run kept, on its test split, and kept in the run folder's
-//! `plots/` so that it is computed once.
+//! What figures need beyond a run's records: it is computed from the weights that the run kept, on
+//! its test split, and kept in the run folder's `plots/` so that it is computed once.
 
 use std::{
     fs,
@@ -16,7 +16,10 @@ use crate::{
     config::TrainConfig,
     data::Dataset,
     device,
-    diagnose::{self, Choice, EpsilonRow, EpsilonSweep, Example, Landscape, LandscapeConfig, Weights, epsilon_row, evenly, load, weights},
+    diagnose::{
+        self, Choice, EpsilonRow, EpsilonSweep, Example, Landscape, LandscapeConfig, Weights,
+        epsilon_row, evenly, load, weights,
+    },
     error::{Error, Result},
     files, run,
     run::{RunDir, Subject},
@@ -125,7 +128,9 @@ impl<'a> Opened<'a> {
         }
         let dataset = run::open_dataset(&config)?;
         let shape = subject.model.config.shape;
-        if dataset.test.shape() != [shape.channels, shape.height, shape.width] || dataset.test.num_classes() != shape.classes {
+        if dataset.test.shape() != [shape.channels, shape.height, shape.width]
+            || dataset.test.num_classes() != shape.classes
+        {
             return Err(Error::input(format!(
                 "{}: its data set {} has images of another shape or number of classes than the network takes",
                 run.path.display(),
@@ -139,7 +144,8 @@ impl<'a> Opened<'a> {
         setting(std::slice::from_ref(self.run)).trim_end_matches('.').to_owned()
     }
 
-    /// The weights that `choice` names, called by the epochs they were trained for; at most `count`, evenly spaced.
+    /// The weights that `choice` names, called by the epochs they were trained for; at most
+    /// `count`, evenly spaced.
     fn weights(&self, choice: &Choice, count: usize) -> Result<Vec<Weights>> {
         let per_epoch = self.run.steps_per_epoch();
         let mut all = weights(&self.dir, choice)?;
@@ -164,11 +170,17 @@ impl<'a> Opened<'a> {
     ///
     /// # Errors
     /// Wrong settings, an image that is not there, weights that are damaged.
-    pub fn landscapes(&mut self, config: LandscapeConfig, choice: &Choice, count: usize) -> Result<Landscapes> {
+    pub fn landscapes(
+        &mut self,
+        config: LandscapeConfig,
+        choice: &Choice,
+        count: usize,
+    ) -> Result<Landscapes> {
         config.check()?;
         let wanted = self.weights(choice, count)?;
         let file = self.run.path.join("plots").join(format!("landscape-{}.json", config.index));
-        let known: Option<Landscapes> = cached(&file).filter(|found: &Landscapes| found.config == config);
+        let known: Option<Landscapes> =
+            cached(&file).filter(|found: &Landscapes| found.config == config);
         let mut known = known.map(|found| found.rows).unwrap_or_default();
         let before = known.clone();
         let mut rows = Vec::new();
@@ -176,10 +188,21 @@ impl<'a> Opened<'a> {
             match known.iter().position(|row| row.weights == weights.name) {
                 Some(i) => rows.push(known.swap_remove(i)),
                 None => {
-                    tracing::info!("{}: loss around image {} at {}", self.run.name, config.index, weights.name);
+                    tracing::info!(
+                        "{}: loss around image {} at {}",
+                        self.run.name,
+                        config.index,
+                        weights.name
+                    );
                     load(&mut self.subject.model, weights)?;
                     let threat = self.config.threat();
-                    rows.push(diagnose::landscape(&self.subject.model, &self.dataset.test, threat, &config, &weights.name)?);
+                    rows.push(diagnose::landscape(
+                        &self.subject.model,
+                        &self.dataset.test,
+                        threat,
+                        &config,
+                        &weights.name,
+                    )?);
                 }
             }
         }
@@ -194,7 +217,13 @@ impl<'a> Opened<'a> {
             rows,
         };
         if found.rows.iter().any(|row| !before.contains(row)) {
-            keep(&file, &Landscapes { rows: found.rows.iter().cloned().chain(known).collect(), ..found.clone() });
+            keep(
+                &file,
+                &Landscapes {
+                    rows: found.rows.iter().cloned().chain(known).collect(),
+                    ..found.clone()
+                },
+            );
         }
         Ok(found)
     }
@@ -216,7 +245,8 @@ impl<'a> Opened<'a> {
         };
         let file = self.run.path.join("plots").join("epsilon.json");
         let known: Option<EpsilonSweep> = cached(&file).filter(|found: &EpsilonSweep| {
-            (found.n, found.seed, &found.epsilons, &found.multi_epsilons) == (data.n, data.seed, &data.epsilons, &data.multi_epsilons)
+            (found.n, found.seed, &found.epsilons, &found.multi_epsilons)
+                == (data.n, data.seed, &data.epsilons, &data.multi_epsilons)
         });
         let mut known: Vec<EpsilonRow> = known.map(|found| found.rows).unwrap_or_default();
         let mut rows = Vec::new();
@@ -224,12 +254,30 @@ impl<'a> Opened<'a> {
             match known.iter().position(|row| row.weights == weights.name) {
                 Some(i) => rows.push(known.swap_remove(i)),
                 None => {
-                    tracing::info!("{}: accuracy over epsilon at {} on {} images", self.run.name, weights.name, data.n);
+                    tracing::info!(
+                        "{}: accuracy over epsilon at {} on {} images",
+                        self.run.name,
+                        weights.name,
+                        data.n
+                    );
                     load(&mut self.subject.model, weights)?;
                     let threat = self.config.threat();
-                    rows.push(epsilon_row(&self.subject.model, &split, threat, &data, &weights.name, self.options.batch)?);
+                    rows.push(epsilon_row(
+                        &self.subject.model,
+                        &split,
+                        threat,
+                        &data,
+                        &weights.name,
+                        self.options.batch,
+                    )?);
                     // After each: an interruption loses one row.
-                    keep(&file, &EpsilonSweep { rows: rows.iter().chain(&known).cloned().collect(), ..data.clone() });
+                    keep(
+                        &file,
+                        &EpsilonSweep {
+                            rows: rows.iter().chain(&known).cloned().collect(),
+                            ..data.clone()
+                        },
+                    );
                 }
             }
         }
@@ -253,11 +301,27 @@ impl<'a> Opened<'a> {
             load(&mut self.subject.model, newest)?;
         }
         if first >= self.dataset.test.len() {
-            return Err(Error::input(format!("--index {first}: the test split has {} images, counted from 0", self.dataset.test.len())));
+            return Err(Error::input(format!(
+                "--index {first}: the test split has {} images, counted from 0",
+                self.dataset.test.len()
+            )));
         }
-        let indices: Vec<usize> = (first..self.dataset.test.len()).take(count.clamp(1, 64)).collect();
-        let examples = diagnose::examples(&self.subject.model, &self.dataset.test, self.config.threat(), &indices, self.options.seed)?;
-        Ok(ExampleSet { name: self.run.name.clone(), about: self.about(), classes: self.classes(), seed: self.options.seed, examples })
+        let indices: Vec<usize> =
+            (first..self.dataset.test.len()).take(count.clamp(1, 64)).collect();
+        let examples = diagnose::examples(
+            &self.subject.model,
+            &self.dataset.test,
+            self.config.threat(),
+            &indices,
+            self.options.seed,
+        )?;
+        Ok(ExampleSet {
+            name: self.run.name.clone(),
+            about: self.about(),
+            classes: self.classes(),
+            seed: self.options.seed,
+            examples,
+        })
     }
 
     fn classes(&self) -> Vec<String> {
@@ -265,18 +329,21 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// What was computed earlier; `None` if it is not there or cannot be read: it is then computed again.
+/// What was computed earlier; `None` if it is not there or cannot be read: it is then computed
+/// again.
 fn cached<T: DeserializeOwned>(file: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Keeps what was computed; a run folder that cannot be written only costs the time to compute it again.
+/// Keeps what was computed; a run folder that cannot be written only costs the time to compute it
+/// again.
 fn keep(file: &Path, value: &impl Serialize) {
     let write = || -> Result<()> {
         if let Some(dir) = file.parent() {
             fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
         }
-        let json = serde_json::to_vec(value).map_err(|e| Error::work(format!("cannot serialise {}: {e}", file.display())))?;
+        let json = serde_json::to_vec(value)
+            .map_err(|e| Error::work(format!("cannot serialise {}: {e}", file.display())))?;
         files::write_atomic(file, &json)
     };
     if let Err(e) = write() {

@@ -1,4 +1,5 @@
-//! One HTML page that compares runs. It holds all it needs: no network is used, and its own policy forbids it.
+//! One HTML page that compares runs. It holds all it needs: no network is used, and its own policy
+//! forbids it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +95,8 @@ struct LiveLine {
     width: Option<f64>,
 }
 
-/// What is to be known about `runs`: catastrophic overfitting, warnings of their evaluations, records that are damaged.
+/// What is to be known about `runs`: catastrophic overfitting, warnings of their evaluations,
+/// records that are damaged.
 pub fn warnings(runs: &[Run]) -> Vec<Warning> {
     let mut all = Vec::new();
     for run in runs {
@@ -118,7 +120,9 @@ pub fn warnings(runs: &[Run]) -> Vec<Warning> {
             ));
         }
         for evaluation in &run.evaluations {
-            evaluation.warnings.iter().for_each(|text| say(format!("evaluation of {} images: {text}", thousands(evaluation.n))));
+            evaluation.warnings.iter().for_each(|text| {
+                say(format!("evaluation of {} images: {text}", thousands(evaluation.n)))
+            });
         }
         run.warnings.iter().for_each(|text| say(text.clone()));
     }
@@ -129,7 +133,12 @@ pub fn warnings(runs: &[Run]) -> Vec<Warning> {
 ///
 /// # Errors
 /// A mistake in the page's own template.
-pub fn page(runs: &[Run], figures: &[PageFigure], warnings: &[Warning], title: Option<&str>) -> Result<String> {
+pub fn page(
+    runs: &[Run],
+    figures: &[PageFigure],
+    warnings: &[Warning],
+    title: Option<&str>,
+) -> Result<String> {
     let names: Vec<_> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = title.map_or_else(|| names.join(" and "), str::to_owned);
     let styles = run_styles(runs);
@@ -191,7 +200,9 @@ fn percent(accuracy: Option<Accuracy>) -> String {
 
 fn interval(accuracy: Option<Accuracy>) -> String {
     let ends = accuracy.and_then(|a| a.ci95);
-    ends.map_or_else(String::new, |[low, high]| format!("({:.1}\u{2013}{:.1})", 100.0 * low, 100.0 * high))
+    ends.map_or_else(String::new, |[low, high]| {
+        format!("({:.1}\u{2013}{:.1})", 100.0 * low, 100.0 * high)
+    })
 }
 
 fn card(run: &Run, style: &Style) -> Card {
@@ -202,12 +213,20 @@ fn card(run: &Run, style: &Style) -> Card {
         None => run.validations().last().and_then(|(_, val)| val.fgsm),
     };
     let (verdict, verdict_class) = match (run.onset(), run.rollback()) {
-        (_, Some(rollback)) => (format!("\u{2715} catastrophic overfitting at step {}, rolled back", rollback.co.step), "bad"),
-        (Some(onset), None) => (format!("\u{2715} catastrophic overfitting at step {}", onset.step), "bad"),
-        (None, None) if run.epochs.is_empty() && run.steps.is_empty() => ("no records".into(), "none"),
+        (_, Some(rollback)) => (
+            format!("\u{2715} catastrophic overfitting at step {}, rolled back", rollback.co.step),
+            "bad",
+        ),
+        (Some(onset), None) => {
+            (format!("\u{2715} catastrophic overfitting at step {}", onset.step), "bad")
+        }
+        (None, None) if run.epochs.is_empty() && run.steps.is_empty() => {
+            ("no records".into(), "none")
+        }
         (None, None) => ("\u{2713} no catastrophic overfitting noticed".into(), "good"),
     };
-    let made = run.steps.last().map_or(0, |s| s.step + 1).max(run.epochs.last().map_or(0, |e| e.step));
+    let made =
+        run.steps.last().map_or(0, |s| s.step + 1).max(run.epochs.last().map_or(0, |e| e.step));
     Card {
         name: run.name.clone(),
         method: run.method(),
@@ -224,7 +243,14 @@ fn card(run: &Run, style: &Style) -> Card {
         robust: percent(measured.as_ref().map(|m| m.robust)),
         source: measured.as_ref().map_or_else(
             || "Not measured yet.".into(),
-            |m| format!("n = {} {} images; {attack} {}", thousands(m.n), m.split, interval(Some(m.robust))),
+            |m| {
+                format!(
+                    "n = {} {} images; {attack} {}",
+                    thousands(m.n),
+                    m.split,
+                    interval(Some(m.robust))
+                )
+            },
         ),
         attack,
         progress: format!(
@@ -238,8 +264,10 @@ fn card(run: &Run, style: &Style) -> Card {
 }
 
 fn attacks(runs: &[Run]) -> Vec<String> {
-    let measured = runs.iter().flat_map(|run| &run.evaluations).flat_map(|e| e.results.keys().cloned());
-    let mut all: Vec<String> = measured.chain(["clean", "fgsm", "pgd-10"].map(String::from)).collect();
+    let measured =
+        runs.iter().flat_map(|run| &run.evaluations).flat_map(|e| e.results.keys().cloned());
+    let mut all: Vec<String> =
+        measured.chain(["clean", "fgsm", "pgd-10"].map(String::from)).collect();
     all.sort_by(|a, b| (strength(a), a).cmp(&(strength(b), b)));
     all.dedup();
     all
@@ -248,18 +276,40 @@ fn attacks(runs: &[Run]) -> Vec<String> {
 fn results(runs: &[Run], colours: &[usize], attacks: &[String]) -> Vec<ResultRow> {
     let mut rows = Vec::new();
     for (i, (run, colour)) in runs.iter().zip(colours).enumerate() {
-        let mut push = |images: String, threat: String, seed: String, of: &dyn Fn(&str) -> Option<Accuracy>| {
-            let cells = attacks.iter().map(|attack| of(attack)).map(|a| Cell { value: percent(a), interval: interval(a) }).collect();
-            rows.push(ResultRow { run: i, colour: *colour, name: run.name.clone(), images, threat, seed, cells });
+        let mut push = |images: String,
+                        threat: String,
+                        seed: String,
+                        of: &dyn Fn(&str) -> Option<Accuracy>| {
+            let cells = attacks
+                .iter()
+                .map(|attack| of(attack))
+                .map(|a| Cell { value: percent(a), interval: interval(a) })
+                .collect();
+            rows.push(ResultRow {
+                run: i,
+                colour: *colour,
+                name: run.name.clone(),
+                images,
+                threat,
+                seed,
+                cells,
+            });
         };
         for evaluation in &run.evaluations {
             let Evaluation { dataset, split, n, norm, seed, results, .. } = evaluation;
             let own = dataset_name(dataset) == run.dataset();
-            let images = format!("{}{} {split}", if own { String::new() } else { format!("{}: ", dataset_name(dataset)) }, thousands(*n));
-            push(images, radius(norm, evaluation.epsilon), seed.to_string(), &|attack| results.get(attack).map(|r| r.accuracy));
+            let images = format!(
+                "{}{} {split}",
+                if own { String::new() } else { format!("{}: ", dataset_name(dataset)) },
+                thousands(*n)
+            );
+            push(images, radius(norm, evaluation.epsilon), seed.to_string(), &|attack| {
+                results.get(attack).map(|r| r.accuracy)
+            });
         }
         if let Some((step, val)) = run.validations().last() {
-            let images = format!("{} validation, after step {}", thousands(val.n), thousands(*step));
+            let images =
+                format!("{} validation, after step {}", thousands(val.n), thousands(*step));
             push(images, run.threat(), run.seed(), &|attack| match attack {
                 "clean" => val.clean,
                 "fgsm" => val.fgsm,
@@ -288,9 +338,12 @@ fn settings(runs: &[Run]) -> (Vec<Value>, Vec<Value>) {
     let keys: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
     let (mut differing, mut common) = (Vec::new(), Vec::new());
     for key in keys {
-        let values: Vec<&str> = all.iter().map(|map| map.get(key).map_or("\u{2013}", String::as_str)).collect();
+        let values: Vec<&str> =
+            all.iter().map(|map| map.get(key).map_or("\u{2013}", String::as_str)).collect();
         match values.first() {
-            Some(first) if values.iter().all(|value| value == first) => common.push(json!({"key": key, "value": first})),
+            Some(first) if values.iter().all(|value| value == first) => {
+                common.push(json!({"key": key, "value": first}))
+            }
             _ => differing.push(json!({"key": key, "cells": values})),
         }
     }
@@ -298,7 +351,8 @@ fn settings(runs: &[Run]) -> (Vec<Value>, Vec<Value>) {
 }
 
 fn cost(run: &Run, colour: usize) -> Value {
-    let mut speeds: Vec<f64> = run.steps.iter().filter_map(|s| s.images_per_s).filter(|v| v.is_finite()).collect();
+    let mut speeds: Vec<f64> =
+        run.steps.iter().filter_map(|s| s.images_per_s).filter(|v| v.is_finite()).collect();
     speeds.sort_by(f64::total_cmp);
     let none = || "\u{2013}".to_owned();
     let facts: BTreeMap<String, String> = run.provenance().into_iter().collect();
@@ -397,7 +451,13 @@ fn thinned(values: &[(u64, f64)]) -> Value {
     for part in values.chunks(size) {
         let mean = part.iter().map(|v| v.1).sum::<f64>() / part.len() as f64;
         x.push(part.last().map_or(0, |v| v.0));
-        y.push(format!("{mean:.4e}").parse::<f64>().ok().filter(|v| v.is_finite()).map_or(Value::Null, |v| json!(v)));
+        y.push(
+            format!("{mean:.4e}")
+                .parse::<f64>()
+                .ok()
+                .filter(|v| v.is_finite())
+                .map_or(Value::Null, |v| json!(v)),
+        );
     }
     json!([x, y])
 }
@@ -408,14 +468,29 @@ mod tests {
     use crate::report::records::Validation;
 
     fn run(name: &str, method: &str) -> Run {
-        let accuracy = |accuracy| Some(Accuracy { accuracy, ci95: Some([accuracy - 0.01, accuracy + 0.01]) });
+        let accuracy =
+            |accuracy| Some(Accuracy { accuracy, ci95: Some([accuracy - 0.01, accuracy + 0.01]) });
         let config = format!(
             "method = \"{method}\"\nepsilon = \"8/255\"\nnorm = \"linf\"\nseed = 0\nepochs = 2\ndataset = \"folder:/secret/place/pets\"\n"
         );
-        let steps = (0..2000).map(|step| serde_json::from_value(json!({"step": step, "loss": 2.0, "pert_align": 0.5})).unwrap()).collect();
-        let val = Validation { n: 100, clean: accuracy(0.5), fgsm: accuracy(0.4), pgd: accuracy(0.3) };
-        let epochs = vec![serde_json::from_value(json!({"epoch": 0, "step": 2000, "seconds": 3.5})).unwrap()];
-        let mut run = Run { name: name.into(), config: config.parse().unwrap(), steps, epochs, ..Run::default() };
+        let steps = (0..2000)
+            .map(|step| {
+                serde_json::from_value(json!({"step": step, "loss": 2.0, "pert_align": 0.5}))
+                    .unwrap()
+            })
+            .collect();
+        let val =
+            Validation { n: 100, clean: accuracy(0.5), fgsm: accuracy(0.4), pgd: accuracy(0.3) };
+        let epochs = vec![
+            serde_json::from_value(json!({"epoch": 0, "step": 2000, "seconds": 3.5})).unwrap(),
+        ];
+        let mut run = Run {
+            name: name.into(),
+            config: config.parse().unwrap(),
+            steps,
+            epochs,
+            ..Run::default()
+        };
         run.epochs[0].val = Some(val);
         run
     }
@@ -427,11 +502,20 @@ mod tests {
         let found = vec![Warning { run: hostile.into(), text: hostile.into() }];
         let text = page(&runs, &[], &found, Some(hostile)).unwrap();
         assert!(!text.contains("<img"), "a name became markup");
-        assert_eq!(text.matches("</script>").count(), 3, "the page's own three scripts and no other end");
+        assert_eq!(
+            text.matches("</script>").count(),
+            3,
+            "the page's own three scripts and no other end"
+        );
         assert!(!text.contains("secret"), "a path of the machine");
-        for part in
-            ["30.0", "(29.0\u{2013}31.0)", "folder pets", "method", "no catastrophic overfitting noticed", "Content-Security-Policy"]
-        {
+        for part in [
+            "30.0",
+            "(29.0\u{2013}31.0)",
+            "folder pets",
+            "method",
+            "no catastrophic overfitting noticed",
+            "Content-Security-Policy",
+        ] {
             assert!(text.contains(part), "no '{part}'");
         }
         assert!(!text.contains("https://cdn") && !text.contains("<link"), "something is fetched");
@@ -439,7 +523,8 @@ mod tests {
 
     #[test]
     fn lines_are_thinned_and_what_is_no_number_is_null() {
-        let values: Vec<_> = (0..2000).map(|i| (i, if i < 4 { f64::NAN } else { 1.0 / 3.0 })).collect();
+        let values: Vec<_> =
+            (0..2000).map(|i| (i, if i < 4 { f64::NAN } else { 1.0 / 3.0 })).collect();
         let value = thinned(&values);
         assert_eq!(value[0].as_array().unwrap().len(), 500);
         assert_eq!((&value[1][0], &value[1][1]), (&Value::Null, &json!(0.33333)));

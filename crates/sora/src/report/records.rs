@@ -1,7 +1,8 @@
 //! A run folder as a reader of its records sees it.
 //!
-//! Records of a run in progress, of an older or a newer version, or cut off by a full disk must still give a figure: what is missing is left
-//! out, what is damaged is said once in [`Run::warnings`].
+//! Records of a run in progress, of an older or a newer version, or cut off by a full disk must
+//! still give a figure: what is missing is left out, what is damaged is said once in
+//! [`Run::warnings`].
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,12 @@ pub struct Accuracy {
 impl Accuracy {
     /// Accuracy and interval in percent: `(x, accuracy, interval)` of a chart.
     pub fn point(&self, x: f64) -> crate::plot::Point {
-        crate::plot::Point { x, y: 100.0 * self.accuracy, y_interval: self.ci95.map(|ends| ends.map(|v| 100.0 * v)), x_interval: None }
+        crate::plot::Point {
+            x,
+            y: 100.0 * self.accuracy,
+            y_interval: self.ci95.map(|ends| ends.map(|v| 100.0 * v)),
+            x_interval: None,
+        }
     }
 }
 
@@ -52,7 +58,8 @@ pub struct Onset {
     pub step: u64,
     /// Step before which all was in order.
     pub onset: Option<u64>,
-    /// What gave it away: `pertalign`, `linearity`, `low` (PertAlign never rose) or `gap` (validation).
+    /// What gave it away: `pertalign`, `linearity`, `low` (PertAlign never rose) or `gap`
+    /// (validation).
     pub sign: String,
     /// Figure before: the best mean of PertAlign or linearity, or fgsm accuracy.
     pub from: f64,
@@ -65,7 +72,8 @@ impl Onset {
     pub fn reason(&self) -> String {
         let Self { from, to, .. } = self;
         // "-0.00" reads like a mistake.
-        let [from, to] = [from, to].map(|v| format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { *v }));
+        let [from, to] =
+            [from, to].map(|v| format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { *v }));
         match self.sign.as_str() {
             "low" => format!("PertAlign never rose beyond {from}"),
             "linearity" => format!("linearity fell from {from} to {to}"),
@@ -223,7 +231,8 @@ impl Run {
     /// Reads a run folder.
     ///
     /// # Errors
-    /// No folder, or one without a readable `config.toml`. Anything else that is missing or damaged is a warning.
+    /// No folder, or one without a readable `config.toml`. Anything else that is missing or damaged
+    /// is a warning.
     pub fn load(path: &Path) -> Result<Self> {
         let file = path.join("config.toml");
         let text = fs::read_to_string(&file).map_err(|e| {
@@ -234,10 +243,15 @@ impl Run {
         })?;
         let config = text.parse::<toml::Table>().map_err(|e| {
             let line = e.message().lines().next().unwrap_or_default().to_owned();
-            Error::input(format!("{}: not a TOML file ({line}); expected the settings that `sora train` wrote", file.display()))
+            Error::input(format!(
+                "{}: not a TOML file ({line}); expected the settings that `sora train` wrote",
+                file.display()
+            ))
         })?;
         let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        let name = absolute.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
+        let name = absolute
+            .file_name()
+            .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned());
         let mut run = Self { path: path.to_owned(), name, config, ..Self::default() };
         run.steps = read_lines(&path.join("metrics.jsonl"), &mut run.warnings);
         run.epochs = read_lines(&path.join("epochs.jsonl"), &mut run.warnings);
@@ -256,21 +270,28 @@ impl Run {
     pub fn load_all(paths: &[PathBuf]) -> Result<Vec<Self>> {
         let mut runs = paths.iter().map(|path| Self::load(path)).collect::<Result<Vec<_>>>()?;
         if runs.is_empty() {
-            return Err(Error::input("no run folder given; expected at least one that `sora train --out` made"));
+            return Err(Error::input(
+                "no run folder given; expected at least one that `sora train --out` made",
+            ));
         }
-        // What `reproduce` appends to a folder's name says nothing to a reader, unless it is the only difference.
+        // What `reproduce` appends to a folder's name says nothing to a reader, unless it is the
+        // only difference.
         let readable: Vec<_> = runs.iter().map(|run| without_mark(&run.name).to_owned()).collect();
         for (i, run) in runs.iter_mut().enumerate() {
             if !readable.iter().enumerate().any(|(j, other)| j != i && *other == readable[i]) {
                 run.name.clone_from(&readable[i]);
             }
         }
-        // Folders of the same name, such as a/seed0 and b/seed0, are told apart by the folder around them.
+        // Folders of the same name, such as a/seed0 and b/seed0, are told apart by the folder
+        // around them.
         let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
         for (i, run) in runs.iter_mut().enumerate() {
             if names.iter().filter(|name| **name == run.name).count() > 1 {
                 let absolute = std::path::absolute(&run.path).unwrap_or_default();
-                let parent = absolute.parent().and_then(Path::file_name).map_or_else(String::new, |p| p.to_string_lossy().into_owned());
+                let parent = absolute
+                    .parent()
+                    .and_then(Path::file_name)
+                    .map_or_else(String::new, |p| p.to_string_lossy().into_owned());
                 run.name = format!("{parent}/{}", run.name);
                 if names.iter().zip(paths).filter(|(_, path)| **path == run.path).count() > 1 {
                     run.name += &format!(" ({})", i + 1);
@@ -283,18 +304,27 @@ impl Run {
     fn read_evaluations(&mut self) {
         let dir = self.path.join("eval");
         let Ok(entries) = fs::read_dir(&dir) else { return };
-        let mut files: Vec<_> = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<_> = entries
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "json"))
+            .collect();
         files.sort();
         for file in files {
-            let name = file.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+            let name =
+                file.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
             let read = fs::read(&file).map_err(|e| e.to_string());
-            let parsed = read.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).map_err(|e| e.to_string()));
+            let parsed = read.and_then(|bytes| {
+                serde_json::from_slice::<serde_json::Value>(&bytes).map_err(|e| e.to_string())
+            });
             match parsed {
                 // Other records, such as sweeps, may lie beside the evaluations.
                 Ok(value) if !value.get("results").is_some_and(serde_json::Value::is_object) => {}
                 Ok(value) => match serde_json::from_value::<Evaluation>(value) {
                     Ok(evaluation) => self.evaluations.push(Evaluation { name, ..evaluation }),
-                    Err(e) => self.warnings.push(format!("eval/{name}.json is not an evaluation: {e}")),
+                    Err(e) => {
+                        self.warnings.push(format!("eval/{name}.json is not an evaluation: {e}"))
+                    }
                 },
                 Err(e) => self.warnings.push(format!("eval/{name}.json is damaged: {e}")),
             }
@@ -352,7 +382,11 @@ impl Run {
 
     /// Steps of an epoch; 1 before the first step.
     pub fn steps_per_epoch(&self) -> f64 {
-        let whole = self.epochs.first().filter(|first| first.step > 0).map(|first| first.step as f64 / (first.epoch + 1) as f64);
+        let whole = self
+            .epochs
+            .first()
+            .filter(|first| first.step > 0)
+            .map(|first| first.step as f64 / (first.epoch + 1) as f64);
         let begun = || self.steps.iter().filter(|step| step.epoch == 0).count().max(1) as f64;
         whole.unwrap_or_else(begun)
     }
@@ -387,25 +421,44 @@ impl Run {
         self.epochs.iter().filter_map(|line| line.peak_rss_mib).max()
     }
 
-    /// Accuracies clean and under `attack`: of the evaluation with the most images, else (for pgd-10) of the last validation.
+    /// Accuracies clean and under `attack`: of the evaluation with the most images, else (for
+    /// pgd-10) of the last validation.
     pub fn measured(&self, attack: &str) -> Option<Measured> {
-        let best = self.evaluations.iter().filter(|e| self.is_own(e) && e.results.contains_key(attack)).max_by_key(|e| e.n);
+        let best = self
+            .evaluations
+            .iter()
+            .filter(|e| self.is_own(e) && e.results.contains_key(attack))
+            .max_by_key(|e| e.n);
         if let Some(found) = best
-            && let (Some(clean), Some(robust)) = (found.results.get("clean"), found.results.get(attack))
+            && let (Some(clean), Some(robust)) =
+                (found.results.get("clean"), found.results.get(attack))
         {
             let (clean, robust) = (clean.accuracy, robust.accuracy);
-            return Some(Measured { clean, robust, attack: attack.into(), n: found.n, split: found.split.clone() });
+            return Some(Measured {
+                clean,
+                robust,
+                attack: attack.into(),
+                n: found.n,
+                split: found.split.clone(),
+            });
         }
         if attack != "pgd-10" {
             return None;
         }
         let (_, last) = self.validations().into_iter().next_back()?;
-        Some(Measured { clean: last.clean?, robust: last.pgd?, attack: attack.into(), n: last.n, split: "validation".into() })
+        Some(Measured {
+            clean: last.clean?,
+            robust: last.pgd?,
+            attack: attack.into(),
+            n: last.n,
+            split: "validation".into(),
+        })
     }
 
     /// Whether an evaluation is of the run's own threat model.
     fn is_own(&self, evaluation: &Evaluation) -> bool {
-        self.epsilon().is_none_or(|own| (own - evaluation.epsilon).abs() < 1e-6) && evaluation.norm == self.norm()
+        self.epsilon().is_none_or(|own| (own - evaluation.epsilon).abs() < 1e-6)
+            && evaluation.norm == self.norm()
     }
 
     /// Settings as `section.key` and text, without what describes the machine.
@@ -415,7 +468,11 @@ impl Run {
             match value {
                 toml::Value::Table(_) if key == "provenance" || key == "network" => {}
                 toml::Value::Table(table) => {
-                    all.extend(table.iter().map(|(inner, value)| (format!("{key}.{inner}"), value_text(value))));
+                    all.extend(
+                        table
+                            .iter()
+                            .map(|(inner, value)| (format!("{key}.{inner}"), value_text(value))),
+                    );
                 }
                 _ if key == "dataset" => drop(all.insert(key.clone(), self.dataset())),
                 _ if key == "data_dir" => {}
@@ -428,17 +485,22 @@ impl Run {
     /// Facts about the program and the machine.
     pub fn provenance(&self) -> Vec<(String, String)> {
         match self.config.get("provenance") {
-            Some(toml::Value::Table(table)) => table.iter().map(|(key, value)| (key.clone(), value_text(value))).collect(),
+            Some(toml::Value::Table(table)) => {
+                table.iter().map(|(key, value)| (key.clone(), value_text(value))).collect()
+            }
             _ => Vec::new(),
         }
     }
 }
 
-/// A folder's name without the eight hexadecimal digits, at least one of them a letter, that tell `reproduce`'s settings apart.
+/// A folder's name without the eight hexadecimal digits, at least one of them a letter, that tell
+/// `reproduce`'s settings apart.
 fn without_mark(name: &str) -> &str {
     match name.rsplit_once('-') {
         Some((readable, mark))
-            if mark.len() == 8 && mark.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && mark.parse::<u64>().is_err() =>
+            if mark.len() == 8
+                && mark.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+                && mark.parse::<u64>().is_err() =>
         {
             readable
         }
@@ -446,11 +508,14 @@ fn without_mark(name: &str) -> &str {
     }
 }
 
-/// A data set's name for readers: of an image folder its last name only, since a page is passed on and the path is the machine's.
+/// A data set's name for readers: of an image folder its last name only, since a page is passed on
+/// and the path is the machine's.
 pub fn dataset_name(dataset: &str) -> String {
     match dataset.strip_prefix("folder:") {
         Some(path) => {
-            let last = Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned());
+            let last = Path::new(path)
+                .file_name()
+                .map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned());
             format!("folder {last}")
         }
         None => dataset.to_owned(),
@@ -481,16 +546,24 @@ fn read_lines<T: DeserializeOwned>(path: &Path, warnings: &mut Vec<String>) -> V
     let (mut rows, mut damaged) = (Vec::new(), Vec::new());
     let whole = bytes.is_empty() || bytes.ends_with(b"\n");
     let count = bytes.split(|b| *b == b'\n').count();
-    for (i, line) in bytes.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
+    for (i, line) in
+        bytes.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty())
+    {
         match serde_json::from_slice(line) {
             Ok(row) => rows.push(row),
             // A run that is writing this very line.
-            Err(_) if !whole && i + 1 == count => warnings.push(format!("{name} ends in the middle of line {}", i + 1)),
+            Err(_) if !whole && i + 1 == count => {
+                warnings.push(format!("{name} ends in the middle of line {}", i + 1))
+            }
             Err(e) => damaged.push(format!("line {}: {e}", i + 1)),
         }
     }
     if let Some(first) = damaged.first() {
-        warnings.push(format!("{name}: {} of {} lines are damaged and left out, the first is {first}", damaged.len(), count));
+        warnings.push(format!(
+            "{name}: {} of {} lines are damaged and left out, the first is {first}",
+            damaged.len(),
+            count
+        ));
     }
     if rows.is_empty() && damaged.is_empty() {
         warnings.push(format!("{name} is empty"));
@@ -522,29 +595,47 @@ mod tests {
             ("pgd-0b7665dc/config.toml", config),
         ]);
         let paths: Vec<_> =
-            ["sora_seed_0-dc0b7665", "fgsm-20261124", "pgd-dc0b7665", "pgd-0b7665dc"].iter().map(|name| dir.path().join(name)).collect();
-        let names: Vec<_> = Run::load_all(&paths).unwrap().into_iter().map(|run| run.name).collect();
+            ["sora_seed_0-dc0b7665", "fgsm-20261124", "pgd-dc0b7665", "pgd-0b7665dc"]
+                .iter()
+                .map(|name| dir.path().join(name))
+                .collect();
+        let names: Vec<_> =
+            Run::load_all(&paths).unwrap().into_iter().map(|run| run.name).collect();
         assert_eq!(names, ["sora_seed_0", "fgsm-20261124", "pgd-dc0b7665", "pgd-0b7665dc"]);
     }
 
     #[test]
     fn damaged_and_missing_records_are_warnings() {
         let dir = folder(&[
-            ("config.toml", "method = \"fgsm\"\nepsilon = \"16/255\"\nnorm = \"linf\"\n[options]\nbeta = 0.5\n"),
+            (
+                "config.toml",
+                "method = \"fgsm\"\nepsilon = \"16/255\"\nnorm = \"linf\"\n[options]\nbeta = 0.5\n",
+            ),
             (
                 "metrics.jsonl",
                 "{\"step\":0,\"loss\":null,\"new\":1}\nnonsense\n{\"step\":1,\"loss\":2.5,\"co\":{\"step\":1}}\n{\"step\":2,\"lo",
             ),
-            ("eval/a.json", "{\"results\":{\"clean\":{\"accuracy\":0.5}},\"epsilon\":0.0627451,\"norm\":\"linf\"}"),
+            (
+                "eval/a.json",
+                "{\"results\":{\"clean\":{\"accuracy\":0.5}},\"epsilon\":0.0627451,\"norm\":\"linf\"}",
+            ),
             ("eval/b.json", "{"),
             ("eval/sweep.json", "[1, 2]"),
         ]);
         let run = Run::load(dir.path()).unwrap();
-        assert_eq!((run.steps.len(), run.steps[1].loss, run.onset().unwrap().step), (2, Some(2.5), 1));
+        assert_eq!(
+            (run.steps.len(), run.steps[1].loss, run.onset().unwrap().step),
+            (2, Some(2.5), 1)
+        );
         assert_eq!(run.evaluations.len(), 1);
         assert_eq!(run.settings()["options.beta"], "0.5");
         let text = run.warnings.join("\n");
-        for part in ["metrics.jsonl: 1 of 4 lines", "ends in the middle of line 4", "epochs.jsonl is missing", "eval/b.json is damaged"] {
+        for part in [
+            "metrics.jsonl: 1 of 4 lines",
+            "ends in the middle of line 4",
+            "epochs.jsonl is missing",
+            "eval/b.json is damaged",
+        ] {
             assert!(text.contains(part), "no '{part}' in {text}");
         }
     }

@@ -50,8 +50,8 @@ struct Computed {
 
 /// Writes `report.html` and `plots/` for `runs` to the folder `out`; gives the page's path.
 ///
-/// Everything is drawn before anything is written. A run whose data set or weights are not here is left out of the figures that need them, with a
-/// warning on the page.
+/// Everything is drawn before anything is written. A run whose data set or weights are not here is
+/// left out of the figures that need them, with a warning on the page.
 ///
 /// # Errors
 /// A folder that cannot be written, or a wrong setting.
@@ -75,10 +75,18 @@ pub fn write(runs: &[Run], out: &Path, options: &ReportOptions) -> Result<PathBu
     if !computed.landscapes.is_empty() {
         for of in computed.landscapes.iter().filter(|of| of.rows.len() > 1) {
             let frames: Vec<_> = figures::landscape_frames(of).iter().map(Figure::draw).collect();
-            let name = if runs.len() == 1 { "landscape.gif".into() } else { format!("landscape-{}.gif", file_name(&of.name)) };
+            let name = if runs.len() == 1 {
+                "landscape.gif".into()
+            } else {
+                format!("landscape-{}.gif", file_name(&of.name))
+            };
             animations.push((name, gif(&frames, 1.0, 60)?));
         }
-        let strips: Vec<_> = computed.landscapes.iter().map(|of| Landscapes { rows: evenly(&of.rows, STRIP), ..of.clone() }).collect();
+        let strips: Vec<_> = computed
+            .landscapes
+            .iter()
+            .map(|of| Landscapes { rows: evenly(&of.rows, STRIP), ..of.clone() })
+            .collect();
         figures.push(("landscape", figures::landscape_strip(&strips)));
     }
     if !computed.examples.is_empty() {
@@ -94,7 +102,11 @@ pub fn write(runs: &[Run], out: &Path, options: &ReportOptions) -> Result<PathBu
         if options.png {
             files.push((plots.join(format!("{name}.png")), figure.to_png(2.0)?));
         }
-        let animation = if *name == "landscape" { animations.iter().map(|(name, _)| name.clone()).collect() } else { Vec::new() };
+        let animation = if *name == "landscape" {
+            animations.iter().map(|(name, _)| name.clone()).collect()
+        } else {
+            Vec::new()
+        };
         shown.push(PageFigure { name: (*name).to_owned(), svg, animations: animation });
     }
     files.extend(animations.into_iter().map(|(name, bytes)| (plots.join(name), bytes)));
@@ -102,12 +114,19 @@ pub fn write(runs: &[Run], out: &Path, options: &ReportOptions) -> Result<PathBu
     let html = page(runs, &shown, &said, options.title.as_deref())?;
     // Last, so that a page is never there without its figures.
     files.push((path.clone(), html.into_bytes()));
-    fs::create_dir_all(&plots).map_err(|e| Error::input(format!("--out {}: cannot make the folder: {e}", out.display())))?;
+    fs::create_dir_all(&plots).map_err(|e| {
+        Error::input(format!("--out {}: cannot make the folder: {e}", out.display()))
+    })?;
     files.iter().try_for_each(|(path, bytes)| files::write_atomic(path, bytes))?;
     Ok(path)
 }
 
-fn computed(runs: &[Run], options: &ComputeOptions, index: usize, said: &mut Vec<Warning>) -> Result<Computed> {
+fn computed(
+    runs: &[Run],
+    options: &ComputeOptions,
+    index: usize,
+    said: &mut Vec<Warning>,
+) -> Result<Computed> {
     if options.limit == 0 {
         return Err(Error::input("--limit 0: expected at least 1"));
     }
@@ -118,12 +137,18 @@ fn computed(runs: &[Run], options: &ComputeOptions, index: usize, said: &mut Vec
         let mut warn = |what: &str, e: Error| {
             tracing::warn!("{}: {what}: {e}", run.name);
             // The page is passed on: the paths of this machine stay out of it.
-            said.push(Warning { run: run.name.clone(), text: format!("{what}; `sora report` says why when it runs") });
+            said.push(Warning {
+                run: run.name.clone(),
+                text: format!("{what}; `sora report` says why when it runs"),
+            });
         };
         let mut opened = match Opened::open(run, options) {
             Ok(opened) => opened,
             Err(e) => {
-                warn("left out of the epsilon, landscape and example figures: its weights or its data set cannot be read", e);
+                warn(
+                    "left out of the epsilon, landscape and example figures: its weights or its data set cannot be read",
+                    e,
+                );
                 continue;
             }
         };
@@ -145,5 +170,7 @@ fn computed(runs: &[Run], options: &ComputeOptions, index: usize, said: &mut Vec
 
 /// A run's name as part of a file's name.
 fn file_name(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' }).collect()
+    name.chars()
+        .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
+        .collect()
 }

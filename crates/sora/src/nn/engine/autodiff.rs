@@ -1,5 +1,6 @@
-//! Backward passes of the engine's operations. A parent that records no gradient arrives as `None`: the attack pass, whose weights are not
-//! tracked, computes no weight gradient and keeps nothing for one.
+//! Backward passes of the engine's operations. A parent that records no gradient arrives as `None`:
+//! the attack pass, whose weights are not tracked, computes no weight gradient and keeps nothing
+//! for one.
 
 use std::sync::Arc;
 
@@ -92,7 +93,8 @@ impl<const N: usize> Backward<Flex, N> for ConvBackward {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         let ConvState { x, w, input, bias, plan } = ops.state;
         let mut parents = ops.parents.into_iter();
-        let (of_x, of_w, of_third) = (parents.next().flatten(), parents.next().flatten(), parents.next().flatten());
+        let (of_x, of_w, of_third) =
+            (parents.next().flatten(), parents.next().flatten(), parents.next().flatten());
         let x = match x {
             Some(Source::Map(map)) => Some(map),
             Some(Source::Origin(origin)) => origin.result(),
@@ -103,7 +105,8 @@ impl<const N: usize> Backward<Flex, N> for ConvBackward {
         }
         if let Some(node) = of_x {
             match &plan.origin {
-                None => grads.register::<Flex>(node.id, flex::conv_input_grad(&dy, &w, input, &plan, None)),
+                None => grads
+                    .register::<Flex>(node.id, flex::conv_input_grad(&dy, &w, input, &plan, None)),
                 Some(origin) => {
                     let dx = flex::conv_input_grad(&dy, &w, input, &plan, origin.gradient());
                     if let Some(dx) = origin.settle(dx) {
@@ -138,7 +141,8 @@ impl Backward<Flex, 3> for BnReluBackward {
         let BnReluState { x, norm, batch, shortcut } = ops.state;
         let [of_x, of_gamma, of_beta] = ops.parents;
         let add = match &of_x {
-            // Steps run from the last operation to the first, and the convolution that adds the shortcut comes after this layer.
+            // Steps run from the last operation to the first, and the convolution that adds the
+            // shortcut comes after this layer.
             Some(node) if shortcut => Some(grads.consume::<Flex>(node).to_contiguous()),
             _ => None,
         };
@@ -160,7 +164,12 @@ struct GlobalPoolBackward;
 impl Backward<Flex, 1> for GlobalPoolBackward {
     type State = ([usize; 4], DType);
 
-    fn backward(self, ops: Ops<([usize; 4], DType), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<([usize; 4], DType), 1>,
+        grads: &mut Gradients,
+        _: &mut Checkpointer,
+    ) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         if let [Some(x)] = ops.parents {
             let (input, dtype) = ops.state;
@@ -230,10 +239,17 @@ struct LayerNormBackward;
 impl Backward<Flex, 3> for LayerNormBackward {
     type State = ([FlexTensor; 3], f32);
 
-    fn backward(self, ops: Ops<([FlexTensor; 3], f32), 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<([FlexTensor; 3], f32), 3>,
+        grads: &mut Gradients,
+        _: &mut Checkpointer,
+    ) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         let ([x, gamma, beta], epsilon) = ops.state;
-        for (node, gradient) in ops.parents.into_iter().zip(flex::layer_norm_grad(&x, &gamma, &beta, epsilon, &dy)) {
+        for (node, gradient) in
+            ops.parents.into_iter().zip(flex::layer_norm_grad(&x, &gamma, &beta, epsilon, &dy))
+        {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, gradient);
             }
@@ -262,7 +278,12 @@ struct AttentionBackward;
 impl Backward<Flex, 1> for AttentionBackward {
     type State = (FlexTensor, usize);
 
-    fn backward(self, ops: Ops<(FlexTensor, usize), 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<(FlexTensor, usize), 1>,
+        grads: &mut Gradients,
+        _: &mut Checkpointer,
+    ) {
         let dy = grads.consume::<Flex>(&ops.node).to_contiguous();
         if let [Some(qkv)] = ops.parents {
             let (x, heads) = &ops.state;
@@ -330,7 +351,12 @@ fn convolve<C: CheckpointStrategy, R>(
     (y, besides)
 }
 
-fn convolve_with_moments<C: CheckpointStrategy>(x: Tracked, w: Tracked, third: Third, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
+fn convolve_with_moments<C: CheckpointStrategy>(
+    x: Tracked,
+    w: Tracked,
+    third: Third,
+    plan: ConvPlan,
+) -> (Tracked, Tracked, Tracked) {
     let (y, [mean, variance]) = convolve::<C, _>(x, w, third, plan, |x, w, operand, plan| {
         let (y, mean, variance) = flex::conv(x, w, operand, plan);
         (y, [mean, variance])
@@ -349,10 +375,11 @@ fn convolve_and_norm<C: CheckpointStrategy>(
     let recorded = [&x, &w].into_iter().chain(&add).chain(&parameters).any(Tracked::is_tracked);
     let [(gamma, of_gamma), (beta, of_beta), (mean, _), (variance, _)] = parameters.map(split);
     let norm = Norm::new([gamma, beta, mean, variance], relu);
-    let (y, normed) = convolve::<C, _>(x, w, add.map(|add| (add, false)), conv, |x, w, operand, plan| {
-        // The backward pass of the batch norm reads it.
-        flex::conv_norm(x, w, operand, plan, &norm, keep || recorded).into()
-    });
+    let (y, normed) =
+        convolve::<C, _>(x, w, add.map(|add| (add, false)), conv, |x, w, operand, plan| {
+            // The backward pass of the batch norm reads it.
+            flex::conv_norm(x, w, operand, plan, &norm, keep || recorded).into()
+        });
     let (map, of_y) = split(y.clone());
     let normed = record!(BnReluBackward, C, [of_y, of_gamma, of_beta], normed, {
         origin.record(map.clone(), norm.clone());
@@ -370,18 +397,31 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
 
     fn engine_enter(x: Tracked, half: bool) -> Tracked {
         let (x, of_x) = split(x);
-        EnterBackward.prepare::<C>([of_x]).compute_bound().stateless(flex::enter(&x, flex::map_type(half)))
+        EnterBackward
+            .prepare::<C>([of_x])
+            .compute_bound()
+            .stateless(flex::enter(&x, flex::map_type(half)))
     }
 
     fn engine_conv(x: Tracked, w: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
         convolve_with_moments::<C>(x, w, None, plan)
     }
 
-    fn engine_conv_add(x: Tracked, w: Tracked, add: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
+    fn engine_conv_add(
+        x: Tracked,
+        w: Tracked,
+        add: Tracked,
+        plan: ConvPlan,
+    ) -> (Tracked, Tracked, Tracked) {
         convolve_with_moments::<C>(x, w, Some((add, false)), plan)
     }
 
-    fn engine_conv_bias(x: Tracked, w: Tracked, bias: Tracked, plan: ConvPlan) -> (Tracked, Tracked, Tracked) {
+    fn engine_conv_bias(
+        x: Tracked,
+        w: Tracked,
+        bias: Tracked,
+        plan: ConvPlan,
+    ) -> (Tracked, Tracked, Tracked) {
         convolve_with_moments::<C>(x, w, Some((bias, true)), plan)
     }
 
@@ -415,7 +455,14 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
         (Tracked::new(mean), Tracked::new(variance))
     }
 
-    fn engine_bn_relu(x: Tracked, gamma: Tracked, beta: Tracked, mean: Tracked, variance: Tracked, plan: NormPlan) -> Tracked {
+    fn engine_bn_relu(
+        x: Tracked,
+        gamma: Tracked,
+        beta: Tracked,
+        mean: Tracked,
+        variance: Tracked,
+        plan: NormPlan,
+    ) -> Tracked {
         let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (split(x), split(gamma), split(beta));
         let NormPlan { batch, shortcut, relu, origin } = plan;
         let norm = Norm::new([gamma, beta, mean.into_primitive(), variance.into_primitive()], relu);
@@ -435,14 +482,26 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
     fn engine_pool(x: Tracked, plan: PoolPlan) -> Tracked {
         let (x, of_x) = split(x);
         let (y, indices) = flex::pool(&x, plan);
-        record!(PoolBackward, C, [of_x], y, PoolState { input: dims(&x), indices: Arc::new(indices), plan })
+        record!(
+            PoolBackward,
+            C,
+            [of_x],
+            y,
+            PoolState { input: dims(&x), indices: Arc::new(indices), plan }
+        )
     }
 
     fn engine_linear(x: Tracked, w: Tracked, bias: Tracked, version: u64) -> Tracked {
         let weight_grad = w.is_tracked();
         let ((x, of_x), (w, of_w), (bias, of_bias)) = (split(x), split(w), split(bias));
         let y = flex::linear(&x, &w, &bias, version);
-        record!(LinearBackward, C, [of_x, of_w, of_bias], y, LinearState { x: weight_grad.then_some(x), w, version })
+        record!(
+            LinearBackward,
+            C,
+            [of_x, of_w, of_bias],
+            y,
+            LinearState { x: weight_grad.then_some(x), w, version }
+        )
     }
 
     fn engine_layer_norm(x: Tracked, gamma: Tracked, beta: Tracked, epsilon: f32) -> Tracked {

@@ -72,12 +72,14 @@ pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
 
-/// The instruction set of this process. The command line has refused a wrong setting before any tensor exists.
+/// The instruction set of this process. The command line has refused a wrong setting before any
+/// tensor exists.
 pub(super) fn isa() -> Isa {
     Isa::current().unwrap_or(Isa::Portable)
 }
 
-/// Shapes come from the network's own structure: a mismatch is a mistake in this module, as it would be in any tensor operation.
+/// Shapes come from the network's own structure: a mismatch is a mistake in this module, as it
+/// would be in any tensor operation.
 #[track_caller]
 pub(super) fn ok<T>(result: Result<T, ShapeError>) -> T {
     match result {
@@ -92,12 +94,17 @@ pub(super) fn normalize(x: &FlexTensor, mean: Option<&[f32]>, scale: &[f32]) -> 
     let plane = h * w;
     let mut y = Output::new(shape);
     profile::time(Part::Layout, || {
-        let images = y.as_mut().par_chunks_mut((c * plane).max(1)).zip(floats(x).par_chunks((c * plane).max(1)));
+        let images = y
+            .as_mut()
+            .par_chunks_mut((c * plane).max(1))
+            .zip(floats(x).par_chunks((c * plane).max(1)));
         images.for_each(|(y, x)| {
             let planes = y.chunks_mut(plane).zip(x.chunks(plane)).zip(scale).enumerate();
-            planes.for_each(|(channel, ((y, x), &scale))| match mean.and_then(|mean| mean.get(channel)) {
-                Some(&mean) => y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * scale),
-                None => y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * scale),
+            planes.for_each(|(channel, ((y, x), &scale))| {
+                match mean.and_then(|mean| mean.get(channel)) {
+                    Some(&mean) => y.iter_mut().zip(x).for_each(|(y, &x)| *y = (x - mean) * scale),
+                    None => y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * scale),
+                }
             });
         });
     });
@@ -121,7 +128,11 @@ pub(super) fn leave(x: &FlexTensor) -> FlexTensor {
 }
 
 /// The kernel for `x` and `w`, and the batch size.
-fn kernel<E: Stored>([h, w, n, cin]: [usize; 4], [cout, _, kh, kw]: [usize; 4], plan: &ConvPlan) -> (Conv2d<E>, usize) {
+fn kernel<E: Stored>(
+    [h, w, n, cin]: [usize; 4],
+    [cout, _, kh, kw]: [usize; 4],
+    plan: &ConvPlan,
+) -> (Conv2d<E>, usize) {
     let geometry = ConvGeometry {
         in_channels: cin,
         out_channels: cout,
@@ -153,11 +164,21 @@ impl<'a> Operand<'a> {
 }
 
 /// Convolution plus `operand`, and the moments of that where they are wanted.
-pub(super) fn conv(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan: &ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
+pub(super) fn conv(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    operand: Operand<'_>,
+    plan: &ConvPlan,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
     by_type!(x, E => conv_as::<E>(x, w, operand, plan))
 }
 
-fn conv_as<E: Stored>(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan: &ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
+fn conv_as<E: Stored>(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    operand: Operand<'_>,
+    plan: &ConvPlan,
+) -> (FlexTensor, FlexTensor, FlexTensor) {
     let shape: [usize; 4] = dims(w);
     let (kernel, n) = kernel::<E>(dims(x), shape, plan);
     let [oh, ow] = kernel.geometry().output();
@@ -166,14 +187,24 @@ fn conv_as<E: Stored>(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan
     let mut y = output_like([oh, ow, n, cout], x);
     let moments = if plan.moments { cout } else { 0 };
     let (mut mean, mut variance) = (Output::new([moments]), Output::new([moments]));
-    let moments = plan.moments.then(|| Moments { mean: mean.as_mut(), variance: variance.as_mut() });
+    let moments =
+        plan.moments.then(|| Moments { mean: mean.as_mut(), variance: variance.as_mut() });
     let epilogue = Epilogue { moments, ..operand.epilogue() };
-    ok(profile::time(Part::ConvForward, || kernel.forward(n, values(x), &weights, y.elements(), epilogue)));
+    ok(profile::time(Part::ConvForward, || {
+        kernel.forward(n, values(x), &weights, y.elements(), epilogue)
+    }));
     (y.finish(), mean.finish(), variance.finish())
 }
 
 /// Convolution plus `operand`, empty unless `keep`, and the batch norm of that.
-pub(super) fn conv_norm(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, plan: &ConvPlan, norm: &Norm, keep: bool) -> [FlexTensor; 2] {
+pub(super) fn conv_norm(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    operand: Operand<'_>,
+    plan: &ConvPlan,
+    norm: &Norm,
+    keep: bool,
+) -> [FlexTensor; 2] {
     by_type!(x, E => {
         let shape: [usize; 4] = dims(w);
         let (kernel, n) = kernel::<E>(dims(x), shape, plan);
@@ -188,7 +219,8 @@ pub(super) fn conv_norm(x: &FlexTensor, w: &FlexTensor, operand: Operand<'_>, pl
     })
 }
 
-/// Gradient of a convolution for its input of shape `input`, plus `so_far`, whose memory it takes if it can.
+/// Gradient of a convolution for its input of shape `input`, plus `so_far`, whose memory it takes
+/// if it can.
 pub(super) fn conv_input_grad(
     dy: &FlexTensor,
     w: &FlexTensor,
@@ -205,7 +237,8 @@ pub(super) fn conv_input_grad(
     })
 }
 
-/// The result of `run`, of `shape` and stored like `like`, added to `so_far` in place where nobody else reads that.
+/// The result of `run`, of `shape` and stored like `like`, added to `so_far` in place where nobody
+/// else reads that.
 fn sum_into<E: Stored>(
     shape: [usize; 4],
     like: &FlexTensor,
@@ -231,7 +264,12 @@ fn sum_into<E: Stored>(
 }
 
 /// Gradient of a convolution for its weights of shape `shape`.
-pub(super) fn conv_weight_grad(x: &FlexTensor, dy: &FlexTensor, shape: [usize; 4], plan: &ConvPlan) -> FlexTensor {
+pub(super) fn conv_weight_grad(
+    x: &FlexTensor,
+    dy: &FlexTensor,
+    shape: [usize; 4],
+    plan: &ConvPlan,
+) -> FlexTensor {
     let mut dw = Output::new(shape);
     by_type!(x, E => {
         let (kernel, n) = kernel::<E>(dims(x), shape, plan);
@@ -292,7 +330,8 @@ impl Norm {
         [dgamma.finish(), dbeta.finish()]
     }
 
-    /// Gradient of x (plus `add`, whose memory it takes if it can); `batch` has the gradients of gamma and beta where the statistics are the batch's.
+    /// Gradient of x (plus `add`, whose memory it takes if it can); `batch` has the gradients of
+    /// gamma and beta where the statistics are the batch's.
     pub(super) fn input_grad(
         &self,
         x: &FlexTensor,
@@ -302,7 +341,9 @@ impl Norm {
     ) -> FlexTensor {
         let kernel = self.kernel();
         let statistics = || match batch {
-            Some([dgamma, dbeta]) => Statistics::Batch { dgamma: floats(dgamma), dbeta: floats(dbeta) },
+            Some([dgamma, dbeta]) => {
+                Statistics::Batch { dgamma: floats(dgamma), dbeta: floats(dbeta) }
+            }
             None => Statistics::Constant,
         };
         by_type!(x, E => {
@@ -362,7 +403,12 @@ pub(super) fn pool(x: &FlexTensor, plan: PoolPlan) -> (FlexTensor, Vec<u32>) {
 }
 
 /// Gradient of [`pool`] for a map of shape `input`.
-pub(super) fn pool_grad(dy: &FlexTensor, input: [usize; 4], indices: &[u32], plan: PoolPlan) -> FlexTensor {
+pub(super) fn pool_grad(
+    dy: &FlexTensor,
+    input: [usize; 4],
+    indices: &[u32],
+    plan: PoolPlan,
+) -> FlexTensor {
     let [h, w, n, c] = input;
     let window = plan.window([h, w]);
     let mut dx = output_like(input, dy);
@@ -383,13 +429,20 @@ fn dense(w: &FlexTensor) -> Conv2d<f32> {
 }
 
 /// `x w^T + bias`.
-pub(super) fn linear(x: &FlexTensor, w: &FlexTensor, bias: &FlexTensor, version: u64) -> FlexTensor {
+pub(super) fn linear(
+    x: &FlexTensor,
+    w: &FlexTensor,
+    bias: &FlexTensor,
+    version: u64,
+) -> FlexTensor {
     let ([n, _], [out, _]) = (dims(x), dims::<2>(w));
     let kernel = dense(w);
     let weights = ok(packed(&kernel, floats(w), Direction::Forward, version));
     let mut y = Output::new([n, out]);
     let epilogue = Epilogue { bias: Some(floats(bias)), ..Epilogue::default() };
-    ok(profile::time(Part::Linear, || kernel.forward(n, floats(x), &weights, y.as_mut(), epilogue)));
+    ok(profile::time(Part::Linear, || {
+        kernel.forward(n, floats(x), &weights, y.as_mut(), epilogue)
+    }));
     y.finish()
 }
 
@@ -398,7 +451,9 @@ pub(super) fn linear_input_grad(dy: &FlexTensor, w: &FlexTensor, version: u64) -
     let kernel = dense(w);
     let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, version));
     let mut dx = Output::new([n, inputs]);
-    ok(profile::time(Part::Linear, || kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), Addend::None)));
+    ok(profile::time(Part::Linear, || {
+        kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), Addend::None)
+    }));
     dx.finish()
 }
 
@@ -409,7 +464,12 @@ pub(super) fn linear_weight_grad(x: &FlexTensor, dy: &FlexTensor, w: &FlexTensor
     dw.finish()
 }
 
-pub(super) fn layer_norm(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, epsilon: f32) -> FlexTensor {
+pub(super) fn layer_norm(
+    x: &FlexTensor,
+    gamma: &FlexTensor,
+    beta: &FlexTensor,
+    epsilon: f32,
+) -> FlexTensor {
     let mut y = Output::new(dims::<2>(x));
     let kernel = LayerNorm { gamma: floats(gamma), beta: floats(beta), epsilon };
     ok(profile::time(Part::Pointwise, || kernel.forward(floats(x), y.as_mut())));
@@ -417,10 +477,19 @@ pub(super) fn layer_norm(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, 
 }
 
 /// Gradients of x, gamma and beta.
-pub(super) fn layer_norm_grad(x: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, epsilon: f32, dy: &FlexTensor) -> [FlexTensor; 3] {
-    let (mut dx, mut dgamma, mut dbeta) = (Output::new(dims::<2>(x)), Output::new(dims::<1>(gamma)), Output::new(dims::<1>(beta)));
+pub(super) fn layer_norm_grad(
+    x: &FlexTensor,
+    gamma: &FlexTensor,
+    beta: &FlexTensor,
+    epsilon: f32,
+    dy: &FlexTensor,
+) -> [FlexTensor; 3] {
+    let (mut dx, mut dgamma, mut dbeta) =
+        (Output::new(dims::<2>(x)), Output::new(dims::<1>(gamma)), Output::new(dims::<1>(beta)));
     let kernel = LayerNorm { gamma: floats(gamma), beta: floats(beta), epsilon };
-    ok(profile::time(Part::Pointwise, || kernel.backward(floats(x), floats(dy), dx.as_mut(), dgamma.as_mut(), dbeta.as_mut())));
+    ok(profile::time(Part::Pointwise, || {
+        kernel.backward(floats(x), floats(dy), dx.as_mut(), dgamma.as_mut(), dbeta.as_mut())
+    }));
     [dx.finish(), dgamma.finish(), dbeta.finish()]
 }
 
@@ -432,7 +501,9 @@ pub(super) fn gelu(x: &FlexTensor) -> FlexTensor {
 
 pub(super) fn gelu_grad(x: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
     let mut dx = Output::of(x.layout().shape().clone(), DType::F32);
-    ok(profile::time(Part::Pointwise, || activation::gelu_grad(isa(), floats(x), floats(dy), dx.as_mut())));
+    ok(profile::time(Part::Pointwise, || {
+        activation::gelu_grad(isa(), floats(x), floats(dy), dx.as_mut())
+    }));
     dx.finish()
 }
 
@@ -453,12 +524,18 @@ pub(super) fn attention(qkv: &FlexTensor, heads: usize) -> FlexTensor {
 pub(super) fn attention_grad(qkv: &FlexTensor, heads: usize, dout: &FlexTensor) -> FlexTensor {
     let (kernel, _) = attention_of(qkv, heads);
     let mut dqkv = Output::new(dims::<3>(qkv));
-    ok(profile::time(Part::Attention, || kernel.backward(isa(), floats(qkv), floats(dout), dqkv.as_mut())));
+    ok(profile::time(Part::Attention, || {
+        kernel.backward(isa(), floats(qkv), floats(dout), dqkv.as_mut())
+    }));
     dqkv.finish()
 }
 
 /// The loss of each sample, and its gradient for that sample's logits.
-pub(super) fn cross_entropy(logits: &FlexTensor, labels: &IntTensor<Flex>, smoothing: f32) -> (FlexTensor, FlexTensor) {
+pub(super) fn cross_entropy(
+    logits: &FlexTensor,
+    labels: &IntTensor<Flex>,
+    smoothing: f32,
+) -> (FlexTensor, FlexTensor) {
     let [n, classes] = dims(logits);
     let labels = labels.to_contiguous();
     // A negative label is refused with those that are too large.
@@ -469,7 +546,14 @@ pub(super) fn cross_entropy(logits: &FlexTensor, labels: &IntTensor<Flex>, smoot
         other => panic!("engine: labels of type {other:?}"),
     };
     let (mut loss, mut gradient) = (Output::new([n]), Output::new([n, classes]));
-    ok(softmax_cross_entropy(floats(logits), &labels, classes, smoothing, loss.as_mut(), Some((gradient.as_mut(), 1.0))));
+    ok(softmax_cross_entropy(
+        floats(logits),
+        &labels,
+        classes,
+        smoothing,
+        loss.as_mut(),
+        Some((gradient.as_mut(), 1.0)),
+    ));
     (loss.finish(), gradient.finish())
 }
 
@@ -477,14 +561,25 @@ pub(super) fn cross_entropy(logits: &FlexTensor, labels: &IntTensor<Flex>, smoot
 pub(super) fn scale_rows(x: &FlexTensor, factor: &FlexTensor) -> FlexTensor {
     let shape @ [_, columns] = dims::<2>(x);
     let mut y = Output::new(shape);
-    let rows = y.as_mut().chunks_mut(columns.max(1)).zip(floats(x).chunks(columns.max(1))).zip(floats(factor));
+    let rows = y
+        .as_mut()
+        .chunks_mut(columns.max(1))
+        .zip(floats(x).chunks(columns.max(1)))
+        .zip(floats(factor));
     rows.for_each(|((y, x), factor)| y.iter_mut().zip(x).for_each(|(y, x)| *y = x * factor));
     y.finish()
 }
 
-/// One fused SGD update of `[value, buffer]` with `gradient`, in place where nobody else holds them. All are on the CPU.
-pub(crate) fn sgd_step(sgd: &Sgd, value: Tensor<1>, buffer: Tensor<1>, gradient: Tensor<1>) -> [Tensor<1>; 2] {
-    let (mut value, mut buffer, gradient) = (primitive(value), primitive(buffer), primitive(gradient));
+/// One fused SGD update of `[value, buffer]` with `gradient`, in place where nobody else holds
+/// them. All are on the CPU.
+pub(crate) fn sgd_step(
+    sgd: &Sgd,
+    value: Tensor<1>,
+    buffer: Tensor<1>,
+    gradient: Tensor<1>,
+) -> [Tensor<1>; 2] {
+    let (mut value, mut buffer, gradient) =
+        (primitive(value), primitive(buffer), primitive(gradient));
     ok(sgd.step(isa(), value.storage_mut(), floats(&gradient), buffer.storage_mut()));
     [value, buffer].map(Tensor::from_primitive::<Flex>)
 }
@@ -506,15 +601,29 @@ impl Engine for Flex {
         enter(&x.to_contiguous(), map_type(half))
     }
 
-    fn engine_conv(x: FlexTensor, w: FlexTensor, plan: ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
+    fn engine_conv(
+        x: FlexTensor,
+        w: FlexTensor,
+        plan: ConvPlan,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
         conv(&x.to_contiguous(), &w.to_contiguous(), Operand::Nothing, &plan)
     }
 
-    fn engine_conv_add(x: FlexTensor, w: FlexTensor, add: FlexTensor, plan: ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
+    fn engine_conv_add(
+        x: FlexTensor,
+        w: FlexTensor,
+        add: FlexTensor,
+        plan: ConvPlan,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
         conv(&x.to_contiguous(), &w.to_contiguous(), Operand::Map(&add.to_contiguous()), &plan)
     }
 
-    fn engine_conv_bias(x: FlexTensor, w: FlexTensor, bias: FlexTensor, plan: ConvPlan) -> (FlexTensor, FlexTensor, FlexTensor) {
+    fn engine_conv_bias(
+        x: FlexTensor,
+        w: FlexTensor,
+        bias: FlexTensor,
+        plan: ConvPlan,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
         conv(&x.to_contiguous(), &w.to_contiguous(), Operand::Bias(&bias.to_contiguous()), &plan)
     }
 
@@ -528,7 +637,15 @@ impl Engine for Flex {
         plan: ConvNormPlan,
     ) -> (FlexTensor, FlexTensor) {
         let norm = Norm::new([gamma, beta, mean, variance], plan.norm.relu);
-        conv_norm(&x.to_contiguous(), &w.to_contiguous(), Operand::Nothing, &plan.conv, &norm, plan.keep).into()
+        conv_norm(
+            &x.to_contiguous(),
+            &w.to_contiguous(),
+            Operand::Nothing,
+            &plan.conv,
+            &norm,
+            plan.keep,
+        )
+        .into()
     }
 
     fn engine_conv_add_norm(
@@ -543,7 +660,15 @@ impl Engine for Flex {
     ) -> (FlexTensor, FlexTensor) {
         let norm = Norm::new([gamma, beta, mean, variance], plan.norm.relu);
         let add = add.to_contiguous();
-        conv_norm(&x.to_contiguous(), &w.to_contiguous(), Operand::Map(&add), &plan.conv, &norm, plan.keep).into()
+        conv_norm(
+            &x.to_contiguous(),
+            &w.to_contiguous(),
+            Operand::Map(&add),
+            &plan.conv,
+            &norm,
+            plan.keep,
+        )
+        .into()
     }
 
     fn engine_moments(x: FlexTensor) -> (FlexTensor, FlexTensor) {
@@ -580,7 +705,12 @@ impl Engine for Flex {
         linear(&x.to_contiguous(), &w.to_contiguous(), &bias.to_contiguous(), version)
     }
 
-    fn engine_layer_norm(x: FlexTensor, gamma: FlexTensor, beta: FlexTensor, epsilon: f32) -> FlexTensor {
+    fn engine_layer_norm(
+        x: FlexTensor,
+        gamma: FlexTensor,
+        beta: FlexTensor,
+        epsilon: f32,
+    ) -> FlexTensor {
         layer_norm(&x.to_contiguous(), &gamma.to_contiguous(), &beta.to_contiguous(), epsilon)
     }
 
@@ -592,7 +722,11 @@ impl Engine for Flex {
         attention(&qkv.to_contiguous(), heads)
     }
 
-    fn engine_cross_entropy(logits: FlexTensor, labels: IntTensor<Flex>, smoothing: f32) -> FlexTensor {
+    fn engine_cross_entropy(
+        logits: FlexTensor,
+        labels: IntTensor<Flex>,
+        smoothing: f32,
+    ) -> FlexTensor {
         cross_entropy(&logits.to_contiguous(), &labels, smoothing).0
     }
 }

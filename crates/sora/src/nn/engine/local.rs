@@ -1,13 +1,18 @@
-//! Convolutions and batch norms of maps of which a few pixels have changed: only the output tiles that read a changed pixel are computed again.
-//! In eval mode, in f32. A tile of Winograd's algorithm rounds its outputs a little differently after a change that only their neighbours read, so
-//! the results are those of the whole up to rounding; which they are depends on the changes alone.
+//! Convolutions and batch norms of maps of which a few pixels have changed: only the output tiles
+//! that read a changed pixel are computed again. In eval mode, in f32. A tile of Winograd's
+//! algorithm rounds its outputs a little differently after a change that only their neighbours
+//! read, so the results are those of the whole up to rounding; which they are depends on the
+//! changes alone.
 
 use std::sync::Arc;
 
 use sora_kernels::{
     Buffer,
     batch_norm::BatchNorm,
-    conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, Normed, PackedWeights, Patch, SITE, Site, Update},
+    conv::{
+        Addend, Conv2d, ConvGeometry, Direction, Epilogue, Normed, PackedWeights, Patch, SITE,
+        Site, Update,
+    },
 };
 
 use super::{
@@ -65,7 +70,8 @@ impl Area {
             let first = (from + g.padding[d]).saturating_sub(g.kernel[d] - 1).div_ceil(g.stride[d]);
             (first, ((to - 1 + g.padding[d]) / g.stride[d] + 1).min(output[d]))
         };
-        let ((top, bottom), (left, right)) = (reach(0, self.top, self.bottom), reach(1, self.left, self.right));
+        let ((top, bottom), (left, right)) =
+            (reach(0, self.top, self.bottom), reach(1, self.left, self.right));
         Self { top, left, bottom, right }
     }
 
@@ -74,9 +80,14 @@ impl Area {
         let (rows, columns) = if self.is_empty() {
             (0..0, 0..0)
         } else {
-            (self.top / SITE..(self.bottom - 1) / SITE + 1, self.left / SITE..(self.right - 1) / SITE + 1)
+            (
+                self.top / SITE..(self.bottom - 1) / SITE + 1,
+                self.left / SITE..(self.right - 1) / SITE + 1,
+            )
         };
-        rows.flat_map(move |row| columns.clone().map(move |column| row * width.div_ceil(SITE) + column))
+        rows.flat_map(move |row| {
+            columns.clone().map(move |column| row * width.div_ceil(SITE) + column)
+        })
     }
 
     /// The pixels of those tiles.
@@ -132,8 +143,8 @@ impl LocalConv {
     }
 }
 
-/// The maps of one image, each `[H, W, C]`. They lie by themselves, and not beside those of other images: what a few pixels reach stays in a core's
-/// cache.
+/// The maps of one image, each `[H, W, C]`. They lie by themselves, and not beside those of other
+/// images: what a few pixels reach stays in a core's cache.
 #[derive(Debug)]
 pub(crate) struct LocalMaps {
     maps: Vec<Buffer>,
@@ -146,7 +157,12 @@ impl LocalMaps {
     /// All zeros.
     pub(crate) fn new(shapes: &Shapes) -> Self {
         let len = |&([height, width], channels): &([usize; 2], usize)| height * width * channels;
-        Self { maps: shapes.iter().map(|shape| Buffer::zeroed(shape.as_ref().map_or(0, len))).collect() }
+        Self {
+            maps: shapes
+                .iter()
+                .map(|shape| Buffer::zeroed(shape.as_ref().map_or(0, len)))
+                .collect(),
+        }
     }
 }
 
@@ -176,7 +192,8 @@ impl MapPatch {
     }
 }
 
-/// A move of an image: its maps where they change. One serves many images in turn and stays in a core's cache, which the maps of them all do not.
+/// A move of an image: its maps where they change. One serves many images in turn and stays in a
+/// core's cache, which the maps of them all do not.
 #[derive(Debug)]
 pub(crate) struct LocalMove {
     patches: Vec<Option<MapPatch>>,
@@ -192,13 +209,25 @@ impl LocalMove {
     }
 
     /// Begins a move: map `map` is in `area` what `pixel(y, x, channel)` says.
-    pub(crate) fn begin(&mut self, map: usize, area: Area, pixel: impl Fn(usize, usize, usize) -> f32) {
-        let Some(MapPatch { values, size: [_, width], channels, changed, patched }) = self.patches[map].as_mut() else { return };
+    pub(crate) fn begin(
+        &mut self,
+        map: usize,
+        area: Area,
+        pixel: impl Fn(usize, usize, usize) -> f32,
+    ) {
+        let Some(MapPatch { values, size: [_, width], channels, changed, patched }) =
+            self.patches[map].as_mut()
+        else {
+            return;
+        };
         (*changed, *patched) = (area, area);
         for y in area.top..area.bottom {
             for x in area.left..area.right {
                 let at = (y * *width + x) * *channels;
-                values[at..at + *channels].iter_mut().enumerate().for_each(|(c, value)| *value = pixel(y, x, c));
+                values[at..at + *channels]
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(c, value)| *value = pixel(y, x, c));
             }
         }
     }
@@ -209,11 +238,18 @@ impl LocalMove {
         let size = g.output();
         let targets = [conv.raw, conv.norm.as_ref().map(|(map, _)| *map)];
         // Taken out, so that they can be written while the others are read.
-        let mut outputs = targets.map(|target| target.and_then(|target| self.patches[target].take()));
+        let mut outputs =
+            targets.map(|target| target.and_then(|target| self.patches[target].take()));
         if let Some(input) = &self.patches[conv.input] {
             let add = conv.add.and_then(|add| Some((&maps[add], self.patches[add].as_ref()?)));
-            let area = input.changed.through(&g).union(add.map_or(Area::default(), |(_, patch)| patch.changed));
-            outputs.iter_mut().flatten().for_each(|map| (map.changed, map.patched) = (area, area.cover(size)));
+            let area = input
+                .changed
+                .through(&g)
+                .union(add.map_or(Area::default(), |(_, patch)| patch.changed));
+            outputs
+                .iter_mut()
+                .flatten()
+                .for_each(|map| (map.changed, map.patched) = (area, area.cover(size)));
             let sites: Vec<Site> = area.tiles(size).map(|tile| Site { sample: 0, tile }).collect();
             let mut written = outputs.iter_mut().flatten().map(|map| &mut map.values[..]);
             let (first, second) = (written.next(), written.next());
@@ -221,11 +257,20 @@ impl LocalMove {
                 bias: conv.bias.as_deref(),
                 add: add.map_or(Addend::None, |(map, _)| Addend::Tensor(map)),
                 moments: None,
-                norm: conv.norm.as_ref().map(|(_, values)| Normed { norm: values.kernel(), y: second }),
+                norm: conv
+                    .norm
+                    .as_ref()
+                    .map(|(_, values)| Normed { norm: values.kernel(), y: second }),
             };
-            let update = Update { sites: &sites, x: Some(input.patch()), add: add.map(|(_, patch)| patch.patch()) };
+            let update = Update {
+                sites: &sites,
+                x: Some(input.patch()),
+                add: add.map(|(_, patch)| patch.patch()),
+            };
             if let Some(y) = first {
-                ok(profile::time(Part::ConvForward, || conv.kernel.forward_at(1, &maps[conv.input], &conv.weights, y, epilogue, update)));
+                ok(profile::time(Part::ConvForward, || {
+                    conv.kernel.forward_at(1, &maps[conv.input], &conv.weights, y, epilogue, update)
+                }));
             }
         }
         for (target, map) in targets.into_iter().zip(outputs) {
@@ -246,12 +291,23 @@ impl LocalMove {
         }
     }
 
-    /// Writes map `map` of the moved image to `out`, pixel by pixel, each `stride` after the one before it.
-    pub(crate) fn copy_to(&self, map: usize, LocalMaps { maps }: &LocalMaps, out: &mut [f32], stride: usize) {
+    /// Writes map `map` of the moved image to `out`, pixel by pixel, each `stride` after the one
+    /// before it.
+    pub(crate) fn copy_to(
+        &self,
+        map: usize,
+        LocalMaps { maps }: &LocalMaps,
+        out: &mut [f32],
+        stride: usize,
+    ) {
         let Some(patch) = &self.patches[map] else { return };
         let (channels, [height, width]) = (patch.channels, patch.size);
         for (pixel, out) in out.chunks_mut(stride.max(1)).take(height * width).enumerate() {
-            let values = if patch.patched.holds(pixel / width, pixel % width) { &patch.values } else { &maps[map] };
+            let values = if patch.patched.holds(pixel / width, pixel % width) {
+                &patch.values
+            } else {
+                &maps[map]
+            };
             out[..channels].copy_from_slice(&values[pixel * channels..(pixel + 1) * channels]);
         }
     }

@@ -1,8 +1,10 @@
 //! The batch norm that a convolution's input comes from.
 //!
-//! A convolution needs its input again for its weight gradient. Where that is the result of a batch norm and ReLU, it is computed again from
-//! the batch norm's own input, which is kept anyway, instead of being kept too: one cheap pass over memory for almost half of all
-//! activations. Convolutions that read the same result share that, and add their gradients for it in the convolution's own store.
+//! A convolution needs its input again for its weight gradient. Where that is the result of a batch
+//! norm and ReLU, it is computed again from the batch norm's own input, which is kept anyway,
+//! instead of being kept too: one cheap pass over memory for almost half of all activations.
+//! Convolutions that read the same result share that, and add their gradients for it in the
+//! convolution's own store.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -44,8 +46,8 @@ impl Origin {
         self.state().normed.is_some()
     }
 
-    /// Announces a convolution whose backward pass will want the result's gradient (`input`) or the result itself (`weight`). Every one that
-    /// is announced must take part in the backward pass.
+    /// Announces a convolution whose backward pass will want the result's gradient (`input`) or the
+    /// result itself (`weight`). Every one that is announced must take part in the backward pass.
     pub(super) fn announce(&self, input: bool, weight: bool) {
         let mut state = self.state();
         state.readers += usize::from(input);

@@ -1,6 +1,8 @@
-//! Packed weights, kept until their content changes: the attack pass and the training pass of a step share them, and so do all steps of PGD
-//! and all batches of an evaluation. Large forms are packed for each use instead, into memory that they share: kept, the deepest layers'
-//! would take as much memory as all activations. Weights that stay the same over many passes (an evaluation) are kept whatever their size.
+//! Packed weights, kept until their content changes: the attack pass and the training pass of a
+//! step share them, and so do all steps of PGD and all batches of an evaluation. Large forms are
+//! packed for each use instead, into memory that they share: kept, the deepest layers' would take
+//! as much memory as all activations. Weights that stay the same over many passes (an evaluation)
+//! are kept whatever their size.
 
 use std::{
     collections::HashMap,
@@ -14,11 +16,12 @@ use sora_kernels::{
 
 use crate::profile::{self, Part};
 
-/// Weights (not packed ones) from which on a form is packed for each use: those of a 3x3 convolution of 256 to 256 channels, which take 9 MiB
-/// packed for Winograd.
+/// Weights (not packed ones) from which on a form is packed for each use: those of a 3x3
+/// convolution of 256 to 256 channels, which take 9 MiB packed for Winograd.
 const LARGE: usize = 1 << 19;
 
-/// Uses of a large form in one direction after which it is kept: more than the passes of a training step of any usual method.
+/// Uses of a large form in one direction after which it is kept: more than the passes of a training
+/// step of any usual method.
 const USES: u32 = 64;
 
 /// What weights are packed for.
@@ -41,7 +44,8 @@ struct Cache {
     spent: Vec<Form>,
     /// How often large forms were packed, by version of the content.
     uses: HashMap<u64, Vec<(Use, u32)>>,
-    /// The newest large forms that are not kept; those without a reader are memory for the next ones.
+    /// The newest large forms that are not kept; those without a reader are memory for the next
+    /// ones.
     shared: Vec<Form>,
 }
 
@@ -60,11 +64,14 @@ pub(super) fn packed<E: Element>(
 ) -> Result<Arc<PackedWeights>, ShapeError> {
     let wanted = Use { direction, geometry: *conv.geometry(), precision: E::PRECISION };
     let is_it = |(found, _): &Form| *found == wanted;
-    let found = with_cache(|cache| cache.valid.get(&version)?.iter().find(|form| is_it(form)).map(|(_, packed)| packed.clone()));
+    let found = with_cache(|cache| {
+        cache.valid.get(&version)?.iter().find(|form| is_it(form)).map(|(_, packed)| packed.clone())
+    });
     if let Some(found) = found {
         return Ok(found);
     }
-    let once = weights.len() >= LARGE && !with_cache(|cache| is_worth_keeping(cache, version, wanted));
+    let once =
+        weights.len() >= LARGE && !with_cache(|cache| is_worth_keeping(cache, version, wanted));
     let memory = with_cache(|cache| {
         let list = if once { &mut cache.shared } else { &mut cache.spent };
         // Of those whose memory is shared any will do: it grows to the largest form.
@@ -77,7 +84,13 @@ pub(super) fn packed<E: Element>(
         conv.pack_into(weights, direction, &mut packed).map(|()| Arc::new(packed))
     })?;
     let form = (wanted, fresh.clone());
-    with_cache(|cache| if once { cache.shared.push(form) } else { cache.valid.entry(version).or_default().push(form) });
+    with_cache(|cache| {
+        if once {
+            cache.shared.push(form)
+        } else {
+            cache.valid.entry(version).or_default().push(form)
+        }
+    });
     Ok(fresh)
 }
 
@@ -101,21 +114,30 @@ pub fn replaced(version: u64) {
     with_cache(|cache| {
         let forms = cache.valid.remove(&version).unwrap_or_default();
         // A large form was kept for the sake of content that stays; what replaces it is trained.
-        cache.spent.extend(forms.into_iter().filter(|(known, _)| weights_of(&known.geometry) < LARGE));
+        cache
+            .spent
+            .extend(forms.into_iter().filter(|(known, _)| weights_of(&known.geometry) < LARGE));
         cache.uses.remove(&version);
     });
 }
 
 fn weights_of(geometry: &ConvGeometry) -> usize {
-    geometry.out_channels * (geometry.in_channels / geometry.groups.max(1)) * geometry.kernel[0] * geometry.kernel[1]
+    geometry.out_channels
+        * (geometry.in_channels / geometry.groups.max(1))
+        * geometry.kernel[0]
+        * geometry.kernel[1]
 }
 
 /// Drops what was packed from the content `version`, which is no more.
 pub fn forget(version: u64) {
     with_cache(|cache| {
         let forms = cache.valid.remove(&version);
-        // The network is gone with its weights: what its earlier contents left behind waits for nobody.
-        forms.into_iter().flatten().for_each(|(gone, _)| cache.spent.retain(|(known, _)| *known != gone));
+        // The network is gone with its weights: what its earlier contents left behind waits for
+        // nobody.
+        forms
+            .into_iter()
+            .flatten()
+            .for_each(|(gone, _)| cache.spent.retain(|(known, _)| *known != gone));
         cache.uses.remove(&version);
     });
 }
@@ -140,12 +162,15 @@ mod tests {
         packed(&narrow, &weights, Direction::Forward, small).unwrap();
         assert!(kept(small));
 
-        let wide = Conv2d::<f32>::new(ConvGeometry::square(LARGE, 1, [1, 1], 1, 1), Isa::Portable).unwrap();
+        let wide = Conv2d::<f32>::new(ConvGeometry::square(LARGE, 1, [1, 1], 1, 1), Isa::Portable)
+            .unwrap();
         let weights = vec![0.25; wide.weight_len()];
         for _ in 0..USES {
             packed(&wide, &weights, Direction::Forward, large).unwrap();
             assert!(!kept(large));
-            let holds = |cache: &mut Cache| cache.shared.iter().filter(|(known, _)| known.geometry == *wide.geometry()).count();
+            let holds = |cache: &mut Cache| {
+                cache.shared.iter().filter(|(known, _)| known.geometry == *wide.geometry()).count()
+            };
             assert!(with_cache(holds) <= 1, "one memory serves every use");
         }
         packed(&wide, &weights, Direction::Forward, large).unwrap();

@@ -36,7 +36,11 @@ fn boxed(x: f32, delta: f32) -> f32 {
 pub(crate) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
     let (x, delta) = (primitive(x.clone()), primitive(delta));
     let mut out = Output::new(dims::<4>(&x));
-    let chunks = out.as_mut().par_chunks_mut(CHUNK).zip(floats(&x).par_chunks(CHUNK)).zip(floats(&delta).par_chunks(CHUNK));
+    let chunks = out
+        .as_mut()
+        .par_chunks_mut(CHUNK)
+        .zip(floats(&x).par_chunks(CHUNK))
+        .zip(floats(&delta).par_chunks(CHUNK));
     chunks.for_each(|((out, x), delta)| {
         out.iter_mut().zip(x).zip(delta).for_each(|((out, &x), &delta)| *out = boxed(x, delta));
     });
@@ -47,32 +51,49 @@ pub(crate) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
 pub(crate) struct Step {
     /// Length of the step, pixel units.
     pub(crate) alpha: f32,
-    /// Radius of the ball around the images that the result is projected on; `None`: the box alone bounds it.
+    /// Radius of the ball around the images that the result is projected on; `None`: the box alone
+    /// bounds it.
     pub(crate) radius: Option<f32>,
 }
 
 impl Step {
-    /// `box(project(start + alpha sign(grad) factor))`; a `start` or `factor` that is absent is 0 or 1. All are on the CPU, without autodiff, and
-    /// of the shape of `x`.
-    pub(crate) fn take(&self, x: &Tensor<4>, start: Option<Tensor<4>>, grad: Tensor<4>, factor: Option<Tensor<4>>) -> Tensor<4> {
-        let (x, grad, start, factor) = (primitive(x.clone()), primitive(grad), start.map(primitive), factor.map(primitive));
-        let (x_values, start, factor) = (floats(&x), start.as_ref().map(floats), factor.as_ref().map(floats));
+    /// `box(project(start + alpha sign(grad) factor))`; a `start` or `factor` that is absent is 0
+    /// or 1. All are on the CPU, without autodiff, and of the shape of `x`.
+    pub(crate) fn take(
+        &self,
+        x: &Tensor<4>,
+        start: Option<Tensor<4>>,
+        grad: Tensor<4>,
+        factor: Option<Tensor<4>>,
+    ) -> Tensor<4> {
+        let (x, grad, start, factor) =
+            (primitive(x.clone()), primitive(grad), start.map(primitive), factor.map(primitive));
+        let (x_values, start, factor) =
+            (floats(&x), start.as_ref().map(floats), factor.as_ref().map(floats));
         let mut out = Output::new(dims::<4>(&x));
-        out.as_mut().par_chunks_mut(CHUNK).zip(floats(&grad).par_chunks(CHUNK)).enumerate().for_each(|(chunk, (out, grad))| {
-            let at = chunk * CHUNK;
-            let len = out.len();
-            out.iter_mut().zip(grad).for_each(|(out, &grad)| *out = sign(grad) * self.alpha);
-            if let Some(factor) = factor {
-                out.iter_mut().zip(&factor[at..at + len]).for_each(|(out, factor)| *out *= factor);
-            }
-            if let Some(start) = start {
-                out.iter_mut().zip(&start[at..at + len]).for_each(|(out, start)| *out += start);
-            }
-            if let Some(radius) = self.radius {
-                out.iter_mut().for_each(|out| *out = out.max(-radius).min(radius));
-            }
-            out.iter_mut().zip(&x_values[at..at + len]).for_each(|(out, &x)| *out = boxed(x, *out));
-        });
+        out.as_mut()
+            .par_chunks_mut(CHUNK)
+            .zip(floats(&grad).par_chunks(CHUNK))
+            .enumerate()
+            .for_each(|(chunk, (out, grad))| {
+                let at = chunk * CHUNK;
+                let len = out.len();
+                out.iter_mut().zip(grad).for_each(|(out, &grad)| *out = sign(grad) * self.alpha);
+                if let Some(factor) = factor {
+                    out.iter_mut()
+                        .zip(&factor[at..at + len])
+                        .for_each(|(out, factor)| *out *= factor);
+                }
+                if let Some(start) = start {
+                    out.iter_mut().zip(&start[at..at + len]).for_each(|(out, start)| *out += start);
+                }
+                if let Some(radius) = self.radius {
+                    out.iter_mut().for_each(|out| *out = out.max(-radius).min(radius));
+                }
+                out.iter_mut()
+                    .zip(&x_values[at..at + len])
+                    .for_each(|(out, &x)| *out = boxed(x, *out));
+            });
         finished(out)
     }
 }
@@ -88,9 +109,15 @@ struct Sums {
     delta: f64,
 }
 
-/// How the gradients of the two stages of a step, `[N, C, H, W]`, agree, on the CPU: PertAlign, linearity (along the sign of `attack`, or along
-/// `attack` itself), and the mean of `|delta|`. See [`crate::method::pert_align`] and [`crate::method::linearity`].
-pub(crate) fn agreement(along_sign: bool, attack: &Tensor<4>, train: &Tensor<4>, delta: &Tensor<4>) -> [f32; 3] {
+/// How the gradients of the two stages of a step, `[N, C, H, W]`, agree, on the CPU: PertAlign,
+/// linearity (along the sign of `attack`, or along `attack` itself), and the mean of `|delta|`. See
+/// [`crate::method::pert_align`] and [`crate::method::linearity`].
+pub(crate) fn agreement(
+    along_sign: bool,
+    attack: &Tensor<4>,
+    train: &Tensor<4>,
+    delta: &Tensor<4>,
+) -> [f32; 3] {
     let [attack, train, delta] = [attack, train, delta].map(|tensor| primitive(tensor.clone()));
     let [n, c, h, w] = dims(&attack);
     let len = (c * h * w).max(1);
@@ -100,7 +127,8 @@ pub(crate) fn agreement(along_sign: bool, attack: &Tensor<4>, train: &Tensor<4>,
         .zip(floats(&delta).par_chunks(len))
         .map(|((attack, train), delta)| {
             let mut sums = Sums::default();
-            // Short sums of f32 products in f64 neither overflow nor underflow, whatever the size of the gradients.
+            // Short sums of f32 products in f64 neither overflow nor underflow, whatever the size
+            // of the gradients.
             for ((&a, &t), &d) in attack.iter().zip(train).zip(delta) {
                 let (wide_a, wide_t) = (f64::from(a), f64::from(t));
                 let step = if along_sign { f64::from(sign(a)) } else { wide_a };
@@ -115,7 +143,9 @@ pub(crate) fn agreement(along_sign: bool, attack: &Tensor<4>, train: &Tensor<4>,
         })
         .collect();
     let tiny = f64::from(f32::MIN_POSITIVE);
-    let mean = |figure: &dyn Fn(&Sums) -> f64| (samples.iter().map(figure).sum::<f64>() / n.max(1) as f64) as f32;
+    let mean = |figure: &dyn Fn(&Sums) -> f64| {
+        (samples.iter().map(figure).sum::<f64>() / n.max(1) as f64) as f32
+    };
     [
         mean(&|s| s.dot / (s.attack.sqrt().max(tiny) * s.train.sqrt().max(tiny))),
         mean(&|s| s.top / s.bottom.max(1e-12)),

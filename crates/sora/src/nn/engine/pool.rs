@@ -1,4 +1,5 @@
-//! Buffers that come back: an activation's memory is used again by the next step instead of being returned to the system and faulted in anew.
+//! Buffers that come back: an activation's memory is used again by the next step instead of being
+//! returned to the system and faulted in anew.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,11 +14,12 @@ use sora_kernels::Buffer;
 /// Smaller buffers come from the allocator, which is good at them.
 const SMALLEST: usize = 16 * 1024;
 
-/// Requests for memory after which a buffer that nobody wanted is given back: some steps of training, so that a phase of the work with other
-/// shapes does not hold the memory of two.
+/// Requests for memory after which a buffer that nobody wanted is given back: some steps of
+/// training, so that a phase of the work with other shapes does not hold the memory of two.
 const PATIENCE: u64 = 4096;
 
-/// The same while batches shrink: their sizes come and go, a step of an attack makes few requests, and what is given back is faulted in anew.
+/// The same while batches shrink: their sizes come and go, a step of an attack makes few requests,
+/// and what is given back is faulted in anew.
 const PATIENCE_SHRINKING: u64 = 16 * PATIENCE;
 
 /// How many times as long a lent buffer may be while batches shrink.
@@ -67,9 +69,14 @@ impl Pool {
             self.idle.retain(|_, buffers| !buffers.is_empty());
             self.counts.bytes -= freed;
         }
-        // Of one length the newest first: it is the likeliest to be in a cache, and the others show how many are too many.
+        // Of one length the newest first: it is the likeliest to be in a cache, and the others show
+        // how many are too many.
         let most = if self.shrinking > 0 { LONGER * len + 1 } else { len + 1 };
-        let taken = self.idle.range_mut(len..most).find_map(|(_, buffers)| buffers.pop()).map(|(buffer, _)| buffer);
+        let taken = self
+            .idle
+            .range_mut(len..most)
+            .find_map(|(_, buffers)| buffers.pop())
+            .map(|(buffer, _)| buffer);
         if taken.is_none() {
             self.counts.misses += 1;
             self.counts.bytes += bytes(len);
@@ -96,8 +103,10 @@ pub fn pool_counts() -> PoolCounts {
     with_pool(|pool| pool.counts)
 }
 
-/// While one of these lives, a request also gets a buffer that is up to four times as long: an attack's batch of survivors shrinks at each step,
-/// and goes on in the memory it had; groups of a validation's images go through that of the training batch. A training step's sizes are always the same and keep their own, so that none of them has to allocate later.
+/// While one of these lives, a request also gets a buffer that is up to four times as long: an
+/// attack's batch of survivors shrinks at each step, and goes on in the memory it had; groups of a
+/// validation's images go through that of the training batch. A training step's sizes are always
+/// the same and keep their own, so that none of them has to allocate later.
 pub struct Shrinking(());
 
 /// Begins work whose batches shrink.
@@ -146,7 +155,8 @@ impl Drop for Pooled {
     }
 }
 
-/// A tensor's hold on its buffer, which is a few bytes longer where a bf16 tensor has an odd length.
+/// A tensor's hold on its buffer, which is a few bytes longer where a bf16 tensor has an odd
+/// length.
 struct Owner {
     memory: Arc<Pooled>,
     bytes: usize,
@@ -181,7 +191,11 @@ impl Output {
     pub(super) fn of(shape: Shape, dtype: DType) -> Self {
         // A bf16 tensor lies in half as many floats.
         let len = (shape.num_elements() * dtype.size()).div_ceil(size_of::<f32>());
-        let memory = if len < SMALLEST { Memory::Plain(vec![0.0; len]) } else { Memory::Pooled(Pooled::take(len)) };
+        let memory = if len < SMALLEST {
+            Memory::Plain(vec![0.0; len])
+        } else {
+            Memory::Pooled(Pooled::take(len))
+        };
         Self { memory, shape, dtype }
     }
 
@@ -193,14 +207,18 @@ impl Output {
         let (shape, dtype, whole) = {
             let layout = tensor.layout();
             let bytes = layout.num_elements() * tensor.dtype().size();
-            let whole = layout.is_contiguous() && layout.start_offset() == 0 && tensor.bytes().len() == bytes;
+            let whole = layout.is_contiguous()
+                && layout.start_offset() == 0
+                && tensor.bytes().len() == bytes;
             (layout.shape().clone(), tensor.dtype(), whole)
         };
         let address = tensor.bytes().as_ptr().addr();
         if !tensor.is_unique() || !whole {
             return Err(tensor);
         }
-        let Some(memory) = with_pool(|pool| pool.lent.get(&address).and_then(Weak::upgrade)) else { return Err(tensor) };
+        let Some(memory) = with_pool(|pool| pool.lent.get(&address).and_then(Weak::upgrade)) else {
+            return Err(tensor);
+        };
         drop(tensor);
         Arc::try_unwrap(memory)
             .map(|memory| {
@@ -235,12 +253,20 @@ impl Output {
         match self.memory {
             Memory::Plain(mut values) if self.dtype == DType::F32 => {
                 values.truncate(self.shape.num_elements());
-                FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(self.shape), self.dtype)
+                FlexTensor::new(
+                    Bytes::from_elems(values),
+                    Layout::contiguous(self.shape),
+                    self.dtype,
+                )
             }
             Memory::Plain(values) => {
                 let mut bytes = bytemuck::cast_slice::<f32, u8>(&values).to_vec();
                 bytes.truncate(self.shape.num_elements() * self.dtype.size());
-                FlexTensor::new(Bytes::from_bytes_vec(bytes), Layout::contiguous(self.shape), self.dtype)
+                FlexTensor::new(
+                    Bytes::from_bytes_vec(bytes),
+                    Layout::contiguous(self.shape),
+                    self.dtype,
+                )
             }
             Memory::Pooled(memory) => lend(Arc::new(memory), self.shape, self.dtype),
         }
@@ -278,7 +304,11 @@ mod tests {
         assert_eq!(refused.storage::<f32>()[LEN - 1], 3.0);
         assert!(Output::reuse(refused).is_ok());
 
-        let foreign = FlexTensor::new(Bytes::from_elems(vec![1.0f32; LEN]), Layout::contiguous([LEN].into()), DType::F32);
+        let foreign = FlexTensor::new(
+            Bytes::from_elems(vec![1.0f32; LEN]),
+            Layout::contiguous([LEN].into()),
+            DType::F32,
+        );
         assert!(Output::reuse(foreign).is_err(), "not from this pool");
     }
 
@@ -304,9 +334,13 @@ mod tests {
 
     #[test]
     fn tensors_have_their_own_length_in_either_precision() {
-        for (shape, dtype) in
-            [([3 * LEN], DType::F32), ([2 * LEN + 1], DType::BF16), ([5], DType::BF16), ([5], DType::F32), ([0], DType::BF16)]
-        {
+        for (shape, dtype) in [
+            ([3 * LEN], DType::F32),
+            ([2 * LEN + 1], DType::BF16),
+            ([5], DType::BF16),
+            ([5], DType::F32),
+            ([0], DType::BF16),
+        ] {
             let tensor = Output::of(shape.into(), dtype).finish();
             assert_eq!(tensor.bytes().len(), shape[0] * dtype.size());
         }

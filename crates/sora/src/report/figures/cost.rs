@@ -9,7 +9,8 @@ use crate::{
     report::records::Run,
 };
 
-/// Draws robust accuracy over training time and over peak memory, a point for each run; SORA is starred.
+/// Draws robust accuracy over training time and over peak memory, a point for each run; SORA is
+/// starred.
 pub fn cost(runs: &[Run]) -> Figure {
     let attack = common_attack(runs);
     let found: Vec<_> = runs.iter().map(|run| run.measured(&attack)).collect();
@@ -18,10 +19,14 @@ pub fn cost(runs: &[Run]) -> Figure {
         let top = runs.iter().filter_map(value).fold(0.0, f64::max);
         let x = Axis::linear(axis);
         let x = if top > 0.0 { x.range(0.0, top * 1.12) } else { x };
-        let mut chart = Chart::new("", x, Axis::linear(format!("{attack} accuracy (%)"))).empty("not measured yet");
+        let mut chart = Chart::new("", x, Axis::linear(format!("{attack} accuracy (%)")))
+            .empty("not measured yet");
         for ((run, style), measured) in runs.iter().zip(&styles).zip(&found) {
             if let (Some(m), Some(x)) = (measured, value(run)) {
-                chart = chart.series(Series::new(run.method(), *style, [m.robust.point(x)]).labels(vec![run.name.clone()]));
+                chart = chart.series(
+                    Series::new(run.method(), *style, [m.robust.point(x)])
+                        .labels(vec![run.name.clone()]),
+                );
             }
         }
         chart

@@ -22,15 +22,31 @@ pub fn epsilon(sweeps: &[Sweep]) -> Figure {
         super::thousands(n)
     ));
     let percent = |sweep: &Sweep, count: u64| 100.0 * count as f64 / sweep.data.n.max(1) as f64;
-    let all =
-        sweeps.iter().flat_map(|s| s.data.rows.iter().flat_map(move |r| r.single.iter().chain(&r.multi).map(move |c| percent(s, *c))));
+    let all = sweeps.iter().flat_map(|s| {
+        s.data
+            .rows
+            .iter()
+            .flat_map(move |r| r.single.iter().chain(&r.multi).map(move |c| percent(s, *c)))
+    });
     let top = top_accuracy(all);
     for sweep in sweeps {
-        figure = figure.panel(curves(sweep, top)).panel(heat(sweep, "fgsm (single step)", &sweep.data.epsilons, |r| &r.single, top));
+        figure = figure.panel(curves(sweep, top)).panel(heat(
+            sweep,
+            "fgsm (single step)",
+            &sweep.data.epsilons,
+            |r| &r.single,
+            top,
+        ));
         figure = if sweep.data.multi_epsilons.is_empty() {
             figure.panel(Blank)
         } else {
-            figure.panel(heat(sweep, "pgd-10 (multi-step)", &sweep.data.multi_epsilons, |r| &r.multi, top))
+            figure.panel(heat(
+                sweep,
+                "pgd-10 (multi-step)",
+                &sweep.data.multi_epsilons,
+                |r| &r.multi,
+                top,
+            ))
         };
     }
     figure
@@ -49,34 +65,66 @@ fn curves(sweep: &Sweep, top: f64) -> Chart {
     };
     let chosen = crate::diagnose::evenly(&sweep.data.rows, LINES);
     for (i, row) in chosen.iter().enumerate() {
-        chart = chart.series(Series::new(format!("fgsm, {}", row.weights), Style::line(i + 1), points(&sweep.data.epsilons, &row.single)));
+        chart = chart.series(Series::new(
+            format!("fgsm, {}", row.weights),
+            Style::line(i + 1),
+            points(&sweep.data.epsilons, &row.single),
+        ));
     }
     if let Some(last) = chosen.last() {
         let style = Style::marked(0).paint(PALETTE[0]).dash("").marker(Marker::Square);
-        chart = chart.series(Series::new(format!("pgd-10, {}", last.weights), style, points(&sweep.data.multi_epsilons, &last.multi)));
+        chart = chart.series(Series::new(
+            format!("pgd-10, {}", last.weights),
+            style,
+            points(&sweep.data.multi_epsilons, &last.multi),
+        ));
     }
-    let training = Mark { paint: MUTED, ..Mark::alarm(sweep.epsilon * sweep.factor, "trained with") };
+    let training =
+        Mark { paint: MUTED, ..Mark::alarm(sweep.epsilon * sweep.factor, "trained with") };
     chart.mark(training)
 }
 
-fn heat<'a>(sweep: &'a Sweep, title: &str, epsilons: &[f32], counts: impl Fn(&'a EpsilonRow) -> &'a Vec<u64>, top: f64) -> HeatMap {
+fn heat<'a>(
+    sweep: &'a Sweep,
+    title: &str,
+    epsilons: &[f32],
+    counts: impl Fn(&'a EpsilonRow) -> &'a Vec<u64>,
+    top: f64,
+) -> HeatMap {
     let places: Vec<f64> = epsilons.iter().map(|e| f64::from(*e) * sweep.factor).collect();
     let n = sweep.data.n.max(1) as f64;
-    let values = sweep.data.rows.iter().flat_map(|row| counts(row).iter().map(move |c| 100.0 * *c as f64 / n)).collect();
+    let values = sweep
+        .data
+        .rows
+        .iter()
+        .flat_map(|row| counts(row).iter().map(move |c| 100.0 * *c as f64 / n))
+        .collect();
     let name = |value: &f64| {
         let text = format!("{value:.2}");
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
     };
     let trained = sweep.epsilon * sweep.factor;
-    let mark = places.windows(2).enumerate().find(|(_, pair)| pair[0] <= trained && trained <= pair[1]);
-    let mark = mark.map(|(i, pair)| (i as f64 + (trained - pair[0]) / (pair[1] - pair[0]), "trained with".to_owned()));
+    let mark =
+        places.windows(2).enumerate().find(|(_, pair)| pair[0] <= trained && trained <= pair[1]);
+    let mark = mark.map(|(i, pair)| {
+        (i as f64 + (trained - pair[0]) / (pair[1] - pair[0]), "trained with".to_owned())
+    });
     HeatMap {
         title: format!("{}: {title}", sweep.name),
-        field: Field { x: places.clone(), y: (0..sweep.data.rows.len()).map(|i| i as f64).collect(), values },
+        field: Field {
+            x: places.clone(),
+            y: (0..sweep.data.rows.len()).map(|i| i as f64).collect(),
+            values,
+        },
         x_label: format!("attack radius \u{3b5} ({})", sweep.unit),
         columns: places.iter().map(name).collect(),
         y_label: "epoch".into(),
-        rows: sweep.data.rows.iter().map(|row| row.weights.trim_start_matches("epoch ").to_owned()).collect(),
+        rows: sweep
+            .data
+            .rows
+            .iter()
+            .map(|row| row.weights.trim_start_matches("epoch ").to_owned())
+            .collect(),
         ends: [0.0, top],
         label: "%".into(),
         mark,

@@ -1,4 +1,5 @@
-//! Adversarial examples: image, amplified perturbation, adversarial image, with what the network says.
+//! Adversarial examples: image, amplified perturbation, adversarial image, with what the network
+//! says.
 
 use crate::{
     plot::{Figure, INK, Key, Panel, Svg, TextStyle, Tile},
@@ -19,7 +20,8 @@ impl Panel for Label {
     }
 }
 
-/// Draws the examples of each run: a column for each image; rows of images, perturbations and adversarial images.
+/// Draws the examples of each run: a column for each image; rows of images, perturbations and
+/// adversarial images.
 pub fn examples(sets: &[ExampleSet]) -> Figure {
     let columns = sets.iter().map(|set| set.examples.len()).max().unwrap_or(1).max(1);
     let about = sets.first().map(|set| set.about.clone()).unwrap_or_default();
@@ -30,8 +32,11 @@ pub fn examples(sets: &[ExampleSet]) -> Figure {
          adversarial image; below each what the network says, with its probability; wrong answers in bold."
     ));
     for set in sets {
-        let class = |index: usize| set.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
-        let answer = |(index, probability): (usize, f32)| format!("{} {:.0} %", class(index), 100.0 * probability);
+        let class =
+            |index: usize| set.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
+        let answer = |(index, probability): (usize, f32)| {
+            format!("{} {:.0} %", class(index), 100.0 * probability)
+        };
         heights.extend([28.0, 144.0, 126.0, 136.0]);
         for i in 0..columns {
             figure = figure.panel(Label(if i == 0 { set.name.clone() } else { String::new() }));
@@ -52,7 +57,10 @@ pub fn examples(sets: &[ExampleSet]) -> Figure {
                     },
                     1 => Tile {
                         picture: example.perturbation.clone(),
-                        lines: vec![(format!("\u{d7} {:.0}", 0.5 / example.amplified.max(1e-6)), false)],
+                        lines: vec![(
+                            format!("\u{d7} {:.0}", 0.5 / example.amplified.max(1e-6)),
+                            false,
+                        )],
                     },
                     _ => Tile {
                         picture: example.adversarial.clone(),

@@ -11,7 +11,9 @@ pub fn history(runs: &[Run]) -> Figure {
     let mut units: Vec<_> = runs.iter().map(|run| run.unit().1).collect();
     units.sort_unstable();
     units.dedup();
-    let alpha = chart(runs, &format!("step size \u{3b1} ({})", units.join("; ")), |run, step| Some(run.unit().0 * step.alpha?));
+    let alpha = chart(runs, &format!("step size \u{3b1} ({})", units.join("; ")), |run, step| {
+        Some(run.unit().0 * step.alpha?)
+    });
     let linearity = chart(runs, "linearity", |_, step| step.linearity);
     let align = chart(runs, "PertAlign", |_, step| step.pert_align);
     Figure::new("Step size, linearity and PertAlign")
@@ -27,7 +29,8 @@ pub fn history(runs: &[Run]) -> Figure {
 }
 
 fn chart(runs: &[Run], label: &str, value: impl Fn(&Run, &Step) -> Option<f64>) -> Chart {
-    let mut chart = Chart::new("", Axis::linear("step").whole(), Axis::linear(label)).empty("no metrics yet");
+    let mut chart =
+        Chart::new("", Axis::linear("step").whole(), Axis::linear(label)).empty("no metrics yet");
     for (run, style) in runs.iter().zip(run_styles(runs)) {
         let values = series(run, |s| s.step as f64, |s| value(run, s));
         chart = chart.series(Series::new(run.name.clone(), style, thinned(&smoothed(&values))));

@@ -27,7 +27,11 @@ fn ends(landscapes: &[&Landscape]) -> [f64; 2] {
 }
 
 fn directions(of: &Landscapes) -> [String; 2] {
-    let own = if of.norm == "linf" { "along the gradient's sign (\u{3b5})" } else { "along the gradient (\u{3b5})" };
+    let own = if of.norm == "linf" {
+        "along the gradient's sign (\u{3b5})"
+    } else {
+        "along the gradient (\u{3b5})"
+    };
     [own.into(), "random direction (\u{3b5})".into()]
 }
 
@@ -36,7 +40,11 @@ fn surface(landscape: &Landscape, ends: [f64; 2], coarse: bool) -> Surface {
         title: landscape.weights.clone(),
         field: field(landscape, &landscape.loss, coarse),
         ends,
-        labels: ["gradient (\u{3b5})".into(), "random (\u{3b5})".into(), "cross-entropy (nats)".into()],
+        labels: [
+            "gradient (\u{3b5})".into(),
+            "random (\u{3b5})".into(),
+            "cross-entropy (nats)".into(),
+        ],
     }
 }
 
@@ -85,14 +93,18 @@ pub fn landscape_frames(of: &Landscapes) -> Vec<Figure> {
     of.rows.iter().map(|row| frame(of, row, ends)).collect()
 }
 
-/// Draws the weights of several runs as strips: a row of surfaces and a row of contours for each run.
+/// Draws the weights of several runs as strips: a row of surfaces and a row of contours for each
+/// run.
 pub fn landscape_strip(all: &[Landscapes]) -> Figure {
     let across = all.iter().map(|of| of.rows.len()).max().unwrap_or(1).clamp(1, 4);
     let title = match all {
         [one] => format!("Loss landscape over training: {}", one.name),
         _ => "Loss landscape over training".to_owned(),
     };
-    let mut figure = Figure::new(title).columns(across).panel_size(330.0, 270.0).caption(all.first().map(caption).unwrap_or_default());
+    let mut figure = Figure::new(title)
+        .columns(across)
+        .panel_size(330.0, 270.0)
+        .caption(all.first().map(caption).unwrap_or_default());
     for of in all {
         let ends = ends(&of.rows.iter().collect::<Vec<_>>());
         for rows in of.rows.chunks(across) {
@@ -100,7 +112,11 @@ pub fn landscape_strip(all: &[Landscapes]) -> Figure {
                 figure = match rows.get(i) {
                     Some(row) => {
                         let surface = surface(row, ends, true);
-                        let title = if all.len() > 1 { format!("{}, {}", of.name, surface.title) } else { surface.title.clone() };
+                        let title = if all.len() > 1 {
+                            format!("{}, {}", of.name, surface.title)
+                        } else {
+                            surface.title.clone()
+                        };
                         figure.panel(Surface { title, ..surface })
                     }
                     None => figure.panel(Blank),

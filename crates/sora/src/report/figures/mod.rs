@@ -45,7 +45,9 @@ const WINDOW: usize = 20;
 /// Means of consecutive values, at most [`POINTS`] of them: `(x, y)`.
 fn thinned(values: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let size = values.len().div_ceil(POINTS).max(1);
-    let mean = |part: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| part.iter().map(of).sum::<f64>() / part.len() as f64;
+    let mean = |part: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| {
+        part.iter().map(of).sum::<f64>() / part.len() as f64
+    };
     values.chunks(size).map(|part| (mean(part, |v| v.0), mean(part, |v| v.1))).collect()
 }
 
@@ -63,11 +65,19 @@ fn smoothed(values: &[(f64, f64)]) -> Vec<(f64, f64)> {
 }
 
 /// One figure of every step that has it: `(x, y)`.
-fn series(run: &Run, x: impl Fn(&Step) -> f64, y: impl Fn(&Step) -> Option<f64>) -> Vec<(f64, f64)> {
-    run.steps.iter().filter_map(|step| Some((x(step), y(step).filter(|v| v.is_finite())?))).collect()
+fn series(
+    run: &Run,
+    x: impl Fn(&Step) -> f64,
+    y: impl Fn(&Step) -> Option<f64>,
+) -> Vec<(f64, f64)> {
+    run.steps
+        .iter()
+        .filter_map(|step| Some((x(step), y(step).filter(|v| v.is_finite())?)))
+        .collect()
 }
 
-/// The marks of a run: the onset of catastrophic overfitting and a rollback. `place` says where a step lies across.
+/// The marks of a run: the onset of catastrophic overfitting and a rollback. `place` says where a
+/// step lies across.
 fn marks(run: &Run, place: impl Fn(u64) -> f64) -> Vec<Mark> {
     let mut all = Vec::new();
     if let Some(Onset { step, .. }) = run.onset() {
@@ -86,7 +96,11 @@ fn with_marks(chart: Chart, marks: Vec<Mark>) -> Chart {
 
 /// Heading of a run's panel.
 fn heading(run: &Run) -> String {
-    if run.name == run.method() { run.name.clone() } else { format!("{} ({})", run.name, run.method()) }
+    if run.name == run.method() {
+        run.name.clone()
+    } else {
+        format!("{} ({})", run.name, run.method())
+    }
 }
 
 /// What the runs have in common, and the seeds: for captions.
@@ -99,17 +113,26 @@ pub(super) fn setting(runs: &[Run]) -> String {
     };
     let seeds = distinct(&|run| run.seed());
     let several = if seeds.contains(',') { "s" } else { "" };
-    format!("{}; {}; {}; seed{several} {seeds}.", distinct(&|r| r.dataset()), distinct(&|r| r.network()), distinct(&|r| r.threat()))
+    format!(
+        "{}; {}; {}; seed{several} {seeds}.",
+        distinct(&|r| r.dataset()),
+        distinct(&|r| r.network()),
+        distinct(&|r| r.threat())
+    )
 }
 
 /// Number of validation images, for captions.
 pub(super) fn validation_size(runs: &[Run]) -> String {
-    let mut sizes: Vec<u64> = runs.iter().flat_map(|run| run.validations()).map(|(_, val)| val.n).collect();
+    let mut sizes: Vec<u64> =
+        runs.iter().flat_map(|run| run.validations()).map(|(_, val)| val.n).collect();
     sizes.sort_unstable();
     sizes.dedup();
     match sizes.as_slice() {
         [] => "no validation".into(),
-        sizes => format!("n = {} validation images", sizes.iter().map(|n| thousands(*n)).collect::<Vec<_>>().join(", ")),
+        sizes => format!(
+            "n = {} validation images",
+            sizes.iter().map(|n| thousands(*n)).collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
@@ -138,7 +161,8 @@ impl Panel for Blank {
     }
 }
 
-/// Panels of a grid with a column for each run and a row for each of `rows`; more than `across` runs go on below.
+/// Panels of a grid with a column for each run and a row for each of `rows`; more than `across`
+/// runs go on below.
 fn columns(figure: Figure, runs: &[Run], across: usize, rows: &[&dyn Fn(&Run) -> Chart]) -> Figure {
     let across = across.min(runs.len()).max(1);
     let mut figure = figure.columns(across);
@@ -177,7 +201,8 @@ fn method_indices(runs: &[Run]) -> Vec<usize> {
     runs.iter().map(|run| index(run.method())).collect()
 }
 
-/// The highest end of accuracy that the runs need, in percent: a multiple of 20, so that their panels share an axis.
+/// The highest end of accuracy that the runs need, in percent: a multiple of 20, so that their
+/// panels share an axis.
 pub(super) fn top_accuracy(values: impl Iterator<Item = f64>) -> f64 {
     let top = values.filter(|v| v.is_finite()).fold(0.0, f64::max);
     ((top * 1.04 / 20.0).ceil() * 20.0).clamp(20.0, 100.0)
@@ -186,7 +211,8 @@ pub(super) fn top_accuracy(values: impl Iterator<Item = f64>) -> f64 {
 /// Colour by method: SORA is always blue, the others take theirs in the order of their appearance.
 fn method_styles(runs: &[Run]) -> Vec<Style> {
     let style = |(run, index): (&Run, usize)| {
-        let marker = if run.method() == "sora" { Marker::Star } else { MARKERS[index % MARKERS.len()] };
+        let marker =
+            if run.method() == "sora" { Marker::Star } else { MARKERS[index % MARKERS.len()] };
         Style::points(index).marker(marker)
     };
     runs.iter().zip(method_indices(runs)).map(style).collect()
@@ -208,6 +234,9 @@ mod tests {
 
     #[test]
     fn thousands_are_apart() {
-        assert_eq!(["0", "999", "1,000", "1,234,567"].map(String::from), [0, 999, 1000, 1_234_567].map(thousands));
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"].map(String::from),
+            [0, 999, 1000, 1_234_567].map(thousands)
+        );
     }
 }
