@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/checkpoints: the weights of a small network (mnist-cnn, width 2, 8x8 images; `weight` of models.py, seed 5) in the
+"""Writes crates/sora/tests/golden/checkpoints: the weights of a small network (mnist-cnn, width 2, 8x8 images; `weight` of models.py, seed 5) in the
 layouts in which PyTorch programs leave them. The archives' time stamps are PyTorch's own constants, so the bytes repeat.
 """
 

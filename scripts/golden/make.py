@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes every golden file to tests/golden and prints, for each, its size, f32/f64 agreement, seed and margin factor.
+"""Writes every golden file to crates/sora/tests/golden and prints, for each, its size, f32/f64 agreement, seed and margin factor.
 
 `--search NAME...` looks for new seeds of these cases (all, without names) and writes them to seeds.json: needed after a
 change to a method, the network or the batches, when a case's old seed leads to an ambiguous value.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/net_*.safetensors: every network at a small width, against the definitions in scripts/exchange/networks.py.
+"""Writes crates/sora/tests/golden/net_*.safetensors: every network at a small width, against the definitions in scripts/exchange/networks.py.
 
 Weights and images are not stored: `values` below makes them, and tests/suite/models.rs makes the same. What is stored:
 `logits_MODE`, `input_grad_MODE` (the first two images', of large ones a grid of pixels) in eval and train mode; train mode: `grad_norms`, the L2 norms of the parameters'
