@@ -6,4 +6,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 export RUSTFLAGS="-Zsanitizer=address" PROPTEST_CASES=${PROPTEST_CASES:-64} CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/sanitize}
 # The SIGILL handler that stands in for AMX and the sanitizer's own do not go together: amx.rs is left out.
-cargo +nightly test --release -p sora-kernels --target x86_64-unknown-linux-gnu --lib --test conv --test ops -- "$@"
+cargo +nightly test --release -p sora-robust-kernels --target x86_64-unknown-linux-gnu --lib --test conv --test ops -- "$@"

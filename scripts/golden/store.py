@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden"
+FOLDER = Path(__file__).resolve().parents[2] / "crates" / "sora" / "tests" / "golden"
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 AGREEMENT = 2e-5
 # Said on every change of torch.backends.mkldnn, about a device that is not used.
