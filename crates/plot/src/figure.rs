@@ -4,13 +4,10 @@ use std::{fmt::Debug, path::Path};
 
 use crate::{
     chart::marker,
+    error::{Error, Result},
     raster,
     style::Style,
     svg::{INK, MUTED, Stroke, Svg, TextStyle, text_width, wrap},
-};
-use crate::{
-    error::{Error, Result},
-    files,
 };
 
 /// An entry of the legend.
@@ -186,16 +183,15 @@ impl Figure {
         raster::png(&self.draw(), scale)
     }
 
-    /// Writes the figure to `path`: SVG or, at twice the size, PNG, as the ending says.
+    /// The figure as a file of `format`: SVG or, at twice the size, PNG.
     ///
     /// # Errors
-    /// Another ending, or a file that cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let bytes = match Format::of(path)? {
-            Format::Svg => self.to_svg()?.into_bytes(),
-            Format::Png => self.to_png(2.0)?,
-        };
-        files::write_atomic(path, &bytes)
+    /// As [`to_svg`](Self::to_svg) and [`to_png`](Self::to_png).
+    pub fn encode(&self, format: Format) -> Result<Vec<u8>> {
+        match format {
+            Format::Svg => Ok(self.to_svg()?.into_bytes()),
+            Format::Png => self.to_png(2.0),
+        }
     }
 }
 

@@ -23,6 +23,14 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Writes `figure` to `path`, all or nothing, in the format that the ending names (.svg or .png).
+///
+/// # Errors
+/// Another ending, a figure too large, or a file that cannot be written.
+pub fn write_figure(path: &Path, figure: &sora_plot::Figure) -> Result<()> {
+    write_atomic(path, &figure.encode(sora_plot::Format::of(path)?)?)
+}
+
 /// Writes `path` and waits until it is on disk.
 pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {

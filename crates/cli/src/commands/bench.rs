@@ -7,10 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use sora::{
     attack::{self, AttackContext, Classifier},
-    data::{
-        AugmentDraw,
-        rng::{Key, Purpose, fill_uniform},
-    },
+    data::AugmentDraw,
     device,
     error::{Error, Result},
     method::{self, Batch, Extras, Passes, StepContext},
@@ -22,6 +19,7 @@ use sora::{
     threat::{Norm, Threat},
 };
 use sora_kernels as kernels;
+use sora_rng::{Key, Purpose, fill_uniform};
 
 use super::{print, print_json};
 use crate::cli::{AttackBench, BenchModel, ConvBench, StepBench};

@@ -33,7 +33,7 @@ pub fn plot(args: &PlotArgs) -> Result<()> {
             Error::input(format!("--out {}: cannot make its folder: {e}", out.display()))
         })?;
     }
-    figure.write(&out)?;
+    sora::files::write_figure(&out, &figure)?;
     print(&format!("{}\n", out.display()))
 }
 

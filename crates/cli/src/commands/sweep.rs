@@ -143,7 +143,7 @@ fn write(target: &Target, report: &Report) -> Result<()> {
         }
         None => path.with_extension("svg"),
     };
-    figure(report).write(&chart)?;
+    sora::files::write_figure(&chart, &figure(report))?;
     tracing::info!("{} and {}", path.display(), chart.display());
     Ok(())
 }

@@ -6,10 +6,7 @@ use std::{fs, path::Path};
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use sora::{
     config::TrainOptions,
-    data::{
-        Augment,
-        rng::{Key, Purpose, fill_uniform},
-    },
+    data::Augment,
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
     method::{self, DataInfo, Extras, METHODS, Passes, StepContext},
@@ -18,6 +15,7 @@ use sora::{
     optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Sgd},
     threat::{Norm, Threat},
 };
+use sora_rng::{Key, Purpose, fill_uniform};
 
 use crate::{
     cli::{sora, stderr, train_short},
