@@ -35,7 +35,7 @@ pub fn pixmap(svg: &Svg, scale: f32) -> Result<Pixmap> {
     let fits = |side: f64| (1.0..=LARGEST).contains(&side);
     let made =
         if fits(width) && fits(height) { Pixmap::new(width as u32, height as u32) } else { None };
-    let mut pixmap = made.ok_or_else(|| Error::PictureSize { width, height, most: LARGEST })?;
+    let mut pixmap = made.ok_or(Error::PictureSize { width, height, most: LARGEST })?;
     pixmap.fill(Color::WHITE);
     let (text, pictures) = svg.layers();
     for ([x, y, w, h], smooth, picture) in pictures {
