@@ -1,11 +1,12 @@
 //! NuAT: nuclear-norm adversarial training (Sriramanan et al. 2021, "Towards efficient and
 //! effective adversarial training", NeurIPS).
 //!
-//! `d0 = box(eps/2 s)` with random signs s; g the gradient of `CE(f(x + d0)) + lambda ||f(x) - f(x
-//! + d0)||_* / N` for d0, f(x) constant; `delta = box(ball(d0 + eps sign g))`. Loss: `CE(f(x)) +
-//! lambda ||f(x) - f(x + delta)||_* / N`, both logits differentiated. ||.||_* is the sum of the
-//! singular values of the N x K matrix. Batch norm in the attack: train mode. f(x) is computed
-//! without and with a graph, and moves the running statistics once.
+//! With random signs s, `d0 = box(eps/2 s)`; g is the gradient for `d0` of
+//! `CE(f(x + d0)) + lambda ||f(x) - f(x + d0)||_* / N`, f(x) constant;
+//! `delta = box(ball(d0 + eps sign g))`. The loss is
+//! `CE(f(x)) + lambda ||f(x) - f(x + delta)||_* / N`, both logits differentiated. `||.||_*` is the
+//! sum of the singular values of the N x K matrix. Batch norm in the attack: train mode. f(x) is
+//! computed without and with a graph, and moves the running statistics once.
 //!
 //! The subgradient of ||M||_* taken is `U V^T` of the thin singular value decomposition over the
 //! singular values above the rounding error of f32: where values repeat, U V^T does not depend on
