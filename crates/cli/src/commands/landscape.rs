@@ -44,7 +44,7 @@ pub fn landscape(args: &LandscapeArgs) -> Result<()> {
     let mut write = |figure: &Figure, name: String| -> Result<()> {
         for ending in if args.png { &["svg", "png"][..] } else { &["svg"] } {
             let path = dir.join(format!("{name}.{ending}"));
-            sora::files::write_figure(&path, &figure)?;
+            sora::files::write_figure(&path, figure)?;
             written.push(path);
         }
         Ok(())
