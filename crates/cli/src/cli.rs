@@ -365,7 +365,7 @@ pub struct PlotArgs {
     pub out: Option<PathBuf>,
     /// Weights: a number of epochs, final or all [default: all, some of them if they are many]
     #[arg(long, value_name = "K|all")]
-    pub checkpoint: Option<sora::diagnose::Choice>,
+    pub checkpoint: Option<sora::report::compute::Choice>,
     /// Test image of landscape, first image of examples; from 0
     #[arg(long, value_name = "I", default_value_t = 0)]
     pub index: usize,
@@ -382,7 +382,7 @@ pub struct LandscapeArgs {
     pub run: PathBuf,
     /// Weights: a number of epochs, final or all
     #[arg(long, value_name = "K|all", default_value = "final")]
-    pub checkpoint: sora::diagnose::Choice,
+    pub checkpoint: sora::report::compute::Choice,
     /// Test image, from 0
     #[arg(long, value_name = "I", default_value_t = 0)]
     pub index: usize,

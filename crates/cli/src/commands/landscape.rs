@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use sora::{
-    diagnose::{Choice, LandscapeConfig},
     error::{Error, Result},
     files,
     plot::{self, Figure},
     report::{
-        compute::Opened,
+        compute::{Choice, LandscapeConfig, Opened},
         figures::{landscape as draw, landscape_frames, landscape_strip},
         records::Run,
     },
@@ -54,7 +53,7 @@ pub fn landscape(args: &LandscapeArgs) -> Result<()> {
         let frames: Vec<_> = landscape_frames(&found).iter().map(Figure::draw).collect();
         let path = dir.join(format!("{stem}.gif"));
         files::write_atomic(&path, &plot::gif(&frames, 1.0, FRAME)?)?;
-        found.rows = sora::diagnose::evenly(&found.rows, 8);
+        found.rows = sora::report::compute::evenly(&found.rows, 8);
         write(&landscape_strip(std::slice::from_ref(&found)), format!("{stem}-strip"))?;
         written.push(path);
     } else {

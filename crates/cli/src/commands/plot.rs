@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use sora::{
-    diagnose::{Choice, LandscapeConfig},
     error::{Error, Result},
     plot::{Figure, Format},
     report::{
-        compute::{ComputeOptions, Opened},
+        compute::{Choice, ComputeOptions, LandscapeConfig, Opened},
         figures,
         records::Run,
     },

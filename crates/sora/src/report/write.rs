@@ -6,13 +6,14 @@ use std::{
 };
 
 use super::{
-    compute::{ComputeOptions, ExampleSet, Landscapes, Opened, Sweep},
+    compute::{
+        Choice, ComputeOptions, ExampleSet, LandscapeConfig, Landscapes, Opened, Sweep, evenly,
+    },
     figures,
     page::{PageFigure, Warning, page, warnings},
     records::Run,
 };
 use crate::{
-    diagnose::{Choice, LandscapeConfig, evenly},
     error::{Error, Result},
     files,
     plot::{Figure, gif},

@@ -2,9 +2,11 @@
 
 use super::Blank;
 use crate::{
-    diagnose::EpsilonRow,
     plot::{Axis, Chart, Field, Figure, HeatMap, MUTED, Mark, Marker, PALETTE, Series, Style},
-    report::{compute::Sweep, figures::top_accuracy},
+    report::{
+        compute::{EpsilonRow, Sweep},
+        figures::top_accuracy,
+    },
     stats::wilson95,
 };
 
@@ -63,7 +65,7 @@ fn curves(sweep: &Sweep, top: f64) -> Chart {
         };
         epsilons.iter().zip(counts).map(point).collect::<Vec<_>>()
     };
-    let chosen = crate::diagnose::evenly(&sweep.data.rows, LINES);
+    let chosen = crate::report::compute::evenly(&sweep.data.rows, LINES);
     for (i, row) in chosen.iter().enumerate() {
         chart = chart.series(Series::new(
             format!("fgsm, {}", row.weights),

@@ -2,9 +2,8 @@
 
 use super::Blank;
 use crate::{
-    diagnose::Landscape,
     plot::{Axis, Contour, Field, Figure, Surface, range},
-    report::compute::Landscapes,
+    report::compute::{Landscape, Landscapes},
 };
 
 /// Most points along a side of a surface in a strip: more cannot be told apart there.

@@ -6,6 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+mod epsilon;
+mod examples;
+mod landscape;
+mod probe;
+
+pub use epsilon::{EpsilonRow, EpsilonSweep, epsilon_row};
+pub use examples::{Example, examples};
+pub use landscape::{Landscape, LandscapeConfig, landscape};
+pub use probe::{Choice, Weights, evenly, load, weights};
+
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
@@ -16,10 +26,6 @@ use crate::{
     config::TrainConfig,
     data::Dataset,
     device,
-    diagnose::{
-        self, Choice, EpsilonRow, EpsilonSweep, Example, Landscape, LandscapeConfig, Weights,
-        epsilon_row, evenly, load, weights,
-    },
     error::{Error, Result},
     files, run,
     run::{RunDir, Subject},
@@ -196,7 +202,7 @@ impl<'a> Opened<'a> {
                     );
                     load(&mut self.subject.model, weights)?;
                     let threat = self.config.threat();
-                    rows.push(diagnose::landscape(
+                    rows.push(landscape(
                         &self.subject.model,
                         &self.dataset.test,
                         threat,
@@ -308,7 +314,7 @@ impl<'a> Opened<'a> {
         }
         let indices: Vec<usize> =
             (first..self.dataset.test.len()).take(count.clamp(1, 64)).collect();
-        let examples = diagnose::examples(
+        let examples = examples(
             &self.subject.model,
             &self.dataset.test,
             self.config.threat(),
