@@ -12,7 +12,9 @@ use half::bf16;
 
 use crate::batch_norm::{BatchNorm, Statistics};
 use crate::buffer::Buffer;
-use crate::conv::{Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments};
+use crate::conv::{
+    Addend, Algorithms, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments,
+};
 use crate::element::{Element, Precision};
 use crate::error::ShapeError;
 use crate::isa::Isa;
@@ -329,13 +331,15 @@ fn convolutions<E: Element>(
                 };
                 conv.forward(n, &x, &forward, &mut y, epilogue)
             })?,
-            best(config.seconds, || conv.input_grad(n, &dy, &backward, &mut dx, Addend::None))?,
+            best(config.seconds, || {
+                conv.input_grad(n, &dy, &backward, &mut dx, Epilogue::default())
+            })?,
             best(config.seconds, || conv.weight_grad(n, &x, &dy, &mut dw))?,
             best(config.seconds, || conv.pack_into(&w, Direction::Forward, &mut forward))?,
             best(config.seconds, || conv.pack_into(&w, Direction::InputGrad, &mut backward))?,
         ];
-        let [of_forward, of_input, of_weight] = conv.algorithms();
-        let algorithms = [of_forward, of_forward, of_input, of_weight, of_forward, of_input];
+        let Algorithms { forward, input_grad, weight_grad } = conv.algorithms();
+        let algorithms = [forward, forward, input_grad, weight_grad, forward, input_grad];
         for (index, (time, algorithm)) in times.into_iter().zip(algorithms).enumerate() {
             let gflops = if index < 4 { flops / time / 1e9 } else { 0.0 };
             total[index] += count as f64 * time * 1e3;

@@ -36,6 +36,7 @@ mod simd;
 mod tile;
 
 pub use buffer::Buffer;
+pub use conv::Addend;
 pub use element::{Element, Precision, UnknownPrecision};
 pub use error::ShapeError;
 pub use half::bf16;

@@ -1,6 +1,6 @@
 //! Fully connected layer: a 1x1 convolution over one pixel.
 
-use crate::conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue, PackedWeights};
+use crate::conv::{Conv2d, ConvGeometry, Direction, Epilogue, PackedWeights};
 use crate::element::Element;
 use crate::error::ShapeError;
 use crate::isa::Isa;
@@ -56,7 +56,7 @@ impl<E: Element> Linear<E> {
         self.0.forward(n, x, weights, y, epilogue)
     }
 
-    /// `dx = dy W + add` for `n` rows.
+    /// `dx = dy W` for `n` rows, with the `epilogue` of a convolution.
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit or `weights` was packed for something else.
@@ -66,9 +66,9 @@ impl<E: Element> Linear<E> {
         dy: &[E],
         weights: &PackedWeights,
         dx: &mut [E],
-        add: Addend<'_, E>,
+        epilogue: Epilogue<'_, E>,
     ) -> Result<(), ShapeError> {
-        self.0.input_grad(n, dy, weights, dx, add)
+        self.0.input_grad(n, dy, weights, dx, epilogue)
     }
 
     /// `dw = dy^T x` for `n` rows. The bias gradient is [`crate::channels::channel_sums`] of `dy`.

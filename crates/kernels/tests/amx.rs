@@ -165,7 +165,10 @@ fn convolutions_run_on_tiles() {
     }
     let g = ConvGeometry::square(64, 40, [3, 2], 3, 1);
     let conv = Conv2d::<bf16>::new(g, Isa::Amx).unwrap();
-    assert_eq!(conv.algorithms(), [ConvAlgorithm::DirectBf16; 3]);
+    let algorithms = conv.algorithms();
+    for algorithm in [algorithms.forward, algorithms.input_grad, algorithms.weight_grad] {
+        assert_eq!(algorithm, ConvAlgorithm::DirectBf16);
+    }
     let n = 20;
     let (x, dy) = (
         values_as::<bf16>(conv.input_len(n).unwrap(), 1, 0.0),

@@ -9,8 +9,8 @@ use common::{
 use proptest::prelude::*;
 use sora_kernels::batch_norm::BatchNorm;
 use sora_kernels::conv::{
-    Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed,
-    PackedWeights, Patch, SITE, Site, Update,
+    Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, Overlay,
+    PackedWeights, Partial, TILE_SIDE, TileIndex,
 };
 use sora_kernels::{Element, Isa, Precision, ShapeError, bf16};
 
@@ -73,7 +73,7 @@ impl<E: Element> Case<E> {
         conv.forward(self.n, &self.x, &packed, &mut y, epilogue)?;
         let packed = conv.pack(&self.w, Direction::InputGrad)?;
         let mut dx = self.dx_add.clone();
-        conv.input_grad(self.n, &self.dy, &packed, &mut dx, Addend::Output)?;
+        conv.input_grad(self.n, &self.dy, &packed, &mut dx, Addend::Output.into())?;
         let mut dw = vec![f32::NAN; self.w.len()];
         conv.weight_grad(self.n, &self.x, &self.dy, &mut dw)?;
         Ok(Results { y, mean, variance, dx, dw })
@@ -120,38 +120,40 @@ impl<E: Element> Case<E> {
 
     /// Some tiles of some samples get the bits of the whole, and the others stay; so too where a
     /// part of the input and of the addend lies elsewhere.
-    fn check_sites(&self, conv: &Conv2d<E>, stored: &[E], what: &str) {
+    fn check_partial(&self, conv: &Conv2d<E>, stored: &[E], what: &str) {
         let ([h, w], [height, width]) = (conv.geometry().output(), conv.geometry().input);
-        let (channels, tiles_x) = (conv.geometry().out_channels, w.div_ceil(SITE));
-        let wanted = |site: &Site| !(site.sample * 7 + site.tile * 5).is_multiple_of(3);
+        let (channels, tiles_x) = (conv.geometry().out_channels, w.div_ceil(TILE_SIDE));
+        let wanted = |tile: &TileIndex| !(tile.sample * 7 + tile.tile * 5).is_multiple_of(3);
         let all = (0..self.n).flat_map(|sample| {
-            (0..h.div_ceil(SITE) * tiles_x).map(move |tile| Site { sample, tile })
+            (0..h.div_ceil(TILE_SIDE) * tiles_x).map(move |tile| TileIndex { sample, tile })
         });
-        let sites: Vec<Site> = all.filter(wanted).collect();
+        let tiles: Vec<TileIndex> = all.filter(wanted).collect();
         let packed = conv.pack(&self.w, Direction::Forward).unwrap();
-        let update = Update { sites: &sites, x: None, add: None };
-        let run = |x: &[E], add: &[E], update: Update<'_, E>| {
+        let partial = Partial { tiles: &tiles, input: None, add: None };
+        let run = |x: &[E], add: &[E], partial: Partial<'_, E>| {
             let mut y = vec![E::from_f32(0.125); stored.len()];
             let epilogue = Epilogue {
                 bias: Some(&self.bias),
                 add: Addend::Tensor(add),
                 ..Epilogue::default()
             };
-            conv.forward_at(self.n, x, &packed, &mut y, epilogue, update).map(|()| y)
+            conv.forward_partial(self.n, x, &packed, &mut y, epilogue, partial).map(|()| y)
         };
         if E::PRECISION != Precision::F32 {
-            assert!(run(&self.x, &self.add, update).is_err());
+            assert!(run(&self.x, &self.add, partial).is_err());
             return;
         }
         let check = |y: Vec<E>, what: String| {
             for (i, (y, whole)) in y.iter().zip(stored).enumerate() {
                 let (pixel, sample) = (i / channels / self.n, i / channels % self.n);
-                let inside =
-                    wanted(&Site { sample, tile: pixel / w / SITE * tiles_x + pixel % w / SITE });
+                let inside = wanted(&TileIndex {
+                    sample,
+                    tile: pixel / w / TILE_SIDE * tiles_x + pixel % w / TILE_SIDE,
+                });
                 assert_eq!(*y, if inside { *whole } else { E::from_f32(0.125) }, "{what} at {i}");
             }
         };
-        check(run(&self.x, &self.add, update).unwrap(), format!("{what} site"));
+        check(run(&self.x, &self.add, partial).unwrap(), format!("{what} tile"));
 
         // What is not to be read is no number.
         let split =
@@ -169,38 +171,39 @@ impl<E: Element> Case<E> {
                 (part(false), part(true))
             };
         let thirds = |size: usize| (size / 3, size - size / 4);
-        let tiles = |size: usize| (SITE.min(size), size - size % SITE.min(size.max(1)));
+        let tiles = |size: usize| (TILE_SIDE.min(size), size - size % TILE_SIDE.min(size.max(1)));
         let (rows, columns, add_rows, add_columns) =
             (thirds(height), thirds(width), tiles(h), tiles(w));
-        let (x, x_patch) =
+        let (x, x_overlay) =
             split(&self.x, width, self.n * conv.geometry().in_channels, rows, columns);
-        let (add, add_patch) = split(&self.add, w, self.n * channels, add_rows, add_columns);
-        let x_patch = Patch { values: &x_patch, rows, columns };
-        let add_patch = Patch { values: &add_patch, rows: add_rows, columns: add_columns };
+        let (add, add_overlay) = split(&self.add, w, self.n * channels, add_rows, add_columns);
+        let x_overlay = Overlay { values: &x_overlay, rows, columns };
+        let add_overlay = Overlay { values: &add_overlay, rows: add_rows, columns: add_columns };
         check(
-            run(&x, &add, Update { x: Some(x_patch), add: Some(add_patch), ..update }).unwrap(),
-            format!("{what} patched site"),
+            run(&x, &add, Partial { input: Some(x_overlay), add: Some(add_overlay), ..partial })
+                .unwrap(),
+            format!("{what} overlaid tile"),
         );
 
         let refused = [
-            Update { sites: &[Site { sample: self.n, tile: 0 }], ..update },
-            Update { sites: &[Site { sample: 0, tile: 0 }; 2], ..update },
-            Update { x: Some(Patch { rows: (0, height + 1), ..x_patch }), ..update },
-            Update { x: Some(Patch { rows: (1, 0), ..x_patch }), ..update },
-            Update { x: Some(Patch { values: &[], ..x_patch }), ..update },
-            Update {
-                add: Some(Patch { rows: (0, 0), columns: (0, w + 1), ..add_patch }),
-                ..update
+            Partial { tiles: &[TileIndex { sample: self.n, tile: 0 }], ..partial },
+            Partial { tiles: &[TileIndex { sample: 0, tile: 0 }; 2], ..partial },
+            Partial { input: Some(Overlay { rows: (0, height + 1), ..x_overlay }), ..partial },
+            Partial { input: Some(Overlay { rows: (1, 0), ..x_overlay }), ..partial },
+            Partial { input: Some(Overlay { values: &[], ..x_overlay }), ..partial },
+            Partial {
+                add: Some(Overlay { rows: (0, 0), columns: (0, w + 1), ..add_overlay }),
+                ..partial
             },
-            Update { add: Some(Patch { values: &[], ..add_patch }), ..update },
+            Partial { add: Some(Overlay { values: &[], ..add_overlay }), ..partial },
         ];
-        for (index, update) in refused.into_iter().enumerate() {
-            assert!(run(&self.x, &self.add, update).is_err(), "{what}: {index} was taken");
+        for (index, partial) in refused.into_iter().enumerate() {
+            assert!(run(&self.x, &self.add, partial).is_err(), "{what}: {index} was taken");
         }
         if h > 1 && w > 1 {
-            let within_a_tile = Patch { rows: (0, 1), columns: (0, w), ..add_patch };
+            let within_a_tile = Overlay { rows: (0, 1), columns: (0, w), ..add_overlay };
             assert!(
-                run(&self.x, &self.add, Update { add: Some(within_a_tile), ..update }).is_err()
+                run(&self.x, &self.add, Partial { add: Some(within_a_tile), ..partial }).is_err()
             );
         }
     }
@@ -209,7 +212,7 @@ impl<E: Element> Case<E> {
         let results = self.run(conv).unwrap();
         if !results.y.is_empty() {
             self.check_norm(conv, &results.y, isa, what);
-            self.check_sites(conv, &results.y, what);
+            self.check_partial(conv, &results.y, what);
         }
         let g = conv.geometry();
         let channels = g.out_channels;
@@ -347,12 +350,12 @@ fn empty_shapes() {
         let conv = Conv2d::new(g, isa).unwrap();
         let packed = conv.pack(&values(54, 1, 0.0), Direction::InputGrad).unwrap();
         let mut dx = vec![1.0; 8];
-        conv.input_grad(1, &[], &packed, &mut dx, Addend::None).unwrap();
+        conv.input_grad(1, &[], &packed, &mut dx, Epilogue::default()).unwrap();
         assert_eq!(dx, [0.0; 8]);
         let conv = Conv2d::new(g, isa).unwrap();
         let packed = conv.pack(&values(54, 1, 0.0), Direction::InputGrad).unwrap();
         let mut dx = vec![bf16::ONE; 8];
-        conv.input_grad(1, &[], &packed, &mut dx, Addend::None).unwrap();
+        conv.input_grad(1, &[], &packed, &mut dx, Epilogue::default()).unwrap();
         assert_eq!(dx, [bf16::ZERO; 8]);
     }
 }
@@ -566,7 +569,7 @@ fn wrong_lengths_and_parameters_are_errors() {
     let epilogue = Epilogue { bias: Some(&[0.0; 5]), ..Epilogue::default() };
     assert!(conv.forward(1, &[0.0; 100], &packed, &mut y, epilogue).is_err());
     let mut dx = vec![0.0; 100];
-    let error = conv.input_grad(1, &y, &packed, &mut dx, Addend::None).unwrap_err();
+    let error = conv.input_grad(1, &y, &packed, &mut dx, Epilogue::default()).unwrap_err();
     assert!(error.to_string().contains("packed for another"), "{error}");
     assert!(conv.input_len(usize::MAX).is_err());
     for bad in [

@@ -361,7 +361,7 @@ fn linear_in_every_direction() {
             layer.forward(n, &x, &packed, Some(&bias), &mut y).unwrap();
             let mut dx = vec![f32::NAN; x.len()];
             let packed = layer.pack(&w, Direction::InputGrad).unwrap();
-            layer.input_grad(n, &dy, &packed, &mut dx, Addend::None).unwrap();
+            layer.input_grad(n, &dy, &packed, &mut dx, Addend::None.into()).unwrap();
             let mut dw = vec![f32::NAN; w.len()];
             layer.weight_grad(n, &x, &dy, &mut dw).unwrap();
             let mut y64: Vec<f64> = (0..y.len()).map(|i| f64::from(bias[i % outputs])).collect();
@@ -667,7 +667,7 @@ fn linear_in_bf16() {
                 &dy,
                 &layer.pack(&w, Direction::InputGrad).unwrap(),
                 &mut dx,
-                Addend::None,
+                Addend::None.into(),
             )
             .unwrap();
         layer.weight_grad(n, &x, &dy, &mut dw).unwrap();

@@ -6,8 +6,8 @@
 //! better ([`super::pairs`]).
 
 use super::grid::Rows;
-use super::sites::{Sites, Update};
-use super::{ConvGeometry, Direction, Job, Output, SITE};
+use super::partial::{Partial, TileList};
+use super::{ConvGeometry, Direction, Job, Output, TILE_SIDE};
 use crate::buffer::with_scratch;
 use crate::element::{Element, Precision, load, store};
 use crate::isa::Isa;
@@ -20,8 +20,8 @@ pub(super) const BLOCK_SAMPLES: usize = 256;
 /// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level
 /// cache.
 const FEW_WEIGHTS: usize = 1 << 16;
-/// Sites of a task.
-const BLOCK_SITES: usize = 32;
+/// TileList of a task.
+const BLOCK_TILES: usize = 32;
 /// Rows (pixels times samples) a task aims for.
 const TASK_ROWS: usize = 512;
 
@@ -208,18 +208,18 @@ pub(super) fn run<E: Element>(
     });
 }
 
-/// As [`run`] forward, for some tiles of [`SITE`] output pixels square of some samples; the others
-/// are left as they are. `update` fits. The bits are those of [`run`] for weights that are finite.
-pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, out: Output<E>) {
+/// As [`run`] forward, for some tiles of [`TILE_SIDE`] output pixels square of some samples; the others
+/// are left as they are. `partial` fits. The bits are those of [`run`] for weights that are finite.
+pub(super) fn run_partial<E: Element>(job: &Job<'_, E>, partial: &Partial<'_, E>, out: Output<E>) {
     let Job { g, isa, n, x, weights, .. } = *job;
-    let blocks = Sites::tasks(update, BLOCK_SITES);
-    let window: [usize; 2] = std::array::from_fn(|d| (SITE - 1) * g.stride[d] + g.kernel[d]);
+    let blocks = TileList::tasks(partial, BLOCK_TILES);
+    let window: [usize; 2] = std::array::from_fn(|d| (TILE_SIDE - 1) * g.stride[d] + g.kernel[d]);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
     for_each(blocks.len(), |index| {
         with_scratch(window[0] * window[1] * g.in_channels, |seen| {
             let problem = Problem::new(g, Direction::Forward);
-            let kernel = ConvolveSites {
+            let kernel = ConvolvePartial {
                 g,
                 problem,
                 n,
@@ -231,20 +231,20 @@ pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, ou
                 seen: seen.as_mut_ptr(),
             };
             // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`), and so
-            // have patches; the weights those of `packed_len`; the sites exist and differ.
+            // have overlays; the weights those of `packed_len`; the tiles exist and differ.
             unsafe { dispatch(isa, kernel) };
         });
     });
 }
 
-struct ConvolveSites<'a, E> {
+struct ConvolvePartial<'a, E> {
     g: &'a ConvGeometry,
     problem: Problem,
     n: usize,
     x: *const E,
     weights: *const f32,
     out: Output<E>,
-    rows: Sites<'a, E>,
+    rows: TileList<'a, E>,
     /// Height and width of what a tile sees.
     window: [usize; 2],
     /// What the tile sees, `[y][x][C_in]`, zeros beside the image: its taps all exist, and lie as
@@ -252,24 +252,24 @@ struct ConvolveSites<'a, E> {
     seen: *mut f32,
 }
 
-impl<E: Element> Kernel for ConvolveSites<'_, E> {
+impl<E: Element> Kernel for ConvolvePartial<'_, E> {
     type Element = E;
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let [height, width] = self.problem.to_size;
-        let tiles_x = width.div_ceil(SITE);
+        let tiles_x = width.div_ceil(TILE_SIDE);
         let mut terms = Vec::with_capacity(self.g.taps());
-        for site in self.rows.sites {
-            let (top, left) = (site.tile / tiles_x * SITE, site.tile % tiles_x * SITE);
-            let (tall, wide) = ((height - top).min(SITE), (width - left).min(SITE));
-            // SAFETY: see `run_sites`.
+        for tile in self.rows.tiles {
+            let (top, left) = (tile.tile / tiles_x * TILE_SIDE, tile.tile % tiles_x * TILE_SIDE);
+            let (tall, wide) = ((height - top).min(TILE_SIDE), (width - left).min(TILE_SIDE));
+            // SAFETY: see `run_partial`.
             unsafe {
-                self.look::<S>(site.sample, top, left);
+                self.look::<S>(tile.sample, top, left);
                 for line in 0..tall {
                     self.multiply::<S>(
-                        site.sample,
+                        tile.sample,
                         (top + line) * width + left,
                         line,
                         wide,
@@ -281,7 +281,7 @@ impl<E: Element> Kernel for ConvolveSites<'_, E> {
     }
 }
 
-impl<E: Element> ConvolveSites<'_, E> {
+impl<E: Element> ConvolvePartial<'_, E> {
     /// Copies what the tile from (`top`, `left`) on sees.
     #[inline(always)]
     unsafe fn look<S: Simd>(&self, sample: usize, top: usize, left: usize) {
@@ -291,7 +291,7 @@ impl<E: Element> ConvolveSites<'_, E> {
             let y = (top * g.stride[0] + pixel / self.window[1]).wrapping_sub(g.padding[0]);
             let x = (left * g.stride[1] + pixel % self.window[1]).wrapping_sub(g.padding[1]);
             let inside = y < height && x < width;
-            // SAFETY: see `run_sites`; pixels are read inside the image alone.
+            // SAFETY: see `run_partial`; pixels are read inside the image alone.
             unsafe {
                 let to = self.seen.add(pixel * channels);
                 let mut c = 0;
@@ -332,7 +332,7 @@ impl<E: Element> ConvolveSites<'_, E> {
             let (group, column) = (index / panels, index % panels * S::TILE_COLUMNS);
             let channel = group * problem.to + column;
             let (columns, vectors) = panel_extent::<S>(problem.to, column);
-            // SAFETY: see `run_sites`.
+            // SAFETY: see `run_partial`.
             unsafe {
                 let weights = self.weights.add(index * g.taps() * problem.from * S::TILE_COLUMNS);
                 terms.clear();

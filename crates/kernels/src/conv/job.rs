@@ -1,6 +1,6 @@
 //! One convolution, checked: which code runs it.
 
-use super::sites::Update;
+use super::partial::Partial;
 use super::{
     ConvAlgorithm, ConvGeometry, Direction, direct, direct_weight, winograd, winograd_weight,
 };
@@ -23,7 +23,7 @@ pub struct Job<'a, E> {
     pub(super) x: &'a [E],
     pub(super) weights: &'a [f32],
     /// The output tiles that are wanted, where not all are.
-    pub(super) update: Option<&'a Update<'a, E>>,
+    pub(super) partial: Option<&'a Partial<'a, E>>,
 }
 
 /// Destination of a convolution, as its tasks see it.
@@ -76,12 +76,12 @@ pub struct WeightJob<'a, E> {
 /// Runs `job`. Called through [`Element`], for its code to be compiled in this crate and not in
 /// each that uses it.
 pub(crate) fn convolve<E: Element>(job: &Job<'_, E>, out: Output<E>) {
-    let Job { g, direction, algorithm, isa, n, x, weights, update } = *job;
-    match (algorithm, update) {
+    let Job { g, direction, algorithm, isa, n, x, weights, partial } = *job;
+    match (algorithm, partial) {
         (ConvAlgorithm::Direct, None) => direct::run(g, direction, isa, n, x, weights, out),
         (ConvAlgorithm::Winograd, None) => winograd::run(g, direction, isa, n, x, weights, out),
-        (ConvAlgorithm::Direct, Some(update)) => direct::run_sites(job, update, out),
-        (ConvAlgorithm::Winograd, Some(update)) => winograd::run_sites(job, update, out),
+        (ConvAlgorithm::Direct, Some(partial)) => direct::run_partial(job, partial, out),
+        (ConvAlgorithm::Winograd, Some(partial)) => winograd::run_partial(job, partial, out),
         (ConvAlgorithm::DirectBf16, _) => debug_assert!(false, "convolve_bf16 runs it"),
     }
 }

@@ -16,15 +16,15 @@ mod moments;
 mod pairs;
 #[cfg(target_arch = "x86_64")]
 mod pairs_weight;
+mod partial;
 mod reduce;
-mod sites;
 mod transform;
 mod winograd;
 mod winograd_weight;
 
 use std::marker::PhantomData;
 
-pub use sites::{Patch, Site, Update};
+pub use partial::{Overlay, Partial, TileIndex};
 
 use job::NormOutput;
 pub(crate) use job::{
@@ -142,6 +142,23 @@ impl std::str::FromStr for ConvAlgorithm {
     }
 }
 
+/// The algorithm of each direction of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Algorithms {
+    /// Of the forward pass.
+    pub forward: ConvAlgorithm,
+    /// Of the gradient of the input.
+    pub input_grad: ConvAlgorithm,
+    /// Of the gradient of the weights.
+    pub weight_grad: ConvAlgorithm,
+}
+
+impl Algorithms {
+    fn all(algorithm: ConvAlgorithm) -> Self {
+        Self { forward: algorithm, input_grad: algorithm, weight_grad: algorithm }
+    }
+}
+
 /// Direction that weights are packed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -197,6 +214,13 @@ pub struct Epilogue<'a, E = f32> {
     pub norm: Option<Normed<'a, E>>,
 }
 
+impl<'a, E> From<Addend<'a, E>> for Epilogue<'a, E> {
+    /// Nothing but `add`.
+    fn from(add: Addend<'a, E>) -> Self {
+        Self { add, ..Self::default() }
+    }
+}
+
 impl<E> Default for Epilogue<'_, E> {
     fn default() -> Self {
         Self { bias: None, add: Addend::None, moments: None, norm: None }
@@ -241,8 +265,8 @@ impl PackedWeights {
     }
 }
 
-/// Side of the tiles of output pixels that a [`Site`] names.
-pub const SITE: usize = transform::OUT;
+/// Side of the tiles of output pixels that a [`TileIndex`] names.
+pub const TILE_SIDE: usize = transform::OUT;
 
 /// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
 const FEW_CHANNELS: usize = 8;
@@ -257,9 +281,7 @@ const FEW_CHANNELS: usize = 8;
 pub struct Conv2d<E = f32> {
     geometry: ConvGeometry,
     isa: Isa,
-    forward: ConvAlgorithm,
-    input_grad: ConvAlgorithm,
-    weight_grad: ConvAlgorithm,
+    algorithms: Algorithms,
     element: PhantomData<E>,
 }
 
@@ -297,9 +319,7 @@ impl<E: Element> Conv2d<E> {
         let mut conv = Self {
             geometry,
             isa,
-            forward: ConvAlgorithm::Direct,
-            input_grad: ConvAlgorithm::Direct,
-            weight_grad: ConvAlgorithm::Direct,
+            algorithms: Algorithms::all(ConvAlgorithm::Direct),
             element: PhantomData,
         };
         conv.choose();
@@ -319,15 +339,18 @@ impl<E: Element> Conv2d<E> {
                 ConvAlgorithm::Direct
             }
         };
-        [self.forward, self.input_grad] = [choose(g.in_channels), choose(g.out_channels)];
-        // The weight gradient reduces over rows, so both channel counts have to pay for a
-        // transform.
-        self.weight_grad = choose(g.in_channels.min(g.out_channels));
         // Tiles multiply more than four times faster than vectors of `f32`, which is all that
         // Winograd could save.
-        if pairs && self.isa == Isa::Amx {
-            [self.forward, self.input_grad, self.weight_grad] = [ConvAlgorithm::DirectBf16; 3];
-        }
+        self.algorithms = if pairs && self.isa == Isa::Amx {
+            Algorithms::all(ConvAlgorithm::DirectBf16)
+        } else {
+            Algorithms {
+                forward: choose(g.in_channels),
+                input_grad: choose(g.out_channels),
+                // It reduces over rows, so both channel counts have to pay for a transform.
+                weight_grad: choose(g.in_channels.min(g.out_channels)),
+            }
+        };
     }
 
     /// Whether `algorithm` can compute this convolution.
@@ -358,9 +381,7 @@ impl<E: Element> Conv2d<E> {
                 },
             ));
         }
-        self.forward = algorithm;
-        self.input_grad = algorithm;
-        self.weight_grad = algorithm;
+        self.algorithms = Algorithms::all(algorithm);
         Ok(self)
     }
 
@@ -370,10 +391,10 @@ impl<E: Element> Conv2d<E> {
         &self.geometry
     }
 
-    /// The algorithms of the forward pass, the input gradient and the weight gradient.
+    /// The algorithm of each direction.
     #[must_use]
-    pub fn algorithms(&self) -> [ConvAlgorithm; 3] {
-        [self.forward, self.input_grad, self.weight_grad]
+    pub fn algorithms(&self) -> Algorithms {
+        self.algorithms
     }
 
     /// Number of weights, `C_out * C_in / groups * KH * KW`.
@@ -403,8 +424,8 @@ impl<E: Element> Conv2d<E> {
 
     fn algorithm(&self, direction: Direction) -> ConvAlgorithm {
         match direction {
-            Direction::Forward => self.forward,
-            Direction::InputGrad => self.input_grad,
+            Direction::Forward => self.algorithms.forward,
+            Direction::InputGrad => self.algorithms.input_grad,
         }
     }
 
@@ -490,35 +511,36 @@ impl<E: Element> Conv2d<E> {
         self.convolve(n, x, weights, Direction::Forward, y, epilogue, None)
     }
 
-    /// As [`Conv2d::forward`], for the output tiles of `update` alone; what `y` and the batch norm
+    /// As [`Conv2d::forward`], for the output tiles of `partial` alone; what `y` and the batch norm
     /// hold elsewhere stays. The bits are those of [`Conv2d::forward`] of the maps with their
-    /// patches, for weights that are finite. `f32` only.
+    /// overlays, for weights that are finite. `f32` only.
     ///
     /// # Errors
-    /// [`ShapeError`] as there, for statistics (which need every tile), for sites that do not exist
-    /// or are not in ascending order, each once, and for a patch that does not fit.
-    pub fn forward_at(
+    /// [`ShapeError`] as there, for statistics (which need every tile), for tiles that do not exist
+    /// or are not in ascending order, each once, and for a overlay that does not fit.
+    pub fn forward_partial(
         &self,
         n: usize,
         x: &[E],
         weights: &PackedWeights,
         y: &mut [E],
         epilogue: Epilogue<'_, E>,
-        update: Update<'_, E>,
+        partial: Partial<'_, E>,
     ) -> Result<(), ShapeError> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output", y.len(), self.output_len(n)?)?;
-        update.check(&self.geometry, n, x.len(), y.len())?;
+        partial.check(&self.geometry, n, x.len(), y.len())?;
         if epilogue.moments.is_some() {
             return Err(parameter("moments", "need every output"));
         }
         if E::PRECISION != Precision::F32 {
-            return Err(parameter("sites", "are for f32"));
+            return Err(parameter("tiles", "are for f32"));
         }
-        self.convolve(n, x, weights, Direction::Forward, y, epilogue, Some(&update))
+        self.convolve(n, x, weights, Direction::Forward, y, epilogue, Some(&partial))
     }
 
-    /// `dx = conv^T(dy, w) + add` for a batch of `n`.
+    /// `dx = conv^T(dy, w)` for a batch of `n`, with the `epilogue` that [`Conv2d::forward`] has; its
+    /// channels are those of the input.
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or
@@ -529,11 +551,10 @@ impl<E: Element> Conv2d<E> {
         dy: &[E],
         weights: &PackedWeights,
         dx: &mut [E],
-        add: Addend<'_, E>,
+        epilogue: Epilogue<'_, E>,
     ) -> Result<(), ShapeError> {
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv input gradient", dx.len(), self.input_len(n)?)?;
-        let epilogue = Epilogue { add, ..Epilogue::default() };
         self.convolve(n, dy, weights, Direction::InputGrad, dx, epilogue, None)
     }
 
@@ -546,7 +567,7 @@ impl<E: Element> Conv2d<E> {
         direction: Direction,
         y: &mut [E],
         epilogue: Epilogue<'_, E>,
-        update: Option<&Update<'_, E>>,
+        partial: Option<&Partial<'_, E>>,
     ) -> Result<(), ShapeError> {
         let g = &self.geometry;
         let algorithm = self.algorithm(direction);
@@ -614,7 +635,7 @@ impl<E: Element> Conv2d<E> {
             n,
             x,
             weights: &weights.data[..weights.len],
-            update,
+            partial,
         };
         match moments {
             None => E::convolve(&job, out),
@@ -655,7 +676,14 @@ impl<E: Element> Conv2d<E> {
             return Ok(());
         }
         E::weight_grad(
-            &WeightJob { g: &self.geometry, algorithm: self.weight_grad, isa: self.isa, n, x, dy },
+            &WeightJob {
+                g: &self.geometry,
+                algorithm: self.algorithms.weight_grad,
+                isa: self.isa,
+                n,
+                x,
+                dy,
+            },
             dw,
         );
         Ok(())

@@ -9,7 +9,7 @@
 //! Convolutional Neural Networks", CVPR 2016.
 
 use super::grid::{Block, Grid, Rows};
-use super::sites::{Sites, Update};
+use super::partial::{Partial, TileList};
 use super::transform::{self, IN, OUT, POINTS, columns, square};
 use super::{ConvGeometry, Direction, Job, Output};
 use crate::buffer::with_scratch;
@@ -189,17 +189,17 @@ pub(super) fn run<E: Element>(
     });
 }
 
-/// As [`run`], for some tiles of some samples; the others are left as they are. `update` fits.
-pub(super) fn run_sites<E: Element>(job: &Job<'_, E>, update: &Update<'_, E>, out: Output<E>) {
+/// As [`run`], for some tiles of some samples; the others are left as they are. `partial` fits.
+pub(super) fn run_partial<E: Element>(job: &Job<'_, E>, partial: &Partial<'_, E>, out: Output<E>) {
     let Job { g, isa, n, x, weights, .. } = *job;
     let (from, to) = channels(g, Direction::Forward);
     let grid = Grid::new(g, n, BLOCK_ROWS);
     let x = Shared::read_only(x);
     let weights = Shared::read_only(weights);
-    let blocks = Sites::tasks(update, BLOCK_ROWS);
+    let blocks = TileList::tasks(partial, BLOCK_ROWS);
     for_each(to.div_ceil(BLOCK_COLUMNS) * blocks.len(), |task| {
         let (column_block, rows) = (task / blocks.len(), blocks[task % blocks.len()]);
-        // SAFETY: as above; patches have the lengths of what they stand for.
+        // SAFETY: as above; overlays have the lengths of what they stand for.
         unsafe {
             run_rows(
                 grid,

@@ -232,7 +232,7 @@ pub(super) fn conv_input_grad(
         let (kernel, n) = kernel::<E>(input, dims(w), plan);
         let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, plan.version));
         sum_into::<E>(input, dy, so_far, |dx, add| {
-            ok(profile::time(Part::ConvInputGrad, || kernel.input_grad(n, values(dy), &weights, dx.elements(), add)));
+            ok(profile::time(Part::ConvInputGrad, || kernel.input_grad(n, values(dy), &weights, dx.elements(), add.into())));
         })
     })
 }
@@ -452,7 +452,7 @@ pub(super) fn linear_input_grad(dy: &FlexTensor, w: &FlexTensor, version: u64) -
     let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, version));
     let mut dx = Output::new([n, inputs]);
     ok(profile::time(Part::Linear, || {
-        kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), Addend::None)
+        kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), Epilogue::default())
     }));
     dx.finish()
 }

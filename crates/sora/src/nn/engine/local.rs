@@ -10,8 +10,8 @@ use sora_kernels::{
     Buffer,
     batch_norm::BatchNorm,
     conv::{
-        Addend, Conv2d, ConvGeometry, Direction, Epilogue, Normed, PackedWeights, Patch, SITE,
-        Site, Update,
+        Addend, Conv2d, ConvGeometry, Direction, Epilogue, Normed, Overlay, PackedWeights, Partial,
+        TILE_SIDE, TileIndex,
     },
 };
 
@@ -81,12 +81,12 @@ impl Area {
             (0..0, 0..0)
         } else {
             (
-                self.top / SITE..(self.bottom - 1) / SITE + 1,
-                self.left / SITE..(self.right - 1) / SITE + 1,
+                self.top / TILE_SIDE..(self.bottom - 1) / TILE_SIDE + 1,
+                self.left / TILE_SIDE..(self.right - 1) / TILE_SIDE + 1,
             )
         };
         rows.flat_map(move |row| {
-            columns.clone().map(move |column| row * width.div_ceil(SITE) + column)
+            columns.clone().map(move |column| row * width.div_ceil(TILE_SIDE) + column)
         })
     }
 
@@ -96,10 +96,10 @@ impl Area {
             return self;
         }
         Self {
-            top: self.top / SITE * SITE,
-            left: self.left / SITE * SITE,
-            bottom: self.bottom.next_multiple_of(SITE).min(height),
-            right: self.right.next_multiple_of(SITE).min(width),
+            top: self.top / TILE_SIDE * TILE_SIDE,
+            left: self.left / TILE_SIDE * TILE_SIDE,
+            bottom: self.bottom.next_multiple_of(TILE_SIDE).min(height),
+            right: self.right.next_multiple_of(TILE_SIDE).min(width),
         }
     }
 }
@@ -186,9 +186,9 @@ impl MapPatch {
         (y * width + left) * self.channels..(y * width + right) * self.channels
     }
 
-    fn patch(&self) -> Patch<'_> {
+    fn patch(&self) -> Overlay<'_> {
         let Area { top, left, bottom, right } = self.patched;
-        Patch { values: &self.values, rows: (top, bottom), columns: (left, right) }
+        Overlay { values: &self.values, rows: (top, bottom), columns: (left, right) }
     }
 }
 
@@ -250,7 +250,8 @@ impl LocalMove {
                 .iter_mut()
                 .flatten()
                 .for_each(|map| (map.changed, map.patched) = (area, area.cover(size)));
-            let sites: Vec<Site> = area.tiles(size).map(|tile| Site { sample: 0, tile }).collect();
+            let tiles: Vec<TileIndex> =
+                area.tiles(size).map(|tile| TileIndex { sample: 0, tile }).collect();
             let mut written = outputs.iter_mut().flatten().map(|map| &mut map.values[..]);
             let (first, second) = (written.next(), written.next());
             let epilogue = Epilogue {
@@ -262,14 +263,21 @@ impl LocalMove {
                     .as_ref()
                     .map(|(_, values)| Normed { norm: values.kernel(), y: second }),
             };
-            let update = Update {
-                sites: &sites,
-                x: Some(input.patch()),
+            let partial = Partial {
+                tiles: &tiles,
+                input: Some(input.patch()),
                 add: add.map(|(_, patch)| patch.patch()),
             };
             if let Some(y) = first {
                 ok(profile::time(Part::ConvForward, || {
-                    conv.kernel.forward_at(1, &maps[conv.input], &conv.weights, y, epilogue, update)
+                    conv.kernel.forward_partial(
+                        1,
+                        &maps[conv.input],
+                        &conv.weights,
+                        y,
+                        epilogue,
+                        partial,
+                    )
                 }));
             }
         }
