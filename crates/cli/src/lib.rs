@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 pub mod dashboard;
+pub mod render;
 
 use std::process::ExitCode;
 
@@ -17,8 +18,8 @@ pub fn main() -> ExitCode {
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(e.exit_code())
+            eprintln!("error: {}", render::render(&e));
+            ExitCode::from(render::exit_code(&e))
         }
     }
 }

@@ -99,7 +99,7 @@ pub fn save(
     };
     let temporary = dir.join(format!(".{name}.tmp"));
     remove(&temporary)?;
-    fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, &e))?;
+    fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
     for (file, tensors) in
         [("model", &state.model), ("optimizer", &state.optimizer), ("method", &state.method)]
     {
@@ -113,7 +113,7 @@ pub fn save(
     files::sync_dir(&temporary)?;
     let path = dir.join(&name);
     remove(&path)?;
-    fs::rename(&temporary, &path).map_err(|e| Error::io("rename into place", &path, &e))?;
+    fs::rename(&temporary, &path).map_err(|e| Error::io("rename into place", &path, e))?;
     files::sync_dir(dir)?;
     prune(dir, keep, needed)?;
     Ok(path)
@@ -124,10 +124,10 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(|e| Error::io("list", dir, &e))?,
+        entries => entries.map_err(|e| Error::io("list", dir, e))?,
     };
     for entry in entries {
-        let path = entry.map_err(|e| Error::io("list", dir, &e))?.path();
+        let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
         if let Some(key) = path.file_name().and_then(|name| key(name.to_str()?)) {
             found.push((key, path));
         }
@@ -205,8 +205,8 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
 /// # Errors
 /// A folder that cannot be read or written.
 pub fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<()> {
-    for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, &e))? {
-        let path = entry.map_err(|e| Error::io("list", dir, &e))?.path();
+    for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
+        let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".epoch-")) {
             remove(&path)?;
         }
@@ -223,7 +223,7 @@ fn discard(path: &Path) -> Result<()> {
     let hidden = path
         .with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
     remove(&hidden)?;
-    fs::rename(path, &hidden).map_err(|e| Error::io("rename", path, &e))?;
+    fs::rename(path, &hidden).map_err(|e| Error::io("rename", path, e))?;
     remove(&hidden)
 }
 
@@ -241,7 +241,7 @@ pub fn discard_after(dir: &Path, path: Option<&Path>) -> Result<()> {
 
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, &e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
         _ => Ok(()),
     }
 }

@@ -1,25 +1,242 @@
-//! The two kinds of failure that the command line tells apart by its exit status.
+//! What can go wrong, as one enum that a caller can match on.
+//!
+//! Messages are one line: what is wrong, where, what was expected, what to do. A setting is named
+//! as its field ([`Setting`](Error::Setting), or between backticks inside a sentence: `` `val` ``);
+//! a program with flags turns such a name into its own word for it. Nothing here names a flag.
 
-use std::path::Path;
+use std::{
+    borrow::Cow,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
-/// What went wrong, as one line for the user.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The call or its input is wrong: exit status 2.
-    #[error("{0}")]
-    Input(String),
-    /// The work failed: exit status 1.
-    #[error("{0}")]
-    Work(String),
-    /// Ctrl-C or a termination signal; the state is saved: exit status 130.
-    #[error("{0}")]
-    Interrupted(String),
-}
+use crate::diagnose::CoEvent;
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The call or its input is wrong.
+    Input,
+    /// The work failed: a disk, a device, a training that diverged.
+    Work,
+    /// The work was interrupted and its state is saved.
+    Interrupted,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name that no registry holds.
+    #[error("unknown {kind} '{name}'{}", hint(name, known))]
+    UnknownName {
+        /// What was named: `method`, `network`, `attack`, `device`, `recipe`, ...
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+    /// A setting with a value that cannot be.
+    #[error("{setting}{}: {problem}", spaced(value))]
+    Setting {
+        /// The setting: a field of [`TrainConfig`](crate::config::TrainConfig), or of the options
+        /// struct that the call takes.
+        setting: Cow<'static, str>,
+        /// Its value; empty where there is none to show.
+        value: String,
+        /// What is wrong with it and what is expected.
+        problem: String,
+    },
+    /// Parts of the input that do not fit each other, or something that is not supported.
+    #[error("{subject}: {problem}")]
+    Unfit {
+        /// What does not fit.
+        subject: String,
+        /// Why, and what would.
+        problem: String,
+    },
+    /// An input file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file operation that failed in the middle of the work.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: `write`, `rename into place`, ...
+        action: Cow<'static, str>,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file whose bytes are not what its writer wrote, or not of the format that was expected.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file that is whole and is not the one that is needed, such as weights of another network.
+    #[error("{}: {problem}", path.display())]
+    Mismatch {
+        /// The file or folder.
+        path: PathBuf,
+        /// What does not fit.
+        problem: String,
+    },
+    /// A folder that is no run folder.
+    #[error("{}: not a run folder: {problem}; expected a folder that a training made", path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        problem: String,
+    },
+    /// Another process works in the folder.
+    #[error("{}: another process is training in this folder; wait for it or stop it first", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// More memory than the machine has left.
+    #[error("{subject} takes about {} MiB, and {} MiB are free; {advice}", mib(*needed), mib(*free))]
+    Memory {
+        /// What takes it.
+        subject: String,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that there are.
+        free: u64,
+        /// What to do.
+        advice: String,
+    },
+    /// Training in which a figure or a weight is no finite number.
+    #[error("training has diverged: {figure} is not finite at step {step}; try a smaller `lr_max`. {}", last(last_good.as_deref()))]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// The figure or the tensor.
+        figure: String,
+        /// The newest checkpoint, whose values are all finite.
+        last_good: Option<PathBuf>,
+    },
+    /// Training that was asked to stop; its state is saved.
+    #[error("interrupted after step {step}{}", saved(run.as_deref()))]
+    Interrupted {
+        /// Steps complete.
+        step: u64,
+        /// The run folder with the checkpoint; `None` for a training in memory.
+        run: Option<PathBuf>,
+    },
+    /// Another work that was interrupted and goes on when it is started again.
+    #[error("interrupted in {work}")]
+    Stopped {
+        /// What was done, and how to go on.
+        work: String,
+    },
+    /// Training that stopped because of catastrophic overfitting, as it was asked to.
+    #[error("{event}; stopped as `on_co` asks{}", saved(run.as_deref()))]
+    CoStopped {
+        /// What was noticed.
+        event: Box<CoEvent>,
+        /// The run folder with the checkpoint; `None` for a training in memory.
+        run: Option<PathBuf>,
+    },
+    /// A data set.
+    #[error(transparent)]
+    Data(#[from] sora_data::DataError),
+    /// A figure.
+    #[error(transparent)]
+    Plot(#[from] sora_plot::Error),
+    /// The engine or a device failed.
+    #[error("{0}")]
+    Device(String),
+    /// A defect of the program.
+    #[error("{0}; this is a defect of the program, please report it")]
+    Defect(String),
+    /// A wrong call or input that has no variant of its own yet.
+    #[error("{0}")]
+    Input(String),
+    /// A failure of the work that has no variant of its own yet.
+    #[error("{0}")]
+    Work(String),
+}
+
 impl Error {
+    /// Whose fault it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { .. }
+            | Self::Diverged { .. }
+            | Self::CoStopped { .. }
+            | Self::Device(_)
+            | Self::Defect(_)
+            | Self::Work(_) => ErrorKind::Work,
+            Self::Interrupted { .. } | Self::Stopped { .. } => ErrorKind::Interrupted,
+            Self::Data(e) if !e.is_input() => ErrorKind::Work,
+            Self::Plot(e) if !e.is_input() => ErrorKind::Work,
+            _ => ErrorKind::Input,
+        }
+    }
+
+    /// A wrong `value` of `setting`; `problem` says what is expected.
+    pub fn setting(
+        setting: impl Into<Cow<'static, str>>,
+        value: impl ToString,
+        problem: impl Into<String>,
+    ) -> Self {
+        Self::Setting { setting: setting.into(), value: value.to_string(), problem: problem.into() }
+    }
+
+    /// No `kind` called `name` among `known`.
+    pub fn unknown<S: Into<String>>(
+        kind: &'static str,
+        name: &str,
+        known: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let known = known.into_iter().map(Into::into).collect();
+        Self::UnknownName { kind, name: name.into(), known }
+    }
+
+    /// `subject` does not fit, because of `problem`.
+    pub fn unfit(subject: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unfit { subject: subject.into(), problem: problem.into() }
+    }
+
+    /// An input file that cannot be read.
+    pub fn read(path: &Path, source: std::io::Error) -> Self {
+        Self::Read { path: path.into(), source }
+    }
+
+    /// A failed file operation: `action` says what was tried on `path`.
+    pub fn io(action: impl Into<Cow<'static, str>>, path: &Path, source: std::io::Error) -> Self {
+        Self::Io { action: action.into(), path: path.into(), source }
+    }
+
+    /// A file that is not as it was written.
+    pub fn damaged(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Damaged { path: path.into(), problem: problem.into() }
+    }
+
+    /// A whole file that is not the one that is needed.
+    pub fn mismatch(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Mismatch { path: path.into(), problem: problem.into() }
+    }
+
+    /// Something that should not be able to happen.
+    pub fn defect(message: impl Into<String>) -> Self {
+        Self::Defect(message.into())
+    }
+
     /// A wrong call, value or file.
     pub fn input(message: impl Into<String>) -> Self {
         Self::Input(message.into())
@@ -29,24 +246,82 @@ impl Error {
     pub fn work(message: impl Into<String>) -> Self {
         Self::Work(message.into())
     }
+}
 
-    /// A failed file operation: `action` says what was tried on `path`.
-    pub fn io(action: &str, path: &Path, error: &std::io::Error) -> Self {
-        Self::Work(format!("cannot {action} {}: {error}", path.display()))
-    }
+fn spaced(value: &str) -> String {
+    if value.is_empty() { String::new() } else { format!(" {value}") }
+}
 
-    /// The exit status of the command line.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Work(_) => 1,
-            Self::Input(_) => 2,
-            Self::Interrupted(_) => 130,
-        }
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+fn last(path: Option<&Path>) -> String {
+    match path {
+        Some(path) => format!("The last good checkpoint is {}", path.display()),
+        None => "No checkpoint was written before".into(),
     }
 }
 
-impl From<sora_plot::Error> for Error {
-    fn from(e: sora_plot::Error) -> Self {
-        if e.is_input() { Self::input(e.to_string()) } else { Self::work(e.to_string()) }
+fn saved(run: Option<&Path>) -> String {
+    run.map_or_else(String::new, |run| format!("; a checkpoint is in {}", run.display()))
+}
+
+/// The known names that `name` may be meant to be, or all of them if they are few.
+fn hint(name: &str, known: &[String]) -> String {
+    const FEW: usize = 12;
+    let near = nearest(name, known);
+    let mut text = String::new();
+    if !near.is_empty() {
+        let _ = write!(text, "; did you mean {}?", near.join(" or "));
+    } else if known.len() <= FEW {
+        let _ = write!(text, "; expected one of {}", known.join(", "));
+    } else {
+        let _ =
+            write!(text, "; there are {} of them, such as {}", known.len(), known[..3].join(", "));
+    }
+    text
+}
+
+/// At most three of `known` that are like `name`, the most alike first.
+pub fn nearest<'a>(name: &str, known: &'a [String]) -> Vec<&'a str> {
+    const ALIKE: f64 = 0.8;
+    let wanted = name.to_lowercase();
+    let mut scored: Vec<_> = known
+        .iter()
+        .map(|known| (strsim::jaro_winkler(&wanted, &known.to_lowercase()), known.as_str()))
+        .filter(|(score, _)| *score >= ALIKE)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
+    scored.into_iter().take(3).map(|(_, known)| known).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_told_with_the_nearest_ones() {
+        let known = ["sora", "fgsm", "n-fgsm", "pgd"];
+        let text = Error::unknown("method", "sorra", known).to_string();
+        assert_eq!(text, "unknown method 'sorra'; did you mean sora?");
+        let text = Error::unknown("method", "xyz", known).to_string();
+        assert!(text.ends_with("expected one of sora, fgsm, n-fgsm, pgd"), "{text}");
+    }
+
+    #[test]
+    fn the_kind_follows_the_cause() {
+        let io = |kind| std::io::Error::from(kind);
+        let path = Path::new("x");
+        assert_eq!(Error::read(path, io(std::io::ErrorKind::NotFound)).kind(), ErrorKind::Input);
+        assert_eq!(
+            Error::io("write", path, io(std::io::ErrorKind::StorageFull)).kind(),
+            ErrorKind::Work
+        );
+        assert_eq!(Error::Interrupted { step: 1, run: None }.kind(), ErrorKind::Interrupted);
+        assert_eq!(
+            Error::setting("epochs", 0, "expected 1 or more").to_string(),
+            "epochs 0: expected 1 or more"
+        );
     }
 }

@@ -19,7 +19,7 @@ use crate::{
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tmp");
     write_synced(&temporary, bytes)?;
-    fs::rename(&temporary, path).map_err(|e| Error::io("rename into place", path, &e))?;
+    fs::rename(&temporary, path).map_err(|e| Error::io("rename into place", path, e))?;
     path.parent().map_or(Ok(()), sync_dir)
 }
 
@@ -38,13 +38,13 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    write().map_err(|e| Error::io("write", path, &e))
+    write().map_err(|e| Error::io("write", path, e))
 }
 
 /// Waits until the entries of a folder (a rename into it) are on disk.
 pub fn sync_dir(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, &e))
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, e))
 }
 
 /// The tensors and the metadata of a safetensors file.

@@ -15,6 +15,7 @@
 //! Images are pixels in [0, 1], `[N, C, H, W]`, everywhere: normalisation is the first layer of a
 //! model, so every epsilon is in pixel units.
 
+pub use error::{Error, ErrorKind, Result};
 pub use sora_data as data;
 pub use sora_plot as plot;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{TrainConfig, one_line},
-    data::{self, Augment, DataError, Dataset, Split},
+    data::{self, Augment, Dataset, Split},
     device,
     error::{Error, Result},
     evaluate::Report,
@@ -20,12 +20,6 @@ use crate::{
     model::{self, Model, ModelConfig, Shape},
     threat::{Epsilon, Norm},
 };
-
-impl From<DataError> for Error {
-    fn from(e: DataError) -> Self {
-        if e.is_input() { Self::input(e.to_string()) } else { Self::work(e.to_string()) }
-    }
-}
 
 /// Paths inside a run folder.
 #[derive(Clone, Debug)]
@@ -124,14 +118,11 @@ impl RunDir {
     /// Another process trains in it; a file that cannot be made.
     pub fn lock(&self) -> Result<fs::File> {
         let path = self.0.join("lock");
-        let file = fs::File::create(&path).map_err(|e| Error::io("make", &path, &e))?;
+        let file = fs::File::create(&path).map_err(|e| Error::io("make", &path, e))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
-                let at = self.0.display();
-                return Err(Error::input(format!(
-                    "{at}: another process is training in this folder; wait for it or stop it first"
-                )));
+                return Err(Error::InUse { path: self.0.clone() });
             }
             // Some network file systems have no locks: as before there were any.
             Err(fs::TryLockError::Error(e)) => {
@@ -196,7 +187,7 @@ impl RunDir {
     /// Writes an evaluation to `eval/NAME.json`.
     pub fn write_report(&self, name: &str, report: &Report) -> Result<PathBuf> {
         let dir = self.0.join("eval");
-        fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, &e))?;
+        fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
         let path = dir.join(format!("{name}.json"));
         self.write_json(&path, report)?;
         Ok(path)

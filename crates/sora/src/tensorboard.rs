@@ -83,14 +83,14 @@ impl EventWriter {
     /// # Errors
     /// A folder that cannot be written.
     pub fn create(dir: &Path, step: u64) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
+        fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // TensorBoard reads the files in the order of their names; zeros keep that the order of
         // time.
         let name =
             format!("events.out.tfevents.{:010}.{:09}.sora", since.as_secs(), since.subsec_nanos());
         let path = dir.join(name);
-        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, &e))?;
+        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         let mut writer = Self { path, file };
         writer.write(0, What::FileVersion("brain.Event:2".into()))?;
         writer.restart(step)?;
@@ -151,7 +151,7 @@ impl EventWriter {
         // sees in part.
         self.file
             .write_all(&record(&event.encode_to_vec()))
-            .map_err(|e| Error::io("append to", &self.path, &e))
+            .map_err(|e| Error::io("append to", &self.path, e))
     }
 }
 

@@ -173,7 +173,7 @@ impl Target {
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         if let Some((dir, _)) = &self.subject.run {
             let dir = dir.path().join("eval");
-            fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, &e))?;
+            fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
             return Ok(dir.join(name));
         }
         let stem =
@@ -206,7 +206,7 @@ impl Target {
             for old in [place.clone(), place.with_extension("adv")] {
                 match fs::remove_file(&old) {
                     Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::io("remove", &old, &e));
+                        return Err(Error::io("remove", &old, e));
                     }
                     _ => {}
                 }

@@ -201,7 +201,7 @@ fn table(recipe: &Recipe, plan: &Plan, dirs: &[PathBuf], results: &[Value]) -> R
     text += "|\n";
     for ((run, dir), report) in plan.runs.iter().zip(dirs).zip(results) {
         let path = dir.join("summary.json");
-        let summary = fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
+        let summary = fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         let summary: Value = serde_json::from_slice(&summary)
             .map_err(|e| Error::work(format!("{}: damaged: {e}", path.display())))?;
         let cell = |name: &String| {
@@ -249,10 +249,9 @@ fn sora(call: &[std::ffi::OsString], stdout: Stdio) -> Result<Vec<u8>> {
         .map_err(|e| Error::work(format!("cannot start `sora {}`: {e}", words())))?;
     match output.status.code() {
         Some(0) => Ok(output.stdout),
-        Some(130) => Err(Error::Interrupted(format!(
-            "interrupted in `sora {}`; the same call goes on from there",
-            words()
-        ))),
+        Some(130) => Err(Error::Stopped {
+            work: format!("`sora {}`; the same call goes on from there", words()),
+        }),
         Some(2) => Err(Error::input(format!("`sora {}` refused, see above", words()))),
         _ => Err(Error::work(format!(
             "`sora {}` failed, see above; the same call goes on from there",

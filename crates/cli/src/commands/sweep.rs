@@ -138,7 +138,7 @@ fn write(target: &Target, report: &Report) -> Result<()> {
     let chart = match &target.subject.run {
         Some((dir, _)) => {
             let plots = dir.path().join("plots");
-            fs::create_dir_all(&plots).map_err(|e| Error::io("create", &plots, &e))?;
+            fs::create_dir_all(&plots).map_err(|e| Error::io("create", &plots, e))?;
             plots.join(format!("{name}.svg"))
         }
         None => path.with_extension("svg"),

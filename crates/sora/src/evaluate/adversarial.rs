@@ -50,7 +50,7 @@ impl Evaluator<'_> {
         let width = shape.channels * shape.height * shape.width;
         let npz = with_suffix(stem, "npz");
         let temporary = with_suffix(stem, "npz.tmp");
-        let cannot = |e: std::io::Error| Error::io("write", &npz, &e);
+        let cannot = |e: std::io::Error| Error::io("write", &npz, e);
         let mut archive = Archive::create(&temporary).map_err(cannot)?;
         let dims = [n, shape.channels, shape.height, shape.width];
         let (mut labels, mut predictions, mut fallen, mut grid) =

@@ -104,7 +104,7 @@ impl Ledger {
     /// # Errors
     /// A file that cannot be written, or that another process works with.
     pub fn open(path: &Path, identity: &Identity, width: Option<usize>) -> Result<Self> {
-        let cannot = |e: std::io::Error| Error::io("write", path, &e);
+        let cannot = |e: std::io::Error| Error::io("write", path, e);
         let mut lines = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -127,7 +127,7 @@ impl Ledger {
         });
         let whole = ledger
             .load(path, identity, width.map(|_| stored))
-            .map_err(|e| Error::io("read", path, &e))?;
+            .map_err(|e| Error::io("read", path, e))?;
         // A line that a kill cut off goes.
         lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
         if whole == 0 {
@@ -137,7 +137,7 @@ impl Ledger {
         let examples = match width {
             None => None,
             Some(width) => {
-                let cannot = |e: std::io::Error| Error::io("write", &examples_path, &e);
+                let cannot = |e: std::io::Error| Error::io("write", &examples_path, e);
                 let mut file = OpenOptions::new()
                     .create(true)
                     .truncate(false)
@@ -255,7 +255,7 @@ impl Ledger {
                     .flat_map(|(row, _)| row)
                     .flat_map(|v| v.to_le_bytes())
                     .collect();
-                file.write_all(&bytes).map_err(|e| Error::io("write", path, &e))?;
+                file.write_all(&bytes).map_err(|e| Error::io("write", path, e))?;
                 line.row = Some(*rows);
                 *rows += line.fallen.len() as u64;
             }
@@ -263,7 +263,7 @@ impl Ledger {
             files
                 .lines
                 .write_all(text.as_bytes())
-                .map_err(|e| Error::io("write", &files.path, &e))?;
+                .map_err(|e| Error::io("write", &files.path, e))?;
         }
         self.take(&line);
         Ok(())
@@ -322,11 +322,11 @@ impl Ledger {
             return Ok(None);
         };
         let mut bytes = vec![0; width * 4];
-        let end = file.stream_position().map_err(|e| Error::io("read", path, &e))?;
+        let end = file.stream_position().map_err(|e| Error::io("read", path, e))?;
         file.seek(SeekFrom::Start(row * row_bytes(width)))
             .and_then(|_| file.read_exact(&mut bytes))
             .and_then(|()| file.seek(SeekFrom::Start(end)))
-            .map_err(|e| Error::io("read", path, &e))?;
+            .map_err(|e| Error::io("read", path, e))?;
         Ok(Some(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
     }
 
@@ -339,7 +339,7 @@ impl Ledger {
         for path in examples.map(|(path, ..)| path).into_iter().chain([path]) {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &path, &e));
+                    return Err(Error::io("remove", &path, e));
                 }
                 _ => {}
             }

@@ -346,7 +346,7 @@ fn cached<T: DeserializeOwned>(file: &Path) -> Option<T> {
 fn keep(file: &Path, value: &impl Serialize) {
     let write = || -> Result<()> {
         if let Some(dir) = file.parent() {
-            fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
+            fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         }
         let json = serde_json::to_vec(value)
             .map_err(|e| Error::work(format!("cannot serialise {}: {e}", file.display())))?;

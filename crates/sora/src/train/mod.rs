@@ -1,5 +1,7 @@
 //! The training loop, in one visible place.
 
+mod observer;
+
 use std::{
     collections::HashMap,
     fs::{File, OpenOptions},
@@ -33,6 +35,8 @@ use crate::{
     tensorboard::EventWriter,
     ui,
 };
+
+pub use observer::{Event, Observer};
 
 /// Batches prepared ahead of the step.
 const PREFETCH: usize = 4;
@@ -221,11 +225,7 @@ fn profile_text() -> String {
 }
 
 fn interrupted_at(dir: &RunDir, progress: &Progress) -> Error {
-    Error::Interrupted(format!(
-        "interrupted after step {}; a checkpoint is written, go on with `sora resume {}`",
-        progress.step,
-        dir.path().display()
-    ))
+    Error::Interrupted { step: progress.step, run: Some(dir.path().to_owned()) }
 }
 
 fn epoch_text(line: &EpochLine, epochs: u64) -> String {
@@ -344,10 +344,10 @@ impl<'a> Run<'a> {
             }
             OnCo::Stop => {
                 self.checkpoint()?;
-                Err(Error::work(format!(
-                    "{event}; stopped by --on-co stop with a checkpoint in {}",
-                    self.dir.path().display()
-                )))
+                Err(Error::CoStopped {
+                    event: Box::new(*event),
+                    run: Some(self.dir.path().to_owned()),
+                })
             }
             // A second time there is nothing safer to go on with.
             OnCo::Warn | OnCo::Rollback => Ok(false),
@@ -388,7 +388,7 @@ impl<'a> Run<'a> {
         self.progress.rollback = Some(rollback.clone());
 
         let path = self.dir.metrics();
-        let lines = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
+        let lines = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         files::write_atomic(
             &self.dir.abandoned(),
             lines.get(self.progress.metrics_bytes as usize..).unwrap_or_default(),
@@ -398,7 +398,7 @@ impl<'a> Run<'a> {
             (&self.metrics, self.dir.metrics(), self.progress.metrics_bytes),
             (&self.epochs, self.dir.epochs(), self.progress.epochs_bytes),
         ] {
-            file.set_len(bytes).map_err(|e| Error::io("cut off", &path, &e))?;
+            file.set_len(bytes).map_err(|e| Error::io("cut off", &path, e))?;
         }
         self.checkpoint()?;
         if let Some(tensorboard) = &mut self.tensorboard {
@@ -449,14 +449,7 @@ impl<'a> Run<'a> {
         let metrics = out.metrics;
         if !metrics.loss.is_finite() {
             let last = checkpoint::list(&self.dir.checkpoints())?.pop();
-            return Err(Error::work(format!(
-                "the loss is {} at step {step}: training has diverged; try a smaller --lr-max. {}",
-                metrics.loss,
-                last.map_or("No checkpoint was written before.".into(), |path| format!(
-                    "The last good checkpoint is {}.",
-                    path.display()
-                ))
-            )));
+            return Err(Error::Diverged { step, figure: "the loss".into(), last_good: last });
         }
         let lr = config.schedule.at(config.lr_max, step, total);
         profile::time(Part::Optimizer, || {
@@ -558,8 +551,8 @@ impl<'a> Run<'a> {
             (&mut self.metrics, self.dir.metrics(), &mut self.progress.metrics_bytes),
             (&mut self.epochs, self.dir.epochs(), &mut self.progress.epochs_bytes),
         ] {
-            file.sync_data().map_err(|e| Error::io("sync", &path, &e))?;
-            *bytes = file.metadata().map_err(|e| Error::io("look at", &path, &e))?.len();
+            file.sync_data().map_err(|e| Error::io("sync", &path, e))?;
+            *bytes = file.metadata().map_err(|e| Error::io("look at", &path, e))?.len();
         }
         let mut optimizer = self.optimizer.state()?;
         if let Some(average) = &self.average {
@@ -646,7 +639,7 @@ fn open_log(path: &Path, bytes: u64) -> Result<File> {
         }
         Ok((file, len))
     };
-    let (file, len) = open().map_err(|e| Error::io("open", path, &e))?;
+    let (file, len) = open().map_err(|e| Error::io("open", path, e))?;
     if len < bytes {
         return Err(Error::input(format!(
             "{}: {len} bytes, but the checkpoint was written after {bytes}; was it edited or cut off?",
@@ -660,11 +653,11 @@ fn append(file: &mut File, path: &Path, line: &impl Serialize) -> Result<()> {
     let mut json = serde_json::to_vec(line)
         .map_err(|e| Error::work(format!("cannot serialise a line of {}: {e}", path.display())))?;
     json.push(b'\n');
-    file.write_all(&json).map_err(|e| Error::io("append to", path, &e))
+    file.write_all(&json).map_err(|e| Error::io("append to", path, e))
 }
 
 fn last_line(path: &Path) -> Result<Option<EpochLine>> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, e))?;
     text.lines()
         .last()
         .map(|line| {

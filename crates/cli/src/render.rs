@@ -1,0 +1,144 @@
+//! Turns the library's errors into what a user of the command line reads: one line, with flags in
+//! place of the names of settings, and an exit status.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use clap::{Command, CommandFactory};
+use sora::error::{Error, ErrorKind, nearest};
+
+use crate::cli::Cli;
+
+/// The exit status that tells `error`: 1 the work failed, 2 the call or its input is wrong, 130
+/// interrupted.
+pub fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::Work => 1,
+        ErrorKind::Input => 2,
+        ErrorKind::Interrupted => 130,
+    }
+}
+
+/// `error` in one line without control characters.
+pub fn render(error: &Error) -> String {
+    let flags = flags();
+    let text = match error {
+        Error::Setting { setting, value, problem } => {
+            let value = if value.is_empty() { String::new() } else { format!(" {value}") };
+            match setting.strip_prefix("options.") {
+                Some(option) => format!("--set {option}={}: {problem}", value.trim_start()),
+                None => format!("{}{value}: {problem}", flag(setting, &flags)),
+            }
+        }
+        Error::UnknownName { kind, name, known } => unknown(kind, name, known),
+        Error::Interrupted { run: Some(run), .. } => {
+            format!("{error}; go on with `sora resume {}`", run.display())
+        }
+        _ => error.to_string(),
+    };
+    one_line(&with_flags(&text, &flags))
+}
+
+/// An unknown name with the nearest known ones, or the command that lists all.
+fn unknown(kind: &str, name: &str, known: &[String]) -> String {
+    let (flag, list) = match kind {
+        "method" => ("--method ", "sora methods"),
+        "network" => ("--model ", "sora models"),
+        "attack" => ("--attacks ", "sora attacks"),
+        "device" => ("--device ", ""),
+        "recipe" => ("figure ", "sora reproduce"),
+        "data set" => ("data set ", "sora data list"),
+        _ => ("", ""),
+    };
+    let mut text = format!("{flag}'{name}': no such {kind}; ");
+    let near = nearest(name, known);
+    let steps = name.strip_prefix("pgd-").filter(|steps| kind == "method" && is_number(steps));
+    let _ = match (steps, near.is_empty(), list.is_empty()) {
+        (Some(steps), ..) => write!(text, "did you mean --method pgd --set steps={steps}?"),
+        (_, false, true) => write!(text, "did you mean {}?", near.join(" or ")),
+        (_, false, false) => {
+            write!(text, "did you mean {}? `{list}` lists them all", near.join(" or "))
+        }
+        (_, true, false) if known.len() > 12 => write!(text, "`{list}` lists what there is"),
+        (_, true, _) => write!(text, "choose one of {}", known.join(", ")),
+    };
+    text
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The long flags of every command.
+fn flags() -> BTreeSet<String> {
+    fn collect(command: &Command, all: &mut BTreeSet<String>) {
+        all.extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(String::from));
+        command.get_subcommands().for_each(|command| collect(command, all));
+    }
+    let mut all = BTreeSet::new();
+    collect(&Cli::command(), &mut all);
+    all
+}
+
+/// The flag of a setting; the name itself where no flag sets it.
+fn flag(setting: &str, flags: &BTreeSet<String>) -> String {
+    let name = setting.replace('_', "-");
+    if flags.contains(&name) { format!("--{name}") } else { setting.to_owned() }
+}
+
+/// `text` with the settings that it names between backticks as flags.
+fn with_flags(text: &str, flags: &BTreeSet<String>) -> String {
+    let mut out = String::new();
+    for (i, part) in text.split('`').enumerate() {
+        let word = i % 2 == 1;
+        let replaced = flag(part.split_whitespace().next().unwrap_or_default(), flags);
+        if word && replaced.starts_with("--") {
+            out += &replaced;
+            out += part.trim_start_matches(|c: char| !c.is_whitespace());
+        } else if word {
+            let _ = write!(out, "`{part}`");
+        } else {
+            out += part;
+        }
+    }
+    out
+}
+
+/// Escapes control characters: a message is one line, and a file name must not steer the terminal.
+fn one_line(text: &str) -> String {
+    text.chars().fold(String::new(), |mut out, c| {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_become_flags_and_names_their_nearest() {
+        let error = Error::setting("val_steps", 0, "expected 1 to 9; or leave out `val`");
+        assert_eq!(render(&error), "--val-steps 0: expected 1 to 9; or leave out --val");
+        let error = Error::setting("options.beta", "x", "expected a number");
+        assert_eq!(render(&error), "--set beta=x: expected a number");
+        let error = Error::unfit("weights", "give `mean 0` and see `sora models`");
+        assert_eq!(render(&error), "weights: give --mean 0 and see `sora models`");
+        let error = Error::unknown("method", "pgd-20", ["pgd", "sora"]);
+        assert!(render(&error).ends_with("did you mean --method pgd --set steps=20?"));
+        let error = Error::unknown("network", "resnet19", ["resnet18", "vit"]);
+        assert_eq!(
+            render(&error),
+            "--model 'resnet19': no such network; did you mean resnet18? `sora models` lists them all"
+        );
+    }
+
+    #[test]
+    fn a_message_is_one_line_that_cannot_steer_a_terminal() {
+        let error = Error::damaged(std::path::Path::new("a\n\u{1b}[2J"), "cut off");
+        assert_eq!(render(&error), "a\\n\\u{1b}[2J: cut off");
+    }
+}
