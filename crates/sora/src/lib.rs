@@ -15,6 +15,7 @@
 //! Images are pixels in [0, 1], `[N, C, H, W]`, everywhere: normalisation is the first layer of a
 //! model, so every epsilon is in pixel units.
 
+pub use compute::gradient;
 pub use error::{Error, ErrorKind, Result};
 pub use sora_data as data;
 pub use sora_plot as plot;
@@ -22,6 +23,7 @@ pub use sora_plot as plot;
 pub mod attack;
 pub mod average;
 pub mod checkpoint;
+pub mod compute;
 pub mod config;
 pub mod device;
 pub mod diagnose;
@@ -30,7 +32,6 @@ pub mod evaluate;
 pub mod exchange;
 pub mod files;
 pub mod follow;
-pub mod gradient;
 pub mod loss;
 pub mod method;
 pub mod metrics;
@@ -38,6 +39,7 @@ pub mod model;
 pub mod nn;
 pub mod noise;
 pub mod optim;
+pub mod perturbation;
 pub mod profile;
 pub mod recipe;
 pub mod report;

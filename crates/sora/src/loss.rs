@@ -2,15 +2,11 @@
 
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 
-use crate::nn;
+use crate::compute;
 
 /// Cross-entropy of each sample: logits `[N, K]`, labels `[N]` to `[N]`.
 pub fn cross_entropy_per_sample(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
-    if nn::on_cpu(logits.device()) {
-        return nn::cross_entropy(logits, labels, 0.0);
-    }
-    let n = logits.dims()[0];
-    log_softmax(logits, 1).gather(1, labels.reshape([n, 1])).reshape([n]).neg()
+    compute::of(&logits.device()).cross_entropy(logits, labels, 0.0)
 }
 
 /// Mean cross-entropy of the batch, as `[1]`.
@@ -25,14 +21,7 @@ pub fn smoothed_cross_entropy(
     labels: Tensor<1, Int>,
     smoothing: f32,
 ) -> Tensor<1> {
-    if smoothing == 0.0 {
-        return cross_entropy(logits, labels);
-    }
-    if nn::on_cpu(logits.device()) {
-        return nn::cross_entropy(logits, labels, smoothing).mean();
-    }
-    cross_entropy(logits.clone(), labels) * (1.0 - smoothing)
-        - log_softmax(logits, 1).mean() * smoothing
+    compute::of(&logits.device()).cross_entropy(logits, labels, smoothing).mean()
 }
 
 /// KL(softmax(p) || softmax(q)) of each sample: logits `[N, K]` to `[N]`.

@@ -1,19 +1,10 @@
-//! The threat model: norm, epsilon, and the sets that a perturbation must lie in. Everything is in
-//! pixel space, x in [0, 1].
+//! The threat model: norm and epsilon, in pixel space, x in [0, 1].
 
 use std::{fmt, str::FromStr};
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    error::{Error, Result},
-    nn,
-    noise::{Draw, Noise},
-};
-
-/// Smallest denominator of a normalised gradient.
-const TINY: f32 = 1e-12;
+use crate::error::{Error, Result};
 
 /// The norm that bounds a perturbation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -104,106 +95,6 @@ pub struct Threat {
     pub norm: Norm,
     /// The radius, in pixel units on [0, 1].
     pub epsilon: f32,
-}
-
-impl Threat {
-    /// Projects `delta` `[N, C, H, W]` on the ball of radius epsilon.
-    pub fn project(&self, delta: Tensor<4>) -> Tensor<4> {
-        match self.norm {
-            Norm::Linf => delta.clamp(-self.epsilon, self.epsilon),
-            Norm::L2 => {
-                let scale = l2_norm(delta.clone())
-                    .clamp_min(TINY)
-                    .recip()
-                    .mul_scalar(self.epsilon)
-                    .clamp_max(1.0);
-                delta * scale
-            }
-        }
-    }
-
-    /// The direction of steepest ascent of a loss with gradient `grad`: its sign (l-inf) or the
-    /// normalised gradient of each sample (l2).
-    pub fn ascent(&self, grad: Tensor<4>) -> Tensor<4> {
-        match self.norm {
-            Norm::Linf => grad.sign(),
-            Norm::L2 => {
-                let norm = l2_norm(grad.clone()).clamp_min(TINY);
-                grad / norm
-            }
-        }
-    }
-
-    /// A step of length `alpha` from `start` (absent: from 0) along the ascent of a loss with
-    /// gradient `grad`, each element times `factor` where there is one: `box(start + alpha factor
-    /// p)`, and with `project` inside the ball, too. Pixels `x` and the rest are `[N, C, H, W]`.
-    pub fn step(
-        &self,
-        x: &Tensor<4>,
-        start: Option<Tensor<4>>,
-        grad: Tensor<4>,
-        alpha: f32,
-        factor: Option<Tensor<4>>,
-        project: bool,
-    ) -> Tensor<4> {
-        let same = factor.as_ref().is_none_or(|factor| factor.dims() == grad.dims());
-        if self.norm == Norm::Linf && same && nn::on_cpu(x.device()) {
-            return nn::Step { alpha, radius: project.then_some(self.epsilon) }
-                .take(x, start, grad, factor);
-        }
-        let mut delta = self.ascent(grad) * alpha;
-        if let Some(factor) = factor {
-            delta = delta * factor;
-        }
-        if let Some(start) = start {
-            delta = start + delta;
-        }
-        if project {
-            delta = self.project(delta);
-        }
-        clamp_to_box(x, delta)
-    }
-
-    /// A random start: uniform in (-epsilon, epsilon) per element (l-inf), or a uniform direction
-    /// with a length uniform in (0, epsilon) per sample (l2).
-    pub fn random_start(&self, noise: &mut Noise, shape: [usize; 4]) -> Tensor<4> {
-        match self.norm {
-            Norm::Linf => noise.uniform(Draw::Eta, shape, -self.epsilon, self.epsilon),
-            Norm::L2 => {
-                let direction = self.ascent(noise.normal(Draw::Dir, shape));
-                direction * noise.uniform(Draw::Radius, [shape[0], 1, 1, 1], 0.0, self.epsilon)
-            }
-        }
-    }
-}
-
-/// Clamps `delta` so that `x + delta` stays in [0, 1].
-pub fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
-    if nn::on_cpu(x.device()) && x.dims() == delta.dims() {
-        return nn::clamp_to_box(x, delta);
-    }
-    let high = x.clone().neg().add_scalar(1.0);
-    delta.min_pair(high).max_pair(x.clone().neg())
-}
-
-/// Sum over all values of each sample: `[N, C, H, W]` to `[N, 1, 1, 1]`.
-pub fn sum_per_sample(x: Tensor<4>) -> Tensor<4> {
-    let [n, c, h, w] = x.dims();
-    x.reshape([n, c * h * w]).sum_dim(1).reshape([n, 1, 1, 1])
-}
-
-/// Euclidean norm of each sample: `[N, C, H, W]` to `[N, 1, 1, 1]`.
-pub fn l2_norm(x: Tensor<4>) -> Tensor<4> {
-    // Scaled by the largest value, so that squares of tiny gradients do not underflow.
-    let [n, c, h, w] = x.dims();
-    let largest = x
-        .clone()
-        .abs()
-        .reshape([n, c * h * w])
-        .max_dim(1)
-        .reshape([n, 1, 1, 1])
-        .clamp_min(f32::MIN_POSITIVE);
-    sum_per_sample((x / largest.clone()).square()).sqrt() * largest
 }
 
 #[cfg(test)]

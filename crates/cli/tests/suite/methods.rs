@@ -11,7 +11,8 @@ use sora::{
     nn::Backend,
     noise::Noise,
     optim::OptimizerKind,
-    threat::{Norm, Threat, clamp_to_box, l2_norm},
+    perturbation::{Perturb, clamp_to_box, l2_norm},
+    threat::{Norm, Threat},
 };
 
 use crate::support::{host, small_model};

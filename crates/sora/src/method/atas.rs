@@ -25,7 +25,7 @@ use crate::{
     error::{Error, Result},
     nn::{HostTensor, to_vec},
     noise::Draw,
-    threat::sum_per_sample,
+    perturbation::{Perturb, sum_per_sample},
 };
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -21,6 +21,7 @@ use crate::{
     loss::cross_entropy_per_sample,
     nn::{HostTensor, to_vec},
     noise::Draw,
+    perturbation::Perturb,
 };
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! `delta = box(eps g / ||g||_2)`, normalised for each sample.
 
 use super::{Batch, Method, StepContext, StepOutput, boxed};
-use crate::error::Result;
+use crate::{error::Result, perturbation::Perturb};
 
 /// FGM training.
 #[derive(Clone, Copy, Debug)]

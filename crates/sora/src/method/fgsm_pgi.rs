@@ -19,7 +19,12 @@ use super::{
     Batch, DataInfo, Method, Options, StepContext, StepOutput, boxed, options::range,
     store::SampleStore,
 };
-use crate::{error::Result, nn::HostTensor, noise::Draw, threat::sum_per_sample};
+use crate::{
+    error::Result,
+    nn::HostTensor,
+    noise::Draw,
+    perturbation::{Perturb, sum_per_sample},
+};
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Method, Options, StepContext, StepOutput, boxed};
-use crate::error::Result;
+use crate::{
+    error::Result,
+    perturbation::{Bound, Perturb},
+};
 
 /// FGSM-RS training.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ impl Method for FgsmRs {
         let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, true);
+        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, Bound::Ball);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

@@ -19,6 +19,7 @@ use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::ran
 use crate::{
     error::{Error, Result},
     nn::{HostTensor, to_vec},
+    perturbation::Perturb,
 };
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
 use crate::{
     error::Result,
-    threat::{l2_norm, sum_per_sample},
+    perturbation::{Perturb, l2_norm, sum_per_sample},
 };
 
 /// GradAlign training.

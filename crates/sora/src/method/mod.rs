@@ -35,16 +35,18 @@ use serde::{Deserialize, Serialize};
 pub use options::Options;
 pub use registry::{METHODS, MethodInfo, method, register};
 
+pub use crate::compute::{linearity, pert_align};
 use crate::{
+    compute::{self, LossAt, Trained},
     data::{Augment, AugmentDraw},
     error::{Error, Result},
     gradient::{self, InputGradient, TrainGradient, TrainPass},
-    loss,
     model::Model,
-    nn::{self, BnMode, HostTensor, TensorSet, to_vec},
+    nn::{BnMode, HostTensor, TensorSet},
     noise::Noise,
+    perturbation::clamp_to_box,
     profile::{self, Part},
-    threat::{Norm, Threat, clamp_to_box, l2_norm, sum_per_sample},
+    threat::Threat,
 };
 
 /// Images and labels on the device.
@@ -114,7 +116,15 @@ impl StepContext<'_> {
     /// Gradient of the mean cross-entropy with respect to the pixels `x`, in the run's batch-norm
     /// mode.
     pub fn input_gradient(&mut self, x: Tensor<4>, labels: &Tensor<1, Int>) -> InputGradient {
-        self.attack(x, |logits| loss::cross_entropy(logits, labels.clone()))
+        let loss = LossAt {
+            model: self.model,
+            x,
+            labels: labels.clone(),
+            mode: self.attack_bn,
+            smoothing: 0.0,
+        };
+        let out = compute::of(self.model.device()).input_gradient(loss);
+        self.attacked(out)
     }
 
     /// Gradient of `loss(logits)` with respect to the pixels `x`, in the run's batch-norm mode.
@@ -127,17 +137,18 @@ impl StepContext<'_> {
         loss: impl FnOnce(Tensor<2>) -> Result<Tensor<1>>,
     ) -> Result<InputGradient> {
         let mut failed = None;
-        let out = self.attack(x, |logits| {
+        let out = gradient::input_gradient(self.model, x, self.attack_bn, |logits| {
             loss(logits.clone()).unwrap_or_else(|e| {
                 failed = Some(e);
                 logits.mean()
             })
         });
+        let out = self.attacked(out);
         failed.map_or(Ok(out), Err)
     }
 
-    fn attack(&mut self, x: Tensor<4>, loss: impl FnOnce(Tensor<2>) -> Tensor<1>) -> InputGradient {
-        let mut out = gradient::input_gradient(self.model, x, self.attack_bn, loss);
+    /// Counts an attack pass and takes over its statistics.
+    fn attacked(&mut self, mut out: InputGradient) -> InputGradient {
         self.model.absorb(std::mem::take(&mut out.stats));
         self.passes.forward += 1;
         self.passes.backward_input += 1;
@@ -165,9 +176,11 @@ impl StepContext<'_> {
         delta: Tensor<4>,
         attack_grad: Option<Tensor<4>>,
     ) -> Result<StepOutput> {
-        self.train_with(batch, delta, attack_grad, |pass| {
-            let logits = pass.at_point();
-            Ok((pass.cross_entropy(logits.clone(), &batch.labels), logits))
+        let smoothing = self.extras.label_smoothing;
+        self.train_by(batch, delta, attack_grad, |model, point| {
+            let (x, labels) = (point.clone(), batch.labels.clone());
+            let loss = LossAt { model, x, labels, mode: BnMode::Train, smoothing };
+            Ok(compute::of(model.device()).training_gradient(loss))
         })
     }
 
@@ -184,12 +197,26 @@ impl StepContext<'_> {
         attack_grad: Option<Tensor<4>>,
         mut loss: impl FnMut(&mut TrainPass<'_>) -> Result<(Tensor<1>, Tensor<2>)>,
     ) -> Result<StepOutput> {
-        let point = batch.x.clone() + delta.clone();
         let smoothing = self.extras.label_smoothing;
-        let mut gradient = |model: &Model, passes: &mut Passes| {
+        self.train_by(batch, delta, attack_grad, |model, point| {
             let mut pass = TrainPass::new(model, point.clone(), smoothing);
             let (loss, logits) = loss(&mut pass)?;
-            let out = pass.finish(loss, logits);
+            Ok(pass.finish(loss, logits))
+        })
+    }
+
+    /// Trains with the gradient that `gradient` takes of a model at the training point; with
+    /// weight perturbation it is asked twice.
+    fn train_by(
+        &mut self,
+        batch: &Batch,
+        delta: Tensor<4>,
+        attack_grad: Option<Tensor<4>>,
+        mut gradient: impl FnMut(&Model, &Tensor<4>) -> Result<TrainGradient>,
+    ) -> Result<StepOutput> {
+        let point = batch.x.clone() + delta.clone();
+        let mut gradient = |model: &Model, passes: &mut Passes| {
+            let out = gradient(model, &point)?;
             passes.forward += out.forwards;
             passes.backward_full += out.forwards;
             Ok::<_, Error>(out)
@@ -227,36 +254,22 @@ impl StepContext<'_> {
         delta: &Tensor<4>,
         attack: &Tensor<4>,
     ) -> Result<StepMetrics> {
-        let norm = self.threat.norm;
-        let mut parts =
-            vec![out.loss.clone(), loss::correct(out.logits.clone(), batch.labels.clone()).mean()];
-        let on_cpu = nn::on_cpu(delta.device());
-        if !on_cpu {
-            let (attack, train) = (attack.clone(), out.input.clone());
-            parts.extend([
-                pert_align(attack.clone(), train.clone()),
-                linearity(norm, attack, train),
-                delta.clone().abs().mean(),
-            ]);
-        }
-        // One read-back for all the step's scalars: each would wait for the device.
-        let mut scalars = to_vec(&Tensor::cat(parts, 0))?;
-        if on_cpu {
-            scalars.extend(nn::agreement(norm == Norm::Linf, attack, &out.input, delta));
-        }
-        let &[loss, adv_acc, pert_align, linearity, delta_mean] = scalars.as_slice() else {
-            return Err(Error::work(format!(
-                "a step yielded {} figures instead of 5",
-                scalars.len()
-            )));
-        };
+        let figures = compute::of(self.model.device()).figures(&Trained {
+            loss: &out.loss,
+            logits: &out.logits,
+            labels: &batch.labels,
+            norm: self.threat.norm,
+            attack,
+            train: &out.input,
+            delta,
+        })?;
         Ok(StepMetrics {
-            loss,
-            adv_acc,
+            loss: figures.loss,
+            adv_acc: figures.accuracy,
             alpha: 0.0,
-            linearity: linearity.clamp(-1.0, 1.0),
-            pert_align,
-            delta_mean,
+            linearity: figures.linearity.clamp(-1.0, 1.0),
+            pert_align: figures.pert_align,
+            delta_mean: figures.delta_mean,
         })
     }
 }
@@ -274,33 +287,6 @@ fn perturbed_weights(params: &TensorSet, gradients: &[Tensor<1>], gamma: f32) ->
         }
     }
     moved
-}
-
-/// Mean over samples of the cosine between the attack pass's gradient and the training pass's:
-/// PertAlign, `[1]`.
-///
-/// Near 1 the loss is locally linear; a sharp fall foretells catastrophic overfitting (SORA, arXiv
-/// 2606.00738).
-pub fn pert_align(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
-    let tiny = f32::MIN_POSITIVE;
-    let attack = attack.clone() / l2_norm(attack).clamp_min(tiny);
-    let train = train.clone() / l2_norm(train).clamp_min(tiny);
-    let n = attack.dims()[0];
-    sum_per_sample(attack * train).reshape([n]).mean()
-}
-
-/// The free second-order estimate, `[1]`: mean over samples of `<p, g'> / <p, g>` with p = sign(g)
-/// (l-inf) or p = g (l2), the ratio of the loss's slopes along the step at its end and at its
-/// start; not clipped (SORA, arXiv 2606.00738).
-pub fn linearity(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
-    let n = attack.dims()[0];
-    let step = match norm {
-        Norm::Linf => attack.clone().sign(),
-        Norm::L2 => attack.clone(),
-    };
-    let top = sum_per_sample(step.clone() * train);
-    let bottom = sum_per_sample(step * attack).clamp_min(1e-12);
-    (top / bottom).reshape([n]).mean()
 }
 
 /// What is logged of a step, whatever the method.

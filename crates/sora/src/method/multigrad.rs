@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::error::Result;
+use crate::{error::Result, perturbation::Perturb};
 
 /// MultiGrad training.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

@@ -6,7 +6,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Method, Options, StepContext, StepOutput, boxed};
-use crate::{error::Result, noise::Draw};
+use crate::{
+    error::Result,
+    noise::Draw,
+    perturbation::{Bound, Perturb},
+};
 
 /// N-FGSM training.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -30,7 +34,7 @@ impl Method for NFgsm {
         let eta = boxed(batch, cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, false);
+        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, Bound::Box);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

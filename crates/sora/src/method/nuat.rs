@@ -21,6 +21,7 @@ use crate::{
     error::{Error, Result},
     nn::to_vec,
     noise::Draw,
+    perturbation::Perturb,
 };
 
 /// NuAT training.

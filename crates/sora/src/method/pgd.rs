@@ -8,7 +8,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Method, StepContext, StepOutput, boxed};
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    perturbation::{Bound, Perturb},
+};
 
 /// PGD training.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -49,7 +52,7 @@ impl Method for Pgd {
         let mut last = None;
         for _ in 0..self.steps {
             let grad = cx.input_gradient(batch.x.clone() + delta.clone(), &batch.labels).grad;
-            delta = cx.threat.step(&batch.x, Some(delta), grad.clone(), alpha, None, true);
+            delta = cx.threat.step(&batch.x, Some(delta), grad.clone(), alpha, None, Bound::Ball);
             last = Some(grad);
         }
         Ok(cx.train(batch, delta, last)?.with_alpha(alpha))

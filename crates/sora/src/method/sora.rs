@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     nn::HostTensor,
     noise::Draw,
+    perturbation::{Bound, Perturb},
 };
 
 /// How the step factor r is drawn.
@@ -128,7 +129,7 @@ impl Method for Sora {
             }
             StepFactor::One => None,
         };
-        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, r, false);
+        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, r, Bound::Box);
         let out = cx.train(batch, delta, Some(grad))?.with_alpha(alpha);
         let beta = self.options.beta as f32;
         self.v = (1.0 - beta) * self.v + beta * out.metrics.linearity;

@@ -11,7 +11,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::{error::Result, loss::kl_divergence, noise::Draw};
+use crate::{error::Result, loss::kl_divergence, noise::Draw, perturbation::Perturb};
 
 /// TRADES training.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

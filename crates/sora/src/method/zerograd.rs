@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::error::Result;
+use crate::{error::Result, perturbation::Perturb};
 
 /// ZeroGrad training.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

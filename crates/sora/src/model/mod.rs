@@ -491,7 +491,7 @@ impl Model {
             config,
             params: TensorSet::init(specs.params, seed, device),
             buffers: TensorSet::init(specs.buffers, seed, device),
-            backend: if *device == Device::flex() { Backend::Engine } else { Backend::Burn },
+            backend: Backend::of(device),
             precision: Precision::F32,
             network: Arc::new(graph),
             dropout: DropoutSource::default(),
@@ -531,7 +531,7 @@ impl Model {
     /// # Errors
     /// The CPU engine on another device.
     pub fn set_backend(&mut self, backend: Backend) -> Result<()> {
-        if backend == Backend::Engine && self.device != Device::flex() {
+        if backend == Backend::Engine && Backend::of(&self.device) != backend {
             return Err(Error::input(
                 "the CPU engine works on --device cpu only; choose the backend burn",
             ));
@@ -573,7 +573,7 @@ impl Model {
         let mut pass = self.pass(mode);
         let logits = self.network.forward(
             weights,
-            normalize(x, &self.config.mean, &self.config.std),
+            normalize(x, &self.config.mean, &self.config.std, self.backend),
             &mut pass,
         );
         (logits.values, pass.stats)
@@ -590,10 +590,10 @@ impl Model {
     ) -> (Tensor<2>, Tensor<2>) {
         let mut pass = self.pass(mode);
         let origin = vec![0.0; self.config.mean.len()];
-        pass.tangent = Some(normalize(direction, &origin, &self.config.std));
+        pass.tangent = Some(normalize(direction, &origin, &self.config.std, self.backend));
         let logits = self.network.forward(
             weights,
-            normalize(x, &self.config.mean, &self.config.std),
+            normalize(x, &self.config.mean, &self.config.std, self.backend),
             &mut pass,
         );
         let along = logits.tangent.unwrap_or_else(|| logits.values.zeros_like());

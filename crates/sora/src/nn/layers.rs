@@ -456,12 +456,14 @@ pub fn gelu<const D: usize>(x: Tensor<D>, pass: &Pass) -> Tensor<D> {
 
 /// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network
 /// lives in pixel space.
-pub fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32]) -> Tensor<4> {
-    let device = x.device().inner();
-    if engine::on_cpu(device.clone()) {
-        return engine::normalize(x, mean, std);
+pub fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32], backend: Backend) -> Tensor<4> {
+    match backend {
+        Backend::Engine => engine::normalize(x, mean, std),
+        Backend::Burn => {
+            let (channels, device) = (mean.len(), x.device().inner());
+            let shaped =
+                |values: Vec<f32>| super::flat(values, &device).reshape([1, channels, 1, 1]);
+            (x - shaped(mean.to_vec())) * shaped(std.iter().map(|s| s.recip()).collect())
+        }
     }
-    let channels = mean.len();
-    let shaped = |values: Vec<f32>| super::flat(values, &device).reshape([1, channels, 1, 1]);
-    (x - shaped(mean.to_vec())) * shaped(std.iter().map(|s| s.recip()).collect())
 }

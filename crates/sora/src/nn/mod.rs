@@ -18,8 +18,8 @@ pub use composed::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
 pub use dropout::{Dropout, DropoutSource};
 pub use dual::Dual;
 pub(crate) use engine::{
-    Area, LocalConv, LocalMaps, LocalMove, NormValues, Step, agreement, clamp_to_box,
-    cross_entropy, on_cpu, sgd_step,
+    Area, LocalConv, LocalMaps, LocalMove, NormValues, agreement, clamp_to_box, cross_entropy,
+    sgd_step, sign_step,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
 pub use layers::{
@@ -31,7 +31,7 @@ pub use params::{
     BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec,
 };
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Which statistics batch norm normalises with.
@@ -62,6 +62,14 @@ pub enum Backend {
     Engine,
     /// Burn's own operations (any device).
     Burn,
+}
+
+impl Backend {
+    /// What computes the layers on `device`, with autodiff or without, unless a model is told
+    /// otherwise. The only place that asks whether a device is the CPU.
+    pub fn of(device: &Device) -> Self {
+        if device.clone().inner() == Device::flex() { Self::Engine } else { Self::Burn }
+    }
 }
 
 /// How activations and their gradients are stored. Weights, statistics, logits, the loss and the

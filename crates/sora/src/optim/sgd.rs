@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor};
-use sora_kernels::sgd::Sgd as Fused;
+use burn::tensor::Tensor;
+use sora_kernels::sgd::Sgd as Rule;
 
 use super::{Optimizer, load_prefixed, prefixed};
 use crate::{
+    compute,
     error::Result,
-    nn::{HostTensor, TensorSet, sgd_step},
+    nn::{HostTensor, TensorSet},
 };
 
 /// SGD and its momentum buffers.
@@ -29,23 +30,14 @@ impl Sgd {
 
 impl Optimizer for Sgd {
     fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32) {
-        for (index, gradient) in gradients.into_iter().enumerate() {
-            let (value, buffer) = (params.take(index), self.buffers.take(index));
-            let [value, buffer] = if value.device() == Device::flex() {
-                let fused = Fused {
-                    learning_rate: lr,
-                    momentum: self.momentum,
-                    weight_decay: self.weight_decay,
-                    nesterov: false,
-                };
-                sgd_step(&fused, value, buffer, gradient)
-            } else {
-                let buffer =
-                    buffer * self.momentum + (gradient + value.clone() * self.weight_decay);
-                [value - buffer.clone() * lr, buffer]
-            };
-            params.set(index, value);
-            self.buffers.set(index, buffer);
+        let rule = Rule {
+            learning_rate: lr,
+            momentum: self.momentum,
+            weight_decay: self.weight_decay,
+            nesterov: false,
+        };
+        if let Some(value) = params.values().first() {
+            compute::of(&value.device()).sgd_update(&rule, params, &mut self.buffers, gradients);
         }
     }
 

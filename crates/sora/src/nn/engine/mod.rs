@@ -20,7 +20,7 @@ use burn::{
         Backend, Dispatch, backend_extension,
         tensor::{FloatTensor, IntTensor},
     },
-    tensor::{Device, Int, Tensor},
+    tensor::{Int, Tensor},
 };
 use sora_kernels::pool::Window;
 
@@ -30,7 +30,7 @@ pub(crate) use flex::sgd_step;
 pub(crate) use local::{Area, LocalConv, LocalMaps, LocalMove, NormValues};
 pub(super) use origin::Origin;
 pub(super) use packed::{forget, replaced};
-pub(crate) use pixels::{Step, agreement, clamp_to_box};
+pub(crate) use pixels::{agreement, clamp_to_box, sign_step};
 pub use pool::{PoolCounts, Shrinking, pool_counts, shrinking};
 
 /// The shape of a convolution, and what its weights are known by.
@@ -213,11 +213,6 @@ pub trait Engine: Backend {
         labels: IntTensor<Self>,
         smoothing: f32,
     ) -> FloatTensor<Self>;
-}
-
-/// Whether `device` is the CPU, with autodiff or without.
-pub(crate) fn on_cpu(device: Device) -> bool {
-    device.inner() == Device::flex()
 }
 
 /// Output of a convolution: the map and, where they were wanted, the mean and biased variance of

@@ -8,6 +8,7 @@ use super::{
     flex::{dims, floats, primitive},
     pool::Output,
 };
+use crate::compute::SignStep;
 
 /// Values of a task.
 const CHUNK: usize = 1 << 14;
@@ -28,7 +29,7 @@ fn sign(x: f32) -> f32 {
 }
 
 /// Clamps `delta` so that `x + delta` stays in [0, 1].
-fn boxed(x: f32, delta: f32) -> f32 {
+fn clamped_to_box(x: f32, delta: f32) -> f32 {
     delta.min(1.0 - x).max(-x)
 }
 
@@ -42,60 +43,41 @@ pub(crate) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
         .zip(floats(&x).par_chunks(CHUNK))
         .zip(floats(&delta).par_chunks(CHUNK));
     chunks.for_each(|((out, x), delta)| {
-        out.iter_mut().zip(x).zip(delta).for_each(|((out, &x), &delta)| *out = boxed(x, delta));
+        out.iter_mut()
+            .zip(x)
+            .zip(delta)
+            .for_each(|((out, &x), &delta)| *out = clamped_to_box(x, delta));
     });
     finished(out)
 }
 
-/// One step along the sign of a gradient.
-pub(crate) struct Step {
-    /// Length of the step, pixel units.
-    pub(crate) alpha: f32,
-    /// Radius of the ball around the images that the result is projected on; `None`: the box alone
-    /// bounds it.
-    pub(crate) radius: Option<f32>,
-}
-
-impl Step {
-    /// `box(project(start + alpha sign(grad) factor))`; a `start` or `factor` that is absent is 0
-    /// or 1. All are on the CPU, without autodiff, and of the shape of `x`.
-    pub(crate) fn take(
-        &self,
-        x: &Tensor<4>,
-        start: Option<Tensor<4>>,
-        grad: Tensor<4>,
-        factor: Option<Tensor<4>>,
-    ) -> Tensor<4> {
-        let (x, grad, start, factor) =
-            (primitive(x.clone()), primitive(grad), start.map(primitive), factor.map(primitive));
-        let (x_values, start, factor) =
-            (floats(&x), start.as_ref().map(floats), factor.as_ref().map(floats));
-        let mut out = Output::new(dims::<4>(&x));
-        out.as_mut()
-            .par_chunks_mut(CHUNK)
-            .zip(floats(&grad).par_chunks(CHUNK))
-            .enumerate()
-            .for_each(|(chunk, (out, grad))| {
-                let at = chunk * CHUNK;
-                let len = out.len();
-                out.iter_mut().zip(grad).for_each(|(out, &grad)| *out = sign(grad) * self.alpha);
-                if let Some(factor) = factor {
-                    out.iter_mut()
-                        .zip(&factor[at..at + len])
-                        .for_each(|(out, factor)| *out *= factor);
-                }
-                if let Some(start) = start {
-                    out.iter_mut().zip(&start[at..at + len]).for_each(|(out, start)| *out += start);
-                }
-                if let Some(radius) = self.radius {
-                    out.iter_mut().for_each(|out| *out = out.max(-radius).min(radius));
-                }
-                out.iter_mut()
-                    .zip(&x_values[at..at + len])
-                    .for_each(|(out, &x)| *out = boxed(x, *out));
-            });
-        finished(out)
-    }
+/// A step of a perturbation. All tensors are on the CPU and of one shape.
+pub(crate) fn sign_step(step: SignStep<'_>) -> Tensor<4> {
+    let SignStep { x, start, grad, factor, alpha, radius } = step;
+    let (x, grad, start, factor) =
+        (primitive(x.clone()), primitive(grad), start.map(primitive), factor.map(primitive));
+    let (x_values, start, factor) =
+        (floats(&x), start.as_ref().map(floats), factor.as_ref().map(floats));
+    let mut out = Output::new(dims::<4>(&x));
+    let chunks = out.as_mut().par_chunks_mut(CHUNK).zip(floats(&grad).par_chunks(CHUNK));
+    chunks.enumerate().for_each(|(chunk, (out, grad))| {
+        let at = chunk * CHUNK;
+        let len = out.len();
+        out.iter_mut().zip(grad).for_each(|(out, &grad)| *out = sign(grad) * alpha);
+        if let Some(factor) = factor {
+            out.iter_mut().zip(&factor[at..at + len]).for_each(|(out, factor)| *out *= factor);
+        }
+        if let Some(start) = start {
+            out.iter_mut().zip(&start[at..at + len]).for_each(|(out, start)| *out += start);
+        }
+        if let Some(radius) = radius {
+            out.iter_mut().for_each(|out| *out = out.max(-radius).min(radius));
+        }
+        out.iter_mut()
+            .zip(&x_values[at..at + len])
+            .for_each(|(out, &x)| *out = clamped_to_box(x, *out));
+    });
+    finished(out)
 }
 
 /// Sums over one sample.

@@ -14,7 +14,8 @@ use crate::{
     loss,
     model::Model,
     nn::to_vec,
-    threat::{Threat, clamp_to_box},
+    perturbation::clamp_to_box,
+    threat::Threat,
 };
 
 /// Accuracies of one set of weights.

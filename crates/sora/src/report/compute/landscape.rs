@@ -17,7 +17,8 @@ use crate::{
     model::Model,
     nn::to_vec,
     noise::{Draw, Noise},
-    threat::{Norm, Threat, l2_norm},
+    perturbation::l2_norm,
+    threat::{Norm, Threat},
 };
 
 /// What to look at, and how closely.

@@ -14,8 +14,9 @@ use crate::{
     model::Model,
     nn::BnMode,
     noise::Noise,
+    perturbation::{Perturb, clamp_to_box},
     run::RunDir,
-    threat::{Threat, clamp_to_box},
+    threat::Threat,
 };
 
 /// Pixels `[n, C, H, W]` in [0, 1] and labels `[n]` of the samples `indices` of `split`.

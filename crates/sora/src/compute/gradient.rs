@@ -1,9 +1,9 @@
-//! The only place that runs a backward pass.
+//! Passes that are recorded by Burn's autodiff, and the only place that runs a backward pass.
 
 use burn::tensor::{Int, Tensor};
 
+use super::{LossAt, of};
 use crate::{
-    loss,
     model::Model,
     nn::{BatchStats, BnMode, Weights},
     profile::{self, Part},
@@ -153,11 +153,9 @@ impl<'a> TrainPass<'a> {
     }
 
     /// Mean cross-entropy with the run's label smoothing: the loss that trains, where
-    /// [`loss::cross_entropy`] is the one that is attacked.
+    /// [`crate::loss::cross_entropy`] is the one that is attacked.
     pub fn cross_entropy(&self, logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
-        profile::time(Part::Loss, || {
-            loss::smoothed_cross_entropy(logits, labels.clone(), self.smoothing)
-        })
+        profile::time(Part::Loss, || mean_cross_entropy(logits, labels.clone(), self.smoothing))
     }
 
     /// The gradients of `loss`; `logits` are those at the training point.
@@ -189,8 +187,25 @@ impl<'a> TrainPass<'a> {
 /// Mean cross-entropy at the pixels `x` in training mode, with the gradients of the parameters and
 /// of `x`.
 pub fn train_gradient(model: &Model, x: Tensor<4>, labels: Tensor<1, Int>) -> TrainGradient {
-    let mut pass = TrainPass::new(model, x, 0.0);
+    let loss = LossAt { model, x, labels, mode: BnMode::Train, smoothing: 0.0 };
+    of(model.device()).training_gradient(loss)
+}
+
+/// The gradient of a mean cross-entropy for the pixels, recorded.
+pub(super) fn recorded_input_gradient(loss: LossAt<'_>) -> InputGradient {
+    let LossAt { model, x, labels, mode, smoothing } = loss;
+    input_gradient(model, x, mode, |logits| mean_cross_entropy(logits, labels, smoothing))
+}
+
+/// The gradients of a mean cross-entropy for the parameters and the pixels, recorded.
+pub(super) fn recorded_training_gradient(loss: LossAt<'_>) -> TrainGradient {
+    let LossAt { model, x, labels, smoothing, .. } = loss;
+    let mut pass = TrainPass::new(model, x, smoothing);
     let logits = pass.at_point();
     let loss = pass.cross_entropy(logits.clone(), &labels);
     pass.finish(loss, logits)
+}
+
+fn mean_cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f32) -> Tensor<1> {
+    of(&logits.device()).cross_entropy(logits, labels, smoothing).mean()
 }

@@ -1,0 +1,69 @@
+//! The CPU engine as a [`Compute`]: each question in one pass over memory.
+
+use burn::tensor::{Int, Tensor};
+use sora_kernels::sgd::Sgd;
+
+use super::{Compute, Figures, SignStep, Trained, burn_ops};
+use crate::{
+    error::Result,
+    loss,
+    nn::{self, Backend, TensorSet, to_vec},
+    threat::Norm,
+};
+
+/// The kernels of this program, on the CPU.
+#[derive(Debug)]
+pub(super) struct CpuEngine;
+
+impl Compute for CpuEngine {
+    fn layers(&self) -> Backend {
+        Backend::Engine
+    }
+
+    fn sign_step(&self, step: SignStep<'_>) -> Tensor<4> {
+        if step.factor.as_ref().is_some_and(|factor| factor.dims() != step.grad.dims()) {
+            return burn_ops::sign_step(self, step);
+        }
+        nn::sign_step(step)
+    }
+
+    fn clamp_to_box(&self, x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
+        if x.dims() == delta.dims() {
+            nn::clamp_to_box(x, delta)
+        } else {
+            burn_ops::clamp_to_box(x, delta)
+        }
+    }
+
+    fn cross_entropy(
+        &self,
+        logits: Tensor<2>,
+        labels: Tensor<1, Int>,
+        smoothing: f32,
+    ) -> Tensor<1> {
+        nn::cross_entropy(logits, labels, smoothing)
+    }
+
+    fn figures(&self, step: &Trained<'_>) -> Result<Figures> {
+        let correct = loss::correct(step.logits.clone(), step.labels.clone()).mean();
+        let scalars = to_vec(&Tensor::cat(vec![step.loss.clone(), correct], 0))?;
+        let along_sign = step.norm == Norm::Linf;
+        let agreement = nn::agreement(along_sign, step.attack, step.train, step.delta);
+        burn_ops::named(&[&scalars[..], &agreement].concat())
+    }
+
+    fn sgd_update(
+        &self,
+        rule: &Sgd,
+        params: &mut TensorSet,
+        momenta: &mut TensorSet,
+        gradients: Vec<Tensor<1>>,
+    ) {
+        for (index, gradient) in gradients.into_iter().enumerate() {
+            let (value, momentum) = (params.take(index), momenta.take(index));
+            let [value, momentum] = nn::sgd_step(rule, value, momentum, gradient);
+            params.set(index, value);
+            momenta.set(index, momentum);
+        }
+    }
+}
