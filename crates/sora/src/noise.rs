@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use sora_rng::{self as rng, Key, Purpose};
 
-use crate::profile::{self, Part};
+use crate::profile::{self, Stage};
 
 /// What a draw is for. The numbers are part of the reproducibility of a run: append, never
 /// renumber.
@@ -150,7 +150,7 @@ impl Noise {
             Source::Seeded { key, seed, epoch, step, ids } => {
                 let mut data = vec![0.0; len];
                 let purpose = key(((draw as u16) << 8) | (k & 0xff));
-                profile::time(Part::Noise, || {
+                profile::time(Stage::Noise, || {
                     fill(&mut data, Key { seed: *seed, purpose, epoch: *epoch, step: *step }, ids)
                 });
                 data

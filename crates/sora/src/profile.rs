@@ -13,7 +13,7 @@ use std::{
 /// A part of the work that is timed on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
-pub enum Part {
+pub enum Stage {
     /// Convolutions, forward.
     ConvForward,
     /// Gradients of convolutions for their inputs.
@@ -91,17 +91,17 @@ static NANOSECONDS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAM
 
 thread_local! {
     /// The part that this thread is in, and since when.
-    static INSIDE: Cell<Option<(Part, Instant)>> = const { Cell::new(None) };
+    static INSIDE: Cell<Option<(Stage, Instant)>> = const { Cell::new(None) };
 }
 
-fn count((part, since): (Part, Instant), until: Instant) {
+fn count((part, since): (Stage, Instant), until: Instant) {
     NANOSECONDS[part as usize]
         .fetch_add(until.duration_since(since).as_nanos() as u64, Ordering::Relaxed);
 }
 
 /// Ends a part, also when its work panics.
 struct Inside {
-    outer: Option<Part>,
+    outer: Option<Stage>,
 }
 
 impl Drop for Inside {
@@ -114,7 +114,7 @@ impl Drop for Inside {
 }
 
 /// Does `work` and adds its time to `part`, except for that of parts inside it.
-pub fn time<T>(part: Part, work: impl FnOnce() -> T) -> T {
+pub fn time<T>(part: Stage, work: impl FnOnce() -> T) -> T {
     let now = Instant::now();
     let outer = INSIDE.replace(Some((part, now)));
     if let Some(outer) = outer {
@@ -151,24 +151,24 @@ mod tests {
     #[test]
     fn a_part_does_not_count_what_is_inside_another() {
         let inside = || INSIDE.get().map(|(part, _)| part);
-        time(Part::Perturbation, || {
-            assert_eq!(inside(), Some(Part::Perturbation));
-            time(Part::Loss, || assert_eq!(inside(), Some(Part::Loss)));
-            assert_eq!(inside(), Some(Part::Perturbation));
+        time(Stage::Perturbation, || {
+            assert_eq!(inside(), Some(Stage::Perturbation));
+            time(Stage::Loss, || assert_eq!(inside(), Some(Stage::Loss)));
+            assert_eq!(inside(), Some(Stage::Perturbation));
             let caught =
-                std::panic::catch_unwind(|| time(Part::Metrics, || panic!("for the test")));
+                std::panic::catch_unwind(|| time(Stage::Metrics, || panic!("for the test")));
             assert!(caught.is_err());
-            assert_eq!(inside(), Some(Part::Perturbation), "also after a panic");
+            assert_eq!(inside(), Some(Stage::Perturbation), "also after a panic");
         });
         assert_eq!(inside(), None);
-        let before = NANOSECONDS[Part::Log as usize].load(Ordering::Relaxed);
-        time(Part::Log, || sleep(Duration::from_millis(3)));
-        assert!(NANOSECONDS[Part::Log as usize].load(Ordering::Relaxed) - before >= 3_000_000);
+        let before = NANOSECONDS[Stage::Log as usize].load(Ordering::Relaxed);
+        time(Stage::Log, || sleep(Duration::from_millis(3)));
+        assert!(NANOSECONDS[Stage::Log as usize].load(Ordering::Relaxed) - before >= 3_000_000);
     }
 
     #[test]
     fn every_part_has_a_name() {
-        assert_eq!(Part::Log as usize + 1, NAMES.len());
+        assert_eq!(Stage::Log as usize + 1, NAMES.len());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use sora::{
     nn,
     noise::Noise,
     optim::OptimizerKind,
-    profile::{self, Part},
+    profile::{self, Stage},
     threat::{Norm, Threat},
 };
 use sora_kernels as kernels;
@@ -143,7 +143,7 @@ pub fn step(args: &StepBench) -> Result<()> {
             extras: Extras::default(),
         };
         let out = method::run_step(method.as_mut(), &mut cx, &batch)?;
-        profile::time(Part::Optimizer, || {
+        profile::time(Stage::Optimizer, || {
             optimizer.step(&mut setup.model.params, out.gradients, 0.01)
         });
         setup.sync()?;
@@ -228,7 +228,7 @@ pub fn attack(args: &AttackBench) -> Result<()> {
                 );
                 let images = attack::Batch { x: &rows, labels: &labels, ids: &ids };
                 let found =
-                    profile::time(Part::Perturbation, || part.attack.run(&mut cx, &images))?;
+                    profile::time(Stage::Perturbation, || part.attack.run(&mut cx, &images))?;
                 let logits = Classifier::logits(&setup.model, &found)?;
                 let stands: Vec<bool> = logits
                     .chunks(CLASSES)

@@ -6,7 +6,7 @@ use sora::{
     config::TrainOptions,
     data, device,
     error::{Error, Result},
-    exchange::{self, Wishes},
+    exchange::{self, ImportOptions},
     files,
     model::NetworkOptions,
     run::{self, ABOUT, About},
@@ -20,7 +20,7 @@ pub fn import(args: ImportArgs) -> Result<()> {
     let known = args.dataset.as_deref().map(|name| known(name, &args)).transpose()?;
     let own = args.dataset.is_none().then(|| own_description(&args.file)).transpose()?.flatten();
     let image = args.image_size.map(|side| [side; 2]).or(known.as_ref().map(|known| known.image));
-    let mut wishes = Wishes {
+    let mut options = ImportOptions {
         model: args.model.clone(),
         width: args.width,
         image: image
@@ -28,18 +28,18 @@ pub fn import(args: ImportArgs) -> Result<()> {
         classes: known.as_ref().map(|known| known.classes),
         normalisation: (!args.mean.is_empty()).then(|| [args.mean.clone(), args.std.clone()]),
         fallback: known.as_ref().map(|known| known.normalisation.clone()),
-        options: NetworkOptions { activation: args.activation, ..Default::default() },
+        network: NetworkOptions { activation: args.activation, ..Default::default() },
         allow_unexpected: args.allow_unexpected,
     };
     // A file of this program says more than its tensors do.
     if let Some(about) = own.as_ref().filter(|about| about.network.name == args.model) {
-        wishes.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
-        wishes.options = NetworkOptions {
+        options.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
+        options.network = NetworkOptions {
             activation: args.activation.or(about.network.options.activation),
             ..about.network.options
         };
     }
-    let (imported, _) = exchange::import(&args.file, &wishes, ABOUT, &device::device("cpu")?)?;
+    let (imported, _) = exchange::import(&args.file, &options, ABOUT, &device::device("cpu")?)?;
     let about = About {
         network: imported.model.config.clone(),
         dataset: args

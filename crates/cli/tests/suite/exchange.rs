@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use proptest::prelude::*;
 use safetensors::{Dtype, tensor::TensorView};
 use sora::{
-    exchange::{Wishes, import, to_onnx},
+    exchange::{ImportOptions, import, to_onnx},
     files::to_safetensors,
     model::{Model, NETWORKS, NetworkOptions, Shape},
     nn::HostTensor,
@@ -22,8 +22,8 @@ use crate::{
 const MEAN: [f32; 3] = [0.5; 3];
 const STD: [f32; 3] = [0.25; 3];
 
-fn wishes(model: &str) -> Wishes {
-    Wishes {
+fn options(model: &str) -> ImportOptions {
+    ImportOptions {
         model: model.into(),
         image: Some([8, 8]),
         fallback: Some([MEAN.to_vec(), STD.to_vec()]),
@@ -35,11 +35,11 @@ fn wishes(model: &str) -> Wishes {
 fn through_file(
     dir: &Path,
     tensors: &[HostTensor],
-    wishes: &Wishes,
+    options: &ImportOptions,
 ) -> Result<sora::exchange::Imported, String> {
     let file = dir.join("weights.safetensors");
     fs::write(&file, to_safetensors(tensors, Default::default()).unwrap()).unwrap();
-    import(&file, wishes, "sora", &Device::flex())
+    import(&file, options, "sora", &Device::flex())
         .map(|(imported, _)| imported)
         .map_err(|e| e.to_string())
 }
@@ -76,7 +76,7 @@ fn weights_are_found_under_the_prefixes_and_names_of_other_programs() {
         let imported = through_file(
             dir.path(),
             &named(&|name| format!("{prefix}{name}")),
-            &wishes("preact-resnet18"),
+            &options("preact-resnet18"),
         )
         .unwrap();
         assert_eq!((imported.prefix.as_str(), imported.model.config.width), (prefix, 4));
@@ -91,11 +91,12 @@ fn weights_are_found_under_the_prefixes_and_names_of_other_programs() {
         ..t.clone()
     }));
     both.extend([buffer("state_dict.0.mean", 0.4), buffer("state_dict.0.std", 0.2)]);
-    let imported = through_file(dir.path(), &both, &wishes("preact-resnet18")).unwrap();
+    let imported = through_file(dir.path(), &both, &options("preact-resnet18")).unwrap();
     assert_eq!(imported.prefix, "state_dict.1.");
     assert_eq!((imported.model.config.mean[0], imported.model.config.std[0]), (0.4, 0.2));
     assert_eq!(imported.normalisation, "from the file's normalisation layer");
-    let given = Wishes { normalisation: Some([vec![0.1], vec![0.3]]), ..wishes("preact-resnet18") };
+    let given =
+        ImportOptions { normalisation: Some([vec![0.1], vec![0.3]]), ..options("preact-resnet18") };
     assert_eq!(through_file(dir.path(), &both, &given).unwrap().model.config.mean, [0.1; 3]);
     // The CIFAR literature's names of a ResNet.
     let config =
@@ -111,7 +112,7 @@ fn weights_are_found_under_the_prefixes_and_names_of_other_programs() {
         })
         .collect();
     assert_eq!(
-        logits(&through_file(dir.path(), &tensors, &wishes("resnet18")).unwrap().model),
+        logits(&through_file(dir.path(), &tensors, &options("resnet18")).unwrap().model),
         logits(&resnet)
     );
 }
@@ -126,7 +127,7 @@ fn what_is_missing_unexpected_or_misshaped_is_named() {
     for tensor in tensors.iter_mut().filter(|t| t.name == "layer1.0.bn1.bias") {
         (tensor.shape, tensor.data) = (vec![5], vec![0.0; 5]);
     }
-    let error = through_file(dir.path(), &tensors, &wishes("preact-resnet18")).unwrap_err();
+    let error = through_file(dir.path(), &tensors, &options("preact-resnet18")).unwrap_err();
     for part in [
         "4 missing (bn.",
         "1 unexpected (extra.weight)",
@@ -138,38 +139,38 @@ fn what_is_missing_unexpected_or_misshaped_is_named() {
     assert!(!error.contains('\n'));
     let mut tensors = own.clone();
     tensors.push(HostTensor { name: "extra.weight".into(), shape: vec![1], data: vec![0.0] });
-    assert!(through_file(dir.path(), &tensors, &wishes("preact-resnet18")).is_err());
-    let tolerant = Wishes { allow_unexpected: true, ..wishes("preact-resnet18") };
+    assert!(through_file(dir.path(), &tensors, &options("preact-resnet18")).is_err());
+    let tolerant = ImportOptions { allow_unexpected: true, ..options("preact-resnet18") };
     assert_eq!(through_file(dir.path(), &tensors, &tolerant).unwrap().left, ["extra.weight"]);
-    for (wishes, part) in [
-        (wishes("vit-tiny"), "no weights of vit-tiny"),
+    for (options, part) in [
+        (options("vit-tiny"), "no weights of vit-tiny"),
         (
-            Wishes { classes: Some(100), ..wishes("preact-resnet18") },
+            ImportOptions { classes: Some(100), ..options("preact-resnet18") },
             "10 classes; the data set has 100",
         ),
-        (Wishes { fallback: None, ..wishes("preact-resnet18") }, "--mean and --std"),
+        (ImportOptions { fallback: None, ..options("preact-resnet18") }, "--mean and --std"),
         (
-            Wishes {
+            ImportOptions {
                 normalisation: Some([vec![0.5; 2], vec![0.5; 2]]),
-                ..wishes("preact-resnet18")
+                ..options("preact-resnet18")
             },
             "2 means",
         ),
         (
-            Wishes {
-                options: NetworkOptions { dropout: 0.1, ..Default::default() },
-                ..wishes("preact-resnet18")
+            ImportOptions {
+                network: NetworkOptions { dropout: 0.1, ..Default::default() },
+                ..options("preact-resnet18")
             },
             "--dropout",
         ),
     ] {
-        let error = through_file(dir.path(), &own, &wishes).unwrap_err();
+        let error = through_file(dir.path(), &own, &options).unwrap_err();
         assert!(error.contains(part), "{error}");
     }
     let mut infinite = own.clone();
     infinite[0].data[0] = f32::NAN;
     assert!(
-        through_file(dir.path(), &infinite, &wishes("preact-resnet18"))
+        through_file(dir.path(), &infinite, &options("preact-resnet18"))
             .unwrap_err()
             .contains("NaN")
     );
@@ -190,7 +191,8 @@ fn half_precision_comes_in_as_single() {
         .zip(&bytes)
         .map(|(t, b)| (t.name.as_str(), TensorView::new(Dtype::BF16, t.shape.clone(), b).unwrap()));
     fs::write(&file, safetensors::serialize(views, None).unwrap()).unwrap();
-    let (imported, _) = import(&file, &wishes("preact-resnet18"), "sora", &Device::flex()).unwrap();
+    let (imported, _) =
+        import(&file, &options("preact-resnet18"), "sora", &Device::flex()).unwrap();
     let found = imported.model.to_host().unwrap();
     for (a, b) in found.iter().zip(&own) {
         assert!(
@@ -226,7 +228,7 @@ fn checkpoints_that_pytorch_wrote_hold_the_same_weights() {
         ("half.pt", ""),
     ] {
         let file = path("crates/sora/tests/golden/checkpoints").join(file);
-        let (imported, _) = import(&file, &wishes_gray(), "sora", &Device::flex())
+        let (imported, _) = import(&file, &options_gray(), "sora", &Device::flex())
             .unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(imported.prefix, prefix, "{}", file.display());
         let tolerance = if file.ends_with("half.pt") { 2e-3 } else { 0.0 };
@@ -244,8 +246,8 @@ fn checkpoints_that_pytorch_wrote_hold_the_same_weights() {
     }
 }
 
-fn wishes_gray() -> Wishes {
-    Wishes { fallback: Some([vec![0.5], vec![0.25]]), ..wishes("mnist-cnn") }
+fn options_gray() -> ImportOptions {
+    ImportOptions { fallback: Some([vec![0.5], vec![0.25]]), ..options("mnist-cnn") }
 }
 
 /// A pickle that would run a command in Python, or a bomb: refused or read as names, never run.
@@ -285,7 +287,7 @@ fn hostile_pickles_run_nothing_and_are_refused() {
     {
         let file = dir.path().join(format!("{k}.pt"));
         fs::write(&file, &bytes).unwrap();
-        let error = import(&file, &wishes("preact-resnet18"), "sora", &Device::flex())
+        let error = import(&file, &options("preact-resnet18"), "sora", &Device::flex())
             .map(|_| ())
             .unwrap_err();
         assert!(matches!(error, sora::error::Error::Input(_)), "{k}: {error}");
@@ -313,7 +315,7 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("damaged");
         fs::write(&file, &bytes).unwrap();
-        if let Err(error) = import(&file, &wishes_gray(), "sora", &Device::flex()) {
+        if let Err(error) = import(&file, &options_gray(), "sora", &Device::flex()) {
             prop_assert!(matches!(error, sora::error::Error::Input(_)), "{error}");
             prop_assert!(!error.to_string().contains('\n'), "{error}");
         }

@@ -6,7 +6,7 @@ use super::{LossAt, of};
 use crate::{
     model::Model,
     nn::{BatchStats, BnMode, Weights},
-    profile::{self, Part},
+    profile::{self, Stage},
 };
 
 /// Gradient of a loss with respect to the input.
@@ -32,9 +32,9 @@ pub fn input_gradient(
 ) -> InputGradient {
     let x = x.autodiff().require_grad();
     let (logits, stats) =
-        profile::time(Part::Network, || model.forward(&model.params.frozen(), x.clone(), mode));
-    let value = profile::time(Part::Loss, || loss(logits.clone()));
-    let mut gradients = profile::time(Part::Autodiff, || value.backward());
+        profile::time(Stage::Network, || model.forward(&model.params.frozen(), x.clone(), mode));
+    let value = profile::time(Stage::Loss, || loss(logits.clone()));
+    let mut gradients = profile::time(Stage::Autodiff, || value.backward());
     let grad = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
     InputGradient { grad, loss: value.inner(), logits: logits.inner(), stats }
 }
@@ -130,7 +130,7 @@ impl<'a> TrainPass<'a> {
     /// have seen already.
     pub fn forward_again(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.count(&x);
-        profile::time(Part::Network, || {
+        profile::time(Stage::Network, || {
             self.model.forward(&self.weights, x.autodiff(), BnMode::Train).0
         })
     }
@@ -147,7 +147,7 @@ impl<'a> TrainPass<'a> {
         // The derivative costs as much as the value.
         self.count(&x);
         self.count(&x);
-        profile::time(Part::Network, || {
+        profile::time(Stage::Network, || {
             self.model.forward_along(&self.weights, x.autodiff(), direction.autodiff(), mode)
         })
     }
@@ -155,13 +155,13 @@ impl<'a> TrainPass<'a> {
     /// Mean cross-entropy with the run's label smoothing: the loss that trains, where
     /// [`crate::loss::cross_entropy`] is the one that is attacked.
     pub fn cross_entropy(&self, logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
-        profile::time(Part::Loss, || mean_cross_entropy(logits, labels.clone(), self.smoothing))
+        profile::time(Stage::Loss, || mean_cross_entropy(logits, labels.clone(), self.smoothing))
     }
 
     /// The gradients of `loss`; `logits` are those at the training point.
     pub fn finish(self, loss: Tensor<1>, logits: Tensor<2>) -> TrainGradient {
         let Self { weights, point, stats, forwards, .. } = self;
-        let (params, input) = profile::time(Part::Autodiff, || {
+        let (params, input) = profile::time(Stage::Autodiff, || {
             let mut gradients = loss.backward();
             let input = point
                 .grad_remove(&mut gradients)
@@ -174,7 +174,7 @@ impl<'a> TrainPass<'a> {
     fn run(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.count(&x);
         let (logits, stats) =
-            profile::time(Part::Network, || self.model.forward(&self.weights, x, BnMode::Train));
+            profile::time(Stage::Network, || self.model.forward(&self.weights, x, BnMode::Train));
         self.stats.extend(stats);
         logits
     }

@@ -17,7 +17,7 @@ use crate::{
 
 /// What the caller knows about the checkpoint; the rest is found in it.
 #[derive(Clone, Debug, Default)]
-pub struct Wishes {
+pub struct ImportOptions {
     /// Registry name of the network.
     pub model: String,
     /// Width; found in the file where it is absent.
@@ -32,7 +32,7 @@ pub struct Wishes {
     /// Mean and standard deviation for a file that says nothing of them.
     pub fallback: Option<[Vec<f32>; 2]>,
     /// Activation and the like.
-    pub options: NetworkOptions,
+    pub network: NetworkOptions,
     /// Takes a file with tensors that the network does not have.
     pub allow_unexpected: bool,
 }
@@ -66,11 +66,11 @@ const UNREAD: [&str; 1] = ["sub_block1."];
 /// shape, in one line that names them.
 pub fn import(
     path: &Path,
-    wishes: &Wishes,
+    wanted: &ImportOptions,
     about: &str,
     device: &Device,
 ) -> Result<(Imported, Option<String>)> {
-    let info = network(&wishes.model)?;
+    let info = network(&wanted.model)?;
     let (entries, description) = checkpoint::read(path, about)?;
     let file = path.display().to_string();
     let (prefix, weights) = matching(&entries, info).ok_or_else(|| {
@@ -93,7 +93,7 @@ pub fn import(
     let Some(&[found, ..]) = shape_of(info.width_from) else {
         return Err(damaged(info.width_from));
     };
-    let width = wishes.width.unwrap_or(found);
+    let width = wanted.width.unwrap_or(found);
     let first = if weights.contains_key("conv1.weight") { "conv1.weight" } else { info.width_from };
     let Some(&[_, channels, kernel, _]) = shape_of(first) else { return Err(damaged(first)) };
     let classes =
@@ -105,12 +105,12 @@ pub fn import(
                 ))
             },
         )?;
-    if let Some(expected) = wishes.classes.filter(|&expected| expected != classes) {
+    if let Some(expected) = wanted.classes.filter(|&expected| expected != classes) {
         return Err(Error::input(format!(
             "{file}: a network of {classes} classes; the data set has {expected}"
         )));
     }
-    let mut options = wishes.options;
+    let mut options = wanted.network;
     if info.options.contains(&"stem") && options.stem.is_none() {
         options.stem = Some(if kernel == 7 { Stem::Imagenet } else { Stem::Cifar });
     }
@@ -120,20 +120,20 @@ pub fn import(
     let positions = ["pos_embed", "classifier.positional_emb"]
         .iter()
         .find_map(|name| shape_of(name)?.get(1).copied());
-    let [height, breadth] = wishes.image.unwrap_or_else(|| {
+    let [height, breadth] = wanted.image.unwrap_or_else(|| {
         guess_size(info, positions, &options, weights.contains_key("classifier.6.weight"), channels)
     });
     let shape = Shape { channels, height, width: breadth, classes };
     let options = info.resolve(options, shape)?;
 
     let (normalisation, [mean, std]) =
-        normalisation(&entries, wishes, channels, description.is_some())
+        normalisation(&entries, wanted, channels, description.is_some())
             .map_err(|e| Error::input(format!("{file}: {e}")))?;
     let config = ModelConfig { name: info.name.into(), width, shape, mean, std, options };
     // Names and shapes first: a file that only claims to be large costs nothing.
     let specs = config.specs()?;
     let specs: Vec<&Spec> = specs.params.iter().chain(&specs.buffers).collect();
-    let left = compare(&file, &weights, &specs, &config, wishes.allow_unexpected)?;
+    let left = compare(&file, &weights, &specs, &config, wanted.allow_unexpected)?;
     let needed = specs.iter().fold(0u64, |sum, spec| sum.saturating_add(spec.len() as u64));
     let size = std::fs::metadata(path)
         .map_err(|e| Error::input(format!("cannot look at {file}: {e}")))?
@@ -234,11 +234,11 @@ fn guess_size(
 /// Where the normalisation comes from, and its means and standard deviations.
 fn normalisation(
     entries: &[Entry],
-    wishes: &Wishes,
+    options: &ImportOptions,
     channels: usize,
     described: bool,
 ) -> Result<(&'static str, [Vec<f32>; 2]), String> {
-    if let Some(given) = &wishes.normalisation {
+    if let Some(given) = &options.normalisation {
         // One value stands for every channel.
         let each = |values: &Vec<f32>| match values.as_slice() {
             &[value] => vec![value; channels.min(1 << 16)],
@@ -258,7 +258,7 @@ fn normalisation(
         return Ok(("from the file's normalisation layer", [read(mean)?, read(std)?]));
     }
     let source = if described { "from the file's metadata" } else { "of the data set" };
-    wishes.fallback.clone().map(|values| (source, values)).ok_or_else(|| {
+    options.fallback.clone().map(|values| (source, values)).ok_or_else(|| {
         "has no normalisation layer; give --mean and --std in [0, 1], one value or one a channel (--mean 0 --std 1 for a network that takes pixels as they are), or --dataset for the set's own".into()
     })
 }

@@ -7,5 +7,5 @@ mod onnx;
 mod proto;
 
 pub use checkpoint::{Entry, read};
-pub use import::{Imported, Wishes, import};
+pub use import::{ImportOptions, Imported, import};
 pub use onnx::{OPSET, to_onnx};

@@ -45,7 +45,7 @@ use crate::{
     nn::{BnMode, HostTensor, TensorSet},
     noise::Noise,
     perturbation::clamp_to_box,
-    profile::{self, Part},
+    profile::{self, Stage},
     threat::Threat,
 };
 
@@ -157,7 +157,7 @@ impl StepContext<'_> {
 
     /// Logits at the pixels `x` without any gradient, in the run's batch-norm mode.
     pub fn logits(&mut self, x: Tensor<4>) -> Tensor<2> {
-        let (logits, stats) = profile::time(Part::Network, || {
+        let (logits, stats) = profile::time(Stage::Network, || {
             self.model.forward(&self.model.params.frozen(), x, self.attack_bn)
         });
         self.model.absorb(stats);
@@ -233,7 +233,7 @@ impl StepContext<'_> {
         };
         self.model.absorb(std::mem::take(&mut out.stats));
 
-        let metrics = profile::time(Part::Metrics, || {
+        let metrics = profile::time(Stage::Metrics, || {
             self.figures(&out, batch, &delta, attack_grad.as_ref().unwrap_or(&out.input))
         })?;
         Ok(StepOutput {
@@ -388,7 +388,7 @@ pub fn run_step(
     cx: &mut StepContext<'_>,
     batch: &Batch,
 ) -> Result<StepOutput> {
-    rayon::scope(|_| profile::time(Part::Perturbation, || method.step(cx, batch)))
+    rayon::scope(|_| profile::time(Stage::Perturbation, || method.step(cx, batch)))
 }
 
 /// Clamps `delta` so that `x + delta` stays in [0, 1]: the last word on every perturbation.

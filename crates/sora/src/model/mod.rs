@@ -23,7 +23,7 @@ use crate::{
         Activation, Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision,
         SpecBuilder, TensorSet, Weights, normalize,
     },
-    profile::{self, Part},
+    profile::{self, Stage},
 };
 
 pub use graph::{Builder, Graph, Id};
@@ -607,7 +607,7 @@ impl Model {
 
     /// Moves the running statistics towards those of a pass: `r <- 0.9 r + 0.1 batch`.
     pub fn absorb(&mut self, stats: Vec<BatchStats>) {
-        profile::time(Part::Statistics, || {
+        profile::time(Stage::Statistics, || {
             for s in stats {
                 for (id, batch) in [(s.mean, s.batch_mean), (s.variance, s.batch_variance)] {
                     let running = self.buffers.take(id.0);

@@ -30,7 +30,7 @@ use crate::{
     nn::BnMode,
     noise::Noise,
     optim::Optimizer,
-    profile::{self, Part},
+    profile::{self, Stage},
     run::{RunDir, TrainData},
     tensorboard::EventWriter,
     ui,
@@ -124,7 +124,7 @@ pub fn train(
         let mut last_val = None;
         let mut loaded = loader.epoch(epoch, run.progress.batch as usize);
         profile::take();
-        while let Some(batch) = profile::time(Part::Loader, || {
+        while let Some(batch) = profile::time(Stage::Loader, || {
             loaded.next().map(|batch| Ok::<_, Error>(on_device(batch?, &run.device)))
         }) {
             let batch = batch?;
@@ -424,7 +424,7 @@ impl<'a> Run<'a> {
 
     /// Appends to metrics.jsonl.
     fn log(&mut self, line: &StepLine) -> Result<()> {
-        profile::time(Part::Log, || append(&mut self.metrics, &self.dir.metrics(), line))?;
+        profile::time(Stage::Log, || append(&mut self.metrics, &self.dir.metrics(), line))?;
         self.tensorboard.as_mut().map_or(Ok(()), |tensorboard| tensorboard.step(line))
     }
 
@@ -452,7 +452,7 @@ impl<'a> Run<'a> {
             return Err(Error::Diverged { step, figure: "the loss".into(), last_good: last });
         }
         let lr = config.schedule.at(config.lr_max, step, total);
-        profile::time(Part::Optimizer, || {
+        profile::time(Stage::Optimizer, || {
             self.optimizer.step(&mut self.model.params, out.gradients, lr)
         });
         if let Some(average) = &mut self.average

@@ -466,7 +466,7 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
         let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (split(x), split(gamma), split(beta));
         let NormPlan { batch, shortcut, relu, origin } = plan;
         let norm = Norm::new([gamma, beta, mean.into_primitive(), variance.into_primitive()], relu);
-        let y = norm.forward(&x, crate::profile::Part::NormForward);
+        let y = norm.forward(&x, crate::profile::Stage::NormForward);
         record!(BnReluBackward, C, [of_x, of_gamma, of_beta], y, {
             origin.record(x.clone(), norm.clone());
             BnReluState { x, norm, batch, shortcut }

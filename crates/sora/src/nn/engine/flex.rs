@@ -20,7 +20,7 @@ use sora_kernels::{
 };
 
 use super::{ConvNormPlan, ConvPlan, Engine, NormPlan, PoolPlan, packed::packed, pool::Output};
-use crate::profile::{self, Part};
+use crate::profile::{self, Stage};
 
 /// PyTorch's default epsilon in the denominator of batch norm.
 pub(super) const BN_EPSILON: f32 = 1e-5;
@@ -93,7 +93,7 @@ pub(super) fn normalize(x: &FlexTensor, mean: Option<&[f32]>, scale: &[f32]) -> 
     let shape @ [_, c, h, w] = dims::<4>(x);
     let plane = h * w;
     let mut y = Output::new(shape);
-    profile::time(Part::Layout, || {
+    profile::time(Stage::Layout, || {
         let images = y
             .as_mut()
             .par_chunks_mut((c * plane).max(1))
@@ -115,7 +115,7 @@ pub(super) fn normalize(x: &FlexTensor, mean: Option<&[f32]>, scale: &[f32]) -> 
 pub(super) fn enter(x: &FlexTensor, dtype: DType) -> FlexTensor {
     let [n, c, h, w] = dims(x);
     let mut y = Output::of([h, w, n, c].into(), dtype);
-    by_type!(y, E => ok(profile::time(Part::Layout, || nchw_to_hwnc(Dimensions { n, c, h, w }, floats(x), y.elements::<E>()))));
+    by_type!(y, E => ok(profile::time(Stage::Layout, || nchw_to_hwnc(Dimensions { n, c, h, w }, floats(x), y.elements::<E>()))));
     y.finish()
 }
 
@@ -123,7 +123,7 @@ pub(super) fn enter(x: &FlexTensor, dtype: DType) -> FlexTensor {
 pub(super) fn leave(x: &FlexTensor) -> FlexTensor {
     let [h, w, n, c] = dims(x);
     let mut y = Output::new([n, c, h, w]);
-    by_type!(x, E => ok(profile::time(Part::Layout, || hwnc_to_nchw(Dimensions { n, c, h, w }, values::<E>(x), y.as_mut()))));
+    by_type!(x, E => ok(profile::time(Stage::Layout, || hwnc_to_nchw(Dimensions { n, c, h, w }, values::<E>(x), y.as_mut()))));
     y.finish()
 }
 
@@ -190,7 +190,7 @@ fn conv_as<E: Stored>(
     let moments =
         plan.moments.then(|| Moments { mean: mean.as_mut(), variance: variance.as_mut() });
     let epilogue = Epilogue { moments, ..operand.epilogue() };
-    ok(profile::time(Part::ConvForward, || {
+    ok(profile::time(Stage::ConvForward, || {
         kernel.forward(n, values(x), &weights, y.elements(), epilogue)
     }));
     (y.finish(), mean.finish(), variance.finish())
@@ -214,7 +214,7 @@ pub(super) fn conv_norm(
         let mut y = output_like(if keep { [oh, ow, n, shape[0]] } else { [0; 4] }, x);
         let (first, second) = if keep { (&mut y, Some(normed.elements())) } else { (&mut normed, None) };
         let epilogue = Epilogue { norm: Some(Normed { norm: norm.kernel(), y: second }), ..operand.epilogue() };
-        ok(profile::time(Part::ConvForward, || kernel.forward(n, values::<E>(x), &weights, first.elements(), epilogue)));
+        ok(profile::time(Stage::ConvForward, || kernel.forward(n, values::<E>(x), &weights, first.elements(), epilogue)));
         [y.finish(), normed.finish()]
     })
 }
@@ -232,7 +232,7 @@ pub(super) fn conv_input_grad(
         let (kernel, n) = kernel::<E>(input, dims(w), plan);
         let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, plan.version));
         sum_into::<E>(input, dy, so_far, |dx, add| {
-            ok(profile::time(Part::ConvInputGrad, || kernel.input_grad(n, values(dy), &weights, dx.elements(), add.into())));
+            ok(profile::time(Stage::ConvInputGrad, || kernel.input_grad(n, values(dy), &weights, dx.elements(), add.into())));
         })
     })
 }
@@ -273,7 +273,7 @@ pub(super) fn conv_weight_grad(
     let mut dw = Output::new(shape);
     by_type!(x, E => {
         let (kernel, n) = kernel::<E>(dims(x), shape, plan);
-        ok(profile::time(Part::ConvWeightGrad, || kernel.weight_grad(n, values(x), values(dy), dw.as_mut())));
+        ok(profile::time(Stage::ConvWeightGrad, || kernel.weight_grad(n, values(x), values(dy), dw.as_mut())));
     });
     dw.finish()
 }
@@ -282,7 +282,7 @@ pub(super) fn conv_weight_grad(
 pub(super) fn channel_sums(dy: &FlexTensor) -> FlexTensor {
     let channels = dy.layout().shape().as_slice().last().copied().unwrap_or(0);
     let mut sums = Output::new([channels]);
-    by_type!(dy, E => ok(profile::time(Part::Linear, || channels::channel_sums(isa(), values::<E>(dy), sums.as_mut()))));
+    by_type!(dy, E => ok(profile::time(Stage::Linear, || channels::channel_sums(isa(), values::<E>(dy), sums.as_mut()))));
     sums.finish()
 }
 
@@ -314,7 +314,7 @@ impl Norm {
         }
     }
 
-    pub(super) fn forward(&self, x: &FlexTensor, part: Part) -> FlexTensor {
+    pub(super) fn forward(&self, x: &FlexTensor, part: Stage) -> FlexTensor {
         let mut y = output_like(dims::<4>(x), x);
         by_type!(x, E => ok(profile::time(part, || self.kernel().forward(isa(), values::<E>(x), y.elements()))));
         y.finish()
@@ -324,7 +324,7 @@ impl Norm {
     pub(super) fn parameter_grads(&self, x: &FlexTensor, dy: &FlexTensor) -> [FlexTensor; 2] {
         let channels = dims(&self.gamma);
         let (mut dgamma, mut dbeta) = (Output::new::<1>(channels), Output::new::<1>(channels));
-        by_type!(x, E => ok(profile::time(Part::NormBackward, || {
+        by_type!(x, E => ok(profile::time(Stage::NormBackward, || {
             self.kernel().parameter_grads(isa(), values::<E>(x), values(dy), dgamma.as_mut(), dbeta.as_mut())
         })));
         [dgamma.finish(), dbeta.finish()]
@@ -349,14 +349,14 @@ impl Norm {
         by_type!(x, E => {
             let sum = |dy: &FlexTensor, add: Option<FlexTensor>| {
                 sum_into::<E>(dims(x), x, add, |dx, add| {
-                    ok(profile::time(Part::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics(), dx.elements(), add)));
+                    ok(profile::time(Stage::NormBackward, || kernel.input_grad(isa(), values(x), values(dy), statistics(), dx.elements(), add)));
                 })
             };
             match add {
                 Some(add) => sum(&dy, Some(add)),
                 None => match Output::reuse(dy) {
                     Ok(mut gradient) => {
-                        ok(profile::time(Part::NormBackward, || {
+                        ok(profile::time(Stage::NormBackward, || {
                             kernel.input_grad_in_place(isa(), values::<E>(x), gradient.elements(), statistics(), None)
                         }));
                         gradient.finish()
@@ -372,14 +372,14 @@ impl Norm {
 pub(super) fn global_pool(x: &FlexTensor) -> FlexTensor {
     let [h, w, n, c] = dims(x);
     let mut y = Output::new([n, c]);
-    by_type!(x, E => ok(profile::time(Part::Pool, || pooling::global_average(h * w, values::<E>(x), y.as_mut()))));
+    by_type!(x, E => ok(profile::time(Stage::Pool, || pooling::global_average(h * w, values::<E>(x), y.as_mut()))));
     y.finish()
 }
 
 /// Gradient of the mean over all pixels for a map of shape `input` stored as `dtype`.
 pub(super) fn global_pool_grad(dy: &FlexTensor, input: [usize; 4], dtype: DType) -> FlexTensor {
     let mut dx = Output::of(input.into(), dtype);
-    by_type!(dx, E => ok(profile::time(Part::Pool, || {
+    by_type!(dx, E => ok(profile::time(Stage::Pool, || {
         pooling::global_average_grad(input[0] * input[1], floats(dy), dx.elements::<E>())
     })));
     dx.finish()
@@ -392,7 +392,7 @@ pub(super) fn pool(x: &FlexTensor, plan: PoolPlan) -> (FlexTensor, Vec<u32>) {
     let [oh, ow] = window.output();
     let mut y = output_like([oh, ow, n, c], x);
     let mut indices = vec![0; if plan.max { oh * ow * n * c } else { 0 }];
-    by_type!(x, E => ok(profile::time(Part::Pool, || {
+    by_type!(x, E => ok(profile::time(Stage::Pool, || {
         if plan.max {
             window.max(n * c, values::<E>(x), y.elements(), &mut indices)
         } else {
@@ -412,7 +412,7 @@ pub(super) fn pool_grad(
     let [h, w, n, c] = input;
     let window = plan.window([h, w]);
     let mut dx = output_like(input, dy);
-    by_type!(dy, E => ok(profile::time(Part::Pool, || {
+    by_type!(dy, E => ok(profile::time(Stage::Pool, || {
         if plan.max {
             window.max_grad(n * c, values::<E>(dy), indices, dx.elements())
         } else {
@@ -440,7 +440,7 @@ pub(super) fn linear(
     let weights = ok(packed(&kernel, floats(w), Direction::Forward, version));
     let mut y = Output::new([n, out]);
     let epilogue = Epilogue { bias: Some(floats(bias)), ..Epilogue::default() };
-    ok(profile::time(Part::Linear, || {
+    ok(profile::time(Stage::Linear, || {
         kernel.forward(n, floats(x), &weights, y.as_mut(), epilogue)
     }));
     y.finish()
@@ -451,7 +451,7 @@ pub(super) fn linear_input_grad(dy: &FlexTensor, w: &FlexTensor, version: u64) -
     let kernel = dense(w);
     let weights = ok(packed(&kernel, floats(w), Direction::InputGrad, version));
     let mut dx = Output::new([n, inputs]);
-    ok(profile::time(Part::Linear, || {
+    ok(profile::time(Stage::Linear, || {
         kernel.input_grad(n, floats(dy), &weights, dx.as_mut(), Epilogue::default())
     }));
     dx.finish()
@@ -460,7 +460,9 @@ pub(super) fn linear_input_grad(dy: &FlexTensor, w: &FlexTensor, version: u64) -
 pub(super) fn linear_weight_grad(x: &FlexTensor, dy: &FlexTensor, w: &FlexTensor) -> FlexTensor {
     let [n, _] = dims(x);
     let mut dw = Output::new(dims::<2>(w));
-    ok(profile::time(Part::Linear, || dense(w).weight_grad(n, floats(x), floats(dy), dw.as_mut())));
+    ok(profile::time(Stage::Linear, || {
+        dense(w).weight_grad(n, floats(x), floats(dy), dw.as_mut())
+    }));
     dw.finish()
 }
 
@@ -472,7 +474,7 @@ pub(super) fn layer_norm(
 ) -> FlexTensor {
     let mut y = Output::new(dims::<2>(x));
     let kernel = LayerNorm { gamma: floats(gamma), beta: floats(beta), epsilon };
-    ok(profile::time(Part::Pointwise, || kernel.forward(floats(x), y.as_mut())));
+    ok(profile::time(Stage::Pointwise, || kernel.forward(floats(x), y.as_mut())));
     y.finish()
 }
 
@@ -487,7 +489,7 @@ pub(super) fn layer_norm_grad(
     let (mut dx, mut dgamma, mut dbeta) =
         (Output::new(dims::<2>(x)), Output::new(dims::<1>(gamma)), Output::new(dims::<1>(beta)));
     let kernel = LayerNorm { gamma: floats(gamma), beta: floats(beta), epsilon };
-    ok(profile::time(Part::Pointwise, || {
+    ok(profile::time(Stage::Pointwise, || {
         kernel.backward(floats(x), floats(dy), dx.as_mut(), dgamma.as_mut(), dbeta.as_mut())
     }));
     [dx.finish(), dgamma.finish(), dbeta.finish()]
@@ -495,13 +497,13 @@ pub(super) fn layer_norm_grad(
 
 pub(super) fn gelu(x: &FlexTensor) -> FlexTensor {
     let mut y = Output::of(x.layout().shape().clone(), DType::F32);
-    ok(profile::time(Part::Pointwise, || activation::gelu(isa(), floats(x), y.as_mut())));
+    ok(profile::time(Stage::Pointwise, || activation::gelu(isa(), floats(x), y.as_mut())));
     y.finish()
 }
 
 pub(super) fn gelu_grad(x: &FlexTensor, dy: &FlexTensor) -> FlexTensor {
     let mut dx = Output::of(x.layout().shape().clone(), DType::F32);
-    ok(profile::time(Part::Pointwise, || {
+    ok(profile::time(Stage::Pointwise, || {
         activation::gelu_grad(isa(), floats(x), floats(dy), dx.as_mut())
     }));
     dx.finish()
@@ -517,14 +519,14 @@ fn attention_of(qkv: &FlexTensor, heads: usize) -> (Attention, [usize; 3]) {
 pub(super) fn attention(qkv: &FlexTensor, heads: usize) -> FlexTensor {
     let (kernel, shape) = attention_of(qkv, heads);
     let mut out = Output::new(shape);
-    ok(profile::time(Part::Attention, || kernel.forward(isa(), floats(qkv), out.as_mut())));
+    ok(profile::time(Stage::Attention, || kernel.forward(isa(), floats(qkv), out.as_mut())));
     out.finish()
 }
 
 pub(super) fn attention_grad(qkv: &FlexTensor, heads: usize, dout: &FlexTensor) -> FlexTensor {
     let (kernel, _) = attention_of(qkv, heads);
     let mut dqkv = Output::new(dims::<3>(qkv));
-    ok(profile::time(Part::Attention, || {
+    ok(profile::time(Stage::Attention, || {
         kernel.backward(isa(), floats(qkv), floats(dout), dqkv.as_mut())
     }));
     dqkv.finish()
@@ -675,7 +677,7 @@ impl Engine for Flex {
         let x = x.to_contiguous();
         let [_, _, _, c] = dims(&x);
         let (mut mean, mut variance) = (Output::new([c]), Output::new([c]));
-        by_type!(x, E => ok(profile::time(Part::NormForward, || {
+        by_type!(x, E => ok(profile::time(Stage::NormForward, || {
             channels::channel_moments(isa(), values::<E>(&x), mean.as_mut(), variance.as_mut())
         })));
         (mean.finish(), variance.finish())
@@ -690,7 +692,7 @@ impl Engine for Flex {
         plan: NormPlan,
     ) -> FlexTensor {
         let norm = Norm::new([gamma, beta, mean, variance], plan.relu);
-        norm.forward(&x.to_contiguous(), Part::NormForward)
+        norm.forward(&x.to_contiguous(), Stage::NormForward)
     }
 
     fn engine_global_pool(x: FlexTensor) -> FlexTensor {

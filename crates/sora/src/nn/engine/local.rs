@@ -19,7 +19,7 @@ use super::{
     flex::{BN_EPSILON, isa, ok},
     packed::packed,
 };
-use crate::profile::{self, Part};
+use crate::profile::{self, Stage};
 
 /// Pixels of a map in rows `top..bottom` and columns `left..right`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -269,7 +269,7 @@ impl LocalMove {
                 add: add.map(|(_, patch)| patch.patch()),
             };
             if let Some(y) = first {
-                ok(profile::time(Part::ConvForward, || {
+                ok(profile::time(Stage::ConvForward, || {
                     conv.kernel.forward_partial(
                         1,
                         &maps[conv.input],

@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use burn_flex::FlexTensor;
 
 use super::flex::Norm;
-use crate::profile::Part;
+use crate::profile::Stage;
 
 /// Shared by a batch norm and the convolutions that read its result, for one pass.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Origin {
             Some(map) => map,
             None => {
                 let (x, norm) = state.normed.as_ref()?;
-                norm.forward(x, Part::NormAgain)
+                norm.forward(x, Stage::NormAgain)
             }
         };
         if !last {

@@ -14,7 +14,7 @@ use sora_kernels::{
     conv::{Conv2d, ConvGeometry, Direction, PackedWeights},
 };
 
-use crate::profile::{self, Part};
+use crate::profile::{self, Stage};
 
 /// Weights (not packed ones) from which on a form is packed for each use: those of a 3x3
 /// convolution of 256 to 256 channels, which take 9 MiB packed for Winograd.
@@ -79,7 +79,7 @@ pub(super) fn packed<E: Element>(
         let index = list.iter().position(fits)?;
         Arc::into_inner(list.swap_remove(index).1)
     });
-    let fresh = profile::time(Part::Pack, || {
+    let fresh = profile::time(Stage::Pack, || {
         let mut packed = memory.unwrap_or_default();
         conv.pack_into(weights, direction, &mut packed).map(|()| Arc::new(packed))
     })?;
