@@ -1,12 +1,13 @@
 //! Line and scatter charts.
 
 use crate::{
-    figure::{Key, Panel},
-    scale::Axis,
+    axis::Axis,
+    frame::{Grid, Ticked, axes, heading},
+    labels::{Occupied, beside_line, beside_point},
+    paint::{ALARM, Anchor, GRID, MUTED, Paint, Stroke, TextStyle},
+    panel::{Key, Panel, marker},
     style::{Marker, Style},
-    svg::{
-        ALARM, Anchor, GRID, INK, MUTED, PAPER, Paint, Stroke, Svg, TextStyle, shorten, text_width,
-    },
+    svg::{Fill, Svg},
 };
 
 /// A data point, with the interval of its value if there is one.
@@ -142,57 +143,87 @@ impl Chart {
 
 /// Space around the plot for ticks and labels: left, top, right, bottom.
 const MARGIN: [f64; 4] = [54.0, 26.0, 12.0, 40.0];
-const TICK: f64 = 11.0;
+/// Most markers of a line: they tell lines apart, the line gives the values.
+const MARKERS_OF_A_LINE: usize = 24;
 
-/// An axis with its ticks and its ends.
-pub(super) type Ticked<'a> = (&'a Axis, &'a [(f64, String)], [f64; 2]);
+/// A chart's plot: its area and its axes.
+struct Plot<'a> {
+    area: [f64; 4],
+    across: Ticked<'a>,
+    up: Ticked<'a>,
+}
 
-/// Draws the axes of a plot over `[x, y, width, height]` with their ticks and labels.
-pub(super) fn frame(
-    svg: &mut Svg,
-    [x, y, width, height]: [f64; 4],
-    axes: [Ticked<'_>; 2],
-    grid: bool,
-) {
-    let [(x_axis, x_ticks, x_ends), (y_axis, y_ticks, y_ends)] = axes;
-    let text = TextStyle::new(TICK).paint(MUTED);
-    for (value, label) in y_ticks {
-        let at = y + height * (1.0 - y_axis.place(*value, y_ends));
-        if grid {
-            svg.line([x, at], [x + width, at], Stroke::new(GRID, 1.0));
+impl Plot<'_> {
+    /// Where a value lies in pixels; not finite where it has no place.
+    fn place(&self, x: f64, y: f64) -> [f64; 2] {
+        let [px, py, width, height] = self.area;
+        if self.across.axis.takes(x) && self.up.axis.takes(y) {
+            [px + width * self.across.place(x), py + height * (1.0 - self.up.place(y))]
+        } else {
+            [f64::NAN; 2]
         }
-        svg.text([x - 6.0, at + TICK * 0.36], label, text.anchor(Anchor::End));
     }
-    for (value, label) in x_ticks {
-        let at = x + width * x_axis.place(*value, x_ends);
-        svg.line([at, y + height], [at, y + height + 4.0], Stroke::new(MUTED, 1.0));
-        svg.text([at, y + height + 16.0], label, text.anchor(Anchor::Middle));
+
+    /// Where an upright line at `x` lies in pixels; not finite where it has no place.
+    fn place_across(&self, x: f64) -> f64 {
+        self.place(x, self.up.ends[0])[0]
     }
-    svg.line([x, y + height], [x + width, y + height], Stroke::new(MUTED, 1.0));
-    svg.text(
-        [x + width / 2.0, y + height + 33.0],
-        &x_axis.label,
-        TextStyle::new(12.0).anchor(Anchor::Middle),
-    );
-    svg.text(
-        [x - 40.0, y + height / 2.0],
-        &y_axis.label,
-        TextStyle::new(12.0).anchor(Anchor::Middle).upright(),
-    );
+
+    fn points(&self, series: &Series) -> Vec<[f64; 2]> {
+        series.points.iter().map(|p| self.place(p.x, p.y)).collect()
+    }
 }
 
-/// Heading of a panel at the left of `x`.
-pub(super) fn heading(svg: &mut Svg, x: f64, y: f64, width: f64, title: &str) {
-    svg.text([x, y], &shorten(title, 13.0, width), TextStyle::new(13.0).bold());
-}
+impl Chart {
+    /// The plot within `area`.
+    fn plot(&self, area: [f64; 4]) -> Plot<'_> {
+        let [_, _, width, height] = area;
+        let marks = self.marks.iter().map(|mark| mark.x);
+        let x_ends = self.x.ends(self.values(|p| (p.x, p.x_interval)).chain(marks));
+        let y_ends = self.y.ends(self.values(|p| (p.y, p.y_interval)));
+        let across = Ticked::new(&self.x, x_ends, (width / 60.0) as usize);
+        Plot { area, across, up: Ticked::new(&self.y, y_ends, (height / 32.0) as usize) }
+    }
 
-/// Draws a marker.
-pub(super) fn marker(svg: &mut Svg, marker: Marker, [x, y]: [f64; 2], radius: f64, style: &Style) {
-    let outline = marker.outline(x, y, radius);
-    svg.polygon(&outline, style.paint.colour, style.opacity, style.paint.class, false);
-    let mut closed = outline;
-    closed.extend(closed.first().copied());
-    svg.polyline(&closed, Stroke::new(PAPER, 0.8));
+    fn has_points(&self) -> bool {
+        let mut points = self.series.iter().flat_map(|s| &s.points);
+        points.any(|p| self.x.takes(p.x) && self.y.takes(p.y))
+    }
+
+    /// Texts beside points and marks.
+    fn label(&self, svg: &mut Svg, plot: &Plot<'_>) {
+        let mut occupied = Occupied::new(plot.area);
+        for series in &self.series {
+            let points = plot.points(series);
+            if series.style.dash.is_some() {
+                occupied.line(&points);
+            }
+            if series.style.marker.is_some() {
+                points.iter().for_each(|at| occupied.marker(*at));
+            }
+            if !is_band(series) {
+                series.points.iter().flat_map(|p| bars(p, plot)).for_each(|b| occupied.line(&b));
+            }
+        }
+        let [_, top, _, height] = plot.area;
+        for mark in &self.marks {
+            let at = plot.place_across(mark.x);
+            occupied.line(&[[at, top], [at, top + height]]);
+        }
+        for mark in self.marks.iter().filter(|mark| !mark.label.is_empty()) {
+            let at = plot.place_across(mark.x);
+            if at.is_finite() {
+                beside_line(svg, &mut occupied, at, &mark.label, mark.paint);
+            }
+        }
+        for series in &self.series {
+            for (at, label) in plot.points(series).into_iter().zip(&series.labels) {
+                if at[0].is_finite() && !label.is_empty() {
+                    beside_point(svg, &mut occupied, at, label);
+                }
+            }
+        }
+    }
 }
 
 impl Panel for Chart {
@@ -201,75 +232,28 @@ impl Panel for Chart {
         let top = if self.title.is_empty() { 12.0 } else { top };
         let area = [x + left, y + top, width - left - right, height - top - bottom];
         let [px, py, pw, ph] = area;
-        heading(svg, px, y + 14.0, pw, &self.title);
-        let drawn = self
-            .series
-            .iter()
-            .flat_map(|s| &s.points)
-            .any(|p| self.x.takes(p.x) && self.y.takes(p.y));
-        if !drawn {
+        heading(svg, [px, y + 14.0], pw, &self.title);
+        if !self.has_points() {
             svg.frame(area, Stroke::new(GRID, 1.0));
-            svg.text(
-                [px + pw / 2.0, py + ph / 2.0],
-                &self.empty,
-                TextStyle::new(12.0).paint(MUTED).anchor(Anchor::Middle),
-            );
+            let style = TextStyle::new(12.0).paint(MUTED).anchor(Anchor::Middle);
+            svg.text([px + pw / 2.0, py + ph / 2.0], &self.empty, style);
             return;
         }
-        let x_ends = self
-            .x
-            .ends(self.values(|p| (p.x, p.x_interval)).chain(self.marks.iter().map(|mark| mark.x)));
-        let y_ends = self.y.ends(self.values(|p| (p.y, p.y_interval)));
-        let x_ticks = self.x.ticks_within(x_ends, (pw / 60.0) as usize);
-        let y_ticks = self.y.ticks_within(y_ends, (ph / 32.0) as usize);
-        frame(svg, area, [(&self.x, &x_ticks, x_ends), (&self.y, &y_ticks, y_ends)], true);
-        let place = |x: f64, y: f64| {
-            if self.x.takes(x) && self.y.takes(y) {
-                [px + pw * self.x.place(x, x_ends), py + ph * (1.0 - self.y.place(y, y_ends))]
-            } else {
-                [f64::NAN; 2]
-            }
-        };
+        let plot = self.plot(area);
+        axes(svg, area, [&plot.across, &plot.up], Grid::Lines);
         // Markers at the rim are drawn whole.
         svg.clipped([px - 6.0, py - 6.0, pw + 12.0, ph + 12.0], |svg| {
-            for series in &self.series {
-                intervals(svg, series, place);
-            }
+            self.series.iter().for_each(|series| draw_intervals(svg, series, &plot));
             for mark in &self.marks {
-                let [at, _] = place(mark.x, y_ends[0]);
+                let at = plot.place_across(mark.x);
                 if at.is_finite() {
-                    svg.line(
-                        [at, py - 4.0],
-                        [at, py + ph],
-                        Stroke::new(mark.paint, 1.6).dash("4 3"),
-                    );
+                    let stroke = Stroke::new(mark.paint, 1.6).dash("4 3");
+                    svg.line([at, py - 4.0], [at, py + ph], stroke);
                 }
             }
-            for series in &self.series {
-                let points: Vec<_> = series.points.iter().map(|p| place(p.x, p.y)).collect();
-                if let Some(dash) = series.style.dash {
-                    let stroke = Stroke::new(series.style.paint, series.style.width)
-                        .dash(dash)
-                        .opacity(series.style.opacity);
-                    svg.polyline(&points, stroke);
-                }
-                if let Some(shape) = series.style.marker {
-                    let radius = if series.style.dash.is_some() { 3.0 } else { 4.2 };
-                    // Of many points only some get a marker: it tells lines apart, the line gives
-                    // the values.
-                    let every = if series.style.dash.is_some() {
-                        points.len().div_ceil(24).max(1)
-                    } else {
-                        1
-                    };
-                    for at in points.iter().step_by(every).filter(|at| at[0].is_finite()) {
-                        marker(svg, shape, *at, radius, &series.style);
-                    }
-                }
-            }
+            self.series.iter().for_each(|series| draw_series(svg, series, &plot));
         });
-        point_labels(svg, area, &self.series, place);
-        mark_labels(svg, area, &self.marks, |mark| place(mark.x, y_ends[0])[0]);
+        self.label(svg, &plot);
     }
 
     fn keys(&self) -> Vec<Key> {
@@ -281,116 +265,102 @@ impl Panel for Chart {
     }
 }
 
+/// The line and the markers of a series.
+fn draw_series(svg: &mut Svg, series: &Series, plot: &Plot<'_>) {
+    let style = series.style;
+    let points = plot.points(series);
+    if let Some(dash) = style.dash {
+        let stroke = Stroke::new(style.paint, style.width).dash(dash).opacity(style.opacity);
+        svg.polyline(&points, stroke);
+    }
+    match style.marker {
+        Some(shape) => {
+            let (radius, every) = match style.dash {
+                Some(_) => (3.0, points.len().div_ceil(MARKERS_OF_A_LINE).max(1)),
+                None => (4.2, 1),
+            };
+            for at in points.iter().step_by(every).filter(|at| at[0].is_finite()) {
+                marker(svg, shape, *at, radius, &style);
+            }
+        }
+        // A line of one point has no length: without a disc it would not be seen.
+        None => {
+            for at in lonely(&points) {
+                marker(svg, Marker::Circle, at, style.width.max(1.0) + 1.0, &style);
+            }
+        }
+    }
+}
+
+/// Points without a neighbour to draw a line to.
+fn lonely(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
+    let known = |i: Option<usize>| {
+        i.and_then(|i| points.get(i)).is_some_and(|p| p[0].is_finite() && p[1].is_finite())
+    };
+    let alone = |i: usize| known(Some(i)) && !known(i.checked_sub(1)) && !known(Some(i + 1));
+    (0..points.len()).filter(|i| alone(*i)).map(|i| points[i]).collect()
+}
+
+/// Whether the intervals of a series are drawn as a band, rather than as bars.
+fn is_band(series: &Series) -> bool {
+    let known = series.points.iter().filter(|p| p.y_interval.is_some());
+    series.style.dash.is_some() && known.count() > 1
+}
+
 /// Intervals: a band along a line, bars around markers alone.
-fn intervals(svg: &mut Svg, series: &Series, place: impl Fn(f64, f64) -> [f64; 2]) {
-    let Style { paint, .. } = series.style;
-    if series.style.dash.is_some() {
-        let ends = |p: &Point| p.y_interval.map(|[low, high]| (place(p.x, low), place(p.x, high)));
+fn draw_intervals(svg: &mut Svg, series: &Series, plot: &Plot<'_>) {
+    let paint = series.style.paint;
+    if is_band(series) {
+        let ends = |p: &Point| {
+            p.y_interval.map(|[low, high]| (plot.place(p.x, low), plot.place(p.x, high)))
+        };
         let known: Vec<_> = series
             .points
             .iter()
             .filter_map(ends)
             .filter(|(a, b)| a[0].is_finite() && b[0].is_finite())
             .collect();
-        if known.len() > 1 {
-            let outline: Vec<_> = known
-                .iter()
-                .map(|(low, _)| *low)
-                .chain(known.iter().rev().map(|(_, high)| *high))
-                .collect();
-            svg.polygon(&outline, paint.colour, 0.14, paint.class, false);
-            return;
-        }
+        let back = known.iter().rev().map(|(_, high)| *high);
+        let outline: Vec<_> = known.iter().map(|(low, _)| *low).chain(back).collect();
+        let fill = Fill { opacity: 0.14, class: paint.class, ..Fill::new(paint.colour) };
+        svg.polygon(&outline, fill);
+        return;
     }
     let stroke = Stroke::new(paint, 1.3);
-    for point in &series.points {
-        if let Some([low, high]) = point.y_interval {
-            let ends = [place(point.x, low), place(point.x, high)];
-            svg.polyline(&ends, stroke);
-            for [x, y] in ends.into_iter().filter(|[x, _]| x.is_finite()) {
-                svg.line([x - 3.5, y], [x + 3.5, y], stroke);
-            }
-        }
-        if let Some([low, high]) = point.x_interval {
-            let ends = [place(low, point.y), place(high, point.y)];
-            svg.polyline(&ends, stroke);
-            for [x, y] in ends.into_iter().filter(|[x, _]| x.is_finite()) {
-                svg.line([x, y - 3.5], [x, y + 3.5], stroke);
-            }
+    for bar in series.points.iter().flat_map(|p| bars(p, plot)) {
+        svg.polyline(&bar, stroke);
+        let upright = bar[0][0] == bar[1][0];
+        for [x, y] in bar.into_iter().filter(|[x, _]| x.is_finite()) {
+            let [dx, dy] = if upright { [3.5, 0.0] } else { [0.0, 3.5] };
+            svg.line([x - dx, y - dy], [x + dx, y + dy], stroke);
         }
     }
 }
 
-/// Texts beside points, moved up or down until they cover neither another text nor a point.
-fn point_labels(
-    svg: &mut Svg,
-    [x, y, width, height]: [f64; 4],
-    series: &[Series],
-    place: impl Fn(f64, f64) -> [f64; 2],
-) {
-    let points = series.iter().flat_map(|s| &s.points).map(|p| place(p.x, p.y));
-    let mut taken: Vec<[f64; 4]> =
-        points.map(|[x, y]| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]).collect();
-    for series in series {
-        for (point, label) in series.points.iter().zip(&series.labels) {
-            let [px, py] = place(point.x, point.y);
-            if !px.is_finite() || label.is_empty() {
-                continue;
-            }
-            let wide = text_width(label, TICK, false);
-            let boxes = (0..12).flat_map(|i| {
-                let shift = 13.0 * f64::from((i + 1) / 2) * if i % 2 == 0 { 1.0 } else { -1.0 };
-                [px + 9.0, px - 9.0 - wide]
-                    .map(|left| [left, py + shift - 6.0, left + wide, py + shift + 6.0])
-            });
-            let inside = |b: &[f64; 4]| {
-                b[0] >= x && b[2] <= x + width + 6.0 && b[1] >= y - 4.0 && b[3] <= y + height
-            };
-            let free = |b: &[f64; 4]| {
-                taken.iter().all(|t| b[2] < t[0] || b[0] > t[2] || b[3] < t[1] || b[1] > t[3])
-            };
-            let mut boxes: Vec<_> = boxes.filter(inside).collect();
-            boxes.sort_by_key(|b| usize::from(!free(b)));
-            let chosen =
-                boxes.first().copied().unwrap_or([px + 9.0, py - 6.0, px + 9.0 + wide, py + 6.0]);
-            svg.text([chosen[0], chosen[1] + 10.0], label, TextStyle::new(TICK).paint(INK).halo());
-            taken.push(chosen);
-        }
-    }
+/// The error bars of a point: their ends.
+fn bars(point: &Point, plot: &Plot<'_>) -> Vec<[[f64; 2]; 2]> {
+    let Point { x, y, .. } = *point;
+    let up = point.y_interval.map(|[low, high]| [plot.place(x, low), plot.place(x, high)]);
+    let across = point.x_interval.map(|[low, high]| [plot.place(low, y), plot.place(high, y)]);
+    up.into_iter().chain(across).collect()
 }
 
-/// Texts at the tops of marks, on the side where there is more room, one under the other where they
-/// are close.
-fn mark_labels(
-    svg: &mut Svg,
-    [x, y, width, _]: [f64; 4],
-    marks: &[Mark],
-    place: impl Fn(&Mark) -> f64,
-) {
-    let mut taken: Vec<(f64, f64, f64)> = Vec::new();
-    for mark in marks.iter().filter(|mark| !mark.label.is_empty()) {
-        let at = place(mark);
-        if !at.is_finite() {
-            continue;
-        }
-        let wide = text_width(&mark.label, TICK, true);
-        let right = at + 5.0 + wide <= x + width;
-        let (start, end) =
-            if right { (at + 5.0, at + 5.0 + wide) } else { (at - 5.0 - wide, at - 5.0) };
-        let mut line = y + 8.0;
-        while taken
-            .iter()
-            .any(|(a, b, other)| start < *b && end > *a && (line - other).abs() < 12.0)
-        {
-            line += 13.0;
-        }
-        taken.push((start, end, line));
-        let anchor = if right { Anchor::Start } else { Anchor::End };
-        let position = if right { start } else { end };
-        svg.text(
-            [position, line],
-            &mark.label,
-            TextStyle::new(TICK).bold().paint(mark.paint).anchor(anchor).halo(),
-        );
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figure::Figure;
+
+    fn circles(points: &[(f64, f64)]) -> usize {
+        let series = Series::new("a", Style::line(0), points.to_vec());
+        let chart = Chart::new("", Axis::linear("x"), Axis::linear("y")).series(series);
+        let svg = Figure::new("t").panel(chart).to_svg().unwrap();
+        svg.matches(r#"class="f-c0""#).count()
+    }
+
+    #[test]
+    fn a_point_without_neighbours_is_drawn_as_a_disc() {
+        assert_eq!(circles(&[(1.0, 2.0)]), 1);
+        assert_eq!(circles(&[(1.0, 2.0), (2.0, 3.0)]), 0);
+        assert_eq!(circles(&[(1.0, 2.0), (2.0, f64::NAN), (3.0, 1.0), (4.0, 1.0)]), 1);
     }
 }

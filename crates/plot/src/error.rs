@@ -12,6 +12,14 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A format that this build of the crate leaves out.
+    #[error("this build cannot write {format} files; build it with the feature `{feature}`")]
+    NotBuilt {
+        /// Name of the format.
+        format: &'static str,
+        /// The feature that adds it.
+        feature: &'static str,
+    },
     /// A picture of no pixels or of too many.
     #[error(
         "a picture of {width} x {height} pixels: expected 1 to {most} a side; draw fewer runs or choose .svg"

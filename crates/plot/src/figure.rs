@@ -1,34 +1,14 @@
 //! A figure: a heading, a legend, panels in a grid, and a caption.
 
-use std::{fmt::Debug, path::Path};
-
 use crate::{
-    chart::marker,
-    error::{Error, Result},
-    raster,
-    style::Style,
-    svg::{INK, MUTED, Stroke, Svg, TextStyle, text_width, wrap},
+    error::Result,
+    format::Format,
+    paint::{INK, MUTED, Stroke, TextStyle, Weight},
+    panel::{Key, Panel, marker},
+    raster::png,
+    svg::Svg,
+    text::{text_width, wrap},
 };
-
-/// An entry of the legend.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Key {
-    /// What the reader is told.
-    pub name: String,
-    /// What it looks like.
-    pub style: Style,
-}
-
-/// A part of a figure, such as a [`Chart`](crate::Chart).
-pub trait Panel: Debug {
-    /// Draws the panel over `[x, y, width, height]`, in pixels.
-    fn draw(&self, svg: &mut Svg, area: [f64; 4]);
-
-    /// What its legend says.
-    fn keys(&self) -> Vec<Key> {
-        Vec::new()
-    }
-}
 
 /// A figure.
 #[derive(Debug)]
@@ -47,6 +27,10 @@ const TITLE: f64 = 16.0;
 const CAPTION: f64 = 11.5;
 const LEGEND: f64 = 12.0;
 const SWATCH: f64 = 30.0;
+/// Heights of a line of each text.
+const TITLE_LINE: f64 = 21.0;
+const LEGEND_LINE: f64 = 19.0;
+const CAPTION_LINE: f64 = 15.5;
 
 impl Figure {
     /// A figure without panels; they go side by side, 380 by 260 pixels each.
@@ -105,40 +89,29 @@ impl Figure {
         let titles = wrap(&self.title, TITLE * 1.04, inner);
         let captions = wrap(&self.caption, CAPTION, inner);
         let legend = self.legend(inner);
-        let top = RIM + titles.len() as f64 * 21.0 + legend.len() as f64 * 19.0 + 8.0;
+        let legend_top = RIM + titles.len() as f64 * TITLE_LINE;
+        let top = legend_top + legend.len() as f64 * LEGEND_LINE + 8.0;
         let row_height = |row: usize| self.heights.get(row).copied().unwrap_or(self.panel[1]);
         let row_top = |row: usize| top + (0..row).map(row_height).sum::<f64>();
         let below = row_top(rows);
-        let height = below
-            + if captions.is_empty() { 0.0 } else { 6.0 + captions.len() as f64 * 15.5 }
-            + RIM;
-        let mut svg = Svg::new(inner + 2.0 * RIM, height, &self.title);
+        let text = if captions.is_empty() { 0.0 } else { 6.0 };
+        let height = below + text + captions.len() as f64 * CAPTION_LINE + RIM;
+        let mut svg = Svg::new(inner + 2.0 * RIM, height, &self.title).describe(&self.caption);
         for (i, line) in titles.iter().enumerate() {
-            svg.text(
-                [RIM, RIM + TITLE + i as f64 * 21.0 - 2.0],
-                line,
-                TextStyle::new(TITLE).bold(),
-            );
+            let at = [RIM, RIM + TITLE + i as f64 * TITLE_LINE - 2.0];
+            svg.text(at, line, TextStyle::new(TITLE).bold());
         }
         for (i, row) in legend.iter().enumerate() {
-            let y = RIM + titles.len() as f64 * 21.0 + i as f64 * 19.0 + 12.0;
-            for (x, key) in row {
-                swatch(&mut svg, RIM + x, y, key);
-            }
+            let y = legend_top + i as f64 * LEGEND_LINE + 12.0;
+            row.iter().for_each(|(x, key)| swatch(&mut svg, RIM + x, y, key));
         }
         for (i, panel) in self.panels.iter().enumerate() {
-            let (column, row) = ((i % columns) as f64, i / columns);
-            panel.draw(
-                &mut svg,
-                [RIM + column * self.panel[0], row_top(row), self.panel[0], row_height(row)],
-            );
+            let (left, row) = ((i % columns) as f64 * self.panel[0], i / columns);
+            panel.draw(&mut svg, [RIM + left, row_top(row), self.panel[0], row_height(row)]);
         }
         for (i, line) in captions.iter().enumerate() {
-            svg.text(
-                [RIM, below + 6.0 + CAPTION + i as f64 * 15.5],
-                line,
-                TextStyle::new(CAPTION).paint(MUTED),
-            );
+            let at = [RIM, below + 6.0 + CAPTION + i as f64 * CAPTION_LINE];
+            svg.text(at, line, TextStyle::new(CAPTION).paint(MUTED));
         }
         svg
     }
@@ -154,7 +127,7 @@ impl Figure {
         let mut rows: Vec<Vec<(f64, Key)>> = Vec::new();
         let mut x = f64::INFINITY;
         for key in keys {
-            let wide = SWATCH + 6.0 + text_width(&key.name, LEGEND, false) + 18.0;
+            let wide = SWATCH + 6.0 + text_width(&key.name, LEGEND, Weight::Regular) + 18.0;
             if x + wide > width + 18.0 {
                 rows.push(Vec::new());
                 x = 0.0;
@@ -178,9 +151,9 @@ impl Figure {
     /// The figure as a PNG file, `scale` pixels for each of the SVG's.
     ///
     /// # Errors
-    /// A size that no picture has.
+    /// A size that no picture has; a build without the feature `png`.
     pub fn to_png(&self, scale: f32) -> Result<Vec<u8>> {
-        raster::png(&self.draw(), scale)
+        png(&self.draw(), scale)
     }
 
     /// The figure as a file of `format`: SVG or, at twice the size, PNG.
@@ -191,29 +164,6 @@ impl Figure {
         match format {
             Format::Svg => Ok(self.to_svg()?.into_bytes()),
             Format::Png => self.to_png(2.0),
-        }
-    }
-}
-
-/// Format of a figure's file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Scalable vector graphics.
-    Svg,
-    /// Portable network graphics.
-    Png,
-}
-
-impl Format {
-    /// The format that the ending of `path` names.
-    ///
-    /// # Errors
-    /// Another ending than `.svg` or `.png`.
-    pub fn of(path: &Path) -> Result<Self> {
-        match path.extension().map(|e| e.to_string_lossy().to_lowercase()).as_deref() {
-            Some("svg") => Ok(Self::Svg),
-            Some("png") => Ok(Self::Png),
-            _ => Err(Error::Format { path: path.to_owned() }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Colours, dashes and markers that tell lines apart, in colour and in black and white.
 
-use crate::svg::Paint;
+use crate::paint::Paint;
 
 /// Okabe and Ito's palette for colour-blind readers (Wong 2011, Nature Methods 8:441), without
 /// black and the yellow that white paper swallows.

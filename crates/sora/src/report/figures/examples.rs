@@ -2,7 +2,7 @@
 //! says.
 
 use crate::{
-    plot::{Figure, INK, Key, Panel, Svg, TextStyle, Tile},
+    plot::{Figure, INK, Key, Panel, Svg, TextStyle, Tile, Weight},
     report::compute::ExampleSet,
 };
 
@@ -18,6 +18,11 @@ impl Panel for Label {
     fn keys(&self) -> Vec<Key> {
         Vec::new()
     }
+}
+
+/// Wrong answers are bold.
+fn weight(right: bool) -> Weight {
+    if right { Weight::Regular } else { Weight::Bold }
 }
 
 /// Draws the examples of each run: a column for each image; rows of images, perturbations and
@@ -51,20 +56,26 @@ pub fn examples(sets: &[ExampleSet]) -> Figure {
                     0 => Tile {
                         picture: example.clean.clone(),
                         lines: vec![
-                            (format!("{}: {}", example.index, class(example.label)), false),
-                            (answer(example.before), example.before.0 != example.label),
+                            (
+                                format!("{}: {}", example.index, class(example.label)),
+                                Weight::Regular,
+                            ),
+                            (answer(example.before), weight(example.before.0 == example.label)),
                         ],
                     },
                     1 => Tile {
                         picture: example.perturbation.clone(),
                         lines: vec![(
                             format!("\u{d7} {:.0}", 0.5 / example.amplified.max(1e-6)),
-                            false,
+                            Weight::Regular,
                         )],
                     },
                     _ => Tile {
                         picture: example.adversarial.clone(),
-                        lines: vec![(answer(example.after), example.after.0 != example.label)],
+                        lines: vec![(
+                            answer(example.after),
+                            weight(example.after.0 == example.label),
+                        )],
                     },
                 };
                 figure = figure.panel(tile);
