@@ -32,6 +32,29 @@ def constant(_t, _total):
     return LR_MAX
 
 
+def stepped(optimizer, scheduler, total):
+    """The learning rates of `total` steps of a torch scheduler."""
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def milestones(total):
+    """Torch's MultiStepLR: steps after 100 and 105 of 110 epochs."""
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], LR_MAX)
+    epochs = total // 110
+    return stepped(sgd, torch.optim.lr_scheduler.MultiStepLR(sgd, [100 * epochs, 105 * epochs], 0.1), total)
+
+
+def cosine_floor(total):
+    """Torch's CosineAnnealingLR with eta_min 0.002."""
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], LR_MAX)
+    return stepped(sgd, torch.optim.lr_scheduler.CosineAnnealingLR(sgd, total, eta_min=0.002), total)
+
+
 SCHEDULES = {
     "cyclic": cyclic,
     "multistep": multistep,
@@ -57,8 +80,11 @@ def torch_cyclic(total):
 
 
 def schedules():
-    """Tensors [T]: T = 40, and 41 for the names that end in `.odd`."""
+    """Tensors [T]: T = 40, and 41 for the names that end in `.odd`; `milestones` 110 and 330."""
     out = {}
+    for name, rates, totals in (("milestones", milestones, (110, 330)), ("cosine-floor", cosine_floor, (40, 41))):
+        for total, suffix in zip(totals, ("", ".odd")):
+            out[name + suffix] = torch.tensor(rates(total), dtype=torch.float64)
     for name, rate in SCHEDULES.items():
         for total, suffix in ((40, ""), (41, ".odd")):
             out[name + suffix] = torch.tensor([rate(t, total) for t in range(total)], dtype=torch.float64)
@@ -72,6 +98,7 @@ def schedules():
 STEPS = 6
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=5e-4),
+    "sgd-cyclic": lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=5e-4),
     "sgd-nesterov": lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=5e-4, nesterov=True),
     "adam": lambda p: torch.optim.Adam(p, weight_decay=5e-4),
     "adamw": lambda p: torch.optim.AdamW(p, weight_decay=1e-2),
@@ -86,12 +113,15 @@ def steps(dtype):
         "grads": inputs.normal((STEPS, 5), generator),
         "lr": torch.tensor([cyclic(t, STEPS) for t in range(STEPS)], dtype=torch.float64),
     }
+    out["momentum"] = torch.tensor(torch_cyclic(STEPS)[1], dtype=torch.float64)
     for name, make in OPTIMIZERS.items():
         parameter = out["start"].to(dtype, copy=True).requires_grad_(True)
         optimizer = make([parameter])
         trail = []
-        for rate, grad in zip(out["lr"].tolist(), out["grads"]):
+        for rate, momentum, grad in zip(out["lr"].tolist(), out["momentum"].tolist(), out["grads"]):
             optimizer.param_groups[0]["lr"] = rate
+            if name == "sgd-cyclic":
+                optimizer.param_groups[0]["momentum"] = momentum
             parameter.grad = grad.to(dtype)
             optimizer.step()
             trail.append(parameter.detach().clone())

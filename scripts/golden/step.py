@@ -37,6 +37,9 @@ class Run:
         self.optimizer = torch.optim.SGD(self.model.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
         self.t = 0
         self.out = {}
+        # The network's newest logits, of whatever pass.
+        self.newest = None
+        self.model.register_forward_hook(lambda _model, _images, logits: setattr(self, "newest", logits.detach()))
 
     def batch(self, index):
         return self.batches[f"x{index}"].to(self.dtype), self.batches[f"y{index}"]
@@ -67,7 +70,9 @@ class Run:
         """One step: attack pass, training pass, metrics, update."""
         self.t += 1
         x, y = self.method.batch(self)
+        self.newest = None
         delta, g, alpha = self.method.perturb(self, x, y)
+        attacked = self.newest
         delta = delta.detach().requires_grad_(True)
         loss, logits = self.method.loss(self, x, y, delta)
         self.guard.argmax(logits)
@@ -87,6 +92,8 @@ class Run:
             alpha=alpha,
             linearity_batch=linearity(g, g_train, self.method.norm),
             pert_align=pert_align(g, g_train),
+            **growth(g, g_train, self.method.norm),
+            **abnormal(attacked, logits.detach(), y),
         )
         self.record(**self.method.after(self, g, g_train))
 
@@ -112,6 +119,28 @@ def linearity(g, g_train, norm):
     along = threat.flat(g.sign() if norm == "linf" else g)
     slope = (along * threat.flat(g)).sum(1).clamp_min(threat.TINY)
     return ((along * threat.flat(g_train)).sum(1) / slope).mean().clamp(-1, 1)
+
+
+def growth(g, g_train, norm):
+    """What goes into the linearity: unclipped, as a ratio of sums, and the ratio of the gradients' summed lengths."""
+    a, b = threat.flat(g), threat.flat(g_train)
+    along = a.sign() if norm == "linf" else a
+    before, after = (along * a).sum(1), (along * b).sum(1)
+    return {
+        "linearity_raw": (after / before.clamp_min(threat.TINY)).mean(),
+        "linearity_of_sums": after.sum() / before.sum(),
+        "grad_ratio": b.norm(dim=1).sum() / a.norm(dim=1).sum(),
+    }
+
+
+def abnormal(attacked, logits, y):
+    """The share of samples whose loss is lower than at the attack's point, where f32 can tell."""
+    if attacked is None:
+        return {}
+    before, after = (F.cross_entropy(z, y, reduction="none") for z in (attacked, logits))
+    if (before - after).abs().min() < 1e-4 * before.abs().max():
+        return {}
+    return {"abnormal": (after < before).double().mean()}
 
 
 def pert_align(g, g_train):

@@ -13,8 +13,11 @@ use crate::{
     method::{self, Extras, Options},
     model::{self, ModelConfig, NetworkOptions, Stem},
     nn::{Activation, BnMode, TensorSet},
-    optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Schedule},
-    threat::{Epsilon, Norm, Threat},
+    optim::{
+        Accumulated, CYCLIC_MOMENTUM_AT_PEAK, Clipped, MILESTONES, Optimizer, OptimizerKind,
+        RatePlan, Schedule,
+    },
+    threat::{Epsilon, EpsilonConvention, Norm, Threat},
 };
 
 /// What to do when catastrophic overfitting is detected.
@@ -74,6 +77,10 @@ pub struct TrainOptions {
     /// 128/255 for l2]
     #[arg(long, allow_hyphen_values = true)]
     pub epsilon: Option<Epsilon>,
+    /// How epsilon counts in l2 training: in pixel space, or as in the SORA reference, sqrt(channels)
+    /// times that; evaluations are always in pixel space [default: pixel]
+    #[arg(long, value_enum)]
+    pub epsilon_convention: Option<EpsilonConvention>,
     /// Norm that bounds the perturbations [default: linf]
     #[arg(long, value_enum)]
     pub norm: Option<Norm>,
@@ -92,6 +99,18 @@ pub struct TrainOptions {
     /// How the learning rate moves [default: cyclic]
     #[arg(long, value_enum)]
     pub schedule: Option<Schedule>,
+    /// Smallest learning rate: the ends of cyclic, where the cosines end, the floor of multistep
+    /// [default: a twentieth of the largest for cyclic, else 0]
+    #[arg(long)]
+    pub lr_min: Option<f64>,
+    /// Epochs after which multistep takes a tenth of the rate, for example 100,105 [default: at one
+    /// half and three quarters of the run]
+    #[arg(long, value_name = "EPOCHS", value_delimiter = ',')]
+    pub milestones: Option<Vec<u64>>,
+    /// Whether cyclic moves the momentum of sgd, too, from --momentum to 0.8 and back, as PyTorch's
+    /// CyclicLR does [default: true for cyclic with sgd]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub cycle_momentum: Option<bool>,
     /// Optimizer [default: sgd]
     #[arg(long, value_enum)]
     pub optimizer: Option<OptimizerKind>,
@@ -139,6 +158,9 @@ pub struct TrainOptions {
     /// Keep only the first N test images
     #[arg(long, value_name = "N")]
     pub limit_test: Option<usize>,
+    /// Leave out the last, smaller batch of an epoch [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub drop_last: Option<bool>,
     /// Images held out of the training split for validation after each epoch; 0 turns it off
     /// [default: 1000, at most a tenth]
     #[arg(long, value_name = "N")]
@@ -202,7 +224,7 @@ impl TrainOptions {
     pub fn over(self, file: Self) -> Self {
         macro_rules! first {
             ($($field:ident),*) => {
-                Self { $($field: self.$field.or(file.$field),)* set: self.set, options: file.options, _provenance: None, _network: None, _steps_per_epoch: None }
+                Self { $($field: self.$field.or(file.$field),)* set: self.set, options: file.options, _provenance: file._provenance, _network: None, _steps_per_epoch: None }
             };
         }
         first!(
@@ -218,12 +240,17 @@ impl TrainOptions {
             stem,
             patch,
             epsilon,
+            epsilon_convention,
             norm,
             attack_bn,
             epochs,
             batch,
+            drop_last,
             lr_max,
             schedule,
+            lr_min,
+            milestones,
+            cycle_momentum,
             optimizer,
             momentum,
             weight_decay,
@@ -278,6 +305,11 @@ impl TrainOptions {
         let threat = Threat { norm, epsilon: epsilon.value() };
         let updates_per_batch = info.build(&options, threat)?.updates_per_batch().max(1);
         let on_co = self.on_co.unwrap_or(OnCo::Warn);
+        let schedule = self.schedule.unwrap_or(Schedule::Cyclic);
+        // The file of a run that was made before momentum moved stands for a constant one.
+        let cycles = schedule == Schedule::Cyclic
+            && optimizer == OptimizerKind::Sgd
+            && self._provenance.is_none();
         let config = TrainConfig {
             dataset: self.dataset.unwrap_or_else(|| "synthetic".into()),
             data_dir: self.data_dir,
@@ -293,12 +325,17 @@ impl TrainOptions {
                 patch: self.patch,
             },
             epsilon,
+            epsilon_convention: self.epsilon_convention.unwrap_or_default(),
             norm,
             attack_bn: self.attack_bn.unwrap_or(info.attack_bn),
             epochs: self.epochs.unwrap_or(30u64.div_ceil(u64::from(updates_per_batch))),
             batch: self.batch.unwrap_or(128),
+            drop_last: self.drop_last.unwrap_or(true),
             lr_max,
-            schedule: self.schedule.unwrap_or(Schedule::Cyclic),
+            schedule,
+            lr_min: self.lr_min,
+            milestones: self.milestones.unwrap_or_default(),
+            cycle_momentum: self.cycle_momentum.unwrap_or(cycles),
             optimizer,
             momentum: self.momentum.unwrap_or(0.9),
             weight_decay: self.weight_decay.unwrap_or(5e-4),
@@ -354,6 +391,9 @@ pub struct TrainConfig {
     pub network_options: NetworkOptions,
     /// Radius, pixel units.
     pub epsilon: Epsilon,
+    /// How epsilon counts in l2 training.
+    #[serde(default)]
+    pub epsilon_convention: EpsilonConvention,
     /// Norm.
     pub norm: Norm,
     /// Batch-norm mode of the attack pass.
@@ -362,10 +402,24 @@ pub struct TrainConfig {
     pub epochs: u64,
     /// Images of a step.
     pub batch: usize,
+    /// Whether the last, smaller batch of an epoch is left out.
+    #[serde(default = "yes")]
+    pub drop_last: bool,
     /// Largest learning rate.
     pub lr_max: f64,
     /// Schedule.
     pub schedule: Schedule,
+    /// Smallest learning rate; `None`: the schedule's own.
+    #[serde(default)]
+    pub lr_min: Option<f64>,
+    /// Epochs at which `multistep` takes a tenth of the rate; empty: at one half and three quarters
+    /// of the run.
+    #[serde(default)]
+    pub milestones: Vec<u64>,
+    /// Whether `cyclic` moves the momentum. Runs from before it did have no such line: theirs is
+    /// constant.
+    #[serde(default)]
+    pub cycle_momentum: bool,
     /// Optimizer.
     pub optimizer: OptimizerKind,
     /// Momentum of SGD.
@@ -431,6 +485,10 @@ pub struct TrainConfig {
 /// Steps between checkpoints when a run may have to go back to one.
 const ROLLBACK_STEPS: u64 = 100;
 
+fn yes() -> bool {
+    true
+}
+
 fn one() -> u32 {
     1
 }
@@ -445,10 +503,22 @@ impl TrainConfig {
         Threat { norm: self.norm, epsilon: self.epsilon.value() }
     }
 
+    /// Norm and epsilon in pixel space of the training examples: [`threat`](Self::threat), unless
+    /// epsilon counts as in the reference, which bounds the length of delta / std in l2 by that of
+    /// epsilon / std over the channels.
+    pub fn training_threat(&self) -> Threat {
+        let mut threat = self.threat();
+        if self.norm == Norm::L2 && self.epsilon_convention == EpsilonConvention::Reference {
+            let channels = self.network.as_ref().map_or(1, |network| network.shape.channels);
+            threat.epsilon *= (channels as f32).sqrt();
+        }
+        threat
+    }
+
     /// Norm and epsilon at `step`, of `steps_per_epoch` an epoch: epsilon grows linearly during the
     /// warm-up and is never 0 because of it.
     pub fn threat_at(&self, step: u64, steps_per_epoch: u64) -> Threat {
-        let mut threat = self.threat();
+        let mut threat = self.training_threat();
         let warmup = self.epsilon_warmup * steps_per_epoch as f64;
         let done = (step + 1) as f64;
         if done < warmup {
@@ -459,7 +529,7 @@ impl TrainConfig {
 
     /// Whether epsilon is still growing at `step`.
     pub fn warming_up(&self, step: u64, steps_per_epoch: u64) -> bool {
-        self.threat_at(step, steps_per_epoch) != self.threat()
+        self.threat_at(step, steps_per_epoch) != self.training_threat()
     }
 
     /// Additions to the training loss.
@@ -467,9 +537,28 @@ impl TrainConfig {
         Extras { label_smoothing: self.label_smoothing, awp: self.awp }
     }
 
+    /// Learning rate and momentum of every step.
+    pub fn rates(&self) -> RatePlan {
+        let milestones = self.milestones.iter().map(|&m| m as f64 / self.epochs as f64);
+        RatePlan {
+            schedule: self.schedule,
+            lr_max: self.lr_max,
+            lr_min: self.lr_min,
+            milestones: if self.milestones.is_empty() {
+                MILESTONES.to_vec()
+            } else {
+                milestones.collect()
+            },
+            momentum: self.momentum,
+            momentum_at_peak: self
+                .cycle_momentum
+                .then_some(self.momentum.min(CYCLIC_MOMENTUM_AT_PEAK)),
+        }
+    }
+
     /// A fresh optimizer for `params`, with clipping and accumulation.
     pub fn optimizer(&self, params: &TensorSet) -> Box<dyn Optimizer> {
-        let mut optimizer = self.optimizer.build(params, self.momentum, self.weight_decay);
+        let mut optimizer = self.optimizer.build(params, self.weight_decay);
         if self.clip_grad > 0.0 {
             optimizer = Box::new(Clipped::new(optimizer, self.clip_grad));
         }
@@ -477,6 +566,32 @@ impl TrainConfig {
             optimizer = Box::new(Accumulated::new(optimizer, params, self.accumulate));
         }
         optimizer
+    }
+
+    /// Refuses what the schedule would not look at.
+    fn check_schedule(&self) -> Result<()> {
+        let unused = |what: &str, with: &str| {
+            Err(Error::input(format!(
+                "--{what}: schedule {} with {} does not use it; leave it out or choose {with}",
+                self.schedule, self.optimizer
+            )))
+        };
+        let cyclic = self.schedule == Schedule::Cyclic;
+        if self.cycle_momentum && !(cyclic && self.optimizer == OptimizerKind::Sgd) {
+            return unused("cycle-momentum", "cyclic with sgd");
+        }
+        if !self.milestones.is_empty() && self.schedule != Schedule::Multistep {
+            return unused("milestones", "multistep");
+        }
+        if self.lr_min.is_some() && self.schedule == Schedule::Constant {
+            return unused("lr-min", "a schedule that moves");
+        }
+        if self.epsilon_convention == EpsilonConvention::Reference && self.norm != Norm::L2 {
+            return Err(Error::input(
+                "--epsilon-convention reference: it differs from pixel in l2 only",
+            ));
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<()> {
@@ -490,6 +605,13 @@ impl TrainConfig {
         range("epochs", self.epochs as f64, 1.0, 100_000.0)?;
         range("batch", self.batch as f64, 1.0, 65_536.0)?;
         range("lr-max", self.lr_max, 0.0, 1000.0)?;
+        if let Some(lr_min) = self.lr_min {
+            range("lr-min", lr_min, 0.0, self.lr_max)?;
+        }
+        for &milestone in &self.milestones {
+            range("milestones", milestone as f64, 1.0, self.epochs as f64)?;
+        }
+        self.check_schedule()?;
         range("momentum", f64::from(self.momentum), 0.0, 1.0)?;
         range("weight-decay", f64::from(self.weight_decay), 0.0, 10.0)?;
         range("label-smoothing", f64::from(self.label_smoothing), 0.0, 1.0)?;

@@ -21,10 +21,26 @@ pub struct StepLine {
     pub adv_acc: f32,
     /// Learning rate of the update.
     pub lr: f32,
+    /// Momentum of the update; `None`: the optimizer has none, or the line is an old one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f32>,
     /// Step size of the attack, pixel units.
     pub alpha: f32,
     /// Batch linearity, in [-1, 1].
     pub linearity: f32,
+    /// Batch linearity, not clipped; `None` in lines of old versions, as the next two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linearity_raw: Option<f32>,
+    /// Ratio of the batch's sums of slopes, beside `linearity_raw`, the mean of the samples' ratios.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linearity_of_sums: Option<f32>,
+    /// Summed norms of the training pass's gradients over those of the attack pass's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grad_ratio: Option<f32>,
+    /// Share of the samples whose loss at the training point is below that at the last attack
+    /// pass's point; `None` without an attack pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abnormal: Option<f32>,
     /// PertAlign, in [-1, 1].
     pub pert_align: f32,
     /// Mean absolute perturbation, pixel units.

@@ -268,7 +268,7 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
         let (train, val) = dataset.train.hold_out(val, config.seed)?;
         (Arc::new(train), val)
     };
-    if train.len() < config.batch {
+    if config.drop_last && train.len() < config.batch {
         return Err(Error::input(format!(
             "--batch {}: only {} training images are left after validation; choose a smaller batch",
             config.batch,
@@ -278,8 +278,12 @@ pub fn prepare(config: &mut TrainConfig, dataset: &Dataset) -> Result<TrainData>
     let info = DataInfo { images: train.len(), shape: train.shape(), augment: config.augment() };
     let method = method::method(&config.method)?.build(&config.options, config.threat())?;
     memory_fits(&config.method, method.memory(&info)?, &info, device::available_memory())?;
-    config.steps_per_epoch =
-        Some((train.len() / config.batch) as u64 * u64::from(method.updates_per_batch().max(1)));
+    let batches = if config.drop_last {
+        train.len() / config.batch
+    } else {
+        train.len().div_ceil(config.batch)
+    };
+    config.steps_per_epoch = Some(batches as u64 * u64::from(method.updates_per_batch().max(1)));
     Ok(TrainData { train, val })
 }
 

@@ -25,6 +25,18 @@ impl fmt::Display for Norm {
     }
 }
 
+/// How the radius of l2 training counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum EpsilonConvention {
+    /// The length of the perturbation of the pixels.
+    #[default]
+    Pixel,
+    /// As the SORA reference trains: sqrt(channels) times that, because it bounds the normalised
+    /// perturbation by the norm over the channels of epsilon / std.
+    Reference,
+}
+
 /// Epsilon as the user wrote it: `8/255` or `0.0314`, in pixel units on [0, 1].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Epsilon {

@@ -10,11 +10,11 @@ use sora::{
     data::AugmentDraw,
     device,
     error::{Error, Result},
-    method::{self, Batch, Extras, Passes, StepContext},
+    method::{self, Batch, Extras, Place, StepContext, StepSettings},
     model::{Model, ModelConfig, Shape},
     nn,
     noise::Noise,
-    optim::OptimizerKind,
+    optim::{OptimizerKind, Rates},
     profile::{self, Stage},
     threat::{Norm, Threat},
 };
@@ -121,7 +121,7 @@ pub fn step(args: &StepBench) -> Result<()> {
     let info = method::method(&args.method)?;
     let threat = radius(if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 });
     let mut method = info.build(&(info.options)()?, threat)?;
-    let mut optimizer = OptimizerKind::Sgd.build(&setup.model.params, 0.9, 5e-4);
+    let mut optimizer = OptimizerKind::Sgd.build(&setup.model.params, 5e-4);
     let batch = Batch {
         x: setup.x.clone(),
         labels: setup.labels.clone(),
@@ -133,18 +133,17 @@ pub fn step(args: &StepBench) -> Result<()> {
     for step in 0..WARM_UP + args.steps {
         let started = Instant::now();
         let mut noise = Noise::training(0, 0, step as u64, setup.ids.clone(), &setup.device);
-        let mut cx = StepContext {
-            model: &mut setup.model,
+        let settings = StepSettings {
             threat,
             attack_bn: info.attack_bn,
-            noise: &mut noise,
-            epoch: 0,
-            passes: Passes::default(),
+            place: Place::default(),
             extras: Extras::default(),
         };
+        let mut cx = StepContext::new(&mut setup.model, &mut noise, settings);
         let out = method::run_step(method.as_mut(), &mut cx, &batch)?;
         profile::time(Stage::Optimizer, || {
-            optimizer.step(&mut setup.model.params, out.gradients, 0.01)
+            let rates = Rates { lr: 0.01, momentum: 0.9 };
+            optimizer.step(&mut setup.model.params, out.gradients, rates)
         });
         setup.sync()?;
         if step == 0 {

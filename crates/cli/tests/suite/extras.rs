@@ -5,14 +5,14 @@ use std::{fs, path::Path};
 
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 use sora::{
-    config::TrainOptions,
+    config::{TrainConfig, TrainOptions},
     data::Augment,
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{self, DataInfo, Extras, METHODS, Passes, StepContext},
+    method::{self, DataInfo, Extras, METHODS, Passes, Place, StepContext, StepSettings},
     nn::{Backend, BnMode, Init, Spec, TensorSet},
     noise::Noise,
-    optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Sgd},
+    optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Rates, Sgd},
     threat::{Norm, Threat},
 };
 use sora_rng::{Key, Purpose, fill_uniform};
@@ -36,12 +36,44 @@ fn vector(values: &[f32]) -> Tensor<1> {
 }
 
 #[test]
+fn momentum_cycles_by_default_and_stays_constant_in_old_runs() {
+    let resolve = |text: &str| toml::from_str::<TrainOptions>(text).unwrap().resolve();
+    let new = resolve("").unwrap();
+    assert!(new.cycle_momentum);
+    let peak = new.rates().at(50, 100);
+    assert!((peak.lr - 0.2).abs() < 1e-7 && (peak.momentum - 0.8).abs() < 1e-7, "{peak:?}");
+
+    // The config.toml of a run made before momentum moved, resumed and used for a new run.
+    let file: String = toml::to_string(&new)
+        .unwrap()
+        .lines()
+        .filter(|line| !line.starts_with("cycle_momentum"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let old: TrainConfig = toml::from_str(&file).unwrap();
+    let again = resolve(&format!("{file}\n[provenance]\ncommit = \"x\"\n")).unwrap();
+    for config in [old, again, resolve("cycle_momentum = false").unwrap()] {
+        assert_eq!(config.rates().at(50, 100).momentum, 0.9);
+    }
+    for wrong in
+        ["schedule = \"cosine\"\ncycle_momentum = true", "milestones = [3]", "lr_min = 0.5"]
+    {
+        assert!(resolve(wrong).is_err(), "{wrong}");
+    }
+    assert!(!resolve("schedule = \"cosine\"\nlr_min = 0.001").unwrap().cycle_momentum);
+}
+
+#[test]
 fn clipping_scales_a_long_gradient_and_leaves_a_short_one() {
     for (gradient, expected) in [([3.0f32, 4.0], [1.0 - 0.6, 2.0 - 0.8]), ([0.3, 0.4], [0.7, 1.6])]
     {
         let mut p = params(&[1.0, 2.0]);
-        let sgd = Sgd::new(&p, 0.0, 0.0);
-        Clipped::new(Box::new(sgd), 1.0).step(&mut p, vec![vector(&gradient)], 1.0);
+        let sgd = Sgd::new(&p, 0.0);
+        Clipped::new(Box::new(sgd), 1.0).step(
+            &mut p,
+            vec![vector(&gradient)],
+            Rates { lr: 1.0, momentum: 0.0 },
+        );
         assert_close("clipped step", &host(&p.values()[0]), &expected, 1e-6);
     }
 }
@@ -50,17 +82,17 @@ fn clipping_scales_a_long_gradient_and_leaves_a_short_one() {
 fn accumulation_updates_with_the_mean_also_through_a_checkpoint() {
     let gradients = [[1.0f32, -2.0], [3.0, 0.0], [-1.0, 5.0], [0.5, 0.5]];
     let mut plain = params(&[1.0, 2.0]);
-    let mut sgd = Sgd::new(&plain, 0.9, 0.01);
+    let mut sgd = Sgd::new(&plain, 0.01);
     for pair in gradients.chunks(2) {
         sgd.step(
             &mut plain,
             vec![vector(&[(pair[0][0] + pair[1][0]) / 2.0, (pair[0][1] + pair[1][1]) / 2.0])],
-            0.1,
+            Rates { lr: 0.1, momentum: 0.9 },
         );
     }
     for reload in [None, Some(1), Some(2), Some(3)] {
         let mut p = params(&[1.0, 2.0]);
-        let fresh = |p: &TensorSet| Accumulated::new(OptimizerKind::Sgd.build(p, 0.9, 0.01), p, 2);
+        let fresh = |p: &TensorSet| Accumulated::new(OptimizerKind::Sgd.build(p, 0.01), p, 2);
         let mut accumulated = fresh(&p);
         for (step, gradient) in gradients.iter().enumerate() {
             if reload == Some(step) {
@@ -70,7 +102,7 @@ fn accumulation_updates_with_the_mean_also_through_a_checkpoint() {
                 accumulated.load_state(&state, "test").unwrap();
             }
             let before = host(&p.values()[0]);
-            accumulated.step(&mut p, vec![vector(gradient)], 0.1);
+            accumulated.step(&mut p, vec![vector(gradient)], Rates { lr: 0.1, momentum: 0.9 });
             assert_eq!(
                 host(&p.values()[0]) == before,
                 step % 2 == 0,
@@ -302,15 +334,13 @@ fn weight_perturbation_goes_with_every_method_and_leaves_the_weights_alone() {
                 let mut method = info.build(&(info.options)().unwrap(), threat(norm)).unwrap();
                 let mut noise = Noise::training(1, 0, 0, batch.ids.clone(), &Device::flex());
                 let mut fresh = model.clone();
-                let mut cx = StepContext {
-                    model: &mut fresh,
+                let settings = StepSettings {
                     threat: threat(norm),
                     attack_bn: info.attack_bn,
-                    noise: &mut noise,
-                    epoch: 0,
-                    passes: Passes::default(),
+                    place: Place::default(),
                     extras: Extras { awp, label_smoothing: 0.1 },
                 };
+                let mut cx = StepContext::new(&mut fresh, &mut noise, settings);
                 let out = method.step(&mut cx, &batch).unwrap();
                 let passes = cx.passes;
                 let after: Vec<f32> = fresh.params.values().iter().flat_map(host).collect();

@@ -9,11 +9,11 @@ use sora::{
     data::AugmentDraw,
     gradient::{input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{self, Batch, Extras, Passes, StepContext},
+    method::{self, Batch, Extras, Passes, Place, StepContext, StepSettings},
     model::Model,
     nn::{BnMode, HostTensor, Spec, TensorSet},
     noise::Noise,
-    optim::{OptimizerKind, Schedule},
+    optim::{OptimizerKind, RatePlan, Rates, Schedule},
     threat::{Norm, Threat},
 };
 
@@ -85,19 +85,22 @@ fn model_on_grey_images_of_odd_size() {
 #[test]
 fn optimizers_over_several_steps() {
     let golden = Golden::load("sgd");
-    for (name, kind, weight_decay) in [
-        ("sgd", OptimizerKind::Sgd, 5e-4),
-        ("adam", OptimizerKind::Adam, 5e-4),
-        ("adamw", OptimizerKind::Adamw, 1e-2),
+    let constant = [0.9; 6];
+    for (name, kind, weight_decay, momentum) in [
+        ("sgd", OptimizerKind::Sgd, 5e-4, constant.as_slice()),
+        ("sgd-cyclic", OptimizerKind::Sgd, 5e-4, golden.values("momentum")),
+        ("adam", OptimizerKind::Adam, 5e-4, constant.as_slice()),
+        ("adamw", OptimizerKind::Adamw, 1e-2, constant.as_slice()),
     ] {
         let spec = Spec { name: "p".into(), shape: vec![5], init: sora::nn::Init::Constant(0.0) };
         let device = Device::flex();
         let mut params = TensorSet::init(vec![spec], 0, &device);
         params.set(0, Tensor::from_data(golden.values("start"), &device));
-        let mut optimizer = kind.build(&params, 0.9, weight_decay);
-        for (step, lr) in golden.values("lr").iter().enumerate() {
+        let mut optimizer = kind.build(&params, weight_decay);
+        for (step, (&lr, &momentum)) in golden.values("lr").iter().zip(momentum).enumerate() {
             let gradient = &golden.values("grads")[5 * step..5 * step + 5];
-            optimizer.step(&mut params, vec![Tensor::from_data(gradient, &device)], *lr);
+            let gradient = vec![Tensor::from_data(gradient, &device)];
+            optimizer.step(&mut params, gradient, Rates { lr, momentum });
             assert_close(
                 name,
                 &host(&params.values()[0]),
@@ -111,18 +114,35 @@ fn optimizers_over_several_steps() {
 #[test]
 fn schedules_step_by_step() {
     let golden = Golden::load("schedules");
-    for (name, schedule) in [
-        ("cyclic", Schedule::Cyclic),
-        ("multistep", Schedule::Multistep),
-        ("cosine", Schedule::Cosine),
-        ("warmup-cosine", Schedule::WarmupCosine),
-        ("constant", Schedule::Constant),
+    let floored = |schedule| RatePlan { lr_min: Some(0.002), ..RatePlan::new(schedule, 0.2) };
+    let milestones = vec![100.0 / 110.0, 105.0 / 110.0];
+    for (name, plan) in [
+        ("cyclic", RatePlan::new(Schedule::Cyclic, 0.2)),
+        ("multistep", RatePlan::new(Schedule::Multistep, 0.2)),
+        ("milestones", RatePlan { milestones, ..RatePlan::new(Schedule::Multistep, 0.2) }),
+        ("cosine", RatePlan::new(Schedule::Cosine, 0.2)),
+        ("cosine-floor", floored(Schedule::Cosine)),
+        ("warmup-cosine", RatePlan::new(Schedule::WarmupCosine, 0.2)),
+        ("constant", RatePlan::new(Schedule::Constant, 0.2)),
     ] {
-        for (key, total) in [(name.to_owned(), 40), (format!("{name}.odd"), 41)] {
-            let found: Vec<f32> = (0..total).map(|step| schedule.at(0.2, step, total)).collect();
+        for (key, total) in totals(name) {
+            let found: Vec<f32> = (0..total).map(|step| plan.at(step, total).lr).collect();
             golden.check(&key, &found, 1e-6);
         }
     }
+    let cycled = RatePlan { momentum_at_peak: Some(0.8), ..RatePlan::new(Schedule::Cyclic, 0.2) };
+    for (key, total) in totals("cyclic.momentum") {
+        let found: Vec<f32> = (0..total).map(|step| cycled.at(step, total).momentum).collect();
+        golden.check(&key, &found, 1e-6);
+    }
+}
+
+/// A schedule's tensors and their numbers of steps.
+fn totals(name: &str) -> [(String, u64); 2] {
+    if name == "milestones" {
+        return [(name.to_owned(), 110), (format!("{name}.odd"), 330)];
+    }
+    [(name.to_owned(), 40), (format!("{name}.odd"), 41)]
 }
 
 /// A case of `crates/sora/tests/golden/step_*`.
@@ -169,7 +189,7 @@ fn steps_agree(case: Case) {
             .load_state(&state(&golden).into_iter().map(|t| (t.name.clone(), t)).collect())
             .unwrap();
     }
-    let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
+    let mut optimizer = OptimizerKind::Sgd.build(&model.params, 5e-4);
     let mut average = WeightAverage::new(&model, case.ema);
     let mut passes = Passes::default();
 
@@ -188,18 +208,15 @@ fn steps_agree(case: Case) {
             draws: augmented(&golden, t),
         };
         let mut noise = Noise::given(golden.draws(t), &Device::flex());
-        let (attack_bn, epoch, extras) = (info.attack_bn, case.epoch, case.extras);
-        let mut cx = StepContext {
-            model: &mut model,
+        let settings = StepSettings {
             threat,
-            attack_bn,
-            noise: &mut noise,
-            epoch,
-            passes,
-            extras,
+            attack_bn: info.attack_bn,
+            place: Place { epoch: case.epoch, ..Place::default() },
+            extras: case.extras,
         };
+        let mut cx = StepContext::new(&mut model, &mut noise, settings);
         let out = method.step(&mut cx, &batch).unwrap();
-        passes = cx.passes;
+        passes += cx.passes;
         golden.check(&format!("delta{t}"), &host(&out.delta), TOLERANCE);
         golden.check(&format!("logits{t}"), &host(&out.logits), TOLERANCE);
         if golden.has(&format!("grad_train{t}")) {
@@ -212,12 +229,21 @@ fn steps_agree(case: Case) {
             ("alpha", metrics.alpha),
             ("linearity_batch", metrics.linearity),
             ("pert_align", metrics.pert_align),
+            ("linearity_raw", metrics.linearity_raw),
+            ("linearity_of_sums", metrics.linearity_of_sums),
+            ("grad_ratio", metrics.grad_ratio),
         ] {
             let expected = golden.scalar(&format!("{key}{t}"));
             assert!(
                 (value - expected).abs() <= TOLERANCE * expected.abs().max(0.1),
                 "{file} {key}{t}: {value}, expected {expected}"
             );
+        }
+        let key = format!("abnormal{t}");
+        let attacks = info.passes.backward_input > 0;
+        assert_eq!(metrics.abnormal.is_some(), attacks, "{file}: an attack pass tells losses");
+        if golden.has(&key) {
+            golden.check(&key, metrics.abnormal.as_slice(), TOLERANCE);
         }
         let state: HashMap<_, _> =
             method.state().unwrap().into_iter().map(|tensor| (tensor.name, tensor.data)).collect();
@@ -236,7 +262,7 @@ fn steps_agree(case: Case) {
                 golden.check(&key, &state[name], TOLERANCE);
             }
         }
-        optimizer.step(&mut model.params, out.gradients, 0.05);
+        optimizer.step(&mut model.params, out.gradients, Rates { lr: 0.05, momentum: 0.9 });
         average.update(&model);
     }
     if case.extras == Extras::default() {

@@ -6,11 +6,11 @@ use sora::{
     data::{self, AugmentDraw, OpenOptions},
     evaluate,
     loss::cross_entropy,
-    method::{Batch, Extras, METHODS, MethodInfo, Passes, StepContext},
+    method::{Batch, Extras, METHODS, MethodInfo, Place, StepContext, StepSettings},
     model::Model,
     nn::Backend,
     noise::Noise,
-    optim::OptimizerKind,
+    optim::{OptimizerKind, Rates},
     perturbation::{Perturb, clamp_to_box, l2_norm},
     threat::{Norm, Threat},
 };
@@ -63,7 +63,7 @@ pub fn run(
 ) -> Trace {
     let options = (info.options)().unwrap();
     let mut method = info.build(&options, threat(norm)).unwrap();
-    let mut optimizer = OptimizerKind::Sgd.build(&model.params, 0.9, 5e-4);
+    let mut optimizer = OptimizerKind::Sgd.build(&model.params, 5e-4);
     let mut trace = Trace { losses: vec![], deltas: vec![], weights: vec![], state: vec![] };
     for step in 0..steps {
         if reload == Some(step) {
@@ -72,21 +72,28 @@ pub fn run(
             method.load_state(&state).unwrap();
         }
         let mut noise = Noise::training(1, 0, step, batch.ids.clone(), &Device::flex());
-        let mut cx = StepContext {
-            model,
+        let settings = StepSettings {
             threat: threat(norm),
             attack_bn: info.attack_bn,
-            noise: &mut noise,
-            epoch: 0,
-            passes: Passes::default(),
+            place: Place { epoch: 0, epochs: 1, step, steps },
             extras: Extras::default(),
         };
+        let mut cx = StepContext::new(model, &mut noise, settings);
         let out = method.step(&mut cx, batch).unwrap();
         assert_eq!(cx.passes, info.passes, "{}: the registry's passes are those made", info.name);
         trace.losses.push(out.metrics.loss);
         trace.deltas.push(host(&out.delta));
         let m = out.metrics;
-        for value in [m.loss, m.adv_acc, m.alpha, m.linearity, m.pert_align, m.delta_mean] {
+        for value in [
+            m.loss,
+            m.adv_acc,
+            m.alpha,
+            m.linearity_raw,
+            m.linearity_of_sums,
+            m.grad_ratio,
+            m.pert_align,
+            m.delta_mean,
+        ] {
             assert!(value.is_finite(), "{}: {m:?}", info.name);
         }
         assert!(
@@ -94,7 +101,7 @@ pub fn run(
             "{}: {m:?}",
             info.name
         );
-        optimizer.step(&mut model.params, out.gradients, 0.01);
+        optimizer.step(&mut model.params, out.gradients, Rates { lr: 0.01, momentum: 0.9 });
     }
     trace.weights = model.params.values().iter().flat_map(host).collect();
     trace.state = method.state().unwrap().into_iter().flat_map(|t| t.data).collect();

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use sora::{
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{Batch, Extras, METHODS, Passes, StepContext},
+    method::{Batch, Extras, METHODS, Place, StepContext, StepSettings},
     model::{Model, ModelConfig, NETWORKS, NetworkOptions, Shape, network},
     nn::{Backend, BnMode, HostTensor, Spec},
     noise::Noise,
@@ -286,15 +286,13 @@ fn every_network_trains_under_every_method() {
             let mut model = start.clone();
             let mut method = info.build(&(info.options)().unwrap(), threat(info.norms[0])).unwrap();
             let mut noise = Noise::training(1, 0, 0, batch.ids.clone(), &Device::flex());
-            let mut cx = StepContext {
-                model: &mut model,
+            let settings = StepSettings {
                 threat: threat(info.norms[0]),
                 attack_bn: info.attack_bn,
-                noise: &mut noise,
-                epoch: 0,
-                passes: Passes::default(),
+                place: Place::default(),
                 extras: Extras::default(),
             };
+            let mut cx = StepContext::new(&mut model, &mut noise, settings);
             let out = method.step(&mut cx, &batch).unwrap();
             let what = format!("{} with {}", info.name, network.name);
             assert!(out.metrics.loss.is_finite(), "{what}: {:?}", out.metrics);

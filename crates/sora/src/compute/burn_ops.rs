@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 use sora_kernels::sgd::Sgd;
 
-use super::{Compute, Figures, SignStep, Trained};
+use super::{Agreement, Compute, Figures, SignStep, Trained};
 use crate::{
     error::{Error, Result},
     loss,
@@ -46,14 +46,23 @@ impl Compute for BurnOps {
 
     fn figures(&self, step: &Trained<'_>) -> Result<Figures> {
         let Trained { norm, attack, train, delta, .. } = *step;
-        let parts = vec![
-            step.loss.clone(),
-            loss::correct(step.logits.clone(), step.labels.clone()).mean(),
+        let mut parts = vec![
             pert_align(attack.clone(), train.clone()),
             linearity(norm, attack.clone(), train.clone()),
+            linearity_of_sums(norm, attack.clone(), train.clone()),
+            grad_ratio(attack.clone(), train.clone()),
             delta.clone().abs().mean(),
         ];
-        named(&to_vec(&Tensor::cat(parts, 0))?)
+        parts.extend(of_logits(self, step));
+        let scalars = to_vec(&Tensor::cat(parts, 0))?;
+        let &[pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean, ref rest @ ..] =
+            scalars.as_slice()
+        else {
+            return Err(Error::defect("a step yielded too few figures"));
+        };
+        let agreement =
+            Agreement { pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean };
+        named(rest, agreement)
     }
 
     fn sgd_update(
@@ -98,12 +107,22 @@ pub(super) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
     delta.min_pair(high).max_pair(x.clone().neg())
 }
 
-/// The figures by their names, from loss, accuracy, PertAlign, linearity and mean perturbation.
-pub(super) fn named(scalars: &[f32]) -> Result<Figures> {
-    let &[loss, accuracy, pert_align, linearity, delta_mean] = scalars else {
-        return Err(Error::work(format!("a step yielded {} figures instead of 5", scalars.len())));
+/// Loss, accuracy and, after an attack pass, the share of examples whose loss has fallen since, each
+/// `[1]`.
+pub(super) fn of_logits(compute: &dyn Compute, step: &Trained<'_>) -> Vec<Tensor<1>> {
+    let accuracy = loss::correct(step.logits.clone(), step.labels.clone()).mean();
+    let losses =
+        |logits: &Tensor<2>| compute.cross_entropy(logits.clone(), step.labels.clone(), 0.0);
+    let fallen = |attacked| losses(step.logits).lower(losses(attacked)).float().mean();
+    [step.loss.clone(), accuracy].into_iter().chain(step.attacked.map(fallen)).collect()
+}
+
+/// The figures, from what [`of_logits`] gave and the gradients' agreement.
+pub(super) fn named(scalars: &[f32], agreement: Agreement) -> Result<Figures> {
+    let &[loss, accuracy, ref abnormal @ ..] = scalars else {
+        return Err(Error::defect("a step yielded no figures"));
     };
-    Ok(Figures { loss, accuracy, pert_align, linearity, delta_mean })
+    Ok(Figures { loss, accuracy, abnormal: abnormal.first().copied(), agreement })
 }
 
 /// Mean over samples of the cosine between the attack pass's gradient and the training pass's:
@@ -124,11 +143,27 @@ pub fn pert_align(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
 /// start; not clipped (SORA, arXiv 2606.00738).
 pub fn linearity(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     let n = attack.dims()[0];
-    let step = match norm {
-        Norm::Linf => attack.clone().sign(),
-        Norm::L2 => attack.clone(),
-    };
+    let step = along(norm, attack.clone());
     let top = sum_per_sample(step.clone() * train);
     let bottom = sum_per_sample(step * attack).clamp_min(1e-12);
     (top / bottom).reshape([n]).mean()
+}
+
+/// As [`linearity`], but the sum of the upper slopes over the sum of the lower ones, `[1]`.
+fn linearity_of_sums(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
+    let step = along(norm, attack.clone());
+    (step.clone() * train).sum() / (step * attack).sum().clamp_min(f32::MIN_POSITIVE)
+}
+
+/// Summed norms of the training pass's gradients over those of the attack pass's, `[1]`.
+fn grad_ratio(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
+    l2_norm(train).sum() / l2_norm(attack).sum().clamp_min(f32::MIN_POSITIVE)
+}
+
+/// The direction that linearity is taken along: the gradient's sign (l-inf) or the gradient (l2).
+fn along(norm: Norm, attack: Tensor<4>) -> Tensor<4> {
+    match norm {
+        Norm::Linf => attack.sign(),
+        Norm::L2 => attack,
+    }
 }

@@ -6,7 +6,6 @@ use sora_kernels::sgd::Sgd;
 use super::{Compute, Figures, SignStep, Trained, burn_ops};
 use crate::{
     error::Result,
-    loss,
     nn::{self, Backend, TensorSet, to_vec},
     threat::Norm,
 };
@@ -45,11 +44,10 @@ impl Compute for CpuEngine {
     }
 
     fn figures(&self, step: &Trained<'_>) -> Result<Figures> {
-        let correct = loss::correct(step.logits.clone(), step.labels.clone()).mean();
-        let scalars = to_vec(&Tensor::cat(vec![step.loss.clone(), correct], 0))?;
+        let scalars = to_vec(&Tensor::cat(burn_ops::of_logits(self, step), 0))?;
         let along_sign = step.norm == Norm::Linf;
         let agreement = nn::agreement(along_sign, step.attack, step.train, step.delta);
-        burn_ops::named(&[&scalars[..], &agreement].concat())
+        burn_ops::named(&scalars, agreement)
     }
 
     fn sgd_update(

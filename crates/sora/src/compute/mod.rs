@@ -68,6 +68,8 @@ pub struct Trained<'a> {
     pub loss: &'a Tensor<1>,
     /// Logits at the training point, `[N, K]`.
     pub logits: &'a Tensor<2>,
+    /// Logits of the last attack pass, `[N, K]`; `None`: there was none.
+    pub attacked: Option<&'a Tensor<2>>,
     /// Classes, `[N]`.
     pub labels: &'a Tensor<1, Int>,
     /// The threat's norm.
@@ -87,10 +89,24 @@ pub struct Figures {
     pub loss: f32,
     /// Fraction of the examples classified correctly.
     pub accuracy: f32,
+    /// Share of the examples whose loss at the training point is below that at the last attack
+    /// pass's point; `None` without an attack pass.
+    pub abnormal: Option<f32>,
+    /// How the two passes' gradients agree.
+    pub agreement: Agreement,
+}
+
+/// How the gradients of the attack pass and of the training pass agree, over a batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Agreement {
     /// [`pert_align`].
     pub pert_align: f32,
     /// [`linearity`].
     pub linearity: f32,
+    /// As `linearity`, but the sum of the upper slopes over the sum of the lower ones.
+    pub linearity_of_sums: f32,
+    /// Summed norms of the training pass's gradients over those of the attack pass's.
+    pub grad_ratio: f32,
     /// Mean absolute perturbation, in pixel units.
     pub delta_mean: f32,
 }

@@ -74,7 +74,7 @@ impl Atas {
     /// Each image's step, in pixel units.
     fn steps(&mut self, cx: &StepContext<'_>, batch: &Batch, grad: &Tensor<4>) -> Result<Vec<f32>> {
         let epsilon = cx.threat.epsilon;
-        if cx.epoch < self.options.warmup {
+        if cx.place.epoch < self.options.warmup {
             return Ok(vec![epsilon; batch.ids.len()]);
         }
         let AtasOptions { c, decay, most, least, .. } = self.options;
@@ -95,7 +95,7 @@ impl Method for Atas {
     }
 
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
-        let resets = cx.epoch.checked_div(self.options.reset).unwrap_or(0);
+        let resets = cx.place.epoch.checked_div(self.options.reset).unwrap_or(0);
         if resets != self.resets {
             self.delta.clear();
             self.resets = resets;

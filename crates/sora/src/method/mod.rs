@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use options::Options;
 pub use registry::{METHODS, MethodInfo, method, register};
 
-pub use crate::compute::{linearity, pert_align};
+pub use crate::compute::{Agreement, linearity, pert_align};
 use crate::{
     compute::{self, LossAt, Trained},
     data::{Augment, AugmentDraw},
@@ -73,6 +73,14 @@ pub struct Passes {
     pub backward_full: u64,
 }
 
+impl std::ops::AddAssign for Passes {
+    fn add_assign(&mut self, other: Self) {
+        self.forward += other.forward;
+        self.backward_input += other.backward_input;
+        self.backward_full += other.backward_full;
+    }
+}
+
 impl Passes {
     /// Cost relative to standard training: a pass to the input only costs as much as a forward
     /// pass, one to weights and input twice that.
@@ -93,6 +101,32 @@ pub struct Extras {
     pub awp: f32,
 }
 
+/// Where in the run a step is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Epoch, from 0.
+    pub epoch: u64,
+    /// Epochs of the run.
+    pub epochs: u64,
+    /// Step, from 0.
+    pub step: u64,
+    /// Steps of the run.
+    pub steps: u64,
+}
+
+/// What the run decides of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepSettings {
+    /// Norm and epsilon.
+    pub threat: Threat,
+    /// Batch-norm mode of the attack pass.
+    pub attack_bn: BnMode,
+    /// Where in the run the step is.
+    pub place: Place,
+    /// Additions to the training loss.
+    pub extras: Extras,
+}
+
 /// What a method works with during one step.
 #[derive(Debug)]
 pub struct StepContext<'a> {
@@ -104,12 +138,23 @@ pub struct StepContext<'a> {
     pub attack_bn: BnMode,
     /// Random draws of this step.
     pub noise: &'a mut Noise,
-    /// Epoch, from 0.
-    pub epoch: u64,
-    /// Passes made so far.
+    /// Where in the run the step is.
+    pub place: Place,
+    /// Passes made in this step.
     pub passes: Passes,
     /// Additions to the training loss.
     pub extras: Extras,
+    /// Logits of the last attack pass, without autodiff.
+    attacked: Option<Tensor<2>>,
+}
+
+impl<'a> StepContext<'a> {
+    /// A step of `model` with the draws `noise`.
+    pub fn new(model: &'a mut Model, noise: &'a mut Noise, settings: StepSettings) -> Self {
+        let StepSettings { threat, attack_bn, place, extras } = settings;
+        let passes = Passes::default();
+        Self { model, threat, attack_bn, noise, place, passes, extras, attacked: None }
+    }
 }
 
 impl StepContext<'_> {
@@ -152,6 +197,7 @@ impl StepContext<'_> {
         self.model.absorb(std::mem::take(&mut out.stats));
         self.passes.forward += 1;
         self.passes.backward_input += 1;
+        self.attacked = Some(out.logits.clone());
         out
     }
 
@@ -257,19 +303,26 @@ impl StepContext<'_> {
         let figures = compute::of(self.model.device()).figures(&Trained {
             loss: &out.loss,
             logits: &out.logits,
+            attacked: self.attacked.as_ref(),
             labels: &batch.labels,
             norm: self.threat.norm,
             attack,
             train: &out.input,
             delta,
         })?;
+        let Agreement { pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean } =
+            figures.agreement;
         Ok(StepMetrics {
             loss: figures.loss,
             adv_acc: figures.accuracy,
             alpha: 0.0,
-            linearity: figures.linearity.clamp(-1.0, 1.0),
-            pert_align: figures.pert_align,
-            delta_mean: figures.delta_mean,
+            linearity: linearity.clamp(-1.0, 1.0),
+            linearity_raw: linearity,
+            linearity_of_sums,
+            grad_ratio,
+            pert_align,
+            delta_mean,
+            abnormal: figures.abnormal,
         })
     }
 }
@@ -300,10 +353,20 @@ pub struct StepMetrics {
     pub alpha: f32,
     /// Batch linearity, in [-1, 1].
     pub linearity: f32,
+    /// Batch linearity, not clipped.
+    pub linearity_raw: f32,
+    /// Ratio of the batch's sums of slopes, beside `linearity_raw`, the mean of the samples' ratios.
+    pub linearity_of_sums: f32,
+    /// Summed norms of the training pass's gradients over those of the attack pass's.
+    pub grad_ratio: f32,
     /// PertAlign, in [-1, 1].
     pub pert_align: f32,
     /// Mean absolute perturbation, in pixel units.
     pub delta_mean: f32,
+    /// Share of the samples whose loss at the training point is below that at the last attack
+    /// pass's point (Lin et al. 2024, arXiv 2404.08154, call them abnormal); `None` without an
+    /// attack pass.
+    pub abnormal: Option<f32>,
 }
 
 /// What a step hands to the loop.

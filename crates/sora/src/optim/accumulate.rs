@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 
-use super::{Optimizer, load_prefixed, prefixed, scalar};
+use super::{Optimizer, Rates, load_prefixed, prefixed, scalar};
 use crate::{
     error::Result,
     nn::{HostTensor, TensorSet},
@@ -28,7 +28,7 @@ impl Accumulated {
 }
 
 impl Optimizer for Accumulated {
-    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32) {
+    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, rates: Rates) {
         for (index, gradient) in gradients.into_iter().enumerate() {
             let sum = self.sum.take(index);
             self.sum.set(index, sum + gradient * (1.0 / self.every as f32));
@@ -37,7 +37,7 @@ impl Optimizer for Accumulated {
         if self.count == self.every {
             let zeros = self.sum.zeros_like();
             let mean = std::mem::replace(&mut self.sum, zeros);
-            self.inner.step(params, mean.values().to_vec(), lr);
+            self.inner.step(params, mean.values().to_vec(), rates);
             self.count = 0;
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 
-use super::{Optimizer, load_prefixed, prefixed, scalar};
+use super::{Optimizer, Rates, load_prefixed, prefixed, scalar};
 use crate::{
     error::Result,
     nn::{HostTensor, TensorSet},
@@ -48,7 +48,8 @@ impl Adam {
 }
 
 impl Optimizer for Adam {
-    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32) {
+    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, rates: Rates) {
+        let lr = rates.lr;
         self.steps += 1;
         let correction1 = 1.0 - BETA1.powi(self.steps);
         let correction2 = (1.0 - BETA2.powi(self.steps)).sqrt();

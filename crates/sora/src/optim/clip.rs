@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 
-use super::Optimizer;
+use super::{Optimizer, Rates};
 use crate::{
     error::Result,
     nn::{HostTensor, TensorSet},
@@ -26,7 +26,7 @@ impl Clipped {
 }
 
 impl Optimizer for Clipped {
-    fn step(&mut self, params: &mut TensorSet, mut gradients: Vec<Tensor<1>>, lr: f32) {
+    fn step(&mut self, params: &mut TensorSet, mut gradients: Vec<Tensor<1>>, rates: Rates) {
         let norm = gradients
             .iter()
             .map(|g| g.clone().square().sum())
@@ -36,7 +36,7 @@ impl Optimizer for Clipped {
             let scale = ((norm + 1e-6).recip() * self.max_norm).clamp_max(1.0);
             gradients = gradients.into_iter().map(|g| g * scale.clone()).collect();
         }
-        self.inner.step(params, gradients, lr);
+        self.inner.step(params, gradients, rates);
     }
 
     fn state(&self) -> Result<Vec<HostTensor>> {

@@ -1,5 +1,5 @@
-//! Optimizers, with PyTorch's formulas, over the flat list of parameters; and learning-rate
-//! schedules.
+//! Optimizers, with PyTorch's formulas, over the flat list of parameters; and the schedules of
+//! learning rate and momentum.
 //!
 //! They are our own because they are part of the training step (one fused pass on the CPU) and
 //! because their state must come back from a checkpoint to the same bits.
@@ -10,7 +10,11 @@ mod clip;
 mod schedule;
 mod sgd;
 
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Debug},
+    str::FromStr,
+};
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -18,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use accumulate::Accumulated;
 pub use adam::{Adam, WeightDecay};
 pub use clip::Clipped;
-pub use schedule::Schedule;
+pub use schedule::{CYCLIC_MOMENTUM_AT_PEAK, MILESTONES, RatePlan, Rates, Schedule};
 pub use sgd::Sgd;
 
 use crate::{
@@ -30,7 +34,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
-    /// SGD with momentum 0.9.
+    /// SGD with momentum.
     Sgd,
     /// Adam, weight decay added to the gradient.
     Adam,
@@ -39,20 +43,51 @@ pub enum OptimizerKind {
 }
 
 impl OptimizerKind {
-    /// A fresh optimizer for `params`.
-    pub fn build(self, params: &TensorSet, momentum: f32, weight_decay: f32) -> Box<dyn Optimizer> {
+    /// Every optimizer.
+    pub const ALL: [Self; 3] = [Self::Sgd, Self::Adam, Self::Adamw];
+
+    /// Name on the command line and in files.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::Sgd => Box::new(Sgd::new(params, momentum, weight_decay)),
+            Self::Sgd => "sgd",
+            Self::Adam => "adam",
+            Self::Adamw => "adamw",
+        }
+    }
+
+    /// A fresh optimizer for `params`.
+    pub fn build(self, params: &TensorSet, weight_decay: f32) -> Box<dyn Optimizer> {
+        match self {
+            Self::Sgd => Box::new(Sgd::new(params, weight_decay)),
             Self::Adam => Box::new(Adam::new(params, weight_decay, WeightDecay::Coupled)),
             Self::Adamw => Box::new(Adam::new(params, weight_decay, WeightDecay::Decoupled)),
         }
     }
 }
 
+impl fmt::Display for OptimizerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for OptimizerKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
+            Error::input(format!(
+                "optimizer '{text}': expected one of {}",
+                Self::ALL.map(Self::name).join(", ")
+            ))
+        })
+    }
+}
+
 /// Turns gradients into new parameters.
 pub trait Optimizer: Debug + Send {
-    /// One update of `params` with `gradients` (flat, in the same order) at learning rate `lr`.
-    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32);
+    /// One update of `params` with `gradients` (flat, in the same order) at the rates of the step.
+    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, rates: Rates);
 
     /// State that a checkpoint keeps.
     ///

@@ -1,12 +1,13 @@
 //! Stochastic gradient descent with momentum and weight decay, PyTorch's formula (dampening 0, no
-//! Nesterov): `g <- g + wd p`, `b <- mu b + g`, `p <- p - lr b`, with b starting at 0.
+//! Nesterov): `g <- g + wd p`, `b <- mu b + g`, `p <- p - lr b`, with b starting at 0; lr and mu are
+//! those of the step.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use sora_kernels::sgd::Sgd as Rule;
 
-use super::{Optimizer, load_prefixed, prefixed};
+use super::{Optimizer, Rates, load_prefixed, prefixed};
 use crate::{
     compute,
     error::Result,
@@ -16,23 +17,22 @@ use crate::{
 /// SGD and its momentum buffers.
 #[derive(Debug)]
 pub struct Sgd {
-    momentum: f32,
     weight_decay: f32,
     buffers: TensorSet,
 }
 
 impl Sgd {
     /// Buffers of zeros for `params`.
-    pub fn new(params: &TensorSet, momentum: f32, weight_decay: f32) -> Self {
-        Self { momentum, weight_decay, buffers: params.zeros_like() }
+    pub fn new(params: &TensorSet, weight_decay: f32) -> Self {
+        Self { weight_decay, buffers: params.zeros_like() }
     }
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, lr: f32) {
+    fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, rates: Rates) {
         let rule = Rule {
-            learning_rate: lr,
-            momentum: self.momentum,
+            learning_rate: rates.lr,
+            momentum: rates.momentum,
             weight_decay: self.weight_decay,
             nesterov: false,
         };

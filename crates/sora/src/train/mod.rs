@@ -24,12 +24,12 @@ use crate::{
     error::{Error, Result},
     evaluate::{self, EvalConfig},
     files,
-    method::{self, Batch, Method, Passes, StepContext},
+    method::{self, Batch, Method, Passes, Place, StepContext, StepSettings},
     metrics::{EpochLine, EpochTotals, Rollback, StepLine, ValFigures},
     model::Model,
     nn::BnMode,
     noise::Noise,
-    optim::Optimizer,
+    optim::{Optimizer, OptimizerKind},
     profile::{self, Stage},
     run::{RunDir, TrainData},
     tensorboard::EventWriter,
@@ -104,8 +104,8 @@ pub fn train(
         batch: config.batch,
         seed: config.seed,
         shuffle: true,
-        // A last batch of a few images would spoil the batch statistics.
-        drop_last: true,
+        // By default: a last batch of a few images spoils the batch statistics.
+        drop_last: config.drop_last,
         augment: config.augment(),
         prefetch: PREFETCH,
         workers: 0,
@@ -435,15 +435,13 @@ impl<'a> Run<'a> {
         let (epoch, step) = (progress.epoch, progress.step);
         self.model.begin_step(config.seed, step);
         let mut noise = Noise::training(config.seed, epoch, step, batch.ids.clone(), &self.device);
-        let mut cx = StepContext {
-            model: &mut self.model,
+        let settings = StepSettings {
             threat: config.threat_at(step, self.steps_per_epoch),
             attack_bn: self.attack_bn,
-            noise: &mut noise,
-            epoch,
-            passes: progress.passes,
+            place: Place { epoch, epochs: config.epochs, step, steps: total },
             extras: config.extras(),
         };
+        let mut cx = StepContext::new(&mut self.model, &mut noise, settings);
         let out = method::run_step(self.method.as_mut(), &mut cx, batch)?;
         let passes = cx.passes;
         let metrics = out.metrics;
@@ -451,9 +449,9 @@ impl<'a> Run<'a> {
             let last = checkpoint::list(&self.dir.checkpoints())?.pop();
             return Err(Error::Diverged { step, figure: "the loss".into(), last_good: last });
         }
-        let lr = config.schedule.at(config.lr_max, step, total);
+        let rates = config.rates().at(step, total);
         profile::time(Stage::Optimizer, || {
-            self.optimizer.step(&mut self.model.params, out.gradients, lr)
+            self.optimizer.step(&mut self.model.params, out.gradients, rates)
         });
         if let Some(average) = &mut self.average
             && (step + 1).is_multiple_of(u64::from(config.accumulate))
@@ -467,9 +465,14 @@ impl<'a> Run<'a> {
             epoch,
             loss: metrics.loss,
             adv_acc: metrics.adv_acc,
-            lr,
+            lr: rates.lr,
+            momentum: (config.optimizer == OptimizerKind::Sgd).then_some(rates.momentum),
             alpha: metrics.alpha,
             linearity: metrics.linearity,
+            linearity_raw: Some(metrics.linearity_raw),
+            linearity_of_sums: Some(metrics.linearity_of_sums),
+            grad_ratio: Some(metrics.grad_ratio),
+            abnormal: metrics.abnormal,
             pert_align: metrics.pert_align,
             delta_mean: metrics.delta_mean,
             images_per_s: (batch.ids.len() as f64 / seconds.max(1e-9)) as f32,
@@ -479,7 +482,7 @@ impl<'a> Run<'a> {
             method: progress.rollback.as_ref().map(|rollback| rollback.method.clone()),
         };
         progress.totals.add(&metrics, batch.ids.len(), seconds);
-        progress.passes = passes;
+        progress.passes += passes;
         progress.seconds += seconds;
         progress.step += 1;
         Ok(line)

@@ -4,6 +4,8 @@ use burn::tensor::Tensor;
 use burn_flex::Flex;
 use rayon::prelude::*;
 
+use crate::compute::Agreement;
+
 use super::{
     flex::{dims, floats, primitive},
     pool::Output,
@@ -91,15 +93,14 @@ struct Sums {
     delta: f64,
 }
 
-/// How the gradients of the two stages of a step, `[N, C, H, W]`, agree, on the CPU: PertAlign,
-/// linearity (along the sign of `attack`, or along `attack` itself), and the mean of `|delta|`. See
-/// [`crate::method::pert_align`] and [`crate::method::linearity`].
+/// How the gradients of the two stages of a step, `[N, C, H, W]`, agree, on the CPU; linearity is
+/// along the sign of `attack`, or along `attack` itself.
 pub(crate) fn agreement(
     along_sign: bool,
     attack: &Tensor<4>,
     train: &Tensor<4>,
     delta: &Tensor<4>,
-) -> [f32; 3] {
+) -> Agreement {
     let [attack, train, delta] = [attack, train, delta].map(|tensor| primitive(tensor.clone()));
     let [n, c, h, w] = dims(&attack);
     let len = (c * h * w).max(1);
@@ -128,9 +129,13 @@ pub(crate) fn agreement(
     let mean = |figure: &dyn Fn(&Sums) -> f64| {
         (samples.iter().map(figure).sum::<f64>() / n.max(1) as f64) as f32
     };
-    [
-        mean(&|s| s.dot / (s.attack.sqrt().max(tiny) * s.train.sqrt().max(tiny))),
-        mean(&|s| s.top / s.bottom.max(1e-12)),
-        mean(&|s| s.delta / len as f64),
-    ]
+    let sum = |figure: &dyn Fn(&Sums) -> f64| samples.iter().map(figure).sum::<f64>();
+    let ratio = |top: f64, bottom: f64| (top / bottom.max(tiny)) as f32;
+    Agreement {
+        pert_align: mean(&|s| s.dot / (s.attack.sqrt().max(tiny) * s.train.sqrt().max(tiny))),
+        linearity: mean(&|s| s.top / s.bottom.max(1e-12)),
+        linearity_of_sums: ratio(sum(&|s| s.top), sum(&|s| s.bottom)),
+        grad_ratio: ratio(sum(&|s| s.train.sqrt()), sum(&|s| s.attack.sqrt())),
+        delta_mean: mean(&|s| s.delta / len as f64),
+    }
 }
