@@ -570,25 +570,31 @@ impl TrainConfig {
 
     /// Refuses what the schedule would not look at.
     fn check_schedule(&self) -> Result<()> {
-        let unused = |what: &str, with: &str| {
-            Err(Error::input(format!(
-                "--{what}: schedule {} with {} does not use it; leave it out or choose {with}",
-                self.schedule, self.optimizer
-            )))
+        let unused = |setting: &'static str, value: &str, with: &str| {
+            let Self { schedule, optimizer, .. } = self;
+            Err(Error::setting(
+                setting,
+                value,
+                format!(
+                    "{schedule} with {optimizer} does not use it; leave it out or choose {with}"
+                ),
+            ))
         };
         let cyclic = self.schedule == Schedule::Cyclic;
         if self.cycle_momentum && !(cyclic && self.optimizer == OptimizerKind::Sgd) {
-            return unused("cycle-momentum", "cyclic with sgd");
+            return unused("cycle_momentum", "true", "cyclic with sgd");
         }
         if !self.milestones.is_empty() && self.schedule != Schedule::Multistep {
-            return unused("milestones", "multistep");
+            return unused("milestones", "", "multistep");
         }
         if self.lr_min.is_some() && self.schedule == Schedule::Constant {
-            return unused("lr-min", "a schedule that moves");
+            return unused("lr_min", "", "a schedule that moves");
         }
         if self.epsilon_convention == EpsilonConvention::Reference && self.norm != Norm::L2 {
-            return Err(Error::input(
-                "--epsilon-convention reference: it differs from pixel in l2 only",
+            return Err(Error::setting(
+                "epsilon_convention",
+                "reference",
+                "it differs from pixel in l2 only",
             ));
         }
         Ok(())
