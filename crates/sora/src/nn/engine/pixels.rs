@@ -4,13 +4,11 @@ use burn::tensor::Tensor;
 use burn_flex::Flex;
 use rayon::prelude::*;
 
-use crate::compute::Agreement;
-
 use super::{
     flex::{dims, floats, primitive},
     pool::Output,
 };
-use crate::compute::SignStep;
+use crate::compute::{Agreement, SignStep};
 
 /// Values of a task.
 const CHUNK: usize = 1 << 14;
