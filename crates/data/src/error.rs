@@ -1,11 +1,14 @@
 //! The one error type of this crate. Every message is a single line that says what was wrong,
-//! where, what was expected, and what to do about it.
+//! where, what was expected, and what to do about it. An option is named by its field, between
+//! backticks (`` `image_size` ``); a program may put its own word in that place.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use thiserror::Error;
+
+use crate::text::{nearest, one_line, shown};
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
@@ -26,18 +29,16 @@ pub enum DataError {
     },
 
     /// The name is not registered and no folder of that name exists.
-    #[error(
-        "unknown data set '{name}'; expected one of {known}, folder:PATH, or an existing folder with train/ and test/"
-    )]
+    #[error("unknown data set '{name}'; {}", instead(name, known))]
     Unknown {
         /// The name given.
         name: String,
-        /// The registered names, comma separated.
-        known: String,
+        /// The registered names.
+        known: Vec<String>,
     },
 
     /// The set is known and readable, but its files are not on this machine.
-    #[error("data set '{name}' is not here: {file} is in none of {looked}; get it with {get}")]
+    #[error("data set '{name}' is not here: {file} is in none of {looked}; {get}")]
     Missing {
         /// Registered name.
         name: String,
@@ -45,8 +46,8 @@ pub enum DataError {
         file: String,
         /// Folders searched, comma separated.
         looked: String,
-        /// The command or package that gets it.
-        get: String,
+        /// How to get it.
+        get: Fix,
     },
 
     /// A file or folder is not what it should be.
@@ -59,7 +60,7 @@ pub enum DataError {
         /// What should be there.
         expected: String,
         /// What to do.
-        fix: String,
+        fix: Fix,
     },
 
     /// The operating system refused.
@@ -84,6 +85,34 @@ pub enum DataError {
         fix: String,
     },
 
+    /// Neither an option, nor the environment, nor the system names a folder for data sets.
+    #[error(
+        "no data folder: there is no home folder; give `data_dir`, or set the environment variable SORA_DATA"
+    )]
+    NoDataFolder,
+
+    /// This build of the crate lacks what was asked for.
+    #[error("{needed} needs the feature `{feature}`, which this build of sora-robust-data lacks")]
+    Feature {
+        /// The feature's name.
+        feature: &'static str,
+        /// What was asked for, in words.
+        needed: String,
+    },
+
+    /// More memory is asked for than the machine has.
+    #[error("{what} takes {} of memory; this machine has {}; {fix}", mib(*needed), mib(*limit))]
+    Memory {
+        /// What would be kept, in words.
+        what: String,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that there are.
+        limit: u64,
+        /// What to do.
+        fix: String,
+    },
+
     /// The loader's background thread died; the epoch is incomplete.
     #[error(
         "the batch loader stopped after {done} of {total} batches; this is a defect of the program, please report it"
@@ -96,9 +125,58 @@ pub enum DataError {
     },
 }
 
+/// What to do about an error: words, and what a program could offer for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fix {
+    words: String,
+    remedy: Option<Remedy>,
+}
+
+/// What a program can offer against an error by a command of its own: this crate's messages speak
+/// in words only. See [`DataError::remedy`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// Download the registered set: [`fetch`](crate::fetch()).
+    Fetch {
+        /// The registered name.
+        name: String,
+    },
+}
+
+impl Fix {
+    pub(crate) fn new(words: impl Into<String>, remedy: Option<Remedy>) -> Self {
+        Self { words: words.into(), remedy }
+    }
+}
+
+impl fmt::Display for Fix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl From<&str> for Fix {
+    fn from(words: &str) -> Self {
+        Self::new(words, None)
+    }
+}
+
+impl From<&Self> for Fix {
+    fn from(fix: &Self) -> Self {
+        fix.clone()
+    }
+}
+
+impl From<String> for Fix {
+    fn from(words: String) -> Self {
+        Self::new(words, None)
+    }
+}
+
 impl DataError {
-    /// Whether the call or its input is at fault (exit status 2) rather than the work itself (exit
-    /// status 1: network, disk, a defect).
+    /// Whether the call or its input is at fault rather than the work itself (network, disk, a
+    /// defect).
     pub fn is_input(&self) -> bool {
         match self {
             Self::Io { source, .. } => {
@@ -111,6 +189,14 @@ impl DataError {
             }
             Self::Fetch { .. } | Self::Loader { .. } => false,
             _ => true,
+        }
+    }
+
+    /// What a program can offer against it by a command of its own.
+    pub fn remedy(&self) -> Option<Remedy> {
+        match self {
+            Self::Missing { get: fix, .. } | Self::Bad { fix, .. } => fix.remedy.clone(),
+            _ => None,
         }
     }
 
@@ -130,7 +216,7 @@ impl DataError {
         path: impl Into<PathBuf>,
         found: impl Into<String>,
         expected: impl Into<String>,
-        fix: impl Into<String>,
+        fix: impl Into<Fix>,
     ) -> Self {
         let found: String = found.into();
         Self::Bad {
@@ -155,36 +241,28 @@ fn io_hint(error: &io::Error) -> &'static str {
         io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::PermissionDenied => "check the permissions",
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space or choose another --data-dir"
+            "free some space or choose another `data_dir`"
         }
-        io::ErrorKind::ReadOnlyFilesystem => "choose another --data-dir",
+        io::ErrorKind::ReadOnlyFilesystem => "choose another `data_dir`",
         _ => "check the path and the disk",
     }
 }
 
-/// A path on one line whatever its bytes are.
-pub(crate) fn shown(path: &Path) -> String {
-    one_line(&path.to_string_lossy())
-}
-
-/// The text with control characters (a newline in a file name, a library's two-line message)
-/// escaped.
-pub(crate) fn one_line(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "{}", c.escape_default());
-        } else {
-            out.push(c);
-        }
+/// What could have been meant by an unknown name.
+fn instead(name: &str, known: &[String]) -> String {
+    let own = "folder:PATH, or an existing folder with train/ and test/";
+    match nearest(name, known) {
+        Some(near) => format!("did you mean '{near}'? A set of your own is named {own}"),
+        None => format!("expected one of {}, {own}", known.join(", ")),
     }
-    out
 }
 
-/// A list of paths for a message: `a, b`.
-pub(crate) fn shown_all(paths: &[PathBuf]) -> String {
-    paths.iter().map(|p| shown(p)).collect::<Vec<_>>().join(", ")
+fn mib(bytes: u64) -> String {
+    if bytes >= 10 << 30 {
+        format!("{} GiB", bytes >> 30)
+    } else {
+        format!("{} MiB", bytes.div_ceil(1 << 20))
+    }
 }
 
 #[cfg(test)]
@@ -204,5 +282,26 @@ mod tests {
         assert!(full.to_string().contains("free some space"));
         assert!(DataError::io("read", "x")(io::Error::from(io::ErrorKind::NotFound)).is_input());
         assert!(DataError::value("batch size", 0, "1 or more").is_input());
+    }
+
+    #[test]
+    fn remedies_are_told_apart_from_words() {
+        let fix = Fix::new("download it", Some(Remedy::Fetch { name: "mnist".into() }));
+        let bad = DataError::bad("x", "y", "z", fix);
+        assert_eq!(bad.to_string(), "x: found y; expected z; download it");
+        assert_eq!(bad.remedy(), Some(Remedy::Fetch { name: "mnist".into() }));
+        assert_eq!(DataError::value("a", 1, "2").remedy(), None);
+    }
+
+    #[test]
+    fn a_name_that_is_nearly_right_is_not_answered_with_the_whole_list() {
+        let known = vec!["cifar10".to_owned(), "svhn".into()];
+        let message =
+            |name: &str| DataError::Unknown { name: name.into(), known: known.clone() }.to_string();
+        assert!(
+            message("cifar-10").starts_with("unknown data set 'cifar-10'; did you mean 'cifar10'?")
+        );
+        assert!(!message("cifar-10").contains("svhn"));
+        assert!(message("imagery").contains("expected one of cifar10, svhn, folder:PATH"));
     }
 }

@@ -8,13 +8,14 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
+use crate::error::{Fix, Remedy};
 
 /// A data set's description. [`crate::registry()`] gives it for every registered set;
 /// [`crate::open`] fills in what only the images can tell (`mean`, `std`, and everything for
 /// `folder:`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Info {
-    /// The name on the command line, or `folder:PATH`.
+    /// The name by which [`open`](crate::open()) knows it, or `folder:PATH`.
     pub name: String,
     /// The name people use.
     pub title: String,
@@ -186,19 +187,26 @@ impl Info {
             }
     }
 
-    /// The ways to get the set, for people: a Debian package or a `sora data fetch` command.
-    pub fn how_to_get(&self) -> String {
-        let package = self.package.as_ref().map(|p| format!("`apt-get install {p}`"));
-        let fetch = (!self.sources.is_empty()).then(|| format!("`sora data fetch {}`", self.name));
-        match (package, fetch) {
+    /// What to do to get the set.
+    pub(crate) fn get(&self) -> Fix {
+        let package = self.package.as_ref().map(|p| format!("install the package {p}"));
+        let download = (!self.sources.is_empty()).then(|| "download it".to_owned());
+        let words = match (package, download) {
             (Some(a), Some(b)) => format!("{a} or {b}"),
             (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => match self.reader {
-                Reader::Synthetic => "nothing to get: drawn from the seed".into(),
-                Reader::Folder => "your own images: `--dataset folder:PATH`".into(),
-                Reader::ImageFolder => "your own images: `--dataset imagefolder:PATH`".into(),
-                _ => format!("an account at {}, unpacked as docs/datasets.md says", self.homepage),
-            },
-        }
+            (None, None) => {
+                format!("get it with an account at {}, and unpack it", self.homepage)
+            }
+        };
+        Fix::new(words, self.fetch())
+    }
+
+    /// What to do about a file of the set that is not as it should be.
+    pub(crate) fn get_again(&self) -> Fix {
+        Fix::new("get it again", self.fetch())
+    }
+
+    fn fetch(&self) -> Option<Remedy> {
+        (!self.sources.is_empty()).then(|| Remedy::Fetch { name: self.name.clone() })
     }
 }

@@ -1,11 +1,11 @@
 //! Images before they become tensors: sources, seeded batches, augmentation, download.
 //!
-//! The way of an image: [`open`] reads a data set ([`Dataset`], [`Split`]), small ones into memory
+//! The way of an image: [`open()`] reads a data set ([`Dataset`], [`Split`]), small ones into memory
 //! as bytes, large ones as a list of [`Pictures`] that are decoded when their batch is made;
 //! [`Split::hold_out`] takes a validation split from the training images; a [`Loader`] hands out
 //! [`Batch`]es of `f32` in \[0, 1\], shuffled and [augmented](Augment) from counter-based random
 //! streams ([`sora_rng`]), so that the same seed gives the same bits for every number of threads
-//! and across a kill and resume. [`registry()`] lists the sets known by name, [`fetch`] downloads
+//! and across a kill and resume. [`registry()`] lists the sets known by name, [`fetch()`] downloads
 //! one.
 //!
 //! ```
@@ -23,24 +23,31 @@
 #![warn(missing_docs)]
 
 mod augment;
+mod dataset;
 mod error;
 mod fetch;
 mod info;
 mod loader;
 mod open;
+mod options;
 mod paths;
 mod picture;
 mod registry;
 mod source;
 mod split;
+mod text;
+mod window;
 
-pub use augment::{Augment, AugmentDraw, Crop, Window};
-pub use error::{DataError, Result};
+pub use augment::{Augment, AugmentDraw, Crop};
+pub use dataset::Dataset;
+pub use error::{DataError, Fix, Remedy, Result};
 pub use fetch::{FetchOptions, Progress, fetch};
 pub use info::{Checksum, Info, Reader, Source};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
-pub use open::{Channels, OpenOptions, open};
+pub use open::open;
+pub use options::{Channels, OpenOptions};
 pub use paths::data_dir;
 pub use picture::{Fit, Picture, Pictures};
 pub use registry::{find, registry};
-pub use split::{Dataset, Split};
+pub use split::Split;
+pub use window::Window;

@@ -10,7 +10,7 @@ use crate::error::{DataError, Result};
 /// the platform's cache folder. It need not exist.
 ///
 /// # Errors
-/// [`DataError::Value`] when none of these gives a folder (no home folder).
+/// [`DataError::NoDataFolder`] when none of these gives a folder (no home folder).
 pub fn data_dir(option: Option<&Path>) -> Result<PathBuf> {
     resolve(option, std::env::var_os("SORA_DATA").map(PathBuf::from))
 }
@@ -23,13 +23,9 @@ fn resolve(option: Option<&Path>, variable: Option<PathBuf>) -> Result<PathBuf> 
     if let Some(dir) = variable.filter(|v| !v.as_os_str().is_empty()) {
         return Ok(dir);
     }
-    etcetera::choose_base_strategy().map(|base| base.cache_dir().join("sora")).map_err(|_| {
-        DataError::value(
-            "data folder",
-            "no home folder",
-            "--data-dir DIR or the environment variable SORA_DATA",
-        )
-    })
+    etcetera::choose_base_strategy()
+        .map(|base| base.cache_dir().join("sora"))
+        .map_err(|_| DataError::NoDataFolder)
 }
 
 #[cfg(test)]

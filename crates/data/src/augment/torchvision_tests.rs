@@ -1,9 +1,9 @@
 //! Against torchvision's results on the same draws (`tests/make_fixtures.py` made
 //! `tests/fixtures/augment.txt`).
 
-use super::resample::{Placement, resize};
-use super::{AugmentDraw, Window};
-use crate::picture::{Fit, Picture, planes};
+use super::AugmentDraw;
+use crate::picture::{Fit, Picture, Placement, planes, resize};
+use crate::window::Window;
 
 const CASES: &str = include_str!("../../tests/fixtures/augment.txt");
 

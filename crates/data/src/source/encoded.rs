@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DataError, Result};
-use crate::open::Channels;
+use crate::options::Channels;
 use crate::picture::{Picture, Pictures, decode};
 
 /// Largest image file that is taken; larger ones are hardly meant.

@@ -1,0 +1,13 @@
+//! Checksums of whole files.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use sha2::Digest;
+
+/// The checksum of the rest of the file, in lower-case hexadecimal.
+pub(super) fn digest<D: Digest + Write>(file: &mut File) -> io::Result<String> {
+    let mut hash = D::new();
+    io::copy(file, &mut hash)?;
+    Ok(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}

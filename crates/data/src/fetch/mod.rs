@@ -1,0 +1,67 @@
+//! Downloading a data set's official files: resumed after a break, checked, and put in place only
+//! when whole.
+
+#[cfg(feature = "fetch")]
+mod answer;
+#[cfg(feature = "fetch")]
+mod digest;
+#[cfg(feature = "fetch")]
+mod download;
+mod options;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{DataError, Result};
+use crate::info::Info;
+
+pub use options::{FetchOptions, Progress};
+
+/// Downloads the files of a set to its folder in `data_dir`, and returns their paths. Files that
+/// are there and right are kept.
+///
+/// A download goes to `FILE.part`; a later call (or the next try) goes on where it stopped if the
+/// server can (HTTP range requests), else from the start. The whole file's size and checksum are
+/// checked before it gets its name.
+///
+/// # Errors
+/// [`DataError::Value`] when the set has nothing to download; [`DataError::Fetch`] for an HTTP
+/// status, a broken network, a wrong size or checksum (the bad part file is removed), or another
+/// fetch at work on the same file; [`DataError::Io`] for the disk; [`DataError::Feature`] in a build
+/// without the feature `fetch`.
+pub fn fetch(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result<Vec<PathBuf>> {
+    if info.sources.is_empty() {
+        return Err(DataError::value(
+            "data set",
+            format!("'{}' has no files to download", info.name),
+            format!("one that has; here, {}", info.get()),
+        ));
+    }
+    download(info, data_dir, options)
+}
+
+#[cfg(not(feature = "fetch"))]
+fn download(info: &Info, _: &Path, _: &FetchOptions<'_>) -> Result<Vec<PathBuf>> {
+    let needed = format!("downloading {}", info.name);
+    Err(DataError::Feature { feature: "fetch", needed })
+}
+
+#[cfg(feature = "fetch")]
+fn download(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result<Vec<PathBuf>> {
+    let folder = data_dir.join(info.folder());
+    std::fs::create_dir_all(&folder).map_err(DataError::io("create", &folder))?;
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(options.timeout))
+        .timeout_recv_response(Some(options.timeout))
+        .timeout_per_read(Some(options.timeout))
+        .http_status_as_error(false)
+        .user_agent(concat!("sora/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into();
+    info.sources
+        .iter()
+        .map(|source| download::Download::new(source, &folder, &agent, options).run())
+        .collect()
+}
+
+#[cfg(all(test, feature = "fetch"))]
+mod tests;

@@ -1,0 +1,41 @@
+//! Options of a download, and how far it is.
+
+use std::time::Duration;
+
+/// Options of [`fetch`](crate::fetch()).
+#[derive(Clone)]
+pub struct FetchOptions<'a> {
+    /// Take the files from `BASE_URL/FILE` instead of their official addresses (a mirror).
+    pub base_url: Option<String>,
+    /// Called as a download goes on.
+    pub progress: Option<&'a dyn Fn(Progress<'_>)>,
+    /// Tries in a row that bring no new byte before giving up.
+    pub attempts: u32,
+    /// Pause before the second try; doubled every time.
+    pub backoff: Duration,
+    /// How long to wait for a connection, an answer, or the next bytes.
+    pub timeout: Duration,
+}
+
+impl Default for FetchOptions<'_> {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            progress: None,
+            attempts: 4,
+            backoff: Duration::from_secs(1),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress<'a> {
+    /// The file's name.
+    pub file: &'a str,
+    /// Bytes on disk, with those of an earlier, broken download.
+    pub done: u64,
+    /// Bytes in all, if known.
+    pub total: Option<u64>,
+}

@@ -1,0 +1,430 @@
+//! Fetching from a server in the test that misbehaves on demand. It speaks HTTP over a plain
+//! socket: a server library would not break off in the middle of a body.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::thread;
+use std::time::Duration;
+
+use md5::Md5;
+use sha2::{Digest, Sha256};
+
+use super::*;
+use crate::info::{Checksum, Source};
+
+/// What the server does with one request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Act {
+    /// Serves the file, honouring `Range`.
+    Serve,
+    /// Serves the whole file whatever is asked for.
+    NoRange,
+    /// Announces all (of the range), sends that many bytes, hangs up.
+    Break(usize),
+    /// Sends that many bytes, then nothing more for as long as the client waits.
+    Stall(usize),
+    /// Hangs up at once.
+    HangUp,
+    Status(u16),
+    /// Says "partial" from another byte than asked for.
+    WrongRange,
+}
+
+struct Server {
+    address: SocketAddr,
+    /// The `Range` header of each request.
+    ranges: Arc<Mutex<Vec<Option<String>>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Server {
+    /// Serves `content`, going through `acts`; the last is repeated.
+    fn new(content: &[u8], acts: &[Act]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ranges, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let (content, acts) = (content.to_vec(), acts.to_vec());
+        let (seen, ended) = (Arc::clone(&ranges), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            for (i, stream) in listener.incoming().enumerate() {
+                if ended.load(Ordering::SeqCst) {
+                    return;
+                }
+                let act = acts[i.min(acts.len() - 1)];
+                // A client that hangs up first is part of the game.
+                let _ = answer(stream.unwrap(), &content, act, &seen);
+            }
+        });
+        Self { address, ranges, stop, thread: Some(thread) }
+    }
+
+    fn ranges(&self) -> Vec<Option<String>> {
+        self.ranges.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        let _ = TcpStream::connect(self.address);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+fn answer(
+    mut stream: TcpStream,
+    content: &[u8],
+    act: Act,
+    seen: &Mutex<Vec<Option<String>>>,
+) -> io::Result<()> {
+    let mut range = None;
+    for line in BufReader::new(&stream).lines() {
+        let line = line?;
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("range: ") {
+            range = Some(value.to_owned());
+        }
+    }
+    seen.lock().unwrap().push(range.clone());
+    let asked =
+        range.and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+    let from = asked.filter(|_| act != Act::NoRange).unwrap_or(0);
+    match act {
+        Act::HangUp => return Ok(()),
+        Act::Status(code) => {
+            return write!(
+                stream,
+                "HTTP/1.1 {code} Reason\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+            );
+        }
+        _ if from >= content.len() => {
+            return write!(
+                stream,
+                "HTTP/1.1 416 Range\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+        _ => {}
+    }
+    let body = &content[from..];
+    if asked.is_some() && act != Act::NoRange {
+        let claimed = if act == Act::WrongRange { from + 1 } else { from };
+        write!(
+            stream,
+            "HTTP/1.1 206 Partial\r\nContent-Range: bytes {claimed}-{}/{}\r\n",
+            content.len() - 1,
+            content.len()
+        )?;
+    } else {
+        write!(stream, "HTTP/1.1 200 OK\r\n")?;
+    }
+    write!(stream, "Content-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+    let sent = if let Act::Break(n) | Act::Stall(n) = act { n.min(body.len()) } else { body.len() };
+    stream.write_all(&body[..sent])?;
+    stream.flush()?;
+    if matches!(act, Act::Stall(_)) {
+        // Until the client hangs up.
+        io::copy(&mut stream, &mut io::sink())?;
+    }
+    Ok(())
+}
+
+struct Case {
+    dir: tempfile::TempDir,
+    info: Info,
+}
+
+const CONTENT_LEN: usize = 300_000;
+
+fn content() -> Vec<u8> {
+    (0..CONTENT_LEN as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+}
+
+impl Case {
+    fn new() -> Self {
+        let sha = Sha256::digest(content()).iter().map(|b| format!("{b:02x}")).collect();
+        let source = Source {
+            file: "file.bin".into(),
+            url: "http://127.0.0.1:9/unused".into(),
+            size: Some(CONTENT_LEN as u64),
+            checksum: Checksum::Sha256(sha),
+        };
+        let info =
+            Info { name: "set".into(), sources: vec![source], ..crate::find("mnist").unwrap() };
+        Self { dir: tempfile::tempdir().unwrap(), info }
+    }
+
+    fn fetch(&self, server: &Server) -> Result<Vec<PathBuf>> {
+        let options = FetchOptions {
+            base_url: Some(format!("http://{}/data/", server.address)),
+            backoff: Duration::from_millis(1),
+            timeout: Duration::from_secs(5),
+            ..Default::default()
+        };
+        fetch(&self.info, self.dir.path(), &options)
+    }
+
+    fn message(&self, server: &Server) -> String {
+        let message = self.fetch(server).unwrap_err().to_string();
+        assert!(!message.contains('\n'), "{message}");
+        assert!(!self.path("file.bin").exists());
+        message
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join("set").join(file)
+    }
+
+    fn is_whole(&self) -> bool {
+        fs::read(self.path("file.bin")).unwrap() == content()
+            && !self.path("file.bin.part").exists()
+    }
+}
+
+fn from(byte: usize) -> Option<String> {
+    Some(format!("bytes={byte}-"))
+}
+
+#[test]
+fn a_whole_download_is_put_in_place_and_kept() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Serve]);
+    assert_eq!(case.fetch(&server).unwrap(), [case.path("file.bin")]);
+    assert!(case.is_whole());
+    case.fetch(&server).unwrap();
+    assert_eq!(server.ranges(), [None], "the second call needs no request");
+    // A file that went bad is replaced.
+    fs::write(case.path("file.bin"), "short").unwrap();
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole());
+}
+
+#[test]
+fn progress_grows_to_the_total() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Break(100_000), Act::Serve]);
+    let seen = RefCell::new(Vec::new());
+    let report = |p: Progress<'_>| {
+        assert_eq!((p.file, p.total), ("file.bin", Some(CONTENT_LEN as u64)));
+        seen.borrow_mut().push(p.done);
+    };
+    let options = FetchOptions {
+        base_url: Some(format!("http://{}", server.address)),
+        progress: Some(&report),
+        backoff: Duration::from_millis(1),
+        ..Default::default()
+    };
+    fetch(&case.info, case.dir.path(), &options).unwrap();
+    let seen = seen.into_inner();
+    assert!(seen.is_sorted() && seen.last() == Some(&(CONTENT_LEN as u64)), "{seen:?}");
+}
+
+#[test]
+fn a_broken_connection_is_resumed() {
+    let case = Case::new();
+    // More breaks than attempts: each brings new bytes, so each starts the count afresh.
+    let acts = [
+        Act::Break(50_000),
+        Act::Break(1_000),
+        Act::Break(0),
+        Act::Break(9_000),
+        Act::Break(10),
+        Act::Status(503),
+        Act::Serve,
+    ];
+    let server = Server::new(&content(), &acts);
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole());
+    let want =
+        [None, from(50_000), from(51_000), from(51_000), from(60_000), from(60_010), from(60_010)];
+    assert_eq!(server.ranges(), want);
+}
+
+#[test]
+fn a_stalled_connection_is_given_up_and_resumed() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Stall(40_000), Act::Serve]);
+    let options = FetchOptions {
+        base_url: Some(format!("http://{}", server.address)),
+        backoff: Duration::from_millis(1),
+        timeout: Duration::from_millis(300),
+        ..Default::default()
+    };
+    fetch(&case.info, case.dir.path(), &options).unwrap();
+    assert!(case.is_whole());
+    assert_eq!(server.ranges(), [None, from(40_000)]);
+}
+
+#[test]
+fn a_later_call_goes_on_where_the_first_stopped() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Break(70_000), Act::HangUp]);
+    let message = case.message(&server);
+    assert!(
+        message.contains("cannot fetch http://127.0.0.1")
+            && message.contains("goes on where it stopped"),
+        "{message}"
+    );
+    assert_eq!(fs::metadata(case.path("file.bin.part")).unwrap().len(), 70_000);
+    let server = Server::new(&content(), &[Act::Serve]);
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole());
+    assert_eq!(server.ranges(), [from(70_000)]);
+}
+
+#[test]
+fn a_whole_part_file_needs_no_request() {
+    let case = Case::new();
+    fs::create_dir(case.path("")).unwrap();
+    fs::write(case.path("file.bin.part"), content()).unwrap();
+    let server = Server::new(&content(), &[Act::Status(404)]);
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole() && server.ranges().is_empty());
+}
+
+#[test]
+fn a_server_without_ranges_starts_afresh() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Break(70_000), Act::NoRange]);
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole());
+    assert_eq!(server.ranges(), [None, from(70_000)]);
+}
+
+#[test]
+fn a_range_that_was_not_asked_for_starts_afresh() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Break(70_000), Act::WrongRange, Act::Serve]);
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole());
+    assert_eq!(server.ranges(), [None, from(70_000), None]);
+}
+
+#[test]
+fn a_part_file_that_is_too_long_starts_afresh() {
+    let mut case = Case::new();
+    fs::create_dir(case.path("")).unwrap();
+    fs::write(case.path("file.bin.part"), vec![0; CONTENT_LEN + 5]).unwrap();
+    case.info.sources[0].size = None;
+    let server = Server::new(&content(), &[Act::Serve]);
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole());
+    assert_eq!(server.ranges(), [from(CONTENT_LEN + 5), None]);
+}
+
+#[test]
+fn a_wrong_checksum_is_told_and_the_download_removed() {
+    let case = Case::new();
+    let mut other = content();
+    other[1234] ^= 1;
+    let found: String = Sha256::digest(&other).iter().map(|b| format!("{b:02x}")).collect();
+    let message = case.message(&Server::new(&other, &[Act::Serve]));
+    let expected = case.info.sources[0].checksum.to_string();
+    assert!(message.contains(&format!("found checksum {found}, expected {expected}")), "{message}");
+    assert!(!case.path("file.bin.part").exists());
+}
+
+#[test]
+fn md5_is_checked_where_that_is_what_is_published() {
+    let mut case = Case::new();
+    let md5: String = Md5::digest(content()).iter().map(|b| format!("{b:02x}")).collect();
+    case.info.sources[0].checksum = Checksum::Md5(md5.clone());
+    let server = Server::new(&content(), &[Act::Serve]);
+    case.fetch(&server).unwrap();
+    fs::remove_file(case.path("file.bin")).unwrap();
+    case.info.sources[0].checksum = Checksum::Md5(md5.chars().rev().collect());
+    assert!(case.message(&server).contains("expected MD5 "));
+}
+
+#[test]
+fn a_wrong_size_is_told_before_the_download() {
+    let case = Case::new();
+    let message = case.message(&Server::new(&content()[..1000], &[Act::Serve]));
+    assert!(message.contains("the server has 1000 bytes, expected 300000"), "{message}");
+}
+
+#[test]
+fn statuses_are_told() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Status(404)]);
+    let message = case.message(&server);
+    assert!(message.contains("HTTP 404") && message.contains("home page"), "{message}");
+    assert_eq!(server.ranges().len(), 1, "no second try");
+    let server = Server::new(&content(), &[Act::Status(403)]);
+    assert!(case.message(&server).contains("HTTP 403"));
+    let server = Server::new(&content(), &[Act::Status(500)]);
+    assert!(case.message(&server).contains("HTTP 500"));
+    assert_eq!(server.ranges().len(), 4, "as many tries as attempts");
+}
+
+#[test]
+fn no_network_is_told() {
+    let case = Case::new();
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut options = FetchOptions {
+        base_url: Some(format!("http://{address}")),
+        backoff: Duration::from_millis(1),
+        attempts: 2,
+        ..Default::default()
+    };
+    let message = fetch(&case.info, case.dir.path(), &options).unwrap_err().to_string();
+    assert!(
+        message.contains(&address.to_string()) && message.contains("check the network"),
+        "{message}"
+    );
+    // Encryption is at work: a server that does not speak it is refused.
+    let server = Server::new(&content(), &[Act::Serve]);
+    options.base_url = Some(format!("https://{}", server.address));
+    let message = fetch(&case.info, case.dir.path(), &options).unwrap_err().to_string();
+    assert!(
+        message.contains("https://")
+            && message.contains("network error")
+            && !message.contains('\n'),
+        "{message}"
+    );
+    options.base_url = Some("not a web address".into());
+    let message = fetch(&case.info, case.dir.path(), &options).unwrap_err().to_string();
+    assert!(message.contains("not a web address") && !message.contains('\n'), "{message}");
+}
+
+#[test]
+fn two_fetches_do_not_write_one_file() {
+    let case = Case::new();
+    fs::create_dir(case.path("")).unwrap();
+    let held = File::create(case.path("file.bin.part")).unwrap();
+    held.lock().unwrap();
+    let server = Server::new(&content(), &[Act::Serve]);
+    assert!(case.message(&server).contains("another fetch is at work"));
+    drop(held);
+    case.fetch(&server).unwrap();
+    assert!(case.is_whole());
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_made_is_named() {
+    let case = Case::new();
+    let file = case.dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let message = fetch(&case.info, &file, &FetchOptions::default()).unwrap_err().to_string();
+    assert!(message.starts_with("cannot create ") && message.contains("file/set"), "{message}");
+}
+
+#[test]
+fn a_set_without_files_says_what_to_do() {
+    let info = crate::find("imagenet100").unwrap();
+    let message =
+        fetch(&info, Path::new("/nonexistent"), &FetchOptions::default()).unwrap_err().to_string();
+    assert!(
+        message.contains("'imagenet100' has no files to download")
+            && message.contains("image-net.org"),
+        "{message}"
+    );
+}

@@ -1,0 +1,133 @@
+//! Batches in a seeded order, augmented on all cores, prepared ahead of the step that uses them.
+
+mod batch;
+mod epoch;
+mod options;
+
+use std::sync::Arc;
+
+use rand::seq::SliceRandom;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use sora_rng::{Purpose, stream};
+
+use crate::error::{DataError, Result};
+use crate::split::Split;
+use batch::Maker;
+use epoch::{Producer, prefetching};
+
+pub use batch::Batch;
+pub use epoch::Epoch;
+pub use options::LoaderOptions;
+
+/// Most bytes of batches prepared ahead.
+const MAX_AHEAD: usize = 256 << 20;
+/// Most threads of its own.
+const MAX_WORKERS: usize = 1024;
+
+/// Makes the batches of an epoch. What a batch holds is a function of (split, seed, epoch, batch
+/// number) alone: neither the number of threads, nor the prefetch depth, nor where an epoch was
+/// taken up again changes a bit of it.
+///
+/// One batch at a time is made, its images in parallel, and at most [`LoaderOptions::prefetch`]
+/// wait: that bounds the memory whatever the size of the set.
+#[derive(Clone, Debug)]
+pub struct Loader {
+    split: Arc<Split>,
+    options: LoaderOptions,
+    workers: Option<Arc<ThreadPool>>,
+}
+
+impl Loader {
+    /// # Errors
+    /// [`DataError::Value`] for a batch size of 0, augmentation or workers out of range, or a split
+    /// that yields no batch.
+    pub fn new(split: Arc<Split>, options: LoaderOptions) -> Result<Self> {
+        options.augment.check()?;
+        if options.batch == 0 {
+            return Err(DataError::value("batch size", 0, "1 or more"));
+        }
+        let workers = match options.workers {
+            0 => None,
+            n if n > MAX_WORKERS => {
+                return Err(DataError::value("loader threads", n, format!("0 to {MAX_WORKERS}")));
+            }
+            n => {
+                let pool = ThreadPoolBuilder::new()
+                    .num_threads(n)
+                    .thread_name(|i| format!("sora-loader-{i}"))
+                    .build();
+                Some(Arc::new(pool.map_err(|e| {
+                    DataError::value(
+                        "loader threads",
+                        n,
+                        format!("fewer, the system gives no more ({e})"),
+                    )
+                })?))
+            }
+        };
+        let loader = Self { split, options, workers };
+        if loader.batches_per_epoch() == 0 {
+            return Err(DataError::value(
+                "batch size",
+                options.batch,
+                format!("at most the {} images there are", loader.split.len()),
+            ));
+        }
+        Ok(loader)
+    }
+
+    /// Batches in an epoch: at least 1.
+    pub fn batches_per_epoch(&self) -> usize {
+        if self.options.drop_last {
+            self.split.len() / self.options.batch
+        } else {
+            self.split.len().div_ceil(self.options.batch)
+        }
+    }
+
+    /// The split it reads.
+    pub fn split(&self) -> &Arc<Split> {
+        &self.split
+    }
+
+    /// The options it was made with.
+    pub fn options(&self) -> &LoaderOptions {
+        &self.options
+    }
+
+    /// The batches of an epoch from number `start_batch` on: the same bits as iterating from 0 and
+    /// skipping. Nothing is left when `start_batch` is at or past the end.
+    pub fn epoch(&self, epoch: u64, start_batch: usize) -> Epoch {
+        let total = self.batches_per_epoch();
+        let maker = Maker {
+            split: Arc::clone(&self.split),
+            options: self.options,
+            workers: self.workers.clone(),
+            epoch,
+            order: self.order(epoch),
+        };
+        let bytes = self
+            .options
+            .batch
+            .saturating_mul(self.split.shape().iter().product::<usize>() * size_of::<f32>());
+        let most = (MAX_AHEAD / bytes.max(1)).max(1);
+        let producer = match self.options.prefetch.min(most) {
+            0 => Producer::Here(maker),
+            depth if start_batch < total => prefetching(maker, start_batch, total, depth),
+            _ => Producer::Here(maker),
+        };
+        Epoch { producer, next: start_batch, total }
+    }
+
+    /// Positions in the split in the order of the epoch.
+    fn order(&self, epoch: u64) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..self.split.len() as u32).collect();
+        if self.options.shuffle {
+            order.shuffle(&mut stream(self.options.seed, Purpose::Shuffle, epoch, 0, 0));
+        }
+        order
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! How a data set is opened.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::{DataError, Result};
+
+/// Options of [`open`](crate::open()).
+#[derive(Clone)]
+pub struct OpenOptions<'a> {
+    /// Data folder; see [`data_dir`](crate::data_dir).
+    pub data_dir: Option<PathBuf>,
+    /// Height and width of the images: for `folder:` (centre-crop to a square, then resize),
+    /// `synthetic` (drawn at that size), the ImageNet family and `imagefolder:` (shorter side to
+    /// 256/224 of it, then centre crop), and MedMNIST (28, 64, 128 or 224, each a file of its own).
+    /// Other sets have the size they have.
+    pub image_size: Option<usize>,
+    /// Channels of the images, for `folder:` and `imagefolder:`.
+    pub channels: Channels,
+    /// Decides the images of `synthetic`.
+    pub seed: u64,
+    /// At most this many training images: the first ones. (`folder:` and `synthetic` list their
+    /// classes in turn, so the first images hold all classes.)
+    pub limit_train: Option<usize>,
+    /// At most this many test images: the first ones.
+    pub limit_test: Option<usize>,
+    /// Keep and use the decoded images of `folder:` in the data folder.
+    pub cache: bool,
+    /// Pixels of sets that take more bytes than this are not kept in memory: `folder:` is decoded
+    /// on demand, MedMNIST unpacked to the data folder and read from there. The same pixels either
+    /// way.
+    pub max_memory: u64,
+    /// Called with (images done, images in all) while a folder is decoded, from several threads.
+    pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
+}
+
+impl Default for OpenOptions<'_> {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            image_size: None,
+            channels: Channels::Rgb,
+            seed: 0,
+            limit_train: None,
+            limit_test: None,
+            cache: true,
+            max_memory: 1 << 30,
+            progress: None,
+        }
+    }
+}
+
+impl fmt::Debug for OpenOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions")
+            .field("data_dir", &self.data_dir)
+            .field("image_size", &self.image_size)
+            .field("channels", &self.channels)
+            .field("seed", &self.seed)
+            .field("limit_train", &self.limit_train)
+            .field("limit_test", &self.limit_test)
+            .field("cache", &self.cache)
+            .field("max_memory", &self.max_memory)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the images of a folder are converted to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Channels {
+    /// One channel: luma.
+    Grey,
+    /// Three channels; grey images are repeated, transparency is dropped.
+    #[default]
+    Rgb,
+}
+
+impl Channels {
+    /// 1 or 3.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Grey => 1,
+            Self::Rgb => 3,
+        }
+    }
+}
+
+impl FromStr for Channels {
+    type Err = DataError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "grey" | "gray" | "1" => Ok(Self::Grey),
+            "rgb" | "3" => Ok(Self::Rgb),
+            _ => Err(DataError::value("channels", format!("'{text}'"), "grey or rgb")),
+        }
+    }
+}
+
+/// Largest `image_size`.
+const MAX_SIZE: usize = 4096;
+
+impl OpenOptions<'_> {
+    /// Checks the ranges of the fields.
+    ///
+    /// # Errors
+    /// [`DataError::Value`] for an image size of 0 or over 4096, and for a limit of 0.
+    pub fn check(&self) -> Result<()> {
+        if let Some(size) = self.image_size
+            && !(1..=MAX_SIZE).contains(&size)
+        {
+            return Err(DataError::value("image size", size, format!("1 to {MAX_SIZE} pixels")));
+        }
+        for (what, limit) in [
+            ("limit of training images", self.limit_train),
+            ("limit of test images", self.limit_test),
+        ] {
+            if limit == Some(0) {
+                return Err(DataError::value(what, 0, "1 or more"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+use super::*;
+use crate::{Channels, Dataset, open};
+use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage};
+use proptest::prelude::*;
+use std::fs;
+use std::io::Cursor;
+use std::time::{Duration, SystemTime};
+use tempfile::TempDir;
+
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    /// Two classes; train has 3 + 2 images, test 1 + 1, all 6x4 and of one colour each.
+    fn new() -> Self {
+        let tree = Self { dir: tempfile::tempdir().unwrap() };
+        for (i, file) in [
+            "train/b/1.png",
+            "train/b/0.PNG",
+            "train/b/2.png",
+            "train/a/x.png",
+            "train/a/y.png",
+            "test/a/z.png",
+            "test/b/z.png",
+        ]
+        .iter()
+        .enumerate()
+        {
+            tree.png(file, 6, 4, 10 * i as u8);
+        }
+        tree
+    }
+
+    fn png(&self, file: &str, width: u32, height: u32, value: u8) {
+        let path = self.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        RgbImage::from_pixel(width, height, Rgb([value, value + 1, value + 2]))
+            .save_with_format(path, ImageFormat::Png)
+            .unwrap();
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.dir.path().join("set").join(file)
+    }
+
+    fn options(&self) -> OpenOptions<'static> {
+        OpenOptions { data_dir: Some(self.dir.path().join("data")), ..Default::default() }
+    }
+
+    fn open_with(&self, options: &OpenOptions<'_>) -> Result<Dataset> {
+        open(&format!("folder:{}", self.path("").display()), options)
+    }
+
+    fn open(&self) -> Result<Dataset> {
+        self.open_with(&self.options())
+    }
+
+    fn message(&self) -> String {
+        let message = self.open().unwrap_err().to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    fn caches(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.dir.path().join("data/cache"))
+            .map(|dir| dir.map(|e| e.unwrap().path()).collect())
+            .unwrap_or_default()
+    }
+}
+
+fn reds(split: &Split) -> Vec<u8> {
+    (0..split.len()).map(|i| split.image(i).unwrap()[0]).collect()
+}
+
+#[test]
+fn classes_are_sorted_and_listed_in_turn() {
+    let tree = Place::new();
+    fs::write(tree.path("train/a/notes.txt"), "not an image").unwrap();
+    fs::write(tree.path("train/a/.hidden.png"), "not looked at").unwrap();
+    fs::create_dir(tree.path("train/.git")).unwrap();
+    let data = tree.open().unwrap();
+    assert_eq!(data.info.classes, ["a", "b"]);
+    assert_eq!(
+        (data.info.num_classes, data.info.channels, data.info.height, data.info.width),
+        (2, 3, 4, 6)
+    );
+    // a/x, b/0, a/y, b/1, b/2
+    assert_eq!(reds(&data.train), [30, 10, 40, 0, 20]);
+    assert_eq!((0..5).map(|i| data.train.label(i)).collect::<Vec<_>>(), [0, 1, 0, 1, 1]);
+    assert_eq!(reds(&data.test), [50, 60]);
+    assert!(data.train.image(0).unwrap()[24..48].iter().all(|&v| v == 31), "planes, not pixels");
+    // A bare path is the same.
+    let bare = open(&tree.path("").display().to_string(), &tree.options()).unwrap();
+    assert_eq!(reds(&bare.train), reds(&data.train));
+    assert!(bare.info.name.starts_with("folder:"));
+}
+
+#[test]
+fn each_defect_has_its_line() {
+    let tree = Place::new();
+    fs::rename(tree.path("test"), tree.path("tost")).unwrap();
+    assert!(tree.message().contains("found no test folder; expected PATH/train/CLASS/"));
+    fs::create_dir(tree.path("test")).unwrap();
+    assert!(tree.message().contains("test: found no class folders"));
+    fs::create_dir(tree.path("test/c")).unwrap();
+    assert!(
+        tree.message().contains(
+            "test/c: found a class that train does not have; expected one of the 2 classes"
+        )
+    );
+    fs::rename(tree.path("test/c"), tree.path("test/a")).unwrap();
+    assert!(tree.message().contains("test/a: found no images; expected files ending in"));
+    fs::create_dir(tree.path("train/a/odd.jpg")).unwrap();
+    assert!(tree.message().contains("train/a/odd.jpg: found a folder or special file"));
+    fs::remove_dir_all(tree.path("train/a")).unwrap();
+    assert!(tree.message().contains("train: found 1 class folders; expected 2 or more"));
+    fs::remove_dir_all(tree.path("train")).unwrap();
+    assert!(tree.message().contains("found no train folder"));
+}
+
+#[test]
+fn a_bad_image_is_named() {
+    let tree = Place::new();
+    let file = tree.path("train/b/2.png");
+    let whole = fs::read(&file).unwrap();
+    let mut flipped = whole.clone();
+    flipped[45] ^= 0x55;
+    for bytes in [&b""[..], b"GIF89a..", &whole[..whole.len() / 2], &flipped, b"no image at all"] {
+        fs::write(&file, bytes).unwrap();
+        let message = tree.message();
+        assert!(
+            message.contains("train/b/2.png: found")
+                && message.ends_with("; repair the file or remove it"),
+            "{message}"
+        );
+    }
+    // A header that promises more than any machine has.
+    let mut huge = whole.clone();
+    huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
+    fs::write(&file, huge).unwrap();
+    assert!(tree.message().contains("train/b/2.png: found an image that cannot be decoded"));
+    fs::write(&file, whole).unwrap();
+    tree.png("test/b/z.png", 5, 4, 0);
+    let message = tree.message();
+    assert!(
+        message
+            .contains("test/b/z.png: found 5x4 pixels; expected 6x4, the size of the first image"),
+        "{message}"
+    );
+    assert!(
+        message.ends_with("choose an `image_size` to crop and resize all images to"),
+        "{message}"
+    );
+    assert!(tree.caches().is_empty());
+}
+
+#[test]
+fn a_cut_off_jpeg_is_noticed() {
+    let tree = Place::new();
+    let file = tree.path("train/b/3.jpg");
+    let noise = ImageBuffer::from_fn(64, 64, |x, y| Luma([(x * 37 + y * 91 + x * y) as u8]));
+    DynamicImage::ImageLuma8(noise).save_with_format(&file, ImageFormat::Jpeg).unwrap();
+    let whole = fs::read(&file).unwrap();
+    assert!(load(&file, Channels::Rgb).is_ok());
+    for part in [3, 2] {
+        fs::write(&file, &whole[..whole.len() * (part - 1) / part]).unwrap();
+        assert!(
+            load(&file, Channels::Rgb)
+                .unwrap_err()
+                .to_string()
+                .contains("breaks off before its end marker")
+        );
+    }
+}
+
+proptest! {
+    /// A damaged image file gives an image or an error that names it; never a panic.
+    #[test]
+    fn damaged_images(
+        jpeg: bool, cut in proptest::option::of(any::<prop::sample::Index>()),
+        hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
+    ) {
+        let format = if jpeg { ImageFormat::Jpeg } else { ImageFormat::Png };
+        let mut bytes = Cursor::new(Vec::new());
+        RgbImage::from_fn(24, 17, |x, y| Rgb([(x * 10) as u8, (y * 15) as u8, (x * y) as u8])).write_to(&mut bytes, format).unwrap();
+        let mut bytes = bytes.into_inner();
+        for (at, value) in hits {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("image.jpg");
+        fs::write(&path, bytes).unwrap();
+        match load(&path, Channels::Rgb) {
+            Ok(image) => prop_assert!(image.width() > 0 && image.height() > 0),
+            Err(error) => prop_assert!(error.to_string().contains("image.jpg: found") && !error.to_string().contains('\n')),
+        }
+    }
+}
+
+#[test]
+fn image_size_crops_the_centre_and_resizes() {
+    let tree = Place::new();
+    // 8x4: black, but for a white central square.
+    let image =
+        RgbImage::from_fn(
+            8,
+            4,
+            |x, _| if (2..6).contains(&x) { Rgb([255; 3]) } else { Rgb([0; 3]) },
+        );
+    image.save(tree.path("train/a/x.png")).unwrap();
+    let data = tree.open_with(&OpenOptions { image_size: Some(2), ..tree.options() }).unwrap();
+    assert_eq!(data.train.shape(), [3, 2, 2]);
+    assert_eq!(*data.train.image(0).unwrap(), [255; 12]);
+    assert_eq!(*data.train.image(1).unwrap(), [10, 10, 10, 10, 11, 11, 11, 11, 12, 12, 12, 12]);
+}
+
+#[test]
+fn grey_on_demand() {
+    let tree = Place::new();
+    let data = tree.open_with(&OpenOptions { channels: Channels::Grey, ..tree.options() }).unwrap();
+    assert_eq!((data.train.shape(), data.info.channels), ([1, 4, 6], 1));
+    assert!(data.train.image(0).unwrap()[0].abs_diff(31) <= 1);
+    // A grey file in an RGB set gives three equal planes.
+    ImageBuffer::from_pixel(6, 4, Luma([77u8])).save(tree.path("train/a/x.png")).unwrap();
+    let data = tree.open().unwrap();
+    assert!(data.train.image(0).unwrap().iter().all(|&v| v == 77));
+}
+
+#[test]
+fn the_cache_is_used_and_rebuilt_when_stale_or_damaged() {
+    let tree = Place::new();
+    let fresh = reds(&tree.open().unwrap().train);
+    let [cache] = &tree.caches()[..] else { panic!("one cache file") };
+    let [kept, decoded] = [true, false].map(|cache| {
+        tree.open_with(&OpenOptions { limit_train: Some(1), cache, ..tree.options() }).unwrap()
+    });
+    assert_eq!(
+        (kept.info.mean, kept.info.std),
+        (decoded.info.mean, decoded.info.std),
+        "as limited, with and without the cache"
+    );
+    // Pretend that the first image was decoded to 99s: seen if the cache is used.
+    let counts = [5, 2];
+    let listed = || key(&Tree::read(&tree.path(""), &["test"]).unwrap(), &tree.options());
+    let key = listed();
+    let mut forged = cache::load(cache, &key, counts).unwrap();
+    forged.train[0] = 99;
+    cache::save(cache, &key, counts, &forged).unwrap();
+    assert_eq!(reds(&tree.open().unwrap().train)[0], 99);
+    // A limit is served from it, too.
+    let limited = tree.open_with(&OpenOptions { limit_train: Some(1), ..tree.options() }).unwrap();
+    assert_eq!((reds(&limited.train), limited.test.len()), (vec![99], 2));
+    // Not asked for, not used.
+    assert_eq!(
+        reds(&tree.open_with(&OpenOptions { cache: false, ..tree.options() }).unwrap().train),
+        fresh
+    );
+    // Another image size has its own.
+    tree.open_with(&OpenOptions { image_size: Some(4), ..tree.options() }).unwrap();
+    assert_eq!(tree.caches().len(), 2);
+    // Damaged: rebuilt.
+    let mut bytes = fs::read(cache).unwrap();
+    let last = bytes.len() - 6;
+    bytes[last] ^= 1;
+    fs::write(cache, bytes).unwrap();
+    assert_eq!(reds(&tree.open().unwrap().train), fresh);
+    assert!(cache::load(cache, &key, counts).is_ok(), "rebuilt on disk");
+    // An image changed within the same length: its time tells.
+    let file = fs::File::options().append(true).open(tree.path("train/a/x.png")).unwrap();
+    file.set_modified(SystemTime::now() + Duration::from_secs(5)).unwrap();
+    assert!(cache::load(cache, &listed(), counts).is_err());
+    // An image more: seen.
+    tree.png("train/a/w.png", 6, 4, 90);
+    assert_eq!(tree.open().unwrap().train.len(), 6);
+    assert_eq!(tree.caches().len(), 2, "stale ones are replaced");
+}
+
+#[test]
+fn a_limit_decodes_no_more_than_it_needs() {
+    let tree = Place::new();
+    fs::write(tree.path("train/b/2.png"), "broken, but fifth").unwrap();
+    let limited = tree.open_with(&OpenOptions { limit_train: Some(4), ..tree.options() }).unwrap();
+    assert_eq!(limited.train.len(), 4);
+    assert!(tree.caches().is_empty(), "a part is not kept");
+    assert!(tree.open().is_err());
+}
+
+#[test]
+fn what_does_not_fit_in_memory_is_decoded_on_demand_to_the_same_pixels() {
+    let tree = Place::new();
+    let all = |split: &Split| -> Vec<Vec<u8>> {
+        (0..split.len()).map(|i| split.image(i).unwrap().into_owned()).collect()
+    };
+    for image_size in [None, Some(3)] {
+        let options = OpenOptions { image_size, ..tree.options() };
+        let kept = tree.open_with(&options).unwrap();
+        let small = OpenOptions { max_memory: 7 * 3 * 3 * 3 - 1, ..options };
+        let on_demand = tree.open_with(&small).unwrap();
+        assert!(on_demand.train.is_on_demand() && !kept.train.is_on_demand());
+        assert_eq!(
+            (all(&on_demand.train), all(&on_demand.test)),
+            (all(&kept.train), all(&kept.test))
+        );
+        assert_eq!(on_demand.info, kept.info);
+    }
+    tree.png("train/b/2.png", 5, 4, 0);
+    let data = tree.open_with(&OpenOptions { max_memory: 0, ..tree.options() });
+    let error = data.unwrap_err().to_string();
+    assert!(error.contains("train/b/2.png: found 5x4 pixels"), "{error}");
+}
+
+#[test]
+fn an_unwritable_cache_is_no_error() {
+    let tree = Place::new();
+    // A file where the data folder should be: no folder can be made there, whoever runs the
+    // test.
+    fs::write(tree.dir.path().join("data"), "").unwrap();
+    assert_eq!(tree.open().unwrap().train.len(), 5);
+}
+
+#[test]
+fn progress_ends_at_the_total() {
+    let tree = Place::new();
+    let last = AtomicU64::new(0);
+    let report = |done, total| {
+        assert_eq!(total, 7);
+        last.fetch_max(done, Ordering::Relaxed);
+    };
+    tree.open_with(&OpenOptions { progress: Some(&report), ..tree.options() }).unwrap();
+    assert_eq!(last.into_inner(), 7);
+}

@@ -1,0 +1,239 @@
+//! ImageNet, ImageNet-100 and sets of one's own in their form: class folders (`train/CLASS/*`,
+//! `val/CLASS/*`) or Hugging Face Parquet shards. Images of any size are decoded on demand, so that
+//! memory does not grow with the set.
+//!
+//! Where a training augmentation crops and resizes, it does so from the whole picture. Otherwise
+//! (and for testing) the shorter side is resized to 256/224 of the image size and the centre is
+//! cropped.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::encoded::OnDisk;
+use super::parquet;
+use super::parts::Parts;
+use super::tree::{Item, Tree, image_files};
+use crate::error::{DataError, Result};
+use crate::info::Info;
+use crate::options::OpenOptions;
+use crate::picture::{Fit, Pictures};
+use crate::split::Split;
+use crate::text::{shown, shown_all};
+
+/// Names of the folder or the shards that serve as test split; the official test split has no
+/// labels.
+pub(crate) const TEST: [&str; 3] = ["val", "validation", "test"];
+
+/// Opens a registered set in its folder of the data folder.
+pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
+    let folders = info.folders(data_dir);
+    match folders.iter().find(|folder| is_layout(folder)) {
+        Some(root) => at(info, root, options),
+        None => Err(DataError::Missing {
+            name: info.name.clone(),
+            file: "train/CLASS/*.JPEG (or train-*.parquet)".into(),
+            looked: shown_all(&folders),
+            get: info.get(),
+        }),
+    }
+}
+
+/// Opens the set of one's own at `root`.
+pub(crate) fn open_path(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
+    at(info, root, options)
+}
+
+fn is_layout(root: &Path) -> bool {
+    root.join("train").is_dir() || !shards(root, &["train"]).is_empty()
+}
+
+fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
+    let train = shards(root, &["train"]);
+    if train.is_empty() || root.join("train").is_dir() {
+        return class_folders(info, root, options);
+    }
+    let test = shards(root, &TEST);
+    if test.is_empty() {
+        return Err(DataError::bad(
+            root,
+            "train-*.parquet but no other shards",
+            "validation-*.parquet",
+            "add the validation shards",
+        ));
+    }
+    let (train, labels) = parquet::Shards::open(train)?;
+    let (test, test_labels) = parquet::Shards::open(test)?;
+    let names = train.class_names().map(<[String]>::to_vec);
+    let classes = names.as_ref().map_or_else(
+        || labels.iter().chain(&test_labels).max().map_or(0, |m| *m as usize + 1),
+        Vec::len,
+    );
+    count(info, root, classes)?;
+    split_sizes(info, root, [labels.len(), test_labels.len()]);
+    match names {
+        Some(names) => Layout::Names(names).name(info),
+        None => info.classes = (0..classes).map(|k| k.to_string()).collect(),
+    }
+    let split = |shards: parquet::Shards, labels: Vec<u32>, limit: Option<usize>| {
+        let n = limit.map_or(labels.len(), |l| l.min(labels.len()));
+        // Shards are often sorted by class: the first n are taken evenly from all.
+        let (rows, labels): (Vec<_>, Vec<_>) =
+            spread(labels.len(), n).map(|i| (i as u32, labels[i])).unzip();
+        on_demand(Arc::new(shards.rows(rows)), labels, info, options)
+    };
+    Ok(Parts {
+        train: split(train, labels, options.limit_train)?,
+        test: split(test, test_labels, options.limit_test)?,
+    })
+}
+
+/// `n` of `0..total`, evenly spaced; all in order when `n` is `total`.
+fn spread(total: usize, n: usize) -> impl Iterator<Item = usize> {
+    (0..n).map(move |k| (k as u128 * total as u128 / n.max(1) as u128) as usize)
+}
+
+/// Opens `root/train/CLASS/*` and `root/val/CLASS/*`.
+pub(crate) fn class_folders(
+    info: &mut Info,
+    root: &Path,
+    options: &OpenOptions<'_>,
+) -> Result<Parts> {
+    // ImageNet's validation images come in one folder, which tells no class.
+    for name in TEST {
+        let folder = root.join(name);
+        if folder.is_dir()
+            && super::tree::sub_folders(&folder)?.is_empty()
+            && !image_files(&folder, 0)?.is_empty()
+        {
+            return Err(DataError::bad(
+                folder,
+                "images outside class folders",
+                format!("{name}/CLASS/*"),
+                "move each to the folder of its class (for ImageNet with the usual valprep script)",
+            ));
+        }
+    }
+    let tree = Tree::read(root, &TEST)?;
+    count(info, root, tree.classes.len())?;
+    split_sizes(info, root, [tree.train.len(), tree.test.len()]);
+    Layout::Ids(tree.classes).name(info);
+    let split = |items: Vec<Item>, limit: Option<usize>| {
+        let n = limit.map_or(items.len(), |l| l.min(items.len()));
+        let (paths, labels) = items.into_iter().take(n).map(|i| (i.path, i.label)).unzip();
+        on_demand(Arc::new(OnDisk { paths, channels: options.channels }), labels, info, options)
+    };
+    Ok(Parts {
+        train: split(tree.train, options.limit_train)?,
+        test: split(tree.test, options.limit_test)?,
+    })
+}
+
+/// Checks or sets the number of classes.
+fn count(info: &mut Info, root: &Path, classes: usize) -> Result<()> {
+    if info.num_classes == 0 {
+        info.num_classes = classes;
+    }
+    if classes != info.num_classes || classes < 2 {
+        let fix =
+            "see docs/datasets.md for the layout, or use imagefolder:PATH for a set of your own";
+        return Err(DataError::bad(
+            root,
+            format!("{classes} classes"),
+            format!("{} (2 at least)", info.num_classes.max(2)),
+            fix,
+        ));
+    }
+    Ok(())
+}
+
+/// Says so when the set has another size than the official one.
+pub(crate) fn split_sizes(info: &Info, root: &Path, found: [usize; 2]) {
+    if info.train > 0 && found != [info.train, info.test] {
+        let [train, test] = found;
+        tracing::warn!(
+            "{}: {train} training and {test} validation images, the official set has {} and {}",
+            shown(root),
+            info.train,
+            info.test
+        );
+    }
+}
+
+/// Where class names come from.
+pub(crate) enum Layout {
+    /// Folder names: kept beside the registered names, if there are any.
+    Ids(Vec<String>),
+    /// Names in the files.
+    Names(Vec<String>),
+}
+
+impl Layout {
+    pub(crate) fn name(self, info: &mut Info) {
+        match self {
+            Self::Ids(ids)
+                if info.classes.len() == ids.len() && ids.iter().all(|id| is_wnid(id)) =>
+            {
+                info.classes = ids
+                    .into_iter()
+                    .zip(&info.classes)
+                    .map(|(id, name)| format!("{id} {name}"))
+                    .collect();
+            }
+            Self::Ids(names) | Self::Names(names) => info.classes = names,
+        }
+    }
+}
+
+/// A WordNet identifier, such as n01440764.
+fn is_wnid(id: &str) -> bool {
+    id.strip_prefix('n')
+        .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A split of pictures of any size.
+pub(crate) fn on_demand(
+    pictures: Arc<dyn Pictures>,
+    labels: Vec<u32>,
+    info: &Info,
+    options: &OpenOptions<'_>,
+) -> Result<Split> {
+    let size = options.image_size.unwrap_or(info.height);
+    let channels = options.channels.count();
+    // 256 for 224.
+    let side = (size * 256 + 112) / 224;
+    Split::on_demand(
+        pictures,
+        Fit::ShortSide(side),
+        labels,
+        [channels, size, size],
+        info.num_classes,
+    )
+}
+
+/// The sorted shards `PREFIX-*.parquet` (or `PREFIX.parquet`) of the first prefix that has some, in
+/// `root` or `root/data`.
+fn shards(root: &Path, prefixes: &[&str]) -> Vec<PathBuf> {
+    for prefix in prefixes {
+        for folder in [root.to_owned(), root.join("data")] {
+            let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+            let is_shard = |path: &PathBuf| {
+                let stem = path
+                    .file_name()
+                    .and_then(|n| n.to_str())
+                    .and_then(|n| n.strip_suffix(".parquet"));
+                stem.and_then(|s| s.strip_prefix(prefix))
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+            };
+            let mut found: Vec<PathBuf> =
+                entries.filter_map(|e| Some(e.ok()?.path())).filter(is_shard).collect();
+            if !found.is_empty() {
+                found.sort();
+                return found;
+            }
+        }
+    }
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests;

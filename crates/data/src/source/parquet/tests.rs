@@ -1,0 +1,118 @@
+use super::*;
+use crate::{OpenOptions, open};
+use proptest::prelude::*;
+use std::fs;
+
+/// Written by PyArrow (`tests/make_fixtures.py`): 7 PNG files of one colour in 3 row groups
+/// with small pages; labels 0 to 2 with names.
+const TRAIN: &[u8] = include_bytes!("../../../tests/fixtures/train-00000-of-00001.parquet");
+const VALIDATION: &[u8] =
+    include_bytes!("../../../tests/fixtures/validation-00000-of-00001.parquet");
+
+fn folder(train: &[u8]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("data")).unwrap();
+    fs::write(dir.path().join("data/train-00000-of-00001.parquet"), train).unwrap();
+    fs::write(dir.path().join("data/validation-00000-of-00001.parquet"), VALIDATION).unwrap();
+    dir
+}
+
+fn opened(train: &[u8], limit_train: Option<usize>) -> Result<(tempfile::TempDir, crate::Dataset)> {
+    let dir = folder(train);
+    let options = OpenOptions { image_size: Some(4), limit_train, ..Default::default() };
+    let data = open(&format!("imagefolder:{}", dir.path().display()), &options)?;
+    Ok((dir, data))
+}
+
+#[test]
+fn rows_of_every_group_are_read_in_any_order() {
+    let (_dir, data) = opened(TRAIN, None).unwrap();
+    assert_eq!(data.info.classes, ["ant", "bee", "wasp"]);
+    assert_eq!((data.train.len(), data.test.len(), data.train.shape()), (7, 2, [3, 4, 4]));
+    for i in [6, 0, 3, 5, 1, 2, 4, 0] {
+        assert_eq!(
+            (data.train.label(i), data.train.image(i).unwrap()[0]),
+            (i as u32 % 3, 10 * i as u8),
+            "{i}"
+        );
+    }
+    assert_eq!((data.test.label(1), data.test.image(1).unwrap()[0]), (2, 201));
+    // A limit takes rows from all over.
+    let (_dir, few) = opened(TRAIN, Some(3)).unwrap();
+    assert_eq!((0..3).map(|i| few.train.image(i).unwrap()[0]).collect::<Vec<_>>(), [0, 20, 40]);
+}
+
+#[test]
+fn each_defect_has_its_line() {
+    let message = |bytes: &[u8]| opened(bytes, None).unwrap_err().to_string();
+    for bytes in [
+        &b""[..],
+        b"PAR1",
+        b"<html>no</html>",
+        &TRAIN[..TRAIN.len() / 2],
+        &TRAIN[..TRAIN.len() - 1],
+    ] {
+        let error = message(bytes);
+        assert!(
+            error.contains("train-00000-of-00001.parquet: found what is no whole Parquet file")
+                && !error.contains('\n'),
+            "{error}"
+        );
+    }
+    let mut renamed = TRAIN.to_vec();
+    while let Some(at) = renamed.windows(7).position(|w| w == b"\x18\x05label") {
+        renamed[at + 2..at + 7].copy_from_slice(b"lapel");
+    }
+    let error = message(&renamed);
+    assert!(
+        error.contains("expected columns image.bytes") || error.contains("no whole Parquet"),
+        "{error}"
+    );
+    let dir = folder(TRAIN);
+    fs::remove_file(dir.path().join("data/validation-00000-of-00001.parquet")).unwrap();
+    let error = open(&format!("imagefolder:{}", dir.path().display()), &OpenOptions::default())
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("expected validation-*.parquet"), "{error}");
+}
+
+#[test]
+fn headers_that_promise_much_are_refused() {
+    // Field 2, the size when decoded: 2^31 - 1.
+    let header = |size: &[u8]| {
+        [
+            &[0x15, 0x00, 0x15],
+            size,
+            &[0x15, 0x14, 0x2c, 0x15, 0x02, 0x15, 0, 0x15, 0, 0x15, 0, 0, 0],
+        ]
+        .concat()
+    };
+    let parsed = PageHeader::parse(&header(&[0xfe, 0xff, 0xff, 0xff, 0x0f])).unwrap();
+    assert_eq!((parsed.uncompressed, parsed.compressed, parsed.rows), (i32::MAX, 10, Some(1)));
+    assert!(parsed.uncompressed > MAX_PAGE);
+    assert!(PageHeader::parse(&header(&[0xff; 11])).is_none());
+    assert!(PageHeader::parse(&[0x1c; 100]).is_none(), "nested without end");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+    #[test]
+    fn damaged_files(hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5), tail: bool) {
+        let mut file = TRAIN.to_vec();
+        for (at, value) in hits {
+            // The metadata are the last third.
+            let at = if tail { file.len() - 1 - at.index(file.len() / 3) } else { at.index(file.len()) };
+            file[at] = value;
+        }
+        let dir = folder(&file);
+        let name = format!("imagefolder:{}", dir.path().display());
+        match open(&name, &OpenOptions { image_size: Some(4), ..Default::default() }) {
+            Ok(data) => (0..data.train.len()).for_each(|i| {
+                if let Err(error) = data.train.image(i) {
+                    assert!(!error.to_string().contains('\n'), "{error}");
+                }
+            }),
+            Err(error) => prop_assert!(!error.to_string().contains('\n'), "{}", error),
+        }
+    }
+}

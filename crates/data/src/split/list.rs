@@ -1,0 +1,276 @@
+//! A list of images with labels, in memory or decoded on demand, and the ways to take parts of it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use sora_rng::Stream;
+
+use crate::augment::{Augment, AugmentDraw};
+use crate::error::{DataError, Result};
+use crate::picture::{Fit, Picture, Pictures};
+
+/// A list of images with labels: a view into shared storage, cheap to take parts of.
+#[derive(Clone, Debug)]
+pub struct Split {
+    store: Arc<Store>,
+    /// Positions in the store, in the split's order; they are the samples' ids.
+    ids: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Store {
+    images: Images,
+    labels: Vec<u32>,
+    shape: [usize; 3],
+    classes: usize,
+}
+
+#[derive(Debug)]
+enum Images {
+    /// `[N, C, H, W]` bytes.
+    Memory(Vec<u8>),
+    /// Decoded anew each time, and brought to the split's shape.
+    OnDemand { pictures: Arc<dyn Pictures>, fit: Fit },
+}
+
+impl Split {
+    /// A split of all images given.
+    ///
+    /// # Shapes
+    /// `images`: `[N, C, H, W]` bytes, 0..=255; `labels`: N class indices; `shape`: `[C, H, W]`.
+    ///
+    /// # Errors
+    /// [`DataError::Value`] when the lengths do not fit together, a dimension is 0, a label is not
+    /// below `classes`, or there are more than 2^32 - 1 images.
+    pub fn new(
+        images: Vec<u8>,
+        labels: Vec<u32>,
+        shape: [usize; 3],
+        classes: usize,
+    ) -> Result<Self> {
+        let pixels = pixels_of(shape)?;
+        if labels.len().checked_mul(pixels) != Some(images.len()) {
+            return Err(DataError::value(
+                "image bytes",
+                images.len(),
+                format!("{} images of {pixels} bytes", labels.len()),
+            ));
+        }
+        Self::over(Images::Memory(images), labels, shape, classes)
+    }
+
+    /// A split of images that are decoded each time they are asked for and brought to `shape` as
+    /// `fit` says.
+    ///
+    /// Picture `i` has the class `labels[i]`; `shape`: `[C, H, W]`.
+    ///
+    /// # Errors
+    /// [`DataError::Value`] as [`Split::new`].
+    pub fn on_demand(
+        pictures: Arc<dyn Pictures>,
+        fit: Fit,
+        labels: Vec<u32>,
+        shape: [usize; 3],
+        classes: usize,
+    ) -> Result<Self> {
+        pixels_of(shape)?;
+        fit.check(shape)?;
+        Self::over(Images::OnDemand { pictures, fit }, labels, shape, classes)
+    }
+
+    fn over(images: Images, labels: Vec<u32>, shape: [usize; 3], classes: usize) -> Result<Self> {
+        let n = u32::try_from(labels.len()).map_err(|_| {
+            DataError::value("number of images", labels.len(), "at most 4294967295")
+        })?;
+        if let Some((i, label)) = labels.iter().enumerate().find(|(_, l)| **l as usize >= classes) {
+            return Err(DataError::value(
+                format!("label of image {i}"),
+                label,
+                format!("below {classes}"),
+            ));
+        }
+        Ok(Self {
+            store: Arc::new(Store { images, labels, shape, classes }),
+            ids: (0..n).collect(),
+        })
+    }
+
+    /// Whether images are decoded each time they are asked for.
+    pub fn is_on_demand(&self) -> bool {
+        matches!(self.store.images, Images::OnDemand { .. })
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// `[C, H, W]`.
+    pub fn shape(&self) -> [usize; 3] {
+        self.store.shape
+    }
+
+    /// Number of classes of the data set (not only those present here).
+    pub fn num_classes(&self) -> usize {
+        self.store.classes
+    }
+
+    /// The bytes of image `i`, `[C, H, W]`, 0..=255.
+    ///
+    /// # Errors
+    /// For images decoded on demand: [`DataError::Bad`] or [`DataError::Io`] of the file.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Split::len`].
+    pub fn image(&self, i: usize) -> Result<Cow<'_, [u8]>> {
+        let id = self.ids[i] as usize;
+        match &self.store.images {
+            Images::Memory(bytes) => {
+                let pixels = self.pixels();
+                Ok(Cow::Borrowed(&bytes[id * pixels..][..pixels]))
+            }
+            Images::OnDemand { pictures, fit } => {
+                Ok(Cow::Owned(fit.apply(&pictures.picture(id)?, self.shape())?))
+            }
+        }
+    }
+
+    /// The images at these positions as `f32` in \[0, 1\], `[indices.len(), C, H, W]`, decoded in
+    /// parallel.
+    ///
+    /// # Errors
+    /// As [`Split::image`]; of several, the first in order.
+    ///
+    /// # Panics
+    /// If an index is not below [`Split::len`].
+    pub fn unit_pixels(&self, indices: &[usize]) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; indices.len() * self.pixels()];
+        out.par_chunks_exact_mut(self.pixels())
+            .zip(indices)
+            .map(|(out, &i)| {
+                let image = self.image(i)?;
+                out.iter_mut()
+                    .zip(image.iter())
+                    .for_each(|(out, &byte)| *out = f32::from(byte) / 255.0);
+                Ok(())
+            })
+            .collect::<Vec<Result<()>>>()
+            .into_iter()
+            .collect::<Result<()>>()?;
+        Ok(out)
+    }
+
+    /// Writes image `i`, augmented with what `augment` draws from `rng`, to `out` (`[C, H, W]`,
+    /// \[0, 1\]).
+    ///
+    /// The window of a resized crop is drawn in the picture as it is in its file; every other draw
+    /// is in the image of the split's shape.
+    pub(crate) fn augmented(
+        &self,
+        i: usize,
+        augment: &Augment,
+        rng: impl FnOnce() -> Stream,
+        out: &mut [f32],
+    ) -> Result<AugmentDraw> {
+        let shape = self.shape();
+        let [_, height, width] = shape;
+        if let Images::OnDemand { pictures, fit } = &self.store.images
+            && augment.resizes()
+            && *fit != Fit::Exact
+        {
+            let picture = pictures.picture(self.ids[i] as usize)?;
+            let draw =
+                augment.draw_in(&mut rng(), [picture.height(), picture.width()], [height, width]);
+            draw.render_picture(&picture, out, shape)?;
+            return Ok(draw);
+        }
+        let image = self.image(i)?;
+        let draw = if *augment == Augment::NONE {
+            AugmentDraw::IDENTITY
+        } else {
+            augment.draw(&mut rng(), height, width)
+        };
+        draw.render(&image, out, shape);
+        Ok(draw)
+    }
+
+    /// Picture `i` as it is in its file, for splits decoded on demand.
+    ///
+    /// # Errors
+    /// As [`Split::image`].
+    ///
+    /// # Panics
+    /// If `i` is not below [`Split::len`].
+    pub fn picture(&self, i: usize) -> Option<Result<Picture>> {
+        match &self.store.images {
+            Images::Memory(_) => None,
+            Images::OnDemand { pictures, .. } => Some(pictures.picture(self.ids[i] as usize)),
+        }
+    }
+
+    /// The class of image `i`.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Split::len`].
+    pub fn label(&self, i: usize) -> u32 {
+        self.store.labels[self.ids[i] as usize]
+    }
+
+    /// The sample ids: positions in the split as it was read, kept by [`Split::subset`] and
+    /// [`Split::hold_out`], so that per-sample state and random streams follow a sample through
+    /// every view.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Images per class.
+    pub fn class_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.store.classes];
+        for i in 0..self.len() {
+            counts[self.label(i) as usize] += 1;
+        }
+        counts
+    }
+
+    /// The images at these positions, in this order; repeats are allowed. Shares the storage.
+    ///
+    /// # Errors
+    /// [`DataError::Value`] when a position is not below [`Split::len`].
+    pub fn subset(&self, indices: &[usize]) -> Result<Self> {
+        let ids = indices
+            .iter()
+            .map(|&i| {
+                self.ids.get(i).copied().ok_or_else(|| {
+                    DataError::value("image index", i, format!("below {}", self.len()))
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { store: Arc::clone(&self.store), ids })
+    }
+
+    /// The first `n` images, or all when there are fewer.
+    pub fn take(&self, n: usize) -> Self {
+        Self { store: Arc::clone(&self.store), ids: self.ids.iter().take(n).copied().collect() }
+    }
+
+    fn pixels(&self) -> usize {
+        self.store.shape.iter().product()
+    }
+}
+
+/// Pixels of an image of this shape.
+fn pixels_of(shape: [usize; 3]) -> Result<usize> {
+    shape.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).filter(|&p| p > 0).ok_or_else(|| {
+        DataError::value(
+            "image shape",
+            format!("{shape:?}"),
+            "[channels, height, width], all positive",
+        )
+    })
+}
