@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::{Command, CommandFactory};
-use sora::error::{Error, ErrorKind, nearest};
+use sora::{
+    data::Remedy,
+    error::{Error, ErrorKind, nearest},
+};
 
 use crate::cli::Cli;
 
@@ -33,6 +36,10 @@ pub fn render(error: &Error) -> String {
         Error::Interrupted { run: Some(run), .. } => {
             format!("{error}; go on with `sora resume {}`", run.display())
         }
+        Error::Data(error) => match error.remedy() {
+            Some(Remedy::Fetch { name }) => format!("{error} (`sora data fetch {name}`)"),
+            _ => error.to_string(),
+        },
         _ => error.to_string(),
     };
     one_line(&with_flags(&text, &flags))

@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use sora::{
-    data::{self, FetchOptions, OpenOptions},
+    data::{self, FetchOptions, Info, OpenOptions, Reader},
     error::{Error, Result},
 };
 
@@ -35,7 +35,7 @@ pub fn list(data_dir: Option<&Path>, json: bool) -> Result<()> {
             of(info.train.to_string()),
             of(info.test.to_string()),
             here.map_or("-", |here| if here { "yes" } else { "no" }).into(),
-            info.how_to_get(),
+            how_to_get(&info),
         ]);
         object.insert(info.name.clone(), json!({"title": info.title, "classes": info.num_classes, "shape": [info.channels, info.height, info.width], "train": info.train, "test": info.test, "here": here}));
     }
@@ -83,7 +83,7 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
         vec!["augmentation".into(), info.augment.to_string()],
         vec!["licence".into(), info.licence.clone()],
         vec!["homepage".into(), info.homepage.clone()],
-        vec!["how to get".into(), info.how_to_get()],
+        vec!["how to get".into(), how_to_get(&info)],
     ];
     for (kind, sources) in [("file", &info.sources), ("or", &info.also)] {
         for source in sources {
@@ -95,6 +95,22 @@ pub fn info(name: &str, data_dir: Option<PathBuf>, json: bool) -> Result<()> {
         }
     }
     print_table(&rows)
+}
+
+/// The ways to get a set: a package of the system, a command, or where to ask.
+fn how_to_get(info: &Info) -> String {
+    let package = info.package.as_ref().map(|p| format!("`apt-get install {p}`"));
+    let fetch = (!info.sources.is_empty()).then(|| format!("`sora data fetch {}`", info.name));
+    match (package, fetch) {
+        (Some(a), Some(b)) => format!("{a} or {b}"),
+        (Some(a), None) | (None, Some(a)) => a,
+        (None, None) => match info.reader {
+            Reader::Synthetic => "nothing to get: drawn from the seed".into(),
+            Reader::Folder => "your own images: `--dataset folder:PATH`".into(),
+            Reader::ImageFolder => "your own images: `--dataset imagefolder:PATH`".into(),
+            _ => format!("an account at {}, unpacked as docs/datasets.md says", info.homepage),
+        },
+    }
 }
 
 /// A number of images; 0 where it depends on the files.
