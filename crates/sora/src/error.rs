@@ -157,6 +157,9 @@ pub enum Error {
     /// A figure.
     #[error(transparent)]
     Plot(#[from] sora_plot::Error),
+    /// An evaluation.
+    #[error(transparent)]
+    Evaluation(robustness::Error),
     /// The engine or a device failed.
     #[error("{0}")]
     Device(String),
@@ -184,6 +187,7 @@ impl Error {
             Self::Interrupted { .. } | Self::Stopped { .. } => ErrorKind::Interrupted,
             Self::Data(e) if !e.is_input() => ErrorKind::Work,
             Self::Plot(e) if !e.is_input() => ErrorKind::Work,
+            Self::Evaluation(e) if !e.is_input() => ErrorKind::Work,
             _ => ErrorKind::Input,
         }
     }
@@ -294,6 +298,27 @@ pub fn nearest<'a>(name: &str, known: &'a [String]) -> Vec<&'a str> {
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.into_iter().take(3).map(|(_, known)| known).collect()
+}
+
+impl From<robustness::Error> for Error {
+    fn from(e: robustness::Error) -> Self {
+        match e {
+            robustness::Error::UnknownAttack { name, known } => {
+                Self::UnknownName { kind: "attack", name, known }
+            }
+            // What a network or a data set of this crate said.
+            robustness::Error::Classifier(inner) | robustness::Error::Samples(inner) => inner
+                .downcast::<Self>()
+                .map_or_else(|other| Self::Device(other.to_string()), |e| *e),
+            e => Self::Evaluation(e),
+        }
+    }
+}
+
+impl From<Error> for robustness::Error {
+    fn from(e: Error) -> Self {
+        Self::classifier(e)
+    }
 }
 
 #[cfg(test)]

@@ -17,10 +17,10 @@
 
 pub use compute::gradient;
 pub use error::{Error, ErrorKind, Result};
+pub use robustness::{self, attack, stats};
 pub use sora_data as data;
 pub use sora_plot as plot;
 
-pub mod attack;
 pub mod average;
 pub mod checkpoint;
 pub mod compute;
@@ -44,7 +44,6 @@ pub mod profile;
 pub mod recipe;
 pub mod report;
 pub mod run;
-pub mod stats;
 pub mod tensorboard;
 pub mod threat;
 pub mod train;

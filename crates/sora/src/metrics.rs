@@ -1,11 +1,11 @@
 //! The lines of `metrics.jsonl` and `epochs.jsonl`.
 
+pub use robustness::Accuracy;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     diagnose::CoEvent,
     method::{Passes, StepMetrics},
-    stats::wilson95,
 };
 
 /// One line of `metrics.jsonl`.
@@ -137,22 +137,6 @@ pub struct TrainFigures {
     pub linearity: f64,
     /// Mean step size, pixel units.
     pub alpha: f64,
-}
-
-/// An accuracy with its 95 % Wilson interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Accuracy {
-    /// Fraction correct.
-    pub accuracy: f64,
-    /// 95 % Wilson interval.
-    pub ci95: [f64; 2],
-}
-
-impl Accuracy {
-    /// Of `correct` among `n`.
-    pub fn of(correct: u64, n: u64) -> Self {
-        Self { accuracy: correct as f64 / n.max(1) as f64, ci95: wilson95(correct, n) }
-    }
 }
 
 /// Validation figures of an epoch.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use sora::{
-    attack::{self, AttackContext, Classifier},
+    attack::{self, AttackContext},
     data::AugmentDraw,
     device,
     error::{Error, Result},
@@ -16,6 +16,7 @@ use sora::{
     noise::Noise,
     optim::{OptimizerKind, Rates},
     profile::{self, Stage},
+    robustness::{Classifier, predicted, stands},
     threat::{Norm, Threat},
 };
 use sora_kernels as kernels;
@@ -204,7 +205,7 @@ pub fn attack(args: &AttackBench) -> Result<()> {
     let x = nn::to_vec(&setup.x)?;
     let width = x.len() / setup.ids.len();
     let clean = Classifier::logits(&setup.model, &x)?;
-    let labels: Vec<usize> = clean.chunks(CLASSES).map(attack::predicted).collect();
+    let labels: Vec<usize> = clean.chunks(CLASSES).map(predicted).collect();
     let mut seconds = Vec::with_capacity(args.steps);
     let mut fooled = 0;
     for batch in 0..=args.steps {
@@ -232,7 +233,7 @@ pub fn attack(args: &AttackBench) -> Result<()> {
                 let stands: Vec<bool> = logits
                     .chunks(CLASSES)
                     .zip(&labels)
-                    .map(|(z, &label)| attack::stands(z, label))
+                    .map(|(z, &label)| stands(z, label))
                     .collect();
                 left = left
                     .into_iter()

@@ -8,12 +8,12 @@ use std::{
 use sora::{
     attack::{self, Entry},
     config::{TrainConfig, TrainOptions},
-    data::{Dataset, Split},
+    data::Dataset,
     device,
-    diagnose::sanity,
     error::{Error, Result},
-    evaluate::{self, EvalConfig, Evaluator, Identity, Ledger, Report},
+    evaluate::{self, Bars, EvalConfig, Evaluator, Identity, Ledger, OnSplit, Report},
     nn,
+    robustness::{Samples, sanity},
     run::{self, Subject},
     threat::{Epsilon, Norm, Threat},
 };
@@ -33,7 +33,8 @@ pub fn eval(args: EvalArgs) -> Result<()> {
     let width = args.save_adv.then_some(width.channels * width.height * width.width);
     let ledger = target.ledger(args.state.as_deref(), args.fresh, width)?;
     let mut evaluator =
-        Evaluator::new(&target.subject.model, &target.split, target.config(), ledger)?;
+        Evaluator::new(&target.subject.model, &target.split, target.config(), ledger)?
+            .observe(Bars::default());
     let outcome = evaluator.run(&entries)?;
     let mut warnings = outcome.warnings;
     warnings.extend(target.probe()?);
@@ -105,13 +106,13 @@ pub fn entries(names: &[String], norm: Norm) -> Result<Vec<Entry>> {
             )));
         }
     }
-    names.iter().map(|name| attack::entry(name, norm)).collect()
+    names.iter().map(|name| Ok(attack::entry(name, norm)?)).collect()
 }
 
 /// What is evaluated, on what, under which threat.
 pub struct Target {
     pub subject: Subject,
-    pub split: Split,
+    pub split: OnSplit,
     pub dataset: String,
     pub epsilon: Epsilon,
     pub threat: Threat,
@@ -144,7 +145,7 @@ impl Target {
         let threat = Threat { norm, epsilon: epsilon.value() };
         Ok(Self {
             subject,
-            split,
+            split: OnSplit(split),
             dataset: data_config.dataset,
             epsilon,
             threat,
@@ -156,13 +157,7 @@ impl Target {
 
     /// Settings of the evaluator.
     pub fn config(&self) -> EvalConfig {
-        EvalConfig {
-            attacks: Vec::new(),
-            threat: self.threat,
-            seed: self.seed,
-            batch: self.batch,
-            progress: true,
-        }
+        EvalConfig { threat: self.threat, seed: self.seed, batch: self.batch }
     }
 
     /// Where a file called `name` of this evaluation goes: the run's eval folder, or beside the
@@ -212,14 +207,25 @@ impl Target {
                 }
             }
         }
-        let identity = Identity::new(self.weights()?, self.data()?, threat, self.seed);
-        match Ledger::open(&place, &identity, width) {
+        let identity =
+            Identity::new(evaluate::program(), self.weights()?, self.data()?, threat, self.seed);
+        let ledger = match Ledger::open(&place, &identity, width) {
             Err(e) if path.is_none() && width.is_none() => {
                 tracing::warn!("{e}; this evaluation cannot be resumed");
-                Ok(Ledger::in_memory())
+                return Ok(Ledger::in_memory());
             }
-            other => other.map_err(|e| Error::input(format!("--state {}: {e}", place.display()))),
+            other => {
+                other.map_err(|e| Error::input(format!("--state {}: {e}", place.display())))?
+            }
+        };
+        let (results, attacks) = ledger.known();
+        if results > 0 {
+            tracing::info!(
+                "going on from {}: {results} results of {attacks} attack(s) are there",
+                place.display()
+            );
         }
+        Ok(ledger)
     }
 
     /// A number that changes with the weights (FNV-1a over their bits).
@@ -231,8 +237,7 @@ impl Target {
 
     /// Names the images: the set, and a number that changes with the first of them.
     fn data(&self) -> Result<String> {
-        let first =
-            if self.split.is_empty() { Vec::new() } else { evaluate::pixels(&self.split, &[0])? };
+        let first = if self.split.is_empty() { Vec::new() } else { self.split.pixels(&[0])? };
         Ok(format!(
             "{} test {:016x}",
             self.dataset,
@@ -243,14 +248,9 @@ impl Target {
     /// Warnings of the sanity checks that ask the network itself.
     fn probe(&self) -> Result<Vec<String>> {
         let some: Vec<usize> = (0..self.split.len().min(PROBED)).collect();
-        let labels: Vec<usize> = some.iter().map(|&i| self.split.label(i) as usize).collect();
-        sanity::probe(
-            &self.subject.model,
-            &evaluate::pixels(&self.split, &some)?,
-            &labels,
-            self.threat.norm,
-            self.seed,
-        )
+        let labels: Vec<usize> = some.iter().map(|&i| self.split.label(i)).collect();
+        let pixels = self.split.pixels(&some)?;
+        Ok(sanity::probe(&self.subject.model, &pixels, &labels, self.threat.norm, self.seed)?)
     }
 }
 

@@ -6,11 +6,12 @@ use serde::Serialize;
 use sora::{
     error::{Error, Result},
     evaluate::{
-        EvalConfig, Evaluator,
+        Bars, EvalConfig, Evaluator,
         sweep::{self, AtEpsilon, AtStep, Convergence, Epsilons},
     },
     files,
     plot::{Axis, Chart, Figure, Mark, Series, Style},
+    robustness::Samples,
     threat::{Norm, Threat},
 };
 
@@ -57,20 +58,20 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
 
     // Each epsilon is an evaluation of its own; all are ended together, so that a sweep that is cut
     // off goes on.
-    let mut sittings = Sittings { target: &target, fresh: args.fresh, open: Vec::new() };
+    let mut sessions = SweepSessions { target: &target, fresh: args.fresh, open: Vec::new() };
     let mut epsilons = Vec::new();
     for radius in radii {
         epsilons.push(AtEpsilon {
             epsilon: radius,
-            results: sittings.at(radius)?.run(&attacks)?.results,
+            results: sessions.at(radius)?.run(&attacks)?.results,
         });
     }
     let steps = args
         .steps
-        .map(|count| sittings.at(epsilon)?.step_sizes(count))
+        .map(|count| sessions.at(epsilon)?.step_sizes(count))
         .transpose()?
         .unwrap_or_default();
-    let convergence = args.convergence.then(|| sittings.at(epsilon)?.convergence()).transpose()?;
+    let convergence = args.convergence.then(|| sessions.at(epsilon)?.convergence()).transpose()?;
     let warnings = sweep::warnings(&epsilons, &steps, convergence.as_ref(), epsilon);
     let n = target.split.len() as u64;
     let report = Report {
@@ -86,7 +87,7 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
         warnings,
     };
     write(&target, &report)?;
-    sittings.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
+    sessions.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
@@ -94,13 +95,13 @@ pub fn sweep(args: &SweepArgs) -> Result<()> {
 }
 
 /// The evaluations of a sweep, one for each epsilon.
-struct Sittings<'a> {
+struct SweepSessions<'a> {
     target: &'a Target,
     fresh: bool,
     open: Vec<(f32, Evaluator<'a>)>,
 }
 
-impl<'a> Sittings<'a> {
+impl<'a> SweepSessions<'a> {
     fn at(&mut self, epsilon: f32) -> Result<&mut Evaluator<'a>> {
         let found = match self.open.iter().position(|(radius, _)| *radius == epsilon) {
             Some(found) => found,
@@ -111,7 +112,8 @@ impl<'a> Sittings<'a> {
                 let ledger = target.ledger_at(None, threat, self.fresh, None)?;
                 self.open.push((
                     epsilon,
-                    Evaluator::new(&target.subject.model, &target.split, config, ledger)?,
+                    Evaluator::new(&target.subject.model, &target.split, config, ledger)?
+                        .observe(Bars::default()),
                 ));
                 self.open.len() - 1
             }

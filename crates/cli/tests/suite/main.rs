@@ -1,7 +1,6 @@
 //! Every integration test in one binary: linking Burn once is enough.
 
 mod attacks;
-mod classifiers;
 mod cli;
 mod dashboard;
 mod datasets;

@@ -1,8 +1,7 @@
-//! Diagnostics of training and of evaluations.
+//! Diagnostics of training: catastrophic overfitting, found while it happens.
 
 mod co;
 mod collapse;
-pub mod sanity;
 
 pub use co::{CoDetector, CoEvent, CoSign, WINDOW};
 pub use collapse::{Collapse, collapse};

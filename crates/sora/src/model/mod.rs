@@ -1,6 +1,7 @@
 //! Networks: the registry, and [`Model`], a network together with its values.
 
 mod cct;
+mod classifier;
 mod graph;
 mod local;
 mod mnist_cnn;
@@ -29,25 +30,13 @@ use crate::{
 pub use graph::{Builder, Graph, Id};
 pub(crate) use graph::{Layer, Op};
 pub(crate) use local::{LocalImage, LocalPass};
+pub use robustness::Shape;
 
 /// Images from this size on count as large: networks that have two forms take the one for ImageNet.
 pub(crate) const LARGE_IMAGE: usize = 96;
 
 /// PyTorch's default momentum of the running statistics.
 const BN_MOMENTUM: f32 = 0.1;
-
-/// What a network takes and gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shape {
-    /// Image channels.
-    pub channels: usize,
-    /// Image height in pixels.
-    pub height: usize,
-    /// Image width in pixels.
-    pub width: usize,
-    /// Number of classes.
-    pub classes: usize,
-}
 
 /// A network's structure: a pure function of weights, buffers and input.
 pub trait Network: Debug + Send + Sync {

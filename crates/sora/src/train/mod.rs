@@ -528,14 +528,13 @@ impl<'a> Run<'a> {
 
     fn validate(&self, val: &Split) -> Result<ValFigures> {
         let config = EvalConfig {
-            attacks: ["clean", "fgsm", "pgd-10"].map(String::from).to_vec(),
             threat: self.config.threat(),
             seed: self.config.seed,
             batch: self.config.batch,
-            progress: false,
         };
-        let (results, _) = evaluate::evaluate(&self.result().in_f32(), val, &config)?;
-        match results.0.as_slice() {
+        let names = ["clean", "fgsm", "pgd-10"];
+        let outcome = evaluate::evaluate(&self.result().in_f32(), val, &names, config)?;
+        match outcome.results.0.as_slice() {
             [(_, clean), (_, fgsm), (_, pgd)] => Ok(ValFigures {
                 n: val.len() as u64,
                 clean: clean.accuracy,

@@ -82,15 +82,10 @@ pub fn epsilon_row(
             multi.push(clean_count);
             continue;
         }
-        let config = EvalConfig {
-            attacks: vec!["pgd-10".into()],
-            threat: Threat { epsilon: *epsilon, ..threat },
-            seed: sweep.seed,
-            batch,
-            progress: false,
-        };
-        let (results, _) = evaluate::evaluate(model, split, &config)?;
-        multi.push(results.0.first().map_or(0, |(_, result)| result.correct));
+        let config =
+            EvalConfig { threat: Threat { epsilon: *epsilon, ..threat }, seed: sweep.seed, batch };
+        let outcome = evaluate::evaluate(model, split, &["pgd-10"], config)?;
+        multi.push(outcome.results.0.first().map_or(0, |(_, result)| result.correct));
     }
     Ok(EpsilonRow { weights: weights.to_owned(), single, multi })
 }

@@ -3,11 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sora::{
-    attack::{Classifier, Cotangent, PullBack, rows},
-    error::{Error, Result},
-    model::Shape,
-};
+use robustness::{Classifier, Cotangent, Error, PullBack, Result, Shape, rows};
 
 /// z = W x + b.
 #[derive(Clone, Debug)]
@@ -42,7 +38,7 @@ impl Linear {
 }
 
 pub fn pixels(shape: Shape) -> usize {
-    shape.channels * shape.height * shape.width
+    shape.pixels()
 }
 
 impl Classifier for Linear {
@@ -91,7 +87,7 @@ pub fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Vec<f32>, Vec
         })
         .collect();
     let logits = model.logits(&x).unwrap();
-    let labels = logits.chunks(model.shape().classes).map(sora::attack::predicted).collect();
+    let labels = logits.chunks(model.shape().classes).map(robustness::predicted).collect();
     (x, labels)
 }
 
@@ -214,7 +210,7 @@ impl<'a> Counting<'a> {
     fn count(&self, x: &[f32]) -> Result<()> {
         self.images.fetch_add(x.len() / pixels(self.shape()), Ordering::Relaxed);
         if self.calls.fetch_add(1, Ordering::Relaxed) >= self.break_after {
-            Err(Error::work("the power went off"))
+            Err(Error::classifier("the power went off"))
         } else {
             Ok(())
         }

@@ -1,78 +1,19 @@
-//! What an attack needs from a network: logits, and gradients of functions of them.
+//! A network as what attacks ask for: logits and gradients of rows of pixels, on all threads.
 
 use std::{
-    fmt::Debug,
+    any::Any,
     sync::{Mutex, PoisonError},
 };
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
+use robustness::{Classifier, Cotangent, Incremental, PullBack, Result, Shape};
 
+use super::{LocalImage, LocalPass, Model};
 use crate::{
-    error::Result,
     gradient,
-    model::{LocalImage, LocalPass, Model, Shape},
-    nn::{Backend, to_vec},
+    nn::{self, Backend, to_vec},
 };
-
-/// A function of the number of a row and the logits `[n, K]` of the images from that row on, which
-/// gives a cotangent of their shape. It must not call rayon: threads of its pool wait for it.
-pub type Cotangent<'a> = dyn FnMut(usize, &[f32]) -> Vec<f32> + Send + 'a;
-
-/// A classifier under attack, in eval mode. Implement it to evaluate a network of your own; images
-/// are rows of pixels in [0, 1].
-pub trait Classifier: Debug + Send + Sync {
-    /// Size of the images and number of classes.
-    fn shape(&self) -> Shape;
-
-    /// Logits, N rows of K, of the images `x`, N rows of channels x height x width pixels. A row's
-    /// logits depend on that row alone.
-    ///
-    /// # Errors
-    /// A device that fails.
-    fn logits(&self, x: &[f32]) -> Result<Vec<f32>>;
-
-    /// Logits of `x` and, for each image, the product of its cotangent with the Jacobian of its
-    /// logits: the gradient of `sum_k c_k z_k` for the pixels, c constant. `cotangent` is called
-    /// for groups of neighbouring rows, each row once, in any order.
-    ///
-    /// # Errors
-    /// A device that fails.
-    fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack>;
-
-    /// For a search that starts at the images `x` and changes a few pixels of each at a time:
-    /// something that gives the logits of [`logits`](Self::logits), up to rounding, for less; an
-    /// image's depend on its own moves alone. `None` where there is no cheaper way.
-    ///
-    /// # Errors
-    /// A device that fails.
-    fn nearby(&self, x: &[f32]) -> Result<Option<Box<dyn Nearby + '_>>> {
-        let _ = x;
-        Ok(None)
-    }
-}
-
-/// Images that move a few pixels at a time, see [`Classifier::nearby`].
-pub trait Nearby {
-    /// Moves the images `rows` (ascending) to their rows of `points`, which has one for every
-    /// image; logits there, a row for each of `rows`.
-    ///
-    /// # Errors
-    /// A device that fails.
-    fn step(&mut self, points: &[f32], rows: &[usize]) -> Result<Vec<f32>>;
-
-    /// Moves `rows`, some of those of the last step, back to where they were before it.
-    fn back(&mut self, rows: &[usize]);
-}
-
-/// Result of [`Classifier::pull_back`].
-#[derive(Clone, Debug)]
-pub struct PullBack {
-    /// N rows of K logits.
-    pub logits: Vec<f32>,
-    /// N rows of pixels.
-    pub grad: Vec<f32>,
-}
 
 impl Classifier for Model {
     fn shape(&self) -> Shape {
@@ -80,8 +21,8 @@ impl Classifier for Model {
     }
 
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
-        Ok(each(groups(self, x).collect(), |x| to_vec(&Self::logits(self, images(self, x))))?
-            .concat())
+        let groups = groups(self, x).collect();
+        Ok(each(groups, |x| Ok(to_vec(&Self::logits(self, images(self, x)))?))?.concat())
     }
 
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
@@ -108,20 +49,24 @@ impl Classifier for Model {
         Ok(PullBack { logits: logits.concat(), grad: grad.concat() })
     }
 
-    fn nearby(&self, x: &[f32]) -> Result<Option<Box<dyn Nearby + '_>>> {
+    fn incremental(&self, x: &[f32]) -> Result<Option<Box<dyn Incremental + '_>>> {
         let Some(pass) = LocalPass::new(self, x.len() / row(self))? else { return Ok(None) };
         let images = each(x.chunks(row(self)).collect(), |x| Ok(pass.image(x)))?;
-        Ok(Some(Box::new(ModelNearby { pass, images })))
+        Ok(Some(Box::new(IncrementalPass { pass, images })))
+    }
+
+    fn session(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(nn::shrinking()))
     }
 }
 
 /// Images with their maps of a network's first layers.
-struct ModelNearby<'a> {
+struct IncrementalPass<'a> {
     pass: LocalPass<'a>,
     images: Vec<LocalImage>,
 }
 
-impl Nearby for ModelNearby<'_> {
+impl Incremental for IncrementalPass<'_> {
     fn step(&mut self, points: &[f32], rows: &[usize]) -> Result<Vec<f32>> {
         let Self { pass, images } = self;
         let points = points.chunks(pass.row());
@@ -137,7 +82,7 @@ impl Nearby for ModelNearby<'_> {
         while !moves.is_empty() {
             groups.push(moves.drain(..group.min(moves.len())).collect());
         }
-        Ok(each(groups, |moves| pass.step(moves))?.concat())
+        Ok(each(groups, |moves| Ok(pass.step(moves)?))?.concat())
     }
 
     fn back(&mut self, rows: &[usize]) {
@@ -198,20 +143,4 @@ fn images(model: &Model, x: &[f32]) -> Tensor<4> {
     let Shape { channels, height, width, .. } = model.config.shape;
     let n = x.len() / row(model);
     Tensor::from_data(TensorData::new(x.to_vec(), [n, channels, height, width]), model.device())
-}
-
-/// The class of the largest logit, the first of equals.
-pub fn predicted(logits: &[f32]) -> usize {
-    let mut best = 0;
-    for (k, value) in logits.iter().enumerate() {
-        if *value > logits[best] {
-            best = k;
-        }
-    }
-    best
-}
-
-/// Whether the logits of an image name `label`; logits that are not numbers name nothing.
-pub fn stands(logits: &[f32], label: usize) -> bool {
-    predicted(logits) == label && logits.iter().all(|v| !v.is_nan())
 }

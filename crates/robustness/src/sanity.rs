@@ -5,11 +5,11 @@
 //! (arXiv 2003.01690); the probes ask the network itself.
 
 use crate::{
-    attack::{
-        Attack, AttackContext, Batch, Classifier, largest_other, pgd::Pgd, predicted, rows, stands,
-    },
+    attack::{Attack, AttackContext, Batch, largest_other, pgd::Pgd},
+    classifier::{Classifier, predicted, stands},
     error::Result,
     evaluate::Results,
+    rows,
     threat::{Norm, Threat},
 };
 
@@ -124,7 +124,7 @@ pub fn probe(
     if logits.iter().zip(&again).any(|(a, b)| a.to_bits() != b.to_bits()) {
         let most = logits.iter().zip(&again).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
         warnings.push(format!(
-            "two forward passes of the same images differ (by up to {most:.2e}): the network is random, so an image may fall or stand by luck; use --attacks autoattack-rand, which averages gradients, or make the forward pass deterministic"
+            "two forward passes of the same images differ (by up to {most:.2e}): the network is random, so an image may fall or stand by luck; use autoattack-rand, which averages gradients, or make the forward pass deterministic"
         ));
     }
     let probabilities = |i: usize| {

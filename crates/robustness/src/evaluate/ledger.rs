@@ -34,13 +34,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of an evaluation by this program.
-    pub fn new(weights: String, data: String, threat: Threat, seed: u64) -> Self {
-        let program = format!(
-            "sora {} {}",
-            env!("CARGO_PKG_VERSION"),
-            option_env!("SORA_GIT_REVISION").unwrap_or("unknown")
-        );
+    /// The identity of an evaluation by the program `program`, with its version.
+    pub fn new(program: String, weights: String, data: String, threat: Threat, seed: u64) -> Self {
         Self {
             program,
             weights,
@@ -68,7 +63,7 @@ struct Line {
 
 /// What is known of a sample under an attack.
 #[derive(Clone, Debug, Default)]
-struct Fate {
+struct Record {
     /// Seconds of each round run, its share of the batch.
     seconds: Vec<f32>,
     /// The last round run ended it; its adversarial example, if kept.
@@ -79,7 +74,7 @@ struct Fate {
 /// What an evaluation knows so far.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    fates: HashMap<String, HashMap<u32, Fate>>,
+    records: HashMap<String, HashMap<u32, Record>>,
     file: Option<Files>,
 }
 
@@ -104,7 +99,7 @@ impl Ledger {
     /// # Errors
     /// A file that cannot be written, or that another process works with.
     pub fn open(path: &Path, identity: &Identity, width: Option<usize>) -> Result<Self> {
-        let cannot = |e: std::io::Error| Error::io("write", path, e);
+        let cannot = |e: std::io::Error| Error::io("write", path)(e);
         let mut lines = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -114,10 +109,7 @@ impl Ledger {
             .map_err(cannot)?;
         // Until this process ends.
         lines.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => Error::work(format!(
-                "{} is in use by another evaluation that is running",
-                path.display()
-            )),
+            TryLockError::WouldBlock => Error::InUse(path.to_owned()),
             TryLockError::Error(e) => cannot(e),
         })?;
         let mut ledger = Self::default();
@@ -127,7 +119,7 @@ impl Ledger {
         });
         let whole = ledger
             .load(path, identity, width.map(|_| stored))
-            .map_err(|e| Error::io("read", path, e))?;
+            .map_err(|e| Error::io("read", path)(e))?;
         // A line that a kill cut off goes.
         lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
         if whole == 0 {
@@ -137,7 +129,7 @@ impl Ledger {
         let examples = match width {
             None => None,
             Some(width) => {
-                let cannot = |e: std::io::Error| Error::io("write", &examples_path, e);
+                let cannot = |e: std::io::Error| Error::io("write", &examples_path)(e);
                 let mut file = OpenOptions::new()
                     .create(true)
                     .truncate(false)
@@ -185,7 +177,7 @@ impl Ledger {
             let Ok(line) = serde_json::from_slice::<Line>(&text) else { break };
             let kept = rows.is_none_or(|rows| {
                 line.fallen.is_empty()
-                    || line.attack == super::CLEAN
+                    || line.attack == super::evaluator::CLEAN
                     || line.row.is_some_and(|row| row + line.fallen.len() as u64 <= rows)
             });
             if kept {
@@ -193,29 +185,26 @@ impl Ledger {
             }
             whole += length;
         }
-        let known: usize = self.fates.values().map(HashMap::len).sum();
-        if known > 0 {
-            tracing::info!(
-                "going on from {}: {known} results of {} attack(s) are there",
-                path.display(),
-                self.fates.len()
-            );
-        }
         Ok(whole)
+    }
+
+    /// Results that were taken over from a file, and the attacks they are of.
+    pub fn known(&self) -> (usize, usize) {
+        (self.records.values().map(HashMap::len).sum(), self.records.len())
     }
 
     fn take(&mut self, line: &Line) {
         let share = (line.seconds / line.ids.len().max(1) as f64) as f32;
-        let fates = self.fates.entry(line.attack.clone()).or_default();
+        let records = self.records.entry(line.attack.clone()).or_default();
         for &id in &line.ids {
-            let fate = fates.entry(id).or_default();
+            let record = records.entry(id).or_default();
             // A batch recorded twice (by two processes) says the same twice; a gap cannot be filled
             // by a later round.
-            if fate.seconds.len() == line.round && !fate.fallen {
-                fate.seconds.push(share);
+            if record.seconds.len() == line.round && !record.fallen {
+                record.seconds.push(share);
                 if let Some(k) = line.fallen.iter().position(|&fallen| fallen == id) {
-                    fate.fallen = true;
-                    fate.row = line.row.map(|row| row + k as u64);
+                    record.fallen = true;
+                    record.row = line.row.map(|row| row + k as u64);
                 }
             }
         }
@@ -226,7 +215,7 @@ impl Ledger {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub(super) fn record(
+    pub(super) fn add(
         &mut self,
         attack: &str,
         round: usize,
@@ -255,7 +244,7 @@ impl Ledger {
                     .flat_map(|(row, _)| row)
                     .flat_map(|v| v.to_le_bytes())
                     .collect();
-                file.write_all(&bytes).map_err(|e| Error::io("write", path, e))?;
+                file.write_all(&bytes).map_err(|e| Error::io("write", path)(e))?;
                 line.row = Some(*rows);
                 *rows += line.fallen.len() as u64;
             }
@@ -263,31 +252,33 @@ impl Ledger {
             files
                 .lines
                 .write_all(text.as_bytes())
-                .map_err(|e| Error::io("write", &files.path, e))?;
+                .map_err(|e| Error::io("write", &files.path)(e))?;
         }
         self.take(&line);
         Ok(())
     }
 
-    fn fate(&self, attack: &str, id: u32) -> Option<&Fate> {
-        self.fates.get(attack)?.get(&id)
+    fn record_of(&self, attack: &str, id: u32) -> Option<&Record> {
+        self.records.get(attack)?.get(&id)
     }
 
     /// Whether round `round` has been run, or need not be since the sample fell before.
     pub(super) fn knows(&self, attack: &str, id: u32, round: usize) -> bool {
-        self.fate(attack, id).is_some_and(|fate| fate.fallen || fate.seconds.len() > round)
+        self.record_of(attack, id)
+            .is_some_and(|record| record.fallen || record.seconds.len() > round)
     }
 
     /// Whether the sample stands after the first `rounds` rounds, as far as they were run.
     pub(super) fn survived(&self, attack: &str, id: u32, rounds: usize) -> bool {
-        self.fate(attack, id).is_none_or(|fate| !fate.fallen || fate.seconds.len() > rounds)
+        self.record_of(attack, id)
+            .is_none_or(|record| !record.fallen || record.seconds.len() > rounds)
     }
 
     /// The round in which the sample fell.
     pub(super) fn fell_in(&self, attack: &str, id: u32) -> Option<usize> {
-        self.fate(attack, id)
-            .filter(|fate| fate.fallen)
-            .map(|fate| fate.seconds.len().saturating_sub(1))
+        self.record_of(attack, id)
+            .filter(|record| record.fallen)
+            .map(|record| record.seconds.len().saturating_sub(1))
     }
 
     /// Seconds that the first `rounds` rounds took for the samples `ids`.
@@ -297,8 +288,8 @@ impl Ledger {
         rounds: usize,
         ids: impl Iterator<Item = u32>,
     ) -> f64 {
-        ids.filter_map(|id| self.fate(attack, id))
-            .flat_map(|fate| fate.seconds.iter().take(rounds))
+        ids.filter_map(|id| self.record_of(attack, id))
+            .flat_map(|record| record.seconds.iter().take(rounds))
             .fold(0.0, |sum, &s| sum + f64::from(s))
     }
 
@@ -316,17 +307,19 @@ impl Ledger {
         if self.survived(attack, id, rounds) {
             return Ok(None);
         }
-        let Some(row) = self.fate(attack, id).and_then(|fate| fate.row) else { return Ok(None) };
+        let Some(row) = self.record_of(attack, id).and_then(|record| record.row) else {
+            return Ok(None);
+        };
         let Some((path, file, _)) = self.file.as_mut().and_then(|files| files.examples.as_mut())
         else {
             return Ok(None);
         };
         let mut bytes = vec![0; width * 4];
-        let end = file.stream_position().map_err(|e| Error::io("read", path, e))?;
+        let end = file.stream_position().map_err(|e| Error::io("read", path)(e))?;
         file.seek(SeekFrom::Start(row * row_bytes(width)))
             .and_then(|_| file.read_exact(&mut bytes))
             .and_then(|()| file.seek(SeekFrom::Start(end)))
-            .map_err(|e| Error::io("read", path, e))?;
+            .map_err(|e| Error::io("read", path)(e))?;
         Ok(Some(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
     }
 
@@ -339,7 +332,7 @@ impl Ledger {
         for path in examples.map(|(path, ..)| path).into_iter().chain([path]) {
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &path, e));
+                    return Err(Error::io("remove", &path)(e));
                 }
                 _ => {}
             }
@@ -355,7 +348,7 @@ fn row_bytes(width: usize) -> u64 {
 fn to_line(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value)
         .map(|json| json + "\n")
-        .map_err(|e| Error::work(format!("cannot serialise the evaluation's state: {e}")))
+        .map_err(|source| Error::Json { what: "the evaluation's state", source })
 }
 
 #[cfg(test)]
@@ -365,6 +358,7 @@ mod tests {
 
     fn identity(seed: u64) -> Identity {
         Identity::new(
+            "p".into(),
             "w".into(),
             "d".into(),
             Threat { norm: Norm::Linf, epsilon: 8.0 / 255.0 },
@@ -377,9 +371,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.jsonl");
         let mut ledger = Ledger::open(&path, &identity(0), None).unwrap();
-        ledger.record("clean", 0, &[4, 5, 6], &[true, true, false], 1.0, &[]).unwrap();
-        ledger.record("pgd", 0, &[4, 5], &[true, false], 3.0, &[0.5; 4]).unwrap();
-        ledger.record("pgd", 1, &[4], &[false], 1.0, &[0.5; 2]).unwrap();
+        ledger.add("clean", 0, &[4, 5, 6], &[true, true, false], 1.0, &[]).unwrap();
+        ledger.add("pgd", 0, &[4, 5], &[true, false], 3.0, &[0.5; 4]).unwrap();
+        ledger.add("pgd", 1, &[4], &[false], 1.0, &[0.5; 2]).unwrap();
         let whole = fs::read(&path).unwrap();
         drop(ledger);
         for cut in 0..=whole.len() {
@@ -417,19 +411,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.jsonl");
         let mut plain = Ledger::open(&path, &identity(0), None).unwrap();
-        plain.record("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.0; 4]).unwrap();
+        plain.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.0; 4]).unwrap();
         drop(plain);
         let mut kept = Ledger::open(&path, &identity(0), Some(2)).unwrap();
         assert!(!kept.knows("pgd", 2, 0));
-        kept.record(
-            "pgd",
-            0,
-            &[1, 2, 3],
-            &[false, true, false],
-            1.0,
-            &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
-        )
-        .unwrap();
+        kept.add("pgd", 0, &[1, 2, 3], &[false, true, false], 1.0, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+            .unwrap();
         drop(kept);
         let mut again = Ledger::open(&path, &identity(0), Some(2)).unwrap();
         assert_eq!(again.example("pgd", 3, 1, 2).unwrap(), Some(vec![0.5, 0.6]));

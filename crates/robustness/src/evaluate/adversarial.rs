@@ -10,10 +10,12 @@ use std::{
 use image::{Rgb, RgbImage};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use super::{Evaluator, pixels};
+use super::Evaluator;
 use crate::{
-    attack::{Entry, predicted, rows},
+    attack::Entry,
+    classifier::predicted,
     error::{Error, Result},
+    rows,
 };
 
 /// Columns of the grid.
@@ -45,12 +47,12 @@ impl Evaluator<'_> {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn save(&mut self, entry: &Entry, stem: &Path) -> Result<Saved> {
-        let (n, batch) = (self.split.len(), self.config.batch.max(1));
+        let (n, batch) = (self.samples.len(), self.config.batch.max(1));
         let shape = self.model.shape();
         let width = shape.channels * shape.height * shape.width;
         let npz = with_suffix(stem, "npz");
         let temporary = with_suffix(stem, "npz.tmp");
-        let cannot = |e: std::io::Error| Error::io("write", &npz, e);
+        let cannot = |e: std::io::Error| Error::io("write", &npz)(e);
         let mut archive = Archive::create(&temporary).map_err(cannot)?;
         let dims = [n, shape.channels, shape.height, shape.width];
         let (mut labels, mut predictions, mut fallen, mut grid) =
@@ -59,11 +61,11 @@ impl Evaluator<'_> {
         archive.begin("x", "<f4", &dims).map_err(cannot)?;
         let all: Vec<usize> = (0..n).collect();
         for chunk in all.chunks(batch) {
-            archive.floats(&pixels(self.split, chunk)?).map_err(cannot)?;
+            archive.floats(&self.pixels(chunk)?).map_err(cannot)?;
         }
         archive.begin("x_adv", "<f4", &dims).map_err(cannot)?;
         for chunk in all.chunks(batch) {
-            let x = pixels(self.split, chunk)?;
+            let x = self.pixels(chunk)?;
             let mut x_adv = x.clone();
             for (k, &i) in chunk.iter().enumerate() {
                 if let Some(example) = self.example(entry, i, width)? {
@@ -73,12 +75,16 @@ impl Evaluator<'_> {
                     }
                     fallen.push(1u8);
                 } else {
-                    fallen.push(u8::from(!self.ledger.survived(super::CLEAN, self.id(i), 1)));
+                    fallen.push(u8::from(!self.ledger.survived(
+                        super::evaluator::CLEAN,
+                        self.id(i),
+                        1,
+                    )));
                 }
             }
             let logits = self.model.logits(&x_adv)?;
             for (k, &i) in chunk.iter().enumerate() {
-                labels.push(i64::from(self.split.label(i)));
+                labels.push(self.samples.label(i) as i64);
                 predictions.push(predicted(rows::row(&logits, shape.classes, k)) as i64);
             }
             archive.floats(&x_adv).map_err(cannot)?;
@@ -98,9 +104,7 @@ impl Evaluator<'_> {
         if let Some(png) = &png {
             let picture =
                 draw(&grid, [shape.channels, shape.height, shape.width], self.config.threat);
-            picture
-                .save(png)
-                .map_err(|e| Error::work(format!("cannot write {}: {e}", png.display())))?;
+            picture.save(png).map_err(|e| Error::io("write", png)(std::io::Error::other(e)))?;
         }
         Ok(Saved { npz, png })
     }

@@ -10,12 +10,12 @@
 //! gradient; a random start that is adversarial counts.
 
 use super::{
-    Active, Attack, AttackContext, Batch, Keep, Numbers, nearest_between, rows, stands, targets,
+    Active, Attack, AttackContext, AttackDraw, Batch, Keep, Numbers, nearest_between, rows, stands,
+    targets,
 };
 use crate::{
+    classifier::Shape,
     error::Result,
-    model::Shape,
-    noise::Draw,
     threat::{Norm, Threat},
 };
 
@@ -60,10 +60,10 @@ impl Fab {
         let mut out = vec![0.0; batch.x.len()];
         match norm {
             Norm::Linf => {
-                cx.fill_uniform(Draw::Eta, &mut out, batch.ids);
+                cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
                 out.iter_mut().for_each(|v| *v = *v * 2.0 - 1.0);
             }
-            Norm::L2 => cx.fill_normal(Draw::Dir, &mut out, batch.ids),
+            Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
         }
         rows::for_each(&mut out, width, |i, row| {
             rows::scale_to(norm, row, epsilon / 2.0);

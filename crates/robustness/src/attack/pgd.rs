@@ -5,10 +5,9 @@
 //! An image counts as fooled at whichever iterate it is (as in Wong et al.'s evaluation), and is
 //! left out from then on.
 
-use super::{Active, Attack, AttackContext, Batch, Numbers, Objective, rows, stands};
+use super::{Active, Attack, AttackContext, AttackDraw, Batch, Numbers, Objective, rows, stands};
 use crate::{
     error::Result,
-    noise::Draw,
     threat::{Norm, Threat},
 };
 
@@ -98,13 +97,13 @@ impl Pgd {
         let mut out = vec![0.0; batch.x.len()];
         match norm {
             Norm::Linf => {
-                cx.fill_uniform(Draw::Eta, &mut out, batch.ids);
+                cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
                 out.iter_mut().for_each(|v| *v = *v * 2.0 * epsilon - epsilon);
             }
             Norm::L2 => {
-                cx.fill_normal(Draw::Dir, &mut out, batch.ids);
+                cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids);
                 let mut radius = vec![0.0; batch.len()];
-                cx.fill_uniform(Draw::Radius, &mut radius, batch.ids);
+                cx.fill_uniform(AttackDraw::Radius, &mut radius, batch.ids);
                 rows::for_each(&mut out, width, |i, row| {
                     rows::scale_to(norm, row, epsilon * radius[i])
                 });

@@ -8,11 +8,12 @@
 //! the first checkpoint the public code compares the first loss with a row not yet written, here it
 //! is compared with the loss at the start.
 
-use super::{Active, Ascent, Attack, AttackContext, Batch, Numbers, Objective, rows, targets};
+use super::{
+    Active, Ascent, Attack, AttackContext, AttackDraw, Batch, Numbers, Objective, rows, targets,
+};
 use crate::{
+    classifier::Shape,
     error::Result,
-    model::Shape,
-    noise::Draw,
     threat::{Norm, Threat},
 };
 
@@ -121,10 +122,10 @@ fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
     let mut out = vec![0.0; batch.x.len()];
     match threat.norm {
         Norm::Linf => {
-            cx.fill_uniform(Draw::Eta, &mut out, batch.ids);
+            cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
             out.iter_mut().for_each(|v| *v = *v * 2.0 - 1.0);
         }
-        Norm::L2 => cx.fill_normal(Draw::Dir, &mut out, batch.ids),
+        Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
     }
     rows::for_each(&mut out, width, |i, row| {
         rows::scale_to(threat.norm, row, threat.epsilon);

@@ -6,11 +6,12 @@
 //! own squares (as in the paper; there a batch shares them); a square may touch the last row and
 //! column; a proposal that changes nothing is a query that is not computed.
 
-use super::{Active, Attack, AttackContext, Batch, Numbers, largest_other, rows, stands};
+use super::{
+    Active, Attack, AttackContext, AttackDraw, Batch, Numbers, largest_other, rows, stands,
+};
 use crate::{
+    classifier::Shape,
     error::Result,
-    model::Shape,
-    noise::Draw,
     threat::{Norm, Threat},
 };
 
@@ -58,7 +59,7 @@ impl Attack for Square {
         let mut proposal = Vec::new();
         // The cheaper way from where squares are small on, if the network has one; inside, whether
         // it has been asked for.
-        let mut nearby = None;
+        let mut incremental = None;
         // Query 0 is the start; the schedule counts from the first square.
         for query in 0..=self.queries {
             if active.is_empty() {
@@ -66,7 +67,7 @@ impl Attack for Square {
             }
             let proposer = Proposer::new(threat, shape, query);
             let mut draws = vec![0.0; ids.len() * proposer.draws()];
-            cx.fill_uniform_at(Draw::Square, query, &mut draws, &ids);
+            cx.fill_uniform_at(AttackDraw::Proposal, query, &mut draws, &ids);
             proposal.resize(best.len(), 0.0);
             let changed = rows::map(&mut proposal, width, |i, z| {
                 let best = rows::row(&best, width, i);
@@ -82,11 +83,11 @@ impl Attack for Square {
             if asked.is_empty() {
                 continue;
             }
-            if nearby.is_none() && proposer.is_small() {
-                nearby = Some(cx.model.nearby(&best)?);
+            if incremental.is_none() && proposer.is_small() {
+                incremental = Some(cx.model.incremental(&best)?);
             }
-            let logits = match &mut nearby {
-                Some(Some(nearby)) => nearby.step(&proposal, &asked)?,
+            let logits = match &mut incremental {
+                Some(Some(incremental)) => incremental.step(&proposal, &asked)?,
                 _ if asked.len() == active.len() => cx.model.logits(&proposal)?,
                 _ => cx.model.logits(&rows::select(&proposal, width, &asked))?,
             };
@@ -98,7 +99,7 @@ impl Attack for Square {
                     .map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
                 // A point that rounding alone carries over the boundary does not count.
                 done[i] = !stands(z, y)
-                    && (nearby.is_none()
+                    && (incremental.is_none()
                         || !stands(&cx.model.logits(rows::row(&proposal, width, i))?, y));
                 if query == 0 || found < margin[i] || done[i] {
                     margin[i] = found;
@@ -108,11 +109,11 @@ impl Attack for Square {
                     refused.push(i);
                 }
             }
-            if let Some(Some(nearby)) = &mut nearby {
-                nearby.back(&refused);
+            if let Some(Some(incremental)) = &mut incremental {
+                incremental.back(&refused);
             }
             if done.contains(&true) {
-                nearby = None;
+                incremental = None;
                 let keep = active.drop_done(&done, &best, width);
                 rows::retain(&mut best, width, &keep.0);
                 rows::retain(&mut margin, 1, &keep.0);

@@ -7,26 +7,59 @@
 //! leaves the batch at once.
 
 pub mod apgd;
-mod classifier;
 pub mod cw;
 pub mod fab;
 mod fgsm;
 mod objective;
 pub mod pgd;
 mod registry;
-pub mod rows;
 pub mod square;
 
 use std::fmt::Debug;
 
 use sora_rng::{self as rng, Key, Purpose};
 
-pub use classifier::{Classifier, Cotangent, PullBack, predicted, stands};
 pub use fgsm::Fgsm;
 pub use objective::{Objective, largest_other, targets};
 pub use registry::{ATTACKS, AttackInfo, Entry, Part, entry};
 
-use crate::{error::Result, model::Shape, noise::Draw, threat::Threat};
+use crate::{
+    classifier::{Classifier, Shape, stands},
+    error::Result,
+    rows,
+    threat::Threat,
+};
+
+/// What a random draw of an attack is for. The numbers decide the draws: append, never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AttackDraw {
+    /// A start, per element.
+    Eta,
+    /// Direction of an l2 start.
+    Direction,
+    /// Length of an l2 start.
+    Radius,
+    /// A sign, per element.
+    Sign,
+    /// A proposal of a random search, per sample and query.
+    Proposal,
+    /// A draw of an attack from outside of the crate, from 0 to 127.
+    Own(u8),
+}
+
+impl AttackDraw {
+    fn number(self) -> u16 {
+        match self {
+            Self::Eta => 0,
+            Self::Direction => 3,
+            Self::Radius => 4,
+            Self::Sign => 6,
+            Self::Proposal => 10,
+            Self::Own(number) => 128 | u16::from(number),
+        }
+    }
+}
 
 /// Images that still stand.
 #[derive(Clone, Copy, Debug)]
@@ -131,8 +164,7 @@ impl<'a> AttackContext<'a> {
 
     /// Pixels of an image.
     pub fn pixels(&self) -> usize {
-        let Shape { channels, height, width, .. } = self.model.shape();
-        channels * height * width
+        self.model.shape().pixels()
     }
 
     /// Number of classes.
@@ -145,28 +177,28 @@ impl<'a> AttackContext<'a> {
         (self.tick)(Tick { done: step as f64 / steps.max(1) as f64, fooled });
     }
 
-    fn key(&self, draw: Draw) -> Key {
+    fn key(&self, draw: AttackDraw) -> Key {
         Key {
             seed: self.seed,
-            purpose: Purpose::Attack((draw as u16) << 8),
+            purpose: Purpose::Attack(draw.number() << 8),
             epoch: self.stream,
             step: self.round as u64,
         }
     }
 
     /// Fills the rows of `out` with U[0, 1), a row by the id of its sample.
-    pub fn fill_uniform(&self, draw: Draw, out: &mut [f32], ids: &[u32]) {
+    pub fn fill_uniform(&self, draw: AttackDraw, out: &mut [f32], ids: &[u32]) {
         rng::fill_uniform(out, self.key(draw), ids);
     }
 
     /// Fills the rows of `out` with N(0, 1), a row by the id of its sample.
-    pub fn fill_normal(&self, draw: Draw, out: &mut [f32], ids: &[u32]) {
+    pub fn fill_normal(&self, draw: AttackDraw, out: &mut [f32], ids: &[u32]) {
         rng::fill_normal(out, self.key(draw), ids);
     }
 
     /// As [`fill_uniform`](Self::fill_uniform), for the query `query` of an attack that draws anew
     /// at each.
-    pub fn fill_uniform_at(&self, draw: Draw, query: usize, out: &mut [f32], ids: &[u32]) {
+    pub fn fill_uniform_at(&self, draw: AttackDraw, query: usize, out: &mut [f32], ids: &[u32]) {
         let key = self.key(draw);
         rng::fill_uniform(out, Key { step: key.step << 32 | query as u64, ..key }, ids);
     }

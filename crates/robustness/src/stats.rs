@@ -1,4 +1,22 @@
-//! Confidence intervals.
+//! Accuracies with confidence intervals.
+
+use serde::{Deserialize, Serialize};
+
+/// An accuracy with its 95 % Wilson interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Fraction correct.
+    pub accuracy: f64,
+    /// 95 % Wilson interval.
+    pub ci95: [f64; 2],
+}
+
+impl Accuracy {
+    /// Of `correct` among `n`.
+    pub fn of(correct: u64, n: u64) -> Self {
+        Self { accuracy: correct as f64 / n.max(1) as f64, ci95: wilson95(correct, n) }
+    }
+}
 
 /// 95 % Wilson score interval of `correct` successes in `n` trials (Wilson 1927); `[0, 1]` for n =
 /// 0.

@@ -8,13 +8,13 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
-use super::{AttackResult, Evaluator, pixels};
+use super::{AttackResult, Evaluator};
 use crate::{
-    attack::{AttackContext, Batch, Entry, Objective, Part, pgd::Pgd, rows},
+    attack::{AttackContext, Batch, Entry, Objective, Part, pgd::Pgd},
     error::{Error, Result},
-    metrics::Accuracy,
+    rows,
+    stats::Accuracy,
     threat::{Epsilon, Threat},
-    ui::Progress,
 };
 
 /// Most epsilons of a sweep.
@@ -36,11 +36,7 @@ impl FromStr for Epsilons {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = |what: &str| {
-            Error::input(format!(
-                "--epsilons '{text}': {what}; expected a range such as 1..32 in units of 1/255, or a list such as 2,4,8 or 64/255,0.5"
-            ))
-        };
+        let wrong = |problem| Error::Epsilons { text: text.to_owned(), problem };
         let whole = |s: &str| s.trim().parse::<u32>().ok().filter(|n| *n <= 255_000);
         let of_255 = |n: u32| (f64::from(n) / 255.0) as f32;
         let values: Vec<f32> = if let Some((first, rest)) = text.split_once("..") {
@@ -112,40 +108,19 @@ impl Evaluator<'_> {
     /// # Errors
     /// A device that fails.
     pub fn step_sizes(&mut self, count: usize) -> Result<Vec<AtStep>> {
-        let Threat { norm, epsilon } = self.config.threat;
+        let epsilon = self.config.threat.epsilon;
         let alphas: Vec<f32> =
             (0..=count).map(|k| 2.0 * epsilon * k as f32 / count.max(1) as f32).collect();
         let correct = self.clean_correct()?;
         let mut standing = vec![0u64; alphas.len()];
-        let mut progress = self.progress("step sizes", correct.len());
-        for chunk in correct.chunks(self.config.batch.max(1)) {
-            let (x, labels) = (pixels(self.split, chunk)?, self.labels(chunk));
-            let mut tick = |_| {};
-            let cx = AttackContext::new(
-                self.model,
-                self.config.threat,
-                self.config.seed,
-                "step-sizes",
-                0,
-                &mut tick,
-            );
-            let (ascent, width) =
-                (cx.ascend(&x, &labels, &[], Objective::CrossEntropy)?, cx.pixels());
-            for (&alpha, standing) in alphas.iter().zip(&mut standing) {
-                let mut point = x.clone();
-                rows::for_each(&mut point, width, |i, row| {
-                    rows::ascend(norm, row, rows::row(&ascent.grad, width, i), alpha);
-                    rows::project(Threat { norm, epsilon: alpha }, rows::row(&x, width, i), row);
-                });
-                *standing +=
-                    self.score(&point, &labels)?.into_iter().filter(|stands| *stands).count()
-                        as u64;
+        self.observed("step sizes", correct.len(), |evaluator, progress| {
+            for chunk in correct.chunks(evaluator.config.batch.max(1)) {
+                evaluator.single_steps(chunk, &alphas, &mut standing)?;
+                progress.advance(chunk.len());
             }
-            if let Some(progress) = &mut progress {
-                progress.advance(chunk.len() as u64, String::new);
-            }
-        }
-        let n = self.split.len() as u64;
+            Ok(())
+        })?;
+        let n = self.samples.len() as u64;
         Ok(alphas
             .into_iter()
             .zip(standing)
@@ -153,35 +128,44 @@ impl Evaluator<'_> {
             .collect())
     }
 
+    /// Adds to `standing` how many of the images `chunk` stand after a single step of each of
+    /// `alphas`.
+    fn single_steps(&self, chunk: &[usize], alphas: &[f32], standing: &mut [u64]) -> Result<()> {
+        let (threat, seed) = (self.config.threat, self.config.seed);
+        let (x, labels) = (self.pixels(chunk)?, self.labels(chunk));
+        let mut tick = |_| {};
+        let cx = AttackContext::new(self.model, threat, seed, "step-sizes", 0, &mut tick);
+        let (ascent, width) = (cx.ascend(&x, &labels, &[], Objective::CrossEntropy)?, cx.pixels());
+        for (&alpha, standing) in alphas.iter().zip(standing) {
+            let mut point = x.clone();
+            rows::for_each(&mut point, width, |i, row| {
+                rows::ascend(threat.norm, row, rows::row(&ascent.grad, width, i), alpha);
+                let ball = Threat { epsilon: alpha, ..threat };
+                rows::project(ball, rows::row(&x, width, i), row);
+            });
+            *standing +=
+                self.score(&point, &labels)?.into_iter().filter(|stands| *stands).count() as u64;
+        }
+        Ok(())
+    }
+
     /// Accuracy under PGD with steps of epsilon / 4, over the number of steps and over restarts.
     ///
     /// # Errors
     /// A device that fails.
     pub fn convergence(&mut self) -> Result<Convergence> {
-        let n = self.split.len() as u64;
+        let n = self.samples.len() as u64;
         let correct = self.clean_correct()?;
         let most = STEPS.iter().copied().max().unwrap_or(1);
         let pgd = Pgd { steps: most, restarts: 1, alpha: None, objective: Objective::CrossEntropy };
         let mut fooled = Vec::with_capacity(correct.len());
-        let mut progress = self.progress("pgd steps", correct.len());
-        for chunk in correct.chunks(self.config.batch.max(1)) {
-            let (x, labels, ids) =
-                (pixels(self.split, chunk)?, self.labels(chunk), self.ids(chunk));
-            let mut tick = |_| {};
-            let mut cx = AttackContext::new(
-                self.model,
-                self.config.threat,
-                self.config.seed,
-                "pgd-trace",
-                0,
-                &mut tick,
-            );
-            fooled.extend(pgd.trace(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?);
-            if let Some(progress) = &mut progress {
-                progress.advance(chunk.len() as u64, String::new);
+        self.observed("pgd steps", correct.len(), |evaluator, progress| {
+            for chunk in correct.chunks(evaluator.config.batch.max(1)) {
+                fooled.extend(evaluator.trace(&pgd, chunk)?);
+                progress.advance(chunk.len());
             }
-        }
-        drop(progress);
+            Ok(())
+        })?;
         let standing =
             |after: usize| fooled.iter().filter(|at| at.is_none_or(|at| at > after)).count() as u64;
         let steps = STEPS
@@ -204,8 +188,13 @@ impl Evaluator<'_> {
         Ok(Convergence { steps, restarts })
     }
 
-    fn progress(&self, label: &str, images: usize) -> Option<Progress> {
-        self.config.progress.then(|| Progress::new(label, 0, images as u64))
+    /// The steps after which each of the images `chunk` is fooled by `pgd`.
+    fn trace(&self, pgd: &Pgd, chunk: &[usize]) -> Result<Vec<Option<usize>>> {
+        let (threat, seed) = (self.config.threat, self.config.seed);
+        let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
+        let mut tick = |_| {};
+        let mut cx = AttackContext::new(self.model, threat, seed, "pgd-trace", 0, &mut tick);
+        pgd.trace(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })
     }
 }
 
@@ -269,13 +258,13 @@ pub fn warnings(
         };
         if let Some((fall, last)) = falls(steps, 40) {
             warnings.push(format!(
-                "PGD accuracy still falls by {:.1} points from 40 to {last} steps: figures of PGD with few steps are too high here; use --suite autoattack",
+                "PGD accuracy still falls by {:.1} points from 40 to {last} steps: figures of PGD with few steps are too high here; use autoattack",
                 100.0 * fall
             ));
         }
         if let Some((fall, last)) = falls(restarts, 5) {
             warnings.push(format!(
-                "PGD accuracy still falls by {:.1} points from 5 to {last} restarts: the loss surface is rugged; use more restarts or --suite autoattack",
+                "PGD accuracy still falls by {:.1} points from 5 to {last} restarts: the loss surface is rugged; use more restarts or autoattack",
                 100.0 * fall
             ));
         }
@@ -300,7 +289,7 @@ mod tests {
         for wrong in
             ["", "4..1", "1..", "a..b", "1..4:0", "1..100000", "-1", "1,,2", "1..99999999999"]
         {
-            assert!(matches!(read(wrong), Err(Error::Input(_))), "{wrong}");
+            assert!(read(wrong).is_err_and(|e| e.is_input()), "{wrong}");
         }
     }
 }

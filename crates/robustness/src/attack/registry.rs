@@ -35,14 +35,14 @@ pub const ATTACKS: &[AttackInfo] = &[
         summary: "one step of epsilon along the gradient (its sign in l-inf)",
         source: "Goodfellow et al. 2015, arXiv 1412.6572",
         norms: BOTH,
-        parse: |name, _| (name == "fgsm").then(|| boxed(Fgsm)),
+        parse: |name, _| (name == "fgsm").then(|| dynamic(Fgsm)),
     },
     AttackInfo {
         name: "pgd-K[xR]",
         summary: "K steps of epsilon/4 from a random start (50x10: steps of 2/255), R restarts; for example pgd-10 or pgd-50x10",
         source: "Madry et al. 2018, arXiv 1706.06083; Wong et al. 2020, arXiv 2001.03994",
         norms: BOTH,
-        parse: |name, norm| Pgd::parse(name, norm).map(boxed),
+        parse: |name, norm| Pgd::parse(name, norm).map(dynamic),
     },
     AttackInfo {
         name: "cw[-K[xR]]",
@@ -50,8 +50,8 @@ pub const ATTACKS: &[AttackInfo] = &[
         source: "Carlini and Wagner 2017, arXiv 1608.04644",
         norms: BOTH,
         parse: |name, norm| match norm {
-            Norm::Linf => Pgd::parse_margin(name).map(boxed),
-            Norm::L2 => CarliniWagner::parse(name).map(boxed),
+            Norm::Linf => Pgd::parse_margin(name).map(dynamic),
+            Norm::L2 => CarliniWagner::parse(name).map(dynamic),
         },
     },
     AttackInfo {
@@ -80,21 +80,21 @@ pub const ATTACKS: &[AttackInfo] = &[
         summary: "fast adaptive boundary: the nearest adversarial image, 100 steps",
         source: BOUNDARY,
         norms: BOTH,
-        parse: |name, _| Fab::parse(name).filter(|fab| !fab.targeted).map(boxed),
+        parse: |name, _| Fab::parse(name).filter(|fab| !fab.targeted).map(dynamic),
     },
     AttackInfo {
         name: "fab-t[-K[xR]]",
         summary: "fast adaptive boundary towards each of the 9 likeliest other classes, 100 steps each",
         source: BOUNDARY,
         norms: BOTH,
-        parse: |name, _| Fab::parse(name).filter(|fab| fab.targeted).map(boxed),
+        parse: |name, _| Fab::parse(name).filter(|fab| fab.targeted).map(dynamic),
     },
     AttackInfo {
         name: "square[-Q[xR]]",
         summary: "random search from the logits alone, 5000 queries",
         source: "Andriushchenko et al. 2020, arXiv 1912.00049",
         norms: BOTH,
-        parse: |name, _| Square::parse(name).map(boxed),
+        parse: |name, _| Square::parse(name).map(dynamic),
     },
     AttackInfo {
         name: "autoattack",
@@ -126,12 +126,12 @@ pub const ATTACKS: &[AttackInfo] = &[
     },
 ];
 
-fn boxed(attack: impl Attack + 'static) -> Box<dyn Attack> {
+fn dynamic(attack: impl Attack + 'static) -> Box<dyn Attack> {
     Box::new(attack)
 }
 
 fn apgd(name: &str, objective: Objective) -> Option<Box<dyn Attack>> {
-    Apgd::parse(name).filter(|apgd| apgd.objective == objective).map(boxed)
+    Apgd::parse(name).filter(|apgd| apgd.objective == objective).map(dynamic)
 }
 
 /// An attack of an entry.
@@ -206,13 +206,13 @@ fn part(name: &str, norm: Norm) -> Result<Part> {
         Some((info, attack)) if info.norms.contains(&norm) => {
             Ok(Part { name: name.to_owned(), key: key(name), attack })
         }
-        Some(_) => Err(Error::input(format!("--attacks '{name}': not defined for --norm {norm}"))),
+        Some(_) => Err(Error::Undefined { attack: name.to_owned(), norm }),
         None => {
-            let known: Vec<_> = ATTACKS.iter().map(|info| info.name).collect();
-            Err(Error::input(format!(
-                "--attacks '{name}': no such attack; choose from clean, {}",
-                known.join(", ")
-            )))
+            let known = ATTACKS.iter().map(|info| info.name.to_owned());
+            Err(Error::UnknownAttack {
+                name: name.to_owned(),
+                known: std::iter::once("clean".to_owned()).chain(known).collect(),
+            })
         }
     }
 }
@@ -267,7 +267,10 @@ mod tests {
             "pgd",
             "fgsm-2",
         ] {
-            assert!(matches!(entry(wrong, Norm::Linf), Err(Error::Input(_))), "{wrong}");
+            assert!(
+                matches!(entry(wrong, Norm::Linf), Err(Error::UnknownAttack { .. })),
+                "{wrong}"
+            );
         }
     }
 

@@ -1,0 +1,287 @@
+//! Runs attacks on images and scores what they return.
+
+use std::time::Instant;
+
+use super::{AttackResult, EvalConfig, Ledger, Outcome, PartResult, Results};
+use crate::{
+    attack::{AttackContext, Batch, Entry, Part, Tick},
+    classifier::{Classifier, Shape, stands},
+    error::{Error, Result},
+    observer::{Observer, Progress, Standing},
+    rows,
+    samples::Samples,
+    sanity,
+    stats::Accuracy,
+};
+
+/// An evaluation of one classifier on some images under one threat.
+#[derive(Debug)]
+pub struct Evaluator<'a> {
+    pub(super) model: &'a dyn Classifier,
+    pub(super) samples: &'a dyn Samples,
+    pub(super) config: EvalConfig,
+    pub(super) ledger: Ledger,
+    observer: Option<Box<dyn Observer + 'a>>,
+}
+
+impl<'a> Evaluator<'a> {
+    /// What `ledger` holds is not done again.
+    ///
+    /// # Errors
+    /// No image, or images that `model` does not take.
+    pub fn new(
+        model: &'a dyn Classifier,
+        samples: &'a dyn Samples,
+        config: EvalConfig,
+        ledger: Ledger,
+    ) -> Result<Self> {
+        if samples.is_empty() {
+            return Err(Error::NoImages);
+        }
+        let (network, images) = (model.shape(), samples.shape());
+        if (Shape { classes: network.classes, ..images }) != network
+            || images.classes > network.classes
+        {
+            return Err(Error::Shape { network, images });
+        }
+        Ok(Self { model, samples, config, ledger, observer: None })
+    }
+
+    /// Tells `observer` how the work goes.
+    #[must_use]
+    pub fn observe(mut self, observer: impl Observer + 'a) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Runs `entries` in order, each on all images that are classified correctly clean.
+    ///
+    /// # Errors
+    /// A device that fails, or a ledger that cannot be written.
+    pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
+        let _session = self.model.session();
+        let all: Vec<usize> = (0..self.samples.len()).collect();
+        let clean = self.clean(&all)?;
+        let n = self.samples.len() as u64;
+        let mut results = Results::default();
+        let mut notes = Vec::new();
+        for entry in entries {
+            let mut left = clean.clone();
+            let mut parts = Vec::new();
+            for part in &entry.parts {
+                let attacked = left.len() as u64;
+                let before = left;
+                left = self.survivors(part, &before)?;
+                let seconds = self.ledger.seconds(
+                    &part.key,
+                    part.attack.rounds(self.model.shape().classes),
+                    before.iter().map(|&i| self.id(i)),
+                );
+                parts.push(PartResult {
+                    attack: part.name.clone(),
+                    attacked,
+                    correct: left.len() as u64,
+                    seconds,
+                });
+                notes.extend(part.attack.note(self.model.shape()));
+            }
+            let (seconds, attacked) = if parts.is_empty() {
+                (self.ledger.seconds(CLEAN, 1, all.iter().map(|&i| self.id(i))), n)
+            } else {
+                (parts.iter().fold(0.0, |sum, part| sum + part.seconds), clean.len() as u64)
+            };
+            if parts.len() < 2 {
+                parts.clear();
+            }
+            let correct = left.len() as u64;
+            let accuracy = Accuracy::of(correct, n);
+            let seconds_per_image = seconds / attacked.max(1) as f64;
+            results.0.push((
+                entry.name.clone(),
+                AttackResult { accuracy, correct, attacked, seconds, seconds_per_image, parts },
+            ));
+        }
+        notes.sort();
+        notes.dedup();
+        let warnings = sanity::of_results(&results, self.config.threat, n);
+        Ok(Outcome { results, notes, warnings })
+    }
+
+    /// The round (from 0) in which each image of `positions` fell to the attack called `key`;
+    /// `None` if it stands.
+    pub fn fell_in(&self, key: &str, positions: &[usize]) -> Vec<Option<usize>> {
+        positions.iter().map(|&i| self.ledger.fell_in(key, self.id(i))).collect()
+    }
+
+    /// Positions of the images that are classified correctly clean.
+    ///
+    /// # Errors
+    /// A device that fails, or a ledger that cannot be written.
+    pub fn clean_correct(&mut self) -> Result<Vec<usize>> {
+        self.clean(&(0..self.samples.len()).collect::<Vec<_>>())
+    }
+
+    /// Ends the evaluation: what was kept for going on is removed.
+    ///
+    /// # Errors
+    /// A file that cannot be removed.
+    pub fn finish(self) -> Result<()> {
+        self.ledger.remove()
+    }
+
+    pub(super) fn id(&self, position: usize) -> u32 {
+        self.samples.id(position)
+    }
+
+    pub(super) fn ids(&self, positions: &[usize]) -> Vec<u32> {
+        positions.iter().map(|&i| self.id(i)).collect()
+    }
+
+    pub(super) fn labels(&self, positions: &[usize]) -> Vec<usize> {
+        positions.iter().map(|&i| self.samples.label(i)).collect()
+    }
+
+    /// Those of `all` that are classified correctly as they are.
+    fn clean(&mut self, all: &[usize]) -> Result<Vec<usize>> {
+        let pending: Vec<usize> =
+            all.iter().copied().filter(|&i| !self.ledger.knows(CLEAN, self.id(i), 0)).collect();
+        for chunk in pending.chunks(self.config.batch.max(1)) {
+            let started = Instant::now();
+            let x = self.pixels(chunk)?;
+            let stands = self.score(&x, &self.labels(chunk))?;
+            self.ledger.add(
+                CLEAN,
+                0,
+                &self.ids(chunk),
+                &stands,
+                started.elapsed().as_secs_f64(),
+                &[],
+            )?;
+        }
+        Ok(all.iter().copied().filter(|&i| self.ledger.survived(CLEAN, self.id(i), 1)).collect())
+    }
+
+    /// Those of `standing` that survive every round of `part`.
+    fn survivors(&mut self, part: &Part, standing: &[usize]) -> Result<Vec<usize>> {
+        let rounds = part.attack.rounds(self.model.shape().classes);
+        self.observed(&part.name, standing.len() * rounds, |evaluator, progress| {
+            for round in 0..rounds {
+                evaluator.round(part, [round, rounds], standing, progress)?;
+            }
+            Ok(())
+        })?;
+        let survived = |&i: &usize| self.ledger.survived(&part.key, self.id(i), rounds);
+        Ok(standing.iter().copied().filter(survived).collect())
+    }
+
+    /// Runs round `round` of `rounds` of `part` on those of `standing` that survived the rounds
+    /// before.
+    fn round(
+        &mut self,
+        part: &Part,
+        [round, rounds]: [usize; 2],
+        standing: &[usize],
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        let survived = |i: usize, rounds| self.ledger.survived(&part.key, self.id(i), rounds);
+        let left: Vec<usize> = standing.iter().copied().filter(|&i| survived(i, round)).collect();
+        let (known, pending): (Vec<usize>, Vec<usize>) =
+            left.iter().partition(|&&i| self.ledger.knows(&part.key, self.id(i), round));
+        let mut fallen = known.iter().filter(|&&i| !survived(i, round + 1)).count();
+        // Image-rounds behind us: rounds done, images that fell before (with the rounds they are
+        // spared), images known in this round.
+        let mut behind = (standing.len() - left.len()) * rounds + left.len() * round + known.len();
+        let images = self.samples.len() as u64;
+        for chunk in pending.chunks(self.config.batch.max(1)) {
+            let mut tick = |tick: Tick| {
+                let standing = left.len().saturating_sub(fallen + tick.fooled) as u64;
+                progress.reach(
+                    behind as u64 + (tick.done * chunk.len() as f64) as u64,
+                    Some(Standing { round, rounds, standing, images }),
+                );
+            };
+            fallen += self.batch(part, round, chunk, &mut tick)?;
+            behind += chunk.len();
+        }
+        Ok(())
+    }
+
+    /// Does work of `total` units called `what`, and tells the observer.
+    pub(super) fn observed<T>(
+        &mut self,
+        what: &str,
+        total: usize,
+        work: impl FnOnce(&mut Self, &mut Progress<'_>) -> Result<T>,
+    ) -> Result<T> {
+        // The observer is not the evaluator's while the evaluator works.
+        let mut observer = self.observer.take();
+        let seen = observer.as_mut().map(|observer| &mut **observer as &mut dyn Observer);
+        let done = work(self, &mut Progress::begin(seen, what, total));
+        self.observer = observer;
+        done
+    }
+
+    pub(super) fn pixels(&self, positions: &[usize]) -> Result<Vec<f32>> {
+        let expected = positions.len() * self.model.shape().pixels();
+        let found = self.samples.pixels(positions)?;
+        if found.len() != expected {
+            let (what, found) = ("pixels of images".into(), found.len());
+            return Err(Error::Length { what, found, expected });
+        }
+        Ok(found)
+    }
+
+    /// Runs a round of `part` on the images `chunk` and records who stands; returns how many fell.
+    fn batch(
+        &mut self,
+        part: &Part,
+        round: usize,
+        chunk: &[usize],
+        tick: &mut (dyn FnMut(Tick) + Send),
+    ) -> Result<usize> {
+        let started = Instant::now();
+        let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
+        let threat = self.config.threat;
+        let mut cx =
+            AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
+        let width = cx.pixels();
+        let images = Batch { x: &x, labels: &labels, ids: &ids };
+        // In the thread pool, like a training step: what an attack does in parallel then wakes no
+        // thread but the others.
+        let mut candidates = rayon::scope(|_| part.attack.run(&mut cx, &images))?;
+        if candidates.len() != x.len() {
+            return Err(Error::Length {
+                what: format!("candidates of attack {}", part.name),
+                found: candidates.len(),
+                expected: x.len(),
+            });
+        }
+        rows::for_each(&mut candidates, width, |i, row| {
+            rows::project(threat, rows::row(&x, width, i), row)
+        });
+        let stands = self.score(&candidates, &labels)?;
+        self.ledger.add(
+            &part.key,
+            round,
+            &ids,
+            &stands,
+            started.elapsed().as_secs_f64(),
+            &candidates,
+        )?;
+        Ok(stands.iter().filter(|stands| !**stands).count())
+    }
+
+    /// Whether each image is classified as its label.
+    pub(super) fn score(&self, x: &[f32], labels: &[usize]) -> Result<Vec<bool>> {
+        let classes = self.model.shape().classes;
+        let logits = self.model.logits(x)?;
+        Ok(labels
+            .iter()
+            .enumerate()
+            .map(|(i, &label)| stands(rows::row(&logits, classes, i), label))
+            .collect())
+    }
+}
+
+/// What the ledger calls the clean pass.
+pub(super) const CLEAN: &str = "clean";

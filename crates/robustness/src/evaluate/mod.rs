@@ -1,0 +1,121 @@
+//! The evaluator: accuracy under attacks, by its own forward pass on clipped images.
+//!
+//! A sample that is misclassified clean counts as broken (delta = 0 lies in every ball). An attack
+//! runs on what still stands, round by round (a restart, a target class), in full batches of
+//! survivors; what it returns is projected on the ball and on [0, 1] and scored again here.
+//! Everything runs in eval mode, in f32. What is found goes to a ledger batch by batch, so that an
+//! evaluation that was killed goes on where it was.
+
+mod adversarial;
+mod evaluator;
+mod ledger;
+pub mod sweep;
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+pub use adversarial::Saved;
+pub use evaluator::Evaluator;
+pub use ledger::{Identity, Ledger};
+
+use crate::{
+    stats::Accuracy,
+    threat::{Norm, Threat},
+};
+
+/// Settings of an evaluation.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalConfig {
+    /// Norm and epsilon.
+    pub threat: Threat,
+    /// Seed of the random starts.
+    pub seed: u64,
+    /// Images at a time; it does not change the results.
+    pub batch: usize,
+}
+
+/// Result of one attack or ensemble.
+#[derive(Clone, Debug, Serialize)]
+pub struct AttackResult {
+    /// Robust accuracy and its 95 % Wilson interval.
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
+    /// Images that stand.
+    pub correct: u64,
+    /// Images attacked: those classified correctly clean.
+    pub attacked: u64,
+    /// Wall-clock seconds, summed over the sittings of a resumed evaluation.
+    pub seconds: f64,
+    /// Wall-clock seconds per image attacked.
+    pub seconds_per_image: f64,
+    /// The attacks of an ensemble, in order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<PartResult>,
+}
+
+/// Result of one attack of an ensemble.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartResult {
+    /// Name.
+    pub attack: String,
+    /// Images attacked: those that the attacks before left standing.
+    pub attacked: u64,
+    /// Images that stand after it.
+    pub correct: u64,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+}
+
+/// Results in the order of the attacks, as a JSON object.
+#[derive(Clone, Debug, Default)]
+pub struct Results(pub Vec<(String, AttackResult)>);
+
+impl Results {
+    /// The result called `name`.
+    pub fn get(&self, name: &str) -> Option<&AttackResult> {
+        self.0.iter().find(|(found, _)| found == name).map(|(_, result)| result)
+    }
+}
+
+impl Serialize for Results {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, result) in &self.0 {
+            map.serialize_entry(name, result)?;
+        }
+        map.end()
+    }
+}
+
+/// Report of an evaluation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Data set.
+    pub dataset: String,
+    /// Split of it.
+    pub split: String,
+    /// Images evaluated.
+    pub n: u64,
+    /// Epsilon in pixel units.
+    pub epsilon: f32,
+    /// Norm.
+    pub norm: Norm,
+    /// Seed.
+    pub seed: u64,
+    /// Per attack.
+    pub results: Results,
+    /// What was done differently than an attack's definition says, and why.
+    pub notes: Vec<String>,
+    /// What a reader should know before trusting the figures.
+    pub warnings: Vec<String>,
+}
+
+/// What an evaluation found.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Per attack.
+    pub results: Results,
+    /// What was done differently than an attack's definition says.
+    pub notes: Vec<String>,
+    /// What a reader should know before trusting the figures.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,84 @@
+//! Labelled images to evaluate on.
+
+use std::fmt::Debug;
+
+use crate::{
+    classifier::Shape,
+    error::{Error, Result},
+};
+
+/// Labelled images. Implement it for a data set of your own; [`InMemory`] holds rows of pixels.
+pub trait Samples: Debug + Sync {
+    /// Number of images.
+    fn len(&self) -> usize;
+
+    /// Whether there is no image.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Size of the images, and classes that labels come from.
+    fn shape(&self) -> Shape;
+
+    /// Class of the image at `position`, below [`len`](Self::len).
+    fn label(&self, position: usize) -> usize;
+
+    /// A number that names the image at `position`, whatever part of a set is taken: random draws
+    /// are keyed by it.
+    fn id(&self, position: usize) -> u32 {
+        position as u32
+    }
+
+    /// Rows of channels x height x width pixels in [0, 1], one for each of `positions`.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    fn pixels(&self, positions: &[usize]) -> Result<Vec<f32>>;
+}
+
+/// Labelled images in memory.
+#[derive(Clone, Debug)]
+pub struct InMemory {
+    shape: Shape,
+    pixels: Vec<f32>,
+    labels: Vec<usize>,
+}
+
+impl InMemory {
+    /// Images `pixels`, a row of channels x height x width values in [0, 1] for each of `labels`.
+    ///
+    /// # Errors
+    /// Rows that do not fill `shape`, a value that is no pixel, or a label that is no class.
+    pub fn new(shape: Shape, pixels: Vec<f32>, labels: Vec<usize>) -> Result<Self> {
+        let expected = labels.len() * shape.pixels();
+        if pixels.len() != expected {
+            return Err(Error::Length { what: "pixels".into(), found: pixels.len(), expected });
+        }
+        if let Some(value) = pixels.iter().find(|v| !(0.0..=1.0).contains(*v)) {
+            return Err(Error::samples(format!("a pixel of {value}: expected 0 to 1")));
+        }
+        if let Some(label) = labels.iter().find(|label| **label >= shape.classes) {
+            let classes = shape.classes;
+            return Err(Error::samples(format!("a label of {label}: there are {classes} classes")));
+        }
+        Ok(Self { shape, pixels, labels })
+    }
+}
+
+impl Samples for InMemory {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn label(&self, position: usize) -> usize {
+        self.labels[position]
+    }
+
+    fn pixels(&self, positions: &[usize]) -> Result<Vec<f32>> {
+        Ok(crate::rows::select(&self.pixels, self.shape.pixels(), positions))
+    }
+}

@@ -1,0 +1,451 @@
+//! Attacks where the answer is known, against PyTorch, and what must hold for every one of them.
+
+mod common;
+
+use std::sync::atomic::AtomicUsize;
+
+use common::{
+    classifiers::{Linear, Perceptron, Quantised, Random, Softmax, images, pixels, saturated},
+    golden::Golden,
+};
+use robustness::{
+    Attack, AttackContext, Classifier, Norm, Shape, Threat,
+    attack::{Batch, Objective, apgd, cw::CarliniWagner, fab::Fab, square::Square},
+    entry, predicted, rows, sanity,
+};
+
+const SHAPE: Shape = Shape { channels: 3, height: 6, width: 5, classes: 4 };
+const NORMS: [Norm; 2] = [Norm::Linf, Norm::L2];
+
+/// Every attack, in a form that takes a moment.
+const SHORT: [&str; 9] = [
+    "fgsm",
+    "pgd-4x2",
+    "cw-4",
+    "apgd-ce-9x2",
+    "apgd-dlr-9",
+    "apgd-t-6",
+    "fab-5x2",
+    "fab-t-4",
+    "square-40",
+];
+
+/// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of
+/// the last.
+fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Vec<f32> {
+    let width = pixels(model.shape());
+    let mut out = batch.x.to_vec();
+    for round in 0..attack.rounds(model.shape().classes) {
+        let mut tick = |_| {};
+        let mut cx = AttackContext::new(model, threat, 1, "test", round, &mut tick);
+        let found = attack.run(&mut cx, batch).unwrap();
+        let logits = model.logits(&out).unwrap();
+        for (i, &label) in batch.labels.iter().enumerate() {
+            if predicted(rows::row(&logits, model.shape().classes, i)) == label {
+                rows::row_mut(&mut out, width, i).copy_from_slice(rows::row(&found, width, i));
+            }
+        }
+    }
+    out
+}
+
+fn ids(n: usize) -> Vec<u32> {
+    (0..n as u32).map(|i| 3 * i + 1).collect()
+}
+
+/// The largest value of `w . d` over `|d|_inf <= epsilon` (or the l2 ball) with `x + d` in [0, 1];
+/// l2 by bisection on the multiplier.
+fn most(norm: Norm, x: &[f32], w: &[f64], epsilon: f64) -> f64 {
+    let clipped = |x: f32, d: f64| (f64::from(x) + d).clamp(0.0, 1.0) - f64::from(x);
+    match norm {
+        Norm::Linf => x.iter().zip(w).map(|(&x, &w)| w * clipped(x, epsilon * w.signum())).sum(),
+        Norm::L2 => {
+            let at = |scale: f64| {
+                x.iter().zip(w).map(|(&x, &w)| clipped(x, scale * w)).collect::<Vec<_>>()
+            };
+            let length = |d: &[f64]| d.iter().map(|d| d * d).sum::<f64>().sqrt();
+            let (mut low, mut high) = (0.0, 1e6);
+            for _ in 0..200 {
+                let middle = (low + high) / 2.0;
+                if length(&at(middle)) < epsilon { low = middle } else { high = middle }
+            }
+            at(low).iter().zip(w).map(|(d, w)| d * w).sum()
+        }
+    }
+}
+
+/// The length of the shortest `d` with `w . d >= margin` and `x + d` in [0, 1].
+fn shortest(norm: Norm, x: &[f32], w: &[f64], margin: f64) -> f64 {
+    let (mut low, mut high) = (0.0, 100.0);
+    for _ in 0..100 {
+        let middle = (low + high) / 2.0;
+        if most(norm, x, w, middle) < margin { low = middle } else { high = middle }
+    }
+    high
+}
+
+#[test]
+fn apgd_reaches_the_worst_loss_in_the_ball() {
+    let shape = Shape { classes: 2, ..SHAPE };
+    let model = Linear::new(shape, 1);
+    let width = pixels(shape);
+    // Small contrast: the box is far; large: it bounds many pixels.
+    for contrast in [0.2, 1.0] {
+        let (x, labels) = images(&model, 12, contrast);
+        for norm in NORMS {
+            let epsilon = if norm == Norm::Linf { 0.1 } else { 0.8 };
+            let threat = Threat { norm, epsilon };
+            for objective in [Objective::CrossEntropy, Objective::Margin] {
+                let batch = Batch { x: &x, labels: &labels, ids: &ids(12) };
+                let mut tick = |_| {};
+                let mut cx = AttackContext::new(&model, threat, 0, "apgd", 0, &mut tick);
+                let plan = apgd::Plan { objective, steps: 100, eot: 1, leave_when_fooled: false };
+                let found = apgd::maximise(&mut cx, &batch, &[], x.clone(), plan).unwrap();
+                let logits = model.logits(&x).unwrap();
+                for (i, &y) in labels.iter().enumerate() {
+                    let z = rows::row(&logits, 2, i);
+                    let w = model.difference(1 - y, y);
+                    let margin = f64::from(z[1 - y]) - f64::from(z[y])
+                        + most(norm, rows::row(&x, width, i), &w, f64::from(epsilon));
+                    let worst =
+                        if objective == Objective::Margin { margin } else { margin.exp().ln_1p() };
+                    // In the l2 ball with the box the paper's projections (ball, then box) stop a
+                    // little short of the optimum.
+                    let tolerance = if norm == Norm::L2 && contrast == 1.0 { 0.02 } else { 1e-4 };
+                    let short = (worst - found.loss[i]) / worst.abs().max(1.0);
+                    assert!(
+                        (-1e-5..tolerance).contains(&short),
+                        "{norm} {contrast} {objective:?} {i}: {} of {worst}",
+                        found.loss[i]
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn minimal_perturbations_of_a_linear_network_are_found() {
+    let model = Linear::new(SHAPE, 2);
+    let width = pixels(SHAPE);
+    for contrast in [0.3, 1.0] {
+        let n = 10;
+        let (x, labels) = images(&model, n, contrast);
+        let logits = model.logits(&x).unwrap();
+        let ids = ids(n);
+        let batch = Batch { x: &x, labels: &labels, ids: &ids };
+        for norm in NORMS {
+            let exact: Vec<f64> = (0..n)
+                .map(|i| {
+                    let (z, y) = (rows::row(&logits, 4, i), labels[i]);
+                    let to = |k: usize| {
+                        shortest(
+                            norm,
+                            rows::row(&x, width, i),
+                            &model.difference(k, y),
+                            f64::from(z[y]) - f64::from(z[k]),
+                        )
+                    };
+                    (0..4).filter(|&k| k != y).map(to).fold(f64::INFINITY, f64::min)
+                })
+                .collect();
+            if contrast == 0.3 {
+                // Away from the box: margin over the dual norm.
+                let (z, y) = (rows::row(&logits, 4, 0), labels[0]);
+                let closed = (0..4).filter(|&k| k != y).map(|k| {
+                    let w = model.difference(k, y);
+                    let dual = match norm {
+                        Norm::Linf => w.iter().map(|w| w.abs()).sum::<f64>(),
+                        Norm::L2 => w.iter().map(|w| w * w).sum::<f64>().sqrt(),
+                    };
+                    (f64::from(z[y]) - f64::from(z[k])) / dual
+                });
+                assert!((closed.fold(f64::INFINITY, f64::min) - exact[0]).abs() < 1e-6);
+            }
+            let fab = |targeted| Fab { targeted, steps: 100, restarts: 1, minimise: true };
+            // Without targets FAB chooses the nearest boundary as if there were no box.
+            let (untargeted, targeted) = if contrast == 0.3 { (1e-4, 1e-4) } else { (0.2, 5e-3) };
+            let mut attacks: Vec<(&str, Box<dyn Attack>, f64)> = vec![
+                ("fab", Box::new(fab(false)), untargeted),
+                ("fab-t", Box::new(fab(true)), targeted),
+            ];
+            if norm == Norm::L2 {
+                attacks.push((
+                    "cw",
+                    Box::new(CarliniWagner { steps: 400, searches: 9, minimise: true }),
+                    0.05,
+                ));
+            }
+            for (name, attack, tolerance) in attacks {
+                let mut nearest = vec![f64::INFINITY; n];
+                for round in 0..attack.rounds(4) {
+                    let mut tick = |_| {};
+                    let threat = Threat { norm, epsilon: 1.0 };
+                    let mut cx = AttackContext::new(&model, threat, 0, name, round, &mut tick);
+                    let found = attack.run(&mut cx, &batch).unwrap();
+                    let at = model.logits(&found).unwrap();
+                    for i in 0..n {
+                        if predicted(rows::row(&at, 4, i)) != labels[i] {
+                            nearest[i] = nearest[i].min(rows::distance(
+                                norm,
+                                rows::row(&found, width, i),
+                                rows::row(&x, width, i),
+                            ));
+                        }
+                    }
+                }
+                for i in 0..n {
+                    let more = nearest[i] / exact[i] - 1.0;
+                    assert!(
+                        (-1e-4..tolerance).contains(&more),
+                        "{name} {norm} {contrast} {i}: {} instead of {}",
+                        nearest[i],
+                        exact[i]
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn losses_agree_with_pytorch() {
+    let golden = Golden::load("losses");
+    let (y, t) = (&golden.labels["y"], &golden.labels["target"]);
+    for (name, objective) in [
+        ("ce", Objective::CrossEntropy),
+        ("margin", Objective::Margin),
+        ("dlr", Objective::Dlr),
+        ("dlr-targeted", Objective::TargetedDlr),
+    ] {
+        let (mut losses, mut grads) = (Vec::new(), Vec::new());
+        for (i, z) in golden.values("z").chunks(5).enumerate() {
+            let mut grad = [0f32; 5];
+            let loss = objective.evaluate(z, y[i], t[i], &mut grad);
+            // Ours comes scaled to 1 over the other classes; their probabilities sum to 1 -
+            // exp(-loss).
+            let scale = if name == "ce" { -(-loss).exp_m1() as f32 } else { 1.0 };
+            losses.push(loss as f32);
+            grads.extend(grad.map(|g| g * scale));
+        }
+        golden.check(&format!("{name}.loss"), &losses, 1e-6);
+        golden.check(&format!("{name}.grad"), &grads, 1e-6);
+    }
+}
+
+#[test]
+fn auto_pgd_agrees_with_pytorch() {
+    let golden = Golden::load("apgd");
+    let shape = Shape { channels: 3, height: 2, width: 2, classes: 5 };
+    let values = |key: &str| golden.values(key).to_vec();
+    let model = Perceptron {
+        shape,
+        w1: values("w1"),
+        b1: values("b1"),
+        w2: values("w2"),
+        b2: values("b2"),
+    };
+    let x = values("x");
+    let labels = golden.labels["y"].clone();
+    let targets = golden.labels["target"].clone();
+    let ids = ids(labels.len());
+    for (norm, epsilon) in [(Norm::Linf, 0.2), (Norm::L2, 0.5)] {
+        for (name, objective) in [
+            ("ce", Objective::CrossEntropy),
+            ("dlr", Objective::Dlr),
+            ("dlr-targeted", Objective::TargetedDlr),
+        ] {
+            let mut tick = |_| {};
+            let mut cx =
+                AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", 0, &mut tick);
+            let plan = apgd::Plan { objective, steps: 40, eot: 1, leave_when_fooled: false };
+            let batch = Batch { x: &x, labels: &labels, ids: &ids };
+            let found =
+                apgd::maximise(&mut cx, &batch, &targets, values(&format!("{norm}.start")), plan)
+                    .unwrap();
+            let key = |what: &str| format!("{norm}.{name}.{what}");
+            golden.check(&key("step"), &found.step, 1e-6);
+            golden.check(
+                &key("loss"),
+                &found.loss.iter().map(|&v| v as f32).collect::<Vec<_>>(),
+                1e-4,
+            );
+            golden.check(&key("best"), &found.point, 1e-3);
+        }
+    }
+}
+
+#[test]
+fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
+    for (channels, height, width, classes) in
+        [(1, 5, 7, 2), (3, 4, 4, 3), (1, 1, 1, 5), (2, 9, 3, 12), (3, 3, 3, 1)]
+    {
+        let shape = Shape { channels, height, width, classes };
+        let model = Linear::new(shape, 5);
+        let (x, labels) = images(&model, 6, 1.0);
+        let ids = ids(6);
+        let batch = Batch { x: &x, labels: &labels, ids: &ids };
+        for norm in NORMS {
+            let threat = Threat { norm, epsilon: if norm == Norm::Linf { 0.15 } else { 0.6 } };
+            for name in SHORT {
+                // The plain l2 form of cw has no restarts.
+                for part in entry(name, norm).unwrap().parts {
+                    let out = run(part.attack.as_ref(), &model, threat, &batch);
+                    let far =
+                        name.starts_with("fab") || (name.starts_with("cw") && norm == Norm::L2);
+                    for i in 0..6 {
+                        let (x, z) =
+                            (rows::row(&x, pixels(shape), i), rows::row(&out, pixels(shape), i));
+                        assert!(
+                            z.iter().all(|v| (0.0..=1.0).contains(v)),
+                            "{name} {norm} {shape:?}"
+                        );
+                        // These look for the nearest example, and may return one that is too far;
+                        // the evaluator projects it.
+                        let within = rows::distance(norm, x, z)
+                            <= f64::from(threat.epsilon) * (1.0 + 1e-5) + 1e-6;
+                        assert!(within || far, "{name} {norm} {shape:?}");
+                    }
+                    if classes == 1 {
+                        assert_eq!(predicted(&model.logits(&out).unwrap()[..1]), 0);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn stronger_attacks_leave_less_standing() {
+    let model = Linear::new(SHAPE, 8);
+    let (x, labels) = images(&model, 60, 0.9);
+    let ids = ids(60);
+    let batch = Batch { x: &x, labels: &labels, ids: &ids };
+    let standing = |name: &str, norm: Norm, epsilon: f32| -> usize {
+        let threat = Threat { norm, epsilon };
+        let mut left = vec![true; 60];
+        for part in entry(name, norm).unwrap().parts {
+            let mut out = run(part.attack.as_ref(), &model, threat, &batch);
+            rows::for_each(&mut out, pixels(SHAPE), |i, row| {
+                rows::project(threat, rows::row(&x, pixels(SHAPE), i), row)
+            });
+            let logits = model.logits(&out).unwrap();
+            (0..60).for_each(|i| left[i] &= predicted(rows::row(&logits, 4, i)) == labels[i]);
+        }
+        left.into_iter().filter(|left| *left).count()
+    };
+    for (norm, radii) in [(Norm::Linf, [0.005f32, 0.02, 0.04]), (Norm::L2, [0.02, 0.1, 0.2])] {
+        for name in [
+            "pgd-10",
+            "apgd-ce-30",
+            "apgd-t-20",
+            "fab-t-20",
+            "autoattack:apgd-ce-20+fab-20+square-50",
+        ] {
+            let counts = radii.map(|radius| standing(name, norm, radius));
+            assert!(counts.is_sorted_by(|a, b| a >= b), "{name} {norm}: {counts:?}");
+            assert!(counts[0] > counts[2], "{name} {norm}: {counts:?}");
+        }
+        let ensemble = standing("autoattack:apgd-ce-20+square-50", norm, radii[1]);
+        assert!(
+            ensemble <= standing("apgd-ce-20", norm, radii[1])
+                && ensemble <= standing("square-50", norm, radii[1])
+        );
+        assert!(standing("pgd-5x4", norm, radii[1]) <= standing("pgd-5", norm, radii[1]));
+    }
+}
+
+#[test]
+fn few_classes_are_said() {
+    let notes = |classes: usize, name: &str| -> Vec<String> {
+        let shape = Shape { classes, ..SHAPE };
+        entry(name, Norm::Linf)
+            .unwrap()
+            .parts
+            .iter()
+            .filter_map(|part| part.attack.note(shape))
+            .collect()
+    };
+    assert!(notes(10, "autoattack").is_empty());
+    let two = notes(2, "autoattack-plus").join("\n");
+    assert!(
+        two.contains("apgd-dlr: the DLR loss needs 3 classes")
+            && two.contains("apgd-t: the targeted DLR loss needs 4 classes"),
+        "{two}"
+    );
+    assert!(two.contains("fab-t: 1 target classes instead of 9"), "{two}");
+    assert!(notes(5, "apgd-t")[0].contains("4 target classes instead of 9"));
+}
+
+#[test]
+fn eot_averages_a_random_network() {
+    let model = Random { inner: Linear::new(SHAPE, 4), size: 0.5, passes: AtomicUsize::new(0) };
+    let (x, labels) = images(&model.inner, 8, 0.5);
+    let parts = entry("autoattack-rand", Norm::Linf).unwrap().parts;
+    let before = model.passes.load(std::sync::atomic::Ordering::Relaxed);
+    let threat = Threat { norm: Norm::Linf, epsilon: 0.1 };
+    let out = run(
+        parts[0].attack.as_ref(),
+        &model,
+        threat,
+        &Batch { x: &x, labels: &labels, ids: &ids(8) },
+    );
+    let logits = model.inner.logits(&out).unwrap();
+    let fallen = (0..8).filter(|&i| predicted(rows::row(&logits, 4, i)) != labels[i]).count();
+    // The noise may let an image go too early.
+    assert!(fallen >= 6, "{fallen}");
+    assert!(model.passes.load(std::sync::atomic::Ordering::Relaxed) - before > 20);
+}
+
+#[test]
+fn square_needs_no_gradient() {
+    let model = Quantised(Linear::new(SHAPE, 6));
+    let (x, labels) = images(&model, 10, 0.6);
+    let ids = ids(10);
+    let batch = Batch { x: &x, labels: &labels, ids: &ids };
+    let threat = Threat { norm: Norm::Linf, epsilon: 0.3 };
+    let fallen = |attack: &dyn Attack| {
+        let logits = model.logits(&run(attack, &model, threat, &batch)).unwrap();
+        (0..10).filter(|&i| predicted(rows::row(&logits, 4, i)) != labels[i]).count()
+    };
+    assert_eq!(fallen(&Square { queries: 300, restarts: 1 }), 10);
+    assert!(fallen(entry("apgd-ce-20", Norm::Linf).unwrap().parts[0].attack.as_ref()) < 10);
+}
+
+#[test]
+fn sanity_checks_say_what_is_wrong() {
+    let warnings = |model: &dyn Classifier, labels: &dyn Classifier| {
+        let (x, labels) = images(labels, 20, 0.8);
+        sanity::probe(model, &x, &labels, Norm::Linf, 0).unwrap()
+    };
+    let linear = Linear::new(SHAPE, 7);
+    assert_eq!(warnings(&linear, &linear), Vec::<String>::new());
+
+    let quantised = Quantised(linear.clone());
+    let found = warnings(&quantised, &quantised).join("\n");
+    assert!(found.contains("20 of 20 images is exactly zero"), "{found}");
+    assert!(found.contains("withstand pgd-10 at epsilon 64/255"), "{found}");
+
+    let random = Random { inner: linear.clone(), size: 20.0, passes: AtomicUsize::new(0) };
+    let found = warnings(&random, &linear).join("\n");
+    assert!(
+        found.contains("two forward passes of the same images differ")
+            && found.contains("autoattack-rand"),
+        "{found}"
+    );
+    assert!(found.contains("fall at epsilon 0"), "{found}");
+
+    let found = warnings(&Softmax(linear.clone()), &linear).join("\n");
+    assert!(found.contains("probabilities, not logits"), "{found}");
+
+    let saturated = saturated(linear.clone());
+    let found = warnings(&saturated, &saturated).join("\n");
+    assert!(found.contains("rounds to zero in f32"), "{found}");
+    // ... and the attacks here see through it.
+    assert!(!found.contains("withstand"), "{found}");
+
+    let mut broken = linear;
+    broken.bias[0] = f32::NAN;
+    let found = sanity::probe(&broken, &[0.5; 90], &[1], Norm::Linf, 0).unwrap().join("\n");
+    assert!(found.contains("not finite"), "{found}");
+}
