@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
 use crate::info::Info;
-use crate::split::Split;
+use crate::split::{Identity, Split};
 
 /// A data set opened for use.
 #[derive(Clone, Debug)]
@@ -14,4 +17,35 @@ pub struct Dataset {
     pub train: Arc<Split>,
     /// Test split.
     pub test: Arc<Split>,
+}
+
+/// The content of both splits of a [`Dataset`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetIdentity {
+    /// Of the training split.
+    pub train: Identity,
+    /// Of the test split.
+    pub test: Identity,
+}
+
+impl Dataset {
+    /// The content identity of both splits; see [`Split::identity`].
+    ///
+    /// # Errors
+    /// As [`Split::image`].
+    pub fn identity(&self) -> Result<DatasetIdentity> {
+        Ok(DatasetIdentity { train: self.train.identity()?, test: self.test.identity()? })
+    }
+}
+
+impl DatasetIdentity {
+    /// In what this data set differs from `before`, in words for one line; `None` when it is the
+    /// same.
+    pub fn difference(&self, before: &Self) -> Option<String> {
+        let split = |name, now: &Identity, then| {
+            now.difference(then).map(|difference| format!("{name} set: {difference}"))
+        };
+        split("training", &self.train, &before.train)
+            .or_else(|| split("test", &self.test, &before.test))
+    }
 }

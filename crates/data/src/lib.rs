@@ -39,7 +39,7 @@ mod text;
 mod window;
 
 pub use augment::{Augment, AugmentDraw, Crop};
-pub use dataset::Dataset;
+pub use dataset::{Dataset, DatasetIdentity};
 pub use error::{DataError, Fix, Remedy, Result};
 pub use fetch::{FetchOptions, Progress, fetch};
 pub use info::{Checksum, Info, Reader, Source};
@@ -49,5 +49,5 @@ pub use options::{Channels, OpenOptions};
 pub use paths::data_dir;
 pub use picture::{Fit, Picture, Pictures};
 pub use registry::{find, registry};
-pub use split::Split;
+pub use split::{Identity, Split};
 pub use window::Window;

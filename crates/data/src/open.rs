@@ -42,8 +42,12 @@ pub fn open(spec: &str, options: &OpenOptions<'_>) -> Result<Dataset> {
         Some(n) if n < split.len() => split.take(n),
         _ => split,
     };
-    let train = cut(parts.train, options.limit_train);
-    let test = cut(parts.test, options.limit_test);
+    let named = |split: Split| match info.classes.len() == split.num_classes() {
+        true => split.with_class_names(info.classes.clone()),
+        false => Ok(split),
+    };
+    let train = named(cut(parts.train, options.limit_train))?;
+    let test = named(cut(parts.test, options.limit_test))?;
     [info.channels, info.height, info.width] = train.shape();
     (info.train, info.test) = (train.len(), test.len());
     Ok(Dataset { info, train: train.into(), test: test.into() })

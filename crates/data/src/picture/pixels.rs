@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{DataError, Result};
 
 /// A decoded picture: bytes `[H, W, C]`, 0..=255.
@@ -61,6 +63,22 @@ pub trait Pictures: Debug + Send + Sync {
     /// # Errors
     /// A picture that cannot be read or decoded; the message names it.
     fn picture(&self, i: usize) -> Result<Picture>;
+
+    /// A SHA-256 of everything that decides picture `i`, cheaper than the picture where it can be:
+    /// sources of files hash the file's bytes and how they are decoded. Two pictures with one
+    /// digest must be equal. By default the decoded picture is hashed.
+    ///
+    /// # Errors
+    /// As [`Pictures::picture`].
+    fn digest(&self, i: usize) -> Result<[u8; 32]> {
+        let picture = self.picture(i)?;
+        let mut hash = Sha256::new();
+        for n in [picture.height, picture.width, picture.channels] {
+            hash.update((n as u64).to_le_bytes());
+        }
+        hash.update(&picture.pixels);
+        Ok(hash.finalize().into())
+    }
 }
 
 /// Interleaved channels to planes.

@@ -4,12 +4,17 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{DataError, Result};
 use crate::options::Channels;
 use crate::picture::{Picture, Pictures, decode};
 
 /// Largest image file that is taken; larger ones are hardly meant.
 pub(crate) const MAX_FILE: u64 = 256 << 20;
+
+/// Raise it when decoding the same file gives another picture.
+const DECODER: u8 = 1;
 
 /// Image files in memory.
 #[derive(Debug)]
@@ -21,15 +26,21 @@ pub(crate) struct InMemory {
     pub files: Vec<(String, Range<usize>)>,
 }
 
+impl InMemory {
+    /// Name and bytes of a file.
+    fn file(&self, i: usize) -> Result<(&str, &[u8])> {
+        self.files
+            .get(i)
+            .and_then(|(name, range)| Some((name.as_str(), self.bytes.get(range.clone())?)))
+            .ok_or_else(|| {
+                DataError::value("image index", i, format!("below {}", self.files.len()))
+            })
+    }
+}
+
 impl Pictures for InMemory {
     fn picture(&self, i: usize) -> Result<Picture> {
-        let found = self
-            .files
-            .get(i)
-            .and_then(|(name, range)| Some((name, self.bytes.get(range.clone())?)));
-        let (name, bytes) = found.ok_or_else(|| {
-            DataError::value("image index", i, format!("below {}", self.files.len()))
-        })?;
+        let (name, bytes) = self.file(i)?;
         let bad = |found: String| {
             DataError::bad(
                 &self.archive,
@@ -40,6 +51,11 @@ impl Pictures for InMemory {
         };
         decode(bytes, Channels::Rgb, bad)
     }
+
+    fn digest(&self, i: usize) -> Result<[u8; 32]> {
+        let (_, bytes) = self.file(i)?;
+        Ok(file_digest(bytes, Channels::Rgb))
+    }
 }
 
 /// Image files on disk.
@@ -49,24 +65,47 @@ pub(crate) struct OnDisk {
     pub channels: Channels,
 }
 
+impl OnDisk {
+    fn path(&self, i: usize) -> Result<&Path> {
+        let found = self.paths.get(i).map(PathBuf::as_path);
+        found.ok_or_else(|| {
+            DataError::value("image index", i, format!("below {}", self.paths.len()))
+        })
+    }
+}
+
 impl Pictures for OnDisk {
     fn picture(&self, i: usize) -> Result<Picture> {
-        let path = self.paths.get(i).ok_or_else(|| {
-            DataError::value("image index", i, format!("below {}", self.paths.len()))
-        })?;
-        load(path, self.channels)
+        load(self.path(i)?, self.channels)
+    }
+
+    fn digest(&self, i: usize) -> Result<[u8; 32]> {
+        Ok(file_digest(&read(self.path(i)?)?, self.channels))
     }
 }
 
 /// Reads and decodes an image file.
 pub(crate) fn load(path: &Path, channels: Channels) -> Result<Picture> {
-    let bad = |found: String| {
-        DataError::bad(path, found, "a whole PNG or JPEG image", "repair the file or remove it")
-    };
+    decode(&read(path)?, channels, |found| bad(path, found))
+}
+
+/// The bytes of an image file.
+fn read(path: &Path) -> Result<Vec<u8>> {
     let length = fs::metadata(path).map_err(DataError::io("read", path))?.len();
     if length > MAX_FILE {
-        return Err(bad(format!("a file of {length} bytes")));
+        return Err(bad(path, format!("a file of {length} bytes")));
     }
-    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-    decode(&bytes, channels, bad)
+    fs::read(path).map_err(DataError::io("read", path))
+}
+
+fn bad(path: &Path, found: String) -> DataError {
+    DataError::bad(path, found, "a whole PNG or JPEG image", "repair the file or remove it")
+}
+
+/// What an image file's picture is made of: its bytes, and how they are decoded.
+pub(crate) fn file_digest(bytes: &[u8], channels: Channels) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update([DECODER, channels.count() as u8]);
+    hash.update(bytes);
+    hash.finalize().into()
 }

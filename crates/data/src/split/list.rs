@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use sora_rng::Stream;
 
+use super::identity::Digests;
 use crate::augment::{Augment, AugmentDraw};
 use crate::error::{DataError, Result};
 use crate::picture::{Fit, Picture, Pictures};
@@ -13,21 +14,24 @@ use crate::picture::{Fit, Picture, Pictures};
 /// A list of images with labels: a view into shared storage, cheap to take parts of.
 #[derive(Clone, Debug)]
 pub struct Split {
-    store: Arc<Store>,
+    pub(super) store: Arc<Store>,
     /// Positions in the store, in the split's order; they are the samples' ids.
     ids: Vec<u32>,
+    /// In label order; empty where there are none.
+    names: Arc<[String]>,
 }
 
 #[derive(Debug)]
-struct Store {
-    images: Images,
-    labels: Vec<u32>,
-    shape: [usize; 3],
+pub(super) struct Store {
+    pub(super) images: Images,
+    pub(super) labels: Vec<u32>,
+    pub(super) shape: [usize; 3],
     classes: usize,
+    pub(super) digests: Digests,
 }
 
 #[derive(Debug)]
-enum Images {
+pub(super) enum Images {
     /// `[N, C, H, W]` bytes.
     Memory(Vec<u8>),
     /// Decoded anew each time, and brought to the split's shape.
@@ -91,9 +95,25 @@ impl Split {
             ));
         }
         Ok(Self {
-            store: Arc::new(Store { images, labels, shape, classes }),
+            store: Arc::new(Store { images, labels, shape, classes, digests: Digests::new() }),
             ids: (0..n).collect(),
+            names: Arc::new([]),
         })
+    }
+
+    /// The same split under these class names, in label order.
+    ///
+    /// # Errors
+    /// [`DataError::Value`] when there are not as many as classes.
+    pub fn with_class_names(self, names: Vec<String>) -> Result<Self> {
+        if names.len() != self.num_classes() && !names.is_empty() {
+            return Err(DataError::value(
+                "number of class names",
+                names.len(),
+                format!("{}, one for each class", self.num_classes()),
+            ));
+        }
+        Ok(Self { names: names.into(), ..self })
     }
 
     /// Whether images are decoded each time they are asked for.
@@ -119,6 +139,11 @@ impl Split {
     /// Number of classes of the data set (not only those present here).
     pub fn num_classes(&self) -> usize {
         self.store.classes
+    }
+
+    /// Names of the classes in label order; empty for a split that was made without.
+    pub fn class_names(&self) -> &[String] {
+        &self.names
     }
 
     /// The bytes of image `i`, `[C, H, W]`, 0..=255.
@@ -251,12 +276,17 @@ impl Split {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { store: Arc::clone(&self.store), ids })
+        Ok(Self { ids, ..self.clone_empty() })
     }
 
     /// The first `n` images, or all when there are fewer.
     pub fn take(&self, n: usize) -> Self {
-        Self { store: Arc::clone(&self.store), ids: self.ids.iter().take(n).copied().collect() }
+        Self { ids: self.ids.iter().take(n).copied().collect(), ..self.clone_empty() }
+    }
+
+    /// A view of none of the images.
+    fn clone_empty(&self) -> Self {
+        Self { store: Arc::clone(&self.store), ids: vec![], names: Arc::clone(&self.names) }
     }
 
     fn pixels(&self) -> usize {

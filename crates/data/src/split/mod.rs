@@ -1,9 +1,11 @@
 //! Images with labels.
 
 mod hold_out;
+mod identity;
 mod list;
 mod stats;
 
+pub use identity::Identity;
 pub use list::Split;
 
 #[cfg(test)]

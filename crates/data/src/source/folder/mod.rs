@@ -102,6 +102,16 @@ impl Pictures for Fitted {
         )?;
         Ok(picture)
     }
+
+    fn digest(&self, i: usize) -> Result<[u8; 32]> {
+        let file = self.files.digest(i)?;
+        // A picture that is not resized is that of its file.
+        Ok(if self.square {
+            Sha256::new().chain_update(b"square").chain_update(file).finalize().into()
+        } else {
+            file
+        })
+    }
 }
 
 fn same_size(picture: &Picture, shape: [usize; 3], path: &Path, first: &Path) -> Result<()> {

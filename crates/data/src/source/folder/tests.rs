@@ -334,3 +334,52 @@ fn progress_ends_at_the_total() {
     tree.open_with(&OpenOptions { progress: Some(&report), ..tree.options() }).unwrap();
     assert_eq!(last.into_inner(), 7);
 }
+
+#[test]
+fn the_identity_tells_what_changed() {
+    for max_memory in [1 << 30, 0] {
+        let tree = Place::new();
+        let options = OpenOptions { max_memory, ..tree.options() };
+        let identity = || tree.open_with(&options).unwrap().identity().unwrap();
+        let before = identity();
+        assert_eq!(identity(), before);
+        let differs = |words: &str| {
+            let found = identity().difference(&before).unwrap();
+            assert!(found.starts_with(words), "{found}");
+        };
+        // Another image in the same place, of the same length.
+        tree.png("train/b/1.png", 6, 4, 77);
+        differs("training set: other images or labels than before");
+        tree.png("train/b/1.png", 6, 4, 0);
+        assert_eq!(identity(), before);
+        tree.png("train/a/w.png", 6, 4, 90);
+        differs("training set: 6 images, 5 before");
+        fs::remove_file(tree.path("train/a/w.png")).unwrap();
+        // Two images change places within their class.
+        tree.png("train/a/x.png", 6, 4, 40);
+        tree.png("train/a/y.png", 6, 4, 30);
+        differs("training set: other images");
+        tree.png("train/a/x.png", 6, 4, 30);
+        tree.png("train/a/y.png", 6, 4, 40);
+        tree.png("test/a/z.png", 6, 4, 51);
+        differs("test set: other images");
+        tree.png("test/a/z.png", 6, 4, 50);
+        assert_eq!(identity(), before);
+        // The classes change places.
+        for split in ["train", "test"] {
+            fs::rename(tree.path(split).join("a"), tree.path(split).join("z")).unwrap();
+        }
+        differs("training set: class 0 is 'b', 'a' before");
+        for split in ["train", "test"] {
+            fs::rename(tree.path(split).join("z"), tree.path(split).join("a")).unwrap();
+        }
+        let other = |options| tree.open_with(&options).unwrap().identity().unwrap();
+        for options in [
+            OpenOptions { image_size: Some(4), max_memory, ..tree.options() },
+            OpenOptions { channels: Channels::Grey, max_memory, ..tree.options() },
+            OpenOptions { limit_train: Some(4), max_memory, ..tree.options() },
+        ] {
+            assert!(other(options).difference(&before).is_some());
+        }
+    }
+}

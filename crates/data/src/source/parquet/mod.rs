@@ -25,7 +25,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 use serde::Deserialize;
 
-use super::encoded::MAX_FILE;
+use super::encoded::{MAX_FILE, file_digest};
 use crate::error::{DataError, Result};
 use crate::options::Channels;
 use crate::picture::{Picture, Pictures, decode};
@@ -98,8 +98,9 @@ pub(crate) struct Rows {
     rows: Vec<u32>,
 }
 
-impl Pictures for Rows {
-    fn picture(&self, i: usize) -> Result<Picture> {
+impl Rows {
+    /// The shard, the row of the split, and the image file in it.
+    fn file(&self, i: usize) -> Result<(&Shard, usize, ByteArray)> {
         let missing = || DataError::value("image index", i, format!("below {}", self.rows.len()));
         let row = *self.rows.get(i).ok_or_else(missing)? as usize;
         let first = |shard: &Shard| shard.groups.first().map_or(usize::MAX, |g| g.0);
@@ -108,13 +109,23 @@ impl Pictures for Rows {
         let shard = &self.shards[at];
         let group =
             shard.groups.partition_point(|g| g.0 <= row).checked_sub(1).ok_or_else(missing)?;
-        let bytes = shard.image(group, row - shard.groups[group].0)?;
+        Ok((shard, row, shard.image(group, row - shard.groups[group].0)?))
+    }
+}
+
+impl Pictures for Rows {
+    fn picture(&self, i: usize) -> Result<Picture> {
+        let (shard, row, bytes) = self.file(i)?;
         decode(bytes.data(), Channels::Rgb, |found| {
             shard.bad(
                 format!("{found} in row {row} of the split"),
                 "a whole PNG or JPEG image".into(),
             )
         })
+    }
+
+    fn digest(&self, i: usize) -> Result<[u8; 32]> {
+        Ok(file_digest(self.file(i)?.2.data(), Channels::Rgb))
     }
 }
 
