@@ -21,10 +21,11 @@ def conv(cin, cout, kernel, stride=1, padding=0, bias=False):
 
 
 class PreActBlock(nn.Module):
-    """Pre-activation block, basic or bottleneck; the projection sees the activated input."""
+    """Pre-activation block, basic or bottleneck; the projection sees the input or the activated input."""
 
-    def __init__(self, cin, channels, stride, act, bottleneck):
+    def __init__(self, cin, channels, stride, act, bottleneck, shortcut):
         super().__init__()
+        self.projects_input = shortcut == "input"
         cout = channels * (4 if bottleneck else 1)
         self.bn1 = nn.BatchNorm2d(cin)
         if bottleneck:
@@ -43,7 +44,7 @@ class PreActBlock(nn.Module):
 
     def forward(self, x):
         active = self.act(self.bn1(x))
-        skip = self.shortcut(active) if hasattr(self, "shortcut") else x
+        skip = self.shortcut(x if self.projects_input else active) if hasattr(self, "shortcut") else x
         out = self.conv2(self.act(self.bn2(self.conv1(active))))
         if hasattr(self, "conv3"):
             out = self.conv3(self.act(self.bn3(out)))
@@ -117,7 +118,8 @@ class Residual(nn.Module):
         for stage, depth in enumerate(depths):
             blocks = []
             for i in range(depth):
-                blocks.append(block(cin, width << stage, 2 if stage and not i else 1, act, bottleneck))
+                extra = [net["shortcut"]] if kind == "preact" else []
+                blocks.append(block(cin, width << stage, 2 if stage and not i else 1, act, bottleneck, *extra))
                 cin = (width << stage) * (4 if bottleneck else 1)
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
         if kind == "preact":
@@ -177,6 +179,45 @@ class WideResNet(nn.Module):
     def forward(self, x):
         x = self.block3(self.block2(self.block1(self.conv1(x))))
         return self.fc(self.act(self.bn1(x)).mean((2, 3)))
+
+
+class UnevenBlock(nn.Module):
+    """Block of DeepMind's WideResNet: where it strides, zeros lie below and to the right alone."""
+
+    def __init__(self, cin, cout, stride, act, rate):
+        super().__init__()
+        self.batchnorm_0, self.conv_0 = nn.BatchNorm2d(cin), conv(cin, cout, 3, stride)
+        self.batchnorm_1, self.conv_1 = nn.BatchNorm2d(cout), conv(cout, cout, 3, 1, 1)
+        if cin != cout:
+            self.shortcut = conv(cin, cout, 1, stride)
+        self.act, self.drop, self.pads = act(), nn.Dropout(rate), (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1)
+
+    def forward(self, x):
+        active = self.act(self.batchnorm_0(x))
+        out = self.drop(self.act(self.batchnorm_1(self.conv_0(F.pad(active, self.pads)))))
+        return self.conv_1(out) + (self.shortcut(active) if hasattr(self, "shortcut") else x)
+
+
+class UnevenWideResNet(nn.Module):
+    def __init__(self, net, depth):
+        super().__init__()
+        act, cin, groups = net["act"], 16, []
+        self.init_conv = conv(net["channels"], cin, 3, 1, 1)
+        for stage in range(3):
+            cout, blocks = net["width"] << stage, []
+            for i in range((depth - 4) // 6):
+                blocks.append(UnevenBlock(cin, cout, 2 if stage and not i else 1, act, net["dropout"]))
+                cin = cout
+            groups.append(nn.Sequential())
+            groups[-1].block = nn.Sequential(*blocks)
+        self.layer = nn.ModuleList(groups)
+        self.batchnorm, self.act, self.logits = nn.BatchNorm2d(cin), act(), nn.Linear(cin, net["classes"])
+
+    def forward(self, x):
+        x = self.init_conv(x)
+        for group in self.layer:
+            x = group.block(x)
+        return self.logits(self.act(self.batchnorm(x)).mean((2, 3)))
 
 
 class VGG16(nn.Module):
@@ -311,6 +352,9 @@ DEPTHS = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 
 NETWORKS = {
     "wideresnet-28-10": lambda net: WideResNet(net, 28),
     "wideresnet-34-10": lambda net: WideResNet(net, 34),
+    "dm-wideresnet-28-10": lambda net: UnevenWideResNet(net, 28),
+    "dm-wideresnet-34-10": lambda net: UnevenWideResNet(net, 34),
+    "dm-wideresnet-70-16": lambda net: UnevenWideResNet(net, 70),
     "senet18": lambda net: Residual(net, "senet", SEBlock, DEPTHS[18]),
     "vgg16-bn": VGG16,
     "vit-tiny": lambda net: ViT(net, 3),
@@ -324,10 +368,21 @@ for depth, depths in DEPTHS.items():
 
 
 def build(
-    name, width, channels=3, size=32, classes=10, breadth=None, activation=None, dropout=0.0, stem=None, patch=None
+    name,
+    width,
+    channels=3,
+    size=32,
+    classes=10,
+    breadth=None,
+    activation=None,
+    dropout=0.0,
+    stem=None,
+    patch=None,
+    shortcut=None,
 ):
-    """The network `name`; it takes normalised images of `size` by `breadth` pixels."""
-    default = "gelu" if name.startswith(("vit", "cct")) else "relu"
+    """The network `name`; it takes normalised images of `size` by `breadth` pixels. Without a `shortcut` that of a PreActResNet takes the
+    activated input, as in files of a time when there was no choice."""
+    default = "gelu" if name.startswith(("vit", "cct")) else "silu" if name.startswith("dm") else "relu"
     if patch is None:
         patch = 4 if size < 48 else 8 if size < 96 else 16
     return NETWORKS[name](
@@ -341,6 +396,7 @@ def build(
             "dropout": dropout,
             "stem": stem or "cifar",
             "patch": patch,
+            "shortcut": shortcut or "activated",
         }
     )
 
@@ -385,6 +441,7 @@ def load(path):
         options.get("dropout", 0.0),
         options.get("stem"),
         options.get("patch"),
+        options.get("shortcut"),
     )
     model.load_state_dict(weights)
     return Normalised(model, about["mean"], about["std"])

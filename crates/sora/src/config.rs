@@ -11,7 +11,7 @@ use crate::{
     data::Augment,
     error::{Error, Result},
     method::{self, Extras, Options},
-    model::{self, ModelConfig, NetworkOptions, Stem},
+    model::{self, ModelConfig, NetworkOptions, Shortcut, Stem},
     nn::{Activation, BnMode, TensorSet},
     optim::{
         Accumulated, CYCLIC_MOMENTUM_AT_PEAK, Clipped, MILESTONES, Optimizer, OptimizerKind,
@@ -73,6 +73,10 @@ pub struct TrainOptions {
     /// Patch side of a vision transformer [default: 4, 8 from 48x48, 16 from 96x96]
     #[arg(long, value_name = "PIXELS")]
     pub patch: Option<usize>,
+    /// What PreActResNet's projection shortcuts take: the block's input, or what its first batch
+    /// norm and activation make of it [default: input]
+    #[arg(long, value_enum)]
+    pub shortcut: Option<Shortcut>,
     /// Radius of the perturbations in pixel units, for example 8/255 [default: 8/255 for linf,
     /// 128/255 for l2]
     #[arg(long, allow_hyphen_values = true)]
@@ -239,6 +243,7 @@ impl TrainOptions {
             dropout,
             stem,
             patch,
+            shortcut,
             epsilon,
             epsilon_convention,
             norm,
@@ -323,6 +328,7 @@ impl TrainOptions {
                 dropout: self.dropout.unwrap_or(0.0),
                 stem: self.stem,
                 patch: self.patch,
+                shortcut: self.shortcut,
             },
             epsilon,
             epsilon_convention: self.epsilon_convention.unwrap_or_default(),

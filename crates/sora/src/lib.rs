@@ -36,6 +36,7 @@ pub mod loss;
 pub mod method;
 pub mod metrics;
 pub mod model;
+mod names;
 pub mod nn;
 pub mod noise;
 pub mod optim;

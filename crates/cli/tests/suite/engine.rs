@@ -8,8 +8,8 @@ use sora::{
     method::method,
     model::Model,
     nn::{
-        self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, Pass, Precision, SpecBuilder,
-        TensorSet,
+        self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, NormInput, Pass, Precision,
+        SpecBuilder, TensorSet,
     },
     threat::Norm,
 };
@@ -72,7 +72,7 @@ fn odd_convolutions_agree_with_burn() {
         let x = noise([3, 4, 7, 6], 5).autodiff().require_grad();
         let mut pass = Pass::new(backend, BnMode::Train, buffers.frozen());
         let map = first.forward(&weights, nn::enter(x.clone(), &pass), None, &pass);
-        let map = bn.forward(&weights, map, [true, false], &mut pass);
+        let map = bn.forward(&weights, map, true, NormInput::Alone, &mut pass);
         // Two readers of one map, one of which adds the other's result.
         let other = third.forward(&weights, map.clone(), None, &pass);
         let map = second.forward(&weights, map, Some(other), &pass);

@@ -7,7 +7,7 @@ use sora::{
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
     method::{Batch, Extras, METHODS, Place, StepContext, StepSettings},
-    model::{Model, ModelConfig, NETWORKS, NetworkOptions, Shape, network},
+    model::{Model, ModelConfig, NETWORKS, NetworkOptions, Shape, Shortcut, network},
     nn::{Backend, BnMode, HostTensor, Spec},
     noise::Noise,
 };
@@ -89,6 +89,7 @@ fn case(golden: &Golden) -> (ModelConfig, u32, f32) {
             .map(|text| serde_json::from_value(text.clone().into()).unwrap()),
         stem: named("stem"),
         patch: number("patch"),
+        shortcut: golden.settings.get("shortcut").map(|name| name.parse().unwrap()),
         ..Default::default()
     };
     let config = ModelConfig {
@@ -274,7 +275,7 @@ fn every_network_trains_under_every_method() {
     for network in NETWORKS {
         // The deep ones are made of the blocks of the shallow ones; for them a few methods do,
         // which between them take every kind of pass.
-        let deep = ["101", "152", "34-10"].iter().any(|end| network.name.ends_with(end));
+        let deep = ["101", "152", "34-10", "70-16"].iter().any(|end| network.name.ends_with(end));
         let (batch, start) = (
             batch_for(&tiny(network.name, NetworkOptions::default()), 4),
             tiny(network.name, NetworkOptions::default()),
@@ -357,9 +358,9 @@ fn options_that_a_network_does_not_take_and_images_that_do_not_fit_are_refused()
     for (result, part) in [
         (
             resolve("resnet18", dropout),
-            "--dropout: the network resnet18 has no such option; it takes --activation, --stem",
+            "dropout: the network resnet18 has no such option; it takes `activation`, `stem`",
         ),
-        (resolve("vgg16-bn", patch), "--patch"),
+        (resolve("vgg16-bn", patch), "patch: the network"),
         (resolve("vit-tiny", NetworkOptions { dropout: 1.0, ..Default::default() }), "below 1"),
         (
             resolve("vit-tiny", NetworkOptions { dropout: f32::NAN, ..Default::default() }),
@@ -369,11 +370,11 @@ fn options_that_a_network_does_not_take_and_images_that_do_not_fit_are_refused()
         (config("vit-tiny", 64, 32, NetworkOptions::default()), "multiple of 3"),
         (
             config("vit-tiny", 12, 32, NetworkOptions { patch: Some(5), ..Default::default() }),
-            "--patch 5",
+            "patch 5: images",
         ),
         (
             config("vit-tiny", 12, 32, NetworkOptions { patch: Some(0), ..Default::default() }),
-            "--patch 0",
+            "patch 0: images",
         ),
         (config("cct-7-3x1", 8, 96, NetworkOptions::default()), "at most 64x64"),
         (config("cct-7-3x1", 6, 32, NetworkOptions::default()), "multiple of 4"),
@@ -417,12 +418,16 @@ fn a_description_from_before_there_were_options_still_loads() {
     let config: ModelConfig = serde_json::from_str(old).unwrap();
     assert_eq!(config, crate::support::small_model(0, 3, 8).config);
     let x = pixels("x", [2, 3, 8, 8], 0);
-    let resolved =
-        network("preact-resnet18").unwrap().resolve(config.options, config.shape).unwrap();
-    let same = Model::init(ModelConfig { options: resolved, ..config.clone() }, 3, &Device::flex())
-        .unwrap();
-    assert_eq!(
-        host(&same.logits(x.clone())),
-        host(&Model::init(config, 3, &Device::flex()).unwrap().logits(x))
-    );
+    let logits = |shortcut| {
+        let options = NetworkOptions { shortcut, ..config.options };
+        let model =
+            Model::init(ModelConfig { options, ..config.clone() }, 3, &Device::flex()).unwrap();
+        host(&model.logits(x.clone()))
+    };
+    let [old, activated, input] =
+        [None, Some(Shortcut::Activated), Some(Shortcut::Input)].map(logits);
+    assert_eq!(old, activated, "what there was before there was a choice");
+    assert_ne!(old, input);
+    let new = network("preact-resnet18").unwrap().resolve(config.options, config.shape).unwrap();
+    assert_eq!(new.shortcut, Some(Shortcut::Input), "a new run takes the literature's");
 }

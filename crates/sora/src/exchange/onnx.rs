@@ -15,7 +15,7 @@ use super::proto::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Layer, Model, Op},
+    model::{Layer, Model, Norm, Op},
     nn::{Activation, HostTensor, ParamId},
 };
 
@@ -35,10 +35,8 @@ const BN_EPSILON: f32 = 1e-5;
 /// A network of another crate that is no list of layers, or one too large for the format.
 pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> {
     let graph = model.graph().ok_or_else(|| {
-        Error::input(format!(
-            "{}: the network is no list of layers; use safetensors",
-            model.config.name
-        ))
+        let problem = "the network is no list of layers; use safetensors";
+        Error::unfit(model.config.name.as_str(), problem)
     })?;
     let mut writer = Writer {
         model,
@@ -48,6 +46,8 @@ pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> 
     let shape = model.config.shape;
     let images = [shape.channels, shape.height, shape.width];
     let mut values = vec![writer.normalise()?];
+    // The batch norm of the convolution before, which is the next layer's result.
+    let mut fused = None;
     for layer in graph.layers.iter().skip(1) {
         let inputs: Vec<String> =
             layer.inputs.iter().filter_map(|&id| values.get(id).cloned()).collect();
@@ -56,7 +56,14 @@ pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> 
             .first()
             .and_then(|&id| graph.layers.get(id))
             .map_or(&[][..], |input| &input.shape);
-        values.push(writer.layer(layer, before, &inputs)?);
+        let out = writer.layer(layer, before, &inputs)?;
+        values.push(match fused.take() {
+            Some(norm) => writer.norm(&out, norm)?,
+            None => out,
+        });
+        if let Op::ConvNorm { norm, .. } = &layer.op {
+            fused = Some(norm);
+        }
     }
     if let Some(last) = values.last() {
         writer.graph.node.push(node("Identity", &[last], &["logits"], "logits", vec![]));
@@ -75,11 +82,11 @@ pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> 
             .collect(),
     };
     if file.encoded_len() > LARGEST {
-        return Err(Error::input(format!(
-            "{}: {} MiB as ONNX, whose files end at 2048 MiB; use safetensors",
-            model.config.name,
+        let problem = format!(
+            "{} MiB as ONNX, whose files end at 2048 MiB; use safetensors",
             file.encoded_len() >> 20
-        )));
+        );
+        return Err(Error::unfit(model.config.name.as_str(), problem));
     }
     Ok(file.encode_to_vec())
 }
@@ -233,7 +240,7 @@ impl Writer<'_> {
         let y = inputs.get(1).map_or("", String::as_str);
         Ok(match &layer.op {
             Op::Input | Op::Dropout { .. } => x.to_owned(),
-            Op::Conv { conv, kernel } => {
+            Op::Conv { conv, kernel } | Op::ConvNorm { conv, kernel, .. } => {
                 let weight = self.weight(conv.weight)?;
                 let bias = conv.bias.map(|id| self.weight(id)).transpose()?;
                 let attributes = vec![
@@ -245,20 +252,9 @@ impl Writer<'_> {
                 let out = self.op("Conv", &taken, attributes);
                 if y.is_empty() { out } else { self.op("Add", &[&out, y], vec![]) }
             }
-            Op::Norm { norm, activation, .. } => {
-                let (scale, shift) = (self.weight(norm.weight)?, self.weight(norm.bias)?);
-                let mut statistics = Vec::new();
-                for id in [norm.running_mean, norm.running_var] {
-                    let HostTensor { name, shape, data } = self.model.buffers.host(id.0)?;
-                    statistics.push(self.floats(&name, &shape, &data));
-                }
-                let taken: Vec<&str> = [x, &scale, &shift]
-                    .into_iter()
-                    .chain(statistics.iter().map(String::as_str))
-                    .collect();
-                let out = self.op("BatchNormalization", &taken, vec![float("epsilon", BN_EPSILON)]);
-                activation.map_or(out.clone(), |activation| self.activate(&out, activation))
-            }
+            Op::Norm(norm) => self.norm(x, norm)?,
+            // Its operator is added with the convolution's, by the caller.
+            Op::Normed => x.to_owned(),
             Op::Activate(activation) => self.activate(x, *activation),
             Op::Add => self.op("Add", &[x, y], vec![]),
             Op::MaxPool { kernel, stride, padding } => {
@@ -268,6 +264,12 @@ impl Writer<'_> {
                     ints("pads", &[*padding; 4]),
                 ];
                 self.op("MaxPool", &[x], attributes)
+            }
+            Op::PadEnd { pixels } => {
+                let end = *pixels as i64;
+                let pads =
+                    self.integers(&format!("pads_{end}"), &[8], &[0, 0, 0, 0, 0, 0, end, end]);
+                self.op("Pad", &[x, &pads], vec![])
             }
             Op::AdaptivePool { side } => self.adaptive_pool(x, before, *side),
             Op::GlobalPool => {
@@ -326,6 +328,22 @@ impl Writer<'_> {
                 let axes = self.integers("axes_1", &[1], &[1]);
                 self.op("Squeeze", &[&mean, &axes], vec![])
             }
+        })
+    }
+
+    fn norm(&mut self, x: &str, norm: &Norm) -> Result<String> {
+        let Norm { norm, activation, .. } = norm;
+        let (scale, shift) = (self.weight(norm.weight)?, self.weight(norm.bias)?);
+        let mut taken = vec![x.to_owned(), scale, shift];
+        for id in [norm.running_mean, norm.running_var] {
+            let HostTensor { name, shape, data } = self.model.buffers.host(id.0)?;
+            taken.push(self.floats(&name, &shape, &data));
+        }
+        let taken: Vec<&str> = taken.iter().map(String::as_str).collect();
+        let out = self.op("BatchNormalization", &taken, vec![float("epsilon", BN_EPSILON)]);
+        Ok(match activation {
+            Some(activation) => self.activate(&out, *activation),
+            None => out,
         })
     }
 
@@ -419,5 +437,5 @@ impl Writer<'_> {
 }
 
 fn mistaken(layer: &Layer) -> Error {
-    Error::work(format!("a layer has a shape that it cannot have: {layer:?}"))
+    Error::defect(format!("a layer has a shape that it cannot have: {layer:?}"))
 }

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use robustness::{Classifier, Cotangent, Incremental, PullBack, Result, Shape};
 
-use super::{LocalImage, LocalPass, Model};
+use super::{IncrementalImage, IncrementalPass, Model};
 use crate::{
     gradient,
     nn::{self, Backend, to_vec},
@@ -50,9 +50,9 @@ impl Classifier for Model {
     }
 
     fn incremental(&self, x: &[f32]) -> Result<Option<Box<dyn Incremental + '_>>> {
-        let Some(pass) = LocalPass::new(self, x.len() / row(self))? else { return Ok(None) };
+        let Some(pass) = IncrementalPass::new(self, x.len() / row(self))? else { return Ok(None) };
         let images = each(x.chunks(row(self)).collect(), |x| Ok(pass.image(x)))?;
-        Ok(Some(Box::new(IncrementalPass { pass, images })))
+        Ok(Some(Box::new(IncrementalModel { pass, images })))
     }
 
     fn session(&self) -> Option<Box<dyn Any>> {
@@ -61,12 +61,12 @@ impl Classifier for Model {
 }
 
 /// Images with their maps of a network's first layers.
-struct IncrementalPass<'a> {
-    pass: LocalPass<'a>,
-    images: Vec<LocalImage>,
+struct IncrementalModel<'a> {
+    pass: IncrementalPass<'a>,
+    images: Vec<IncrementalImage>,
 }
 
-impl Incremental for IncrementalPass<'_> {
+impl Incremental for IncrementalModel<'_> {
     fn step(&mut self, points: &[f32], rows: &[usize]) -> Result<Vec<f32>> {
         let Self { pass, images } = self;
         let points = points.chunks(pass.row());

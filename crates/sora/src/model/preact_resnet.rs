@@ -2,12 +2,62 @@
 //! literature.
 //!
 //! Names of the weights are those of the public implementations (`conv1`, `layer1.0.bn1`,
-//! `layer2.0.shortcut.0`, `bn`, `linear`). The projection shortcut takes the pre-activated input,
-//! as they do. PyTorch's default initialisation.
+//! `layer2.0.shortcut.0`, `bn`, `linear`), which differ in what the projection shortcut takes: the
+//! option `shortcut`. PyTorch's default initialisation.
 
-use super::{
-    Stem,
-    graph::{Builder, Id, Start, Window},
+use super::{Builder, Id, NetworkInfo, Shortcut, Start, Stem, Window};
+use crate::nn::NormInput;
+
+/// What the rows of this family share.
+const FAMILY: NetworkInfo = NetworkInfo {
+    source: "He et al. 2016, arXiv 1603.05027",
+    names: "the public CIFAR implementations; PyTorch's default start",
+    default_width: 64,
+    options: &["activation", "stem", "shortcut"],
+    width_from: "conv1.weight",
+    classes_from: &["linear.weight"],
+    aliases: &[("fc.", "linear.")],
+    ..NetworkInfo::BASE
+};
+
+/// The row of preact-resnet18.
+pub(super) const PREACT_RESNET18: NetworkInfo = NetworkInfo {
+    name: "preact-resnet18",
+    summary: "PreActResNet-18; width scales every layer",
+    build: |net, x| preact_resnet(net, x, [2, 2, 2, 2], false),
+    ..FAMILY
+};
+
+/// The row of preact-resnet34.
+pub(super) const PREACT_RESNET34: NetworkInfo = NetworkInfo {
+    name: "preact-resnet34",
+    summary: "PreActResNet-34; width scales every layer",
+    build: |net, x| preact_resnet(net, x, [3, 4, 6, 3], false),
+    ..FAMILY
+};
+
+/// The row of preact-resnet50.
+pub(super) const PREACT_RESNET50: NetworkInfo = NetworkInfo {
+    name: "preact-resnet50",
+    summary: "PreActResNet-50, bottleneck blocks",
+    build: |net, x| preact_resnet(net, x, [3, 4, 6, 3], true),
+    ..FAMILY
+};
+
+/// The row of preact-resnet101.
+pub(super) const PREACT_RESNET101: NetworkInfo = NetworkInfo {
+    name: "preact-resnet101",
+    summary: "PreActResNet-101, bottleneck blocks",
+    build: |net, x| preact_resnet(net, x, [3, 4, 23, 3], true),
+    ..FAMILY
+};
+
+/// The row of preact-resnet152.
+pub(super) const PREACT_RESNET152: NetworkInfo = NetworkInfo {
+    name: "preact-resnet152",
+    summary: "PreActResNet-152, bottleneck blocks",
+    build: |net, x| preact_resnet(net, x, [3, 8, 36, 3], true),
+    ..FAMILY
 };
 
 const START: Start = Start::Default;
@@ -15,13 +65,13 @@ const START: Start = Start::Default;
 /// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels; `[2, 2, 2, 2]` is
 /// PreActResNet-18. A bottleneck block has three convolutions and gives 4 times its stage's
 /// channels.
-pub(super) fn preact_resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottleneck: bool) {
-    let width = net.width;
+fn preact_resnet(net: &mut Builder, x: Id, depths: [usize; 4], bottleneck: bool) {
+    let width = net.width();
     let mut x = match net.stem() {
-        Stem::Cifar => net.conv(x, "conv1", width, Window(3, 1, 1), START),
+        Stem::Cifar => net.conv(x, "conv1", width, Window::of(3, 1, 1), START),
         Stem::Imagenet => {
-            let x = net.conv(x, "conv1", width, Window(7, 2, 3), START);
-            net.max_pool(x, Window(3, 2, 1))
+            let x = net.conv(x, "conv1", width, Window::of(7, 2, 3), START);
+            net.max_pool(x, Window::of(3, 2, 1))
         }
     };
     for (stage, depth) in depths.into_iter().enumerate() {
@@ -42,9 +92,10 @@ pub(super) fn preact_resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bo
     net.classifier(x, "linear");
 }
 
-/// Pre-activation block: convolutions of `relu(bn(x))`, plus x or its projection.
+/// Pre-activation block: convolutions of `relu(bn(x))`, plus x, or a projection of x or of
+/// `relu(bn(x))`.
 fn block(
-    net: &mut Builder<'_>,
+    net: &mut Builder,
     x: Id,
     name: &str,
     channels: usize,
@@ -54,23 +105,25 @@ fn block(
     let cout = if bottleneck { 4 * channels } else { channels };
     let projected = stride != 1 || net.features(x) != cout;
     let at = |part: &str| format!("{name}.{part}");
-    let active = if projected {
-        net.norm_act(x, &at("bn1"))
-    } else {
-        net.norm_act_beside_shortcut(x, &at("bn1"))
+    let input = if projected { NormInput::Alone } else { NormInput::Shortcut };
+    let active = net.norm_act_beside(x, &at("bn1"), input);
+    let source = match net.options().shortcut.unwrap_or(Shortcut::Activated) {
+        Shortcut::Input => x,
+        Shortcut::Activated => active,
     };
     // The projection runs first, and PyTorch registers its weight last.
-    let shortcut = if projected { net.conv_ahead(active, cout, Window(1, stride, 0)) } else { x };
+    let shortcut =
+        if projected { net.conv_ahead(source, cout, Window::of(1, stride, 0)) } else { x };
     let out = if bottleneck {
-        let y = net.conv(active, &at("conv1"), channels, Window(1, 1, 0), START);
+        let y = net.conv(active, &at("conv1"), channels, Window::of(1, 1, 0), START);
         let y = net.norm_act(y, &at("bn2"));
-        let y = net.conv(y, &at("conv2"), channels, Window(3, stride, 1), START);
+        let y = net.conv(y, &at("conv2"), channels, Window::of(3, stride, 1), START);
         let y = net.norm_act(y, &at("bn3"));
-        net.conv_add(y, shortcut, &at("conv3"), cout, Window(1, 1, 0), START)
+        net.conv_add(y, shortcut, &at("conv3"), cout, Window::of(1, 1, 0), START)
     } else {
-        let y = net.conv(active, &at("conv1"), channels, Window(3, stride, 1), START);
+        let y = net.conv(active, &at("conv1"), channels, Window::of(3, stride, 1), START);
         let y = net.norm_act(y, &at("bn2"));
-        net.conv_add(y, shortcut, &at("conv2"), cout, Window(3, 1, 1), START)
+        net.conv_add(y, shortcut, &at("conv2"), cout, Window::of(3, 1, 1), START)
     };
     if projected {
         net.register(shortcut, &at("shortcut.0"), START);

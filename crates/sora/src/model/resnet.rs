@@ -2,25 +2,74 @@
 //! `fc`) and initialisation (`kaiming_normal_` by fan-out for convolutions). The stride of a
 //! bottleneck block is in its 3x3 convolution, as in torchvision.
 
-use super::{
-    Stem,
-    graph::{Builder, Id, Start, Window},
+use super::{Builder, Id, NetworkInfo, Start, Stem, Window};
+
+/// What the rows of this family share.
+const FAMILY: NetworkInfo = NetworkInfo {
+    source: "He et al. 2015, arXiv 1512.03385",
+    names: "torchvision",
+    default_width: 64,
+    options: &["activation", "stem"],
+    width_from: "conv1.weight",
+    classes_from: &["fc.weight"],
+    aliases: &[("linear.", "fc."), (".shortcut.", ".downsample.")],
+    ..NetworkInfo::BASE
+};
+
+/// The row of resnet18.
+pub(super) const RESNET18: NetworkInfo = NetworkInfo {
+    name: "resnet18",
+    summary: "ResNet-18; width scales every layer",
+    build: |net, x| resnet(net, x, [2, 2, 2, 2], false),
+    ..FAMILY
+};
+
+/// The row of resnet34.
+pub(super) const RESNET34: NetworkInfo = NetworkInfo {
+    name: "resnet34",
+    summary: "ResNet-34; width scales every layer",
+    build: |net, x| resnet(net, x, [3, 4, 6, 3], false),
+    ..FAMILY
+};
+
+/// The row of resnet50.
+pub(super) const RESNET50: NetworkInfo = NetworkInfo {
+    name: "resnet50",
+    summary: "ResNet-50, bottleneck blocks",
+    build: |net, x| resnet(net, x, [3, 4, 6, 3], true),
+    ..FAMILY
+};
+
+/// The row of resnet101.
+pub(super) const RESNET101: NetworkInfo = NetworkInfo {
+    name: "resnet101",
+    summary: "ResNet-101, bottleneck blocks",
+    build: |net, x| resnet(net, x, [3, 4, 23, 3], true),
+    ..FAMILY
+};
+
+/// The row of resnet152.
+pub(super) const RESNET152: NetworkInfo = NetworkInfo {
+    name: "resnet152",
+    summary: "ResNet-152, bottleneck blocks",
+    build: |net, x| resnet(net, x, [3, 8, 36, 3], true),
+    ..FAMILY
 };
 
 const START: Start = Start::KaimingOut;
 
 /// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels, 4 times as many where
 /// the blocks are bottlenecks.
-pub(super) fn resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottleneck: bool) {
-    let width = net.width;
+fn resnet(net: &mut Builder, x: Id, depths: [usize; 4], bottleneck: bool) {
+    let width = net.width();
     let (window, pooled) = match net.stem() {
-        Stem::Cifar => (Window(3, 1, 1), false),
-        Stem::Imagenet => (Window(7, 2, 3), true),
+        Stem::Cifar => (Window::of(3, 1, 1), false),
+        Stem::Imagenet => (Window::of(7, 2, 3), true),
     };
     let x = net.conv(x, "conv1", width, window, START);
     let mut x = net.norm_act(x, "bn1");
     if pooled {
-        x = net.max_pool(x, Window(3, 2, 1));
+        x = net.max_pool(x, Window::of(3, 2, 1));
     }
     for (stage, depth) in depths.into_iter().enumerate() {
         for index in 0..depth {
@@ -41,7 +90,7 @@ pub(super) fn resnet(net: &mut Builder<'_>, x: Id, depths: [usize; 4], bottlenec
 
 /// `relu(bn(conv(relu(bn(conv(x))))) + x)`, with three convolutions in a bottleneck.
 fn block(
-    net: &mut Builder<'_>,
+    net: &mut Builder,
     x: Id,
     name: &str,
     channels: usize,
@@ -51,20 +100,20 @@ fn block(
     let cout = if bottleneck { 4 * channels } else { channels };
     let at = |part: &str| format!("{name}.{part}");
     let y = if bottleneck {
-        let y = net.conv(x, &at("conv1"), channels, Window(1, 1, 0), START);
+        let y = net.conv(x, &at("conv1"), channels, Window::of(1, 1, 0), START);
         let y = net.norm_act(y, &at("bn1"));
-        let y = net.conv(y, &at("conv2"), channels, Window(3, stride, 1), START);
+        let y = net.conv(y, &at("conv2"), channels, Window::of(3, stride, 1), START);
         let y = net.norm_act(y, &at("bn2"));
-        let y = net.conv(y, &at("conv3"), cout, Window(1, 1, 0), START);
+        let y = net.conv(y, &at("conv3"), cout, Window::of(1, 1, 0), START);
         net.norm_only(y, &at("bn3"))
     } else {
-        let y = net.conv(x, &at("conv1"), channels, Window(3, stride, 1), START);
+        let y = net.conv(x, &at("conv1"), channels, Window::of(3, stride, 1), START);
         let y = net.norm_act(y, &at("bn1"));
-        let y = net.conv(y, &at("conv2"), channels, Window(3, 1, 1), START);
+        let y = net.conv(y, &at("conv2"), channels, Window::of(3, 1, 1), START);
         net.norm_only(y, &at("bn2"))
     };
     let shortcut = if stride != 1 || net.features(x) != cout {
-        let projected = net.conv(x, &at("downsample.0"), cout, Window(1, stride, 0), START);
+        let projected = net.conv(x, &at("downsample.0"), cout, Window::of(1, stride, 0), START);
         net.norm_only(projected, &at("downsample.1"))
     } else {
         x

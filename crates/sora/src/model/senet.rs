@@ -2,16 +2,31 @@
 //! blocks whose output is scaled, channel by channel, by two 1x1 convolutions of its mean (`fc1`,
 //! `fc2`, reduction 16). PyTorch's default initialisation.
 
-use super::graph::{Builder, Id, Start, Window};
+use super::{Builder, Id, NetworkInfo, Start, Window};
+
+/// The row of senet18.
+pub(super) const SENET18: NetworkInfo = NetworkInfo {
+    name: "senet18",
+    summary: "SENet-18, pre-activation blocks gated channel by channel, CIFAR stem",
+    source: "Hu et al. 2017, arXiv 1709.01507",
+    names: "the public CIFAR implementations; PyTorch's default start",
+    default_width: 64,
+    options: &["activation"],
+    width_from: "conv1.weight",
+    classes_from: &["linear.weight"],
+    aliases: &[("fc.", "linear.")],
+    build: |net, x| senet(net, x, [2, 2, 2, 2]),
+    ..NetworkInfo::BASE
+};
 
 const START: Start = Start::Default;
 /// Channels per channel of the squeezed vector.
 const REDUCTION: usize = 16;
 
 /// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels.
-pub(super) fn senet(net: &mut Builder<'_>, x: Id, depths: [usize; 4]) {
-    let width = net.width;
-    let x = net.conv(x, "conv1", width, Window(3, 1, 1), START);
+fn senet(net: &mut Builder, x: Id, depths: [usize; 4]) {
+    let width = net.width();
+    let x = net.conv(x, "conv1", width, Window::of(3, 1, 1), START);
     let mut x = net.norm_act(x, "bn1");
     for (stage, depth) in depths.into_iter().enumerate() {
         for index in 0..depth {
@@ -23,14 +38,14 @@ pub(super) fn senet(net: &mut Builder<'_>, x: Id, depths: [usize; 4]) {
     net.classifier(x, "linear");
 }
 
-fn block(net: &mut Builder<'_>, x: Id, name: &str, cout: usize, stride: usize) -> Id {
+fn block(net: &mut Builder, x: Id, name: &str, cout: usize, stride: usize) -> Id {
     let at = |part: &str| format!("{name}.{part}");
     let active = net.norm_act(x, &at("bn1"));
-    let y = net.conv(active, &at("conv1"), cout, Window(3, stride, 1), START);
+    let y = net.conv(active, &at("conv1"), cout, Window::of(3, stride, 1), START);
     let y = net.norm_act(y, &at("bn2"));
-    let y = net.conv(y, &at("conv2"), cout, Window(3, 1, 1), START);
+    let y = net.conv(y, &at("conv2"), cout, Window::of(3, 1, 1), START);
     let shortcut = if stride != 1 || net.features(x) != cout {
-        net.conv(active, &at("shortcut.0"), cout, Window(1, stride, 0), START)
+        net.conv(active, &at("shortcut.0"), cout, Window::of(1, stride, 0), START)
     } else {
         x
     };

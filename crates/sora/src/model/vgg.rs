@@ -7,9 +7,21 @@
 //! pool and the layers `classifier.0`, `.3` and `.6`, with dropout between them at the run's rate
 //! (torchvision: 0.5).
 
-use super::{
-    LARGE_IMAGE,
-    graph::{Builder, Id, Start, Window},
+use super::{Builder, Id, NetworkInfo, Start, Window, registry::LARGE_IMAGE};
+
+/// The row of vgg16-bn.
+pub(super) const VGG16_BN: NetworkInfo = NetworkInfo {
+    name: "vgg16-bn",
+    summary: "VGG-16 with batch norm, images from 32x32; below 96x96 with one fully connected layer, from there with three",
+    source: "Simonyan and Zisserman 2014, arXiv 1409.1556",
+    names: "torchvision",
+    default_width: 64,
+    options: &["activation", "dropout"],
+    width_from: "features.0.weight",
+    classes_from: &["classifier.weight", "classifier.6.weight"],
+    aliases: &[],
+    build: vgg16_bn,
+    ..NetworkInfo::BASE
 };
 
 const START: Start = Start::KaimingOut;
@@ -17,28 +29,28 @@ const START: Start = Start::KaimingOut;
 const LAYERS: [usize; 18] = [1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0];
 
 /// The network; its first convolutions have `width` channels (64 in the paper).
-pub(super) fn vgg16_bn(net: &mut Builder<'_>, x: Id) {
-    let (width, classes) = (net.width, net.shape.classes);
+fn vgg16_bn(net: &mut Builder, x: Id) {
+    let (width, classes) = (net.width(), net.shape().classes);
     let mut x = x;
     // Index in torchvision's list, in which batch norm, activation and pool count too.
     let mut index = 0;
     for channels in LAYERS {
         if channels == 0 {
-            x = net.max_pool(x, Window(2, 2, 0));
+            x = net.max_pool(x, Window::of(2, 2, 0));
             index += 1;
         } else {
             x = net.conv_bias(
                 x,
                 &format!("features.{index}"),
                 channels * width,
-                Window(3, 1, 1),
+                Window::of(3, 1, 1),
                 START,
             );
             x = net.norm_act(x, &format!("features.{}", index + 1));
             index += 3;
         }
     }
-    if net.shape.height.min(net.shape.width) < LARGE_IMAGE {
+    if net.shape().height.min(net.shape().width) < LARGE_IMAGE {
         let x = net.global_pool(x);
         net.classifier(x, "classifier");
         return;

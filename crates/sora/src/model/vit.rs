@@ -7,8 +7,41 @@
 //! from N(0, 1e-12), the patch embedding as PyTorch's convolutions do. The width is the size of a
 //! token; the number of heads stays.
 
-use super::graph::{Builder, Id, Start, Window};
-use crate::nn::Init;
+use super::{Builder, Id, NetworkInfo, Start, Window};
+use crate::{
+    error::Error,
+    nn::{Activation, Init},
+};
+
+/// What the rows of this family share.
+const FAMILY: NetworkInfo = NetworkInfo {
+    source: "Dosovitskiy et al. 2020, arXiv 2010.11929; Touvron et al. 2020, arXiv 2012.12877",
+    names: "timm",
+    default_width: 192,
+    activation: Activation::Gelu,
+    options: &["activation", "dropout", "patch"],
+    width_from: "patch_embed.proj.weight",
+    classes_from: &["head.weight"],
+    aliases: &[],
+    ..NetworkInfo::BASE
+};
+
+/// The row of vit-tiny.
+pub(super) const VIT_TINY: NetworkInfo = NetworkInfo {
+    name: "vit-tiny",
+    summary: "ViT-tiny (DeiT-tiny without distillation), 12 blocks, 3 heads; width is the size of a token",
+    build: |net, x| vit(net, x, 3),
+    ..FAMILY
+};
+
+/// The row of vit-small.
+pub(super) const VIT_SMALL: NetworkInfo = NetworkInfo {
+    name: "vit-small",
+    summary: "ViT-small (DeiT-small without distillation), 12 blocks, 6 heads; width is the size of a token",
+    default_width: 384,
+    build: |net, x| vit(net, x, 6),
+    ..FAMILY
+};
 
 const START: Start = Start::Normal(0.02);
 const EPSILON: f64 = 1e-6;
@@ -25,19 +58,21 @@ pub(super) fn default_patch(side: usize) -> usize {
 }
 
 /// The network, with `heads` attention heads.
-pub(super) fn vit(net: &mut Builder<'_>, x: Id, heads: usize) {
-    let (width, classes, shape) = (net.width, net.shape.classes, net.shape);
-    let patch = net.options.patch.unwrap_or_else(|| default_patch(shape.height.min(shape.width)));
+fn vit(net: &mut Builder, x: Id, heads: usize) {
+    let (width, classes, shape) = (net.width(), net.shape().classes, net.shape());
+    let patch = net.options().patch.unwrap_or_else(|| default_patch(shape.height.min(shape.width)));
     if patch == 0 || !shape.height.is_multiple_of(patch) || !shape.width.is_multiple_of(patch) {
-        net.fail(format!(
-            "--patch {patch}: images of {}x{} cannot be cut into patches of {patch}x{patch}; expected a divisor of both",
+        let problem = format!(
+            "images of {}x{} cannot be cut into patches of {patch}x{patch}; expected a divisor of both",
             shape.height, shape.width
-        ));
+        );
+        net.refuse(Error::setting("patch", patch, problem));
         return;
     }
     // timm registers the token and the positions before the embedding; here each is registered
     // where it is first used.
-    let x = net.conv_bias(x, "patch_embed.proj", width, Window(patch, patch, 0), Start::Default);
+    let x =
+        net.conv_bias(x, "patch_embed.proj", width, Window::of(patch, patch, 0), Start::Default);
     let x = net.tokens(x);
     let x = net.prepend(x, "cls_token", Init::Normal(1e-6));
     let x = net.position(x, "pos_embed", Init::Normal(0.02));
@@ -51,8 +86,8 @@ pub(super) fn vit(net: &mut Builder<'_>, x: Id, heads: usize) {
 }
 
 /// `x + attention(norm1(x))`, then `x + mlp(norm2(x))` with 4 times as many hidden features.
-fn block(net: &mut Builder<'_>, x: Id, name: &str, heads: usize) -> Id {
-    let (at, width) = (|part: &str| format!("{name}.{part}"), net.width);
+fn block(net: &mut Builder, x: Id, name: &str, heads: usize) -> Id {
+    let (at, width) = (|part: &str| format!("{name}.{part}"), net.width());
     let y = net.layer_norm(x, &at("norm1"), EPSILON);
     let y = net.self_attention(y, &at("attn"), heads, true, START);
     let y = net.dropout(y);

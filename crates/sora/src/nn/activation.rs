@@ -1,11 +1,12 @@
 //! Activation functions, with their derivatives in a form that a backward pass can differentiate.
 
-use std::{f64::consts, fmt};
+use std::f64::consts;
 
 use burn::tensor::{Tensor, activation};
 use serde::{Deserialize, Serialize};
 
 use super::{Pass, layers::gelu};
+use crate::names::named;
 
 /// A parameter-free activation function, as PyTorch defines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -21,16 +22,7 @@ pub enum Activation {
     Softplus,
 }
 
-impl fmt::Display for Activation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Relu => "relu",
-            Self::Gelu => "gelu",
-            Self::Silu => "silu",
-            Self::Softplus => "softplus",
-        })
-    }
-}
+named!(Activation, "activation": Relu = "relu", Gelu = "gelu", Silu = "silu", Softplus = "softplus");
 
 /// The normal distribution function.
 fn phi<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -10,7 +10,7 @@ use burn::tensor::{
 
 use super::{
     Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, Precision, SpecBuilder, Weights,
-    engine::{self, ConvNormPlan, ConvPlan, Convolved, NormPlan, Origin, Plus, PoolPlan},
+    engine::{self, ConvNormPlan, ConvPlan, Convolved, NormPlan, Plus, PoolPlan, Recompute},
     tangent,
 };
 
@@ -24,12 +24,12 @@ pub struct Feature {
     /// Mean and biased variance of each channel.
     pub(super) moments: Option<[Tensor<1>; 2]>,
     /// The batch norm whose result this is, on the engine.
-    pub(super) origin: Option<Arc<Origin>>,
+    pub(super) recompute: Option<Arc<Recompute>>,
 }
 
 impl From<Tensor<4>> for Feature {
     fn from(map: Tensor<4>) -> Self {
-        Self { map, tangent: None, moments: None, origin: None }
+        Self { map, tangent: None, moments: None, recompute: None }
     }
 }
 
@@ -161,19 +161,25 @@ impl Conv2d {
         behind: NormBehind<'_>,
         pass: &mut Pass,
     ) -> (Option<Feature>, Feature) {
-        let NormBehind { norm, relu, shortcut, keep } = behind;
+        let NormBehind { norm, relu, input, keep } = behind;
+        let keep = keep == Keep::Both;
         let one_pass = pass.backend == Backend::Engine
             && pass.mode == BnMode::Eval
             && x.tangent.is_none()
             && self.bias.is_none();
         if !one_pass {
             let y = self.forward(weights, x, add, pass);
-            return (keep.then(|| y.clone()), norm.forward(weights, y, [relu, shortcut], pass));
+            return (keep.then(|| y.clone()), norm.forward(weights, y, relu, input, pass));
         }
-        let origin = Arc::new(Origin::default());
+        let recompute = Arc::new(Recompute::default());
         let plan = ConvNormPlan {
-            conv: self.plan(weights, x.origin, false),
-            norm: NormPlan { batch: false, shortcut, relu, origin: origin.clone() },
+            conv: self.plan(weights, x.recompute, false),
+            norm: NormPlan {
+                batch: false,
+                shortcut: input == NormInput::Shortcut,
+                relu,
+                recompute: recompute.clone(),
+            },
             keep,
         };
         let [gamma, beta] = [norm.weight, norm.bias].map(|id| weights.get(id));
@@ -187,10 +193,15 @@ impl Conv2d {
             parameters,
             plan,
         );
-        (y.map(Feature::from), Feature { origin: Some(origin), ..normed.into() })
+        (y.map(Feature::from), Feature { recompute: Some(recompute), ..normed.into() })
     }
 
-    fn plan(&self, weights: &Weights, origin: Option<Arc<Origin>>, moments: bool) -> ConvPlan {
+    fn plan(
+        &self,
+        weights: &Weights,
+        recompute: Option<Arc<Recompute>>,
+        moments: bool,
+    ) -> ConvPlan {
         let version = weights.version(self.weight);
         ConvPlan {
             stride: self.stride,
@@ -198,7 +209,7 @@ impl Conv2d {
             groups: self.groups,
             version,
             moments,
-            origin,
+            recompute,
         }
     }
 
@@ -212,10 +223,10 @@ impl Conv2d {
         pass: &Pass,
     ) -> Feature {
         let weight = weights.get(self.weight);
-        let Feature { map: x, origin, .. } = x;
+        let Feature { map: x, recompute, .. } = x;
         match pass.backend {
             Backend::Engine => {
-                let plan = self.plan(weights, origin, moments);
+                let plan = self.plan(weights, recompute, moments);
                 let (plus, later) = match (bias, add) {
                     (Some(bias), add) => (Plus::Bias(bias), add),
                     (None, Some(add)) => (Plus::Map(add), None),
@@ -245,10 +256,29 @@ pub struct NormBehind<'a> {
     pub norm: &'a BatchNorm,
     /// Whether ReLU follows.
     pub relu: bool,
-    /// As in [`BatchNorm::forward`].
-    pub shortcut: bool,
-    /// Whether something else reads the convolution's own result.
-    pub keep: bool,
+    /// What else reads its input.
+    pub input: NormInput,
+    /// Which results are read.
+    pub keep: Keep,
+}
+
+/// What else reads the input of a batch norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormInput {
+    /// Nothing, or layers that add their gradients to it by themselves.
+    Alone,
+    /// One convolution further on adds it: the identity shortcut around this layer. Its gradient is
+    /// then there when this layer's backward pass runs, and is added in the same pass over memory.
+    Shortcut,
+}
+
+/// Which results of a convolution and the batch norm behind it are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// That of the batch norm alone.
+    Normed,
+    /// The convolution's own, too.
+    Both,
 }
 
 /// Batch norm with learned scale and shift and running statistics.
@@ -271,13 +301,13 @@ impl BatchNorm {
         }
     }
 
-    /// Batch norm, followed by ReLU or not; `shortcut`: `x` is also the identity shortcut that a
-    /// convolution further on adds.
+    /// Batch norm, followed by ReLU or not; `input` says what else reads `x`.
     pub fn forward(
         &self,
         weights: &Weights,
         x: Feature,
-        [relu, shortcut]: [bool; 2],
+        relu: bool,
+        input: NormInput,
         pass: &mut Pass,
     ) -> Feature {
         let (gamma, beta) = (weights.get(self.weight), weights.get(self.bias));
@@ -303,9 +333,13 @@ impl BatchNorm {
                 if x.map.dtype() == DType::BF16 { along.cast(FloatDType::BF16) } else { along };
             rounded(along, pass)
         });
-        let origin = Arc::new(Origin::default());
-        let plan =
-            NormPlan { batch: pass.mode == BnMode::Train, shortcut, relu, origin: origin.clone() };
+        let recompute = Arc::new(Recompute::default());
+        let plan = NormPlan {
+            batch: pass.mode == BnMode::Train,
+            shortcut: input == NormInput::Shortcut,
+            relu,
+            recompute: recompute.clone(),
+        };
         let (y, batch) = match (pass.backend, pass.mode) {
             (Backend::Engine, BnMode::Eval) => {
                 let [mean, variance] = running();
@@ -345,8 +379,8 @@ impl BatchNorm {
                 batch_variance: variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
             });
         }
-        let origin = (pass.backend == Backend::Engine).then_some(origin);
-        Feature { tangent: along, origin, ..y.into() }
+        let recompute = (pass.backend == Backend::Engine).then_some(recompute);
+        Feature { tangent: along, recompute, ..y.into() }
     }
 }
 

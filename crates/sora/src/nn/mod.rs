@@ -5,7 +5,7 @@
 //! once, without knowing which.
 
 mod activation;
-mod composed;
+mod burn_layers;
 mod dropout;
 mod dual;
 mod engine;
@@ -14,17 +14,17 @@ mod params;
 mod tangent;
 
 pub use activation::Activation;
-pub use composed::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
+pub use burn_layers::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
 pub use dropout::{Dropout, DropoutSource};
 pub use dual::Dual;
 pub(crate) use engine::{
-    Area, LocalConv, LocalMaps, LocalMove, NormValues, agreement, clamp_to_box, cross_entropy,
-    sgd_step, sign_step,
+    Area, ImageMaps, ImageMove, IncrementalConv, NormValues, agreement, clamp_to_box,
+    cross_entropy, sgd_step, sign_step,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
 pub use layers::{
-    BatchNorm, Conv2d, Feature, Flat, Linear, NormBehind, enter, gelu, global_avg_pool, layer_norm,
-    normalize, pool,
+    BatchNorm, Conv2d, Feature, Flat, Keep, Linear, NormBehind, NormInput, enter, gelu,
+    global_avg_pool, layer_norm, normalize, pool,
 };
 pub(crate) use params::flat;
 pub use params::{
@@ -33,6 +33,8 @@ pub use params::{
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+
+use crate::names::named;
 
 /// Which statistics batch norm normalises with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
@@ -43,6 +45,8 @@ pub enum BnMode {
     /// The running statistics.
     Eval,
 }
+
+named!(BnMode, "batch-norm mode": Train = "train", Eval = "eval");
 
 /// Statistics that one batch norm saw in a training-mode pass.
 #[derive(Clone, Debug)]
@@ -64,6 +68,8 @@ pub enum Backend {
     Burn,
 }
 
+named!(Backend, "backend": Engine = "engine", Burn = "burn");
+
 impl Backend {
     /// What computes the layers on `device`, with autodiff or without, unless a model is told
     /// otherwise. The only place that asks whether a device is the CPU.
@@ -83,6 +89,8 @@ pub enum Precision {
     /// bfloat16, rounded to nearest even where a layer's result is stored; sums are f32.
     Bf16,
 }
+
+named!(Precision, "precision": F32 = "f32", Bf16 = "bf16");
 
 /// One forward pass: its mode, the running statistics it reads and the batch statistics it leaves
 /// behind.

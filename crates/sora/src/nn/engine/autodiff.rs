@@ -19,7 +19,7 @@ use burn::{
 use burn_flex::{Flex, FlexTensor};
 
 use super::{
-    ConvNormPlan, ConvPlan, Engine, NormPlan, Origin, PoolPlan,
+    ConvNormPlan, ConvPlan, Engine, NormPlan, PoolPlan, Recompute,
     flex::{self, Norm, Operand, dims},
 };
 
@@ -71,7 +71,7 @@ struct ConvBackward;
 enum Source {
     Map(FlexTensor),
     /// To be computed again.
-    Origin(Arc<Origin>),
+    Recompute(Arc<Recompute>),
 }
 
 #[derive(Clone, Debug)]
@@ -97,19 +97,19 @@ impl<const N: usize> Backward<Flex, N> for ConvBackward {
             (parents.next().flatten(), parents.next().flatten(), parents.next().flatten());
         let x = match x {
             Some(Source::Map(map)) => Some(map),
-            Some(Source::Origin(origin)) => origin.result(),
+            Some(Source::Recompute(recompute)) => recompute.result(),
             None => None,
         };
         if let (Some(node), Some(x)) = (of_w, x) {
             grads.register::<Flex>(node.id, flex::conv_weight_grad(&x, &dy, dims(&w), &plan));
         }
         if let Some(node) = of_x {
-            match &plan.origin {
+            match &plan.recompute {
                 None => grads
                     .register::<Flex>(node.id, flex::conv_input_grad(&dy, &w, input, &plan, None)),
-                Some(origin) => {
-                    let dx = flex::conv_input_grad(&dy, &w, input, &plan, origin.gradient());
-                    if let Some(dx) = origin.settle(dx) {
+                Some(recompute) => {
+                    let dx = flex::conv_input_grad(&dy, &w, input, &plan, recompute.gradient());
+                    if let Some(dx) = recompute.settle(dx) {
                         grads.register::<Flex>(node.id, dx);
                     }
                 }
@@ -325,8 +325,8 @@ fn convolve<C: CheckpointStrategy, R>(
 ) -> (Tracked, R) {
     let (input_grad, weight_grad) = (x.is_tracked(), w.is_tracked());
     let ((x, of_x), (w, of_w)) = (split(x), split(w));
-    if let Some(origin) = &plan.origin {
-        origin.announce(input_grad, weight_grad);
+    if let Some(recompute) = &plan.recompute {
+        recompute.announce(input_grad, weight_grad);
     }
     let bias = third.as_ref().is_some_and(|(_, bias)| *bias);
     let (third, of_third) = third.map(|(third, _)| split(third)).unzip();
@@ -338,8 +338,8 @@ fn convolve<C: CheckpointStrategy, R>(
     let (y, besides) = run(&x, &w, operand, &plan);
     let state = || {
         let input = dims(&x);
-        let x = weight_grad.then(|| match &plan.origin {
-            Some(origin) if origin.is_recorded() => Source::Origin(origin.clone()),
+        let x = weight_grad.then(|| match &plan.recompute {
+            Some(recompute) if recompute.is_recorded() => Source::Recompute(recompute.clone()),
             _ => Source::Map(x),
         });
         ConvState { x, w, input, bias, plan }
@@ -371,7 +371,7 @@ fn convolve_and_norm<C: CheckpointStrategy>(
     parameters: [Tracked; 4],
     plan: ConvNormPlan,
 ) -> (Tracked, Tracked) {
-    let ConvNormPlan { conv, norm: NormPlan { batch, shortcut, relu, origin }, keep } = plan;
+    let ConvNormPlan { conv, norm: NormPlan { batch, shortcut, relu, recompute }, keep } = plan;
     let recorded = [&x, &w].into_iter().chain(&add).chain(&parameters).any(Tracked::is_tracked);
     let [(gamma, of_gamma), (beta, of_beta), (mean, _), (variance, _)] = parameters.map(split);
     let norm = Norm::new([gamma, beta, mean, variance], relu);
@@ -382,7 +382,7 @@ fn convolve_and_norm<C: CheckpointStrategy>(
         });
     let (map, of_y) = split(y.clone());
     let normed = record!(BnReluBackward, C, [of_y, of_gamma, of_beta], normed, {
-        origin.record(map.clone(), norm.clone());
+        recompute.record(map.clone(), norm.clone());
         BnReluState { x: map, norm, batch, shortcut }
     });
     (y, normed)
@@ -464,11 +464,11 @@ impl<C: CheckpointStrategy> Engine for Autodiff<Flex, C> {
         plan: NormPlan,
     ) -> Tracked {
         let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) = (split(x), split(gamma), split(beta));
-        let NormPlan { batch, shortcut, relu, origin } = plan;
+        let NormPlan { batch, shortcut, relu, recompute } = plan;
         let norm = Norm::new([gamma, beta, mean.into_primitive(), variance.into_primitive()], relu);
         let y = norm.forward(&x, crate::profile::Stage::NormForward);
         record!(BnReluBackward, C, [of_x, of_gamma, of_beta], y, {
-            origin.record(x.clone(), norm.clone());
+            recompute.record(x.clone(), norm.clone());
             BnReluState { x, norm, batch, shortcut }
         })
     }

@@ -7,11 +7,12 @@
 
 mod autodiff;
 mod flex;
-mod local;
-mod origin;
+mod incremental;
+
 mod packed;
 mod pixels;
 mod pool;
+mod recompute;
 
 use std::sync::Arc;
 
@@ -27,11 +28,11 @@ use sora_kernels::pool::Window;
 use super::Precision;
 
 pub(crate) use flex::sgd_step;
-pub(crate) use local::{Area, LocalConv, LocalMaps, LocalMove, NormValues};
-pub(super) use origin::Origin;
+pub(crate) use incremental::{Area, ImageMaps, ImageMove, IncrementalConv, NormValues};
 pub(super) use packed::{forget, replaced};
 pub(crate) use pixels::{agreement, clamp_to_box, sign_step};
 pub use pool::{PoolCounts, Shrinking, pool_counts, shrinking};
+pub(super) use recompute::Recompute;
 
 /// The shape of a convolution, and what its weights are known by.
 #[derive(Clone, Debug)]
@@ -47,7 +48,7 @@ pub struct ConvPlan {
     /// Whether the mean and variance of the output are wanted.
     pub moments: bool,
     /// Where the input comes from, if that is a batch norm.
-    pub origin: Option<Arc<Origin>>,
+    pub recompute: Option<Arc<Recompute>>,
 }
 
 /// How a batch norm takes part in the backward pass.
@@ -62,7 +63,7 @@ pub struct NormPlan {
     /// Whether ReLU follows.
     pub relu: bool,
     /// Shared with the convolutions that read the result.
-    pub origin: Arc<Origin>,
+    pub recompute: Arc<Recompute>,
 }
 
 /// A convolution and the batch norm behind it, in eval mode.

@@ -103,6 +103,21 @@ impl Feature {
         Self::arrive(self.leave(pass).linear(|t| adaptive_avg_pool2d(t, [side; 2])), pass)
     }
 
+    /// Rows and columns of zeros below and to the right.
+    pub fn pad_end(self, pixels: usize, pass: &Pass) -> Self {
+        let [down, across] = match pass.backend {
+            Backend::Engine => [0, 1],
+            Backend::Burn => [2, 3],
+        };
+        let padded = |t: Tensor<4>, dim: usize| {
+            let mut shape = t.dims();
+            shape[dim] = pixels;
+            let zeros = Tensor::zeros(shape, (&t.device(), t.dtype()));
+            Tensor::cat(vec![t, zeros], dim)
+        };
+        Self::from_dual(self.into_dual().linear(|t| padded(padded(t, down), across)))
+    }
+
     /// `[N, C H W]`, in PyTorch's order.
     pub fn flatten(self, pass: &Pass) -> Dual<2> {
         self.leave(pass).linear(|t| {

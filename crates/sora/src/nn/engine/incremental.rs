@@ -123,7 +123,7 @@ impl NormValues {
 
 /// A convolution with what follows it; maps are named by number.
 #[derive(Debug)]
-pub(crate) struct LocalConv {
+pub(crate) struct IncrementalConv {
     kernel: Conv2d<f32>,
     weights: Arc<PackedWeights>,
     pub(crate) bias: Option<Vec<f32>>,
@@ -134,7 +134,7 @@ pub(crate) struct LocalConv {
     pub(crate) norm: Option<(usize, NormValues)>,
 }
 
-impl LocalConv {
+impl IncrementalConv {
     /// `weights`, known as `version`, in PyTorch's order.
     pub(crate) fn new(geometry: ConvGeometry, weights: &[f32], version: u64, input: usize) -> Self {
         let kernel = ok(Conv2d::new(geometry, isa()));
@@ -146,14 +146,14 @@ impl LocalConv {
 /// The maps of one image, each `[H, W, C]`. They lie by themselves, and not beside those of other
 /// images: what a few pixels reach stays in a core's cache.
 #[derive(Debug)]
-pub(crate) struct LocalMaps {
+pub(crate) struct ImageMaps {
     maps: Vec<Buffer>,
 }
 
 /// Size and channels of each map; `None`: no map of this number.
 pub(crate) type Shapes = [Option<([usize; 2], usize)>];
 
-impl LocalMaps {
+impl ImageMaps {
     /// All zeros.
     pub(crate) fn new(shapes: &Shapes) -> Self {
         let len = |&([height, width], channels): &([usize; 2], usize)| height * width * channels;
@@ -195,11 +195,11 @@ impl MapPatch {
 /// A move of an image: its maps where they change. One serves many images in turn and stays in a
 /// core's cache, which the maps of them all do not.
 #[derive(Debug)]
-pub(crate) struct LocalMove {
+pub(crate) struct ImageMove {
     patches: Vec<Option<MapPatch>>,
 }
 
-impl LocalMove {
+impl ImageMove {
     pub(crate) fn new(shapes: &Shapes) -> Self {
         let patch = |(size, channels): ([usize; 2], usize)| {
             let values = Buffer::zeroed(size[0] * size[1] * channels);
@@ -233,7 +233,7 @@ impl LocalMove {
     }
 
     /// Computes what `conv` makes of the changes of an image with these maps.
-    pub(crate) fn apply(&mut self, conv: &LocalConv, LocalMaps { maps }: &LocalMaps) {
+    pub(crate) fn apply(&mut self, conv: &IncrementalConv, ImageMaps { maps }: &ImageMaps) {
         let g = *conv.kernel.geometry();
         let size = g.output();
         let targets = [conv.raw, conv.norm.as_ref().map(|(map, _)| *map)];
@@ -289,7 +289,7 @@ impl LocalMove {
     }
 
     /// Makes the move: writes the changes to the image's maps.
-    pub(crate) fn settle(&self, LocalMaps { maps }: &mut LocalMaps) {
+    pub(crate) fn settle(&self, ImageMaps { maps }: &mut ImageMaps) {
         for (map, patch) in maps.iter_mut().zip(&self.patches) {
             let Some(patch) = patch else { continue };
             for y in patch.patched.top..patch.patched.bottom {
@@ -304,7 +304,7 @@ impl LocalMove {
     pub(crate) fn copy_to(
         &self,
         map: usize,
-        LocalMaps { maps }: &LocalMaps,
+        ImageMaps { maps }: &ImageMaps,
         out: &mut [f32],
         stride: usize,
     ) {

@@ -15,7 +15,7 @@ use crate::profile::Stage;
 
 /// Shared by a batch norm and the convolutions that read its result, for one pass.
 #[derive(Debug, Default)]
-pub struct Origin(Mutex<State>);
+pub struct Recompute(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,7 +31,7 @@ struct State {
     gradient: Option<FlexTensor>,
 }
 
-impl Origin {
+impl Recompute {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,21 +9,21 @@ use sora_kernels::conv::ConvGeometry;
 
 use super::{
     Model,
-    graph::{Graph, Layer, Op},
+    graph::{Graph, Layer, Norm, Op},
 };
 use crate::{
     error::Result,
     nn::{
-        Area, Backend, BnMode, LocalConv, LocalMaps, LocalMove, NormValues, Precision, Weights,
-        to_vec,
+        Activation, Area, Backend, BnMode, ImageMaps, ImageMove, IncrementalConv, Keep, NormValues,
+        Precision, Weights, to_vec,
     },
 };
 
 /// Layers that are computed where a pixel has changed: convolutions with their batch norms, and
 /// where they end.
 #[derive(Debug)]
-pub(crate) struct Local {
-    convs: Vec<LocalConv>,
+pub(crate) struct IncrementalLayers {
+    convs: Vec<IncrementalConv>,
     /// Size and channels of each layer's map, where it is kept.
     shapes: Vec<Option<([usize; 2], usize)>>,
     /// The layer that everything behind them reads, and nothing else of theirs.
@@ -34,30 +34,31 @@ impl Graph {
     /// The last layer up to which there are convolutions and their batch norms alone, maps are at
     /// least half as high as the image, and whose result is all that later layers read. `None`
     /// where it saves nothing: fewer than two convolutions.
-    fn local_cut(&self) -> Option<usize> {
+    fn incremental_cut(&self) -> Option<usize> {
         let height = |index: usize| self.layers[index].shape.get(1).copied().unwrap_or(0);
         let supported = |index: usize| match &self.layers[index].op {
-            Op::Conv { .. } => true,
-            Op::Norm { .. } => {
-                self.norm_behind(index - 1).is_some_and(|(_, activation)| activation.is_none())
+            Op::Conv { .. } | Op::Normed => true,
+            Op::ConvNorm { norm, .. } => {
+                norm.activation.is_none_or(|activation| activation == Activation::Relu)
             }
             _ => false,
         };
+        let is_conv = |op: &Op| matches!(op, Op::Conv { .. } | Op::ConvNorm { .. });
         let end = (1..self.layers.len())
             .find(|&index| !supported(index) || 2 * height(index) < height(0))
             .unwrap_or(self.layers.len());
         let is_cut = |cut: &usize| {
-            self.last[..*cut].iter().all(|last| last <= cut) && self.norm_behind(*cut).is_none()
+            self.last[..*cut].iter().all(|last| last <= cut)
+                && !matches!(self.layers[*cut].op, Op::ConvNorm { .. })
         };
         let cut = (1..end).rev().find(is_cut)?;
-        let convs =
-            self.layers[..=cut].iter().filter(|layer| matches!(layer.op, Op::Conv { .. })).count();
+        let convs = self.layers[..=cut].iter().filter(|layer| is_conv(&layer.op)).count();
         (convs >= 2).then_some(cut)
     }
 
-    /// The layers up to [`local_cut`](Self::local_cut), with their weights and running statistics.
-    fn local(&self, weights: &Weights, buffers: &Weights) -> Result<Option<Local>> {
-        let Some(cut) = self.local_cut() else { return Ok(None) };
+    /// The layers up to [`incremental_cut`](Self::incremental_cut), with their weights and running statistics.
+    fn local(&self, weights: &Weights, buffers: &Weights) -> Result<Option<IncrementalLayers>> {
+        let Some(cut) = self.incremental_cut() else { return Ok(None) };
         let size = |index: usize| match self.layers[index].shape[..] {
             [channels, height, width] => ([height, width], channels),
             _ => ([0; 2], 0),
@@ -66,7 +67,11 @@ impl Graph {
         shapes[0] = Some(size(0));
         let mut convs = Vec::new();
         for (index, Layer { op, inputs, .. }) in self.layers.iter().enumerate().take(cut + 1) {
-            let Op::Conv { conv, kernel } = op else { continue };
+            let (conv, kernel, behind) = match op {
+                Op::Conv { conv, kernel } => (conv, kernel, None),
+                Op::ConvNorm { conv, kernel, norm, keep } => (conv, kernel, Some((norm, *keep))),
+                _ => continue,
+            };
             let (input, in_channels) = size(inputs[0]);
             let geometry = ConvGeometry {
                 in_channels,
@@ -79,32 +84,31 @@ impl Graph {
             };
             let values = to_vec(&weights.get::<4>(conv.weight))?;
             let mut local =
-                LocalConv::new(geometry, &values, weights.version(conv.weight), inputs[0]);
+                IncrementalConv::new(geometry, &values, weights.version(conv.weight), inputs[0]);
             local.bias = conv.bias.map(|bias| to_vec(&weights.get::<1>(bias))).transpose()?;
             local.add = inputs.get(1).copied();
-            let behind = self.norm_behind(index);
-            if behind.as_ref().is_none_or(|(behind, _)| behind.keep) {
+            if behind.is_none_or(|(_, keep)| keep == Keep::Both) {
                 local.raw = Some(index);
                 shapes[index] = Some(size(index));
             }
-            if let Some((behind, _)) = behind {
+            if let Some((Norm { norm, activation, .. }, _)) = behind {
                 let [gamma, beta] =
-                    [behind.norm.weight, behind.norm.bias].map(|id| to_vec(&weights.get::<1>(id)));
-                let [mean, variance] = [behind.norm.running_mean, behind.norm.running_var]
+                    [norm.weight, norm.bias].map(|id| to_vec(&weights.get::<1>(id)));
+                let [mean, variance] = [norm.running_mean, norm.running_var]
                     .map(|id| to_vec(&buffers.buffer::<1>(id)));
                 let values = NormValues {
                     gamma: gamma?,
                     beta: beta?,
                     mean: mean?,
                     variance: variance?,
-                    relu: behind.relu,
+                    relu: activation.is_some(),
                 };
                 local.norm = Some((index + 1, values));
                 shapes[index + 1] = Some(size(index + 1));
             }
             convs.push(local);
         }
-        Ok(Some(Local { convs, shapes, cut }))
+        Ok(Some(IncrementalLayers { convs, shapes, cut }))
     }
 }
 
@@ -113,9 +117,9 @@ const MOST_BYTES: usize = 256 << 20;
 
 /// An image that moves, and its maps.
 #[derive(Debug)]
-pub(crate) struct LocalImage {
+pub(crate) struct IncrementalImage {
     pixels: Vec<f32>,
-    maps: LocalMaps,
+    maps: ImageMaps,
     /// What the last move changed, and to what: it settles when the next one comes.
     moved: Area,
     there: Vec<f32>,
@@ -123,16 +127,16 @@ pub(crate) struct LocalImage {
 
 /// The start of a network at points that move a few pixels at a time.
 #[derive(Debug)]
-pub(crate) struct LocalPass<'a> {
+pub(crate) struct IncrementalPass<'a> {
     model: &'a Model,
     graph: &'a Graph,
     weights: Weights,
-    local: Local,
+    local: IncrementalLayers,
     /// Moves to be used again, as many as threads have used at once.
-    moves: Mutex<Vec<LocalMove>>,
+    moves: Mutex<Vec<ImageMove>>,
 }
 
-impl<'a> LocalPass<'a> {
+impl<'a> IncrementalPass<'a> {
     /// For `n` images; `None` where the network's first layers are others, another backend or
     /// precision computes them, or their maps would take too much memory.
     pub(crate) fn new(model: &'a Model, n: usize) -> Result<Option<Self>> {
@@ -154,20 +158,25 @@ impl<'a> LocalPass<'a> {
     }
 
     /// The image `pixels`.
-    pub(crate) fn image(&self, pixels: &[f32]) -> LocalImage {
-        let mut maps = LocalMaps::new(&self.local.shapes);
+    pub(crate) fn image(&self, pixels: &[f32]) -> IncrementalImage {
+        let mut maps = ImageMaps::new(&self.local.shapes);
         self.moving(|moving| {
             self.enter(moving, &maps, pixels, Area::whole(self.size()));
             moving.settle(&mut maps);
         });
-        LocalImage { pixels: pixels.to_vec(), maps, moved: Area::default(), there: Vec::new() }
+        IncrementalImage {
+            pixels: pixels.to_vec(),
+            maps,
+            moved: Area::default(),
+            there: Vec::new(),
+        }
     }
 
     /// Runs `work` with one of the moves that are kept for it.
-    fn moving<R>(&self, work: impl FnOnce(&mut LocalMove) -> R) -> R {
+    fn moving<R>(&self, work: impl FnOnce(&mut ImageMove) -> R) -> R {
         let pool = || self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = pool().pop();
-        let mut moving = kept.unwrap_or_else(|| LocalMove::new(&self.local.shapes));
+        let mut moving = kept.unwrap_or_else(|| ImageMove::new(&self.local.shapes));
         let result = work(&mut moving);
         pool().push(moving);
         result
@@ -189,7 +198,7 @@ impl<'a> LocalPass<'a> {
     }
 
     /// The move that takes the pixels in `area` from `pixels`, of an image with the maps `maps`.
-    fn enter(&self, moving: &mut LocalMove, maps: &LocalMaps, pixels: &[f32], area: Area) {
+    fn enter(&self, moving: &mut ImageMove, maps: &ImageMaps, pixels: &[f32], area: Area) {
         let [height, width] = self.size();
         let (mean, std) = (&self.model.config.mean, &self.model.config.std);
         moving.begin(0, area, |y, x, c| {
@@ -200,7 +209,7 @@ impl<'a> LocalPass<'a> {
 
     /// Makes the last move of `image`, if it has not been taken back. Few are made: what it changed
     /// is computed again, and not kept.
-    fn settle(&self, moving: &mut LocalMove, image: &mut LocalImage) {
+    fn settle(&self, moving: &mut ImageMove, image: &mut IncrementalImage) {
         let area = std::mem::take(&mut image.moved);
         if area.is_empty() {
             return;
@@ -216,7 +225,7 @@ impl<'a> LocalPass<'a> {
     }
 
     /// Moves each image to its point; logits there, a row for each.
-    pub(crate) fn step(&self, mut moves: Vec<(&mut LocalImage, &[f32])>) -> Result<Vec<f32>> {
+    pub(crate) fn step(&self, mut moves: Vec<(&mut IncrementalImage, &[f32])>) -> Result<Vec<f32>> {
         let Some(([height, width], channels)) = self.local.shapes[self.local.cut] else {
             return Ok(Vec::new());
         };
@@ -247,7 +256,7 @@ impl<'a> LocalPass<'a> {
     }
 }
 
-impl LocalImage {
+impl IncrementalImage {
     /// Takes the last move back.
     pub(crate) fn back(&mut self) {
         self.moved = Area::default();

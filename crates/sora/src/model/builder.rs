@@ -1,0 +1,544 @@
+//! Lists a network's layers.
+
+use super::{
+    NetworkOptions, Shape, Stem,
+    graph::{Graph, Layer, Norm, Op},
+};
+use crate::{
+    error::{Error, Result},
+    nn::{
+        Activation, BatchNorm, Conv2d, Dense, Init, LayerNorm, Linear, NormInput, ParamId,
+        SpecBuilder,
+    },
+};
+
+/// A layer's output, by the layer's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Id(pub(crate) usize);
+
+/// How convolutions and fully connected layers start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Start {
+    /// PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the bias too.
+    Default,
+    /// The default weight, and a bias of zero.
+    ZeroBias,
+    /// N(0, 2 / (out k k)), bias zero: `kaiming_normal_(mode="fan_out")`.
+    KaimingOut,
+    /// N(0, 2 / (in k k)), bias zero: `kaiming_normal_`.
+    KaimingIn,
+    /// N(0, std^2), bias zero. PyTorch's `trunc_normal_` cuts at 2, which is 100 standard
+    /// deviations of 0.02: it is this.
+    Normal(f32),
+}
+
+impl Start {
+    fn init(self, fan_in: usize, fan_out: usize) -> [Init; 2] {
+        let default = Init::Uniform((fan_in as f32).sqrt().recip());
+        let zero = Init::Constant(0.0);
+        match self {
+            Self::Default => [default, default],
+            Self::ZeroBias => [default, zero],
+            Self::KaimingOut => [Init::Normal((2.0 / fan_out as f32).sqrt()), zero],
+            Self::KaimingIn => [Init::Normal((2.0 / fan_in as f32).sqrt()), zero],
+            Self::Normal(std) => [Init::Normal(std), zero],
+        }
+    }
+}
+
+/// A window that slides over a map, the same in both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Side in pixels.
+    pub kernel: usize,
+    /// Pixels from one place to the next.
+    pub stride: usize,
+    /// Rows and columns of zeros on each side.
+    pub padding: usize,
+}
+
+impl Window {
+    /// From side, stride and padding.
+    pub const fn of(kernel: usize, stride: usize, padding: usize) -> Self {
+        Self { kernel, stride, padding }
+    }
+
+    /// Places in a map of `size` pixels; 0 where none fits.
+    fn output(self, size: usize) -> usize {
+        let Self { kernel, stride, padding } = self;
+        let room = size.saturating_add(padding.saturating_mul(2)).checked_sub(kernel);
+        room.and_then(|room| room.checked_div(stride)).map_or(0, |places| places + 1)
+    }
+}
+
+/// A finished network: its layers, and the names, shapes and starts of its values.
+#[derive(Debug)]
+pub struct Structure {
+    /// The layers.
+    pub graph: Graph,
+    /// The values.
+    pub specs: SpecBuilder,
+}
+
+/// Lists a network's layers, in the order in which they run.
+///
+/// Each method adds one and gives its [`Id`]. Values are registered by PyTorch's names, in the
+/// order of the calls. A mistake, such as a layer that its input is too small for, is kept and
+/// refused when the network is finished.
+///
+/// ```
+/// use sora::model::{Builder, Shape, Start, Window};
+///
+/// let mut net = Builder::new(Shape { channels: 3, height: 32, width: 32, classes: 10 });
+/// let x = net.input();
+/// let x = net.conv(x, "conv1", 16, Window::of(3, 1, 1), Start::Default);
+/// let x = net.norm_act(x, "bn1");
+/// let x = net.global_pool(x);
+/// net.dense(x, "fc", 10, Start::Default);
+/// assert!(net.finish().is_ok());
+/// ```
+#[derive(Debug)]
+pub struct Builder {
+    specs: SpecBuilder,
+    layers: Vec<Layer>,
+    dropouts: usize,
+    failed: Option<Error>,
+    width: usize,
+    shape: Shape,
+    options: NetworkOptions,
+    activation: Activation,
+}
+
+impl Builder {
+    /// A network for images and classes of `shape`, with ReLU.
+    pub fn new(shape: Shape) -> Self {
+        Self::with_options(1, shape, NetworkOptions::default(), Activation::Relu)
+    }
+
+    pub(super) fn with_options(
+        width: usize,
+        shape: Shape,
+        options: NetworkOptions,
+        activation: Activation,
+    ) -> Self {
+        let input = Layer {
+            op: Op::Input,
+            inputs: vec![],
+            shape: vec![shape.channels, shape.height, shape.width],
+        };
+        let (specs, layers) = (SpecBuilder::default(), vec![input]);
+        Self { specs, layers, dropouts: 0, failed: None, width, shape, options, activation }
+    }
+
+    /// The normalised images.
+    pub fn input(&self) -> Id {
+        Id(0)
+    }
+
+    /// Channels of the first stage, or features of a token.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Images and classes.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// What the user has chosen.
+    pub fn options(&self) -> NetworkOptions {
+        self.options
+    }
+
+    /// The network, whose last layer gives the logits.
+    ///
+    /// # Errors
+    /// A layer that does not fit its input; a last layer that does not give one logit a class.
+    pub fn finish(mut self) -> Result<Structure> {
+        let last = self.layers.last().map_or(&[][..], |layer| &layer.shape);
+        if last != [self.shape.classes] {
+            let problem = format!(
+                "its last layer gives {last:?} an image; expected {} logits",
+                self.shape.classes
+            );
+            self.fail("network", problem);
+        }
+        match self.failed {
+            Some(e) => Err(e),
+            None => Ok(Structure { graph: Graph::new(self.layers), specs: self.specs }),
+        }
+    }
+
+    /// Keeps the first mistake.
+    pub(super) fn fail(&mut self, subject: &str, problem: impl Into<String>) {
+        self.refuse(Error::unfit(subject, problem));
+    }
+
+    /// Keeps the first mistake.
+    pub(super) fn refuse(&mut self, error: Error) {
+        self.failed.get_or_insert(error);
+    }
+
+    fn push(&mut self, op: Op, inputs: &[Id], shape: Vec<usize>) -> Id {
+        if inputs.iter().any(|id| id.0 >= self.layers.len()) {
+            self.fail("network", "a layer reads one of another network");
+        }
+        self.layers.push(Layer { op, inputs: inputs.iter().map(|id| id.0).collect(), shape });
+        Id(self.layers.len() - 1)
+    }
+
+    /// Shape of a layer's output, without the batch: `[channels, height, width]` of a map,
+    /// `[features]` of a vector, `[tokens, features]` of a sequence.
+    pub fn dims(&self, x: Id) -> &[usize] {
+        self.layers.get(x.0).map_or(&[], |layer| &layer.shape)
+    }
+
+    /// Refuses a layer `what` whose input is of another kind than it takes: of `ranks` dimensions.
+    fn expect(&mut self, x: Id, what: &str, ranks: &[usize]) {
+        if !ranks.contains(&self.dims(x).len()) {
+            let problem = format!(
+                "a layer ({what}) takes a {}, and its input is {:?}",
+                ranks.iter().map(|rank| kind(*rank)).collect::<Vec<_>>().join(" or a "),
+                self.dims(x)
+            );
+            self.fail("network", problem);
+        }
+    }
+
+    /// Channels or features: the size that layers are made for.
+    pub fn features(&self, x: Id) -> usize {
+        match *self.dims(x) {
+            [channels, _, _] => channels,
+            ref other => other.last().copied().unwrap_or(0),
+        }
+    }
+
+    fn windows(&mut self, x: Id, window: Window) -> [usize; 2] {
+        self.expect(x, "a window", &[3]);
+        let sizes = [1, 2].map(|dim| self.dims(x).get(dim).copied().unwrap_or(0));
+        let out = sizes.map(|size| window.output(size));
+        if out.contains(&0) {
+            let Shape { height, width, .. } = self.shape;
+            let problem = format!(
+                "too small for the network: a layer with windows of {k}x{k} meets a map of {}x{}; use larger ones (`image_size`) or another `model`",
+                sizes[0],
+                sizes[1],
+                k = window.kernel
+            );
+            self.fail(&format!("images of {height}x{width}"), problem);
+        }
+        out.map(|size| size.max(1))
+    }
+
+    /// Convolution without bias.
+    pub fn conv(&mut self, x: Id, name: &str, cout: usize, window: Window, start: Start) -> Id {
+        self.convolve(&[x], name, cout, window, start, false)
+    }
+
+    /// Convolution with bias.
+    pub fn conv_bias(
+        &mut self,
+        x: Id,
+        name: &str,
+        cout: usize,
+        window: Window,
+        start: Start,
+    ) -> Id {
+        self.convolve(&[x], name, cout, window, start, true)
+    }
+
+    /// Convolution without bias, plus `add`.
+    pub fn conv_add(
+        &mut self,
+        x: Id,
+        add: Id,
+        name: &str,
+        cout: usize,
+        window: Window,
+        start: Start,
+    ) -> Id {
+        self.convolve(&[x, add], name, cout, window, start, false)
+    }
+
+    fn convolve(
+        &mut self,
+        inputs: &[Id],
+        name: &str,
+        cout: usize,
+        window: Window,
+        start: Start,
+        bias: bool,
+    ) -> Id {
+        let x = inputs[0];
+        let (cin, Window { kernel, stride, padding }) = (self.features(x), window);
+        let [h, w] = self.windows(x, window);
+        let [weight, start_of_bias] = start.init(cin * kernel * kernel, cout * kernel * kernel);
+        let conv = Conv2d::with_init(
+            &mut self.specs,
+            name,
+            [cin, cout],
+            kernel,
+            [stride, padding],
+            weight,
+        );
+        let bias = bias.then(|| self.specs.param(format!("{name}.bias"), &[cout], start_of_bias));
+        self.push(Op::Conv { conv: Conv2d { bias, ..conv }, kernel }, inputs, vec![cout, h, w])
+    }
+
+    /// A convolution without bias that runs here; [`register`](Self::register) must follow where
+    /// PyTorch registers its weight.
+    pub(super) fn conv_ahead(&mut self, x: Id, cout: usize, window: Window) -> Id {
+        let [h, w] = self.windows(x, window);
+        let Window { kernel, stride, padding } = window;
+        let conv = Conv2d { weight: ParamId(usize::MAX), bias: None, stride, padding, groups: 1 };
+        self.push(Op::Conv { conv, kernel }, &[x], vec![cout, h, w])
+    }
+
+    /// Registers the weight of a convolution that [`conv_ahead`](Self::conv_ahead) has placed.
+    pub(super) fn register(&mut self, placed: Id, name: &str, start: Start) {
+        let cout = self.features(placed);
+        let cin = self.layers[placed.0].inputs.first().map_or(0, |&x| self.features(Id(x)));
+        if let Op::Conv { conv, kernel, .. } = &mut self.layers[placed.0].op {
+            let [weight, _] = start.init(cin * *kernel * *kernel, cout * *kernel * *kernel);
+            *conv = Conv2d::with_init(
+                &mut self.specs,
+                name,
+                [cin, cout],
+                *kernel,
+                [conv.stride, conv.padding],
+                weight,
+            );
+        }
+    }
+
+    fn norm(&mut self, x: Id, name: &str, activation: Option<Activation>, input: NormInput) -> Id {
+        self.expect(x, "batch norm", &[3]);
+        let channels = self.features(x);
+        let norm = BatchNorm::new(&mut self.specs, name, channels);
+        let shape = self.dims(x).to_vec();
+        self.push(Op::Norm(Norm { norm, activation, input }), &[x], shape)
+    }
+
+    /// Batch norm.
+    pub fn norm_only(&mut self, x: Id, name: &str) -> Id {
+        self.norm(x, name, None, NormInput::Alone)
+    }
+
+    /// Batch norm and the network's activation.
+    pub fn norm_act(&mut self, x: Id, name: &str) -> Id {
+        self.norm(x, name, Some(self.activation), NormInput::Alone)
+    }
+
+    /// Batch norm and the network's activation, where a later layer may read `x`, too. With
+    /// [`NormInput::Shortcut`] that must be one [`conv_add`](Self::conv_add), which adds it.
+    pub(super) fn norm_act_beside(&mut self, x: Id, name: &str, input: NormInput) -> Id {
+        self.norm(x, name, Some(self.activation), input)
+    }
+
+    /// The network's activation.
+    pub fn act(&mut self, x: Id) -> Id {
+        self.act_with(x, self.activation)
+    }
+
+    /// An activation that is not the user's to choose.
+    pub fn act_with(&mut self, x: Id, activation: Activation) -> Id {
+        let shape = self.dims(x).to_vec();
+        self.push(Op::Activate(activation), &[x], shape)
+    }
+
+    /// The sum of two layers.
+    pub fn add(&mut self, x: Id, y: Id) -> Id {
+        self.expect(x, "a sum", &[2, 3]);
+        if self.dims(x) != self.dims(y) {
+            let problem = format!("a sum of {:?} and {:?}", self.dims(x), self.dims(y));
+            self.fail("network", problem);
+        }
+        let shape = self.dims(x).to_vec();
+        self.push(Op::Add, &[x, y], shape)
+    }
+
+    /// Maxima of windows.
+    pub fn max_pool(&mut self, x: Id, window: Window) -> Id {
+        let [h, w] = self.windows(x, window);
+        let (channels, Window { kernel, stride, padding }) = (self.features(x), window);
+        self.push(Op::MaxPool { kernel, stride, padding }, &[x], vec![channels, h, w])
+    }
+
+    /// Means of `side` by `side` regions.
+    pub fn adaptive_pool(&mut self, x: Id, side: usize) -> Id {
+        self.expect(x, "a pool", &[3]);
+        let channels = self.features(x);
+        self.push(Op::AdaptivePool { side }, &[x], vec![channels, side, side])
+    }
+
+    /// Rows and columns of zeros below and to the right of a map: with a window of stride 2, the
+    /// padding that other frameworks call "same".
+    pub fn pad_end(&mut self, x: Id, pixels: usize) -> Id {
+        self.expect(x, "padding", &[3]);
+        let mut shape = self.dims(x).to_vec();
+        shape.iter_mut().skip(1).for_each(|side| *side += pixels);
+        self.push(Op::PadEnd { pixels }, &[x], shape)
+    }
+
+    /// The mean of each map.
+    pub fn global_pool(&mut self, x: Id) -> Id {
+        self.expect(x, "a pool", &[3]);
+        let channels = self.features(x);
+        self.push(Op::GlobalPool, &[x], vec![channels])
+    }
+
+    /// A map as a vector, in PyTorch's order.
+    pub fn flatten(&mut self, x: Id) -> Id {
+        self.expect(x, "flatten", &[3]);
+        let len = self.dims(x).iter().product();
+        self.push(Op::Flatten, &[x], vec![len])
+    }
+
+    /// A map times the sigmoid of a factor for each channel.
+    pub fn gate(&mut self, x: Id, factor: Id) -> Id {
+        self.expect(x, "a gate", &[3]);
+        if *self.dims(factor) != [self.features(x)] {
+            self.fail("network", "a gate takes one factor a channel");
+        }
+        let shape = self.dims(x).to_vec();
+        self.push(Op::Gate, &[x, factor], shape)
+    }
+
+    /// The classifier `NAME`, with PyTorch's default start.
+    pub(super) fn classifier(&mut self, x: Id, name: &str) -> Id {
+        let (features, classes) = (self.features(x), self.shape.classes);
+        let linear = Linear::new(&mut self.specs, name, [features, classes]);
+        self.push(Op::Linear(linear), &[x], vec![classes])
+    }
+
+    /// A fully connected layer.
+    pub fn dense(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
+        self.fully_connected(x, name, out, start, true, &[])
+    }
+
+    /// A fully connected layer that PyTorch writes as a 1x1 convolution.
+    pub(super) fn dense_as_conv(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
+        self.fully_connected(x, name, out, start, true, &[1, 1])
+    }
+
+    fn fully_connected(
+        &mut self,
+        x: Id,
+        name: &str,
+        out: usize,
+        start: Start,
+        bias: bool,
+        ones: &[usize],
+    ) -> Id {
+        self.expect(x, "a fully connected layer", &[1, 2]);
+        let features = self.features(x);
+        let [weight, start_of_bias] = start.init(features, out);
+        let dense = Dense::new(
+            &mut self.specs,
+            name,
+            &[&[out, features], ones].concat(),
+            weight,
+            bias.then_some(start_of_bias),
+        );
+        let mut shape = self.dims(x).to_vec();
+        shape.pop();
+        shape.push(out);
+        self.push(Op::Dense(dense), &[x], shape)
+    }
+
+    /// Dropout at the run's rate; nothing at all at rate 0.
+    pub fn dropout(&mut self, x: Id) -> Id {
+        let rate = self.options.dropout;
+        if rate == 0.0 {
+            return x;
+        }
+        self.dropouts += 1;
+        let shape = self.dims(x).to_vec();
+        self.push(Op::Dropout { rate, layer: self.dropouts }, &[x], shape)
+    }
+
+    /// A map as a sequence of its pixels.
+    pub fn tokens(&mut self, x: Id) -> Id {
+        self.expect(x, "tokens", &[3]);
+        let (channels, pixels) = (self.features(x), self.dims(x).iter().skip(1).product());
+        self.push(Op::Tokens, &[x], vec![pixels, channels])
+    }
+
+    fn tokens_of(&mut self, x: Id) -> [usize; 2] {
+        self.expect(x, "a layer of tokens", &[2]);
+        [self.dims(x).first().copied().unwrap_or(0), self.features(x)]
+    }
+
+    /// A learned token before the others.
+    pub fn prepend(&mut self, x: Id, name: &str, init: Init) -> Id {
+        let [tokens, features] = self.tokens_of(x);
+        let token = self.specs.param(name.to_owned(), &[1, 1, features], init);
+        self.push(Op::Prepend(token), &[x], vec![tokens + 1, features])
+    }
+
+    /// A learned summand for every token.
+    pub fn position(&mut self, x: Id, name: &str, init: Init) -> Id {
+        let [tokens, features] = self.tokens_of(x);
+        let position = self.specs.param(name.to_owned(), &[1, tokens, features], init);
+        self.push(Op::Position(position), &[x], vec![tokens, features])
+    }
+
+    /// Layer norm.
+    pub fn layer_norm(&mut self, x: Id, name: &str, epsilon: f64) -> Id {
+        self.expect(x, "layer norm", &[2]);
+        let shape = self.dims(x).to_vec();
+        let features = self.features(x);
+        let norm = LayerNorm::new(&mut self.specs, name, features, epsilon);
+        self.push(Op::LayerNorm(norm), &[x], shape)
+    }
+
+    /// Self-attention: `NAME.qkv`, attention, `NAME.proj`.
+    pub fn self_attention(
+        &mut self,
+        x: Id,
+        name: &str,
+        heads: usize,
+        qkv_bias: bool,
+        start: Start,
+    ) -> Id {
+        let [tokens, features] = self.tokens_of(x);
+        if heads == 0 || !features.is_multiple_of(heads) {
+            let problem =
+                format!("the network has {heads} attention heads; expected a multiple of {heads}");
+            self.refuse(Error::setting("width", features, problem));
+        }
+        let qkv =
+            self.fully_connected(x, &format!("{name}.qkv"), 3 * features, start, qkv_bias, &[]);
+        let out = self.push(Op::Attention { heads }, &[qkv], vec![tokens, features]);
+        self.dense(out, &format!("{name}.proj"), features, start)
+    }
+
+    /// The first token.
+    pub fn first(&mut self, x: Id) -> Id {
+        self.expect(x, "the first token", &[2]);
+        let features = self.features(x);
+        self.push(Op::First, &[x], vec![features])
+    }
+
+    /// The mean of the tokens, weighted by the softmax of learned scores.
+    pub fn pool_tokens(&mut self, x: Id, name: &str, start: Start) -> Id {
+        self.expect(x, "a mean of tokens", &[2]);
+        let features = self.features(x);
+        let scores = self.dense(x, name, 1, start);
+        self.push(Op::PoolTokens, &[x, scores], vec![features])
+    }
+
+    /// The stem that the options name.
+    pub(super) fn stem(&self) -> Stem {
+        self.options.stem.unwrap_or(Stem::Cifar)
+    }
+}
+
+/// What has `rank` dimensions.
+fn kind(rank: usize) -> &'static str {
+    match rank {
+        1 => "vector",
+        2 => "sequence",
+        _ => "map",
+    }
+}

@@ -1,0 +1,84 @@
+//! What decides a network's structure.
+
+use serde::{Deserialize, Serialize};
+
+use super::{NetworkOptions, Shape, Structure, network};
+use crate::{
+    error::{Error, Result},
+    nn::SpecBuilder,
+};
+
+/// Everything that decides a network's structure and its normalisation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelConfig {
+    /// Registry name.
+    pub name: String,
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Images and classes.
+    pub shape: Shape,
+    /// Mean of each channel in pixel space, in [0, 1].
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel in pixel space.
+    pub std: Vec<f32>,
+    /// What was chosen of the network besides its width; absent in files of a time when there was
+    /// no choice.
+    #[serde(default)]
+    pub options: NetworkOptions,
+}
+
+impl ModelConfig {
+    /// The names, shapes and starts of the network's parameters and buffers.
+    ///
+    /// # Errors
+    /// An unknown network or an impossible configuration.
+    pub fn specs(&self) -> Result<SpecBuilder> {
+        self.check()?;
+        Ok(self.structure()?.specs)
+    }
+
+    /// The network's structure.
+    ///
+    /// # Errors
+    /// An unknown network or an impossible configuration.
+    pub(super) fn structure(&self) -> Result<Structure> {
+        self.check()?;
+        let info = network(&self.name)?;
+        info.check(self.options)?;
+        info.structure(self.width, self.shape, self.options)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let Shape { channels, height, width, classes } = self.shape;
+        if self.width == 0 || self.width > 4096 {
+            return Err(Error::setting("width", self.width, "expected 1 to 4096"));
+        }
+        if [channels, height, width, classes].iter().any(|size| !(1..=1 << 16).contains(size)) {
+            return Err(Error::unfit(
+                "model",
+                format!(
+                    "images of {channels}x{height}x{width} in {classes} classes; expected 1 to 65536 of each"
+                ),
+            ));
+        }
+        if self.mean.len() != channels || self.std.len() != channels {
+            return Err(Error::unfit(
+                "model",
+                format!(
+                    "normalisation has {} means and {} standard deviations; expected one of each for the {channels} channels",
+                    self.mean.len(),
+                    self.std.len()
+                ),
+            ));
+        }
+        if !self.mean.iter().all(|m| m.is_finite())
+            || !self.std.iter().all(|s| s.is_finite() && *s > 0.0)
+        {
+            return Err(Error::unfit(
+                "model",
+                "normalisation values must be finite and the standard deviations above 0",
+            ));
+        }
+        Ok(())
+    }
+}

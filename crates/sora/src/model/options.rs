@@ -1,0 +1,51 @@
+//! What may be chosen of a network besides its width.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{names::named, nn::Activation};
+
+/// How a network takes in the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Stem {
+    /// A 3x3 convolution at full resolution.
+    Cifar,
+    /// A 7x7 convolution of stride 2 and a max pool: a quarter of the resolution.
+    Imagenet,
+}
+
+named!(Stem, "stem": Cifar = "cifar", Imagenet = "imagenet");
+
+/// What a projection shortcut of PreActResNet takes. Names and shapes of the weights are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Shortcut {
+    /// The block's input: SORA's reference, Fast-AT, N-FGSM, GradAlign.
+    Input,
+    /// `relu(bn(input))`: ZeroGrad, ELLE, RobustBench's `PreActBlockV2`.
+    Activated,
+}
+
+named!(Shortcut, "shortcut": Input = "input", Activated = "activated");
+
+/// What may be chosen of a network besides its width; each network takes some of these
+/// ([`NetworkInfo::options`](super::NetworkInfo::options)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NetworkOptions {
+    /// Activation function; `None`: the network's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Rate of dropout in training mode, at least 0 and below 1.
+    #[serde(default)]
+    pub dropout: f32,
+    /// Stem; `None`: the CIFAR one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stem: Option<Stem>,
+    /// Side of a patch in pixels; `None`: by the size of the images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<usize>,
+    /// Projection shortcuts; `None`: activated, as in files of a time when there was no choice.
+    /// New runs name it ([`NetworkInfo::resolve`](super::NetworkInfo::resolve)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortcut: Option<Shortcut>,
+}
