@@ -299,6 +299,13 @@ pub struct ImportArgs {
     /// Activation function [default: the network's]
     #[arg(long, value_enum)]
     pub activation: Option<sora::nn::Activation>,
+    /// What a PreActResNet's projection shortcuts take; the weights do not tell
+    #[arg(long, value_enum)]
+    pub shortcut: Option<sora::model::Shortcut>,
+    /// What stands before the names of the weights, such as state_dict.module: chooses between
+    /// copies [default: found]
+    #[arg(long)]
+    pub prefix: Option<String>,
     /// Radius that it was trained for, in pixel units
     #[arg(long, default_value = "8/255", allow_hyphen_values = true)]
     pub epsilon: Epsilon,

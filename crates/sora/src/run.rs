@@ -440,8 +440,8 @@ impl Subject {
             ))
         })?;
         let about = About::parse(description, &file)?;
-        let mut model = Model::init(about.network, 0, device)?;
-        model.load(&tensors, &file.display().to_string())?;
+        let origin = file.display().to_string();
+        let model = Model::from_tensors(about.network, &tensors, &origin, device)?;
         Ok(Self {
             model,
             dataset: about.dataset,

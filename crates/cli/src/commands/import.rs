@@ -21,14 +21,19 @@ pub fn import(args: ImportArgs) -> Result<()> {
     let own = args.dataset.is_none().then(|| own_description(&args.file)).transpose()?.flatten();
     let image = args.image_size.map(|side| [side; 2]).or(known.as_ref().map(|known| known.image));
     let mut options = ImportOptions {
-        model: args.model.clone(),
+        model: Some(args.model.clone()),
+        prefix: args.prefix.clone(),
         width: args.width,
         image: image
             .or(own.as_ref().map(|about| [about.network.shape.height, about.network.shape.width])),
         classes: known.as_ref().map(|known| known.classes),
         normalisation: (!args.mean.is_empty()).then(|| [args.mean.clone(), args.std.clone()]),
         fallback: known.as_ref().map(|known| known.normalisation.clone()),
-        network: NetworkOptions { activation: args.activation, ..Default::default() },
+        network: NetworkOptions {
+            activation: args.activation,
+            shortcut: args.shortcut,
+            ..Default::default()
+        },
         allow_unexpected: args.allow_unexpected,
     };
     // A file of this program says more than its tensors do.
@@ -36,6 +41,7 @@ pub fn import(args: ImportArgs) -> Result<()> {
         options.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
         options.network = NetworkOptions {
             activation: args.activation.or(about.network.options.activation),
+            shortcut: args.shortcut.or(about.network.options.shortcut),
             ..about.network.options
         };
     }
@@ -77,6 +83,12 @@ pub fn import(args: ImportArgs) -> Result<()> {
         config.mean,
         config.std
     );
+    if !imported.copies.is_empty() {
+        tracing::warn!(
+            "passed over: copies under '{}'; take one with --prefix",
+            imported.copies.join("', '")
+        );
+    }
     if !imported.left.is_empty() {
         tracing::warn!("left in the file: {}", imported.left.join(", "));
     }

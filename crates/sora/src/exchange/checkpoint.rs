@@ -1,11 +1,16 @@
 //! The tensors of a file that PyTorch wrote, or of a safetensors file, without reading more than is
 //! asked for.
 //!
-//! A `.pt` file is a pickle. Its reader is a stack machine that knows dictionaries, lists, numbers
-//! and tensors and nothing else: what a pickle would call in Python stays an unopened name, so no
-//! code runs. It bounds nesting, copies and sizes by what the file holds.
+//! A `.pt` file is a pickle, which is read and not run (`pickle.rs`); nesting, copies and sizes are
+//! bounded by what the file holds.
 
-use std::{fs::File, io::Read, ops::Range, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+    path::Path,
+    sync::Arc,
+};
 
 use burn::tensor::{bf16, f16};
 use burn_store::pytorch::PytorchReader;
@@ -23,30 +28,133 @@ pub struct Entry {
     pub name: String,
     /// Shape, row-major.
     pub shape: Vec<usize>,
-    dtype: Kind,
-    source: Source,
+    pub(super) dtype: Kind,
+    pub(super) source: Source,
 }
 
+/// Where the numbers of a tensor are.
 #[derive(Debug)]
-enum Source {
-    Pytorch(Box<dyn Bytes>),
+pub(super) enum Source {
+    /// A file of PyTorch.
+    File(Strided),
+    /// A file of a time before PyTorch 0.4.
+    Ancient(Box<dyn Bytes>),
+    /// A safetensors file.
     Memory(Arc<Vec<u8>>, Range<usize>),
 }
 
+/// A view of numbers in a file.
+#[derive(Debug, PartialEq)]
+pub(super) struct Strided {
+    pub(super) path: Arc<Path>,
+    /// Where the storage begins in the file, in bytes.
+    pub(super) start: u64,
+    /// Bytes of the storage.
+    pub(super) len: u64,
+    /// Where the view begins in the storage, in elements.
+    pub(super) offset: usize,
+    /// In elements, a number a dimension.
+    pub(super) stride: Vec<usize>,
+}
+
 /// Reads a tensor's bytes from its checkpoint.
-trait Bytes: std::fmt::Debug + Send {
+pub(super) trait Bytes: std::fmt::Debug + Send {
     fn bytes(&self) -> std::io::Result<Vec<u8>>;
 }
 
 /// Types of numbers that weights come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     F16,
     Bf16,
     F32,
     F64,
-    /// Counters and the like: listed, never weights.
+    /// Counters, complex or quantised numbers and the like: listed, never weights.
     Other,
+}
+
+impl Kind {
+    /// Bytes of a number.
+    fn size(self) -> usize {
+        match self {
+            Self::F16 | Self::Bf16 => 2,
+            Self::F32 => 4,
+            Self::F64 => 8,
+            Self::Other => 1,
+        }
+    }
+
+    fn floats(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Self::F64 => {
+                bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect()
+            }
+            Self::F16 => {
+                bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+            }
+            Self::Bf16 => {
+                bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
+            }
+            Self::Other => Vec::new(),
+        }
+    }
+}
+
+impl Strided {
+    /// The numbers of a tensor of `shape`, row by row.
+    fn floats(&self, shape: &[usize], dtype: Kind) -> Result<Vec<f32>, String> {
+        const BEYOND: &str = "reaches beyond its storage";
+        let count = shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
+        let count = count.ok_or(BEYOND)?;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let reach = shape.iter().zip(&self.stride).try_fold(1usize, |reach, (&size, &stride)| {
+            reach.checked_add(stride.checked_mul(size.saturating_sub(1))?)
+        });
+        let (first, reach) = (self.offset as u64, reach.ok_or(BEYOND)? as u64);
+        let size = dtype.size() as u64;
+        let end = first.checked_add(reach).and_then(|end| end.checked_mul(size)).ok_or(BEYOND)?;
+        // A view that repeats its numbers is not worth more memory than the storage has.
+        if end > self.len || count as u64 > reach {
+            return Err(BEYOND.into());
+        }
+        let mut file = File::open(&self.path).map_err(|e| e.to_string())?;
+        file.seek(SeekFrom::Start(self.start + first * size)).map_err(|e| e.to_string())?;
+        let mut bytes = Vec::new();
+        let read = file.take(reach * size).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        if read as u64 != reach * size {
+            return Err("ends beyond the file".into());
+        }
+        let storage = dtype.floats(&bytes);
+        if count as u64 == reach && self.is_row_major(shape) {
+            return Ok(storage);
+        }
+        let mut values = Vec::with_capacity(count);
+        let mut at = vec![0; shape.len()];
+        for _ in 0..count {
+            let index: usize = at.iter().zip(&self.stride).map(|(at, stride)| at * stride).sum();
+            values.push(storage.get(index).copied().unwrap_or_default());
+            for (at, &size) in at.iter_mut().zip(shape).rev() {
+                *at += 1;
+                if *at < size {
+                    break;
+                }
+                *at = 0;
+            }
+        }
+        Ok(values)
+    }
+
+    fn is_row_major(&self, shape: &[usize]) -> bool {
+        let mut expected = 1;
+        shape.iter().zip(&self.stride).rev().all(|(&size, &stride)| {
+            let fits = size == 1 || stride == expected;
+            expected *= size;
+            fits
+        })
+    }
 }
 
 impl Entry {
@@ -65,44 +173,44 @@ impl Entry {
         self.dtype != Kind::Other
     }
 
+    /// Whether it is the same numbers of the same file as `other`, under another name.
+    pub(super) fn is_alias_of(&self, other: &Self) -> bool {
+        match (&self.source, &other.source) {
+            (Source::File(a), Source::File(b)) => a == b && self.shape == other.shape,
+            _ => false,
+        }
+    }
+
     /// The values, in single precision.
     ///
     /// # Errors
     /// A file that is cut off or does not hold what it says; integers; values that are not finite.
     pub fn values(&self) -> Result<Vec<f32>> {
         let damaged = |what: String| {
-            Error::input(format!("tensor '{}': {what}; is the file damaged?", self.name))
+            Error::unfit(format!("tensor '{}'", self.name), format!("{what}; is the file damaged?"))
         };
-        let bytes = match &self.source {
-            Source::Pytorch(source) => {
-                source.bytes().map_err(|e| damaged(one_line(&e.to_string())))?
+        if self.dtype == Kind::Other {
+            return Err(damaged("no floating-point numbers where weights are expected".into()));
+        }
+        let values = match &self.source {
+            Source::File(strided) => {
+                strided.floats(&self.shape, self.dtype).map_err(|e| damaged(one_line(&e)))?
             }
-            Source::Memory(file, range) => file
-                .get(range.clone())
-                .ok_or_else(|| damaged("ends beyond the file".into()))?
-                .to_vec(),
-        };
-        let values: Vec<f32> = match self.dtype {
-            Kind::F32 => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Kind::F64 => {
-                bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect()
+            Source::Ancient(source) => {
+                let bytes = source.bytes().map_err(|e| damaged(one_line(&e.to_string())))?;
+                self.dtype.floats(&bytes)
             }
-            Kind::F16 => {
-                bytes.as_chunks::<2>().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()
+            Source::Memory(file, range) => {
+                let bytes = file.get(range.clone());
+                self.dtype.floats(bytes.ok_or_else(|| damaged("ends beyond the file".into()))?)
             }
-            Kind::Bf16 => {
-                bytes.as_chunks::<2>().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect()
-            }
-            Kind::Other => return Err(damaged("integers where weights are expected".into())),
         };
         if Some(values.len()) != self.len() {
             return Err(damaged(format!("{} values for the shape {:?}", values.len(), self.shape)));
         }
         if let Some(value) = values.iter().find(|v| !v.is_finite()) {
-            return Err(Error::input(format!(
-                "tensor '{}': holds {value}; expected finite weights",
-                self.name
-            )));
+            let problem = format!("holds {value}; expected finite weights");
+            return Err(Error::unfit(format!("tensor '{}'", self.name), problem));
         }
         Ok(values)
     }
@@ -133,7 +241,7 @@ pub fn read(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
         }
         Ok(filled)
     });
-    let filled = read.map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+    let filled = read.map_err(|e| Error::read(path, e))?;
     let length = u64::from_le_bytes(*start.first_chunk().unwrap_or(&[0; 8]));
     if filled == start.len() && start.last() == Some(&b'{') && length <= LONGEST_HEADER {
         safetensors(path, key)
@@ -144,7 +252,7 @@ pub fn read(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
 
 fn safetensors(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
     let wrong = |what: String| {
-        Error::input(format!("{}: not a whole safetensors file ({what})", path.display()))
+        Error::damaged(path, format!("not a whole safetensors file ({what})"))
     };
     let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
     let (header, metadata) =
@@ -184,13 +292,21 @@ impl<F: Fn() -> std::io::Result<Vec<u8>> + Send> Bytes for Lazy<F> {
 }
 
 fn pytorch(path: &Path) -> Result<Vec<Entry>> {
-    let reader = PytorchReader::new(path).map_err(|e| {
-        Error::input(format!(
-            "{}: {}; expected a checkpoint that torch.save wrote, or a safetensors file",
-            path.display(),
-            one_line(&e.to_string())
-        ))
-    })?;
+    let wrong = |what: String| {
+        let what = one_line(&what);
+        let problem =
+            format!("{what}; expected a checkpoint that torch.save wrote, or a safetensors file");
+        Error::damaged(path, problem)
+    };
+    match super::pytorch::read(path).map_err(wrong)? {
+        Some(entries) => Ok(entries),
+        None => ancient(path).map_err(wrong),
+    }
+}
+
+/// The tar format of PyTorch before 0.4, and pickles by themselves.
+fn ancient(path: &Path) -> Result<Vec<Entry>, String> {
+    let reader = PytorchReader::new(path).map_err(|e| e.to_string())?;
     let mut entries: Vec<Entry> = reader
         .into_tensors()
         .into_iter()
@@ -208,7 +324,7 @@ fn pytorch(path: &Path) -> Result<Vec<Entry>> {
                 name,
                 shape,
                 dtype,
-                source: Source::Pytorch(Box::new(Lazy(move || tensor.read()))),
+                source: Source::Ancient(Box::new(Lazy(move || tensor.read()))),
             }
         })
         .collect();

@@ -8,26 +8,35 @@ use std::{
 
 use burn::tensor::Device;
 
-use super::checkpoint::{self, Entry};
+use super::{
+    candidates::{self, Candidate, Found},
+    checkpoint::{self, Entry},
+    normalisation::{self, Normalisation},
+};
 use crate::{
     error::{Error, Result},
-    model::{Model, ModelConfig, NetworkInfo, NetworkOptions, Shape, Stem, network},
+    model::{
+        Model, ModelConfig, NetworkInfo, NetworkOptions, Shape, Shortcut, Stem, network, networks,
+    },
     nn::{HostTensor, Spec},
 };
 
 /// What the caller knows about the checkpoint; the rest is found in it.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
-    /// Registry name of the network.
-    pub model: String,
+    /// Registry name of the network; `None`: the one that fits.
+    pub model: Option<String>,
+    /// What stands before the names of the weights, such as `state_dict.module`; `None`: found in
+    /// the file. It chooses between copies: a running average, the best and the last.
+    pub prefix: Option<String>,
     /// Width; found in the file where it is absent.
     pub width: Option<usize>,
     /// Height and width of the images in pixels.
     pub image: Option<[usize; 2]>,
     /// Number of classes, to be held against the file's.
     pub classes: Option<usize>,
-    /// Mean and standard deviation of each channel in pixel space; `None`: those of a normalisation
-    /// layer in the file.
+    /// Mean and standard deviation of each channel, for pixels in [0, 1] or in 0..255; `None`:
+    /// those of a normalisation layer in the file.
     pub normalisation: Option<[Vec<f32>; 2]>,
     /// Mean and standard deviation for a file that says nothing of them.
     pub fallback: Option<[Vec<f32>; 2]>,
@@ -44,6 +53,8 @@ pub struct Imported {
     pub model: Model,
     /// What stood before the names of the weights.
     pub prefix: String,
+    /// Prefixes of copies that were passed over: running averages.
+    pub copies: Vec<String>,
     /// Tensors taken.
     pub taken: usize,
     /// Tensors under the same prefix that were left.
@@ -52,9 +63,6 @@ pub struct Imported {
     pub normalisation: &'static str,
 }
 
-/// Last parts of the names that normalisation layers have for the mean and the standard deviation.
-const MEANS: [&str; 3] = ["mean", "mu", "new_mean"];
-const STDS: [&str; 3] = ["std", "sigma", "new_std"];
 /// Parts of public checkpoints that no forward pass reads: a second copy of the first stage in
 /// TRADES's WideResNet.
 const UNREAD: [&str; 1] = ["sub_block1."];
@@ -63,52 +71,124 @@ const UNREAD: [&str; 1] = ["sub_block1."];
 ///
 /// # Errors
 /// A file that is no checkpoint or is damaged; weights that are missing, unexpected or of another
-/// shape, in one line that names them.
+/// shape; several copies of the weights of which nothing says which is meant; an option of the
+/// network that its weights do not tell.
 pub fn import(
     path: &Path,
     wanted: &ImportOptions,
     about: &str,
     device: &Device,
 ) -> Result<(Imported, Option<String>)> {
-    let info = network(&wanted.model)?;
     let (entries, description) = checkpoint::read(path, about)?;
-    let file = path.display().to_string();
-    let (prefix, weights) = matching(&entries, info).ok_or_else(|| {
-        let some = list(entries.iter().map(|entry| entry.name.clone()).collect());
-        Error::input(format!(
-            "{file}: holds no weights of {}: no tensor whose name ends in '{}'; it has {}; is --model right?",
-            info.name,
-            info.width_from,
-            if entries.is_empty() { "no tensors".into() } else { some }
+    let wrong = |problem: String| Error::mismatch(path, problem);
+    let info = match &wanted.model {
+        Some(name) => network(name)?,
+        None => fitting_network(&entries, wanted).map_err(wrong)?,
+    };
+    let (found, copies) = chosen(&entries, info, wanted).map_err(wrong)?;
+    let mut config = configure(info, &found, wanted)
+        .map_err(|problem| wrong(problem + &suggestion(&entries, info, wanted)))?;
+    if info.options.contains(&"shortcut") && config.options.shortcut.is_none() {
+        if description.is_none() {
+            return Err(wrong(
+                "its weights do not tell what the projection shortcuts take; give `shortcut`: input (Fast-AT, N-FGSM, GradAlign, SORA's reference) or activated (RobustBench's PreActBlockV2, ZeroGrad, ELLE)".into(),
+            ));
+        }
+        // A file of a time when there was no choice.
+        config.options.shortcut = Some(Shortcut::Activated);
+    }
+    config.options = info.resolve(config.options, config.shape)?;
+    let channels = config.shape.channels;
+    let Normalisation { mean, std, source } =
+        normalisation::find(&entries, &found.prefix, wanted, channels, description.is_some())
+            .map_err(wrong)?;
+    (config.mean, config.std) = (mean, std);
+    // Names and shapes first: a file that only claims to be large costs nothing.
+    let specs = config.specs()?;
+    let specs: Vec<&Spec> = specs.params.iter().chain(&specs.buffers).collect();
+    let left = compare(&found.weights, &specs, wanted.allow_unexpected).map_err(|problem| {
+        wrong(format!(
+            "not the weights of {} at width {} for images of {}x{}: {problem}; check `model`, `width` and `image_size`, or take the file without what is unexpected with `allow_unexpected`{}",
+            config.name,
+            config.width,
+            config.shape.height,
+            config.shape.width,
+            suggestion(&entries, info, wanted)
         ))
     })?;
-    let shape_of = |name: &str| weights.get(name).map(|entry| entry.shape.as_slice());
-    let damaged = |name: &str| {
-        Error::input(format!(
-            "{file}: tensor '{name}' has a shape that no weight of {} has",
-            info.name
-        ))
-    };
+    let tensors = values(path, &found, &specs)?;
+    let taken = tensors.len();
+    let model = Model::from_tensors(config, &tensors, &path.display().to_string(), device)?;
+    let prefix = found.prefix;
+    Ok((Imported { model, prefix, copies, taken, left, normalisation: source }, description))
+}
 
-    let Some(&[found, ..]) = shape_of(info.width_from) else {
+/// The tensors of the network, and the prefixes of the copies beside them.
+fn chosen<'a>(
+    entries: &'a [Entry],
+    info: &NetworkInfo,
+    wanted: &ImportOptions,
+) -> Result<(Candidate<'a>, Vec<String>), String> {
+    match candidates::find(entries, info, wanted.prefix.as_deref()) {
+        Found::One(found, copies) => Ok((found, copies)),
+        Found::Several(prefixes) if wanted.prefix.is_some() => Err(format!(
+            "no weights of {} under that `prefix`; they lie under {}",
+            info.name,
+            quoted(&prefixes)
+        )),
+        Found::Several(prefixes) => Err(format!(
+            "holds the weights of {} more than once, under {}; choose with `prefix`",
+            info.name,
+            quoted(&prefixes)
+        )),
+        Found::Nothing => Err(format!(
+            "holds no weights of {}: no tensor whose name ends in '{}'; it has {}{}",
+            info.name,
+            info.width_from,
+            if entries.is_empty() {
+                "no tensors".into()
+            } else {
+                list(entries.iter().map(|entry| entry.name.clone()).collect())
+            },
+            suggestion(entries, info, wanted)
+        )),
+    }
+}
+
+fn quoted(prefixes: &[String]) -> String {
+    let quoted = |prefix: &String| format!("'{}'", prefix.trim_end_matches('.'));
+    if prefixes.is_empty() {
+        "no other".into()
+    } else {
+        prefixes.iter().map(quoted).collect::<Vec<_>>().join(" and ")
+    }
+}
+
+/// What the shapes of the weights and the caller's wishes say of the network, without its
+/// normalisation.
+fn configure(
+    info: &NetworkInfo,
+    found: &Candidate<'_>,
+    wanted: &ImportOptions,
+) -> Result<ModelConfig, String> {
+    let damaged =
+        |name: &str| format!("tensor '{name}' has a shape that no weight of {} has", info.name);
+    let Some(&[width, ..]) = found.shape(info.width_from) else {
         return Err(damaged(info.width_from));
     };
-    let width = wanted.width.unwrap_or(found);
-    let first = if weights.contains_key("conv1.weight") { "conv1.weight" } else { info.width_from };
-    let Some(&[_, channels, kernel, _]) = shape_of(first) else { return Err(damaged(first)) };
-    let classes =
-        info.classes_from.iter().find_map(|name| shape_of(name)?.first().copied()).ok_or_else(
-            || {
-                Error::input(format!(
-                    "{file}: no classifier, a tensor '{}'; is --model right?",
-                    info.classes_from.join("' or '")
-                ))
-            },
-        )?;
+    let width = wanted.width.unwrap_or(width);
+    let first = ["conv1.weight", "init_conv.weight"]
+        .into_iter()
+        .find(|name| found.weights.contains_key(*name))
+        .unwrap_or(info.width_from);
+    let Some(&[_, channels, kernel, _]) = found.shape(first) else { return Err(damaged(first)) };
+    let classes = info
+        .classes_from
+        .iter()
+        .find_map(|name| found.shape(name)?.first().copied())
+        .ok_or_else(|| format!("no classifier, a tensor '{}'", info.classes_from.join("' or '")))?;
     if let Some(expected) = wanted.classes.filter(|&expected| expected != classes) {
-        return Err(Error::input(format!(
-            "{file}: a network of {classes} classes; the data set has {expected}"
-        )));
+        return Err(format!("a network of {classes} classes; the data set has {expected}"));
     }
     let mut options = wanted.network;
     if info.options.contains(&"stem") && options.stem.is_none() {
@@ -117,110 +197,25 @@ pub fn import(
     if info.options.contains(&"patch") && options.patch.is_none() {
         options.patch = Some(kernel);
     }
-    let positions = ["pos_embed", "classifier.positional_emb"]
-        .iter()
-        .find_map(|name| shape_of(name)?.get(1).copied());
-    let [height, breadth] = wanted.image.unwrap_or_else(|| {
-        guess_size(info, positions, &options, weights.contains_key("classifier.6.weight"), channels)
-    });
+    let [height, breadth] =
+        wanted.image.unwrap_or_else(|| guess_size(info, found, options, channels));
     let shape = Shape { channels, height, width: breadth, classes };
-    let options = info.resolve(options, shape)?;
-
-    let (normalisation, [mean, std]) =
-        normalisation(&entries, wanted, channels, description.is_some())
-            .map_err(|e| Error::input(format!("{file}: {e}")))?;
-    let config = ModelConfig { name: info.name.into(), width, shape, mean, std, options };
-    // Names and shapes first: a file that only claims to be large costs nothing.
-    let specs = config.specs()?;
-    let specs: Vec<&Spec> = specs.params.iter().chain(&specs.buffers).collect();
-    let left = compare(&file, &weights, &specs, &config, wanted.allow_unexpected)?;
-    let needed = specs.iter().fold(0u64, |sum, spec| sum.saturating_add(spec.len() as u64));
-    let size = std::fs::metadata(path)
-        .map_err(|e| Error::input(format!("cannot look at {file}: {e}")))?
-        .len();
-    if needed > size {
-        return Err(Error::input(format!(
-            "{file}: {size} bytes for {needed} weights; is the file damaged?"
-        )));
-    }
-    let mut tensors = BTreeMap::new();
-    for spec in &specs {
-        if let Some(entry) = weights.get(&spec.name) {
-            let data = entry.values().map_err(|e| Error::input(format!("{file}: {e}")))?;
-            tensors.insert(
-                spec.name.clone(),
-                HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data },
-            );
-        }
-    }
-    let taken = tensors.len();
-    let mut model = Model::init(config, 0, device)?;
-    model.load(&tensors, &file)?;
-    Ok((Imported { model, prefix, taken, left, normalisation }, description))
-}
-
-/// The prefix under which the most names of the network are found, and those tensors by the
-/// network's names.
-fn matching<'a>(
-    entries: &'a [Entry],
-    info: &NetworkInfo,
-) -> Option<(String, BTreeMap<String, &'a Entry>)> {
-    let mut best: Option<(String, BTreeMap<String, &Entry>)> = None;
-    let prefixes: BTreeSet<&str> = entries
-        .iter()
-        .filter_map(|entry| entry.name.strip_suffix(info.width_from))
-        .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-        .collect();
-    for prefix in prefixes {
-        let named = entries
-            .iter()
-            .filter_map(|entry| Some((renamed(entry.name.strip_prefix(prefix)?, info), entry)));
-        let named: BTreeMap<String, &Entry> = named.collect();
-        // A wrapper's other parts lie under the same prefix or under none: the longest list is the
-        // network's own.
-        if best.as_ref().is_none_or(|(chosen, taken)| better((prefix, &named), (chosen, taken))) {
-            best = Some((prefix.to_owned(), named));
-        }
-    }
-    best
-}
-
-/// Whether the first of two candidates is the network itself: with an optimizer's or an average's
-/// copy beside it, the one under a usual key.
-fn better(
-    (prefix, named): (&str, &BTreeMap<String, &Entry>),
-    (chosen, taken): (&str, &BTreeMap<String, &Entry>),
-) -> bool {
-    let unusual = |prefix: &str| {
-        ["optimizer", "ema", "swa", "avg", "momentum"].iter().any(|word| prefix.contains(word))
-    };
-    match (unusual(prefix), unusual(chosen)) {
-        (true, false) => false,
-        (false, true) => true,
-        _ => {
-            named.len() > taken.len() || (named.len() == taken.len() && prefix.len() < chosen.len())
-        }
-    }
-}
-
-/// The network's name for a file's name.
-fn renamed(name: &str, info: &NetworkInfo) -> String {
-    info.aliases.iter().fold(name.to_owned(), |name, (from, to)| match from.strip_prefix('.') {
-        // Anywhere in the name, or at its beginning.
-        Some(_) => name.replace(from, to),
-        None => name.strip_prefix(from).map_or(name.clone(), |rest| format!("{to}{rest}")),
-    })
+    let [mean, std] = [Vec::new(), Vec::new()];
+    Ok(ModelConfig { name: info.name.into(), width, shape, mean, std, options })
 }
 
 /// Image size of a network whose weights do not tell: 32, 28 in one channel, 224 for the forms for
 /// large images.
 fn guess_size(
     info: &NetworkInfo,
-    positions: Option<usize>,
-    options: &NetworkOptions,
-    large: bool,
+    found: &Candidate<'_>,
+    options: NetworkOptions,
     channels: usize,
 ) -> [usize; 2] {
+    let positions = ["pos_embed", "classifier.positional_emb"]
+        .iter()
+        .find_map(|name| found.shape(name)?.get(1).copied());
+    let large = found.weights.contains_key("classifier.6.weight");
     let side = match (positions, options.patch) {
         (Some(tokens), Some(patch)) => tokens.saturating_sub(1).isqrt().saturating_mul(patch),
         (Some(tokens), None) => 2 * tokens.isqrt(),
@@ -231,36 +226,87 @@ fn guess_size(
     [side; 2]
 }
 
-/// Where the normalisation comes from, and its means and standard deviations.
-fn normalisation(
-    entries: &[Entry],
-    options: &ImportOptions,
-    channels: usize,
-    described: bool,
-) -> Result<(&'static str, [Vec<f32>; 2]), String> {
-    if let Some(given) = &options.normalisation {
-        // One value stands for every channel.
-        let each = |values: &Vec<f32>| match values.as_slice() {
-            &[value] => vec![value; channels.min(1 << 16)],
-            _ => values.clone(),
-        };
-        return Ok(("as given", [each(&given[0]), each(&given[1])]));
-    }
-    let layer = |names: &[&str]| {
-        entries.iter().find(|entry| {
-            entry.is_float()
-                && entry.len() == Some(channels)
-                && entry.name.rsplit('.').next().is_some_and(|last| names.contains(&last))
-        })
+/// The networks whose weights the file holds, all of them and nothing else.
+fn fitting(entries: &[Entry], wanted: &ImportOptions) -> Vec<(&'static NetworkInfo, usize)> {
+    let free = ImportOptions {
+        image: wanted.image,
+        prefix: wanted.prefix.clone(),
+        ..ImportOptions::default()
     };
-    if let (Some(mean), Some(std)) = (layer(&MEANS), layer(&STDS)) {
-        let read = |entry: &Entry| entry.values().map_err(|e| e.to_string());
-        return Ok(("from the file's normalisation layer", [read(mean)?, read(std)?]));
+    let fits = |info: &'static NetworkInfo| {
+        let found = match candidates::find(entries, info, free.prefix.as_deref()) {
+            Found::One(found, _) => found,
+            Found::Several(prefixes) => {
+                match candidates::find(entries, info, prefixes.first().map(String::as_str)) {
+                    Found::One(found, _) => found,
+                    _ => return None,
+                }
+            }
+            Found::Nothing => return None,
+        };
+        let config = configure(info, &found, &free).ok()?;
+        let channels = config.shape.channels.min(1 << 16);
+        let config = ModelConfig { mean: vec![0.0; channels], std: vec![1.0; channels], ..config };
+        let specs = config.specs().ok()?;
+        let specs: Vec<&Spec> = specs.params.iter().chain(&specs.buffers).collect();
+        compare(&found.weights, &specs, false).ok()?;
+        Some((info, config.width))
+    };
+    networks().into_iter().filter_map(fits).collect()
+}
+
+/// The network that the file fits where none is named: the only one, or the only one of its own
+/// width.
+fn fitting_network(
+    entries: &[Entry],
+    wanted: &ImportOptions,
+) -> Result<&'static NetworkInfo, String> {
+    let fits = fitting(entries, wanted);
+    let own: Vec<_> = fits.iter().filter(|(info, width)| info.default_width == *width).collect();
+    match (fits.as_slice(), own.as_slice()) {
+        ([(info, _)], _) | (_, [(info, _)]) => Ok(info),
+        ([], _) => {
+            let names = entries.iter().map(|entry| entry.name.clone()).collect();
+            Err(format!("fits no network; it has {}; name the `model`", list(names)))
+        }
+        (several, _) => {
+            let names: Vec<_> = several.iter().map(|(info, _)| info.name).collect();
+            Err(format!("fits {}; name the `model`", names.join(" and ")))
+        }
     }
-    let source = if described { "from the file's metadata" } else { "of the data set" };
-    options.fallback.clone().map(|values| (source, values)).ok_or_else(|| {
-        "has no normalisation layer; give --mean and --std in [0, 1], one value or one a channel (--mean 0 --std 1 for a network that takes pixels as they are), or --dataset for the set's own".into()
-    })
+}
+
+/// The end of a message about a file that does not fit `info`: what it fits.
+fn suggestion(entries: &[Entry], info: &NetworkInfo, wanted: &ImportOptions) -> String {
+    let fits: Vec<String> = fitting(entries, wanted)
+        .into_iter()
+        .filter(|(other, _)| other.name != info.name)
+        .map(|(other, width)| format!("{} of width {width}", other.name))
+        .collect();
+    if fits.is_empty() { String::new() } else { format!("; it fits {}", fits.join(" and ")) }
+}
+
+/// The values of the weights, by the network's names.
+fn values(
+    path: &Path,
+    found: &Candidate<'_>,
+    specs: &[&Spec],
+) -> Result<BTreeMap<String, HostTensor>> {
+    let needed = specs.iter().fold(0u64, |sum, spec| sum.saturating_add(spec.len() as u64));
+    let size = std::fs::metadata(path).map_err(|e| Error::read(path, e))?.len();
+    if needed > size {
+        let problem = format!("{size} bytes for {needed} weights; is the file damaged?");
+        return Err(Error::damaged(path, problem));
+    }
+    let mut tensors = BTreeMap::new();
+    for spec in specs {
+        if let Some(entry) = found.weights.get(&spec.name) {
+            let data = entry.values().map_err(|e| Error::damaged(path, e.to_string()))?;
+            let tensor = HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data };
+            tensors.insert(spec.name.clone(), tensor);
+        }
+    }
+    Ok(tensors)
 }
 
 /// Up to six names, and how many more there are.
@@ -291,13 +337,14 @@ fn fits(found: &[usize], expected: &[usize]) -> bool {
 }
 
 /// Holds the file's tensors against the network's list; gives the names of those that are left.
+///
+/// # Errors
+/// What is missing, unexpected or misshaped, as part of a line.
 fn compare(
-    file: &str,
     weights: &BTreeMap<String, &Entry>,
     specs: &[&Spec],
-    config: &ModelConfig,
     allow_unexpected: bool,
-) -> Result<Vec<String>> {
+) -> Result<Vec<String>, String> {
     let expected: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     let (mut missing, mut misshaped) = (Vec::new(), Vec::new());
     for spec in specs {
@@ -311,10 +358,7 @@ fn compare(
         }
     }
     let harmless = |name: &str| {
-        let last = name.rsplit('.').next().unwrap_or(name);
-        MEANS.contains(&last)
-            || STDS.contains(&last)
-            || UNREAD.iter().any(|part| name.starts_with(part))
+        normalisation::is_value(name) || UNREAD.iter().any(|part| name.starts_with(part))
     };
     let counter = |name: &str| name.ends_with("num_batches_tracked");
     let left: Vec<String> = weights
@@ -333,12 +377,5 @@ fn compare(
     if found.is_empty() {
         return Ok(left);
     }
-    Err(Error::input(format!(
-        "{file}: not the weights of {} at width {} for images of {}x{}: {}; check --model, --width and --image-size, or take the file without what is unexpected with --allow-unexpected",
-        config.name,
-        config.width,
-        config.shape.height,
-        config.shape.width,
-        found.join("; ")
-    )))
+    Err(found.join("; "))
 }

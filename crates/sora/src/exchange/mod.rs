@@ -1,10 +1,14 @@
 //! Networks to and from PyTorch: weights with PyTorch's names in safetensors, ONNX graphs, and
 //! checkpoints that PyTorch wrote.
 
+mod candidates;
 mod checkpoint;
 mod import;
+mod normalisation;
 mod onnx;
+mod pickle;
 mod proto;
+mod pytorch;
 
 pub use checkpoint::{Entry, read};
 pub use import::{ImportOptions, Imported, import};

@@ -106,6 +106,23 @@ impl Model {
         Self::from_structure(config, builder.finish()?, seed, device)
     }
 
+    /// A network with the values of `tensors`, by PyTorch's names; `origin` names their file in
+    /// errors. Costs no more memory than the tensors do, whatever `config` claims.
+    ///
+    /// # Errors
+    /// An unknown network, an impossible configuration, tensors that are missing or misshaped.
+    pub fn from_tensors(
+        config: ModelConfig,
+        tensors: &BTreeMap<String, HostTensor>,
+        origin: &str,
+        device: &Device,
+    ) -> Result<Self> {
+        let Structure { graph, specs } = config.structure()?;
+        let params = TensorSet::from_host(specs.params, tensors, origin, device)?;
+        let buffers = TensorSet::from_host(specs.buffers, tensors, origin, device)?;
+        Ok(Self::of_values(config, graph, [params, buffers], device))
+    }
+
     fn from_structure(
         config: ModelConfig,
         Structure { graph, specs }: Structure,
@@ -124,16 +141,27 @@ impl Model {
             let advice = "choose a smaller `width`".into();
             return Err(Error::Memory { subject, needed, free, advice });
         }
-        Ok(Self {
+        let params = TensorSet::init(specs.params, seed, device);
+        let buffers = TensorSet::init(specs.buffers, seed, device);
+        Ok(Self::of_values(config, graph, [params, buffers], device))
+    }
+
+    fn of_values(
+        config: ModelConfig,
+        graph: Graph,
+        [params, buffers]: [TensorSet; 2],
+        device: &Device,
+    ) -> Self {
+        Self {
             config,
-            params: TensorSet::init(specs.params, seed, device),
-            buffers: TensorSet::init(specs.buffers, seed, device),
+            params,
+            buffers,
             backend: Backend::of(device),
             precision: Precision::F32,
             network: Arc::new(graph),
             dropout: DropoutSource::default(),
             device: device.clone(),
-        })
+        }
     }
 
     /// The network as a list of layers.

@@ -5,9 +5,12 @@
 //! perturbation with another set. The optimizer, the checkpoints and the export all see the same
 //! flat, ordered list of named tensors.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
@@ -210,7 +213,7 @@ impl TensorSet {
     /// A device that fails; an index beyond the list.
     pub fn host(&self, index: usize) -> Result<HostTensor> {
         let (Some(spec), Some(value)) = (self.specs.get(index), self.values.get(index)) else {
-            return Err(Error::work(format!(
+            return Err(Error::defect(format!(
                 "value {index} of {}: no such value",
                 self.specs.len()
             )));
@@ -218,34 +221,60 @@ impl TensorSet {
         Ok(HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data: to_vec(value)? })
     }
 
+    /// A set of `specs` with the values of `tensors`, by name; nothing is drawn. `origin` names the
+    /// file in the error.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub fn from_host(
+        specs: Vec<Spec>,
+        tensors: &BTreeMap<String, HostTensor>,
+        origin: &str,
+        device: &Device,
+    ) -> Result<Self> {
+        let found = named(&specs, tensors, origin)?;
+        let values = found.into_iter().map(|tensor| flat(tensor.data.clone(), device)).collect();
+        Ok(Self::new(specs.into(), values))
+    }
+
     /// Loads values by name. `origin` names the file in the error.
     ///
     /// # Errors
     /// A tensor that is missing or has another shape.
-    pub fn load(
-        &mut self,
-        tensors: &std::collections::BTreeMap<String, HostTensor>,
-        origin: &str,
-    ) -> Result<()> {
-        let mut loaded = Vec::with_capacity(self.values.len());
-        for (spec, value) in self.specs.iter().zip(&self.values) {
-            let found = tensors.get(&spec.name).ok_or_else(|| {
-                Error::input(format!(
-                    "{origin}: no tensor named '{}'; expected the weights of this network with PyTorch's names",
-                    spec.name
-                ))
-            })?;
-            if found.shape != spec.shape {
-                return Err(Error::input(format!(
-                    "{origin}: tensor '{}' has shape {:?}, expected {:?}; check --model, --width, the image size and the number of classes",
-                    spec.name, found.shape, spec.shape
-                )));
-            }
-            loaded.push(flat(found.data.clone(), &value.device()));
+    pub fn load(&mut self, tensors: &BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
+        let specs = self.specs.clone();
+        for (index, tensor) in named(&specs, tensors, origin)?.into_iter().enumerate() {
+            let device = self.values[index].device();
+            self.set(index, flat(tensor.data.clone(), &device));
         }
-        loaded.into_iter().enumerate().for_each(|(index, value)| self.set(index, value));
         Ok(())
     }
+}
+
+/// The tensor of each spec, which has its shape.
+fn named<'a>(
+    specs: &[Spec],
+    tensors: &'a BTreeMap<String, HostTensor>,
+    origin: &str,
+) -> Result<Vec<&'a HostTensor>> {
+    let find = |spec: &Spec| {
+        let found = tensors.get(&spec.name).ok_or_else(|| {
+            let problem = format!(
+                "no tensor named '{}'; expected the weights of this network with PyTorch's names",
+                spec.name
+            );
+            Error::unfit(origin, problem)
+        })?;
+        if found.shape != spec.shape || found.data.len() != spec.len() {
+            let problem = format!(
+                "tensor '{}' has shape {:?}, expected {:?}; check `model`, `width`, the image size and the number of classes",
+                spec.name, found.shape, spec.shape
+            );
+            return Err(Error::unfit(origin, problem));
+        }
+        Ok(found)
+    };
+    specs.iter().map(find).collect()
 }
 
 /// A tensor on the host, as read from or written to a file.
@@ -318,5 +347,5 @@ pub(crate) fn flat(data: Vec<f32>, device: &Device) -> Tensor<1> {
 pub fn to_vec<const D: usize>(tensor: &Tensor<D>) -> Result<Vec<f32>> {
     tensor
         .try_to_vec_as::<f32>()
-        .map_err(|e| Error::work(format!("reading a tensor back from the device failed: {e}")))
+        .map_err(|e| Error::Device(format!("reading a tensor back from the device failed: {e}")))
 }
