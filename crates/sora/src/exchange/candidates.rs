@@ -84,8 +84,7 @@ pub(super) fn find<'a>(
     let longest = all.iter().map(|found| found.weights.len()).max().unwrap_or(0);
     let (whole, partial): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|found| found.weights.len() == longest);
-    let (averages, mut own): (Vec<_>, Vec<_>) =
-        whole.into_iter().partition(Candidate::is_average);
+    let (averages, mut own): (Vec<_>, Vec<_>) = whole.into_iter().partition(Candidate::is_average);
     // A list that is longer for an average's counters is no better than the network's own.
     own.extend(partial.into_iter().filter(|found| {
         !averages.is_empty()

@@ -251,9 +251,8 @@ pub fn read(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
 }
 
 fn safetensors(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
-    let wrong = |what: String| {
-        Error::damaged(path, format!("not a whole safetensors file ({what})"))
-    };
+    let wrong =
+        |what: String| Error::damaged(path, format!("not a whole safetensors file ({what})"));
     let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
     let (header, metadata) =
         SafeTensors::read_metadata(&bytes).map_err(|e| wrong(one_line(&e.to_string())))?;

@@ -182,11 +182,10 @@ fn configure(
         .find(|name| found.weights.contains_key(*name))
         .unwrap_or(info.width_from);
     let Some(&[_, channels, kernel, _]) = found.shape(first) else { return Err(damaged(first)) };
-    let classes = info
-        .classes_from
-        .iter()
-        .find_map(|name| found.shape(name)?.first().copied())
-        .ok_or_else(|| format!("no classifier, a tensor '{}'", info.classes_from.join("' or '")))?;
+    let classes =
+        info.classes_from.iter().find_map(|name| found.shape(name)?.first().copied()).ok_or_else(
+            || format!("no classifier, a tensor '{}'", info.classes_from.join("' or '")),
+        )?;
     if let Some(expected) = wanted.classes.filter(|&expected| expected != classes) {
         return Err(format!("a network of {classes} classes; the data set has {expected}"));
     }

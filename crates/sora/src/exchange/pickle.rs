@@ -34,7 +34,11 @@ pub(super) enum Node {
     Dict(Vec<(Value, Value)>),
     /// An object of a class that is not known: its items, as of a subclass of dict or list, and its
     /// attributes.
-    Object { class: Arc<str>, items: Vec<(Value, Value)>, list: Vec<Value>, state: Option<Value> },
+    Object {
+        items: Vec<(Value, Value)>,
+        list: Vec<Value>,
+        state: Option<Value>,
+    },
     Storage(Storage),
     Tensor(Tensor),
 }
@@ -278,13 +282,14 @@ impl<R: Read> Machine<R> {
                 self.call(&class, &args);
             }
             b'i' => {
-                let (module, name) = (self.line()?, self.line()?);
+                self.line()?;
+                self.line()?;
                 self.marked()?;
-                self.object(format!("{module}.{name}").into());
+                self.object();
             }
             b'o' => {
-                let values = self.marked()?;
-                self.object(text(values.first().unwrap_or(&Value::None)));
+                self.marked()?;
+                self.object();
             }
             b'b' => {
                 let state = self.pop()?;
@@ -396,8 +401,8 @@ impl<R: Read> Machine<R> {
         Ok(())
     }
 
-    fn object(&mut self, class: Arc<str>) {
-        self.push_node(Node::Object { class, items: Vec::new(), list: Vec::new(), state: None });
+    fn object(&mut self) {
+        self.push_node(Node::Object { items: Vec::new(), list: Vec::new(), state: None });
     }
 
     /// What calling `class` with `args` gives.
@@ -426,14 +431,14 @@ impl<R: Read> Machine<R> {
                         let (function, inner) = (function.clone(), inner.clone());
                         self.call(&function, &inner)
                     }
-                    _ => self.object(class),
+                    _ => self.object(),
                 };
             }
             _ => None,
         };
         match made {
             Some(node) => self.push_node(node),
-            None => self.object(class),
+            None => self.object(),
         }
     }
 
@@ -464,8 +469,9 @@ impl<R: Read> Machine<R> {
         };
         let Some(Node::Storage(storage)) = self.nodes.get(*storage) else { return None };
         let mut storage = storage.clone();
-        if let Some(Value::Global(dtype)) =
-            rest.iter().find(|value| matches!(value, Value::Global(name) if name.starts_with("torch.")))
+        if let Some(Value::Global(dtype)) = rest
+            .iter()
+            .find(|value| matches!(value, Value::Global(name) if name.starts_with("torch.")))
         {
             storage.kind = dtype.trim_start_matches("torch.").into();
         }

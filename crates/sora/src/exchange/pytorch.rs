@@ -58,9 +58,10 @@ fn archive(path: &Path) -> Result<Vec<Entry>, Problem> {
     let mut zip = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| e.to_string())?;
     let name = zip
         .file_names()
+        .flatten()
         .find(|name| *name == "data.pkl" || name.ends_with("/data.pkl"))
         .ok_or("an archive without data.pkl")?
-        .to_owned();
+        .into_owned();
     let root = name.trim_end_matches("data.pkl").to_owned();
     if let Ok(mut order) = zip.by_name(&format!("{root}byteorder")) {
         let mut text = String::new();
@@ -74,8 +75,9 @@ fn archive(path: &Path) -> Result<Vec<Entry>, Problem> {
     let folder = format!("{root}data/");
     for index in 0..zip.len() {
         let Ok(entry) = zip.by_index_raw(index) else { continue };
+        let Ok(name) = entry.name() else { continue };
         if let (Some(key), zip::CompressionMethod::Stored, Some(start)) =
-            (entry.name().strip_prefix(&folder), entry.compression(), entry.data_start())
+            (name.strip_prefix(&folder), entry.compression(), entry.data_start())
         {
             places.insert(key.into(), (start, entry.size()));
         }
@@ -162,8 +164,7 @@ impl Pickle {
     /// Every tensor with the keys on the way to it, joined by dots. Parts of a saved module are
     /// named as its state dict names them.
     fn tensors(&self) -> Vec<(String, Tensor)> {
-        let mut walk =
-            Walk { pickle: self, found: Vec::new(), barren: HashSet::new(), visits: 0 };
+        let mut walk = Walk { pickle: self, found: Vec::new(), barren: HashSet::new(), visits: 0 };
         walk.visit(&self.root, &mut Vec::new());
         walk.found
     }
