@@ -1,58 +1,57 @@
-//! The `sora` command.
+//! The program `sora`: what it can be asked for, and what it shows.
+//!
+//! [`call`] reads the command line, each file of [`commands`] holds a command with its arguments,
+//! [`console`] prints, [`render`] turns the library's errors into one line, [`dashboard`] draws a
+//! run in the terminal.
 
-mod cli;
+mod call;
 mod commands;
+mod complete;
+mod console;
 pub mod dashboard;
+pub mod error;
+mod finish;
+mod output_file;
+mod progress;
 pub mod render;
+mod signals;
+mod values;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use cli::{BenchCommand, Cli, Command, DataCommand};
-use sora::error::Result;
-
 /// Runs the program on the words it was called with.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    commands::start_logging(cli.verbose);
-    match run(cli.command) {
+    complete::answer();
+    silence_panics();
+    match std::panic::catch_unwind(|| answer(std::env::args_os().collect())) {
+        Ok(code) => code,
+        Err(_) => ExitCode::from(1),
+    }
+}
+
+fn answer(words: Vec<std::ffi::OsString>) -> ExitCode {
+    let call = call::Call::parse_words(words);
+    console::set(call.settings());
+    console::start_logging();
+    match call::run(call.command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("error: {}", render::render(&e));
-            ExitCode::from(render::exit_code(&e))
+        Err(failure) => {
+            console::note(&render::line(&failure));
+            ExitCode::from(failure.exit_code())
         }
     }
 }
 
-fn run(command: Command) -> Result<()> {
-    match command {
-        Command::Train(args) => commands::train::train(*args),
-        Command::Resume { dir } => commands::train::resume(&dir),
-        Command::Watch { dir, once } => commands::watch::watch(&dir, once),
-        Command::Diagnose { dirs, json } => commands::diagnose::diagnose(&dirs, json),
-        Command::Reproduce(args) => commands::reproduce::reproduce(&args),
-        Command::Eval(args) => commands::eval::eval(args),
-        Command::Sweep(args) => commands::sweep::sweep(&args),
-        Command::Export(args) => commands::export::export(&args),
-        Command::Import(args) => commands::import::import(*args),
-        Command::Plot(args) => commands::plot::plot(&args),
-        Command::Landscape(args) => commands::landscape::landscape(&args),
-        Command::Report(args) => commands::report::report(&args),
-        Command::Data { command: DataCommand::List { data_dir, json } } => {
-            commands::data::list(data_dir.as_deref(), json)
-        }
-        Command::Data { command: DataCommand::Info { name, data_dir, json } } => {
-            commands::data::info(&name, data_dir, json)
-        }
-        Command::Data { command: DataCommand::Fetch { name, data_dir, mirror } } => {
-            commands::data::fetch(&name, data_dir.as_deref(), mirror)
-        }
-        Command::Methods { json } => commands::list::methods(json),
-        Command::Models { json } => commands::list::models(json),
-        Command::Attacks { json } => commands::list::attacks(json),
-        Command::Bench { command: BenchCommand::Step(args) } => commands::bench::step(&args),
-        Command::Bench { command: BenchCommand::Data(args) } => commands::bench_data::data(args),
-        Command::Bench { command: BenchCommand::Attack(args) } => commands::bench::attack(&args),
-        Command::Bench { command: BenchCommand::Conv(args) } => commands::bench::conv(&args),
+/// A defect of the program is told in one line, too.
+fn silence_panics() {
+    if std::env::var_os("RUST_BACKTRACE").is_some() {
+        return;
     }
+    std::panic::set_hook(Box::new(|info| {
+        let text = info.payload_as_str().unwrap_or("no message");
+        let place = info.location().map_or_else(String::new, |place| format!(" ({place})"));
+        console::note(&format!(
+            "error: a defect of this program{place}: {text}; please report it with the call"
+        ));
+    }));
 }

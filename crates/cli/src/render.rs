@@ -1,28 +1,40 @@
-//! Turns the library's errors into what a user of the command line reads: one line, with flags in
-//! place of the names of settings, and an exit status.
+//! Failures as a user reads them: one line, with flags in place of the names of settings.
+//!
+//! The library speaks of settings by the keys of config.toml, in backticks: `` `val_steps` ``. Here
+//! they become the flags that set them: `--val-steps`.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use clap::{Command, CommandFactory};
+use clap::Command;
 use sora::{
     data::Remedy,
-    error::{Error, ErrorKind, nearest},
+    error::{Error, nearest},
 };
 
-use crate::cli::Cli;
+use crate::{
+    console::visible,
+    error::{Failure, Kind},
+};
 
-/// The exit status that tells `error`: 1 the work failed, 2 the call or its input is wrong, 130
-/// interrupted.
-pub fn exit_code(error: &Error) -> u8 {
-    match error.kind() {
-        ErrorKind::Work => 1,
-        ErrorKind::Input => 2,
-        ErrorKind::Interrupted => 130,
+/// What goes to standard error when a command fails: one line without control characters.
+pub fn line(failure: &Failure) -> String {
+    let before = if failure.kind() == Kind::Interrupted { "" } else { "error: " };
+    format!("{before}{}", text(failure))
+}
+
+/// The failure in one line.
+pub fn text(failure: &Failure) -> String {
+    match failure {
+        Failure::Line(_, text) => {
+            let parts: Vec<&str> = text.split(['\n', '\r']).map(str::trim).collect();
+            visible(parts.join(" ").trim())
+        }
+        Failure::Library(error) => library(error),
     }
 }
 
-/// `error` in one line without control characters.
-pub fn render(error: &Error) -> String {
+/// The library's error, with flags.
+fn library(error: &Error) -> String {
     let flags = flags();
     let text = match error {
         Error::Setting { setting, value, problem } => {
@@ -82,7 +94,7 @@ fn flags() -> BTreeSet<String> {
         command.get_subcommands().for_each(|command| collect(command, all));
     }
     let mut all = BTreeSet::new();
-    collect(&Cli::command(), &mut all);
+    collect(&crate::call::command(), &mut all);
     all
 }
 
@@ -129,23 +141,31 @@ mod tests {
     #[test]
     fn settings_become_flags_and_names_their_nearest() {
         let error = Error::setting("val_steps", 0, "expected 1 to 9; or leave out `val`");
-        assert_eq!(render(&error), "--val-steps 0: expected 1 to 9; or leave out --val");
+        assert_eq!(library(&error), "--val-steps 0: expected 1 to 9; or leave out --val");
         let error = Error::setting("options.beta", "x", "expected a number");
-        assert_eq!(render(&error), "--set beta=x: expected a number");
+        assert_eq!(library(&error), "--set beta=x: expected a number");
         let error = Error::unfit("weights", "give `mean 0` and see `sora models`");
-        assert_eq!(render(&error), "weights: give --mean 0 and see `sora models`");
+        assert_eq!(library(&error), "weights: give --mean 0 and see `sora models`");
         let error = Error::unknown("method", "pgd-20", ["pgd", "sora"]);
-        assert!(render(&error).ends_with("did you mean --method pgd --set steps=20?"));
+        assert!(library(&error).ends_with("did you mean --method pgd --set steps=20?"));
         let error = Error::unknown("network", "resnet19", ["resnet18", "vit"]);
         assert_eq!(
-            render(&error),
+            library(&error),
             "--model 'resnet19': no such network; did you mean resnet18? `sora models` lists them all"
         );
     }
 
     #[test]
+    fn a_failure_of_the_program_is_one_line_with_its_status() {
+        let failure = Failure::input("two\nlines\n\u{1b}[31m");
+        assert_eq!(line(&failure), "error: two lines \\u{1b}[31m");
+        assert_eq!(failure.exit_code(), 2);
+        assert_eq!(line(&Failure::interrupted("stopped")), "stopped");
+    }
+
+    #[test]
     fn a_message_is_one_line_that_cannot_steer_a_terminal() {
         let error = Error::damaged(std::path::Path::new("a\n\u{1b}[2J"), "cut off");
-        assert_eq!(render(&error), "a\\n\\u{1b}[2J: cut off");
+        assert_eq!(library(&error), "a\\n\\u{1b}[2J: cut off");
     }
 }

@@ -293,11 +293,17 @@ pub fn nearest<'a>(name: &str, known: &'a [String]) -> Vec<&'a str> {
     let wanted = name.to_lowercase();
     let mut scored: Vec<_> = known
         .iter()
-        .map(|known| (strsim::jaro_winkler(&wanted, &known.to_lowercase()), known.as_str()))
+        .map(|known| (likeness(&wanted, &known.to_lowercase()), known.as_str()))
         .filter(|(score, _)| *score >= ALIKE)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     scored.into_iter().take(3).map(|(_, known)| known).collect()
+}
+
+/// From 0 to 1; a name that begins or ends with the wanted one counts as near.
+fn likeness(wanted: &str, known: &str) -> f64 {
+    let part = wanted.len() >= 3 && (known.starts_with(wanted) || known.ends_with(wanted));
+    strsim::jaro_winkler(wanted, known).max(if part { 0.85 } else { 0.0 })
 }
 
 impl From<robustness::Error> for Error {

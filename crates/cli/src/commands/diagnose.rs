@@ -4,14 +4,34 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sora::{
+    config::TrainConfig,
     diagnose::{CoDetector, CoEvent, Collapse, collapse},
-    error::{Error, Result},
     follow::Follower,
     metrics::{EpochLine, Rollback, StepLine},
     run::RunDir,
 };
 
-use super::{print_json, print_table};
+use super::shared::passing_over;
+use crate::{
+    complete,
+    console::{Table, print_json},
+    error::{Failure, Result},
+};
+
+/// Which runs, and how to print.
+#[derive(Debug, clap::Args)]
+pub struct DiagnoseArgs {
+    /// Run folders; others are passed over
+    #[arg(required = true, add = complete::runs())]
+    pub dirs: Vec<PathBuf>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Columns of the table.
+const HEADING: [&str; 9] =
+    ["run", "method", "epsilon", "seed", "steps", "noticed", "sign", "pgd halved", "steps ahead"];
 
 /// What was found in a run.
 #[derive(Serialize)]
@@ -33,30 +53,20 @@ struct Diagnosis {
     rollback: Option<Rollback>,
 }
 
-/// Goes over the runs in `dirs`.
-pub fn diagnose(dirs: &[PathBuf], json: bool) -> Result<()> {
-    let found = dirs.iter().map(|dir| of_run(dir)).collect::<Result<Vec<_>>>()?;
-    if json {
+/// Goes over the runs.
+pub fn run(args: &DiagnoseArgs) -> Result<()> {
+    let found = passing_over(&args.dirs, |dir| of_run(dir))?;
+    if args.json {
         return print_json(&serde_json::json!({ "runs": found }));
     }
-    let mut rows = vec![
-        [
-            "run",
-            "method",
-            "epsilon",
-            "seed",
-            "steps",
-            "noticed",
-            "sign",
-            "pgd halved",
-            "steps ahead",
-        ]
-        .map(String::from)
-        .to_vec(),
-    ];
+    let mut table = Table::new(HEADING);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     for run in &found {
-        rows.push(vec![
+        let halved = |c: Collapse| match c.half_step {
+            Some(step) => step.to_string(),
+            None => "never rose".into(),
+        };
+        table.row([
             run.run.clone(),
             run.method.clone(),
             run.epsilon.clone(),
@@ -64,15 +74,11 @@ pub fn diagnose(dirs: &[PathBuf], json: bool) -> Result<()> {
             run.steps.to_string(),
             or_dash(run.co.map(|co| co.step.to_string())),
             or_dash(run.co.map(|co| format!("{:?}", co.sign).to_lowercase())),
-            or_dash(
-                run.collapse.map(|c| {
-                    c.half_step.map_or_else(|| "never rose".into(), |step| step.to_string())
-                }),
-            ),
+            or_dash(run.collapse.map(halved)),
             or_dash(run.ahead.map(|ahead| ahead.to_string())),
         ]);
     }
-    print_table(&rows)
+    table.print()
 }
 
 fn of_run(path: &Path) -> Result<Diagnosis> {
@@ -81,30 +87,50 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
         (Follower::<StepLine>::new(dir.metrics()), Follower::<EpochLine>::new(dir.epochs()));
     steps.poll()?;
     epochs.poll()?;
-    if steps.damaged() + epochs.damaged() > 0 {
-        tracing::warn!(
-            "{}: {} damaged log lines passed over",
-            path.display(),
-            steps.damaged() + epochs.damaged()
-        );
+    let (at, damaged) = (path.display(), steps.damaged() + epochs.damaged());
+    if damaged > 0 {
+        tracing::warn!("{at}: {damaged} damaged log lines passed over");
     }
     if steps.lines().is_empty() {
-        return Err(Error::input(format!(
-            "{}: the run has no steps yet; go on with `sora resume {}`",
-            path.display(),
-            path.display()
+        return Err(Failure::input(format!(
+            "{at}: the run has no steps yet; go on with `sora resume {at}`"
         )));
     }
+    let (co, pgd) = replay(&config, steps.lines(), epochs.lines());
+    let chance =
+        config.network.as_ref().map_or(0.0, |network| 1.0 / network.shape.classes.max(1) as f64);
+    let collapse = collapse(&pgd, chance);
+    let half = collapse.and_then(|c| c.half_step);
+    Ok(Diagnosis {
+        run: at.to_string(),
+        method: config.method,
+        epsilon: config.epsilon.to_string(),
+        seed: config.seed,
+        steps: steps.lines().len() as u64,
+        ahead: co.zip(half).map(|(co, half)| half as i64 - co.step as i64),
+        co,
+        collapse,
+        validations: pgd.len(),
+        rollback: steps.lines().iter().find_map(|line| line.rollback.clone()),
+    })
+}
+
+/// What the detector says of the logged figures, and pgd accuracy by step.
+fn replay(
+    config: &TrainConfig,
+    steps: &[StepLine],
+    epochs: &[EpochLine],
+) -> (Option<CoEvent>, Vec<(u64, f64)>) {
     let mut detector = CoDetector::default();
     let mut pgd = Vec::new();
-    let mut ends = epochs.lines().iter().peekable();
-    for line in steps.lines() {
+    let mut ends = epochs.iter().peekable();
+    for line in steps {
         let warming_up = config.warming_up(line.step, config.steps_per_epoch.unwrap_or(0));
         if !warming_up {
             detector.observe(line, config.lr_max);
         }
         let mut val = line.val;
-        if let Some(end) = ends.next_if(|end| end.step == line.step + 1) {
+        if let Some(end) = ends.next_if(|end| end.step == line.step.saturating_add(1)) {
             val = val.or(end.val);
         }
         if let Some(val) = val {
@@ -114,21 +140,5 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
             pgd.push((line.step, val.pgd.accuracy));
         }
     }
-    let chance =
-        config.network.as_ref().map_or(0.0, |network| 1.0 / network.shape.classes.max(1) as f64);
-    let (co, collapse) = (detector.event(), collapse(&pgd, chance));
-    Ok(Diagnosis {
-        run: path.display().to_string(),
-        method: config.method,
-        epsilon: config.epsilon.to_string(),
-        seed: config.seed,
-        steps: steps.lines().len() as u64,
-        ahead: co
-            .zip(collapse.and_then(|c| c.half_step))
-            .map(|(co, half)| half as i64 - co.step as i64),
-        co,
-        collapse,
-        validations: pgd.len(),
-        rollback: steps.lines().iter().find_map(|line| line.rollback.clone()),
-    })
+    (detector.event(), pgd)
 }

@@ -4,21 +4,56 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use sora::{
-    device,
-    error::{Error, Result},
-    exchange, files,
+    device, exchange, files,
     model::Model,
     nn::{HostTensor, to_vec},
     run::Subject,
 };
 use sora_rng::{Key, Purpose, fill_uniform};
 
-use crate::cli::{ExportArgs, Format};
+use crate::{
+    complete,
+    error::{Failure, Result},
+    output_file::{Overwrite, prepare},
+};
+
+/// Most sample images.
+const SAMPLES: usize = 4096;
+
+/// File formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Weights with PyTorch's names
+    Safetensors,
+    /// The network, from pixels in [0, 1] to logits
+    Onnx,
+}
+
+/// What to write where.
+#[derive(Debug, clap::Args)]
+pub struct ExportArgs {
+    /// Run folder or weights file
+    #[arg(add = complete::runs())]
+    pub subject: PathBuf,
+    /// File format
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// File to write [default: export/model.safetensors or .onnx beside the weights]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Overwrite a file that another program wrote
+    #[arg(long)]
+    pub force: bool,
+    /// Also write N random images and the logits that this program gives them, to
+    /// FILE.samples.safetensors
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub samples: usize,
+}
 
 /// Writes the weights or the network of a run or a weights file.
-pub fn export(args: &ExportArgs) -> Result<()> {
-    if args.samples > 4096 {
-        return Err(Error::input(format!("--samples {}: expected 0 to 4096", args.samples)));
+pub fn run(args: &ExportArgs) -> Result<()> {
+    if args.samples > SAMPLES {
+        return Err(Failure::input(format!("--samples {}: expected 0 to {SAMPLES}", args.samples)));
     }
     let subject = Subject::load(&args.subject, &device::device("cpu")?)?;
     let metadata = subject.about().metadata()?;
@@ -35,19 +70,20 @@ pub fn export(args: &ExportArgs) -> Result<()> {
         None => beside(&args.subject, ending),
     };
     if same_file(&out, &args.subject) {
-        return Err(Error::input(format!(
+        return Err(Failure::input(format!(
             "--out {}: is the file that is exported; choose another",
             out.display()
         )));
     }
-    write(&out, &bytes)?;
+    let overwrite = Overwrite::by(args.force);
+    write(&out, &bytes, overwrite)?;
     tracing::info!("{} of {} in {}", ending, subject.model.config.name, out.display());
     if args.samples > 0 {
         let path = PathBuf::from(format!("{}.samples.safetensors", out.display()));
-        write(
-            &path,
-            &files::to_safetensors(&samples(&subject.model, args.samples)?, Default::default())?,
-        )?;
+        // The mark by which this program knows its own files.
+        let metadata = [("sora".to_owned(), "samples".to_owned())].into();
+        let tensors = samples(&subject.model, args.samples)?;
+        write(&path, &files::to_safetensors(&tensors, metadata)?, overwrite)?;
         tracing::info!("{} images and their logits in {}", args.samples, path.display());
     }
     Ok(())
@@ -63,21 +99,9 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let cannot = |e: std::io::Error| {
-        Error::input(format!("--out {}: cannot make its folder: {e}", path.display()))
-    };
-    if path.is_dir() {
-        return Err(Error::input(format!(
-            "--out {}: is a folder; expected a file",
-            path.display()
-        )));
-    }
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => std::fs::create_dir_all(dir).map_err(cannot)?,
-        _ => {}
-    }
-    files::write_atomic(path, bytes)
+fn write(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
+    prepare(path, overwrite)?;
+    Ok(files::write_atomic(path, bytes)?)
 }
 
 /// Random images `images` `[N, C, H, W]` and the network's `logits` `[N, classes]`.

@@ -1,21 +1,96 @@
 //! `sora import`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sora::{
     config::TrainOptions,
     data, device,
-    error::{Error, Result},
     exchange::{self, ImportOptions},
     files,
-    model::NetworkOptions,
+    model::{NetworkOptions, Shortcut},
+    nn::Activation,
     run::{self, ABOUT, About},
+    threat::{Epsilon, Norm},
 };
 
-use crate::cli::ImportArgs;
+use crate::{
+    complete,
+    error::{Failure, Result},
+    output_file::make_folder,
+    values::{ACTIVATIONS, NORMS, SHORTCUTS, one_of},
+};
+
+/// Which file, and what it does not say about itself.
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// Checkpoint: .pt or .pth that torch.save wrote, or .safetensors
+    pub file: PathBuf,
+    /// Network, see `sora models`
+    #[arg(long, value_name = "NAME", add = complete::networks(), help_heading = "Network")]
+    pub model: String,
+    /// Channels of the network's first stage [default: found in the file]
+    #[arg(long, help_heading = "Network")]
+    pub width: Option<usize>,
+    /// Activation function [default: the network's]
+    #[arg(long, value_parser = one_of::<Activation>(ACTIVATIONS), help_heading = "Network")]
+    pub activation: Option<Activation>,
+    /// What a PreActResNet's projection shortcuts take; the weights do not tell
+    #[arg(long, value_parser = one_of::<Shortcut>(SHORTCUTS), help_heading = "Network")]
+    pub shortcut: Option<Shortcut>,
+    /// What stands before the names of the weights, such as state_dict.module: chooses between
+    /// copies [default: found]
+    #[arg(long, help_heading = "Network")]
+    pub prefix: Option<String>,
+    /// Leave tensors that the network does not have
+    #[arg(long, help_heading = "Network")]
+    pub allow_unexpected: bool,
+    /// Data set that it was trained on: the default of `sora eval`, and the source of a missing
+    /// normalisation
+    #[arg(long, value_name = "NAME|PATH", add = complete::datasets(), help_heading = "Data")]
+    pub dataset: Option<String>,
+    /// Where data sets are kept
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub data_dir: Option<PathBuf>,
+    /// Height and width of the images [default: the data set's, or by the network]
+    #[arg(long, value_name = "PIXELS", help_heading = "Data")]
+    pub image_size: Option<usize>,
+    /// Mean of each channel in [0, 1] [default: the file's own, else the data set's]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        requires = "std",
+        help_heading = "Data"
+    )]
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel
+    #[arg(
+        long,
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        requires = "mean",
+        help_heading = "Data"
+    )]
+    pub std: Vec<f32>,
+    /// Radius that it was trained for, in pixel units
+    #[arg(
+        long,
+        visible_alias = "eps",
+        default_value = "8/255",
+        allow_hyphen_values = true,
+        help_heading = "Threat"
+    )]
+    pub epsilon: Epsilon,
+    /// Norm that it was trained for
+    #[arg(long, value_parser = one_of::<Norm>(NORMS), default_value = "linf", help_heading = "Threat")]
+    pub norm: Norm,
+    /// Folder to make (its weights are model.safetensors), or a file that ends in .safetensors
+    #[arg(long, value_name = "DIR|FILE", help_heading = "Output")]
+    pub out: PathBuf,
+}
 
 /// Takes a checkpoint of another program.
-pub fn import(args: ImportArgs) -> Result<()> {
+pub fn run(args: ImportArgs) -> Result<()> {
     let out = target(&args.out)?;
     let known = args.dataset.as_deref().map(|name| known(name, &args)).transpose()?;
     let own = args.dataset.is_none().then(|| own_description(&args.file)).transpose()?.flatten();
@@ -59,9 +134,7 @@ pub fn import(args: ImportArgs) -> Result<()> {
     };
     let bytes = files::to_safetensors(&imported.model.to_host()?, about.metadata()?)?;
     if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(|e| {
-            Error::input(format!("--out {}: cannot make the folder: {e}", args.out.display()))
-        })?;
+        make_folder(dir)?;
     }
     files::write_atomic(&out, &bytes)?;
     let config = &about.network;
@@ -101,10 +174,10 @@ pub fn import(args: ImportArgs) -> Result<()> {
 }
 
 /// The weights file to write: `--out` itself, or model.safetensors in it.
-fn target(out: &Path) -> Result<std::path::PathBuf> {
+fn target(out: &Path) -> Result<PathBuf> {
     if out.extension().is_some_and(|ending| ending == "safetensors") {
         if out.exists() {
-            return Err(Error::input(format!(
+            return Err(Failure::input(format!(
                 "--out {}: exists; choose a new file",
                 out.display()
             )));
@@ -113,10 +186,10 @@ fn target(out: &Path) -> Result<std::path::PathBuf> {
     }
     match std::fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
         Ok(true) => {
-            Err(Error::input(format!("--out {}: not empty; choose a new folder", out.display())))
+            Err(Failure::input(format!("--out {}: not empty; choose a new folder", out.display())))
         }
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::input(format!("--out {}: cannot use it as a folder: {e}", out.display())))
+            Err(Failure::input(format!("--out {}: cannot use it as a folder: {e}", out.display())))
         }
         _ => Ok(out.join("model.safetensors")),
     }
@@ -156,5 +229,5 @@ fn known(name: &str, args: &ImportArgs) -> Result<Known> {
 /// What a file of this program says about itself; `None` for any other.
 fn own_description(file: &Path) -> Result<Option<About>> {
     let (_, text) = exchange::read(file, ABOUT)?;
-    text.map(|text| About::parse(&text, file)).transpose()
+    Ok(text.map(|text| About::parse(&text, file)).transpose()?)
 }

@@ -1,27 +1,66 @@
-//! `sora landscape`.
+//! `sora landscape`: the loss around a test image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sora::{
-    error::{Error, Result},
     files,
     plot::{self, Figure},
     report::{
-        compute::{Choice, LandscapeConfig, Opened},
+        compute::{Choice, LandscapeConfig, Opened, evenly},
         figures::{landscape as draw, landscape_frames, landscape_strip},
         records::Run,
     },
 };
 
-use super::{plot::options, print};
-use crate::cli::LandscapeArgs;
+use super::shared::ComputeArgs;
+use crate::{
+    complete,
+    console::print,
+    error::{Failure, Result},
+    output_file::{Overwrite, make_folder, prepare},
+};
 
 /// Hundredths of a second that a frame of the animation is shown.
 const FRAME: u16 = 60;
+/// Weights in a strip.
+const STRIP: usize = 8;
+
+/// Where to look, and how closely.
+#[derive(Debug, clap::Args)]
+pub struct LandscapeArgs {
+    /// Run folder
+    #[arg(add = complete::runs())]
+    pub run: PathBuf,
+    /// Weights: a number of epochs, final or all
+    #[arg(long, value_name = "K|all", default_value = "final", help_heading = "Data")]
+    pub checkpoint: Choice,
+    /// Test image, from 0
+    #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Data")]
+    pub index: usize,
+    /// Points along each direction
+    #[arg(long, default_value_t = 41, help_heading = "Data")]
+    pub grid: usize,
+    /// How far to look in each direction, in epsilons
+    #[arg(long, default_value_t = 1.0, help_heading = "Data")]
+    pub span: f32,
+    /// Most weights to draw with --checkpoint all, evenly spaced
+    #[arg(long, value_name = "N", default_value_t = 24, help_heading = "Data")]
+    pub frames: usize,
+    /// PNG files as well
+    #[arg(long, help_heading = "Output")]
+    pub png: bool,
+    /// Folder to write to [default: plots in the run folder]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Overwrite files that another program wrote
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
 
 /// Draws the loss around an image of a run.
-pub fn landscape(args: &LandscapeArgs) -> Result<()> {
-    let options = options(&args.compute);
+pub fn run(args: &LandscapeArgs) -> Result<()> {
     let config = LandscapeConfig {
         index: args.index,
         grid: args.grid,
@@ -30,31 +69,24 @@ pub fn landscape(args: &LandscapeArgs) -> Result<()> {
     };
     config.check()?;
     if args.frames == 0 {
-        return Err(Error::input("--frames 0: expected at least 1"));
+        return Err(Failure::input("--frames 0: expected at least 1"));
     }
+    let options = args.compute.options()?;
     let run = Run::load(&args.run)?;
     let mut found =
         Opened::open(&run, &options)?.landscapes(config, &args.checkpoint, args.frames)?;
     let dir = args.out.clone().unwrap_or_else(|| args.run.join("plots"));
-    std::fs::create_dir_all(&dir).map_err(|e| {
-        Error::input(format!("--out {}: cannot make the folder: {e}", dir.display()))
-    })?;
-    let mut written = Vec::new();
-    let mut write = |figure: &Figure, name: String| -> Result<()> {
-        for ending in if args.png { &["svg", "png"][..] } else { &["svg"] } {
-            let path = dir.join(format!("{name}.{ending}"));
-            sora::files::write_figure(&path, figure)?;
-            written.push(path);
-        }
-        Ok(())
-    };
+    make_folder(&dir)?;
     let stem = format!("landscape-{}", args.index);
+    let mut written = Vec::new();
     if args.checkpoint == Choice::All {
         let frames: Vec<_> = landscape_frames(&found).iter().map(Figure::draw).collect();
         let path = dir.join(format!("{stem}.gif"));
+        guard(args, &path)?;
         files::write_atomic(&path, &plot::gif(&frames, 1.0, FRAME)?)?;
-        found.rows = sora::report::compute::evenly(&found.rows, 8);
-        write(&landscape_strip(std::slice::from_ref(&found)), format!("{stem}-strip"))?;
+        found.rows = evenly(&found.rows, STRIP);
+        let strip = landscape_strip(std::slice::from_ref(&found));
+        written.extend(write(args, &strip, &dir.join(format!("{stem}-strip")))?);
         written.push(path);
     } else {
         for row in &found.rows {
@@ -62,8 +94,26 @@ pub fn landscape(args: &LandscapeArgs) -> Result<()> {
                 Choice::Epoch(epoch) => format!("{stem}-epoch-{epoch:03}"),
                 _ => stem.clone(),
             };
-            write(&draw(&found, row), name)?;
+            written.extend(write(args, &draw(&found, row), &dir.join(name))?);
         }
     }
-    print(&written.iter().map(|path: &PathBuf| format!("{}\n", path.display())).collect::<String>())
+    print(&written.iter().map(|path| format!("{}\n", path.display())).collect::<String>())
+}
+
+/// In a folder that the user named, files of others stay.
+fn guard(args: &LandscapeArgs, path: &Path) -> Result<()> {
+    if args.out.is_some() { prepare(path, Overwrite::by(args.force)) } else { Ok(()) }
+}
+
+/// Writes `figure` to `stem.svg`, and to `stem.png` if that is asked for.
+fn write(args: &LandscapeArgs, figure: &Figure, stem: &Path) -> Result<Vec<PathBuf>> {
+    let endings: &[&str] = if args.png { &["svg", "png"] } else { &["svg"] };
+    let mut written = Vec::new();
+    for ending in endings {
+        let path = stem.with_extension(ending);
+        guard(args, &path)?;
+        files::write_figure(&path, figure)?;
+        written.push(path);
+    }
+    Ok(written)
 }

@@ -1,38 +1,93 @@
-//! `sora plot`.
+//! `sora plot`: a figure of one or more runs.
 
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use sora::{
-    error::{Error, Result},
+    files,
     plot::{Figure, Format},
     report::{
-        compute::{Choice, ComputeOptions, LandscapeConfig, Opened},
+        compute::{Choice, LandscapeConfig, Opened},
         figures,
         records::Run,
     },
 };
 
-use super::print;
-use crate::cli::{ComputeArgs, FigureName, PlotArgs};
+use super::shared::{ComputeArgs, load_runs};
+use crate::{
+    complete,
+    console::print,
+    error::{Failure, Result},
+    output_file::{Overwrite, make_folder, prepare},
+};
 
 /// Weights of a run in a figure of several.
 const ACROSS: usize = 4;
 
+/// A figure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FigureName {
+    /// Training and validation curves, with the onset of catastrophic overfitting
+    Curves,
+    /// PertAlign, step size, single-step and multi-step accuracy over steps
+    Pertalign,
+    /// Accuracy over the radius of the attack, over training; computed from the checkpoints
+    Epsilon,
+    /// Loss around a test image, over training; computed from the checkpoints
+    Landscape,
+    /// Clean against robust accuracy
+    Tradeoff,
+    /// Training time and memory against robust accuracy
+    Cost,
+    /// Images, perturbations and adversarial images; computed from the newest weights
+    Examples,
+    /// Step size, linearity and PertAlign over steps
+    History,
+}
+
+/// Which figure of which runs.
+#[derive(Debug, clap::Args)]
+pub struct PlotArgs {
+    /// Figure
+    #[arg(value_enum)]
+    pub figure: FigureName,
+    /// Run folders; others are passed over
+    #[arg(required = true, add = complete::runs())]
+    pub runs: Vec<PathBuf>,
+    /// File to write, .svg or .png [default: plots/FIGURE.svg in the run folder, if there is one
+    /// run]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Overwrite a file that another program wrote
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Weights: a number of epochs, final or all [default: all, some of them if they are many]
+    #[arg(long, value_name = "K|all", help_heading = "Data")]
+    pub checkpoint: Option<Choice>,
+    /// Test image of landscape, first image of examples; from 0
+    #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Data")]
+    pub index: usize,
+    /// Images of examples
+    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Data")]
+    pub images: usize,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
 /// Draws a figure.
-pub fn plot(args: &PlotArgs) -> Result<()> {
+pub fn run(args: &PlotArgs) -> Result<()> {
     let out = out_file(args)?;
     Format::of(&out)?;
-    let runs = Run::load_all(&args.runs)?;
+    let runs = load_runs(&args.runs)?;
     for run in &runs {
         run.warnings.iter().for_each(|warning| tracing::warn!("{}: {warning}", run.name));
     }
-    let figure = draw(args, &runs)?;
-    if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        std::fs::create_dir_all(dir).map_err(|e| {
-            Error::input(format!("--out {}: cannot make its folder: {e}", out.display()))
-        })?;
+    match &args.out {
+        Some(out) => prepare(out, Overwrite::by(args.force))?,
+        // The place in the run folder is this program's own.
+        None => make_folder(&out.with_file_name(""))?,
     }
-    sora::files::write_figure(&out, &figure)?;
+    files::write_figure(&out, &draw(args, &runs)?)?;
     print(&format!("{}\n", out.display()))
 }
 
@@ -42,11 +97,13 @@ fn out_file(args: &PlotArgs) -> Result<PathBuf> {
         (None, [run]) => {
             // Not before it is known to be a run: no folder is made in what is none.
             Run::load(run)?;
-            let name = clap::ValueEnum::to_possible_value(&args.figure)
-                .map_or_else(String::new, |v| v.get_name().to_owned());
+            let name = args
+                .figure
+                .to_possible_value()
+                .map_or_else(String::new, |value| value.get_name().to_owned());
             Ok(run.join("plots").join(format!("{name}.svg")))
         }
-        (None, runs) => Err(Error::input(format!(
+        (None, runs) => Err(Failure::input(format!(
             "--out is missing: a figure of {} runs belongs to none of their folders",
             runs.len()
         ))),
@@ -54,48 +111,38 @@ fn out_file(args: &PlotArgs) -> Result<PathBuf> {
 }
 
 fn draw(args: &PlotArgs, runs: &[Run]) -> Result<Figure> {
-    let options = options(&args.compute);
-    let each = args.checkpoint.clone().unwrap_or(Choice::All);
     Ok(match args.figure {
         FigureName::Curves => figures::curves(runs),
         FigureName::Pertalign => figures::pertalign(runs),
         FigureName::History => figures::history(runs),
         FigureName::Tradeoff => figures::tradeoff(runs),
         FigureName::Cost => figures::cost(runs),
+        FigureName::Epsilon | FigureName::Landscape | FigureName::Examples => computed(args, runs)?,
+    })
+}
+
+/// A figure that needs the weights and the data set.
+fn computed(args: &PlotArgs, runs: &[Run]) -> Result<Figure> {
+    let options = args.compute.options()?;
+    let each = args.checkpoint.clone().unwrap_or(Choice::All);
+    let opened = runs.iter().map(|run| Ok(Opened::open(run, &options)?));
+    Ok(match args.figure {
         FigureName::Epsilon => {
-            let sweeps = runs
-                .iter()
-                .map(|run| Opened::open(run, &options)?.sweep(&each, 8))
-                .collect::<Result<Vec<_>>>()?;
-            figures::epsilon(&sweeps)
+            let sweeps = opened.map(|run: Result<Opened>| Ok(run?.sweep(&each, 8)?));
+            figures::epsilon(&sweeps.collect::<Result<Vec<_>>>()?)
         }
         FigureName::Landscape => {
             let config =
                 LandscapeConfig { index: args.index, grid: 41, span: 1.0, seed: options.seed };
-            let all = runs
-                .iter()
-                .map(|run| Opened::open(run, &options)?.landscapes(config, &each, ACROSS))
-                .collect::<Result<Vec<_>>>()?;
-            figures::landscape_strip(&all)
+            let all = opened.map(|run: Result<Opened>| Ok(run?.landscapes(config, &each, ACROSS)?));
+            figures::landscape_strip(&all.collect::<Result<Vec<_>>>()?)
         }
-        FigureName::Examples => {
+        _ => {
             if !(1..=64).contains(&args.images) {
-                return Err(Error::input(format!("--images {}: expected 1 to 64", args.images)));
+                return Err(Failure::input(format!("--images {}: expected 1 to 64", args.images)));
             }
-            let open = |run| Opened::open(run, &options)?.examples(args.index, args.images);
-            figures::examples(&runs.iter().map(open).collect::<Result<Vec<_>>>()?)
+            let all = opened.map(|run: Result<Opened>| Ok(run?.examples(args.index, args.images)?));
+            figures::examples(&all.collect::<Result<Vec<_>>>()?)
         }
     })
-}
-
-/// The options as the library has them.
-pub fn options(args: &ComputeArgs) -> ComputeOptions {
-    ComputeOptions {
-        device: args.device.clone(),
-        threads: args.threads,
-        data_dir: args.data_dir.clone(),
-        limit: args.limit,
-        seed: args.seed,
-        ..ComputeOptions::default()
-    }
 }

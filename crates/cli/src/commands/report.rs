@@ -1,38 +1,73 @@
-//! `sora report`.
+//! `sora report`: one page on one or more runs.
 
-use sora::{
-    error::{Error, Result},
-    report::{self, ReportOptions, records::Run},
+use std::path::PathBuf;
+
+use sora::report::{self, ReportOptions};
+
+use super::shared::{ComputeArgs, load_runs};
+use crate::{
+    complete,
+    console::print,
+    error::{Failure, Result},
+    output_file::{Overwrite, prepare},
 };
 
-use super::{plot::options, print};
-use crate::cli::ReportArgs;
+/// Which runs, and what the page holds.
+#[derive(Debug, clap::Args)]
+pub struct ReportArgs {
+    /// Run folders; others are passed over
+    #[arg(required = true, add = complete::runs())]
+    pub runs: Vec<PathBuf>,
+    /// Folder to write report.html and plots/ to [default: the run folder, if there is one run]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Overwrite a report.html that another program wrote
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
+    /// Only what the records hold: no figure that needs the data set and the weights
+    #[arg(long, help_heading = "Output")]
+    pub no_compute: bool,
+    /// Heading of the page
+    #[arg(long, help_heading = "Output")]
+    pub title: Option<String>,
+    /// PNG files as well
+    #[arg(long, help_heading = "Output")]
+    pub png: bool,
+    /// Test image of the loss landscapes, from 0
+    #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Data")]
+    pub index: usize,
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
 
 /// Writes the page and its figures.
-pub fn report(args: &ReportArgs) -> Result<()> {
+pub fn run(args: &ReportArgs) -> Result<()> {
     let out = match (&args.out, args.runs.as_slice()) {
         (Some(out), _) => out.clone(),
         (None, [run]) => run.clone(),
         (None, runs) => {
-            return Err(Error::input(format!(
+            return Err(Failure::input(format!(
                 "--out is missing: a report on {} runs belongs to none of their folders",
                 runs.len()
             )));
         }
     };
     if out.is_file() {
-        return Err(Error::input(format!(
+        return Err(Failure::input(format!(
             "--out {}: is a file; expected a folder, it is made if it is not there",
             out.display()
         )));
     }
-    let runs = Run::load_all(&args.runs)?;
     let options = ReportOptions {
-        compute: (!args.no_compute).then(|| options(&args.compute)),
+        compute: if args.no_compute { None } else { Some(args.compute.options()?) },
         index: args.index,
         title: args.title.clone(),
         png: args.png,
     };
+    let runs = load_runs(&args.runs)?;
+    if args.out.is_some() {
+        prepare(&out.join("report.html"), Overwrite::by(args.force))?;
+    }
     let page = report::write(&runs, &out, &options)?;
     for warning in report::warnings(&runs) {
         tracing::warn!("{}: {}", warning.run, warning.text);

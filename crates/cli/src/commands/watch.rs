@@ -2,7 +2,7 @@
 
 use std::{
     io::{IsTerminal, stdout},
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
@@ -10,21 +10,37 @@ use ratatui::{
     Terminal,
     backend::TestBackend,
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
+    style::Color,
 };
 use sora::{
     config::TrainConfig,
-    error::{Error, Result},
     follow::Follower,
     metrics::{EpochLine, StepLine},
     run::RunDir,
 };
 
-use crate::dashboard::{Dashboard, RunState, plain_text};
+use crate::{
+    complete,
+    console::{color, print},
+    dashboard::{Dashboard, RunState, plain_text},
+    error::{Failure, Result},
+};
 
 /// Time between two looks at the run.
 const EVERY: Duration = Duration::from_millis(500);
 /// Silence that is more than a slow step or a validation.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Which run, and how.
+#[derive(Debug, clap::Args)]
+pub struct WatchArgs {
+    /// Run folder
+    #[arg(add = complete::runs())]
+    pub dir: PathBuf,
+    /// Print one picture as text, 80 by 24 characters, and end
+    #[arg(long)]
+    pub once: bool,
+}
 
 /// A run and what was read of it.
 struct Watched {
@@ -37,7 +53,8 @@ struct Watched {
 impl Watched {
     fn poll(&mut self) -> Result<()> {
         self.steps.poll()?;
-        self.epochs.poll()
+        self.epochs.poll()?;
+        Ok(())
     }
 
     fn state(&self) -> RunState {
@@ -71,10 +88,9 @@ impl Watched {
     }
 }
 
-/// Follows the run in `path` until a key ends it; with `once`, prints one picture of 80x24
-/// characters.
-pub fn watch(path: &Path, once: bool) -> Result<()> {
-    let (dir, config) = RunDir::open(path)?;
+/// Follows the run until a key ends it; with `--once`, prints one picture of 80x24 characters.
+pub fn run(args: &WatchArgs) -> Result<()> {
+    let (dir, config) = RunDir::open(&args.dir)?;
     let mut run = Watched {
         steps: Follower::new(dir.metrics()),
         epochs: Follower::new(dir.epochs()),
@@ -82,34 +98,43 @@ pub fn watch(path: &Path, once: bool) -> Result<()> {
         config,
     };
     run.poll()?;
-    if once {
-        let mut terminal = Terminal::new(TestBackend::new(80, 24))
-            .map_err(|e| Error::work(format!("cannot draw: {e}")))?;
-        terminal
-            .draw(|frame| run.dashboard().draw(frame))
-            .map_err(|e| Error::work(format!("cannot draw: {e}")))?;
-        return super::print(&plain_text(terminal.backend().buffer()));
+    if args.once {
+        return picture(&run);
     }
-    if !stdout().is_terminal() {
-        return Err(Error::input(
-            "watch: standard output is no terminal; use --once for one picture as text",
+    if !stdout().is_terminal() || std::env::var("TERM").is_ok_and(|term| term == "dumb") {
+        return Err(Failure::input(
+            "watch: standard output is no terminal that can be drawn on; use --once for one \
+             picture as text",
         ));
     }
-    let failed = |e: std::io::Error| Error::work(format!("cannot draw on the terminal: {e}"));
     let mut terminal = ratatui::try_init().map_err(failed)?;
-    let result = follow(&mut run, &mut terminal, failed);
+    let result = follow(&mut run, &mut terminal);
     ratatui::restore();
     result
 }
 
-fn follow(
-    run: &mut Watched,
-    terminal: &mut ratatui::DefaultTerminal,
-    failed: impl Fn(std::io::Error) -> Error + Copy,
-) -> Result<()> {
+fn picture(run: &Watched) -> Result<()> {
+    let cannot = |e| Failure::work(format!("cannot draw: {e}"));
+    let mut terminal = Terminal::new(TestBackend::new(80, 24)).map_err(cannot)?;
+    terminal.draw(|frame| run.dashboard().draw(frame)).map_err(cannot)?;
+    print(&plain_text(terminal.backend().buffer()))
+}
+
+fn failed(e: std::io::Error) -> Failure {
+    Failure::work(format!("cannot draw on the terminal: {e}"))
+}
+
+fn follow(run: &mut Watched, terminal: &mut ratatui::DefaultTerminal) -> Result<()> {
+    let coloured = color(true);
     loop {
         run.poll()?;
-        terminal.draw(|frame| run.dashboard().draw(frame)).map_err(failed)?;
+        let draw = |frame: &mut ratatui::Frame<'_>| {
+            run.dashboard().draw(frame);
+            if !coloured {
+                without_colours(frame);
+            }
+        };
+        terminal.draw(draw).map_err(failed)?;
         if event::poll(EVERY).map_err(failed)?
             && let Event::Key(key) = event::read().map_err(failed)?
             && key.kind == KeyEventKind::Press
@@ -120,5 +145,11 @@ fn follow(
                 return Ok(());
             }
         }
+    }
+}
+
+fn without_colours(frame: &mut ratatui::Frame<'_>) {
+    for cell in &mut frame.buffer_mut().content {
+        cell.set_fg(Color::Reset).set_bg(Color::Reset);
     }
 }

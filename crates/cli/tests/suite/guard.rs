@@ -100,7 +100,7 @@ fn child() {
     let data = run::prepare(&mut config, &dataset).unwrap();
     if let Err(e) = train::train(&dir, &config, &data, &AtomicBool::new(false)) {
         eprintln!("error: {e}");
-        process::exit(sora_cli::render::exit_code(&e).into());
+        process::exit(sora_cli::error::Failure::from(e).exit_code().into());
     }
 }
 

@@ -15,4 +15,6 @@ mod methods;
 mod models;
 mod report;
 mod resume;
+mod shell;
 mod support;
+mod trust;

@@ -311,12 +311,8 @@ pub fn register(info: &'static MethodInfo) -> Result<()> {
 pub fn method(name: &str) -> Result<&'static MethodInfo> {
     let added = added();
     METHODS.iter().chain(added.iter().copied()).find(|info| info.name == name).ok_or_else(|| {
-        let known: Vec<_> =
-            METHODS.iter().chain(added.iter().copied()).map(|info| info.name).collect();
-        Error::input(format!(
-            "--method '{name}': no such method; choose one of {}",
-            known.join(", ")
-        ))
+        let known = METHODS.iter().chain(added.iter().copied()).map(|info| info.name);
+        Error::unknown("method", name, known)
     })
 }
 

@@ -1,23 +1,61 @@
 //! `sora bench data`: images a second of the loader alone, as training uses it.
 
-use std::time::Instant;
+use std::{path::PathBuf, time::Instant};
 
 use serde_json::json;
 use sora::{
-    data::{self, Loader, LoaderOptions, OpenOptions},
+    data::{self, Augment, Loader, LoaderOptions, OpenOptions},
     device,
-    error::{Error, Result},
 };
 
-use super::print_json;
-use crate::cli::DataBench;
+use crate::{
+    commands::shared::start_threads,
+    complete,
+    console::print_json,
+    error::{Failure, Result},
+};
+
+/// Which set, and how it is loaded.
+#[derive(Debug, clap::Args)]
+pub struct DataBench {
+    /// Data set: a name of `sora data list`, folder:PATH or imagefolder:PATH
+    #[arg(long, value_name = "NAME|PATH", add = complete::datasets())]
+    pub dataset: String,
+    /// Where data sets are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Height and width of the images, where the set allows a choice
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Augmentation [default: the data set's]
+    #[arg(long)]
+    pub augment: Option<Augment>,
+    /// Images of a batch
+    #[arg(long, visible_alias = "batch-size", default_value_t = 128)]
+    pub batch: usize,
+    /// Batches to time, after one that is not
+    #[arg(long, default_value_t = 40)]
+    pub batches: usize,
+    /// Batches prepared ahead
+    #[arg(long, default_value_t = 4)]
+    pub prefetch: usize,
+    /// Threads of the loader's own; 0: those of the program
+    #[arg(long, default_value_t = 0)]
+    pub workers: usize,
+    /// CPU threads; 0: one a core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Only the first N training images
+    #[arg(long, value_name = "N")]
+    pub limit_train: Option<usize>,
+}
 
 /// Opens the data set, runs the loader for some batches and prints one JSON line.
-pub fn data(args: DataBench) -> Result<()> {
+pub fn run(args: DataBench) -> Result<()> {
     if args.batches == 0 {
-        return Err(Error::input("bench data: --batches must be at least 1"));
+        return Err(Failure::input("bench data: --batches must be at least 1"));
     }
-    let threads = device::set_threads(args.threads);
+    let threads = start_threads(args.threads)?;
     let options = OpenOptions {
         data_dir: args.data_dir,
         image_size: args.image_size,

@@ -1,0 +1,96 @@
+//! `sora attacks`: the attacks of an evaluation.
+
+use serde_json::json;
+use sora::attack::{ATTACKS, AttackInfo};
+
+use super::shared::{Describe, Entry, Listing, norms};
+use crate::{
+    console::did_you_mean,
+    error::{Failure, Result},
+};
+
+/// Which attack, and how to print.
+#[derive(Debug, clap::Args)]
+pub struct AttacksArgs {
+    /// An attack to describe, such as pgd-10; without one: the list
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub describe: Describe,
+}
+
+/// Prints the list, or one attack.
+pub fn run(args: &AttacksArgs) -> Result<()> {
+    let list = Listing {
+        heading: &["attack", "norms", "what it does"],
+        entries: ATTACKS.iter().map(entry).collect(),
+        footer: "K: steps, Q: queries, R: restarts; what stands in brackets may be left out. \
+                 `sora attacks NAME` gives the source.",
+    };
+    let name = args.name.as_deref().map(pattern_of).transpose()?;
+    args.describe.print("attack", name, list)
+}
+
+fn entry(info: &AttackInfo) -> Entry {
+    Entry {
+        name: info.name.into(),
+        cells: vec![norms(info.norms), info.summary.into()],
+        facts: vec![
+            ("what it does", info.summary.into()),
+            ("norms", norms(info.norms)),
+            ("source", info.source.into()),
+        ],
+        json: json!({"summary": info.summary, "source": info.source, "norms": info.norms}),
+    }
+}
+
+/// The row that `name` belongs to: itself, or the pattern that it is an example of.
+fn pattern_of(name: &str) -> Result<&'static str> {
+    let mut patterns = ATTACKS.iter().map(|info| info.name);
+    patterns.find(|pattern| is_of(name, pattern)).ok_or_else(|| {
+        let hint = did_you_mean(name, ATTACKS.iter().map(|info| stem(info.name)));
+        Failure::input(format!(
+            "attack '{name}': there is none of this name{hint} `sora attacks` lists all"
+        ))
+    })
+}
+
+/// A pattern without its sizes: `pgd` of `pgd-K[xR]`, `fab-t` of `fab-t[-K[xR]]`.
+fn stem(pattern: &str) -> &str {
+    let before = pattern.split('[').next().unwrap_or(pattern);
+    before.strip_suffix("-K").unwrap_or(before)
+}
+
+/// Whether `name` is `pattern` with any sizes.
+fn is_of(name: &str, pattern: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let Some(sizes) = name.strip_prefix(stem(pattern)) else { return false };
+    let is_size = |sizes: &str| {
+        let (steps, restarts) = sizes.split_once('x').unwrap_or((sizes, "1"));
+        is_number(steps) && is_number(restarts)
+    };
+    name == pattern || sizes.is_empty() || sizes.strip_prefix('-').is_some_and(is_size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pattern_of;
+
+    #[test]
+    fn an_example_finds_its_pattern() {
+        for (name, pattern) in [
+            ("fgsm", "fgsm"),
+            ("pgd-10", "pgd-K[xR]"),
+            ("pgd-50x10", "pgd-K[xR]"),
+            ("pgd", "pgd-K[xR]"),
+            ("pgd-K[xR]", "pgd-K[xR]"),
+            ("fab-t", "fab-t[-K[xR]]"),
+            ("fab-100", "fab[-K[xR]]"),
+            ("autoattack", "autoattack"),
+        ] {
+            assert_eq!(pattern_of(name).ok(), Some(pattern), "{name}");
+        }
+        let refused = crate::render::text(&pattern_of("autoatack").unwrap_err());
+        assert!(refused.contains("did you mean autoattack"), "{refused}");
+        assert!(pattern_of("pgd-x").is_err());
+    }
+}

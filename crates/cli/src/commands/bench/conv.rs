@@ -1,0 +1,78 @@
+//! `sora bench conv`: each convolution and batch norm by itself.
+
+use sora::{config::Precision, device};
+use sora_kernels as kernels;
+
+use crate::{
+    commands::shared::start_threads,
+    console::print,
+    error::{Failure, Result},
+    values::{PRECISIONS, one_of},
+};
+
+/// Which sizes.
+#[derive(Debug, clap::Args)]
+pub struct ConvBench {
+    /// Channels of the first stage
+    #[arg(long, default_value_t = 64)]
+    pub width: usize,
+    /// Images at a time
+    #[arg(long, visible_alias = "batch-size", default_value_t = 128)]
+    pub batch: usize,
+    /// Height and width of the images
+    #[arg(long, default_value_t = 32, value_name = "PIXELS")]
+    pub image_size: usize,
+    /// How activations are stored [default: f32, then bf16]
+    #[arg(long, value_parser = one_of::<Precision>(PRECISIONS))]
+    pub precision: Option<Precision>,
+    /// CPU threads; 0: one a core
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Seconds for each figure
+    #[arg(long, default_value_t = 0.3)]
+    pub seconds: f64,
+}
+
+/// Times each convolution and batch norm by itself.
+pub fn run(args: &ConvBench) -> Result<()> {
+    let wrong = |flag: &str, value: String, expected: &str| {
+        Err(Failure::input(format!("bench conv: --{flag} {value}: expected {expected}")))
+    };
+    for (flag, value, most) in [
+        ("width", args.width, 4096),
+        ("batch", args.batch, 65_536),
+        ("image-size", args.image_size, 4096),
+    ] {
+        if !(1..=most).contains(&value) {
+            return wrong(flag, value.to_string(), &format!("1 to {most}"));
+        }
+    }
+    if !(0.0..=60.0).contains(&args.seconds) {
+        return wrong("seconds", args.seconds.to_string(), "0 to 60");
+    }
+    start_threads(args.threads)?;
+    let precisions = match args.precision {
+        None => vec![kernels::Precision::F32, kernels::Precision::Bf16],
+        Some(Precision::F32) => vec![kernels::Precision::F32],
+        Some(Precision::Bf16) => vec![kernels::Precision::Bf16],
+    };
+    let config = kernels::bench::Config {
+        isa: device::instruction_set()?,
+        precisions,
+        width: args.width,
+        image: args.image_size,
+        batch: args.batch,
+        seconds: args.seconds,
+        algorithm: None,
+    };
+    let mut printed = Ok(());
+    let done = kernels::bench::run(&config, |record| {
+        if printed.is_ok() {
+            printed = print(&format!("{record}\n"));
+        }
+    });
+    done.map_err(|e| {
+        Failure::input(format!("bench conv: {e}; expected sizes that fit into memory"))
+    })?;
+    printed
+}

@@ -1,0 +1,128 @@
+//! `sora bench step`: whole training steps.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use sora::{
+    config::Precision,
+    data::AugmentDraw,
+    method::{self, Batch, Extras, Method, Place, StepContext, StepSettings},
+    nn::{self, BnMode},
+    noise::Noise,
+    optim::{Optimizer, OptimizerKind, Rates},
+    profile::{self, Stage},
+    threat::{Norm, Threat},
+};
+
+use super::setup::{BenchModel, Setup, profile_of, radius};
+use crate::{
+    complete,
+    console::print_json,
+    error::Result,
+    values::{PRECISIONS, one_of},
+};
+
+/// Steps before the timed ones.
+const WARM_UP: usize = 2;
+
+/// Which method, on what.
+#[derive(Debug, clap::Args)]
+pub struct StepBench {
+    #[command(flatten)]
+    pub network: BenchModel,
+    /// Training method
+    #[arg(long, default_value = "sora", add = complete::methods())]
+    pub method: String,
+    /// Arithmetic of activations
+    #[arg(long, value_parser = one_of::<Precision>(PRECISIONS), default_value = "f32")]
+    pub precision: Precision,
+    /// Also give the mean seconds of each part of a step
+    #[arg(long)]
+    pub profile: bool,
+    /// Steps to time, after two that are not
+    #[arg(long, default_value_t = 5)]
+    pub steps: usize,
+}
+
+/// What a step needs besides the network.
+struct Training {
+    method: Box<dyn Method>,
+    optimizer: Box<dyn Optimizer>,
+    batch: Batch,
+    threat: Threat,
+    attack_bn: BnMode,
+}
+
+/// Times whole steps: attack, training pass, update.
+pub fn run(args: &StepBench) -> Result<()> {
+    let mut setup = Setup::new(&args.network, args.steps)?;
+    setup.model.set_precision(args.precision);
+    let info = method::method(&args.method)?;
+    let threat = radius(if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 });
+    let mut training = Training {
+        method: info.build(&(info.options)()?, threat)?,
+        optimizer: OptimizerKind::Sgd.build(&setup.model.params, 5e-4),
+        batch: Batch {
+            x: setup.x.clone(),
+            labels: setup.labels.clone(),
+            ids: setup.ids.clone(),
+            draws: vec![AugmentDraw::IDENTITY; setup.ids.len()],
+        },
+        threat,
+        attack_bn: info.attack_bn,
+    };
+    let mut seconds = Vec::with_capacity(args.steps);
+    let (mut first, mut faults) = (nn::pool_counts(), profile::page_faults());
+    for step in 0..WARM_UP + args.steps {
+        let started = Instant::now();
+        training.step(&mut setup, step as u64)?;
+        if step == 0 {
+            first = nn::pool_counts();
+        }
+        if step + 1 == WARM_UP {
+            profile::take();
+            faults = profile::page_faults();
+        }
+        if step >= WARM_UP {
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+    }
+    let faults = profile::page_faults()
+        .zip(faults)
+        .map(|(now, then)| (now - then) as f64 / args.steps as f64);
+    let pool = nn::pool_counts();
+    let mut parts = profile_of(args.steps);
+    // All parts run on the thread that times them: what is left of the step is what none covers.
+    let covered: f64 = parts.values().filter_map(Value::as_f64).sum();
+    let mean = seconds.iter().sum::<f64>() / args.steps as f64;
+    parts.insert("rest".to_owned(), json!(mean - covered));
+    let mut result = setup.result(&args.network, seconds)?;
+    result["method"] = json!(args.method);
+    result["precision"] = json!(args.precision);
+    result["pool_misses_after_first_step"] = json!(pool.misses - first.misses);
+    result["pool_mib"] = json!(pool.bytes >> 20);
+    result["page_faults_per_step"] = json!(faults);
+    if args.profile {
+        result["profile"] = parts.into();
+    }
+    print_json(&result)
+}
+
+impl Training {
+    fn step(&mut self, setup: &mut Setup, step: u64) -> Result<()> {
+        let mut noise = Noise::training(0, 0, step, setup.ids.clone(), &setup.device);
+        let settings = StepSettings {
+            threat: self.threat,
+            attack_bn: self.attack_bn,
+            place: Place::default(),
+            extras: Extras::default(),
+        };
+        let mut cx = StepContext::new(&mut setup.model, &mut noise, settings);
+        let out = method::run_step(self.method.as_mut(), &mut cx, &self.batch)?;
+        profile::time(Stage::Optimizer, || {
+            let rates = Rates { lr: 0.01, momentum: 0.9 };
+            self.optimizer.step(&mut setup.model.params, out.gradients, rates)
+        });
+        setup.sync()
+    }
+}

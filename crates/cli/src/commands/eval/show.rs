@@ -1,0 +1,48 @@
+//! An evaluation as a table.
+
+use sora::{evaluate::Report, threat::Epsilon};
+
+use crate::{
+    console::{Table, duration, print, wrap},
+    error::Result,
+};
+
+/// Prints the report.
+pub fn show(report: &Report, epsilon: &Epsilon) -> Result<()> {
+    print(&format!(
+        "{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n",
+        report.dataset, report.split, report.n, report.norm, report.seed
+    ))?;
+    let heading = ["attack", "accuracy", "95 % interval", "attacked", "time", "ms/image"];
+    let mut table = Table::new(heading);
+    for (name, result) in &report.results.0 {
+        let [low, high] = result.accuracy.ci95;
+        table.row([
+            name.clone(),
+            percent(result.accuracy.accuracy),
+            format!("{:.2} - {:.2} %", 100.0 * low, 100.0 * high),
+            result.attacked.to_string(),
+            duration(result.seconds),
+            format!("{:.2}", 1000.0 * result.seconds_per_image),
+        ]);
+        for part in &result.parts {
+            table.row([
+                format!("  after {}", part.attack),
+                percent(part.correct as f64 / report.n.max(1) as f64),
+                String::new(),
+                part.attacked.to_string(),
+                duration(part.seconds),
+                format!("{:.2}", 1000.0 * part.seconds / part.attacked.max(1) as f64),
+            ]);
+        }
+    }
+    table.figures_from(1).print()?;
+    if !report.notes.is_empty() {
+        print("\n")?;
+    }
+    report.notes.iter().try_for_each(|note| print(&wrap(&format!("note: {note}\n"))))
+}
+
+fn percent(fraction: f64) -> String {
+    format!("{:.2} %", 100.0 * fraction)
+}

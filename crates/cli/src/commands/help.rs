@@ -1,0 +1,53 @@
+//! `sora help`: a command, or a topic.
+
+use crate::{
+    call::command,
+    console::{did_you_mean, print},
+    error::{Failure, Result},
+};
+
+/// What `sora help exit-status` says.
+const EXIT_STATUS: &str = "\
+Exit status of every command
+
+    0  done
+    1  the work failed: a full disk, a device that fails, training that diverged
+       or was stopped by --on-co stop. What was complete is kept; the message
+       says how to go on.
+    2  the call or its input is wrong: a flag, a value, a file. Nothing was
+       changed.
+  130  interrupted by Ctrl-C, SIGTERM or SIGHUP. The state is saved; the same
+       call, or `sora resume RUN`, goes on.
+
+Log lines that cannot be written (a full disk, a closed terminal) are dropped
+and change no exit status. A result on standard output that cannot be written
+gives 1, unless its reader has gone away (`| head`). A signal that was ignored
+when the program started stays ignored (nohup).
+";
+
+/// What to explain.
+#[derive(Debug, clap::Args)]
+pub struct HelpArgs {
+    /// A command, such as `train` or `data fetch`, or exit-status
+    #[arg(value_name = "COMMAND|exit-status")]
+    pub topic: Vec<String>,
+}
+
+/// Prints the help.
+pub fn run(args: &HelpArgs) -> Result<()> {
+    if args.topic == ["exit-status"] {
+        return print(EXIT_STATUS);
+    }
+    let mut found = command();
+    found.build();
+    for word in &args.topic {
+        let next = found.find_subcommand(word).cloned().ok_or_else(|| {
+            let known = found.get_subcommands().map(clap::Command::get_name);
+            let hint = did_you_mean(word, known.chain(["exit-status"]));
+            Failure::input(format!("help {word}: there is no such command{hint}"))
+        })?;
+        found = next;
+    }
+    let rendered = found.render_long_help();
+    print(&rendered.to_string())
+}

@@ -1,0 +1,61 @@
+//! The table of a recipe's evaluations, in Markdown.
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+use sora::recipe::{Plan, Recipe};
+
+use crate::error::{Failure, Result};
+
+/// The runs of `plan`, a row each.
+///
+/// # Errors
+/// A run without a summary.
+pub fn table(recipe: &Recipe, plan: &Plan, dirs: &[PathBuf], results: &[Value]) -> Result<String> {
+    let mut text = format!(
+        "# {}\n\n| run | {} | seconds of training | peak MiB | catastrophic overfitting |\n",
+        recipe.title,
+        plan.attacks.join(" % | ") + " %"
+    );
+    text += &"|---".repeat(plan.attacks.len() + 4);
+    text += "|\n";
+    for ((run, dir), report) in plan.runs.iter().zip(dirs).zip(results) {
+        let path = dir.join("summary.json");
+        let summary = fs::read(&path).map_err(|e| Failure::io("read", &path, &e))?;
+        let summary: Value = serde_json::from_slice(&summary)
+            .map_err(|e| Failure::work(format!("{}: damaged: {e}", path.display())))?;
+        let cells: Vec<_> =
+            plan.attacks.iter().map(|name| accuracy(&report["results"][name])).collect();
+        let seconds = summary["seconds"].as_f64().unwrap_or(f64::NAN);
+        text += &format!(
+            "| {} | {} | {seconds:.0} | {} | {} |\n",
+            run.label,
+            cells.join(" | "),
+            summary["peak_rss_mib"],
+            overfitting(&summary)
+        );
+    }
+    let n = results.iter().find_map(|report| report["n"].as_u64()).unwrap_or(0);
+    text += &format!(
+        "\nTest images: {n}. Wilson 95 % intervals in brackets. Wall-clock seconds without \
+         validation.\n"
+    );
+    Ok(text)
+}
+
+/// `51.20 (48.10 - 54.29)`.
+fn accuracy(result: &Value) -> String {
+    let percent = |value: &Value| {
+        value.as_f64().map_or_else(|| "-".into(), |value| format!("{:.2}", 100.0 * value))
+    };
+    let [low, high] = [0, 1].map(|end| percent(&result["ci95"][end]));
+    format!("{} ({low} - {high})", percent(&result["accuracy"]))
+}
+
+fn overfitting(summary: &Value) -> String {
+    match (&summary["rollback"]["to_step"], &summary["co"]["step"]) {
+        (Value::Null, Value::Null) => "no".into(),
+        (Value::Null, step) => format!("step {step}"),
+        (to, _) => format!("rolled back to step {to}"),
+    }
+}

@@ -1,0 +1,89 @@
+//! `sora schema`: the JSON schema of each file that the program writes.
+
+use serde_json::{Map, Value, json};
+
+use super::train::settings::{SETTINGS, Values};
+use crate::{
+    console::{Table, did_you_mean, print},
+    error::{Failure, Result},
+};
+
+/// Name, what it describes, and the schema. A test holds each against what the program writes.
+const WRITTEN: &[(&str, &str, &str)] = &[
+    ("metrics", "a line of metrics.jsonl", include_str!("../../schemas/metrics.json")),
+    ("epochs", "a line of epochs.jsonl", include_str!("../../schemas/epochs.json")),
+    ("summary", "summary.json", include_str!("../../schemas/summary.json")),
+    ("eval", "eval/*.json and `sora eval --json`", include_str!("../../schemas/eval.json")),
+    (
+        "sweep",
+        "eval/sweep-*.json and `sora sweep --json`",
+        include_str!("../../schemas/sweep.json"),
+    ),
+    ("diagnose", "`sora diagnose --json`", include_str!("../../schemas/diagnose.json")),
+];
+
+/// Which schema.
+#[derive(Debug, clap::Args)]
+pub struct SchemaArgs {
+    /// File; without one: the list
+    pub name: Option<String>,
+}
+
+/// The schema that is made from the list of settings.
+const CONFIG: (&str, &str) = ("config", "config.toml, as JSON would hold it");
+
+/// Prints the schema, or the list.
+pub fn run(args: &SchemaArgs) -> Result<()> {
+    let names = || WRITTEN.iter().map(|(name, of, _)| (*name, *of)).chain([CONFIG]);
+    let Some(name) = args.name.as_deref() else {
+        let mut table = Table::new(["schema", "of"]);
+        names().for_each(|(name, of)| table.row([name, of]));
+        return table.print();
+    };
+    if name == CONFIG.0 {
+        return print(&format!("{:#}\n", config()));
+    }
+    match WRITTEN.iter().find(|(known, ..)| *known == name) {
+        Some((.., schema)) => print(schema),
+        None => {
+            let hint = did_you_mean(name, names().map(|(known, _)| known));
+            let all = names().map(|(known, _)| known).collect::<Vec<_>>().join(", ");
+            Err(Failure::input(format!(
+                "schema '{name}': there is none of this name{hint} There are {all}"
+            )))
+        }
+    }
+}
+
+/// The schema of config.toml: each setting, and what a run adds.
+fn config() -> Value {
+    let mut properties = Map::new();
+    for setting in SETTINGS {
+        let mut of = match setting.values {
+            Values::Text => json!({"type": "string"}),
+            Values::Integer => json!({"type": "integer", "minimum": 0}),
+            Values::Integers => json!({"type": "array", "items": {"type": "integer"}}),
+            Values::Number => json!({"type": "number"}),
+            Values::Switch => json!({"type": "boolean"}),
+            Values::Choice(words) => json!({"enum": words}),
+        };
+        of["description"] = json!(setting.help);
+        properties.insert(setting.name.to_owned(), of);
+    }
+    for (name, about) in [
+        ("options", "Hyperparameters of the method, see `sora methods NAME`"),
+        ("network", "The network as the data set decided it; written by the program"),
+        ("provenance", "Program and machine; written, not read"),
+    ] {
+        properties.insert(name.to_owned(), json!({"type": "object", "description": about}));
+    }
+    let steps = json!({"type": "integer", "description": "Steps of an epoch; written"});
+    properties.insert("steps_per_epoch".to_owned(), steps);
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "sora config",
+        "description": "Settings of a run; each may be absent in a file for --config",
+        "type": "object",
+        "properties": properties,
+    })
+}

@@ -1,0 +1,40 @@
+//! Several runs, some of which may be none.
+
+use std::path::PathBuf;
+
+use sora::report::records::Run;
+
+use crate::error::{Failure, Result};
+
+/// The runs in `dirs`; a folder that holds none is passed over with a warning.
+///
+/// # Errors
+/// No run in any of them: what is wrong with the first.
+pub fn load_runs(dirs: &[PathBuf]) -> Result<Vec<Run>> {
+    passing_over(dirs, |dir| Run::load_all(std::slice::from_ref(dir)).map_err(Failure::from))
+        .map(|found| found.into_iter().flatten().collect())
+}
+
+/// What `load` gives for each of `dirs`; a failure is a warning unless it is the only folder or all
+/// of them fail.
+///
+/// # Errors
+/// The first failure where nothing was loaded.
+pub fn passing_over<T>(dirs: &[PathBuf], load: impl Fn(&PathBuf) -> Result<T>) -> Result<Vec<T>> {
+    let (mut found, mut first) = (Vec::new(), None);
+    let mut passed = Vec::new();
+    for dir in dirs {
+        match load(dir) {
+            Ok(one) => found.push(one),
+            Err(failure) => {
+                passed.push(crate::render::text(&failure));
+                first.get_or_insert(failure);
+            }
+        }
+    }
+    if let (true, Some(failure)) = (found.is_empty(), first) {
+        return Err(failure);
+    }
+    passed.iter().for_each(|text| tracing::warn!("{text}; passed over"));
+    Ok(found)
+}

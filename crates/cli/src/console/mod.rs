@@ -1,0 +1,21 @@
+//! What the user sees: text and tables on standard output, log lines and bars on standard error.
+//!
+//! Nothing here fails because a terminal, a pipe or a full disk does not take a log line: such
+//! lines are dropped. A result that cannot be written is an error; a reader that has gone away
+//! (`| head`) is none.
+
+mod bar;
+mod duration;
+mod hint;
+mod log;
+mod output;
+mod style;
+mod table;
+
+pub use bar::Bar;
+pub use duration::duration;
+pub use hint::did_you_mean;
+pub use log::{note, start_logging};
+pub use output::{print, print_json, visible, wrap};
+pub use style::{ColorChoice, Settings, color, set, settings, width};
+pub use table::Table;

@@ -1,0 +1,91 @@
+//! Text and JSON on standard output.
+
+use std::io::{ErrorKind, Write, stdout};
+
+use serde::Serialize;
+
+use super::width;
+use crate::error::{Failure, Result};
+
+/// Prints to standard output; a reader that has gone away (`| head`) is no failure.
+///
+/// # Errors
+/// A stream that takes nothing, such as a full disk.
+pub fn print(text: &str) -> Result<()> {
+    match stdout().write_all(visible(text).as_bytes()).and_then(|()| stdout().flush()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::work(format!("cannot write to standard output: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints `value` as one JSON object.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_string(value)
+        .map_err(|e| Failure::work(format!("cannot serialise the result: {e}")))?;
+    print(&(json + "\n"))
+}
+
+/// `text` with control characters written out, so that a name from a file cannot move the cursor,
+/// hide a line or answer for the terminal. Line feeds and tabs stay.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Bidirectional overrides reorder what is read, too.
+        let hidden = c.is_control() && !matches!(c, '\n' | '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if hidden {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// `text` with its lines broken between words, as wide as the terminal.
+pub fn wrap(text: &str) -> String {
+    wrap_at(text, width())
+}
+
+fn wrap_at(text: &str, width: usize) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let mut column = 0;
+    for line in text.split_inclusive('\n') {
+        for word in line.split_inclusive(' ') {
+            let long = word.trim_end().chars().count();
+            if column > 0 && column + long > width {
+                wrapped.truncate(wrapped.trim_end_matches(' ').len());
+                wrapped.push('\n');
+                column = 0;
+            }
+            wrapped += word;
+            column += word.chars().count();
+        }
+        column = 0;
+    }
+    wrapped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{visible, wrap_at};
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrap_at("a bc def\nghi\n", 5), "a bc\ndef\nghi\n");
+        assert_eq!(wrap_at("a-very-long-word x", 5), "a-very-long-word\nx");
+        assert_eq!(wrap_at("\n\nx", 5), "\n\nx");
+    }
+
+    #[test]
+    fn control_characters_are_written_out_and_text_stays() {
+        assert_eq!(visible("a\tb\nc: ä 猫 – é"), "a\tb\nc: ä 猫 – é");
+        assert_eq!(visible("\u{1b}[2Jx\r"), "\\u{1b}[2Jx\\u{d}");
+        assert_eq!(visible("\u{9b}31m\u{202e}"), "\\u{9b}31m\\u{202e}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Tables that fit the terminal.
+
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width, presets::NOTHING};
+
+use super::{print, visible, width};
+use crate::error::Result;
+
+/// Rows under a heading; long cells wrap within their column.
+#[derive(Debug)]
+pub struct Table {
+    rows: comfy_table::Table,
+}
+
+impl Table {
+    /// A table with these columns.
+    pub fn new<S: AsRef<str>>(heading: impl IntoIterator<Item = S>) -> Self {
+        let mut table = Self::plain();
+        let heading: Vec<String> = heading.into_iter().map(|name| visible(name.as_ref())).collect();
+        table.rows.set_header(heading);
+        table
+    }
+
+    /// A table without a heading.
+    pub fn plain() -> Self {
+        let mut rows = comfy_table::Table::new();
+        rows.load_preset(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        Self { rows }
+    }
+
+    /// Adds a row.
+    pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        let cells: Vec<String> = cells.into_iter().map(|cell| visible(cell.as_ref())).collect();
+        self.rows.add_row(cells);
+    }
+
+    /// Aligns the columns from `first` to the right, as figures are.
+    #[must_use]
+    pub fn figures_from(mut self, first: usize) -> Self {
+        self.rows
+            .column_iter_mut()
+            .skip(first)
+            .for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+        self
+    }
+
+    /// The text in at most `width` columns.
+    pub fn text(mut self, width: usize) -> String {
+        self.rows.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+        let longest = self.rows.column_max_content_widths().first().copied().unwrap_or(0);
+        if let Some(first) = self.rows.column_mut(0) {
+            first.set_padding((0, 1));
+            // Names are looked for by their beginning: the first column wraps last.
+            let longest = (longest + 1).min(u16::try_from(width / 2).unwrap_or(40));
+            first.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(longest)));
+        }
+        let lines = self.rows.lines().map(|line| line.trim_end().to_owned() + "\n");
+        lines.collect()
+    }
+
+    /// Prints the table as wide as the terminal.
+    ///
+    /// # Errors
+    /// A standard output that takes nothing.
+    pub fn print(self) -> Result<()> {
+        print(&self.text(width()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_cells_wrap_and_no_line_is_wider_than_asked() {
+        let mut table = Table::new(["name", "n", "what it is"]);
+        table.row(["short", "3", &"word ".repeat(40)]);
+        table.row(["a-longer-name", "12", "brief\u{1b}[2J"]);
+        let text = table.text(60);
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+        assert!(text.contains("a-longer-name") && !text.contains('\u{1b}'), "{text}");
+        assert_eq!(text.matches("word").count(), 40);
+    }
+}

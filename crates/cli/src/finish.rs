@@ -1,0 +1,44 @@
+//! `--on-finish COMMAND`: what a user wants to happen when a long command ends.
+
+use std::process::{Command, Stdio};
+
+use crate::error::{Failure, Result};
+
+/// A shell command to run at the end.
+#[derive(Debug, Default, clap::Args)]
+pub struct OnFinish {
+    /// Run a shell command at the end; SORA_STATUS holds the exit status
+    #[arg(long, value_name = "COMMAND", help_heading = "Output")]
+    on_finish: Option<String>,
+}
+
+impl OnFinish {
+    /// Runs `work`, and the command after it. A command that fails is a warning: the work counts.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn after(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let result = work();
+        if let Some(command) = &self.on_finish {
+            let status = result.as_ref().err().map_or(0, Failure::exit_code);
+            tell(command, status);
+        }
+        result
+    }
+}
+
+fn tell(command: &str, status: u8) {
+    let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
+    let ended = Command::new(shell)
+        .args([flag, command])
+        .env("SORA_STATUS", status.to_string())
+        .stdin(Stdio::null())
+        // Standard output is for the result.
+        .stdout(std::io::stderr())
+        .status();
+    match ended {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::warn!("--on-finish '{command}': {status}"),
+        Err(e) => tracing::warn!("--on-finish '{command}': cannot start it: {e}"),
+    }
+}

@@ -1,0 +1,127 @@
+//! Files that a user names with `--out`: only what this program wrote is overwritten unasked.
+
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+};
+
+use crate::error::{Failure, Result};
+
+/// Bytes of a file that are looked at.
+const HEAD: u64 = 64 << 10;
+
+/// What becomes of a file that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// It is overwritten if this program wrote it.
+    Own,
+    /// It is overwritten whatever it is.
+    Any,
+}
+
+impl Overwrite {
+    /// As `--force` says.
+    pub fn by(force: bool) -> Self {
+        if force { Self::Any } else { Self::Own }
+    }
+}
+
+/// Refuses to write `path` where that would destroy a file of another program, and makes its
+/// folder.
+///
+/// # Errors
+/// A file that was not written by this program, with [`Overwrite::Own`]; a folder of that name; a
+/// folder that cannot be made.
+pub fn prepare(path: &Path, overwrite: Overwrite) -> Result<()> {
+    let at = path.display();
+    if path.is_dir() {
+        return Err(Failure::input(format!("--out {at}: is a folder; expected a file")));
+    }
+    if overwrite == Overwrite::Own && !is_free_or_own(path) {
+        return Err(Failure::input(format!(
+            "--out {at}: is there and was not written by sora; choose another file, or overwrite \
+             it with --force"
+        )));
+    }
+    match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => make_folder(dir),
+        None => Ok(()),
+    }
+}
+
+/// Makes a folder for output.
+///
+/// # Errors
+/// A folder that cannot be made.
+pub fn make_folder(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(|e| {
+        Failure::input(format!("--out {}: cannot make the folder: {e}", dir.display()))
+    })
+}
+
+fn is_free_or_own(path: &Path) -> bool {
+    match File::open(path) {
+        // A name that cannot be read at all fails when it is written, with the system's reason.
+        Err(e) => e.kind() == ErrorKind::NotFound,
+        Ok(file) => {
+            let mut head = Vec::new();
+            file.take(HEAD).read_to_end(&mut head).is_ok() && is_own(&head)
+        }
+    }
+}
+
+/// Whether a file that begins with `head` was written by this program.
+fn is_own(head: &[u8]) -> bool {
+    let near = |mark: &str, within: usize| {
+        head[..head.len().min(within)].windows(mark.len()).any(|part| part == mark.as_bytes())
+    };
+    match head {
+        // Nothing is lost with an empty file.
+        [] => true,
+        [b'<', ..] => near("sora-plot", 1024) || near(r#"name="generator" content="sora"#, 1024),
+        [0x89, b'P', b'N', b'G', ..] | [b'G', b'I', b'F', ..] => near("sora-plot", 4096),
+        // ONNX: ir_version, then the producer's name.
+        [0x08, _, 0x12, 4, b's', b'o', b'r', b'a', ..] => true,
+        // Manual pages.
+        [b'.', b'i', ..] => near(".TH sora", 256),
+        // safetensors: the length of the header, then JSON.
+        _ if head.get(8) == Some(&b'{') => near(r#""__metadata__":{"sora"#, 64),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_program_wrote_stays_unless_forced() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("notes.txt");
+        std::fs::write(&file, "important, about sora-plot").unwrap();
+        let refused = crate::render::text(&prepare(&file, Overwrite::Own).unwrap_err());
+        assert!(refused.contains("--force") && refused.contains("notes.txt"), "{refused}");
+        assert!(prepare(&file, Overwrite::Any).is_ok());
+        assert_eq!(std::fs::read(&file).unwrap(), b"important, about sora-plot");
+        assert!(prepare(dir.path(), Overwrite::Any).is_err(), "a folder");
+        assert!(prepare(&dir.path().join("new/file.svg"), Overwrite::Own).is_ok());
+        std::fs::write(&file, "").unwrap();
+        assert!(prepare(&file, Overwrite::Own).is_ok(), "nothing to lose");
+    }
+
+    #[test]
+    fn own_files_are_known_by_their_mark() {
+        assert!(is_own(b"<svg xmlns=\"x\"><!-- sora-plot --></svg>"));
+        assert!(!is_own(b"<svg xmlns=\"x\"><text>sora</text></svg>"));
+        assert!(is_own(b"\x08\x09\x12\x04sora\x1a"));
+        assert!(!is_own(b"\x08\x09\x12\x07pytorch"));
+        let mut safetensors = 80u64.to_le_bytes().to_vec();
+        safetensors.extend(br#"{"__metadata__":{"sora":"{}"}}"#);
+        assert!(is_own(&safetensors));
+        let mut other = 80u64.to_le_bytes().to_vec();
+        other.extend(br#"{"__metadata__":{"format":"pt","sora":"x"}}"#);
+        assert!(!is_own(&other));
+        assert!(!is_own(b"sora"));
+    }
+}

@@ -1,0 +1,117 @@
+//! Ctrl-C and termination.
+//!
+//! The first signal asks for an orderly end, the second ends the process at once: whatever is on
+//! disk is whole. A signal that this process was started to ignore (`nohup`) stays ignored.
+
+use std::{
+    io::{Read, stdin},
+    process,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::{
+    console::note,
+    error::{Failure, Result},
+};
+
+/// Exit status of an interrupted command.
+const INTERRUPTED: i32 = 130;
+
+/// Set in the environment of a child that is to stop when its standard input ends: its parent has
+/// ended, or wants it to.
+pub const WATCH_STDIN: &str = "SORA_STOP_WITH_STDIN";
+
+/// What to say at the first signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstSignal {
+    /// Say this, raise the flag and go on.
+    Finish(&'static str),
+    /// Say this and end.
+    End(&'static str),
+}
+
+static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Watches for signals from now on; the flag is raised at the first. Only the first call counts.
+///
+/// # Errors
+/// A system that refuses.
+pub fn watch(first: FirstSignal) -> Result<Arc<AtomicBool>> {
+    if let Some(flag) = FLAG.get() {
+        return Ok(flag.clone());
+    }
+    let flag = FLAG.get_or_init(Arc::default).clone();
+    let wanted = wanted();
+    let mut signals = Signals::new(&wanted)
+        .map_err(|e| Failure::work(format!("cannot watch for signals: {e}")))?;
+    let raised = flag.clone();
+    let on_signal = move || {
+        for _ in signals.forever() {
+            react(first, &raised);
+        }
+    };
+    let cannot = |e| Failure::work(format!("cannot start a thread: {e}"));
+    thread::Builder::new().name("signals".into()).spawn(on_signal).map_err(cannot)?;
+    if std::env::var_os(WATCH_STDIN).is_some() {
+        let raised = flag.clone();
+        let on_end = move || {
+            std::io::copy(&mut stdin().lock().take(u64::MAX), &mut std::io::sink()).ok();
+            // The same Ctrl-C may have come as a signal already: never a second time.
+            if !raised.load(Ordering::Relaxed) {
+                react(first, &raised);
+            }
+        };
+        thread::Builder::new().name("parent".into()).spawn(on_end).map_err(cannot)?;
+    }
+    Ok(flag)
+}
+
+fn react(first: FirstSignal, raised: &AtomicBool) {
+    let again = raised.swap(true, Ordering::Relaxed);
+    match first {
+        FirstSignal::Finish(text) if !again => note(&format!("\n{text}")),
+        FirstSignal::Finish(_) => process::exit(INTERRUPTED),
+        FirstSignal::End(text) => {
+            note(&format!("\n{text}"));
+            process::exit(INTERRUPTED);
+        }
+    }
+}
+
+/// The signals that end a program politely, without those that are ignored.
+fn wanted() -> Vec<i32> {
+    let ignored = ignored();
+    let mut wanted = vec![SIGINT, SIGTERM];
+    #[cfg(unix)]
+    wanted.push(signal_hook::consts::SIGHUP);
+    wanted.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    wanted
+}
+
+/// The mask of the signals that this process was started to ignore; empty where the platform does
+/// not say.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_signals_are_watched() {
+        let wanted = wanted();
+        assert!(wanted.contains(&SIGTERM), "{wanted:?}");
+    }
+}

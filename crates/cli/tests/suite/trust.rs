@@ -1,0 +1,371 @@
+//! What a user can rely on: no panic where a log cannot be written, files of others that stay,
+//! signals that are passed on, folders that are no runs, names that steer no terminal.
+
+#![cfg(unix)]
+
+use std::{
+    fs::{self, File, OpenOptions},
+    path::Path,
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::cli::{SHORT, refused, sora, stderr, train_short};
+
+fn program() -> Command {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("sora"));
+    command.env_remove("RUST_LOG").env_remove("SORA_DATA").stdin(Stdio::null());
+    command
+}
+
+/// A stream on which every write fails.
+fn full() -> File {
+    OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+fn trained(dir: &Path) -> std::path::PathBuf {
+    let run = dir.join("run");
+    let output = train_short(&run, &["--epochs", "1"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    run
+}
+
+#[test]
+fn log_lines_that_cannot_be_written_stop_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("full");
+    let mut train = program();
+    train.args(["train", "--out", out.to_str().unwrap()]).args(SHORT).args(["--epochs", "1"]);
+    assert_eq!(train.stderr(full()).status().unwrap().code(), Some(0), "train");
+    assert!(out.join("model.safetensors").exists());
+
+    // The reader of the log has gone away.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let run = out.to_str().unwrap();
+    let eval = ["eval", run, "--attacks", "clean,fgsm", "--limit", "5", "--json"];
+    let output = program().args(eval).stderr(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "eval");
+    assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok());
+
+    for call in
+        [&["resume", run][..], &["diagnose", run], &["watch", run, "--once"], &["report", run]]
+    {
+        assert_eq!(program().args(call).stderr(full()).output().unwrap().status.code(), Some(0));
+    }
+    // A wrong call keeps its status though nobody can read why.
+    for call in [&["eval", "/no/such/run"][..], &["frobnicate"], &["train", "--nonsense"]] {
+        let status = program().args(call).stderr(full()).status().unwrap();
+        assert_eq!(status.code(), Some(2), "{call:?}");
+    }
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure_and_a_reader_that_left_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let run = run.to_str().unwrap();
+    for call in [
+        &["methods"][..],
+        &["models", "--json"],
+        &["attacks"],
+        &["data", "list"],
+        &["data", "info", "synthetic"],
+        &["schema", "eval"],
+        &["completions", "bash"],
+        &["help", "exit-status"],
+        &["reproduce"],
+        &["diagnose", run],
+        &["watch", run, "--once"],
+        &["plot", "curves", run],
+    ] {
+        let output = program().args(call).stdout(full()).output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{call:?}: {text}");
+        assert!(text.contains("standard output") && !text.contains("panicked"), "{text}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = program().args(call).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{call:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn closed_streams_are_no_reason_to_panic() {
+    let sora = assert_cmd::cargo::cargo_bin("sora");
+    for redirection in ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"] {
+        let line = format!("'{}' methods {redirection}", sora.display());
+        let status = Command::new("sh").args(["-c", &line]).stdout(Stdio::null()).status().unwrap();
+        assert!(matches!(status.code(), Some(0 | 1)), "{redirection}: {status}");
+    }
+}
+
+#[test]
+fn files_of_others_stay_unless_force_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let run = run.to_str().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    for (call, name) in [
+        (&["export", run, "--format", "onnx"][..], "net.onnx"),
+        (&["export", run, "--format", "safetensors"], "net.safetensors"),
+        (&["plot", "curves", run], "fig.svg"),
+    ] {
+        let path = file(name);
+        fs::write(&path, "mine").unwrap();
+        let path_text = path.to_str().unwrap();
+        let call = [call, &["--out", path_text]].concat();
+        refused(&call, &[name, "--force"]);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine", "{name}");
+        let forced = sora(&[&call[..], &["--force"]].concat());
+        assert!(forced.status.success(), "{}", stderr(&forced));
+        // What the program wrote itself it may write again.
+        let again = sora(&call);
+        assert!(again.status.success(), "{name}: {}", stderr(&again));
+    }
+    let page = file("pages");
+    fs::create_dir(&page).unwrap();
+    fs::write(page.join("report.html"), "mine").unwrap();
+    let report = ["report", run, "--no-compute", "--out", page.to_str().unwrap()];
+    refused(&report, &["report.html", "--force"]);
+    assert_eq!(fs::read_to_string(page.join("report.html")).unwrap(), "mine");
+}
+
+#[test]
+fn folders_that_are_no_runs_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let other = dir.path().join("notes");
+    fs::create_dir(&other).unwrap();
+    let (run, other) = (run.to_str().unwrap(), other.to_str().unwrap());
+    let output = sora(&["diagnose", other, run, "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("notes") && stderr(&output).contains("passed over"));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["runs"].as_array().unwrap().len(), 1);
+    let out = dir.path().join("page");
+    let call = ["report", other, run, "--no-compute", "--out", out.to_str().unwrap()];
+    let output = sora(&call);
+    assert!(output.status.success(), "{}", stderr(&output));
+    refused(&["diagnose", other], &["notes"]);
+    refused(&["report", other, "--no-compute"], &["notes"]);
+}
+
+#[test]
+fn a_number_of_threads_that_is_a_slip_is_refused_everywhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let run = run.to_str().unwrap();
+    let out = dir.path().join("new");
+    let out = out.to_str().unwrap();
+    let many = ["--threads", "100000"];
+    for call in [
+        &["train", "--dataset", "synthetic", "--out", out][..],
+        &["eval", run],
+        &["sweep", run],
+        &["plot", "epsilon", run],
+        &["landscape", run],
+        &["report", run],
+        &["reproduce", "curves", "--scale", "smoke", "--dry-run"],
+        &["bench", "step"],
+        &["bench", "conv"],
+        &["bench", "data", "--dataset", "synthetic"],
+    ] {
+        let started = Instant::now();
+        refused(&[call, &many].concat(), &["threads"]);
+        assert!(started.elapsed() < Duration::from_secs(20), "{call:?}");
+    }
+}
+
+#[test]
+fn names_from_files_steer_no_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let config = run.join("config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let evil = text.replace("method = \"sora\"", "method = \"\\u001b]0;x\\u0007\\u001b[2Jsora\"");
+    assert_ne!(text, evil);
+    fs::write(&config, evil).unwrap();
+    let at = run.to_str().unwrap();
+    let name = dir.path().join("a\u{1b}[2Jb");
+    for call in [
+        &["diagnose", at][..],
+        &["watch", at, "--once"],
+        &["resume", at],
+        &["report", at, "--no-compute"],
+        &["eval", name.to_str().unwrap()],
+        &["train", "--dataset", "synthetic", "--method", "\u{1b}[31m", "--out", "x"],
+    ] {
+        let output = sora(call);
+        let all = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        assert!(!all.contains(&0x1b) && !all.contains(&0x07), "{call:?}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn odd_logs_are_watched_without_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let metrics = run.join("metrics.jsonl");
+    let text = fs::read_to_string(&metrics).unwrap();
+    let most = u64::MAX.to_string();
+    for (from, to) in [
+        ("\"step\":", format!("\"step\":{most},\"x\":")),
+        ("\"epoch\":", format!("\"epoch\":{most},\"x\":")),
+    ] {
+        fs::write(&metrics, text.replace(from, &to)).unwrap();
+        let epochs = run.join("epochs.jsonl");
+        let lines = fs::read_to_string(&epochs).unwrap();
+        fs::write(&epochs, lines.replace(from, &to)).unwrap();
+        for call in ["watch", "diagnose"] {
+            let once: &[&str] = if call == "watch" { &["--once"] } else { &[] };
+            let output = sora(&[&[call, run.to_str().unwrap()], once].concat());
+            let error = stderr(&output);
+            assert!(matches!(output.status.code(), Some(0 | 2)), "{call}: {error}");
+            assert!(!error.contains("defect") && !error.contains("panicked"), "{error}");
+        }
+        fs::write(&epochs, lines).unwrap();
+    }
+}
+
+fn wait_for(what: &str, happened: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !happened() {
+        assert!(started.elapsed() < Duration::from_secs(60), "{what} did not happen");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn kill(signal: &str, id: u32) {
+    let status = Command::new("kill").args([signal, &id.to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Starts a run of many epochs and waits for its first steps.
+fn long_run(command: &mut Command, out: &Path) -> std::process::Child {
+    let many = ["--epochs", "2000", "--val", "0"];
+    command.args(["train", "--out", out.to_str().unwrap()]).args(SHORT).args(many);
+    let child = command.stderr(Stdio::null()).spawn().unwrap();
+    let metrics = out.join("metrics.jsonl");
+    wait_for("a step", || fs::metadata(&metrics).is_ok_and(|m| m.len() > 0));
+    child
+}
+
+#[test]
+fn a_hang_up_ends_a_run_unless_it_was_ignored_from_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("plain");
+    let mut child = long_run(&mut program(), &out);
+    kill("-HUP", child.id());
+    assert_eq!(child.wait().unwrap().code(), Some(130), "saved and ended");
+    assert!(fs::read_dir(out.join("checkpoints")).unwrap().next().is_some());
+
+    let out = dir.path().join("nohup");
+    let mut command = Command::new("nohup");
+    command.arg(assert_cmd::cargo::cargo_bin("sora")).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = long_run(&mut command, &out);
+    kill("-HUP", child.id());
+    let metrics = out.join("metrics.jsonl");
+    let before = fs::metadata(&metrics).unwrap().len();
+    wait_for("a step after the hang-up", || fs::metadata(&metrics).unwrap().len() > before + 2000);
+    assert!(child.try_wait().unwrap().is_none(), "still running");
+    kill("-TERM", child.id());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+/// Processes whose command line names `path`.
+fn working_on(path: &Path) -> usize {
+    let name = path.to_str().unwrap();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).contains(name))
+        .count()
+}
+
+#[test]
+fn reproduce_passes_signals_on_and_leaves_no_orphan() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = dir.path().join("long.toml");
+    let text = "title = 'long'\nplots = ['curves']\n[train]\ndataset = 'synthetic'\nimage_size = 8\n\
+                width = 4\nbatch = 40\nlimit_train = 260\nval = 0\nepochs = 2000\n\
+                [[runs]]\nmethod = 'fgsm'\n[scale.small]\n";
+    fs::write(&recipe, text).unwrap();
+    for signal in ["-TERM", "-INT", "-KILL"] {
+        let out = dir.path().join(format!("out{signal}"));
+        let mut command = program();
+        command.args(["reproduce", recipe.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let run = || fs::read_dir(out.join("runs")).ok()?.flatten().find(|e| e.path().is_dir());
+        wait_for("a step", || {
+            run().is_some_and(|run| {
+                fs::metadata(run.path().join("metrics.jsonl")).is_ok_and(|m| m.len() > 0)
+            })
+        });
+        kill(signal, child.id());
+        let status = child.wait().unwrap();
+        if signal != "-KILL" {
+            assert_eq!(status.code(), Some(130), "{signal}");
+        }
+        wait_for("the end of the child", || working_on(&out) == 0);
+        let run = run().unwrap().path();
+        let checkpoints = fs::read_dir(run.join("checkpoints")).unwrap().count();
+        assert!(checkpoints > 0, "{signal}: the state is saved");
+    }
+}
+
+#[test]
+fn a_command_runs_at_the_end_and_knows_the_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = dir.path().join("told");
+    let tell = format!("echo $SORA_STATUS >> '{}'; echo noise", told.display());
+    let run = dir.path().join("run");
+    let output = train_short(&run, &["--epochs", "1", "--on-finish", &tell]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let eval = ["eval", run.to_str().unwrap(), "--attacks", "clean", "--limit", "4", "--json"];
+    let output = sora(&[&eval[..], &["--on-finish", &tell]].concat());
+    assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok(), "JSON alone");
+    let output: Output = sora(&["eval", "/no/such/run", "--on-finish", &tell]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(fs::read_to_string(&told).unwrap(), "0\n0\n2\n");
+    let output = sora(&[&eval[..], &["--on-finish", "exit 3"]].concat());
+    assert_eq!(output.status.code(), Some(0), "the work counts");
+    assert!(stderr(&output).contains("--on-finish"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_config_of_another_method_or_network_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let config = run.join("config.toml");
+    let config = config.to_str().unwrap();
+    for (name, more) in [
+        ("pgd", &["--method", "pgd", "--set", "steps=2"][..]),
+        ("fgsm", &["--method", "fgsm"]),
+        ("none", &["--method", "none"]),
+        ("vit", &["--model", "vit-tiny", "--width", "12", "--patch", "4"]),
+        ("l2", &["--norm", "l2"]),
+    ] {
+        let out = dir.path().join(name);
+        let call = ["train", "--config", config, "--out", out.to_str().unwrap()];
+        let output = sora(&[&call[..], more].concat());
+        let text = stderr(&output);
+        assert!(output.status.success(), "{name}: {text}");
+        let written = fs::read_to_string(out.join("config.toml")).unwrap();
+        if name == "l2" {
+            assert!(written.contains("epsilon = \"128/255\""), "{written}");
+        }
+        if name == "vit" {
+            let again = dir.path().join("cnn");
+            let from = out.join("config.toml");
+            let call = ["train", "--config", from.to_str().unwrap(), "--model", "mnist-cnn"];
+            let rest = ["--width", "4", "--out", again.to_str().unwrap()];
+            let output = sora(&[&call[..], &rest].concat());
+            assert!(output.status.success(), "{}", stderr(&output));
+        }
+        if name == "fgsm" {
+            assert!(text.contains("--method fgsm in place of the file's sora"), "{text}");
+        }
+    }
+}
