@@ -1,10 +1,11 @@
 //! Elementwise activations and their gradients.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
 use crate::isa::Isa;
+use crate::math::{exp, normal_cdf};
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Elements of a task.
@@ -97,48 +98,6 @@ impl Elementwise for GeluGrad {
         let slope = if exponential == 0.0 { 0.0 } else { x * (DENSITY * exponential) };
         dy * (normal_cdf(x, exponential) + slope)
     }
-}
-
-/// Distribution function of the standard normal at `x`, given `exp(-x^2 / 2)`: `erfc(a) = exp(-a^2)
-/// t Q(t)` with `t = 1 / (1 + 0.3 a)`, so that the lower tail keeps its relative accuracy (6e-7,
-/// and that of the exponential's argument). Q is a fit of ours (`scripts/fit_erfcx.py`). Without
-/// branches and calls, so that the compiler makes vectors of it.
-#[inline(always)]
-fn normal_cdf(x: f32, exponential: f32) -> f32 {
-    const Q: [f32; 9] = [
-        0.169_187_68,
-        0.170_719_89,
-        0.148_310_36,
-        0.215_024_8,
-        -0.094_856_72,
-        0.547_988_24,
-        -0.512_491_35,
-        0.485_658,
-        -0.129_540_97,
-    ];
-    let t = 1.0 / (1.0 + 0.3 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
-    let q = Q.iter().rev().fold(0.0, |sum, c| sum * t + c);
-    let tail = 0.5 * exponential * t * q;
-    if x > 0.0 { 1.0 - tail } else { tail }
-}
-
-/// `exp(x)` for x at most 0; below -87, where it leaves the normal numbers, 0. Without branches and
-/// calls.
-#[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
-    const LEAST: f32 = -87.0;
-    /// Adding it rounds to an integer, which then lies in the lowest bits.
-    const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts: the first has few digits, its product with a small integer is exact.
-    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    let inside = if x < LEAST { LEAST } else { x };
-    let rounded = inside * std::f32::consts::LOG2_E + ROUND;
-    let k = rounded - ROUND;
-    let r = inside - k * LN_2[0] - k * LN_2[1];
-    let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
-    let value = series.iter().fold(0.0, |sum, c| sum * r + c) * power;
-    if x < LEAST { 0.0 } else { value }
 }
 
 /// `y = max(x, 0)`; NaN stays NaN.

@@ -102,7 +102,7 @@ impl Tiles {
         }
         config.rows[6..8].fill(16);
         config.column_bytes[..8].fill(64);
-        // SAFETY: the configuration is valid for palette 1; the rest is the caller's.
+        // SAFETY: the configuration is valid for palette 1; the caller promises what this function asks.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly))
         };
@@ -252,7 +252,7 @@ pub(crate) unsafe fn multiply(
 ) {
     // A step count of zero would wrap around.
     let terms = if steps == 0 { &[] } else { terms };
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises what this function asks.
     unsafe {
         match (rows > BLOCK / 2, columns > BLOCK / 2) {
             (true, true) => product_2x2(terms, steps, a_row, sums),
@@ -269,7 +269,7 @@ pub(crate) unsafe fn multiply(
 /// [`is_available`].
 pub(crate) unsafe fn peak(rounds: usize) -> usize {
     const PRODUCTS: usize = 8;
-    // SAFETY: the caller's; `rounds` is not zero.
+    // SAFETY: the caller promises that the instructions exist; `rounds` is not zero.
     unsafe {
         let _tiles = Tiles::new([16; 2]);
         asm!(

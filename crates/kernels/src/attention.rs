@@ -3,15 +3,14 @@
 //!
 //! Source: A. Vaswani et al., "Attention Is All You Need", arXiv:1706.03762, equation 1.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
-use crate::activation::exp;
 use crate::buffer::with_scratch;
 use crate::error::{ShapeError, elements, expect_len, parameter};
 use crate::isa::Isa;
-use crate::layer_norm::{LANES, sum};
+use crate::math::{exp, largest, sum};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::tile::{Term, Tile, panel_extent, row_blocks};
+use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
 /// Attention over sequences `[N][T]`: of `[3][heads][width]` for each token to `[heads][width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,7 +167,7 @@ unsafe fn product<S: Simd>(
     for (row, count) in row_blocks::<S>(rows) {
         for column in (0..columns).step_by(S::TILE_COLUMNS) {
             let (width, vectors) = panel_extent::<S>(columns, column);
-            // SAFETY: the caller's.
+            // SAFETY: the caller promises matrices of these sizes.
             unsafe {
                 let terms = [Term { a, b: b.as_ptr().add(column) }];
                 let tile = Tile::<f32> {
@@ -188,24 +187,10 @@ unsafe fn product<S: Simd>(
                     prefetch: std::ptr::null(),
                     prefetch_step: 0,
                 };
-                S::tile(count, vectors, &tile);
+                run_tile::<S, f32>(count, vectors, &tile);
             }
         }
     }
-}
-
-/// The largest value; what is not a number is left out.
-#[inline(always)]
-fn largest(values: &[f32]) -> f32 {
-    let more = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for chunk in whole {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = more(*lane, *value);
-        }
-    }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, more)
 }
 
 /// One sequence.

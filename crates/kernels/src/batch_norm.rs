@@ -4,14 +4,15 @@
 //! from the input in the backward pass, with the arithmetic of the forward pass, so nothing but the
 //! input has to be kept.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
+use crate::addend::Addend;
 use crate::channels::{Accumulate, chunk, chunk_sums, expect_rows, repeat};
-use crate::conv::Addend;
-use crate::element::{Element, load, store};
+use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
 use crate::isa::Isa;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::normalize::Normalize;
+use crate::simd::{Kernel, Simd, dispatch, load, store};
 
 /// Statistics and affine parameters of a batch normalisation, each `[C]`.
 #[derive(Debug, Clone, Copy)]
@@ -251,59 +252,20 @@ impl BatchNorm<'_> {
     }
 }
 
-/// Parameters of one vector of channels.
-#[derive(Clone, Copy)]
-pub(crate) struct Channels<S> {
-    mean: S,
-    scale: S,
-    beta: S,
-}
-
-impl<S: Simd> Channels<S> {
+impl Repeated {
     /// The parameters of `lanes` elements from `i` of a period.
+    ///
+    /// # Safety
+    /// The features of `S` are enabled, and `i + lanes` is at most the period.
     #[inline(always)]
-    unsafe fn load(p: &Repeated, i: usize, lanes: usize) -> Self {
-        // SAFETY: the caller's: the period is longer.
+    unsafe fn load<S: Simd>(&self, i: usize, lanes: usize) -> Normalize<S> {
+        // SAFETY: the caller promises the features; each list is as long as the period.
         unsafe {
-            Self::load_from(
-                [&p.mean, &p.scale, &p.beta].map(|values| values.as_ptr().add(i)),
+            Normalize::load(
+                [&self.mean, &self.scale, &self.beta].map(|values| values.as_ptr().add(i)),
                 lanes,
             )
         }
-    }
-
-    /// The parameters of `lanes` channels at mean, scale and beta.
-    #[inline(always)]
-    pub(crate) unsafe fn load_from([mean, scale, beta]: [*const f32; 3], lanes: usize) -> Self {
-        // SAFETY: the caller's: each has as many values.
-        unsafe {
-            Self { mean: load(mean, lanes), scale: load(scale, lanes), beta: load(beta, lanes) }
-        }
-    }
-
-    /// The normalised value, behind the ReLU if there is one.
-    #[inline(always)]
-    pub(crate) unsafe fn forward(self, relu: bool, x: S) -> S {
-        // SAFETY: the features are the caller's.
-        unsafe {
-            let y = self.affine(x);
-            if relu { y.where_positive(y) } else { y }
-        }
-    }
-
-    /// The value before the ReLU; forward and backward share it so that the mask is the same to the
-    /// bit.
-    #[inline(always)]
-    unsafe fn affine(self, x: S) -> S {
-        // SAFETY: the features are the caller's.
-        unsafe { x.sub(self.mean).mul(self.scale).add(self.beta) }
-    }
-
-    /// `dy` behind the ReLU mask, if there is one.
-    #[inline(always)]
-    unsafe fn masked(self, relu: bool, x: S, dy: S) -> S {
-        // SAFETY: the features are the caller's.
-        unsafe { if relu { dy.where_positive(self.affine(x)) } else { dy } }
     }
 }
 
@@ -343,8 +305,8 @@ impl<E: Element> Kernel for Forward<'_, E> {
         for (y, x) in self.y.chunks_mut(period).zip(self.x.chunks(period)) {
             // SAFETY: `x` and `y` are equally long, at most a period.
             for_each_vector!(y.len(), |i, lanes| unsafe {
-                let v = Channels::<S>::load(self.p, i, lanes)
-                    .forward(self.relu, load(x.as_ptr().add(i), lanes));
+                let v =
+                    self.p.load::<S>(i, lanes).forward(self.relu, load(x.as_ptr().add(i), lanes));
                 store(v, y.as_mut_ptr().add(i), lanes);
             });
         }
@@ -369,7 +331,7 @@ impl<E: Element> Accumulate for ParameterGrads<'_, E> {
         let (x, dy, second) = (&self.x[at..at + len], &self.dy[at..at + len], &mut second[..len]);
         // SAFETY: the slices are equally long, at most a period.
         for_each_vector!(len, |i, lanes| unsafe {
-            let p = Channels::<S>::load(self.p, i, lanes);
+            let p = self.p.load::<S>(i, lanes);
             let x: S = load(x.as_ptr().add(i), lanes);
             let d = p.masked(self.relu, x, load(dy.as_ptr().add(i), lanes));
             let (first, second) = (first.as_mut_ptr().add(i), second.as_mut_ptr().add(i));
@@ -411,7 +373,7 @@ impl<E: Element> Kernel for InputGrad<'_, E> {
             };
             // SAFETY: the slices are equally long, at most a period; `add` is null or as long.
             for_each_vector!(len, |i, lanes| unsafe {
-                let p = Channels::<S>::load(self.p, i, lanes);
+                let p = self.p.load::<S>(i, lanes);
                 let x: S = load(x.as_ptr().add(i), lanes);
                 let d = p.masked(self.relu, x, load(dy.add(i), lanes));
                 let slope: S = load(self.slope.as_ptr().add(i), lanes);

@@ -18,6 +18,7 @@ use crate::conv::{
 use crate::element::{Element, Precision};
 use crate::error::ShapeError;
 use crate::isa::Isa;
+use crate::parallel;
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// What to measure.
@@ -210,10 +211,12 @@ fn peak(
     seconds: f64,
     operations: impl Fn() -> usize + Sync,
 ) -> Result<Record, ShapeError> {
-    let threads = rayon::current_num_threads();
+    let threads = parallel::threads();
     let count = operations();
     let time = best(seconds, || {
-        rayon::broadcast(|_| black_box(operations()));
+        parallel::on_every_thread(|| {
+            black_box(operations());
+        });
         Ok(())
     })?;
     Ok(Record::Peak { instruction, threads, gflops: (count * threads) as f64 / time / 1e9 })
@@ -229,7 +232,7 @@ pub fn peaks(isa: Isa, seconds: f64) -> Result<Vec<Record>, ShapeError> {
     #[cfg(target_arch = "x86_64")]
     if matches!(isa, Isa::Avx512Bf16 | Isa::Amx) && isa.is_available() {
         // SAFETY: the instruction set has just been found.
-        peaks.push(peak("vdpbf16ps", seconds, || unsafe { crate::simd::pair_peak(ROUNDS) })?);
+        peaks.push(peak("vdpbf16ps", seconds, || unsafe { crate::pair_tile::pair_peak(ROUNDS) })?);
     }
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Amx && isa.is_available() {

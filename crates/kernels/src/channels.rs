@@ -4,7 +4,7 @@
 //! that is long enough for the compiler's vector loops; tensors are then processed period by
 //! period.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 use crate::element::Element;
 use crate::error::{ShapeError, expect_len, parameter};
@@ -82,7 +82,7 @@ impl<A: Accumulate> Kernel for AccumulateChunk<'_, A> {
         let mut at = self.start;
         while at < self.end {
             let len = self.first.len().min(self.end - at);
-            // SAFETY: the features are the caller's.
+            // SAFETY: the caller promises the features.
             unsafe {
                 self.accumulate.add::<S>(at, &mut self.first[..len], &mut self.second[..len])
             };

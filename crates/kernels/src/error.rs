@@ -37,13 +37,28 @@ pub enum ShapeError {
 /// [`ShapeError::Overflow`] when the byte size of that many `f32` exceeds `isize::MAX`.
 pub(crate) fn elements(what: &'static str, dims: &[usize]) -> Result<usize, ShapeError> {
     // A zero anywhere makes the tensor empty, whatever the other factors multiply to.
-    if dims.contains(&0) {
-        return Ok(0);
-    }
+    if dims.contains(&0) { Ok(0) } else { extent(what, dims) }
+}
+
+/// As [`elements`], where a dimension of zero counts as one: for sizes that arithmetic on indices
+/// must be able to hold even where a tensor is empty.
+///
+/// # Errors
+/// [`ShapeError::Overflow`].
+pub(crate) fn extent(what: &'static str, dims: &[usize]) -> Result<usize, ShapeError> {
     dims.iter()
-        .try_fold(1usize, |product, &d| product.checked_mul(d))
+        .try_fold(1usize, |product, &d| product.checked_mul(d.max(1)))
         .filter(|&count| count <= isize::MAX as usize / size_of::<f32>())
         .ok_or_else(|| ShapeError::Overflow { what, dims: dims.to_vec() })
+}
+
+/// `x` rounded up to a multiple of `step`.
+///
+/// # Errors
+/// [`ShapeError::Overflow`].
+pub(crate) fn padded(what: &'static str, x: usize, step: usize) -> Result<usize, ShapeError> {
+    x.checked_next_multiple_of(step)
+        .ok_or_else(|| ShapeError::Overflow { what, dims: vec![x, step] })
 }
 
 /// Checks that a slice of `actual` elements holds exactly `expected`.

@@ -131,7 +131,7 @@ impl Isa {
 #[doc(hidden)]
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn assume_amx_is_emulated() {
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises that a handler executes the instructions.
     unsafe { crate::amx::assume() };
 }
 

@@ -2,16 +2,15 @@
 //!
 //! Source: J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer Normalization", arXiv:1607.06450.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 use crate::channels::expect_rows;
 use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
+use crate::math::sum;
 
 /// Rows of a task.
 const ROWS: usize = 64;
-/// Independent partial results of a reduction, enough for the widest vectors.
-pub(crate) const LANES: usize = 16;
 
 /// Parameters of a layer normalisation, each `[D]`.
 #[derive(Debug, Clone, Copy)]
@@ -22,22 +21,6 @@ pub struct LayerNorm<'a> {
     pub beta: &'a [f32],
     /// Added to the variance.
     pub epsilon: f32,
-}
-
-/// Sum of `f(i)` in a fixed order that vectorises.
-#[inline(always)]
-pub(crate) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let whole = len / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
-        }
-    }
-    for i in whole..len {
-        lanes[i - whole] += f(i);
-    }
-    lanes.iter().sum()
 }
 
 impl LayerNorm<'_> {

@@ -1,7 +1,7 @@
 //! Conversion between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`, and between storage
 //! types on the way.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 use crate::element::Element;
 use crate::error::{ShapeError, elements, expect_len};

@@ -14,6 +14,7 @@
 //! [`Buffer`] are aligned to cache lines and large pages; any slice works, those are fastest.
 
 pub mod activation;
+mod addend;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 pub mod attention;
@@ -29,14 +30,18 @@ pub mod layer_norm;
 pub mod layout;
 pub mod linear;
 pub mod loss;
+mod math;
+mod normalize;
+#[cfg(target_arch = "x86_64")]
+mod pair_tile;
 mod parallel;
 pub mod pool;
 pub mod sgd;
 mod simd;
 mod tile;
 
+pub use addend::Addend;
 pub use buffer::Buffer;
-pub use conv::Addend;
 pub use element::{Element, Precision, UnknownPrecision};
 pub use error::ShapeError;
 pub use half::bf16;

@@ -1,6 +1,6 @@
 //! Softmax cross-entropy.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 use crate::error::{ShapeError, elements, expect_len, parameter};
 

@@ -2,9 +2,17 @@
 //!
 //! How work is cut into tasks depends on shapes alone, never on the number of threads, and every
 //! reduction over tasks runs in task order. That is what makes results bit-identical for every
-//! thread count.
+//! thread count. With the feature `serial` all tasks run in order on the calling thread.
 
-use rayon::prelude::*;
+/// What splits slices and ranges into tasks: rayon's traits, or their serial likeness.
+pub(crate) mod prelude {
+    #[cfg(feature = "serial")]
+    pub(crate) use super::serial::*;
+    #[cfg(not(feature = "serial"))]
+    pub(crate) use rayon::prelude::*;
+}
+
+use prelude::*;
 
 /// Runs `task(0..count)` on the current thread pool, each index once, in no particular order.
 pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
@@ -15,11 +23,80 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     }
 }
 
+/// Threads of the current pool.
+pub(crate) fn threads() -> usize {
+    #[cfg(feature = "serial")]
+    return 1;
+    #[cfg(not(feature = "serial"))]
+    rayon::current_num_threads()
+}
+
+/// Runs `task` on every thread of the current pool at once.
+pub(crate) fn on_every_thread(task: impl Fn() + Sync) {
+    #[cfg(feature = "serial")]
+    task();
+    #[cfg(not(feature = "serial"))]
+    rayon::broadcast(|_| task());
+}
+
+/// The methods of rayon's traits that this crate uses, on the iterators of the standard library.
+#[cfg(feature = "serial")]
+mod serial {
+    use std::slice::{Chunks, ChunksExact, ChunksExactMut, ChunksMut, IterMut};
+
+    pub(crate) trait SerialSlice<T> {
+        fn par_chunks(&self, size: usize) -> Chunks<'_, T>;
+        fn par_chunks_exact(&self, size: usize) -> ChunksExact<'_, T>;
+        fn par_chunks_mut(&mut self, size: usize) -> ChunksMut<'_, T>;
+        fn par_chunks_exact_mut(&mut self, size: usize) -> ChunksExactMut<'_, T>;
+        fn par_iter_mut(&mut self) -> IterMut<'_, T>;
+    }
+
+    impl<T> SerialSlice<T> for [T] {
+        fn par_chunks(&self, size: usize) -> Chunks<'_, T> {
+            self.chunks(size)
+        }
+        fn par_chunks_exact(&self, size: usize) -> ChunksExact<'_, T> {
+            self.chunks_exact(size)
+        }
+        fn par_chunks_mut(&mut self, size: usize) -> ChunksMut<'_, T> {
+            self.chunks_mut(size)
+        }
+        fn par_chunks_exact_mut(&mut self, size: usize) -> ChunksExactMut<'_, T> {
+            self.chunks_exact_mut(size)
+        }
+        fn par_iter_mut(&mut self) -> IterMut<'_, T> {
+            self.iter_mut()
+        }
+    }
+
+    pub(crate) trait SerialIterator: Iterator + Sized {
+        fn into_par_iter(self) -> Self {
+            self
+        }
+        fn with_min_len(self, _: usize) -> Self {
+            self
+        }
+        fn with_max_len(self, _: usize) -> Self {
+            self
+        }
+    }
+
+    impl<I: Iterator> SerialIterator for I {}
+}
+
 /// A pointer that tasks share to read one slice or to write disjoint parts of it.
-#[derive(Clone, Copy)]
 pub(crate) struct Shared<T = f32>(*mut T);
 
-// SAFETY: dereferencing is unsafe, and the tasks that do it write disjoint elements.
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Shared<T> {}
+
+// SAFETY: the pointer itself may go to any thread. Whoever dereferences it promises, in an `unsafe`
+// block of its own, that the slice outlives the tasks and that no two of them write one element.
 unsafe impl<T: Send> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Sync> Sync for Shared<T> {}
@@ -32,6 +109,11 @@ impl<T> Shared<T> {
     /// A pointer that is only read through.
     pub(crate) fn read_only(slice: &[T]) -> Self {
         Self(slice.as_ptr().cast_mut())
+    }
+
+    /// The same pointer to elements of another type.
+    pub(crate) fn cast<U>(self) -> Shared<U> {
+        Shared(self.0.cast())
     }
 
     pub(crate) fn null() -> Self {

@@ -2,7 +2,7 @@
 //!
 //! A pixel is one contiguous row of `N x C` values, so pooling is elementwise arithmetic on rows.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 use crate::element::Element;
 use crate::error::{ShapeError, elements, expect_len, parameter};

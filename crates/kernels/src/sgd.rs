@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum and weight decay in one pass.
 
-use rayon::prelude::*;
+use crate::parallel::prelude::*;
 
 use crate::error::{ShapeError, expect_len};
 use crate::isa::Isa;

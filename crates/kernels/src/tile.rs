@@ -1,8 +1,8 @@
 //! The register tile: a small block of a matrix product held in vector registers.
 
-use crate::batch_norm::Channels;
-use crate::element::{Element, load, store};
-use crate::simd::Simd;
+use crate::element::Element;
+use crate::normalize::Normalize;
+use crate::simd::{Kernel, Simd, load, store, stored};
 
 /// One term of a tile: `rows(a) * panel(b)`.
 #[derive(Clone, Copy)]
@@ -26,6 +26,21 @@ pub struct TileStats {
     pub first: bool,
 }
 
+impl TileStats {
+    /// Of the channels from `channel` on, in the sums `[3][channels]` of a task; none where `sums` is
+    /// null.
+    #[inline(always)]
+    pub(crate) fn new(
+        sums: *mut f32,
+        channel: usize,
+        channels: usize,
+        first: bool,
+    ) -> Option<Self> {
+        let at = |kind: usize| sums.wrapping_add(kind * channels + channel);
+        (!sums.is_null()).then(|| Self { shift: at(0), sum: at(1), square: at(2), first })
+    }
+}
+
 /// A batch norm with constant statistics of a tile's outputs.
 #[derive(Clone, Copy)]
 pub struct TileNorm<E> {
@@ -43,10 +58,10 @@ impl<E: Element> TileNorm<E> {
     /// # Safety
     /// There are so many columns.
     #[inline(always)]
-    pub(crate) unsafe fn channels<S: Simd>(&self, at: usize, lanes: usize) -> Channels<S> {
-        // SAFETY: the caller's.
+    pub(crate) unsafe fn channels<S: Simd>(&self, at: usize, lanes: usize) -> Normalize<S> {
+        // SAFETY: the caller promises what this function asks.
         unsafe {
-            Channels::load_from(
+            Normalize::load(
                 [
                     self.parameters[0].add(at),
                     self.parameters[1].add(at),
@@ -64,13 +79,13 @@ impl<E: Element> TileNorm<E> {
     #[inline(always)]
     pub(crate) unsafe fn store<S: Simd>(
         &self,
-        channels: Channels<S>,
+        channels: Normalize<S>,
         y: S,
         offset: usize,
         lanes: usize,
     ) {
-        // SAFETY: the caller's.
-        unsafe { store(channels.forward(self.relu, E::stored(y)), self.c.add(offset), lanes) }
+        // SAFETY: the caller promises what this function asks.
+        unsafe { store(channels.forward(self.relu, stored::<S, E>(y)), self.c.add(offset), lanes) }
     }
 }
 
@@ -115,6 +130,61 @@ impl<E> Tile<'_, E> {
     }
 }
 
+/// Calls `$function` on `$tile` with the run-time row and vector counts as constants.
+macro_rules! tile_table {
+    ($function:ident, $types:tt, $rows:expr, $vectors:expr, $tile:expr; $($r:literal)*) => {
+        match ($rows, $vectors) {
+            $(
+                ($r, 1) => crate::tile::tile_table!(@ $function, $types, $r, 1, $tile),
+                ($r, 2) => crate::tile::tile_table!(@ $function, $types, $r, 2, $tile),
+            )*
+            _ => debug_assert!(false, "no register tile of this size"),
+        }
+    };
+    (@ $function:ident, [$($type:ty),*], $r:literal, $v:literal, $tile:expr) => {
+        $function::<$($type,)* $r, $v>($tile)
+    };
+}
+pub(crate) use tile_table;
+
+/// [`compute`] as a kernel, for [`Simd::enter`].
+struct Compute<'a, 'b, E, const R: usize, const V: usize>(&'a Tile<'b, E>);
+
+impl<E: Element, const R: usize, const V: usize> Kernel for Compute<'_, '_, E, R, V> {
+    type Element = E;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller promises the features of `S` and what `compute` asks.
+        unsafe { compute::<S, E, R, V>(self.0) }
+    }
+}
+
+/// Enters [`compute`], unless `S` has fewer rows.
+///
+/// # Safety
+/// That of [`compute`], and the features of `S` are enabled.
+#[inline(always)]
+unsafe fn enter<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
+    if const { R <= S::TILE_ROWS } {
+        // SAFETY: the caller promises the features and what `compute` asks.
+        unsafe { S::enter(Compute::<E, R, V>(tile)) }
+    } else {
+        debug_assert!(false, "no register tile of this size");
+    }
+}
+
+/// Computes one register tile of `rows <= TILE_ROWS` rows and `vectors <= TILE_VECTORS` vectors.
+///
+/// # Safety
+/// That of [`compute`] for `R = rows` and `V = vectors`, and the features of `S` are enabled.
+#[inline(always)]
+pub(crate) unsafe fn run_tile<S: Simd, E: Element>(rows: usize, vectors: usize, tile: &Tile<E>) {
+    // SAFETY: the caller promises both.
+    unsafe { tile_table!(enter, [S, E], rows, vectors, tile; 1 2 3 4 5 6 7 8 9 10 11 12 13 14) }
+}
+
 /// Computes a tile of `R` rows and `V` vectors.
 ///
 /// # Safety
@@ -122,8 +192,8 @@ impl<E> Tile<'_, E> {
 /// vectors, and `c`, `add`, `bias`, the statistics and the batch norm's at `R` rows (one for what
 /// is per column) of `columns` columns, with `(V - 1) * LANES < columns <= V * LANES`.
 #[inline(always)]
-pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
-    // SAFETY: the caller's conditions.
+unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
+    // SAFETY: the caller promises what this function asks.
     unsafe {
         let mut acc = [[S::zero(); V]; R];
         if !tile.add.is_null() {
@@ -134,15 +204,15 @@ pub(crate) unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize
         }
         let mut prefetch = tile.prefetch;
         for term in tile.terms {
-            let mut a = term.a.add(tile.a_offset);
+            let mut a = term.a.wrapping_add(tile.a_offset);
             let mut b = term.b;
             for _ in 0..tile.depth {
                 let mut panel = [S::zero(); V];
                 for (v, lane) in panel.iter_mut().enumerate() {
-                    *lane = S::load(b.add(v * S::LANES));
+                    *lane = S::load(b.wrapping_add(v * S::LANES));
                 }
                 for (r, row) in acc.iter_mut().enumerate() {
-                    let x = S::splat(*a.add(r * tile.a_row));
+                    let x = S::splat(*a.wrapping_add(r * tile.a_row));
                     for (v, sum) in row.iter_mut().enumerate() {
                         *sum = x.mul_add(panel[v], *sum);
                     }
@@ -167,7 +237,7 @@ pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usiz
     tile: &Tile<E>,
     acc: [[S; V]; R],
 ) {
-    // SAFETY: the caller's conditions.
+    // SAFETY: the caller promises what this function asks.
     unsafe {
         if tile.is_plain() && tile.columns == V * S::LANES {
             // Straight from the registers; what follows passes the sums through memory.
@@ -233,13 +303,13 @@ unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(
         }
         if let Some(stats) = tile.stats {
             if stats.first {
-                store(E::stored(column[0]), stats.shift.add(at), lanes);
+                store(stored::<S, E>(column[0]), stats.shift.add(at), lanes);
             }
             let shift: S = load(stats.shift.add(at), lanes);
             let mut sum: S = load(stats.sum.add(at), lanes);
             let mut square: S = load(stats.square.add(at), lanes);
             for y in column.iter() {
-                let d = E::stored(*y).sub(shift);
+                let d = stored::<S, E>(*y).sub(shift);
                 sum = sum.add(d);
                 square = d.mul_add(d, square);
             }

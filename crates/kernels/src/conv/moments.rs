@@ -1,4 +1,6 @@
-use super::Moments;
+//! Statistics of a convolution's result, from the partial sums of its tasks.
+
+use super::epilogue::Moments;
 use crate::buffer::with_scratch;
 use crate::channels::Spread;
 use crate::parallel::Shared;

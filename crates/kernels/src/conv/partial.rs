@@ -1,10 +1,16 @@
 //! Convolutions of maps of which a part has changed: which output tiles are wanted, and where the
 //! changed values lie.
 
-use super::grid::Rows;
-use super::{ConvGeometry, TILE_SIDE};
-use crate::error::{ShapeError, expect_len, parameter};
+use super::geometry::ConvGeometry;
+use crate::element::Element;
+use crate::error::{ShapeError, expect_len, extent, parameter};
 use crate::parallel::Shared;
+
+/// Side of the tiles of output pixels that a [`TileIndex`] names: that of Winograd's.
+pub const TILE_SIDE: usize = 4;
+
+/// Most values that the pixels under one tile may have: they are gathered in scratch memory.
+const MOST_UNDER_A_TILE: usize = 1 << 26;
 
 /// An output tile of one sample, where only some are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,37 +39,58 @@ pub struct Partial<'a, E = f32> {
     pub tiles: &'a [TileIndex],
     /// What stands for a part of the input.
     pub input: Option<Overlay<'a, E>>,
-    /// What stands for a part of [`Addend::Tensor`](super::Addend::Tensor). Its bounds are
+    /// What stands for a part of [`Addend::Tensor`](crate::Addend::Tensor). Its bounds are
     /// multiples of [`TILE_SIDE`], or the map's.
     pub add: Option<Overlay<'a, E>>,
 }
 
+/// Height and width of the input pixels under one output tile.
+pub(super) fn window(geometry: &ConvGeometry) -> [usize; 2] {
+    let output = geometry.output();
+    std::array::from_fn(|d| {
+        // No further than the output goes: its last pixel's taps lie in the padded input.
+        let steps = output[d].clamp(1, TILE_SIDE) - 1;
+        steps * geometry.stride[d] + geometry.kernel[d]
+    })
+}
+
 impl<E> Partial<'_, E> {
-    /// Whether it fits `n` inputs and outputs of so many elements.
+    /// Whether it fits `n` inputs and outputs of so many elements, of a geometry that has passed
+    /// its own checks.
     pub(super) fn check(
         &self,
-        g: &ConvGeometry,
+        geometry: &ConvGeometry,
         n: usize,
         input_len: usize,
         output_len: usize,
     ) -> Result<(), ShapeError> {
-        let tiles: usize = g.output().iter().map(|size| size.div_ceil(TILE_SIDE)).product();
-        let exist = self.tiles.iter().all(|tile| tile.sample < n && tile.tile < tiles);
+        let output = geometry.output();
+        let tiles = output.map(|size| size.div_ceil(TILE_SIDE));
+        let tiles = tiles[0] * tiles[1];
+        let exist = self.tiles.iter().all(|index| index.sample < n && index.tile < tiles);
         if !exist || !self.tiles.is_sorted_by(|a, b| a < b) {
             return Err(parameter(
                 "tiles",
                 "must be tiles of the output in ascending order, each once",
             ));
         }
+        let [height, width] = window(geometry);
+        let under = extent("pixels under a tile", &[height, width, geometry.in_channels])?;
+        if under > MOST_UNDER_A_TILE {
+            return Err(parameter(
+                "tiles",
+                format!("{under} values lie under one; at most {MOST_UNDER_A_TILE} are possible"),
+            ));
+        }
         if let Some(overlay) = &self.input {
             expect_len("conv input overlay", overlay.values.len(), input_len)?;
-            overlay.check(g.input, |_, _| true)?;
+            overlay.check(geometry.input, |_, _| true)?;
         }
         if let Some(overlay) = &self.add {
             expect_len("conv addend overlay", overlay.values.len(), output_len)?;
-            overlay.check(g.output(), |bound, size| {
-                bound.is_multiple_of(TILE_SIDE) || bound == size
-            })?;
+            let is_bound =
+                |bound: usize, size: usize| bound.is_multiple_of(TILE_SIDE) || bound == size;
+            overlay.check(output, is_bound)?;
         }
         Ok(())
     }
@@ -87,7 +114,7 @@ impl<E> Overlay<'_, E> {
     }
 }
 
-/// A [`Overlay`] as tasks see it.
+/// An [`Overlay`] as tasks see it.
 #[derive(Clone, Copy)]
 struct OverlayView<E> {
     values: Shared<E>,
@@ -95,7 +122,7 @@ struct OverlayView<E> {
     columns: (usize, usize),
 }
 
-impl<E: Copy> OverlayView<E> {
+impl<E: Element> OverlayView<E> {
     fn new(overlay: Option<Overlay<'_, E>>) -> Self {
         match overlay {
             Some(Overlay { values, rows, columns }) => {
@@ -103,6 +130,11 @@ impl<E: Copy> OverlayView<E> {
             }
             None => Self { values: Shared::null(), rows: (0, 0), columns: (0, 0) },
         }
+    }
+
+    fn retyped<F: Element>(self) -> OverlayView<F> {
+        let Self { values, rows, columns } = self;
+        OverlayView { values: values.cast(), rows, columns }
     }
 
     /// The map that holds pixel (y, x): the overlay, or `base`.
@@ -114,23 +146,53 @@ impl<E: Copy> OverlayView<E> {
     }
 }
 
-/// The tiles of a task.
-#[derive(Clone, Copy)]
-pub(super) struct TileList<'a, E> {
-    pub(super) tiles: &'a [TileIndex],
-    x: OverlayView<E>,
-    add: OverlayView<E>,
-}
-
-impl<'a, E: Copy> TileList<'a, E> {
-    /// Cuts `partial` into tasks of at most `most` tiles.
-    pub(super) fn tasks(partial: &Partial<'a, E>, most: usize) -> Vec<Self> {
-        let (x, add) = (OverlayView::new(partial.input), OverlayView::new(partial.add));
-        partial.tiles.chunks(most).map(|tiles| Self { tiles, x, add }).collect()
+/// The rows of a task, each one tile of one sample.
+pub(super) trait Rows<E>: Copy + Sync {
+    fn count(&self) -> usize;
+    /// Runs of rows that share a tile: the tile, the first sample and the one after the last.
+    fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)>;
+    /// The map that holds pixel (y, x) of the input: `base`, or what stands for it there.
+    #[inline(always)]
+    fn input(&self, base: *const E, y: usize, x: usize) -> *const E {
+        let _ = (y, x);
+        base
+    }
+    /// As [`input`](Self::input), for the tile from (y, x) on of the tensor that is added.
+    #[inline(always)]
+    fn addend(&self, base: *const E, y: usize, x: usize) -> *const E {
+        let _ = (y, x);
+        base
     }
 }
 
-impl<E: Copy> Rows<E> for TileList<'_, E> {
+/// The tiles that a pass or a task computes, and what lies over its maps.
+#[derive(Clone, Copy)]
+pub(super) struct TileList<'a, E> {
+    pub(super) tiles: &'a [TileIndex],
+    input: OverlayView<E>,
+    add: OverlayView<E>,
+}
+
+impl<'a, E: Element> TileList<'a, E> {
+    /// Of `partial`, which has been checked.
+    pub(super) fn new(partial: &Partial<'a, E>) -> Self {
+        let (input, add) = (OverlayView::new(partial.input), OverlayView::new(partial.add));
+        Self { tiles: partial.tiles, input, add }
+    }
+
+    /// Cut into tasks of at most `most` tiles.
+    pub(super) fn tasks(self, most: usize) -> Vec<Self> {
+        self.tiles.chunks(most).map(|tiles| Self { tiles, ..self }).collect()
+    }
+
+    /// The same tiles of elements of type `F`, which is `E` by another name.
+    pub(super) fn retyped<F: Element>(self) -> TileList<'a, F> {
+        let Self { tiles, input, add } = self;
+        TileList { tiles, input: input.retyped(), add: add.retyped() }
+    }
+}
+
+impl<E: Element> Rows<E> for TileList<'_, E> {
     #[inline(always)]
     fn count(&self) -> usize {
         self.tiles.len()
@@ -138,12 +200,12 @@ impl<E: Copy> Rows<E> for TileList<'_, E> {
 
     #[inline(always)]
     fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        self.tiles.iter().map(|tile| (tile.tile, tile.sample, tile.sample + 1))
+        self.tiles.iter().map(|index| (index.tile, index.sample, index.sample + 1))
     }
 
     #[inline(always)]
     fn input(&self, base: *const E, y: usize, x: usize) -> *const E {
-        self.x.over(base, y, x)
+        self.input.over(base, y, x)
     }
 
     #[inline(always)]

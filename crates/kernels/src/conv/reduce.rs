@@ -1,3 +1,5 @@
+//! Sums over the partial gradients of tasks.
+
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd;

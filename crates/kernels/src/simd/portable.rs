@@ -1,17 +1,11 @@
 use half::bf16;
 
-use super::{Simd, tile_table};
-use crate::element::{Element, Storage};
-use crate::tile::{self, Tile};
+use super::vector::{Kernel, Simd};
+use crate::element::Storage;
 
 /// Four lanes in plain Rust, which compilers turn into the architecture's baseline vectors.
 #[derive(Clone, Copy)]
 pub(crate) struct F32x4([f32; 4]);
-
-unsafe fn tile<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
-    // SAFETY: no features needed, the rest is the caller's.
-    unsafe { tile::compute::<F32x4, E, R, V>(tile) }
-}
 
 impl F32x4 {
     #[inline(always)]
@@ -34,19 +28,19 @@ impl Simd for F32x4 {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the trait's conditions.
+        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
         unsafe { Self(p.cast::<[f32; 4]>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the trait's conditions.
+        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> Self {
         let mut lanes = [0.0; 4];
         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-            // SAFETY: the trait's conditions.
+            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
             *lane = unsafe { *p.add(i) };
         }
         Self(lanes)
@@ -54,25 +48,25 @@ impl Simd for F32x4 {
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, n: usize) {
         for (i, lane) in self.0.iter().enumerate().take(n) {
-            // SAFETY: the trait's conditions.
+            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
             unsafe { *p.add(i) = *lane };
         }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> Self {
-        // SAFETY: the trait's conditions.
+        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
         unsafe { Self(p.cast::<[bf16; 4]>().read_unaligned().map(bf16::widen)) }
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut bf16) {
-        // SAFETY: the trait's conditions.
+        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
         unsafe { p.cast::<[bf16; 4]>().write_unaligned(self.0.map(bf16::narrow)) }
     }
     #[inline(always)]
     unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self {
         let mut lanes = [0.0; 4];
         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-            // SAFETY: the trait's conditions.
+            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
             *lane = unsafe { *p.add(i) }.widen();
         }
         Self(lanes)
@@ -80,7 +74,7 @@ impl Simd for F32x4 {
     #[inline(always)]
     unsafe fn store_first_bf16(self, p: *mut bf16, n: usize) {
         for (i, lane) in self.0.iter().enumerate().take(n) {
-            // SAFETY: the trait's conditions.
+            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
             unsafe { *p.add(i) = bf16::narrow(*lane) };
         }
     }
@@ -111,9 +105,9 @@ impl Simd for F32x4 {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
-    #[inline(always)]
-    unsafe fn tile<E: Element>(rows: usize, vectors: usize, args: &Tile<E>) {
-        // SAFETY: the trait's conditions.
-        unsafe { tile_table!(tile, rows, vectors, args; 1 2 3 4) }
+    #[inline(never)]
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
+        // SAFETY: the caller promises the features and the kernel's own conditions.
+        unsafe { kernel.run::<Self>() }
     }
 }

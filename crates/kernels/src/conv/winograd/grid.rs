@@ -1,5 +1,8 @@
-use super::ConvGeometry;
+//! The output tiles of a batch, cut into blocks.
+
 use super::transform::OUT;
+use crate::conv::geometry::ConvGeometry;
+use crate::conv::partial::Rows;
 
 /// The output tiles of a batch of images, cut into blocks of rows (a row is one tile of one
 /// sample).
@@ -39,25 +42,6 @@ impl Block {
     }
 }
 
-/// The rows of a task, each one tile of one sample.
-pub(super) trait Rows<E>: Copy {
-    fn count(&self) -> usize;
-    /// Runs of rows that share a tile: the tile, the first sample and the one after the last.
-    fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)>;
-    /// The map that holds pixel (y, x) of the input: `base`, or what stands for it there.
-    #[inline(always)]
-    fn input(&self, base: *const E, y: usize, x: usize) -> *const E {
-        let _ = (y, x);
-        base
-    }
-    /// As [`input`](Self::input), for the tile from (y, x) on of the tensor that is added.
-    #[inline(always)]
-    fn addend(&self, base: *const E, y: usize, x: usize) -> *const E {
-        let _ = (y, x);
-        base
-    }
-}
-
 impl<E> Rows<E> for Block {
     #[inline(always)]
     fn count(&self) -> usize {
@@ -73,8 +57,8 @@ impl<E> Rows<E> for Block {
 
 impl Grid {
     /// Cuts a batch of `n` images into blocks of at most `rows` rows. Neither is zero.
-    pub(super) fn new(g: &ConvGeometry, n: usize, rows: usize) -> Self {
-        let [height, width] = g.input;
+    pub(super) fn new(geometry: &ConvGeometry, n: usize, rows: usize) -> Self {
+        let [height, width] = geometry.input;
         let (tiles_y, tiles_x) = (height.div_ceil(OUT), width.div_ceil(OUT));
         let tiles = tiles_y * tiles_x;
         Self {

@@ -1,15 +1,14 @@
 //! Weight gradient of any convolution: for each tap `X^T * dY`, summed over output pixels and
 //! samples.
 
-use super::direct::source;
-use super::reduce::{Cut, Task, plane_len, reduce_weights};
-use super::{ConvGeometry, Direction};
 use crate::buffer::with_scratch;
-use crate::element::{Element, Precision, load, store};
-use crate::isa::Isa;
+use crate::conv::geometry::{ConvGeometry, Direction};
+use crate::conv::pass::WeightPass;
+use crate::conv::reduce::{Cut, Task, plane_len, reduce_weights};
+use crate::element::{Element, Precision};
 use crate::parallel::{Shared, for_each};
-use crate::simd::{self, Kernel, Simd, dispatch};
-use crate::tile::{Term, Tile, panel_extent, row_blocks};
+use crate::simd::{self, Kernel, Simd, dispatch, load, store};
+use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
 /// Samples multiplied at a time.
 const BLOCK_SAMPLES: usize = 256;
@@ -25,36 +24,23 @@ const PREFETCH: usize = 8;
 /// tiles would be almost empty.
 const GATHER_FROM: usize = 8;
 
-pub(super) fn run<E: Element>(
-    g: &ConvGeometry,
-    isa: Isa,
-    n: usize,
-    x: &[E],
-    dy: &[E],
-    dw: &mut [f32],
-) {
-    let [height, width] = g.output();
-    let (from, to, taps) = (g.group_in(), g.group_out(), g.taps());
+/// Computes `pass` to `dw`, which has the length of the weights.
+pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {
+    let WeightPass { geometry, isa, n, x, dy, .. } = *pass;
+    let [height, width] = geometry.output();
+    let (from, to, taps) = (geometry.group_in(), geometry.group_out(), geometry.taps());
     let samples = n.min(BLOCK_SAMPLES);
     let sample_blocks = n.div_ceil(samples);
     let units = height * width * sample_blocks;
     let plane = plane_len(isa, taps, from, to);
     let cut = Cut::new([from, to], [BLOCK_FROM, BLOCK_TO], units, plane, TASKS);
-    let x = Shared::read_only(x);
-    let dy = Shared::read_only(dy);
     with_scratch(cut.chunks * plane, |partials| {
         for (group, dw) in dw.chunks_exact_mut((taps * from * to).max(1)).enumerate() {
             let shared = Shared::new(partials);
             for_each(cut.tasks(), |task| {
                 let Task { chunk, units, from_range, to_range } = cut.task(task);
                 let columns = (to_range.1 - to_range.0).next_multiple_of(simd::tile_columns(isa));
-                let gather = if from <= GATHER_FROM && taps > 1 {
-                    Gather::Taps
-                } else if E::PRECISION == Precision::F32 {
-                    Gather::No
-                } else {
-                    Gather::Tap
-                };
+                let gather = Gather::of::<E>(from, taps);
                 let gathered = match gather {
                     Gather::No => 0,
                     Gather::Tap => from_range.1 - from_range.0,
@@ -63,7 +49,7 @@ pub(super) fn run<E: Element>(
                 with_scratch(samples * (columns + gathered), |scratch| {
                     let (panels, gathered) = scratch.split_at_mut(samples * columns);
                     let kernel = WeightGrad {
-                        g,
+                        geometry,
                         group,
                         n,
                         samples,
@@ -78,8 +64,8 @@ pub(super) fn run<E: Element>(
                         gathered: gathered.as_mut_ptr(),
                         dw: shared.at(chunk * plane),
                     };
-                    // SAFETY: the slices have the lengths of the geometry (checked by `Conv2d`),
-                    // the scratch those computed above; tasks write disjoint chunks or channels of
+                    // SAFETY: `WeightPass` promises tensors of the geometry's lengths; the scratch
+                    // memory has those computed above; tasks write disjoint chunks or channels of
                     // the partial gradients.
                     unsafe { dispatch(isa, kernel) };
                 });
@@ -100,8 +86,22 @@ enum Gather {
     Taps,
 }
 
+impl Gather {
+    /// For activations of `E`, with `from` input channels.
+    fn of<E: Element>(from: usize, taps: usize) -> Self {
+        if from <= GATHER_FROM && taps > 1 {
+            Gather::Taps
+        } else if E::PRECISION == Precision::F32 {
+            Gather::No
+        } else {
+            Gather::Tap
+        }
+    }
+}
+
+/// One task. Its pointers are valid for what [`weight_grad`] says.
 struct WeightGrad<'a, E> {
-    g: &'a ConvGeometry,
+    geometry: &'a ConvGeometry,
     group: usize,
     n: usize,
     samples: usize,
@@ -127,84 +127,101 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: see `run` above.
+        let [_, out_width] = self.geometry.output();
+        // SAFETY: the caller promises the features of `S` and the memory that the fields name; the
+        // units are output pixels and blocks of samples that exist.
         unsafe {
-            let g = self.g;
-            let from = g.group_in();
-            let [_, out_width] = g.output();
-            for panel in
-                self.to_range.0 / S::TILE_COLUMNS..self.to_range.1.div_ceil(S::TILE_COLUMNS)
-            {
-                for tap in 0..g.taps() {
-                    let first = (panel * g.taps() + tap) * from + self.from_range.0;
-                    let len = (self.from_range.1 - self.from_range.0) * S::TILE_COLUMNS;
-                    self.dw.add(first * S::TILE_COLUMNS).write_bytes(0, len);
-                }
-            }
+            self.clear::<S>();
             for unit in self.units.0..self.units.1 {
                 let (pixel, block) = (unit / self.sample_blocks, unit % self.sample_blocks);
                 let first = block * self.samples;
                 let count = (self.n - first).min(self.samples);
                 self.pack_panels::<S>(pixel, first, count);
-                let (y, x) = (pixel / out_width, pixel % out_width);
-                for ky in 0..g.kernel[0] {
-                    for kx in 0..g.kernel[1] {
-                        let tap = ky * g.kernel[1] + kx;
-                        let sy = source(g, Direction::Forward, 0, y, ky, g.input[0]);
-                        let sx = source(g, Direction::Forward, 1, x, kx, g.input[1]);
-                        let source = sy.zip(sx).map(|(sy, sx)| {
-                            let pixel = (sy * g.input[1] + sx) * self.n + first;
-                            self.x.add(pixel * g.in_channels + self.group * from)
-                        });
-                        let (tap_from, tap_row) =
-                            (self.from_range.0, tap * from + self.from_range.0);
-                        let width = self.from_range.1 - tap_from;
-                        match (self.gather, source) {
-                            (Gather::Taps, source) => {
-                                self.gather::<S>(source, tap * from, g.taps() * from, from, count)
-                            }
-                            (Gather::Tap, Some(source)) => {
-                                self.gather::<S>(
-                                    Some(source.add(tap_from)),
-                                    0,
-                                    width,
-                                    width,
-                                    count,
-                                );
-                                self.multiply::<S>(self.gathered, width, count, tap_row, width);
-                            }
-                            (Gather::No, Some(source)) => {
-                                self.multiply::<S>(
-                                    source.add(tap_from).cast(),
-                                    g.in_channels,
-                                    count,
-                                    tap_row,
-                                    width,
-                                );
-                            }
-                            (Gather::Tap | Gather::No, None) => {}
-                        }
-                    }
-                }
-                if self.gather == Gather::Taps {
-                    let width = g.taps() * from;
-                    self.multiply::<S>(self.gathered, width, count, 0, width);
-                }
+                self.add_pixel::<S>([pixel / out_width, pixel % out_width], first, count);
             }
         }
     }
 }
 
 impl<E: Element> WeightGrad<'_, E> {
+    /// Sets the gradients of this task to zero.
+    ///
+    /// # Safety
+    /// No other task writes them.
+    #[inline(always)]
+    unsafe fn clear<S: Simd>(&self) {
+        let (taps, from) = (self.geometry.taps(), self.geometry.group_in());
+        let len = (self.from_range.1 - self.from_range.0) * S::TILE_COLUMNS;
+        for panel in self.to_range.0 / S::TILE_COLUMNS..self.to_range.1.div_ceil(S::TILE_COLUMNS) {
+            for tap in 0..taps {
+                let first = (panel * taps + tap) * from + self.from_range.0;
+                // SAFETY: the panels are those of this task's channels.
+                unsafe { self.dw.add(first * S::TILE_COLUMNS).write_bytes(0, len) };
+            }
+        }
+    }
+
+    /// Adds the products of an output pixel at (y, x), whose gradient lies in the panels, with the
+    /// pixels under its taps, for `count` samples from `first` on.
+    ///
+    /// # Safety
+    /// The features of `S` are enabled; the pixel and the samples exist.
+    #[inline(always)]
+    unsafe fn add_pixel<S: Simd>(&self, [y, x]: [usize; 2], first: usize, count: usize) {
+        let geometry = self.geometry;
+        let (from, [height, width]) = (geometry.group_in(), geometry.input);
+        let channels = self.from_range.1 - self.from_range.0;
+        let all_taps = geometry.taps() * from;
+        for tap in 0..geometry.taps() {
+            let (ky, kx) = (tap / geometry.kernel[1], tap % geometry.kernel[1]);
+            let sy = geometry.source(Direction::Forward, 0, y, ky, height);
+            let sx = geometry.source(Direction::Forward, 1, x, kx, width);
+            let source = sy.zip(sx).map(|(sy, sx)| {
+                let pixel = (sy * width + sx) * self.n + first;
+                self.x.wrapping_add(pixel * geometry.in_channels + self.group * from)
+            });
+            let row = tap * from + self.from_range.0;
+            // SAFETY: the caller promises the features; a source is a pixel of the input, and the
+            // gathered matrix has room for a tap, or for all where they lie side by side.
+            unsafe {
+                match (self.gather, source) {
+                    (Gather::Taps, source) => {
+                        self.gather::<S>(source, tap * from, all_taps, from, count)
+                    }
+                    (Gather::Tap, Some(source)) => {
+                        let source = source.add(self.from_range.0);
+                        self.gather::<S>(Some(source), 0, channels, channels, count);
+                        self.multiply::<S>(self.gathered, channels, count, row, channels);
+                    }
+                    (Gather::No, Some(source)) => {
+                        let source = source.add(self.from_range.0).cast();
+                        self.multiply::<S>(source, geometry.in_channels, count, row, channels);
+                    }
+                    (Gather::Tap | Gather::No, None) => {}
+                }
+            }
+        }
+        if self.gather == Gather::Taps {
+            // SAFETY: as above.
+            unsafe { self.multiply::<S>(self.gathered, all_taps, count, 0, all_taps) };
+        }
+    }
+
     /// Copies the output gradient of one pixel into panels, where depths are contiguous.
+    ///
+    /// # Safety
+    /// The features of `S` are enabled; the pixel and the samples exist.
     #[inline(always)]
     unsafe fn pack_panels<S: Simd>(&self, pixel: usize, first: usize, count: usize) {
-        // SAFETY: see `run` above.
+        // SAFETY: the caller promises the features of `S` and that these samples exist; the fields
+        // name memory for them.
         unsafe {
-            let row = self.g.out_channels;
+            let row = self.geometry.out_channels;
             let width = self.to_range.1 - self.to_range.0;
             let dy = self.dy.add(
-                (pixel * self.n + first) * row + self.group * self.g.group_out() + self.to_range.0,
+                (pixel * self.n + first) * row
+                    + self.group * self.geometry.group_out()
+                    + self.to_range.0,
             );
             for sample in 0..count {
                 let mut c = 0;
@@ -221,6 +238,10 @@ impl<E: Element> WeightGrad<'_, E> {
 
     /// Copies the `width` channels at `source` to columns from `at` of the gathered matrix with
     /// rows of `row`, or zeros where the tap lies outside the image.
+    ///
+    /// # Safety
+    /// The features of `S` are enabled; the source is readable for `count` samples, and the columns
+    /// lie in the row.
     #[inline(always)]
     unsafe fn gather<S: Simd>(
         &self,
@@ -230,7 +251,8 @@ impl<E: Element> WeightGrad<'_, E> {
         width: usize,
         count: usize,
     ) {
-        // SAFETY: see `run` above.
+        // SAFETY: the caller promises the features of `S` and that these samples exist; the fields
+        // name memory for them.
         unsafe {
             for sample in 0..count {
                 let out = self.gathered.add(sample * row + at);
@@ -238,7 +260,9 @@ impl<E: Element> WeightGrad<'_, E> {
                 while c < width {
                     let lanes = (width - c).min(S::LANES);
                     let value = match source {
-                        Some(x) => load::<S, E>(x.add(sample * self.g.in_channels + c), lanes),
+                        Some(x) => {
+                            load::<S, E>(x.add(sample * self.geometry.in_channels + c), lanes)
+                        }
                         None => S::zero(),
                     };
                     store(value, out.add(c), lanes);
@@ -249,6 +273,10 @@ impl<E: Element> WeightGrad<'_, E> {
     }
 
     /// `dw[row..][to_range] += a^T * panels` for `rows` columns of `a`, `[count][a_depth]`.
+    ///
+    /// # Safety
+    /// The features of `S` are enabled; `a` is readable for `count` samples, and the panels hold
+    /// them; the rows of `dw` exist.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(
         &self,
@@ -258,9 +286,10 @@ impl<E: Element> WeightGrad<'_, E> {
         first: usize,
         rows: usize,
     ) {
-        // SAFETY: see `run` above.
+        // SAFETY: the caller promises the features of `S` and that these samples exist; the fields
+        // name memory for them.
         unsafe {
-            let plane_rows = self.g.taps() * self.g.group_in();
+            let plane_rows = self.geometry.taps() * self.geometry.group_in();
             let width = self.to_range.1 - self.to_range.0;
             let mut column = 0;
             while column < width {
@@ -288,7 +317,7 @@ impl<E: Element> WeightGrad<'_, E> {
                         prefetch: a.wrapping_add(row + rows - 1 + PREFETCH * a_depth),
                         prefetch_step: a_depth,
                     };
-                    S::tile(rows, vectors, &tile);
+                    run_tile::<S, f32>(rows, vectors, &tile);
                 }
                 column += S::TILE_COLUMNS;
             }

@@ -26,9 +26,12 @@ const GA: f64 = 1.0 / (2.0 * A2 * (A2 - B2));
 const GB: f64 = 1.0 / (2.0 * B2 * (B2 - A2));
 
 /// `B^T x`: an input row or column to its six points.
+///
+/// # Safety
+/// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn input<S: Simd>(x: [S; IN]) -> [S; IN] {
-    // SAFETY: the features of `S` are enabled by the caller.
+    // SAFETY: the caller promises the features of `S`.
     unsafe {
         let sum = S::splat(-(A2 + B2) as f32);
         let (a, b) = (S::splat(A as f32), S::splat(B as f32));
@@ -50,9 +53,12 @@ pub(super) unsafe fn input<S: Simd>(x: [S; IN]) -> [S; IN] {
 }
 
 /// `A^T m`: six products to four outputs.
+///
+/// # Safety
+/// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn output<S: Simd>(m: [S; IN]) -> [S; OUT] {
-    // SAFETY: the features of `S` are enabled by the caller.
+    // SAFETY: the caller promises the features of `S`.
     unsafe {
         let (even_a, odd_a) = (m[1].add(m[2]), m[1].sub(m[2]));
         let (even_b, odd_b) = (m[3].add(m[4]), m[3].sub(m[4]));
@@ -66,9 +72,12 @@ pub(super) unsafe fn output<S: Simd>(m: [S; IN]) -> [S; OUT] {
 }
 
 /// `A y`: four output gradients to their six points.
+///
+/// # Safety
+/// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn output_grad<S: Simd>(y: [S; OUT]) -> [S; IN] {
-    // SAFETY: the features of `S` are enabled by the caller.
+    // SAFETY: the caller promises the features of `S`.
     unsafe {
         let even_a = y[2].mul_add(S::splat(A2 as f32), y[0]);
         let odd_a = combine(A, y[1], A2 * A, y[3]);
@@ -79,9 +88,12 @@ pub(super) unsafe fn output_grad<S: Simd>(y: [S; OUT]) -> [S; IN] {
 }
 
 /// `G^T u`: six points to three weight gradients.
+///
+/// # Safety
+/// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn weight_grad<S: Simd>(u: [S; IN]) -> [S; 3] {
-    // SAFETY: the features of `S` are enabled by the caller.
+    // SAFETY: the caller promises the features of `S`.
     unsafe {
         let (even_a, odd_a) = (u[1].add(u[2]), u[1].sub(u[2]));
         let (even_b, odd_b) = (u[3].add(u[4]), u[3].sub(u[4]));
@@ -94,9 +106,12 @@ pub(super) unsafe fn weight_grad<S: Simd>(u: [S; IN]) -> [S; 3] {
 }
 
 /// `G g`: three weights to their six points.
+///
+/// # Safety
+/// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn weight<S: Simd>(g: [S; 3]) -> [S; IN] {
-    // SAFETY: the features of `S` are enabled by the caller.
+    // SAFETY: the caller promises the features of `S`.
     unsafe {
         let even_a = combine(GA, g[0], GA * A2, g[2]);
         let odd_a = g[1].mul(S::splat((GA * A) as f32));
@@ -144,14 +159,17 @@ macro_rules! square {
         for (row, x) in rows.iter_mut().zip($x) {
             *row = $f(*x);
         }
-        crate::conv::transform::columns!(&rows, $n, $m => $m, $f)
+        crate::conv::winograd::transform::columns!(&rows, $n, $m => $m, $f)
     }};
 }
 pub(super) use square;
 
 /// `ka xa + kb xb`.
+///
+/// # Safety
+/// The features of `S` are enabled.
 #[inline(always)]
 unsafe fn combine<S: Simd>(ka: f64, xa: S, kb: f64, xb: S) -> S {
-    // SAFETY: the features of `S` are enabled by the caller.
+    // SAFETY: the caller promises the features of `S`.
     unsafe { xa.mul_add(S::splat(ka as f32), xb.mul(S::splat(kb as f32))) }
 }

@@ -1,0 +1,144 @@
+//! Which algorithms can compute a convolution, and which is the fastest.
+
+use std::fmt;
+use std::str::FromStr;
+
+use thiserror::Error;
+
+use super::geometry::ConvGeometry;
+use crate::element::Precision;
+use crate::isa::Isa;
+
+/// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
+const FEW_CHANNELS: usize = 8;
+
+/// Which algorithm computes one direction of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConvAlgorithm {
+    /// Sum over taps of matrix products. Any geometry.
+    Direct,
+    /// Winograd F(4x4, 3x3) (Lavin and Gray, 2016). Kernel 3x3, stride 1, padding 1, one group.
+    Winograd,
+    /// As [`ConvAlgorithm::Direct`], by products of pairs of bf16 summed in `f32`: AMX tiles or
+    /// `vdpbf16ps`. Activations in bf16, weights rounded to bf16 when they are packed. Instruction
+    /// sets `amx` and `avx512bf16`.
+    DirectBf16,
+}
+
+/// The name is not that of an algorithm.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("unknown algorithm {0:?}: expected direct, winograd or direct-bf16")]
+pub struct UnknownAlgorithm(String);
+
+impl ConvAlgorithm {
+    /// Every algorithm.
+    pub const ALL: [ConvAlgorithm; 3] =
+        [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+
+    /// Name in output and settings.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            ConvAlgorithm::Direct => "direct",
+            ConvAlgorithm::Winograd => "winograd",
+            ConvAlgorithm::DirectBf16 => "direct-bf16",
+        }
+    }
+
+    /// Whether it can compute `geometry` on activations of `precision`.
+    pub(super) fn supports(self, geometry: &ConvGeometry, isa: Isa, precision: Precision) -> bool {
+        match self {
+            ConvAlgorithm::Direct => true,
+            // Without input channels its products would have no terms and never be written.
+            ConvAlgorithm::Winograd => {
+                geometry.kernel == [3; 2]
+                    && geometry.stride == [1; 2]
+                    && geometry.padding == [1; 2]
+                    && geometry.groups == 1
+                    && geometry.in_channels > 0
+                    && geometry.out_channels > 0
+            }
+            ConvAlgorithm::DirectBf16 => {
+                precision == Precision::Bf16
+                    && matches!(isa, Isa::Amx | Isa::Avx512Bf16)
+                    && cfg!(target_arch = "x86_64")
+            }
+        }
+    }
+
+    /// What [`ConvAlgorithm::supports`] asks for.
+    pub(super) fn needs(self) -> &'static str {
+        match self {
+            ConvAlgorithm::Direct => "the direct algorithm computes any convolution",
+            ConvAlgorithm::Winograd => {
+                "Winograd needs a 3x3 kernel with stride 1, padding 1, one group and at least one \
+                 channel"
+            }
+            ConvAlgorithm::DirectBf16 => {
+                "products of bf16 need bf16 activations and the instruction set amx or avx512bf16"
+            }
+        }
+    }
+}
+
+impl fmt::Display for ConvAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for ConvAlgorithm {
+    type Err = UnknownAlgorithm;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = ConvAlgorithm::ALL.into_iter().find(|algorithm| algorithm.name() == name);
+        found.ok_or_else(|| UnknownAlgorithm(name.to_owned()))
+    }
+}
+
+/// The algorithm of each direction of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Algorithms {
+    /// Of the forward pass.
+    pub forward: ConvAlgorithm,
+    /// Of the gradient of the input.
+    pub input_grad: ConvAlgorithm,
+    /// Of the gradient of the weights.
+    pub weight_grad: ConvAlgorithm,
+}
+
+impl Algorithms {
+    /// `algorithm` in every direction.
+    pub(super) fn all(algorithm: ConvAlgorithm) -> Self {
+        Self { forward: algorithm, input_grad: algorithm, weight_grad: algorithm }
+    }
+
+    /// The fastest algorithm of each direction.
+    pub(super) fn fastest(geometry: &ConvGeometry, isa: Isa, precision: Precision) -> Self {
+        let pairs = ConvAlgorithm::DirectBf16.supports(geometry, isa, precision);
+        // Tiles multiply more than four times faster than vectors of `f32`, which is all that
+        // Winograd could save.
+        if pairs && isa == Isa::Amx {
+            return Self::all(ConvAlgorithm::DirectBf16);
+        }
+        // Few channels do not pay for Winograd's transforms; an image of one or two pixels uses too
+        // little of its tile.
+        let is_large = geometry.input[0] > 2 && geometry.input[1] > 2;
+        let winograd = is_large && ConvAlgorithm::Winograd.supports(geometry, isa, precision);
+        let fastest = |from: usize| {
+            if winograd && from >= 8 {
+                ConvAlgorithm::Winograd
+            } else if pairs && from > FEW_CHANNELS {
+                ConvAlgorithm::DirectBf16
+            } else {
+                ConvAlgorithm::Direct
+            }
+        };
+        Self {
+            forward: fastest(geometry.in_channels),
+            input_grad: fastest(geometry.out_channels),
+            // It reduces over rows, so both channel counts have to pay for a transform.
+            weight_grad: fastest(geometry.in_channels.min(geometry.out_channels)),
+        }
+    }
+}

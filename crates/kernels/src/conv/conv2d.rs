@@ -1,0 +1,366 @@
+//! A convolution prepared for one geometry: checks what it is given and runs its algorithms.
+
+use std::marker::PhantomData;
+
+use half::bf16;
+
+use super::algorithm::{Algorithms, ConvAlgorithm};
+#[cfg(target_arch = "x86_64")]
+use super::direct_bf16;
+use super::epilogue::{Epilogue, Moments, Output};
+use super::geometry::{ConvGeometry, Direction};
+use super::moments;
+use super::packed::{Layout, PackedWeights};
+use super::partial::{Partial, TileList};
+use super::pass::{Pass, WeightPass};
+use super::{direct, winograd};
+use crate::element::{Element, Precision};
+use crate::error::{ShapeError, elements, expect_len, parameter};
+use crate::isa::Isa;
+use crate::parallel::Shared;
+
+/// A convolution prepared for one geometry, instruction set and storage type `E` of the
+/// activations.
+///
+/// Input `[H][W][N][C_in]`, output `[OH][OW][N][C_out]` and their gradients are `E`; weights are
+/// `f32` in PyTorch's order `[C_out][C_in / groups][KH][KW]`, and so are their gradient, the bias
+/// and the statistics. Slices aligned to 64 bytes ([`Buffer`](crate::Buffer)) are fastest.
+#[derive(Debug, Clone)]
+pub struct Conv2d<E = f32> {
+    geometry: ConvGeometry,
+    isa: Isa,
+    algorithms: Algorithms,
+    element: PhantomData<E>,
+}
+
+impl<E: Element> Conv2d<E> {
+    /// Prepares `geometry` for `isa`, choosing the fastest algorithm of each direction.
+    ///
+    /// # Errors
+    /// [`ShapeError::Parameter`] when the stride, the kernel or the number of groups is zero, the
+    /// groups do not divide the channels, the padding is not smaller than the kernel, or this
+    /// machine lacks `isa`; [`ShapeError::Overflow`] when the sizes multiply to more than memory
+    /// can hold.
+    pub fn new(geometry: ConvGeometry, isa: Isa) -> Result<Self, ShapeError> {
+        isa.checked().map_err(|error| parameter("isa", error.to_string()))?;
+        geometry.check()?;
+        let algorithms = Algorithms::fastest(&geometry, isa, E::PRECISION);
+        Ok(Self { geometry, isa, algorithms, element: PhantomData })
+    }
+
+    /// Whether `algorithm` can compute this convolution.
+    #[must_use]
+    pub fn supports(&self, algorithm: ConvAlgorithm) -> bool {
+        algorithm.supports(&self.geometry, self.isa, E::PRECISION)
+    }
+
+    /// The same convolution with one algorithm in every direction, for tests and comparisons.
+    ///
+    /// # Errors
+    /// [`ShapeError::Parameter`] when `algorithm` cannot compute it.
+    pub fn with_algorithm(mut self, algorithm: ConvAlgorithm) -> Result<Self, ShapeError> {
+        if !self.supports(algorithm) {
+            return Err(parameter("algorithm", algorithm.needs()));
+        }
+        self.algorithms = Algorithms::all(algorithm);
+        Ok(self)
+    }
+
+    /// The geometry this convolution was prepared for.
+    #[must_use]
+    pub fn geometry(&self) -> &ConvGeometry {
+        &self.geometry
+    }
+
+    /// The algorithm of each direction.
+    #[must_use]
+    pub fn algorithms(&self) -> Algorithms {
+        self.algorithms
+    }
+
+    /// Number of weights, `C_out * C_in / groups * KH * KW`.
+    #[must_use]
+    pub fn weight_len(&self) -> usize {
+        let geometry = &self.geometry;
+        geometry.out_channels * geometry.group_in() * geometry.taps()
+    }
+
+    /// Number of input elements for a batch of `n`.
+    ///
+    /// # Errors
+    /// [`ShapeError::Overflow`].
+    pub fn input_len(&self, n: usize) -> Result<usize, ShapeError> {
+        let ConvGeometry { input, in_channels, .. } = self.geometry;
+        elements("conv input", &[input[0], input[1], n, in_channels])
+    }
+
+    /// Number of output elements for a batch of `n`.
+    ///
+    /// # Errors
+    /// [`ShapeError::Overflow`].
+    pub fn output_len(&self, n: usize) -> Result<usize, ShapeError> {
+        let [h, w] = self.geometry.output();
+        elements("conv output", &[h, w, n, self.geometry.out_channels])
+    }
+
+    /// How weights are packed for `direction`.
+    fn layout(&self, direction: Direction) -> Layout {
+        let algorithm = match direction {
+            Direction::Forward => self.algorithms.forward,
+            Direction::InputGrad => self.algorithms.input_grad,
+        };
+        Layout { geometry: self.geometry, direction, algorithm, isa: self.isa }
+    }
+
+    /// Length of the weights packed for `direction`, in `f32`.
+    #[must_use]
+    pub fn packed_len(&self, direction: Direction) -> usize {
+        self.layout(direction).len()
+    }
+
+    /// Packs `weights` for `direction`.
+    ///
+    /// # Errors
+    /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
+    pub fn pack(&self, weights: &[f32], direction: Direction) -> Result<PackedWeights, ShapeError> {
+        let mut packed = PackedWeights::default();
+        self.pack_into(weights, direction, &mut packed)?;
+        Ok(packed)
+    }
+
+    /// Packs `weights` for `direction` into `packed`, reusing its memory, whatever it was packed
+    /// for.
+    ///
+    /// # Errors
+    /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
+    pub fn pack_into(
+        &self,
+        weights: &[f32],
+        direction: Direction,
+        packed: &mut PackedWeights,
+    ) -> Result<(), ShapeError> {
+        expect_len("conv weights", weights.len(), self.weight_len())?;
+        packed.fill(self.layout(direction), weights);
+        Ok(())
+    }
+
+    /// `y = conv(x, w)` for a batch of `n`, with what `epilogue` says about `y`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or
+    /// direction.
+    pub fn forward(
+        &self,
+        n: usize,
+        x: &[E],
+        weights: &PackedWeights,
+        y: &mut [E],
+        epilogue: Epilogue<'_, E>,
+    ) -> Result<(), ShapeError> {
+        expect_len("conv input", x.len(), self.input_len(n)?)?;
+        expect_len("conv output", y.len(), self.output_len(n)?)?;
+        let pass = self.pass(Direction::Forward, n, x, weights)?;
+        self.convolve(pass, y, epilogue)
+    }
+
+    /// As [`Conv2d::forward`], for the output tiles of `partial` alone; what `y` and the batch norm
+    /// hold elsewhere stays. The bits are those of [`Conv2d::forward`] of the maps with their
+    /// overlays, for weights that are finite. `f32` only.
+    ///
+    /// # Errors
+    /// [`ShapeError`] as there, for statistics (which need every tile), for tiles that do not exist
+    /// or are not in ascending order, each once, and for an overlay that does not fit.
+    pub fn forward_partial(
+        &self,
+        n: usize,
+        x: &[E],
+        weights: &PackedWeights,
+        y: &mut [E],
+        epilogue: Epilogue<'_, E>,
+        partial: Partial<'_, E>,
+    ) -> Result<(), ShapeError> {
+        expect_len("conv input", x.len(), self.input_len(n)?)?;
+        expect_len("conv output", y.len(), self.output_len(n)?)?;
+        if epilogue.moments.is_some() {
+            return Err(parameter("moments", "need every output"));
+        }
+        if E::PRECISION != Precision::F32 {
+            return Err(parameter("tiles", "are for f32"));
+        }
+        let pass = self.pass(Direction::Forward, n, x, weights)?;
+        partial.check(&self.geometry, n, x.len(), y.len())?;
+        self.convolve(Pass { partial: Some(TileList::new(&partial)), ..pass }, y, epilogue)
+    }
+
+    /// `dx = conv^T(dy, w)` for a batch of `n`, with what `epilogue` says about `dx`, whose channels
+    /// are those of the input.
+    ///
+    /// # Errors
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or
+    /// direction.
+    pub fn input_grad(
+        &self,
+        n: usize,
+        dy: &[E],
+        weights: &PackedWeights,
+        dx: &mut [E],
+        epilogue: Epilogue<'_, E>,
+    ) -> Result<(), ShapeError> {
+        expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
+        expect_len("conv input gradient", dx.len(), self.input_len(n)?)?;
+        let pass = self.pass(Direction::InputGrad, n, dy, weights)?;
+        self.convolve(pass, dx, epilogue)
+    }
+
+    /// The pass that reads `x`, which is as long as the geometry says.
+    fn pass<'a>(
+        &'a self,
+        direction: Direction,
+        n: usize,
+        x: &'a [E],
+        weights: &'a PackedWeights,
+    ) -> Result<Pass<'a, E>, ShapeError> {
+        self.geometry.check_batch(n)?;
+        let layout = self.layout(direction);
+        let weights = weights.of(&layout).ok_or_else(|| {
+            parameter(
+                "packed weights",
+                "were packed for another convolution or direction; pack them with this one",
+            )
+        })?;
+        Ok(Pass {
+            geometry: &self.geometry,
+            direction,
+            algorithm: layout.algorithm,
+            isa: self.isa,
+            n,
+            x: Shared::read_only(x),
+            weights,
+            partial: None,
+            borrowed: PhantomData,
+        })
+    }
+
+    /// Runs `pass` to `y`, which is as long as the geometry says.
+    fn convolve(
+        &self,
+        pass: Pass<'_, E>,
+        y: &mut [E],
+        epilogue: Epilogue<'_, E>,
+    ) -> Result<(), ShapeError> {
+        let channels = match pass.direction {
+            Direction::Forward => self.geometry.out_channels,
+            Direction::InputGrad => self.geometry.in_channels,
+        };
+        let scale = epilogue.check(channels, y.len())?;
+        if y.is_empty() {
+            if let Some(Moments { mean, variance }) = epilogue.moments {
+                mean.fill(0.0);
+                variance.fill(0.0);
+            }
+            return Ok(());
+        }
+        let (mut output, moments) = Output::new(y, epilogue, scale.as_deref());
+        match moments {
+            None => run(&pass, output),
+            Some(moments) => moments::collect(&task_counts(&pass), channels, moments, |sums| {
+                output.sums = sums;
+                run(&pass, output);
+            }),
+        }
+        Ok(())
+    }
+
+    /// `dw = dL/dw` for a batch of `n`, overwriting `dw` (PyTorch order).
+    ///
+    /// # Errors
+    /// [`ShapeError`] when a slice does not fit.
+    pub fn weight_grad(
+        &self,
+        n: usize,
+        x: &[E],
+        dy: &[E],
+        dw: &mut [f32],
+    ) -> Result<(), ShapeError> {
+        expect_len("conv input", x.len(), self.input_len(n)?)?;
+        expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
+        expect_len("conv weight gradient", dw.len(), self.weight_len())?;
+        self.geometry.check_batch(n)?;
+        if x.is_empty() || dy.is_empty() {
+            dw.fill(0.0);
+            return Ok(());
+        }
+        let pass = WeightPass {
+            geometry: &self.geometry,
+            algorithm: self.algorithms.weight_grad,
+            isa: self.isa,
+            n,
+            x: Shared::read_only(x),
+            dy: Shared::read_only(dy),
+            borrowed: PhantomData,
+        };
+        match E::PRECISION {
+            Precision::F32 => weight_grad_f32(&pass.retyped(), dw),
+            Precision::Bf16 => weight_grad_bf16(&pass.retyped(), dw),
+        }
+        Ok(())
+    }
+}
+
+/// Outputs per channel of each task of `pass`.
+fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
+    match pass.algorithm {
+        ConvAlgorithm::Direct => direct::task_counts(pass),
+        ConvAlgorithm::Winograd => winograd::task_counts(pass),
+        #[cfg(target_arch = "x86_64")]
+        ConvAlgorithm::DirectBf16 => direct_bf16::task_counts(pass),
+        #[cfg(not(target_arch = "x86_64"))]
+        ConvAlgorithm::DirectBf16 => Vec::new(),
+    }
+}
+
+/// Runs `pass` in a function that is compiled in this crate: a generic one would be compiled again
+/// in each crate that uses it.
+fn run<E: Element>(pass: &Pass<'_, E>, output: Output<'_, E>) {
+    match E::PRECISION {
+        Precision::F32 => run_f32(&pass.retyped(), output.retyped()),
+        Precision::Bf16 => run_bf16(&pass.retyped(), output.retyped()),
+    }
+}
+
+fn run_f32(pass: &Pass<'_, f32>, output: Output<'_, f32>) {
+    match pass.algorithm {
+        ConvAlgorithm::Direct => direct::run(pass, output),
+        ConvAlgorithm::Winograd => winograd::run(pass, output),
+        ConvAlgorithm::DirectBf16 => debug_assert!(false, "is for bf16"),
+    }
+}
+
+fn run_bf16(pass: &Pass<'_, bf16>, output: Output<'_, bf16>) {
+    match pass.algorithm {
+        ConvAlgorithm::Direct => direct::run(pass, output),
+        ConvAlgorithm::Winograd => winograd::run(pass, output),
+        #[cfg(target_arch = "x86_64")]
+        ConvAlgorithm::DirectBf16 => direct_bf16::run(pass, output),
+        #[cfg(not(target_arch = "x86_64"))]
+        ConvAlgorithm::DirectBf16 => debug_assert!(false, "needs x86-64"),
+    }
+}
+
+fn weight_grad_f32(pass: &WeightPass<'_, f32>, dw: &mut [f32]) {
+    match pass.algorithm {
+        ConvAlgorithm::Winograd => winograd::weight_grad(pass, dw),
+        ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => direct::weight_grad(pass, dw),
+    }
+}
+
+fn weight_grad_bf16(pass: &WeightPass<'_, bf16>, dw: &mut [f32]) {
+    match pass.algorithm {
+        ConvAlgorithm::Winograd => winograd::weight_grad(pass, dw),
+        #[cfg(target_arch = "x86_64")]
+        ConvAlgorithm::DirectBf16 if direct_bf16::pays_for_weights(pass.geometry) => {
+            direct_bf16::weight_grad(pass, dw)
+        }
+        ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => direct::weight_grad(pass, dw),
+    }
+}

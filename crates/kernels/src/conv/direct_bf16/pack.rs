@@ -1,0 +1,154 @@
+//! Weights packed in pairs of bf16.
+
+use half::bf16;
+
+use crate::amx;
+use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
+use crate::element::Storage;
+use crate::isa::Isa;
+use crate::parallel::prelude::*;
+
+/// Outputs of a panel.
+pub(super) const COLUMNS: usize = 32;
+/// Input channels packed at a time, even.
+const PACK_DEPTH: usize = 16;
+
+/// How the depth of one output is laid out.
+#[derive(Clone, Copy)]
+pub(super) struct Depth {
+    /// Whether taps are gathered.
+    pub(super) gather: bool,
+    /// Values of a term.
+    pub(super) term: usize,
+    /// Values of all terms, as packed.
+    pub(super) total: usize,
+}
+
+impl Depth {
+    pub(super) fn new(geometry: &ConvGeometry, direction: Direction, isa: Isa) -> Self {
+        let from = Mapping::new(geometry, direction).from;
+        let step = if isa == Isa::Amx { amx::STEP } else { 2 };
+        let total = (geometry.taps() * from).next_multiple_of(step);
+        let gather = !from.is_multiple_of(step);
+        Self { gather, term: if gather { total } else { from }, total }
+    }
+}
+
+/// Length of the packed weights in pairs, each as large as an `f32`.
+pub(in crate::conv) fn packed_len(
+    geometry: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+) -> usize {
+    let to = Mapping::new(geometry, direction).to;
+    geometry.groups
+        * to.div_ceil(COLUMNS)
+        * COLUMNS
+        * (Depth::new(geometry, direction, isa).total / 2)
+}
+
+/// Packs weights as `[group][panel][pair of tap and from][COLUMNS][2]`, with zeros for columns and
+/// depths that do not exist.
+pub(in crate::conv) fn pack(
+    geometry: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    w: &[f32],
+    packed: &mut [f32],
+) {
+    let mapping = Mapping::new(geometry, direction);
+    let panel_len = Depth::new(geometry, direction, isa).total / 2 * COLUMNS;
+    if panel_len == 0 {
+        return;
+    }
+    let panels = mapping.to.div_ceil(COLUMNS);
+    let weights = Weights { geometry, direction, w, from: mapping.from, to: mapping.to };
+    packed.par_chunks_exact_mut(panel_len).enumerate().for_each(|(index, panel)| {
+        let (group, first) = (index / panels, index % panels * COLUMNS);
+        // SAFETY: a pair of bf16 has the size of an `f32`, a smaller alignment, and every bit
+        // pattern is a value of either.
+        let panel = unsafe {
+            std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<[bf16; 2]>(), panel_len)
+        };
+        let width = (mapping.to - first).min(COLUMNS);
+        if mapping.from.is_multiple_of(2) {
+            weights.pack_even(group, first, width, panel);
+        } else {
+            weights.pack_odd(group, first, width, panel);
+        }
+    });
+}
+
+/// Weights in PyTorch's order, seen as `to` outputs from `from` inputs of a group.
+struct Weights<'a> {
+    geometry: &'a ConvGeometry,
+    direction: Direction,
+    w: &'a [f32],
+    from: usize,
+    to: usize,
+}
+
+impl Weights<'_> {
+    /// The taps between output `t` and input `f` of a group.
+    fn taps(&self, group: usize, t: usize, f: usize) -> &[f32] {
+        let (group_in, taps) = (self.geometry.group_in(), self.geometry.taps());
+        let index = match self.direction {
+            Direction::Forward => (group * self.to + t) * group_in + f,
+            Direction::InputGrad => (group * self.from + f) * group_in + t,
+        };
+        &self.w[index * taps..(index + 1) * taps]
+    }
+
+    /// Packs one panel, where a pair may hold the last input of one tap and the first of the next.
+    fn pack_odd(&self, group: usize, first: usize, width: usize, panel: &mut [[bf16; 2]]) {
+        let depth = self.geometry.taps() * self.from;
+        for (row, pairs) in panel.chunks_exact_mut(COLUMNS).enumerate() {
+            for (column, pair) in pairs.iter_mut().enumerate() {
+                *pair = std::array::from_fn(|half| {
+                    let k = 2 * row + half;
+                    if column < width && k < depth {
+                        let taps = self.taps(group, first + column, k % self.from);
+                        bf16::narrow(taps[k / self.from])
+                    } else {
+                        bf16::ZERO
+                    }
+                });
+            }
+        }
+    }
+
+    /// Packs one panel of an even number of inputs. Weights of one output and input lie side by
+    /// side over taps; they are turned around in a block that stays in the cache.
+    fn pack_even(&self, group: usize, first: usize, width: usize, panel: &mut [[bf16; 2]]) {
+        let (from, taps) = (self.from, self.geometry.taps());
+        let mut block = vec![[0.0f32; COLUMNS]; taps * PACK_DEPTH];
+        for start in (0..from).step_by(PACK_DEPTH) {
+            let depth = (from - start).min(PACK_DEPTH);
+            let mut copy = |f: usize, column: usize| {
+                for (tap, w) in self.taps(group, first + column, start + f).iter().enumerate() {
+                    block[tap * PACK_DEPTH + f][column] = *w;
+                }
+            };
+            match self.direction {
+                Direction::Forward => {
+                    (0..width).for_each(|column| (0..depth).for_each(|f| copy(f, column)))
+                }
+                Direction::InputGrad => {
+                    (0..depth).for_each(|f| (0..width).for_each(|column| copy(f, column)))
+                }
+            }
+            for tap in 0..taps {
+                let rows = &block[tap * PACK_DEPTH..][..depth];
+                let at = (tap * from + start) / 2 * COLUMNS;
+                for (pairs, rows) in
+                    panel[at..].chunks_exact_mut(COLUMNS).zip(rows.as_chunks::<2>().0)
+                {
+                    for (pair, (a, b)) in pairs.iter_mut().zip(rows[0].iter().zip(&rows[1])) {
+                        *pair = [bf16::narrow(*a), bf16::narrow(*b)];
+                    }
+                }
+            }
+        }
+        panel[taps * from / 2 * COLUMNS..].fill([bf16::ZERO; 2]);
+    }
+}

@@ -1,0 +1,80 @@
+//! How the direct algorithms cut output pixels and samples into tasks, and in which order a task
+//! goes through them.
+
+use super::geometry::{ConvGeometry, Direction, Mapping};
+
+/// Samples of a task.
+pub(super) const BLOCK_SAMPLES: usize = 256;
+/// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level
+/// cache.
+const FEW_WEIGHTS: usize = 1 << 16;
+/// Rows (pixels times samples) a task aims for.
+const TASK_ROWS: usize = 512;
+
+/// How output pixels and samples are cut into tasks.
+pub(super) struct Tasks {
+    pixels: usize,
+    group: usize,
+    pub samples: usize,
+    blocks: usize,
+}
+
+impl Tasks {
+    /// Tasks of at most `block` samples.
+    pub(super) fn new(
+        geometry: &ConvGeometry,
+        direction: Direction,
+        n: usize,
+        block: usize,
+    ) -> Self {
+        let [h, w] = Mapping::new(geometry, direction).to_size;
+        let samples = n.clamp(1, block);
+        Self {
+            pixels: h * w,
+            group: (TASK_ROWS / samples).max(1),
+            samples,
+            blocks: n.div_ceil(samples),
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.pixels.div_ceil(self.group) * self.blocks
+    }
+
+    /// Outputs per channel of each task.
+    pub(super) fn counts(&self, n: usize) -> Vec<usize> {
+        let outputs = |task| {
+            let (pixels, samples) = self.range(task, n);
+            (pixels.1 - pixels.0) * (samples.1 - samples.0)
+        };
+        (0..self.count()).map(outputs).collect()
+    }
+
+    /// Ranges of pixels and samples of a task.
+    pub(super) fn range(&self, task: usize, n: usize) -> ((usize, usize), (usize, usize)) {
+        let (group, block) = (task / self.blocks, task % self.blocks);
+        (
+            (group * self.group, ((group + 1) * self.group).min(self.pixels)),
+            (block * self.samples, ((block + 1) * self.samples).min(n)),
+        )
+    }
+}
+
+/// The order of a task's panels and pixels. Many weights: panel by panel, so that one serves all
+/// pixels from a cache near by. Few: pixel by pixel, which reads and writes each in one go.
+pub(super) fn order(
+    pixels: (usize, usize),
+    panels: usize,
+    panel_len: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let count = pixels.1 - pixels.0;
+    let by_pixel = panels * panel_len <= FEW_WEIGHTS;
+    (0..panels * count).map(move |index| {
+        let (panel, pixel) = if by_pixel {
+            (index % panels, index / panels)
+        } else {
+            (index / count, index % count)
+        };
+        (panel, pixels.0 + pixel)
+    })
+}

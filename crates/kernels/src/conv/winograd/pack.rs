@@ -1,0 +1,123 @@
+//! Weights transformed and packed for Winograd's algorithm.
+
+use super::transform::{self, IN, POINTS, square};
+use crate::conv::geometry::{ConvGeometry, Direction};
+use crate::isa::Isa;
+use crate::parallel::{Shared, for_each};
+use crate::simd::{self, Kernel, Simd, dispatch};
+
+/// Input channels transformed at a time.
+pub(super) const BLOCK_DEPTH: usize = 128;
+/// Output channels of a task, a multiple of every panel width.
+pub(super) const BLOCK_COLUMNS: usize = 256;
+
+/// Channels that are read and written.
+pub(super) fn channels(geometry: &ConvGeometry, direction: Direction) -> (usize, usize) {
+    match direction {
+        Direction::Forward => (geometry.in_channels, geometry.out_channels),
+        Direction::InputGrad => (geometry.out_channels, geometry.in_channels),
+    }
+}
+
+/// Length of the packed weights.
+pub(in crate::conv) fn packed_len(
+    geometry: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+) -> usize {
+    let (from, to) = channels(geometry, direction);
+    POINTS * from * to.next_multiple_of(simd::tile_columns(isa))
+}
+
+/// Packs `G g G^T` in the order in which tasks read it:
+/// `[block of to][block of from][point][panel][from][TILE_COLUMNS]`.
+pub(in crate::conv) fn pack(
+    geometry: &ConvGeometry,
+    direction: Direction,
+    isa: Isa,
+    w: &[f32],
+    packed: &mut [f32],
+) {
+    let (from, to) = channels(geometry, direction);
+    let columns = simd::tile_columns(isa);
+    let out = Shared::new(packed);
+    let blocks = from.div_ceil(BLOCK_DEPTH);
+    for_each(to.div_ceil(columns) * blocks, |task| {
+        let (panel, block) = (task / blocks, task % blocks);
+        let depth = block * BLOCK_DEPTH;
+        let width = (from - depth).min(BLOCK_DEPTH);
+        let column = panel * columns;
+        let first = column / BLOCK_COLUMNS * BLOCK_COLUMNS;
+        let block_columns = (to - first).min(BLOCK_COLUMNS).next_multiple_of(columns);
+        let kernel = PackWeights {
+            w: w.as_ptr(),
+            direction,
+            from,
+            to,
+            out: out.at(POINTS * (first * from + depth * block_columns) + (column - first) * width),
+            point: block_columns * width,
+            column,
+            range: (depth, depth + width),
+        };
+        // SAFETY: `w` holds `from * to` kernels and `packed` all panels; each task writes its own
+        // panel and rows.
+        unsafe { dispatch(isa, kernel) };
+    });
+}
+
+struct PackWeights {
+    w: *const f32,
+    direction: Direction,
+    from: usize,
+    to: usize,
+    out: *mut f32,
+    /// Distance between points of `out`.
+    point: usize,
+    column: usize,
+    range: (usize, usize),
+}
+
+impl Kernel for PackWeights {
+    type Element = f32;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        use transform::weight;
+        // SAFETY: the caller promises the features of `S`, kernels of `from * to` channels at `w`, and a
+        // panel of these rows at every point of `out`.
+        unsafe {
+            for ci in self.range.0..self.range.1 {
+                for v in 0..S::TILE_VECTORS {
+                    let column = self.column + v * S::LANES;
+                    let lanes = self.to.saturating_sub(column).min(S::LANES);
+                    // Taps by lanes; 16 covers the widest vector.
+                    let mut taps = [[0.0f32; 16]; 9];
+                    for lane in 0..lanes {
+                        let co = column + lane;
+                        let index = match self.direction {
+                            Direction::Forward => co * self.from + ci,
+                            Direction::InputGrad => ci * self.to + co,
+                        };
+                        for (t, tap) in taps.iter_mut().enumerate() {
+                            let t = match self.direction {
+                                Direction::Forward => t,
+                                Direction::InputGrad => 8 - t,
+                            };
+                            tap[lane] = *self.w.add(index * 9 + t);
+                        }
+                    }
+                    let mut kernel = [[S::zero(); 3]; 3];
+                    for (t, tap) in taps.iter().enumerate() {
+                        kernel[t / 3][t % 3] = S::load(tap.as_ptr());
+                    }
+                    let u = square!(&kernel, 3 => IN, weight);
+                    for (p, value) in u.as_flattened().iter().enumerate() {
+                        let row = (ci - self.range.0) * S::TILE_COLUMNS;
+                        value.store(self.out.add(p * self.point + row + v * S::LANES));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! Weight gradient of 3x3 convolutions with stride 1 by Winograd: `dw = G^T [sum over rows of (B^T
+//! d B)^T (A dY A^T)] G`, a matrix product over rows for each of the 36 points.
+//!
+//! Few channels: each task takes a chunk of rows through all steps, its products staying in the
+//! second-level cache. Many channels: their products would not, so all rows of a section are
+//! transformed first, then each point is multiplied by a task of its own, which keeps its products
+//! in registers over the whole section. Where one section is all (small images), each task instead
+//! takes a block of channels through all points and back.
+
+use super::grid::{Block, Grid};
+use super::input_transform::InputTransform;
+use super::transform::POINTS;
+use super::weight_kernels::{
+    Channels, Memory, Multiply, OutputGradTransform, TransformBack, Write,
+};
+use crate::buffer::with_scratch;
+use crate::conv::pass::WeightPass;
+use crate::conv::reduce::{plane_len, reduce_weights};
+use crate::element::Element;
+use crate::isa::Isa;
+use crate::parallel::{Shared, for_each};
+use crate::simd::{self, dispatch};
+
+/// Rows transformed at a time.
+const BLOCK_ROWS: usize = 32;
+/// Channels up to which a task keeps all products.
+const FUSED_CHANNELS: usize = 64;
+/// Tasks of the fused form, enough to keep many cores busy.
+const FUSED_TASKS: usize = 64;
+/// Fewest blocks of rows of a fused task: fewer do not pay for its transform back.
+const FUSED_MIN_BLOCKS: usize = 8;
+/// Floats of the transformed rows of a section, to stay in the last-level cache.
+const SECTION: usize = 3 << 20;
+/// Blocks of rows of a section at least: fewer would load and store the products too often.
+const SECTION_MIN_BLOCKS: usize = 4;
+/// Input and output channels of a task that takes all points: its products stay in the second-level
+/// cache.
+const BLOCK_FROM: usize = 28;
+const BLOCK_TO: usize = 128;
+/// Channels transformed by a task.
+const TRANSFORM_CHANNELS: usize = 128;
+/// Input channels transformed back by a task.
+const BACK_CHANNELS: usize = 16;
+
+/// Computes `pass` to `dw`, which has the length of the weights.
+pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {
+    let WeightPass { geometry, isa, n, x, dy, .. } = *pass;
+    let (from, to) = (geometry.in_channels, geometry.out_channels);
+    let problem = Problem { grid: Grid::new(geometry, n, BLOCK_ROWS), isa, from, to, x, dy };
+    if from.max(to) <= FUSED_CHANNELS {
+        problem.run_fused(dw);
+    } else {
+        problem.run_sections(dw);
+    }
+}
+
+/// `x` and `dy` hold the images of the grid with `from` and `to` channels: `WeightPass` promises it.
+#[derive(Clone, Copy)]
+struct Problem<E> {
+    grid: Grid,
+    isa: Isa,
+    from: usize,
+    to: usize,
+    x: Shared<E>,
+    dy: Shared<E>,
+}
+
+impl<E: Element> Problem<E> {
+    /// Sizes of `v`, `d` and `u` for `rows` rows, and their strides.
+    fn memory(&self, rows: usize) -> ([usize; 3], Memory) {
+        let columns = self.to.next_multiple_of(simd::tile_columns(self.isa));
+        // Rows of a power of two would compete for the same cache sets.
+        let v_row = self.from.next_multiple_of(simd::lanes(self.isa)) + 16;
+        let memory = Memory {
+            v: Shared::null(),
+            v_row,
+            v_point: rows * v_row + 16,
+            d: Shared::null(),
+            d_point: rows * columns + 16,
+            rows,
+            u: Shared::null(),
+            u_row: columns,
+            u_point: self.from * columns + 16,
+        };
+        ([memory.v_point, memory.d_point, memory.u_point].map(|point| POINTS * point), memory)
+    }
+
+    /// Calls `f` with memory for `rows` rows and their products.
+    fn with_memory(&self, rows: usize, f: impl FnOnce(Memory)) {
+        let (lens, memory) = self.memory(rows);
+        with_memory(lens, memory, f);
+    }
+
+    /// As [`with_memory`](Self::with_memory), without products.
+    fn with_row_memory(&self, rows: usize, f: impl FnOnce(Memory)) {
+        let ([v_len, d_len, _], memory) = self.memory(rows);
+        with_memory([v_len, d_len, 0], memory, f);
+    }
+
+    /// Each task takes a chunk of rows through all steps.
+    fn run_fused(&self, dw: &mut [f32]) {
+        let blocks = self.grid.blocks();
+        let chunks = FUSED_TASKS.min(blocks.div_ceil(FUSED_MIN_BLOCKS));
+        let chunk_blocks = blocks.div_ceil(chunks);
+        let chunks = blocks.div_ceil(chunk_blocks);
+        let plane = plane_len(self.isa, 9, self.from, self.to);
+        with_scratch(chunks * plane, |partials| {
+            let shared = Shared::new(partials);
+            for_each(chunks, |chunk| {
+                self.with_memory(self.grid.block_rows(), |memory| {
+                    let first = chunk * chunk_blocks;
+                    for index in first..(first + chunk_blocks).min(blocks) {
+                        let block = self.grid.block(index);
+                        let write = Write::of(index == first);
+                        // SAFETY: the memory holds one block of rows and is this task's own.
+                        unsafe {
+                            self.transform(memory, block, 0, self.channels());
+                            self.multiply_points(memory, block.rows(), write, self.channels());
+                        }
+                    }
+                    // SAFETY: the products were computed above; this task writes its own chunk.
+                    unsafe { self.back(memory, self.channels(), (0, 0), shared.at(chunk * plane)) };
+                });
+            });
+            reduce_weights(self.isa, partials, 9, self.from, self.to, dw);
+        });
+    }
+
+    /// All rows of a section are transformed, then each point is multiplied by a task of its own.
+    fn run_sections(&self, dw: &mut [f32]) {
+        let blocks = self.grid.blocks();
+        let block_rows = self.grid.block_rows();
+        let block_len = POINTS * block_rows * (self.from + self.to);
+        let section_blocks = (SECTION / block_len).max(SECTION_MIN_BLOCKS).min(blocks);
+        let sections = blocks.div_ceil(section_blocks);
+        // Sections of equal size.
+        let section_blocks = blocks.div_ceil(sections);
+        if sections == 1 {
+            return self.with_row_memory(blocks * block_rows, |memory| {
+                let rows = self.transform_section(memory, 0, blocks);
+                self.multiply_by_channels(memory, rows, dw);
+            });
+        }
+        self.with_memory(section_blocks * block_rows, |memory| {
+            for section in 0..sections {
+                let first = section * section_blocks;
+                let count = (blocks - first).min(section_blocks);
+                let rows = self.transform_section(memory, first, count);
+                let (write, channels) = (Write::of(section == 0), self.channels());
+                for_each(POINTS, |point| {
+                    let kernel = Multiply { memory, point, rows, write, channels };
+                    // SAFETY: the rows were transformed above; tasks write the products of their
+                    // own point.
+                    unsafe { dispatch(self.isa, kernel) };
+                });
+            }
+            with_scratch(plane_len(self.isa, 9, self.from, self.to), |planes| {
+                let shared = Shared::new(planes);
+                for_each(self.from.div_ceil(BACK_CHANNELS), |task| {
+                    let channels = (range(task, BACK_CHANNELS, self.from), (0, self.to));
+                    // SAFETY: the products were computed above; tasks write disjoint channels.
+                    unsafe { self.back(memory, channels, (0, 0), shared.at(0)) };
+                });
+                reduce_weights(self.isa, planes, 9, self.from, self.to, dw);
+            });
+        });
+    }
+
+    /// Transforms `count` blocks from `first` on to the rows of `memory`, which has room for them;
+    /// returns how many rows these are.
+    fn transform_section(&self, memory: Memory, first: usize, count: usize) -> usize {
+        let channel_blocks = self.from.max(self.to).div_ceil(TRANSFORM_CHANNELS);
+        // Where the rows of each block start: blocks at the edge of the batch are smaller.
+        let mut starts = Vec::with_capacity(count);
+        let mut rows = 0;
+        for index in first..first + count {
+            starts.push(rows);
+            rows += self.grid.block(index).rows();
+        }
+        for_each(count * channel_blocks, |task| {
+            let (index, channel_block) = (task / channel_blocks, task % channel_blocks);
+            let block = self.grid.block(first + index);
+            let channels =
+                [self.from, self.to].map(|count| range(channel_block, TRANSFORM_CHANNELS, count));
+            // SAFETY: the memory holds the rows of a section; tasks write disjoint rows or channels.
+            unsafe { self.transform(memory, block, starts[index], channels.into()) };
+        });
+        rows
+    }
+
+    /// All input and all output channels.
+    fn channels(&self) -> Channels {
+        ((0, self.from), (0, self.to))
+    }
+
+    /// Multiplies the transformed `rows` and transforms back, a block of channels at a time.
+    fn multiply_by_channels(&self, memory: Memory, rows: usize, dw: &mut [f32]) {
+        let (from_blocks, to_blocks) = (self.from.div_ceil(BLOCK_FROM), self.to.div_ceil(BLOCK_TO));
+        with_scratch(plane_len(self.isa, 9, self.from, self.to), |planes| {
+            let shared = Shared::new(planes);
+            for_each(from_blocks * to_blocks, |task| {
+                let from = range(task % from_blocks, BLOCK_FROM, self.from);
+                let to = range(task / from_blocks, BLOCK_TO, self.to);
+                // As for `Memory`: neighbouring points begin in different cache sets.
+                let u_point = BLOCK_FROM * BLOCK_TO + 16;
+                with_scratch(POINTS * u_point, |u| {
+                    let memory = Memory { u: Shared::new(u), u_row: BLOCK_TO, u_point, ..memory };
+                    // SAFETY: the rows were transformed by the caller; the products are this task's
+                    // own, and so are the channels.
+                    unsafe {
+                        self.multiply_points(memory, rows, Write::Fresh, (from, to));
+                        self.back(memory, (from, to), (from.0, to.0), shared.at(0));
+                    }
+                });
+            });
+            reduce_weights(self.isa, planes, 9, self.from, self.to, dw);
+        });
+    }
+
+    /// Transforms channels of the input and of the output gradient of a block, as rows from `first`
+    /// of `v` and `d`.
+    ///
+    /// # Safety
+    /// `memory` holds these rows; nothing else accesses these rows and channels.
+    unsafe fn transform(&self, memory: Memory, block: Block, first: usize, (from, to): Channels) {
+        let input = InputTransform {
+            grid: self.grid,
+            channels: self.from,
+            x: self.x.at(0),
+            rows: block,
+            range: from,
+            v: memory.v.at(first * memory.v_row + from.0),
+            v_row: memory.v_row,
+            v_point: memory.v_point,
+        };
+        let gradient = OutputGradTransform {
+            grid: self.grid,
+            to: self.to,
+            dy: self.dy,
+            memory,
+            block,
+            first,
+            range: to,
+        };
+        // SAFETY: the tensors hold the images of the grid; the caller promises the rows.
+        unsafe {
+            dispatch(self.isa, input);
+            dispatch(self.isa, gradient);
+        }
+    }
+
+    /// Multiplies the transformed `rows` at every point.
+    ///
+    /// # Safety
+    /// The rows were transformed, and nothing else accesses these products.
+    unsafe fn multiply_points(
+        &self,
+        memory: Memory,
+        rows: usize,
+        write: Write,
+        channels: Channels,
+    ) {
+        for point in 0..POINTS {
+            // SAFETY: the caller promises the rows and the products.
+            unsafe {
+                dispatch(self.isa, Multiply { memory, point, rows, write, channels });
+            }
+        }
+    }
+
+    /// Transforms products back to gradients; `origin` are the channels that `u` begins with.
+    ///
+    /// # Safety
+    /// The products were computed, and nothing else accesses these channels of `dw`.
+    unsafe fn back(
+        &self,
+        memory: Memory,
+        channels: Channels,
+        origin: (usize, usize),
+        dw: *mut f32,
+    ) {
+        let kernel = TransformBack { from: self.from, memory, channels, origin, dw };
+        // SAFETY: the caller promises the products and the channels.
+        unsafe { dispatch(self.isa, kernel) };
+    }
+}
+
+/// Part `index` of `len`, in parts of `size`; empty beyond the end.
+fn range(index: usize, size: usize, len: usize) -> (usize, usize) {
+    ((index * size).min(len), ((index + 1) * size).min(len))
+}
+
+/// Calls `f` with `memory` of so many floats for `v`, `d` and `u`.
+fn with_memory([v_len, d_len, u_len]: [usize; 3], memory: Memory, f: impl FnOnce(Memory)) {
+    with_scratch(v_len + d_len + u_len, |scratch| {
+        let (v, rest) = scratch.split_at_mut(v_len);
+        let (d, u) = rest.split_at_mut(d_len);
+        f(Memory { v: Shared::new(v), d: Shared::new(d), u: Shared::new(u), ..memory });
+    });
+}

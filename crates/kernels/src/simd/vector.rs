@@ -1,0 +1,113 @@
+//! A vector of floats, and work that is written once for every kind of vector.
+
+use half::bf16;
+
+use crate::element::{Element, Precision};
+
+/// A vector of [`Simd::LANES`] `f32`.
+///
+/// # Safety
+/// Every method needs the features of the instruction set to be enabled on the running processor;
+/// pointers must be valid for the lanes that are read or written.
+pub trait Simd: Copy + 'static {
+    /// Number of `f32` in a vector.
+    const LANES: usize;
+    /// Rows of a register tile.
+    const TILE_ROWS: usize;
+    /// Vectors in a row of a register tile.
+    const TILE_VECTORS: usize = 2;
+    /// Columns of a register tile, the width of a packed panel.
+    const TILE_COLUMNS: usize = Self::LANES * Self::TILE_VECTORS;
+
+    unsafe fn zero() -> Self;
+    unsafe fn splat(x: f32) -> Self;
+    unsafe fn load(p: *const f32) -> Self;
+    unsafe fn store(self, p: *mut f32);
+    /// Loads the first `n < LANES` lanes and zeroes the others.
+    unsafe fn load_first(p: *const f32, n: usize) -> Self;
+    /// Stores the first `n < LANES` lanes.
+    unsafe fn store_first(self, p: *mut f32, n: usize);
+    unsafe fn load_bf16(p: *const bf16) -> Self;
+    /// Rounds to nearest even and stores.
+    unsafe fn store_bf16(self, p: *mut bf16);
+    /// Loads the first `n < LANES` lanes and zeroes the others.
+    unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self;
+    /// Rounds and stores the first `n < LANES` lanes.
+    unsafe fn store_first_bf16(self, p: *mut bf16, n: usize);
+    /// The nearest bf16, ties to even, as `f32`.
+    unsafe fn round_bf16(self) -> Self;
+    /// Each lane where `gate > 0` or `gate` is not a number, else zero.
+    unsafe fn where_positive(self, gate: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// `self * m + a`.
+    unsafe fn mul_add(self, m: Self, a: Self) -> Self;
+    /// Hints that the cache line at `p` is read soon; `p` may be any address.
+    unsafe fn prefetch(p: *const f32);
+    /// Runs `kernel` in a function of its own that is compiled with these features: for a kernel
+    /// within a kernel that would be too much code to inline wherever it is used.
+    unsafe fn enter<K: Kernel>(kernel: K) -> K::Output;
+}
+
+/// Work that is compiled once per instruction set.
+pub trait Kernel {
+    /// How its activations are stored.
+    type Element: Element;
+    type Output;
+    /// Must be `#[inline(always)]`.
+    ///
+    /// # Safety
+    /// The features of `S` must be enabled; further conditions are those of the implementing
+    /// kernel.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// Loads `lanes <= LANES` values; the other lanes are zero.
+///
+/// # Safety
+/// The features of `S` are enabled, and `p` is readable for `lanes` values.
+#[inline(always)]
+pub(crate) unsafe fn load<S: Simd, E: Element>(p: *const E, lanes: usize) -> S {
+    // SAFETY: the caller promises the features and `lanes` readable values; `E` is the type that
+    // its precision names.
+    unsafe {
+        match (E::PRECISION, lanes == S::LANES) {
+            (Precision::F32, true) => S::load(p.cast()),
+            (Precision::F32, false) => S::load_first(p.cast(), lanes),
+            (Precision::Bf16, true) => S::load_bf16(p.cast()),
+            (Precision::Bf16, false) => S::load_first_bf16(p.cast(), lanes),
+        }
+    }
+}
+
+/// Stores the first `lanes <= LANES` values, rounded.
+///
+/// # Safety
+/// The features of `S` are enabled, and `p` is writable for `lanes` values.
+#[inline(always)]
+pub(crate) unsafe fn store<S: Simd, E: Element>(value: S, p: *mut E, lanes: usize) {
+    // SAFETY: the caller promises the features and `lanes` writable values; `E` is the type that
+    // its precision names.
+    unsafe {
+        match (E::PRECISION, lanes == S::LANES) {
+            (Precision::F32, true) => value.store(p.cast()),
+            (Precision::F32, false) => value.store_first(p.cast(), lanes),
+            (Precision::Bf16, true) => value.store_bf16(p.cast()),
+            (Precision::Bf16, false) => value.store_first_bf16(p.cast(), lanes),
+        }
+    }
+}
+
+/// What a load would find after a store of `value` as `E`.
+///
+/// # Safety
+/// The features of `S` are enabled.
+#[inline(always)]
+pub(crate) unsafe fn stored<S: Simd, E: Element>(value: S) -> S {
+    match E::PRECISION {
+        Precision::F32 => value,
+        // SAFETY: the caller promises the features.
+        Precision::Bf16 => unsafe { value.round_bf16() },
+    }
+}
