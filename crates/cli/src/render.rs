@@ -33,8 +33,8 @@ pub fn text(failure: &Failure) -> String {
     }
 }
 
-/// The library's error, with flags.
-fn library(error: &Error) -> String {
+/// The library's error in one line, with flags.
+pub fn library(error: &Error) -> String {
     let flags = flags();
     let text = match error {
         Error::Setting { setting, value, problem } => {

@@ -46,6 +46,12 @@ pub struct Epsilon {
 }
 
 impl Epsilon {
+    /// `top / bottom`, written so; `bottom` is taken as 1 where it is 0.
+    pub fn ratio(top: u32, bottom: u32) -> Self {
+        let value = f64::from(top) / f64::from(bottom.max(1));
+        Self { text: format!("{top}/{bottom}"), value: value as f32 }
+    }
+
     /// The number.
     pub fn value(&self) -> f32 {
         self.value

@@ -8,18 +8,17 @@
 //! cargo run --release --example custom_method -- runs/r-fgsm
 //! ```
 
-use std::{path::PathBuf, sync::atomic::AtomicBool};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sora::{
-    config::TrainOptions,
     error::{Error, Result},
     method::{self, Batch, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed},
     nn::BnMode,
     noise::Draw,
-    run::{self, RunDir},
+    run,
     threat::Norm,
-    train,
+    train::Trainer,
 };
 
 /// R+FGSM training; the fields are the method's options.
@@ -33,7 +32,7 @@ struct RFgsm {
 impl RFgsm {
     fn check(self) -> Result<Self> {
         if !(0.0..=1.0).contains(&self.start) {
-            return Err(Error::input(format!("option 'start' = {}: expected 0 to 1", self.start)));
+            return Err(Error::setting("options.start", self.start, "expected 0 to 1"));
         }
         Ok(self)
     }
@@ -67,24 +66,19 @@ fn main() -> Result<()> {
     let out = std::env::args_os()
         .nth(1)
         .map(PathBuf::from)
-        .ok_or_else(|| Error::input("expected one argument: the folder of the run"))?;
+        .ok_or_else(|| Error::unfit("call", "expected one argument: the folder of the run"))?;
     method::register(&R_FGSM)?;
-    let options = TrainOptions {
-        dataset: Some("synthetic".into()),
-        method: Some("r-fgsm".into()),
-        width: Some(4),
-        epochs: Some(1),
-        batch: Some(64),
-        limit_train: Some(1000),
-        limit_test: Some(100),
-        set: vec!["start=0.25".into()],
-        ..TrainOptions::default()
-    };
-    let mut config = options.resolve()?;
-    let dataset = run::open_dataset(&config)?;
-    let data = run::prepare(&mut config, &dataset)?;
-    let dir = RunDir::create(&out, &config)?;
-    let summary = train::train(&dir, &config, &data, &AtomicBool::new(false))?;
+    let trainer = Trainer::new("r-fgsm")
+        .set("options", toml::toml! { start = 0.25 })
+        .set("dataset", "synthetic")
+        .model("preact-resnet18", 4)
+        .set("limit_train", 1000)
+        .set("limit_test", 100)
+        .epochs(1)
+        .batch(64)
+        .in_dir(&out);
+    let dataset = run::open_dataset(&trainer.config()?)?;
+    let summary = trainer.fit(&dataset)?.summary;
     println!(
         "{} steps of {} in {:.1} s: {:?}",
         summary.steps, summary.method, summary.seconds, summary.passes

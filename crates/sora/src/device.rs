@@ -15,9 +15,8 @@ pub fn device(name: &str) -> Result<Device> {
         None => (name, 0),
         Some((kind, index)) => {
             let index = index.parse::<usize>().map_err(|_| {
-                Error::input(format!(
-                    "--device '{name}': '{index}' is no device number; expected for example cuda:0"
-                ))
+                let problem = format!("'{index}' is no device number; expected such as cuda:0");
+                Error::setting("device", format!("'{name}'"), problem)
             })?;
             (kind, index)
         }
@@ -34,14 +33,18 @@ pub fn device(name: &str) -> Result<Device> {
         "vulkan" => Ok(Device::vulkan(gpu(index))),
         #[cfg(feature = "metal")]
         "metal" => Ok(Device::metal(gpu(index))),
-        "cuda" | "rocm" | "wgpu" | "vulkan" | "metal" => Err(Error::input(format!(
-            "--device {name}: this program was built without it; rebuild with `cargo build --release --features {kind}`, or use --device cpu"
-        ))),
-        _ => Err(Error::input(format!(
-            "--device '{name}': no such device; choose cpu, cuda[:N], rocm[:N], wgpu, vulkan or metal"
-        ))),
+        "cuda" | "rocm" | "wgpu" | "vulkan" | "metal" => {
+            let problem = format!(
+                "this program was built without it; rebuild with `cargo build --release --features {kind}`, or use cpu"
+            );
+            Err(Error::setting("device", name, problem))
+        }
+        _ => Err(Error::unknown("device", name, DEVICES)),
     }
 }
+
+/// The kinds of device; all but the first need a feature of this crate.
+pub const DEVICES: [&str; 6] = ["cpu", "cuda", "rocm", "wgpu", "vulkan", "metal"];
 
 #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
 fn gpu(index: usize) -> burn::tensor::DeviceKind {
@@ -58,16 +61,31 @@ fn gpu(index: usize) -> burn::tensor::DeviceKind {
 /// # Errors
 /// A name in `SORA_ISA` that is unknown, or that this machine cannot run.
 pub fn instruction_set() -> Result<Isa> {
-    Isa::current().map_err(|e| Error::input(format!("environment variable {ISA_VARIABLE}: {e}")))
+    Isa::current()
+        .map_err(|e| Error::unfit(format!("environment variable {ISA_VARIABLE}"), e.to_string()))
 }
+
+/// Most CPU threads that can be asked for.
+pub const MOST_THREADS: usize = 1024;
 
 /// Sets the number of CPU threads for the whole process (0: one a core) and returns how many there
 /// are. Only the first call counts.
-pub fn set_threads(threads: usize) -> usize {
+///
+/// # Errors
+/// More than [`MOST_THREADS`], or threads that the system does not give.
+pub fn set_threads(threads: usize) -> Result<usize> {
+    if threads > MOST_THREADS {
+        let problem = format!("expected 0 (one a core) to {MOST_THREADS}");
+        return Err(Error::setting("threads", threads, problem));
+    }
     if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
+        // The other reason, a pool that is there already, has no cause.
+        if let Some(cause) = std::error::Error::source(&e) {
+            return Err(Error::Device(format!("cannot start {threads} threads: {cause}")));
+        }
         tracing::debug!("thread pool is already running: {e}");
     }
-    rayon::current_num_threads()
+    Ok(rayon::current_num_threads())
 }
 
 /// Largest resident memory of this process so far, in MiB; 0 where the platform does not say.

@@ -7,7 +7,6 @@ use crate::{
     data::Split,
     error::{Error, Result},
     model::Model,
-    ui::Progress,
 };
 
 /// The images of a split, to evaluate on.
@@ -70,34 +69,4 @@ pub fn evaluate(
         .collect::<robustness::Result<Vec<_>>>()?;
     let samples = OnSplit(split.clone());
     Ok(Evaluator::new(model, &samples, config, Ledger::in_memory())?.run(&entries)?)
-}
-
-/// Shows how an evaluation goes: a bar for each attack.
-#[derive(Debug, Default)]
-pub struct Bars(Option<(Progress, u64)>);
-
-impl robustness::Observer for Bars {
-    fn on(&mut self, event: &robustness::Event<'_>) {
-        match *event {
-            robustness::Event::Started { what, total } => {
-                self.0 = Some((Progress::new(what, 0, total), 0));
-            }
-            robustness::Event::Advanced { done, attack, .. } => {
-                let Some((progress, shown)) = &mut self.0 else { return };
-                let message = || {
-                    attack.map_or_else(String::new, |at| {
-                        format!(
-                            "round {}/{}, accuracy at most {:.1} %",
-                            at.round + 1,
-                            at.rounds,
-                            100.0 * at.standing as f64 / at.images.max(1) as f64
-                        )
-                    })
-                };
-                progress.advance(done.saturating_sub(*shown), message);
-                *shown = done;
-            }
-            _ => self.0 = None,
-        }
-    }
 }

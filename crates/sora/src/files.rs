@@ -2,25 +2,94 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ffi::OsString,
     fs::{self, File},
-    io::Write,
-    path::Path,
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use sha2::{Digest, Sha256};
 
 use crate::{
     error::{Error, Result},
     nn::HostTensor,
 };
 
+/// End of the names of files that are being written.
+const TEMPORARY: &str = ".sora-tmp";
+
 /// Writes `path` so that a reader, or a kill at any moment, finds the old file or the whole new
-/// one.
+/// one. What lies beside `path` is not touched, and a symbolic link at `path` is replaced, not
+/// followed.
+///
+/// # Errors
+/// A folder that cannot be written, a disk that is full; `path` is then as before.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = path.with_extension("tmp");
-    write_synced(&temporary, bytes)?;
-    fs::rename(&temporary, path).map_err(|e| Error::io("rename into place", path, e))?;
+    let (temporary, file) = create_beside(path)?;
+    let written = fill(file, bytes).map_err(|e| Error::io("write", path, e)).and_then(|()| {
+        fs::rename(&temporary, path).map_err(|e| Error::io("rename into place", path, e))
+    });
+    if written.is_err() {
+        // What failed is told; that its rest stays is not worth a second message.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
     path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes a file beside `path` under a name that nothing has.
+fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = path.file_name().unwrap_or_default();
+    loop {
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        hidden.push(format!(".{}-{count}{TEMPORARY}", std::process::id()));
+        let temporary = path.with_file_name(hidden);
+        match File::create_new(&temporary) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(Error::io("write", path, e)),
+            Ok(file) => return Ok((temporary, file)),
+        }
+    }
+}
+
+/// Removes what killed processes have left in `dir` of files that they were writing. Only for a
+/// folder that no other process writes to.
+///
+/// # Errors
+/// A folder that cannot be read or written.
+pub fn remove_leftovers(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
+        let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(TEMPORARY) {
+            fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `value` as pretty JSON to `path`, all or nothing.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    write_atomic(path, &json(value)?)
+}
+
+/// `value` as pretty JSON with a line feed at its end.
+///
+/// # Errors
+/// A value that cannot be serialised, which is a defect.
+pub fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::defect(format!("cannot serialise a record: {e}")))?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 /// Writes `figure` to `path`, all or nothing, in the format that the ending names (.svg or .png).
@@ -31,32 +100,81 @@ pub fn write_figure(path: &Path, figure: &sora_plot::Figure) -> Result<()> {
     write_atomic(path, &figure.encode(sora_plot::Format::of(path)?)?)
 }
 
-/// Writes `path` and waits until it is on disk.
-pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|e| Error::io("write", path, e))
+/// Writes the new file `path` and waits until it is on disk.
+///
+/// # Errors
+/// A file that is there already; a disk that fails.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
+    File::create_new(path)
+        .and_then(|file| fill(file, bytes))
+        .map_err(|e| Error::io("write", path, e))
+}
+
+fn fill(mut file: File, bytes: &[u8]) -> std::io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Waits until the entries of a folder (a rename into it) are on disk.
+///
+/// # Errors
+/// A folder that cannot be opened or synced.
 pub fn sync_dir(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, e))
+}
+
+/// SHA-256 of `bytes` in lower-case hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(Sha256::digest(bytes))
+}
+
+fn hex(digest: impl AsRef<[u8]>) -> String {
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of tensors: names, shapes and values, in the order of the names.
+pub fn digest<'a>(tensors: impl IntoIterator<Item = &'a HostTensor>) -> String {
+    let mut sorted: Vec<_> = tensors.into_iter().collect();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut hash = Sha256::new();
+    for tensor in sorted {
+        hash.update((tensor.name.len() as u64).to_le_bytes());
+        hash.update(tensor.name.as_bytes());
+        hash.update((tensor.shape.len() as u64).to_le_bytes());
+        for side in &tensor.shape {
+            hash.update((*side as u64).to_le_bytes());
+        }
+        for values in tensor.data.chunks(1 << 14) {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            hash.update(bytes);
+        }
+    }
+    hex(hash.finalize())
+}
+
+/// The first of `tensors` with a value that is not finite.
+pub fn not_finite<'a>(tensors: impl IntoIterator<Item = &'a HostTensor>) -> Option<&'a str> {
+    tensors
+        .into_iter()
+        .find(|tensor| !tensor.data.iter().all(|value| value.is_finite()))
+        .map(|tensor| tensor.name.as_str())
 }
 
 /// The tensors and the metadata of a safetensors file.
 pub type Loaded = (BTreeMap<String, HostTensor>, HashMap<String, String>);
 
 /// Serialises f32 tensors.
+///
+/// # Errors
+/// A tensor whose shape and data do not fit, which is a defect.
 pub fn to_safetensors(
     tensors: &[HostTensor],
     metadata: HashMap<String, String>,
 ) -> Result<Vec<u8>> {
-    let failed =
-        |e: safetensors::SafeTensorError| Error::work(format!("cannot serialise the weights: {e}"));
+    let failed = |e: safetensors::SafeTensorError| {
+        Error::defect(format!("cannot serialise the weights: {e}"))
+    };
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|tensor| tensor.data.iter().flat_map(|v| v.to_le_bytes()).collect())
@@ -80,25 +198,30 @@ pub fn to_safetensors(
 /// # Errors
 /// A file that cannot be read, is no safetensors file, or holds another dtype.
 pub fn read_safetensors(path: &Path) -> Result<Loaded> {
-    let bytes =
-        fs::read(path).map_err(|e| Error::input(format!("cannot read {}: {e}", path.display())))?;
+    parse_safetensors(path, &fs::read(path).map_err(|e| Error::read(path, e))?)
+}
+
+/// The tensors in the bytes of the safetensors file `path`.
+///
+/// # Errors
+/// As [`read_safetensors`].
+pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Loaded> {
     let wrong = |e: safetensors::SafeTensorError| {
-        Error::input(format!(
-            "{}: not a whole safetensors file ({e}); expected one that `sora train` or `sora export` wrote",
-            path.display()
-        ))
+        Error::damaged(
+            path,
+            format!(
+                "not a whole safetensors file ({e}); expected one that a training or an export wrote"
+            ),
+        )
     };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(wrong)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(wrong)?;
     let metadata = header.metadata().clone().unwrap_or_default();
-    let file = SafeTensors::deserialize(&bytes).map_err(wrong)?;
+    let file = SafeTensors::deserialize(bytes).map_err(wrong)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {
         if view.dtype() != Dtype::F32 {
-            return Err(Error::input(format!(
-                "{}: tensor '{name}' has dtype {:?}, expected F32",
-                path.display(),
-                view.dtype()
-            )));
+            let problem = format!("tensor '{name}' has dtype {:?}, expected F32", view.dtype());
+            return Err(Error::mismatch(path, problem));
         }
         let (chunks, _) = view.data().as_chunks::<4>();
         let data = chunks.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
@@ -125,11 +248,57 @@ mod tests {
         let bytes = to_safetensors(&tensors, [("k".to_owned(), "v".to_owned())].into()).unwrap();
         write_atomic(&path, &bytes).unwrap();
         let (back, metadata) = read_safetensors(&path).unwrap();
+        assert_eq!(digest(back.values()), digest(&tensors));
         assert_eq!(back.into_values().collect::<Vec<_>>(), tensors);
         assert_eq!(metadata["k"], "v");
         for cut in 0..bytes.len() {
             fs::write(&path, &bytes[..cut]).unwrap();
-            assert!(matches!(read_safetensors(&path), Err(Error::Input(_))), "cut at {cut}");
+            assert!(matches!(read_safetensors(&path), Err(Error::Damaged { .. })), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn an_atomic_write_touches_nothing_beside_its_file_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("summary.json");
+        // Names that a writer could choose for its temporary file.
+        let others = ["summary.tmp", "summary.json.tmp", ".summary.json.tmp"];
+        for other in others {
+            fs::write(dir.path().join(other), "mine").unwrap();
+        }
+        write_atomic(&path, b"{}").unwrap();
+        write_atomic(&path, b"{1}").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"{1}");
+        for other in others {
+            assert_eq!(fs::read(dir.path().join(other)).unwrap(), b"mine");
+        }
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1 + others.len());
+        assert!(write_atomic(&dir.path().join("no/file"), b"x").is_err());
+        let left = dir.path().join(".w.safetensors.1-2.sora-tmp");
+        fs::write(&left, "half").unwrap();
+        remove_leftovers(dir.path()).unwrap();
+        assert!(!left.exists() && dir.path().join("summary.tmp").exists());
+    }
+
+    #[test]
+    fn a_digest_hangs_on_every_value_name_and_shape() {
+        let tensor = |name: &str, shape: &[usize], data: &[f32]| HostTensor {
+            name: name.into(),
+            shape: shape.into(),
+            data: data.into(),
+        };
+        let of = |tensor: HostTensor| digest([&tensor]);
+        let one = of(tensor("a", &[2], &[1.0, 0.0]));
+        assert_ne!(one, of(tensor("a", &[2], &[1.0, -0.0])));
+        assert_ne!(one, of(tensor("a", &[2, 1], &[1.0, 0.0])));
+        assert_ne!(one, of(tensor("b", &[2], &[1.0, 0.0])));
+        let (a, b) = (tensor("a", &[1], &[1.0]), tensor("b", &[1], &[2.0]));
+        assert_eq!(digest([&a, &b]), digest([&b, &a]), "the order of a file does not matter");
+        assert_eq!(not_finite([&a, &tensor("c", &[1], &[f32::INFINITY])]), Some("c"));
+        assert_eq!(not_finite([&a, &b]), None);
+        assert_eq!(
+            sha256(b"abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 }

@@ -7,10 +7,33 @@
 //! 2606.00738) is a single-step method whose step size follows a second-order estimate that the
 //! training pass yields for free.
 //!
-//! The pipeline, in order: [`data`] reads images and makes augmented batches; a [`method`] turns a
-//! batch into a perturbation (under a [`threat`] model, with the [`noise`] of the step and the
-//! [`gradient`] of the [`model`]) and a weight gradient; [`optim`] applies it; [`train`] is the
-//! loop with its metrics and checkpoints; [`evaluate`] measures the result with [`attack`]s.
+//! # From images to a measured network
+//!
+//! ```
+//! use sora::{data::OpenOptions, prelude::*};
+//!
+//! // 1. Images and labels. `synthetic` draws them from a seed; "cifar10" or "folder:photos" read them.
+//! let options = OpenOptions { limit_train: Some(64), limit_test: Some(8), ..Default::default() };
+//! let data = sora::data::open("synthetic", &options)?;
+//!
+//! // 2. Training: a method, a network, and the settings that are not the defaults.
+//! let run = Trainer::new("sora").model("mnist-cnn", 2).epochs(1).batch(16).fit(&data)?;
+//! assert_eq!(run.summary.epochs, 1);
+//!
+//! // 3. The network is what is measured, exported or trained on.
+//! assert_eq!(run.model.to_host()?.len(), run.model.params.specs().len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Where things are
+//!
+//! In the order in which an image goes through them: [`data`] reads images and makes augmented
+//! batches; a [`method`] turns a batch into a perturbation (under a [`threat`] model, with the
+//! [`noise`] of the step and the [`gradient`] of the [`model`]) and a weight gradient; [`optim`]
+//! applies it; [`train`] is the loop, with [`Trainer`](train::Trainer) as the way in and
+//! [`Observer`](train::Observer)s as the way out; [`run`] is the folder that it may write;
+//! [`diagnose`] notices catastrophic overfitting; [`evaluate`] measures the result with [`attack`]s;
+//! [`exchange`] takes and gives weights and networks; [`report`] draws what runs left behind.
 //!
 //! Images are pixels in [0, 1], `[N, C, H, W]`, everywhere: normalisation is the first layer of a
 //! model, so every epsilon is in pixel units.
@@ -18,11 +41,11 @@
 pub use compute::gradient;
 pub use error::{Error, ErrorKind, Result};
 pub use robustness::{self, attack, stats};
+pub use run::{checkpoint, follow, log as metrics, recipe};
 pub use sora_data as data;
 pub use sora_plot as plot;
+pub use train::Trainer;
 
-pub mod average;
-pub mod checkpoint;
 pub mod compute;
 pub mod config;
 pub mod device;
@@ -31,21 +54,17 @@ pub mod error;
 pub mod evaluate;
 pub mod exchange;
 pub mod files;
-pub mod follow;
 pub mod loss;
 pub mod method;
-pub mod metrics;
 pub mod model;
 mod names;
 pub mod nn;
 pub mod noise;
 pub mod optim;
 pub mod perturbation;
+pub mod prelude;
 pub mod profile;
-pub mod recipe;
 pub mod report;
 pub mod run;
-pub mod tensorboard;
 pub mod threat;
 pub mod train;
-pub mod ui;

@@ -5,7 +5,7 @@ pub use robustness::{Epsilon, Norm, Threat};
 use serde::{Deserialize, Serialize};
 
 /// How the radius of l2 training counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EpsilonConvention {
     /// The length of the perturbation of the pixels.

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sora::{
-    config::TrainConfig,
     diagnose::{CoDetector, CoEvent, Collapse, collapse},
-    follow::Follower,
-    metrics::{EpochLine, Rollback, StepLine},
-    run::RunDir,
+    run::{
+        RunConfig, RunDir,
+        follow::Follower,
+        log::{EpochLine, Rollback, StepLine},
+    },
 };
 
 use super::shared::passing_over;
@@ -97,15 +98,14 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
         )));
     }
     let (co, pgd) = replay(&config, steps.lines(), epochs.lines());
-    let chance =
-        config.network.as_ref().map_or(0.0, |network| 1.0 / network.shape.classes.max(1) as f64);
+    let chance = 1.0 / config.network.shape.classes.max(1) as f64;
     let collapse = collapse(&pgd, chance);
     let half = collapse.and_then(|c| c.half_step);
     Ok(Diagnosis {
         run: at.to_string(),
-        method: config.method,
-        epsilon: config.epsilon.to_string(),
-        seed: config.seed,
+        method: config.settings.method,
+        epsilon: config.settings.epsilon.to_string(),
+        seed: config.settings.seed,
         steps: steps.lines().len() as u64,
         ahead: co.zip(half).map(|(co, half)| half as i64 - co.step as i64),
         co,
@@ -117,7 +117,7 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
 
 /// What the detector says of the logged figures, and pgd accuracy by step.
 fn replay(
-    config: &TrainConfig,
+    config: &RunConfig,
     steps: &[StepLine],
     epochs: &[EpochLine],
 ) -> (Option<CoEvent>, Vec<(u64, f64)>) {
@@ -125,16 +125,16 @@ fn replay(
     let mut pgd = Vec::new();
     let mut ends = epochs.iter().peekable();
     for line in steps {
-        let warming_up = config.warming_up(line.step, config.steps_per_epoch.unwrap_or(0));
+        let warming_up = config.settings.warming_up(line.step, config.steps_per_epoch);
         if !warming_up {
-            detector.observe(line, config.lr_max);
+            detector.observe(line, config.settings.lr_max);
         }
         let mut val = line.val;
         if let Some(end) = ends.next_if(|end| end.step == line.step.saturating_add(1)) {
             val = val.or(end.val);
         }
         if let Some(val) = val {
-            if !warming_up && config.method != "none" {
+            if !warming_up && config.settings.method != "none" {
                 detector.observe_validation(line.step, &val);
             }
             pgd.push((line.step, val.pgd.accuracy));

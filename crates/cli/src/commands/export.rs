@@ -56,7 +56,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
         return Err(Failure::input(format!("--samples {}: expected 0 to {SAMPLES}", args.samples)));
     }
     let subject = Subject::load(&args.subject, &device::device("cpu")?)?;
-    let metadata = subject.about().metadata()?;
+    let metadata = subject.about.metadata()?;
     let (ending, bytes) = match args.format {
         Format::Safetensors => {
             ("safetensors", files::to_safetensors(&subject.model.to_host()?, metadata)?)

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sora::{
-    config::TrainOptions,
+    config::TrainConfig,
     data, device,
     exchange::{self, ImportOptions},
     files,
@@ -131,8 +131,11 @@ pub fn run(args: ImportArgs) -> Result<()> {
         method: own.as_ref().map_or("imported".into(), |about| about.method.clone()),
         epsilon: own.as_ref().map_or(args.epsilon.clone(), |about| about.epsilon.clone()),
         norm: own.as_ref().map_or(args.norm, |about| about.norm),
+        step: own.as_ref().and_then(|about| about.step),
+        classes: own.as_ref().map(|about| about.classes.clone()).unwrap_or_default(),
+        sha256: String::new(),
     };
-    let bytes = files::to_safetensors(&imported.model.to_host()?, about.metadata()?)?;
+    let bytes = about.clone().file(&imported.model.to_host()?)?;
     if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
         make_folder(dir)?;
     }
@@ -210,13 +213,13 @@ fn known(name: &str, args: &ImportArgs) -> Result<Known> {
     {
         Some(info) => info,
         None => {
-            let options = TrainOptions {
-                dataset: Some(name.to_owned()),
+            let config = TrainConfig {
+                dataset: name.to_owned(),
                 data_dir: args.data_dir.clone(),
                 image_size: args.image_size,
-                ..Default::default()
+                ..TrainConfig::default()
             };
-            run::open_dataset(&options.resolve()?)?.info
+            run::open_dataset(&config)?.info
         }
     };
     Ok(Known {

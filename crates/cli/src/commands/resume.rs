@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use sora::run::{self, RunDir};
+use sora::{Trainer, run};
 
-use super::{shared::start_threads, train::to_the_end};
+use super::{
+    shared::start_threads,
+    train::{Console, to_the_end},
+};
 use crate::{complete, error::Result, finish::OnFinish};
 
 /// Which run.
@@ -13,6 +16,10 @@ pub struct ResumeArgs {
     /// Run folder
     #[arg(add = complete::runs())]
     pub dir: PathBuf,
+    /// Train a finished run on, to so many epochs in all; the learning rate follows the schedule of
+    /// the longer run from here on
+    #[arg(long)]
+    pub epochs: Option<u64>,
     #[command(flatten)]
     pub finish: OnFinish,
 }
@@ -20,17 +27,11 @@ pub struct ResumeArgs {
 /// Goes on with a run from its newest checkpoint.
 pub fn run(args: &ResumeArgs) -> Result<()> {
     args.finish.after(|| {
-        let (dir, mut config) = RunDir::open(&args.dir)?;
-        let threads = start_threads(config.threads)?;
-        if threads != config.threads {
-            tracing::warn!(
-                "{threads} threads here, {} when the run began: the figures may differ in their \
-                 last bits",
-                config.threads
-            );
-        }
+        let trainer = Trainer::resume(&args.dir, args.epochs)?;
+        let config = trainer.config()?;
+        // The number of threads changes no bit.
+        start_threads(config.threads)?;
         let dataset = run::open_dataset(&config)?;
-        let data = run::prepare(&mut config, &dataset)?;
-        to_the_end(&dir, &config, &data)
+        to_the_end(trainer.observe(Console::default()), &dataset)
     })
 }

@@ -12,11 +12,10 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
     style::Color,
 };
-use sora::{
-    config::TrainConfig,
+use sora::run::{
+    RunConfig, RunDir,
     follow::Follower,
-    metrics::{EpochLine, StepLine},
-    run::RunDir,
+    log::{EpochLine, StepLine},
 };
 
 use crate::{
@@ -45,7 +44,7 @@ pub struct WatchArgs {
 /// A run and what was read of it.
 struct Watched {
     dir: RunDir,
-    config: TrainConfig,
+    config: RunConfig,
     steps: Follower<StepLine>,
     epochs: Follower<EpochLine>,
 }

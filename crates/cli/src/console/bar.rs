@@ -79,7 +79,6 @@ impl Bar {
     }
 
     /// Logs something without tearing the bar.
-    #[expect(dead_code, reason = "for the observer of a training")]
     pub fn suspend(&self, log: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(log),

@@ -10,7 +10,7 @@ use ratatui::{
 };
 
 use super::{BLUE, Dashboard, GREEN, ORANGE, RED};
-use sora::metrics::{StepLine, ValFigures};
+use sora::run::log::{StepLine, ValFigures};
 
 /// Points of a curve: more than a terminal has columns of dots.
 const POINTS: usize = 200;

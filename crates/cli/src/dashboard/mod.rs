@@ -13,9 +13,9 @@ use ratatui::{
     widgets::{Gauge, Paragraph},
 };
 
-use sora::{
-    config::TrainConfig,
-    metrics::{EpochLine, StepLine, ValFigures},
+use sora::run::{
+    RunConfig,
+    log::{EpochLine, StepLine, ValFigures},
 };
 
 /// Steps over which gauges and throughput are averaged.
@@ -44,7 +44,7 @@ pub enum RunState {
 #[derive(Clone, Copy, Debug)]
 pub struct Dashboard<'a> {
     /// Settings of the run.
-    pub config: &'a TrainConfig,
+    pub config: &'a RunConfig,
     /// Lines of metrics.jsonl.
     pub steps: &'a [StepLine],
     /// Lines of epochs.jsonl.
@@ -60,8 +60,9 @@ impl Dashboard<'_> {
     fn total(&self) -> Option<u64> {
         let from_epochs =
             || self.epochs.last().map(|line| line.step / line.epoch.saturating_add(1));
-        let steps = self.config.steps_per_epoch.or_else(from_epochs)?;
-        Some(steps.saturating_mul(self.config.epochs))
+        let known = Some(self.config.steps_per_epoch).filter(|steps| *steps > 0);
+        let steps = known.or_else(from_epochs)?;
+        Some(steps.saturating_mul(self.config.settings.epochs))
     }
 
     fn recent(&self, value: impl Fn(&StepLine) -> f32) -> Option<f64> {
@@ -77,10 +78,10 @@ impl Dashboard<'_> {
         let (last, total) = (self.steps.last()?, self.total()?);
         let speed = self.recent(|line| line.images_per_s).filter(|&speed| speed > 0.0)?;
         let steps = total.saturating_sub(last.step.saturating_add(1)) as f64
-            * self.config.batch as f64
+            * self.config.settings.batch as f64
             / speed;
         let validated: f64 = self.epochs.iter().map(|line| line.val_seconds).sum();
-        let epochs = self.config.epochs.saturating_sub(self.epochs.len() as u64) as f64;
+        let epochs = self.config.settings.epochs.saturating_sub(self.epochs.len() as u64) as f64;
         Some(steps + epochs * validated / self.epochs.len().max(1) as f64)
     }
 

@@ -11,7 +11,7 @@ use crate::console::{duration, visible};
 impl Dashboard<'_> {
     /// Method, data set, network, threat and seed.
     pub(super) fn title(&self) -> Line<'static> {
-        let c = self.config;
+        let c = &self.config.settings;
         let method = match self.steps.last().and_then(|line| line.method.as_deref()) {
             Some(now) => format!("{} then {now}", c.method),
             None => c.method.clone(),
@@ -42,7 +42,7 @@ impl Dashboard<'_> {
             }
             RunState::Done => "done".into(),
         };
-        format!("epoch {epoch}/{} step {done}/{steps} {state}", self.config.epochs)
+        format!("epoch {epoch}/{} step {done}/{steps} {state}", self.config.settings.epochs)
     }
 
     /// PertAlign of the newest steps.

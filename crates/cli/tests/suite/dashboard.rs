@@ -1,25 +1,28 @@
 //! The terminal view, drawn into memory and held against pictures that were looked at:
 //! `tests/snapshots/*.txt` (`SORA_SNAPSHOTS=write` makes them anew).
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use ratatui::{Terminal, backend::TestBackend};
 use sora::{
-    config::{TrainConfig, TrainOptions},
     diagnose::{CoEvent, CoSign},
     method::Passes,
-    metrics::{Accuracy, EpochLine, Rollback, StepLine, TrainFigures, ValFigures},
+    run::{
+        RunConfig,
+        log::{Accuracy, EpochLine, Rollback, StepLine, TrainFigures, ValFigures},
+    },
 };
 
 use sora_cli::dashboard::{Dashboard, RunState, plain_text};
 
 use crate::support::path;
 
-fn config() -> TrainConfig {
-    let toml = "dataset = 'cifar10'\nmethod = 'fgsm'\nepsilon = '16/255'\nwidth = 16\nepochs = 4";
-    let mut config = toml::from_str::<TrainOptions>(toml).unwrap().resolve().unwrap();
-    config.steps_per_epoch = Some(75);
-    config
+fn config() -> RunConfig {
+    let toml = "dataset = 'cifar10'\nmethod = 'fgsm'\nepsilon = '16/255'\nwidth = 16\nepochs = 4\n\
+                steps_per_epoch = 75\n[network]\nname = 'preact-resnet18'\nwidth = 16\n\
+                mean = [0.0, 0.0, 0.0]\nstd = [1.0, 1.0, 1.0]\n\
+                [network.shape]\nchannels = 3\nheight = 32\nwidth = 32\nclasses = 10\n";
+    RunConfig::parse(toml, Path::new("config.toml")).unwrap()
 }
 
 /// The figures of a run that rises and collapses at step 120.
@@ -134,7 +137,7 @@ fn no_size_and_no_figure_breaks_the_view() {
     }
     let one = epochs(1);
     let mut unknown = config.clone();
-    unknown.steps_per_epoch = None;
+    unknown.steps_per_epoch = 0;
     for config in [&config, &unknown] {
         for (width, height) in [(1, 1), (2, 30), (20, 5), (80, 24), (79, 23), (200, 60)] {
             for (steps, epochs) in [(&odd[..], &[][..]), (&[], &[]), (&odd[..1], &one[..])] {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor};
 use sora::{
-    average::WeightAverage,
     data::AugmentDraw,
     gradient::{input_gradient, train_gradient},
     loss::cross_entropy,
@@ -15,6 +14,7 @@ use sora::{
     noise::Noise,
     optim::{OptimizerKind, RatePlan, Rates, Schedule},
     threat::{Norm, Threat},
+    train::WeightAverage,
 };
 
 use crate::support::{Golden, assert_close, golden_model, host};

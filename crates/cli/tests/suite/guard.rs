@@ -6,7 +6,6 @@ use std::{
     env, fs,
     path::Path,
     process::{self, Command, Stdio},
-    sync::atomic::AtomicBool,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -14,13 +13,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sora::{
-    config::TrainOptions,
+    Trainer,
+    config::TrainConfig,
     error::Result,
     method::{self, Batch, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed},
     nn::{BnMode, HostTensor},
-    run::{self, RunDir},
+    run,
     threat::Norm,
-    train,
 };
 
 use crate::{
@@ -87,18 +86,14 @@ fn child() {
     };
     method::register(&FALLING).unwrap();
     let out = Path::new(&out);
-    let (dir, mut config) = if out.join("config.toml").exists() {
-        RunDir::open(out).unwrap()
+    let trainer = if out.join("config.toml").exists() {
+        Trainer::resume(out, None).unwrap()
     } else {
         fs::remove_dir_all(out).ok();
-        let mut config = toml::from_str::<TrainOptions>(&more).unwrap().resolve().unwrap();
-        let dataset = run::open_dataset(&config).unwrap();
-        run::prepare(&mut config, &dataset).unwrap();
-        (RunDir::create(out, &config).unwrap(), config)
+        Trainer::from_config(TrainConfig::from_toml(&more).unwrap()).in_dir(out)
     };
-    let dataset = run::open_dataset(&config).unwrap();
-    let data = run::prepare(&mut config, &dataset).unwrap();
-    if let Err(e) = train::train(&dir, &config, &data, &AtomicBool::new(false)) {
+    let dataset = run::open_dataset(&trainer.config().unwrap()).unwrap();
+    if let Err(e) = trainer.fit(&dataset) {
         eprintln!("error: {e}");
         process::exit(sora_cli::error::Failure::from(e).exit_code().into());
     }

@@ -194,7 +194,7 @@ fn a_diverging_run_stops_and_names_the_last_good_checkpoint() {
 }
 
 #[test]
-fn a_damaged_run_folder_is_refused() {
+fn a_damaged_config_is_refused_and_lost_log_lines_are_said() {
     let dir = tempfile::tempdir().unwrap();
     let run = dir.path().join("run");
     assert!(train_short(&run, &[]).status.success());
@@ -202,11 +202,13 @@ fn a_damaged_run_folder_is_refused() {
     let metrics = fs::read(run.join("metrics.jsonl")).unwrap();
     fs::write(run.join("metrics.jsonl"), &metrics[..10]).unwrap();
     let output = sora(&["resume", run.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("metrics.jsonl"), "{}", stderr(&output));
-    fs::write(run.join("metrics.jsonl"), &metrics).unwrap();
-    fs::write(run.join("config.toml"), "dataset = 3").unwrap();
-    let output = sora(&["resume", run.to_str().unwrap()]);
-    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-    assert!(stderr(&output).contains("config.toml"), "{}", stderr(&output));
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("are lost"), "{}", stderr(&output));
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    for wrong in ["dataset = 3".to_owned(), config.replace("momentum = 0.9", "momentum = 0.8")] {
+        fs::write(run.join("config.toml"), wrong).unwrap();
+        let output = sora(&["resume", run.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("config.toml"), "{}", stderr(&output));
+    }
 }

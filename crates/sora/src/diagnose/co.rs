@@ -17,7 +17,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    metrics::{StepLine, ValFigures},
+    run::log::{StepLine, ValFigures},
     stats::normal_cdf,
 };
 
@@ -56,15 +56,14 @@ pub enum CoSign {
 }
 
 /// Where catastrophic overfitting set in.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct CoEvent {
     /// The step at which it was noticed.
     pub step: u64,
     /// Steps up to which all was in order.
-    #[serde(default)]
     pub onset: u64,
     /// What gave it away.
-    #[serde(default)]
     pub sign: CoSign,
     /// Before: the best level of PertAlign or linearity, or fgsm accuracy.
     pub from: f64,
@@ -72,7 +71,6 @@ pub struct CoEvent {
     pub to: f64,
     /// Probability that the true mean lies beyond the threshold, given the scatter between steps or
     /// the number of validation images.
-    #[serde(default)]
     pub sure: f64,
 }
 
@@ -263,7 +261,7 @@ impl CoDetector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Accuracy;
+    use crate::run::log::Accuracy;
 
     /// Noise of the given size, the same each time.
     fn noise(step: u64, size: f64) -> f64 {

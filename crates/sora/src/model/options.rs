@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{names::named, nn::Activation};
 
 /// How a network takes in the image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stem {
     /// A 3x3 convolution at full resolution.
@@ -17,7 +17,7 @@ pub enum Stem {
 named!(Stem, "stem": Cifar = "cifar", Imagenet = "imagenet");
 
 /// What a projection shortcut of PreActResNet takes. Names and shapes of the weights are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shortcut {
     /// The block's input: SORA's reference, Fast-AT, N-FGSM, GradAlign.

@@ -9,7 +9,7 @@ use super::{Pass, layers::gelu};
 use crate::names::named;
 
 /// A parameter-free activation function, as PyTorch defines it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// `max(x, 0)`.

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::named;
 
 /// Which statistics batch norm normalises with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BnMode {
     /// Those of the batch, which also update the running statistics.
@@ -59,7 +59,7 @@ pub struct BatchStats {
 }
 
 /// What computes a network's layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
     /// The CPU engine (CPU device only).
@@ -80,7 +80,7 @@ impl Backend {
 
 /// How activations and their gradients are stored. Weights, statistics, logits, the loss and the
 /// gradient for the images are f32 in both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Single precision throughout.

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use sora::recipe::{Plan, Recipe};
+use sora::run::recipe::{Plan, Recipe};
 
 use crate::error::{Failure, Result};
 

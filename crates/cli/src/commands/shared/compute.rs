@@ -4,10 +4,7 @@ use std::path::PathBuf;
 
 use sora::{device, report::compute::ComputeOptions};
 
-use crate::error::{Failure, Result};
-
-/// Most threads: beyond this a number is a slip, and starting them takes minutes.
-const MOST_THREADS: usize = 4096;
+use crate::error::Result;
 
 /// Device and threads.
 #[derive(Clone, Debug, clap::Args)]
@@ -31,11 +28,11 @@ impl Machine {
 }
 
 /// As [`Machine::start_threads`].
+///
+/// # Errors
+/// As there.
 pub fn start_threads(threads: usize) -> Result<usize> {
-    if threads > MOST_THREADS {
-        return Err(Failure::input(format!("--threads {threads}: expected 0 to {MOST_THREADS}")));
-    }
-    Ok(device::set_threads(threads))
+    Ok(device::set_threads(threads)?)
 }
 
 /// How to compute what a run's records do not hold.

@@ -7,7 +7,7 @@ use std::{
 
 use sora::{
     attack::{self, Entry},
-    config::{TrainConfig, TrainOptions},
+    config::TrainConfig,
     data::Dataset,
     device,
     evaluate::{self, EvalConfig, Identity, Ledger, OnSplit},
@@ -106,11 +106,13 @@ impl Target {
             return Err(Failure::input("--limit 0: expected at least 1"));
         }
         let subject = Subject::load(&args.subject, &device)?;
-        let norm = args.norm.unwrap_or(subject.norm);
+        let norm = args.norm.unwrap_or(subject.about.norm);
         let epsilon = choose_epsilon(args, &subject, norm)?;
+        warn_of_weights(&subject);
         let data_config = data_config(args, &subject)?;
         let dataset = run::open_dataset(&data_config)?;
         check_fit(&subject, &dataset)?;
+        warn_of_data(&subject, &dataset);
         let split = dataset.test.take(args.limit.or(default_limit).unwrap_or(usize::MAX));
         let threat = Threat { norm, epsilon: epsilon.value() };
         Ok(Self {
@@ -137,7 +139,7 @@ impl Target {
     /// A folder that cannot be made.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         if let Some((dir, _)) = &self.subject.run {
-            let dir = dir.path().join("eval");
+            let dir = dir.evaluations();
             fs::create_dir_all(&dir).map_err(|e| Failure::io("create", &dir, &e))?;
             return Ok(dir.join(name));
         }
@@ -240,24 +242,24 @@ fn choose_epsilon(args: &SubjectArgs, subject: &Subject, norm: Norm) -> Result<E
     if let Some(epsilon) = &args.epsilon {
         return Ok(epsilon.clone());
     }
-    if subject.norm == norm {
-        return Ok(subject.epsilon.clone());
+    if subject.about.norm == norm {
+        return Ok(subject.about.epsilon.clone());
     }
     Err(Failure::input(format!(
         "--epsilon is missing: {} was trained for --norm {}, not {norm}",
         args.subject.display(),
-        subject.norm
+        subject.about.norm
     )))
 }
 
 /// The data set to evaluate on: the run's own unless another is named.
 fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
     let mut config = match &subject.run {
-        Some((_, config)) => config.clone(),
-        None => TrainOptions::default().resolve()?,
+        Some((_, config)) => config.settings.clone(),
+        None => TrainConfig::default(),
     };
     if let Some(dataset) =
-        args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.dataset))
+        args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.about.dataset))
     {
         if dataset.is_empty() {
             return Err(Failure::input(format!(
@@ -277,6 +279,27 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
         config.data_dir = args.data_dir.clone();
     }
     Ok(config)
+}
+
+/// Says where the weights are those of a run that is not finished.
+fn warn_of_weights(subject: &Subject) {
+    if let (false, Some(step)) = (subject.source.complete, subject.source.step) {
+        tracing::warn!(
+            "{}: weights after {step} steps, not the final ones of the run",
+            subject.source.file.display()
+        );
+    }
+}
+
+/// Says where a run's own data set is no longer what the run began with.
+fn warn_of_data(subject: &Subject, dataset: &Dataset) {
+    let names = dataset.test.class_names();
+    if !names.is_empty() && !subject.about.classes.is_empty() && names != subject.about.classes {
+        tracing::warn!(
+            "the classes of the data set have other names or another order than those that the \
+             network was trained on"
+        );
+    }
 }
 
 fn check_fit(subject: &Subject, dataset: &Dataset) -> Result<()> {

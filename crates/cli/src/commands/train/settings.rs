@@ -6,8 +6,8 @@ use clap::{
 };
 use toml::{Table, Value};
 
-pub use super::listed::{SETTINGS, SettingInfo, Values};
 use crate::complete;
+pub use sora::config::{SETTINGS, SettingInfo, Values};
 
 /// Headings of the help, in order, with their settings.
 const HEADINGS: &[(&str, &[&str])] = &[
@@ -48,7 +48,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Guard", &["on_co", "on_co_method"]),
-    ("Output", &["val_steps", "keep", "checkpoint_steps", "tensorboard"]),
+    ("Output", &["val_steps", "early_stop", "keep", "checkpoint_steps", "tensorboard"]),
     ("Machine", &["device", "threads", "precision"]),
 ];
 
@@ -74,6 +74,15 @@ pub fn flag(name: &str) -> String {
     name.replace('_', "-")
 }
 
+/// `text` with the settings that it names between backticks as flags.
+fn with_flags(text: &str) -> String {
+    text.split('`').enumerate().fold(String::new(), |out, (i, part)| match i % 2 {
+        0 => out + part,
+        _ if names().any(|name| name == part) => out + "--" + &flag(part),
+        _ => format!("{out}`{part}`"),
+    })
+}
+
 /// Where the setting stands in the help: heading, and place among all.
 fn place(name: &str) -> (&'static str, usize) {
     let mut before = 0;
@@ -90,7 +99,7 @@ fn argument(setting: &'static SettingInfo) -> Arg {
     let (heading, order) = place(setting.name);
     let mut arg = Arg::new(setting.name)
         .long(flag(setting.name))
-        .help(setting.help)
+        .help(with_flags(&setting.description()))
         .help_heading(heading)
         .display_order(order)
         .action(ArgAction::Set);

@@ -126,9 +126,10 @@ impl<'a> Opened<'a> {
             return Err(Error::input("--limit 0: expected at least 1"));
         }
         let device = device::device(&options.device)?;
-        device::set_threads(options.threads);
+        device::set_threads(options.threads)?;
         let subject = Subject::load(&run.path, &device)?;
-        let (dir, mut config) = RunDir::open(&run.path)?;
+        let (dir, config) = RunDir::open(&run.path)?;
+        let mut config = config.settings;
         if options.data_dir.is_some() {
             config.data_dir.clone_from(&options.data_dir);
         }

@@ -49,7 +49,7 @@ impl<T: DeserializeOwned> Follower<T> {
     pub fn poll(&mut self) -> Result<()> {
         let new = match self.read_new() {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
-            other => other.map_err(|e| Error::io("read", &self.path, e))?,
+            other => other.map_err(|e| Error::read(&self.path, e))?,
         };
         let Some(new) = new else {
             *self = Self::new(std::mem::take(&mut self.path));

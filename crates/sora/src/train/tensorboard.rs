@@ -15,10 +15,40 @@ use std::{
 
 use prost::Message;
 
+use super::{Event as Told, Observer};
 use crate::{
     error::{Error, Result},
-    metrics::{EpochLine, StepLine, ValFigures},
+    run::log::{EpochLine, StepLine, ValFigures},
 };
+
+/// Writes what happens to event files in a folder.
+#[derive(Debug)]
+pub struct TensorBoard {
+    dir: PathBuf,
+    writer: Option<EventWriter>,
+}
+
+impl TensorBoard {
+    /// A file in `dir` for each session, made when training starts.
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, writer: None }
+    }
+}
+
+impl Observer for TensorBoard {
+    fn observe(&mut self, event: &Told<'_>) -> Result<()> {
+        if let Told::Started { step, .. } = event {
+            self.writer = Some(EventWriter::create(&self.dir, *step)?);
+        }
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        match event {
+            Told::Step(line) => writer.step(line),
+            Told::Epoch(line) => writer.epoch(line),
+            Told::RolledBack(rollback) => writer.restart(rollback.to_step),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// `tensorflow.Event`.
 #[derive(Clone, PartialEq, Message)]
@@ -72,7 +102,7 @@ const START: i32 = 1;
 
 /// Writes one event file.
 #[derive(Debug)]
-pub struct EventWriter {
+struct EventWriter {
     path: PathBuf,
     file: File,
 }
@@ -82,7 +112,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// A folder that cannot be written.
-    pub fn create(dir: &Path, step: u64) -> Result<Self> {
+    fn create(dir: &Path, step: u64) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // TensorBoard reads the files in the order of their names; zeros keep that the order of
@@ -101,7 +131,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// A disk that is full.
-    pub fn restart(&mut self, step: u64) -> Result<()> {
+    fn restart(&mut self, step: u64) -> Result<()> {
         self.write(step, What::SessionLog(SessionLog { status: START }))
     }
 
@@ -109,7 +139,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// A disk that is full.
-    pub fn step(&mut self, line: &StepLine) -> Result<()> {
+    fn step(&mut self, line: &StepLine) -> Result<()> {
         let mut value = scalars(&[
             ("train/loss", line.loss),
             ("train/adv_acc", line.adv_acc),
@@ -131,7 +161,7 @@ impl EventWriter {
     ///
     /// # Errors
     /// A disk that is full.
-    pub fn epoch(&mut self, line: &EpochLine) -> Result<()> {
+    fn epoch(&mut self, line: &EpochLine) -> Result<()> {
         let mut value = scalars(&[
             ("epoch/loss", line.train.loss as f32),
             ("epoch/adv_acc", line.train.adv_acc as f32),

@@ -26,24 +26,17 @@ use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use crate::{
-    config::{TrainOptions, one_line},
+    config::{self, TrainConfig, one_line},
     error::{Error, Result},
 };
 
+/// Largest recipe file.
+const LARGEST_FILE: u64 = 1 << 20;
+/// Most runs of a recipe.
+const MOST_RUNS: usize = 10_000;
+
 /// How much of the paper's setting a recipe runs.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    clap::ValueEnum,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scale {
     /// Minutes: shows that everything works, not what the paper claims.
@@ -69,7 +62,7 @@ impl Scale {
 macro_rules! recipes {
     ($($name:literal),* $(,)?) => {
         /// Name and text of every recipe that comes with the program.
-        pub const RECIPES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../configs/", $name, ".toml")))),*];
+        pub const RECIPES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../configs/", $name, ".toml")))),*];
     };
 }
 
@@ -153,20 +146,20 @@ impl Recipe {
         }
         let path = Path::new(name);
         if path.extension().is_some_and(|extension| extension == "toml") {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Error::input(format!("recipe {name}: cannot read it: {e}")))?;
+            let size = std::fs::metadata(path).map_err(|e| Error::read(path, e))?.len();
+            if size > LARGEST_FILE {
+                let problem = format!("{size} bytes; a recipe has at most {LARGEST_FILE}");
+                return Err(Error::damaged(path, problem));
+            }
+            let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
             return Self::parse(&text, name);
         }
-        let known: Vec<_> = RECIPES.iter().map(|(name, _)| *name).collect();
-        Err(Error::input(format!(
-            "figure '{name}': no such recipe; choose one of {}, or a file FILE.toml",
-            known.join(", ")
-        )))
+        Err(Error::unknown("recipe", name, RECIPES.iter().map(|(name, _)| *name)))
     }
 
     fn parse(text: &str, origin: &str) -> Result<Self> {
         toml::from_str(text)
-            .map_err(|e| Error::input(format!("recipe {origin}: {}", one_line(&e.to_string()))))
+            .map_err(|e| Error::unfit(format!("recipe {origin}"), one_line(&e.to_string())))
     }
 
     /// The runs and evaluations at `scale`, with the settings `over` on top of all others.
@@ -176,11 +169,8 @@ impl Recipe {
     pub fn plan(&self, scale: Scale, over: &Table) -> Result<Plan> {
         let at = self.scale.get(&scale).ok_or_else(|| {
             let known: Vec<_> = self.scale.keys().map(|scale| scale.name()).collect();
-            Error::input(format!(
-                "--scale {}: the recipe has only {}",
-                scale.name(),
-                known.join(", ")
-            ))
+            let problem = format!("the recipe has only {}", known.join(", "));
+            Error::setting("scale", scale.name(), problem)
         })?;
         let mut runs: Vec<PlannedRun> = Vec::new();
         for table in &self.runs {
@@ -204,6 +194,12 @@ impl Recipe {
                         fixed.insert(key.clone(), value.clone());
                     }
                 }
+            }
+            let count =
+                swept.iter().fold(1usize, |count, (_, values)| count.saturating_mul(values.len()));
+            if count.saturating_add(runs.len()) > MOST_RUNS {
+                let problem = format!("its lists combine to more than {MOST_RUNS} runs");
+                return Err(Error::unfit(format!("recipe '{}'", self.title), problem));
             }
             for choice in combinations(&swept) {
                 let mut settings = fixed.clone();
@@ -233,7 +229,7 @@ fn combinations(swept: &[(String, Vec<Value>)]) -> Vec<Table> {
 
 fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<PlannedRun> {
     let config = toml::to_string(&settings)
-        .map_err(|e| Error::work(format!("cannot serialise the settings of a run: {e}")))?;
+        .map_err(|e| Error::defect(format!("cannot serialise the settings of a run: {e}")))?;
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let method = settings.get("method").map_or_else(|| "sora".into(), plain);
     let mut words = vec![label.map_or(method, str::to_owned)];
@@ -244,11 +240,13 @@ fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<Plann
             .map(|(key, value)| format!("{key} {}", plain(value))),
     );
     let label = words.join(", ");
-    let parsed: TrainOptions = toml::from_str(&config).map_err(|e| {
-        Error::input(format!("the recipe's run '{label}': {}", one_line(&e.to_string())))
+    // What a training would refuse is refused before anything runs.
+    config::parse(&config).and_then(TrainConfig::from_table).map_err(|e| match e {
+        Error::Setting { setting, value, problem } => {
+            Error::Setting { setting, value, problem: format!("{problem} (the run '{label}')") }
+        }
+        other => Error::unfit(format!("the recipe's run '{label}'"), other.to_string()),
     })?;
-    // What `sora train` would refuse is refused before anything runs.
-    parsed.resolve().map_err(|e| Error::input(format!("the recipe's run '{label}': {e}")))?;
     let readable: String = label
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
@@ -313,20 +311,30 @@ mod tests {
         );
         let over = toml::from_str("threads = 3").unwrap();
         assert!(recipe.plan(Scale::Smoke, &over).unwrap().runs[0].config.contains("threads = 3"));
-        assert!(
-            matches!(recipe.plan(Scale::Small, &Table::new()), Err(Error::Input(text)) if text.contains("smoke, full"))
-        );
+        let text = recipe.plan(Scale::Small, &Table::new()).unwrap_err().to_string();
+        assert!(text.contains("smoke, full"), "{text}");
         let wrong =
             Recipe::parse("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]", "test")
                 .unwrap();
-        assert!(
-            matches!(wrong.plan(Scale::Smoke, &Table::new()), Err(Error::Input(text)) if text.contains("magic"))
+        let text = wrong.plan(Scale::Smoke, &Table::new()).unwrap_err().to_string();
+        assert!(text.contains("magic"), "{text}");
+        let text = Recipe::find("curvs").unwrap_err().to_string();
+        assert!(text.contains("curves"), "{text}");
+        assert!(matches!(Recipe::find("no-such.toml"), Err(Error::Read { .. })));
+        assert!(matches!(Recipe::parse("title = 3", "x"), Err(Error::Unfit { .. })));
+    }
+
+    #[test]
+    fn lists_that_combine_to_too_many_runs_are_refused_at_once() {
+        let list = (0..100).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "title = 't'\n[[runs]]\nseed = [{list}]\nepochs = [{list}]\nbatch = [{list}]\nkeep = [{list}]\n[scale.smoke]\n"
         );
-        assert!(
-            matches!(Recipe::find("no-such"), Err(Error::Input(text)) if text.contains("curves"))
-        );
-        assert!(matches!(Recipe::find("no-such.toml"), Err(Error::Input(_))));
-        assert!(matches!(Recipe::parse("title = 3", "x"), Err(Error::Input(_))));
+        let recipe = Recipe::parse(&text, "bomb").unwrap();
+        let started = std::time::Instant::now();
+        let text = recipe.plan(Scale::Smoke, &Table::new()).unwrap_err().to_string();
+        assert!(text.contains("more than 10000 runs"), "{text}");
+        assert!(started.elapsed().as_secs() < 5);
     }
 
     #[test]

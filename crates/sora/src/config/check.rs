@@ -1,0 +1,170 @@
+//! Values that cannot be, refused before anything is read or written.
+
+use super::{OnCo, TrainConfig};
+use crate::{
+    device::MOST_THREADS,
+    error::{Error, Result},
+    method,
+    optim::{OptimizerKind, Schedule},
+    threat::{EpsilonConvention, Norm},
+};
+
+impl TrainConfig {
+    /// Refuses values that cannot be, alone or together.
+    ///
+    /// # Errors
+    /// The first wrong value, in one line.
+    pub fn check(&self) -> Result<()> {
+        self.check_numbers()?;
+        self.check_schedule()?;
+        self.check_validation()?;
+        self.check_rollback()?;
+        // A norm or option that the method does not know fails before any data is read.
+        method::method(&self.method)?.build(&self.options, self.threat()).map(drop)
+    }
+
+    fn check_numbers(&self) -> Result<()> {
+        range("epochs", self.epochs as f64, 1.0, 100_000.0)?;
+        range("batch", self.batch as f64, 1.0, 65_536.0)?;
+        range("lr_max", self.lr_max, 0.0, 1000.0)?;
+        if let Some(lr_min) = self.lr_min {
+            range("lr_min", lr_min, 0.0, self.lr_max)?;
+        }
+        for &milestone in &self.milestones {
+            range("milestones", milestone as f64, 1.0, self.epochs as f64)?;
+        }
+        range("momentum", f64::from(self.momentum), 0.0, 1.0)?;
+        range("weight_decay", f64::from(self.weight_decay), 0.0, 10.0)?;
+        range("label_smoothing", f64::from(self.label_smoothing), 0.0, 1.0)?;
+        range("awp", f64::from(self.awp), 0.0, 1.0)?;
+        if !(0.0..1.0).contains(&self.ema) {
+            let problem = "expected at least 0 and below 1: with 1 the average would stay at the \
+                           untrained weights";
+            return Err(Error::setting("ema", self.ema, problem));
+        }
+        range("clip_grad", f64::from(self.clip_grad), 0.0, 1e9)?;
+        range("accumulate", f64::from(self.accumulate), 1.0, 65_536.0)?;
+        range("epsilon_warmup", self.epsilon_warmup, 0.0, self.epochs as f64)?;
+        range("keep", self.keep as f64, 1.0, 1e9)?;
+        range("threads", self.threads as f64, 0.0, MOST_THREADS as f64)?;
+        range("width", self.width as f64, 1.0, 4096.0)?;
+        if let Some(steps) = self.checkpoint_steps {
+            range("checkpoint_steps", steps as f64, 1.0, 1e12)?;
+        }
+        for (setting, value) in [("limit_train", self.limit_train), ("limit_test", self.limit_test)]
+        {
+            if value == Some(0) {
+                return Err(Error::setting(setting, 0, "expected at least 1"));
+            }
+        }
+        if self.norm == Norm::Linf && self.epsilon.value() >= 1.0 {
+            let problem = format!(
+                "pixels are in [0, 1], so that every image would be allowed; did you mean {}/255?",
+                self.epsilon
+            );
+            return Err(Error::setting("epsilon", &self.epsilon, problem));
+        }
+        Ok(())
+    }
+
+    /// Refuses what the schedule or the norm would not look at.
+    fn check_schedule(&self) -> Result<()> {
+        let unused = |setting: &'static str, value: &str, with: &str| {
+            let Self { schedule, optimizer, .. } = self;
+            let problem = format!(
+                "{schedule} with {optimizer} does not use it; leave it out or choose {with}"
+            );
+            Err(Error::setting(setting, value, problem))
+        };
+        let cyclic = self.schedule == Schedule::Cyclic;
+        if self.cycle_momentum && !(cyclic && self.optimizer == OptimizerKind::Sgd) {
+            return unused("cycle_momentum", "true", "cyclic with sgd");
+        }
+        if !self.milestones.is_empty() && self.schedule != Schedule::Multistep {
+            return unused("milestones", "", "multistep");
+        }
+        if self.lr_min.is_some() && self.schedule == Schedule::Constant {
+            return unused("lr_min", "", "a schedule that moves");
+        }
+        if self.epsilon_convention == EpsilonConvention::Reference && self.norm != Norm::L2 {
+            let problem = "it differs from pixel in l2 only";
+            return Err(Error::setting("epsilon_convention", "reference", problem));
+        }
+        Ok(())
+    }
+
+    fn check_validation(&self) -> Result<()> {
+        let needs = [("val_steps", self.val_steps.unwrap_or(0)), ("early_stop", self.early_stop)];
+        if let Some(steps) = self.val_steps {
+            range("val_steps", steps as f64, 1.0, 1e12)?;
+        }
+        for (setting, value) in needs {
+            if value > 0 && self.val == Some(0) {
+                let problem =
+                    "there is nothing to validate on with `val` 0; leave one of the two out";
+                return Err(Error::setting(setting, value, problem));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rollback(&self) -> Result<()> {
+        if self.on_co != OnCo::Rollback {
+            return Ok(());
+        }
+        let after = method::method(&self.on_co_method).map_err(|e| match e {
+            Error::UnknownName { .. } => {
+                Error::setting("on_co_method", &self.on_co_method, e.to_string())
+            }
+            other => other,
+        })?;
+        if after.name == "none" || after.stored_images > 0 || after.name == "free" {
+            let problem = "cannot take over in the middle of a run; choose a method that keeps \
+                           nothing by image, such as sora or pgd";
+            return Err(Error::setting("on_co_method", after.name, problem));
+        }
+        after.build(&(after.options)()?, self.threat()).map(drop)
+    }
+}
+
+fn range(setting: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::setting(setting, value, format!("expected {low} to {high}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut TrainConfig), setting: &str) {
+        let mut config = TrainConfig::from_table(toml::Table::new()).unwrap();
+        change(&mut config);
+        match config.check().unwrap_err() {
+            Error::Setting { setting: found, .. } => assert_eq!(found, setting),
+            other => panic!("{setting}: {other}"),
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_refused_under_its_name() {
+        refused(|c| c.label_smoothing = 1.5, "label_smoothing");
+        refused(|c| c.awp = -0.1, "awp");
+        refused(|c| c.ema = f32::NAN, "ema");
+        refused(|c| c.ema = 1.0, "ema");
+        refused(|c| c.clip_grad = -1.0, "clip_grad");
+        refused(|c| c.accumulate = 0, "accumulate");
+        refused(|c| c.threads = 100_000, "threads");
+        refused(|c| c.epsilon = "8".parse().unwrap(), "epsilon");
+        refused(|c| (c.val, c.val_steps) = (Some(0), Some(5)), "val_steps");
+        refused(|c| (c.val, c.early_stop) = (Some(0), 5), "early_stop");
+        let mut config = TrainConfig { on_co: OnCo::Rollback, ..TrainConfig::default() };
+        config.options = (method::method("sora").unwrap().options)().unwrap();
+        for (method, part) in [("magic", "unknown method"), ("atas", "keeps nothing by image")] {
+            config.on_co_method = method.into();
+            let text = config.check().unwrap_err().to_string();
+            assert!(text.starts_with("on_co_method") && text.contains(part), "{text}");
+        }
+    }
+}

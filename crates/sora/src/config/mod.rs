@@ -1,0 +1,151 @@
+//! The settings of a training: listed once ([`SETTINGS`]), read from tables (a file, a command
+//! line, a recipe), settled and checked.
+
+mod check;
+mod settings;
+mod table;
+
+use std::{fmt, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::table::{ABOUT_THE_RUN, complete, read};
+pub use self::{
+    settings::{SETTINGS, SettingInfo, TrainConfig, Values},
+    table::{over, parse, put_option, read_file},
+};
+pub use crate::nn::Precision;
+use crate::{
+    data::Augment,
+    method::Extras,
+    model::NetworkOptions,
+    nn::TensorSet,
+    optim::{Accumulated, CYCLIC_MOMENTUM_AT_PEAK, Clipped, MILESTONES, Optimizer, RatePlan},
+    threat::{EpsilonConvention, Norm, Threat},
+};
+
+/// What to do when catastrophic overfitting is detected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCo {
+    /// Say so and go on.
+    Warn,
+    /// Write a checkpoint and stop with an error.
+    Stop,
+    /// Go back to the last checkpoint before the onset and go on with another method.
+    Rollback,
+}
+
+impl fmt::Display for OnCo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warn => "warn",
+            Self::Stop => "stop",
+            Self::Rollback => "rollback",
+        })
+    }
+}
+
+impl TrainConfig {
+    /// Norm and epsilon.
+    pub fn threat(&self) -> Threat {
+        Threat { norm: self.norm, epsilon: self.epsilon.value() }
+    }
+
+    /// Norm and epsilon in pixel space of the training examples of `channels` channels:
+    /// [`threat`](Self::threat), unless epsilon counts as in the reference, which bounds the length
+    /// of delta / std in l2 by that of epsilon / std over the channels.
+    pub fn training_threat(&self, channels: usize) -> Threat {
+        let mut threat = self.threat();
+        if self.norm == Norm::L2 && self.epsilon_convention == EpsilonConvention::Reference {
+            threat.epsilon *= (channels as f32).sqrt();
+        }
+        threat
+    }
+
+    /// How far epsilon has grown at `step`, of `steps_per_epoch` an epoch: linearly during the
+    /// warm-up, never 0 because of it, 1 from its end on.
+    pub fn warm_up(&self, step: u64, steps_per_epoch: u64) -> f32 {
+        let warmup = self.epsilon_warmup * steps_per_epoch as f64;
+        let done = (step + 1) as f64;
+        if done < warmup { (done / warmup) as f32 } else { 1.0 }
+    }
+
+    /// Whether epsilon is still growing at `step`.
+    pub fn warming_up(&self, step: u64, steps_per_epoch: u64) -> bool {
+        self.warm_up(step, steps_per_epoch) < 1.0
+    }
+
+    /// Additions to the training loss.
+    pub fn extras(&self) -> Extras {
+        Extras { label_smoothing: self.label_smoothing, awp: self.awp }
+    }
+
+    /// Learning rate and momentum of every step.
+    pub fn rates(&self) -> RatePlan {
+        let milestones = self.milestones.iter().map(|&m| m as f64 / self.epochs as f64);
+        RatePlan {
+            schedule: self.schedule,
+            lr_max: self.lr_max,
+            lr_min: self.lr_min,
+            milestones: if self.milestones.is_empty() {
+                MILESTONES.to_vec()
+            } else {
+                milestones.collect()
+            },
+            momentum: self.momentum,
+            momentum_at_peak: self
+                .cycle_momentum
+                .then_some(self.momentum.min(CYCLIC_MOMENTUM_AT_PEAK)),
+        }
+    }
+
+    /// A fresh optimizer for `params`, with clipping and accumulation.
+    pub fn optimizer(&self, params: &TensorSet) -> Box<dyn Optimizer> {
+        let mut optimizer = self.optimizer.build(params, self.weight_decay);
+        if self.clip_grad > 0.0 {
+            optimizer = Box::new(Clipped::new(optimizer, self.clip_grad));
+        }
+        if self.accumulate > 1 {
+            optimizer = Box::new(Accumulated::new(optimizer, params, self.accumulate));
+        }
+        optimizer
+    }
+
+    /// The augmentation: none until [`prepare`](crate::run::prepare) has taken the data set's.
+    pub fn augment(&self) -> Augment {
+        self.augment.unwrap_or(Augment::NONE)
+    }
+
+    /// What is chosen of the network besides its width.
+    pub fn network_options(&self) -> NetworkOptions {
+        NetworkOptions {
+            activation: self.activation,
+            dropout: self.dropout,
+            stem: self.stem,
+            patch: self.patch,
+            shortcut: self.shortcut,
+        }
+    }
+
+    /// Makes the paths absolute, so that a run can go on from any working folder.
+    pub fn make_absolute(&mut self) {
+        // Fails only for an empty path, which is refused later by its own name.
+        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.data_dir = self.data_dir.as_deref().map(absolute);
+        let named = crate::data::find(&self.dataset).is_some();
+        if let Some(path) = self.dataset.strip_prefix("imagefolder:") {
+            self.dataset = format!("imagefolder:{}", absolute(Path::new(path)).display());
+        } else if let Some(path) =
+            self.dataset.strip_prefix("folder:").or((!named).then_some(self.dataset.as_str()))
+            && Path::new(path).is_dir()
+        {
+            self.dataset = format!("folder:{}", absolute(Path::new(path)).display());
+        }
+    }
+}
+
+/// Joins the lines of a library's message.
+pub(crate) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,267 @@
+//! Settings as a table: what was given, over a file, over the defaults.
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+use super::{OnCo, SETTINGS, TrainConfig, one_line};
+use crate::{
+    error::{Error, Result},
+    method,
+    model::network,
+    optim::{OptimizerKind, Schedule},
+    threat::{Epsilon, Norm, Threat},
+};
+
+/// Key of the method's hyperparameters.
+const OPTIONS: &str = "options";
+/// What a run's own config.toml holds besides its settings.
+pub(crate) const ABOUT_THE_RUN: [&str; 6] =
+    ["provenance", "network", "steps_per_epoch", "data", "classes", "extended"];
+/// Largest settings file.
+const LARGEST_FILE: u64 = 1 << 20;
+/// Steps between checkpoints when a run may have to go back to one.
+const ROLLBACK_STEPS: u64 = 100;
+
+/// Reads a settings file, such as the config.toml of a run; what is not a setting there is left out.
+///
+/// # Errors
+/// A file that cannot be read, is too large, or is no TOML.
+pub fn read_file(path: &Path) -> Result<Table> {
+    let size = std::fs::metadata(path).map_err(|e| Error::read(path, e))?.len();
+    if size > LARGEST_FILE {
+        let problem = format!("{size} bytes; a settings file has at most {LARGEST_FILE}");
+        return Err(Error::damaged(path, problem));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+    parse(&text).map_err(|e| Error::damaged(path, e.to_string()))
+}
+
+/// The settings in the text of a file.
+///
+/// # Errors
+/// A text that is no TOML.
+pub fn parse(text: &str) -> Result<Table> {
+    let mut table =
+        text.parse::<Table>().map_err(|e| Error::unfit("not TOML", one_line(&e.to_string())))?;
+    let of_a_run = table.contains_key("provenance");
+    for key in ABOUT_THE_RUN {
+        table.remove(key);
+    }
+    if of_a_run {
+        complete(&mut table);
+    }
+    Ok(table)
+}
+
+/// Settings that a run of an older version did not write down and had: not today's defaults.
+pub(crate) fn complete(table: &mut Table) {
+    // Momentum was constant.
+    table.entry("cycle_momentum").or_insert(Value::Boolean(false));
+}
+
+/// Settings that go with another one: where that is given another value than the file has, the
+/// file's values of these stay out. They were chosen for what is replaced, or are its defaults.
+const BELONGINGS: [(&str, &[&str]); 5] = [
+    ("method", &[OPTIONS, "attack_bn"]),
+    ("model", &["width", "activation", "dropout", "stem", "patch", "shortcut"]),
+    ("norm", &["epsilon", "epsilon_convention"]),
+    ("optimizer", &["lr_max", "cycle_momentum"]),
+    ("dataset", &["image_size", "augment"]),
+];
+
+/// `given` and, where it says nothing, `file`. What belongs to a method, network, norm, optimizer
+/// or data set that `given` replaces goes with it, which is said in a line.
+pub fn over(given: Table, mut file: Table) -> Table {
+    for (key, belongings) in BELONGINGS {
+        let (Some(new), Some(old)) = (given.get(key), file.get(key)) else { continue };
+        if new == old {
+            continue;
+        }
+        let (new, old) = (text(new), text(old));
+        let dropped: Vec<_> =
+            belongings.iter().filter(|name| file.remove(**name).is_some()).copied().collect();
+        if !dropped.is_empty() {
+            tracing::warn!(
+                "{key} {new} in place of the file's {old}: what the file sets for that stays out ({})",
+                dropped.join(", ")
+            );
+        }
+    }
+    for (key, value) in given {
+        match (file.get_mut(&key), value) {
+            (Some(Value::Table(old)), Value::Table(new)) => old.extend(new),
+            (_, value) => drop(file.insert(key, value)),
+        }
+    }
+    file
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Adds a hyperparameter of the method, `key=value`, to `table`.
+///
+/// # Errors
+/// Text without an equals sign.
+pub fn put_option(table: &mut Table, pair: &str) -> Result<()> {
+    let (key, text) = pair.split_once('=').ok_or_else(|| {
+        Error::setting("options", format!("'{pair}'"), "expected key=value, such as beta=0.05")
+    })?;
+    let value = format!("v = {}", text.trim())
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("v"))
+        .unwrap_or_else(|| Value::String(text.trim().to_owned()));
+    let options = table.entry(OPTIONS).or_insert_with(|| Value::Table(Table::new()));
+    if let Value::Table(options) = options {
+        options.insert(key.trim().to_owned(), value);
+    }
+    Ok(())
+}
+
+impl TrainConfig {
+    /// The settings in `table` with defaults for the others, checked. `augment` and `val` stay open
+    /// until the data set is known.
+    ///
+    /// # Errors
+    /// An unknown key, a value of the wrong type, or the first wrong value, in one line.
+    pub fn from_table(table: Table) -> Result<Self> {
+        let mut config = read(&table)?;
+        let given = |key: &str| table.contains_key(key);
+        let info = method::method(&config.method)?;
+        let mut options = (info.options)()?;
+        options.merge(&config.options, &config.method)?;
+        config.options = options;
+        if !given("epsilon") {
+            config.epsilon = default_epsilon(config.norm);
+        }
+        if !given("width") {
+            config.width = network(&config.model)?.default_width;
+        }
+        if !given("lr_max") && config.optimizer != OptimizerKind::Sgd {
+            config.lr_max = 0.001;
+        }
+        if !given("cycle_momentum") {
+            config.cycle_momentum =
+                config.schedule == Schedule::Cyclic && config.optimizer == OptimizerKind::Sgd;
+        }
+        if !given("attack_bn") {
+            config.attack_bn = info.attack_bn;
+        }
+        if !given("epochs") {
+            let threat = Threat { norm: config.norm, epsilon: config.epsilon.value() };
+            let updates = info.build(&config.options, threat)?.updates_per_batch().max(1);
+            config.epochs = config.epochs.div_ceil(u64::from(updates));
+        }
+        if !given("checkpoint_steps") && config.on_co == OnCo::Rollback {
+            config.checkpoint_steps = Some(ROLLBACK_STEPS);
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The settings in the text of a file, as [`from_table`](Self::from_table).
+    ///
+    /// # Errors
+    /// As there, and a text that is no TOML.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        Self::from_table(parse(text)?)
+    }
+}
+
+/// The radius that the literature uses with a norm.
+fn default_epsilon(norm: Norm) -> Epsilon {
+    match norm {
+        Norm::L2 => Epsilon::ratio(128, 255),
+        _ => Epsilon::ratio(8, 255),
+    }
+}
+
+/// The settings of `table` as they are, with the plain defaults for the others.
+pub(crate) fn read(table: &Table) -> Result<TrainConfig> {
+    let known = || SETTINGS.iter().map(|setting| setting.name).chain([OPTIONS]);
+    if let Some(key) = table.keys().find(|key| !known().any(|known| known == key.as_str())) {
+        return Err(Error::unknown("setting", key, known()));
+    }
+    table.clone().try_into().map_err(|all: toml::de::Error| {
+        // Which of them it is: the message of the whole does not always say.
+        for (key, value) in table {
+            let one: Table = [(key.clone(), value.clone())].into_iter().collect();
+            if let Err(e) = one.try_into::<TrainConfig>() {
+                let name = SETTINGS.iter().map(|setting| setting.name).find(|name| name == key);
+                return Error::setting(name.unwrap_or(OPTIONS), text(value), one_line(e.message()));
+            }
+        }
+        Error::unfit("settings", one_line(all.message()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Values;
+
+    fn settle(text: &str) -> Result<TrainConfig> {
+        TrainConfig::from_toml(text)
+    }
+
+    #[test]
+    fn defaults_that_hang_on_other_settings() {
+        let plain = settle("").unwrap();
+        assert_eq!(
+            (plain.epsilon.to_string().as_str(), plain.lr_max, plain.width, plain.epochs),
+            ("8/255", 0.2, 64, 30)
+        );
+        let l2 = settle("norm = 'l2'\noptimizer = 'adam'\nmethod = 'trades'").unwrap();
+        assert_eq!((l2.epsilon.to_string().as_str(), l2.lr_max), ("128/255", 0.001));
+        assert_eq!(l2.attack_bn, crate::nn::BnMode::Eval);
+        let free = settle("method = 'free'\non_co = 'rollback'").unwrap();
+        assert_eq!((free.checkpoint_steps, free.epochs < 30), (Some(100), true));
+        let given = settle("method = 'free'\nepochs = 7\n[options]\nreplays = 2").unwrap();
+        assert_eq!(given.epochs, 7);
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest_and_a_wrong_type_its_key() {
+        let text = settle("epohcs = 3").unwrap_err().to_string();
+        assert_eq!(text, "unknown setting 'epohcs'; did you mean epochs?");
+        let text = settle("batch = 'many'").unwrap_err().to_string();
+        assert!(text.starts_with("batch many: "), "{text}");
+        assert!(settle("= nothing").unwrap_err().to_string().starts_with("not TOML"));
+    }
+
+    #[test]
+    fn what_belongs_to_a_replaced_method_or_network_goes_with_it() {
+        let file = parse(
+            "method = 'sora'\nmodel = 'vit-tiny'\npatch = 4\nwidth = 3\nbatch = 8\n[options]\nbeta = 0.1\n[provenance]\nsora = '0'",
+        )
+        .unwrap();
+        let given = parse("method = 'pgd'\nmodel = 'mnist-cnn'").unwrap();
+        let config = TrainConfig::from_table(over(given, file.clone())).unwrap();
+        assert_eq!((config.method.as_str(), config.patch, config.batch), ("pgd", None, 8));
+        // The same method keeps them, and a single one can be changed.
+        let mut given = parse("method = 'sora'").unwrap();
+        put_option(&mut given, "beta=0.2").unwrap();
+        let config = TrainConfig::from_table(over(given, file)).unwrap();
+        let beta = config.options.iter().find(|(key, _)| *key == "beta").unwrap().1.clone();
+        assert_eq!((beta.as_float(), config.patch), (Some(0.2), Some(4)));
+    }
+
+    #[test]
+    fn every_choice_is_a_value_of_its_setting_and_the_settings_survive_a_file() {
+        for setting in SETTINGS {
+            if let Values::Choice(names) = setting.values {
+                for name in names {
+                    let table = [(setting.name.to_owned(), Value::from(*name))];
+                    read(&table.into_iter().collect()).unwrap();
+                }
+            }
+            assert!(!setting.help.trim().is_empty() && setting.help.starts_with(' '));
+        }
+        let config = settle("dropout = 0.1\nepsilon_warmup = 2\nval_steps = 7").unwrap();
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(settle(&text).unwrap(), config);
+    }
+}

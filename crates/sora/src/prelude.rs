@@ -1,0 +1,9 @@
+//! What a program that trains and evaluates needs: `use sora::prelude::*;`.
+
+pub use crate::{
+    config::TrainConfig,
+    error::{Error, Result},
+    run::{RunDir, Subject},
+    threat::{Epsilon, Norm, Threat},
+    train::{Event, Observer, Trained, Trainer},
+};

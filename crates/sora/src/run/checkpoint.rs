@@ -1,0 +1,493 @@
+//! Checkpoints: everything that a run needs to go on to the same bits, in a folder that appears all
+//! at once.
+//!
+//! `checkpoints/epoch-NNN/` holds the state after NNN epochs (`epoch-NNN-step-SSSSSS/` one inside
+//! the next epoch): `model.safetensors`, `optimizer.safetensors`, `method.safetensors`,
+//! `state.json`, and `MANIFEST.json` with the SHA-256 of each and of the run's config.toml. The
+//! folder is written beside under a name that starts with a dot, synced, and renamed: a kill leaves
+//! the old checkpoints or the old ones and the new one. Only finite values are written, and what is
+//! read is what was written: a changed byte is noticed.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::log::{EpochTotals, Rollback, ValFigures};
+use crate::{
+    diagnose::CoDetector,
+    error::{Error, Result},
+    files,
+    method::Passes,
+    nn::HostTensor,
+};
+
+/// Format of `state.json`.
+const FORMAT: u32 = 1;
+
+/// Names of a checkpoint's files.
+const STATE: &str = "state.json";
+const MANIFEST: &str = "MANIFEST.json";
+/// The weights of a checkpoint.
+pub const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const METHOD: &str = "method.safetensors";
+
+/// What a checkpoint is made of: `MANIFEST.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// SHA-256 of each file, in hexadecimal.
+    pub files: BTreeMap<String, String>,
+    /// SHA-256 of the config.toml that the run had; absent for a training without a folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+}
+
+/// The best validation of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Steps complete at it.
+    pub step: u64,
+    /// Epochs complete at it.
+    pub epoch: u64,
+    /// What it found.
+    pub figures: ValFigures,
+}
+
+/// Where a run stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Format of this file.
+    pub format: u32,
+    /// Complete epochs.
+    pub epoch: u64,
+    /// Complete batches of the epoch that follows them.
+    pub batch: u64,
+    /// Complete steps since the start.
+    pub step: u64,
+    /// Length of `metrics.jsonl` at this point: what lies beyond was written after it.
+    pub metrics_bytes: u64,
+    /// Length of `epochs.jsonl` at this point.
+    pub epochs_bytes: u64,
+    /// Sums over the batches of the unfinished epoch.
+    pub totals: EpochTotals,
+    /// State of the catastrophic-overfitting detector.
+    pub co: CoDetector,
+    /// The rollback of the run, if there was one.
+    #[serde(default)]
+    pub rollback: Option<Rollback>,
+    /// The best validation so far.
+    #[serde(default)]
+    pub best: Option<Best>,
+    /// Where the run ended before its last epoch since validation no longer improved: the number of
+    /// epochs that it was to have.
+    #[serde(default)]
+    pub stopped_early: Option<u64>,
+    /// Forward and backward passes so far.
+    pub passes: Passes,
+    /// Seconds of training so far (wall clock).
+    pub seconds: f64,
+}
+
+/// The tensors of a checkpoint.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// Parameters and running statistics.
+    pub model: Vec<HostTensor>,
+    /// Momentum and the like.
+    pub optimizer: Vec<HostTensor>,
+    /// The method's own state.
+    pub method: Vec<HostTensor>,
+}
+
+impl State {
+    fn parts(&self) -> [(&'static str, &[HostTensor]); 3] {
+        [(MODEL, &self.model), (OPTIMIZER, &self.optimizer), (METHOD, &self.method)]
+    }
+
+    /// The first tensor with a value that is not finite.
+    pub fn not_finite(&self) -> Option<&str> {
+        self.parts().into_iter().find_map(|(_, tensors)| files::not_finite(tensors))
+    }
+}
+
+/// A checkpoint as read.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Where the run stood.
+    pub progress: Progress,
+    /// What it was made of; `None` where an older version wrote it.
+    pub manifest: Option<Manifest>,
+    /// Parameters and running statistics by name.
+    pub model: BTreeMap<String, HostTensor>,
+    /// Optimizer state by name.
+    pub optimizer: BTreeMap<String, HostTensor>,
+    /// Method state by name.
+    pub method: BTreeMap<String, HostTensor>,
+}
+
+/// What is written into a checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// Where the run stands.
+    pub progress: &'a Progress,
+    /// The tensors.
+    pub state: &'a State,
+    /// What the weights say about themselves.
+    pub metadata: &'a HashMap<String, String>,
+    /// SHA-256 of the run's config.toml.
+    pub config: &'a str,
+}
+
+/// Writes a checkpoint under `dir` (the run's `checkpoints/`) and removes all but the newest `keep`
+/// and those for which `needed` says so.
+///
+/// # Errors
+/// [`Error::Diverged`] where a value is not finite; a disk that is full or not writable. The older
+/// checkpoints are then untouched.
+pub fn save(
+    dir: &Path,
+    content: Content<'_>,
+    keep: usize,
+    needed: impl Fn(&Path) -> bool,
+) -> Result<PathBuf> {
+    let Content { progress, state, .. } = content;
+    if let Some(tensor) = state.not_finite() {
+        return Err(Error::Diverged {
+            step: progress.step,
+            figure: format!("tensor '{tensor}'"),
+            last_good: list(dir)?.pop(),
+        });
+    }
+    let name = match progress.batch {
+        0 => format!("epoch-{:03}", progress.epoch),
+        _ => format!("epoch-{:03}-step-{:06}", progress.epoch, progress.step),
+    };
+    let temporary = dir.join(format!(".{name}.tmp"));
+    remove(&temporary)?;
+    fs::create_dir_all(&temporary).map_err(|e| Error::io("create", &temporary, e))?;
+    fill(&temporary, content)?;
+    let path = dir.join(&name);
+    if path.exists() {
+        discard(&path)?;
+    }
+    fs::rename(&temporary, &path).map_err(|e| Error::io("rename into place", &path, e))?;
+    files::sync_dir(dir)?;
+    prune(dir, keep, needed)?;
+    Ok(path)
+}
+
+/// Writes the files of a checkpoint into the empty folder `dir`.
+fn fill(dir: &Path, content: Content<'_>) -> Result<()> {
+    let Content { progress, state, metadata, config } = content;
+    let mut manifest = Manifest { files: BTreeMap::new(), config: Some(config.to_owned()) };
+    let mut write = |name: &str, bytes: Vec<u8>| {
+        manifest.files.insert(name.to_owned(), files::sha256(&bytes));
+        files::write_new(&dir.join(name), &bytes)
+    };
+    for (name, tensors) in state.parts() {
+        write(name, files::to_safetensors(tensors, metadata.clone())?)?;
+    }
+    write(STATE, files::json(&Progress { format: FORMAT, ..progress.clone() })?)?;
+    files::write_new(&dir.join(MANIFEST), &files::json(&manifest)?)?;
+    files::sync_dir(dir)
+}
+
+/// Checkpoint folders under `dir`, oldest first. Names sort in the order of writing: (epoch, step).
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|e| Error::io("list", dir, e))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
+        if let Some(key) = path.file_name().and_then(|name| key(name.to_str()?)) {
+            found.push((key, path));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Steps complete at the checkpoint folder `path` of a run with `steps_per_epoch`; `None` for
+/// another name.
+pub fn step(path: &Path, steps_per_epoch: u64) -> Option<u64> {
+    match key(path.file_name()?.to_str()?)? {
+        (epoch, 0) => Some(epoch * steps_per_epoch),
+        (_, step) => Some(step),
+    }
+}
+
+/// (epoch, step) of a checkpoint's name; a whole epoch sorts before the steps that follow it.
+fn key(name: &str) -> Option<(u64, u64)> {
+    let rest = name.strip_prefix("epoch-")?;
+    match rest.split_once("-step-") {
+        None => Some((rest.parse().ok()?, 0)),
+        Some((epoch, step)) => Some((epoch.parse().ok()?, step.parse().ok()?)),
+    }
+}
+
+/// The first that `take` accepts of the checkpoints under `dir`, the newest first; one that is
+/// damaged or that `take` refuses is passed over with a line to `told`.
+///
+/// # Errors
+/// Checkpoints that are all damaged or refused. No checkpoint at all is `None`.
+pub fn newest<T>(
+    dir: &Path,
+    mut take: impl FnMut(Checkpoint) -> Result<T>,
+    mut told: impl FnMut(&str),
+) -> Result<Option<T>> {
+    let mut all = list(dir)?;
+    let mut first = None;
+    while let Some(path) = all.pop() {
+        match load(&path).and_then(&mut take) {
+            Ok(taken) => return Ok(Some(taken)),
+            Err(e) => {
+                if let Some(before) = all.last() {
+                    told(&format!("{e}; going on from the one before it, {}", before.display()));
+                }
+                first.get_or_insert(e);
+            }
+        }
+    }
+    first.map_or(Ok(None), Err)
+}
+
+/// Reads the checkpoint folder `path` and holds its files against their digests.
+///
+/// # Errors
+/// A file that is missing, or not as it was written.
+pub fn load(path: &Path) -> Result<Checkpoint> {
+    let manifest = manifest(path)?;
+    let read = |name: &str| {
+        let file = path.join(name);
+        let bytes = fs::read(&file).map_err(|e| Error::read(&file, e))?;
+        verify(manifest.as_ref(), name, &file, &bytes)?;
+        Ok::<_, Error>((file, bytes))
+    };
+    let (file, state) = read(STATE)?;
+    let progress: Progress = serde_json::from_slice(&state)
+        .map_err(|e| Error::damaged(&file, format!("damaged: {e}")))?;
+    if progress.format != FORMAT {
+        let problem = format!(
+            "written in format {}, this version reads {FORMAT}; use the version of sora that the run's config.toml names",
+            progress.format
+        );
+        return Err(Error::mismatch(&file, problem));
+    }
+    let tensors = |name: &str| {
+        let (file, bytes) = read(name)?;
+        Ok::<_, Error>(files::parse_safetensors(&file, &bytes)?.0)
+    };
+    Ok(Checkpoint {
+        progress,
+        model: tensors(MODEL)?,
+        optimizer: tensors(OPTIMIZER)?,
+        method: tensors(METHOD)?,
+        path: path.to_owned(),
+        manifest,
+    })
+}
+
+/// The manifest of the checkpoint folder `path`; `None` where an older version wrote it.
+fn manifest(path: &Path) -> Result<Option<Manifest>> {
+    let file = path.join(MANIFEST);
+    match fs::read(&file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::read(&file, e)),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|e| Error::damaged(&file, format!("damaged: {e}"))),
+    }
+}
+
+/// Whether the file `name` of a checkpoint is as it was written.
+fn verify(manifest: Option<&Manifest>, name: &str, file: &Path, bytes: &[u8]) -> Result<()> {
+    let Some(manifest) = manifest else { return Ok(()) };
+    match manifest.files.get(name) {
+        Some(expected) if *expected == files::sha256(bytes) => Ok(()),
+        Some(_) => Err(Error::damaged(file, "not as it was written: its SHA-256 is another")),
+        None => Err(Error::damaged(file, format!("{MANIFEST} does not list it"))),
+    }
+}
+
+/// The tensors and metadata of the weights of the checkpoint folder `path`, held against their
+/// digest.
+///
+/// # Errors
+/// As [`load`].
+pub fn weights(path: &Path) -> Result<files::Loaded> {
+    let file = path.join(MODEL);
+    let bytes = fs::read(&file).map_err(|e| Error::read(&file, e))?;
+    verify(manifest(path)?.as_ref(), MODEL, &file, &bytes)?;
+    files::parse_safetensors(&file, &bytes)
+}
+
+/// Removes all but the newest `keep` checkpoints and those that are `needed`, and what a kill in
+/// the middle of a write or a removal has left.
+///
+/// # Errors
+/// A folder that cannot be read or written.
+pub fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
+        let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".epoch-")) {
+            remove(&path)?;
+        }
+    }
+    let all = list(dir)?;
+    let surplus = all.len().saturating_sub(keep.max(1));
+    all.iter().take(surplus).filter(|path| !needed(path)).try_for_each(|path| discard(path))
+}
+
+/// Removes a checkpoint.
+fn discard(path: &Path) -> Result<()> {
+    // Renamed first: a kill in the middle of the removal must not leave a checkpoint that looks
+    // whole.
+    let hidden = path
+        .with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
+    remove(&hidden)?;
+    fs::rename(path, &hidden).map_err(|e| Error::io("rename", path, e))?;
+    remove(&hidden)
+}
+
+/// Removes the checkpoints that are newer than `path` (`None`: all), the newest first: a kill in
+/// between leaves a run that can go on.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn discard_after(dir: &Path, path: Option<&Path>) -> Result<()> {
+    for newer in list(dir)?.iter().rev().take_while(|newer| Some(newer.as_path()) != path) {
+        discard(newer)?;
+    }
+    files::sync_dir(dir)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(epoch: u64, batch: u64, step: u64) -> Progress {
+        Progress { epoch, batch, step, ..Progress::default() }
+    }
+
+    fn state(value: f32) -> State {
+        State {
+            model: vec![HostTensor { name: "w".into(), shape: vec![1], data: vec![value] }],
+            ..State::default()
+        }
+    }
+
+    fn write(dir: &Path, progress: &Progress, state: &State) -> Result<PathBuf> {
+        let metadata = &HashMap::new();
+        let content = Content { progress, state, metadata, config: "digest" };
+        save(dir, content, 3, |_| false)
+    }
+
+    fn latest(dir: &Path) -> Result<Option<Checkpoint>> {
+        newest(dir, Ok, |_| {})
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        list(dir).unwrap().iter().map(name).collect()
+    }
+
+    #[test]
+    fn the_newest_whole_checkpoint_is_found_and_old_ones_go() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("checkpoints");
+        assert!(latest(&dir).unwrap().is_none());
+        for progress in [at(0, 3, 3), at(1, 0, 5), at(1, 2, 7), at(2, 0, 10)] {
+            write(&dir, &progress, &state(0.1)).unwrap();
+        }
+        assert_eq!(names(&dir), ["epoch-001", "epoch-001-step-000007", "epoch-002"]);
+        let newest = latest(&dir).unwrap().unwrap();
+        assert_eq!((newest.progress.epoch, newest.progress.step), (2, 10));
+        assert_eq!(newest.model["w"].data, [0.1]);
+        assert_eq!(newest.manifest.unwrap().config.unwrap(), "digest");
+
+        // What a kill leaves behind is not taken for a checkpoint; a damaged one is passed over.
+        let left = [dir.join(".epoch-003.tmp"), dir.join(".epoch-001.old")];
+        left.iter().for_each(|path| fs::create_dir(path).unwrap());
+        fs::write(newest.path.join(MODEL), b"cut").unwrap();
+        assert_eq!(latest(&dir).unwrap().unwrap().progress.step, 7);
+        write(&dir, &at(2, 1, 11), &state(0.1)).unwrap();
+        assert!(!left.iter().any(|path| path.exists()), "the next checkpoint clears them away");
+        for path in list(&dir).unwrap() {
+            fs::write(path.join(STATE), b"{").unwrap();
+        }
+        assert!(matches!(latest(&dir), Err(Error::Damaged { .. })));
+    }
+
+    #[test]
+    fn any_changed_byte_of_any_file_is_noticed_and_the_checkpoint_before_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("checkpoints");
+        write(&dir, &at(1, 0, 5), &state(0.1)).unwrap();
+        let newest_path = write(&dir, &at(2, 0, 10), &state(0.2)).unwrap();
+        for file in [MODEL, OPTIMIZER, METHOD, STATE, MANIFEST] {
+            let path = newest_path.join(file);
+            let whole = fs::read(&path).unwrap();
+            for place in (0..whole.len()).step_by(3) {
+                let mut changed = whole.clone();
+                changed[place] ^= 1 << (place % 8);
+                fs::write(&path, &changed).unwrap();
+                let mut lines = Vec::new();
+                let found = newest(&dir, Ok, |line| lines.push(line.to_owned())).unwrap().unwrap();
+                // A changed manifest that still says the same is no change.
+                let same = found.progress.step == 10 && file == MANIFEST;
+                assert!(same || found.progress.step == 5, "{file}, byte {place}");
+                assert!(same || (lines.len() == 1 && lines[0].contains("epoch-001")), "{lines:?}");
+            }
+            fs::write(&path, &whole).unwrap();
+        }
+        assert!(weights(&newest_path).is_ok());
+        fs::remove_file(newest_path.join(METHOD)).unwrap();
+        assert_eq!(latest(&dir).unwrap().unwrap().progress.step, 5, "a missing file");
+    }
+
+    #[test]
+    fn what_the_run_refuses_falls_back_too() {
+        let root = tempfile::tempdir().unwrap();
+        write(root.path(), &at(1, 0, 5), &state(0.1)).unwrap();
+        write(root.path(), &at(2, 0, 10), &State::default()).unwrap();
+        let take = |found: Checkpoint| match found.model.get("w") {
+            Some(_) => Ok(found.progress.step),
+            None => Err(Error::mismatch(&found.path, "no tensor named 'w'")),
+        };
+        assert_eq!(newest(root.path(), take, |_| {}).unwrap(), Some(5));
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_never_written_and_costs_no_good_checkpoint() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path();
+        for step in 1..4 {
+            write(dir, &at(step, 0, step), &state(0.1)).unwrap();
+        }
+        let before = names(dir);
+        for value in [f32::NAN, f32::INFINITY] {
+            match write(dir, &at(4, 0, 4), &state(value)) {
+                Err(Error::Diverged { last_good: Some(path), step: 4, .. }) => {
+                    assert!(path.ends_with("epoch-003"));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(names(dir), before);
+    }
+}

@@ -1,0 +1,225 @@
+//! The paths of a run folder, who may write to it, and how it begins.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use super::RunConfig;
+use crate::{
+    error::{Error, Result},
+    files,
+};
+
+/// A run folder: every path in it is a method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir(PathBuf);
+
+impl RunDir {
+    /// The folder `path`, whatever is there.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The folder `path` of a run that exists, and its config.toml.
+    ///
+    /// # Errors
+    /// No config.toml in it, or one that is damaged.
+    pub fn open(path: &Path) -> Result<(Self, RunConfig)> {
+        let dir = Self::at(path);
+        let file = dir.config();
+        let text = fs::read_to_string(&file).map_err(|e| Error::NotARun {
+            path: path.to_owned(),
+            problem: format!("cannot read its config.toml ({e})"),
+        })?;
+        let config = RunConfig::parse(&text, &file)?;
+        Ok((dir, config))
+    }
+
+    /// Makes the folder of a new run and writes its config.toml.
+    ///
+    /// # Errors
+    /// A folder that already holds something, or cannot be written.
+    pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
+        let dir = Self::at(path);
+        dir.check_free()?;
+        let cannot =
+            |e| Error::setting("out", path.display(), format!("cannot make the folder: {e}"));
+        fs::create_dir_all(dir.checkpoints()).map_err(cannot)?;
+        dir.write_config(config)?;
+        Ok(dir)
+    }
+
+    /// Refuses a folder that a new run cannot have.
+    ///
+    /// # Errors
+    /// A folder that holds something, or a path that is none.
+    pub fn check_free(&self) -> Result<()> {
+        let out = |problem: String| Err(Error::setting("out", self.0.display(), problem));
+        if self.config().exists() {
+            return out("holds a run already; resume it or choose another folder".into());
+        }
+        match fs::read_dir(&self.0).map(|mut entries| entries.next().is_some()) {
+            Ok(true) => out("not empty; choose a new folder".into()),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                out(format!("cannot use it as a folder: {e}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes config.toml.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write_config(&self, config: &RunConfig) -> Result<()> {
+        files::write_atomic(&self.config(), config.to_text()?.as_bytes())
+    }
+
+    /// SHA-256 of config.toml, as the manifests of checkpoints have it.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn config_digest(&self) -> Result<String> {
+        let path = self.config();
+        Ok(files::sha256(&fs::read(&path).map_err(|e| Error::read(&path, e))?))
+    }
+
+    /// Makes the folder ready for a process that trains in it: nobody else does while the returned
+    /// file is open (a kill lets go of it), nothing in it leads elsewhere, and what a killed process
+    /// was writing is gone.
+    ///
+    /// # Errors
+    /// Another process trains in it; a symbolic link among its files; a folder that cannot be
+    /// written.
+    pub fn lock(&self, told: &mut dyn FnMut(&str)) -> Result<fs::File> {
+        self.refuse_links()?;
+        let path = self.0.join("lock");
+        let file = fs::File::create(&path).map_err(|e| Error::io("make", &path, e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(Error::InUse { path: self.0.clone() });
+            }
+            Err(fs::TryLockError::Error(e)) => told(&format!(
+                "{}: this file system has no locks ({e}); see to it that no second process trains here",
+                path.display()
+            )),
+        }
+        files::remove_leftovers(&self.0)?;
+        Ok(file)
+    }
+
+    /// A run folder that was received from others must not make this program write elsewhere.
+    fn refuse_links(&self) -> Result<()> {
+        let entries = fs::read_dir(&self.0).map_err(|e| Error::read(&self.0, e))?;
+        for entry in entries {
+            let entry = entry.map_err(|e| Error::read(&self.0, e))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+                let problem = "a symbolic link; a run is written only inside of its own folder: \
+                               put the file itself here";
+                return Err(Error::mismatch(&entry.path(), problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
+    }
+
+    /// Folder of the checkpoints.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
+    /// One line a step.
+    pub fn metrics(&self) -> PathBuf {
+        self.0.join("metrics.jsonl")
+    }
+
+    /// The lines of steps that a rollback threw away.
+    pub fn abandoned(&self) -> PathBuf {
+        self.0.join("abandoned.jsonl")
+    }
+
+    /// One line an epoch.
+    pub fn epochs(&self) -> PathBuf {
+        self.0.join("epochs.jsonl")
+    }
+
+    /// Final weights.
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model.safetensors")
+    }
+
+    /// Weights of the best validation.
+    pub fn best(&self) -> PathBuf {
+        self.0.join("best.safetensors")
+    }
+
+    /// Final figures.
+    pub fn summary(&self) -> PathBuf {
+        self.0.join("summary.json")
+    }
+
+    /// Folder of the evaluations.
+    pub fn evaluations(&self) -> PathBuf {
+        self.0.join("eval")
+    }
+
+    /// Folder of the figures.
+    pub fn plots(&self) -> PathBuf {
+        self.0.join("plots")
+    }
+
+    /// Folder of the TensorBoard event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.0.join("tensorboard")
+    }
+
+    /// Writes an evaluation to `eval/NAME.json`.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write_report(&self, name: &str, report: &impl Serialize) -> Result<PathBuf> {
+        let dir = self.evaluations();
+        fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+        let path = dir.join(format!("{name}.json"));
+        files::write_json(&path, report)?;
+        Ok(path)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_a_received_folder_is_not_written_through() {
+        let root = tempfile::tempdir().unwrap();
+        let (run, mine) = (root.path().join("run"), root.path().join("mine"));
+        fs::create_dir(&run).unwrap();
+        fs::write(&mine, "precious").unwrap();
+        for name in ["lock", "metrics.jsonl", "checkpoints", "tensorboard"] {
+            let link = run.join(name);
+            std::os::unix::fs::symlink(&mine, &link).unwrap();
+            let error = RunDir::at(&run).lock(&mut |_| {}).unwrap_err();
+            assert!(error.to_string().contains("symbolic link"), "{error}");
+            fs::remove_file(&link).unwrap();
+        }
+        assert_eq!(fs::read(&mine).unwrap(), b"precious");
+        let lock = RunDir::at(&run).lock(&mut |_| {}).unwrap();
+        assert!(matches!(RunDir::at(&run).lock(&mut |_| {}), Err(Error::InUse { .. })));
+        drop(lock);
+    }
+}

@@ -1,0 +1,281 @@
+//! Weights files that say what they are of, and the models that are read from them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Plan, RunConfig, RunDir, checkpoint};
+use crate::{
+    config::TrainConfig,
+    error::{Error, Result},
+    files,
+    model::{Model, ModelConfig},
+    nn::HostTensor,
+    threat::{Epsilon, Norm},
+};
+
+/// Metadata key under which a weights file describes itself.
+pub const ABOUT: &str = "sora";
+
+/// What a weights file says about itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct About {
+    /// The network.
+    pub network: ModelConfig,
+    /// Data set it was trained on; empty if that is not known.
+    pub dataset: String,
+    /// Method it was trained with; `imported` for weights of another program.
+    pub method: String,
+    /// Epsilon it was trained with.
+    pub epsilon: Epsilon,
+    /// Norm it was trained with.
+    pub norm: Norm,
+    /// Steps that it was trained for, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<u64>,
+    /// Names of the classes in the order of the logits; empty if they are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// SHA-256 of the tensors ([`files::digest`]); empty in files of older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sha256: String,
+}
+
+impl About {
+    /// Of a run's weights after `step` steps.
+    pub fn of_run(config: &TrainConfig, plan: &Plan, step: u64) -> Self {
+        Self {
+            network: plan.network.clone(),
+            dataset: config.dataset.clone(),
+            method: config.method.clone(),
+            epsilon: config.epsilon.clone(),
+            norm: config.norm,
+            step: Some(step),
+            classes: plan.classes.clone(),
+            sha256: String::new(),
+        }
+    }
+
+    /// As the metadata of a weights file.
+    ///
+    /// # Errors
+    /// None that is known of; serialisation can fail.
+    pub fn metadata(&self) -> Result<HashMap<String, String>> {
+        let json = serde_json::to_string(self).map_err(|e| {
+            Error::defect(format!("cannot serialise the network's description: {e}"))
+        })?;
+        // One entry: the order of several would differ from run to run, and so the file's bytes.
+        Ok([(ABOUT.to_owned(), json)].into())
+    }
+
+    /// From the text in the metadata of the weights file `file`.
+    ///
+    /// # Errors
+    /// A text that is no description.
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        serde_json::from_str(text).map_err(|e| {
+            Error::damaged(file, format!("its description of the network is damaged: {e}"))
+        })
+    }
+
+    /// The bytes of a weights file with these `tensors`, bound to them by their digest.
+    ///
+    /// # Errors
+    /// As [`files::to_safetensors`].
+    pub fn file(mut self, tensors: &[HostTensor]) -> Result<Vec<u8>> {
+        self.sha256 = files::digest(tensors);
+        files::to_safetensors(tensors, self.metadata()?)
+    }
+
+    /// Whether `tensors` are those that the file `file` was written with.
+    fn verify(&self, tensors: &BTreeMap<String, HostTensor>, file: &Path) -> Result<()> {
+        if self.sha256.is_empty() || self.sha256 == files::digest(tensors.values()) {
+            return Ok(());
+        }
+        let problem =
+            "its tensors are not those that it was written with: their SHA-256 is another";
+        Err(Error::damaged(file, problem))
+    }
+}
+
+/// Which weights of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Which {
+    /// The final ones; of a run that is not finished, those of the newest checkpoint.
+    #[default]
+    Final,
+    /// Those of the best validation.
+    Best,
+    /// Those of the checkpoint after so many steps.
+    Step(u64),
+}
+
+impl std::str::FromStr for Which {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "final" => Ok(Self::Final),
+            "best" => Ok(Self::Best),
+            _ => text.parse().map(Self::Step).map_err(|_| {
+                Error::setting("weights", format!("'{text}'"), "expected final, best or a step")
+            }),
+        }
+    }
+}
+
+/// Where weights come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// Steps that they were trained for, where that is known.
+    pub step: Option<u64>,
+    /// Whether they are a run's final weights or a file of their own, not a state in between.
+    pub complete: bool,
+}
+
+/// A model to evaluate and what it was made with.
+#[derive(Debug)]
+pub struct Subject {
+    /// The network with its weights.
+    pub model: Model,
+    /// What the weights say about themselves.
+    pub about: About,
+    /// Where the weights come from.
+    pub source: Source,
+    /// Settings of its run, if it comes from a run folder.
+    pub run: Option<(RunDir, RunConfig)>,
+}
+
+impl Subject {
+    /// Loads a run folder (final weights, else the newest checkpoint) or a weights file.
+    ///
+    /// # Errors
+    /// A path that is neither.
+    pub fn load(path: &Path, device: &burn::tensor::Device) -> Result<Self> {
+        Self::load_weights(path, Which::Final, device)
+    }
+
+    /// Loads a run folder or a weights file; of a run, the weights `which`.
+    ///
+    /// # Errors
+    /// A path that is neither, or a run without those weights.
+    pub fn load_weights(path: &Path, which: Which, device: &burn::tensor::Device) -> Result<Self> {
+        let dir = RunDir::at(path);
+        let alone = |file: PathBuf| Source { file, step: None, complete: true };
+        if !path.is_dir() {
+            return Self::read(alone(path.to_owned()), None, device);
+        }
+        if !dir.config().exists() && dir.model().exists() {
+            // An imported network: weights without a run.
+            return Self::read(alone(dir.model()), None, device);
+        }
+        let run = RunDir::open(path)?;
+        match which {
+            Which::Final if dir.model().exists() => {
+                Self::read(alone(dir.model()), Some(run), device)
+            }
+            Which::Final => Self::newest(&run, device),
+            Which::Best => {
+                let source = Source { file: dir.best(), step: None, complete: false };
+                Self::read(source, Some(run), device)
+            }
+            Which::Step(step) => Self::at_step(run, step, device),
+        }
+    }
+
+    /// The newest checkpoint of a run that is not finished; a damaged one is passed over.
+    fn newest(run: &(RunDir, RunConfig), device: &burn::tensor::Device) -> Result<Self> {
+        let mut all = checkpoint::list(&run.0.checkpoints())?;
+        let mut first = None;
+        while let Some(path) = all.pop() {
+            let step = checkpoint::step(&path, run.1.steps_per_epoch);
+            let source = Source { file: path.join(checkpoint::MODEL), step, complete: false };
+            match Self::read(source, Some(run.clone()), device) {
+                Ok(subject) => return Ok(subject),
+                Err(e) => {
+                    tracing::warn!("{e}; trying the checkpoint before it");
+                    first.get_or_insert(e);
+                }
+            }
+        }
+        Err(first.unwrap_or_else(|| {
+            Error::mismatch(run.0.path(), "the run has no weights yet; resume it")
+        }))
+    }
+
+    fn at_step(run: (RunDir, RunConfig), step: u64, device: &burn::tensor::Device) -> Result<Self> {
+        let all = checkpoint::list(&run.0.checkpoints())?;
+        let at = |path: &PathBuf| checkpoint::step(path, run.1.steps_per_epoch);
+        let Some(path) = all.iter().find(|path| at(path) == Some(step)) else {
+            let kept: Vec<_> = all.iter().filter_map(at).map(|step| step.to_string()).collect();
+            let problem = format!(
+                "the run keeps no checkpoint after that step, only after {}",
+                kept.join(", ")
+            );
+            return Err(Error::setting("weights", step, problem));
+        };
+        let file = path.join(checkpoint::MODEL);
+        Self::read(Source { file, step: Some(step), complete: false }, Some(run), device)
+    }
+
+    fn read(
+        mut source: Source,
+        run: Option<(RunDir, RunConfig)>,
+        device: &burn::tensor::Device,
+    ) -> Result<Self> {
+        let file = &source.file;
+        let in_checkpoint = run.is_some() && file.parent() != run.as_ref().map(|run| run.0.path());
+        let (tensors, metadata) = match file.parent() {
+            Some(folder) if in_checkpoint => checkpoint::weights(folder)?,
+            _ => files::read_safetensors(file)?,
+        };
+        let description = metadata.get(ABOUT).ok_or_else(|| {
+            let problem = "does not say which network it belongs to; expected a weights file that \
+                           a training wrote";
+            Error::mismatch(file, problem)
+        })?;
+        let about = About::parse(description, file)?;
+        about.verify(&tensors, file)?;
+        let origin = file.display().to_string();
+        let model = Model::from_tensors(about.network.clone(), &tensors, &origin, device)?;
+        source.step = source.step.or(about.step);
+        Ok(Self { model, about, source, run })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weights_file_notices_a_changed_value() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("w.safetensors");
+        let text = "dataset = 'synthetic'\nmodel = 'mnist-cnn'\nwidth = 4\nlimit_train = 200";
+        let mut config = TrainConfig::from_toml(text).unwrap();
+        let data = super::super::open_dataset(&config).unwrap();
+        let plan = Plan::new(&mut config, &data).unwrap();
+        let device = burn::tensor::Device::flex();
+        let model = Model::init(plan.network.clone(), 1, &device).unwrap();
+        let tensors = model.to_host().unwrap();
+        let about = About::of_run(&config, &plan, 7);
+        let bytes = about.file(&tensors).unwrap();
+        std::fs::write(&file, &bytes).unwrap();
+        let subject = Subject::load(&file, &device).unwrap();
+        assert_eq!((subject.about.step, subject.source.step), (Some(7), Some(7)));
+        for place in [1, bytes.len() / 2, bytes.len()] {
+            let mut changed = bytes.clone();
+            changed[bytes.len() - place] ^= 1;
+            std::fs::write(&file, &changed).unwrap();
+            let error = Subject::load(&file, &device).unwrap_err();
+            assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        }
+        assert_eq!("12".parse::<Which>().unwrap(), Which::Step(12));
+        assert!("latest".parse::<Which>().is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! What learns: the network, the method, the optimizer and the average of the weights.
+
+use burn::tensor::Device;
+
+use super::average::WeightAverage;
+use crate::{
+    config::TrainConfig,
+    device,
+    error::Result,
+    method::{self, Method},
+    model::{Model, ModelConfig},
+    nn::BnMode,
+    optim::Optimizer,
+    run::checkpoint::{Checkpoint, State},
+};
+
+/// Everything that changes with a step, besides the account of where the run stands.
+#[derive(Debug)]
+pub(super) struct Learner {
+    pub(super) device: Device,
+    pub(super) model: Model,
+    pub(super) method: Box<dyn Method>,
+    pub(super) attack_bn: BnMode,
+    pub(super) optimizer: Box<dyn Optimizer>,
+    pub(super) average: Option<WeightAverage>,
+    /// Updates that the run's own method makes on each batch; a method that takes over makes as
+    /// many.
+    pub(super) updates: u64,
+}
+
+impl Learner {
+    /// As a run starts.
+    ///
+    /// # Errors
+    /// A network, method or device that cannot be had.
+    pub(super) fn new(config: &TrainConfig, network: &ModelConfig) -> Result<Self> {
+        let device = device::device(&config.device)?;
+        let mut model = Model::init(network.clone(), config.seed, &device)?;
+        model.set_precision(config.precision);
+        let method = method::method(&config.method)?.build(&config.options, config.threat())?;
+        Ok(Self {
+            updates: u64::from(method.updates_per_batch().max(1)),
+            method,
+            attack_bn: config.attack_bn,
+            optimizer: config.optimizer(&model.params),
+            average: (config.ema > 0.0).then(|| WeightAverage::new(&model, config.ema)),
+            device,
+            model,
+        })
+    }
+
+    /// Takes over everything of a checkpoint.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape; some may have been taken over then.
+    pub(super) fn restore(&mut self, config: &TrainConfig, found: &Checkpoint) -> Result<()> {
+        self.restore_weights(found)?;
+        match &found.progress.rollback {
+            Some(rollback) => self.take_over(config, &rollback.method)?,
+            None => {
+                let info = method::method(&config.method)?;
+                self.method = info.build(&config.options, config.threat())?;
+                self.attack_bn = config.attack_bn;
+            }
+        }
+        self.method.load_state(&found.method)
+    }
+
+    /// Takes over everything of a checkpoint but the method and its state.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub(super) fn restore_weights(&mut self, found: &Checkpoint) -> Result<()> {
+        let origin = found.path.display().to_string();
+        self.model.load(&found.model, &origin)?;
+        self.optimizer.load_state(&found.optimizer, &origin)?;
+        match &mut self.average {
+            Some(average) => average.load_state(&found.optimizer, &origin),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes on with the method `name` and its default hyperparameters.
+    ///
+    /// # Errors
+    /// A method that is not known or does not fit the threat.
+    pub(super) fn take_over(&mut self, config: &TrainConfig, name: &str) -> Result<()> {
+        let (before, after) = (method::method(&config.method)?, method::method(name)?);
+        self.method = after.build(&(after.options)()?, config.threat())?;
+        // A mode that was the method's default was not asked for.
+        self.attack_bn =
+            if config.attack_bn == before.attack_bn { after.attack_bn } else { config.attack_bn };
+        Ok(())
+    }
+
+    /// What a checkpoint keeps.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub(super) fn state(&self) -> Result<State> {
+        let mut optimizer = self.optimizer.state()?;
+        if let Some(average) = &self.average {
+            optimizer.extend(average.state()?);
+        }
+        Ok(State { model: self.model.to_host()?, optimizer, method: self.method.state()? })
+    }
+
+    /// The network that the training is after: with averaged weights where they are kept.
+    pub(super) fn result(&self) -> Model {
+        self.average
+            .as_ref()
+            .map_or_else(|| self.model.clone(), |average| average.applied(&self.model))
+    }
+}

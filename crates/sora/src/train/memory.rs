@@ -1,0 +1,58 @@
+//! How much memory a training will take, before it takes it.
+
+use crate::{
+    config::TrainConfig,
+    device,
+    error::{Error, Result},
+    model::Model,
+    nn::Precision,
+    optim::OptimizerKind,
+    run::Plan,
+};
+
+/// Refuses a training that the machine has no room for.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub(super) fn check(config: &TrainConfig, plan: &Plan, model: &Model) -> Result<()> {
+    // The memory of another device is not known.
+    if config.device != "cpu" {
+        return Ok(());
+    }
+    let needed = estimate(config, model);
+    match device::available_memory() {
+        Some(free) if needed > free => Err(Error::Memory {
+            subject: format!(
+                "a training step of {} images of {}x{} on {} of width {}",
+                config.batch,
+                plan.network.shape.height,
+                plan.network.shape.width,
+                config.model,
+                config.width
+            ),
+            needed,
+            free,
+            advice: "choose a smaller `batch`, `width` or `image_size`, or `precision` bf16".into(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that a training step takes at least: what the backward pass reads of every layer, and the
+/// values that belong to each weight.
+fn estimate(config: &TrainConfig, model: &Model) -> u64 {
+    let layers = model.graph().map_or(0, |graph| {
+        graph.layers.iter().map(|layer| layer.shape.iter().product::<usize>() as u64).sum()
+    });
+    let stored = match config.precision {
+        Precision::F32 => 4,
+        Precision::Bf16 => 2,
+    };
+    let weights = model.params.num_elements() as u64;
+    let moments = match config.optimizer {
+        OptimizerKind::Sgd => 1,
+        _ => 2,
+    };
+    let copies = 2 + moments + u64::from(config.ema > 0.0) + u64::from(config.accumulate > 1);
+    layers * config.batch as u64 * stored + weights * 4 * copies
+}

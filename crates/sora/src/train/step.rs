@@ -1,0 +1,157 @@
+//! One step: attack, train, update.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::{Communicator, Session};
+use crate::{
+    config::TrainConfig,
+    data,
+    error::{Error, Result},
+    method::{self, Batch, Place, StepContext, StepMetrics, StepSettings},
+    nn::to_vec,
+    noise::Noise,
+    optim::{OptimizerKind, Rates},
+    profile::{self, Stage},
+    run::{Plan, log::StepLine},
+    threat::Threat,
+};
+
+/// The batch as tensors on `device`.
+pub(super) fn on_device(batch: data::Batch, device: &Device) -> Batch {
+    let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
+    Batch {
+        x: Tensor::from_data(TensorData::new(batch.images, batch.shape), device),
+        labels: Tensor::from_data(labels.as_slice(), device),
+        ids: batch.ids,
+        draws: batch.draws,
+    }
+}
+
+impl Session<'_> {
+    /// One update on `batch`.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] where the loss is not finite; a device that fails.
+    pub(super) fn step(&mut self, batch: &Batch) -> Result<StepLine> {
+        let started = Instant::now();
+        let Self { config, progress, learner, .. } = self;
+        let (epoch, step) = (progress.epoch, progress.step);
+        learner.model.begin_step(config.seed, step);
+        let mut noise =
+            Noise::training(config.seed, epoch, step, batch.ids.clone(), &learner.device);
+        let settings = StepSettings {
+            threat: step_threat(config, self.plan, step),
+            attack_bn: learner.attack_bn,
+            place: Place { epoch, epochs: config.epochs, step, steps: self.plan.steps(config) },
+            extras: config.extras(),
+        };
+        let mut cx = StepContext::new(&mut learner.model, &mut noise, settings);
+        let mut out = method::run_step(learner.method.as_mut(), &mut cx, batch)?;
+        progress.passes += cx.passes;
+        mean_over_ranks(self.communicator, &mut out.metrics, &mut out.gradients)?;
+        if !out.metrics.loss.is_finite() {
+            return Err(self.diverged("the loss"));
+        }
+        let rates = self.config.rates().at(step, self.plan.steps(self.config));
+        let learner = &mut self.learner;
+        profile::time(Stage::Optimizer, || {
+            learner.optimizer.step(&mut learner.model.params, out.gradients, rates)
+        });
+        if let Some(average) = &mut learner.average
+            && (step + 1).is_multiple_of(u64::from(self.config.accumulate))
+        {
+            average.update(&learner.model);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let line = self.line(&out.metrics, rates, batch.ids.len() as f64 / seconds.max(1e-9));
+        let progress = &mut self.progress;
+        progress.totals.add(&out.metrics, batch.ids.len(), seconds);
+        progress.seconds += seconds;
+        progress.step += 1;
+        Ok(line)
+    }
+
+    /// What is logged of the step that is being made.
+    fn line(&self, metrics: &StepMetrics, rates: Rates, images_per_s: f64) -> StepLine {
+        let (step, rollback) = (self.progress.step, self.progress.rollback.as_ref());
+        StepLine {
+            step,
+            epoch: self.progress.epoch,
+            loss: metrics.loss,
+            adv_acc: metrics.adv_acc,
+            lr: rates.lr,
+            momentum: (self.config.optimizer == OptimizerKind::Sgd).then_some(rates.momentum),
+            alpha: metrics.alpha,
+            linearity: metrics.linearity,
+            pert_align: metrics.pert_align,
+            delta_mean: metrics.delta_mean,
+            images_per_s: images_per_s as f32,
+            linearity_raw: Some(metrics.linearity_raw),
+            linearity_of_sums: Some(metrics.linearity_of_sums),
+            grad_ratio: Some(metrics.grad_ratio),
+            abnormal: metrics.abnormal,
+            val: None,
+            co: None,
+            rollback: rollback.filter(|rollback| rollback.to_step == step).cloned(),
+            method: rollback.map(|rollback| rollback.method.clone()),
+        }
+    }
+
+    pub(super) fn diverged(&self, figure: &str) -> Error {
+        let last_good = self.folder.as_ref().and_then(|folder| folder.newest_checkpoint());
+        Error::Diverged { step: self.progress.step, figure: figure.into(), last_good }
+    }
+}
+
+/// Norm and radius of `step`: epsilon may be growing.
+fn step_threat(config: &TrainConfig, plan: &Plan, step: u64) -> Threat {
+    let mut threat = config.training_threat(plan.network.shape.channels);
+    if config.warming_up(step, plan.steps_per_epoch) {
+        threat.epsilon *= config.warm_up(step, plan.steps_per_epoch);
+    }
+    threat
+}
+
+/// Figures and gradients of a step as means over all ranks: here the reductions of a data-parallel
+/// training go.
+fn mean_over_ranks(
+    communicator: &dyn Communicator,
+    metrics: &mut StepMetrics,
+    gradients: &mut [Tensor<1>],
+) -> Result<()> {
+    if communicator.world() == 1 {
+        return Ok(());
+    }
+    let mut figures = [
+        metrics.loss,
+        metrics.adv_acc,
+        metrics.linearity_raw,
+        metrics.linearity_of_sums,
+        metrics.grad_ratio,
+        metrics.pert_align,
+        metrics.delta_mean,
+    ];
+    communicator.mean(&mut figures)?;
+    [
+        metrics.loss,
+        metrics.adv_acc,
+        metrics.linearity_raw,
+        metrics.linearity_of_sums,
+        metrics.grad_ratio,
+        metrics.pert_align,
+        metrics.delta_mean,
+    ] = figures;
+    metrics.linearity = metrics.linearity_raw.clamp(-1.0, 1.0);
+    if let Some(share) = &mut metrics.abnormal {
+        communicator.mean(std::slice::from_mut(share))?;
+    }
+    for gradient in gradients {
+        let mut values = to_vec(gradient)?;
+        communicator.mean(&mut values)?;
+        let length = values.len();
+        *gradient = Tensor::from_data(TensorData::new(values, [length]), &gradient.device());
+    }
+    Ok(())
+}

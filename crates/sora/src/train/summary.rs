@@ -1,0 +1,145 @@
+//! How a training ends: final weights and figures.
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Event, Session};
+use crate::{
+    device,
+    diagnose::CoEvent,
+    error::Result,
+    files,
+    method::Passes,
+    model::Model,
+    run::{
+        RunDir,
+        checkpoint::{self, Best},
+        log::{EpochLine, Lines, Rollback},
+    },
+};
+
+/// The final figures of a run: `summary.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Summary {
+    /// Method.
+    pub method: String,
+    /// Data set.
+    pub dataset: String,
+    /// Epochs trained.
+    pub epochs: u64,
+    /// Steps trained.
+    pub steps: u64,
+    /// Catastrophic overfitting found, since the rollback if there was one.
+    pub co: Option<CoEvent>,
+    /// The rollback of the run, if there was one.
+    pub rollback: Option<Rollback>,
+    /// The last epoch's line.
+    pub last_epoch: Option<EpochLine>,
+    /// The best validation under pgd-10: `best.safetensors` has its weights.
+    #[serde(default)]
+    pub best: Option<Best>,
+    /// Robust overfitting: validation accuracy under pgd-10 at the best validation less that at the
+    /// last one.
+    #[serde(default)]
+    pub robust_overfitting: Option<f64>,
+    /// Whether the run ended before its last epoch since validation no longer improved.
+    #[serde(default)]
+    pub stopped_early: bool,
+    /// Forward and backward passes of all training steps.
+    pub passes: Passes,
+    /// Number of trained values.
+    pub parameters: u64,
+    /// Seconds of training, without validation (wall clock).
+    pub seconds: f64,
+    /// Largest resident memory (MiB).
+    pub peak_rss_mib: u64,
+}
+
+/// A training that is done.
+#[derive(Debug)]
+pub struct Trained {
+    /// The network with its final weights, averaged where that was asked for.
+    pub model: Model,
+    /// The final figures.
+    pub summary: Summary,
+    /// The run folder, where there is one.
+    pub dir: Option<RunDir>,
+    /// The network of the best validation, where no folder keeps it (`best.safetensors`).
+    pub best: Option<Model>,
+}
+
+impl Session<'_> {
+    /// Writes the final weights and figures. A run that was done before stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] where a final weight is not finite; a disk that is full.
+    pub(super) fn finish(mut self) -> Result<Trained> {
+        let model = self.learner.result();
+        let summary = match self.written_before() {
+            Some(summary) => {
+                let text = format!("the run is finished: {} epochs are trained", summary.epochs);
+                self.tell(&Event::Message(&text))?;
+                summary
+            }
+            None => self.write_result(&model)?,
+        };
+        if let Some(folder) = &self.folder {
+            // A kill right after the last checkpoint has left what its removal of old ones would
+            // have taken.
+            checkpoint::prune(&folder.dir.checkpoints(), self.config.keep, self.needed()?)?;
+        }
+        let dir = self.folder.map(|folder| folder.dir);
+        Ok(Trained { model, summary, dir, best: self.best })
+    }
+
+    fn write_result(&mut self, model: &Model) -> Result<Summary> {
+        let tensors = model.to_host()?;
+        if let Some(tensor) = files::not_finite(&tensors) {
+            return Err(self.diverged(&format!("tensor '{tensor}'")));
+        }
+        let summary = self.summary();
+        if let Some(folder) = &self.folder {
+            files::write_atomic(&folder.dir.model(), &self.about().file(&tensors)?)?;
+            files::write_json(&folder.dir.summary(), &summary)?;
+        }
+        Ok(summary)
+    }
+
+    /// The summary of a run that was done before this process went on with it.
+    fn written_before(&self) -> Option<Summary> {
+        let dir = &self.folder.as_ref()?.dir;
+        if self.last_epoch.is_some() || !dir.model().exists() {
+            return None;
+        }
+        let summary: Summary = serde_json::from_slice(&fs::read(dir.summary()).ok()?).ok()?;
+        (summary.steps == self.progress.step).then_some(summary)
+    }
+
+    fn summary(&self) -> Summary {
+        let progress = &self.progress;
+        let last_epoch = self.last_epoch.clone().or_else(|| {
+            let folder = self.folder.as_ref()?;
+            Lines::<EpochLine>::read(&folder.dir.epochs()).lines.pop()
+        });
+        let last = last_epoch.as_ref().and_then(|line| line.val);
+        let gap = progress.best.zip(last);
+        Summary {
+            method: self.config.method.clone(),
+            dataset: self.config.dataset.clone(),
+            epochs: progress.epoch,
+            steps: progress.step,
+            co: progress.co.event(),
+            rollback: progress.rollback.clone(),
+            last_epoch,
+            best: progress.best,
+            robust_overfitting: gap
+                .map(|(best, last)| best.figures.pgd.accuracy - last.pgd.accuracy),
+            stopped_early: progress.stopped_early == Some(self.config.epochs),
+            passes: progress.passes,
+            parameters: self.learner.model.params.num_elements() as u64,
+            seconds: progress.seconds,
+            peak_rss_mib: device::peak_rss_mib(),
+        }
+    }
+}

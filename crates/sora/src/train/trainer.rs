@@ -1,0 +1,382 @@
+//! The way into a training: what to train, on what, where.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use toml::{Table, Value};
+
+use super::{
+    Alone, Communicator, Event, Observer, Session, TensorBoard, Trained,
+    checkpointing::{Folder, extend, same_settings},
+    learner::Learner,
+    memory,
+};
+use crate::{
+    config::TrainConfig,
+    data::Dataset,
+    error::{Error, Result},
+    run::{
+        Plan, Provenance, RunConfig, RunDir,
+        checkpoint::{self, Checkpoint, Progress},
+    },
+};
+
+/// A training method as [`Trainer::new`] takes it: a name of the registry, or a name with options.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    /// Name in the registry.
+    pub name: String,
+    /// Hyperparameters that are not the defaults.
+    pub options: Table,
+}
+
+impl From<&str> for Chosen {
+    fn from(name: &str) -> Self {
+        Self { name: name.into(), options: Table::new() }
+    }
+}
+
+impl From<String> for Chosen {
+    fn from(name: String) -> Self {
+        Self { name, options: Table::new() }
+    }
+}
+
+/// Where the settings come from.
+#[derive(Clone, Debug)]
+enum Settings {
+    /// Given one by one; defaults for the others.
+    Given(Table),
+    /// All there.
+    Settled(Box<TrainConfig>),
+    /// Those of a run that goes on, and the number of epochs that it is to have.
+    Run { dir: RunDir, config: Box<RunConfig>, epochs: Option<u64> },
+}
+
+/// Sets up a training and runs it.
+///
+/// ```no_run
+/// use sora::prelude::*;
+///
+/// let data = sora::data::open("cifar10", &Default::default())?;
+/// let run = Trainer::new("sora").epochs(30).in_dir("runs/sora").fit(&data)?;
+/// println!("{:?}", run.summary.last_epoch);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The same settings on the same machine give the same bits, whether or not the run was interrupted
+/// in between.
+pub struct Trainer<'a> {
+    settings: Settings,
+    dir: Option<PathBuf>,
+    observers: Vec<Box<dyn Observer + 'a>>,
+    communicator: &'a dyn Communicator,
+    interrupt: &'a AtomicBool,
+}
+
+impl std::fmt::Debug for Trainer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer")
+            .field("settings", &self.settings)
+            .field("dir", &self.dir)
+            .field("observers", &self.observers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+static NEVER: AtomicBool = AtomicBool::new(false);
+
+impl<'a> Trainer<'a> {
+    /// Trains with `method`, in memory unless [`in_dir`](Self::in_dir) names a folder.
+    pub fn new(method: impl Into<Chosen>) -> Self {
+        let Chosen { name, options } = method.into();
+        let mut given = Table::new();
+        given.insert("method".into(), name.into());
+        given.insert("options".into(), options.into());
+        Self::with(Settings::Given(given))
+    }
+
+    /// Trains with settings that are all there.
+    pub fn from_config(config: TrainConfig) -> Self {
+        Self::with(Settings::Settled(Box::new(config)))
+    }
+
+    /// Goes on with the run in the folder `path`, to the same bits as if it had never stopped. With
+    /// `epochs` it is extended: the schedule of the learning rate is that of the longer run from
+    /// here on.
+    ///
+    /// # Errors
+    /// No run in that folder; settings that this version does not take.
+    pub fn resume(path: &Path, epochs: Option<u64>) -> Result<Self> {
+        let (dir, config) = RunDir::open(path)?;
+        config.settings.check()?;
+        Ok(Self::with(Settings::Run { dir, config: Box::new(config), epochs }))
+    }
+
+    fn with(settings: Settings) -> Self {
+        Self { settings, dir: None, observers: Vec::new(), communicator: &Alone, interrupt: &NEVER }
+    }
+
+    /// Writes a run folder: logs, checkpoints, weights. It must not hold anything yet.
+    pub fn in_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.dir = Some(path.into());
+        self
+    }
+
+    /// Adds a listener.
+    pub fn observe(mut self, observer: impl Observer + 'a) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Stops after the step in which `flag` is set, with a checkpoint where there is a folder.
+    pub fn interrupt(mut self, flag: &'a AtomicBool) -> Self {
+        self.interrupt = flag;
+        self
+    }
+
+    /// Trains together with other processes.
+    pub fn communicator(mut self, communicator: &'a dyn Communicator) -> Self {
+        self.communicator = communicator;
+        self
+    }
+
+    /// Sets any setting of [`SETTINGS`](crate::config::SETTINGS) by its name; `fit` refuses an
+    /// unknown one. Settings of a run that goes on stay as they are.
+    pub fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
+        match &mut self.settings {
+            Settings::Given(given) => drop(given.insert(name.into(), value.into())),
+            Settings::Settled(config) => {
+                if let Ok(mut table) = Table::try_from(&**config) {
+                    table.insert(name.into(), value.into());
+                    self.settings = Settings::Given(table);
+                }
+            }
+            Settings::Run { .. } => {}
+        }
+        self
+    }
+
+    /// Passes over the training images.
+    pub fn epochs(self, epochs: u32) -> Self {
+        self.set("epochs", i64::from(epochs))
+    }
+
+    /// Images of a step.
+    pub fn batch(self, images: u32) -> Self {
+        self.set("batch", i64::from(images))
+    }
+
+    /// Radius of the perturbations in pixel units, as text: `8/255`.
+    pub fn epsilon(self, radius: &str) -> Self {
+        self.set("epsilon", radius)
+    }
+
+    /// Network and the channels of its first stage.
+    pub fn model(self, name: &str, width: u32) -> Self {
+        self.set("model", name).set("width", i64::from(width))
+    }
+
+    /// Seed of everything random.
+    pub fn seed(self, seed: u32) -> Self {
+        self.set("seed", i64::from(seed))
+    }
+
+    /// The settings, as far as they are known before the data.
+    ///
+    /// # Errors
+    /// An unknown setting or a wrong value.
+    pub fn config(&self) -> Result<TrainConfig> {
+        match &self.settings {
+            Settings::Given(given) => TrainConfig::from_table(given.clone()),
+            Settings::Settled(config) => Ok((**config).clone()),
+            Settings::Run { config, .. } => Ok(config.settings.clone()),
+        }
+    }
+
+    /// Trains on `data` to the last epoch.
+    ///
+    /// # Errors
+    /// Wrong settings, before anything is written; [`Error::Interrupted`] after the flag was set
+    /// and a checkpoint written; a folder that another process trains in; [`Error::Diverged`]; a
+    /// disk or device that fails.
+    pub fn fit(self, data: &Dataset) -> Result<Trained> {
+        match self.settings {
+            Settings::Run { dir, config, epochs } => {
+                let rest = Rest {
+                    observers: self.observers,
+                    communicator: self.communicator,
+                    interrupt: self.interrupt,
+                };
+                rest.go_on(dir, *config, epochs, data)
+            }
+            _ => {
+                let config = self.config()?;
+                let rest = Rest {
+                    observers: self.observers,
+                    communicator: self.communicator,
+                    interrupt: self.interrupt,
+                };
+                rest.begin(config, self.dir, data)
+            }
+        }
+    }
+}
+
+/// What a session needs besides its settings.
+struct Rest<'a> {
+    observers: Vec<Box<dyn Observer + 'a>>,
+    communicator: &'a dyn Communicator,
+    interrupt: &'a AtomicBool,
+}
+
+impl Rest<'_> {
+    /// A new training: everything that can be refused is refused before a folder is made.
+    fn begin(
+        mut self,
+        mut config: TrainConfig,
+        path: Option<PathBuf>,
+        data: &Dataset,
+    ) -> Result<Trained> {
+        config.check()?;
+        let dir = path.map(|path| RunDir::at(&path));
+        if let Some(dir) = &dir {
+            dir.check_free()?;
+        } else if config.on_co == crate::config::OnCo::Rollback {
+            let problem = "needs a folder with checkpoints to go back to";
+            return Err(Error::setting("on_co", config.on_co, problem));
+        }
+        let plan = Plan::new(&mut config, data)?;
+        let learner = Learner::new(&config, &plan.network)?;
+        memory::check(&config, &plan, &learner.model)?;
+        let folder = match dir {
+            None => None,
+            Some(dir) => {
+                let run = RunConfig {
+                    settings: config.clone(),
+                    steps_per_epoch: plan.steps_per_epoch,
+                    extended: Vec::new(),
+                    network: plan.network.clone(),
+                    data: Some(data.identity()?),
+                    provenance: Provenance::here(&config.device)?,
+                    sealed: true,
+                };
+                let dir = RunDir::create(dir.path(), &run)?;
+                let (mut told, digest) = (Vec::new(), dir.config_digest()?);
+                let mut tell = |line: &str| told.push(line.to_owned());
+                let lock = dir.lock(&mut tell)?;
+                let folder = Folder::open(dir, digest, lock, None, &mut tell)?;
+                self.warn(&told)?;
+                Some(folder)
+            }
+        };
+        self.session(&config, &plan, learner, Progress::default(), folder).run()
+    }
+
+    /// A run that goes on.
+    fn go_on(
+        mut self,
+        dir: RunDir,
+        mut config: RunConfig,
+        epochs: Option<u64>,
+        data: &Dataset,
+    ) -> Result<Trained> {
+        let mut told = Vec::new();
+        let mut tell = |line: &str| told.push(line.to_owned());
+        let lock = dir.lock(&mut tell)?;
+        config.check_data(data)?;
+        let plan = Plan::again(&mut config, data)?;
+        let here = Provenance::here(&config.settings.device)?;
+        let then = &config.provenance.instruction_set;
+        if !then.is_empty() && *then != here.instruction_set {
+            tell(&format!(
+                "the run began with instruction set {then} and goes on with {}: the last bits differ from those of an unbroken run",
+                here.instruction_set
+            ));
+        }
+        let mut learner = Learner::new(&config.settings, &plan.network)?;
+        memory::check(&config.settings, &plan, &learner.model)?;
+        let digest = dir.config_digest()?;
+        let take = |found: Checkpoint| {
+            same_settings(&found, &digest, &config)?;
+            learner.restore(&config.settings, &found)?;
+            Ok(found)
+        };
+        let found = checkpoint::newest(&dir.checkpoints(), take, &mut tell)?;
+        // What was passed over is of no use, and would stand in the way of what comes.
+        checkpoint::discard_after(&dir.checkpoints(), found.as_ref().map(|found| &*found.path))?;
+        let progress = found.as_ref().map_or_else(Progress::default, |c| c.progress.clone());
+        if let Some(epochs) = epochs {
+            extend_run(&dir, &mut config, epochs, progress.epoch)?;
+        }
+        let digest = dir.config_digest()?;
+        let folder = Folder::open(dir, digest, lock, found.as_ref(), &mut tell)?;
+        self.warn(&told)?;
+        if let Some(found) = &found {
+            let Progress { epoch, step, .. } = found.progress;
+            let path = found.path.display();
+            let text = format!("going on from {path}: epoch {epoch}, step {step}");
+            self.observers.observe(&Event::Message(&text))?;
+        }
+        drop(found);
+        self.session(&config.settings, &plan, learner, progress, Some(folder)).run()
+    }
+
+    fn warn(&mut self, lines: &[String]) -> Result<()> {
+        lines.iter().try_for_each(|line| self.observers.observe(&Event::Warning(line)))
+    }
+
+    fn session<'s>(
+        self,
+        config: &'s TrainConfig,
+        plan: &'s Plan,
+        learner: Learner,
+        progress: Progress,
+        folder: Option<Folder>,
+    ) -> Session<'s>
+    where
+        Self: 's,
+    {
+        let mut observers: Vec<Box<dyn Observer + 's>> = Vec::new();
+        if let Some(folder) = folder.as_ref().filter(|_| config.tensorboard) {
+            observers.push(Box::new(TensorBoard::new(folder.dir.tensorboard())));
+        }
+        observers.extend(self.observers.into_iter().map(|o| o as Box<dyn Observer + 's>));
+        let updates = learner.updates;
+        Session {
+            config,
+            plan,
+            learner,
+            progress,
+            folder,
+            observers,
+            communicator: self.communicator,
+            interrupt: self.interrupt,
+            updates,
+            batches: plan.steps_per_epoch / updates,
+            steps_per_epoch: plan.steps_per_epoch,
+            validated: None,
+            last_epoch: None,
+            best: None,
+        }
+    }
+}
+
+/// Gives a run more epochs: its final figures are then no longer final.
+fn extend_run(dir: &RunDir, config: &mut RunConfig, epochs: u64, done: u64) -> Result<()> {
+    let before = config.settings.epochs;
+    extend(config, epochs, done)?;
+    if config.settings.epochs == before {
+        return Ok(());
+    }
+    dir.write_config(config)?;
+    match fs::remove_file(dir.summary()) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", &dir.summary(), e))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,151 @@
+//! Validation, within an epoch and after it, and what hangs on it: the best weights and the early
+//! stop.
+
+use std::time::Instant;
+
+use super::{Event, Session};
+use crate::{
+    device,
+    diagnose::CoEvent,
+    error::{Error, Result},
+    evaluate::{self, EvalConfig},
+    files,
+    run::{
+        checkpoint::Best,
+        log::{EpochLine, EpochTotals, StepLine, ValFigures},
+    },
+};
+
+impl Session<'_> {
+    /// Validates within an epoch where it is due, after a batch whose first step was `first`.
+    ///
+    /// # Errors
+    /// A device that fails; best weights that cannot be written.
+    pub(super) fn validate_within(&mut self, first: u64, line: &mut StepLine) -> Result<()> {
+        // The epoch's last batch: what is found serves as the validation after the epoch, too.
+        let last = self.progress.batch == self.batches && self.config.val_steps.is_some();
+        if !last && !due(self.config.val_steps, first, self.progress.step) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let figures = self.validate()?;
+        self.progress.totals.val_seconds += started.elapsed().as_secs_f64();
+        line.co = line.co.or_else(|| self.watch_validation(line.step, &figures));
+        line.val = Some(figures);
+        self.validated = last.then_some(figures);
+        Ok(())
+    }
+
+    /// Validates, unless the epoch's last step did, and logs the epoch.
+    ///
+    /// # Errors
+    /// As [`validate_within`](Self::validate_within); a log that cannot be written.
+    pub(super) fn finish_epoch(&mut self) -> Result<()> {
+        let started = Instant::now();
+        let mut figures = self.validated.take();
+        if figures.is_none() && !self.plan.val.is_empty() {
+            let new = self.validate()?;
+            self.watch_validation(self.progress.step.saturating_sub(1), &new);
+            figures = Some(new);
+        }
+        let progress = &self.progress;
+        let line = EpochLine {
+            epoch: progress.epoch,
+            step: progress.step,
+            train: progress.totals.means(),
+            val: figures,
+            co: progress.co.event(),
+            rollback: progress.rollback.clone(),
+            seconds: progress.totals.seconds,
+            val_seconds: progress.totals.val_seconds + started.elapsed().as_secs_f64(),
+            passes: progress.passes,
+            peak_rss_mib: device::peak_rss_mib(),
+        };
+        if let Some(folder) = &mut self.folder {
+            folder.epochs.append(&line)?;
+        }
+        self.tell(&Event::Epoch(&line))?;
+        self.last_epoch = Some(line);
+        let progress = &mut self.progress;
+        progress.epoch += 1;
+        progress.batch = 0;
+        progress.totals = EpochTotals::default();
+        self.stop_early()
+    }
+
+    /// Ends the run where validation has not improved for as many epochs as it was asked to wait.
+    fn stop_early(&mut self) -> Result<()> {
+        let (patience, epoch) = (self.config.early_stop, self.progress.epoch);
+        let Some(best) = self.progress.best.filter(|_| patience > 0) else { return Ok(()) };
+        if epoch >= best.epoch + patience && epoch < self.config.epochs {
+            self.progress.stopped_early = Some(self.config.epochs);
+            self.tell(&Event::Message(&format!(
+                "stopping after epoch {epoch}: validation accuracy under pgd-10 has not risen since step {} ({:.3})",
+                best.step, best.figures.pgd.accuracy
+            )))?;
+        }
+        Ok(())
+    }
+
+    fn watch_validation(&mut self, step: u64, figures: &ValFigures) -> Option<CoEvent> {
+        if self.warming_up(step) || self.config.method == "none" {
+            None
+        } else {
+            self.progress.co.observe_validation(step, figures)
+        }
+    }
+
+    fn validate(&mut self) -> Result<ValFigures> {
+        let config = EvalConfig {
+            threat: self.config.threat(),
+            seed: self.config.seed,
+            batch: self.config.batch,
+        };
+        let val = &self.plan.val;
+        let model = self.learner.result().in_f32();
+        let outcome = evaluate::evaluate(&model, val, &["clean", "fgsm", "pgd-10"], config)?;
+        let figures = match outcome.results.0.as_slice() {
+            [(_, clean), (_, fgsm), (_, pgd)] => ValFigures {
+                n: val.len() as u64,
+                clean: clean.accuracy,
+                fgsm: fgsm.accuracy,
+                pgd: pgd.accuracy,
+            },
+            other => {
+                let found = other.len();
+                return Err(Error::defect(format!("validation gave {found} figures instead of 3")));
+            }
+        };
+        let step = self.progress.step;
+        self.tell(&Event::Validation { step, figures: &figures })?;
+        self.keep_best(figures)?;
+        Ok(figures)
+    }
+
+    /// Keeps the weights where the validation is the best so far.
+    fn keep_best(&mut self, figures: ValFigures) -> Result<()> {
+        let before = self.progress.best.map(|best| best.figures.pgd.accuracy);
+        if before.is_some_and(|before| figures.pgd.accuracy <= before) {
+            return Ok(());
+        }
+        let complete = u64::from(self.progress.batch == self.batches);
+        let (step, epoch) = (self.progress.step, self.progress.epoch + complete);
+        let model = self.learner.result();
+        if let Some(folder) = &self.folder {
+            let tensors = model.to_host()?;
+            if let Some(tensor) = files::not_finite(&tensors) {
+                return Err(self.diverged(&format!("tensor '{tensor}'")));
+            }
+            files::write_atomic(&folder.dir.best(), &self.about().file(&tensors)?)?;
+        } else {
+            self.best = Some(model);
+        }
+        self.progress.best = Some(Best { step, epoch, figures });
+        Ok(())
+    }
+}
+
+/// Whether something that happens every so many steps is due after steps `first..step`.
+pub(super) fn due(every: Option<u64>, first: u64, step: u64) -> bool {
+    every.is_some_and(|every| step / every > first / every)
+}
