@@ -1,0 +1,99 @@
+//! What can go wrong with a file or a pass.
+
+use std::path::PathBuf;
+
+/// A file that cannot be read or used, or a pass that failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file that cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Bytes that are no ONNX model, or one that contradicts itself.
+    #[error("{}: {problem}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An operator, or a use of one, that this crate does not compute.
+    #[error("{}: operator {operator} (node '{node}', opset {opset}) is not supported: {problem}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The operator, with its domain unless that is ONNX's own.
+        operator: String,
+        /// The node's name.
+        node: String,
+        /// Version of the operator set that the file asks for.
+        opset: i64,
+        /// What exactly is missing.
+        problem: String,
+    },
+    /// A graph that is no image classifier.
+    #[error("{}: not an image classifier: {problem}", path.display())]
+    NotAClassifier {
+        /// The file.
+        path: PathBuf,
+        /// What was found and what is expected.
+        problem: String,
+    },
+    /// A node that failed on its inputs.
+    #[error("{operator} (node '{node}'): {problem}")]
+    Node {
+        /// The operator.
+        operator: String,
+        /// The node's name.
+        node: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Pixels that do not make whole images of the network.
+    #[error("{found} pixels: expected a multiple of the {expected} of an image")]
+    Pixels {
+        /// Pixels given.
+        found: usize,
+        /// Pixels of an image.
+        expected: usize,
+    },
+}
+
+/// Result with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What an operator says of its inputs; the graph adds where.
+#[derive(Debug)]
+pub(crate) struct Problem(pub String);
+
+impl Problem {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<sora_kernels::ShapeError> for Problem {
+    fn from(e: sora_kernels::ShapeError) -> Self {
+        Self(e.to_string())
+    }
+}
+
+impl From<ndarray::ShapeError> for Problem {
+    fn from(e: ndarray::ShapeError) -> Self {
+        Self(format!("its shapes do not fit: {e}"))
+    }
+}
+
+/// Result of an operator.
+pub(crate) type Outcome<T> = std::result::Result<T, Problem>;
+
+/// Ends an operator with a problem.
+macro_rules! problem {
+    ($($text:tt)*) => { return Err($crate::error::Problem::new(format!($($text)*))) };
+}
+pub(crate) use problem;

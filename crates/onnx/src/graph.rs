@@ -1,0 +1,373 @@
+//! A graph: nodes in an order in which they can be computed, run forward and backward.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    attributes::Attributes,
+    error::{Error, Outcome, Problem},
+    file::{self, Model},
+    functions,
+    ops::{self, Back, Inputs, Operator},
+    proto::{GraphProto, NodeProto, TensorProto},
+    value::{Array, Value, combine},
+};
+
+/// Index of a value.
+pub(crate) type Id = usize;
+
+/// Elements of all folded constants together, beyond those in the file: a bound on hostile files.
+const FOLDED: usize = 1 << 26;
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    operator: Box<dyn Operator>,
+    inputs: Vec<Option<Id>>,
+    outputs: Vec<Id>,
+    /// Operator and name, for messages.
+    kind: String,
+    name: String,
+}
+
+/// A graph from one input to one output.
+#[derive(Debug)]
+pub(crate) struct Graph {
+    nodes: Vec<Node>,
+    /// Constants by index; `None`: computed.
+    constants: Vec<Option<Value>>,
+    /// Names of the constants that the file holds as numbers: what training changes.
+    pub parameters: Vec<(String, Id)>,
+    input: Id,
+    output: Id,
+    /// The last node that reads each value.
+    last_use: Vec<usize>,
+    /// Values through which a gradient for the input passes.
+    smooth: Vec<bool>,
+}
+
+/// Values of a forward pass.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    values: Vec<Option<Value>>,
+}
+
+/// Where a problem of the graph's making is.
+pub(crate) enum Fault {
+    Graph(String),
+    Unsupported { operator: String, node: String, problem: String },
+    Node { operator: String, node: String, problem: String },
+}
+
+impl From<Problem> for Fault {
+    fn from(Problem(text): Problem) -> Self {
+        Self::Graph(text)
+    }
+}
+
+/// Names of values as indices.
+#[derive(Default)]
+struct Names {
+    ids: HashMap<String, Id>,
+    count: usize,
+}
+
+impl Names {
+    fn new_value(&mut self, name: &str) -> Id {
+        let id = self.count;
+        self.count += 1;
+        if !name.is_empty() {
+            self.ids.insert(name.to_owned(), id);
+        }
+        id
+    }
+}
+
+impl Graph {
+    /// The graph of `model` from its input `input` to its output `output`.
+    pub fn build(model: &Model, opset: i64, input: &str, output: &str) -> Result<Self, Fault> {
+        let Some(graph) = &model.proto.graph else {
+            return Err(Fault::Graph("the file holds no graph".into()));
+        };
+        let nodes = functions::expand(&graph.node, &model.proto.functions)?;
+        let needed = needed(&nodes, output)?;
+        let types = types(graph, &nodes);
+        let mut names = Names::default();
+        let mut constants = Vec::new();
+        let mut parameters = Vec::new();
+        let input = names.new_value(input);
+        constants.push(None);
+        let used: HashSet<&str> =
+            needed.iter().flat_map(|&i| nodes[i].input.iter().map(String::as_str)).collect();
+        for initializer in graph.initializer.iter().filter(|t| used.contains(t.name.as_str())) {
+            let value = file::tensor(initializer, Some(&model.beside))
+                .map_err(|Problem(text)| Fault::Graph(format!("'{}': {text}", initializer.name)))?;
+            if names.ids.get(&initializer.name) == Some(&input) {
+                continue;
+            }
+            let id = names.new_value(&initializer.name);
+            if matches!(value, Value::Float(_)) {
+                parameters.push((initializer.name.clone(), id));
+            }
+            constants.push(Some(value));
+        }
+        let mut this = Self {
+            nodes: Vec::with_capacity(needed.len()),
+            constants,
+            parameters,
+            input,
+            output: input,
+            last_use: Vec::new(),
+            smooth: Vec::new(),
+        };
+        let mut folded = 0;
+        for &index in &needed {
+            this.add(&nodes[index], opset, &types, &mut names, &mut folded)?;
+        }
+        this.output = match names.ids.get(output) {
+            Some(&id) => id,
+            None => return Err(Fault::Graph(format!("nothing computes the output '{output}'"))),
+        };
+        this.last_use = this.last_uses();
+        this.smooth = this.reached_from(&[input]);
+        Ok(this)
+    }
+
+    /// Adds a node, or its results where all its inputs are constants.
+    fn add(
+        &mut self,
+        proto: &NodeProto,
+        opset: i64,
+        types: &HashMap<String, i32>,
+        names: &mut Names,
+        folded: &mut usize,
+    ) -> Result<(), Fault> {
+        let kind = match proto.domain.as_str() {
+            "" | "ai.onnx" => proto.op_type.clone(),
+            domain => format!("{domain}.{}", proto.op_type),
+        };
+        let unsupported = |problem: String| Fault::Unsupported {
+            operator: kind.clone(),
+            node: proto.name.clone(),
+            problem,
+        };
+        let operator = if kind == proto.op_type {
+            ops::build(&Attributes::new(proto, opset, types))
+                .map_err(|Problem(text)| unsupported(text))?
+        } else {
+            None
+        };
+        let operator = operator.ok_or_else(|| unsupported("no such operator here".into()))?;
+        let mut inputs = Vec::with_capacity(proto.input.len());
+        for name in &proto.input {
+            inputs.push(match (name.as_str(), names.ids.get(name)) {
+                ("", _) => None,
+                (_, Some(&id)) => Some(id),
+                (_, None) => {
+                    return Err(Fault::Graph(format!(
+                        "node '{}' reads '{name}', which nothing before it gives",
+                        proto.name
+                    )));
+                }
+            });
+        }
+        let constant = inputs.iter().flatten().all(|&id| self.constants[id].is_some());
+        let outputs: Vec<Id> = proto.output.iter().map(|name| names.new_value(name)).collect();
+        self.constants.resize(names.count, None);
+        let node = Node { operator, inputs, outputs, kind, name: proto.name.clone() };
+        if constant {
+            let results = node.run(|id| self.constants[id].as_ref()).map_err(|e| node.fault(e))?;
+            for (&id, value) in node.outputs.iter().zip(results) {
+                *folded += value.shape().iter().product::<usize>();
+                self.constants[id] = Some(value);
+            }
+            if *folded > FOLDED {
+                return Err(Fault::Graph("its constants take too much memory".into()));
+            }
+        } else {
+            self.nodes.push(node);
+        }
+        Ok(())
+    }
+
+    fn last_uses(&self) -> Vec<usize> {
+        let mut last = vec![0; self.constants.len()];
+        for (index, node) in self.nodes.iter().enumerate() {
+            node.inputs.iter().flatten().chain(&node.outputs).for_each(|&id| last[id] = index);
+        }
+        last[self.output] = usize::MAX;
+        last
+    }
+
+    /// The values that depend smoothly on `sources`.
+    fn reached_from(&self, sources: &[Id]) -> Vec<bool> {
+        let mut reached = vec![false; self.constants.len()];
+        sources.iter().for_each(|&id| reached[id] = true);
+        for node in &self.nodes {
+            if node.operator.is_differentiable()
+                && node.inputs.iter().flatten().any(|&id| reached[id])
+            {
+                node.outputs.iter().for_each(|&id| reached[id] = true);
+            }
+        }
+        reached
+    }
+
+    /// The output for `input`.
+    pub fn forward(&self, input: Value) -> Result<Value, Fault> {
+        let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
+        values[self.input] = Some(input);
+        for (index, node) in self.nodes.iter().enumerate() {
+            self.compute(node, &mut values)?;
+            for &id in node.inputs.iter().flatten().chain(&node.outputs) {
+                if self.last_use[id] <= index {
+                    values[id] = None;
+                }
+            }
+        }
+        self.result(&values)
+    }
+
+    /// As [`forward`](Self::forward), with everything that a pull-back needs.
+    pub fn record(&self, input: Value) -> Result<(Value, Pass), Fault> {
+        let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
+        values[self.input] = Some(input);
+        for node in &self.nodes {
+            self.compute(node, &mut values)?;
+        }
+        Ok((self.result(&values)?, Pass { values }))
+    }
+
+    fn result(&self, values: &[Option<Value>]) -> Result<Value, Fault> {
+        let found = values[self.output].as_ref().or(self.constants[self.output].as_ref());
+        found.cloned().ok_or_else(|| Fault::Graph("the output was not computed".into()))
+    }
+
+    fn compute(&self, node: &Node, values: &mut [Option<Value>]) -> Result<(), Fault> {
+        let find = |id: Id| values[id].as_ref().or(self.constants[id].as_ref());
+        let results = node.run(find).map_err(|e| node.fault(e))?;
+        for (&id, value) in node.outputs.iter().zip(results) {
+            values[id] = Some(value);
+        }
+        Ok(())
+    }
+
+    /// The gradient of `sum cotangent * output` for the input.
+    pub fn pull_back(&self, pass: Pass, cotangent: Array<f32>) -> Result<Array<f32>, Fault> {
+        let mut gradients = self.back(pass, cotangent, &self.smooth, &[self.input])?;
+        gradients.remove(0).ok_or_else(|| {
+            Fault::Graph("the output does not depend on the input in a smooth way".into())
+        })
+    }
+
+    /// The gradients of `sum cotangent * output` for the constants `parameters`; `None`: zero.
+    pub fn parameter_gradients(
+        &self,
+        pass: Pass,
+        cotangent: Array<f32>,
+        parameters: &[Id],
+    ) -> Result<Vec<Option<Array<f32>>>, Fault> {
+        self.back(pass, cotangent, &self.reached_from(parameters), parameters)
+    }
+
+    fn back(
+        &self,
+        pass: Pass,
+        cotangent: Array<f32>,
+        smooth: &[bool],
+        targets: &[Id],
+    ) -> Result<Vec<Option<Array<f32>>>, Fault> {
+        let mut gradients: Vec<Option<Array<f32>>> = vec![None; self.constants.len()];
+        gradients[self.output] = Some(cotangent);
+        for node in self.nodes.iter().rev() {
+            let reached = node.outputs.iter().any(|&id| gradients[id].is_some());
+            let wanted: Vec<bool> =
+                node.inputs.iter().map(|id| id.is_some_and(|id| smooth[id])).collect();
+            if !reached || !node.operator.is_differentiable() || !wanted.contains(&true) {
+                continue;
+            }
+            let of_outputs: Vec<_> = node.outputs.iter().map(|&id| gradients[id].take()).collect();
+            let find = |id: Id| pass.values[id].as_ref().or(self.constants[id].as_ref());
+            let inputs: Vec<_> = node.inputs.iter().map(|id| id.and_then(find)).collect();
+            let outputs: Vec<_> = node.outputs.iter().map(|&id| find(id)).collect();
+            let back = Back {
+                inputs: Inputs(&inputs),
+                outputs: &outputs,
+                gradients: &of_outputs,
+                wanted: &wanted,
+            };
+            let pulled = node.operator.backward(&back).map_err(|e| node.fault(e))?;
+            for (id, gradient) in node.inputs.iter().zip(pulled) {
+                if let (Some(id), Some(gradient)) = (*id, gradient)
+                    && smooth[id]
+                {
+                    gradients[id] = Some(match gradients[id].take() {
+                        Some(sum) => {
+                            combine(&sum, &gradient, |a, b| a + b).map_err(|e| node.fault(e))?
+                        }
+                        None => gradient,
+                    });
+                }
+            }
+        }
+        Ok(targets.iter().map(|&id| gradients[id].take()).collect())
+    }
+
+    /// The value of a constant.
+    pub fn constant(&self, id: Id) -> Option<&Value> {
+        self.constants[id].as_ref()
+    }
+
+    /// Gives a constant another value of the same shape.
+    pub fn set_constant(&mut self, id: Id, value: Value) {
+        self.constants[id] = Some(value);
+    }
+}
+
+impl Node {
+    fn run<'a>(&self, find: impl Fn(Id) -> Option<&'a Value>) -> Outcome<Vec<Value>> {
+        let inputs: Vec<_> = self.inputs.iter().map(|id| id.and_then(&find)).collect();
+        self.operator.forward(&Inputs(&inputs))
+    }
+
+    fn fault(&self, Problem(problem): Problem) -> Fault {
+        Fault::Node { operator: self.kind.clone(), node: self.name.clone(), problem }
+    }
+}
+
+impl Fault {
+    /// With the file that the graph is of.
+    pub fn at(self, path: &std::path::Path, opset: i64) -> Error {
+        let path = path.to_owned();
+        match self {
+            Self::Graph(problem) => Error::Damaged { path, problem },
+            Self::Unsupported { operator, node, problem } => {
+                Error::Unsupported { path, operator, node, opset, problem }
+            }
+            Self::Node { operator, node, problem } => Error::Node { operator, node, problem },
+        }
+    }
+}
+
+/// Types of elements of the constants, by name.
+fn types(graph: &GraphProto, nodes: &[NodeProto]) -> HashMap<String, i32> {
+    let of = |tensor: &TensorProto| tensor.data_type;
+    let initializers = graph.initializer.iter().map(|t| (t.name.clone(), of(t)));
+    let constants = nodes.iter().filter(|node| node.op_type == "Constant").filter_map(|node| {
+        let value = node.attribute.iter().find_map(|a| a.t.as_ref())?;
+        Some((node.output.first()?.clone(), of(value)))
+    });
+    initializers.chain(constants).collect()
+}
+
+/// Indices of the nodes that `output` depends on, in the order of the file.
+fn needed(nodes: &[NodeProto], output: &str) -> Result<Vec<usize>, Fault> {
+    let mut wanted: HashSet<&str> = [output].into();
+    let mut needed = Vec::new();
+    for (index, node) in nodes.iter().enumerate().rev() {
+        if node.output.iter().any(|name| !name.is_empty() && wanted.contains(name.as_str())) {
+            wanted.extend(node.input.iter().map(String::as_str));
+            needed.push(index);
+        }
+    }
+    needed.reverse();
+    Ok(needed)
+}

@@ -1,0 +1,36 @@
+//! ONNX networks on the CPU, with gradients.
+//!
+//! [`Network::open`] reads a file and gives an image classifier: [`Network::logits`] of rows of
+//! pixels and, for attacks, [`Network::pull_back`]. Files may keep their tensors beside them, have
+//! any batch axis, and ask for opsets 11 to 21; what is not supported is named in one line.
+//!
+//! ```no_run
+//! use sora_onnx::{Network, Options};
+//!
+//! let network = Network::open("resnet18.onnx".as_ref(), &Options::default())?;
+//! let shape = network.shape();
+//! let image = vec![0.5; shape.channels * shape.height * shape.width];
+//! let logits = network.logits(&image)?;
+//! assert_eq!(logits.len(), shape.classes);
+//! # Ok::<(), sora_onnx::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod attributes;
+mod cache;
+mod error;
+mod file;
+mod functions;
+mod graph;
+mod network;
+mod ops;
+pub mod proto;
+mod value;
+
+pub use error::{Error, Result};
+pub use network::{Network, Normalisation, Options, Shape};
+
+/// Names of the operators that are computed, in alphabetical order.
+pub fn operators() -> &'static [&'static str] {
+    ops::NAMES
+}

@@ -1,0 +1,475 @@
+//! A graph as an image classifier.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use rayon::prelude::*;
+
+use crate::{
+    error::{Error, Result},
+    file::Model,
+    graph::{Fault, Graph},
+    proto::{Dimension, GraphProto, NodeProto, ValueInfoProto},
+    value::{Array, Value, array, to_vec},
+};
+
+/// Versions of ONNX's operator set that are read.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
+
+/// Pixels of the largest group of images that a thread takes at once.
+const PIXELS: usize = 32 * 32 * 32;
+
+/// What a network takes and gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Image channels.
+    pub channels: usize,
+    /// Image height in pixels.
+    pub height: usize,
+    /// Image width in pixels.
+    pub width: usize,
+    /// Number of classes, at least 2.
+    pub classes: usize,
+}
+
+/// What a pixel in [0, 1] becomes before it enters the graph: `(x - mean) / std`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalisation {
+    /// Mean of each channel.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, not 0.
+    pub std: Vec<f32>,
+}
+
+/// How a file is to be read.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Height and width of the images, for files that leave them open.
+    pub image_size: Option<[usize; 2]>,
+    /// Applied before the graph; `None`: the graph takes pixels in [0, 1].
+    pub normalisation: Option<Normalisation>,
+    /// Name of the output with the logits; `None`: the first.
+    pub output: Option<String>,
+}
+
+/// An image classifier read from a file.
+///
+/// Images are rows of `channels x height x width` pixels in [0, 1]. A row's results depend on that
+/// row alone.
+#[derive(Debug)]
+pub struct Network {
+    graph: Graph,
+    path: PathBuf,
+    opset: i64,
+    shape: Shape,
+    /// The batch size that the file was exported for; `None`: any.
+    batch: Option<usize>,
+    normalisation: Option<Normalisation>,
+    /// The graph gives one number: the logit of the second of two classes.
+    single: bool,
+    digest: String,
+    notes: Vec<String>,
+    producer: String,
+}
+
+/// A function that makes cotangents of logits: called with the number of the first row of a group
+/// and the group's logits.
+pub type Cotangent<'a> = dyn FnMut(usize, &[f32]) -> Vec<f32> + Send + 'a;
+
+impl Network {
+    /// Reads the file `path`, with data beside it.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no ONNX model, uses an operator that is not supported, or is
+    /// no image classifier: one line that says what and where.
+    pub fn open(path: &Path, options: &Options) -> Result<Self> {
+        let model = Model::read(path)?;
+        let damaged = |problem: String| Error::Damaged { path: path.to_owned(), problem };
+        let refuse = |problem: String| Error::NotAClassifier { path: path.to_owned(), problem };
+        let ours = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+        let opset = model.proto.opset_import.iter().find(|set| ours(&set.domain));
+        let opset = opset.map_or(0, |set| set.version);
+        if !OPSETS.contains(&opset) {
+            return Err(damaged(format!(
+                "operator set {opset}: expected {} to {}; export it anew, opset 17 is a good choice",
+                OPSETS.start(),
+                OPSETS.end()
+            )));
+        }
+        let graph =
+            model.proto.graph.as_ref().ok_or_else(|| damaged("it holds no graph".into()))?;
+        let input = input(graph).map_err(refuse)?;
+        let (batch, [channels, height, width]) =
+            image(input, options.image_size).map_err(refuse)?;
+        if let Some(Normalisation { mean, std }) = &options.normalisation
+            && (mean.len() != channels || std.len() != channels || std.contains(&0.0))
+        {
+            return Err(refuse(format!(
+                "{} means and {} standard deviations for {channels} channels",
+                mean.len(),
+                std.len()
+            )));
+        }
+        let mut notes = Vec::new();
+        let (output, activation) = output(graph, options.output.as_deref()).map_err(refuse)?;
+        if let Some(activation) = activation {
+            notes.push(format!(
+                "the last operator, {activation}, is left out: its input is taken as the logits"
+            ));
+        }
+        let built = Graph::build(&model, opset, &input.name, &output);
+        let mut this = Self {
+            graph: built.map_err(|fault| fault.at(path, opset))?,
+            path: path.to_owned(),
+            opset,
+            shape: Shape { channels, height, width, classes: 0 },
+            batch,
+            normalisation: options.normalisation.clone(),
+            single: false,
+            digest: model.beside.digest(),
+            notes,
+            producer: format!("{} {}", model.proto.producer_name, model.proto.producer_version),
+        };
+        // One pass tells the number of classes, and finds what does not fit before an attack does.
+        let images = vec![0.5; this.batch.unwrap_or(1) * this.row()];
+        let found = this.run(&images)?.shape().to_vec();
+        let classes = match found[..] {
+            [n, classes] if n == this.batch.unwrap_or(1) && classes > 0 => classes,
+            _ => {
+                return Err(refuse(format!(
+                    "its output has shape {found:?} for {} image(s); expected [images, classes]",
+                    this.batch.unwrap_or(1)
+                )));
+            }
+        };
+        this.single = classes == 1;
+        this.shape.classes = classes.max(2);
+        Ok(this)
+    }
+
+    /// Size of the images and number of classes.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// SHA-256, in hexadecimal, of the file and the data beside it.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The program that wrote the file.
+    pub fn producer(&self) -> &str {
+        self.producer.trim()
+    }
+
+    /// What a reader of results should know of how the file was read.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The normalisation that is applied before the graph.
+    pub fn normalisation(&self) -> Option<&Normalisation> {
+        self.normalisation.as_ref()
+    }
+
+    /// Names of the constants that the file holds as numbers.
+    pub fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.graph.parameters.iter().map(|(name, _)| name.as_str())
+    }
+
+    fn row(&self) -> usize {
+        let Shape { channels, height, width, .. } = self.shape;
+        channels * height * width
+    }
+
+    /// Logits, rows of [`Shape::classes`], of the images `x`.
+    ///
+    /// # Errors
+    /// [`Error::Pixels`] for a part of an image; a node that fails.
+    pub fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let groups = self.groups(x)?;
+        let logits: Result<Vec<_>> = rayon::scope(|_| {
+            groups.into_par_iter().with_max_len(1).map(|(_, x)| self.group_logits(x)).collect()
+        });
+        Ok(logits?.concat())
+    }
+
+    fn group_logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let rows = x.len() / self.row();
+        let filled = self.filled(x);
+        let output = self.run(&filled)?;
+        Ok(self.to_logits(output.float().map_err(|e| self.fault(e.into()))?, rows))
+    }
+
+    /// Logits of `x` and, for each image, the product of its cotangent with the Jacobian of its
+    /// logits. `cotangent` is called for groups of neighbouring rows, each row once, in any order.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits).
+    pub fn pull_back(
+        &self,
+        x: &[f32],
+        cotangent: &mut Cotangent<'_>,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let groups = self.groups(x)?;
+        let cotangent = Mutex::new(cotangent);
+        let pulled: Result<Vec<_>> = rayon::scope(|_| {
+            groups
+                .into_par_iter()
+                .with_max_len(1)
+                .map(|(first, x)| self.group_pull_back(first, x, &cotangent))
+                .collect()
+        });
+        let (logits, gradients): (Vec<_>, Vec<_>) = pulled?.into_iter().unzip();
+        Ok((logits.concat(), gradients.concat()))
+    }
+
+    fn group_pull_back(
+        &self,
+        first: usize,
+        x: &[f32],
+        cotangent: &Mutex<&mut Cotangent<'_>>,
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
+        let rows = x.len() / self.row();
+        let filled = self.filled(x);
+        let images = self.images(&filled).map_err(|e| self.fault(e))?;
+        let (output, pass) = self.graph.record(images).map_err(|e| self.fault(e))?;
+        let output = output.float().map_err(|e| self.fault(e.into()))?.clone();
+        let logits = self.to_logits(&output, rows);
+        let given = cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
+        let mut back: Vec<f32> = match self.single {
+            // The first class's logit is the constant 0.
+            true => given.chunks(2).map(|pair| pair.get(1).copied().unwrap_or(0.0)).collect(),
+            false => given,
+        };
+        back.resize(output.len(), 0.0);
+        let back = array(output.shape(), back).map_err(|e| self.fault(e.into()))?;
+        let gradient = self.graph.pull_back(pass, back).map_err(|e| self.fault(e))?;
+        let mut gradient = to_vec(&gradient);
+        gradient.truncate(x.len());
+        if let Some(Normalisation { std, .. }) = &self.normalisation {
+            self.by_channel(&mut gradient, |g, channel| *g /= std[channel]);
+        }
+        Ok((logits, gradient))
+    }
+
+    /// Gradients of `sum cotangent * logits` over all images for the constants called `names`
+    /// (see [`parameters`](Self::parameters)), each in its own shape, row-major.
+    ///
+    /// # Errors
+    /// As [`logits`](Self::logits); a name that is not there.
+    pub fn parameter_gradients(
+        &self,
+        x: &[f32],
+        cotangent: &[f32],
+        names: &[&str],
+    ) -> Result<Vec<Vec<f32>>> {
+        let ids = self.ids(names)?;
+        let mut sums: Vec<Vec<f32>> = Vec::new();
+        for (first, x) in self.groups(x)? {
+            let rows = x.len() / self.row();
+            let images = self.images(&self.filled(x)).map_err(|e| self.fault(e))?;
+            let (output, pass) = self.graph.record(images).map_err(|e| self.fault(e))?;
+            let width = output.shape().last().copied().unwrap_or(1);
+            let start = (first * width).min(cotangent.len());
+            let end = ((first + rows) * width).min(cotangent.len());
+            let mut back = cotangent[start..end].to_vec();
+            back.resize(output.shape().iter().product(), 0.0);
+            let back = array(output.shape(), back).map_err(|e| self.fault(e.into()))?;
+            let found = self.graph.parameter_gradients(pass, back, &ids);
+            for (index, gradient) in found.map_err(|e| self.fault(e))?.into_iter().enumerate() {
+                let shape = self.graph.constant(ids[index]).map_or(&[][..], Value::shape);
+                let gradient = gradient
+                    .map_or_else(|| vec![0.0; shape.iter().product()], |array| to_vec(&array));
+                match sums.get_mut(index) {
+                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g),
+                    None => sums.push(gradient),
+                }
+            }
+        }
+        Ok(sums)
+    }
+
+    fn ids(&self, names: &[&str]) -> Result<Vec<usize>> {
+        let find = |name: &&str| {
+            let found = self.graph.parameters.iter().find(|(known, _)| known == name);
+            found.map(|(_, id)| *id).ok_or_else(|| Error::Damaged {
+                path: self.path.clone(),
+                problem: format!("no constant is called '{name}'"),
+            })
+        };
+        names.iter().map(find).collect()
+    }
+
+    /// A constant's shape and numbers, row-major.
+    ///
+    /// # Errors
+    /// A name that is not there.
+    pub fn parameter(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let id = self.ids(&[name])?[0];
+        let value = self.graph.constant(id).and_then(|value| value.float().ok());
+        Ok(value.map(|value| (value.shape().to_vec(), to_vec(value))).unwrap_or_default())
+    }
+
+    /// Gives a constant other numbers, row-major. Nodes that were computed from it alone when the
+    /// file was read keep the old ones.
+    ///
+    /// # Errors
+    /// A name that is not there, or another number of numbers.
+    pub fn set_parameter(&mut self, name: &str, data: Vec<f32>) -> Result<()> {
+        let id = self.ids(&[name])?[0];
+        let shape = self.graph.constant(id).map_or(&[][..], Value::shape).to_vec();
+        let value = array(&shape, data).map_err(|e| self.fault(e.into()))?;
+        self.graph.set_constant(id, Value::Float(value));
+        Ok(())
+    }
+
+    /// Images in groups for the threads, each with the number of its first row.
+    fn groups<'a>(&self, x: &'a [f32]) -> Result<Vec<(usize, &'a [f32])>> {
+        let row = self.row();
+        if !x.len().is_multiple_of(row) {
+            return Err(Error::Pixels { found: x.len(), expected: row });
+        }
+        let n = x.len() / row;
+        let size = self.batch.unwrap_or_else(|| {
+            let threads = rayon::current_num_threads().max(1);
+            let most = (PIXELS * 3 / row).max(1);
+            n.div_ceil(threads * n.div_ceil(threads * most).max(1)).max(1)
+        });
+        Ok(x.chunks(size * row).enumerate().map(|(i, x)| (i * size, x)).collect())
+    }
+
+    /// `x`, filled up with zeros to the batch that the file was exported for.
+    fn filled<'a>(&self, x: &'a [f32]) -> std::borrow::Cow<'a, [f32]> {
+        match self.batch.map(|batch| batch * self.row()) {
+            Some(len) if len != x.len() => {
+                let mut filled = x.to_vec();
+                filled.resize(len, 0.0);
+                filled.into()
+            }
+            _ => x.into(),
+        }
+    }
+
+    fn by_channel(&self, data: &mut [f32], change: impl Fn(&mut f32, usize)) {
+        let Shape { channels, height, width, .. } = self.shape;
+        for (plane, values) in data.chunks_mut((height * width).max(1)).enumerate() {
+            values.iter_mut().for_each(|v| change(v, plane % channels));
+        }
+    }
+
+    fn images(&self, x: &[f32]) -> Result<Value, Fault> {
+        let Shape { channels, height, width, .. } = self.shape;
+        let mut x = x.to_vec();
+        if let Some(Normalisation { mean, std }) = &self.normalisation {
+            self.by_channel(&mut x, |v, channel| *v = (*v - mean[channel]) / std[channel]);
+        }
+        let n = x.len() / self.row();
+        Ok(Value::Float(array(&[n, channels, height, width], x)?))
+    }
+
+    fn run(&self, x: &[f32]) -> Result<Value> {
+        let images = self.images(x).map_err(|e| self.fault(e))?;
+        let output = self.graph.forward(images).map_err(|e| self.fault(e))?;
+        output.float().map_err(|e| self.fault(e.into()))?;
+        Ok(output)
+    }
+
+    /// The first `rows` rows of an output as logits of at least two classes.
+    fn to_logits(&self, output: &Array<f32>, rows: usize) -> Vec<f32> {
+        let all = to_vec(output);
+        match self.single {
+            true => all.into_iter().take(rows).flat_map(|z| [0.0, z]).collect(),
+            false => all.into_iter().take(rows * self.shape.classes).collect(),
+        }
+    }
+
+    fn fault(&self, fault: Fault) -> Error {
+        fault.at(&self.path, self.opset)
+    }
+}
+
+/// The one input that is no constant.
+fn input(graph: &GraphProto) -> Result<&ValueInfoProto, String> {
+    let constant = |name: &str| graph.initializer.iter().any(|t| t.name == name);
+    let inputs: Vec<_> = graph.input.iter().filter(|input| !constant(&input.name)).collect();
+    match inputs[..] {
+        [input] => Ok(input),
+        [] => Err("it has no input".into()),
+        _ => {
+            let names: Vec<_> = inputs.iter().take(5).map(|i| i.name.as_str()).collect();
+            Err(format!("it has {} inputs ({}, ...); expected one", inputs.len(), names.join(", ")))
+        }
+    }
+}
+
+/// The batch size, if it is fixed, and channels, height and width of the images.
+fn image(
+    input: &ValueInfoProto,
+    size: Option<[usize; 2]>,
+) -> Result<(Option<usize>, [usize; 3]), String> {
+    const LARGEST: i64 = 1 << 14;
+    let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let dims = tensor.and_then(|t| t.shape.as_ref()).map(|shape| &shape.dim[..]);
+    let Some([batch, channels, height, width]) = dims else {
+        return Err(format!(
+            "its input '{}' has {} dimensions; expected images [N, C, H, W]",
+            input.name,
+            dims.map_or("unknown".into(), |dims| dims.len().to_string())
+        ));
+    };
+    let fixed = |dim: &crate::proto::DimensionProto| match dim.value {
+        Some(Dimension::Size(size @ 1..=LARGEST)) => usize::try_from(size).ok(),
+        _ => None,
+    };
+    let Some(channels) = fixed(channels).filter(|&c| c <= 4096) else {
+        return Err("its number of channels is open or out of range".into());
+    };
+    let side = |dim, given: Option<usize>| match (fixed(dim), given) {
+        (Some(side), Some(given)) if side != given => {
+            Err(format!("its images have {side} pixels a side, not {given}"))
+        }
+        (Some(side), _) => Ok(side),
+        (None, Some(given)) => Ok(given),
+        (None, None) => Err("its image size is open: say which, for example 224".into()),
+    };
+    let sides = [side(height, size.map(|s| s[0]))?, side(width, size.map(|s| s[1]))?];
+    let batch = fixed(batch);
+    if batch.unwrap_or(1).saturating_mul(channels * sides[0] * sides[1]) > 1 << 28 {
+        return Err("its input is too large".into());
+    }
+    Ok((batch, [channels, sides[0], sides[1]]))
+}
+
+/// Name of the value with the logits, and the activation behind it that is left out.
+fn output<'a>(
+    graph: &'a GraphProto,
+    asked: Option<&str>,
+) -> Result<(String, Option<&'a str>), String> {
+    let known = || graph.output.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
+    let output = match asked {
+        Some(name) => graph.output.iter().find(|output| output.name == name),
+        None => graph.output.first(),
+    };
+    let Some(output) = output else {
+        return Err(match asked {
+            Some(name) => format!("no output is called '{name}'; it has {}", known()),
+            None => "it has no output".into(),
+        });
+    };
+    let made_by = |name: &str| -> Option<&'a NodeProto> {
+        graph.node.iter().rev().find(|node| node.output.iter().any(|out| out == name))
+    };
+    // Attacks on probabilities meet slopes that round to zero; their logarithm has the same order.
+    match made_by(&output.name) {
+        Some(node)
+            if matches!(node.op_type.as_str(), "Softmax" | "LogSoftmax" | "Sigmoid")
+                && !node.input.is_empty() =>
+        {
+            Ok((node.input[0].clone(), Some(node.op_type.as_str())))
+        }
+        _ => Ok((output.name.clone(), None)),
+    }
+}

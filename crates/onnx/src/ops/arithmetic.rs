@@ -1,0 +1,235 @@
+//! Sums, products, powers and bounds of two or more values, spread to a common shape.
+
+use super::{Attributes, Back, Inputs, Operator};
+use crate::{
+    error::{Outcome, problem},
+    value::{Array, Value, combine, map, unspread},
+};
+
+/// An operation on pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Pow,
+    Max,
+    Min,
+    Mod,
+    PRelu,
+}
+
+/// A pair operation, repeated from left to right where there are more inputs.
+#[derive(Debug)]
+struct Pairs {
+    kind: Kind,
+    /// The result is divided by the number of inputs.
+    mean: bool,
+}
+
+/// Numbers held between two bounds.
+#[derive(Debug)]
+struct Clip {
+    /// Bounds of opsets up to 10, where they are options.
+    bounds: [f32; 2],
+}
+
+pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
+    let kind = match attributes.kind() {
+        "Add" | "Sum" | "Mean" => Kind::Add,
+        "Sub" => Kind::Sub,
+        "Mul" => Kind::Mul,
+        "Div" => Kind::Div,
+        "Pow" => Kind::Pow,
+        "Max" => Kind::Max,
+        "Min" => Kind::Min,
+        "Mod" => Kind::Mod,
+        "PRelu" => Kind::PRelu,
+        "Clip" => {
+            let bounds = [
+                attributes.float("min", f32::NEG_INFINITY),
+                attributes.float("max", f32::INFINITY),
+            ];
+            return Ok(Some(Box::new(Clip { bounds })));
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(Box::new(Pairs { kind, mean: attributes.kind() == "Mean" })))
+}
+
+fn of_floats(kind: Kind, a: &Array<f32>, b: &Array<f32>) -> Outcome<Array<f32>> {
+    match kind {
+        Kind::Add => combine(a, b, |a, b| a + b),
+        Kind::Sub => combine(a, b, |a, b| a - b),
+        Kind::Mul => combine(a, b, |a, b| a * b),
+        Kind::Div => combine(a, b, |a, b| a / b),
+        Kind::Pow => combine(a, b, power),
+        Kind::Max => combine(a, b, f32::max),
+        Kind::Min => combine(a, b, f32::min),
+        Kind::Mod => combine(a, b, |a, b| a % b),
+        Kind::PRelu => combine(a, b, |x, slope| if x > 0.0 { x } else { slope * x }),
+    }
+}
+
+/// Small whole powers are products, as in other implementations.
+fn power(a: f32, b: f32) -> f32 {
+    if b == 2.0 { a * a } else { a.powf(b) }
+}
+
+fn of_ints(kind: Kind, a: &Array<i64>, b: &Array<i64>) -> Outcome<Array<i64>> {
+    if matches!(kind, Kind::Div | Kind::Mod) && b.iter().any(|&b| b == 0) {
+        problem!("a whole number is divided by zero");
+    }
+    match kind {
+        Kind::Add => combine(a, b, i64::wrapping_add),
+        Kind::Sub => combine(a, b, i64::wrapping_sub),
+        Kind::Mul => combine(a, b, i64::wrapping_mul),
+        Kind::Div => combine(a, b, i64::wrapping_div),
+        Kind::Pow => combine(a, b, |a, b| a.wrapping_pow(b.clamp(0, 64) as u32)),
+        Kind::Max => combine(a, b, i64::max),
+        Kind::Min => combine(a, b, i64::min),
+        Kind::Mod => combine(a, b, i64::wrapping_rem_euclid),
+        Kind::PRelu => problem!("expected floating-point numbers"),
+    }
+}
+
+impl Pairs {
+    fn pair(&self, a: &Value, b: &Value) -> Outcome<Value> {
+        match (a, b) {
+            (Value::Float(a), Value::Float(b)) => of_floats(self.kind, a, b).map(Value::Float),
+            (Value::Int(a), Value::Int(b)) => of_ints(self.kind, a, b).map(Value::Int),
+            (Value::Float(a), Value::Int(b)) => {
+                of_floats(self.kind, a, &map(b, |b| b as f32)).map(Value::Float)
+            }
+            _ => problem!("its inputs are of types that do not go together"),
+        }
+    }
+
+    /// Slopes for the two inputs, from both and the gradient.
+    fn slopes(kind: Kind) -> [fn(f32, f32, f32) -> f32; 2] {
+        match kind {
+            Kind::Add => [|_, _, g| g, |_, _, g| g],
+            Kind::Sub => [|_, _, g| g, |_, _, g| -g],
+            Kind::Mul => [|_, b, g| g * b, |a, _, g| g * a],
+            Kind::Div => [|_, b, g| g / b, |a, b, g| -g * a / (b * b)],
+            Kind::Pow => [
+                |a, b, g| if b == 0.0 { 0.0 } else { g * b * power(a, b - 1.0) },
+                |a, b, g| if a == 0.0 && b >= 0.0 { 0.0 } else { g * power(a, b) * a.ln() },
+            ],
+            // Equal values share the gradient, as in PyTorch.
+            Kind::Max => [|a, b, g| g * share(a, b), |a, b, g| g * share(b, a)],
+            Kind::Min => [|a, b, g| g * share(b, a), |a, b, g| g * share(a, b)],
+            Kind::Mod => [|_, _, g| g, |a, b, g| -g * (a / b).trunc()],
+            Kind::PRelu => [
+                |x, slope, g| if x > 0.0 { g } else { g * slope },
+                |x, _, g| if x > 0.0 { 0.0 } else { g * x },
+            ],
+        }
+    }
+}
+
+/// How much of the gradient of `max(a, b)` belongs to a.
+fn share(a: f32, b: f32) -> f32 {
+    if a > b {
+        1.0
+    } else if a == b {
+        0.5
+    } else {
+        0.0
+    }
+}
+
+/// As numbers, whatever the type.
+fn numbers(value: &Value) -> Outcome<Array<f32>> {
+    Ok(match value {
+        Value::Float(x) => x.clone(),
+        Value::Int(x) => map(x, |x| x as f32),
+        Value::Bool(_) => problem!("expected numbers"),
+    })
+}
+
+impl Operator for Pairs {
+    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
+        let mut result = inputs.value(0)?.clone();
+        for index in 1..inputs.len() {
+            result = self.pair(&result, inputs.value(index)?)?;
+        }
+        if self.mean {
+            let count = inputs.len() as f32;
+            result = Value::Float(map(result.float()?, |v| v / count));
+        }
+        Ok(vec![result])
+    }
+
+    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+        let count = back.inputs.len();
+        let mut gradient = back.gradient()?.clone();
+        if self.mean {
+            gradient = map(&gradient, |g| g / count as f32);
+        }
+        let mut all = vec![None; count];
+        if self.kind == Kind::Add {
+            for (index, place) in all.iter_mut().enumerate() {
+                if back.wants(index) {
+                    *place = Some(unspread(gradient.clone(), back.inputs.value(index)?.shape())?);
+                }
+            }
+            return Ok(all);
+        }
+        // What the pairs before the last one gave, from left to right.
+        let mut left = vec![back.inputs.value(0)?.clone()];
+        for index in 1..count.saturating_sub(1) {
+            left.push(self.pair(&left[index - 1], back.inputs.value(index)?)?);
+        }
+        let slopes = Self::slopes(self.kind);
+        for index in (1..count).rev() {
+            let (a, b) = (numbers(&left[index - 1])?, numbers(back.inputs.value(index)?)?);
+            let pull = |slope: fn(f32, f32, f32) -> f32, shape: &[usize]| {
+                let pairs = combine(&a, &b, |a, b| (a, b))?;
+                unspread(combine(&pairs, &gradient, |(a, b), g| slope(a, b, g))?, shape)
+            };
+            if back.wants(index) {
+                all[index] = Some(pull(slopes[1], b.shape())?);
+            }
+            gradient = pull(slopes[0], a.shape())?;
+        }
+        all[0] = back.wants(0).then_some(gradient);
+        Ok(all)
+    }
+}
+
+impl Clip {
+    fn bounds(&self, inputs: &Inputs<'_>) -> Outcome<[f32; 2]> {
+        let mut bounds = self.bounds;
+        for (index, bound) in bounds.iter_mut().enumerate() {
+            if let Some(value) = inputs.get(index + 1) {
+                match value.float()?.first() {
+                    Some(&value) => *bound = value,
+                    None => problem!("an empty bound"),
+                }
+            }
+        }
+        Ok(bounds)
+    }
+}
+
+impl Operator for Clip {
+    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
+        if let Value::Int(x) = inputs.value(0)? {
+            let bound = |index: usize, default: i64| -> Outcome<i64> {
+                Ok(inputs.list(index)?.and_then(|v| v.first().copied()).unwrap_or(default))
+            };
+            let (low, high) = (bound(1, i64::MIN)?, bound(2, i64::MAX)?);
+            return Ok(vec![Value::Int(map(x, |x| x.max(low).min(high)))]);
+        }
+        let [low, high] = self.bounds(inputs)?;
+        Ok(vec![Value::Float(map(inputs.float(0)?, |x| x.max(low).min(high)))])
+    }
+
+    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+        let [low, high] = self.bounds(&back.inputs)?;
+        let inside = |x: f32, g: f32| if x >= low && x <= high { g } else { 0.0 };
+        Ok(back.only(Some(combine(back.inputs.float(0)?, back.gradient()?, inside)?)))
+    }
+}

@@ -1,0 +1,305 @@
+//! Convolution, in one and two dimensions, through the kernels.
+
+use std::borrow::Cow;
+
+use ndarray::{Axis, IxDyn, Slice};
+use sora_kernels::{
+    Isa,
+    conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue},
+    layout::{Dimensions, nchw_to_hwnc},
+};
+
+use super::{Attributes, Back, Inputs, Operator};
+use crate::{
+    cache::Packed,
+    error::{Outcome, Problem, problem},
+    value::{Array, Value, array, elements, expect_rank, permute, plain, reshape, zeros},
+};
+
+/// How padding is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Padding {
+    /// Pixels before and behind each axis: all the befores, then all the behinds.
+    Given(Vec<usize>),
+    /// So that the output has the size of the input over the stride; a pixel left over goes behind
+    /// (`upper`) or before.
+    Same { upper: bool },
+}
+
+impl Padding {
+    pub fn read(attributes: &Attributes<'_>) -> Outcome<Self> {
+        Ok(match attributes.text("auto_pad", "NOTSET").as_str() {
+            "SAME_UPPER" => Self::Same { upper: true },
+            "SAME_LOWER" => Self::Same { upper: false },
+            "VALID" => Self::Given(Vec::new()),
+            _ => Self::Given(attributes.sizes("pads", &[])?),
+        })
+    }
+
+    /// Pixels `[before, behind]` of axis `axis` of `count`.
+    pub fn of(
+        &self,
+        axis: usize,
+        count: usize,
+        size: usize,
+        kernel: usize,
+        stride: usize,
+    ) -> Outcome<[usize; 2]> {
+        Ok(match self {
+            Self::Given(pads) if pads.is_empty() => [0, 0],
+            Self::Given(pads) if pads.len() == 2 * count => [pads[axis], pads[axis + count]],
+            Self::Given(pads) => problem!("{} paddings for {count} axes", pads.len()),
+            Self::Same { upper } => {
+                let wanted = size.div_ceil(stride.max(1)).saturating_sub(1) * stride + kernel;
+                let total = wanted.saturating_sub(size);
+                let (less, more) = (total / 2, total.div_ceil(2));
+                if *upper { [less, more] } else { [more, less] }
+            }
+        })
+    }
+}
+
+/// `Conv`.
+#[derive(Debug)]
+struct Conv {
+    stride: Vec<usize>,
+    dilation: Vec<usize>,
+    padding: Padding,
+    groups: usize,
+    packed: Packed,
+}
+
+pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
+    if attributes.kind() != "Conv" {
+        return Ok(None);
+    }
+    let groups = match usize::try_from(attributes.int("group", 1)) {
+        Ok(groups @ 1..) => groups,
+        _ => problem!("{} groups", attributes.int("group", 1)),
+    };
+    Ok(Some(Box::new(Conv {
+        stride: attributes.sizes("strides", &[])?,
+        dilation: attributes.sizes("dilations", &[])?,
+        padding: Padding::read(attributes)?,
+        groups,
+        packed: Packed::default(),
+    })))
+}
+
+/// The numbers of images `[N, C, H, W]` in the kernels' order `[H][W][N][C]`.
+pub(super) fn to_hwnc(x: &Array<f32>) -> Outcome<Cow<'_, [f32]>> {
+    expect_rank(x, 4)?;
+    let turned = x.view().permuted_axes(IxDyn(&[2, 3, 0, 1]));
+    if let Some(slice) = turned.to_slice() {
+        return Ok(Cow::Borrowed(slice));
+    }
+    let [n, c, h, w] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
+    let mut out = vec![0.0; x.len()];
+    let plain = plain(x);
+    nchw_to_hwnc(Dimensions { n, c, h, w }, plain.as_slice().unwrap_or_default(), &mut out)?;
+    Ok(Cow::Owned(out))
+}
+
+/// Images `[N, C, H, W]` from numbers in the kernels' order.
+pub(super) fn from_hwnc([n, c, h, w]: [usize; 4], data: Vec<f32>) -> Outcome<Array<f32>> {
+    Ok(permute(&array(&[h, w, n, c], data)?, &[2, 3, 0, 1]))
+}
+
+/// Zeros around the pixels of `x`, `[before, behind]` of each axis.
+fn pad(x: &Array<f32>, pads: [[usize; 2]; 2]) -> Outcome<Array<f32>> {
+    let mut shape = x.shape().to_vec();
+    for (side, [before, behind]) in shape[2..].iter_mut().zip(pads) {
+        *side = side.saturating_add(before).saturating_add(behind);
+    }
+    elements(&shape)?;
+    let mut padded = permute(&zeros(&[shape[2], shape[3], shape[0], shape[1]]), &[2, 3, 0, 1]);
+    inside(&mut padded, pads, x.shape()).assign(x);
+    Ok(padded)
+}
+
+/// The pixels of a padded value that are not padding.
+fn inside<'a>(
+    padded: &'a mut Array<f32>,
+    pads: [[usize; 2]; 2],
+    shape: &[usize],
+) -> ndarray::ArrayViewMutD<'a, f32> {
+    padded.slice_each_axis_mut(|axis| match axis.axis.index() {
+        axis @ 2.. => Slice::from(pads[axis - 2][0]..pads[axis - 2][0] + shape[axis]),
+        _ => Slice::from(..),
+    })
+}
+
+/// Everything of a call that the shapes decide.
+struct Plan {
+    /// Input and weights with two spatial axes.
+    x: Array<f32>,
+    weights: Array<f32>,
+    conv: Conv2d<f32>,
+    /// What was padded beforehand; zeros where the kernels pad.
+    before: [[usize; 2]; 2],
+    output: [usize; 4],
+}
+
+impl Conv {
+    /// A list of two: the option's, or that of one axis behind a 1.
+    fn pair(list: &[usize], axes: usize, default: usize) -> Outcome<[usize; 2]> {
+        match (list, axes) {
+            ([], _) => Ok([default; 2]),
+            ([a], 1) => Ok([default, *a]),
+            ([a, b], 2) => Ok([*a, *b]),
+            _ => problem!("{} numbers for {axes} axes", list.len()),
+        }
+    }
+
+    fn plan(&self, inputs: &Inputs<'_>) -> Outcome<Plan> {
+        let (x, weights) = (inputs.float(0)?, inputs.float(1)?);
+        let axes = x.ndim().saturating_sub(2);
+        if !(1..=2).contains(&axes) || weights.ndim() != x.ndim() {
+            problem!("images of shape {:?}, weights of {:?}", x.shape(), weights.shape());
+        }
+        // A row is an image of height 1.
+        let two = |v: &Array<f32>| match v.shape() {
+            &[a, b, w] => reshape(v, &[a, b, 1, w]),
+            _ => Ok(v.clone()),
+        };
+        let (mut x, mut weights) = (two(x)?, two(weights)?);
+        let stride = Self::pair(&self.stride, axes, 1)?;
+        let dilation = Self::pair(&self.dilation, axes, 1)?;
+        if dilation != [1, 1] {
+            weights = dilate(&weights, dilation)?;
+        }
+        let kernel = [weights.shape()[2], weights.shape()[3]];
+        let mut pads = [[0; 2]; 2];
+        for axis in 0..axes {
+            let d = axis + 2 - axes;
+            pads[d] = self.padding.of(axis, axes, x.shape()[d + 2], kernel[d], stride[d])?;
+        }
+        let even = (0..2).all(|d| pads[d][0] == pads[d][1] && pads[d][0] < kernel[d]);
+        let before = if even { [[0; 2]; 2] } else { pads };
+        if !even {
+            x = pad(&x, pads)?;
+        }
+        let geometry = ConvGeometry {
+            in_channels: x.shape()[1],
+            out_channels: weights.shape()[0],
+            input: [x.shape()[2], x.shape()[3]],
+            kernel,
+            stride,
+            padding: if even { [pads[0][0], pads[1][0]] } else { [0, 0] },
+            groups: self.groups,
+        };
+        let isa = Isa::current().map_err(|e| Problem::new(e.to_string()))?;
+        let conv = Conv2d::new(geometry, isa)?;
+        if weights.len() != conv.weight_len() {
+            problem!(
+                "weights of shape {:?} for {} channels in {} groups",
+                weights.shape(),
+                geometry.in_channels,
+                self.groups
+            );
+        }
+        let [h, w] = geometry.output();
+        let output = [x.shape()[0], geometry.out_channels, h, w];
+        elements(&output)?;
+        Ok(Plan { x, weights, conv, before, output })
+    }
+
+    /// Packed weights; those of the file are kept under their own address.
+    fn pack(
+        &self,
+        plan: &Plan,
+        inputs: &Inputs<'_>,
+        direction: Direction,
+    ) -> Outcome<std::sync::Arc<sora_kernels::conv::PackedWeights>> {
+        self.packed.conv(&plan.conv, inputs.float(1)?, direction, || plan.weights.clone())
+    }
+}
+
+/// Weights with zeros between their taps.
+fn dilate(weights: &Array<f32>, dilation: [usize; 2]) -> Outcome<Array<f32>> {
+    if dilation.contains(&0) {
+        problem!("a dilation of 0");
+    }
+    let mut shape = weights.shape().to_vec();
+    for (side, dilation) in shape[2..].iter_mut().zip(dilation) {
+        *side = side.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
+    }
+    elements(&shape)?;
+    let mut wide = zeros(&shape);
+    wide.slice_each_axis_mut(|axis| match axis.axis.index() {
+        axis @ 2.. => Slice::new(0, None, dilation[axis - 2] as isize),
+        _ => Slice::from(..),
+    })
+    .assign(weights);
+    Ok(wide)
+}
+
+/// The taps of a dilated gradient that are weights.
+fn undilate(wide: &Array<f32>, dilation: [usize; 2]) -> Array<f32> {
+    wide.slice_each_axis(|axis| match axis.axis.index() {
+        axis @ 2.. => Slice::new(0, None, dilation[axis - 2] as isize),
+        _ => Slice::from(..),
+    })
+    .to_shared()
+}
+
+impl Operator for Conv {
+    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
+        let plan = self.plan(inputs)?;
+        let packed = self.pack(&plan, inputs, Direction::Forward)?;
+        let bias = inputs.get(2).map(|bias| bias.float().map(plain)).transpose()?;
+        let bias = bias.as_ref().and_then(|bias| bias.as_slice());
+        let [n, c, h, w] = plan.output;
+        let mut y = vec![0.0; elements(&plan.output)?];
+        let epilogue = Epilogue { bias, ..Epilogue::default() };
+        plan.conv.forward(n, &to_hwnc(&plan.x)?, &packed, &mut y, epilogue)?;
+        let y = from_hwnc([n, c, h, w], y)?;
+        Ok(vec![Value::Float(if inputs.float(0)?.ndim() == 3 {
+            reshape(&y, &[n, c, w])?
+        } else {
+            y
+        })])
+    }
+
+    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+        let plan = self.plan(&back.inputs)?;
+        let g = reshape_to(back.gradient()?, plan.output)?;
+        let (n, dy) = (plan.output[0], to_hwnc(&g)?);
+        let mut all = vec![None; back.inputs.len()];
+        if back.wants(0) {
+            let packed = self.pack(&plan, &back.inputs, Direction::InputGrad)?;
+            let mut dx = vec![0.0; plan.x.len()];
+            plan.conv.input_grad(n, &dy, &packed, &mut dx, Addend::None)?;
+            let s = plan.x.shape();
+            let mut dx = from_hwnc([s[0], s[1], s[2], s[3]], dx)?;
+            let x = back.inputs.float(0)?;
+            if plan.before != [[0; 2]; 2] {
+                let mut shape = s.to_vec();
+                for (side, [a, b]) in shape[2..].iter_mut().zip(plan.before) {
+                    *side -= a + b;
+                }
+                dx = inside(&mut dx, plan.before, &shape).to_shared();
+            }
+            all[0] = Some(if x.ndim() == 3 { reshape(&dx, x.shape())? } else { dx });
+        }
+        if back.wants(1) {
+            let mut dw = vec![0.0; plan.weights.len()];
+            plan.conv.weight_grad(n, &to_hwnc(&plan.x)?, &dy, &mut dw)?;
+            let dw = array(plan.weights.shape(), dw)?;
+            let axes = back.inputs.float(0)?.ndim() - 2;
+            let dilation = Self::pair(&self.dilation, axes, 1)?;
+            let dw = if dilation == [1, 1] { dw } else { undilate(&dw, dilation) };
+            all[1] = Some(reshape(&dw, back.inputs.float(1)?.shape())?);
+        }
+        if back.wants(2) {
+            let sums = g.sum_axis(Axis(3)).sum_axis(Axis(2)).sum_axis(Axis(0));
+            all[2] = Some(sums.into_shared());
+        }
+        Ok(all)
+    }
+}
+
+/// A gradient with two spatial axes, in its own order of memory if it has them.
+fn reshape_to(g: &Array<f32>, shape: [usize; 4]) -> Outcome<Array<f32>> {
+    if g.shape() == shape { Ok(g.clone()) } else { reshape(g, &shape) }
+}

@@ -1,0 +1,249 @@
+//! The operators: what each computes, and how a gradient goes back through it.
+//!
+//! A family of operators is one file: how a node's options are read, the forward pass, and the
+//! backward pass beside it. [`build`] is the list of all.
+
+mod arithmetic;
+mod cast;
+mod conv;
+mod logic;
+mod matmul;
+mod moves;
+mod norm;
+mod pool;
+mod quantize;
+mod reduce;
+mod resize;
+mod shape;
+mod softmax;
+mod unary;
+
+use std::fmt::Debug;
+
+use crate::{
+    attributes::Attributes,
+    error::{Outcome, problem},
+    value::{Array, Value},
+};
+
+/// One operation with its options.
+pub(crate) trait Operator: Debug + Send + Sync {
+    /// The outputs for `inputs`.
+    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>>;
+
+    /// For each input that is wanted, the gradient that comes back through the node; `None` where
+    /// nothing does.
+    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>>;
+
+    /// Whether the outputs depend smoothly on the inputs. What does not passes no gradient.
+    fn is_differentiable(&self) -> bool {
+        true
+    }
+}
+
+/// Inputs of a node; those at the end, and empty ones, may be absent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inputs<'a>(pub &'a [Option<&'a Value>]);
+
+impl<'a> Inputs<'a> {
+    pub fn get(&self, index: usize) -> Option<&'a Value> {
+        self.0.get(index).copied().flatten()
+    }
+
+    pub fn value(&self, index: usize) -> Outcome<&'a Value> {
+        match self.get(index) {
+            Some(value) => Ok(value),
+            None => problem!("input {} is missing", index + 1),
+        }
+    }
+
+    pub fn float(&self, index: usize) -> Outcome<&'a Array<f32>> {
+        self.value(index)?.float()
+    }
+
+    /// Whole numbers of an input that may be absent.
+    pub fn list(&self, index: usize) -> Outcome<Option<Vec<i64>>> {
+        self.get(index).map(Value::list).transpose()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// What a backward pass has at hand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Back<'a> {
+    pub inputs: Inputs<'a>,
+    /// Outputs of the forward pass.
+    pub outputs: &'a [Option<&'a Value>],
+    /// Gradient of each output; `None`: zero.
+    pub gradients: &'a [Option<Array<f32>>],
+    /// Whether the gradient of each input is asked for.
+    pub wanted: &'a [bool],
+}
+
+impl Back<'_> {
+    /// The gradient of the first output.
+    pub fn gradient(&self) -> Outcome<&Array<f32>> {
+        match self.gradients.first() {
+            Some(Some(gradient)) => Ok(gradient),
+            _ => problem!("its gradient is missing"),
+        }
+    }
+
+    /// The first output, numbers.
+    pub fn output(&self) -> Outcome<&Array<f32>> {
+        match self.outputs.first() {
+            Some(Some(value)) => value.float(),
+            _ => problem!("its output is missing"),
+        }
+    }
+
+    pub fn wants(&self, index: usize) -> bool {
+        self.wanted.get(index).copied().unwrap_or(false)
+    }
+
+    /// Gradients of all inputs, `given` for those that are wanted among the first ones.
+    pub fn only(&self, first: Option<Array<f32>>) -> Vec<Option<Array<f32>>> {
+        let mut all = vec![None; self.inputs.len()];
+        if let Some(place) = all.first_mut() {
+            *place = first;
+        }
+        all
+    }
+}
+
+/// The operator of a node; `None`: not known here.
+pub(crate) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
+    type Builder = fn(&Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>>;
+    const FAMILIES: [Builder; 14] = [
+        unary::build,
+        arithmetic::build,
+        logic::build,
+        conv::build,
+        matmul::build,
+        norm::build,
+        pool::build,
+        reduce::build,
+        softmax::build,
+        moves::build,
+        shape::build,
+        resize::build,
+        cast::build,
+        quantize::build,
+    ];
+    for family in FAMILIES {
+        if let Some(operator) = family(attributes)? {
+            return Ok(Some(operator));
+        }
+    }
+    Ok(None)
+}
+
+/// Names of every operator, for documentation and tests.
+pub(crate) const NAMES: &[&str] = &[
+    "Abs",
+    "Add",
+    "And",
+    "ArgMax",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "CastLike",
+    "Ceil",
+    "Celu",
+    "Clip",
+    "Concat",
+    "Constant",
+    "ConstantOfShape",
+    "Conv",
+    "Cos",
+    "DepthToSpace",
+    "DequantizeLinear",
+    "Div",
+    "Dropout",
+    "Einsum",
+    "Elu",
+    "Equal",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Floor",
+    "Gather",
+    "GatherElements",
+    "Gelu",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "Greater",
+    "GreaterOrEqual",
+    "GroupNormalization",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "LeakyRelu",
+    "Less",
+    "LessOrEqual",
+    "Log",
+    "LogSoftmax",
+    "LpNormalization",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Mean",
+    "Min",
+    "Mish",
+    "Mod",
+    "Mul",
+    "Neg",
+    "Not",
+    "Or",
+    "PRelu",
+    "Pad",
+    "Pow",
+    "QuantizeLinear",
+    "Range",
+    "Reciprocal",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceLogSumExp",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Round",
+    "Selu",
+    "Shape",
+    "Sigmoid",
+    "Sign",
+    "Sin",
+    "Size",
+    "Slice",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "SpaceToDepth",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "ThresholdedRelu",
+    "Tile",
+    "Transpose",
+    "Trilu",
+    "Unsqueeze",
+    "Upsample",
+    "Where",
+    "Xor",
+];

@@ -1,0 +1,282 @@
+//! Values that flow through a graph: arrays of numbers, whole numbers or truth values.
+//!
+//! Arrays are logically in ONNX's order (images `[N, C, H, W]`), whatever their order in memory:
+//! convolutions leave theirs as `[H][W][N][C]`, elementwise operations keep the order of their
+//! input, and only what needs another order copies.
+
+use ndarray::{ArcArray, ArrayViewD, Dimension, IxDyn, Zip};
+
+use crate::error::{Outcome, Problem, problem};
+
+/// A shared array of any rank.
+pub(crate) type Array<T> = ArcArray<T, IxDyn>;
+
+/// Most elements that one value may have: a bound on what a hostile file can ask for (1 GiB of numbers).
+const MOST_ELEMENTS: usize = 1 << 28;
+
+/// A value of a graph. All whole-number types are held as i64, all others as f32.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Float(Array<f32>),
+    Int(Array<i64>),
+    Bool(Array<bool>),
+}
+
+impl Value {
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::Float(array) => array.shape(),
+            Self::Int(array) => array.shape(),
+            Self::Bool(array) => array.shape(),
+        }
+    }
+
+    pub fn float(&self) -> Outcome<&Array<f32>> {
+        match self {
+            Self::Float(array) => Ok(array),
+            other => problem!("expected floating-point numbers, found {}", other.kind()),
+        }
+    }
+
+    pub fn int(&self) -> Outcome<&Array<i64>> {
+        match self {
+            Self::Int(array) => Ok(array),
+            other => problem!("expected whole numbers, found {}", other.kind()),
+        }
+    }
+
+    pub fn bool(&self) -> Outcome<&Array<bool>> {
+        match self {
+            Self::Bool(array) => Ok(array),
+            other => problem!("expected truth values, found {}", other.kind()),
+        }
+    }
+
+    /// Whole numbers as a list: a shape, axes, starts.
+    pub fn list(&self) -> Outcome<Vec<i64>> {
+        Ok(self.int()?.iter().copied().collect())
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Float(_) => "floating-point numbers",
+            Self::Int(_) => "whole numbers",
+            Self::Bool(_) => "truth values",
+        }
+    }
+}
+
+/// An array of `shape` that holds `data` in row-major order.
+pub(crate) fn array<T: Clone>(shape: &[usize], data: Vec<T>) -> Outcome<Array<T>> {
+    Ok(ArcArray::from_shape_vec(IxDyn(shape), data)?)
+}
+
+/// Number of elements of `shape`.
+pub(crate) fn elements(shape: &[usize]) -> Outcome<usize> {
+    let count = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
+    count
+        .filter(|&count| count <= MOST_ELEMENTS)
+        .ok_or_else(|| Problem::new(format!("a value of shape {shape:?} is too large")))
+}
+
+/// Whole, non-negative numbers as a shape.
+pub(crate) fn to_shape(sizes: &[i64]) -> Outcome<Vec<usize>> {
+    let shape: Option<Vec<usize>> = sizes.iter().map(|&size| usize::try_from(size).ok()).collect();
+    let shape = shape.ok_or_else(|| Problem::new(format!("no shape: {sizes:?}")))?;
+    elements(&shape)?;
+    Ok(shape)
+}
+
+/// `axis`, which may count from the end, as an index below `rank`.
+pub(crate) fn to_axis(axis: i64, rank: usize) -> Outcome<usize> {
+    let index = if axis < 0 { axis + rank as i64 } else { axis };
+    match usize::try_from(index) {
+        Ok(index) if index < rank => Ok(index),
+        _ => problem!("axis {axis} of a value of {rank} dimensions"),
+    }
+}
+
+/// The axes of `x` from the slowest to the fastest in memory.
+fn memory_order<T>(x: &ArrayViewD<'_, T>) -> Vec<usize> {
+    let mut axes: Vec<usize> = (0..x.ndim()).collect();
+    axes.sort_by_key(|&axis| std::cmp::Reverse(x.strides()[axis].unsigned_abs()));
+    axes
+}
+
+fn inverse(permutation: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; permutation.len()];
+    for (to, &from) in permutation.iter().enumerate() {
+        inverse[from] = to;
+    }
+    inverse
+}
+
+/// The shape that arrays of shapes `a` and `b` are spread to (NumPy's rule).
+pub(crate) fn broadcast_shape(a: &[usize], b: &[usize]) -> Outcome<Vec<usize>> {
+    let rank = a.len().max(b.len());
+    let side = |shape: &[usize], axis: usize| {
+        (axis + shape.len()).checked_sub(rank).map_or(1, |index| shape[index])
+    };
+    let mut shape = Vec::with_capacity(rank);
+    for axis in 0..rank {
+        shape.push(match (side(a, axis), side(b, axis)) {
+            (a, b) if a == b => a,
+            (1, b) => b,
+            (a, 1) => a,
+            _ => problem!("shapes {a:?} and {b:?} do not fit together"),
+        });
+    }
+    elements(&shape)?;
+    Ok(shape)
+}
+
+/// `x` spread to `shape`.
+pub(crate) fn spread<'a, T>(x: &'a Array<T>, shape: &[usize]) -> Outcome<ArrayViewD<'a, T>> {
+    x.broadcast(IxDyn(shape)).ok_or_else(|| {
+        Problem::new(format!("a value of shape {:?} does not fit {shape:?}", x.shape()))
+    })
+}
+
+/// `f` of the elements of `a` and `b`, spread to a common shape; in memory like the one that has it.
+pub(crate) fn combine<A, B, R>(
+    a: &Array<A>,
+    b: &Array<B>,
+    f: impl Fn(A, B) -> R,
+) -> Outcome<Array<R>>
+where
+    A: Copy,
+    B: Copy,
+    R: Copy,
+{
+    let shape = broadcast_shape(a.shape(), b.shape())?;
+    let (a_all, b_all) = (spread(a, &shape)?, spread(b, &shape)?);
+    let order = if a.shape() == shape { memory_order(&a_all) } else { memory_order(&b_all) };
+    let (a_all, b_all) = (a_all.permuted_axes(IxDyn(&order)), b_all.permuted_axes(IxDyn(&order)));
+    let out = match (a_all.as_slice(), b_all.as_slice()) {
+        (Some(a), Some(b)) => {
+            let data = a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
+            array(a_all.shape(), data)?
+        }
+        _ => Zip::from(&a_all).and(&b_all).map_collect(|&a, &b| f(a, b)).into_shared(),
+    };
+    Ok(out.permuted_axes(IxDyn(&inverse(&order))))
+}
+
+/// As [`combine`] of three arrays.
+pub(crate) fn select<T: Copy>(
+    condition: &Array<bool>,
+    yes: &Array<T>,
+    no: &Array<T>,
+) -> Outcome<Array<T>> {
+    let pairs = combine(yes, no, |yes, no| (yes, no))?;
+    combine(&pairs, condition, |(yes, no), condition| if condition { yes } else { no })
+}
+
+/// The gradient of an array of `shape` that was spread to that of `gradient`: summed over what it
+/// was repeated along.
+pub(crate) fn unspread(gradient: Array<f32>, shape: &[usize]) -> Outcome<Array<f32>> {
+    let mut gradient = gradient;
+    while gradient.ndim() > shape.len() {
+        gradient = gradient.sum_axis(ndarray::Axis(0)).into_shared();
+    }
+    for (axis, &side) in shape.iter().enumerate() {
+        if side == 1 && gradient.shape()[axis] != 1 {
+            let axis = ndarray::Axis(axis);
+            gradient = gradient.sum_axis(axis).insert_axis(axis).into_shared();
+        }
+    }
+    if gradient.shape() != shape {
+        problem!("a gradient of shape {:?} for a value of {shape:?}", gradient.shape());
+    }
+    Ok(gradient)
+}
+
+/// `f` of each element, in the same order of memory.
+pub(crate) fn map<T: Clone, R: Clone>(x: &Array<T>, f: impl Fn(T) -> R) -> Array<R> {
+    let order = memory_order(&x.view());
+    let view = x.view().permuted_axes(IxDyn(&order));
+    view.mapv(f).into_shared().permuted_axes(IxDyn(&inverse(&order)))
+}
+
+/// `x` in row-major order.
+pub(crate) fn plain<T: Clone>(x: &Array<T>) -> Array<T> {
+    if x.is_standard_layout() { x.clone() } else { x.as_standard_layout().to_shared() }
+}
+
+/// `x` in row-major order with another shape.
+pub(crate) fn reshape<T: Clone>(x: &Array<T>, shape: &[usize]) -> Outcome<Array<T>> {
+    Ok(plain(x).into_shape_with_order(IxDyn(shape))?)
+}
+
+/// `x` with its axes in the order `axes`, without copying.
+pub(crate) fn permute<T: Clone>(x: &Array<T>, axes: &[usize]) -> Array<T> {
+    x.clone().permuted_axes(IxDyn(axes))
+}
+
+/// Undoes [`permute`].
+pub(crate) fn unpermute<T: Clone>(x: &Array<T>, axes: &[usize]) -> Array<T> {
+    permute(x, &inverse(axes))
+}
+
+/// The elements in row-major order.
+pub(crate) fn to_vec<T: Clone>(x: &Array<T>) -> Vec<T> {
+    match x.as_slice() {
+        Some(slice) => slice.to_vec(),
+        None => x.iter().cloned().collect(),
+    }
+}
+
+/// Zeros in the shape of `x`.
+pub(crate) fn zeros(shape: &[usize]) -> Array<f32> {
+    Array::zeros(IxDyn(shape))
+}
+
+/// Rank as a number of axes, checked.
+pub(crate) fn expect_rank<T>(x: &Array<T>, rank: usize) -> Outcome<()> {
+    if x.dim().ndim() != rank {
+        problem!("expected {rank} dimensions, found shape {:?}", x.shape());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(shape: &[usize]) -> Array<f32> {
+        array(shape, (0..shape.iter().product()).map(|v: usize| v as f32).collect()).unwrap()
+    }
+
+    #[test]
+    fn arrays_spread_whatever_their_order_in_memory() {
+        let x = counted(&[2, 3, 4]);
+        let turned = plain(&permute(&x, &[2, 0, 1]));
+        let same = unpermute(&turned, &[2, 0, 1]);
+        assert_eq!(x, same);
+        let b = array(&[3, 1], vec![10.0, 20.0, 30.0]).unwrap();
+        let sum = combine(&x, &b, |a, b| a + b).unwrap();
+        let other = combine(&same, &b, |a, b| a + b).unwrap();
+        assert_eq!(sum, other);
+        assert_eq!(other.strides(), same.strides());
+        assert_eq!(sum[[1, 2, 3]], 23.0 + 30.0);
+        let swapped = combine(&b, &same, |b, a| a + b).unwrap();
+        assert_eq!(swapped, sum);
+        assert!(combine(&x, &counted(&[2]), |a, _| a).is_err());
+    }
+
+    #[test]
+    fn gradients_of_spread_arrays_are_sums() {
+        let g = counted(&[2, 3, 4]);
+        let back = unspread(g.clone(), &[3, 1]).unwrap();
+        assert_eq!(back[[1, 0]], (4..8).map(|v| (2 * v + 12) as f32).sum::<f32>());
+        assert_eq!(unspread(g.clone(), &[2, 3, 4]).unwrap(), g);
+        assert_eq!(unspread(g, &[]).unwrap().sum(), 276.0);
+    }
+
+    #[test]
+    fn axes_and_shapes_out_of_range_are_refused() {
+        assert_eq!(to_axis(-1, 3).unwrap(), 2);
+        assert!(to_axis(3, 3).is_err() && to_axis(-4, 3).is_err());
+        assert!(to_shape(&[1 << 20, 1 << 20]).is_err() && to_shape(&[-1]).is_err());
+    }
+}
