@@ -31,12 +31,15 @@ fn differences(path: &Path) -> Result<([f32; 2], [f64; 2]), Box<dyn Error>> {
         cotangent[first * width..first * width + logits.len()].to_vec()
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    let gap = |found: &[f32], expected: &[f32]| {
-        let scale = expected.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
-        let pairs = found.iter().zip(expected);
-        let worst = pairs.fold(0f32, |m, (a, b)| if (a - b).is_nan() { f32::INFINITY } else { m.max((a - b).abs()) });
-        if found.len() == expected.len() { worst / scale } else { f32::INFINITY }
-    };
+    let gap =
+        |found: &[f32], expected: &[f32]| {
+            let scale = expected.iter().fold(1e-20f32, |m, v| m.max(v.abs()));
+            let pairs = found.iter().zip(expected);
+            let worst = pairs.fold(0f32, |m, (a, b)| {
+                if (a - b).is_nan() { f32::INFINITY } else { m.max((a - b).abs()) }
+            });
+            if found.len() == expected.len() { worst / scale } else { f32::INFINITY }
+        };
     let gaps = [gap(&logits, &values("logits")?), gap(&grad, &values("grad")?)];
     Ok((gaps, [opened, seconds]))
 }
