@@ -133,7 +133,7 @@ fn content(tensor: &TensorProto, raw: &[u8]) -> Outcome<Content> {
     macro_rules! parse {
         ($type:ty, $map:expr) => {{
             const SIZE: usize = size_of::<$type>();
-            if raw.len() % SIZE != 0 {
+            if !raw.len().is_multiple_of(SIZE) {
                 problem!("{} bytes are no whole number of elements", raw.len());
             }
             raw.as_chunks::<SIZE>().0.iter().map(|b| <$type>::from_le_bytes(*b)).map($map).collect()

@@ -15,9 +15,11 @@
 //! # Ok::<(), sora_onnx::Error>(())
 //! ```
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod attributes;
 mod cache;
+mod classifier;
 mod error;
 mod file;
 mod functions;
@@ -28,7 +30,8 @@ pub mod proto;
 mod value;
 
 pub use error::{Error, Result};
-pub use network::{Network, Normalisation, Options, Shape};
+pub use network::{Network, Normalisation, Options};
+pub use robustness::Shape;
 
 /// Names of the operators that are computed, in alphabetical order.
 pub fn operators() -> &'static [&'static str] {

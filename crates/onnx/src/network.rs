@@ -6,6 +6,7 @@ use std::{
 };
 
 use rayon::prelude::*;
+use robustness::{Cotangent, Shape};
 
 use crate::{
     error::{Error, Result},
@@ -20,19 +21,6 @@ const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
 
 /// Pixels of the largest group of images that a thread takes at once.
 const PIXELS: usize = 32 * 32 * 32;
-
-/// What a network takes and gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// Image channels.
-    pub channels: usize,
-    /// Image height in pixels.
-    pub height: usize,
-    /// Image width in pixels.
-    pub width: usize,
-    /// Number of classes, at least 2.
-    pub classes: usize,
-}
 
 /// What a pixel in [0, 1] becomes before it enters the graph: `(x - mean) / std`.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,10 +61,6 @@ pub struct Network {
     notes: Vec<String>,
     producer: String,
 }
-
-/// A function that makes cotangents of logits: called with the number of the first row of a group
-/// and the group's logits.
-pub type Cotangent<'a> = dyn FnMut(usize, &[f32]) -> Vec<f32> + Send + 'a;
 
 impl Network {
     /// Reads the file `path`, with data beside it.

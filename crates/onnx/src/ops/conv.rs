@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ndarray::{Axis, IxDyn, Slice};
 use sora_kernels::{
     Isa,
-    conv::{Addend, Conv2d, ConvGeometry, Direction, Epilogue},
+    conv::{Conv2d, ConvGeometry, Direction, Epilogue},
     layout::{Dimensions, nchw_to_hwnc},
 };
 
@@ -269,7 +269,7 @@ impl Operator for Conv {
         if back.wants(0) {
             let packed = self.pack(&plan, &back.inputs, Direction::InputGrad)?;
             let mut dx = vec![0.0; plan.x.len()];
-            plan.conv.input_grad(n, &dy, &packed, &mut dx, Addend::None)?;
+            plan.conv.input_grad(n, &dy, &packed, &mut dx, Epilogue::default())?;
             let s = plan.x.shape();
             let mut dx = from_hwnc([s[0], s[1], s[2], s[3]], dx)?;
             let x = back.inputs.float(0)?;

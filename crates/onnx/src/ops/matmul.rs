@@ -89,7 +89,7 @@ fn layer(
     if forward {
         linear.forward(n, rows, &packed, None, &mut y)?;
     } else {
-        linear.input_grad(n, rows, &packed, &mut y, sora_kernels::conv::Addend::None)?;
+        linear.input_grad(n, rows, &packed, &mut y, sora_kernels::Addend::None.into())?;
     }
     Ok(y)
 }

@@ -343,7 +343,7 @@ fn reshaped(shape: &[usize], asked: &[i64], zero_is_zero: bool) -> Outcome<Vec<u
     }
     let known: usize = sides.iter().flatten().product();
     let all: usize = shape.iter().product();
-    let rest = if known == 0 { 0 } else { all / known };
+    let rest = all.checked_div(known).unwrap_or(0);
     let sides: Vec<usize> = sides.into_iter().map(|side| side.unwrap_or(rest)).collect();
     if elements(&sides)? != all {
         problem!("{asked:?} for shape {shape:?}");
