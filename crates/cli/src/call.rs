@@ -4,8 +4,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{
     commands::{
-        attacks, bench, completions, data, diagnose, eval, export, help, import, landscape, man,
-        methods, models, plot, report, reproduce, resume, schema, sweep, train, watch,
+        attacks, bench, completions, data, diagnose, eval, export, grid, help, import, landscape,
+        man, methods, models, plot, report, reproduce, resume, schema, sweep, train, watch,
     },
     console::{self, ColorChoice, Settings},
     error::Result,
@@ -74,6 +74,8 @@ pub enum Command {
     Landscape(landscape::LandscapeArgs),
     /// Make a figure or table of the paper: run what is missing, go on with what was cut off, draw
     Reproduce(reproduce::ReproduceArgs),
+    /// Run a product of settings and seeds, on one machine or many, and put it in a table
+    Grid(grid::GridArgs),
     /// Write a network's weights for PyTorch (safetensors) or the network itself (ONNX)
     Export(export::ExportArgs),
     /// Take a checkpoint of PyTorch, weights only, as a network for `sora eval`
@@ -144,7 +146,11 @@ fn color_of(words: &[std::ffi::OsString]) -> clap::ColorChoice {
 pub fn run(command: Command) -> Result<()> {
     let own = matches!(
         command,
-        Command::Train(_) | Command::Resume(_) | Command::Reproduce(_) | Command::Watch(_)
+        Command::Train(_)
+            | Command::Resume(_)
+            | Command::Reproduce(_)
+            | Command::Grid(_)
+            | Command::Watch(_)
     );
     if !own {
         signals::watch(FirstSignal::End("interrupted"))?;
@@ -160,6 +166,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Plot(args) => plot::run(&args),
         Command::Landscape(args) => landscape::run(&args),
         Command::Reproduce(args) => reproduce::run(&args),
+        Command::Grid(args) => grid::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Import(args) => import::run(*args),
         Command::Data { command } => data::run(command),

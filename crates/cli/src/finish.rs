@@ -32,6 +32,8 @@ fn tell(command: &str, status: u8) {
     let ended = Command::new(shell)
         .args([flag, command])
         .env("SORA_STATUS", status.to_string())
+        // A call of this program in it is nobody's child.
+        .env_remove(crate::signals::WATCH_STDIN)
         .stdin(Stdio::null())
         // Standard output is for the result.
         .stdout(std::io::stderr())

@@ -31,9 +31,20 @@ impl Overwrite {
 /// folder.
 ///
 /// # Errors
-/// A file that was not written by this program, with [`Overwrite::Own`]; a folder of that name; a
-/// folder that cannot be made.
+/// As [`guard`]; a folder that cannot be made.
 pub fn prepare(path: &Path, overwrite: Overwrite) -> Result<()> {
+    guard(path, overwrite)?;
+    match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        Some(dir) => make_folder(dir),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to write `path` where that would destroy a file of another program.
+///
+/// # Errors
+/// A file that was not written by this program, with [`Overwrite::Own`]; a folder of that name.
+pub fn guard(path: &Path, overwrite: Overwrite) -> Result<()> {
     let at = path.display();
     if path.is_dir() {
         return Err(Failure::input(format!("--out {at}: is a folder; expected a file")));
@@ -44,10 +55,7 @@ pub fn prepare(path: &Path, overwrite: Overwrite) -> Result<()> {
              it with --force"
         )));
     }
-    match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        Some(dir) => make_folder(dir),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Makes a folder for output.
@@ -83,6 +91,8 @@ fn is_own(head: &[u8]) -> bool {
         [0x89, b'P', b'N', b'G', ..] | [b'G', b'I', b'F', ..] => near("sora-plot", 4096),
         // ONNX: ir_version, then the producer's name.
         [0x08, _, 0x12, 4, b's', b'o', b'r', b'a', ..] => true,
+        // The rows of a grid.
+        [b'r', ..] => near("run,group,seed,folder,seconds", 40),
         // Manual pages.
         [b'.', b'i', ..] => near(".TH sora", 256),
         // safetensors: the length of the header, then JSON.

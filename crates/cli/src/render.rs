@@ -12,6 +12,7 @@ use sora::{
 };
 
 use crate::{
+    commands::attacks::stem,
     console::visible,
     error::{Failure, Kind},
 };
@@ -69,7 +70,13 @@ fn unknown(kind: &str, name: &str, known: &[String]) -> String {
         _ => ("", ""),
     };
     let mut text = format!("{flag}'{name}': no such {kind}; ");
-    let near = nearest(name, known);
+    let stems: Vec<String>;
+    let near = if kind == "attack" {
+        stems = known.iter().map(|pattern| stem(pattern).to_owned()).collect();
+        nearest(name.split('-').next().unwrap_or(name), &stems)
+    } else {
+        nearest(name, known)
+    };
     let steps = name.strip_prefix("pgd-").filter(|steps| kind == "method" && is_number(steps));
     let _ = match (steps, near.is_empty(), list.is_empty()) {
         (Some(steps), ..) => write!(text, "did you mean --method pgd --set steps={steps}?"),

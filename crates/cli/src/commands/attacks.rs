@@ -55,7 +55,7 @@ fn pattern_of(name: &str) -> Result<&'static str> {
 }
 
 /// A pattern without its sizes: `pgd` of `pgd-K[xR]`, `fab-t` of `fab-t[-K[xR]]`.
-fn stem(pattern: &str) -> &str {
+pub fn stem(pattern: &str) -> &str {
     let before = pattern.split('[').next().unwrap_or(pattern);
     before.strip_suffix("-K").unwrap_or(before)
 }

@@ -48,6 +48,10 @@ pub fn run(args: &HelpArgs) -> Result<()> {
         })?;
         found = next;
     }
-    let rendered = found.render_long_help();
-    print(&rendered.to_string())
+    // As `--help` prints it.
+    let words = ["sora"].into_iter().chain(args.topic.iter().map(String::as_str)).chain(["--help"]);
+    match command().try_get_matches_from(words) {
+        Err(help) => print(&help.render().to_string()),
+        Ok(_) => Ok(()),
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use sora::{
     config::TrainConfig,
     data, device,
-    exchange::{self, ImportOptions},
+    exchange::{self, ImportOptions, Imported},
     files,
     model::{NetworkOptions, Shortcut},
     nn::Activation,
@@ -94,16 +94,34 @@ pub fn run(args: ImportArgs) -> Result<()> {
     let out = target(&args.out)?;
     let known = args.dataset.as_deref().map(|name| known(name, &args)).transpose()?;
     let own = args.dataset.is_none().then(|| own_description(&args.file)).transpose()?.flatten();
-    let image = args.image_size.map(|side| [side; 2]).or(known.as_ref().map(|known| known.image));
+    let options = options(&args, known.as_ref(), own.as_ref());
+    let (imported, _) = exchange::import(&args.file, &options, ABOUT, &device::device("cpu")?)?;
+    let bytes = about(&args, own.as_ref(), &imported).file(&imported.model.to_host()?)?;
+    if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        make_folder(dir)?;
+    }
+    files::write_atomic(&out, &bytes)?;
+    say(&imported);
+    tracing::info!(
+        "weights in {}; measure them with `sora eval {}`",
+        out.display(),
+        args.out.display()
+    );
+    Ok(())
+}
+
+/// What the call, the data set and the file itself say about the network.
+fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> ImportOptions {
+    let of_file = own.map(|about| [about.network.shape.height, about.network.shape.width]);
+    let image = args.image_size.map(|side| [side; 2]).or(known.map(|known| known.image));
     let mut options = ImportOptions {
         model: Some(args.model.clone()),
         prefix: args.prefix.clone(),
         width: args.width,
-        image: image
-            .or(own.as_ref().map(|about| [about.network.shape.height, about.network.shape.width])),
-        classes: known.as_ref().map(|known| known.classes),
+        image: image.or(of_file),
+        classes: known.map(|known| known.classes),
         normalisation: (!args.mean.is_empty()).then(|| [args.mean.clone(), args.std.clone()]),
-        fallback: known.as_ref().map(|known| known.normalisation.clone()),
+        fallback: known.map(|known| known.normalisation.clone()),
         network: NetworkOptions {
             activation: args.activation,
             shortcut: args.shortcut,
@@ -112,7 +130,7 @@ pub fn run(args: ImportArgs) -> Result<()> {
         allow_unexpected: args.allow_unexpected,
     };
     // A file of this program says more than its tensors do.
-    if let Some(about) = own.as_ref().filter(|about| about.network.name == args.model) {
+    if let Some(about) = own.filter(|about| about.network.name == args.model) {
         options.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
         options.network = NetworkOptions {
             activation: args.activation.or(about.network.options.activation),
@@ -120,35 +138,35 @@ pub fn run(args: ImportArgs) -> Result<()> {
             ..about.network.options
         };
     }
-    let (imported, _) = exchange::import(&args.file, &options, ABOUT, &device::device("cpu")?)?;
-    let about = About {
+    options
+}
+
+/// What the new file says about itself.
+fn about(args: &ImportArgs, own: Option<&About>, imported: &Imported) -> About {
+    let dataset = args.dataset.clone().or(own.map(|about| about.dataset.clone()));
+    About {
         network: imported.model.config.clone(),
-        dataset: args
-            .dataset
-            .clone()
-            .or(own.as_ref().map(|about| about.dataset.clone()))
-            .unwrap_or_default(),
-        method: own.as_ref().map_or("imported".into(), |about| about.method.clone()),
-        epsilon: own.as_ref().map_or(args.epsilon.clone(), |about| about.epsilon.clone()),
-        norm: own.as_ref().map_or(args.norm, |about| about.norm),
-        step: own.as_ref().and_then(|about| about.step),
-        classes: own.as_ref().map(|about| about.classes.clone()).unwrap_or_default(),
+        dataset: dataset.unwrap_or_default(),
+        method: own.map_or("imported".into(), |about| about.method.clone()),
+        epsilon: own.map_or(args.epsilon.clone(), |about| about.epsilon.clone()),
+        norm: own.map_or(args.norm, |about| about.norm),
+        step: own.and_then(|about| about.step),
+        classes: own.map(|about| about.classes.clone()).unwrap_or_default(),
         sha256: String::new(),
-    };
-    let bytes = about.clone().file(&imported.model.to_host()?)?;
-    if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        make_folder(dir)?;
     }
-    files::write_atomic(&out, &bytes)?;
-    let config = &about.network;
+}
+
+/// What was taken and what was not.
+fn say(imported: &Imported) {
+    let config = &imported.model.config;
+    let under = match imported.prefix.as_str() {
+        "" => String::new(),
+        prefix => format!(" under '{prefix}'"),
+    };
     tracing::info!(
-        "{} tensors{} as {} of width {} for images of {}x{}x{} in {} classes; normalisation {}: mean {:?}, std {:?}",
+        "{} tensors{under} as {} of width {} for images of {}x{}x{} in {} classes; normalisation \
+         {}: mean {:?}, std {:?}",
         imported.taken,
-        if imported.prefix.is_empty() {
-            String::new()
-        } else {
-            format!(" under '{}'", imported.prefix)
-        },
         config.name,
         config.width,
         config.shape.channels,
@@ -168,12 +186,6 @@ pub fn run(args: ImportArgs) -> Result<()> {
     if !imported.left.is_empty() {
         tracing::warn!("left in the file: {}", imported.left.join(", "));
     }
-    tracing::info!(
-        "weights in {}; measure them with `sora eval {}`",
-        out.display(),
-        args.out.display()
-    );
-    Ok(())
 }
 
 /// The weights file to write: `--out` itself, or model.safetensors in it.

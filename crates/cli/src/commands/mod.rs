@@ -7,6 +7,7 @@ pub mod data;
 pub mod diagnose;
 pub mod eval;
 pub mod export;
+pub mod grid;
 pub mod help;
 pub mod import;
 pub mod landscape;

@@ -18,7 +18,7 @@ use crate::{
     complete,
     console::print,
     error::{Failure, Result},
-    output_file::{Overwrite, make_folder, prepare},
+    output_file::{Overwrite, guard, make_folder},
 };
 
 /// Weights of a run in a figure of several.
@@ -82,12 +82,15 @@ pub fn run(args: &PlotArgs) -> Result<()> {
     for run in &runs {
         run.warnings.iter().for_each(|warning| tracing::warn!("{}: {warning}", run.name));
     }
-    match &args.out {
-        Some(out) => prepare(out, Overwrite::by(args.force))?,
-        // The place in the run folder is this program's own.
-        None => make_folder(&out.with_file_name(""))?,
+    // The place in the run folder is this program's own.
+    if let Some(out) = &args.out {
+        guard(out, Overwrite::by(args.force))?;
     }
-    files::write_figure(&out, &draw(args, &runs)?)?;
+    let figure = draw(args, &runs)?;
+    if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        make_folder(dir)?;
+    }
+    files::write_figure(&out, &figure)?;
     print(&format!("{}\n", out.display()))
 }
 

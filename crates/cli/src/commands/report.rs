@@ -9,7 +9,7 @@ use crate::{
     complete,
     console::print,
     error::{Failure, Result},
-    output_file::{Overwrite, prepare},
+    output_file::{Overwrite, guard},
 };
 
 /// Which runs, and what the page holds.
@@ -66,7 +66,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     };
     let runs = load_runs(&args.runs)?;
     if args.out.is_some() {
-        prepare(&out.join("report.html"), Overwrite::by(args.force))?;
+        guard(&out.join("report.html"), Overwrite::by(args.force))?;
     }
     let page = report::write(&runs, &out, &options)?;
     for warning in report::warnings(&runs) {

@@ -4,11 +4,8 @@ use std::path::PathBuf;
 
 use sora::{Trainer, run};
 
-use super::{
-    shared::start_threads,
-    train::{Console, to_the_end},
-};
-use crate::{complete, error::Result, finish::OnFinish};
+use super::{shared::start_threads, train::to_the_end};
+use crate::{complete, error::Result, finish::OnFinish, progress::TrainingBar};
 
 /// Which run.
 #[derive(Debug, clap::Args)]
@@ -32,6 +29,6 @@ pub fn run(args: &ResumeArgs) -> Result<()> {
         // The number of threads changes no bit.
         start_threads(config.threads)?;
         let dataset = run::open_dataset(&config)?;
-        to_the_end(trainer.observe(Console::default()), &dataset)
+        to_the_end(trainer.observe(TrainingBar::default()), &dataset)
     })
 }

@@ -73,10 +73,17 @@ fn config() -> Value {
     for (name, about) in [
         ("options", "Hyperparameters of the method, see `sora methods NAME`"),
         ("network", "The network as the data set decided it; written by the program"),
+        ("data", "Identity of the images and labels; written by the program"),
         ("provenance", "Program and machine; written, not read"),
     ] {
         properties.insert(name.to_owned(), json!({"type": "object", "description": about}));
     }
+    let extended = json!({
+        "type": "array",
+        "items": {"type": "integer"},
+        "description": "Numbers of epochs before the run was extended; written",
+    });
+    properties.insert("extended".to_owned(), extended);
     let steps = json!({"type": "integer", "description": "Steps of an epoch; written"});
     properties.insert("steps_per_epoch".to_owned(), steps);
     json!({

@@ -25,7 +25,7 @@ pub struct Bar {
 impl Bar {
     /// Starts at `done` of `total`.
     pub fn new(label: &str, done: u64, total: u64) -> Self {
-        Self::with_template(label, done, total, "{prefix} {bar:10} {pos}/{len} {wide_msg}")
+        Self::with_template(label, done, total, "{prefix} {bar:10} {percent:>3} % {wide_msg}")
     }
 
     /// Bytes of a download.
@@ -54,28 +54,45 @@ impl Bar {
             (self.first, self.started) = (done, Instant::now());
         }
         self.done = done;
-        let left = self.left();
+        self.tell(done, self.left(), message);
+    }
+
+    /// As [`set`](Self::set) where the caller knows better how many seconds are left.
+    pub fn tell(&mut self, done: u64, left: Option<f64>, message: impl FnOnce() -> String) {
+        self.done = done;
+        let text = || {
+            let left = left.map(|seconds| format!("{} left", duration(seconds)));
+            let parts = [left.unwrap_or_default(), message()];
+            parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(", ")
+        };
         match &self.bar {
             Some(bar) => {
-                bar.set_message(format!("{left}{}", message()));
+                bar.set_message(text());
                 bar.set_position(done);
             }
             None if !settings().quiet && self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
-                tracing::info!("{} {done}/{} {left}{}", self.label, self.total, message());
+                let percent = 100.0 * done as f64 / self.total.max(1) as f64;
+                tracing::info!("{} {percent:.0} %, {}", self.label, text());
             }
             None => {}
         }
     }
 
-    /// `3 min 05 s left, `, once something was done.
-    fn left(&self) -> String {
+    /// Seconds left at the pace so far, once something was done.
+    fn left(&self) -> Option<f64> {
         let done = self.done.saturating_sub(self.first);
-        if done == 0 || self.total == 0 {
-            return String::new();
+        let pace = self.started.elapsed().as_secs_f64() / done as f64;
+        let left = self.total.saturating_sub(self.done) as f64;
+        (done > 0 && self.total > 0).then_some(pace * left)
+    }
+
+    /// Another label.
+    pub fn relabel(&mut self, label: &str) {
+        self.label = label.to_owned();
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(label.to_owned());
         }
-        let seconds = self.started.elapsed().as_secs_f64() / done as f64;
-        format!("{} left, ", duration(seconds * self.total.saturating_sub(self.done) as f64))
     }
 
     /// Logs something without tearing the bar.

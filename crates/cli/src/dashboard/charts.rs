@@ -133,7 +133,7 @@ fn dataset<'a>((colour, marker, points): &Curve<'a>) -> Dataset<'a> {
 fn label(value: f64) -> String {
     match value.abs() {
         small if small < 0.05 => "0".into(),
-        middle if middle < 10.0 => format!("{value:.1}"),
+        middle if middle < 100.0 => format!("{value:.1}"),
         large if large < 1e5 => format!("{value:.0}"),
         _ => format!("{value:.0e}"),
     }
@@ -158,7 +158,8 @@ fn around(curve: &[(f64, f64)]) -> [f64; 2] {
         (values.get(cut), values.len().checked_sub(cut + 1).and_then(|i| values.get(i)));
     match (low, high) {
         (Some(&low), Some(&high)) => {
-            let room = ((high - low) * 0.1).max(0.05);
+            // A flat curve has room, too.
+            let room = ((high - low) * 0.1).max(0.02 * high.abs()).max(0.05);
             [(low - room).max(0.0), high + room]
         }
         _ => [0.0, 1.0],

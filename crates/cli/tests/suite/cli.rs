@@ -72,10 +72,11 @@ fn bad_calls_are_refused_with_one_clear_line() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     let out = out.to_str().unwrap();
-    let train = |more: &[&'static str]| [&["train", "--out", out], more].concat();
+    let train =
+        |more: &[&'static str]| [&["train", "--dataset", "synthetic", "--out", out], more].concat();
     for (call, parts) in [
-        (train(&["--method", "sorra"]), &["'sorra'", "choose one of", "sora", "n-fgsm"][..]),
-        (train(&["--model", "vgg"]), &["'vgg'", "preact-resnet18"]),
+        (train(&["--method", "sorra"]), &["'sorra'", "did you mean sora"][..]),
+        (train(&["--model", "vgg"]), &["'vgg'", "did you mean vgg16-bn"]),
         (train(&["--epsilon", "8/"]), &["'8/'", "8/255"]),
         (train(&["--epsilon", "-1"]), &["epsilon"]),
         (train(&["--epochs", "0"]), &["--epochs 0", "expected 1"]),
@@ -103,10 +104,10 @@ fn bad_calls_are_refused_with_one_clear_line() {
             &["--batch 128", "50"],
         ),
         (train(&["--dataset", "synthetic", "--limit-train", "0"]), &["--limit-train 0"]),
-        (vec!["resume", "/no/such/run"], &["/no/such/run", "sora train --out"]),
+        (vec!["resume", "/no/such/run"], &["/no/such/run", "not a run folder"]),
         (vec!["eval", "/no/such/model.safetensors"], &["/no/such/model.safetensors"]),
         (vec!["data", "info", "no-such-set"], &["no-such-set"]),
-        (vec!["data", "fetch", "no-such-set"], &["no-such-set", "fashion-mnist"]),
+        (vec!["data", "fetch", "no-such-set"], &["no-such-set", "sora data list"]),
         (vec!["bench", "step", "--steps", "0"], &["--steps"]),
         (vec!["frobnicate"], &["frobnicate"]),
         (vec!["train"], &["--out"]),
@@ -278,7 +279,7 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
     );
     let output = train_short(&run, &[]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr(&output).contains("sora resume"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("resume it"), "{}", stderr(&output));
 
     let json = |call: &[&str]| -> serde_json::Value {
         let output = sora(call);
@@ -346,7 +347,10 @@ fn train_then_evaluate_a_run_and_its_weights_file() {
         "clean,fgsm,pgd-2",
     ]);
     assert_eq!(accuracy(&at_zero, "clean"), accuracy(&at_zero, "pgd-2"), "no room, no harm");
-    refused(&["eval", run.to_str().unwrap(), "--attacks", "clean,magic"], &["'magic'", "fgsm"]);
+    refused(
+        &["eval", run.to_str().unwrap(), "--attacks", "clean,magic"],
+        &["'magic'", "sora attacks"],
+    );
     refused(&["eval", run.to_str().unwrap(), "--norm", "l2"], &["--epsilon"]);
 }
 

@@ -179,7 +179,7 @@ fn eval_keeps_examples_suites_and_sweeps() {
     for (call, parts) in [
         (vec!["eval", path, "--suite", "quick", "--attacks", "fgsm"], vec!["--suite", "--attacks"]),
         (vec!["eval", path, "--attacks", "fgsm,fgsm"], vec!["'fgsm' is there twice"]),
-        (vec!["eval", path, "--attacks", "autoattack:fgsm+pdg-3"], vec!["'pdg-3'", "square"]),
+        (vec!["eval", path, "--attacks", "autoattack:fgsm+pdg-3"], vec!["'pdg-3'", "sora attacks"]),
         (
             vec!["eval", path, "--state", "/no/such/folder/state"],
             vec!["--state", "/no/such/folder/state"],

@@ -94,8 +94,9 @@ fn child() {
     };
     let dataset = run::open_dataset(&trainer.config().unwrap()).unwrap();
     if let Err(e) = trainer.fit(&dataset) {
-        eprintln!("error: {e}");
-        process::exit(sora_cli::error::Failure::from(e).exit_code().into());
+        let failure = sora_cli::error::Failure::from(e);
+        eprintln!("{}", sora_cli::render::line(&failure));
+        process::exit(failure.exit_code().into());
     }
 }
 
@@ -210,7 +211,7 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
     assert_eq!(output.status.code(), Some(1));
     assert!(
         stderr(&output).contains(&format!("at step {noticed}"))
-            && stderr(&output).contains("--on-co stop"),
+            && stderr(&output).contains("--on-co asks"),
         "{}",
         stderr(&output)
     );
@@ -259,10 +260,7 @@ fn wrong_guards_are_refused_before_anything_is_written() {
     let out = dir.path().join("run");
     let out_text = out.to_str().unwrap();
     for (more, parts) in [
-        (
-            &["--on-co", "rollback", "--on-co-method", "magic"][..],
-            &["--on-co-method", "magic", "sora"][..],
-        ),
+        (&["--on-co", "rollback", "--on-co-method", "magic"][..], &["--on-co-method", "magic"][..]),
         (&["--on-co", "rollback", "--on-co-method", "atas"], &["--on-co-method atas"]),
         (&["--on-co", "rollback", "--on-co-method", "none"], &["--on-co-method none"]),
         (&["--on-co", "pray"], &["pray", "rollback"]),

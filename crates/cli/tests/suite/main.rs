@@ -10,6 +10,7 @@ mod exchange;
 mod extras;
 mod golden;
 mod gradients;
+mod grid;
 mod guard;
 mod methods;
 mod models;

@@ -365,7 +365,7 @@ fn a_config_of_another_method_or_network_trains() {
             assert!(output.status.success(), "{}", stderr(&output));
         }
         if name == "fgsm" {
-            assert!(text.contains("--method fgsm in place of the file's sora"), "{text}");
+            assert!(text.contains("method fgsm in place of the file's sora"), "{text}");
         }
     }
 }

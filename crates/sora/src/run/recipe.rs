@@ -215,6 +215,43 @@ impl Recipe {
     }
 }
 
+/// A grid as its file has it: a recipe of one scale that draws nothing.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Grid {
+    #[serde(default)]
+    title: String,
+    #[serde(default)]
+    train: Table,
+    runs: Vec<Table>,
+    #[serde(default)]
+    attacks: Vec<String>,
+    limit: Option<usize>,
+}
+
+impl Recipe {
+    /// The grid in the file `path`: `[train]` settings, `[[runs]]` with lists, `attacks` and
+    /// `limit` of the evaluation. Its one scale is [`Scale::Full`].
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood.
+    pub fn read_grid(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+        let grid: Grid = toml::from_str(&text)
+            .map_err(|e| Error::damaged(path, one_line(&e.to_string())))?;
+        let options =
+            ScaleOptions { attacks: grid.attacks, limit: grid.limit, ..Default::default() };
+        Ok(Self {
+            title: grid.title,
+            plots: Vec::new(),
+            table: false,
+            train: grid.train,
+            runs: grid.runs,
+            scale: [(Scale::Full, options)].into(),
+        })
+    }
+}
+
 /// Every choice of one value for each key.
 fn combinations(swept: &[(String, Vec<Value>)]) -> Vec<Table> {
     swept.iter().fold(vec![Table::new()], |tables, (key, values)| {

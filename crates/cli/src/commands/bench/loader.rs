@@ -72,19 +72,7 @@ pub fn run(args: DataBench) -> Result<()> {
         ..LoaderOptions::train(args.batch, 0, augment)
     };
     let loader = Loader::new(dataset.train.clone(), options)?;
-    let (mut batches, mut images) = (0, 0);
-    let mut started = Instant::now();
-    for batch in (0..).flat_map(|epoch| loader.epoch(epoch, 0)).take(args.batches + 1) {
-        // The first batch fills the caches and starts the threads; the clock runs from its end.
-        let batch = batch?;
-        if batches == 0 {
-            started = Instant::now();
-        } else {
-            images += batch.len();
-        }
-        batches += 1;
-    }
-    let seconds = started.elapsed().as_secs_f64();
+    let (images, seconds) = time(&loader, args.batches)?;
     print_json(&json!({
         "dataset": args.dataset,
         "on_demand": dataset.train.is_on_demand(),
@@ -101,4 +89,19 @@ pub fn run(args: DataBench) -> Result<()> {
         "images_per_s": images as f64 / seconds.max(1e-9),
         "peak_rss_mib": device::peak_rss_mib(),
     }))
+}
+
+/// Images of `batches` batches, and the seconds that they took.
+fn time(loader: &Loader, batches: usize) -> Result<(usize, f64)> {
+    let mut images = 0;
+    let mut started = None;
+    for batch in (0..).flat_map(|epoch| loader.epoch(epoch, 0)).take(batches + 1) {
+        // The first batch fills the caches and starts the threads; the clock runs from its end.
+        let batch = batch?;
+        match started {
+            None => started = Some(Instant::now()),
+            Some(_) => images += batch.len(),
+        }
+    }
+    Ok((images, started.map_or(0.0, |started| started.elapsed().as_secs_f64())))
 }

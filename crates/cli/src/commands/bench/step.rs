@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sora::{
     config::Precision,
     data::AugmentDraw,
-    method::{self, Batch, Extras, Method, Place, StepContext, StepSettings},
+    method::{self, Batch, Extras, Method, MethodInfo, Place, StepContext, StepSettings},
     nn::{self, BnMode},
     noise::Noise,
     optim::{Optimizer, OptimizerKind, Rates},
@@ -59,18 +59,7 @@ pub fn run(args: &StepBench) -> Result<()> {
     setup.model.set_precision(args.precision);
     let info = method::method(&args.method)?;
     let threat = radius(if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 });
-    let mut training = Training {
-        method: info.build(&(info.options)()?, threat)?,
-        optimizer: OptimizerKind::Sgd.build(&setup.model.params, 5e-4),
-        batch: Batch {
-            x: setup.x.clone(),
-            labels: setup.labels.clone(),
-            ids: setup.ids.clone(),
-            draws: vec![AugmentDraw::IDENTITY; setup.ids.len()],
-        },
-        threat,
-        attack_bn: info.attack_bn,
-    };
+    let mut training = Training::new(&setup, info, threat)?;
     let mut seconds = Vec::with_capacity(args.steps);
     let (mut first, mut faults) = (nn::pool_counts(), profile::page_faults());
     for step in 0..WARM_UP + args.steps {
@@ -109,6 +98,21 @@ pub fn run(args: &StepBench) -> Result<()> {
 }
 
 impl Training {
+    fn new(setup: &Setup, info: &MethodInfo, threat: Threat) -> Result<Self> {
+        Ok(Self {
+            method: info.build(&(info.options)()?, threat)?,
+            optimizer: OptimizerKind::Sgd.build(&setup.model.params, 5e-4),
+            batch: Batch {
+                x: setup.x.clone(),
+                labels: setup.labels.clone(),
+                ids: setup.ids.clone(),
+                draws: vec![AugmentDraw::IDENTITY; setup.ids.len()],
+            },
+            threat,
+            attack_bn: info.attack_bn,
+        })
+    }
+
     fn step(&mut self, setup: &mut Setup, step: u64) -> Result<()> {
         let mut noise = Noise::training(0, 0, step, setup.ids.clone(), &setup.device);
         let settings = StepSettings {

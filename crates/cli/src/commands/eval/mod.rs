@@ -99,7 +99,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let ledger = target.ledger(args.state.as_deref(), args.fresh, width)?;
     let mut evaluator =
         Evaluator::new(&target.subject.model, &target.split, target.config(), ledger)?
-            .observe(EvaluationBar::default());
+            .observe(EvaluationBar::new(target.plan(&[&entries])?));
     let outcome = evaluator.run(&entries)?;
     let mut warnings = outcome.warnings;
     warnings.extend(target.probe()?);

@@ -19,12 +19,16 @@ use sora::{
 use super::Machine;
 use crate::{
     complete,
+    console::duration,
     error::{Failure, Result},
+    progress::{Plan, Speed},
     values::{NORMS, one_of},
 };
 
 /// Images that the sanity checks look at.
 const PROBED: usize = 64;
+/// Seconds of an evaluation that are worth a word before it starts.
+const LONG: f64 = 20.0;
 
 /// What is measured, and on which images.
 #[derive(Debug, clap::Args)]
@@ -130,6 +134,30 @@ impl Target {
     /// Settings of the evaluator.
     pub fn config(&self) -> EvalConfig {
         EvalConfig { threat: self.threat, seed: self.seed, batch: self.batch }
+    }
+
+    /// What evaluations with these attacks, one after the other, will cost, measured on a few
+    /// images; said where it is long.
+    ///
+    /// # Errors
+    /// A network or data set that fails.
+    pub fn plan(&self, evaluations: &[&[Entry]]) -> Result<Plan> {
+        let (model, images) = (&self.subject.model, self.split.len());
+        let speed = Speed::measure(model, &self.split, self.batch)?;
+        let mut plan = Plan::default();
+        for entries in evaluations {
+            plan.add(entries, images, self.split.shape().classes, speed);
+        }
+        if plan.seconds() > LONG {
+            tracing::info!(
+                "{} attacks on up to {images} images: at most about {} ({:.1} ms for the gradient \
+                 of an image; images that fall take no more)",
+                plan.0.len(),
+                duration(plan.seconds()),
+                1000.0 * speed.gradient
+            );
+        }
+        Ok(plan)
     }
 
     /// Where a file called `name` of this evaluation goes: the run's eval folder, or beside the

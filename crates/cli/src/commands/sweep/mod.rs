@@ -5,6 +5,7 @@ mod show;
 
 use serde::Serialize;
 use sora::{
+    attack::Entry,
     evaluate::{
         EvalConfig, Evaluator,
         sweep::{self, AtEpsilon, AtStep, Convergence, Epsilons},
@@ -101,8 +102,11 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             return Err(Failure::input("--steps 0: expected at least 1 step size"));
         }
         let target = Target::load(&args.subject, Some(IMAGES))?;
-        let mut sessions = Sessions { target: &target, fresh: args.fresh, open: Vec::new() };
-        let report = measure(args, &mut sessions)?;
+        let entries = attacks(&args.attacks, target.threat.norm)?;
+        let radii = radii(args)?;
+        let bar = EvaluationBar::new(target.plan(&vec![&entries[..]; radii.len()])?);
+        let mut sessions = Sessions { target: &target, fresh: args.fresh, bar, open: Vec::new() };
+        let report = measure(args, &entries, &radii, &mut sessions)?;
         draw::write(&target, &report)?;
         sessions.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
         for warning in &report.warnings {
@@ -112,19 +116,29 @@ pub fn run(args: &SweepArgs) -> Result<()> {
     })
 }
 
+/// The epsilons to attack with.
+fn radii(args: &SweepArgs) -> Result<Vec<f32>> {
+    let default = args.steps.is_none() && !args.convergence;
+    Ok(match &args.epsilons {
+        Some(epsilons) => epsilons.0.clone(),
+        None if default => "1..32".parse::<Epsilons>()?.0,
+        None => Vec::new(),
+    })
+}
+
 /// Each epsilon is an evaluation of its own; all are ended together, so that a sweep that is cut
 /// off goes on.
-fn measure(args: &SweepArgs, sessions: &mut Sessions<'_>) -> Result<Report> {
+fn measure(
+    args: &SweepArgs,
+    entries: &[Entry],
+    radii: &[f32],
+    sessions: &mut Sessions<'_>,
+) -> Result<Report> {
     let target = sessions.target;
     let Threat { norm, epsilon } = target.threat;
-    let entries = attacks(&args.attacks, norm)?;
-    let default = (args.steps.is_none() && !args.convergence)
-        .then(|| "1..32".parse::<Epsilons>())
-        .transpose()?;
-    let radii = args.epsilons.clone().or(default).map_or_else(Vec::new, |epsilons| epsilons.0);
     let mut epsilons = Vec::new();
-    for radius in radii {
-        let results = sessions.at(radius)?.run(&entries)?.results;
+    for &radius in radii {
+        let results = sessions.at(radius)?.run(entries)?.results;
         epsilons.push(AtEpsilon { epsilon: radius, results });
     }
     let steps = match args.steps {
@@ -152,6 +166,7 @@ fn measure(args: &SweepArgs, sessions: &mut Sessions<'_>) -> Result<Report> {
 struct Sessions<'a> {
     target: &'a Target,
     fresh: bool,
+    bar: EvaluationBar,
     open: Vec<(f32, Evaluator<'a>)>,
 }
 
@@ -167,7 +182,7 @@ impl<'a> Sessions<'a> {
                 self.open.push((
                     epsilon,
                     Evaluator::new(&target.subject.model, &target.split, config, ledger)?
-                        .observe(EvaluationBar::default()),
+                        .observe(self.bar.clone()),
                 ));
                 self.open.len() - 1
             }

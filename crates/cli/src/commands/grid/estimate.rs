@@ -1,0 +1,129 @@
+//! How long a grid would take, from a measured step of each kind of run.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use serde_json::Value;
+use sora::{
+    config::TrainConfig,
+    data::{self, OpenOptions},
+    recipe::Plan,
+};
+
+use super::shard::Shard;
+use crate::{
+    commands::shared::{Output, Overrides, is_done, sora, state},
+    console::{Table, duration, print},
+    error::{Failure, Result},
+};
+
+/// Steps that are timed.
+const STEPS: &str = "3";
+
+/// Measures and prints what the runs of `shard` that are not done would take.
+///
+/// # Errors
+/// A step that cannot be measured.
+pub fn estimate(plan: &Plan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
+    let mut measured = HashMap::new();
+    let mut table = Table::new(["run", "state", "steps", "a step", "training"]);
+    let mut total = 0.0;
+    for (i, (run, dir)) in plan.runs.iter().zip(dirs).enumerate() {
+        if !shard.takes(i) {
+            continue;
+        }
+        if is_done(dir) {
+            table.row([run.label.as_str(), "done", "", "", ""]);
+            continue;
+        }
+        let settings = run.config.parse();
+        let config = TrainConfig::from_table(
+            settings.map_err(|e| Failure::input(format!("{}: {e}", run.label)))?,
+        )?;
+        let (images, shape) = size(&config)?;
+        let steps = (images / config.batch.max(1)) as u64 * config.epochs;
+        let call = step(&config, shape, over);
+        let seconds = match measured.get(&call) {
+            Some(seconds) => *seconds,
+            None => *measured.entry(call.clone()).or_insert(measure(&call)?),
+        };
+        let left = steps.saturating_sub(steps_done(dir));
+        total += seconds * left as f64;
+        table.row([
+            run.label.clone(),
+            state(dir).to_owned(),
+            left.to_string(),
+            format!("{:.1} ms", 1000.0 * seconds),
+            duration(seconds * left as f64),
+        ]);
+    }
+    table.figures_from(2).print()?;
+    let evaluations = if plan.attacks.is_empty() { "" } else { ", and the evaluations" };
+    print(&format!(
+        "\ntraining in all: about {}, without validation{evaluations}\n",
+        duration(total)
+    ))
+}
+
+/// Training images, and channels and side of them.
+fn size(config: &TrainConfig) -> Result<(usize, [usize; 2])> {
+    let known = data::find(&config.dataset).filter(|info| info.train > 0 && info.height > 0);
+    let info = match known {
+        Some(info) => info,
+        None => {
+            let options = OpenOptions {
+                data_dir: config.data_dir.clone(),
+                image_size: config.image_size,
+                limit_train: config.limit_train,
+                limit_test: Some(1),
+                ..Default::default()
+            };
+            data::open(&config.dataset, &options)?.info
+        }
+    };
+    let images = config.limit_train.unwrap_or(usize::MAX).min(info.train);
+    let held_out = config.val.unwrap_or(1000.min(images / 10));
+    let side = config.image_size.unwrap_or(info.height);
+    Ok((images.saturating_sub(held_out), [info.channels, side]))
+}
+
+/// The call that measures a step of a run with these settings.
+fn step(config: &TrainConfig, [channels, side]: [usize; 2], over: &Overrides) -> Vec<OsString> {
+    let precision = serde_json::to_value(config.precision).unwrap_or_default();
+    let precision = precision.as_str().unwrap_or("f32").to_owned();
+    let flags = [
+        ("--model", config.model.clone()),
+        ("--method", config.method.clone()),
+        ("--width", config.width.to_string()),
+        ("--batch", config.batch.to_string()),
+        ("--image-size", side.to_string()),
+        ("--channels", channels.to_string()),
+        ("--precision", precision),
+        ("--device", config.device.clone()),
+        ("--threads", over.threads.unwrap_or(config.threads).to_string()),
+        ("--steps", STEPS.to_owned()),
+    ];
+    let mut call: Vec<OsString> = vec!["bench".into(), "step".into()];
+    call.extend(flags.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
+    call
+}
+
+/// Seconds of a step.
+fn measure(call: &[OsString]) -> Result<f64> {
+    let json = sora(call, Output::Keep, &AtomicBool::new(false))?;
+    let result: Value = serde_json::from_slice(&json)
+        .map_err(|e| Failure::work(format!("`sora bench step` printed no JSON: {e}")))?;
+    result["median_s"]
+        .as_f64()
+        .ok_or_else(|| Failure::work("`sora bench step` printed no median_s"))
+}
+
+/// Steps that a run which was cut off has behind it.
+fn steps_done(dir: &Path) -> u64 {
+    let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
+    text.lines().count() as u64
+}

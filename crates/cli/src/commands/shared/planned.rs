@@ -1,0 +1,161 @@
+//! Runs of a plan: what is missing is trained and evaluated, what was cut off goes on.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use serde_json::Value;
+use sora::{
+    files,
+    recipe::{Plan, PlannedRun},
+};
+
+use super::child::{Output, sora};
+use crate::{
+    complete,
+    error::{Failure, Result},
+};
+
+/// Settings that go over those of a plan's file.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Overrides {
+    /// Train on this data set instead of the file's
+    #[arg(long, value_name = "NAME|PATH", add = complete::datasets(), help_heading = "Data")]
+    pub dataset: Option<String>,
+    /// Where data sets are kept
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    pub data_dir: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, help_heading = "Machine")]
+    pub device: Option<String>,
+    /// CPU threads; 0: one a core
+    #[arg(long, value_name = "N", help_heading = "Machine")]
+    pub threads: Option<usize>,
+}
+
+impl Overrides {
+    /// As keys of a config file.
+    ///
+    /// # Errors
+    /// A path that TOML cannot hold.
+    pub fn table(&self) -> Result<toml::Table> {
+        let mut table = toml::Table::new();
+        let path = |path: &Path| {
+            path.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| Failure::input(format!("--data-dir {}: not UTF-8", path.display())))
+        };
+        for (key, value) in [
+            ("dataset", self.dataset.clone().map(toml::Value::String)),
+            ("data_dir", self.data_dir.as_deref().map(path).transpose()?.map(toml::Value::String)),
+            ("device", self.device.clone().map(toml::Value::String)),
+            ("threads", self.threads.map(|threads| toml::Value::Integer(threads as i64))),
+        ] {
+            table.extend(value.map(|value| (key.to_owned(), value)));
+        }
+        Ok(table)
+    }
+
+    /// As flags of `sora eval`; the data set is the run's.
+    fn flags(&self) -> Vec<OsString> {
+        [
+            ("--threads", self.threads.map(|n| n.to_string().into())),
+            ("--device", self.device.clone().map(OsString::from)),
+            ("--data-dir", self.data_dir.clone().map(OsString::from)),
+        ]
+        .into_iter()
+        .filter_map(|(flag, value)| Some([flag.into(), value?]))
+        .flatten()
+        .collect()
+    }
+}
+
+/// Whether the run in `dir` has ended.
+pub fn is_done(dir: &Path) -> bool {
+    dir.join("summary.json").exists()
+}
+
+/// `done`, `cut off` or `missing`.
+pub fn state(dir: &Path) -> &'static str {
+    match () {
+        () if is_done(dir) => "done",
+        () if dir.join("config.toml").exists() => "cut off",
+        () => "missing",
+    }
+}
+
+/// Brings the run in `dir` to its end.
+///
+/// # Errors
+/// A run that fails or is interrupted.
+pub fn train(run: &PlannedRun, dir: &Path, interrupt: &AtomicBool) -> Result<()> {
+    if is_done(dir) {
+        return Ok(());
+    }
+    if dir.join("config.toml").exists() {
+        let call = [OsStr::new("resume"), dir.as_os_str()];
+        return sora(&call, Output::Drop, interrupt).map(drop);
+    }
+    // A kill while the folder was being made leaves it without settings; only empty folders go
+    // here.
+    fs::remove_dir(dir.join("checkpoints")).ok();
+    fs::remove_dir(dir).ok();
+    let config = dir.with_extension("toml");
+    files::write_atomic(&config, run.config.as_bytes())?;
+    let [train, from, out] = ["train", "--config", "--out"].map(OsStr::new);
+    let call = [train, from, config.as_os_str(), out, dir.as_os_str()];
+    let result = sora(&call, Output::Drop, interrupt);
+    fs::remove_file(&config).ok();
+    result.map(drop)
+}
+
+/// The report of the plan's evaluation of `dir`: the one that is there, or a new one.
+///
+/// # Errors
+/// An evaluation that fails or is interrupted.
+pub fn evaluate(
+    plan: &Plan,
+    dir: &Path,
+    over: &Overrides,
+    interrupt: &AtomicBool,
+) -> Result<Value> {
+    if let Some(found) = evaluated(plan, dir) {
+        return Ok(found);
+    }
+    let mut call: Vec<OsString> = vec![
+        "eval".into(),
+        dir.into(),
+        "--json".into(),
+        "--attacks".into(),
+        plan.attacks.join(",").into(),
+    ];
+    call.extend(plan.limit.into_iter().flat_map(|n| ["--limit".into(), n.to_string().into()]));
+    call.extend(over.flags());
+    let json = sora(&call, Output::Keep, interrupt)?;
+    serde_json::from_slice(&json).map_err(|e| {
+        Failure::work(format!("{}: the evaluation's report is damaged: {e}", dir.display()))
+    })
+}
+
+/// A report under `dir/eval` with every attack of the plan on at least as many images.
+pub fn evaluated(plan: &Plan, dir: &Path) -> Option<Value> {
+    let reports = fs::read_dir(dir.join("eval")).ok()?.filter_map(|entry| {
+        let path = entry.ok()?.path();
+        let is_report = path.extension().is_some_and(|extension| extension == "json");
+        is_report.then(|| serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok()).flatten()
+    });
+    let wanted = plan.limit.map_or(u64::MAX, |n| n as u64);
+    let mut fitting = reports.filter(|report| {
+        let (n, whole) =
+            (report["n"].as_u64().unwrap_or(0), report["split"] == "test" && plan.limit.is_none());
+        (n == wanted || whole)
+            && plan.attacks.iter().all(|name| report["results"][name]["accuracy"].is_number())
+    });
+    // Without a limit a report on fewer images than the split has would pass: the largest is the
+    // best that can be told from here.
+    let first = fitting.next()?;
+    Some(fitting.fold(first, |a, b| if b["n"].as_u64() > a["n"].as_u64() { b } else { a }))
+}

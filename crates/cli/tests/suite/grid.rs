@@ -1,0 +1,123 @@
+//! A product of settings and seeds: parts, a kill in between, the table.
+
+use std::{fs, path::Path, process::Command, thread, time::Duration};
+
+use serde_json::Value;
+
+use crate::cli::{refused, sora, stderr};
+
+const GRID: &str = "
+    attacks = ['clean', 'fgsm']
+    limit = 20
+    [train]
+    dataset = 'synthetic'
+    image_size = 8
+    width = 4
+    batch = 40
+    limit_train = 260
+    limit_test = 50
+    val = 20
+    epochs = 1
+    [[runs]]
+    method = ['fgsm', 'sora']
+    seed = [0, 1, 2]
+";
+
+fn grid(dir: &Path, more: &[&str]) -> std::process::Output {
+    let (file, out) = (dir.join("grid.toml"), dir.join("out"));
+    fs::write(&file, GRID).unwrap();
+    let call = ["grid", file.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    sora(&[&call[..], more].concat())
+}
+
+fn states(dir: &Path) -> [usize; 2] {
+    let output = grid(dir, &["--status"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    ["done", "missing"].map(|state| {
+        text.lines().filter(|line| line.split_whitespace().any(|word| word == state)).count()
+    })
+}
+
+#[test]
+fn a_grid_in_parts_with_a_kill_in_it_ends_in_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(states(dir.path()), [0, 6]);
+    let output = grid(dir.path(), &["--shard", "1/2"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("3 of 6 runs are not done"));
+    assert_eq!(states(dir.path()), [3, 3]);
+
+    // A kill while the second part runs.
+    let call = [
+        "grid".into(),
+        dir.path().join("grid.toml"),
+        "--out".into(),
+        dir.path().join("out"),
+        "--shard".into(),
+        "2/2".into(),
+    ];
+    let program = assert_cmd::cargo::cargo_bin("sora");
+    let mut child = Command::new(program).args(call).spawn().unwrap();
+    thread::sleep(Duration::from_millis(700));
+    child.kill().ok();
+    child.wait().unwrap();
+    // The run at hand notices, and lets go of its folder.
+    thread::sleep(Duration::from_secs(3));
+
+    let csv = dir.path().join("table.csv");
+    let output = grid(dir.path(), &["--json", "--csv", csv.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(states(dir.path()), [6, 0]);
+    let table: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let groups = table["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 2, "{table}");
+    for (group, name) in groups.iter().zip(["fgsm", "sora"]) {
+        assert_eq!(group["label"], name);
+        let clean = &group["accuracy"]["clean"];
+        assert_eq!(clean["n"], 3);
+        // The mean is that of the runs.
+        let runs = table["runs"].as_array().unwrap().iter().filter(|run| run["group"] == name);
+        let values: Vec<f64> = runs
+            .map(|run| {
+                let figures = run["figures"].as_array().unwrap();
+                figures.iter().find(|f| f[0] == "clean").unwrap()[1].as_f64().unwrap()
+            })
+            .collect();
+        let mean = values.iter().sum::<f64>() / 3.0;
+        assert!((clean["mean"].as_f64().unwrap() - mean).abs() < 1e-12);
+    }
+    assert_eq!(groups[1]["difference"]["clean"]["n"], 3, "paired by seed");
+    assert_eq!(fs::read_to_string(&csv).unwrap().lines().count(), 7);
+
+    // What is done is not done again.
+    let models = || {
+        let runs = fs::read_dir(dir.path().join("out")).unwrap().flatten();
+        let mut times: Vec<_> = runs
+            .filter_map(|run| fs::metadata(run.path().join("model.safetensors")).ok())
+            .map(|file| file.modified().unwrap())
+            .collect();
+        times.sort();
+        times
+    };
+    let before = models();
+    assert!(grid(dir.path(), &[]).status.success());
+    assert_eq!(before, models());
+}
+
+#[test]
+fn a_grid_says_what_it_would_take_and_refuses_what_it_cannot_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = grid(dir.path(), &["--dry-run", "--shard", "1/6"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("training in all: about") && text.contains(" 6 "), "{text}");
+    assert!(!dir.path().join("out").exists());
+    refused(&["grid", "/no/such.toml"], &["/no/such.toml"]);
+    let file = dir.path().join("wrong.toml");
+    let file = file.to_str().unwrap();
+    fs::write(file, "runs = 3").unwrap();
+    refused(&["grid", file], &["wrong.toml"]);
+    fs::write(file, "[[runs]]\nmethod = ['fgsm', 'sorra']").unwrap();
+    refused(&["grid", file], &["sorra"]);
+    refused(&["grid", file, "--shard", "3/2"], &["I/N"]);
+}
