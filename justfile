@@ -50,3 +50,7 @@ bench-parts WIDTH="64":
 # The kernels' tests under AddressSanitizer (nightly)
 sanitize *FILTER:
     scripts/sanitize.sh {{FILTER}}
+
+# A fuzz target of fuzz/ for some seconds, under AddressSanitizer (cargo install cargo-fuzz)
+fuzz TARGET SECONDS="60":
+    scripts/fuzz.sh {{TARGET}} {{SECONDS}}

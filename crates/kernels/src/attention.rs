@@ -32,10 +32,14 @@ impl Attention {
                 return Err(parameter(name, "must be at least 1"));
             }
         }
-        // The input is the largest tensor, scratch memory no more than some padded copies of it and
-        // of the weights: if these fit, all others do.
-        elements("attention", &[3, tokens, heads, padded(width)])?;
-        elements("attention weights", &[8, padded(tokens), padded(tokens)])?;
+        // The input is the largest tensor. A task's scratch memory is at most five matrices of
+        // tokens and features and two of tokens and tokens, with padded sides: if these fit, so does
+        // their sum.
+        let row = crate::error::padded("attention tokens", tokens, PANEL)?;
+        let features = crate::error::padded("attention width", width, PANEL)?;
+        elements("attention", &[3, tokens, heads, features])?;
+        elements("attention scratch memory", &[8, features, row])?;
+        elements("attention weights", &[8, row, row])?;
         Ok(tokens * heads * width)
     }
 
@@ -141,9 +145,12 @@ impl Attention {
     }
 }
 
-/// Length of a matrix's row in scratch memory: panels of every instruction set lie in it.
+/// A multiple of the panel width of every instruction set.
+const PANEL: usize = 32;
+
+/// Length of a matrix's row in scratch memory.
 fn padded(columns: usize) -> usize {
-    columns.next_multiple_of(32)
+    columns.next_multiple_of(PANEL)
 }
 
 /// A matrix read by a tile's rows: its first element and the distances between rows and between

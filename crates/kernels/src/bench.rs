@@ -16,7 +16,7 @@ use crate::conv::{
     Addend, Algorithms, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments,
 };
 use crate::element::{Element, Precision};
-use crate::error::ShapeError;
+use crate::error::{ShapeError, extent};
 use crate::isa::Isa;
 use crate::parallel;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -270,6 +270,8 @@ pub fn preact_resnet18(width: usize, image: usize) -> Vec<(usize, ConvGeometry)>
 /// # Errors
 /// [`ShapeError`] when a size is zero or too large, or the machine lacks the instruction set.
 pub fn run(config: &Config, mut found: impl FnMut(&Record)) -> Result<(), ShapeError> {
+    // The widest stage has eight times the channels of the first.
+    extent("bench", &[8, config.width, config.image, config.image, config.batch])?;
     let peaks = peaks(config.isa, config.seconds)?;
     peaks.iter().for_each(&mut found);
     let rate = |record: Option<&Record>| match record {

@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use half::bf16;
 
 use crate::element::Element;
+use crate::error::ShapeError;
 
 /// Cache line, and the width of the widest vector.
 const LINE: usize = 64;
@@ -44,7 +45,7 @@ impl<E: Element> Buffer<E> {
         let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<E>()) else {
             handle_alloc_error(layout)
         };
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         if layout.align() == LARGE_PAGE {
             // SAFETY: the range was just allocated and is page-aligned; the advice changes no
             // content. A kernel without large pages refuses it, which is harmless.
@@ -54,6 +55,18 @@ impl<E: Element> Buffer<E> {
         // SAFETY: the allocation holds at least `len` elements, of which all zero bits are a value.
         unsafe { data.as_ptr().write_bytes(0, len) };
         Self { data, len }
+    }
+
+    /// As [`Buffer::zeroed`], where a length that comes from outside may be too large.
+    ///
+    /// # Errors
+    /// [`ShapeError::Overflow`] when `len` elements exceed `isize::MAX` bytes with their alignment.
+    pub fn try_zeroed(len: usize) -> Result<Self, ShapeError> {
+        let most = (isize::MAX as usize - LARGE_PAGE) / size_of::<E>();
+        if len > most {
+            return Err(ShapeError::Overflow { what: "buffer", dims: vec![len] });
+        }
+        Ok(Self::zeroed(len))
     }
 
     /// The layout of a buffer of `len > 0` elements.

@@ -46,7 +46,7 @@ pub fn nchw_to_hwnc<A: Element, B: Element>(
     }
     let Dimensions { n, c, h, w } = dimensions;
     let (row, image) = (n * c, h * w);
-    hwnc.par_chunks_mut(row * PIXELS).enumerate().for_each(|(block, out)| {
+    hwnc.par_chunks_mut(row.saturating_mul(PIXELS)).enumerate().for_each(|(block, out)| {
         let first = block * PIXELS;
         for (plane, source) in nchw.chunks_exact(image).enumerate() {
             // Planes come in (sample, channel) order, which is the order within an output pixel.

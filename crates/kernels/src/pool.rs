@@ -55,7 +55,9 @@ impl Window {
         std::array::from_fn(|d| {
             let padded = self.input[d].saturating_add(self.padding[d].saturating_mul(2));
             match (padded.checked_sub(self.kernel[d]), self.stride[d]) {
-                (Some(room), stride @ 1..) if self.input[d] > 0 => room / stride + 1,
+                (Some(room), stride @ 1..) if self.input[d] > 0 => {
+                    (room / stride).saturating_add(1)
+                }
                 _ => 0,
             }
         })
@@ -70,6 +72,13 @@ impl Window {
         if (0..2).any(|d| self.padding[d] > self.kernel[d] / 2) {
             return Err(parameter("pooling window", "padding must be at most half the kernel"));
         }
+        for d in 0..2 {
+            // Positions are formed with both paddings before they are compared with the image.
+            if self.padding[d].checked_mul(2).and_then(|p| p.checked_add(self.input[d])).is_none() {
+                let dims = vec![self.input[d], self.padding[d]];
+                return Err(ShapeError::Overflow { what: "padded pooling input", dims });
+            }
+        }
         if u32::try_from(self.input[0].saturating_mul(self.input[1])).is_err() {
             return Err(parameter("pooling window", "the image has more than 2^32 pixels"));
         }
@@ -80,6 +89,13 @@ impl Window {
             elements("pooling input", &[self.input[0], self.input[1], row])?,
         )?;
         expect_len("pooling output", output, elements("pooling output", &[h, w, row])?)
+    }
+
+    /// One over the number of pixels of the window.
+    fn scale(&self) -> f32 {
+        // Exact up to 2^53 pixels, and without overflow beyond.
+        let pixels = self.kernel[0] as f64 * self.kernel[1] as f64;
+        1.0 / pixels as f32
     }
 
     /// Input pixels under the window of output pixel `index`.
@@ -117,7 +133,7 @@ impl Window {
         if y.is_empty() {
             return Ok(());
         }
-        let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
+        let scale = self.scale();
         y.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, y)| {
             sum_rows(
                 x,
@@ -144,7 +160,7 @@ impl Window {
         if dx.is_empty() {
             return Ok(());
         }
-        let scale = 1.0 / (self.kernel[0] * self.kernel[1]) as f32;
+        let scale = self.scale();
         dx.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, dx)| {
             sum_rows(
                 dy,

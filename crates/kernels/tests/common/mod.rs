@@ -1,7 +1,7 @@
 //! Plain `f64` references and helpers shared by the tests.
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
 pub mod amx;
 
 use sora_kernels::conv::ConvGeometry;
@@ -12,9 +12,9 @@ pub const BF16_ROUNDING: f64 = 1.0 / 256.0;
 
 /// The instruction sets to test, an emulated one among them where the processor lacks AMX.
 pub fn instruction_sets() -> Vec<Isa> {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
     return amx::instruction_sets();
-    #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+    #[cfg(not(all(target_arch = "x86_64", target_os = "linux", not(miri))))]
     Isa::available().collect()
 }
 

@@ -135,7 +135,9 @@ impl<E: Element> ConvolvePartial<'_, E> {
         let to_row = self.n * mapping.to * geometry.groups;
         let panels = mapping.to.div_ceil(S::TILE_COLUMNS);
         let (y, x) = (pixel / mapping.to_size[1], pixel % mapping.to_size[1]);
-        let a_row = geometry.stride[1] * geometry.in_channels;
+        // The stride of a single column leads nowhere, and may be as large as it likes.
+        let step = if mapping.to_size[1] > 1 { geometry.stride[1] } else { 1 };
+        let a_row = step * geometry.in_channels;
         let add = self.out.add;
         for index in 0..geometry.groups * panels {
             let (group, column) = (index / panels, index % panels * S::TILE_COLUMNS);
