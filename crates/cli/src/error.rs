@@ -19,7 +19,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub enum Failure {
     /// In the library.
-    Library(Error),
+    Library(Box<Error>),
     /// In the program itself, told in a line.
     Line(Kind, String),
 }
@@ -72,24 +72,24 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Library(error)
+        Self::Library(Box::new(error))
     }
 }
 
 impl From<sora::data::DataError> for Failure {
     fn from(error: sora::data::DataError) -> Self {
-        Self::Library(error.into())
+        Error::from(error).into()
     }
 }
 
 impl From<sora::plot::Error> for Failure {
     fn from(error: sora::plot::Error) -> Self {
-        Self::Library(error.into())
+        Error::from(error).into()
     }
 }
 
 impl From<sora::robustness::Error> for Failure {
     fn from(error: sora::robustness::Error) -> Self {
-        Self::Library(error.into())
+        Error::from(error).into()
     }
 }

@@ -1,7 +1,7 @@
 //! The program `sora`: what it can be asked for, and what it shows.
 //!
-//! [`call`] reads the command line, each file of [`commands`] holds a command with its arguments,
-//! [`console`] prints, [`render`] turns the library's errors into one line, [`dashboard`] draws a
+//! `call` reads the command line, each file of `commands` holds a command with its arguments,
+//! `console` prints, [`render`] turns the library's errors into one line, [`dashboard`] draws a
 //! run in the terminal.
 
 mod call;

@@ -42,7 +42,7 @@ pub const SCALES: Words = &[
 ];
 
 /// Reads one of `words` into a `T`.
-pub fn one_of<T>(words: Words) -> impl TypedValueParser<Value = T> + Clone
+pub fn one_of<T>(words: Words) -> impl TypedValueParser<Value = T>
 where
     T: DeserializeOwned + Clone + Send + Sync + 'static,
 {

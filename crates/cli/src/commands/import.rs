@@ -244,5 +244,8 @@ fn known(name: &str, args: &ImportArgs) -> Result<Known> {
 /// What a file of this program says about itself; `None` for any other.
 fn own_description(file: &Path) -> Result<Option<About>> {
     let (_, text) = exchange::read(file, ABOUT)?;
-    Ok(text.map(|text| About::parse(&text, file)).transpose()?)
+    match text {
+        Some(text) => Ok(Some(About::parse(&text, file)?)),
+        None => Ok(None),
+    }
 }
