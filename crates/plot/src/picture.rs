@@ -2,6 +2,10 @@
 
 use crate::error::{Error, Result};
 
+/// What made a file: it stands near the beginning of every SVG, PNG and GIF file, so that a program
+/// can tell its own files from others.
+pub const GENERATOR: &str = "sora-plot";
+
 /// A picture: rows of RGB pixels from the top.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Picture {
@@ -35,6 +39,7 @@ impl Picture {
         let mut bytes = Vec::new();
         let mut encoder = png_encoder::Encoder::new(&mut bytes, self.width, self.height);
         encoder.set_color(png_encoder::ColorType::Rgb);
+        encoder.add_text_chunk("Software".into(), GENERATOR.into()).map_err(failed)?;
         let mut writer = encoder.write_header().map_err(failed)?;
         writer.write_image_data(&self.rgb).map_err(failed)?;
         writer.finish().map_err(failed)?;

@@ -11,7 +11,7 @@ use base64::Engine;
 use crate::{
     error::Result,
     paint::{Anchor, PAPER, Stroke, TextStyle, Weight},
-    picture::{Picture, Scaling},
+    picture::{GENERATOR, Picture, Scaling},
     text::escape,
 };
 
@@ -216,7 +216,7 @@ impl Svg {
         };
         let font = "Inter, 'Helvetica Neue', Arial, sans-serif";
         format!(
-            r#"<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" aria-label="{title}" font-family="{font}"><title>{title}</title>{description}{under}{body}</svg>"#
+            r#"<svg xmlns="http://www.w3.org/2000/svg" data-generator="{GENERATOR}" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" aria-label="{title}" font-family="{font}"><title>{title}</title>{description}{under}{body}</svg>"#
         )
     }
 }

@@ -3,6 +3,7 @@
 use super::png::pixmap;
 use crate::{
     error::{Error, Result},
+    picture::GENERATOR,
     svg::Svg,
 };
 
@@ -19,6 +20,9 @@ pub(crate) fn gif(frames: &[Svg], scale: f32, hundredths: u16) -> Result<Vec<u8>
     let mut encoder =
         gif::Encoder::new(&mut bytes, side(width)?, side(height)?, &[]).map_err(|e| failed(&e))?;
     encoder.set_repeat(gif::Repeat::Infinite).map_err(|e| failed(&e))?;
+    encoder
+        .write_raw_extension(gif::Extension::Comment.into(), &[GENERATOR.as_bytes()])
+        .map_err(|e| failed(&e))?;
     for (i, svg) in frames.iter().enumerate() {
         let mut pixels = pixmap(svg, scale)?;
         let [width, height] = svg.size();

@@ -59,6 +59,21 @@ mod tests {
 
     #[cfg(feature = "gif")]
     #[test]
+    fn every_file_says_near_its_beginning_what_made_it() {
+        let svg = Svg::new(20.0, 10.0, &"long title ".repeat(500));
+        let files = [
+            svg.finish().unwrap().into_bytes(),
+            png(&svg, 2.0).unwrap(),
+            gif(&[svg.clone(), svg], 1.0, 10).unwrap(),
+        ];
+        for file in files {
+            let start = String::from_utf8_lossy(&file[..file.len().min(1024)]).into_owned();
+            assert!(start.contains(crate::GENERATOR), "{start:.40}");
+        }
+    }
+
+    #[cfg(feature = "gif")]
+    #[test]
     fn what_no_file_can_hold_is_refused() {
         let svg = |side| Svg::new(side, side, "");
         assert!(matches!(png(&svg(30_000.0), 1.0), Err(Error::PictureSize { .. })));

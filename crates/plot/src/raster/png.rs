@@ -79,5 +79,8 @@ fn pixels(picture: &Picture) -> Option<Pixmap> {
 
 /// `svg` as a PNG file.
 pub(crate) fn png(svg: &Svg, scale: f32) -> Result<Vec<u8>> {
-    pixmap(svg, scale)?.encode_png().map_err(|e| Error::Draw(e.to_string()))
+    let pixmap = pixmap(svg, scale)?;
+    // Drawn on white, every pixel is opaque.
+    let rgb = pixmap.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
+    Picture { width: pixmap.width(), height: pixmap.height(), rgb }.to_png()
 }
