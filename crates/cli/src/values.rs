@@ -34,6 +34,11 @@ pub const PRECISIONS: Words = &[
 /// What computes the layers.
 pub const BACKENDS: Words =
     &[("engine", "the CPU engine (CPU only)"), ("burn", "Burn's own operations (any device)")];
+/// Planes of a loss landscape.
+pub const PLANES: Words = &[
+    ("gradient-random", "the gradient's direction and a random one"),
+    ("fgsm-pgd", "the perturbations that fgsm and pgd-10 find"),
+];
 /// Sizes of a recipe.
 pub const SCALES: Words = &[
     ("smoke", "minutes: shows that everything works, not what the paper claims"),

@@ -6,9 +6,9 @@ use sora::{
     files,
     plot::{self, Figure},
     report::{
-        compute::{Choice, LandscapeConfig, Opened, evenly},
-        figures::{landscape as draw, landscape_frames, landscape_strip},
-        records::Run,
+        Run,
+        compute::{Choice, LandscapeConfig, Opened, Plane, evenly},
+        figures::{LossScale, landscape as draw, landscape_frames, landscape_strip},
     },
 };
 
@@ -18,6 +18,7 @@ use crate::{
     console::print,
     error::{Failure, Result},
     output_file::{Overwrite, make_folder, prepare},
+    values::{PLANES, one_of},
 };
 
 /// Hundredths of a second that a frame of the animation is shown.
@@ -40,9 +41,12 @@ pub struct LandscapeArgs {
     /// Points along each direction
     #[arg(long, default_value_t = 41, help_heading = "Data")]
     pub grid: usize,
-    /// How far to look in each direction, in epsilons
-    #[arg(long, default_value_t = 1.0, help_heading = "Data")]
-    pub span: f32,
+    /// Plane through the image
+    #[arg(long, value_parser = one_of::<Plane>(PLANES), default_value = "gradient-random", help_heading = "Data")]
+    pub plane: Plane,
+    /// How far to look along both directions, from -S to S [default: -1 to 1, fgsm-pgd: 0 to 1]
+    #[arg(long, value_name = "S", help_heading = "Data")]
+    pub span: Option<f32>,
     /// Most weights to draw with --checkpoint all, evenly spaced
     #[arg(long, value_name = "N", default_value_t = 24, help_heading = "Data")]
     pub frames: usize,
@@ -62,11 +66,11 @@ pub struct LandscapeArgs {
 /// Draws the loss around an image of a run.
 pub fn run(args: &LandscapeArgs) -> Result<()> {
     let config = LandscapeConfig {
-        index: args.index,
         grid: args.grid,
-        span: args.span,
         seed: args.compute.seed,
+        ..LandscapeConfig::new(args.index, args.plane)
     };
+    let config = args.span.map_or(config, |span| config.span(span));
     config.check()?;
     if args.frames == 0 {
         return Err(Failure::input("--frames 0: expected at least 1"));
@@ -77,10 +81,14 @@ pub fn run(args: &LandscapeArgs) -> Result<()> {
         Opened::open(&run, &options)?.landscapes(config, &args.checkpoint, args.frames)?;
     let dir = args.out.clone().unwrap_or_else(|| args.run.join("plots"));
     make_folder(&dir)?;
-    let stem = format!("landscape-{}", args.index);
+    let stem = match args.plane {
+        Plane::GradientRandom => format!("landscape-{}", args.index),
+        plane @ Plane::FgsmPgd => format!("landscape-{}-{plane}", args.index),
+    };
     let mut written = Vec::new();
     if args.checkpoint == Choice::All {
-        let frames: Vec<_> = landscape_frames(&found).iter().map(Figure::draw).collect();
+        let scale = LossScale::of(std::slice::from_ref(&found));
+        let frames: Vec<_> = landscape_frames(&found, scale).iter().map(Figure::draw).collect();
         let path = dir.join(format!("{stem}.gif"));
         guard(args, &path)?;
         files::write_atomic(&path, &plot::gif(&frames, 1.0, FRAME)?)?;

@@ -7,18 +7,19 @@ use sora::{
     files,
     plot::{Figure, Format},
     report::{
-        compute::{Choice, LandscapeConfig, Opened},
+        Run, Runs,
+        compute::{Choice, LandscapeConfig, Opened, Plane},
         figures,
-        records::Run,
     },
 };
 
-use super::shared::{ComputeArgs, load_runs};
+use super::shared::ComputeArgs;
 use crate::{
     complete,
     console::print,
     error::{Failure, Result},
     output_file::{Overwrite, guard, make_folder},
+    values::{PLANES, one_of},
 };
 
 /// Weights of a run in a figure of several.
@@ -64,6 +65,9 @@ pub struct PlotArgs {
     /// Weights: a number of epochs, final or all [default: all, some of them if they are many]
     #[arg(long, value_name = "K|all", help_heading = "Data")]
     pub checkpoint: Option<Choice>,
+    /// Plane of landscape
+    #[arg(long, value_parser = one_of::<Plane>(PLANES), default_value = "gradient-random", help_heading = "Data")]
+    pub plane: Plane,
     /// Test image of landscape, first image of examples; from 0
     #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Data")]
     pub index: usize,
@@ -78,7 +82,10 @@ pub struct PlotArgs {
 pub fn run(args: &PlotArgs) -> Result<()> {
     let out = out_file(args)?;
     Format::of(&out)?;
-    let runs = load_runs(&args.runs)?;
+    let Runs { runs, skipped } = Runs::load(&args.runs)?;
+    for skipped in skipped {
+        tracing::warn!("{}: {}; passed over", skipped.path.display(), skipped.problem);
+    }
     for run in &runs {
         run.warnings.iter().for_each(|warning| tracing::warn!("{}: {warning}", run.name));
     }
@@ -135,8 +142,8 @@ fn computed(args: &PlotArgs, runs: &[Run]) -> Result<Figure> {
             figures::epsilon(&sweeps.collect::<Result<Vec<_>>>()?)
         }
         FigureName::Landscape => {
-            let config =
-                LandscapeConfig { index: args.index, grid: 41, span: 1.0, seed: options.seed };
+            let config = LandscapeConfig::new(args.index, args.plane);
+            let config = LandscapeConfig { seed: options.seed, ..config };
             let all = opened.map(|run: Result<Opened>| Ok(run?.landscapes(config, &each, ACROSS)?));
             figures::landscape_strip(&all.collect::<Result<Vec<_>>>()?)
         }

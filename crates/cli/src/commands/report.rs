@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
-use sora::report::{self, ReportOptions};
+use sora::report::{self, Formats, ReportOptions, Runs, compute::Plane};
 
-use super::shared::{ComputeArgs, load_runs};
+use super::shared::ComputeArgs;
 use crate::{
     complete,
     console::print,
     error::{Failure, Result},
     output_file::{Overwrite, guard},
+    values::{PLANES, one_of},
 };
 
 /// Which runs, and what the page holds.
@@ -18,7 +19,7 @@ pub struct ReportArgs {
     /// Run folders; others are passed over
     #[arg(required = true, add = complete::runs())]
     pub runs: Vec<PathBuf>,
-    /// Folder to write report.html and plots/ to [default: the run folder, if there is one run]
+    /// Folder to write report.html, plots/ and csv/ to [default: the run folder, if there is one run]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Overwrite a report.html that another program wrote
@@ -33,6 +34,9 @@ pub struct ReportArgs {
     /// PNG files as well
     #[arg(long, help_heading = "Output")]
     pub png: bool,
+    /// Plane of the loss landscapes
+    #[arg(long, value_parser = one_of::<Plane>(PLANES), default_value = "gradient-random", help_heading = "Data")]
+    pub plane: Plane,
     /// Test image of the loss landscapes, from 0
     #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Data")]
     pub index: usize,
@@ -62,9 +66,11 @@ pub fn run(args: &ReportArgs) -> Result<()> {
         compute: if args.no_compute { None } else { Some(args.compute.options()?) },
         index: args.index,
         title: args.title.clone(),
-        png: args.png,
+        plane: args.plane,
+        formats: if args.png { Formats::SvgAndPng } else { Formats::Svg },
+        refresh: None,
     };
-    let runs = load_runs(&args.runs)?;
+    let runs = Runs::load(&args.runs)?;
     if args.out.is_some() {
         guard(&out.join("report.html"), Overwrite::by(args.force))?;
     }

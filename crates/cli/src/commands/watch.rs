@@ -12,10 +12,13 @@ use ratatui::{
     crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers},
     style::Color,
 };
-use sora::run::{
-    RunConfig, RunDir,
-    follow::Follower,
-    log::{EpochLine, StepLine},
+use sora::{
+    report::{self, ReportOptions, Runs},
+    run::{
+        RunConfig, RunDir,
+        follow::Follower,
+        log::{EpochLine, StepLine},
+    },
 };
 
 use crate::{
@@ -27,6 +30,8 @@ use crate::{
 
 /// Time between two looks at the run.
 const EVERY: Duration = Duration::from_millis(500);
+/// Time between two pages.
+const PAGE_EVERY: Duration = Duration::from_secs(10);
 /// Silence that is more than a slow step or a validation.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -39,6 +44,10 @@ pub struct WatchArgs {
     /// Print one picture as text, 80 by 24 characters, and end
     #[arg(long)]
     pub once: bool,
+    /// Keep report.html in the run folder up to date until the run ends; a browser that shows it
+    /// follows
+    #[arg(long, conflicts_with = "once")]
+    pub html: bool,
 }
 
 /// A run and what was read of it.
@@ -89,6 +98,9 @@ impl Watched {
 
 /// Follows the run until a key ends it; with `--once`, prints one picture of 80x24 characters.
 pub fn run(args: &WatchArgs) -> Result<()> {
+    if args.html {
+        return keep_page(&args.dir);
+    }
     let (dir, config) = RunDir::open(&args.dir)?;
     let mut run = Watched {
         steps: Follower::new(dir.metrics()),
@@ -110,6 +122,24 @@ pub fn run(args: &WatchArgs) -> Result<()> {
     let result = follow(&mut run, &mut terminal);
     ratatui::restore();
     result
+}
+
+/// Writes the run's page from its records, again and again until the run ends.
+fn keep_page(dir: &PathBuf) -> Result<()> {
+    let mut told = false;
+    loop {
+        let runs = Runs::load(std::slice::from_ref(dir))?;
+        let finished = runs.runs.iter().all(|run| run.finished);
+        let refresh = (!finished).then_some(PAGE_EVERY.as_secs());
+        let page = report::write(&runs, dir, &ReportOptions { refresh, ..Default::default() })?;
+        if !std::mem::replace(&mut told, true) {
+            print(&format!("{}\n", page.display()))?;
+        }
+        if finished {
+            return Ok(());
+        }
+        std::thread::sleep(PAGE_EVERY);
+    }
 }
 
 fn picture(run: &Watched) -> Result<()> {

@@ -113,11 +113,14 @@ fn the_page_compares_the_runs_and_fetches_nothing() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     for part in [
         "At a glance",
+        "id=\"results\"",
+        "aria-sort",
+        "name=\"generator\" content=\"sora",
         "figure-epsilon",
         "figure-landscape",
         "figure-examples",
         "figure-pertalign",
-        "<td>method</td>",
+        "<th scope=\"row\">method</th>",
         "pgd-10",
     ] {
         assert!(page.contains(part), "no '{part}'");
@@ -126,6 +129,14 @@ fn the_page_compares_the_runs_and_fetches_nothing() {
         ["curves", "pertalign", "history", "tradeoff", "cost", "epsilon", "landscape", "examples"]
     {
         assert!(out.join("plots").join(format!("{figure}.svg")).is_file(), "{figure}");
+    }
+    for log in ["fgsm", "sora"] {
+        let text = fs::read_to_string(out.join(format!("csv/{log}.csv"))).unwrap();
+        assert!(text.starts_with("step,epoch,loss,") && text.lines().count() > 2, "{text}");
+    }
+    for svg in fs::read_dir(out.join("plots")).unwrap() {
+        let svg = String::from_utf8_lossy(&fs::read(svg.unwrap().path()).unwrap()).into_owned();
+        assert!(!svg.contains(text(dir.path())) && !svg.contains(text(a)), "a path in a figure");
     }
     for fetched in ["<link", "src=\"http", "url(http", "@import", "fetch(", "XMLHttpRequest"] {
         assert!(!page.contains(fetched), "{fetched}");
@@ -162,7 +173,21 @@ fn damaged_runs_give_a_page_with_warnings_and_what_is_no_run_a_line() {
     }
     assert!(!page.contains("<b>damaged"));
 
+    // A folder that is no run is a line on the page, not a stop.
     let empty = dir.path().join("empty");
+    let both = dir.path().join("both");
+    let output = sora(&[
+        "report",
+        text(&run),
+        text(&dir.path().join("empty")),
+        "--no-compute",
+        "--out",
+        text(&both),
+    ]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = fs::read_to_string(both.join("report.html")).unwrap();
+    assert!(page.contains("<b>empty</b>: left out, not a run folder"), "not said");
+    assert!(stderr(&output).contains("not a run folder"), "{}", stderr(&output));
     fs::create_dir(&empty).unwrap();
     let nowhere = dir.path().join("out");
     for (call, part) in [
@@ -196,41 +221,162 @@ fn damaged_runs_give_a_page_with_warnings_and_what_is_no_run_a_line() {
     );
 }
 
-/// A browser, if this machine has one.
-fn chromium() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok())
+/// A page as a browser shows it: its text without markup.
+fn plain(page: &Path) -> String {
+    let mut html = fs::read_to_string(page).unwrap();
+    while let Some(start) = html.find("<script") {
+        let end = html[start..].find("</script>").unwrap() + start + "</script>".len();
+        html.replace_range(start..end, " ");
+    }
+    let (mut text, mut inside) = (String::new(), false);
+    for c in html.chars() {
+        match c {
+            '<' => inside = true,
+            '>' => {
+                inside = false;
+                text.push(' ');
+            }
+            c if !inside => text.push(c),
+            _ => {}
+        }
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Pixels of each of two colours in a screenshot of the page.
-fn coloured(browser: &str, page: &Path, theme: &str, dir: &Path) -> [usize; 2] {
-    let picture = dir.join("shot.png");
+/// Puts an evaluation into a run's folder.
+fn put_record(run: &Path, name: &str, value: serde_json::Value) {
+    fs::create_dir_all(run.join("eval")).unwrap();
+    fs::write(run.join("eval").join(name), value.to_string()).unwrap();
+}
+
+#[test]
+fn a_card_shows_the_final_weights_on_the_own_test_set_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("r");
+    copy(&RUNS.1[0], &run);
+    let config: toml::Table = fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
+    let header = fs::read(run.join("model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(header[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&header[8..8 + length]).unwrap();
+    let about: serde_json::Value =
+        serde_json::from_str(header["__metadata__"]["sora"].as_str().unwrap()).unwrap();
+    let digest = about["sha256"].as_str().unwrap();
+    let step = about["step"].as_u64().unwrap();
+    let own = config["dataset"].as_str().unwrap();
+    let epsilon = config["epsilon"].as_str().unwrap();
+    let (top, bottom) = epsilon.split_once('/').unwrap();
+    let epsilon = top.parse::<f64>().unwrap() / bottom.parse::<f64>().unwrap();
+    let record = |dataset: &str, digest: &str, step: u64, n: u64, results: &[(&str, f64)]| {
+        let results: serde_json::Map<_, _> = results
+            .iter()
+            .map(|(name, v)| {
+                ((*name).to_owned(), serde_json::json!({"accuracy": v, "ci95": [0.0, 1.0]}))
+            })
+            .collect();
+        serde_json::json!({
+            "dataset": dataset, "split": "test", "n": n, "epsilon": epsilon, "norm": "linf", "seed": 0,
+            "results": results, "warnings": [],
+            "identity": {"weights": {"sha256": digest, "step": step}},
+        })
+    };
+    let all = |v: f64| [("clean", v), ("fgsm", v), ("pgd-10", v), ("autoattack", v)];
+    put_record(&run, "a.json", record("folder:/far/away/other", digest, step, 9000, &all(0.111)));
+    put_record(&run, "b.json", record(own, "beef", step - 1, 9000, &all(0.222)));
+    put_record(&run, "c.json", record(own, "beef", step, 9000, &all(0.333)));
+    put_record(
+        &run,
+        "d.json",
+        record(own, digest, step, 50, &[("clean", 0.987), ("pgd-10", 0.456)]),
+    );
+    put_record(
+        &run,
+        "e.json",
+        record(own, digest, step, 2000, &[("clean", 0.876), ("fgsm", 0.765)]),
+    );
+    let output = sora(&["report", text(&run), "--no-compute"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = plain(&run.join("report.html"));
+    let card =
+        &page[page.find("At a glance r").unwrap()..page.find("Accuracy in percent").unwrap()];
+    assert!(card.contains("98.7 clean %") && card.contains("45.6 pgd-10 %"), "{card}");
+    assert!(card.contains("\u{2013} fgsm %"), "fgsm of another evaluation: {card}");
+    assert!(card.contains("n = 50 test images, final weights"), "{card}");
+    for other in ["11.1", "22.2", "33.3", "87.6", "76.5"] {
+        assert!(!card.contains(other), "{other} in {card}");
+    }
+    let table = &page[page.find("Accuracy in percent").unwrap()..];
+    for part in
+        ["of another set, folder other", "weights after step", "other weights than the run's"]
+    {
+        assert!(table.contains(part), "no '{part}'");
+    }
+    assert!(!page.contains("far") || !page.contains("away"), "a path of the machine");
+    // Of a run that goes on, the same records are of a state in between.
+    let tradeoff = fs::read_to_string(run.join("plots/tradeoff.svg")).unwrap();
+    assert!(tradeoff.contains("n = 50 test images, final weights"), "{tradeoff}");
+}
+
+#[test]
+fn a_watched_page_is_kept_until_the_run_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("r");
+    copy(&RUNS.1[1], &run);
+    let output = sora(&["watch", text(&run), "--html"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("At a glance") && !page.contains("http-equiv=\"refresh\""));
+}
+
+/// A browser, if this machine has one.
+fn chromium() -> Option<&'static str> {
+    let found = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok());
+    if found.is_none() {
+        eprintln!("skipped: no chromium on this machine");
+    }
+    found
+}
+
+/// Runs the browser on `page` with `more` arguments.
+fn browse(browser: &str, page: &str, more: &[String]) {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(browser)
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-        ])
-        .args([
-            "--disable-component-update",
-            "--disable-sync",
-            "--hide-scrollbars",
-            "--window-size=1400,3200",
-            "--virtual-time-budget=4000",
-        ])
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--hide-scrollbars", "--virtual-time-budget=4000"])
         .arg(format!("--user-data-dir={}", text(profile.path())))
-        .arg(format!("--screenshot={}", text(&picture)))
-        .arg(format!("file://{}?theme={theme}", text(page)))
+        .args(more)
+        .arg(page)
         .output()
         .unwrap();
-    let shot = image::open(&picture)
-        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)))
-        .to_rgb8();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A screenshot of the page. It is framed: a browser's window has a least width, a frame has not.
+fn shot(
+    browser: &str,
+    page: &Path,
+    theme: &str,
+    [width, height]: [u32; 2],
+    dir: &Path,
+) -> image::RgbImage {
+    let name = page.file_stem().unwrap().to_str().unwrap();
+    let picture = dir.join(format!("{name}-{theme}-{width}.png"));
+    let frame = dir.join(format!("{name}-{theme}-{width}-frame.html"));
+    let address = format!("{}?theme={theme}", page.file_name().unwrap().to_str().unwrap());
+    let style = format!("border:0;width:{width}px;height:{height}px");
+    let html = format!("<body style=margin:0><iframe style={style:?} src={address:?}></iframe>");
+    fs::write(&frame, html).unwrap();
+    let size = format!("--window-size={},{height}", width.max(500));
+    let to = format!("--screenshot={}", text(&picture));
+    browse(browser, &format!("file://{}", text(&frame)), &[size, to]);
+    let mut shot = image::open(&picture).unwrap().to_rgb8();
+    image::imageops::crop(&mut shot, 0, 0, width, height).to_image()
+}
+
+/// Pixels of each of the first two colours of the charts.
+fn coloured(shot: &image::RgbImage, theme: &str) -> [usize; 2] {
     let colours = if theme == "dark" {
         [[0x5a, 0xae, 0xe6], [0xff, 0x8c, 0x42]]
     } else {
@@ -241,38 +387,55 @@ fn coloured(browser: &str, page: &Path, theme: &str, dir: &Path) -> [usize; 2] {
     })
 }
 
-#[test]
-fn the_charts_draw_in_a_browser() {
-    let Some(browser) = chromium() else {
-        eprintln!("skipped: no chromium on this machine");
-        return;
-    };
+/// A report on both runs in a folder of its own; where `SORA_SCREENSHOTS` names a folder, there.
+fn page_of_both() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
-    let output = sora(&[
-        "report",
-        text(&RUNS.1[0]),
-        text(&RUNS.1[1]),
-        "--no-compute",
-        "--out",
-        text(dir.path()),
-    ]);
+    let kept = std::env::var_os("SORA_SCREENSHOTS").map(PathBuf::from);
+    let out = kept.unwrap_or_else(|| dir.path().to_owned());
+    let output =
+        sora(&["report", text(&RUNS.1[0]), text(&RUNS.1[1]), "--limit", "10", "--out", text(&out)]);
     assert!(output.status.success(), "{}", stderr(&output));
-    let page = dir.path().join("report.html");
+    (dir, out)
+}
+
+#[test]
+fn the_page_draws_in_a_browser_at_390_and_1280_pixels_in_both_themes() {
+    let Some(browser) = chromium() else { return };
+    let (_kept, dir) = page_of_both();
+    let page = dir.join("report.html");
     // The same page without its last script: what is more than on it, the charts drew.
     let html = fs::read_to_string(&page).unwrap();
-    let cut = html.rfind("<script>").unwrap();
-    let still = dir.path().join("still.html");
-    fs::write(&still, &html[..cut]).unwrap();
-    for theme in ["light", "dark"] {
-        let drawn = coloured(browser, &page, theme, dir.path());
-        // Without the script the page is light whatever was asked for.
-        let without =
-            if theme == "light" { coloured(browser, &still, theme, dir.path()) } else { [0; 2] };
-        for (drawn, without) in drawn.into_iter().zip(without) {
-            assert!(
-                drawn > without + 1500,
-                "{theme}: {drawn} coloured pixels, {without} without the charts"
-            );
+    let still = dir.join("still.html");
+    fs::write(&still, &html[..html.rfind("<script>").unwrap()]).unwrap();
+    for size in [[1280, 4200], [390, 7000]] {
+        let without = coloured(&shot(browser, &still, "light", size, &dir), "light");
+        for theme in ["light", "dark"] {
+            let picture = shot(browser, &page, theme, size, &dir);
+            let paper = picture.get_pixel(1, 1).0[0];
+            assert_eq!(paper < 60, theme == "dark", "{theme}: the paper is {paper}");
+            // Without the script the page is light whatever was asked for.
+            let without = if theme == "light" { without } else { [0; 2] };
+            for (drawn, without) in coloured(&picture, theme).into_iter().zip(without) {
+                assert!(
+                    drawn > without + 1000,
+                    "{theme} {size:?}: {drawn}, {without} without charts"
+                );
+            }
         }
     }
+}
+
+#[test]
+fn the_page_prints_to_a_pdf_of_some_pages() {
+    let Some(browser) = chromium() else { return };
+    let (_kept, dir) = page_of_both();
+    let pdf = dir.join("report.pdf");
+    let address = format!("file://{}?theme=dark", text(&dir.join("report.html")));
+    let to = format!("--print-to-pdf={}", text(&pdf));
+    browse(browser, &address, &[to, "--no-pdf-header-footer".into()]);
+    let bytes = fs::read(&pdf).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.starts_with("%PDF"), "no PDF");
+    let pages = text.matches("/Type /Page\n").count() + text.matches("/Type/Page/").count();
+    assert!((3..=20).contains(&pages), "{pages} pages");
 }

@@ -1,10 +1,27 @@
 //! Figures and pages drawn from run folders.
+//!
+//! [`Runs::load`] reads run folders with tolerance, [`figures`] draws what they hold,
+//! [`compute`] what they do not, and [`write`] makes a page of it all.
 
+pub mod caption;
 pub mod compute;
+mod csv;
 pub mod figures;
+mod load;
+mod measured;
 mod page;
-pub mod records;
+mod privacy;
+mod record;
+mod run;
+mod seeds;
 mod write;
 
-pub use page::{PageFigure, Warning, page, warnings};
-pub use write::{ReportOptions, write};
+pub use csv::csv;
+pub use load::{Runs, Skipped};
+pub use measured::{Comparison, Measured, Source};
+pub use page::{PageContent, PageFigure, Warning, page, warnings};
+pub use privacy::{dataset_name, without_paths};
+pub use record::{Of, Record, strength};
+pub use run::{Run, reason};
+pub use seeds::{Group, groups};
+pub use write::{Formats, ReportOptions, write};

@@ -2,16 +2,19 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::{
     compute::{
-        Choice, ComputeOptions, ExampleSet, LandscapeConfig, Landscapes, Opened, Sweep, evenly,
+        Choice, ComputeOptions, ExampleSet, LandscapeConfig, Landscapes, Opened, Plane, Sweep,
+        evenly,
     },
-    figures,
-    page::{PageFigure, Warning, page, warnings},
-    records::Run,
+    csv::csv,
+    figures::{self, LossScale},
+    load::Runs,
+    page::{PageContent, PageFigure, Warning, page, warnings},
+    run::Run,
 };
 use crate::{
     error::{Error, Result},
@@ -35,10 +38,24 @@ pub struct ReportOptions {
     pub compute: Option<ComputeOptions>,
     /// Test image of the loss landscapes.
     pub index: usize,
+    /// Plane of the loss landscapes.
+    pub plane: Plane,
     /// Heading.
     pub title: Option<String>,
-    /// Whether to write PNG files beside the SVG ones.
-    pub png: bool,
+    /// Formats of the figures' files.
+    pub formats: Formats,
+    /// Seconds after which the page looks for a newer one; `None`: it stays.
+    pub refresh: Option<u64>,
+}
+
+/// Formats of the files of a report's figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Formats {
+    /// SVG.
+    #[default]
+    Svg,
+    /// SVG and PNG.
+    SvgAndPng,
 }
 
 /// What was computed for the runs, as far as it could be.
@@ -49,20 +66,62 @@ struct Computed {
     examples: Vec<ExampleSet>,
 }
 
-/// Writes `report.html` and `plots/` for `runs` to the folder `out`; gives the page's path.
+/// Files to write.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// Writes `report.html`, `plots/` and `csv/` for the runs to the folder `out`; gives the page's
+/// path.
 ///
 /// Everything is drawn before anything is written. A run whose data set or weights are not here is
 /// left out of the figures that need them, with a warning on the page.
 ///
 /// # Errors
 /// A folder that cannot be written, or a wrong setting.
-pub fn write(runs: &[Run], out: &Path, options: &ReportOptions) -> Result<PathBuf> {
-    let mut said = warnings(runs);
+pub fn write(all: &Runs, out: &Path, options: &ReportOptions) -> Result<PathBuf> {
+    let runs = &all.runs;
+    let mut said = warnings(all);
     let computed = match &options.compute {
-        Some(compute) => computed(runs, compute, options.index, &mut said)?,
+        Some(compute) => computed(runs, compute, options, &mut said)?,
         None => Computed::default(),
     };
-    let mut figures = vec![
+    let plots = out.join("plots");
+    let mut files = Files::new();
+    let animations = animations(runs, &computed, &plots, &mut files)?;
+    let mut shown = Vec::new();
+    for (name, figure) in drawn(runs, &computed) {
+        let svg = figure.to_svg()?;
+        files.push((plots.join(format!("{name}.svg")), svg.clone().into_bytes()));
+        if options.formats == Formats::SvgAndPng {
+            files.push((plots.join(format!("{name}.png")), figure.to_png(2.0)?));
+        }
+        let animations = if name == "landscape" { animations.clone() } else { Vec::new() };
+        shown.push(PageFigure { name: name.to_owned(), svg, animations });
+    }
+    let links = logs(runs, out, &mut files);
+    let path = out.join("report.html");
+    let content = PageContent {
+        figures: shown,
+        warnings: said,
+        title: options.title.clone(),
+        links,
+        refresh: options.refresh,
+    };
+    // Last, so that a page is never there without its figures.
+    files.push((path.clone(), page(runs, &content)?.into_bytes()));
+    for (path, bytes) in &files {
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir).map_err(|e| {
+                Error::setting("out", out.display(), format!("cannot make the folder: {e}"))
+            })?;
+        }
+        files::write_atomic(path, bytes)?;
+    }
+    Ok(path)
+}
+
+/// The figures, in the order of the page.
+fn drawn(runs: &[Run], computed: &Computed) -> Vec<(&'static str, Figure)> {
+    let mut all = vec![
         ("pertalign", figures::pertalign(runs)),
         ("curves", figures::curves(runs)),
         ("history", figures::history(runs)),
@@ -70,78 +129,105 @@ pub fn write(runs: &[Run], out: &Path, options: &ReportOptions) -> Result<PathBu
         ("cost", figures::cost(runs)),
     ];
     if !computed.sweeps.is_empty() {
-        figures.push(("epsilon", figures::epsilon(&computed.sweeps)));
+        all.push(("epsilon", figures::epsilon(&computed.sweeps)));
     }
-    let mut animations = Vec::new();
     if !computed.landscapes.is_empty() {
-        for of in computed.landscapes.iter().filter(|of| of.rows.len() > 1) {
-            let frames: Vec<_> = figures::landscape_frames(of).iter().map(Figure::draw).collect();
-            let name = if runs.len() == 1 {
-                "landscape.gif".into()
-            } else {
-                format!("landscape-{}.gif", file_name(&of.name))
-            };
-            animations.push((name, gif(&frames, 1.0, 60)?));
-        }
-        let strips: Vec<_> = computed
-            .landscapes
-            .iter()
-            .map(|of| Landscapes { rows: evenly(&of.rows, STRIP), ..of.clone() })
-            .collect();
-        figures.push(("landscape", figures::landscape_strip(&strips)));
+        let strip = |of: &Landscapes| Landscapes { rows: evenly(&of.rows, STRIP), ..of.clone() };
+        let strips: Vec<_> = computed.landscapes.iter().map(strip).collect();
+        all.push(("landscape", figures::landscape_strip(&strips)));
     }
     if !computed.examples.is_empty() {
-        figures.push(("examples", figures::examples(&computed.examples)));
+        all.push(("examples", figures::examples(&computed.examples)));
     }
+    all
+}
 
-    let mut files: Vec<(PathBuf, Vec<u8>)> = Vec::new();
-    let mut shown = Vec::new();
-    let plots = out.join("plots");
-    for (name, figure) in &figures {
-        let svg = figure.to_svg()?;
-        files.push((plots.join(format!("{name}.svg")), svg.clone().into_bytes()));
-        if options.png {
-            files.push((plots.join(format!("{name}.png")), figure.to_png(2.0)?));
-        }
-        let animation = if *name == "landscape" {
-            animations.iter().map(|(name, _)| name.clone()).collect()
+/// The animations of the landscapes, on one scale; gives their names.
+fn animations(
+    runs: &[Run],
+    computed: &Computed,
+    plots: &Path,
+    files: &mut Files,
+) -> Result<Vec<String>> {
+    let scale = LossScale::of(&computed.landscapes);
+    let mut names = Vec::new();
+    for of in computed.landscapes.iter().filter(|of| of.rows.len() > 1) {
+        let frames = figures::landscape_frames(of, scale);
+        let frames: Vec<_> = frames.iter().map(Figure::draw).collect();
+        let name = if runs.len() == 1 {
+            "landscape.gif".into()
         } else {
-            Vec::new()
+            format!("landscape-{}.gif", file_name(&of.name))
         };
-        shown.push(PageFigure { name: (*name).to_owned(), svg, animations: animation });
+        files.push((plots.join(&name), gif(&frames, 1.0, 60)?));
+        names.push(name);
     }
-    files.extend(animations.into_iter().map(|(name, bytes)| (plots.join(name), bytes)));
-    let path = out.join("report.html");
-    let html = page(runs, &shown, &said, options.title.as_deref())?;
-    // Last, so that a page is never there without its figures.
-    files.push((path.clone(), html.into_bytes()));
-    fs::create_dir_all(&plots).map_err(|e| {
-        Error::input(format!("--out {}: cannot make the folder: {e}", out.display()))
-    })?;
-    files.iter().try_for_each(|(path, bytes)| files::write_atomic(path, bytes))?;
-    Ok(path)
+    Ok(names)
+}
+
+/// The logs as CSV files; for each run what its card links to: its log, and its own page where it
+/// has one nearby.
+fn logs(runs: &[Run], out: &Path, files: &mut Files) -> Vec<Vec<(String, String)>> {
+    let mut links = Vec::new();
+    for run in runs {
+        let mut of_run = Vec::new();
+        if !run.steps.is_empty() {
+            let name = format!("{}.csv", file_name(&run.name));
+            of_run.push(("log as CSV".to_owned(), format!("csv/{name}")));
+            files.push((out.join("csv").join(name), csv(run).into_bytes()));
+        }
+        if let Some(address) = own_page(&run.path, out) {
+            of_run.push(("its own report".to_owned(), address));
+        }
+        links.push(of_run);
+    }
+    links
+}
+
+/// Address of the page in a run's own folder from `out`, where it lies in that folder or beside it:
+/// a longer way would tell of the machine's folders.
+fn own_page(run: &Path, out: &Path) -> Option<String> {
+    let absolute = |path: &Path| std::path::absolute(path).ok();
+    let (run, out) = (absolute(run)?, absolute(out)?);
+    if run == out || !run.join("report.html").is_file() {
+        return None;
+    }
+    let (up, rest) = match run.strip_prefix(&out) {
+        Ok(rest) => ("", rest),
+        Err(_) => ("../", run.strip_prefix(out.parent()?).ok()?),
+    };
+    let parts: Vec<_> = rest
+        .components()
+        .map(|part| match part {
+            Component::Normal(name) => name.to_str(),
+            _ => None,
+        })
+        .collect::<Option<_>>()?;
+    let plain = |part: &&str| {
+        part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    (!parts.is_empty() && parts.iter().all(plain))
+        .then(|| format!("{up}{}/report.html", parts.join("/")))
 }
 
 fn computed(
     runs: &[Run],
     options: &ComputeOptions,
-    index: usize,
+    report: &ReportOptions,
     said: &mut Vec<Warning>,
 ) -> Result<Computed> {
-    if options.limit == 0 {
-        return Err(Error::input("--limit 0: expected at least 1"));
-    }
+    options.check()?;
     crate::device::device(&options.device)?;
-    let config = LandscapeConfig { index, grid: 41, span: 1.0, seed: options.seed };
+    let index = report.index;
+    let config =
+        LandscapeConfig { seed: options.seed, ..LandscapeConfig::new(index, report.plane) };
     let mut all = Computed::default();
     for run in runs {
         let mut warn = |what: &str, e: Error| {
             tracing::warn!("{}: {what}: {e}", run.name);
-            // The page is passed on: the paths of this machine stay out of it.
-            said.push(Warning {
-                run: run.name.clone(),
-                text: format!("{what}; `sora report` says why when it runs"),
-            });
+            // The page is passed on: the reason, which may name paths of this machine, stays out.
+            let text = format!("{what}; the program says why when it makes the report");
+            said.push(Warning { run: run.name.clone(), text });
         };
         let mut opened = match Opened::open(run, options) {
             Ok(opened) => opened,
@@ -174,4 +260,31 @@ fn file_name(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_a_run_is_linked_where_it_lies_near() {
+        let dir = tempfile::tempdir().unwrap();
+        for run in ["runs/a", "runs/b c", "elsewhere/far"] {
+            let run = dir.path().join(run);
+            fs::create_dir_all(&run).unwrap();
+            fs::write(run.join("report.html"), "").unwrap();
+        }
+        let at = |path: &str| dir.path().join(path);
+        for (run, out, expected) in [
+            ("runs/a", "runs/all", Some("../a/report.html")),
+            ("runs/a", "runs", Some("a/report.html")),
+            ("runs/a", "", Some("runs/a/report.html")),
+            ("runs/a", "runs/a", None),
+            ("runs/b c", "runs", None),
+            ("elsewhere/far", "runs/all", None),
+            ("runs/missing", "runs", None),
+        ] {
+            assert_eq!(own_page(&at(run), &at(out)).as_deref(), expected, "{run} {out}");
+        }
+    }
 }

@@ -11,5 +11,5 @@ pub use child::{Output, sora};
 pub use compute::{ComputeArgs, Machine, start_threads};
 pub use entry::{Describe, Entry, Listing, norms};
 pub use planned::{Overrides, evaluate, evaluated, is_done, state, train};
-pub use runs::{load_runs, passing_over};
+pub use runs::passing_over;
 pub use subject::{SubjectArgs, Target, attacks};

@@ -2,18 +2,7 @@
 
 use std::path::PathBuf;
 
-use sora::report::records::Run;
-
-use crate::error::{Failure, Result};
-
-/// The runs in `dirs`; a folder that holds none is passed over with a warning.
-///
-/// # Errors
-/// No run in any of them: what is wrong with the first.
-pub fn load_runs(dirs: &[PathBuf]) -> Result<Vec<Run>> {
-    passing_over(dirs, |dir| Run::load_all(std::slice::from_ref(dir)).map_err(Failure::from))
-        .map(|found| found.into_iter().flatten().collect())
-}
+use crate::error::Result;
 
 /// What `load` gives for each of `dirs`; a failure is a warning unless it is the only folder or all
 /// of them fail.

@@ -3,19 +3,18 @@
 //! Under a single step the radius is also the step size. A network that has overfitted to the
 //! epsilon of its training stands at that epsilon and falls below it.
 
-use burn::tensor::{Int, Tensor};
+use robustness::{Classifier, EvalConfig, Evaluator, Ledger, Samples, attack, rows, stands};
 use serde::{Deserialize, Serialize};
 
-use super::probe::{ascent, images};
+use super::{
+    Opened, cache,
+    passes::{self, Images},
+    weights::{Choice, load},
+};
 use crate::{
-    data::Split,
-    error::{Error, Result},
-    evaluate::{self, EvalConfig},
-    loss,
-    model::Model,
-    nn::to_vec,
-    perturbation::clamp_to_box,
-    threat::Threat,
+    error::Result,
+    evaluate::OnSplit,
+    threat::{Norm, Threat},
 };
 
 /// Accuracies of one set of weights.
@@ -23,6 +22,8 @@ use crate::{
 pub struct EpsilonRow {
     /// Which weights.
     pub weights: String,
+    /// Images that are classified correctly as they are.
+    pub clean: u64,
     /// Images that stand under a single step of each epsilon.
     pub single: Vec<u64>,
     /// Images that stand under pgd-10 of each of the multi-step epsilons.
@@ -44,55 +45,171 @@ pub struct EpsilonSweep {
     pub rows: Vec<EpsilonRow>,
 }
 
-/// The accuracies of `model`, in eval mode, on all of `split` at the radii of `sweep`.
+/// Accuracies over epsilon of several weights of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sweep {
+    /// The run.
+    pub name: String,
+    /// Data set, network and threat model, for the caption.
+    pub about: String,
+    /// Radius trained with, pixel units.
+    pub epsilon: f64,
+    /// Factor from pixel units to `unit`.
+    pub factor: f64,
+    /// Unit of radii.
+    pub unit: &'static str,
+    /// The counts.
+    pub data: EpsilonSweep,
+}
+
+impl EpsilonSweep {
+    /// The radii for a threat, without rows: in l-inf 1/255 to 32/255, in l2 up to four times the
+    /// radius trained with; a few of them, and the radius trained with, under pgd-10.
+    pub fn plan(threat: Threat, n: u64, seed: u64) -> Self {
+        let unit = match threat.norm {
+            Norm::Linf => 1.0 / 255.0,
+            Norm::L2 => threat.epsilon / 8.0,
+        };
+        let mut multi: Vec<f32> = [4.0, 8.0, 12.0, 16.0, 24.0, 32.0].map(|i| i * unit).to_vec();
+        if multi.iter().all(|e| (e - threat.epsilon).abs() > 1e-6) && threat.epsilon > 0.0 {
+            multi.push(threat.epsilon);
+            multi.sort_by(f32::total_cmp);
+        }
+        let epsilons = (1..=32u8).map(|i| f32::from(i) * unit).collect();
+        Self { n, seed, epsilons, multi_epsilons: multi, rows: Vec::new() }
+    }
+}
+
+/// The accuracies of `model`, in eval mode, on all of `samples` at the radii of `sweep`.
 ///
 /// # Errors
-/// An empty split, or a device that fails.
+/// No images, or a device that fails.
 pub fn epsilon_row(
-    model: &Model,
-    split: &Split,
+    model: &dyn Classifier,
+    samples: &dyn Samples,
     threat: Threat,
     sweep: &EpsilonSweep,
     weights: &str,
     batch: usize,
 ) -> Result<EpsilonRow> {
-    if split.is_empty() {
-        return Err(Error::input("nothing to evaluate: the split holds no image"));
-    }
-    let mut single = vec![0; sweep.epsilons.len()];
-    let mut clean_count = 0;
-    let all: Vec<usize> = (0..split.len()).collect();
+    let mut row = EpsilonRow {
+        weights: weights.to_owned(),
+        clean: 0,
+        single: vec![0; sweep.epsilons.len()],
+        multi: Vec::new(),
+    };
+    let all: Vec<usize> = (0..samples.len()).collect();
     for indices in all.chunks(batch.max(1)) {
-        let (x, labels) = images(split, indices, model.device())?;
-        // One gradient serves every radius.
-        let direction = ascent(model, threat, x.clone(), &labels);
-        let clean = stands(model, x.clone(), &labels)?;
-        clean_count += clean.iter().filter(|c| **c).count() as u64;
-        for (count, epsilon) in single.iter_mut().zip(&sweep.epsilons) {
-            let delta = clamp_to_box(&x, direction.clone() * *epsilon);
-            let still = stands(model, x.clone() + delta, &labels)?;
-            *count +=
-                clean.iter().zip(still).filter(|(clean, still)| **clean && *still).count() as u64;
-        }
+        let images = Images::of(samples, indices)?;
+        single_steps(model, threat, &images, &sweep.epsilons, &mut row)?;
     }
-    let mut multi = Vec::new();
     for epsilon in &sweep.multi_epsilons {
-        // Nothing can be changed, so nothing is attacked.
-        if *epsilon == 0.0 {
-            multi.push(clean_count);
-            continue;
-        }
-        let config =
-            EvalConfig { threat: Threat { epsilon: *epsilon, ..threat }, seed: sweep.seed, batch };
-        let outcome = evaluate::evaluate(model, split, &["pgd-10"], config)?;
-        multi.push(outcome.results.0.first().map_or(0, |(_, result)| result.correct));
+        let threat = Threat { epsilon: *epsilon, ..threat };
+        let config = EvalConfig { threat, seed: sweep.seed, batch };
+        let mut evaluator = Evaluator::new(model, samples, config, Ledger::in_memory())?;
+        let outcome = evaluator.run(&[attack::entry("pgd-10", threat.norm)?])?;
+        row.multi.push(outcome.results.0.first().map_or(0, |(_, result)| result.correct));
     }
-    Ok(EpsilonRow { weights: weights.to_owned(), single, multi })
+    Ok(row)
 }
 
-fn stands(model: &Model, x: Tensor<4>, labels: &Tensor<1, Int>) -> Result<Vec<bool>> {
-    Ok(to_vec(&loss::correct(model.logits(x), labels.clone()))?
-        .into_iter()
-        .map(|v| v > 0.5)
-        .collect())
+/// Counts the images that stand as they are and under a single step of each radius.
+fn single_steps(
+    model: &dyn Classifier,
+    threat: Threat,
+    images: &Images,
+    epsilons: &[f32],
+    row: &mut EpsilonRow,
+) -> Result<()> {
+    let width = images.width();
+    // One gradient serves every radius.
+    let direction = passes::ascent(model, threat.norm, &images.x, &images.labels)?;
+    let clean = correct(model, &images.x, &images.labels)?;
+    row.clean += clean.iter().filter(|stands| **stands).count() as u64;
+    for (count, epsilon) in row.single.iter_mut().zip(epsilons) {
+        let mut point = images.x.clone();
+        rows::for_each(&mut point, width, |i, point| {
+            let along = rows::row(&direction, width, i);
+            point.iter_mut().zip(along).for_each(|(p, d)| *p = (*p + epsilon * d).clamp(0.0, 1.0));
+        });
+        let still = correct(model, &point, &images.labels)?;
+        *count += clean.iter().zip(still).filter(|(clean, still)| **clean && *still).count() as u64;
+    }
+    Ok(())
+}
+
+fn correct(model: &dyn Classifier, x: &[f32], labels: &[usize]) -> Result<Vec<bool>> {
+    let classes = model.shape().classes;
+    let logits = model.logits(x)?;
+    let each = logits.chunks(classes).zip(labels);
+    Ok(each.map(|(logits, label)| stands(logits, *label)).collect())
+}
+
+impl Opened<'_> {
+    /// Accuracies over epsilon for the weights that `choice` names, at most `count`.
+    ///
+    /// # Errors
+    /// Weights that are damaged, a device that fails.
+    pub fn sweep(&mut self, choice: &Choice, count: usize) -> Result<Sweep> {
+        let wanted = self.weights(choice, count)?;
+        let split = OnSplit(self.dataset.test.take(self.options.limit));
+        let threat = self.settings().threat();
+        let data = EpsilonSweep::plan(threat, split.len() as u64, self.options.seed);
+        let file = self.run.dir().plots().join("epsilon.json");
+        let known: Option<EpsilonSweep> = cache::known(&file).filter(|found: &EpsilonSweep| {
+            *found == EpsilonSweep { rows: found.rows.clone(), ..data.clone() }
+        });
+        let mut known: Vec<EpsilonRow> = known.map(|found| found.rows).unwrap_or_default();
+        let mut rows = Vec::new();
+        for weights in &wanted {
+            if let Some(i) = known.iter().position(|row| row.weights == weights.name) {
+                rows.push(known.swap_remove(i));
+                continue;
+            }
+            let (run, n) = (&self.run.name, data.n);
+            tracing::info!("{run}: accuracy over epsilon at {} on {n} images", weights.name);
+            load(&mut self.subject.model, weights)?;
+            let (model, batch) = (&self.subject.model, self.options.batch);
+            rows.push(epsilon_row(model, &split, threat, &data, &weights.name, batch)?);
+            // After each: an interruption loses one row.
+            let rows = rows.iter().chain(&known).cloned().collect();
+            cache::keep(&file, &EpsilonSweep { rows, ..data.clone() });
+        }
+        let (factor, unit) = self.run.unit();
+        Ok(Sweep {
+            name: self.run.name.clone(),
+            about: self.about(),
+            epsilon: f64::from(threat.epsilon),
+            factor,
+            unit,
+            data: EpsilonSweep { rows, ..data },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::passes::tests::Plane, *};
+
+    #[test]
+    fn radii_go_up_to_32_and_hold_the_one_trained_with() {
+        let plan = |norm, epsilon| EpsilonSweep::plan(Threat { norm, epsilon }, 10, 0);
+        let linf = plan(Norm::Linf, 10.0 / 255.0);
+        assert_eq!(linf.epsilons.len(), 32);
+        assert!((linf.epsilons[31] - 32.0 / 255.0).abs() < 1e-6);
+        assert!(linf.multi_epsilons.contains(&(10.0 / 255.0)));
+        assert_eq!(plan(Norm::Linf, 8.0 / 255.0).multi_epsilons.len(), 6);
+        assert!((plan(Norm::L2, 0.5).epsilons[31] - 2.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_single_step_fells_an_image_at_its_distance_from_the_boundary() {
+        let model = Plane { w: vec![1.0, -1.0], b: 0.0 };
+        let images = Images { x: vec![0.6, 0.4, 0.3, 0.7], labels: vec![1, 1], ids: vec![0, 1] };
+        let threat = Threat { norm: Norm::Linf, epsilon: 0.1 };
+        let mut row =
+            EpsilonRow { weights: String::new(), clean: 0, single: vec![0; 3], multi: vec![] };
+        single_steps(&model, threat, &images, &[0.05, 0.09, 0.11], &mut row).unwrap();
+        assert_eq!((row.clean, row.single), (1, vec![1, 1, 0]));
+    }
 }

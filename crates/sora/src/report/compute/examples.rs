@@ -1,15 +1,18 @@
 //! Adversarial examples to look at.
 
-use burn::tensor::{Tensor, activation::softmax};
+use robustness::Classifier;
 
-use super::probe::{images, multi_step};
+use super::{
+    Opened,
+    passes::{self, Images},
+    weights::{Choice, load},
+};
 use crate::{
-    data::Split, error::Result, model::Model, nn::to_vec, noise::Noise, plot::Picture,
+    error::{Error, Result},
+    evaluate::OnSplit,
+    plot::Picture,
     threat::Threat,
 };
-
-/// Steps of the attack.
-pub const STEPS: u64 = 10;
 
 /// An image, its perturbation and what becomes of it.
 #[derive(Clone, Debug)]
@@ -33,61 +36,94 @@ pub struct Example {
     pub after: (usize, f32),
 }
 
-/// The examples that pgd-10 finds for the images `indices` of `split`.
+/// Adversarial examples of a run.
+#[derive(Clone, Debug)]
+pub struct ExampleSet {
+    /// The run.
+    pub name: String,
+    /// Data set, network and threat model, for the caption.
+    pub about: String,
+    /// Names of the classes.
+    pub classes: Vec<String>,
+    /// Seed of the random starts.
+    pub seed: u64,
+    /// The examples.
+    pub examples: Vec<Example>,
+}
+
+/// The examples that ten steps of epsilon/4 find for `images`, which are called `indices`.
 ///
 /// # Errors
-/// An image that is not there, or a device that fails.
+/// A device that fails.
 pub fn examples(
-    model: &Model,
-    split: &Split,
+    model: &dyn Classifier,
+    images: &Images,
     threat: Threat,
     indices: &[usize],
     seed: u64,
 ) -> Result<Vec<Example>> {
-    let device = model.device();
-    let (x, labels) = images(split, indices, device)?;
-    let ids = indices.iter().filter_map(|&i| split.ids().get(i).copied()).collect();
-    let mut noise = Noise::evaluation(seed, 0, 0, ids, device);
-    let delta = multi_step(model, threat, &x, &labels, STEPS, &mut noise);
-    let adversarial = x.clone() + delta.clone();
-    let (before, after) = (answers(model, x.clone())?, answers(model, adversarial.clone())?);
-    let (labels, clean, change, changed) =
-        (to_vec(&labels.float())?, to_vec(&x)?, to_vec(&delta)?, to_vec(&adversarial)?);
-    let [channels, height, width] = split.shape();
-    let size = channels * height * width;
-    let mut all = Vec::new();
-    for (i, &index) in indices.iter().enumerate() {
-        let part =
-            |values: &[f32]| values.get(i * size..(i + 1) * size).unwrap_or_default().to_vec();
-        let change = part(&change);
+    let adversarial = passes::multi_step(model, threat, images, seed)?;
+    let (before, after) = (answers(model, &images.x)?, answers(model, &adversarial)?);
+    let shape = model.shape();
+    let size = [shape.channels, shape.height, shape.width];
+    let rows = images.x.chunks(images.width()).zip(adversarial.chunks(images.width()));
+    let each = rows.enumerate().map(|(i, (x, changed))| {
+        let change: Vec<f32> = changed.iter().zip(x).map(|(a, b)| a - b).collect();
         let amplified = change.iter().fold(0f32, |m, v| m.max(v.abs())).max(1e-6);
         let shown: Vec<f32> = change.iter().map(|v| 0.5 + 0.5 * v / amplified).collect();
-        let picture = |values: &[f32]| to_picture(values, channels, height, width);
-        all.push(Example {
-            index,
-            label: labels.get(i).map_or(0, |v| *v as usize),
-            clean: picture(&part(&clean)),
-            perturbation: picture(&shown),
+        Example {
+            index: indices.get(i).copied().unwrap_or(i),
+            label: images.labels[i],
+            clean: to_picture(x, size),
+            perturbation: to_picture(&shown, size),
             amplified,
-            adversarial: picture(&part(&changed)),
-            before: before.get(i).copied().unwrap_or_default(),
-            after: after.get(i).copied().unwrap_or_default(),
-        });
-    }
-    Ok(all)
+            adversarial: to_picture(changed, size),
+            before: before[i],
+            after: after[i],
+        }
+    });
+    Ok(each.collect())
 }
 
 /// Most probable class of each image, with its probability.
-fn answers(model: &Model, x: Tensor<4>) -> Result<Vec<(usize, f32)>> {
-    let probabilities = to_vec(&softmax(model.logits(x), 1))?;
-    let best = |values: &[f32]| {
-        values.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
+fn answers(model: &dyn Classifier, x: &[f32]) -> Result<Vec<(usize, f32)>> {
+    let classes = model.shape().classes;
+    let best = |logits: &[f32]| {
+        let all = passes::softmax(logits).into_iter().map(|v| v as f32).enumerate();
+        all.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default()
     };
-    Ok(probabilities.chunks(model.config.shape.classes.max(1)).map(best).collect())
+    Ok(model.logits(x)?.chunks(classes).map(best).collect())
+}
+
+impl Opened<'_> {
+    /// Adversarial examples for the first `count` test images, with the newest weights.
+    ///
+    /// # Errors
+    /// An image that is not there, or a device that fails.
+    pub fn examples(&mut self, first: usize, count: usize) -> Result<ExampleSet> {
+        if let Some(newest) = self.weights(&Choice::Newest, 1)?.first() {
+            load(&mut self.subject.model, newest)?;
+        }
+        let split = &self.dataset.test;
+        if first >= split.len() {
+            let problem = format!("the test split has {} images, counted from 0", split.len());
+            return Err(Error::setting("index", first, problem));
+        }
+        let indices: Vec<usize> = (first..split.len()).take(count.clamp(1, 64)).collect();
+        let images = Images::of(&OnSplit(split.as_ref().clone()), &indices)?;
+        let (threat, seed) = (self.settings().threat(), self.options.seed);
+        Ok(ExampleSet {
+            name: self.run.name.clone(),
+            about: self.about(),
+            classes: self.classes(),
+            seed,
+            examples: examples(&self.subject.model, &images, threat, &indices, seed)?,
+        })
+    }
 }
 
 /// Pixels `[C, H, W]` in [0, 1] as a picture; of other than three channels the first, in grey.
-fn to_picture(values: &[f32], channels: usize, height: usize, width: usize) -> Picture {
+fn to_picture(values: &[f32], [channels, height, width]: [usize; 3]) -> Picture {
     let plane = height * width;
     let byte = |c: usize, i: usize| {
         (values.get(c * plane + i).copied().unwrap_or(0.0).clamp(0.0, 1.0) * 255.0).round() as u8
@@ -105,9 +141,9 @@ mod tests {
     #[test]
     fn planes_become_pixels() {
         assert_eq!(
-            to_picture(&[0.0, 1.0, 0.2, 0.4, 2.0, -1.0], 3, 1, 2).rgb,
+            to_picture(&[0.0, 1.0, 0.2, 0.4, 2.0, -1.0], [3, 1, 2]).rgb,
             [0, 51, 255, 255, 102, 0]
         );
-        assert_eq!(to_picture(&[0.0, 1.0], 1, 2, 1).rgb, [0, 0, 0, 255, 255, 255]);
+        assert_eq!(to_picture(&[0.0, 1.0], [1, 2, 1]).rgb, [0, 0, 0, 255, 255, 255]);
     }
 }

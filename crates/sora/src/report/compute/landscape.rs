@@ -1,37 +1,116 @@
-//! The loss around an image, over the plane of the network's own direction of attack and a random
-//! one.
+//! The loss around an image, over a plane through it.
 //!
-//! The first direction is that of the single-step attack at the image (the sign of the gradient in
-//! l-inf, the normalised gradient in l2), the second is drawn once from the seed (signs in l-inf, a
-//! unit vector in l2), both of length epsilon. A network that has overfitted catastrophically shows
-//! a ridge between the image and its single-step example (Kim et al. 2021, arXiv 2010.01799).
+//! A network that has overfitted catastrophically shows a ridge between the image and its
+//! single-step example (Kim et al. 2021, arXiv 2010.01799).
 
-use burn::tensor::{Int, Tensor, activation::log_softmax};
+use std::{fmt, str::FromStr};
+
+use robustness::Classifier;
 use serde::{Deserialize, Serialize};
 
-use super::probe::{ascent, images};
-use crate::{
-    data::Split,
-    error::{Error, Result},
-    loss::cross_entropy_per_sample,
-    model::Model,
-    nn::to_vec,
-    noise::{Draw, Noise},
-    perturbation::l2_norm,
-    threat::{Norm, Threat},
+use super::{
+    Opened, cache,
+    passes::{self, Images},
+    weights::{Choice, load},
 };
+use crate::{
+    error::{Error, Result},
+    evaluate::OnSplit,
+    threat::Threat,
+};
+
+/// The plane that a landscape lies over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Plane {
+    /// Along the single-step attack's direction (the gradient's sign in l-inf, the normalised
+    /// gradient in l2) and a random one (signs in l-inf, a unit vector in l2), both of length
+    /// epsilon.
+    #[default]
+    GradientRandom,
+    /// Along the perturbations that fgsm and pgd-10 find: the image lies at (0, 0), fgsm's example
+    /// at (1, 0), pgd-10's at (0, 1).
+    FgsmPgd,
+}
+
+impl Plane {
+    /// All planes.
+    pub const ALL: [Self; 2] = [Self::GradientRandom, Self::FgsmPgd];
+
+    /// How far to look where nothing else is asked for.
+    pub fn default_range(self) -> [f32; 2] {
+        match self {
+            Self::GradientRandom => [-1.0, 1.0],
+            Self::FgsmPgd => [0.0, 1.0],
+        }
+    }
+}
+
+impl fmt::Display for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::GradientRandom => "gradient-random",
+            Self::FgsmPgd => "fgsm-pgd",
+        })
+    }
+}
+
+impl FromStr for Plane {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|plane| plane.to_string() == text)
+            .ok_or_else(|| Error::unknown("plane", text, Self::ALL.map(|plane| plane.to_string())))
+    }
+}
 
 /// What to look at, and how closely.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LandscapeConfig {
     /// Image of the test split, from 0.
     pub index: usize,
+    /// The plane.
+    pub plane: Plane,
     /// Points along each direction, 3 to 201.
     pub grid: usize,
-    /// How far to look, in epsilons; above 0.
-    pub span: f32,
-    /// Seed of the random direction.
+    /// How far to look along both directions, in their lengths.
+    pub range: [f32; 2],
+    /// Seed of the random direction, or of pgd-10's start.
     pub seed: u64,
+}
+
+impl LandscapeConfig {
+    /// Around image `index` of the test split, over a plane in its usual range, with 41 points a
+    /// side and seed 0.
+    pub fn new(index: usize, plane: Plane) -> Self {
+        Self { index, plane, grid: 41, range: plane.default_range(), seed: 0 }
+    }
+
+    /// The same from `-span` to `span`.
+    pub fn span(self, span: f32) -> Self {
+        Self { range: [-span, span], ..self }
+    }
+
+    /// Refuses what cannot be drawn.
+    ///
+    /// # Errors
+    /// The first wrong value.
+    pub fn check(&self) -> Result<()> {
+        if !(3..=201).contains(&self.grid) {
+            return Err(Error::setting("grid", self.grid, "expected 3 to 201 points"));
+        }
+        let [low, high] = self.range;
+        let sound = |v: f32| v.abs() <= 100.0;
+        if !(low < high && sound(low) && sound(high)) {
+            let span = if low == -high { high.to_string() } else { format!("{low} to {high}") };
+            let problem = "expected a number of epsilons above 0, at most 100";
+            return Err(Error::setting("span", span, problem));
+        }
+        Ok(())
+    }
 }
 
 /// Loss over a plane through an image.
@@ -43,91 +122,187 @@ pub struct Landscape {
     pub index: usize,
     /// Its class.
     pub label: usize,
-    /// Distances along both directions, in epsilons, from -span to span.
+    /// Distances along both directions, in their lengths, rising.
     pub at: Vec<f32>,
-    /// Cross-entropy (nats), `[grid, grid]`: a row for each distance along the random direction.
+    /// Cross-entropy (nats), `[grid, grid]`: a row for each distance along the second direction.
     pub loss: Vec<f32>,
-    /// Log-probability of the true class less the largest of the others, `[grid, grid]`: below 0
-    /// the answer is wrong.
+    /// Logit of the true class less the largest of the others, `[grid, grid]`: below 0 the answer
+    /// is wrong.
     pub margin: Vec<f32>,
 }
 
-impl LandscapeConfig {
-    /// Refuses what cannot be drawn.
-    ///
-    /// # Errors
-    /// The first wrong value.
-    pub fn check(&self) -> Result<()> {
-        if !(3..=201).contains(&self.grid) {
-            return Err(Error::input(format!("--grid {}: expected 3 to 201 points", self.grid)));
-        }
-        if !(self.span > 0.0 && self.span <= 100.0) {
-            return Err(Error::input(format!(
-                "--span {}: expected a number of epsilons above 0, at most 100",
-                self.span
-            )));
-        }
-        Ok(())
-    }
+/// Loss landscapes of several weights of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Landscapes {
+    /// The run.
+    pub name: String,
+    /// Data set, network and threat model, for the caption.
+    pub about: String,
+    /// Norm.
+    pub norm: String,
+    /// Radius as the run has it.
+    pub epsilon: String,
+    /// Class of the image.
+    pub class: String,
+    /// What was looked at.
+    pub config: LandscapeConfig,
+    /// One for each set of weights, oldest first.
+    pub rows: Vec<Landscape>,
 }
 
-/// Computes the loss of `model`, in eval mode, around an image of `split`.
+/// Computes the loss of `model`, in eval mode, around an image; pixels are clipped to [0, 1].
+/// `weights` names the weights in the result.
 ///
 /// # Errors
-/// An image that is not there, a wrong setting, or a device that fails.
+/// A wrong setting, no image or several, or a device that fails.
 pub fn landscape(
-    model: &Model,
-    split: &Split,
+    model: &dyn Classifier,
+    image: &Images,
     threat: Threat,
     config: &LandscapeConfig,
     weights: &str,
 ) -> Result<Landscape> {
     config.check()?;
-    let device = model.device();
-    let (x, label) = images(split, &[config.index], device)?;
-    let towards = ascent(model, threat, x.clone(), &label) * threat.epsilon;
-    let ids = vec![split.ids().get(config.index).copied().unwrap_or_default()];
-    let mut noise = Noise::evaluation(config.seed, 0, 0, ids, device);
-    let aside = match threat.norm {
-        Norm::Linf => noise.sign(Draw::Sign, x.dims()),
-        Norm::L2 => {
-            let direction: Tensor<4> = noise.normal(Draw::Dir, x.dims());
-            direction.clone() / l2_norm(direction).clamp_min(f32::MIN_POSITIVE)
-        }
-    } * threat.epsilon;
-
+    let [label] = image.labels[..] else {
+        return Err(Error::unfit("a landscape", "expected one image"));
+    };
+    let [along, aside] = directions(model, image, threat, config)?;
     let last = (config.grid - 1) as f32;
-    let at: Vec<f32> =
-        (0..config.grid).map(|i| (2.0 * i as f32 / last - 1.0) * config.span).collect();
-    let classes = model.config.shape.classes;
-    let label_index = to_vec(&label.clone().float())?.first().map_or(0, |v| *v as usize);
-    let (mut losses, mut margins) = (Vec::new(), Vec::new());
+    let [low, high] = config.range;
+    let at: Vec<f32> = (0..config.grid).map(|i| low + (high - low) * i as f32 / last).collect();
+    let classes = model.shape().classes;
+    let (mut loss, mut margin) = (Vec::new(), Vec::new());
     for b in &at {
-        let row = Tensor::cat(
-            at.iter().map(|a| x.clone() + towards.clone() * *a + aside.clone() * *b).collect(),
-            0,
-        )
-        .clamp(0.0, 1.0);
-        let labels: Tensor<1, Int> = label.clone().repeat_dim(0, config.grid);
-        let logits = model.logits(row);
-        losses.extend(to_vec(&cross_entropy_per_sample(logits.clone(), labels))?);
-        let log_probabilities = to_vec(&log_softmax(logits, 1))?;
-        margins.extend(log_probabilities.chunks(classes).map(|values| {
-            let others = values
-                .iter()
-                .enumerate()
-                .filter(|(class, _)| *class != label_index)
-                .map(|(_, v)| *v);
-            values.get(label_index).copied().unwrap_or(f32::NAN)
-                - others.fold(f32::NEG_INFINITY, f32::max)
-        }));
+        let mut row = Vec::with_capacity(config.grid * image.x.len());
+        for a in &at {
+            let point = image.x.iter().zip(&along).zip(&aside);
+            row.extend(point.map(|((x, u), v)| (x + a * u + b * v).clamp(0.0, 1.0)));
+        }
+        for logits in model.logits(&row)?.chunks(classes) {
+            let (l, m) = passes::loss_and_margin(logits, label);
+            loss.push(l);
+            margin.push(m);
+        }
     }
-    Ok(Landscape {
-        weights: weights.to_owned(),
-        index: config.index,
-        label: label_index,
-        at,
-        loss: losses,
-        margin: margins,
-    })
+    Ok(Landscape { weights: weights.to_owned(), index: config.index, label, at, loss, margin })
+}
+
+/// The two directions that span the plane.
+fn directions(
+    model: &dyn Classifier,
+    image: &Images,
+    threat: Threat,
+    config: &LandscapeConfig,
+) -> Result<[Vec<f32>; 2]> {
+    let long = |direction: Vec<f32>| direction.into_iter().map(|v| v * threat.epsilon).collect();
+    let gradient = long(passes::ascent(model, threat.norm, &image.x, &image.labels)?);
+    let second = match config.plane {
+        Plane::GradientRandom => long(passes::random_direction(model, threat, image, config.seed)),
+        Plane::FgsmPgd => {
+            let found = passes::multi_step(model, threat, image, config.seed)?;
+            found.iter().zip(&image.x).map(|(p, x)| p - x).collect()
+        }
+    };
+    Ok([gradient, second])
+}
+
+impl Opened<'_> {
+    /// Landscapes around image `config.index` for the weights that `choice` names, at most `count`.
+    ///
+    /// # Errors
+    /// Wrong settings, an image that is not there, weights that are damaged.
+    pub fn landscapes(
+        &mut self,
+        config: LandscapeConfig,
+        choice: &Choice,
+        count: usize,
+    ) -> Result<Landscapes> {
+        config.check()?;
+        let wanted = self.weights(choice, count)?;
+        let image = Images::of(&OnSplit(self.dataset.test.as_ref().clone()), &[config.index])?;
+        let file = self.landscape_file(&config);
+        let known: Option<Landscapes> =
+            cache::known(&file).filter(|found: &Landscapes| found.config == config);
+        let mut known = known.map(|found| found.rows).unwrap_or_default();
+        let mut rows = Vec::new();
+        let mut fresh = false;
+        for weights in &wanted {
+            if let Some(i) = known.iter().position(|row| row.weights == weights.name) {
+                rows.push(known.swap_remove(i));
+                continue;
+            }
+            let (run, index) = (&self.run.name, config.index);
+            tracing::info!("{run}: loss around image {index} at {}", weights.name);
+            load(&mut self.subject.model, weights)?;
+            let threat = self.settings().threat();
+            rows.push(landscape(&self.subject.model, &image, threat, &config, &weights.name)?);
+            fresh = true;
+        }
+        let found = self.named(config, rows);
+        if fresh {
+            let rows = found.rows.iter().cloned().chain(known).collect();
+            cache::keep(&file, &Landscapes { rows, ..found.clone() });
+        }
+        Ok(found)
+    }
+
+    fn landscape_file(&self, config: &LandscapeConfig) -> std::path::PathBuf {
+        let index = config.index;
+        let name = match config.plane {
+            Plane::GradientRandom => format!("landscape-{index}.json"),
+            plane @ Plane::FgsmPgd => format!("landscape-{index}-{plane}.json"),
+        };
+        self.run.dir().plots().join(name)
+    }
+
+    fn named(&self, config: LandscapeConfig, rows: Vec<Landscape>) -> Landscapes {
+        let label = rows.first().map_or(0, |row| row.label);
+        Landscapes {
+            name: self.run.name.clone(),
+            about: self.about(),
+            norm: self.run.norm(),
+            epsilon: self.run.setting("epsilon"),
+            class: self.classes().get(label).cloned().unwrap_or_else(|| label.to_string()),
+            config,
+            rows,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::passes::tests::Plane as Model, *};
+    use crate::threat::Norm;
+
+    const THREAT: Threat = Threat { norm: Norm::Linf, epsilon: 0.1 };
+
+    #[test]
+    fn the_corners_of_the_plane_are_the_image_and_its_adversarial_examples() {
+        let model = Model { w: vec![3.0, -4.0], b: 0.0 };
+        let image = Images { x: vec![0.5, 0.5], labels: vec![1], ids: vec![0] };
+        let config = LandscapeConfig { grid: 3, ..LandscapeConfig::new(0, Plane::FgsmPgd) };
+        let found = landscape(&model, &image, THREAT, &config, "final").unwrap();
+        assert_eq!(found.at, [0.0, 0.5, 1.0]);
+        let margin = |x: f32, y: f32| 3.0 * x - 4.0 * y;
+        // fgsm and pgd-10 find the same corner of the ball here.
+        for (i, expected) in [(0, margin(0.5, 0.5)), (2, margin(0.4, 0.6)), (6, margin(0.4, 0.6))] {
+            assert!((found.margin[i] - expected).abs() < 1e-2, "{i}: {:?}", found.margin);
+        }
+        assert!((found.loss[0] - (1.0 + f32::exp(0.5)).ln()).abs() < 1e-5, "{:?}", found.loss);
+    }
+
+    #[test]
+    fn a_plane_is_read_as_it_is_written_and_a_wrong_range_is_refused() {
+        for plane in Plane::ALL {
+            assert_eq!(plane.to_string().parse::<Plane>().unwrap(), plane);
+            LandscapeConfig::new(0, plane).check().unwrap();
+        }
+        let error = "gradient".parse::<Plane>().unwrap_err().to_string();
+        assert!(error.contains("gradient-random"), "{error}");
+        let config = LandscapeConfig::new(0, Plane::FgsmPgd);
+        for span in [0.0, -1.0, f32::NAN, 101.0] {
+            assert!(config.span(span).check().unwrap_err().to_string().contains("span"), "{span}");
+        }
+        config.span(2.0).check().unwrap();
+    }
 }

@@ -1,42 +1,53 @@
 //! What robustness costs: training time and memory against multi-step accuracy.
 
 use super::{
-    method_styles, setting,
-    tradeoff::{common_attack, source},
+    styles::method_styles,
+    tradeoff::{bars, measured, over_group},
 };
 use crate::{
-    plot::{Axis, Chart, Figure, Series},
-    report::records::Run,
+    plot::{Axis, Chart, Figure, Point, Series},
+    report::{
+        caption::setting,
+        measured::Comparison,
+        run::Run,
+        seeds::{groups, mean_and_deviation},
+    },
 };
 
-/// Draws robust accuracy over training time and over peak memory, a point for each run; SORA is
-/// starred.
+/// Draws robust accuracy over training time and over peak memory, a point for each run, or for the
+/// seeds of an experiment; SORA is starred.
 pub fn cost(runs: &[Run]) -> Figure {
-    let attack = common_attack(runs);
-    let found: Vec<_> = runs.iter().map(|run| run.measured(&attack)).collect();
-    let styles = method_styles(runs);
+    let comparison = Comparison::of(runs);
+    let all = groups(runs);
+    let styles = method_styles(&all);
     let chart = |axis: &str, value: &dyn Fn(&Run) -> Option<f64>| {
         let top = runs.iter().filter_map(value).fold(0.0, f64::max);
         let x = Axis::linear(axis);
         let x = if top > 0.0 { x.range(0.0, top * 1.12) } else { x };
-        let mut chart = Chart::new("", x, Axis::linear(format!("{attack} accuracy (%)")))
-            .empty("not measured yet");
-        for ((run, style), measured) in runs.iter().zip(&styles).zip(&found) {
-            if let (Some(m), Some(x)) = (measured, value(run)) {
-                chart = chart.series(
-                    Series::new(run.method(), *style, [m.robust.point(x)])
-                        .labels(vec![run.name.clone()]),
-                );
+        let y = Axis::linear(format!("{} accuracy (%)", comparison.attack));
+        let mut chart = Chart::new("", x, y).empty("not measured yet");
+        for (group, style) in all.iter().zip(&styles) {
+            let found = measured(group, runs, &comparison);
+            let costs: Vec<f64> = found.iter().filter_map(|(run, _)| value(run)).collect();
+            let Some((y, interval)) = over_group(&found, &comparison.attack) else { continue };
+            if costs.is_empty() {
+                continue;
             }
+            let (x, _) = mean_and_deviation(costs);
+            let point = Point { x, y, x_interval: None, y_interval: Some(interval) };
+            let method = found.first().map(|(run, _)| run.method()).unwrap_or_default();
+            let series = Series::new(method, *style, [point]);
+            chart = chart.series(series.labels(vec![group.name.clone()]));
         }
         chart
     };
-    let passes = "Time: wall clock of the training steps, without validation, on the machine of each run; compare only runs made on one machine under one load.";
+    let time = "Time: wall clock of the training steps, without validation, on the machine of each run; compare only runs made on one machine under one load.";
     Figure::new("Cost of training")
         .caption(format!(
-            "{} {}; bars are 95 % Wilson intervals. {passes} Top left is best; SORA is starred.",
+            "{} {}; {}. {time} Top left is best; SORA is starred.",
             setting(runs),
-            source(&found)
+            comparison.words(runs),
+            bars(&all)
         ))
         .panel_size(400.0, 300.0)
         .panel(chart("training time (s)", &Run::seconds))

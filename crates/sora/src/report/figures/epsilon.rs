@@ -1,11 +1,13 @@
 //! Epsilon overfitting: accuracy over the radius of the attack, as it changes during training.
 
-use super::Blank;
+use super::{lines::top_accuracy, styles::Blank};
 use crate::{
-    plot::{Axis, Chart, Field, Figure, HeatMap, MUTED, Mark, Marker, PALETTE, Series, Style},
+    plot::{
+        Axis, Chart, Field, Figure, HeatMap, MUTED, Mark, Marker, PALETTE, Point, Series, Style,
+    },
     report::{
-        compute::{EpsilonRow, Sweep},
-        figures::top_accuracy,
+        caption::thousands,
+        compute::{EpsilonRow, Sweep, evenly},
     },
     stats::wilson95,
 };
@@ -20,15 +22,14 @@ pub fn epsilon(sweeps: &[Sweep]) -> Figure {
     let about = sweeps.first().map(|s| s.about.clone()).unwrap_or_default();
     let mut figure = Figure::new("Epsilon overfitting").columns(3).panel_size(370.0, 270.0).caption(format!(
         "{about}. n = {} test images, seed of the random starts {seed}; bands are 95 % Wilson intervals. Accuracy against attacks of other radii than the \
-         one trained with (dashed line). Under fgsm the radius is the step size: a network that has overfitted to its epsilon is stronger there than at smaller ones.",
-        super::thousands(n)
+         one trained with (upright line); the dotted line is accuracy on clean images at the last weights. Under fgsm the radius is the step size: a network that has overfitted to its epsilon is stronger there than at smaller ones.",
+        thousands(n)
     ));
     let percent = |sweep: &Sweep, count: u64| 100.0 * count as f64 / sweep.data.n.max(1) as f64;
     let all = sweeps.iter().flat_map(|s| {
-        s.data
-            .rows
-            .iter()
-            .flat_map(move |r| r.single.iter().chain(&r.multi).map(move |c| percent(s, *c)))
+        s.data.rows.iter().flat_map(move |r| {
+            [&r.clean].into_iter().chain(&r.single).chain(&r.multi).map(move |c| percent(s, *c))
+        })
     });
     let top = top_accuracy(all);
     for sweep in sweeps {
@@ -57,29 +58,35 @@ pub fn epsilon(sweeps: &[Sweep]) -> Figure {
 fn curves(sweep: &Sweep, top: f64) -> Chart {
     let x = Axis::linear(format!("attack radius \u{3b5} ({})", sweep.unit));
     let mut chart = Chart::new(sweep.name.clone(), x, Axis::linear("accuracy (%)").range(0.0, top));
-    let points = |epsilons: &[f32], counts: &[u64]| {
-        let point = |(epsilon, count): (&f32, &u64)| {
-            let n = sweep.data.n.max(1);
-            let interval = wilson95(*count, n).map(|v| 100.0 * v);
-            (f64::from(*epsilon) * sweep.factor, 100.0 * *count as f64 / n as f64, interval)
-        };
-        epsilons.iter().zip(counts).map(point).collect::<Vec<_>>()
+    let n = sweep.data.n.max(1);
+    let point = |x: f64, count: u64| {
+        Point::from((x, 100.0 * count as f64 / n as f64, wilson95(count, n).map(|v| 100.0 * v)))
     };
-    let chosen = crate::report::compute::evenly(&sweep.data.rows, LINES);
+    // At radius 0 nothing is changed.
+    let points = |epsilons: &[f32], counts: &[u64], clean: u64| {
+        let radii = epsilons.iter().map(|e| f64::from(*e) * sweep.factor).zip(counts.to_vec());
+        std::iter::once((0.0, clean)).chain(radii).map(|(x, c)| point(x, c)).collect::<Vec<_>>()
+    };
+    let chosen = evenly(&sweep.data.rows, LINES);
     for (i, row) in chosen.iter().enumerate() {
         chart = chart.series(Series::new(
             format!("fgsm, {}", row.weights),
             Style::line(i + 1),
-            points(&sweep.data.epsilons, &row.single),
+            points(&sweep.data.epsilons, &row.single, row.clean),
         ));
     }
     if let Some(last) = chosen.last() {
         let style = Style::marked(0).paint(PALETTE[0]).dash("").marker(Marker::Square);
-        chart = chart.series(Series::new(
-            format!("pgd-10, {}", last.weights),
-            style,
-            points(&sweep.data.multi_epsilons, &last.multi),
-        ));
+        let end = sweep.data.epsilons.last().map_or(1.0, |e| f64::from(*e) * sweep.factor);
+        let clean = 100.0 * last.clean as f64 / n as f64;
+        let dotted = Style::line(0).paint(PALETTE[6]).dash("1.5 3").width(1.4);
+        chart = chart
+            .series(Series::new(
+                format!("pgd-10, {}", last.weights),
+                style,
+                points(&sweep.data.multi_epsilons, &last.multi, last.clean),
+            ))
+            .series(Series::new("clean", dotted, [(0.0, clean), (end, clean)]));
     }
     let training =
         Mark { paint: MUTED, ..Mark::alarm(sweep.epsilon * sweep.factor, "trained with") };

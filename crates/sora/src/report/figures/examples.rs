@@ -1,9 +1,10 @@
 //! Adversarial examples: image, amplified perturbation, adversarial image, with what the network
 //! says.
 
+use super::styles::Blank;
 use crate::{
-    plot::{Figure, INK, Key, Panel, Svg, TextStyle, Tile, Weight},
-    report::compute::ExampleSet,
+    plot::{Figure, INK, Panel, Svg, TextStyle, Tile, Weight},
+    report::compute::{Example, ExampleSet},
 };
 
 /// A line of text over a row of tiles.
@@ -14,15 +15,14 @@ impl Panel for Label {
     fn draw(&self, svg: &mut Svg, [x, y, _, height]: [f64; 4]) {
         svg.text([x, y + height - 8.0], &self.0, TextStyle::new(13.0).bold().paint(INK));
     }
-
-    fn keys(&self) -> Vec<Key> {
-        Vec::new()
-    }
 }
 
-/// Wrong answers are bold.
-fn weight(right: bool) -> Weight {
-    if right { Weight::Regular } else { Weight::Bold }
+/// A row of tiles.
+#[derive(Clone, Copy)]
+enum Row {
+    Image,
+    Perturbation,
+    Adversarial,
 }
 
 /// Draws the examples of each run: a column for each image; rows of images, perturbations and
@@ -37,50 +37,39 @@ pub fn examples(sets: &[ExampleSet]) -> Figure {
          adversarial image; below each what the network says, with its probability; wrong answers in bold."
     ));
     for set in sets {
-        let class =
-            |index: usize| set.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
-        let answer = |(index, probability): (usize, f32)| {
-            format!("{} {:.0} %", class(index), 100.0 * probability)
-        };
         heights.extend([28.0, 144.0, 126.0, 136.0]);
         for i in 0..columns {
             figure = figure.panel(Label(if i == 0 { set.name.clone() } else { String::new() }));
         }
-        for row in 0..3 {
+        for row in [Row::Image, Row::Perturbation, Row::Adversarial] {
             for i in 0..columns {
-                let Some(example) = set.examples.get(i) else {
-                    figure = figure.panel(super::Blank);
-                    continue;
+                figure = match set.examples.get(i) {
+                    Some(example) => figure.panel(tile(set, example, row)),
+                    None => figure.panel(Blank),
                 };
-                let tile = match row {
-                    0 => Tile {
-                        picture: example.clean.clone(),
-                        lines: vec![
-                            (
-                                format!("{}: {}", example.index, class(example.label)),
-                                Weight::Regular,
-                            ),
-                            (answer(example.before), weight(example.before.0 == example.label)),
-                        ],
-                    },
-                    1 => Tile {
-                        picture: example.perturbation.clone(),
-                        lines: vec![(
-                            format!("\u{d7} {:.0}", 0.5 / example.amplified.max(1e-6)),
-                            Weight::Regular,
-                        )],
-                    },
-                    _ => Tile {
-                        picture: example.adversarial.clone(),
-                        lines: vec![(
-                            answer(example.after),
-                            weight(example.after.0 == example.label),
-                        )],
-                    },
-                };
-                figure = figure.panel(tile);
             }
         }
     }
     figure.heights(heights)
+}
+
+fn tile(set: &ExampleSet, example: &Example, row: Row) -> Tile {
+    let class = |index: usize| set.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
+    let answer = |(index, probability): (usize, f32)| {
+        // Wrong answers are bold.
+        let weight = if index == example.label { Weight::Regular } else { Weight::Bold };
+        (format!("{} {:.0} %", class(index), 100.0 * probability), weight)
+    };
+    let (picture, lines) = match row {
+        Row::Image => {
+            let title = format!("{}: {}", example.index, class(example.label));
+            (&example.clean, vec![(title, Weight::Regular), answer(example.before)])
+        }
+        Row::Perturbation => {
+            let factor = format!("\u{d7} {:.0}", 0.5 / example.amplified.max(1e-6));
+            (&example.perturbation, vec![(factor, Weight::Regular)])
+        }
+        Row::Adversarial => (&example.adversarial, vec![answer(example.after)]),
+    };
+    Tile { picture: picture.clone(), lines }
 }

@@ -1,26 +1,41 @@
 //! Histories of the step size and of the linearity that sets it.
 
-use super::{run_styles, series, setting, smoothed, thinned};
+use super::{
+    lines::{Smoothing, over_steps},
+    styles::{bands, group_styles},
+};
 use crate::{
     plot::{Axis, Chart, Figure, Mark, Series},
-    report::records::{Run, Step},
+    report::{
+        caption::setting,
+        run::Run,
+        seeds::{Group, groups},
+    },
+    run::log::StepLine,
 };
 
-/// Draws step size and linearity over steps, a line for each run.
+/// Draws step size, linearity and PertAlign over steps, a line for each run, or for the seeds of an
+/// experiment.
 pub fn history(runs: &[Run]) -> Figure {
+    let all = groups(runs);
     let mut units: Vec<_> = runs.iter().map(|run| run.unit().1).collect();
     units.sort_unstable();
     units.dedup();
-    let alpha = chart(runs, &format!("step size \u{3b1} ({})", units.join("; ")), |run, step| {
-        Some(run.unit().0 * step.alpha?)
+    let alpha = chart(&all, &format!("step size \u{3b1} ({})", units.join("; ")), |run, step| {
+        run.unit().0 * f64::from(step.alpha)
     });
-    let linearity = chart(runs, "linearity", |_, step| step.linearity);
-    let align = chart(runs, "PertAlign", |_, step| step.pert_align);
+    let linearity = chart(&all, "linearity", |_, step| step.linearity.into());
+    let align = chart(&all, "PertAlign", |_, step| step.pert_align.into());
+    let seeds = if all.iter().any(Group::has_seeds) {
+        format!(" With seeds: {}.", bands(&all))
+    } else {
+        String::new()
+    };
     Figure::new("Step size, linearity and PertAlign")
         .columns(3)
         .panel_size(350.0, 260.0)
         .caption(format!(
-            "{} Running means over 20 steps. Vertical lines: catastrophic overfitting as the detector noticed it.",
+            "{} Running means over 20 steps.{seeds} Vertical lines: catastrophic overfitting as the detector noticed it.",
             setting(runs)
         ))
         .panel(alpha)
@@ -28,13 +43,13 @@ pub fn history(runs: &[Run]) -> Figure {
         .panel(align)
 }
 
-fn chart(runs: &[Run], label: &str, value: impl Fn(&Run, &Step) -> Option<f64>) -> Chart {
+fn chart(all: &[Group<'_>], label: &str, value: impl Fn(&Run, &StepLine) -> f64) -> Chart {
     let mut chart =
         Chart::new("", Axis::linear("step").whole(), Axis::linear(label)).empty("no metrics yet");
-    for (run, style) in runs.iter().zip(run_styles(runs)) {
-        let values = series(run, |s| s.step as f64, |s| value(run, s));
-        chart = chart.series(Series::new(run.name.clone(), style, thinned(&smoothed(&values))));
-        if let Some(onset) = run.onset() {
+    for (group, style) in all.iter().zip(group_styles(all)) {
+        let points = over_steps(group, |_, s| s.step as f64, &value, Smoothing::RunningMean);
+        chart = chart.series(Series::new(group.name.clone(), style, points));
+        for onset in group.runs.iter().filter_map(|run| run.onset()) {
             chart = chart.mark(Mark { paint: style.paint, ..Mark::alarm(onset.step as f64, "CO") });
         }
     }

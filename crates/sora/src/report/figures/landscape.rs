@@ -1,9 +1,9 @@
 //! The loss around an image: surface and contour, over the weights of a run.
 
-use super::Blank;
+use super::styles::Blank;
 use crate::{
     plot::{Axis, Contour, Field, Figure, Surface, range},
-    report::compute::{Landscape, Landscapes},
+    report::compute::{Landscape, Landscapes, Plane},
 };
 
 /// Most points along a side of a surface in a strip: more cannot be told apart there.
@@ -18,82 +18,118 @@ fn field(landscape: &Landscape, values: &[f32], coarse: bool) -> Field {
     Field { x: places.clone(), y: places, values }
 }
 
-fn ends(landscapes: &[&Landscape]) -> [f64; 2] {
-    let fields: Vec<_> = landscapes.iter().map(|l| field(l, &l.loss, false)).collect();
-    let [low, high] = range(fields.iter());
-    // A loss near 0 is read from 0.
-    if low < 0.3 * high { [0.0, high] } else { [low, high] }
+/// The losses of the darkest and the lightest colour.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossScale([f64; 2]);
+
+impl LossScale {
+    /// One scale for all of these, so that their heights and colours compare.
+    pub fn of(all: &[Landscapes]) -> Self {
+        Self::over(all.iter().flat_map(|of| &of.rows))
+    }
+
+    fn over<'a>(rows: impl Iterator<Item = &'a Landscape>) -> Self {
+        let fields: Vec<_> = rows.map(|l| field(l, &l.loss, false)).collect();
+        let [low, high] = range(fields.iter());
+        // A loss near 0 is read from 0.
+        Self(if low < 0.3 * high { [0.0, high] } else { [low, high] })
+    }
 }
 
-fn directions(of: &Landscapes) -> [String; 2] {
-    let own = if of.norm == "linf" {
-        "along the gradient's sign (\u{3b5})"
-    } else {
-        "along the gradient (\u{3b5})"
+/// What lies along a direction: on the axis of a map, and, shorter, of a surface.
+fn directions(of: &Landscapes) -> [[String; 2]; 2] {
+    let unit = "(\u{3b5})";
+    let named = |long: &str, short: &str, unit: &str| {
+        [format!("{long} {unit}"), format!("{short} {unit}")].map(|text| text.trim().to_owned())
     };
-    [own.into(), "random direction (\u{3b5})".into()]
+    match of.config.plane {
+        Plane::GradientRandom if of.norm == "linf" => {
+            [named("along the gradient's sign", "gradient", unit), random(unit)]
+        }
+        Plane::GradientRandom => [named("along the gradient", "gradient", unit), random(unit)],
+        Plane::FgsmPgd => {
+            let [fgsm, pgd] = ["fgsm", "pgd-10"]
+                .map(|name| named(&format!("part of {name}'s perturbation"), name, ""));
+            [fgsm, pgd]
+        }
+    }
 }
 
-fn surface(landscape: &Landscape, ends: [f64; 2], coarse: bool) -> Surface {
+fn random(unit: &str) -> [String; 2] {
+    [format!("random direction {unit}"), format!("random {unit}")]
+}
+
+fn surface(of: &Landscapes, landscape: &Landscape, scale: LossScale, coarse: bool) -> Surface {
+    let [[_, x], [_, y]] = directions(of);
     Surface {
         title: landscape.weights.clone(),
         field: field(landscape, &landscape.loss, coarse),
-        ends,
-        labels: [
-            "gradient (\u{3b5})".into(),
-            "random (\u{3b5})".into(),
-            "cross-entropy (nats)".into(),
-        ],
+        ends: scale.0,
+        labels: [x, y, "cross-entropy (nats)".into()],
     }
 }
 
-fn contour(of: &Landscapes, landscape: &Landscape, ends: [f64; 2]) -> Contour {
-    let [x, y] = directions(of);
-    let last = landscape.at.last().copied().map_or(1.0, f64::from);
-    let mut points = vec![([0.0, 0.0], "image".to_owned())];
-    if last >= 0.99 {
-        points.push(([1.0, 0.0], "single step".into()));
-    }
+fn contour(of: &Landscapes, landscape: &Landscape, scale: LossScale) -> Contour {
+    let [[x, _], [y, _]] = directions(of);
+    let [low, high] =
+        [landscape.at.first(), landscape.at.last()].map(|v| v.copied().map_or(0.0, f64::from));
+    let named = match of.config.plane {
+        Plane::GradientRandom => vec![([0.0, 0.0], "image"), ([1.0, 0.0], "single step")],
+        Plane::FgsmPgd => {
+            vec![([0.0, 0.0], "image"), ([1.0, 0.0], "fgsm"), ([0.0, 1.0], "pgd-10")]
+        }
+    };
+    let inside = |v: &f64| (low - 0.01..=high + 0.01).contains(v);
+    let points = named.into_iter().filter(|(at, _)| at.iter().all(inside));
     Contour {
         title: String::new(),
         field: field(landscape, &landscape.loss, false),
         boundary: Some(field(landscape, &landscape.margin, false)),
         axes: [Axis::linear(x), Axis::linear(y)],
-        ends,
+        ends: scale.0,
         label: "nats".into(),
-        points,
+        points: points.map(|(at, name)| (at, name.to_owned())).collect(),
     }
 }
 
 fn caption(of: &Landscapes) -> String {
+    let Landscapes { about, epsilon, class, config, .. } = of;
+    let plane = match config.plane {
+        Plane::GradientRandom => format!(
+            "both directions have length \u{3b5} = {epsilon}, the random one is drawn from seed {}",
+            config.seed
+        ),
+        Plane::FgsmPgd => format!(
+            "the directions are the perturbations that fgsm and pgd-10 find at \u{3b5} = {epsilon}, pgd-10 from a start drawn from seed {}",
+            config.seed
+        ),
+    };
     format!(
-        "{}. Cross-entropy of test image {} (class {}) in eval mode, pixels clipped to [0, 1]; both directions have length \u{3b5} = {}, the random one \
-         is drawn from seed {}. Strong line: where the answer turns wrong.",
-        of.about, of.config.index, of.class, of.epsilon, of.config.seed
+        "{about}. Cross-entropy of test image {} (class {class}) in eval mode, pixels clipped to [0, 1]; {plane}. Strong line: where the answer turns wrong.",
+        config.index
     )
 }
 
 /// Draws one set of weights: surface and contour.
 pub fn landscape(of: &Landscapes, landscape: &Landscape) -> Figure {
-    frame(of, landscape, ends(&[landscape]))
+    frame(of, landscape, LossScale::over(std::iter::once(landscape)))
 }
 
-fn frame(of: &Landscapes, landscape: &Landscape, ends: [f64; 2]) -> Figure {
+fn frame(of: &Landscapes, landscape: &Landscape, scale: LossScale) -> Figure {
     Figure::new(format!("Loss landscape: {}", of.name))
         .panel_size(400.0, 340.0)
         .caption(caption(of))
-        .panel(surface(landscape, ends, false))
-        .panel(contour(of, landscape, ends))
+        .panel(surface(of, landscape, scale, false))
+        .panel(contour(of, landscape, scale))
 }
 
 /// Draws all weights alike, a frame each.
-pub fn landscape_frames(of: &Landscapes) -> Vec<Figure> {
-    let ends = ends(&of.rows.iter().collect::<Vec<_>>());
-    of.rows.iter().map(|row| frame(of, row, ends)).collect()
+pub fn landscape_frames(of: &Landscapes, scale: LossScale) -> Vec<Figure> {
+    of.rows.iter().map(|row| frame(of, row, scale)).collect()
 }
 
 /// Draws the weights of several runs as strips: a row of surfaces and a row of contours for each
-/// run.
+/// run, all on one scale.
 pub fn landscape_strip(all: &[Landscapes]) -> Figure {
     let across = all.iter().map(|of| of.rows.len()).max().unwrap_or(1).clamp(1, 4);
     let title = match all {
@@ -103,14 +139,14 @@ pub fn landscape_strip(all: &[Landscapes]) -> Figure {
     let mut figure = Figure::new(title)
         .columns(across)
         .panel_size(330.0, 270.0)
-        .caption(all.first().map(caption).unwrap_or_default());
+        .caption(all.first().map(caption).unwrap_or_default() + " All panels share their scale.");
+    let scale = LossScale::of(all);
     for of in all {
-        let ends = ends(&of.rows.iter().collect::<Vec<_>>());
         for rows in of.rows.chunks(across) {
             for i in 0..across {
                 figure = match rows.get(i) {
                     Some(row) => {
-                        let surface = surface(row, ends, true);
+                        let surface = surface(of, row, scale, true);
                         let title = if all.len() > 1 {
                             format!("{}, {}", of.name, surface.title)
                         } else {
@@ -123,7 +159,7 @@ pub fn landscape_strip(all: &[Landscapes]) -> Figure {
             }
             for i in 0..across {
                 figure = match rows.get(i) {
-                    Some(row) => figure.panel(contour(of, row, ends)),
+                    Some(row) => figure.panel(contour(of, row, scale)),
                     None => figure.panel(Blank),
                 };
             }

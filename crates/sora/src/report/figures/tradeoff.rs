@@ -1,89 +1,101 @@
 //! Clean against robust accuracy, over methods, data sets and networks.
 
-use super::{method_styles, setting, thousands};
+use std::collections::BTreeSet;
+
+use super::styles::method_styles;
 use crate::{
+    metrics::Accuracy,
     plot::{Axis, Chart, Figure, Point, Series},
-    report::records::{Measured, Run, strength},
+    report::{
+        caption::setting,
+        measured::{Comparison, Measured},
+        run::Run,
+        seeds::{Group, groups, mean_and_deviation},
+    },
 };
 
-/// The strongest attack under which every run that was measured has a figure; pgd-10 (which
-/// validation has) if there is none.
-pub(in crate::report) fn common_attack(runs: &[Run]) -> String {
-    let mut names: Vec<&str> = runs
-        .iter()
-        .flat_map(|r| &r.evaluations)
-        .flat_map(|e| e.results.keys())
-        .map(String::as_str)
-        .collect();
-    names.sort_by_key(|name| std::cmp::Reverse(strength(name)));
-    names.dedup();
-    let everywhere = |name: &&&str| runs.iter().all(|run| run.measured(name).is_some());
-    names
-        .iter()
-        .filter(|name| strength(name) > 1)
-        .find(everywhere)
-        .map_or_else(|| "pgd-10".into(), |name| (*name).to_owned())
-}
-
-/// What the points are, for captions.
-pub(super) fn source(found: &[Option<Measured>]) -> String {
-    let mut all: Vec<String> = found
-        .iter()
-        .flatten()
-        .map(|m| format!("n = {} {} images", thousands(m.n), m.split))
-        .collect();
-    all.sort();
-    all.dedup();
-    let missing = found.iter().filter(|m| m.is_none()).count();
-    let mut text = if all.is_empty() { "no run has been measured".into() } else { all.join("; ") };
-    if missing > 0 && !all.is_empty() {
-        text += &format!("; {missing} runs without figures are left out");
-    }
-    text
-}
-
-/// Draws robust accuracy over clean accuracy, a point for each run and a panel for each data set.
+/// Draws robust accuracy over clean accuracy, a point for each run, or for the seeds of an
+/// experiment, and a panel for each data set.
 pub fn tradeoff(runs: &[Run]) -> Figure {
-    let attack = common_attack(runs);
-    let found: Vec<_> = runs.iter().map(|run| run.measured(&attack)).collect();
-    let styles = method_styles(runs);
-    let mut datasets: Vec<String> = runs.iter().map(Run::dataset).collect();
-    datasets.sort();
-    datasets.dedup();
-    let networks: std::collections::BTreeSet<_> = runs.iter().map(Run::network).collect();
+    let comparison = Comparison::of(runs);
+    let all = groups(runs);
+    let datasets: BTreeSet<String> = runs.iter().map(Run::dataset).collect();
+    let networks: BTreeSet<_> = runs.iter().map(Run::network).collect();
     let mut figure = Figure::new("Clean against robust accuracy")
         .columns(datasets.len().min(3))
         .panel_size(440.0, 320.0)
         .caption(format!(
-            "{} {}; bars are 95 % Wilson intervals. Top right is best.",
+            "{} {}; {}. Top right is best.",
             setting(runs),
-            source(&found)
+            comparison.words(runs),
+            bars(&all)
         ));
+    let styles = method_styles(&all);
     for dataset in &datasets {
         let mut chart = Chart::new(
             dataset.clone(),
             Axis::linear("clean accuracy (%)"),
-            Axis::linear(format!("{attack} accuracy (%)")),
+            Axis::linear(format!("{} accuracy (%)", comparison.attack)),
         )
-        .empty("not measured yet: sora eval RUN");
-        for ((run, style), measured) in
-            runs.iter().zip(&styles).zip(&found).filter(|((run, _), _)| run.dataset() == *dataset)
-        {
-            if let Some(m) = measured {
-                let point = Point {
-                    x_interval: m.clean.ci95.map(|c| c.map(|v| 100.0 * v)),
-                    ..m.robust.point(100.0 * m.clean.accuracy)
-                };
-                let label = if networks.len() > 1 {
-                    format!("{}, {}", run.name, run.network())
-                } else {
-                    run.name.clone()
-                };
-                chart =
-                    chart.series(Series::new(run.method(), *style, [point]).labels(vec![label]));
-            }
+        .empty("not measured yet");
+        for (group, style) in all.iter().zip(&styles) {
+            let Some(first) = group.runs.first().filter(|run| run.dataset() == *dataset) else {
+                continue;
+            };
+            let Some(point) = group_point(group, runs, &comparison) else { continue };
+            let label = if networks.len() > 1 {
+                format!("{}, {}", group.name, first.network())
+            } else {
+                group.name.clone()
+            };
+            chart = chart.series(Series::new(first.method(), *style, [point]).labels(vec![label]));
         }
         figure = figure.panel(chart);
     }
     figure
+}
+
+/// What error bars are, for captions.
+pub(super) fn bars(groups: &[Group<'_>]) -> &'static str {
+    if groups.iter().any(Group::has_seeds) {
+        "bars are 95 % Wilson intervals or, with several seeds, a standard deviation to both sides \
+         of their mean"
+    } else {
+        "bars are 95 % Wilson intervals"
+    }
+}
+
+/// What was measured of the runs of `group`.
+pub(super) fn measured<'a>(
+    group: &Group<'a>,
+    runs: &[Run],
+    comparison: &'a Comparison,
+) -> Vec<(&'a Run, &'a Measured)> {
+    let of = |run: &&'a Run| {
+        let at = runs.iter().position(|other| std::ptr::eq(other, *run))?;
+        Some((*run, comparison.found.get(at)?.as_ref()?))
+    };
+    group.runs.iter().filter_map(of).collect()
+}
+
+/// An accuracy over a group in percent with its interval: the run's own, or mean and standard
+/// deviation over the seeds.
+pub(super) fn over_group(group: &[(&Run, &Measured)], attack: &str) -> Option<(f64, [f64; 2])> {
+    let all: Option<Vec<Accuracy>> = group.iter().map(|(_, m)| m.under(attack)).collect();
+    match all?.as_slice() {
+        [] => None,
+        [one] => Some((100.0 * one.accuracy, one.ci95.map(|v| 100.0 * v))),
+        several => {
+            let values = several.iter().map(|a| 100.0 * a.accuracy).collect();
+            let (mean, deviation) = mean_and_deviation(values);
+            Some((mean, [mean - deviation, mean + deviation]))
+        }
+    }
+}
+
+fn group_point(group: &Group<'_>, runs: &[Run], comparison: &Comparison) -> Option<Point> {
+    let found = measured(group, runs, comparison);
+    let (x, x_interval) = over_group(&found, "clean")?;
+    let (y, y_interval) = over_group(&found, &comparison.attack)?;
+    Some(Point { x, y, x_interval: Some(x_interval), y_interval: Some(y_interval) })
 }

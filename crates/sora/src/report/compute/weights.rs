@@ -1,0 +1,142 @@
+//! The weights that a run has kept.
+
+use std::path::PathBuf;
+
+use crate::{
+    error::{Error, Result},
+    files,
+    model::Model,
+    run::{RunDir, checkpoint},
+};
+
+/// Weights that a run has kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// What they are called: `epoch 3`, `step 160` or `final`.
+    pub name: String,
+    /// Epochs complete and steps, as the checkpoint's name has them; `None`: the final weights.
+    pub position: Option<(u64, u64)>,
+    /// The file.
+    pub file: PathBuf,
+}
+
+/// Which weights of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The final ones, else those of the newest checkpoint.
+    #[default]
+    Newest,
+    /// Those of the checkpoint after so many epochs.
+    Epoch(u64),
+    /// Those of every checkpoint, and the final ones.
+    All,
+}
+
+impl std::str::FromStr for Choice {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "all" => Ok(Self::All),
+            "newest" | "final" => Ok(Self::Newest),
+            number => number.parse().map(Self::Epoch).map_err(|_| {
+                let problem = "expected a number of epochs, 'final' or 'all'";
+                Error::setting("checkpoint", format!("'{text}'"), problem)
+            }),
+        }
+    }
+}
+
+/// The weights of the run `dir` that `choice` names, oldest first.
+///
+/// # Errors
+/// A run without weights, or without those of the epoch.
+pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<Weights>> {
+    let mut all: Vec<_> =
+        checkpoint::list(&dir.checkpoints())?.into_iter().map(of_checkpoint).collect();
+    let last = dir.model();
+    if last.exists() {
+        // A checkpoint after the last step holds the same weights, unless they are averaged: the
+        // final ones stand for both.
+        all.push(Weights { name: "final".into(), position: None, file: last });
+    }
+    if all.is_empty() {
+        return Err(Error::mismatch(dir.path(), "the run has no weights yet; resume it"));
+    }
+    match choice {
+        Choice::All => Ok(all),
+        Choice::Newest => Ok(all.pop().into_iter().collect()),
+        Choice::Epoch(wanted) => {
+            let at_epoch = |w: &&Weights| w.position == Some((*wanted, 0));
+            match all.iter().find(at_epoch) {
+                Some(found) => Ok(vec![found.clone()]),
+                None => Err(no_epoch(*wanted, &all)),
+            }
+        }
+    }
+}
+
+fn of_checkpoint(path: PathBuf) -> Weights {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let position = name.strip_prefix("epoch-").and_then(|rest| {
+        let (epoch, step) = rest.split_once("-step-").unwrap_or((rest, "0"));
+        Some((epoch.parse().ok()?, step.parse().ok()?))
+    });
+    let name = match position {
+        Some((epoch, 0)) => format!("epoch {epoch}"),
+        Some((_, step)) => format!("step {step}"),
+        None => name,
+    };
+    Weights { name, position, file: path.join(checkpoint::MODEL) }
+}
+
+fn no_epoch(wanted: u64, all: &[Weights]) -> Error {
+    let epochs: Vec<_> = all
+        .iter()
+        .filter_map(|w| w.position.filter(|(_, step)| *step == 0))
+        .map(|(epoch, _)| epoch.to_string())
+        .collect();
+    let kept = if epochs.is_empty() { "none".into() } else { epochs.join(", ") };
+    let problem = format!(
+        "the run keeps no weights after that epoch, only after {kept}; train with a larger `keep`"
+    );
+    Error::setting("checkpoint", wanted, problem)
+}
+
+/// At most `count` of `all`, evenly spaced, with the first and the last.
+pub fn evenly<T: Clone>(all: &[T], count: usize) -> Vec<T> {
+    match (all.len(), count) {
+        (len, count) if len <= count => all.to_vec(),
+        (_, 0) => Vec::new(),
+        (len, 1) => vec![all[len - 1].clone()],
+        (len, count) => (0..count).map(|i| all[i * (len - 1) / (count - 1)].clone()).collect(),
+    }
+}
+
+/// Loads `weights` into `model`, which has the right structure.
+///
+/// # Errors
+/// A file that is damaged or does not fit.
+pub fn load(model: &mut Model, weights: &Weights) -> Result<()> {
+    let (tensors, _) = match (weights.position, weights.file.parent()) {
+        // With a look at the checkpoint's manifest.
+        (Some(_), Some(checkpoint)) => checkpoint::weights(checkpoint)?,
+        _ => files::read_safetensors(&weights.file)?,
+    };
+    model.load(&tensors, &weights.file.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_even_and_holds_both_ends() {
+        let all: Vec<_> = (0..25).collect();
+        assert_eq!(evenly(&all, 5), [0, 6, 12, 18, 24]);
+        assert_eq!(evenly(&all, 1), [24]);
+        assert_eq!(evenly(&all, 40), all);
+        assert_eq!("all".parse::<Choice>().unwrap(), Choice::All);
+        assert!("-1".parse::<Choice>().is_err());
+    }
+}

@@ -1,0 +1,225 @@
+//! The records of evaluations that a run folder holds, and which of them are the run's results.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::privacy::without_paths;
+use crate::{metrics::Accuracy, run::About, stats::wilson95};
+
+/// Whose accuracies a record holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Of {
+    /// The run's final weights.
+    Final,
+    /// Those of the best validation.
+    Best,
+    /// Those after so many steps.
+    Step(u64),
+    /// Weights that are not the run's, or no longer.
+    Other,
+    /// The record does not say: an older version wrote it.
+    #[default]
+    Unsaid,
+}
+
+impl Of {
+    /// In words, for captions.
+    pub fn words(self) -> String {
+        match self {
+            Self::Final => "final weights".into(),
+            Self::Best => "best weights of the validation".into(),
+            Self::Step(step) => format!("weights after step {}", super::caption::thousands(step)),
+            Self::Other => "other weights than the run's".into(),
+            Self::Unsaid => "weights not said (older record)".into(),
+        }
+    }
+}
+
+/// A file of `eval/`: what a reader needs of it. What an older version did not write, or a newer one
+/// adds, is no reason to leave a result out.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// File name without its ending.
+    pub name: String,
+    /// Data set.
+    pub dataset: String,
+    /// Split of it.
+    pub split: String,
+    /// Images.
+    pub n: u64,
+    /// Radius in pixel units.
+    pub epsilon: f64,
+    /// `linf` or `l2`.
+    pub norm: String,
+    /// Seed.
+    pub seed: u64,
+    /// Whose accuracies these are.
+    pub of: Of,
+    /// Accuracies by attack.
+    pub results: BTreeMap<String, Accuracy>,
+    /// What is to be known before they are trusted.
+    pub warnings: Vec<String>,
+}
+
+/// The file as it lies there.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct File {
+    dataset: String,
+    split: String,
+    n: u64,
+    epsilon: f64,
+    norm: String,
+    seed: u64,
+    results: BTreeMap<String, Figures>,
+    warnings: Vec<String>,
+    identity: Value,
+}
+
+#[derive(Deserialize)]
+struct Figures {
+    accuracy: f64,
+    ci95: Option<[f64; 2]>,
+}
+
+/// What the weights files of a run say about themselves.
+#[derive(Clone, Debug, Default)]
+pub struct WeightsOfRun {
+    /// `model.safetensors`.
+    pub last: Option<About>,
+    /// `best.safetensors`.
+    pub best: Option<About>,
+}
+
+impl WeightsOfRun {
+    /// Reads the headers of the weights files of a run folder; what cannot be read is absent.
+    pub fn read(last: &Path, best: &Path) -> Self {
+        Self { last: about(last), best: about(best) }
+    }
+
+    /// Whose accuracies a record with this identity holds.
+    fn of(&self, identity: &Value) -> Of {
+        let weights = identity.get("weights").unwrap_or(&Value::Null);
+        let digest = weights.as_str().or_else(|| weights.get("sha256")?.as_str());
+        let step = weights.get("step").and_then(Value::as_u64);
+        let same = |about: &Option<About>| {
+            about.as_ref().is_some_and(|about| match (digest, about.sha256.as_str()) {
+                // Weights of an older version do not know their digest.
+                (_, "") => about.step.is_some() && about.step == step,
+                (digest, own) => digest == Some(own),
+            })
+        };
+        match step {
+            _ if digest.is_none() && step.is_none() => Of::Unsaid,
+            _ if same(&self.last) => Of::Final,
+            _ if same(&self.best) => Of::Best,
+            // As many steps as the final weights, and not the same values: another training.
+            Some(step) if self.last.as_ref().is_none_or(|last| last.step != Some(step)) => {
+                Of::Step(step)
+            }
+            _ => Of::Other,
+        }
+    }
+}
+
+/// Largest header of a weights file that is read.
+const LARGEST_HEADER: u64 = 64 << 20;
+
+/// What a weights file says about itself, from its header alone.
+fn about(file: &Path) -> Option<About> {
+    use std::io::Read;
+    let mut reader = fs::File::open(file).ok()?;
+    let mut length = [0; 8];
+    reader.read_exact(&mut length).ok()?;
+    let length = Some(u64::from_le_bytes(length)).filter(|length| *length <= LARGEST_HEADER)?;
+    let mut header = Vec::new();
+    reader.take(length).read_to_end(&mut header).ok()?;
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    let text = header.get("__metadata__")?.get(crate::run::ABOUT)?.as_str()?;
+    About::parse(text, file).ok()
+}
+
+/// Reads the evaluations in the folder `dir`, by file name; what is damaged is told to `warnings`.
+pub fn read(dir: &Path, weights: &WeightsOfRun, warnings: &mut Vec<String>) -> Vec<Record> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let mut files: Vec<_> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "json"))
+        .collect();
+    files.sort();
+    let mut records = Vec::new();
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let bytes = fs::read(&file).map_err(|e| e.to_string());
+        let parsed =
+            bytes.and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()));
+        match parsed {
+            // Other records, such as sweeps, may lie beside the evaluations.
+            Ok(value) if !value.get("results").is_some_and(Value::is_object) => {}
+            Ok(value) => match serde_json::from_value::<File>(value) {
+                Ok(file) => records.push(Record::new(name, file, weights)),
+                Err(e) => warnings.push(format!("eval/{name}.json is not an evaluation: {e}")),
+            },
+            Err(e) => warnings.push(format!("eval/{name}.json is damaged: {e}")),
+        }
+    }
+    records
+}
+
+impl Record {
+    fn new(name: String, file: File, weights: &WeightsOfRun) -> Self {
+        let n = file.n;
+        let accuracy = |Figures { accuracy, ci95 }| Accuracy {
+            accuracy,
+            ci95: ci95.unwrap_or_else(|| wilson95((accuracy * n as f64).round() as u64, n)),
+        };
+        Self {
+            name,
+            of: weights.of(&file.identity),
+            results: file.results.into_iter().map(|(k, v)| (k, accuracy(v))).collect(),
+            warnings: file.warnings.iter().map(|text| without_paths(text)).collect(),
+            dataset: file.dataset,
+            split: file.split,
+            n,
+            epsilon: file.epsilon,
+            norm: file.norm,
+            seed: file.seed,
+        }
+    }
+
+    /// Its strongest attack.
+    pub fn strongest(&self) -> Option<&str> {
+        self.results.keys().max_by_key(|name| strength(name)).map(String::as_str)
+    }
+}
+
+/// Place of an attack in the order of strength: weak first.
+pub fn strength(attack: &str) -> u64 {
+    let pgd = |rest: &str| {
+        let (steps, restarts) = rest.split_once('x').unwrap_or((rest, "1"));
+        let number = |text: &str| text.parse::<u64>().unwrap_or(1).min(10_000);
+        100 + number(steps).saturating_mul(number(restarts)).min(100_000_000)
+    };
+    match attack {
+        "clean" => 0,
+        "fgsm" => 1,
+        name if name.starts_with("pgd-") => pgd(name.trim_start_matches("pgd-")),
+        name if name.starts_with("autoattack") => u64::MAX,
+        _ => u64::MAX / 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attacks_are_ordered_by_strength() {
+        let mut names = ["autoattack", "pgd-50x10", "clean", "pgd-10", "fgsm", "apgd-ce"];
+        names.sort_by_key(|name| strength(name));
+        assert_eq!(names, ["clean", "fgsm", "pgd-10", "pgd-50x10", "apgd-ce", "autoattack"]);
+    }
+}
