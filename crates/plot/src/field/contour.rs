@@ -70,8 +70,14 @@ impl Panel for Contour {
         axes(svg, area, [&across, &up], Grid::None);
         for (i, ([fx, fy], label)) in self.points.iter().enumerate() {
             let at = [px + side * part(*fx, x_ends), py + side * (1.0 - part(*fy, y_ends))];
-            // Names stand above and below in turn, so that neighbours do not meet.
-            let dy = if i % 2 == 0 { -6.0 } else { 15.0 };
+            // Names stand above and below in turn, so that neighbours do not meet, and inside the
+            // map, off the ticks.
+            let dy = match at[1] {
+                y if y < py + 20.0 => 15.0,
+                y if y > py + side - 20.0 => -6.0,
+                _ if i % 2 == 0 => -6.0,
+                _ => 15.0,
+            };
             draw_point(svg, at, px + side, dy, label);
         }
         colour_bar(svg, [px + side + 12.0, py, 12.0, side], self.ends, &self.label);
