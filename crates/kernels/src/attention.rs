@@ -131,6 +131,21 @@ impl Attention {
         }
     }
 
+    /// From the slope of the loss in each weight to that in each product of query and key.
+    #[inline(always)]
+    fn through_softmax(&self, slopes: &mut [f32], weights: &[f32]) {
+        let (tokens, row) = (self.tokens, padded(self.tokens));
+        let scale = (self.width as f32).sqrt().recip();
+        for (slopes, weights) in slopes.chunks_exact_mut(row).zip(weights.chunks_exact(row)) {
+            let (slopes, weights) = (&mut slopes[..tokens], &weights[..tokens]);
+            let mean = sum(tokens, |j| weights[j] * slopes[j]);
+            slopes
+                .iter_mut()
+                .zip(weights)
+                .for_each(|(slope, weight)| *slope = weight * (*slope - mean) * scale);
+        }
+    }
+
     /// Attention weights from scores, row by row.
     #[inline(always)]
     fn soften(&self, scores: &mut [f32]) {
@@ -178,7 +193,6 @@ unsafe fn product<S: Simd>(
             unsafe {
                 let terms = [Term { a, b: b.as_ptr().add(column) }];
                 let tile = Tile::<f32> {
-                    terms: &terms,
                     a_offset: row * a_row,
                     depth,
                     a_row,
@@ -187,12 +201,7 @@ unsafe fn product<S: Simd>(
                     c: c.add(row * c_row + column),
                     c_row,
                     columns: width,
-                    add: std::ptr::null(),
-                    bias: std::ptr::null(),
-                    stats: None,
-                    norm: None,
-                    prefetch: std::ptr::null(),
-                    prefetch_step: 0,
+                    ..Tile::plain(&terms)
                 };
                 run_tile::<S, f32>(count, vectors, &tile);
             }
@@ -272,7 +281,6 @@ impl Kernel for Backward<'_> {
         let (queries, douts) = rows.split_at_mut(shape.rows());
         let (weights, slopes) = rest.split_at_mut(shape.scores());
         let (token, row) = (shape.token(), padded(tokens));
-        let scale = (width as f32).sqrt().recip();
         for head in 0..heads {
             shape.transpose(qkv, shape.at(1, head), token, keys_by_feature);
             shape.transpose(qkv, shape.at(2, head), token, values_by_feature);
@@ -299,15 +307,7 @@ impl Kernel for Backward<'_> {
                 );
             }
             shape.soften(weights);
-            // From the slope of the loss in each weight to that in each product of query and key.
-            for (slopes, weights) in slopes.chunks_exact_mut(row).zip(weights.chunks_exact(row)) {
-                let (slopes, weights) = (&mut slopes[..tokens], &weights[..tokens]);
-                let mean = sum(tokens, |j| weights[j] * slopes[j]);
-                slopes
-                    .iter_mut()
-                    .zip(weights)
-                    .for_each(|(slope, weight)| *slope = weight * (*slope - mean) * scale);
-            }
+            shape.through_softmax(slopes, weights);
             // SAFETY: as above; the columns of a square matrix are the rows of its transpose.
             unsafe {
                 let mut out = |part: usize| dqkv[shape.at(part, head)..].as_mut_ptr();

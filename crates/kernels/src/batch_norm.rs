@@ -185,6 +185,32 @@ impl BatchNorm<'_> {
         )
     }
 
+    /// What the statistics add to the gradient of `rows` rows: with `dx = scale (dy' - dbeta / M -
+    /// xhat dgamma / M) = scale dy' + (x - mean) slope + offset`, the slope and the offset, repeated
+    /// over a period.
+    fn through_statistics(
+        &self,
+        statistics: Statistics<'_>,
+        p: &Repeated,
+        rows: usize,
+    ) -> Result<(Vec<f32>, Vec<f32>), ShapeError> {
+        let channels = self.mean.len();
+        let Statistics::Batch { dgamma, dbeta } = statistics else {
+            return Ok((vec![0.0; p.scale.len()], vec![0.0; p.scale.len()]));
+        };
+        expect_len("batch norm gamma gradient", dgamma.len(), channels)?;
+        expect_len("batch norm beta gradient", dbeta.len(), channels)?;
+        let rows = rows.max(1) as f32;
+        let slope: Vec<f32> = self
+            .inverse_deviation()
+            .enumerate()
+            .map(|(c, inverse)| -p.scale[c] * inverse * dgamma[c] / rows)
+            .collect();
+        let offset: Vec<f32> =
+            dbeta.iter().enumerate().map(|(c, dbeta)| -p.scale[c] * dbeta / rows).collect();
+        Ok((repeat(slope.into_iter()), repeat(offset.into_iter())))
+    }
+
     /// Without `dy`, `dx` holds it.
     fn input_grad_of<E: Element>(
         &self,
@@ -199,25 +225,7 @@ impl BatchNorm<'_> {
         let channels = self.mean.len();
         expect_len("batch norm input gradient", dx.len(), x.len())?;
         let p = self.repeated();
-        // dx = scale (dy' - dbeta / M - xhat dgamma / M) = scale dy' + (x - mean) slope + offset
-        let (slope, offset) = match statistics {
-            Statistics::Constant => {
-                (repeat(vec![0.0; channels].into_iter()), repeat(vec![0.0; channels].into_iter()))
-            }
-            Statistics::Batch { dgamma, dbeta } => {
-                expect_len("batch norm gamma gradient", dgamma.len(), channels)?;
-                expect_len("batch norm beta gradient", dbeta.len(), channels)?;
-                let rows = (x.len() / channels).max(1) as f32;
-                let slope: Vec<f32> = self
-                    .inverse_deviation()
-                    .enumerate()
-                    .map(|(c, inverse)| -p.scale[c] * inverse * dgamma[c] / rows)
-                    .collect();
-                let offset: Vec<f32> =
-                    dbeta.iter().enumerate().map(|(c, dbeta)| -p.scale[c] * dbeta / rows).collect();
-                (repeat(slope.into_iter()), repeat(offset.into_iter()))
-            }
-        };
+        let (slope, offset) = self.through_statistics(statistics, &p, x.len() / channels)?;
         let chunk = chunk(channels);
         let (add, accumulate) = match add {
             Addend::Tensor(add) => {

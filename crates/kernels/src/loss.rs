@@ -43,33 +43,14 @@ pub fn softmax_cross_entropy(
             format!("label {label} of sample {i} is not below {classes} classes"),
         ));
     }
-    let smooth = label_smoothing / classes as f32;
-    let row = |x: &[f32], label: u32, loss: &mut f32, gradient: Option<(&mut [f32], f32)>| {
-        let label = label as usize;
-        let max = x.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
-        // Accumulated in f64: with thousands of classes f32 would lose digits, and the cost is the
-        // exponential's.
-        let total: f64 = x.iter().map(|&v| f64::from((v - max).exp())).sum();
-        let log_total = total.ln() as f32;
-        let mut value = (1.0 - label_smoothing) * (log_total - (x[label] - max));
-        if label_smoothing > 0.0 {
-            value += x.iter().map(|&v| smooth * (log_total - (v - max))).sum::<f32>();
-        }
-        *loss = value;
-        if let Some((gradient, scale)) = gradient {
-            for (k, (g, &v)) in gradient.iter_mut().zip(x).enumerate() {
-                let target = smooth + if k == label { 1.0 - label_smoothing } else { 0.0 };
-                *g = scale * ((v - max - log_total).exp() - target);
-            }
-        }
-    };
+    let rule = Rule { smoothing: label_smoothing, smooth: label_smoothing / classes as f32 };
     match gradient {
         None => loss
             .par_iter_mut()
             .with_min_len(ROWS)
             .zip(logits.par_chunks_exact(classes))
             .zip(labels)
-            .for_each(|((loss, x), &label)| row(x, label, loss, None)),
+            .for_each(|((loss, x), &label)| rule.row(x, label, loss, None)),
         Some((gradient, scale)) => {
             expect_len("logits gradient", gradient.len(), logits.len())?;
             loss.par_iter_mut()
@@ -77,8 +58,38 @@ pub fn softmax_cross_entropy(
                 .zip(logits.par_chunks_exact(classes))
                 .zip(labels)
                 .zip(gradient.par_chunks_exact_mut(classes))
-                .for_each(|(((loss, x), &label), g)| row(x, label, loss, Some((g, scale))));
+                .for_each(|(((loss, x), &label), g)| rule.row(x, label, loss, Some((g, scale))));
         }
     }
     Ok(())
+}
+
+/// The label's share of the target and that of every class.
+#[derive(Clone, Copy)]
+struct Rule {
+    smoothing: f32,
+    smooth: f32,
+}
+
+impl Rule {
+    /// Loss and scaled gradient of one sample's logits.
+    fn row(&self, x: &[f32], label: u32, loss: &mut f32, gradient: Option<(&mut [f32], f32)>) {
+        let label = label as usize;
+        let max = x.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
+        // Accumulated in f64: with thousands of classes f32 would lose digits, and the cost is the
+        // exponential's.
+        let total: f64 = x.iter().map(|&v| f64::from((v - max).exp())).sum();
+        let log_total = total.ln() as f32;
+        let mut value = (1.0 - self.smoothing) * (log_total - (x[label] - max));
+        if self.smoothing > 0.0 {
+            value += x.iter().map(|&v| self.smooth * (log_total - (v - max))).sum::<f32>();
+        }
+        *loss = value;
+        if let Some((gradient, scale)) = gradient {
+            for (k, (g, &v)) in gradient.iter_mut().zip(x).enumerate() {
+                let target = self.smooth + if k == label { 1.0 - self.smoothing } else { 0.0 };
+                *g = scale * ((v - max - log_total).exp() - target);
+            }
+        }
+    }
 }

@@ -122,7 +122,29 @@ pub struct Tile<'a, E> {
     pub prefetch_step: usize,
 }
 
-impl<E> Tile<'_, E> {
+impl<'a, E> Tile<'a, E> {
+    /// Nothing but `terms`, to be completed: without epilogue and prefetch.
+    #[inline(always)]
+    pub(crate) fn plain(terms: &'a [Term]) -> Self {
+        Self {
+            terms,
+            a_offset: 0,
+            depth: 0,
+            a_row: 0,
+            a_depth: 1,
+            b_depth: 0,
+            c: std::ptr::null_mut(),
+            c_row: 0,
+            columns: 0,
+            add: std::ptr::null(),
+            bias: std::ptr::null(),
+            stats: None,
+            norm: None,
+            prefetch: std::ptr::null(),
+            prefetch_step: 0,
+        }
+    }
+
     /// Whether nothing but `add` comes between the sums and their store.
     #[inline(always)]
     fn is_plain(&self) -> bool {

@@ -299,7 +299,6 @@ impl<E: Element> WeightGrad<'_, E> {
                     let panel = (self.to_range.0 + column) / S::TILE_COLUMNS;
                     let c = self.dw.add((panel * plane_rows + first + row) * S::TILE_COLUMNS);
                     let tile = Tile::<f32> {
-                        terms: &terms,
                         a_offset: row,
                         depth: count,
                         a_row: 1,
@@ -309,13 +308,11 @@ impl<E: Element> WeightGrad<'_, E> {
                         c_row: S::TILE_COLUMNS,
                         columns: vectors * S::LANES,
                         add: c,
-                        bias: std::ptr::null(),
-                        stats: None,
-                        norm: None,
                         // Rows are short and far apart, which the processor's own prefetcher does
                         // not follow.
                         prefetch: a.wrapping_add(row + rows - 1 + PREFETCH * a_depth),
                         prefetch_step: a_depth,
+                        ..Tile::plain(&terms)
                     };
                     run_tile::<S, f32>(rows, vectors, &tile);
                 }

@@ -337,7 +337,6 @@ impl<E: Element> Convolve<'_, E> {
         let at = (pixel * self.n + self.samples.0 + row) * to_row + channel;
         let first = pixel == self.pixels.0 && row == 0;
         Tile {
-            terms: &[],
             a_offset: 0,
             depth: 0,
             a_row: 0,
@@ -350,8 +349,7 @@ impl<E: Element> Convolve<'_, E> {
             bias: self.out.bias.at(channel),
             stats: TileStats::new(self.sums, channel, to_row, first),
             norm: self.out.norm.map(|norm| norm.tile(at, channel)),
-            prefetch: std::ptr::null(),
-            prefetch_step: 0,
+            ..Tile::plain(&[])
         }
     }
 }

@@ -4,6 +4,7 @@
 mod forward;
 mod operands;
 mod pack;
+mod plan;
 mod weight_grad;
 
 pub(super) use forward::{run, task_counts};

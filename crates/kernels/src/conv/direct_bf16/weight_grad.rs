@@ -10,6 +10,7 @@ use half::bf16;
 
 use super::operands::{Samples, interleave, turn};
 use super::pack::COLUMNS;
+use super::plan::{Plan, used};
 use crate::amx::{self, Sums, TileTerm, Tiles};
 use crate::buffer::{with_bf16_scratch, with_scratch};
 use crate::conv::geometry::{ConvGeometry, Direction};
@@ -26,8 +27,6 @@ use crate::tile::{Term, Tile, panel_extent, row_blocks};
 const BLOCK_FROM: usize = 64;
 /// Output channels of a task.
 const BLOCK_TO: usize = 128;
-/// Pixels times samples of a step to aim for: a product this long hides the handling of its sums.
-const STEP_ROWS: usize = 1024;
 /// Tasks to aim for. Each costs a pass over its partial gradients.
 const TASKS: usize = 32;
 /// Input channels up to which the general algorithm is used: they would leave most of a tile empty.
@@ -36,39 +35,6 @@ const FEW_CHANNELS: usize = 8;
 /// Whether this beats the general algorithm.
 pub(in crate::conv) fn pays_for_weights(geometry: &ConvGeometry) -> bool {
     geometry.group_in() > FEW_CHANNELS
-}
-
-/// How the work is cut: units of one block of samples and one step of output rows.
-#[derive(Clone, Copy)]
-struct Plan {
-    /// Samples of a block, a multiple of 32.
-    samples: usize,
-    sample_blocks: usize,
-    /// Output rows of a step.
-    step_rows: usize,
-    /// Steps down the image.
-    steps: usize,
-    /// Input rows in the ring.
-    ring: usize,
-}
-
-impl Plan {
-    fn new(geometry: &ConvGeometry, n: usize) -> Self {
-        let [height, width] = geometry.output();
-        let samples = (STEP_ROWS / width)
-            .next_multiple_of(amx::STEP)
-            .clamp(amx::STEP, n.next_multiple_of(amx::STEP));
-        let step_rows = (STEP_ROWS / (width * samples)).clamp(1, height);
-        let ring =
-            ((step_rows - 1) * geometry.stride[0] + geometry.kernel[0]).min(geometry.input[0]);
-        Self {
-            samples,
-            sample_blocks: n.div_ceil(samples),
-            step_rows,
-            steps: height.div_ceil(step_rows),
-            ring,
-        }
-    }
 }
 
 /// Computes `pass`, of activations in bf16, to `dw`, which has the length of the weights.
@@ -191,20 +157,6 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
             }
         }
     }
-}
-
-/// Which input rows (dimension 0) or columns (1) some output reads.
-fn used(geometry: &ConvGeometry, dimension: usize) -> Vec<bool> {
-    let size = geometry.input[dimension];
-    let mut used = vec![false; size];
-    for at in 0..geometry.output()[dimension] {
-        for tap in 0..geometry.kernel[dimension] {
-            if let Some(found) = geometry.source(Direction::Forward, dimension, at, tap, size) {
-                used[found] = true;
-            }
-        }
-    }
-    used
 }
 
 impl<E: Element> WeightGrad<'_, E> {
@@ -392,7 +344,6 @@ impl<E: Element> WeightGrad<'_, E> {
                 for (row, rows) in row_blocks::<S>(self.from_range.1 - self.from_range.0) {
                     let c = self.destination(tap, row, column);
                     let tile = Tile::<f32> {
-                        terms,
                         a_offset: row,
                         depth: samples.padded / 2,
                         a_row: 1,
@@ -402,11 +353,7 @@ impl<E: Element> WeightGrad<'_, E> {
                         c_row: COLUMNS,
                         columns: vectors * S::LANES,
                         add: c,
-                        bias: std::ptr::null(),
-                        stats: None,
-                        norm: None,
-                        prefetch: std::ptr::null(),
-                        prefetch_step: 0,
+                        ..Tile::plain(terms)
                     };
                     pair_tile(rows, vectors, &tile);
                 }

@@ -189,7 +189,6 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
                     for (index, (row, rows)) in row_blocks::<S>(self.rows.count()).enumerate() {
                         let m = self.m.add(p * self.m_point + row * self.m_row + column);
                         let tile = Tile::<f32> {
-                            terms: &terms,
                             a_offset: row * self.v_row,
                             depth: width,
                             a_row: self.v_row,
@@ -199,12 +198,10 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
                             c_row: self.m_row,
                             columns: vectors * S::LANES,
                             add: if depth == 0 { std::ptr::null() } else { m },
-                            bias: std::ptr::null(),
-                            stats: None,
-                            norm: None,
                             // The first tiles of a panel fetch the next one, a line per step.
                             prefetch: next.wrapping_add((index * width * 16) % panel_len),
                             prefetch_step: 16,
+                            ..Tile::plain(&terms)
                         };
                         run_tile::<S, f32>(rows, vectors, &tile);
                     }

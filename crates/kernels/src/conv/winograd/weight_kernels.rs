@@ -167,7 +167,6 @@ impl Kernel for Multiply {
                         let c = u.add(row * memory.u_row + column - to.0);
                         let row = from.0 + row;
                         let tile = Tile::<f32> {
-                            terms: &terms,
                             a_offset: row,
                             depth,
                             a_row: 1,
@@ -181,15 +180,13 @@ impl Kernel for Multiply {
                             } else {
                                 c
                             },
-                            bias: std::ptr::null(),
-                            stats: None,
-                            norm: None,
                             // Rows are short and far apart, which the processor's own prefetcher
                             // does not follow.
                             prefetch: terms[0]
                                 .a
                                 .wrapping_add(row + rows - 1 + PREFETCH * memory.v_row),
                             prefetch_step: memory.v_row,
+                            ..Tile::plain(&terms)
                         };
                         run_tile::<S, f32>(rows, vectors, &tile);
                     }

@@ -1,0 +1,111 @@
+//! What a measurement found.
+
+use std::fmt;
+
+use crate::conv::{ConvAlgorithm, ConvGeometry};
+use crate::element::Precision;
+
+/// One measurement. Its `Display` is a JSON object on one line.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// The most that the arithmetic can do, without memory.
+    Peak {
+        /// `fma` (`f32`), `vdpbf16ps` or `tdpbf16ps`.
+        instruction: &'static str,
+        /// Threads at work.
+        threads: usize,
+        /// 10^9 floating-point operations a second.
+        gflops: f64,
+    },
+    /// One direction of a convolution.
+    Convolution {
+        /// How often the network has this shape.
+        count: usize,
+        /// The shape.
+        geometry: ConvGeometry,
+        /// Images in a batch.
+        batch: usize,
+        /// Storage of the activations.
+        precision: Precision,
+        /// `forward`, `forward+stats` (with shortcut and statistics), `input-grad`, `weight-grad`,
+        /// `pack` (for forward) or `pack-input-grad`.
+        direction: &'static str,
+        /// The algorithm.
+        algorithm: ConvAlgorithm,
+        /// Milliseconds.
+        ms: f64,
+        /// 10^9 operations of a direct convolution a second; 0 for packing.
+        gflops: f64,
+        /// `gflops` over the peak of the fastest instruction that the precision has on this
+        /// instruction set.
+        of_peak: f64,
+    },
+    /// Batch norm with ReLU over `[rows][C]`.
+    BatchNorm {
+        /// Rows.
+        rows: usize,
+        /// Channels.
+        channels: usize,
+        /// Storage of the activations.
+        precision: Precision,
+        /// `forward`, or `backward` (parameter gradients, input gradient and an added gradient).
+        direction: &'static str,
+        /// Milliseconds.
+        ms: f64,
+        /// 10^9 bytes a second read and written.
+        gigabytes: f64,
+    },
+    /// Sum over the network's convolutions.
+    Total {
+        /// Storage of the activations.
+        precision: Precision,
+        /// As for a convolution.
+        direction: &'static str,
+        /// Milliseconds.
+        ms: f64,
+    },
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Record::Peak { instruction, threads, gflops } => {
+                write!(
+                    f,
+                    r#"{{"kind":"peak","instruction":"{instruction}","threads":{threads},"gflops":{gflops:.1}}}"#
+                )
+            }
+            Record::Convolution {
+                count,
+                geometry: g,
+                batch,
+                precision,
+                direction,
+                algorithm,
+                ms,
+                gflops,
+                of_peak,
+            } => write!(
+                f,
+                r#"{{"kind":"conv","count":{count},"in":{},"out":{},"image":[{},{}],"kernel":{},"stride":{},"batch":{batch},"precision":"{precision}","direction":"{direction}","algorithm":"{}","ms":{ms:.3},"gflops":{gflops:.1},"of_peak":{of_peak:.3}}}"#,
+                g.in_channels,
+                g.out_channels,
+                g.input[0],
+                g.input[1],
+                g.kernel[0],
+                g.stride[0],
+                algorithm.name(),
+            ),
+            Record::BatchNorm { rows, channels, precision, direction, ms, gigabytes } => write!(
+                f,
+                r#"{{"kind":"batch_norm","rows":{rows},"channels":{channels},"precision":"{precision}","direction":"{direction}","ms":{ms:.3},"gigabytes":{gigabytes:.2}}}"#
+            ),
+            Record::Total { precision, direction, ms } => {
+                write!(
+                    f,
+                    r#"{{"kind":"total","precision":"{precision}","direction":"{direction}","ms":{ms:.2}}}"#
+                )
+            }
+        }
+    }
+}
