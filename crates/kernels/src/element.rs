@@ -93,12 +93,11 @@ impl Storage for bf16 {
     }
     #[inline(always)]
     fn narrow(x: f32) -> Self {
-        // Without branches, and with a signed shift as the last step, which every processor packs
-        // in one instruction: loops over slices become vector code.
+        // Without branches, for loops over slices to become vector code.
         let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-        let quiet = bits | 0x0040_0000;
-        Self::from_bits((if x.is_nan() { quiet } else { rounded }.cast_signed() >> 16) as u16)
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        let quiet = bits >> 16 | 0x40;
+        Self::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
     }
 }
 
