@@ -19,6 +19,7 @@ import forward
 import inputs
 import methods
 import model as network
+import newer
 import optimizers
 import regularized
 import selective
@@ -27,7 +28,7 @@ import step
 import store
 
 METHODS = {}
-for module in (methods, selective, regularized, divergence, stateful, extras):
+for module in (methods, selective, regularized, divergence, stateful, newer, extras):
     METHODS |= module.METHODS
 SEEDS = Path(__file__).with_name("seeds.json")
 # How many seeds to try for each margin factor, the widest margin first.

@@ -70,6 +70,17 @@ class FgsmRs(Method):
         return box(x, threat.ball(eta + alpha * g.sign(), self.eps, "linf")), g, alpha
 
 
+class FgsmRsL2(Method):
+    norm = "l2"
+    eps = EPS_L2
+
+    def perturb(self, run, x, y):
+        alpha = 1.25 * self.eps
+        eta = start(run, x, self.eps, self.norm)
+        g = run.input_grad(x, y, eta, signed=False)
+        return box(x, threat.ball(eta + alpha * direction(g, "l2"), self.eps, "l2")), g, alpha
+
+
 class NFgsm(Method):
     def perturb(self, run, x, y):
         eta = box(x, uniform(run.draw("eta", x.shape), -2 * self.eps, 2 * self.eps))
@@ -194,6 +205,7 @@ METHODS = {
     "fgsm": Fgsm,
     "fgm": Fgm,
     "fgsm-rs": FgsmRs,
+    "fgsm-rs-l2": FgsmRsL2,
     "n-fgsm": NFgsm,
     "pgd": Pgd,
     "pgd-2": Pgd2,

@@ -35,6 +35,26 @@ class GradAlign(Method):
         return loss + self.weight * self.reg, logits
 
 
+class GradAlignOfficial(GradAlign):
+    """The authors' repository: a step from the image, both gradients differentiated."""
+
+    stored = ()
+
+    def perturb(self, run, x, y):
+        def gradient(at):
+            at = at.requires_grad_(True)
+            return torch.autograd.grad(F.cross_entropy(run.model(x + at), y), at, create_graph=True)[0]
+
+        clean = gradient(torch.zeros_like(x))
+        noisy = gradient(box(x, uniform(run.draw("eta", x.shape), -self.eps, self.eps)))
+        g = clean.detach()
+        run.guard.sign(g)
+        a, b = flat(clean), flat(noisy)
+        self.reg = 1 - ((a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1)).clamp_min(threat.TINY)).mean()
+        alpha = 1.25 * self.eps
+        return box(x, threat.ball(alpha * g.sign(), self.eps, "linf")), g, alpha
+
+
 class NuAt(Method):
     """Sriramanan et al. 2021, "Towards Efficient and Effective Adversarial Training"."""
 
@@ -66,6 +86,39 @@ class NuAt(Method):
         return F.cross_entropy(self.clean, y) + self.weight * reg, logits
 
 
+class NuAtOfficial(NuAt):
+    """The authors' repository: two neighbouring batches of epoch 10 of 30, the first of them the epoch's first."""
+
+    stored = ("grad_train",)
+    final = 4.5
+    weight = final * 10 / 20
+
+    def settings(self):
+        return super().settings() | {"lambda": self.final}
+
+    def perturb(self, run, x, y):
+        constant = run.model(x).detach()
+        sign = torch.where(run.draw("sign", x.shape) >= 0.5, 1.0, -1.0).to(run.dtype)
+        start = box(x, 4 / 255 * sign)
+
+        def ascent(delta):
+            logits = run.model(x + delta)
+            loss = F.cross_entropy(logits, y)
+            return loss if run.t == 1 else loss + self.weight * self.distance(constant, logits)
+
+        run.model.eval()
+        g = run.grad_of(ascent, start)
+        run.model.train()
+        return box(x, threat.ball(start + self.eps * g.sign(), self.eps, "linf")), g, self.eps
+
+    def loss(self, run, x, y, delta):
+        logits = run.model(x + delta)
+        clean = run.model(x)
+        reg = self.distance(clean, logits)
+        run.record(reg=reg)
+        return F.cross_entropy(clean, y) + self.weight * reg, logits
+
+
 class Elle(FgsmRs):
     """Abad Rocamora et al. 2024, arXiv 2401.11618; one update, with a radius at which f32 can tell the error from 0."""
 
@@ -74,6 +127,7 @@ class Elle(FgsmRs):
     step_factor = 1.0
     # The paper's 1000 would swamp every other gradient of this untrained network.
     weight = 1.0
+    boxed = True
 
     def settings(self):
         return super().settings() | {"lambda": self.weight}
@@ -83,7 +137,8 @@ class Elle(FgsmRs):
 
     def loss(self, run, x, y, delta):
         n = len(x)
-        ends = [box(x, uniform(run.draw("elle", x.shape, k=k), -self.eps, self.eps)) for k in (1, 2)]
+        ends = [uniform(run.draw("elle", x.shape, k=k), -self.eps, self.eps) for k in (1, 2)]
+        ends = [box(x, end) for end in ends] if self.boxed else ends
         t = run.draw("t", (n,))
         a, b = x + ends[0], x + ends[1]
         c = (1 - per_sample(t)) * a + per_sample(t) * b
@@ -91,7 +146,7 @@ class Elle(FgsmRs):
         residual = losses[2 * n :] - (1 - t) * losses[:n] - t * losses[n : 2 * n]
         error = residual.square().mean()
         strength = self.strength(run, error.item())
-        run.record(**{"lambda": strength} | ({"residual": residual} if self.stored else {}))
+        run.record(**{"lambda": getattr(self, "current", strength)} | ({"residual": residual} if self.stored else {}))
         loss, logits = super().loss(run, x, y, delta)
         return loss + strength * error, logits
 
@@ -123,6 +178,34 @@ class ElleA(Elle):
         self.errors.append(error)
         run.guard.require((self.current == self.weight) == (run.t == 1), "the switch is to go on, then to decay")
         return self.current
+
+
+class FromTheImage:
+    """The authors' examples: one step from the image."""
+
+    boxed = False
+
+    def perturb(self, run, x, y):
+        g = run.input_grad(x, y, torch.zeros_like(x))
+        return box(x, self.eps * g.sign()), g, self.eps
+
+
+class ElleOfficial(FromTheImage, Elle):
+    stored = ("grad_train",)
+
+
+class ElleAOfficial(FromTheImage, ElleA):
+    """A loss takes the lambda that the step before left."""
+
+    def strength(self, run, error):
+        before = self.current
+        super().strength(run, error)
+        return before
+
+
+class NFgsmElleA(ElleAOfficial):
+    def perturb(self, run, x, y):
+        return NFgsm.perturb(self, run, x, y)
 
 
 class Aaer(NFgsm):
@@ -160,4 +243,15 @@ class Aaer(NFgsm):
         return loss + self.weights[0] * share * reg, logits
 
 
-METHODS = {"gradalign": GradAlign, "nuat": NuAt, "elle": Elle, "elle-a": ElleA, "aaer": Aaer}
+METHODS = {
+    "gradalign": GradAlign,
+    "gradalign-official": GradAlignOfficial,
+    "nuat": NuAt,
+    "nuat-official": NuAtOfficial,
+    "elle": Elle,
+    "elle-official": ElleOfficial,
+    "elle-a": ElleA,
+    "elle-a-official": ElleAOfficial,
+    "n-fgsm-elle-a": NFgsmElleA,
+    "aaer": Aaer,
+}

@@ -64,6 +64,8 @@ class Atas(Method):
     # 0.01 in the paper: a batch of 8 has larger gradients than one of 128.
     c = 0.6
     least, most = 0.5, 1.75
+    # What step sizes are counted in; None: the radius.
+    unit = None
 
     def settings(self):
         return super().settings() | {"pad": self.pad, "decay": self.decay, "c": self.c}
@@ -86,7 +88,8 @@ class Atas(Method):
         g = run.input_grad(x, y, delta)
         run.model.train()
         self.m = self.decay * self.m + (1 - self.decay) * flat(g).square().sum(1)
-        alpha = (2 * self.eps / (1 + self.m.sqrt() / self.c)).clamp(self.least * self.eps, self.most * self.eps)
+        unit = self.unit or self.eps
+        alpha = (2 * unit / (1 + self.m.sqrt() / self.c)).clamp(self.least * unit, self.most * unit)
         delta = box(x, threat.ball(delta + per_sample(alpha) * g.sign(), self.eps, "linf"))
         self.memory = uncrop(self.memory, delta, self.offsets, self.flips, self.pad)
         run.record(stored_delta=self.memory, m=self.m, alpha_sample=alpha)
@@ -125,4 +128,54 @@ class FgsmPgi(Method):
         return loss + self.weight * reg, logits
 
 
-METHODS = {"free": Free, "atas": Atas, "fgsm-pgi": FgsmPgi}
+class AtasOfficial(Atas):
+    """The authors' repository: steps of 4/255 to 14/255 whatever the radius, here 12/255."""
+
+    stored = ()
+    eps = 12 / 255
+    unit = 8 / 255
+
+
+class FgsmPgiOfficial(FgsmPgi):
+    """The authors' repository: smoothed labels in attack and loss, one pass at the start, the batch's l1 norm."""
+
+    stored = ("grad_train",)
+    share = 0.6
+
+    def target(self, y, classes):
+        rest = (1 - self.share) / (classes - 1)
+        return torch.full((len(y), classes), rest, dtype=torch.float64).scatter(1, y[:, None], self.share)
+
+    def cross_entropy(self, logits, y):
+        target = self.target(y, logits.shape[1]).to(logits.dtype)
+        return -(target * F.log_softmax(logits, dim=1)).sum(1).mean()
+
+    def perturb(self, run, x, y):
+        if run.t == 1:
+            sign = torch.where(run.draw("sign", x.shape) >= 0.5, 1.0, -1.0).to(run.dtype)
+            self.prior, self.momentum = self.eps * sign, torch.zeros_like(x)
+        start = box(x, self.prior).requires_grad_(True)
+        self.start_logits = run.model(x + start)
+        g = torch.autograd.grad(self.cross_entropy(self.start_logits, y), start, retain_graph=True)[0]
+        run.guard.sign(g)
+        start = start.detach()
+        self.momentum = self.decay * self.momentum + g / g.abs().sum()
+        run.guard.sign(self.momentum)
+        self.prior = box(x, threat.ball(start + self.eps * self.momentum.sign(), self.eps, "linf"))
+        run.record(prior=self.prior)
+        return box(x, threat.ball(start + self.eps * g.sign(), self.eps, "linf")), g, self.eps
+
+    def loss(self, run, x, y, delta):
+        logits = run.model(x + delta)
+        reg = (logits - self.start_logits).square().mean()
+        run.record(reg=reg)
+        return self.cross_entropy(logits, y) + self.weight * reg, logits
+
+
+METHODS = {
+    "free": Free,
+    "atas": Atas,
+    "atas-official": AtasOfficial,
+    "fgsm-pgi": FgsmPgi,
+    "fgsm-pgi-official": FgsmPgiOfficial,
+}

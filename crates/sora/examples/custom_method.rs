@@ -13,7 +13,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use sora::{
     error::{Error, Result},
-    method::{self, Batch, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed},
+    method::{
+        self, Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput,
+        boxed, range,
+    },
     nn::BnMode,
     noise::Draw,
     run,
@@ -23,18 +26,29 @@ use sora::{
 
 /// R+FGSM training; the fields are the method's options.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct RFgsm {
     /// Size of the random step in epsilons, from 0 to 1.
     start: f64,
 }
 
-impl RFgsm {
-    fn check(self) -> Result<Self> {
-        if !(0.0..=1.0).contains(&self.start) {
-            return Err(Error::setting("options.start", self.start, "expected 0 to 1"));
-        }
-        Ok(self)
+impl Default for RFgsm {
+    fn default() -> Self {
+        Self { start: 0.5 }
+    }
+}
+
+impl Hyperparameters for RFgsm {
+    fn info() -> &'static MethodInfo {
+        &R_FGSM
+    }
+
+    fn check(&self) -> Result<()> {
+        range("start", self.start, 0.0, 1.0)
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 
@@ -58,8 +72,8 @@ static R_FGSM: MethodInfo = MethodInfo {
     stored_images: 0,
     passes: Passes { forward: 2, backward_input: 1, backward_full: 1 },
     bound: 1.0,
-    options: || Options::of(&RFgsm { start: 0.5 }),
-    build: |options, _| Ok(Box::new(options.parse::<RFgsm>("r-fgsm")?.check()?)),
+    options: Options::defaults::<RFgsm>,
+    build: Options::build::<RFgsm>,
 };
 
 fn main() -> Result<()> {

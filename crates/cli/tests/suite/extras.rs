@@ -300,7 +300,8 @@ fn the_documentation_lists_every_method_with_its_cost_and_options() {
 #[test]
 fn weight_perturbation_goes_with_every_method_and_leaves_the_weights_alone() {
     let batch = batch(16);
-    for info in METHODS {
+    // LAP moves the weights on purpose.
+    for info in METHODS.iter().filter(|info| info.name != "lap") {
         for &norm in info.norms {
             let model = small_model(2, 3, SIDE);
             let before: Vec<f32> = model.params.values().iter().flat_map(host).collect();
@@ -339,6 +340,6 @@ fn weight_perturbation_goes_with_every_method_and_leaves_the_weights_alone() {
 
 #[test]
 fn a_method_cannot_take_the_name_of_another() {
-    let error = method::register(&METHODS[0]).unwrap_err().to_string();
+    let error = method::register(METHODS[0]).unwrap_err().to_string();
     assert!(error.contains("'none'"), "{error}");
 }

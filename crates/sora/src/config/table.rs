@@ -148,11 +148,11 @@ impl TrainConfig {
                 config.schedule == Schedule::Cyclic && config.optimizer == OptimizerKind::Sgd;
         }
         if !given("attack_bn") {
-            config.attack_bn = info.attack_bn;
+            config.attack_bn = info.attack_bn_with(&config.options, config.threat())?;
         }
         if !given("epochs") {
-            let threat = Threat { norm: config.norm, epsilon: config.epsilon.value() };
-            let updates = info.build(&config.options, threat)?.updates_per_batch().max(1);
+            let built = info.build(&config.options, config.threat())?;
+            let updates = built.updates_per_batch().max(1);
             config.epochs = config.epochs.div_ceil(u64::from(updates));
         }
         if !given("checkpoint_steps") && config.on_co == OnCo::Rollback {

@@ -9,36 +9,65 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::{error::Result, loss::cross_entropy_per_sample, noise::Draw};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges, registry::passes,
+};
+use crate::{error::Result, loss::cross_entropy_per_sample, nn::BnMode, noise::Draw, threat::Norm};
+
+/// The row of `aaer`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "aaer",
+    summary: "n-fgsm with a penalty on samples whose loss falls under the attack",
+    source: "Lin et al. 2024, arXiv 2404.08154",
+    norms: &[Norm::Linf],
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(1),
+    bound: 3.0,
+    options: Options::defaults::<Aaer>,
+    build: Options::build::<Aaer>,
+};
 
 /// AAER training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Aaer {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Aaer {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
     /// Half-width of the noise in epsilons.
-    noise: f64,
+    pub noise: f64,
     /// Weight of the regulariser.
-    lambda1: f64,
+    pub lambda1: f64,
     /// Weight of the fall of the loss in it.
-    lambda2: f64,
+    pub lambda2: f64,
     /// Weight of the change of the logits in it.
-    lambda3: f64,
+    pub lambda3: f64,
 }
 
-impl Aaer {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 1.0, noise: 2.0, lambda1: 1.0, lambda2: 1.5, lambda3: 0.15 })
+impl Default for Aaer {
+    fn default() -> Self {
+        Self { alpha: 1.0, noise: 2.0, lambda1: 1.0, lambda2: 1.5, lambda3: 0.15 }
+    }
+}
+
+impl Hyperparameters for Aaer {
+    fn info() -> &'static MethodInfo {
+        &INFO
     }
 
-    pub(super) fn check(self) -> Result<Self> {
-        let Self { lambda1, lambda2, lambda3, .. } = self;
-        [("lambda1", lambda1), ("lambda2", lambda2), ("lambda3", lambda3)]
-            .into_iter()
-            .try_for_each(|(name, value)| range(name, value, 0.0, 1e6))
-            .map(|()| self)
+    fn check(&self) -> Result<()> {
+        ranges([
+            ("alpha", self.alpha, 0.0, 100.0),
+            ("noise", self.noise, 0.0, 100.0),
+            ("lambda1", self.lambda1, 0.0, 1e6),
+            ("lambda2", self.lambda2, 0.0, 1e6),
+            ("lambda3", self.lambda3, 0.0, 1e6),
+        ])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

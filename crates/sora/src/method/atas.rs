@@ -2,11 +2,14 @@
 //! training with adaptive step size", arXiv 2206.02417).
 //!
 //! A perturbation is kept for each image, and an average m of its squared gradient norm. Step: `g =
-//! g(x + box(delta_i))` (eval mode, as the authors' code, unless `--attack-bn` says otherwise);
-//! `m_i <- decay m_i + (1 - decay) ||g||_2^2`, from 0; `alpha_i = clamp(2 eps / (1 + sqrt(m_i) /
-//! c), 0.5 eps, 1.75 eps)`; `delta = box(ball(delta_i + alpha_i sign g))`, trained on and kept. In
-//! the first `warmup` epochs alpha = eps and m stays. Every `reset` epochs the perturbations start
-//! anew at U(-eps, eps).
+//! g(x + box(delta_i))` (eval mode, as the authors' code, unless the run says otherwise); `m_i <-
+//! decay m_i + (1 - decay) ||g||_2^2`, from 0; `alpha_i = clamp(2 u / (1 + sqrt(m_i) / c), least u,
+//! most u)`; `delta = box(ball(delta_i + alpha_i sign g))`, trained on and kept. In the first
+//! `warmup` epochs alpha = eps and m stays. Perturbations start anew at U(-eps, eps).
+//!
+//! The authors' repository (`official`) has steps of 4/255 to 14/255 at every epsilon, that is u =
+//! 8/255, and fresh starts before epochs `reset`, 2 `reset`, ... counted from 1, the last epoch
+//! excepted. The SORA reference (`reference`) has u = eps, and fresh starts after `reset` epochs.
 //!
 //! Perturbations are kept in the coordinates of the image before augmentation, so they survive
 //! another crop or flip; only those augmentations are allowed. Memory: one image of f32 for each
@@ -18,43 +21,114 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, DataInfo, Method, Options, StepContext, StepOutput, boxed, options::range,
-    store::SampleStore,
+    Batch, DataInfo, Hyperparameters, Method, MethodInfo, Options, Place, StepContext, StepOutput,
+    Variant, boxed, no_state, options::ranges, registry::passes, store::SampleStore,
 };
 use crate::{
-    error::{Error, Result},
-    nn::{HostTensor, to_vec},
+    error::Result,
+    nn::{BnMode, HostTensor, to_vec},
     noise::Draw,
     perturbation::{Perturb, sum_per_sample},
+    threat::Norm,
 };
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct AtasOptions {
-    /// Gradient norm at which the step is half its largest value.
-    c: f64,
-    /// Weight of the past in the average.
-    decay: f64,
-    /// Largest step in epsilons.
-    most: f64,
-    /// Smallest step in epsilons.
-    least: f64,
+/// The row of `atas`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "atas",
+    summary: "a stored perturbation for each image, one step whose size falls with the image's gradient norm",
+    source: "Huang et al. 2022, arXiv 2206.02417",
+    norms: &[Norm::Linf],
+    attack_bn: BnMode::Eval,
+    stored_images: 1,
+    passes: passes(1),
+    bound: 1.0,
+    options: Options::defaults::<Atas>,
+    build: Options::build::<Atas>,
+};
+
+/// ATAS training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Atas {
+    /// Gradient norm at which the step is half its largest value, above 0.
+    pub c: f64,
+    /// Weight of the past in the average, 0 to 1.
+    pub decay: f64,
+    /// Largest step in units of 8/255 (official) or epsilon (reference), 0 to 100.
+    pub most: f64,
+    /// Smallest step in the same units, 0 to `most`.
+    pub least: f64,
     /// Epochs between fresh starts; 0: never.
-    reset: u64,
+    pub reset: u64,
     /// Epochs with steps of epsilon.
-    warmup: u64,
+    pub warmup: u64,
+    /// Whose form.
+    #[serde(default = "Variant::of_old_runs")]
+    pub variant: Variant,
 }
 
-impl AtasOptions {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { c: 0.01, decay: 0.5, most: 1.75, least: 0.5, reset: 10, warmup: 5 })
+impl Default for Atas {
+    fn default() -> Self {
+        Self {
+            c: 0.01,
+            decay: 0.5,
+            most: 1.75,
+            least: 0.5,
+            reset: 10,
+            warmup: 5,
+            variant: Variant::Official,
+        }
     }
 }
 
-/// ATAS training.
+impl Hyperparameters for Atas {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn check(&self) -> Result<()> {
+        ranges([
+            ("c", self.c, 1e-12, 1e12),
+            ("decay", self.decay, 0.0, 1.0),
+            ("most", self.most, 0.0, 100.0),
+            ("least", self.least, 0.0, self.most),
+        ])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        let (delta, m) = (SampleStore::default(), BTreeMap::new());
+        Box::new(Running { options: self, delta, m, resets: 0 })
+    }
+
+    fn reference() -> Option<Self> {
+        Some(Self { variant: Variant::Reference, ..Self::default() })
+    }
+}
+
+impl Atas {
+    /// What step sizes are counted in, in pixel units.
+    fn unit(&self, epsilon: f32) -> f32 {
+        match self.variant {
+            Variant::Official => 8.0 / 255.0,
+            Variant::Reference => epsilon,
+        }
+    }
+
+    /// How many fresh starts there have been by an epoch.
+    fn resets(&self, Place { epoch, epochs, .. }: Place) -> u64 {
+        let begun = match self.variant {
+            // Of epochs that are counted from 1; the last goes on with what the one before left.
+            Variant::Official => (epoch + 1).min(epochs.saturating_sub(1).max(epoch)),
+            Variant::Reference => epoch,
+        };
+        begun.checked_div(self.reset).unwrap_or(0)
+    }
+}
+
+/// ATAS between two steps.
 #[derive(Clone, Debug)]
-pub(super) struct Atas {
-    options: AtasOptions,
+struct Running {
+    options: Atas,
     delta: SampleStore,
     /// Average squared gradient norm by image.
     m: BTreeMap<u32, f32>,
@@ -62,40 +136,33 @@ pub(super) struct Atas {
     resets: u64,
 }
 
-impl Atas {
-    pub(super) fn new(options: AtasOptions) -> Result<Self> {
-        range("c", options.c, 1e-12, 1e12)?;
-        range("decay", options.decay, 0.0, 1.0)?;
-        range("most", options.most, 0.0, 100.0)?;
-        range("least", options.least, 0.0, options.most)?;
-        Ok(Self { options, delta: SampleStore::default(), m: BTreeMap::new(), resets: 0 })
-    }
-
+impl Running {
     /// Each image's step, in pixel units.
     fn steps(&mut self, cx: &StepContext<'_>, batch: &Batch, grad: &Tensor<4>) -> Result<Vec<f32>> {
         let epsilon = cx.threat.epsilon;
         if cx.place.epoch < self.options.warmup {
             return Ok(vec![epsilon; batch.ids.len()]);
         }
-        let AtasOptions { c, decay, most, least, .. } = self.options;
+        let unit = self.options.unit(epsilon);
+        let Atas { c, decay, most, least, .. } = self.options;
         let squared = to_vec(&sum_per_sample(grad.clone().square()))?;
         let step = |(id, squared): (&u32, f32)| {
             let m = self.m.entry(*id).or_default();
             *m = decay as f32 * *m + (1.0 - decay as f32) * squared;
-            (2.0 * epsilon / (1.0 + m.sqrt() / c as f32))
-                .clamp(least as f32 * epsilon, most as f32 * epsilon)
+            (2.0 * unit / (1.0 + m.sqrt() / c as f32))
+                .clamp(least as f32 * unit, most as f32 * unit)
         };
         Ok(batch.ids.iter().zip(squared).map(step).collect())
     }
 }
 
-impl Method for Atas {
+impl Method for Running {
     fn memory(&self, data: &DataInfo) -> Result<u64> {
         SampleStore::memory("atas", data)
     }
 
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
-        let resets = cx.place.epoch.checked_div(self.options.reset).unwrap_or(0);
+        let resets = self.options.resets(cx.place);
         if resets != self.resets {
             self.delta.clear();
             self.resets = resets;
@@ -132,13 +199,37 @@ impl Method for Atas {
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
         self.delta = SampleStore::load(state, "delta", "atas")?;
         let data = |name: &str| {
-            state.get(name).map(|tensor| tensor.data.as_slice()).ok_or_else(|| {
-                Error::input(format!("checkpoint: the state '{name}' of method atas is missing; was the run made with another method?"))
-            })
+            state
+                .get(name)
+                .map(|tensor| tensor.data.as_slice())
+                .ok_or_else(|| no_state("atas", name))
         };
         self.m =
             data("m.ids")?.iter().map(|id| id.to_bits()).zip(data("m")?.iter().copied()).collect();
         self.resets = data("resets")?.first().copied().unwrap_or_default() as u64;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_starts_come_when_the_authors_make_them() {
+        let epochs_with_one = |options: Atas| -> Vec<u64> {
+            let resets = |epoch| options.resets(Place { epoch, epochs: 30, ..Place::default() });
+            (1..30).filter(|&epoch| resets(epoch) != resets(epoch - 1)).collect()
+        };
+        // Epochs from 0 here: 9 is the tenth.
+        assert_eq!(epochs_with_one(Atas::default()), [9, 19]);
+        assert_eq!(epochs_with_one(Atas::reference().unwrap()), [10, 20]);
+        assert!(epochs_with_one(Atas { reset: 0, ..Atas::default() }).is_empty());
+    }
+
+    #[test]
+    fn official_steps_do_not_know_epsilon() {
+        assert_eq!(Atas::default().unit(16.0 / 255.0), 8.0 / 255.0);
+        assert_eq!(Atas::reference().unwrap().unit(16.0 / 255.0), 16.0 / 255.0);
     }
 }

@@ -1,102 +1,233 @@
 //! ELLE: efficient local linearity regularization (Abad Rocamora et al. 2024, arXiv 2401.11618),
 //! and its adaptive form ELLE-A.
 //!
-//! `delta` as FGSM-RS with step eps. For each sample, `a = x + box(U(-eps, eps))`, b likewise, `c =
-//! (1 - t) a + t b` with t ~ U(0,1); `R = mean (L(c) - (1 - t) L(a) - t L(b))^2`; loss `L(x +
-//! delta) + lambda R`. The 3 N images go through the network as one batch.
+//! `delta` is one step from the image (`base = fgsm`, the authors'), as FGSM-RS (`fgsm-rs`) or as
+//! N-FGSM (`n-fgsm`), of size eps. For each sample, `a = x + U(-eps, eps)`, b likewise, `c = (1 - t)
+//! a + t b` with t ~ U(0,1); `R = mean (L(c) - (1 - t) L(a) - t L(b))^2`; loss `L(x + delta) +
+//! lambda R`. The 3 N images go through the network as one batch.
 //!
-//! ELLE-A (`adaptive = true`): lambda starts at 0; where R exceeds the mean of all its past values
-//! by `sensitivity` standard deviations (once there are 3), lambda becomes `lambda`, else it is
-//! multiplied by `decay`; then R joins the past. Deviation: the perturbed image is clamped to [0,
-//! 1], which the authors leave out.
+//! ELLE-A (`adaptive = true`): lambda starts at 0; where R exceeds the mean of all its past values by
+//! `sensitivity` standard deviations (once there are 3), lambda becomes its largest value, else it
+//! is multiplied by `decay`; then R joins the past.
+//!
+//! The authors' repository (`official`) has lambda 1000 up to 8/255, 5000 up to 20/255 and 10000
+//! above, 4000 for ELLE-A; a loss takes the lambda that the step before left; a and b may leave [0,
+//! 1]. The SORA reference (`reference`) starts as FGSM-RS, has lambda 1000 everywhere and takes the
+//! new lambda at once; a and b are put into [0, 1] here. Deviations from both: the perturbed image
+//! is in [0, 1], which they leave out; the pass over clean images by which the authors' code counts
+//! accuracy, and which moves its running statistics, is not made.
 
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, Variant,
+    boxed, no_state, options::ranges,
+};
 use crate::{
-    error::{Error, Result},
+    error::Result,
     loss::cross_entropy_per_sample,
-    nn::{HostTensor, to_vec},
+    nn::{BnMode, HostTensor, to_vec},
     noise::Draw,
-    perturbation::Perturb,
+    perturbation::{Bound, Perturb},
+    threat::Norm,
 };
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ElleOptions {
-    /// Switches lambda on where the error rises: ELLE-A.
-    adaptive: bool,
-    /// Step size in epsilons.
-    alpha: f64,
-    /// ELLE-A: factor of lambda in each step that does not switch it on.
-    decay: f64,
-    /// Weight of the regulariser; ELLE-A: its largest weight.
-    lambda: f64,
-    /// ELLE-A: standard deviations above the mean at which lambda is switched on.
-    sensitivity: f64,
+/// The row of `elle`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "elle",
+    summary: "fgsm with a penalty on the error of linear interpolation of the loss; adaptive=true gives ELLE-A",
+    ..ROW
+};
+
+/// The row of `n-fgsm-elle-a`: ELLE-A with the examples of N-FGSM.
+pub static INFO_N_FGSM: MethodInfo = MethodInfo {
+    name: "n-fgsm-elle-a",
+    summary: "n-fgsm with ELLE-A's penalty: the options of elle, other defaults",
+    bound: 3.0,
+    options: || {
+        let with = |form| Elle { adaptive: true, base: Base::NFgsm, ..form };
+        Options::of(&with(Elle::default()))?.or_reference(Elle::reference().map(with).as_ref())
+    },
+    ..ROW
+};
+
+/// What the two rows share.
+const ROW: MethodInfo = MethodInfo {
+    name: "",
+    summary: "",
+    source: "Abad Rocamora et al. 2024, arXiv 2401.11618",
+    norms: &[Norm::Linf],
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: Passes { forward: 5, backward_input: 1, backward_full: 4 },
+    bound: 1.0,
+    options: Options::defaults::<Elle>,
+    build: Options::build::<Elle>,
+};
+
+/// How ELLE's training examples are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Base {
+    /// A step from the image.
+    #[default]
+    Fgsm,
+    /// A step from a random point in the ball, projected on it.
+    FgsmRs,
+    /// A step from a random point in twice the ball, not projected.
+    NFgsm,
 }
 
-impl ElleOptions {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self {
+/// ELLE training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Elle {
+    /// Switches lambda on where the error rises: ELLE-A.
+    pub adaptive: bool,
+    /// Step size in epsilons, 0 to 100.
+    pub alpha: f64,
+    /// How the examples are made.
+    #[serde(default = "base_of_old_runs")]
+    pub base: Base,
+    /// ELLE-A: factor of lambda in each step that does not switch it on, 0 to 1.
+    pub decay: f64,
+    /// Weight of the regulariser; ELLE-A: its largest weight. Negative: the authors' for the
+    /// epsilon.
+    pub lambda: f64,
+    /// ELLE-A: standard deviations above the mean at which lambda is switched on.
+    pub sensitivity: f64,
+    /// Whose form.
+    #[serde(default = "Variant::of_old_runs")]
+    pub variant: Variant,
+}
+
+fn base_of_old_runs() -> Base {
+    Base::FgsmRs
+}
+
+impl Default for Elle {
+    fn default() -> Self {
+        Self {
             adaptive: false,
             alpha: 1.0,
+            base: Base::Fgsm,
             decay: 0.99,
-            lambda: 1000.0,
+            lambda: -1.0,
             sensitivity: 2.0,
+            variant: Variant::Official,
+        }
+    }
+}
+
+impl Hyperparameters for Elle {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn check(&self) -> Result<()> {
+        ranges([
+            ("alpha", self.alpha, 0.0, 100.0),
+            ("lambda", self.lambda, -1.0, 1e9),
+            ("decay", self.decay, 0.0, 1.0),
+            ("sensitivity", self.sensitivity, -1e9, 1e9),
+        ])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(Running { options: self, lambda: 0.0, past: Vec::new() })
+    }
+
+    fn reference() -> Option<Self> {
+        Some(Self {
+            base: Base::FgsmRs,
+            lambda: 1000.0,
+            variant: Variant::Reference,
+            ..Self::default()
         })
     }
 }
 
-/// ELLE training.
+impl Elle {
+    /// The weight of the regulariser at `epsilon`; ELLE-A: the largest one.
+    fn lambda_at(&self, epsilon: f32) -> f32 {
+        // Between two of the authors' radii, the lower one's.
+        let [eight, twenty] = [9.0, 21.0].map(|bound| epsilon < bound / 255.0);
+        match (self.adaptive, eight, twenty) {
+            _ if self.lambda >= 0.0 => self.lambda as f32,
+            (true, ..) => 4000.0,
+            (false, true, _) => 1000.0,
+            (false, false, true) => 5000.0,
+            (false, false, false) => 10_000.0,
+        }
+    }
+
+    /// The training example's perturbation and the attack pass's gradient.
+    fn example(&self, cx: &mut StepContext<'_>, batch: &Batch) -> (Tensor<4>, Tensor<4>) {
+        let (shape, alpha) = (batch.x.dims(), self.alpha as f32 * cx.threat.epsilon);
+        let wide = 2.0 * cx.threat.epsilon;
+        let eta = match self.base {
+            Base::Fgsm => None,
+            Base::FgsmRs => Some(boxed(batch, cx.threat.random_start(cx.noise, shape))),
+            Base::NFgsm => Some(boxed(batch, cx.noise.uniform(Draw::Eta, shape, -wide, wide))),
+        };
+        let point = eta.clone().map_or_else(|| batch.x.clone(), |eta| batch.x.clone() + eta);
+        let grad = cx.input_gradient(point, &batch.labels).grad;
+        let bound = if self.base == Base::FgsmRs { Bound::Ball } else { Bound::Box };
+        (cx.threat.step(&batch.x, eta, grad.clone(), alpha, None, bound), grad)
+    }
+}
+
+/// ELLE between two steps.
 #[derive(Clone, Debug)]
-pub(super) struct Elle {
-    options: ElleOptions,
+struct Running {
+    options: Elle,
     /// ELLE-A's current weight.
     lambda: f32,
     /// ELLE-A's past errors.
     past: Vec<f32>,
 }
 
-impl Elle {
-    pub(super) fn new(options: ElleOptions) -> Result<Self> {
-        range("lambda", options.lambda, 0.0, 1e9)?;
-        range("decay", options.decay, 0.0, 1.0)?;
-        Ok(Self { options, lambda: 0.0, past: Vec::new() })
-    }
-
-    /// ELLE-A's weight for an error.
-    fn adapted(&self, error: f32) -> f32 {
+impl Running {
+    /// ELLE-A's weight after an error.
+    fn adapted(&self, error: f32, most: f32) -> f32 {
         let count = self.past.len() as f64;
         let mean = self.past.iter().map(|&e| f64::from(e)).sum::<f64>() / count;
         let variance =
             self.past.iter().map(|&e| (f64::from(e) - mean).powi(2)).sum::<f64>() / count;
         let rises = self.past.len() >= 3
             && f64::from(error) > mean + self.options.sensitivity * variance.sqrt();
-        if rises { self.options.lambda as f32 } else { self.lambda * self.options.decay as f32 }
+        if rises { most } else { self.lambda * self.options.decay as f32 }
     }
-}
 
-impl Method for Elle {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
-        let shape = batch.x.dims();
-        let (n, epsilon) = (shape[0], cx.threat.epsilon);
-        let eta = boxed(batch, cx.threat.random_start(cx.noise, shape));
-        let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
-        let alpha = self.options.alpha as f32 * epsilon;
-        let delta = boxed(batch, cx.threat.project(eta + cx.threat.ascent(grad.clone()) * alpha));
-
+    /// The images a, b and c, `[3 N, C, H, W]`, and t, `[N]`.
+    fn points(&self, cx: &mut StepContext<'_>, batch: &Batch) -> (Tensor<4>, Tensor<1>) {
+        let (shape, epsilon) = (batch.x.dims(), cx.threat.epsilon);
+        let n = shape[0];
         let mut end = || {
-            batch.x.clone() + boxed(batch, cx.noise.uniform(Draw::Elle, shape, -epsilon, epsilon))
+            let noise = cx.noise.uniform(Draw::Elle, shape, -epsilon, epsilon);
+            batch.x.clone()
+                + match self.options.variant {
+                    Variant::Official => noise,
+                    Variant::Reference => boxed(batch, noise),
+                }
         };
         let (a, b) = (end(), end());
         let t = cx.noise.uniform(Draw::T, [n], 0.0, 1.0);
-        let mix = |a: Tensor<4>, b: Tensor<4>, t: Tensor<4>| a * (t.clone().neg() + 1.0) + b * t;
-        let c = mix(a.clone(), b.clone(), t.clone().reshape([n, 1, 1, 1]));
-        let images = Tensor::cat(vec![a, b, c], 0);
+        let along = t.clone().reshape([n, 1, 1, 1]);
+        let c = a.clone() * (along.clone().neg() + 1.0) + b.clone() * along;
+        (Tensor::cat(vec![a, b, c], 0), t)
+    }
+}
+
+impl Method for Running {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+        let (n, alpha) = (batch.x.dims()[0], self.options.alpha as f32 * cx.threat.epsilon);
+        let most = self.options.lambda_at(cx.threat.epsilon);
+        let (delta, grad) = self.options.example(cx, batch);
+        let (images, t) = self.points(cx, batch);
         let labels = Tensor::cat(vec![batch.labels.clone(); 3], 0);
 
         let mut seen = (0.0, 0.0);
@@ -107,10 +238,13 @@ impl Method for Elle {
             let error = gap.square().mean();
             let lambda = if self.options.adaptive {
                 let value = to_vec(&error.clone().inner())?.first().copied().unwrap_or_default();
-                seen = (value, self.adapted(value));
-                seen.1
+                seen = (value, self.adapted(value, most));
+                match self.options.variant {
+                    Variant::Official => self.lambda,
+                    Variant::Reference => seen.1,
+                }
             } else {
-                self.options.lambda as f32
+                most
             };
             let logits = pass.at_point();
             Ok((pass.cross_entropy(logits.clone(), &batch.labels) + error * lambda, logits))
@@ -134,16 +268,28 @@ impl Method for Elle {
     }
 
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
-        let data = |name: &str| state.get(name).map(|tensor| tensor.data.clone());
-        match (data("lambda").as_deref(), data("past")) {
-            (Some(&[lambda]), Some(past)) => {
-                self.lambda = lambda;
-                self.past = past;
-                Ok(())
-            }
-            _ => Err(Error::input(
-                "checkpoint: the state of method elle (lambda and past) is missing; was the run made with another method?",
-            )),
-        }
+        let data = |name: &str| {
+            state.get(name).map(|tensor| &tensor.data).ok_or_else(|| no_state("elle", name))
+        };
+        self.lambda = *data("lambda")?.first().ok_or_else(|| no_state("elle", "lambda"))?;
+        self.past = data("past")?.clone();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lambda_follows_the_authors_table() {
+        let at =
+            |eps: f32, adaptive: bool| Elle { adaptive, ..Elle::default() }.lambda_at(eps / 255.0);
+        assert_eq!(
+            [2.0, 8.0, 10.0, 16.0, 20.0, 22.0, 26.0].map(|e| at(e, false)),
+            [1000.0, 1000.0, 5000.0, 5000.0, 5000.0, 10_000.0, 10_000.0]
+        );
+        assert_eq!([2.0, 26.0].map(|e| at(e, true)), [4000.0, 4000.0]);
+        assert_eq!(Elle { lambda: 7.0, ..Elle::default() }.lambda_at(1.0), 7.0);
     }
 }

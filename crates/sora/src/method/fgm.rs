@@ -3,12 +3,42 @@
 //!
 //! `delta = box(eps g / ||g||_2)`, normalised for each sample.
 
-use super::{Batch, Method, StepContext, StepOutput, boxed};
-use crate::{error::Result, perturbation::Perturb};
+use serde::{Deserialize, Serialize};
 
-/// FGM training.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fgm;
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    registry::passes,
+};
+use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
+
+/// The row of `fgm`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "fgm",
+    summary: "one step of length epsilon along the gradient",
+    source: "Goodfellow et al. 2015, arXiv 1412.6572",
+    norms: &[Norm::L2],
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(1),
+    bound: 1.0,
+    options: Options::defaults::<Fgm>,
+    build: Options::build::<Fgm>,
+};
+
+/// FGM training; it has no options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fgm {}
+
+impl Hyperparameters for Fgm {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
+    }
+}
 
 impl Method for Fgm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {

@@ -3,15 +3,41 @@
 //!
 //! `delta = box(eps sign g(x))`. Cheap, and the classic victim of catastrophic overfitting.
 
-use super::{Batch, Method, StepContext, StepOutput};
-use crate::{
-    error::Result,
-    perturbation::{Bound, Perturb},
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, registry::passes,
+};
+use crate::{error::Result, nn::BnMode, perturbation::{Bound, Perturb}, threat::Norm};
+
+/// The row of `fgsm`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "fgsm",
+    summary: "one step of size epsilon along the gradient's sign; suffers catastrophic overfitting",
+    source: "Goodfellow et al. 2015, arXiv 1412.6572",
+    norms: &[Norm::Linf],
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(1),
+    bound: 1.0,
+    options: Options::defaults::<Fgsm>,
+    build: Options::build::<Fgsm>,
 };
 
-/// FGSM training.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fgsm;
+/// FGSM training; it has no options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fgsm {}
+
+impl Hyperparameters for Fgsm {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
+    }
+}
 
 impl Method for Fgsm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {

@@ -5,23 +5,56 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges,
+    registry::{BOTH, passes},
+};
 use crate::{
     error::Result,
+    nn::BnMode,
     perturbation::{Bound, Perturb},
 };
 
+/// The row of `fgsm-rs`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "fgsm-rs",
+    summary: "random start in the ball, one step of 1.25 epsilon, projected on the ball",
+    source: "Wong et al. 2020, arXiv 2001.03994",
+    norms: BOTH,
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(1),
+    bound: 1.0,
+    options: Options::defaults::<FgsmRs>,
+    build: Options::build::<FgsmRs>,
+};
+
 /// FGSM-RS training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FgsmRs {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FgsmRs {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
 }
 
-impl FgsmRs {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 1.25 })
+impl Default for FgsmRs {
+    fn default() -> Self {
+        Self { alpha: 1.25 }
+    }
+}
+
+impl Hyperparameters for FgsmRs {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn check(&self) -> Result<()> {
+        ranges([("alpha", self.alpha, 0.0, 100.0)])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

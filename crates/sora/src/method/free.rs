@@ -7,7 +7,7 @@
 //!
 //! A step here is one update. An epoch goes over the images once, with `replays` updates on each
 //! batch: for the cost of E epochs of standard training take E / replays, as the paper does;
-//! without `--epochs` that is done for you. PertAlign and linearity compare g' with that of the
+//! a run that is not told its epochs does that. PertAlign and linearity compare g' with that of the
 //! replay before (the first replay: with itself).
 
 use std::collections::BTreeMap;
@@ -15,32 +15,68 @@ use std::collections::BTreeMap;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges,
+    registry::{BOTH, passes},
+};
 use crate::{
-    error::{Error, Result},
-    nn::{HostTensor, to_vec},
+    error::Result,
+    nn::{BnMode, HostTensor, to_vec},
     perturbation::Perturb,
 };
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct FreeOptions {
-    /// Step size in epsilons.
-    alpha: f64,
-    /// Updates on each batch.
-    replays: u32,
+/// The row of `free`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "free",
+    summary: "8 updates on each batch, each of which also moves the perturbation; count epochs accordingly",
+    source: "Shafahi et al. 2019, arXiv 1904.12843",
+    norms: BOTH,
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(0),
+    bound: 1.0,
+    options: Options::defaults::<Free>,
+    build: Options::build::<Free>,
+};
+
+/// Free training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Free {
+    /// Step size in epsilons, 0 to 100.
+    pub alpha: f64,
+    /// Updates on each batch, 1 to 1000.
+    pub replays: u32,
 }
 
-impl FreeOptions {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 1.0, replays: 8 })
+impl Default for Free {
+    fn default() -> Self {
+        Self { alpha: 1.0, replays: 8 }
     }
 }
 
-/// Free training.
+impl Hyperparameters for Free {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn check(&self) -> Result<()> {
+        ranges([
+            ("replays", f64::from(self.replays), 1.0, 1000.0),
+            ("alpha", self.alpha, 0.0, 100.0),
+        ])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(Running { options: self, replay: 0, delta: None, grad: None })
+    }
+}
+
+/// Free training between two steps.
 #[derive(Clone, Debug)]
-pub(super) struct Free {
-    options: FreeOptions,
+struct Running {
+    options: Free,
     /// Replays of the batch so far.
     replay: u32,
     /// Perturbation and gradient that the last step left.
@@ -80,15 +116,7 @@ impl Saved {
     }
 }
 
-impl Free {
-    pub(super) fn new(options: FreeOptions) -> Result<Self> {
-        range("replays", f64::from(options.replays), 1.0, 1000.0)?;
-        range("alpha", options.alpha, 0.0, 100.0)?;
-        Ok(Self { options, replay: 0, delta: None, grad: None })
-    }
-}
-
-impl Method for Free {
+impl Method for Running {
     fn updates_per_batch(&self) -> u32 {
         self.options.replays
     }
@@ -123,9 +151,7 @@ impl Method for Free {
 
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
         let Some(&[replay]) = state.get("replay").map(|tensor| tensor.data.as_slice()) else {
-            return Err(Error::input(
-                "checkpoint: the state of method free (its replay) is missing; was the run made with another method?",
-            ));
+            return Err(super::no_state("free", "replay"));
         };
         self.replay = replay as u32 % self.options.replays;
         self.delta = state.get("delta").cloned().map(Saved::Host);

@@ -1,9 +1,12 @@
 //! GradAlign (Andriushchenko and Flammarion 2020, "Understanding and improving fast adversarial
 //! training", arXiv 2007.02617).
 //!
-//! `delta` as FGSM-RS (step 1.25 eps from x + eta). Loss: `L(x + delta) + lambda (1 - mean cos(c,
-//! g))`, c the gradient at x (constant), g that at x + eta (differentiated). The paper's lambda is
-//! 0.2 on CIFAR-10, 2.5 on SVHN.
+//! Loss: `L(x + delta) + lambda (1 - mean cos(c, g))`, c the gradient at x, g that at x + eta.
+//!
+//! The authors' repository (`official`): `delta = box(ball(1.25 eps sign c))`, from x; both
+//! gradients are differentiated; lambda is `0.02 10^(255 eps / 8)`, 0.2 at 8/255 and 2 at 16/255
+//! (CIFAR-10; 2.5 on SVHN at 8/255). The SORA reference (`reference`): `delta` as FGSM-RS, c is
+//! constant, lambda 0.2.
 //!
 //! The weight gradient of a function R(g) of an input gradient: with `w = dR/dg` held constant it
 //! is that of the directional derivative `<w, grad_x L(x + eta)>`, which is carried forward through
@@ -21,29 +24,75 @@
 use burn::tensor::{Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, Variant,
+    boxed, options::ranges, registry::BOTH,
+};
 use crate::{
     error::Result,
+    gradient::TrainPass,
+    nn::BnMode,
     perturbation::{Perturb, l2_norm, sum_per_sample},
 };
 
+/// The row of `gradalign`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "gradalign",
+    summary: "fgsm with a penalty on the angle between the gradients at the image and at a random point",
+    source: "Andriushchenko and Flammarion 2020, arXiv 2007.02617",
+    norms: BOTH,
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: Passes { forward: 7, backward_input: 2, backward_full: 5 },
+    bound: 1.0,
+    options: Options::defaults::<GradAlign>,
+    build: Options::build::<GradAlign>,
+};
+
 /// GradAlign training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GradAlign {
-    /// Step size in epsilons.
-    alpha: f64,
-    /// Weight of the regulariser.
-    lambda: f64,
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GradAlign {
+    /// Step size in epsilons, 0 to 100.
+    pub alpha: f64,
+    /// Weight of the regulariser; negative: the authors' for the epsilon.
+    pub lambda: f64,
+    /// Whose form.
+    #[serde(default = "Variant::of_old_runs")]
+    pub variant: Variant,
+}
+
+impl Default for GradAlign {
+    fn default() -> Self {
+        Self { alpha: 1.25, lambda: -1.0, variant: Variant::Official }
+    }
+}
+
+impl Hyperparameters for GradAlign {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn check(&self) -> Result<()> {
+        ranges([("alpha", self.alpha, 0.0, 100.0), ("lambda", self.lambda, -1.0, 1e6)])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
+    }
+
+    fn reference() -> Option<Self> {
+        Some(Self { lambda: 0.2, variant: Variant::Reference, ..Self::default() })
+    }
 }
 
 impl GradAlign {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 1.25, lambda: 0.2 })
-    }
-
-    pub(super) fn check(self) -> Result<Self> {
-        range("lambda", self.lambda, 0.0, 1e6).map(|()| self)
+    /// The weight of the regulariser at `epsilon`.
+    fn lambda_at(&self, epsilon: f32) -> f64 {
+        if self.lambda >= 0.0 {
+            return self.lambda;
+        }
+        0.02 * 10f64.powf(255.0 * f64::from(epsilon) / 8.0)
     }
 }
 
@@ -58,35 +107,75 @@ fn misalignment(c: Tensor<4>, g: Tensor<4>) -> (Tensor<1>, Tensor<4>) {
     (cosine.reshape([n]).mean().neg() + 1.0, slope)
 }
 
+/// A point and the direction along which the loss is differentiated there.
+#[derive(Debug)]
+struct Tangent {
+    point: Tensor<4>,
+    /// Of largest entry 1, which keeps the derivative in f32's range.
+    direction: Tensor<4>,
+    scale: Tensor<1>,
+}
+
+impl Tangent {
+    fn new(point: Tensor<4>, direction: Tensor<4>) -> Self {
+        let scale = direction.clone().abs().max().clamp_min(1e-30);
+        Self { point, direction: direction / scale.clone().reshape([1, 1, 1, 1]), scale }
+    }
+
+    /// The directional derivative of the mean cross-entropy, `[1]`, with its gradient for the
+    /// weights.
+    fn derivative(&self, pass: &mut TrainPass<'_>, batch: &Batch, mode: BnMode) -> Tensor<1> {
+        let n = batch.x.dims()[0];
+        let (logits, along) = pass.forward_along(self.point.clone(), self.direction.clone(), mode);
+        let labels = batch.labels.clone().reshape([n, 1]);
+        // d CE = <softmax(z) - onehot(y), dz>
+        let derivative = (softmax(logits, 1) * along.clone()).sum_dim(1) - along.gather(1, labels);
+        derivative.mean() * self.scale.clone()
+    }
+}
+
 impl Method for GradAlign {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
-        let (n, mode) = (batch.x.dims()[0], cx.attack_bn);
+        let (mode, epsilon) = (cx.attack_bn, cx.threat.epsilon);
+        let (alpha, lambda) = (self.alpha as f32 * epsilon, self.lambda_at(epsilon));
         let clean = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
         let point = batch.x.clone() + eta.clone();
         let grad = cx.input_gradient(point.clone(), &batch.labels).grad;
-        let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let delta = boxed(batch, cx.threat.project(eta + cx.threat.ascent(grad.clone()) * alpha));
-        let (penalty, direction) = misalignment(clean, grad.clone());
-        // A direction of unit size keeps the derivative in f32's range; the scale comes back as a
-        // factor.
-        let scale = direction.clone().abs().max().clamp_min(1e-30);
-        let direction = direction / scale.clone().reshape([1, 1, 1, 1]);
-        let out = cx.train_with(batch, delta, Some(grad), |pass| {
+        let (penalty, direction) = misalignment(clean.clone(), grad.clone());
+        let mut tangents = vec![Tangent::new(point, direction)];
+        let (delta, attack) = match self.variant {
+            Variant::Official => {
+                let (_, direction) = misalignment(grad, clean.clone());
+                tangents.push(Tangent::new(batch.x.clone(), direction));
+                (cx.threat.ascent(clean.clone()) * alpha, clean)
+            }
+            Variant::Reference => (eta + cx.threat.ascent(grad.clone()) * alpha, grad),
+        };
+        let delta = boxed(batch, cx.threat.project(delta));
+        let out = cx.train_with(batch, delta, Some(attack), |pass| {
             let logits = pass.at_point();
-            let (at_start, along) = pass.forward_along(point.clone(), direction.clone(), mode);
-            let labels = batch.labels.clone().reshape([n, 1]);
-            // d CE = <softmax(z) - onehot(y), dz>
-            let derivative =
-                (softmax(at_start, 1) * along.clone()).sum_dim(1) - along.gather(1, labels);
-            let derivative = derivative.mean() * scale.clone();
-            // The derivative stands for the penalty in the gradient; its value is the penalty's.
-            let regulariser = derivative.clone() + (penalty.clone() - derivative.inner());
-            Ok((
-                pass.cross_entropy(logits.clone(), &batch.labels) + regulariser * self.lambda,
-                logits,
-            ))
+            let mut loss = pass.cross_entropy(logits.clone(), &batch.labels);
+            for tangent in &tangents {
+                // The derivatives stand for the penalty in the gradient; their value is none.
+                let derivative = tangent.derivative(pass, batch, mode);
+                loss = loss + (derivative.clone() - derivative.inner()) * lambda;
+            }
+            Ok((loss + penalty.clone() * lambda, logits))
         })?;
         Ok(out.with_alpha(alpha))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lambda_follows_the_authors_table() {
+        let at = |eps: f32| GradAlign::default().lambda_at(eps / 255.0);
+        for (eps, lambda) in [(1.0, 0.027), (4.0, 0.063), (8.0, 0.2), (16.0, 2.0)] {
+            assert!((at(eps) - lambda).abs() < 0.005 * lambda.max(0.1), "{eps}: {}", at(eps));
+        }
     }
 }

@@ -3,39 +3,69 @@
 //!
 //! Attack: PGD on the cross-entropy from `box(0.001 N(0,1))`. Loss: `CE(x + delta) + mean -log(1 -
 //! max_{k != y} p_k(x + delta)) + lambda mean (1 - p_y(x)) KL(f(x) || f(x + delta))`, all of it
-//! differentiated. The attack runs in eval mode, as the authors' does, unless `--attack-bn` says
+//! differentiated. The attack runs in eval mode, as the authors' does, unless the run says
 //! otherwise. Deviation: log(1 - p_k) is computed from the logits, without the small constants that
 //! the authors add inside their logarithms. The l2 form steps along the normalised gradient.
 
 use burn::tensor::{Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::{error::Result, loss::kl_divergence, noise::Draw, perturbation::Perturb};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed,
+    options::ranges, registry::BOTH,
+};
+use crate::{error::Result, loss::kl_divergence, nn::BnMode, noise::Draw, perturbation::Perturb};
+
+/// The row of `mart`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "mart",
+    summary: "pgd with a loss that weighs misclassified samples more",
+    source: "Wang et al. 2020, ICLR",
+    norms: BOTH,
+    attack_bn: BnMode::Eval,
+    stored_images: 0,
+    passes: Passes { forward: 12, backward_input: 10, backward_full: 2 },
+    bound: 1.0,
+    options: Options::defaults::<Mart>,
+    build: Options::build::<Mart>,
+};
 
 /// MART training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Mart {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mart {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
     /// Weight of the divergence.
-    lambda: f64,
+    pub lambda: f64,
     /// Standard deviation of the start, in pixel units.
-    start: f64,
+    pub start: f64,
     /// Number of steps.
-    steps: u32,
+    pub steps: u32,
 }
 
-impl Mart {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 0.25, lambda: 5.0, start: 0.001, steps: 10 })
+impl Default for Mart {
+    fn default() -> Self {
+        Self { alpha: 0.25, lambda: 5.0, start: 0.001, steps: 10 }
+    }
+}
+
+impl Hyperparameters for Mart {
+    fn info() -> &'static MethodInfo {
+        &INFO
     }
 
-    pub(super) fn check(self) -> Result<Self> {
-        range("steps", f64::from(self.steps), 1.0, 1000.0)?;
-        range("start", self.start, 0.0, 1.0)?;
-        range("lambda", self.lambda, 0.0, 1e6).map(|()| self)
+    fn check(&self) -> Result<()> {
+        ranges([
+            ("alpha", self.alpha, 0.0, 100.0),
+            ("lambda", self.lambda, 0.0, 1e6),
+            ("start", self.start, 0.0, 1.0),
+            ("steps", f64::from(self.steps), 1.0, 1000.0),
+        ])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

@@ -14,6 +14,8 @@ mod fgsm_pgi;
 mod fgsm_rs;
 mod free;
 mod gradalign;
+mod lap;
+mod lp_fgsm;
 mod mart;
 mod multigrad;
 mod n_fgsm;
@@ -32,8 +34,28 @@ use std::{collections::BTreeMap, fmt::Debug};
 use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
-pub use options::Options;
+pub use aaer::Aaer;
+pub use atas::Atas;
+pub use elle::{Base, Elle};
+pub use fgm::Fgm;
+pub use fgsm::Fgsm;
+pub use fgsm_pgi::FgsmPgi;
+pub use fgsm_rs::FgsmRs;
+pub use free::Free;
+pub use gradalign::GradAlign;
+pub use lap::Lap;
+pub use lp_fgsm::LpFgsm;
+pub use mart::Mart;
+pub use multigrad::MultiGrad;
+pub use n_fgsm::NFgsm;
+pub use none::Standard;
+pub use nuat::NuAt;
+pub use options::{Hyperparameters, Options, Variant, range};
+pub use pgd::Pgd;
 pub use registry::{METHODS, MethodInfo, method, register};
+pub use sora::{Sora, StepFactor};
+pub use trades::Trades;
+pub use zerograd::ZeroGrad;
 
 pub use crate::compute::{Agreement, linearity, pert_align};
 use crate::{
@@ -44,6 +66,7 @@ use crate::{
     model::Model,
     nn::{BnMode, HostTensor, TensorSet},
     noise::Noise,
+    optim::Velocity,
     perturbation::clamp_to_box,
     profile::{self, Stage},
     threat::Threat,
@@ -146,6 +169,8 @@ pub struct StepContext<'a> {
     pub extras: Extras,
     /// Logits of the last attack pass, without autodiff.
     attacked: Option<Tensor<2>>,
+    /// The optimizer's momentum before the step, where it has one.
+    pub velocity: Option<Velocity<'a>>,
 }
 
 impl<'a> StepContext<'a> {
@@ -153,7 +178,17 @@ impl<'a> StepContext<'a> {
     pub fn new(model: &'a mut Model, noise: &'a mut Noise, settings: StepSettings) -> Self {
         let StepSettings { threat, attack_bn, place, extras } = settings;
         let passes = Passes::default();
-        Self { model, threat, attack_bn, noise, place, passes, extras, attacked: None }
+        Self {
+            model,
+            threat,
+            attack_bn,
+            noise,
+            place,
+            passes,
+            extras,
+            attacked: None,
+            velocity: None,
+        }
     }
 }
 
@@ -201,10 +236,33 @@ impl StepContext<'_> {
         out
     }
 
+    /// Gradients of the mean cross-entropy with respect to the weights and the pixels `x`, in
+    /// training mode.
+    pub fn weight_gradient(&mut self, x: Tensor<4>, labels: &Tensor<1, Int>) -> TrainGradient {
+        let loss = LossAt {
+            model: self.model,
+            x,
+            labels: labels.clone(),
+            mode: BnMode::Train,
+            smoothing: 0.0,
+        };
+        let mut out = compute::of(self.model.device()).training_gradient(loss);
+        self.model.absorb(std::mem::take(&mut out.stats));
+        self.passes.forward += 1;
+        self.passes.backward_full += 1;
+        self.attacked = Some(out.logits.clone());
+        out
+    }
+
     /// Logits at the pixels `x` without any gradient, in the run's batch-norm mode.
     pub fn logits(&mut self, x: Tensor<4>) -> Tensor<2> {
+        self.logits_in(x, self.attack_bn)
+    }
+
+    /// As [`logits`](Self::logits), in `mode`.
+    pub fn logits_in(&mut self, x: Tensor<4>, mode: BnMode) -> Tensor<2> {
         let (logits, stats) = profile::time(Stage::Network, || {
-            self.model.forward(&self.model.params.frozen(), x, self.attack_bn)
+            self.model.forward(&self.model.params.frozen(), x, mode)
         });
         self.model.absorb(stats);
         self.passes.forward += 1;
@@ -410,6 +468,11 @@ pub trait Method: Debug + Send {
         1
     }
 
+    /// The batch-norm mode of its attack pass, where the row's is not right for its options.
+    fn attack_bn(&self) -> Option<BnMode> {
+        None
+    }
+
     /// Bytes of state that the method will keep for the training data, besides a few numbers.
     ///
     /// # Errors
@@ -452,6 +515,16 @@ pub fn run_step(
     batch: &Batch,
 ) -> Result<StepOutput> {
     rayon::scope(|_| profile::time(Stage::Perturbation, || method.step(cx, batch)))
+}
+
+/// A checkpoint without `what`, a part of the state of `method`.
+fn no_state(method: &str, what: &str) -> Error {
+    Error::unfit(
+        "checkpoint",
+        format!(
+            "the state '{what}' of method {method} is missing or damaged; was the run made with another method?"
+        ),
+    )
 }
 
 /// Clamps `delta` so that `x + delta` stays in [0, 1]: the last word on every perturbation.

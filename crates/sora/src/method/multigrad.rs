@@ -6,26 +6,53 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::{error::Result, perturbation::Perturb};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges, registry::passes,
+};
+use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
+
+/// The row of `multigrad`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "multigrad",
+    summary: "one step of epsilon where the gradients at 3 random points agree in sign",
+    source: "Golgooni et al. 2021, arXiv 2103.15476",
+    norms: &[Norm::Linf],
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(3),
+    bound: 1.0,
+    options: Options::defaults::<MultiGrad>,
+    build: Options::build::<MultiGrad>,
+};
 
 /// MultiGrad training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct MultiGrad {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MultiGrad {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
     /// Number of random points.
-    starts: u32,
+    pub starts: u32,
 }
 
-impl MultiGrad {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 1.0, starts: 3 })
+impl Default for MultiGrad {
+    fn default() -> Self {
+        Self { alpha: 1.0, starts: 3 }
+    }
+}
+
+impl Hyperparameters for MultiGrad {
+    fn info() -> &'static MethodInfo {
+        &INFO
     }
 
-    pub(super) fn check(self) -> Result<Self> {
-        range("starts", f64::from(self.starts), 1.0, 100.0).map(|()| self)
+    fn check(&self) -> Result<()> {
+        ranges([("alpha", self.alpha, 0.0, 100.0), ("starts", f64::from(self.starts), 1.0, 100.0)])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

@@ -5,26 +5,59 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges, registry::passes,
+};
 use crate::{
     error::Result,
+    nn::BnMode,
     noise::Draw,
     perturbation::{Bound, Perturb},
+    threat::Norm,
+};
+
+/// The row of `n-fgsm`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "n-fgsm",
+    summary: "random start in twice the ball, one step of epsilon, no projection",
+    source: "de Jorge et al. 2022, arXiv 2202.01181",
+    norms: &[Norm::Linf],
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(1),
+    bound: 3.0,
+    options: Options::defaults::<NFgsm>,
+    build: Options::build::<NFgsm>,
 };
 
 /// N-FGSM training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NFgsm {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NFgsm {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
     /// Half-width of the noise in epsilons.
-    noise: f64,
+    pub noise: f64,
 }
 
-impl NFgsm {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 1.0, noise: 2.0 })
+impl Default for NFgsm {
+    fn default() -> Self {
+        Self { alpha: 1.0, noise: 2.0 }
+    }
+}
+
+impl Hyperparameters for NFgsm {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn check(&self) -> Result<()> {
+        ranges([("alpha", self.alpha, 0.0, 100.0), ("noise", self.noise, 0.0, 100.0)])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

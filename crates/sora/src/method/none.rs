@@ -1,12 +1,42 @@
 //! Standard training: no perturbation. No paper; it is the baseline without defence that the others
 //! (Madry et al. 2018) are compared with.
 
-use super::{Batch, Method, StepContext, StepOutput};
-use crate::error::Result;
+use serde::{Deserialize, Serialize};
 
-/// Standard training.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Standard;
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput,
+    registry::{BOTH, passes},
+};
+use crate::{error::Result, nn::BnMode};
+
+/// The row of `none`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "none",
+    summary: "standard training on clean images",
+    source: "-",
+    norms: BOTH,
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(0),
+    bound: 0.0,
+    options: Options::defaults::<Standard>,
+    build: Options::build::<Standard>,
+};
+
+/// Standard training; it has no options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Standard {}
+
+impl Hyperparameters for Standard {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
+    }
+}
 
 impl Method for Standard {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {

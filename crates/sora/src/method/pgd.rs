@@ -7,41 +7,72 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, StepContext, StepOutput, boxed};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges,
+    registry::{BOTH, passes},
+};
 use crate::{
-    error::{Error, Result},
+    error::Result,
+    nn::BnMode,
     perturbation::{Bound, Perturb},
 };
 
+/// The row of `pgd`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "pgd",
+    summary: "random start, 10 steps of epsilon/4, projected on the ball",
+    source: "Madry et al. 2018, arXiv 1706.06083",
+    norms: BOTH,
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(10),
+    bound: 1.0,
+    options: Options::defaults::<Pgd>,
+    build: Options::build::<Pgd>,
+};
+
+/// The row of `pgd-2`.
+pub static INFO_2: MethodInfo = MethodInfo {
+    name: "pgd-2",
+    summary: "random start, 2 steps of epsilon/2, projected on the ball",
+    source: "Madry et al. 2018, arXiv 1706.06083",
+    norms: BOTH,
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(2),
+    bound: 1.0,
+    options: || Options::of(&Pgd { alpha: 0.5, steps: 2 }),
+    build: Options::build::<Pgd>,
+};
+
 /// PGD training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Pgd {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pgd {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
     /// Number of steps.
-    steps: u32,
+    pub steps: u32,
 }
 
-impl Pgd {
-    /// 10 steps of epsilon/4.
-    pub(super) fn ten() -> Self {
+impl Default for Pgd {
+    fn default() -> Self {
         Self { alpha: 0.25, steps: 10 }
     }
+}
 
-    /// 2 steps of epsilon/2.
-    pub(super) fn two() -> Self {
-        Self { alpha: 0.5, steps: 2 }
+impl Hyperparameters for Pgd {
+    fn info() -> &'static MethodInfo {
+        &INFO
     }
 
-    pub(super) fn check(self) -> Result<Self> {
-        if !(1..=1000).contains(&self.steps) {
-            return Err(Error::input(format!(
-                "option 'steps' = {}: expected 1 to 1000",
-                self.steps
-            )));
-        }
-        Ok(self)
+    fn check(&self) -> Result<()> {
+        ranges([("alpha", self.alpha, 0.0, 100.0), ("steps", f64::from(self.steps), 1.0, 1000.0)])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

@@ -11,23 +11,43 @@
 //! projection; train on `x + delta`; `v <- (1 - beta) v + beta v_batch`. In l2, eta is a uniform
 //! direction of length U(0, eps), the step `alpha* r g / ||g||_2`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
+use sora_rng::{Key, Purpose, fill_uniform};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges,
+    registry::{BOTH, passes},
+};
 use crate::{
     error::{Error, Result},
-    nn::HostTensor,
+    nn::{BnMode, HostTensor},
     noise::Draw,
     perturbation::{Bound, Perturb},
 };
 
+/// The row of `sora`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "sora",
+    summary: "random start, one step whose size follows a free second-order estimate and is drawn anew for each pixel",
+    source: "SORA 2026, arXiv 2606.00738",
+    norms: BOTH,
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(1),
+    bound: 3.0,
+    options: Options::defaults::<Sora>,
+    build: Options::build::<Sora>,
+};
+
 /// How the step factor r is drawn.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum StepFactor {
+pub enum StepFactor {
     /// U(0,1) for each pixel and channel: the method.
+    #[default]
     Pixel,
     /// U(0,1), one for each sample (ablation).
     Sample,
@@ -36,86 +56,152 @@ enum StepFactor {
 }
 
 /// SORA's hyperparameters: one set for every data set and network. The switches are the paper's
-/// ablations.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SoraOptions {
-    /// Largest step in epsilons.
-    alpha_max: f64,
-    /// Step at v = 0, as a fraction of alpha_max.
-    alpha_0: f64,
-    /// Weight of the newest batch in the running linearity.
-    beta: f64,
-    /// Linearity before the first batch.
-    v0: f64,
+/// ablations, and controls that ask whether it matters that the step adapts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sora {
+    /// Largest step in epsilons, 0 to 100.
+    pub alpha_max: f64,
+    /// Step at v = 0, as a fraction of alpha_max, 0 to 1.
+    pub alpha_0: f64,
+    /// Weight of the newest batch in the running linearity, 0 to 1.
+    pub beta: f64,
+    /// Linearity before the first batch, -1 to 1.
+    pub v0: f64,
     /// A fixed step in epsilons instead of the adaptive one; negative: adaptive.
-    fixed_alpha: f64,
-    /// How r is drawn: "pixel", "sample" or "one".
-    r: StepFactor,
+    pub fixed_alpha: f64,
+    /// `metrics.jsonl` of another sora run, whose steps are taken in an order drawn from
+    /// `replay_seed` instead of the adaptive ones: the same steps, without the adaptation. Empty:
+    /// adaptive.
+    pub replay: String,
+    /// Seed of the order of the replayed steps.
+    pub replay_seed: u32,
+    /// How r is drawn.
+    pub r: StepFactor,
     /// Whether the attack starts from random noise.
-    eta: bool,
+    pub eta: bool,
 }
 
-impl SoraOptions {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self {
+impl Default for Sora {
+    fn default() -> Self {
+        Self {
             alpha_max: 2.0,
             alpha_0: 0.02,
             beta: 0.05,
             v0: 0.99,
             fixed_alpha: -1.0,
+            replay: String::new(),
+            replay_seed: 0,
             r: StepFactor::Pixel,
             eta: true,
-        })
+        }
+    }
+}
+
+impl Hyperparameters for Sora {
+    fn info() -> &'static MethodInfo {
+        &INFO
+    }
+
+    fn check(&self) -> Result<()> {
+        ranges([
+            ("alpha_max", self.alpha_max, 0.0, 100.0),
+            ("alpha_0", self.alpha_0, 0.0, 1.0),
+            ("beta", self.beta, 0.0, 1.0),
+            ("v0", self.v0, -1.0, 1.0),
+            ("fixed_alpha", self.fixed_alpha, -1e9, 100.0),
+        ])?;
+        if !self.replay.is_empty() && self.fixed_alpha >= 0.0 {
+            return Err(Error::setting(
+                "options.replay",
+                &self.replay,
+                "goes with no `fixed_alpha`; leave one of the two out",
+            ));
+        }
+        Ok(())
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(Running { v: self.v0 as f32, replayed: None, options: self })
     }
 }
 
 /// SORA training.
 #[derive(Clone, Debug)]
-pub(super) struct Sora {
-    options: SoraOptions,
+struct Running {
+    options: Sora,
     /// Running linearity.
     v: f32,
+    /// The steps to replay, in pixel units and in the order in which they are taken.
+    replayed: Option<Vec<f32>>,
 }
 
-impl Sora {
-    pub(super) fn new(options: SoraOptions) -> Result<Self> {
-        let SoraOptions { alpha_max, alpha_0, beta, v0, .. } = options;
-        for (name, value, range) in [
-            ("alpha_max", alpha_max, 0.0..=100.0),
-            ("alpha_0", alpha_0, 0.0..=1.0),
-            ("beta", beta, 0.0..=1.0),
-            ("v0", v0, -1.0..=1.0),
-        ] {
-            if !range.contains(&value) {
-                return Err(Error::input(format!(
-                    "option '{name}' = {value}: expected {} to {}",
-                    range.start(),
-                    range.end()
-                )));
-            }
-        }
-        Ok(Self { v: v0 as f32, options })
-    }
-
-    /// `alpha*`, in pixel units.
-    fn alpha(&self, epsilon: f32) -> f32 {
+impl Running {
+    /// `alpha*` of step `step`, in pixel units.
+    fn alpha(&mut self, epsilon: f32, step: u64) -> Result<f32> {
         if self.options.fixed_alpha >= 0.0 {
-            return self.options.fixed_alpha as f32 * epsilon;
+            return Ok(self.options.fixed_alpha as f32 * epsilon);
+        }
+        if !self.options.replay.is_empty() {
+            return self.replayed(step);
         }
         let alpha_max = self.options.alpha_max as f32 * epsilon;
-        if self.v < 1.0 {
+        Ok(if self.v < 1.0 {
             alpha_max.min(self.options.alpha_0 as f32 * alpha_max / (1.0 - self.v))
         } else {
             alpha_max
-        }
+        })
+    }
+
+    /// The step that the recorded run lends to step `step`; a longer run begins again.
+    fn replayed(&mut self, step: u64) -> Result<f32> {
+        let steps = match self.replayed.take() {
+            Some(steps) => steps,
+            None => {
+                let recorded = recorded_steps(Path::new(&self.options.replay))?;
+                shuffled(recorded, u64::from(self.options.replay_seed))
+            }
+        };
+        let alpha = steps[(step % steps.len() as u64) as usize];
+        self.replayed = Some(steps);
+        Ok(alpha)
     }
 }
 
-impl Method for Sora {
+/// The step sizes of a recorded run, in pixel units and in order; at least one.
+fn recorded_steps(path: &Path) -> Result<Vec<f32>> {
+    #[derive(Deserialize)]
+    struct Line {
+        alpha: f32,
+    }
+    let text = fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
+    let steps = text
+        .lines()
+        .map(|line| serde_json::from_str::<Line>(line).map(|line| line.alpha))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| Error::damaged(path, format!("expected the steps of a run: {e}")))?;
+    if steps.is_empty() || !steps.iter().all(|alpha| alpha.is_finite() && *alpha >= 0.0) {
+        return Err(Error::damaged(
+            path,
+            "expected at least one step, all with an alpha from 0 on",
+        ));
+    }
+    Ok(steps)
+}
+
+/// `steps` in an order drawn from `seed`: each goes by a number of its own.
+fn shuffled(steps: Vec<f32>, seed: u64) -> Vec<f32> {
+    let mut keys = vec![0.0; steps.len()];
+    fill_uniform(&mut keys, Key::new(seed, Purpose::Method(u16::MAX)), &[0]);
+    let mut order: Vec<usize> = (0..steps.len()).collect();
+    order.sort_by(|&a, &b| keys[a].total_cmp(&keys[b]));
+    order.into_iter().map(|place| steps[place]).collect()
+}
+
+impl Method for Running {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
         let shape = batch.x.dims();
-        let alpha = self.alpha(cx.threat.epsilon);
+        let alpha = self.alpha(cx.threat.epsilon, cx.place.step)?;
         let eta = if self.options.eta {
             boxed(batch, cx.threat.random_start(cx.noise, shape))
         } else {
@@ -146,9 +232,7 @@ impl Method for Sora {
                 self.v = v;
                 Ok(())
             }
-            _ => Err(Error::input(
-                "checkpoint: the state of method sora (one number, v) is missing; was the run made with another method?",
-            )),
+            _ => Err(super::no_state("sora", "v")),
         }
     }
 }
@@ -158,10 +242,7 @@ mod tests {
     use super::*;
 
     fn at(v: f32) -> f32 {
-        let options: SoraOptions = SoraOptions::options().unwrap().parse("sora").unwrap();
-        let mut sora = Sora::new(options).unwrap();
-        sora.v = v;
-        sora.alpha(1.0)
+        Running { options: Sora::default(), v, replayed: None }.alpha(1.0, 0).unwrap()
     }
 
     #[test]
@@ -171,5 +252,51 @@ mod tests {
         assert!((at(0.0) - 0.04).abs() < 1e-7);
         assert!((at(-1.0) - 0.02).abs() < 1e-7);
         assert_eq!(at(1.0), 2.0);
+    }
+
+    /// A run's log with these steps.
+    fn log(alphas: &[f32]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lines = alphas
+            .iter()
+            .enumerate()
+            .map(|(step, alpha)| format!("{{\"step\":{step},\"alpha\":{alpha},\"loss\":1.0}}\n"));
+        fs::write(file.path(), lines.collect::<String>()).unwrap();
+        file
+    }
+
+    #[test]
+    fn replayed_steps_are_those_of_the_run_in_an_order_of_the_seed() {
+        let alphas: Vec<f32> = (0..100).map(|k| k as f32 / 1000.0).collect();
+        let file = log(&alphas);
+        let replayed = |replay_seed: u32, from: u64| -> Vec<f32> {
+            let replay = file.path().display().to_string();
+            let options = Sora { replay, replay_seed, ..Sora::default() };
+            let mut running = Running { v: 0.5, replayed: None, options };
+            (from..from + 100).map(|step| running.alpha(0.1, step).unwrap()).collect()
+        };
+        let first = replayed(0, 0);
+        assert_ne!(first, alphas);
+        assert_ne!(first, replayed(1, 0));
+        let mut sorted = first.clone();
+        sorted.sort_by(f32::total_cmp);
+        assert_eq!(sorted, alphas, "each step once");
+        assert_eq!(replayed(0, 100), first, "a longer run begins again");
+        assert_eq!(replayed(0, 50)[..50], first[50..], "a resumed run goes on");
+        // Neighbours of the recorded run are no neighbours: the order tells nothing.
+        let adjacent = first.windows(2).filter(|w| (w[1] - w[0]).abs() < 0.0015).count();
+        assert!(adjacent < 10, "{adjacent}");
+    }
+
+    #[test]
+    fn a_log_that_is_none_is_refused() {
+        for text in ["", "{}\n", "no json\n", "{\"alpha\":-1.0}\n"] {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            fs::write(file.path(), text).unwrap();
+            assert!(recorded_steps(file.path()).is_err(), "{text:?}");
+        }
+        assert!(recorded_steps(Path::new("/no/such/run/metrics.jsonl")).is_err());
+        let both = Sora { replay: "a".into(), fixed_alpha: 2.0, ..Sora::default() };
+        assert!(both.check().is_err());
     }
 }

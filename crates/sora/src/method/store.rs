@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Batch, DataInfo};
+use super::{Batch, DataInfo, no_state};
 use crate::{
     data::Crop,
     error::{Error, Result},
@@ -27,11 +27,13 @@ impl SampleStore {
     /// An augmentation that cannot be undone.
     pub(super) fn memory(method: &str, data: &DataInfo) -> Result<u64> {
         if matches!(data.augment.crop, Crop::Resized { .. }) || data.augment.rotate > 0.0 {
-            return Err(Error::input(format!(
-                "--augment {}: method {method} keeps a perturbation for each image and must map it to and fro, which only crop and flip allow; \
-                 choose for example --augment crop:4,flip",
-                data.augment
-            )));
+            return Err(Error::setting(
+                "augment",
+                data.augment,
+                format!(
+                    "method {method} keeps a perturbation for each image and must map it to and fro, which only crop and flip allow; choose for example crop:4,flip"
+                ),
+            ));
         }
         Ok((data.images * data.shape.iter().product::<usize>() * size_of::<f32>()) as u64)
     }
@@ -88,9 +90,12 @@ impl SampleStore {
     }
 
     fn lost(id: u32) -> Error {
-        Error::work(format!(
-            "nothing is kept for training image {id}: the method's checkpoint does not belong to this data set"
-        ))
+        Error::unfit(
+            "checkpoint",
+            format!(
+                "nothing is kept for training image {id}: the method's checkpoint does not belong to this data set"
+            ),
+        )
     }
 
     /// `NAME.ids` and `NAME.values` for a checkpoint.
@@ -136,13 +141,9 @@ impl SampleStore {
                         values: values.data.clone(),
                     })
                 }
-                _ => Err(Error::input(format!(
-                    "checkpoint: the state '{name}' of method {method} is damaged: ids and values do not match"
-                ))),
+                _ => Err(no_state(method, name)),
             },
-            None => Err(Error::input(format!(
-                "checkpoint: the state '{name}' of method {method} is missing; was the run made with another method?"
-            ))),
+            None => Err(no_state(method, name)),
         }
     }
 }

@@ -4,38 +4,68 @@
 //! Attack: from `box(0.001 N(0,1))`, `steps` of `delta <- box(ball(delta + alpha ascent(g)))` with
 //! g the gradient of `mean KL(f(x) || f(x + delta))`, f(x) computed once. Loss: `CE(x) + lambda
 //! mean KL(f(x) || f(x + delta))`, both predictions differentiated. The attack runs in eval mode,
-//! as the authors' does, unless `--attack-bn` says otherwise; the training passes see x, then x +
+//! as the authors' does, unless the run says otherwise; the training passes see x, then x +
 //! delta.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::{error::Result, loss::kl_divergence, noise::Draw, perturbation::Perturb};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed,
+    options::ranges, registry::BOTH,
+};
+use crate::{error::Result, loss::kl_divergence, nn::BnMode, noise::Draw, perturbation::Perturb};
+
+/// The row of `trades`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "trades",
+    summary: "10 steps on the divergence from the clean prediction, which the loss weighs against clean accuracy",
+    source: "Zhang et al. 2019, arXiv 1901.08573",
+    norms: BOTH,
+    attack_bn: BnMode::Eval,
+    stored_images: 0,
+    passes: Passes { forward: 13, backward_input: 10, backward_full: 2 },
+    bound: 1.0,
+    options: Options::defaults::<Trades>,
+    build: Options::build::<Trades>,
+};
 
 /// TRADES training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Trades {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Trades {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
     /// Weight of the divergence.
-    lambda: f64,
+    pub lambda: f64,
     /// Standard deviation of the start, in pixel units.
-    start: f64,
+    pub start: f64,
     /// Number of steps.
-    steps: u32,
+    pub steps: u32,
 }
 
-impl Trades {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 0.25, lambda: 6.0, start: 0.001, steps: 10 })
+impl Default for Trades {
+    fn default() -> Self {
+        Self { alpha: 0.25, lambda: 6.0, start: 0.001, steps: 10 }
+    }
+}
+
+impl Hyperparameters for Trades {
+    fn info() -> &'static MethodInfo {
+        &INFO
     }
 
-    pub(super) fn check(self) -> Result<Self> {
-        range("steps", f64::from(self.steps), 1.0, 1000.0)?;
-        range("start", self.start, 0.0, 1.0)?;
-        range("lambda", self.lambda, 0.0, 1e6).map(|()| self)
+    fn check(&self) -> Result<()> {
+        ranges([
+            ("alpha", self.alpha, 0.0, 100.0),
+            ("lambda", self.lambda, 0.0, 1e6),
+            ("start", self.start, 0.0, 1.0),
+            ("steps", f64::from(self.steps), 1.0, 1000.0),
+        ])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

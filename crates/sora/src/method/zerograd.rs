@@ -9,26 +9,53 @@
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Batch, Method, Options, StepContext, StepOutput, boxed, options::range};
-use crate::{error::Result, perturbation::Perturb};
+use super::{
+    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    options::ranges, registry::passes,
+};
+use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
+
+/// The row of `zerograd`.
+pub static INFO: MethodInfo = MethodInfo {
+    name: "zerograd",
+    summary: "random start, one step of 2 epsilon that leaves out the smallest gradient entries, projected on the ball",
+    source: "Golgooni et al. 2021, arXiv 2103.15476",
+    norms: &[Norm::Linf],
+    attack_bn: BnMode::Train,
+    stored_images: 0,
+    passes: passes(1),
+    bound: 1.0,
+    options: Options::defaults::<ZeroGrad>,
+    build: Options::build::<ZeroGrad>,
+};
 
 /// ZeroGrad training.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ZeroGrad {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ZeroGrad {
     /// Step size in epsilons.
-    alpha: f64,
+    pub alpha: f64,
     /// Share of the entries, the smallest, that count as 0.
-    quantile: f64,
+    pub quantile: f64,
 }
 
-impl ZeroGrad {
-    pub(super) fn options() -> Result<Options> {
-        Options::of(&Self { alpha: 2.0, quantile: 0.35 })
+impl Default for ZeroGrad {
+    fn default() -> Self {
+        Self { alpha: 2.0, quantile: 0.35 }
+    }
+}
+
+impl Hyperparameters for ZeroGrad {
+    fn info() -> &'static MethodInfo {
+        &INFO
     }
 
-    pub(super) fn check(self) -> Result<Self> {
-        range("quantile", self.quantile, 0.0, 1.0).map(|()| self)
+    fn check(&self) -> Result<()> {
+        ranges([("alpha", self.alpha, 0.0, 100.0), ("quantile", self.quantile, 0.0, 1.0)])
+    }
+
+    fn into_method(self) -> Box<dyn Method> {
+        Box::new(self)
     }
 }
 

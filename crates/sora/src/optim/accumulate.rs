@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 
-use super::{Optimizer, Rates, load_prefixed, prefixed, scalar};
+use super::{Optimizer, Rates, Velocity, load_prefixed, prefixed, scalar};
 use crate::{
     error::Result,
     nn::{HostTensor, TensorSet},
@@ -40,6 +40,10 @@ impl Optimizer for Accumulated {
             self.inner.step(params, mean.values().to_vec(), rates);
             self.count = 0;
         }
+    }
+
+    fn velocity(&self, rates: Rates) -> Option<Velocity<'_>> {
+        self.inner.velocity(rates)
     }
 
     fn state(&self) -> Result<Vec<HostTensor>> {

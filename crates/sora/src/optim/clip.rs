@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;
 
-use super::{Optimizer, Rates};
+use super::{Optimizer, Rates, Velocity};
 use crate::{
     error::Result,
     nn::{HostTensor, TensorSet},
@@ -37,6 +37,10 @@ impl Optimizer for Clipped {
             gradients = gradients.into_iter().map(|g| g * scale.clone()).collect();
         }
         self.inner.step(params, gradients, rates);
+    }
+
+    fn velocity(&self, rates: Rates) -> Option<Velocity<'_>> {
+        self.inner.velocity(rates)
     }
 
     fn state(&self) -> Result<Vec<HostTensor>> {

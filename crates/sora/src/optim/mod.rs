@@ -75,19 +75,34 @@ impl FromStr for OptimizerKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or_else(|| {
-            Error::input(format!(
-                "optimizer '{text}': expected one of {}",
-                Self::ALL.map(Self::name).join(", ")
-            ))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.name() == text)
+            .ok_or_else(|| Error::unknown("optimizer", text, Self::ALL.map(Self::name)))
     }
+}
+
+/// The momentum of stochastic gradient descent: an update moves each parameter along `-(gradient +
+/// weight_decay value + momentum buffer)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Velocity<'a> {
+    /// One buffer for each parameter.
+    pub buffers: &'a TensorSet,
+    /// What the buffers are multiplied by in the step.
+    pub momentum: f32,
+    /// Weight decay.
+    pub weight_decay: f32,
 }
 
 /// Turns gradients into new parameters.
 pub trait Optimizer: Debug + Send {
     /// One update of `params` with `gradients` (flat, in the same order) at the rates of the step.
     fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, rates: Rates);
+
+    /// The momentum before a step at `rates`; `None` for an optimizer of another kind.
+    fn velocity(&self, _rates: Rates) -> Option<Velocity<'_>> {
+        None
+    }
 
     /// State that a checkpoint keeps.
     ///
@@ -127,8 +142,9 @@ pub(crate) fn load_prefixed(
 fn scalar(state: &BTreeMap<String, HostTensor>, name: &str, origin: &str) -> Result<f32> {
     match state.get(name).map(|tensor| tensor.data.as_slice()) {
         Some(&[value]) => Ok(value),
-        _ => Err(Error::input(format!(
-            "{origin}: the number '{name}' is missing; was the run made with another optimizer?"
-        ))),
+        _ => Err(Error::unfit(
+            origin,
+            format!("the number '{name}' is missing; was the run made with another optimizer?"),
+        )),
     }
 }

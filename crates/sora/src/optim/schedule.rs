@@ -53,12 +53,10 @@ impl FromStr for Schedule {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|schedule| schedule.name() == text).ok_or_else(|| {
-            Error::input(format!(
-                "schedule '{text}': expected one of {}",
-                Self::ALL.map(Self::name).join(", ")
-            ))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|schedule| schedule.name() == text)
+            .ok_or_else(|| Error::unknown("schedule", text, Self::ALL.map(Self::name)))
     }
 }
 

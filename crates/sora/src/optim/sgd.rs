@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use burn::tensor::Tensor;
 use sora_kernels::sgd::Sgd as Rule;
 
-use super::{Optimizer, Rates, load_prefixed, prefixed};
+use super::{Optimizer, Rates, Velocity, load_prefixed, prefixed};
 use crate::{
     compute,
     error::Result,
@@ -39,6 +39,11 @@ impl Optimizer for Sgd {
         if let Some(value) = params.values().first() {
             compute::of(&value.device()).sgd_update(&rule, params, &mut self.buffers, gradients);
         }
+    }
+
+    fn velocity(&self, Rates { momentum, .. }: Rates) -> Option<Velocity<'_>> {
+        let Self { weight_decay, ref buffers } = *self;
+        Some(Velocity { buffers, momentum, weight_decay })
     }
 
     fn state(&self) -> Result<Vec<HostTensor>> {

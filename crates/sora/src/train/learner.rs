@@ -86,10 +86,12 @@ impl Learner {
     /// A method that is not known or does not fit the threat.
     pub(super) fn take_over(&mut self, config: &TrainConfig, name: &str) -> Result<()> {
         let (before, after) = (method::method(&config.method)?, method::method(name)?);
-        self.method = after.build(&(after.options)()?, config.threat())?;
+        let (threat, options) = (config.threat(), (after.options)()?);
+        self.method = after.build(&options, threat)?;
         // A mode that was the method's default was not asked for.
+        let asked = config.attack_bn != before.attack_bn_with(&config.options, threat)?;
         self.attack_bn =
-            if config.attack_bn == before.attack_bn { after.attack_bn } else { config.attack_bn };
+            if asked { config.attack_bn } else { after.attack_bn_with(&options, threat)? };
         Ok(())
     }
 

@@ -47,14 +47,15 @@ impl Session<'_> {
             place: Place { epoch, epochs: config.epochs, step, steps: self.plan.steps(config) },
             extras: config.extras(),
         };
+        let rates = config.rates().at(step, self.plan.steps(config));
         let mut cx = StepContext::new(&mut learner.model, &mut noise, settings);
+        cx.velocity = learner.optimizer.velocity(rates);
         let mut out = method::run_step(learner.method.as_mut(), &mut cx, batch)?;
         progress.passes += cx.passes;
         mean_over_ranks(self.communicator, &mut out.metrics, &mut out.gradients)?;
         if !out.metrics.loss.is_finite() {
             return Err(self.diverged("the loss"));
         }
-        let rates = self.config.rates().at(step, self.plan.steps(self.config));
         let learner = &mut self.learner;
         profile::time(Stage::Optimizer, || {
             learner.optimizer.step(&mut learner.model.params, out.gradients, rates)
