@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes every golden file to crates/sora/tests/golden and prints, for each, its size, f32/f64 agreement, seed and margin factor.
+"""Writes every golden file to crates/sora/tests/golden (attacks: crates/robustness/tests/golden) and prints, for each, its size, f32/f64 agreement, seed and margin factor.
 
 `--search NAME...` looks for new seeds of these cases (all, without names) and writes them to seeds.json: needed after a
 change to a method, the network or the batches, when a case's old seed leads to an ambiguous value.
@@ -55,8 +55,8 @@ def search(name, run):
     raise SystemExit(f"{name}: every seed leads to an ambiguous value")
 
 
-def save(name, out, worst, **settings):
-    size = store.write(name, out, **settings)
+def save(name, out, worst, folder=store.FOLDER, **settings):
+    size = store.write(name, out, folder, **settings)
     found = f"seed {settings['seed']}, margin {settings['margin']}" if "seed" in settings else ""
     print(f"{name:24} {size:7} bytes  f32/f64 {worst:.1e}  {found}", flush=True)
 
@@ -73,8 +73,8 @@ def main():
     save("batches", batches | {"mean": torch.tensor(network.MEAN), "std": torch.tensor(network.STD)}, 0.0)
     save("schedules", optimizers.schedules(), 0.0)
     save("sgd", *store.both(optimizers.steps))
-    save("losses", *store.both(evaluation.losses))
-    save("apgd", *store.both(evaluation.apgd))
+    save("losses", *store.both(evaluation.losses), store.ATTACKS)
+    save("apgd", *store.both(evaluation.apgd), store.ATTACKS)
     seeds = json.loads(SEEDS.read_text()) if SEEDS.exists() else {}
     for name, run, settings in cases(batches):
         if wanted is not None and (not wanted or name in wanted):

@@ -38,7 +38,7 @@ class LpFgsm(Method):
 
 class LpFgsmFixed(LpFgsm):
     stored = ()
-    p = 8.0
+    p = 2.5
 
 
 class Lap(Method):

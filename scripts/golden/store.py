@@ -6,7 +6,10 @@ from pathlib import Path
 
 import torch
 
-FOLDER = Path(__file__).resolve().parents[2] / "crates" / "sora" / "tests" / "golden"
+CRATES = Path(__file__).resolve().parents[2] / "crates"
+FOLDER = CRATES / "sora" / "tests" / "golden"
+# Of attacks, which are a crate of their own.
+ATTACKS = CRATES / "robustness" / "tests" / "golden"
 DTYPES = {torch.float32: "F32", torch.int64: "I64"}
 AGREEMENT = 2e-5
 # Said on every change of torch.backends.mkldnn, about a device that is not used.
@@ -41,7 +44,7 @@ def both(run, slack=1):
     return high, worst
 
 
-def write(name, tensors, **settings):
+def write(name, tensors, folder=FOLDER, **settings):
     """Saves f64 values as f32, integers as i64. Written by hand: the library's header order changes from run to run."""
     header, chunks, offset = {"__metadata__": {k: str(v) for k, v in sorted(settings.items()) if v is not None}}, [], 0
     for key in sorted(tensors):
@@ -57,7 +60,7 @@ def write(name, tensors, **settings):
         offset += len(data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name}.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(chunks))
     return path.stat().st_size

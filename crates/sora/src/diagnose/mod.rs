@@ -2,6 +2,8 @@
 
 mod co;
 mod collapse;
+mod reference_rule;
 
 pub use co::{CoDetector, CoEvent, CoSign, WINDOW};
 pub use collapse::{Collapse, collapse};
+pub use reference_rule::ReferenceRule;

@@ -8,7 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, registry::passes,
 };
-use crate::{error::Result, nn::BnMode, perturbation::{Bound, Perturb}, threat::Norm};
+use crate::{
+    error::Result,
+    nn::BnMode,
+    perturbation::{Bound, Perturb},
+    threat::Norm,
+};
 
 /// The row of `fgsm`.
 pub static INFO: MethodInfo = MethodInfo {
