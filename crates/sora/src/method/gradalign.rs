@@ -5,7 +5,7 @@
 //!
 //! The authors' repository (`official`): `delta = box(ball(1.25 eps sign c))`, from x; both
 //! gradients are differentiated; lambda is `0.02 10^(255 eps / 8)`, 0.2 at 8/255 and 2 at 16/255
-//! (CIFAR-10; 2.5 on SVHN at 8/255). The SORA reference (`reference`): `delta` as FGSM-RS, c is
+//! (CIFAR-10; 2.5 on SVHN at 8/255; in l2 0.2). The SORA reference (`reference`): `delta` as FGSM-RS, c is
 //! constant, lambda 0.2.
 //!
 //! The weight gradient of a function R(g) of an input gradient: with `w = dR/dg` held constant it
@@ -33,6 +33,7 @@ use crate::{
     gradient::TrainPass,
     nn::BnMode,
     perturbation::{Perturb, l2_norm, sum_per_sample},
+    threat::{Norm, Threat},
 };
 
 /// The row of `gradalign`.
@@ -87,12 +88,16 @@ impl Hyperparameters for GradAlign {
 }
 
 impl GradAlign {
-    /// The weight of the regulariser at `epsilon`.
-    fn lambda_at(&self, epsilon: f32) -> f64 {
+    /// The weight of the regulariser.
+    fn lambda_at(&self, Threat { norm, epsilon }: Threat) -> f64 {
         if self.lambda >= 0.0 {
             return self.lambda;
         }
-        0.02 * 10f64.powf(255.0 * f64::from(epsilon) / 8.0)
+        match norm {
+            Norm::Linf => 0.02 * 10f64.powf(255.0 * f64::from(epsilon) / 8.0),
+            // The authors trained in the l-inf ball alone.
+            Norm::L2 => 0.2,
+        }
     }
 }
 
@@ -137,7 +142,7 @@ impl Tangent {
 impl Method for GradAlign {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
         let (mode, epsilon) = (cx.attack_bn, cx.threat.epsilon);
-        let (alpha, lambda) = (self.alpha as f32 * epsilon, self.lambda_at(epsilon));
+        let (alpha, lambda) = (self.alpha as f32 * epsilon, self.lambda_at(cx.threat));
         let clean = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
         let point = batch.x.clone() + eta.clone();
@@ -173,7 +178,10 @@ mod tests {
 
     #[test]
     fn lambda_follows_the_authors_table() {
-        let at = |eps: f32| GradAlign::default().lambda_at(eps / 255.0);
+        let at = |eps: f32| {
+            let threat = Threat { norm: Norm::Linf, epsilon: eps / 255.0 };
+            GradAlign::default().lambda_at(threat)
+        };
         for (eps, lambda) in [(1.0, 0.027), (4.0, 0.063), (8.0, 0.2), (16.0, 2.0)] {
             assert!((at(eps) - lambda).abs() < 0.005 * lambda.max(0.1), "{eps}: {}", at(eps));
         }
