@@ -23,7 +23,7 @@ pub struct MethodsArgs {
 pub fn run(args: &MethodsArgs) -> Result<()> {
     let list = Listing {
         heading: &["method", "norms", "cost", "what it does"],
-        entries: METHODS.iter().map(entry).collect::<Result<_>>()?,
+        entries: METHODS.iter().copied().map(entry).collect::<Result<_>>()?,
         footer: "cost: passes of a step relative to standard training. `sora methods NAME` gives \
                  options, memory and source.",
     };

@@ -10,7 +10,7 @@ use crate::{
     method,
     model::network,
     optim::{OptimizerKind, Schedule},
-    threat::{Epsilon, Norm, Threat},
+    threat::{Epsilon, Norm},
 };
 
 /// Key of the method's hyperparameters.
