@@ -9,7 +9,9 @@ use sora::{
     data::Augment,
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{self, DataInfo, Extras, METHODS, Passes, Place, StepContext, StepSettings},
+    method::{
+        self, Base, DataInfo, Elle, Extras, METHODS, Passes, Place, StepContext, StepSettings,
+    },
     nn::{Backend, BnMode, Init, Spec, TensorSet},
     noise::Noise,
     optim::{Accumulated, Clipped, Optimizer, OptimizerKind, Rates, Sgd},
@@ -60,6 +62,34 @@ fn momentum_cycles_by_default_and_stays_constant_in_old_runs() {
         assert!(resolve(wrong).is_err(), "{wrong}");
     }
     assert!(!resolve("schedule = \"cosine\"\nlr_min = 0.001").unwrap().cycle_momentum);
+}
+
+#[test]
+fn an_old_runs_method_keeps_the_form_that_it_had() {
+    let resolve = |text: &str| TrainConfig::from_toml(text).unwrap();
+    let variant = |config: &TrainConfig| {
+        config.options.iter().find(|(key, _)| *key == "variant").map(|(_, value)| value.to_string())
+    };
+    let options = "method = \"elle\"\n[options]\nlambda = 500.0\n";
+    let new = resolve(options);
+    let old = resolve(&format!("{options}[provenance]\ncommit = \"x\"\n"));
+    assert_eq!(variant(&new).as_deref(), Some("\"official\""));
+    assert_eq!(variant(&old).as_deref(), Some("\"reference\""));
+    let elle: Elle = old.options.parse("elle").unwrap();
+    assert_eq!((elle.base, elle.lambda), (Base::FgsmRs, 500.0));
+    assert_eq!(variant(&resolve("[provenance]\ncommit = \"x\"\n")), None, "sora has one form");
+}
+
+#[test]
+fn the_references_radius_counts_in_l2_training_alone() {
+    let with = |text: &str| TrainConfig::from_toml(text);
+    let config = with("norm = \"l2\"\nepsilon = 0.5\nepsilon_convention = \"reference\"").unwrap();
+    assert_eq!(config.threat().epsilon, 0.5, "what evaluations use");
+    for (channels, radius) in [(1, 0.5), (3, 0.866_025_4)] {
+        assert!((config.training_threat(channels).epsilon - radius).abs() < 1e-6);
+    }
+    assert!(with("epsilon_convention = \"reference\"").is_err(), "in l-inf the two are the same");
+    assert_eq!(with("norm = \"l2\"\nepsilon = 0.5").unwrap().training_threat(3).epsilon, 0.5);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use toml::{Table, Value};
 use super::{OnCo, SETTINGS, TrainConfig, one_line};
 use crate::{
     error::{Error, Result},
-    method,
+    method::{self, Variant},
     model::network,
     optim::{OptimizerKind, Schedule},
     threat::{Epsilon, Norm},
@@ -58,6 +58,15 @@ pub fn parse(text: &str) -> Result<Table> {
 pub(crate) fn complete(table: &mut Table) {
     // Momentum was constant.
     table.entry("cycle_momentum").or_insert(Value::Boolean(false));
+    // A method of two forms had the reference's alone.
+    let name = table.get("method").and_then(Value::as_str).unwrap_or_default();
+    let defaults = method::method(name).and_then(|info| (info.options)());
+    if defaults.is_ok_and(|options| options.iter().any(|(key, _)| key == "variant"))
+        && let Value::Table(options) =
+            table.entry(OPTIONS).or_insert_with(|| Value::Table(Table::new()))
+    {
+        options.entry("variant").or_insert_with(|| Variant::Reference.to_string().into());
+    }
 }
 
 /// Settings that go with another one: where that is given another value than the file has, the

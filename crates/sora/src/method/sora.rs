@@ -118,6 +118,9 @@ impl Hyperparameters for Sora {
                 "goes with no `fixed_alpha`; leave one of the two out",
             ));
         }
+        if !self.replay.is_empty() {
+            recorded_steps(Path::new(&self.replay))?;
+        }
         Ok(())
     }
 
