@@ -144,16 +144,8 @@ fn color_of(words: &[std::ffi::OsString]) -> clap::ColorChoice {
 /// # Errors
 /// Why it could not be done.
 pub fn run(command: Command) -> Result<()> {
-    let own = matches!(
-        command,
-        Command::Train(_)
-            | Command::Resume(_)
-            | Command::Reproduce(_)
-            | Command::Grid(_)
-            | Command::Watch(_)
-    );
-    if !own {
-        signals::watch(FirstSignal::End("interrupted"))?;
+    if let Some(first) = first_signal(&command) {
+        signals::watch(first)?;
     }
     match command {
         Command::Train(args) => train::run(*args),
@@ -178,5 +170,22 @@ pub fn run(command: Command) -> Result<()> {
         Command::Man(args) => man::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Help(args) => help::run(&args),
+    }
+}
+
+/// What the first Ctrl-C does, from the start on; `None` where the terminal is the command's own.
+fn first_signal(command: &Command) -> Option<FirstSignal> {
+    match command {
+        Command::Watch(_) => None,
+        Command::Train(_) | Command::Resume(_) => Some(FirstSignal::Finish(
+            "interrupted: finishing the step and writing a checkpoint (again to stop at once)",
+        )),
+        Command::Reproduce(_) | Command::Grid(_) => Some(FirstSignal::Finish(
+            "interrupted: waiting for the run to write its state (again to stop at once)",
+        )),
+        Command::Eval(_) | Command::Sweep(_) => {
+            Some(FirstSignal::End("interrupted; the same call goes on from there"))
+        }
+        _ => Some(FirstSignal::End("interrupted")),
     }
 }

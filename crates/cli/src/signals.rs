@@ -1,7 +1,9 @@
 //! Ctrl-C and termination.
 //!
 //! The first signal asks for an orderly end, the second ends the process at once: whatever is on
-//! disk is whole. A signal that this process was started to ignore (`nohup`) stays ignored.
+//! disk is whole. A hang-up that this process was started to ignore (`nohup`) stays ignored. Ctrl-C
+//! does not: a shell that runs a script ignores it for every job in the background, and a run that
+//! nothing but a kill can stop would lose its last steps.
 
 use std::{
     io::{Read, stdin},
@@ -41,15 +43,17 @@ pub enum FirstSignal {
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Watches for signals from now on; the flag is raised at the first. Only the first call counts.
+/// The flag that the first signal raises.
+pub fn flag() -> Arc<AtomicBool> {
+    FLAG.get_or_init(Arc::default).clone()
+}
+
+/// Watches for signals from now on.
 ///
 /// # Errors
 /// A system that refuses.
-pub fn watch(first: FirstSignal) -> Result<Arc<AtomicBool>> {
-    if let Some(flag) = FLAG.get() {
-        return Ok(flag.clone());
-    }
-    let flag = FLAG.get_or_init(Arc::default).clone();
+pub fn watch(first: FirstSignal) -> Result<()> {
+    let flag = flag();
     let wanted = wanted();
     let mut signals = Signals::new(&wanted)
         .map_err(|e| Failure::work(format!("cannot watch for signals: {e}")))?;
@@ -72,7 +76,7 @@ pub fn watch(first: FirstSignal) -> Result<Arc<AtomicBool>> {
         };
         thread::Builder::new().name("parent".into()).spawn(on_end).map_err(cannot)?;
     }
-    Ok(flag)
+    Ok(())
 }
 
 fn react(first: FirstSignal, raised: &AtomicBool) {
@@ -87,18 +91,19 @@ fn react(first: FirstSignal, raised: &AtomicBool) {
     }
 }
 
-/// The signals that end a program politely, without those that are ignored.
+/// The signals that end a program politely.
 fn wanted() -> Vec<i32> {
-    let ignored = ignored();
     let mut wanted = vec![SIGINT, SIGTERM];
     #[cfg(unix)]
-    wanted.push(signal_hook::consts::SIGHUP);
-    wanted.retain(|signal| ignored & (1 << (signal - 1)) == 0);
+    if ignored() & (1 << (signal_hook::consts::SIGHUP - 1)) == 0 {
+        wanted.push(signal_hook::consts::SIGHUP);
+    }
     wanted
 }
 
 /// The mask of the signals that this process was started to ignore; empty where the platform does
 /// not say.
+#[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -21,7 +21,7 @@ Exit status of every command
 
 Log lines that cannot be written (a full disk, a closed terminal) are dropped
 and change no exit status. A result on standard output that cannot be written
-gives 1, unless its reader has gone away (`| head`). A signal that was ignored
+gives 1, unless its reader has gone away (`| head`). A hang-up that was ignored
 when the program started stays ignored (nohup).
 ";
 

@@ -18,7 +18,7 @@ use crate::{
     error::{Failure, Kind, Result},
     finish::OnFinish,
     output_file::{Overwrite, make_folder, prepare},
-    signals::{self, FirstSignal},
+    signals,
 };
 
 /// Which grid, and what to do with it.
@@ -96,9 +96,7 @@ fn status(plan: &Plan, dirs: &[PathBuf]) -> Result<()> {
 
 /// Trains and evaluates the runs of `shard`. One that fails does not stop the others.
 fn work(plan: &Plan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
-    let interrupt = signals::watch(FirstSignal::Finish(
-        "interrupted: waiting for the run to write its state (again to stop at once)",
-    ))?;
+    let interrupt = signals::flag();
     let own: Vec<_> =
         plan.runs.iter().zip(dirs).enumerate().filter(|(i, _)| shard.takes(*i)).collect();
     let mut failed = Vec::new();

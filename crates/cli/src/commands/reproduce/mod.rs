@@ -20,7 +20,7 @@ use crate::{
     error::Result,
     finish::OnFinish,
     output_file::make_folder,
-    signals::{self, FirstSignal},
+    signals,
     values::{SCALES, one_of},
 };
 
@@ -67,9 +67,7 @@ pub fn run(args: &ReproduceArgs) -> Result<()> {
     }
     make_folder(&runs)?;
     args.finish.after(|| {
-        let interrupt = signals::watch(FirstSignal::Finish(
-            "interrupted: waiting for the run to write its state (again to stop at once)",
-        ))?;
+        let interrupt = signals::flag();
         let mut results = Vec::new();
         for (i, (run, dir)) in plan.runs.iter().zip(&dirs).enumerate() {
             tracing::info!("run {} of {}: {}", i + 1, dirs.len(), run.label);

@@ -8,13 +8,7 @@ use std::path::PathBuf;
 use sora::{Trainer, config::TrainConfig, data::Dataset, device, run};
 
 use super::shared::start_threads;
-use crate::{
-    console::duration,
-    error::Result,
-    finish::OnFinish,
-    progress::TrainingBar,
-    signals::{self, FirstSignal},
-};
+use crate::{console::duration, error::Result, finish::OnFinish, progress::TrainingBar, signals};
 
 /// Settings of a run, and where it goes.
 #[derive(Debug, clap::Args)]
@@ -67,9 +61,7 @@ fn summary(config: &TrainConfig, data: &Dataset) -> String {
 /// # Errors
 /// Those of the training; an interrupt, after a checkpoint was written.
 pub fn to_the_end(trainer: Trainer<'_>, data: &Dataset) -> Result<()> {
-    let interrupt = signals::watch(FirstSignal::Finish(
-        "interrupted: finishing the step and writing a checkpoint (again to stop at once)",
-    ))?;
+    let interrupt = signals::flag();
     let trained = trainer.interrupt(&interrupt).fit(data)?;
     let summary = trained.summary;
     if let Some(dir) = trained.dir {
