@@ -234,6 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "millions of operations")]
     fn every_record_of_a_small_network_is_a_json_line() {
         let config = Config {
             isa: Isa::detect(),
