@@ -2,7 +2,7 @@
 
 use super::{
     lines::{Smoothing, over_steps},
-    styles::{bands, group_styles},
+    styles::group_styles,
 };
 use crate::{
     plot::{Axis, Chart, Figure, Mark, Series},
@@ -27,9 +27,9 @@ pub fn history(runs: &[Run]) -> Figure {
     let linearity = chart(&all, "linearity", |_, step| step.linearity.into());
     let align = chart(&all, "PertAlign", |_, step| step.pert_align.into());
     let seeds = if all.iter().any(Group::has_seeds) {
-        format!(" With seeds: {}.", bands(&all))
+        " Lines of several seeds are their means, bands a standard deviation to both sides."
     } else {
-        String::new()
+        ""
     };
     Figure::new("Step size, linearity and PertAlign")
         .columns(3)

@@ -75,7 +75,12 @@ fn by_method(methods: &[String]) -> Vec<usize> {
 /// Heading of an experiment's panel.
 pub(super) fn heading(group: &Group<'_>) -> String {
     let method = group.runs.first().map(|run| run.method()).unwrap_or_default();
-    if group.name == method { method } else { format!("{} ({method})", group.name) }
+    let said = group.name.strip_prefix(method.as_str());
+    if said.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric())) {
+        group.name.clone()
+    } else {
+        format!("{} ({method})", group.name)
+    }
 }
 
 /// An empty place in the grid.
