@@ -234,6 +234,17 @@ fn checkpoints_that_pytorch_wrote_hold_the_same_weights() {
         ("normalised.pt", "model."),
         ("optimizer.pt", "state_dict."),
         ("half.pt", ""),
+        // Modules saved whole, in both formats; the old one names their classes outside the pickle.
+        ("whole.pt", ""),
+        ("whole_legacy.pt", ""),
+        // Not row by row: transposed, and with the channels last.
+        ("turned.pt", ""),
+        // Subclasses of dict, a deque, keys that are tuples, sparse, complex, quantised and float8
+        // tensors, an optimizer and a set beside the weights.
+        ("beside.pt", "state_dict."),
+        ("average.pt", "model."),
+        // The same tensors under two names.
+        ("alias.pt", "best."),
     ] {
         let file = path("crates/sora/tests/golden/checkpoints").join(file);
         let (imported, _) = import(&file, &options_gray(), "sora", &Device::flex())
@@ -256,6 +267,110 @@ fn checkpoints_that_pytorch_wrote_hold_the_same_weights() {
 
 fn options_gray() -> ImportOptions {
     ImportOptions { fallback: Some([vec![0.5], vec![0.25]]), ..options("mnist-cnn") }
+}
+
+#[test]
+fn a_copy_beside_the_weights_is_named_and_chosen_by_its_prefix() {
+    let file = |name: &str| path("crates/sora/tests/golden/checkpoints").join(name);
+    let take = |name: &str, prefix: Option<&str>| {
+        let options = ImportOptions { prefix: prefix.map(String::from), ..options_gray() };
+        import(&file(name), &options, "sora", &Device::flex()).map(|(imported, _)| imported)
+    };
+    let first = |imported: &sora::exchange::Imported| imported.model.to_host().unwrap()[0].data[0];
+    let imported = take("average.pt", None).unwrap();
+    assert_eq!(
+        (imported.prefix.as_str(), imported.copies.as_slice()),
+        ("model.", &["EMA.".into()][..])
+    );
+    let average = take("average.pt", Some("EMA")).unwrap();
+    assert_eq!((average.prefix.as_str(), first(&average)), ("EMA.", 0.5));
+
+    let error = take("best.pt", None).unwrap_err().to_string();
+    for part in ["more than once", "'best' and 'state_dict'", "`prefix`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(first(&take("best.pt", Some("best.")).unwrap()), 0.5);
+    assert_ne!(first(&take("best.pt", Some("state_dict")).unwrap()), 0.5);
+    let error = take("best.pt", Some("last")).unwrap_err().to_string();
+    assert!(error.contains("no weights of mnist-cnn under that `prefix`"), "{error}");
+}
+
+#[test]
+fn a_network_that_is_not_named_is_found_and_a_wrong_one_is_set_right() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, width) in [("resnet18", 4), ("wideresnet-28-10", 4), ("dm-wideresnet-28-10", 4)] {
+        let config =
+            sora::model::ModelConfig { name: name.into(), width, ..small_model(1, 3, 8).config };
+        let own = filled(config, 3).to_host().unwrap();
+        let free = ImportOptions { model: None, ..options("") };
+        let imported = through_file(dir.path(), &own, &free).unwrap();
+        assert_eq!(imported.model.config.name, name);
+        for wrong in ["resnet34", "senet18", "vit-tiny"] {
+            let error = through_file(dir.path(), &own, &options(wrong)).unwrap_err();
+            assert!(error.contains(&format!("it fits {name} of width {width}")), "{error}");
+        }
+    }
+    let nothing = [HostTensor { name: "x".into(), shape: vec![1], data: vec![0.0] }];
+    let error = through_file(dir.path(), &nothing, &ImportOptions { model: None, ..options("") })
+        .unwrap_err();
+    assert!(error.contains("fits no network") && error.contains("`model`"), "{error}");
+}
+
+#[test]
+fn a_preact_resnet_of_another_program_wants_its_shortcut_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = small_model(1, 3, 8).to_host().unwrap();
+    let asked = |shortcut| ImportOptions {
+        network: NetworkOptions { shortcut, ..Default::default() },
+        ..options("preact-resnet18")
+    };
+    let error = through_file(dir.path(), &own, &asked(None)).unwrap_err();
+    assert!(error.contains("`shortcut`: input") && error.contains("activated"), "{error}");
+    let [input, activated] = [Shortcut::Input, Shortcut::Activated]
+        .map(|shortcut| through_file(dir.path(), &own, &asked(Some(shortcut))).unwrap().model);
+    assert_ne!(logits(&input), logits(&activated));
+    assert_eq!(input.config.options.shortcut, Some(Shortcut::Input), "the description carries it");
+}
+
+#[test]
+fn a_mean_and_a_deviation_that_are_no_pair_before_the_network_are_no_normalisation() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = small_model(1, 3, 8).to_host().unwrap();
+    let with = |extra: &[(&str, f32)]| {
+        let mut all = own.clone();
+        all.extend(extra.iter().map(|(name, value)| HostTensor {
+            name: (*name).into(),
+            shape: vec![3],
+            data: vec![*value; 3],
+        }));
+        through_file(dir.path(), &all, &options("preact-resnet18"))
+    };
+    for extra in [[("head.mean", 0.4), ("tail.std", 0.2)], [("head.mean", 0.4), ("head.std", 0.2)]]
+    {
+        let imported = with(&extra).unwrap();
+        assert_eq!(imported.model.config.mean, MEAN, "{extra:?}");
+    }
+    let imported = with(&[("normalize.mean", 0.4), ("normalize.std", 0.2)]).unwrap();
+    assert_eq!(imported.model.config.mean, [0.4; 3]);
+    // For pixels of 0..255: said, and divided.
+    let imported = with(&[("mean", 127.5), ("std", 51.0)]).unwrap();
+    assert_eq!((imported.model.config.mean[0], imported.model.config.std[0]), (0.5, 0.2));
+    assert!(imported.normalisation.contains("0..255"), "{}", imported.normalisation);
+    let error = with(&[("mean", 127.5), ("std", 0.2)]).unwrap_err();
+    assert!(error.contains("neither"), "{error}");
+}
+
+/// A small file that claims a wide network must not cost the memory of one.
+#[test]
+fn a_description_that_claims_more_than_the_file_holds_is_refused_first() {
+    let small = small_model(1, 3, 8);
+    let tensors = small.to_host().unwrap().into_iter().map(|t| (t.name.clone(), t)).collect();
+    let claimed = sora::model::ModelConfig { width: 4096, ..small.config };
+    let started = std::time::Instant::now();
+    let error =
+        Model::from_tensors(claimed, &tensors, "file", &Device::flex()).unwrap_err().to_string();
+    assert!(error.contains("has shape [4, 3, 3, 3], expected [4096, 3, 3, 3]"), "{error}");
+    assert!(started.elapsed().as_secs() < 5, "nothing of that size was made");
 }
 
 /// A pickle that would run a command in Python, or a bomb: refused or read as names, never run.
@@ -310,8 +425,8 @@ proptest! {
     /// Any change to a file gives an error or weights, never a panic, and never more memory than
     /// the file is worth.
     #[test]
-    fn damaged_checkpoints_are_refused_or_read(which in 0..7usize, cut in 0.0f64..1.0, spots in proptest::collection::vec((0.0f64..1.0, any::<u8>()), 0..6)) {
-        let names = ["bare.pt", "module.pt", "model_state_dict.pth", "legacy.pt", "normalised.pt", "optimizer.pt", "bare.safetensors"];
+    fn damaged_checkpoints_are_refused_or_read(which in 0..10usize, cut in 0.0f64..1.0, spots in proptest::collection::vec((0.0f64..1.0, any::<u8>()), 0..6)) {
+        let names = ["bare.pt", "module.pt", "model_state_dict.pth", "legacy.pt", "normalised.pt", "optimizer.pt", "bare.safetensors", "beside.pt", "whole_legacy.pt", "turned.pt"];
         let mut bytes = fs::read(path("crates/sora/tests/golden/checkpoints").join(names[which])).unwrap();
         for (at, byte) in spots {
             let at = (at * bytes.len() as f64) as usize;
