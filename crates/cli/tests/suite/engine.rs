@@ -8,7 +8,7 @@ use sora::{
     method::method,
     model::Model,
     nn::{
-        self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, NormInput, Pass, Precision,
+        self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, NormInput, Pass, PoolOf, Precision,
         SpecBuilder, TensorSet,
     },
     threat::Norm,
@@ -97,7 +97,7 @@ fn odd_convolutions_agree_with_burn() {
 #[test]
 fn pooling_agrees_with_burn() {
     for (kernel, stride, padding) in [(2, 2, 0), (3, 2, 1), (3, 1, 1)] {
-        for max in [false, true] {
+        for of in [PoolOf::Mean, PoolOf::Max] {
             let run = |backend| {
                 let buffers = TensorSet::init(vec![], 0, &Device::flex());
                 let pass = Pass::new(backend, BnMode::Eval, buffers.frozen());
@@ -107,7 +107,7 @@ fn pooling_agrees_with_burn() {
                 } else {
                     x.clone()
                 };
-                let y = nn::pool(map, kernel, stride, padding, max, &pass);
+                let y = nn::pool(map, kernel, stride, padding, of, &pass);
                 let y = if backend == Backend::Engine { y.permute([2, 3, 0, 1]) } else { y };
                 let mut gradients = (y.clone() * noise(y.dims(), 4).autodiff()).sum().backward();
                 (host(&y.inner()), host(&x.grad_remove(&mut gradients).unwrap()))

@@ -9,7 +9,8 @@ use burn::tensor::{
 
 use super::{
     Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, Precision, SpecBuilder,
-    Weights, engine,
+    Weights,
+    engine::{self, PoolOf},
     layers::{layer_norm, pool, rounded},
 };
 
@@ -73,7 +74,7 @@ impl Feature {
     /// The largest value of each window of `kernel` pixels square; PyTorch's `MaxPool2d`.
     pub fn max_pool(self, kernel: usize, stride: usize, padding: usize, pass: &Pass) -> Self {
         if self.tangent.is_none() {
-            return pool(self.map, kernel, stride, padding, true, pass).into();
+            return pool(self.map, kernel, stride, padding, PoolOf::Max, pass).into();
         }
         let Dual { value, tangent } = self.leave(pass);
         let options = MaxPoolOptions {

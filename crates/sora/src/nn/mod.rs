@@ -6,25 +6,26 @@
 
 mod activation;
 mod burn_layers;
+mod conv_layers;
 mod dropout;
-mod dual;
 mod engine;
+mod jvp;
 mod layers;
 mod params;
-mod tangent;
 
 pub use activation::Activation;
 pub use burn_layers::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
+pub use conv_layers::{BatchNorm, Conv2d, Keep, NormBehind, NormInput};
 pub use dropout::{Dropout, DropoutSource};
-pub use dual::Dual;
+pub use engine::PoolOf;
 pub(crate) use engine::{
     Area, ImageMaps, ImageMove, IncrementalConv, NormValues, agreement, clamp_to_box,
     cross_entropy, sgd_step, sign_step,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
+pub use jvp::Dual;
 pub use layers::{
-    BatchNorm, Conv2d, Feature, Flat, Keep, Linear, NormBehind, NormInput, enter, gelu,
-    global_avg_pool, layer_norm, normalize, pool,
+    Feature, Flat, Linear, enter, gelu, global_avg_pool, layer_norm, normalize, pool,
 };
 pub(crate) use params::flat;
 pub use params::{

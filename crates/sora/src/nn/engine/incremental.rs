@@ -16,7 +16,8 @@ use sora_kernels::{
 };
 
 use super::{
-    flex::{BN_EPSILON, isa, ok},
+    batch_norm::EPSILON,
+    flex::{isa, ok},
     packed::packed,
 };
 use crate::profile::{self, Stage};
@@ -117,7 +118,7 @@ pub(crate) struct NormValues {
 impl NormValues {
     fn kernel(&self) -> BatchNorm<'_> {
         let Self { gamma, beta, mean, variance, relu } = self;
-        BatchNorm { mean, variance, gamma, beta, epsilon: BN_EPSILON, relu: *relu }
+        BatchNorm { mean, variance, gamma, beta, epsilon: EPSILON, relu: *relu }
     }
 }
 

@@ -6,85 +6,112 @@
 //! Convolutions that read the same result share that, and add their gradients for it in the
 //! convolution's own store.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    any::Any,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use burn_flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
 
-use super::flex::Norm;
+use super::batch_norm::{Norm, NormKernels};
 use crate::profile::Stage;
 
-/// Shared by a batch norm and the convolutions that read its result, for one pass.
-#[derive(Debug, Default)]
-pub struct Recompute(Mutex<State>);
+/// Ties a batch norm to the convolutions that read its result, for one pass. Plans carry it
+/// whatever the backend; what it holds is a [`State`] of the backend that records.
+#[derive(Clone, Default)]
+pub struct Recompute(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
-#[derive(Debug, Default)]
-struct State {
+impl fmt::Debug for Recompute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recompute")
+    }
+}
+
+struct State<B: NormKernels> {
     /// The batch norm's input and parameters, once it is recorded for a backward pass.
-    normed: Option<(FlexTensor, Norm)>,
+    normed: Option<(FloatTensor<B>, Norm<B>)>,
     /// Convolutions whose weight gradient is still to come.
     weight_readers: usize,
     /// The result, for the weight gradients that are still to come.
-    map: Option<FlexTensor>,
+    map: Option<FloatTensor<B>>,
     /// Convolutions whose input gradient is still to come.
     readers: usize,
     /// Sum of the input gradients so far.
-    gradient: Option<FlexTensor>,
+    gradient: Option<FloatTensor<B>>,
 }
 
 impl Recompute {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with<B: NormKernels, R>(&self, work: impl FnOnce(&mut State<B>) -> R) -> R {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let empty = || State::<B> {
+            normed: None,
+            weight_readers: 0,
+            map: None,
+            readers: 0,
+            gradient: None,
+        };
+        match held.get_or_insert_with(|| Box::new(empty())).downcast_mut() {
+            Some(state) => work(state),
+            // One pass is of one backend.
+            None => work(&mut empty()),
+        }
     }
 
     /// Notes what the result is computed from.
-    pub(super) fn record(&self, x: FlexTensor, norm: Norm) {
-        self.state().normed = Some((x, norm));
+    pub(super) fn record<B: NormKernels>(&self, x: FloatTensor<B>, norm: Norm<B>) {
+        self.with::<B, _>(|state| state.normed = Some((x, norm)));
     }
 
     /// Whether the result can be computed again.
-    pub(super) fn is_recorded(&self) -> bool {
-        self.state().normed.is_some()
+    pub(super) fn is_recorded<B: NormKernels>(&self) -> bool {
+        self.with::<B, _>(|state| state.normed.is_some())
     }
 
     /// Announces a convolution whose backward pass will want the result's gradient (`input`) or the
     /// result itself (`weight`). Every one that is announced must take part in the backward pass.
-    pub(super) fn announce(&self, input: bool, weight: bool) {
-        let mut state = self.state();
-        state.readers += usize::from(input);
-        state.weight_readers += usize::from(weight);
+    pub(super) fn announce<B: NormKernels>(&self, input: bool, weight: bool) {
+        self.with::<B, _>(|state| {
+            state.readers += usize::from(input);
+            state.weight_readers += usize::from(weight);
+        });
     }
 
     /// The result, for a weight gradient; `None` before it was recorded.
-    pub(super) fn result(&self) -> Option<FlexTensor> {
-        let mut state = self.state();
-        state.weight_readers = state.weight_readers.saturating_sub(1);
-        let last = state.weight_readers == 0;
-        let map = match state.map.take() {
-            Some(map) => map,
-            None => {
-                let (x, norm) = state.normed.as_ref()?;
-                norm.forward(x, Stage::NormAgain)
+    pub(super) fn result<B: NormKernels>(&self) -> Option<FloatTensor<B>> {
+        self.with::<B, _>(|state| {
+            state.weight_readers = state.weight_readers.saturating_sub(1);
+            let map = match state.map.take() {
+                Some(map) => map,
+                None => {
+                    let (x, norm) = state.normed.as_ref()?;
+                    B::norm(norm, x, Stage::NormAgain)
+                }
+            };
+            if state.weight_readers > 0 {
+                state.map = Some(map.clone());
             }
-        };
-        if !last {
-            state.map = Some(map.clone());
-        }
-        Some(map)
+            Some(map)
+        })
     }
 
     /// Sum of the input gradients so far, to add the next one to.
-    pub(super) fn gradient(&self) -> Option<FlexTensor> {
-        self.state().gradient.take()
+    pub(super) fn gradient<B: NormKernels>(&self) -> Option<FloatTensor<B>> {
+        self.with::<B, _>(|state| state.gradient.take())
     }
 
     /// Takes the sum of the input gradients so far, and returns it when it is complete.
-    pub(super) fn settle(&self, gradient: FlexTensor) -> Option<FlexTensor> {
-        let mut state = self.state();
-        state.readers = state.readers.saturating_sub(1);
-        if state.readers == 0 {
-            return Some(gradient);
-        }
-        state.gradient = Some(gradient);
-        None
+    pub(super) fn settle<B: NormKernels>(
+        &self,
+        gradient: FloatTensor<B>,
+    ) -> Option<FloatTensor<B>> {
+        self.with::<B, _>(|state| {
+            state.readers = state.readers.saturating_sub(1);
+            if state.readers == 0 {
+                return Some(gradient);
+            }
+            state.gradient = Some(gradient);
+            None
+        })
     }
 }

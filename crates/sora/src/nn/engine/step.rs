@@ -1,12 +1,14 @@
-//! Perturbation arithmetic and the figures of a step on the CPU, each in one pass over the pixels.
+//! What a training step does besides the network, on the CPU, each in one pass over memory: the
+//! arithmetic of perturbations, the figures of a step, the optimizer's update.
 
 use burn::tensor::Tensor;
 use burn_flex::Flex;
 use rayon::prelude::*;
+use sora_kernels::sgd::Sgd;
 
 use super::{
-    flex::{dims, floats, primitive},
-    pool::Output,
+    buffers::Output,
+    flex::{dims, floats, isa, ok, primitive},
 };
 use crate::compute::{Agreement, SignStep};
 
@@ -136,4 +138,18 @@ pub(crate) fn agreement(
         grad_ratio: ratio(sum(&|s| s.train.sqrt()), sum(&|s| s.attack.sqrt())),
         delta_mean: mean(&|s| s.delta / len as f64),
     }
+}
+
+/// One fused SGD update of `[value, buffer]` with `gradient`, in place where nobody else holds
+/// them. All are on the CPU.
+pub(crate) fn sgd_step(
+    sgd: &Sgd,
+    value: Tensor<1>,
+    buffer: Tensor<1>,
+    gradient: Tensor<1>,
+) -> [Tensor<1>; 2] {
+    let (mut value, mut buffer, gradient) =
+        (primitive(value), primitive(buffer), primitive(gradient));
+    ok(sgd.step(isa(), value.storage_mut(), floats(&gradient), buffer.storage_mut()));
+    [value, buffer].map(Tensor::from_primitive::<Flex>)
 }

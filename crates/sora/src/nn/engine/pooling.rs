@@ -1,0 +1,217 @@
+//! Pools: maxima and means of windows, and the mean of a map.
+
+use std::sync::Arc;
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, TensorMetadata,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        tensor::FloatTensor,
+    },
+    tensor::{DType, Tensor},
+};
+use burn_flex::{Flex, FlexTensor};
+use sora_kernels::pool::{Window, global_average, global_average_grad};
+
+use super::{
+    buffers::Output,
+    flex::{by_type, dims, floats, ok, output_like, values},
+    record,
+};
+use crate::profile::{self, Stage};
+
+/// The window of a pooling layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolPlan {
+    /// Height and width of the window.
+    pub kernel: usize,
+    /// Same in both directions.
+    pub stride: usize,
+    /// Same on all sides; at most half the kernel.
+    pub padding: usize,
+    /// What is taken of each window.
+    pub of: PoolOf,
+}
+
+/// What a pool takes of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolOf {
+    /// The largest value.
+    Max,
+    /// The mean; padding counts as zeros.
+    Mean,
+}
+
+impl PoolPlan {
+    fn window(self, input: [usize; 2]) -> Window {
+        Window {
+            input,
+            kernel: [self.kernel; 2],
+            stride: [self.stride; 2],
+            padding: [self.padding; 2],
+        }
+    }
+}
+
+/// The kernels of pools, forward and backward.
+pub trait PoolKernels: Backend {
+    /// The pool of `x` `[H, W, N, C]` and, for largest values, where they came from.
+    fn pool(x: &FloatTensor<Self>, plan: PoolPlan) -> (FloatTensor<Self>, Vec<u32>);
+
+    /// Gradient of [`pool`](Self::pool) for a map of shape `input`.
+    fn pool_grad(
+        dy: &FloatTensor<Self>,
+        input: [usize; 4],
+        indices: &[u32],
+        plan: PoolPlan,
+    ) -> FloatTensor<Self>;
+
+    /// Mean over all pixels: `[H, W, N, C]` to `[N, C]` in f32.
+    fn global_pool(x: &FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Gradient of the mean over all pixels for a map of shape `input` stored as `dtype`.
+    fn global_pool_grad(
+        dy: &FloatTensor<Self>,
+        input: [usize; 4],
+        dtype: DType,
+    ) -> FloatTensor<Self>;
+}
+
+impl PoolKernels for Flex {
+    fn pool(x: &FlexTensor, plan: PoolPlan) -> (FlexTensor, Vec<u32>) {
+        let x = x.to_contiguous();
+        let [h, w, n, c] = dims(&x);
+        let window = plan.window([h, w]);
+        let [oh, ow] = window.output();
+        let mut y = output_like([oh, ow, n, c], &x);
+        let mut indices = vec![0; if plan.of == PoolOf::Max { oh * ow * n * c } else { 0 }];
+        by_type!(x, E => ok(profile::time(Stage::Pool, || match plan.of {
+            PoolOf::Max => window.max(n * c, values::<E>(&x), y.elements(), &mut indices),
+            PoolOf::Mean => window.average(n * c, values::<E>(&x), y.elements()),
+        })));
+        (y.finish(), indices)
+    }
+
+    fn pool_grad(
+        dy: &FlexTensor,
+        input: [usize; 4],
+        indices: &[u32],
+        plan: PoolPlan,
+    ) -> FlexTensor {
+        let dy = dy.to_contiguous();
+        let [h, w, n, c] = input;
+        let window = plan.window([h, w]);
+        let mut dx = output_like(input, &dy);
+        by_type!(dy, E => ok(profile::time(Stage::Pool, || match plan.of {
+            PoolOf::Max => window.max_grad(n * c, values::<E>(&dy), indices, dx.elements()),
+            PoolOf::Mean => window.average_grad(n * c, values::<E>(&dy), dx.elements()),
+        })));
+        dx.finish()
+    }
+
+    fn global_pool(x: &FlexTensor) -> FlexTensor {
+        let x = x.to_contiguous();
+        let [h, w, n, c] = dims(&x);
+        let mut y = Output::new([n, c]);
+        by_type!(x, E => ok(profile::time(Stage::Pool, || {
+            global_average(h * w, values::<E>(&x), y.as_mut())
+        })));
+        y.finish()
+    }
+
+    fn global_pool_grad(dy: &FlexTensor, input: [usize; 4], dtype: DType) -> FlexTensor {
+        let dy = dy.to_contiguous();
+        let mut dx = Output::of(input.into(), dtype);
+        by_type!(dx, E => ok(profile::time(Stage::Pool, || {
+            global_average_grad(input[0] * input[1], floats(&dy), dx.elements::<E>())
+        })));
+        dx.finish()
+    }
+}
+
+/// Pools, for [`Dispatch`] to choose the backend of.
+#[backend_extension(Autodiff, Flex)]
+pub trait PoolOp: Backend {
+    /// The pool of `x` `[H, W, N, C]`.
+    fn pool_op(x: FloatTensor<Self>, plan: PoolPlan) -> FloatTensor<Self>;
+
+    /// Mean over all pixels: `[H, W, N, C]` to `[N, C]`.
+    fn global_pool_op(x: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl PoolOp for Flex {
+    fn pool_op(x: FlexTensor, plan: PoolPlan) -> FlexTensor {
+        Self::pool(&x, plan).0
+    }
+
+    fn global_pool_op(x: FlexTensor) -> FlexTensor {
+        Self::global_pool(&x)
+    }
+}
+
+#[derive(Debug)]
+struct PoolBackward;
+
+#[derive(Clone, Debug)]
+struct PoolState {
+    input: [usize; 4],
+    /// Where the largest values came from; empty for means.
+    indices: Arc<Vec<u32>>,
+    plan: PoolPlan,
+}
+
+impl<B: PoolKernels> Backward<B, 1> for PoolBackward {
+    type State = PoolState;
+
+    fn backward(self, ops: Ops<PoolState, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let PoolState { input, indices, plan } = ops.state;
+        if let [Some(x)] = ops.parents {
+            grads.register::<B>(x.id, B::pool_grad(&dy, input, &indices, plan));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct GlobalPoolBackward;
+
+impl<B: PoolKernels> Backward<B, 1> for GlobalPoolBackward {
+    /// Shape and type of the map.
+    type State = ([usize; 4], DType);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        if let [Some(x)] = ops.parents {
+            let (input, dtype) = ops.state;
+            grads.register::<B>(x.id, B::global_pool_grad(&dy, input, dtype));
+        }
+    }
+}
+
+impl<B: PoolKernels, C: CheckpointStrategy> PoolOp for Autodiff<B, C> {
+    fn pool_op(x: FloatTensor<Self>, plan: PoolPlan) -> FloatTensor<Self> {
+        let (x, of_x) = x.into_parts();
+        let (y, indices) = B::pool(&x, plan);
+        let state = || PoolState { input: x.shape().dims(), indices: Arc::new(indices), plan };
+        record!(B, C, PoolBackward, [of_x], y, state())
+    }
+
+    fn global_pool_op(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let (x, of_x) = x.into_parts();
+        let y = B::global_pool(&x);
+        record!(B, C, GlobalPoolBackward, [of_x], y, (x.shape().dims(), x.dtype()))
+    }
+}
+
+pub(in crate::nn) fn global_pool(x: Tensor<4>) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::global_pool_op(x.into_dispatch()))
+}
+
+pub(in crate::nn) fn pool(x: Tensor<4>, plan: PoolPlan) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::pool_op(x.into_dispatch(), plan))
+}
