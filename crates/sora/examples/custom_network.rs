@@ -16,7 +16,7 @@ use sora::{
     loss::{correct, cross_entropy},
     model::{self, Builder, Id, Model, ModelConfig, NetworkInfo, Shape, Start, Window},
     nn::{BnMode, to_vec},
-    optim::OptimizerKind,
+    optim::{OptimizerKind, Rates},
     perturbation::{Bound, Perturb},
     threat::{Norm, Threat},
 };
@@ -48,6 +48,7 @@ fn tiny(net: &mut Builder, x: Id) {
 }
 
 const SIDE: usize = 16;
+const RATES: Rates = Rates { lr: 0.05, momentum: 0.9 };
 
 /// `n` noisy images that are brighter at the top (class 1) or at the bottom (class 0).
 fn images(n: usize, seed: u32, device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
