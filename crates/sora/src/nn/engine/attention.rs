@@ -27,7 +27,7 @@ use crate::profile::{self, Stage};
 /// and backward.
 pub trait AttentionKernels: Backend {
     /// `[N, T, 3 F]` to `[N, T, F]`.
-    fn attention(qkv: &FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
+    fn attention_forward(qkv: &FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
 
     /// Gradient for `qkv`.
     fn attention_grad(
@@ -45,7 +45,7 @@ fn kernel(qkv: &FlexTensor, heads: usize) -> (Attention, [usize; 3]) {
 }
 
 impl AttentionKernels for Flex {
-    fn attention(qkv: &FlexTensor, heads: usize) -> FlexTensor {
+    fn attention_forward(qkv: &FlexTensor, heads: usize) -> FlexTensor {
         let qkv = qkv.to_contiguous();
         let (kernel, shape) = kernel(&qkv, heads);
         let mut out = Output::new(shape);
@@ -73,7 +73,7 @@ pub trait AttentionOp: Backend {
 
 impl AttentionOp for Flex {
     fn attention_op(qkv: FlexTensor, heads: usize) -> FlexTensor {
-        Self::attention(&qkv, heads)
+        Self::attention_forward(&qkv, heads)
     }
 }
 
@@ -96,7 +96,7 @@ impl<B: AttentionKernels> Backward<B, 1> for AttentionBackward {
 impl<B: AttentionKernels, C: CheckpointStrategy> AttentionOp for Autodiff<B, C> {
     fn attention_op(qkv: FloatTensor<Self>, heads: usize) -> FloatTensor<Self> {
         let (qkv, of_qkv) = qkv.into_parts();
-        let y = B::attention(&qkv, heads);
+        let y = B::attention_forward(&qkv, heads);
         record!(B, C, AttentionBackward, [of_qkv], y, (qkv, heads))
     }
 }

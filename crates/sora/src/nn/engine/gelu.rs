@@ -26,14 +26,14 @@ use crate::profile::{self, Stage};
 /// The kernels of GELU, forward and backward.
 pub trait GeluKernels: Backend {
     /// `x Phi(x)`, element by element.
-    fn gelu(x: &FloatTensor<Self>) -> FloatTensor<Self>;
+    fn gelu_forward(x: &FloatTensor<Self>) -> FloatTensor<Self>;
 
     /// Its gradient at `x`.
     fn gelu_grad(x: &FloatTensor<Self>, dy: &FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl GeluKernels for Flex {
-    fn gelu(x: &FlexTensor) -> FlexTensor {
+    fn gelu_forward(x: &FlexTensor) -> FlexTensor {
         let x = x.to_contiguous();
         let mut y = Output::of(x.layout().shape().clone(), DType::F32);
         ok(profile::time(Stage::Pointwise, || activation::gelu(isa(), floats(&x), y.as_mut())));
@@ -59,7 +59,7 @@ pub trait GeluOp: Backend {
 
 impl GeluOp for Flex {
     fn gelu_op(x: FlexTensor) -> FlexTensor {
-        Self::gelu(&x)
+        Self::gelu_forward(&x)
     }
 }
 
@@ -80,7 +80,7 @@ impl<B: GeluKernels> Backward<B, 1> for GeluBackward {
 impl<B: GeluKernels, C: CheckpointStrategy> GeluOp for Autodiff<B, C> {
     fn gelu_op(x: FloatTensor<Self>) -> FloatTensor<Self> {
         let (x, of_x) = x.into_parts();
-        let y = B::gelu(&x);
+        let y = B::gelu_forward(&x);
         record!(B, C, GeluBackward, [of_x], y, x)
     }
 }

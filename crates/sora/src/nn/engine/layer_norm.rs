@@ -26,7 +26,7 @@ use crate::profile::{self, Stage};
 /// The kernels of a layer norm over the last dimension of `x` `[rows, D]`, forward and backward.
 pub trait LayerNormKernels: Backend {
     /// Layer norm with scale and shift.
-    fn layer_norm(
+    fn layer_norm_forward(
         x: &FloatTensor<Self>,
         gamma: &FloatTensor<Self>,
         beta: &FloatTensor<Self>,
@@ -42,7 +42,7 @@ pub trait LayerNormKernels: Backend {
 }
 
 impl LayerNormKernels for Flex {
-    fn layer_norm(
+    fn layer_norm_forward(
         x: &FlexTensor,
         gamma: &FlexTensor,
         beta: &FlexTensor,
@@ -91,7 +91,7 @@ impl LayerNormOp for Flex {
         beta: FlexTensor,
         epsilon: f32,
     ) -> FlexTensor {
-        Self::layer_norm(&x, &gamma, &beta, epsilon)
+        Self::layer_norm_forward(&x, &gamma, &beta, epsilon)
     }
 }
 
@@ -124,7 +124,7 @@ impl<B: LayerNormKernels, C: CheckpointStrategy> LayerNormOp for Autodiff<B, C> 
     ) -> FloatTensor<Self> {
         let ((x, of_x), (gamma, of_gamma), (beta, of_beta)) =
             (x.into_parts(), gamma.into_parts(), beta.into_parts());
-        let y = B::layer_norm(&x, &gamma, &beta, epsilon);
+        let y = B::layer_norm_forward(&x, &gamma, &beta, epsilon);
         let nodes = [of_x, of_gamma, of_beta];
         record!(B, C, LayerNormBackward, nodes, y, ([x, gamma, beta], epsilon))
     }

@@ -31,7 +31,7 @@ use crate::profile::{self, Stage};
 /// the weight.
 pub trait LinearKernels: Backend {
     /// `x w^T + bias`: `[N, in]` and `[out, in]` to `[N, out]`.
-    fn linear(
+    fn linear_forward(
         x: &FloatTensor<Self>,
         w: &FloatTensor<Self>,
         bias: &FloatTensor<Self>,
@@ -73,7 +73,12 @@ pub(super) fn channel_sums(dy: &FlexTensor) -> FlexTensor {
 }
 
 impl LinearKernels for Flex {
-    fn linear(x: &FlexTensor, w: &FlexTensor, bias: &FlexTensor, version: u64) -> FlexTensor {
+    fn linear_forward(
+        x: &FlexTensor,
+        w: &FlexTensor,
+        bias: &FlexTensor,
+        version: u64,
+    ) -> FlexTensor {
         let (x, w, bias) = (x.to_contiguous(), w.to_contiguous(), bias.to_contiguous());
         let ([n, _], [out, _]) = (dims(&x), dims::<2>(&w));
         let kernel = kernel(&w);
@@ -127,7 +132,7 @@ pub trait LinearOp: Backend {
 
 impl LinearOp for Flex {
     fn linear_op(x: FlexTensor, w: FlexTensor, bias: FlexTensor, version: u64) -> FlexTensor {
-        Self::linear(&x, &w, &bias, version)
+        Self::linear_forward(&x, &w, &bias, version)
     }
 }
 
@@ -172,7 +177,7 @@ impl<B: LinearKernels, C: CheckpointStrategy> LinearOp for Autodiff<B, C> {
         let weight_grad = w.is_tracked();
         let ((x, of_x), (w, of_w), (bias, of_bias)) =
             (x.into_parts(), w.into_parts(), bias.into_parts());
-        let y = B::linear(&x, &w, &bias, version);
+        let y = B::linear_forward(&x, &w, &bias, version);
         let state = || LinearState { x: weight_grad.then_some(x), w, version };
         record!(B, C, LinearBackward, [of_x, of_w, of_bias], y, state())
     }
