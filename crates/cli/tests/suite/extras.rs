@@ -21,9 +21,8 @@ use sora_rng::{Key, Purpose, fill_uniform};
 
 use crate::{
     cli::{sora, stderr, train_short},
-    methods::{SIDE, batch, threat},
     resume::same,
-    support::{Golden, assert_close, golden_model, host, path, small_model},
+    support::{Golden, SIDE, assert_close, batch, golden_model, host, path, small_model, threat},
 };
 
 fn params(values: &[f32]) -> TensorSet {

@@ -1,6 +1,5 @@
 //! Every integration test in one binary: linking Burn once is enough.
 
-mod attacks;
 mod cli;
 mod dashboard;
 mod datasets;
@@ -8,14 +7,12 @@ mod engine;
 mod evaluation;
 mod exchange;
 mod extras;
-mod golden;
-mod gradients;
 mod grid;
 mod guard;
-mod methods;
-mod models;
 mod report;
 mod resume;
 mod shell;
+#[allow(dead_code)]
+#[path = "../../../sora/tests/suite/support.rs"]
 mod support;
 mod trust;

@@ -4,8 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use sora::{
+    data::{self, AugmentDraw, OpenOptions},
+    evaluate,
+    method::Batch,
     model::{Model, ModelConfig, Shape},
     nn::{BnMode, HostTensor, to_vec},
+    threat::Norm,
 };
 
 /// A golden file made by `scripts/golden/make.py`.
@@ -156,6 +160,48 @@ pub fn golden_model(images: &Golden, channels: usize, height: usize, width: usiz
     model
 }
 
+/// An untrained model of width 4 on `side` x `side` images.
+pub fn small_model(seed: u64, channels: usize, side: usize) -> Model {
+    let config = ModelConfig {
+        name: "preact-resnet18".into(),
+        width: 4,
+        shape: Shape { channels, height: side, width: side, classes: 10 },
+        mean: vec![0.5; channels],
+        std: vec![0.25; channels],
+        options: Default::default(),
+    };
+    Model::init(config, seed, &Device::flex()).unwrap()
+}
+
+/// Side of the images of [`batch`].
+pub const SIDE: usize = 8;
+
+/// The usual radius.
+pub fn threat(norm: Norm) -> sora::threat::Threat {
+    sora::threat::Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 0.5 } }
+}
+
+/// `n` synthetic images, not augmented.
+pub fn batch(n: usize) -> Batch {
+    let options = OpenOptions {
+        image_size: Some(SIDE),
+        limit_train: Some(n),
+        limit_test: Some(1),
+        ..Default::default()
+    };
+    let dataset = data::open("synthetic", &options).unwrap();
+    let indices: Vec<usize> = (0..n).collect();
+    let device = Device::flex();
+    let [c, h, w] = dataset.train.shape();
+    let labels: Vec<i32> = indices.iter().map(|&i| dataset.train.label(i) as i32).collect();
+    let x = Tensor::from_data(
+        TensorData::new(evaluate::pixels(&dataset.train, &indices).unwrap(), [n, c, h, w]),
+        &device,
+    );
+    let labels = Tensor::from_data(labels.as_slice(), &device);
+    Batch { x, labels, ids: dataset.train.ids().to_vec(), draws: vec![AugmentDraw::IDENTITY; n] }
+}
+
 /// The network `name` of width 8, untrained, with running statistics of a pass.
 pub fn warm_model(name: &str, shape: Shape) -> Model {
     let Shape { channels, height, width, .. } = shape;
@@ -170,17 +216,4 @@ pub fn warm_model(name: &str, shape: Shape) -> Model {
     let (_, stats) = model.forward(&model.params.frozen(), x, BnMode::Train);
     model.absorb(stats);
     model
-}
-
-/// An untrained model of width 4 on `side` x `side` images.
-pub fn small_model(seed: u64, channels: usize, side: usize) -> Model {
-    let config = ModelConfig {
-        name: "preact-resnet18".into(),
-        width: 4,
-        shape: Shape { channels, height: side, width: side, classes: 10 },
-        mean: vec![0.5; channels],
-        std: vec![0.25; channels],
-        options: Default::default(),
-    };
-    Model::init(config, seed, &Device::flex()).unwrap()
 }

@@ -3,8 +3,6 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 use sora::{
-    data::{self, AugmentDraw, OpenOptions},
-    evaluate,
     loss::cross_entropy,
     method::{Batch, Extras, METHODS, MethodInfo, Place, StepContext, StepSettings},
     model::Model,
@@ -15,33 +13,8 @@ use sora::{
     threat::{Norm, Threat},
 };
 
+pub use crate::support::{SIDE, batch, threat};
 use crate::support::{host, small_model};
-
-pub const SIDE: usize = 8;
-
-pub fn threat(norm: Norm) -> Threat {
-    Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 0.5 } }
-}
-
-pub fn batch(n: usize) -> Batch {
-    let options = OpenOptions {
-        image_size: Some(SIDE),
-        limit_train: Some(n),
-        limit_test: Some(1),
-        ..Default::default()
-    };
-    let dataset = data::open("synthetic", &options).unwrap();
-    let indices: Vec<usize> = (0..n).collect();
-    let device = Device::flex();
-    let [c, h, w] = dataset.train.shape();
-    let labels: Vec<i32> = indices.iter().map(|&i| dataset.train.label(i) as i32).collect();
-    let x = Tensor::from_data(
-        TensorData::new(evaluate::pixels(&dataset.train, &indices).unwrap(), [n, c, h, w]),
-        &device,
-    );
-    let labels = Tensor::from_data(labels.as_slice(), &device);
-    Batch { x, labels, ids: dataset.train.ids().to_vec(), draws: vec![AugmentDraw::IDENTITY; n] }
-}
 
 /// What a run of some steps leaves behind.
 pub struct Trace {
