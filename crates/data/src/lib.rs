@@ -44,7 +44,7 @@ pub use error::{DataError, Fix, Remedy, Result};
 pub use fetch::{FetchOptions, Progress, fetch};
 pub use info::{Checksum, Info, Reader, Source};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
-pub use open::open;
+pub use open::{comes_in, open};
 pub use options::{Channels, OpenOptions};
 pub use paths::data_dir;
 pub use picture::{Fit, Picture, Pictures};

@@ -106,6 +106,20 @@ fn own(kind: &str, path: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts
     Ok((info, parts))
 }
 
+/// Whether the data set `spec` comes in square images of `size` pixels.
+#[must_use]
+pub fn comes_in(spec: &str, size: usize) -> bool {
+    let name = match spec.split_once(':') {
+        Some(("folder" | "imagefolder", _)) => return true,
+        Some(("synthetic", _)) => "synthetic",
+        _ => spec,
+    };
+    match find(name) {
+        Some(info) => in_the_size_wanted(info, Some(size)).is_ok(),
+        None => Path::new(spec).is_dir(),
+    }
+}
+
 /// The set in images of `size` pixels, where it has them.
 fn in_the_size_wanted(info: Info, size: Option<usize>) -> Result<Info> {
     let Some(size) = size.filter(|&size| size != info.height) else { return Ok(info) };
@@ -138,6 +152,23 @@ fn in_the_size_wanted(info: Info, size: Option<usize>) -> Result<Info> {
 mod tests {
     use super::*;
     use crate::error::Remedy;
+
+    #[test]
+    fn the_sizes_that_a_set_comes_in_are_known_without_its_files() {
+        for (spec, size, comes) in [
+            ("cifar10", 32, true),
+            ("cifar10", 64, false),
+            ("pathmnist", 28, true),
+            ("pathmnist", 64, true),
+            ("pathmnist", 50, false),
+            ("synthetic:100", 8, true),
+            ("folder:anywhere", 48, true),
+            ("imagefolder:anywhere", 224, true),
+            ("nonesuch", 32, false),
+        ] {
+            assert_eq!(comes_in(spec, size), comes, "{spec} {size}");
+        }
+    }
 
     #[test]
     fn names_that_cannot_be_opened_say_what_to_do() {

@@ -8,7 +8,7 @@ use std::{
 use sora::{
     attack::{self, Entry},
     config::TrainConfig,
-    data::Dataset,
+    data::{self, Dataset},
     device,
     evaluate::{self, EvalConfig, Identity, Ledger, OnSplit},
     robustness::{Samples, sanity},
@@ -297,11 +297,10 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
             )));
         }
         config.dataset = dataset.clone();
-        // These come in the size that the network takes; other sets have the size they have.
-        let any_size = dataset.starts_with("folder:")
-            || dataset.starts_with("synthetic")
-            || Path::new(dataset).is_dir();
-        config.image_size = any_size.then_some(subject.model.config.shape.height);
+        // In the size that the network takes, where the set comes in it.
+        let shape = subject.model.config.shape;
+        let fits = shape.height == shape.width && data::comes_in(dataset, shape.height);
+        config.image_size = fits.then_some(shape.height);
     }
     if args.data_dir.is_some() {
         config.data_dir = args.data_dir.clone();
