@@ -1,8 +1,9 @@
-//! Where the time of a step goes, by part: counters that are always on, at the cost of two clock
+//! Where the time of a step goes, by stage: counters that are always on, at the cost of two clock
 //! readings an operation.
 //!
-//! Parts may be timed inside each other; each counts only what is not inside another, so that their
-//! sum is the time of the outermost.
+//! Stages may be timed inside each other; each counts only what is not inside another, so that
+//! their sum is the time of the outermost. The counters are the process's: an operation of the
+//! engine is a function without a handle (see `nn/engine`), and an atomic addition is all it pays.
 
 use std::{
     cell::Cell,
@@ -10,7 +11,9 @@ use std::{
     time::Instant,
 };
 
-/// A part of the work that is timed on its own.
+use crate::names::named;
+
+/// A stage of the work that is timed on its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Stage {
@@ -62,44 +65,44 @@ pub enum Stage {
     Log,
 }
 
-const NAMES: [&str; 22] = [
-    "conv_forward",
-    "conv_input_grad",
-    "conv_weight_grad",
-    "norm_forward",
-    "norm_again",
-    "norm_backward",
-    "pack",
-    "layout",
-    "pool",
-    "linear",
-    "pointwise",
-    "attention",
-    "network",
-    "autodiff",
-    "loss",
-    "noise",
-    "perturbation",
-    "metrics",
-    "statistics",
-    "optimizer",
-    "loader",
-    "log",
-];
+named!(Stage, "stage":
+    ConvForward = "conv_forward",
+    ConvInputGrad = "conv_input_grad",
+    ConvWeightGrad = "conv_weight_grad",
+    NormForward = "norm_forward",
+    NormAgain = "norm_again",
+    NormBackward = "norm_backward",
+    Pack = "pack",
+    Layout = "layout",
+    Pool = "pool",
+    Linear = "linear",
+    Pointwise = "pointwise",
+    Attention = "attention",
+    Network = "network",
+    Autodiff = "autodiff",
+    Loss = "loss",
+    Noise = "noise",
+    Perturbation = "perturbation",
+    Metrics = "metrics",
+    Statistics = "statistics",
+    Optimizer = "optimizer",
+    Loader = "loader",
+    Log = "log",
+);
 
-static NANOSECONDS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
+static NANOSECONDS: [AtomicU64; Stage::ALL.len()] = [const { AtomicU64::new(0) }; Stage::ALL.len()];
 
 thread_local! {
-    /// The part that this thread is in, and since when.
+    /// The stage that this thread is in, and since when.
     static INSIDE: Cell<Option<(Stage, Instant)>> = const { Cell::new(None) };
 }
 
-fn count((part, since): (Stage, Instant), until: Instant) {
-    NANOSECONDS[part as usize]
+fn count((stage, since): (Stage, Instant), until: Instant) {
+    NANOSECONDS[stage as usize]
         .fetch_add(until.duration_since(since).as_nanos() as u64, Ordering::Relaxed);
 }
 
-/// Ends a part, also when its work panics.
+/// Ends a stage, also when its work panics.
 struct Inside {
     outer: Option<Stage>,
 }
@@ -113,10 +116,10 @@ impl Drop for Inside {
     }
 }
 
-/// Does `work` and adds its time to `part`, except for that of parts inside it.
-pub fn time<T>(part: Stage, work: impl FnOnce() -> T) -> T {
+/// Does `work` and adds its time to `stage`, except for that of stages inside it.
+pub fn time<T>(stage: Stage, work: impl FnOnce() -> T) -> T {
     let now = Instant::now();
-    let outer = INSIDE.replace(Some((part, now)));
+    let outer = INSIDE.replace(Some((stage, now)));
     if let Some(outer) = outer {
         count(outer, now);
     }
@@ -124,12 +127,12 @@ pub fn time<T>(part: Stage, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Seconds of each part since the last call, in a fixed order; sets them back to 0.
+/// Seconds of each stage since the last call, in a fixed order; sets them back to 0.
 pub fn take() -> Vec<(&'static str, f64)> {
-    NAMES
+    Stage::NAMES
         .iter()
         .zip(&NANOSECONDS)
-        .map(|(name, part)| (*name, part.swap(0, Ordering::Relaxed) as f64 * 1e-9))
+        .map(|(name, stage)| (*name, stage.swap(0, Ordering::Relaxed) as f64 * 1e-9))
         .collect()
 }
 
@@ -149,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_does_not_count_what_is_inside_another() {
+    fn a_stage_does_not_count_what_is_inside_another() {
         let inside = || INSIDE.get().map(|(part, _)| part);
         time(Stage::Perturbation, || {
             assert_eq!(inside(), Some(Stage::Perturbation));
@@ -167,8 +170,10 @@ mod tests {
     }
 
     #[test]
-    fn every_part_has_a_name() {
-        assert_eq!(Stage::Log as usize + 1, NAMES.len());
+    fn counters_lie_in_the_order_of_the_names() {
+        for (index, stage) in Stage::ALL.iter().enumerate() {
+            assert_eq!((*stage as usize, stage.name()), (index, Stage::NAMES[index]));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The integration tests that need no program, in one binary: linking Burn once is enough.
 
 mod attacks;
+mod builder;
 mod engine;
 mod exchange;
 mod golden;
