@@ -247,7 +247,7 @@ impl Builder {
         self.convolve(&[x], name, cout, window, start, true)
     }
 
-    /// Convolution without bias, plus `add`.
+    /// Convolution without bias, plus `add`, a map of its shape.
     pub fn conv_add(
         &mut self,
         x: Id,
@@ -272,6 +272,10 @@ impl Builder {
         let x = inputs[0];
         let (cin, Window { kernel, stride, padding }) = (self.features(x), window);
         let [h, w] = self.windows(x, window);
+        if let Some(add) = inputs.get(1).filter(|add| *self.dims(**add) != [cout, h, w]) {
+            let problem = format!("a sum of {:?} and {:?}", [cout, h, w], self.dims(*add));
+            self.fail("network", problem);
+        }
         let [weight, start_of_bias] = start.init(cin * kernel * kernel, cout * kernel * kernel);
         let conv = Conv2d::with_init(
             &mut self.specs,
