@@ -237,8 +237,8 @@ impl Recipe {
     /// A file that cannot be read or understood.
     pub fn read_grid(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-        let grid: Grid = toml::from_str(&text)
-            .map_err(|e| Error::damaged(path, one_line(&e.to_string())))?;
+        let grid: Grid =
+            toml::from_str(&text).map_err(|e| Error::damaged(path, one_line(&e.to_string())))?;
         let options =
             ScaleOptions { attacks: grid.attacks, limit: grid.limit, ..Default::default() };
         Ok(Self {

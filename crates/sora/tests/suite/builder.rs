@@ -76,8 +76,8 @@ fn layers_that_do_not_fit_are_refused_with_a_reason() {
     };
     for (error, part) in [
         (refused(&|_, _| {}), "expected 10 logits"),
-        (refused(&|net, x| drop(conv(net, x, SIDE + 1))), "too small for the network"),
-        (refused(&|net, x| drop(net.dense(x, "d", 10, Start::Default))), "takes a vector"),
+        (refused(&|net, x| _ = conv(net, x, SIDE + 1)), "too small for the network"),
+        (refused(&|net, x| _ = net.dense(x, "d", 10, Start::Default)), "takes a vector"),
         (
             refused(&|net, x| {
                 let flat = net.flatten(x);
