@@ -4,17 +4,12 @@
 //! cargo run --release --example quickstart
 //! ```
 
-use sora::{
-    evaluate::{EvalConfig, evaluate},
-    prelude::*,
-};
+use sora::prelude::*;
 
 fn main() -> Result<()> {
     let data = sora::data::open("synthetic", &Default::default())?;
     let run = Trainer::new("sora").model("preact-resnet18", 4).epochs(2).fit(&data)?;
-    let threat = Threat { norm: Norm::Linf, epsilon: 8.0 / 255.0 };
-    let settings = EvalConfig { threat, seed: 0, batch: 256 };
-    let found = evaluate(&run.model, &data.test.take(200), &["clean", "pgd-10"], settings)?;
+    let found = Evaluation::of(&run.model).on(&data.test).suite(Suite::Quick).limit(200).run()?;
     for (attack, result) in &found.results.0 {
         println!("{attack:8} {:.3}", result.accuracy.accuracy);
     }

@@ -137,12 +137,6 @@ pub enum Error {
         /// The run folder with the checkpoint; `None` for a training in memory.
         run: Option<PathBuf>,
     },
-    /// Another work that was interrupted and goes on when it is started again.
-    #[error("interrupted in {work}")]
-    Stopped {
-        /// What was done, and how to go on.
-        work: String,
-    },
     /// Training that stopped because of catastrophic overfitting, as it was asked to.
     #[error("{event}; stopped as `on_co` asks{}", saved(run.as_deref()))]
     CoStopped {
@@ -184,7 +178,7 @@ impl Error {
             | Self::Device(_)
             | Self::Defect(_)
             | Self::Work(_) => ErrorKind::Work,
-            Self::Interrupted { .. } | Self::Stopped { .. } => ErrorKind::Interrupted,
+            Self::Interrupted { .. } => ErrorKind::Interrupted,
             Self::Data(e) if !e.is_input() => ErrorKind::Work,
             Self::Plot(e) if !e.is_input() => ErrorKind::Work,
             Self::Evaluation(e) if !e.is_input() => ErrorKind::Work,

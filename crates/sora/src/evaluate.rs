@@ -1,5 +1,8 @@
 //! Evaluation of our own networks on our own data sets, see [`robustness`].
 
+mod builder;
+
+pub use self::builder::{Evaluation, Suite};
 pub use robustness::evaluate::*;
 use robustness::{Samples, Shape, attack};
 

@@ -20,8 +20,9 @@
 //! let run = Trainer::new("sora").model("mnist-cnn", 2).epochs(1).batch(16).fit(&data)?;
 //! assert_eq!(run.summary.epochs, 1);
 //!
-//! // 3. The network is what is measured, exported or trained on.
-//! assert_eq!(run.model.to_host()?.len(), run.model.params.specs().len());
+//! // 3. The network is measured: clean, and under attacks of growing strength.
+//! let found = Evaluation::of(&run.model).on(&data.test).attacks(["clean", "pgd-10"]).run()?;
+//! assert_eq!(found.results.0.len(), 2);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

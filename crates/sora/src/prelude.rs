@@ -3,6 +3,7 @@
 pub use crate::{
     config::TrainConfig,
     error::{Error, Result},
+    evaluate::{Evaluation, Suite},
     run::{RunDir, Subject},
     threat::{Epsilon, Norm, Threat},
     train::{Event, Observer, Trained, Trainer},

@@ -99,8 +99,8 @@ impl RunConfig {
             let sealed = text.strip_prefix(SEAL).and_then(|sealed| sealed.split_once('\n'));
             let whole = sealed.is_some_and(|(sum, rest)| sum == files::sha256(rest.as_bytes()));
             if !whole && (sealed.is_some() || rest.starts_with("sha256")) {
-                let problem = "changed since the run wrote it (damaged or edited); start a new run \
-                               from it, or, if the change is meant, remove its first line";
+                let problem = "changed since the run wrote it (damaged or edited); restore it, or \
+                               start a new run from it";
                 return Err(Error::damaged(file, problem));
             }
         }

@@ -214,7 +214,12 @@ impl<'a> Trainer<'a> {
                 rest.go_on(dir, *config, epochs, data)
             }
             _ => {
-                let config = self.config()?;
+                let mut config = self.config()?;
+                if let Settings::Given(given) = &self.settings
+                    && !given.contains_key("dataset")
+                {
+                    config.dataset.clone_from(&data.info.name);
+                }
                 let rest = Rest {
                     observers: self.observers,
                     communicator: self.communicator,
