@@ -95,6 +95,8 @@ fn is_own(head: &[u8]) -> bool {
         [b'r', ..] => near("run,group,seed,folder,seconds", 40),
         // Manual pages.
         [b'.', b'i', ..] => near(".TH sora", 256),
+        // Records of evaluations and sweeps.
+        [b'{', b'\n', ..] => near(r#""program": "sora "#, 4096),
         // safetensors: the length of the header, then JSON.
         _ if head.get(8) == Some(&b'{') => near(r#""__metadata__":{"sora"#, 64),
         _ => false,

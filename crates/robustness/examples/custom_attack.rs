@@ -9,7 +9,7 @@
 
 use robustness::{
     Attack, AttackContext, Classifier, Cotangent, Entry, EvalConfig, Evaluator, InMemory, Ledger,
-    Norm, PullBack, Result, Shape, Threat,
+    Norm, PullBack, Result, Rows, Shape, Threat,
     attack::{AttackDraw, Batch},
     entry, predicted, rows, stands,
 };
@@ -21,27 +21,24 @@ struct Corners {
 }
 
 impl Attack for Corners {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
-        let (width, classes, epsilon) = (cx.pixels(), cx.classes(), cx.threat.epsilon);
-        let mut best = batch.x.to_vec();
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+        let epsilon = cx.threat.epsilon;
+        let mut best = batch.x.clone();
         let mut fooled = vec![false; batch.len()];
         for k in 0..self.points {
             // Draws are keyed by sample and try: the batch size changes nothing.
-            let mut points = vec![0.0; batch.x.len()];
+            let mut points = Rows::zeros(batch.len(), cx.pixels());
             cx.fill_uniform_at(AttackDraw::Sign, k, &mut points, batch.ids);
             points
                 .iter_mut()
-                .zip(batch.x)
+                .zip(batch.x.iter())
                 .for_each(|(v, x)| *v = x + if *v < 0.5 { -epsilon } else { epsilon });
-            rows::for_each(&mut points, width, |i, point| {
-                rows::project(cx.threat, rows::row(batch.x, width, i), point)
-            });
-            let logits = cx.model.logits(&points)?;
+            points.for_each(|i, point| rows::project(cx.threat, batch.x.row(i), point));
+            let logits = cx.logits(&points)?;
             for (i, fooled) in fooled.iter_mut().enumerate() {
-                if !*fooled && !stands(rows::row(&logits, classes, i), batch.labels[i]) {
+                if !*fooled && !stands(logits.row(i), batch.labels[i]) {
                     *fooled = true;
-                    rows::row_mut(&mut best, width, i)
-                        .copy_from_slice(rows::row(&points, width, i));
+                    best.row_mut(i).copy_from_slice(points.row(i));
                 }
             }
             cx.tick(k + 1, self.points, fooled.iter().filter(|fooled| **fooled).count());
@@ -92,7 +89,7 @@ fn main() -> Result<()> {
     let images = InMemory::new(SHAPE, pixels, labels)?;
 
     let threat = Threat { norm: Norm::Linf, epsilon: 0.05 };
-    let settings = EvalConfig { threat, seed: 0, batch: 64 };
+    let settings = EvalConfig { batch: 64, ..EvalConfig::under(threat) };
     let entries = [
         entry("clean", threat.norm)?,
         Entry::custom("corners", Box::new(Corners { points: 50 })),

@@ -1,6 +1,9 @@
 //! What an attack needs from a network: logits, and gradients of functions of them.
 
-use std::{any::Any, fmt::Debug};
+use std::{
+    any::Any,
+    fmt::{self, Debug},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +33,28 @@ impl Shape {
 /// gives a cotangent of their shape. It must not call rayon: threads of its pool wait for it.
 pub type Cotangent<'a> = dyn FnMut(usize, &[f32]) -> Vec<f32> + Send + 'a;
 
+/// What can be asked of a classifier, or is asked by an attack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// The class that it names: its logits are 1 for that class and 0 for the others.
+    Labels,
+    /// Logits, but no gradients.
+    Scores,
+    /// Logits and gradients.
+    Gradients,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Labels => "labels",
+            Self::Scores => "logits",
+            Self::Gradients => "gradients",
+        })
+    }
+}
+
 /// A classifier under attack, in eval mode. Implement it to evaluate a network of your own; images
 /// are rows of pixels in [0, 1].
 pub trait Classifier: Debug + Send + Sync {
@@ -50,6 +75,12 @@ pub trait Classifier: Debug + Send + Sync {
     /// # Errors
     /// A device that fails.
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack>;
+
+    /// What it answers. A served model that gives logits or labels only says so here; attacks that
+    /// ask for more are refused, and [`pull_back`](Self::pull_back) is not called.
+    fn access(&self) -> Access {
+        Access::Gradients
+    }
 
     /// For a search that starts at the images `x` and changes a few pixels of each at a time:
     /// something that gives the logits of [`logits`](Self::logits), up to rounding, for less; an

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Norm, Shape};
+use crate::{
+    classifier::{Access, Shape},
+    threat::Norm,
+};
 
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,6 +41,24 @@ pub enum Error {
         /// The norm.
         norm: Norm,
     },
+    /// The attack asks for more than the classifier answers.
+    #[error("attack '{attack}' needs {needs}, and the classifier gives {access} only")]
+    Access {
+        /// The attack.
+        attack: String,
+        /// What it asks for.
+        needs: Access,
+        /// What the classifier answers.
+        access: Access,
+    },
+    /// No class to attack towards.
+    #[error("target class {target}: the network has {classes} classes, from 0")]
+    Target {
+        /// The class.
+        target: usize,
+        /// Classes of the network.
+        classes: usize,
+    },
     /// The same attack twice.
     #[error("attack '{0}' is there twice; name each attack once")]
     Repeated(String),
@@ -46,12 +67,22 @@ pub enum Error {
         "epsilon '{0}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"
     )]
     Epsilon(String),
+    /// An epsilon of 1 or more in l-inf.
+    #[error(
+        "epsilon {text} in linf reaches every image from every other; did you mean {meant}? Pixels lie in [0, 1]"
+    )]
+    EpsilonUnits {
+        /// The epsilon.
+        text: String,
+        /// What was probably meant.
+        meant: String,
+    },
     /// A text that is no norm.
     #[error("norm '{0}': expected linf or l2")]
     Norm(String),
     /// A text that is no list of epsilons.
     #[error(
-        "epsilons '{text}': {problem}; expected a range such as 1..32 in units of 1/255, or a list such as 2,4,8 or 64/255,0.5"
+        "epsilons '{text}': {problem}; expected a range such as 1..32/255, or a list such as 2/255,8/255 or 0.01,0.03"
     )]
     Epsilons {
         /// The text.
@@ -97,6 +128,22 @@ pub enum Error {
     /// The state of an evaluation is held by another process.
     #[error("{} is in use by another evaluation that is running", .0.display())]
     InUse(PathBuf),
+    /// A file that was to hold the state of an evaluation and holds something else.
+    #[error("{} is not the state of an evaluation and stays as it is; name another file", .0.display())]
+    NotAState(PathBuf),
+    /// The state of another evaluation.
+    #[error(
+        "{} is the state of another evaluation ({difference}); name another file, or start anew", path.display()
+    )]
+    OtherEvaluation {
+        /// The file.
+        path: PathBuf,
+        /// What is different, in words.
+        difference: String,
+    },
+    /// Adversarial examples that were not kept.
+    #[error("the adversarial examples were not kept: their file could not be written")]
+    ExamplesLost,
     /// A value that has no JSON form.
     #[error("cannot serialise {what}: {source}")]
     Json {
@@ -130,6 +177,7 @@ impl Error {
             self,
             Self::Io { .. }
                 | Self::InUse(_)
+                | Self::ExamplesLost
                 | Self::Length { .. }
                 | Self::Json { .. }
                 | Self::Classifier(_)

@@ -14,18 +14,30 @@ pub mod attack;
 mod classifier;
 mod error;
 pub mod evaluate;
+mod files;
+mod identity;
 mod observer;
 pub mod rows;
 mod samples;
 pub mod sanity;
 pub mod stats;
 mod threat;
+mod toward;
 
 pub use attack::{Attack, AttackContext, Entry, entry};
-pub use classifier::{Classifier, Cotangent, Incremental, PullBack, Shape, predicted, stands};
+pub use classifier::{
+    Access, Classifier, Cotangent, Incremental, PullBack, Shape, predicted, stands,
+};
 pub use error::{Error, Result};
-pub use evaluate::{EvalConfig, Evaluator, Identity, Ledger, Outcome, Report, Results};
-pub use observer::{Event, Observer};
+pub use evaluate::{EvalConfig, Evaluator, Ledger, Outcome, Report, Results};
+pub use identity::{DataIdentity, Identity, WeightsIdentity};
+pub use observer::{Event, Observer, Standing};
+pub use rows::Rows;
 pub use samples::{InMemory, Samples};
 pub use stats::Accuracy;
 pub use threat::{Epsilon, Norm, Threat};
+pub use toward::{NotOf, Toward};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

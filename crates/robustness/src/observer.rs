@@ -9,7 +9,7 @@ pub trait Observer: Debug + Send {
 }
 
 /// What happened.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// Work of `total` units (images times rounds of an attack) begins.
@@ -29,6 +29,11 @@ pub enum Event<'a> {
         total: u64,
         /// Where an attack stands; `None` outside of one.
         attack: Option<Standing>,
+    },
+    /// The state can no longer be written: the work goes on, but a kill would lose it.
+    StateLost {
+        /// Why.
+        error: &'a crate::Error,
     },
     /// Work is done.
     Finished {
@@ -73,6 +78,13 @@ impl<'a> Progress<'a> {
         if let Some(observer) = &mut self.observer {
             let (what, done, total) = (self.what, self.done, self.total);
             observer.on(&Event::Advanced { what, done, total, attack });
+        }
+    }
+
+    /// Tells something else.
+    pub fn tell(&mut self, event: &Event<'_>) {
+        if let Some(observer) = &mut self.observer {
+            observer.on(event);
         }
     }
 

@@ -4,6 +4,8 @@
 //! Every operation works on one image by itself, so that what happens to an image does not depend
 //! on its batch.
 
+use std::ops::{Deref, DerefMut};
+
 use rayon::prelude::*;
 
 use crate::threat::{Norm, Threat};
@@ -60,6 +62,42 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
     }
 }
 
+/// Rounds the values of `point`, which lies in the ball around `x`, to multiples of 1/255 within
+/// the ball. A value for which the ball holds no such multiple becomes that of `x`.
+pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
+    const LEVELS: f64 = 255.0;
+    let epsilon = f64::from(threat.epsilon) * (1.0 + 1e-6);
+    let towards_x = |p: f64, x: f64| {
+        let level = p * LEVELS;
+        (if p > x { (level + 1e-4).floor() } else { (level - 1e-4).ceil() }) / LEVELS
+    };
+    let nearest: Vec<f32> = point
+        .iter()
+        .zip(x)
+        .map(|(&p, &x)| {
+            let (p, x) = (f64::from(p), f64::from(x));
+            let rounded = (p * LEVELS).round() / LEVELS;
+            let value = match threat.norm {
+                Norm::Linf if (rounded - x).abs() > epsilon => towards_x(p, x),
+                _ => rounded,
+            };
+            // Where x lies between two levels, rounding towards it can go past it.
+            let outside = threat.norm == Norm::Linf && (value - x).abs() > epsilon;
+            (if outside { x } else { value }) as f32
+        })
+        .collect();
+    if threat.norm == Norm::L2 && distance(Norm::L2, &nearest, x) > epsilon {
+        for (p, &x) in point.iter_mut().zip(x) {
+            let (value, x) = (towards_x(f64::from(*p), f64::from(x)), f64::from(x));
+            // Never further from x than before.
+            let further = (value - x).abs() > (f64::from(*p) - x).abs() + 1e-6;
+            *p = (if further { x } else { value }) as f32;
+        }
+    } else {
+        point.copy_from_slice(&nearest);
+    }
+}
+
 /// Moves `point` by `step` along the direction of steepest ascent of a loss with gradient `grad`:
 /// its sign (l-inf), or itself over its length (l2).
 pub fn ascend(norm: Norm, point: &mut [f32], grad: &[f32], step: f32) {
@@ -100,45 +138,117 @@ pub fn scale_to(norm: Norm, direction: &mut [f32], radius: f32) {
     direction.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
 }
 
-/// Runs `work` on the rows of `out`, `width` wide, and on row numbers, in parallel.
-pub fn for_each(out: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
-    out.par_chunks_mut(width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
-}
-
-/// As [`for_each`]; what `work` gives, by row.
-pub fn map<R: Send>(
-    out: &mut [f32],
+/// Rows of values, of one width: the pixels of images, or their logits. As a slice it is all values
+/// one after another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    data: Vec<f32>,
     width: usize,
-    work: impl Fn(usize, &mut [f32]) -> R + Sync,
-) -> Vec<R> {
-    out.par_chunks_mut(width.max(1)).enumerate().map(|(i, row)| work(i, row)).collect()
 }
 
-/// Row `i` of rows `width` wide.
-pub fn row<T>(rows: &[T], width: usize, i: usize) -> &[T] {
-    &rows[i * width..(i + 1) * width]
-}
+impl Rows {
+    /// `data`, cut into rows `width` wide.
+    pub fn new(data: Vec<f32>, width: usize) -> Self {
+        Self { data, width: width.max(1) }
+    }
 
-/// Row `i` of rows `width` wide, to be changed.
-pub fn row_mut<T>(rows: &mut [T], width: usize, i: usize) -> &mut [T] {
-    &mut rows[i * width..(i + 1) * width]
-}
+    /// `n` rows of zeros.
+    pub fn zeros(n: usize, width: usize) -> Self {
+        Self::new(vec![0.0; n * width], width)
+    }
 
-/// The rows at `indices`, copied.
-pub fn select<T: Copy>(rows: &[T], width: usize, indices: &[usize]) -> Vec<T> {
-    indices.iter().flat_map(|&i| row(rows, width, i)).copied().collect()
-}
+    /// Values of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
 
-/// Leaves out the rows for which `keep` says false, in place.
-pub fn retain<T: Copy>(rows: &mut Vec<T>, width: usize, keep: &[bool]) {
-    let mut kept = 0;
-    for (i, keep) in keep.iter().enumerate() {
-        if *keep {
-            rows.copy_within(i * width..(i + 1) * width, kept * width);
+    /// Number of rows.
+    pub fn count(&self) -> usize {
+        self.data.len() / self.width.max(1)
+    }
+
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[f32] {
+        &self.data[i * self.width..(i + 1) * self.width]
+    }
+
+    /// Row `i`, to be changed.
+    pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
+        &mut self.data[i * self.width..(i + 1) * self.width]
+    }
+
+    /// The rows, one after another.
+    pub fn each(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.data.chunks_exact(self.width.max(1))
+    }
+
+    /// The rows at `indices`, copied.
+    #[must_use]
+    pub fn select(&self, indices: &[usize]) -> Self {
+        let data = indices.iter().flat_map(|&i| self.row(i)).copied().collect();
+        Self::new(data, self.width)
+    }
+
+    /// Leaves out the rows for which `keep` says false, in place.
+    pub fn retain(&mut self, keep: &[bool]) {
+        if keep.iter().all(|keep| *keep) {
+            return;
+        }
+        let mut kept = 0;
+        for (i, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
+            self.data.copy_within(i * self.width..(i + 1) * self.width, kept * self.width);
             kept += 1;
         }
+        self.data.truncate(kept * self.width);
     }
-    rows.truncate(kept * width);
+
+    /// Runs `work` on every row and its number, in parallel.
+    pub fn for_each(&mut self, work: impl Fn(usize, &mut [f32]) + Sync) {
+        self.data.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
+    }
+
+    /// As [`for_each`](Self::for_each); what `work` gives, by row.
+    pub fn map<R: Send>(&mut self, work: impl Fn(usize, &mut [f32]) -> R + Sync) -> Vec<R> {
+        let rows = self.data.par_chunks_mut(self.width.max(1)).enumerate();
+        rows.map(|(i, row)| work(i, row)).collect()
+    }
+
+    /// Becomes what `other` is, in the memory that is there.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.data.clear();
+        self.data.extend_from_slice(&other.data);
+        self.width = other.width;
+    }
+
+    /// All values, row by row.
+    pub fn into_values(self) -> Vec<f32> {
+        self.data
+    }
+}
+
+impl Deref for Rows {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.data
+    }
+}
+
+impl DerefMut for Rows {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.data
+    }
+}
+
+/// The values at `indices`, copied.
+pub(crate) fn pick<T: Copy>(values: &[T], indices: &[usize]) -> Vec<T> {
+    indices.iter().map(|&i| values[i]).collect()
+}
+
+/// Leaves out the values for which `stays` says false, in place.
+pub(crate) fn keep<T>(values: &mut Vec<T>, stays: &[bool]) {
+    let mut stays = stays.iter();
+    values.retain(|_| stays.next().is_none_or(|stays| *stays));
 }
 
 #[cfg(test)]
@@ -148,10 +258,13 @@ mod tests {
 
     #[test]
     fn rows_are_left_out_in_place() {
-        let mut rows = vec![0, 1, 2, 3, 4, 5];
-        retain(&mut rows, 2, &[true, false, true]);
-        assert_eq!(rows, [0, 1, 4, 5]);
-        assert_eq!(select(&rows, 2, &[1, 1, 0]), [4, 5, 4, 5, 0, 1]);
+        let mut rows = Rows::new(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2);
+        rows.retain(&[true, false, true]);
+        assert_eq!((rows.count(), &*rows), (2, &[0.0, 1.0, 4.0, 5.0][..]));
+        assert_eq!(*rows.select(&[1, 1, 0]), [4.0, 5.0, 4.0, 5.0, 0.0, 1.0]);
+        let mut values = vec!['a', 'b', 'c'];
+        keep(&mut values, &[false, true, true]);
+        assert_eq!((pick(&values, &[1, 1]), values), (vec!['c', 'c'], vec!['b', 'c']));
     }
 
     #[test]
@@ -185,6 +298,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rounded_points_are_of_eight_bits_and_in_the_ball(
+            pairs in proptest::collection::vec((0u8..=255, -1f32..2.0), 1..40), epsilon in 0f32..0.5, l2: bool
+        ) {
+            let threat = Threat { norm: if l2 { Norm::L2 } else { Norm::Linf }, epsilon };
+            let x: Vec<f32> = pairs.iter().map(|(level, _)| f32::from(*level) / 255.0).collect();
+            let mut point: Vec<f32> = pairs.into_iter().map(|(_, value)| value).collect();
+            project(threat, &x, &mut point);
+            round_to_eight_bits(threat, &x, &mut point);
+            let off = |p: &f32| (f64::from(*p) * 255.0 - (f64::from(*p) * 255.0).round()).abs();
+            prop_assert!(point.iter().all(|p| (0.0..=1.0).contains(p) && off(p) < 1e-4));
+            prop_assert!(distance(threat.norm, &point, &x) <= f64::from(epsilon) * (1.0 + 1e-5) + 1e-7);
+        }
+
         #[test]
         fn projected_points_lie_in_ball_and_box_and_stay(
             pairs in proptest::collection::vec((0f32..=1.0, -2f32..3.0), 1..40), epsilon in 0f32..1.0, l2: bool

@@ -5,7 +5,12 @@ use std::fmt::Debug;
 use crate::{
     classifier::Shape,
     error::{Error, Result},
+    identity::{DataIdentity, Images},
+    rows::Rows,
 };
+
+/// Images that are read at a time for their hash.
+const HASHED: usize = 256;
 
 /// Labelled images. Implement it for a data set of your own; [`InMemory`] holds rows of pixels.
 pub trait Samples: Debug + Sync {
@@ -29,6 +34,42 @@ pub trait Samples: Debug + Sync {
         position as u32
     }
 
+    /// A hash over every image and every label in their order: equal hashes, equal images.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    fn sha256(&self) -> Result<String> {
+        let positions: Vec<usize> = (0..self.len()).collect();
+        let mut images = Images::default();
+        for chunk in positions.chunks(HASHED) {
+            let pixels = self.pixels(chunk)?;
+            for (&position, row) in chunk.iter().zip(pixels.chunks(self.shape().pixels().max(1))) {
+                images.add(self.label(position), row);
+            }
+        }
+        Ok(images.finish())
+    }
+
+    /// Class names in the order of the labels; empty where they have none.
+    fn class_names(&self) -> &[String] {
+        &[]
+    }
+
+    /// What an [`Identity`](crate::Identity) says of these images, as those of the `split` of the
+    /// set `name`.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    fn identity(&self, name: &str, split: &str) -> Result<DataIdentity> {
+        Ok(DataIdentity {
+            name: name.into(),
+            split: split.into(),
+            sha256: self.sha256()?,
+            images: self.len(),
+            classes: self.class_names().to_vec(),
+        })
+    }
+
     /// Rows of channels x height x width pixels in [0, 1], one for each of `positions`.
     ///
     /// # Errors
@@ -40,7 +81,7 @@ pub trait Samples: Debug + Sync {
 #[derive(Clone, Debug)]
 pub struct InMemory {
     shape: Shape,
-    pixels: Vec<f32>,
+    pixels: Rows,
     labels: Vec<usize>,
 }
 
@@ -61,7 +102,7 @@ impl InMemory {
             let classes = shape.classes;
             return Err(Error::samples(format!("a label of {label}: there are {classes} classes")));
         }
-        Ok(Self { shape, pixels, labels })
+        Ok(Self { shape, pixels: Rows::new(pixels, shape.pixels()), labels })
     }
 }
 
@@ -79,6 +120,6 @@ impl Samples for InMemory {
     }
 
     fn pixels(&self, positions: &[usize]) -> Result<Vec<f32>> {
-        Ok(crate::rows::select(&self.pixels, self.shape.pixels(), positions))
+        Ok(self.pixels.select(positions).into_values())
     }
 }

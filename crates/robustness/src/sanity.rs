@@ -5,11 +5,14 @@
 //! (arXiv 2003.01690); the probes ask the network itself.
 
 use crate::{
-    attack::{Attack, AttackContext, Batch, largest_other, pgd::Pgd},
-    classifier::{Classifier, predicted, stands},
+    attack::{
+        Attack, AttackContext, Batch, largest_other,
+        pgd::{Pgd, StepSize},
+    },
+    classifier::{Access, Classifier, predicted, stands},
     error::Result,
     evaluate::Results,
-    rows,
+    rows::{self, Rows},
     threat::{Norm, Threat},
 };
 
@@ -62,6 +65,13 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
             "{ensemble} leaves more standing ({strong:.4}) than {name} ({weaker:.4}): an ensemble should be the stronger one; the loss surface is rugged, take the lower figure and run more restarts"
         ));
     }
+    if let (Some((name, cw)), Some((pgd, least))) = (of("cw"), of("pgd"))
+        && cw > least + TOLERANCE
+    {
+        warnings.push(format!(
+            "{name} leaves more standing ({cw:.4}) than {pgd} ({least:.4}): it has not found the way; take the lower figure"
+        ));
+    }
     for (name, result) in &results.0 {
         let white =
             result.parts.iter().take_while(|part| !part.attack.starts_with("square")).count();
@@ -110,8 +120,9 @@ pub fn probe(
     if n == 0 {
         return Ok(warnings);
     }
-    let logits = model.logits(x)?;
-    let row = |i: usize| rows::row(&logits, classes, i);
+    let x = &Rows::new(x.to_vec(), shape.pixels());
+    let logits = Rows::new(model.logits(x)?, classes);
+    let row = |i: usize| logits.row(i);
     let count = |test: &dyn Fn(usize) -> bool| (0..n).filter(|&i| test(i)).count();
 
     let broken = count(&|i| row(i).iter().any(|v| !v.is_finite()));
@@ -137,6 +148,9 @@ pub fn probe(
             "the outputs are probabilities, not logits: every loss is flattened by a second softmax and gradients fade; evaluate the network without its last softmax".into(),
         );
     }
+    if model.access() < Access::Gradients {
+        return Ok(warnings);
+    }
     let correct: Vec<usize> = (0..n).filter(|&i| stands(row(i), labels[i])).collect();
     warnings.extend(gradients(model, x, labels, &correct)?);
     warnings.extend(epsilons(model, x, labels, &correct, norm, seed)?);
@@ -146,19 +160,18 @@ pub fn probe(
 /// Are there gradients, and would an attack on the plain cross-entropy in f32 see them?
 fn gradients(
     model: &dyn Classifier,
-    x: &[f32],
+    x: &Rows,
     labels: &[usize],
     correct: &[usize],
 ) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let classes = model.shape().classes;
-    let width = x.len() / labels.len();
     if correct.is_empty() || classes < 2 {
         return Ok(warnings);
     }
     let of = correct.len();
     let mut flat = 0;
-    let back = model.pull_back(&rows::select(x, width, correct), &mut |first, logits| {
+    let back = model.pull_back(&x.select(correct), &mut |first, logits| {
         let mut cotangent = vec![0.0; logits.len()];
         for ((z, c), &i) in
             logits.chunks(classes).zip(cotangent.chunks_mut(classes)).zip(&correct[first..])
@@ -174,9 +187,8 @@ fn gradients(
         }
         cotangent
     })?;
-    let zero = (0..of)
-        .filter(|&k| rows::row(&back.grad, width, k).iter().all(|g| *g == 0.0 || g.is_nan()))
-        .count();
+    let vanished = |grad: &&[f32]| grad.iter().all(|g| *g == 0.0 || g.is_nan());
+    let zero = Rows::new(back.grad, x.width()).each().filter(vanished).count();
     if zero > 0 {
         warnings.push(format!(
             "the input gradient of {zero} of {of} images is exactly zero: something in the network (rounding, a threshold, a detached part) stops it, so gradient attacks find nothing there; trust square more than the others, or attack a smooth stand-in for that part"
@@ -193,41 +205,35 @@ fn gradients(
 /// Does epsilon 0 change nothing, and does a large one break nearly everything?
 fn epsilons(
     model: &dyn Classifier,
-    x: &[f32],
+    x: &Rows,
     labels: &[usize],
     correct: &[usize],
     norm: Norm,
     seed: u64,
 ) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
-    let (classes, width) = (model.shape().classes, x.len() / labels.len());
+    let (classes, width) = (model.shape().classes, x.width());
     if correct.is_empty() || classes < 2 {
         return Ok(warnings);
     }
     let of = correct.len();
-    let x = rows::select(x, width, correct);
-    let labels = rows::select(labels, 1, correct);
+    let x = x.select(correct);
+    let labels = rows::pick(labels, correct);
     let ids: Vec<u32> = (0..of as u32).collect();
     let standing = |epsilon: f32, steps: usize| -> Result<usize> {
         let threat = Threat { norm, epsilon };
         let attack = Pgd {
             steps,
             restarts: 1,
-            alpha: None,
+            size: StepSize::Quarter,
             objective: crate::attack::Objective::CrossEntropy,
         };
         let mut tick = |_| {};
         let mut cx = AttackContext::new(model, threat, seed, "sanity", 0, &mut tick);
         let mut points = attack.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?;
-        rows::for_each(&mut points, width, |i, row| {
-            rows::project(threat, rows::row(&x, width, i), row)
-        });
-        let logits = model.logits(&points)?;
-        Ok(labels
-            .iter()
-            .enumerate()
-            .filter(|&(i, &label)| stands(rows::row(&logits, classes, i), label))
-            .count())
+        points.for_each(|i, row| rows::project(threat, x.row(i), row));
+        let logits = Rows::new(model.logits(&points)?, classes);
+        Ok(labels.iter().enumerate().filter(|&(i, &label)| stands(logits.row(i), label)).count())
     };
     let at_zero = standing(0.0, 1)?;
     if at_zero != of {

@@ -56,6 +56,22 @@ impl Epsilon {
     pub fn value(&self) -> f32 {
         self.value
     }
+
+    /// This epsilon, if it makes sense in `norm`: in l-inf 1 and more reaches every image.
+    ///
+    /// # Errors
+    /// 1 or more in l-inf, with what was probably meant: 8/255 for 8.
+    pub fn within(self, norm: Norm) -> Result<Self> {
+        if norm == Norm::Linf && self.value >= 1.0 {
+            let meant = if self.text.contains('/') || self.value > 255.0 {
+                "8/255".to_owned()
+            } else {
+                format!("{}/255", self.text)
+            };
+            return Err(Error::EpsilonUnits { text: self.text, meant });
+        }
+        Ok(self)
+    }
 }
 
 impl FromStr for Epsilon {
@@ -112,6 +128,32 @@ pub struct Threat {
     pub epsilon: f32,
 }
 
+impl Threat {
+    /// The threat of `epsilon` in `norm`.
+    ///
+    /// # Errors
+    /// An epsilon that makes no sense in the norm, see [`Epsilon::within`].
+    pub fn new(norm: Norm, epsilon: &Epsilon) -> Result<Self> {
+        Ok(Self { norm, epsilon: epsilon.clone().within(norm)?.value() })
+    }
+}
+
+impl FromStr for Threat {
+    type Err = Error;
+
+    /// Reads `linf 8/255` or `l2 0.5`.
+    fn from_str(text: &str) -> Result<Self> {
+        let (norm, epsilon) = text.trim().split_once(' ').unwrap_or((text, ""));
+        Self::new(norm.parse()?, &epsilon.trim().parse()?)
+    }
+}
+
+impl fmt::Display for Threat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.norm, self.epsilon)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +165,27 @@ mod tests {
         for wrong in ["", "8/", "/255", "8/0", "-1", "nan", "inf", "8/-255", "eight", "1e9"] {
             assert!(wrong.parse::<Epsilon>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_epsilon_that_covers_every_image_is_asked_about() {
+        for (text, meant) in [
+            ("8", "8/255"),
+            ("1", "1/255"),
+            ("4.5", "4.5/255"),
+            ("16/8", "8/255"),
+            ("999", "8/255"),
+        ] {
+            let error = text.parse::<Epsilon>().unwrap().within(Norm::Linf).unwrap_err();
+            let said = error.to_string();
+            assert!(said.contains(&format!("did you mean {meant}?")), "{said}");
+            assert!(error.is_input() && text.parse::<Epsilon>().unwrap().within(Norm::L2).is_ok());
+        }
+        for text in ["0", "8/255", "0.999", "254/255"] {
+            assert!(text.parse::<Epsilon>().unwrap().within(Norm::Linf).is_ok(), "{text}");
+        }
+        let threat: Threat = "linf 8/255".parse().unwrap();
+        assert_eq!(threat.to_string().parse::<Threat>().unwrap(), threat);
+        assert!("linf 8".parse::<Threat>().is_err() && "l2".parse::<Threat>().is_err());
     }
 }

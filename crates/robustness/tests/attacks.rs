@@ -5,11 +5,11 @@ mod common;
 use std::sync::atomic::AtomicUsize;
 
 use common::{
-    classifiers::{Linear, Perceptron, Quantised, Random, Softmax, images, pixels, saturated},
+    classifiers::{Linear, Perceptron, Quantised, Random, Scores, Softmax, images, saturated},
     golden::Golden,
 };
 use robustness::{
-    Attack, AttackContext, Classifier, Norm, Shape, Threat,
+    Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat,
     attack::{Batch, Objective, apgd, cw::CarliniWagner, fab::Fab, square::Square},
     entry, predicted, rows, sanity,
 };
@@ -32,17 +32,16 @@ const SHORT: [&str; 9] = [
 
 /// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of
 /// the last.
-fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Vec<f32> {
-    let width = pixels(model.shape());
-    let mut out = batch.x.to_vec();
+fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Rows {
+    let mut out = batch.x.clone();
     for round in 0..attack.rounds(model.shape().classes) {
         let mut tick = |_| {};
         let mut cx = AttackContext::new(model, threat, 1, "test", round, &mut tick);
         let found = attack.run(&mut cx, batch).unwrap();
-        let logits = model.logits(&out).unwrap();
+        let logits = model.scores(&out);
         for (i, &label) in batch.labels.iter().enumerate() {
-            if predicted(rows::row(&logits, model.shape().classes, i)) == label {
-                rows::row_mut(&mut out, width, i).copy_from_slice(rows::row(&found, width, i));
+            if predicted(logits.row(i)) == label {
+                out.row_mut(i).copy_from_slice(found.row(i));
             }
         }
     }
@@ -88,7 +87,6 @@ fn shortest(norm: Norm, x: &[f32], w: &[f64], margin: f64) -> f64 {
 fn apgd_reaches_the_worst_loss_in_the_ball() {
     let shape = Shape { classes: 2, ..SHAPE };
     let model = Linear::new(shape, 1);
-    let width = pixels(shape);
     // Small contrast: the box is far; large: it bounds many pixels.
     for contrast in [0.2, 1.0] {
         let (x, labels) = images(&model, 12, contrast);
@@ -101,12 +99,12 @@ fn apgd_reaches_the_worst_loss_in_the_ball() {
                 let mut cx = AttackContext::new(&model, threat, 0, "apgd", 0, &mut tick);
                 let plan = apgd::Plan { objective, steps: 100, eot: 1, leave_when_fooled: false };
                 let found = apgd::maximise(&mut cx, &batch, &[], x.clone(), plan).unwrap();
-                let logits = model.logits(&x).unwrap();
+                let logits = model.scores(&x);
                 for (i, &y) in labels.iter().enumerate() {
-                    let z = rows::row(&logits, 2, i);
+                    let z = logits.row(i);
                     let w = model.difference(1 - y, y);
                     let margin = f64::from(z[1 - y]) - f64::from(z[y])
-                        + most(norm, rows::row(&x, width, i), &w, f64::from(epsilon));
+                        + most(norm, x.row(i), &w, f64::from(epsilon));
                     let worst =
                         if objective == Objective::Margin { margin } else { margin.exp().ln_1p() };
                     // In the l2 ball with the box the paper's projections (ball, then box) stop a
@@ -127,21 +125,20 @@ fn apgd_reaches_the_worst_loss_in_the_ball() {
 #[test]
 fn minimal_perturbations_of_a_linear_network_are_found() {
     let model = Linear::new(SHAPE, 2);
-    let width = pixels(SHAPE);
     for contrast in [0.3, 1.0] {
         let n = 10;
         let (x, labels) = images(&model, n, contrast);
-        let logits = model.logits(&x).unwrap();
+        let logits = model.scores(&x);
         let ids = ids(n);
         let batch = Batch { x: &x, labels: &labels, ids: &ids };
         for norm in NORMS {
             let exact: Vec<f64> = (0..n)
                 .map(|i| {
-                    let (z, y) = (rows::row(&logits, 4, i), labels[i]);
+                    let (z, y) = (logits.row(i), labels[i]);
                     let to = |k: usize| {
                         shortest(
                             norm,
-                            rows::row(&x, width, i),
+                            x.row(i),
                             &model.difference(k, y),
                             f64::from(z[y]) - f64::from(z[k]),
                         )
@@ -151,7 +148,7 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
                 .collect();
             if contrast == 0.3 {
                 // Away from the box: margin over the dual norm.
-                let (z, y) = (rows::row(&logits, 4, 0), labels[0]);
+                let (z, y) = (logits.row(0), labels[0]);
                 let closed = (0..4).filter(|&k| k != y).map(|k| {
                     let w = model.difference(k, y);
                     let dual = match norm {
@@ -183,14 +180,11 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
                     let threat = Threat { norm, epsilon: 1.0 };
                     let mut cx = AttackContext::new(&model, threat, 0, name, round, &mut tick);
                     let found = attack.run(&mut cx, &batch).unwrap();
-                    let at = model.logits(&found).unwrap();
+                    let at = model.scores(&found);
                     for i in 0..n {
-                        if predicted(rows::row(&at, 4, i)) != labels[i] {
-                            nearest[i] = nearest[i].min(rows::distance(
-                                norm,
-                                rows::row(&found, width, i),
-                                rows::row(&x, width, i),
-                            ));
+                        if predicted(at.row(i)) != labels[i] {
+                            nearest[i] =
+                                nearest[i].min(rows::distance(norm, found.row(i), x.row(i)));
                         }
                     }
                 }
@@ -205,6 +199,30 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn carlini_wagner_finds_the_way_whatever_the_scale_of_the_logits() {
+    let model = Linear::new(SHAPE, 9);
+    let (x, labels) = images(&model, 40, 0.5);
+    let ids = ids(40);
+    let batch = Batch { x: &x, labels: &labels, ids: &ids };
+    let threat = Threat { norm: Norm::L2, epsilon: 0.15 };
+    let standing = |name: &str, scale: f32| {
+        let mut model = model.clone();
+        model.weights.iter_mut().chain(&mut model.bias).for_each(|v| *v *= scale);
+        let part = &entry(name, Norm::L2).unwrap().parts[0];
+        let mut found = run(part.attack.as_ref(), &model, threat, &batch);
+        found.for_each(|i, row| rows::project(threat, x.row(i), row));
+        let logits = model.scores(&found);
+        (0..40).filter(|&i| predicted(logits.row(i)) == labels[i]).count()
+    };
+    let plain = standing("cw", 1.0);
+    assert!(plain > 0 && plain <= standing("pgd-50", 1.0) + 1, "{plain}");
+    for scale in [1e-4, 1e4, 1e6] {
+        let scaled = standing("cw", scale);
+        assert!(scaled.abs_diff(plain) <= 1, "{scale}: {scaled} instead of {plain}");
     }
 }
 
@@ -245,7 +263,7 @@ fn auto_pgd_agrees_with_pytorch() {
         w2: values("w2"),
         b2: values("b2"),
     };
-    let x = values("x");
+    let x = Rows::new(values("x"), shape.pixels());
     let labels = golden.labels["y"].clone();
     let targets = golden.labels["target"].clone();
     let ids = ids(labels.len());
@@ -260,9 +278,8 @@ fn auto_pgd_agrees_with_pytorch() {
                 AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", 0, &mut tick);
             let plan = apgd::Plan { objective, steps: 40, eot: 1, leave_when_fooled: false };
             let batch = Batch { x: &x, labels: &labels, ids: &ids };
-            let found =
-                apgd::maximise(&mut cx, &batch, &targets, values(&format!("{norm}.start")), plan)
-                    .unwrap();
+            let start = Rows::new(values(&format!("{norm}.start")), shape.pixels());
+            let found = apgd::maximise(&mut cx, &batch, &targets, start, plan).unwrap();
             let key = |what: &str| format!("{norm}.{name}.{what}");
             golden.check(&key("step"), &found.step, 1e-6);
             golden.check(
@@ -294,8 +311,7 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
                     let far =
                         name.starts_with("fab") || (name.starts_with("cw") && norm == Norm::L2);
                     for i in 0..6 {
-                        let (x, z) =
-                            (rows::row(&x, pixels(shape), i), rows::row(&out, pixels(shape), i));
+                        let (x, z) = (x.row(i), out.row(i));
                         assert!(
                             z.iter().all(|v| (0.0..=1.0).contains(v)),
                             "{name} {norm} {shape:?}"
@@ -307,7 +323,7 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
                         assert!(within || far, "{name} {norm} {shape:?}");
                     }
                     if classes == 1 {
-                        assert_eq!(predicted(&model.logits(&out).unwrap()[..1]), 0);
+                        assert_eq!(predicted(&model.scores(&out)[..1]), 0);
                     }
                 }
             }
@@ -326,11 +342,9 @@ fn stronger_attacks_leave_less_standing() {
         let mut left = vec![true; 60];
         for part in entry(name, norm).unwrap().parts {
             let mut out = run(part.attack.as_ref(), &model, threat, &batch);
-            rows::for_each(&mut out, pixels(SHAPE), |i, row| {
-                rows::project(threat, rows::row(&x, pixels(SHAPE), i), row)
-            });
-            let logits = model.logits(&out).unwrap();
-            (0..60).for_each(|i| left[i] &= predicted(rows::row(&logits, 4, i)) == labels[i]);
+            out.for_each(|i, row| rows::project(threat, x.row(i), row));
+            let logits = model.scores(&out);
+            (0..60).for_each(|i| left[i] &= predicted(logits.row(i)) == labels[i]);
         }
         left.into_iter().filter(|left| *left).count()
     };
@@ -390,8 +404,8 @@ fn eot_averages_a_random_network() {
         threat,
         &Batch { x: &x, labels: &labels, ids: &ids(8) },
     );
-    let logits = model.inner.logits(&out).unwrap();
-    let fallen = (0..8).filter(|&i| predicted(rows::row(&logits, 4, i)) != labels[i]).count();
+    let logits = model.inner.scores(&out);
+    let fallen = (0..8).filter(|&i| predicted(logits.row(i)) != labels[i]).count();
     // The noise may let an image go too early.
     assert!(fallen >= 6, "{fallen}");
     assert!(model.passes.load(std::sync::atomic::Ordering::Relaxed) - before > 20);
@@ -405,8 +419,8 @@ fn square_needs_no_gradient() {
     let batch = Batch { x: &x, labels: &labels, ids: &ids };
     let threat = Threat { norm: Norm::Linf, epsilon: 0.3 };
     let fallen = |attack: &dyn Attack| {
-        let logits = model.logits(&run(attack, &model, threat, &batch)).unwrap();
-        (0..10).filter(|&i| predicted(rows::row(&logits, 4, i)) != labels[i]).count()
+        let logits = model.scores(&run(attack, &model, threat, &batch));
+        (0..10).filter(|&i| predicted(logits.row(i)) != labels[i]).count()
     };
     assert_eq!(fallen(&Square { queries: 300, restarts: 1 }), 10);
     assert!(fallen(entry("apgd-ce-20", Norm::Linf).unwrap().parts[0].attack.as_ref()) < 10);

@@ -6,10 +6,14 @@ use std::sync::atomic::AtomicUsize;
 
 use common::classifiers::{Counting, Linear, Quantised, Random, images};
 use robustness::{
-    Classifier, EvalConfig, Evaluator, Identity, InMemory, Ledger, Norm, Results, Shape, Threat,
+    Classifier, DataIdentity, EvalConfig, Evaluator, Identity, InMemory, Ledger, Norm, Report,
+    Results, Samples, Shape, Threat, WeightsIdentity,
+    attack::fab::Fab,
     entry,
+    evaluate::{ClassResult, Pixels, Start, StateOptions},
 };
 
+const RESUME: StateOptions = StateOptions { start: Start::Resume, examples: None };
 const SHAPE: Shape = Shape { channels: 3, height: 6, width: 6, classes: 5 };
 
 /// A split of `n` images, some of which `model` misclassifies.
@@ -27,11 +31,13 @@ fn split(model: &dyn Classifier, n: usize) -> InMemory {
 
 fn config(batch: usize) -> EvalConfig {
     let threat = Threat { norm: Norm::Linf, epsilon: 0.012 };
-    EvalConfig { threat, seed: 5, batch }
+    EvalConfig { threat, seed: 5, batch, pixels: Pixels::Any }
 }
 
 fn identity(config: &EvalConfig) -> Identity {
-    Identity::new("program".into(), "weights".into(), "data".into(), config.threat, config.seed)
+    let weights = WeightsIdentity { sha256: "weights".into(), ..Default::default() };
+    let data = DataIdentity { sha256: "data".into(), ..Default::default() };
+    Identity::new("program", weights, data, config.threat, config.seed)
 }
 
 /// Everything that must not depend on how the work was cut up.
@@ -98,7 +104,7 @@ fn an_evaluation_that_broke_down_goes_on_where_it_was() {
             &counted,
             &split,
             8,
-            Ledger::open(&path, &identity(&config(8)), None).unwrap(),
+            Ledger::open(&path, &identity(&config(8)), RESUME).unwrap(),
         );
         used += counted.images();
         sittings += 1;
@@ -118,7 +124,7 @@ fn an_evaluation_that_broke_down_goes_on_where_it_was() {
     // Once all is known nothing is computed, and more restarts of an attack go on after those it
     // had.
     let counted = Counting::new(&model, usize::MAX);
-    let ledger = Ledger::open(&path, &identity(&config(8)), None).unwrap();
+    let ledger = Ledger::open(&path, &identity(&config(8)), RESUME).unwrap();
     assert_eq!(essence(&evaluate(&counted, &split, 8, ledger).unwrap()), essence(&unbroken));
     assert_eq!(counted.images(), 0);
 }
@@ -161,4 +167,150 @@ fn masked_gradients_and_randomness_show_in_the_results() {
         0.004,
     );
     assert_eq!(found, "");
+}
+
+#[test]
+fn the_classes_add_up() {
+    let model = Linear::new(SHAPE, 14);
+    let split = split(&model, 50);
+    let results = evaluate(&model, &split, 16, Ledger::in_memory()).unwrap();
+    for (name, result) in &results.0 {
+        let sum = |of: fn(&ClassResult) -> u64| result.by_class.iter().map(of).sum::<u64>();
+        assert_eq!(
+            (sum(|class| class.n), sum(|class| class.correct)),
+            (50, result.correct),
+            "{name}"
+        );
+        for class in &result.by_class {
+            let n = (0..50).filter(|&i| split.label(i) == class.class).count() as u64;
+            assert_eq!((class.n, class.correct <= n), (n, true), "{name} {class:?}");
+        }
+    }
+    // By hand: a class of which nothing stands clean.
+    let x = split.pixels(&(0..50).collect::<Vec<_>>()).unwrap();
+    let predicted: Vec<usize> =
+        model.logits(&x).unwrap().chunks(5).map(robustness::predicted).collect();
+    let labels = predicted.iter().map(|&p| if p == 2 { 3 } else { p }).collect();
+    let moved = InMemory::new(SHAPE, x, labels).unwrap();
+    let clean = evaluate(&model, &moved, 16, Ledger::in_memory()).unwrap();
+    let by_class = &clean.get("clean").unwrap().by_class;
+    let count = |k: usize| predicted.iter().filter(|&&p| p == k).count() as u64;
+    assert_eq!((by_class[2].n, by_class[2].correct), (0, 0));
+    assert_eq!((by_class[3].n, by_class[3].correct), (count(2) + count(3), count(3)));
+}
+
+#[test]
+fn a_run_that_minimises_gives_the_accuracy_at_every_epsilon() {
+    let model = Linear::new(SHAPE, 15);
+    let split = split(&model, 30);
+    let fab = Fab { targeted: true, steps: 60, restarts: 1, minimise: true };
+    for norm in [Norm::Linf, Norm::L2] {
+        let config = EvalConfig::under(Threat { norm, epsilon: 0.1 });
+        let mut evaluator = Evaluator::new(&model, &split, config, Ledger::in_memory()).unwrap();
+        let distances = evaluator.distances(&fab).unwrap();
+        assert_eq!((distances.n, distances.misclassified), (30, 3));
+        // A linear network falls at margin over the dual norm, where the box is not in the way.
+        let mut exact = Vec::new();
+        for i in 0..30 {
+            let (x, y) = (split.pixels(&[i]).unwrap(), split.label(i));
+            let z = model.logits(&x).unwrap();
+            let to = |k: usize| {
+                let w = model.difference(k, y);
+                let dual = match norm {
+                    Norm::Linf => w.iter().map(|w| w.abs()).sum::<f64>(),
+                    Norm::L2 => w.iter().map(|w| w * w).sum::<f64>().sqrt(),
+                };
+                (f64::from(z[y]) - f64::from(z[k])) / dual
+            };
+            exact.push((0..5).filter(|&k| k != y).map(to).fold(f64::INFINITY, f64::min));
+        }
+        exact.retain(|distance| *distance > 0.0);
+        exact.sort_by(f64::total_cmp);
+        assert_eq!(distances.found.len(), exact.len());
+        for (found, exact) in distances.found.iter().zip(&exact) {
+            // The box can only make it longer; at these distances it hardly does.
+            assert!((-1e-4..0.1).contains(&(found / exact - 1.0)), "{norm}: {found} {exact}");
+        }
+        assert_eq!(distances.accuracy(0.0).accuracy, 0.9);
+        assert_eq!(distances.accuracy(1e9).accuracy, 0.0);
+        let middle = (exact[13] + exact[14]) / 2.0;
+        assert_eq!(distances.accuracy(middle).accuracy, 13.0 / 30.0);
+        assert_eq!(distances.median(), Some(distances.found[11]));
+    }
+}
+
+#[test]
+fn rounded_examples_are_what_is_scored() {
+    let model = Linear::new(SHAPE, 16);
+    let split = split(&model, 40);
+    let run = |epsilon: f32, pixels: Pixels| {
+        let threat = Threat { norm: Norm::Linf, epsilon };
+        let config = EvalConfig { pixels, ..EvalConfig::under(threat) };
+        let entries = [entry("pgd-5", Norm::Linf).unwrap()];
+        let ledger = Ledger::in_memory();
+        let outcome =
+            Evaluator::new(&model, &split, config, ledger).unwrap().run(&entries).unwrap();
+        outcome.results.0[0].1.correct
+    };
+    // Images are multiples of 1/255: within less than half of that nothing can change.
+    assert!(run(0.9 / 255.0, Pixels::Any) < 36, "the attack works");
+    assert_eq!(run(0.9 / 255.0, Pixels::EightBit), 36);
+    let (any, eight) = (run(4.0 / 255.0, Pixels::Any), run(4.0 / 255.0, Pixels::EightBit));
+    assert!(eight < 36 && eight.abs_diff(any) <= 2, "{eight} {any}");
+}
+
+#[test]
+fn records_of_other_evaluations_have_other_names() {
+    let model = Linear::new(SHAPE, 17);
+    let split = split(&model, 20);
+    let of = |config: EvalConfig, names: &[&str], change: fn(&mut Identity)| {
+        let entries = robustness::attack::entries(names, Norm::Linf).unwrap();
+        let mut identity = identity(&config);
+        identity.data = split.identity("set", "test").unwrap();
+        change(&mut identity);
+        let ledger = Ledger::in_memory();
+        let outcome =
+            Evaluator::new(&model, &split, config, ledger).unwrap().run(&entries).unwrap();
+        Report::new(identity.with_attacks(&entries), outcome)
+    };
+    let report = of(config(8), &["clean", "fgsm"], |_| {});
+    assert_eq!((report.n, report.dataset.as_str(), report.seed), (20, "set", 5));
+    let mut wider = config(8);
+    wider.threat.epsilon = wider.threat.epsilon.next_up();
+    let stems = [
+        report.file_stem("p"),
+        of(wider, &["clean", "fgsm"], |_| {}).file_stem("p"),
+        of(config(8), &["clean"], |_| {}).file_stem("p"),
+        of(config(8), &["clean", "fgsm"], |i| i.weights.step = Some(1)).file_stem("p"),
+        of(config(8), &["clean", "fgsm"], |i| i.data.name = "other".into()).file_stem("p"),
+    ];
+    for (i, stem) in stems.iter().enumerate() {
+        assert!(stem.starts_with("p-linf-0.0120-") && stem.len() < 40, "{stem}");
+        assert!(!stems[..i].contains(stem), "{stem}");
+    }
+    // The batch decides nothing.
+    assert_eq!(of(config(3), &["clean", "fgsm"], |_| {}).file_stem("p"), stems[0]);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["identity"]["data"]["sha256"], report.identity.data.sha256.as_str());
+    assert_eq!(json["results"]["clean"]["by_class"][0]["class"], 0);
+}
+
+#[test]
+fn the_hash_of_images_sees_every_pixel_label_and_place() {
+    let shape = Shape { channels: 1, height: 1, width: 2, classes: 3 };
+    let of = |pixels: &[f32], labels: &[usize]| {
+        InMemory::new(shape, pixels.to_vec(), labels.to_vec()).unwrap().sha256().unwrap()
+    };
+    let hashes = [
+        of(&[0.1, 0.2, 0.3, 0.4], &[0, 1]),
+        of(&[0.1, 0.2, 0.3, 0.5], &[0, 1]),
+        of(&[0.1, 0.2, 0.3, 0.4], &[0, 2]),
+        of(&[0.3, 0.4, 0.1, 0.2], &[0, 1]),
+        of(&[0.3, 0.4, 0.1, 0.2], &[1, 0]),
+        of(&[0.1, 0.2], &[0]),
+    ];
+    for (i, hash) in hashes.iter().enumerate() {
+        assert!(hash.len() == 64 && !hashes[..i].contains(hash), "{i}");
+    }
+    assert_eq!(hashes[0], of(&[0.1, 0.2, 0.3, 0.4], &[0, 1]));
 }

@@ -3,12 +3,14 @@
 mod builder;
 
 pub use self::builder::{Evaluation, Suite};
+pub use robustness::Identity;
 pub use robustness::evaluate::*;
-use robustness::{Samples, Shape, attack};
+use robustness::{Samples, Shape, WeightsIdentity, attack};
 
 use crate::{
     data::Split,
     error::{Error, Result},
+    files,
     model::Model,
 };
 
@@ -34,6 +36,14 @@ impl Samples for OnSplit {
         self.0.ids()[position]
     }
 
+    fn class_names(&self) -> &[String] {
+        self.0.class_names()
+    }
+
+    fn sha256(&self) -> robustness::Result<String> {
+        Ok(self.0.identity().map_err(Error::from)?.sha256)
+    }
+
     fn pixels(&self, positions: &[usize]) -> robustness::Result<Vec<f32>> {
         self.0.unit_pixels(positions).map_err(|e| Error::from(e).into())
     }
@@ -56,6 +66,22 @@ pub fn program() -> String {
     )
 }
 
+/// What an [`Identity`] says of `model`, whose weights are those of training step `step` and called
+/// `which`.
+///
+/// # Errors
+/// A device that fails.
+pub fn weights_identity(
+    model: &Model,
+    step: Option<u64>,
+    which: impl Into<String>,
+) -> Result<WeightsIdentity> {
+    let network = serde_json::to_string(&model.config)
+        .map_err(|e| Error::defect(format!("cannot serialise the network's options: {e}")))?;
+    let sha256 = files::digest(&model.to_host()?);
+    Ok(WeightsIdentity { sha256, step, which: which.into(), network })
+}
+
 /// Evaluates `model` on every sample of `split` under the attacks called `names`.
 ///
 /// # Errors
@@ -66,10 +92,7 @@ pub fn evaluate(
     names: &[&str],
     config: EvalConfig,
 ) -> Result<Outcome> {
-    let entries = names
-        .iter()
-        .map(|name| attack::entry(name, config.threat.norm))
-        .collect::<robustness::Result<Vec<_>>>()?;
+    let entries = attack::entries(names, config.threat.norm)?;
     let samples = OnSplit(split.clone());
     Ok(Evaluator::new(model, &samples, config, Ledger::in_memory())?.run(&entries)?)
 }

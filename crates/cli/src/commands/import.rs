@@ -10,7 +10,7 @@ use sora::{
     model::{NetworkOptions, Shortcut},
     nn::Activation,
     run::{self, ABOUT, About},
-    threat::{Epsilon, Norm},
+    threat::{Epsilon, Norm, Threat},
 };
 
 use crate::{
@@ -91,6 +91,7 @@ pub struct ImportArgs {
 
 /// Takes a checkpoint of another program.
 pub fn run(args: ImportArgs) -> Result<()> {
+    Threat::new(args.norm, &args.epsilon)?;
     let out = target(&args.out)?;
     let known = args.dataset.as_deref().map(|name| known(name, &args)).transpose()?;
     let own = args.dataset.is_none().then(|| own_description(&args.file)).transpose()?.flatten();

@@ -53,6 +53,9 @@ impl Observer for EvaluationBar {
                 state.advance(done as f64, &note);
             }
             Event::Finished { .. } => state.end(),
+            Event::StateLost { error } => {
+                tracing::warn!("{error}; the evaluation goes on, but cannot be resumed");
+            }
             _ => {}
         }
     }

@@ -150,7 +150,7 @@ fn eval_keeps_examples_suites_and_sweeps() {
         "sweep",
         path,
         "--epsilons",
-        "0..4:2",
+        "0..4/255:2",
         "--steps",
         "4",
         "--convergence",

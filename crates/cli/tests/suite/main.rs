@@ -9,6 +9,7 @@ mod exchange;
 mod extras;
 mod grid;
 mod guard;
+mod identity;
 mod report;
 mod resume;
 mod shell;

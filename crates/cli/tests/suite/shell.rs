@@ -278,7 +278,7 @@ fn what_the_program_writes_is_as_its_schemas_say() {
     };
     let attacks = ["--attacks", "clean,fgsm,autoattack", "--limit", "4"];
     is_valid("eval", &printed(&[&["eval", at, "--json"], &attacks[..]].concat()));
-    let sweep = ["sweep", at, "--epsilons", "1,2", "--attacks", "fgsm", "--steps", "2"];
+    let sweep = ["sweep", at, "--epsilons", "1/255,2/255", "--attacks", "fgsm", "--steps", "2"];
     is_valid("sweep", &printed(&[&sweep[..], &["--limit", "4", "--json"]].concat()));
     is_valid("diagnose", &printed(&["diagnose", at, "--json"]));
     assert!(validate(&Value::Null, &schema, &schema, "x").is_err(), "the check itself checks");

@@ -8,19 +8,53 @@
 //! the first checkpoint the public code compares the first loss with a row not yet written, here it
 //! is compared with the loss at the start.
 
+use std::{fmt, str::FromStr};
+
 use super::{
-    Active, Ascent, Attack, AttackContext, AttackDraw, Batch, Numbers, Objective, rows, targets,
+    Active, Ascent, Attack, AttackContext, AttackDraw, AttackInfo, Batch, Objective,
+    names::{self, Numbers},
+    registry::BOTH,
+    targets,
 };
 use crate::{
-    classifier::Shape,
-    error::Result,
+    classifier::{Access, Shape},
+    error::{Error, Result},
+    rows::{self, Rows},
     threat::{Norm, Threat},
+};
+
+const SOURCE: &str = "Croce and Hein 2020, arXiv 2003.01690";
+
+pub(super) const CROSS_ENTROPY: AttackInfo = AttackInfo {
+    base: "apgd-ce",
+    name: "apgd-ce[-K[xR]]",
+    summary: "Auto-PGD on the cross-entropy, 100 steps",
+    source: SOURCE,
+    norms: BOTH,
+    needs: Access::Gradients,
+    parse: |name, _| Ok(Box::new(name.parse::<Apgd>()?)),
+};
+
+pub(super) const DLR: AttackInfo = AttackInfo {
+    base: "apgd-dlr",
+    name: "apgd-dlr[-K[xR]]",
+    summary: "Auto-PGD on the difference of logits ratio, 100 steps",
+    ..CROSS_ENTROPY
+};
+
+pub(super) const TARGETED: AttackInfo = AttackInfo {
+    base: "apgd-t",
+    name: "apgd-t[-K[xR]]",
+    summary: "Auto-PGD on the targeted difference of logits ratio, 100 steps for each of the 9 likeliest other classes",
+    ..CROSS_ENTROPY
 };
 
 /// Weight of the newest step against the one before.
 const MOMENTUM: f32 = 0.75;
 /// A step is halved when the loss rose in at most this share of an interval's steps.
 const RHO: f64 = 0.75;
+/// Steps of a round where a name gives none.
+const STEPS: usize = 100;
 /// Target classes of the targeted form at most.
 const TARGETS: usize = 9;
 
@@ -37,19 +71,39 @@ pub struct Apgd {
     pub eot: usize,
 }
 
-impl Apgd {
+impl fmt::Display for Apgd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&names::spell(&self.base(), self.steps, Some(STEPS), self.restarts))
+    }
+}
+
+impl FromStr for Apgd {
+    type Err = Error;
+
     /// Reads `BASE[-K[xR]]` for the bases apgd-ce, apgd-dlr and apgd-t.
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        [
-            ("apgd-ce", Objective::CrossEntropy),
+    fn from_str(name: &str) -> Result<Self> {
+        let bases = [
             ("apgd-dlr", Objective::Dlr),
             ("apgd-t", Objective::TargetedDlr),
-        ]
-        .into_iter()
-        .find_map(|(base, objective)| {
-            let Numbers { steps, restarts } = Numbers::after(base, name)?;
-            Some(Self { objective, steps: steps.unwrap_or(100), restarts, eot: 1 })
-        })
+            ("apgd-ce", Objective::CrossEntropy),
+        ];
+        let found = bases.into_iter().find(|(base, _)| name.starts_with(base));
+        let (base, objective) = found.unwrap_or(bases[2]);
+        let Numbers { steps, restarts } = Numbers::after(base, name)?;
+        Ok(Self { objective, steps: steps.unwrap_or(STEPS), restarts, eot: 1 })
+    }
+}
+
+impl Apgd {
+    fn base(&self) -> String {
+        let base = match self.objective {
+            Objective::CrossEntropy => "apgd-ce",
+            Objective::Margin => "apgd-margin",
+            Objective::Dlr => "apgd-dlr",
+            Objective::TargetedMargin => "apgd-tm",
+            Objective::TargetedDlr => "apgd-t",
+        };
+        if self.eot == 1 { base.into() } else { format!("{base}-eot{}", self.eot) }
     }
 
     fn targeted(&self) -> bool {
@@ -58,16 +112,16 @@ impl Apgd {
 }
 
 impl Attack for Apgd {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
         let classes = cx.classes();
         let targets = if self.targeted() {
             let rank = self.round_target(cx.round, classes);
-            let logits = cx.model.logits(batch.x)?;
+            let logits = cx.logits(batch.x)?;
             batch
                 .labels
                 .iter()
                 .enumerate()
-                .map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank])
+                .map(|(i, &label)| targets(logits.row(i), label)[rank])
                 .collect()
         } else {
             Vec::new()
@@ -80,6 +134,12 @@ impl Attack for Apgd {
             leave_when_fooled: true,
         };
         Ok(maximise(cx, batch, &targets, start, plan)?.point)
+    }
+
+    fn key(&self) -> String {
+        // Restarts come within a target class: more of them move the rounds of the next one.
+        let restarts = if self.targeted() { self.restarts } else { 1 };
+        names::spell(&self.base(), self.steps, Some(STEPS), restarts)
     }
 
     fn rounds(&self, classes: usize) -> usize {
@@ -117,9 +177,9 @@ impl Apgd {
 }
 
 /// Random starts whose distance from the image is epsilon, before the box.
-fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
-    let (threat, width) = (cx.threat, cx.pixels());
-    let mut out = vec![0.0; batch.x.len()];
+fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Rows {
+    let threat = cx.threat;
+    let mut out = Rows::zeros(batch.len(), cx.pixels());
     match threat.norm {
         Norm::Linf => {
             cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
@@ -127,9 +187,9 @@ fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
         }
         Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
     }
-    rows::for_each(&mut out, width, |i, row| {
+    out.for_each(|i, row| {
         rows::scale_to(threat.norm, row, threat.epsilon);
-        let x = rows::row(batch.x, width, i);
+        let x = batch.x.row(i);
         row.iter_mut().zip(x).for_each(|(v, x)| *v = (*v + x).clamp(0.0, 1.0));
         rows::project(threat, x, row);
     });
@@ -153,7 +213,7 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 pub struct Maximum {
     /// The misclassified point, else the point of the largest loss.
-    pub point: Vec<f32>,
+    pub point: Rows,
     /// The largest loss of images that went through every step, in the order of the batch.
     pub loss: Vec<f64>,
     /// Step size of the same images at the end, in units of epsilon.
@@ -169,10 +229,10 @@ pub fn maximise(
     cx: &mut AttackContext<'_>,
     batch: &Batch<'_>,
     targets: &[usize],
-    start: Vec<f32>,
+    start: Rows,
     plan: Plan,
 ) -> Result<Maximum> {
-    let (threat, width) = (cx.threat, cx.pixels());
+    let threat = cx.threat;
     let mut active = Active::new(batch);
     let mut state = State::new(start, targets.to_vec());
     let mut checkpoints = Checkpoints::new(plan.steps);
@@ -181,22 +241,23 @@ pub fn maximise(
             break;
         }
         if step > 0 {
-            state.step(&active.x, threat, width, if step > 1 { MOMENTUM } else { 1.0 });
+            state.step(&active.x, threat, if step > 1 { MOMENTUM } else { 1.0 });
         }
         state.measure(cx, &active, plan)?;
         if plan.leave_when_fooled {
-            let keep = active.drop_fooled(&state.logits, &state.point, width);
-            state.retain(&keep.0, width);
+            let keep = active.drop_fooled(&state.logits, &state.point);
+            state.retain(&keep.0);
         }
-        state.keep_best(width, step == 0);
+        state.keep_best(step == 0);
         if checkpoints.reached(step) {
-            state.checkpoint(width, checkpoints.interval);
+            state.checkpoint(checkpoints.interval);
             checkpoints.next(step);
         }
         cx.tick(step, plan.steps, active.fooled());
     }
-    let (loss, step) = (state.best_loss, state.size);
-    Ok(Maximum { point: active.finish(&state.best, width), loss, step })
+    let loss = state.images.iter().map(|image| image.best_loss).collect();
+    let step = state.images.iter().map(|image| image.size).collect();
+    Ok(Maximum { point: active.finish(&state.best), loss, step })
 }
 
 /// The steps after which step sizes are looked at: 0.22 of all, then intervals that shrink by 0.03
@@ -226,57 +287,68 @@ impl Checkpoints {
     }
 }
 
-/// State of the images that are left, a row each.
+/// What is known of an image, besides its points.
+#[derive(Clone, Copy, Debug)]
+struct Image {
+    loss: f64,
+    best_loss: f64,
+    previous_loss: f64,
+    /// Step size in units of epsilon.
+    size: f32,
+    /// Steps of this interval in which the loss rose.
+    rises: usize,
+    /// At the last checkpoint: the best loss, and whether the step was halved.
+    checked_loss: f64,
+    halved: bool,
+}
+
+impl Image {
+    const START: Self = Self {
+        loss: 0.0,
+        best_loss: 0.0,
+        previous_loss: 0.0,
+        size: 2.0,
+        rises: 0,
+        checked_loss: 0.0,
+        halved: true,
+    };
+}
+
+/// The images that are left, a row each.
 #[derive(Debug)]
 struct State {
-    point: Vec<f32>,
-    before: Vec<f32>,
-    grad: Vec<f32>,
-    logits: Vec<f32>,
-    loss: Vec<f64>,
-    best: Vec<f32>,
-    best_grad: Vec<f32>,
-    best_loss: Vec<f64>,
-    /// Step size in units of epsilon.
-    size: Vec<f32>,
-    /// Steps of this interval in which the loss rose.
-    rises: Vec<usize>,
-    previous_loss: Vec<f64>,
-    /// At the last checkpoint: the best loss, and whether the step was halved.
-    checked_loss: Vec<f64>,
-    halved: Vec<bool>,
+    images: Vec<Image>,
+    /// Empty for losses without a target class.
     targets: Vec<usize>,
+    point: Rows,
+    before: Rows,
+    grad: Rows,
+    logits: Rows,
+    best: Rows,
+    best_grad: Rows,
 }
 
 impl State {
-    fn new(start: Vec<f32>, targets: Vec<usize>) -> Self {
+    fn new(start: Rows, targets: Vec<usize>) -> Self {
         Self {
-            before: start.clone(),
-            best: start.clone(),
-            point: start,
-            grad: Vec::new(),
-            logits: Vec::new(),
-            loss: Vec::new(),
-            best_grad: Vec::new(),
-            best_loss: Vec::new(),
-            size: Vec::new(),
-            rises: Vec::new(),
-            previous_loss: Vec::new(),
-            checked_loss: Vec::new(),
-            halved: Vec::new(),
+            images: vec![Image::START; start.count()],
             targets,
+            before: start.clone(),
+            grad: start.clone(),
+            best: start.clone(),
+            best_grad: start.clone(),
+            logits: Rows::default(),
+            point: start,
         }
     }
 
     /// Gradient step, projection, momentum, projection.
-    fn step(&mut self, x: &[f32], threat: Threat, width: usize, momentum: f32) {
-        let Self { point, before, grad, size, .. } = self;
-        let old = std::mem::take(before);
+    fn step(&mut self, x: &Rows, threat: Threat, momentum: f32) {
+        let Self { point, before, grad, images, .. } = self;
         let here = point.clone();
-        rows::for_each(point, width, |i, z| {
-            let (x, old, here) =
-                (rows::row(x, width, i), rows::row(&old, width, i), rows::row(&here, width, i));
-            rows::ascend(threat.norm, z, rows::row(grad, width, i), size[i] * threat.epsilon);
+        point.for_each(|i, z| {
+            let (x, old, here) = (x.row(i), before.row(i), here.row(i));
+            rows::ascend(threat.norm, z, grad.row(i), images[i].size * threat.epsilon);
             rows::project(threat, x, z);
             for ((z, here), old) in z.iter_mut().zip(here).zip(old) {
                 *z = here + (*z - here) * momentum + (here - old) * (1.0 - momentum);
@@ -290,103 +362,73 @@ impl State {
     fn measure(&mut self, cx: &AttackContext<'_>, active: &Active, plan: Plan) -> Result<()> {
         let mut sum = cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
         if plan.eot > 1 {
-            let width = cx.pixels();
-            // The objective's gradient of the cross-entropy is scaled; passes are averaged at their
-            // true sizes.
-            let unscale = |ascent: &mut Ascent| {
-                if plan.objective == Objective::CrossEntropy {
-                    let Ascent { loss, grad, .. } = ascent;
-                    rows::for_each(grad, width, |i, row| {
-                        row.iter_mut().for_each(|g| *g *= -(-loss[i]).exp_m1() as f32)
-                    });
-                }
-            };
-            unscale(&mut sum);
+            unscale(&mut sum, plan.objective);
             for _ in 1..plan.eot {
                 let mut more =
                     cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
-                unscale(&mut more);
-                sum.grad.iter_mut().zip(more.grad).for_each(|(a, b)| *a += b);
-                sum.logits.iter_mut().zip(more.logits).for_each(|(a, b)| *a += b);
+                unscale(&mut more, plan.objective);
+                sum.grad.iter_mut().zip(more.grad.iter()).for_each(|(a, b)| *a += b);
+                sum.logits.iter_mut().zip(more.logits.iter()).for_each(|(a, b)| *a += b);
                 sum.loss.iter_mut().zip(more.loss).for_each(|(a, b)| *a += b);
             }
         }
         // Only the directions of gradients and the order of logits and losses matter: sums serve as
         // well as means.
-        (self.grad, self.logits, self.loss) = (sum.grad, sum.logits, sum.loss);
+        (self.grad, self.logits) = (sum.grad, sum.logits);
+        self.images.iter_mut().zip(sum.loss).for_each(|(image, loss)| image.loss = loss);
         Ok(())
     }
 
     /// Takes the loss just measured into account.
-    fn keep_best(&mut self, width: usize, first: bool) {
-        if first {
-            let n = self.loss.len();
-            self.best_grad = self.grad.clone();
-            self.best = self.point.clone();
-            (self.best_loss, self.checked_loss) = (self.loss.clone(), self.loss.clone());
-            (self.size, self.rises, self.halved) = (vec![2.0; n], vec![0; n], vec![true; n]);
-        } else {
-            for i in 0..self.loss.len() {
-                self.rises[i] += usize::from(self.loss[i] > self.previous_loss[i]);
-                if self.loss[i] > self.best_loss[i] {
-                    self.best_loss[i] = self.loss[i];
-                    rows::row_mut(&mut self.best, width, i).copy_from_slice(rows::row(
-                        &self.point,
-                        width,
-                        i,
-                    ));
-                    rows::row_mut(&mut self.best_grad, width, i)
-                        .copy_from_slice(rows::row(&self.grad, width, i));
-                }
+    fn keep_best(&mut self, first: bool) {
+        for (i, image) in self.images.iter_mut().enumerate() {
+            image.rises += usize::from(!first && image.loss > image.previous_loss);
+            if first || image.loss > image.best_loss {
+                image.best_loss = image.loss;
+                self.best.row_mut(i).copy_from_slice(self.point.row(i));
+                self.best_grad.row_mut(i).copy_from_slice(self.grad.row(i));
             }
+            if first {
+                image.checked_loss = image.loss;
+            }
+            image.previous_loss = image.loss;
         }
-        self.previous_loss.clone_from(&self.loss);
     }
 
     /// Halves the steps that no longer help and takes their images back to their best points.
-    fn checkpoint(&mut self, width: usize, interval: usize) {
-        for i in 0..self.loss.len() {
-            let rarely = self.rises[i] as f64 <= RHO * interval as f64;
-            let stuck = !self.halved[i] && self.checked_loss[i] >= self.best_loss[i];
-            self.halved[i] = rarely || stuck;
-            if self.halved[i] {
-                self.size[i] /= 2.0;
-                rows::row_mut(&mut self.point, width, i)
-                    .copy_from_slice(rows::row(&self.best, width, i));
-                rows::row_mut(&mut self.grad, width, i).copy_from_slice(rows::row(
-                    &self.best_grad,
-                    width,
-                    i,
-                ));
+    fn checkpoint(&mut self, interval: usize) {
+        for (i, image) in self.images.iter_mut().enumerate() {
+            let rarely = image.rises as f64 <= RHO * interval as f64;
+            let stuck = !image.halved && image.checked_loss >= image.best_loss;
+            image.halved = rarely || stuck;
+            if image.halved {
+                image.size /= 2.0;
+                self.point.row_mut(i).copy_from_slice(self.best.row(i));
+                self.grad.row_mut(i).copy_from_slice(self.best_grad.row(i));
             }
-            self.checked_loss[i] = self.best_loss[i];
-            self.rises[i] = 0;
+            image.checked_loss = image.best_loss;
+            image.rises = 0;
         }
     }
 
-    fn retain(&mut self, keep: &[bool], width: usize) {
-        if keep.iter().all(|keep| *keep) {
-            return;
+    fn retain(&mut self, keep: &[bool]) {
+        let Self { images, targets, point, before, grad, logits, best, best_grad } = self;
+        for rows in [point, before, grad, logits, best, best_grad] {
+            rows.retain(keep);
         }
-        let classes = self.logits.len() / keep.len();
-        for rows in [&mut self.point, &mut self.before, &mut self.grad, &mut self.best] {
-            rows::retain(rows, width, keep);
+        rows::keep(images, keep);
+        if !targets.is_empty() {
+            rows::keep(targets, keep);
         }
-        rows::retain(&mut self.logits, classes, keep);
-        rows::retain(&mut self.loss, 1, keep);
-        if !self.targets.is_empty() {
-            rows::retain(&mut self.targets, 1, keep);
-        }
-        // The rest is there from the second measurement on.
-        if !self.best_grad.is_empty() {
-            rows::retain(&mut self.best_grad, width, keep);
-            rows::retain(&mut self.best_loss, 1, keep);
-            rows::retain(&mut self.size, 1, keep);
-            rows::retain(&mut self.rises, 1, keep);
-            rows::retain(&mut self.previous_loss, 1, keep);
-            rows::retain(&mut self.checked_loss, 1, keep);
-            rows::retain(&mut self.halved, 1, keep);
-        }
+    }
+}
+
+/// Gives the gradient of the cross-entropy, which comes scaled, its true size, so that passes can be
+/// averaged.
+fn unscale(ascent: &mut Ascent, objective: Objective) {
+    if objective == Objective::CrossEntropy {
+        let Ascent { loss, grad, .. } = ascent;
+        grad.for_each(|i, row| row.iter_mut().for_each(|g| *g *= -(-loss[i]).exp_m1() as f32));
     }
 }
 
@@ -409,11 +451,11 @@ mod tests {
 
     #[test]
     fn rounds_are_targets_times_restarts() {
-        let apgd = Apgd::parse("apgd-t").unwrap();
+        let apgd = "apgd-t".parse::<Apgd>().unwrap();
         assert_eq!((apgd.rounds(10), apgd.rounds(4), apgd.rounds(2), apgd.rounds(1)), (9, 3, 1, 0));
-        let twice = Apgd::parse("apgd-t-20x2").unwrap();
+        let twice = "apgd-t-20x2".parse::<Apgd>().unwrap();
         assert_eq!((twice.steps, twice.rounds(10), twice.round_target(3, 10)), (20, 18, 1));
-        assert_eq!(Apgd::parse("apgd-ce-100x5").unwrap().rounds(10), 5);
-        assert_eq!(Apgd::parse("apgd-cex5"), None);
+        assert_eq!("apgd-ce-100x5".parse::<Apgd>().unwrap().rounds(10), 5);
+        assert!("apgd-cex5".parse::<Apgd>().is_err());
     }
 }

@@ -2,20 +2,48 @@
 //! max(z_y - max_(k != y) z_k, 0)` over w with x' = (tanh w + 1) / 2, and a binary search over c.
 //! In l-inf `cw` is [PGD on the margin](super::pgd).
 //!
-//! 9 searches as in the authors' code, from c = 1 (theirs: 0.001), of 100 steps (theirs: up to
-//! 10000); learning rate 0.01, confidence 0. An image whose adversarial example lies in the ball
+//! 9 searches as in the authors' code, of 100 steps (theirs: up to 10000); learning rate 0.01,
+//! confidence 0. c begins where a linear network of the same margin and gradient would fall
+//! (theirs: 0.001), so that logits of any scale are searched alike. An image whose adversarial example lies in the ball
 //! leaves at once.
 
-use super::{
-    Active, Attack, AttackContext, Batch, Numbers, largest_other, nearest_between, rows, stands,
-};
-use crate::{error::Result, threat::Norm};
+use std::{fmt, str::FromStr};
 
+use super::{
+    Active, Attack, AttackContext, AttackInfo, Batch, largest_other,
+    names::{self, Numbers},
+    nearest_between,
+    pgd::Pgd,
+    registry::BOTH,
+};
+use crate::{
+    classifier::{Access, stands},
+    error::{Error, Result},
+    rows::{self, Rows},
+    threat::Norm,
+};
+
+pub(super) const INFO: AttackInfo = AttackInfo {
+    base: "cw",
+    name: "cw[-K[xR]]",
+    summary: "Carlini-Wagner: in l-inf PGD on the margin, 50 steps; in l2 the nearest image by Adam with a binary search over c, 100 steps for each of 9 c",
+    source: "Carlini and Wagner 2017, arXiv 1608.04644",
+    norms: BOTH,
+    needs: Access::Gradients,
+    parse: |name, norm| {
+        Ok(match norm {
+            Norm::Linf => Box::new(Pgd::on_margin(name)?),
+            Norm::L2 => Box::new(name.parse::<CarliniWagner>()?),
+        })
+    },
+};
+
+/// Steps for each constant where a name gives none, and constants.
+const STEPS: usize = 100;
+const SEARCHES: usize = 9;
 /// Adam's learning rate and constants.
 const RATE: f64 = 0.01;
 const BETAS: [f64; 2] = [0.9, 0.999];
-/// A bound on c that counts as none.
-const UNBOUNDED: f64 = 1e10;
 /// Keeps images with pixels of 0 and 1 inside the range of tanh.
 const INSIDE: f64 = 0.999_999;
 
@@ -31,15 +59,23 @@ pub struct CarliniWagner {
     pub minimise: bool,
 }
 
-impl CarliniWagner {
+impl fmt::Display for CarliniWagner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&names::spell("cw", self.steps, Some(STEPS), 1))
+    }
+}
+
+impl FromStr for CarliniWagner {
+    type Err = Error;
+
     /// Reads `cw` or `cw-K`.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    fn from_str(name: &str) -> Result<Self> {
         let Numbers { steps, restarts } = Numbers::after("cw", name)?;
-        (restarts == 1).then_some(Self {
-            steps: steps.unwrap_or(100),
-            searches: 9,
-            minimise: false,
-        })
+        if restarts != 1 {
+            let problem = "has no restarts in l2; expected cw or cw-K".into();
+            return Err(Error::AttackForm { name: name.to_owned(), problem });
+        }
+        Ok(Self { steps: steps.unwrap_or(STEPS), searches: SEARCHES, minimise: false })
     }
 }
 
@@ -55,8 +91,23 @@ struct Constant {
 }
 
 impl Constant {
-    const START: Self =
-        Self { low: 0.0, high: UNBOUNDED, value: 1.0, succeeded: false, nearest: f64::INFINITY };
+    const START: Self = Self {
+        low: 0.0,
+        high: f64::INFINITY,
+        value: 1.0,
+        succeeded: false,
+        nearest: f64::INFINITY,
+    };
+
+    /// Begins at twice the constant from which on a linear network is fooled, `2 margin / |g|^2`
+    /// for a `margin` with the gradient g. So it follows the scale of the logits, which can be
+    /// anything: those of a saturated network lie thousands apart.
+    fn begin(&mut self, margin: f64, grad: &[f32]) {
+        let value = 4.0 * margin / rows::l2(grad).powi(2);
+        if margin > 0.0 && value.is_finite() && value > 0.0 {
+            self.value = value;
+        }
+    }
 
     fn next(&mut self) {
         if self.succeeded {
@@ -64,7 +115,7 @@ impl Constant {
         } else {
             self.low = self.low.max(self.value);
         }
-        self.value = if self.high < UNBOUNDED {
+        self.value = if self.high.is_finite() {
             f64::midpoint(self.low, self.high)
         } else {
             self.value * 10.0
@@ -74,10 +125,14 @@ impl Constant {
 }
 
 impl Attack for CarliniWagner {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
-        let (threat, width, classes) = (cx.threat, cx.pixels(), cx.classes());
+    fn key(&self) -> String {
+        if self.minimise { format!("{self}-minimise") } else { self.to_string() }
+    }
+
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+        let (threat, classes) = (cx.threat, cx.classes());
         if classes < 2 {
-            return Ok(batch.x.to_vec());
+            return Ok(batch.x.clone());
         }
         let mut active = Active::new(batch);
         let mut constants = vec![Constant::START; batch.len()];
@@ -101,12 +156,20 @@ impl Attack for CarliniWagner {
                     }
                     cotangent
                 })?;
+                let (logits, grad) =
+                    (Rows::new(back.logits, classes), Rows::new(back.grad, cx.pixels()));
+                if search == 0 && step == 0 {
+                    for (i, constant) in constants.iter_mut().enumerate() {
+                        let (z, y) = (logits.row(i), active.labels[i]);
+                        let margin = largest_other(z, y).map_or(0.0, |m| z[y] - z[m]);
+                        constant.begin(f64::from(margin), grad.row(i));
+                    }
+                }
                 let mut done = vec![false; active.len()];
                 for i in 0..active.len() {
-                    if !stands(rows::row(&back.logits, classes, i), active.labels[i]) {
-                        let point = rows::row(&point, width, i);
-                        let distance =
-                            rows::distance(Norm::L2, point, rows::row(&active.x, width, i));
+                    if !stands(logits.row(i), active.labels[i]) {
+                        let point = point.row(i);
+                        let distance = rows::distance(Norm::L2, point, active.x.row(i));
                         constants[i].succeeded = true;
                         if distance < constants[i].nearest {
                             constants[i].nearest = distance;
@@ -115,11 +178,11 @@ impl Attack for CarliniWagner {
                         done[i] = !self.minimise && distance <= f64::from(threat.epsilon);
                     }
                 }
-                let keep = active.leave(&done, width);
-                rows::retain(&mut constants, 1, &keep.0);
-                adam.retain(&keep.0, width);
+                let keep = active.leave(&done);
+                rows::keep(&mut constants, &keep.0);
+                adam.retain(&keep.0);
                 if step < self.steps {
-                    adam.step(&active.x, &keep.apply(back.grad, width), &constants, width);
+                    adam.step(&active.x, &keep.apply(grad), &constants);
                 }
                 cx.tick(search * self.steps + step, self.searches * self.steps, active.fooled());
             }
@@ -137,30 +200,35 @@ impl Attack for CarliniWagner {
 struct Adam {
     /// w, first and second moment of each pixel.
     state: Vec<[f64; 3]>,
+    /// Pixels of an image.
+    width: usize,
     steps: i32,
 }
 
 impl Adam {
-    fn new(x: &[f32]) -> Self {
+    fn new(x: &Rows) -> Self {
+        let width = x.width();
         let state =
             x.iter().map(|&x| [((2.0 * f64::from(x) - 1.0) * INSIDE).atanh(), 0.0, 0.0]).collect();
-        Self { state, steps: 0 }
+        Self { state, width, steps: 0 }
     }
 
-    fn points(&self) -> Vec<f32> {
-        self.state
+    fn points(&self) -> Rows {
+        let values = self
+            .state
             .iter()
             .map(|[w, ..]| (f64::midpoint(w.tanh(), 1.0) as f32).clamp(0.0, 1.0))
-            .collect()
+            .collect();
+        Rows::new(values, self.width)
     }
 
     /// A step; `grad` is the gradient of the margin for the pixels.
-    fn step(&mut self, x: &[f32], grad: &[f32], constants: &[Constant], width: usize) {
+    fn step(&mut self, x: &Rows, grad: &Rows, constants: &[Constant]) {
         use rayon::prelude::*;
         self.steps += 1;
         let correction = BETAS.map(|beta| 1.0 - beta.powi(self.steps));
-        self.state.par_chunks_mut(width).enumerate().for_each(|(i, row)| {
-            let pixels = rows::row(x, width, i).iter().zip(rows::row(grad, width, i));
+        self.state.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(i, row)| {
+            let pixels = x.row(i).iter().zip(grad.row(i));
             for ([w, first, second], (&x, &g)) in row.iter_mut().zip(pixels) {
                 let tanh = w.tanh();
                 let slope = f64::midpoint(1.0, -tanh * tanh);
@@ -173,8 +241,14 @@ impl Adam {
         });
     }
 
-    fn retain(&mut self, keep: &[bool], width: usize) {
-        rows::retain(&mut self.state, width, keep);
+    fn retain(&mut self, keep: &[bool]) {
+        let width = self.width;
+        let mut kept = 0;
+        for (i, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
+            self.state.copy_within(i * width..(i + 1) * width, kept * width);
+            kept += 1;
+        }
+        self.state.truncate(kept * width);
     }
 }
 

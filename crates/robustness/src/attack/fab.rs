@@ -9,14 +9,37 @@
 //! not expected to be adversarial, the forward pass that asks is the one that gives the next step's
 //! gradient; a random start that is adversarial counts.
 
+use std::{fmt, str::FromStr};
+
 use super::{
-    Active, Attack, AttackContext, AttackDraw, Batch, Keep, Numbers, nearest_between, rows, stands,
+    Active, Attack, AttackContext, AttackDraw, AttackInfo, Batch, Keep,
+    names::{self, Numbers},
+    nearest_between,
+    registry::BOTH,
     targets,
 };
 use crate::{
-    classifier::Shape,
-    error::Result,
+    classifier::{Access, Shape, stands},
+    error::{Error, Result},
+    rows::{self, Rows},
     threat::{Norm, Threat},
+};
+
+pub(super) const INFO: AttackInfo = AttackInfo {
+    base: "fab",
+    name: "fab[-K[xR]]",
+    summary: "fast adaptive boundary: the nearest adversarial image, 100 steps",
+    source: "Croce and Hein 2020, arXiv 1907.02044",
+    norms: BOTH,
+    needs: Access::Gradients,
+    parse: |name, _| Ok(Box::new(name.parse::<Fab>()?)),
+};
+
+pub(super) const TARGETED: AttackInfo = AttackInfo {
+    base: "fab-t",
+    name: "fab-t[-K[xR]]",
+    summary: "fast adaptive boundary towards each of the 9 likeliest other classes, 100 steps each",
+    ..INFO
 };
 
 /// Most weight of the step towards the image.
@@ -25,6 +48,8 @@ const ALPHA_MAX: f64 = 0.1;
 const ETA: f64 = 1.05;
 /// Backward step once a point is adversarial.
 const BETA: f32 = 0.9;
+/// Steps of a round where a name gives none.
+const STEPS: usize = 100;
 /// Target classes of the targeted form at most.
 const TARGETS: usize = 9;
 
@@ -42,22 +67,36 @@ pub struct Fab {
     pub minimise: bool,
 }
 
-impl Fab {
+impl fmt::Display for Fab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&names::spell(self.base(), self.steps, Some(STEPS), self.restarts))
+    }
+}
+
+impl FromStr for Fab {
+    type Err = Error;
+
     /// Reads `fab[-K[xR]]` or `fab-t[-K[xR]]`.
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        [("fab-t", true), ("fab", false)].into_iter().find_map(|(base, targeted)| {
-            let Numbers { steps, restarts } = Numbers::after(base, name)?;
-            Some(Self { targeted, steps: steps.unwrap_or(100), restarts, minimise: false })
-        })
+    fn from_str(name: &str) -> Result<Self> {
+        let targeted = name.starts_with("fab-t");
+        let base = if targeted { "fab-t" } else { "fab" };
+        let Numbers { steps, restarts } = Numbers::after(base, name)?;
+        Ok(Self { targeted, steps: steps.unwrap_or(STEPS), restarts, minimise: false })
+    }
+}
+
+impl Fab {
+    fn base(&self) -> &'static str {
+        if self.targeted { "fab-t" } else { "fab" }
     }
 
     /// Random starts of later restarts: half of epsilon away.
-    fn starts(&self, cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
-        let (Threat { norm, epsilon }, width) = (cx.threat, cx.pixels());
+    fn starts(&self, cx: &AttackContext<'_>, batch: &Batch<'_>) -> Rows {
+        let Threat { norm, epsilon } = cx.threat;
         if cx.round.is_multiple_of(self.restarts.max(1)) {
-            return batch.x.to_vec();
+            return batch.x.clone();
         }
-        let mut out = vec![0.0; batch.x.len()];
+        let mut out = Rows::zeros(batch.len(), cx.pixels());
         match norm {
             Norm::Linf => {
                 cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
@@ -65,91 +104,40 @@ impl Fab {
             }
             Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
         }
-        rows::for_each(&mut out, width, |i, row| {
+        out.for_each(|i, row| {
             rows::scale_to(norm, row, epsilon / 2.0);
-            row.iter_mut()
-                .zip(rows::row(batch.x, width, i))
-                .for_each(|(v, x)| *v = (*v + x).clamp(0.0, 1.0));
+            row.iter_mut().zip(batch.x.row(i)).for_each(|(v, x)| *v = (*v + x).clamp(0.0, 1.0));
         });
         out
     }
 }
 
 impl Attack for Fab {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
-        let (threat, width, classes) = (cx.threat, cx.pixels(), cx.classes());
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+        let classes = cx.classes();
         if classes < 2 {
-            return Ok(batch.x.to_vec());
+            return Ok(batch.x.clone());
         }
-        let mut target = Vec::new();
-        if self.targeted {
+        let target = if self.targeted {
             let rank = (cx.round / self.restarts.max(1)).min(classes - 2);
-            let logits = cx.model.logits(batch.x)?;
-            target = batch
-                .labels
-                .iter()
-                .enumerate()
-                .map(|(i, &label)| targets(rows::row(&logits, classes, i), label)[rank])
-                .collect();
-        }
-        let mut search = Search::new(self, threat, width, batch, self.starts(cx, batch), target);
+            let logits = cx.logits(batch.x)?;
+            let pairs = logits.each().zip(batch.labels);
+            pairs.map(|(z, &label)| Some(targets(z, label)[rank])).collect()
+        } else {
+            vec![None; batch.len()]
+        };
+        let start = self.starts(cx, batch);
+        let mut search = Search::new(cx.threat, self.minimise, batch, start, target);
         for step in 0..self.steps {
-            if search.active.is_empty() {
-                break;
-            }
-            // Once at the boundary, a point that was adversarial a step ago mostly is so again: it
-            // is asked by a forward pass alone, and its gradient taken where it goes back to.
-            let likely = search.begin_step();
-            if !likely.is_empty() {
-                let logits = cx.model.logits(&rows::select(&search.point, width, &likely))?;
-                search.look(&likely, &logits);
-                search.leave();
-                if search.active.is_empty() {
-                    break;
-                }
-            }
-            let mut plane =
-                Plane::at(cx, &search.point, &search.active.labels, &search.target, None)?;
-            let others = positions(search.asked.iter().map(|asked| !asked));
-            search.look(&others, &rows::select(&plane.logits, classes, &others));
-            plane.retain(&search.leave().0, width);
-            let moved = positions(
-                search
-                    .adversarial
-                    .iter()
-                    .zip(&search.asked)
-                    .map(|(&adversarial, &asked)| adversarial && !asked),
-            );
-            if !moved.is_empty() {
-                let labels = rows::select(&search.active.labels, 1, &moved);
-                let target = if self.targeted {
-                    rows::select(&search.target, 1, &moved)
-                } else {
-                    Vec::new()
-                };
-                let there = Plane::at(
-                    cx,
-                    &rows::select(&search.point, width, &moved),
-                    &labels,
-                    &target,
-                    None,
-                )?;
-                plane.replace(&moved, &there, width);
-            }
-            let Search { active, point, .. } = &mut search;
-            rows::for_each(point, width, |i, z| {
-                towards(
-                    threat.norm,
-                    rows::row(&active.x, width, i),
-                    z,
-                    rows::row(&plane.normal, width, i),
-                    plane.offset[i],
-                );
+            let Some(plane) = search.plane(cx)? else { break };
+            let Search { active, point, threat, .. } = &mut search;
+            point.for_each(|i, z| {
+                towards(threat.norm, active.x.row(i), z, plane.normal.row(i), plane.offset[i]);
             });
             cx.tick(step + 1, self.steps, search.active.fooled());
         }
         if !search.active.is_empty() {
-            let logits = cx.model.logits(&search.point)?;
+            let logits = cx.logits(&search.point)?;
             search.look(&positions(vec![true; search.active.len()]), &logits);
         }
         let active = search.active;
@@ -158,6 +146,13 @@ impl Attack for Fab {
             return nearest_between(cx, batch, active.into_candidates());
         }
         Ok(active.into_candidates())
+    }
+
+    fn key(&self) -> String {
+        // Restarts come within a target class: more of them move the rounds of the next one.
+        let restarts = if self.targeted { self.restarts } else { 1 };
+        let key = names::spell(self.base(), self.steps, Some(STEPS), restarts);
+        if self.minimise { key + "-minimise" } else { key }
     }
 
     fn rounds(&self, classes: usize) -> usize {
@@ -179,91 +174,111 @@ impl Attack for Fab {
     }
 }
 
+/// What is known of an image, besides its point.
+#[derive(Clone, Copy, Debug)]
+struct Image {
+    /// The class searched for; `None` for the nearest of all.
+    target: Option<usize>,
+    /// Distance of the nearest adversarial point.
+    nearest: f64,
+    /// Whether the point of this step was adversarial.
+    adversarial: bool,
+    /// Whether this step began with a forward pass: the same of the step before.
+    asked: bool,
+}
+
 /// The images that are left and how far each has come.
 #[derive(Debug)]
 struct Search {
     threat: Threat,
-    width: usize,
     minimise: bool,
     active: Active,
-    point: Vec<f32>,
-    /// Empty in the untargeted form.
-    target: Vec<usize>,
-    /// Distance of the nearest adversarial point.
-    nearest: Vec<f64>,
-    /// Whether the point of this step was adversarial.
-    adversarial: Vec<bool>,
-    /// Whether this step began with a forward pass: the same of the step before.
-    asked: Vec<bool>,
+    point: Rows,
+    images: Vec<Image>,
 }
 
 impl Search {
     fn new(
-        fab: &Fab,
         threat: Threat,
-        width: usize,
+        minimise: bool,
         batch: &Batch<'_>,
-        point: Vec<f32>,
-        target: Vec<usize>,
+        point: Rows,
+        target: Vec<Option<usize>>,
     ) -> Self {
-        let n = batch.len();
-        let (adversarial, asked) = (vec![false; n], vec![false; n]);
-        Self {
-            threat,
-            width,
-            minimise: fab.minimise,
-            active: Active::new(batch),
-            point,
-            target,
-            nearest: vec![f64::INFINITY; n],
-            adversarial,
-            asked,
+        let image =
+            |target| Image { target, nearest: f64::INFINITY, adversarial: false, asked: false };
+        let images = target.into_iter().map(image).collect();
+        Self { threat, minimise, active: Active::new(batch), point, images }
+    }
+
+    /// The boundary that each image's point goes to next; `None` when no image is left.
+    ///
+    /// Once at the boundary, a point that was adversarial a step ago mostly is so again: it is asked
+    /// by a forward pass alone, and its gradient taken where it goes back to.
+    fn plane(&mut self, cx: &AttackContext<'_>) -> Result<Option<Plane>> {
+        let likely = self.begin_step();
+        if !likely.is_empty() {
+            let logits = cx.logits(&self.point.select(&likely))?;
+            self.look(&likely, &logits);
+            self.leave();
         }
+        if self.active.is_empty() {
+            return Ok(None);
+        }
+        let mut plane = Plane::at(cx, &self.point, &self.active.labels, &self.targets())?;
+        let others = positions(self.images.iter().map(|image| !image.asked));
+        self.look(&others, &plane.logits.select(&others));
+        plane.retain(&self.leave().0);
+        let moved = positions(self.images.iter().map(|image| image.adversarial && !image.asked));
+        if !moved.is_empty() {
+            let labels = rows::pick(&self.active.labels, &moved);
+            let targets = rows::pick(&self.targets(), &moved);
+            plane.replace(&moved, &Plane::at(cx, &self.point.select(&moved), &labels, &targets)?);
+        }
+        Ok(Some(plane))
+    }
+
+    fn targets(&self) -> Vec<Option<usize>> {
+        self.images.iter().map(|image| image.target).collect()
     }
 
     /// Begins a step; the images that are to be asked by a forward pass.
     fn begin_step(&mut self) -> Vec<usize> {
-        self.asked = std::mem::replace(&mut self.adversarial, vec![false; self.active.len()]);
-        positions(self.asked.iter().copied())
+        for image in &mut self.images {
+            image.asked = std::mem::take(&mut image.adversarial);
+        }
+        positions(self.images.iter().map(|image| image.asked))
     }
 
     /// Of the images `indices` with the logits `logits` at their points: an adversarial point that
     /// is nearer than any before becomes the candidate, and the search goes on from nearer to the
     /// image.
-    fn look(&mut self, indices: &[usize], logits: &[f32]) {
-        let (width, classes) = (self.width, logits.len() / indices.len().max(1));
-        for (row, &i) in indices.iter().enumerate() {
-            self.adversarial[i] = !stands(rows::row(logits, classes, row), self.active.labels[i]);
-            if !self.adversarial[i] {
+    fn look(&mut self, indices: &[usize], logits: &Rows) {
+        for (z, &i) in logits.each().zip(indices) {
+            let image = &mut self.images[i];
+            image.adversarial = !stands(z, self.active.labels[i]);
+            if !image.adversarial {
                 continue;
             }
-            let point = rows::row_mut(&mut self.point, width, i);
-            let distance =
-                rows::distance(self.threat.norm, point, rows::row(&self.active.x, width, i));
-            if distance < self.nearest[i] {
-                self.nearest[i] = distance;
+            let point = self.point.row_mut(i);
+            let distance = rows::distance(self.threat.norm, point, self.active.x.row(i));
+            if distance < image.nearest {
+                image.nearest = distance;
                 self.active.propose(i, point);
             }
-            let x = rows::row(&self.active.x, width, i);
+            let x = self.active.x.row(i);
             point.iter_mut().zip(x).for_each(|(p, x)| *p = x + (*p - x) * BETA);
         }
     }
 
     /// Lets the images go whose adversarial example lies in the ball.
     fn leave(&mut self) -> Keep {
-        let done: Vec<_> = self
-            .nearest
-            .iter()
-            .map(|&d| !self.minimise && d <= f64::from(self.threat.epsilon))
-            .collect();
-        let keep = self.active.leave(&done, self.width);
-        rows::retain(&mut self.point, self.width, &keep.0);
-        rows::retain(&mut self.nearest, 1, &keep.0);
-        rows::retain(&mut self.adversarial, 1, &keep.0);
-        rows::retain(&mut self.asked, 1, &keep.0);
-        if !self.target.is_empty() {
-            rows::retain(&mut self.target, 1, &keep.0);
-        }
+        let within = |image: &Image| image.nearest <= f64::from(self.threat.epsilon);
+        let done: Vec<_> =
+            self.images.iter().map(|image| !self.minimise && within(image)).collect();
+        let keep = self.active.leave(&done);
+        self.point.retain(&keep.0);
+        rows::keep(&mut self.images, &keep.0);
         keep
     }
 }
@@ -277,99 +292,96 @@ fn positions(flags: impl IntoIterator<Item = bool>) -> Vec<usize> {
 /// negative on the near side.
 #[derive(Debug)]
 struct Plane {
-    normal: Vec<f32>,
+    normal: Rows,
     offset: Vec<f64>,
-    logits: Vec<f32>,
+    logits: Rows,
 }
 
 impl Plane {
-    /// With target classes the boundary to those, else the nearest of all.
+    /// The boundary to the target of each image, or, where none has one, the nearest of all.
     fn at(
         cx: &AttackContext<'_>,
-        point: &[f32],
+        point: &Rows,
         labels: &[usize],
-        target: &[usize],
-        only: Option<usize>,
+        targets: &[Option<usize>],
+    ) -> Result<Self> {
+        match targets.iter().copied().collect::<Option<Vec<usize>>>() {
+            Some(targets) => Self::to(cx, point, labels, |i| targets[i]),
+            None => Self::nearest(cx, point, labels),
+        }
+    }
+
+    /// The boundary to the class `target` of each image.
+    fn to(
+        cx: &AttackContext<'_>,
+        point: &Rows,
+        labels: &[usize],
+        target: impl Fn(usize) -> usize + Sync,
     ) -> Result<Self> {
         let classes = cx.classes();
-        if target.is_empty() && only.is_none() {
-            return Self::nearest(cx, point, labels);
-        }
-        let target = |i: usize, y: usize| match only {
-            // One pass for class k of all images; at an image's own class the next one stands in.
-            Some(k) if k == y => (k + 1) % classes,
-            Some(k) => k,
-            None => target[i],
-        };
         let mut offset = vec![0.0; labels.len()];
         let back = cx.model.pull_back(point, &mut |first, logits| {
             let mut cotangent = vec![0.0; logits.len()];
             for (k, (z, c)) in logits.chunks(classes).zip(cotangent.chunks_mut(classes)).enumerate()
             {
                 let i = first + k;
-                let y = labels[i];
-                let t = target(i, y);
+                let (y, t) = (labels[i], target(i));
                 (c[t], c[y]) = (1.0, -1.0);
                 offset[i] = f64::from(z[t]) - f64::from(z[y]);
             }
             cotangent
         })?;
-        Ok(Self { normal: back.grad, offset, logits: back.logits })
+        let (normal, logits) =
+            (Rows::new(back.grad, point.width()), Rows::new(back.logits, classes));
+        Ok(Self { normal, offset, logits })
     }
 
     /// Of the boundaries to all classes the one that is nearest in first order: |offset| over the
     /// dual norm of the normal.
-    fn nearest(cx: &AttackContext<'_>, point: &[f32], labels: &[usize]) -> Result<Self> {
-        let (classes, width, norm) = (cx.classes(), cx.pixels(), cx.threat.norm);
-        let mut best: Option<(Self, Vec<f64>)> = None;
-        for k in 0..classes {
-            let plane = Self::at(cx, point, labels, &[], Some(k))?;
-            let distance: Vec<f64> = (0..labels.len())
-                .map(|i| {
-                    let normal = rows::row(&plane.normal, width, i);
-                    let dual = match norm {
-                        Norm::Linf => normal.iter().map(|v| f64::from(v.abs())).sum(),
-                        Norm::L2 => rows::l2(normal),
-                    };
-                    plane.offset[i].abs() / (1e-12 + dual)
-                })
-                .collect();
-            match &mut best {
-                None => best = Some((plane, distance)),
-                Some((best, least)) => {
-                    let nearer: Vec<usize> =
-                        (0..labels.len()).filter(|&i| distance[i] < least[i]).collect();
-                    for &i in &nearer {
-                        least[i] = distance[i];
-                        best.offset[i] = plane.offset[i];
-                        rows::row_mut(&mut best.normal, width, i).copy_from_slice(rows::row(
-                            &plane.normal,
-                            width,
-                            i,
-                        ));
-                    }
+    fn nearest(cx: &AttackContext<'_>, point: &Rows, labels: &[usize]) -> Result<Self> {
+        let (classes, norm) = (cx.classes(), cx.threat.norm);
+        // One pass for class k of all images; at an image's own class the next one stands in.
+        let other = |k: usize| move |i: usize| if k == labels[i] { (k + 1) % classes } else { k };
+        let mut best = Self::to(cx, point, labels, other(0))?;
+        let mut least = best.distances(norm);
+        for k in 1..classes {
+            let plane = Self::to(cx, point, labels, other(k))?;
+            let distance = plane.distances(norm);
+            for i in 0..labels.len() {
+                if distance[i] >= least[i] {
+                    continue;
                 }
+                least[i] = distance[i];
+                best.offset[i] = plane.offset[i];
+                best.normal.row_mut(i).copy_from_slice(plane.normal.row(i));
             }
         }
-        Ok(best.map_or_else(
-            || Self { normal: Vec::new(), offset: Vec::new(), logits: Vec::new() },
-            |(plane, _)| plane,
-        ))
+        Ok(best)
     }
 
-    fn retain(&mut self, keep: &[bool], width: usize) {
-        rows::retain(&mut self.normal, width, keep);
-        rows::retain(&mut self.offset, 1, keep);
+    /// How far each point is from its plane, in first order.
+    fn distances(&self, norm: Norm) -> Vec<f64> {
+        let pairs = self.normal.each().zip(&self.offset);
+        pairs
+            .map(|(normal, offset)| {
+                let dual = match norm {
+                    Norm::Linf => normal.iter().map(|v| f64::from(v.abs())).sum(),
+                    Norm::L2 => rows::l2(normal),
+                };
+                offset.abs() / (1e-12 + dual)
+            })
+            .collect()
     }
 
-    fn replace(&mut self, indices: &[usize], with: &Self, width: usize) {
+    fn retain(&mut self, keep: &[bool]) {
+        self.normal.retain(keep);
+        rows::keep(&mut self.offset, keep);
+    }
+
+    fn replace(&mut self, indices: &[usize], with: &Self) {
         for (from, &to) in indices.iter().enumerate() {
             self.offset[to] = with.offset[from];
-            rows::row_mut(&mut self.normal, width, to).copy_from_slice(rows::row(
-                &with.normal,
-                width,
-                from,
-            ));
+            self.normal.row_mut(to).copy_from_slice(with.normal.row(from));
         }
     }
 }
@@ -480,14 +492,14 @@ mod tests {
 
     #[test]
     fn names() {
-        let fab = Fab::parse("fab").unwrap();
+        let fab = "fab".parse::<Fab>().unwrap();
         assert_eq!((fab.targeted, fab.steps, fab.rounds(10)), (false, 100, 1));
-        let targeted = Fab::parse("fab-t-50x2").unwrap();
+        let targeted = "fab-t-50x2".parse::<Fab>().unwrap();
         assert_eq!(
             (targeted.targeted, targeted.steps, targeted.rounds(10), targeted.rounds(3)),
             (true, 50, 18, 4)
         );
-        assert_eq!(Fab::parse("fab-u"), None);
+        assert!("fab-u".parse::<Fab>().is_err());
     }
 
     #[test]

@@ -8,10 +8,13 @@
 
 pub mod apgd;
 pub mod cw;
+mod ensemble;
 pub mod fab;
 mod fgsm;
+mod names;
 mod objective;
 pub mod pgd;
+pub mod rays;
 mod registry;
 pub mod square;
 
@@ -21,12 +24,12 @@ use sora_rng::{self as rng, Key, Purpose};
 
 pub use fgsm::Fgsm;
 pub use objective::{Objective, largest_other, targets};
-pub use registry::{ATTACKS, AttackInfo, Entry, Part, entry};
+pub use registry::{ATTACKS, AttackInfo, Entry, Part, entries, entry};
 
 use crate::{
-    classifier::{Classifier, Shape, stands},
+    classifier::{Access, Classifier, Shape, stands},
     error::Result,
-    rows,
+    rows::{self, Rows},
     threat::Threat,
 };
 
@@ -65,7 +68,7 @@ impl AttackDraw {
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// N rows of pixels in [0, 1].
-    pub x: &'a [f32],
+    pub x: &'a Rows,
     /// N classes.
     pub labels: &'a [usize],
     /// N sample ids, which the draws are keyed by.
@@ -90,7 +93,7 @@ pub trait Attack: Debug + Send + Sync {
     ///
     /// # Errors
     /// A device that fails.
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>>;
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows>;
 
     /// Independent rounds on a network of `classes` classes: random restarts, target classes, or
     /// both. An image stands only if it survives every one; a round runs on what survived those
@@ -98,6 +101,17 @@ pub trait Attack: Debug + Send + Sync {
     fn rounds(&self, classes: usize) -> usize {
         let _ = classes;
         1
+    }
+
+    /// What tells its draws, and its kept results, from those of other attacks: everything but the
+    /// number of restarts, so that more of them go on where fewer ended.
+    fn key(&self) -> String {
+        format!("{self:?}")
+    }
+
+    /// What it asks of a network.
+    fn needs(&self) -> Access {
+        Access::Gradients
     }
 
     /// What is done differently on a network of `shape` than the attack's definition says, for the
@@ -144,8 +158,8 @@ pub struct Tick {
 #[derive(Clone, Debug)]
 pub(crate) struct Ascent {
     pub loss: Vec<f64>,
-    pub grad: Vec<f32>,
-    pub logits: Vec<f32>,
+    pub grad: Rows,
+    pub logits: Rows,
 }
 
 impl<'a> AttackContext<'a> {
@@ -170,6 +184,14 @@ impl<'a> AttackContext<'a> {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.model.shape().classes
+    }
+
+    /// Logits at the points `x`.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn logits(&self, x: &Rows) -> Result<Rows> {
+        Ok(Rows::new(self.model.logits(x)?, self.classes()))
     }
 
     /// Says how far the round is: `step` of `steps`, and how many images are fooled.
@@ -207,7 +229,7 @@ impl<'a> AttackContext<'a> {
     /// needed.
     pub(crate) fn ascend(
         &self,
-        x: &[f32],
+        x: &Rows,
         labels: &[usize],
         targets: &[usize],
         objective: Objective,
@@ -224,7 +246,8 @@ impl<'a> AttackContext<'a> {
             }
             cotangent
         })?;
-        Ok(Ascent { loss, grad: back.grad, logits: back.logits })
+        let (grad, logits) = (Rows::new(back.grad, x.width()), Rows::new(back.logits, classes));
+        Ok(Ascent { loss, grad, logits })
     }
 }
 
@@ -241,10 +264,10 @@ pub(crate) struct Active {
     /// Row of the batch.
     pub index: Vec<usize>,
     /// Clean pixels.
-    pub x: Vec<f32>,
+    pub x: Rows,
     pub labels: Vec<usize>,
     /// Candidates of the whole batch; clean where there is none yet.
-    out: Vec<f32>,
+    out: Rows,
     fooled: usize,
 }
 
@@ -254,8 +277,8 @@ pub(crate) struct Keep(pub Vec<bool>);
 
 impl Keep {
     /// `rows` without those that do not stay.
-    pub fn apply<T: Copy>(&self, mut rows: Vec<T>, width: usize) -> Vec<T> {
-        rows::retain(&mut rows, width, &self.0);
+    pub fn apply(&self, mut rows: Rows) -> Rows {
+        rows.retain(&self.0);
         rows
     }
 }
@@ -264,9 +287,9 @@ impl Active {
     pub fn new(batch: &Batch<'_>) -> Self {
         Self {
             index: (0..batch.len()).collect(),
-            x: batch.x.to_vec(),
+            x: batch.x.clone(),
             labels: batch.labels.to_vec(),
-            out: batch.x.to_vec(),
+            out: batch.x.clone(),
             fooled: 0,
         }
     }
@@ -286,47 +309,45 @@ impl Active {
 
     /// Lets the images go that `logits` misclassify, with `point` as their candidates. The caller
     /// drops the rows of its own state that do not stay.
-    pub fn drop_fooled(&mut self, logits: &[f32], point: &[f32], width: usize) -> Keep {
-        let classes = logits.len() / self.len().max(1);
-        let done: Vec<_> = (0..self.len())
-            .map(|i| !stands(rows::row(logits, classes, i), self.labels[i]))
-            .collect();
-        self.drop_done(&done, point, width)
+    pub fn drop_fooled(&mut self, logits: &Rows, point: &Rows) -> Keep {
+        let done: Vec<_> =
+            (0..self.len()).map(|i| !stands(logits.row(i), self.labels[i])).collect();
+        self.drop_done(&done, point)
     }
 
     /// Lets the images go for which `done` is true, with `point` as their candidates.
-    pub fn drop_done(&mut self, done: &[bool], point: &[f32], width: usize) -> Keep {
+    pub fn drop_done(&mut self, done: &[bool], point: &Rows) -> Keep {
         for (i, _) in done.iter().enumerate().filter(|(_, done)| **done) {
-            self.propose(i, rows::row(point, width, i));
+            self.propose(i, point.row(i));
         }
-        self.leave(done, width)
+        self.leave(done)
     }
 
     /// Lets the images go for which `done` is true; their candidates are what they are.
-    pub fn leave(&mut self, done: &[bool], width: usize) -> Keep {
+    pub fn leave(&mut self, done: &[bool]) -> Keep {
         self.fooled += done.iter().filter(|done| **done).count();
         let keep: Vec<_> = done.iter().map(|done| !done).collect();
-        rows::retain(&mut self.index, 1, &keep);
-        rows::retain(&mut self.labels, 1, &keep);
-        rows::retain(&mut self.x, width, &keep);
+        rows::keep(&mut self.index, &keep);
+        rows::keep(&mut self.labels, &keep);
+        self.x.retain(&keep);
         Keep(keep)
     }
 
     /// Makes `point` the candidate of the active image `i`.
     pub fn propose(&mut self, i: usize, point: &[f32]) {
-        rows::row_mut(&mut self.out, point.len(), self.index[i]).copy_from_slice(point);
+        self.out.row_mut(self.index[i]).copy_from_slice(point);
     }
 
     /// The candidates of the whole batch; those that are left get `point`.
-    pub fn finish(mut self, point: &[f32], width: usize) -> Vec<f32> {
+    pub fn finish(mut self, point: &Rows) -> Rows {
         for i in 0..self.len() {
-            self.propose(i, rows::row(point, width, i));
+            self.propose(i, point.row(i));
         }
         self.out
     }
 
     /// The candidates of the whole batch as they are.
-    pub fn into_candidates(self) -> Vec<f32> {
+    pub fn into_candidates(self) -> Rows {
         self.out
     }
 }
@@ -336,56 +357,27 @@ impl Active {
 pub(crate) fn nearest_between(
     cx: &AttackContext<'_>,
     batch: &Batch<'_>,
-    mut found: Vec<f32>,
-) -> Result<Vec<f32>> {
+    mut found: Rows,
+) -> Result<Rows> {
     const HALVINGS: usize = 16;
-    let (width, classes) = (cx.pixels(), cx.classes());
     let far = found.clone();
     let (mut low, mut high) = (vec![0f32; batch.len()], vec![1f32; batch.len()]);
     for _ in 0..HALVINGS {
-        let mut middle = batch.x.to_vec();
-        rows::for_each(&mut middle, width, |i, row| {
+        let mut middle = batch.x.clone();
+        middle.for_each(|i, row| {
             let share = f32::midpoint(low[i], high[i]);
-            row.iter_mut()
-                .zip(rows::row(&far, width, i))
-                .for_each(|(x, far)| *x += share * (far - *x));
+            row.iter_mut().zip(far.row(i)).for_each(|(x, far)| *x += share * (far - *x));
         });
-        let logits = cx.model.logits(&middle)?;
+        let logits = cx.logits(&middle)?;
         for i in 0..batch.len() {
             let share = f32::midpoint(low[i], high[i]);
-            if stands(rows::row(&logits, classes, i), batch.labels[i]) {
+            if stands(logits.row(i), batch.labels[i]) {
                 low[i] = share;
             } else {
                 high[i] = share;
-                rows::row_mut(&mut found, width, i).copy_from_slice(rows::row(&middle, width, i));
+                found.row_mut(i).copy_from_slice(middle.row(i));
             }
         }
     }
     Ok(found)
-}
-
-/// The numbers of an attack's name: `BASE`, `BASE-K` or `BASE-KxR`, K and R from 1 to 10000.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Numbers {
-    pub steps: Option<usize>,
-    pub restarts: usize,
-}
-
-impl Numbers {
-    /// `None` if `name` is not of this form.
-    pub fn after(base: &str, name: &str) -> Option<Self> {
-        let rest = name.strip_prefix(base)?;
-        if rest.is_empty() {
-            return Some(Self { steps: None, restarts: 1 });
-        }
-        let rest = rest.strip_prefix('-')?;
-        let (steps, restarts) = rest.split_once('x').unwrap_or((rest, "1"));
-        let number = |text: &str| {
-            text.bytes()
-                .all(|b| b.is_ascii_digit())
-                .then(|| text.parse::<usize>().ok())?
-                .filter(|n| (1..=10_000).contains(n))
-        };
-        Some(Self { steps: Some(number(steps)?), restarts: number(restarts)? })
-    }
 }

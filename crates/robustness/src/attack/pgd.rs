@@ -5,11 +5,36 @@
 //! An image counts as fooled at whichever iterate it is (as in Wong et al.'s evaluation), and is
 //! left out from then on.
 
-use super::{Active, Attack, AttackContext, AttackDraw, Batch, Numbers, Objective, rows, stands};
-use crate::{
-    error::Result,
-    threat::{Norm, Threat},
+use std::{fmt, str::FromStr};
+
+use super::{
+    Active, Attack, AttackContext, AttackDraw, AttackInfo, Batch, Objective,
+    names::{self, Numbers},
+    registry::BOTH,
 };
+use crate::{
+    classifier::{Access, stands},
+    error::{Error, Result},
+    rows::{self, Rows},
+    threat::{Epsilon, Norm, Threat},
+};
+
+pub(super) const INFO: AttackInfo = AttackInfo {
+    base: "pgd",
+    name: "pgd-K[xR]",
+    summary: "K steps of epsilon/4 from a random start (50x10: steps of 2/255; pgd-20@2/255 names a size), R restarts; for example pgd-10 or pgd-50x10",
+    source: "Madry et al. 2018, arXiv 1706.06083; Wong et al. 2020, arXiv 2001.03994",
+    norms: BOTH,
+    needs: Access::Gradients,
+    parse: |name, _| Ok(Box::new(name.parse::<Pgd>()?)),
+};
+
+/// Steps on the margin where a name gives none.
+const MARGIN_STEPS: usize = 50;
+/// Steps and restarts of the protocol of Wong et al.
+const PROTOCOL: (usize, usize) = (50, 10);
+/// What a step of a quarter of epsilon is called.
+const QUARTER: &str = "eps/4";
 
 /// Steps along the gradient from a random start in the ball.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,30 +43,84 @@ pub struct Pgd {
     pub steps: usize,
     /// Random restarts.
     pub restarts: usize,
-    /// Step size in pixel units; `None` is epsilon / 4.
-    pub alpha: Option<f32>,
+    /// Size of a step.
+    pub size: StepSize,
     /// What is maximised.
     pub objective: Objective,
 }
 
+/// Size of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StepSize {
+    /// A quarter of epsilon.
+    Quarter,
+    /// 2/255 in l-inf, a quarter of epsilon in l2: the 50x10 protocol.
+    Protocol,
+    /// So much, in pixel units.
+    Pixels(f32),
+}
+
+impl StepSize {
+    fn under(self, Threat { norm, epsilon }: Threat) -> f32 {
+        match self {
+            Self::Protocol if norm == Norm::Linf => 2.0 / 255.0,
+            Self::Quarter | Self::Protocol => epsilon / 4.0,
+            Self::Pixels(size) => size,
+        }
+    }
+}
+
+impl fmt::Display for Pgd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.spelled(self.restarts))
+    }
+}
+
+impl FromStr for Pgd {
+    type Err = Error;
+
+    /// Reads `pgd-K[xR][@STEP]`, STEP in pixel units; `pgd-50x10` has steps of 2/255 in l-inf.
+    fn from_str(name: &str) -> Result<Self> {
+        let wrong = |problem: &str| Error::AttackForm {
+            name: name.to_owned(),
+            problem: problem.to_owned(),
+        };
+        let (numbers, size) = name.split_once('@').map_or((name, None), |(n, s)| (n, Some(s)));
+        let Numbers { steps, restarts } = Numbers::after("pgd", numbers)?;
+        let steps = steps.ok_or_else(|| wrong("how many steps? for example pgd-10"))?;
+        let size = match size {
+            None if PROTOCOL == (steps, restarts) => StepSize::Protocol,
+            None | Some(QUARTER) => StepSize::Quarter,
+            Some(size) => match size.parse::<Epsilon>().map(|size| size.value()) {
+                Ok(size) if size > 0.0 => StepSize::Pixels(size),
+                _ => return Err(wrong("a step is a fraction such as 2/255, or a number")),
+            },
+        };
+        Ok(Self { steps, restarts, size, objective: Objective::CrossEntropy })
+    }
+}
+
 impl Pgd {
-    /// Reads `pgd-K` or `pgd-KxR`; `pgd-50x10` has steps of 2/255 in l-inf.
-    pub(super) fn parse(name: &str, norm: Norm) -> Option<Self> {
-        let Numbers { steps, restarts } = Numbers::after("pgd", name)?;
-        let alpha =
-            (norm == Norm::Linf && steps == Some(50) && restarts == 10).then_some(2.0 / 255.0);
-        Some(Self { steps: steps?, restarts, alpha, objective: Objective::CrossEntropy })
+    /// Reads `cw`, `cw-K` or `cw-KxR`: PGD on the margin, 50 steps unless K says otherwise.
+    pub(super) fn on_margin(name: &str) -> Result<Self> {
+        let Numbers { steps, restarts } = Numbers::after("cw", name)?;
+        let (steps, objective) = (steps.unwrap_or(MARGIN_STEPS), Objective::Margin);
+        Ok(Self { steps, restarts, size: StepSize::Quarter, objective })
     }
 
-    /// Reads `cw`, `cw-K` or `cw-KxR`: PGD on the margin, 50 steps unless K says otherwise.
-    pub(super) fn parse_margin(name: &str) -> Option<Self> {
-        let Numbers { steps, restarts } = Numbers::after("cw", name)?;
-        Some(Self {
-            steps: steps.unwrap_or(50),
-            restarts,
-            alpha: None,
-            objective: Objective::Margin,
-        })
+    fn spelled(&self, restarts: usize) -> String {
+        let (base, usual) = match self.objective {
+            Objective::Margin => ("cw", Some(MARGIN_STEPS)),
+            _ => ("pgd", None),
+        };
+        let name = names::spell(base, self.steps, usual, restarts);
+        match self.size {
+            StepSize::Pixels(size) => format!("{name}@{size}"),
+            StepSize::Quarter if base == "pgd" && PROTOCOL == (self.steps, restarts) => {
+                format!("{name}@{QUARTER}")
+            }
+            StepSize::Quarter | StepSize::Protocol => name,
+        }
     }
 
     /// The number of steps after which each image is misclassified for the first time (0: at its
@@ -55,23 +134,22 @@ impl Pgd {
         cx: &mut AttackContext<'_>,
         batch: &Batch<'_>,
     ) -> Result<Vec<Option<usize>>> {
-        let (width, mut left, mut fooled) =
-            (cx.pixels(), (0..batch.len()).collect::<Vec<_>>(), vec![None; batch.len()]);
+        let mut left: Vec<usize> = (0..batch.len()).collect();
+        let mut fooled = vec![None; batch.len()];
         let mut point = Self::starts(cx, batch);
         for taken in 0..=self.steps {
-            let labels = rows::select(batch.labels, 1, &left);
-            let x = rows::select(batch.x, width, &left);
+            let labels = rows::pick(batch.labels, &left);
+            let x = batch.x.select(&left);
             // The gradient of the last point is not needed, but its logits are.
             let ascent = cx.ascend(&point, &labels, &[], self.objective)?;
-            let keep: Vec<bool> = (0..left.len())
-                .map(|i| stands(rows::row(&ascent.logits, cx.classes(), i), labels[i]))
-                .collect();
-            self.step(cx.threat, &x, &mut point, &ascent.grad, width);
+            let keep: Vec<bool> =
+                (0..left.len()).map(|i| stands(ascent.logits.row(i), labels[i])).collect();
+            self.step(cx.threat, &x, &mut point, &ascent.grad);
             for (&i, _) in left.iter().zip(&keep).filter(|(_, keep)| !**keep) {
                 fooled[i] = Some(taken);
             }
-            rows::retain(&mut left, 1, &keep);
-            rows::retain(&mut point, width, &keep);
+            rows::keep(&mut left, &keep);
+            point.retain(&keep);
             cx.tick(taken, self.steps, batch.len() - left.len());
             if left.is_empty() {
                 break;
@@ -81,20 +159,20 @@ impl Pgd {
     }
 
     /// A step along `grad` from the points, back into ball and box.
-    fn step(&self, threat: Threat, x: &[f32], point: &mut [f32], grad: &[f32], width: usize) {
-        let alpha = self.alpha.unwrap_or(threat.epsilon / 4.0);
-        rows::for_each(point, width, |i, row| {
-            rows::ascend(threat.norm, row, rows::row(grad, width, i), alpha);
-            rows::project(threat, rows::row(x, width, i), row);
+    fn step(&self, threat: Threat, x: &Rows, point: &mut Rows, grad: &Rows) {
+        let alpha = self.size.under(threat);
+        point.for_each(|i, row| {
+            rows::ascend(threat.norm, row, grad.row(i), alpha);
+            rows::project(threat, x.row(i), row);
         });
     }
 
     /// Random starts, uniform in the ball (l2: a uniform direction and a uniform length), in the
     /// box.
-    fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Vec<f32> {
-        let (threat, width) = (cx.threat, cx.pixels());
+    fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Rows {
+        let threat = cx.threat;
         let Threat { norm, epsilon } = threat;
-        let mut out = vec![0.0; batch.x.len()];
+        let mut out = Rows::zeros(batch.len(), cx.pixels());
         match norm {
             Norm::Linf => {
                 cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
@@ -104,13 +182,11 @@ impl Pgd {
                 cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids);
                 let mut radius = vec![0.0; batch.len()];
                 cx.fill_uniform(AttackDraw::Radius, &mut radius, batch.ids);
-                rows::for_each(&mut out, width, |i, row| {
-                    rows::scale_to(norm, row, epsilon * radius[i])
-                });
+                out.for_each(|i, row| rows::scale_to(norm, row, epsilon * radius[i]));
             }
         }
-        rows::for_each(&mut out, width, |i, row| {
-            let x = rows::row(batch.x, width, i);
+        out.for_each(|i, row| {
+            let x = batch.x.row(i);
             row.iter_mut().zip(x).for_each(|(v, x)| *v += x);
             rows::project(threat, x, row);
         });
@@ -119,8 +195,7 @@ impl Pgd {
 }
 
 impl Attack for Pgd {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
-        let width = cx.pixels();
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
         let mut active = Active::new(batch);
         let mut point = Self::starts(cx, batch);
         for step in 0..self.steps {
@@ -128,13 +203,19 @@ impl Attack for Pgd {
                 break;
             }
             let ascent = cx.ascend(&point, &active.labels, &[], self.objective)?;
-            let keep = active.drop_fooled(&ascent.logits, &point, width);
-            let grad = keep.apply(ascent.grad, width);
-            rows::retain(&mut point, width, &keep.0);
-            self.step(cx.threat, &active.x, &mut point, &grad, width);
+            let keep = active.drop_fooled(&ascent.logits, &point);
+            let grad = keep.apply(ascent.grad);
+            point.retain(&keep.0);
+            self.step(cx.threat, &active.x, &mut point, &grad);
             cx.tick(step + 1, self.steps, active.fooled());
         }
-        Ok(active.finish(&point, width))
+        Ok(active.finish(&point))
+    }
+
+    fn key(&self) -> String {
+        // The protocol has a step size of its own and so a name of its own.
+        let protocol = self.size == StepSize::Protocol;
+        self.spelled(if protocol { self.restarts } else { 1 })
     }
 
     fn rounds(&self, _classes: usize) -> usize {
@@ -148,31 +229,35 @@ mod tests {
 
     #[test]
     fn names() {
-        let plain = Pgd { steps: 10, restarts: 1, alpha: None, objective: Objective::CrossEntropy };
-        assert_eq!(Pgd::parse("pgd-10", Norm::Linf), Some(plain));
-        assert_eq!(
-            Pgd::parse("pgd-50x10", Norm::Linf),
-            Some(Pgd { steps: 50, restarts: 10, alpha: Some(2.0 / 255.0), ..plain })
-        );
-        assert_eq!(
-            Pgd::parse("pgd-50x10", Norm::L2),
-            Some(Pgd { steps: 50, restarts: 10, ..plain })
-        );
-        for wrong in [
-            "pgd",
-            "pgd-",
-            "pgd-0",
-            "pgd-5x",
-            "pgd-5x0",
-            "pgd-x5",
-            "pgd--1",
-            "pgd-99999",
-            "pgd10",
-            "cw-5",
+        let pgd = |steps, restarts, size| Pgd {
+            steps,
+            restarts,
+            size,
+            objective: Objective::CrossEntropy,
+        };
+        for (name, attack, key) in [
+            ("pgd-10", pgd(10, 1, StepSize::Quarter), "pgd-10"),
+            ("pgd-10x3", pgd(10, 3, StepSize::Quarter), "pgd-10"),
+            ("pgd-50x10", pgd(50, 10, StepSize::Protocol), "pgd-50x10"),
+            ("pgd-50x10@eps/4", pgd(50, 10, StepSize::Quarter), "pgd-50"),
+            ("pgd-20@0.25", pgd(20, 1, StepSize::Pixels(0.25)), "pgd-20@0.25"),
         ] {
-            assert_eq!(Pgd::parse(wrong, Norm::Linf), None, "{wrong}");
+            let found: Pgd = name.parse().unwrap();
+            assert_eq!((found, found.to_string(), found.key()), (attack, name.into(), key.into()));
         }
-        assert_eq!(Pgd::parse_margin("cw").map(|cw| (cw.steps, cw.restarts)), Some((50, 1)));
-        assert_eq!(Pgd::parse_margin("cw-20x3").map(|cw| (cw.steps, cw.restarts)), Some((20, 3)));
+        assert_eq!("pgd-20@2/255".parse::<Pgd>().unwrap().size, StepSize::Pixels(2.0 / 255.0));
+        for wrong in ["pgd", "pgd-", "pgd-0", "pgd-5x0", "pgd10", "cw-5", "pgd-5@", "pgd-5@-1"] {
+            assert!(wrong.parse::<Pgd>().is_err(), "{wrong}");
+        }
+        for (name, steps, restarts) in [("cw", 50, 1), ("cw-20x3", 20, 3)] {
+            let margin = Pgd::on_margin(name).unwrap();
+            assert_eq!(
+                (margin.steps, margin.restarts, margin.to_string()),
+                (steps, restarts, name.into())
+            );
+        }
+        let of = |threat| StepSize::Protocol.under(threat);
+        assert_eq!(of(Threat { norm: Norm::Linf, epsilon: 0.1 }), 2.0 / 255.0);
+        assert_eq!(of(Threat { norm: Norm::L2, epsilon: 0.5 }), 0.125);
     }
 }

@@ -6,15 +6,32 @@
 //! own squares (as in the paper; there a batch shares them); a square may touch the last row and
 //! column; a proposal that changes nothing is a query that is not computed.
 
+use std::{fmt, str::FromStr};
+
 use super::{
-    Active, Attack, AttackContext, AttackDraw, Batch, Numbers, largest_other, rows, stands,
+    Active, Attack, AttackContext, AttackDraw, AttackInfo, Batch, largest_other,
+    names::{self, Numbers},
+    registry::BOTH,
 };
 use crate::{
-    classifier::Shape,
-    error::Result,
+    classifier::{Access, Shape, stands},
+    error::{Error, Result},
+    rows::{self, Rows},
     threat::{Norm, Threat},
 };
 
+pub(super) const INFO: AttackInfo = AttackInfo {
+    base: "square",
+    name: "square[-Q[xR]]",
+    summary: "random search from the logits alone, 5000 queries",
+    source: "Andriushchenko et al. 2020, arXiv 1912.00049",
+    norms: BOTH,
+    needs: Access::Scores,
+    parse: |name, _| Ok(Box::new(name.parse::<Square>()?)),
+};
+
+/// Queries where a name gives none.
+const QUERIES: usize = 5000;
 /// Share of the image that the first squares cover.
 const P_INIT: f64 = 0.8;
 
@@ -27,11 +44,19 @@ pub struct Square {
     pub restarts: usize,
 }
 
-impl Square {
+impl fmt::Display for Square {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&names::spell("square", self.queries, Some(QUERIES), self.restarts))
+    }
+}
+
+impl FromStr for Square {
+    type Err = Error;
+
     /// Reads `square[-Q[xR]]`.
-    pub(super) fn parse(name: &str) -> Option<Self> {
+    fn from_str(name: &str) -> Result<Self> {
         let Numbers { steps, restarts } = Numbers::after("square", name)?;
-        Some(Self { queries: steps.unwrap_or(5000), restarts })
+        Ok(Self { queries: steps.unwrap_or(QUERIES), restarts })
     }
 }
 
@@ -46,17 +71,17 @@ fn share(query: usize) -> f64 {
 }
 
 impl Attack for Square {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Vec<f32>> {
-        let (threat, width, shape) = (cx.threat, cx.pixels(), cx.model.shape());
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+        let (threat, shape) = (cx.threat, cx.model.shape());
         if shape.classes < 2 {
-            return Ok(batch.x.to_vec());
+            return Ok(batch.x.clone());
         }
         let mut active = Active::new(batch);
         let mut ids = batch.ids.to_vec();
         // Margin z_y - max of the others at the best point.
         let mut margin = vec![f64::INFINITY; batch.len()];
-        let mut best = batch.x.to_vec();
-        let mut proposal = Vec::new();
+        let mut best = batch.x.clone();
+        let mut proposal = Rows::default();
         // The cheaper way from where squares are small on, if the network has one; inside, whether
         // it has been asked for.
         let mut incremental = None;
@@ -66,18 +91,12 @@ impl Attack for Square {
                 break;
             }
             let proposer = Proposer::new(threat, shape, query);
-            let mut draws = vec![0.0; ids.len() * proposer.draws()];
+            let mut draws = Rows::zeros(ids.len(), proposer.draws());
             cx.fill_uniform_at(AttackDraw::Proposal, query, &mut draws, &ids);
-            proposal.resize(best.len(), 0.0);
-            let changed = rows::map(&mut proposal, width, |i, z| {
-                let best = rows::row(&best, width, i);
-                z.copy_from_slice(best);
-                proposer.propose(
-                    rows::row(&active.x, width, i),
-                    z,
-                    rows::row(&draws, proposer.draws(), i),
-                );
-                query == 0 || z != best
+            proposal.copy_from(&best);
+            let changed = proposal.map(|i, z| {
+                proposer.propose(active.x.row(i), z, draws.row(i));
+                query == 0 || z != best.row(i)
             });
             let asked: Vec<usize> = (0..active.len()).filter(|&i| changed[i]).collect();
             if asked.is_empty() {
@@ -87,24 +106,24 @@ impl Attack for Square {
                 incremental = Some(cx.model.incremental(&best)?);
             }
             let logits = match &mut incremental {
-                Some(Some(incremental)) => incremental.step(&proposal, &asked)?,
-                _ if asked.len() == active.len() => cx.model.logits(&proposal)?,
-                _ => cx.model.logits(&rows::select(&proposal, width, &asked))?,
+                Some(Some(incremental)) => {
+                    Rows::new(incremental.step(&proposal, &asked)?, shape.classes)
+                }
+                _ if asked.len() == active.len() => cx.logits(&proposal)?,
+                _ => cx.logits(&proposal.select(&asked))?,
             };
             let mut done = vec![false; active.len()];
             let mut refused = Vec::new();
             for (row, &i) in asked.iter().enumerate() {
-                let (z, y) = (rows::row(&logits, shape.classes, row), active.labels[i]);
+                let (z, y) = (logits.row(row), active.labels[i]);
                 let found = largest_other(z, y)
                     .map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
                 // A point that rounding alone carries over the boundary does not count.
                 done[i] = !stands(z, y)
-                    && (incremental.is_none()
-                        || !stands(&cx.model.logits(rows::row(&proposal, width, i))?, y));
+                    && (incremental.is_none() || !stands(&cx.model.logits(proposal.row(i))?, y));
                 if query == 0 || found < margin[i] || done[i] {
                     margin[i] = found;
-                    rows::row_mut(&mut best, width, i)
-                        .copy_from_slice(rows::row(&proposal, width, i));
+                    best.row_mut(i).copy_from_slice(proposal.row(i));
                 } else {
                     refused.push(i);
                 }
@@ -114,14 +133,22 @@ impl Attack for Square {
             }
             if done.contains(&true) {
                 incremental = None;
-                let keep = active.drop_done(&done, &best, width);
-                rows::retain(&mut best, width, &keep.0);
-                rows::retain(&mut margin, 1, &keep.0);
-                rows::retain(&mut ids, 1, &keep.0);
+                let keep = active.drop_done(&done, &best);
+                best.retain(&keep.0);
+                rows::keep(&mut margin, &keep.0);
+                rows::keep(&mut ids, &keep.0);
             }
             cx.tick(query, self.queries, active.fooled());
         }
-        Ok(active.finish(&best, width))
+        Ok(active.finish(&best))
+    }
+
+    fn key(&self) -> String {
+        names::spell("square", self.queries, Some(QUERIES), 1)
+    }
+
+    fn needs(&self) -> Access {
+        Access::Scores
     }
 
     fn rounds(&self, _classes: usize) -> usize {

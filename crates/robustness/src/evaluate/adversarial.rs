@@ -2,20 +2,22 @@
 //! look at.
 
 use std::{
-    fs::{self, File},
-    io::{BufWriter, Write},
+    fs::File,
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
 };
 
-use image::{Rgb, RgbImage};
+use image::{ImageFormat, Rgb, RgbImage};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
-use super::Evaluator;
+use super::{Evaluator, evaluator::CLEAN};
 use crate::{
     attack::Entry,
-    classifier::predicted,
+    classifier::{Shape, predicted},
     error::{Error, Result},
-    rows,
+    files::NewFile,
+    rows::Rows,
+    threat::{Norm, Threat},
 };
 
 /// Columns of the grid.
@@ -47,80 +49,90 @@ impl Evaluator<'_> {
     /// # Errors
     /// A file that cannot be read or written.
     pub fn save(&mut self, entry: &Entry, stem: &Path) -> Result<Saved> {
-        let (n, batch) = (self.samples.len(), self.config.batch.max(1));
-        let shape = self.model.shape();
-        let width = shape.channels * shape.height * shape.width;
+        let Shape { channels, height, width, .. } = self.model.shape();
         let npz = with_suffix(stem, "npz");
-        let temporary = with_suffix(stem, "npz.tmp");
-        let cannot = |e: std::io::Error| Error::io("write", &npz)(e);
-        let mut archive = Archive::create(&temporary).map_err(cannot)?;
-        let dims = [n, shape.channels, shape.height, shape.width];
-        let (mut labels, mut predictions, mut fallen, mut grid) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let cannot = |e: io::Error| Error::io("write", &npz)(e);
+        let file = NewFile::create(&npz).map_err(cannot)?;
+        let mut archive = Archive::new(file.writer().map_err(cannot)?);
+        let n = self.samples.len();
+        let dims = [n, channels, height, width];
+        let all: Vec<usize> = (0..n).collect();
+        let batch = self.config.batch.max(1);
 
         archive.begin("x", "<f4", &dims).map_err(cannot)?;
-        let all: Vec<usize> = (0..n).collect();
         for chunk in all.chunks(batch) {
             archive.floats(&self.pixels(chunk)?).map_err(cannot)?;
         }
         archive.begin("x_adv", "<f4", &dims).map_err(cannot)?;
+        let mut found = Found::default();
         for chunk in all.chunks(batch) {
-            let x = self.pixels(chunk)?;
-            let mut x_adv = x.clone();
-            for (k, &i) in chunk.iter().enumerate() {
-                if let Some(example) = self.example(entry, i, width)? {
-                    rows::row_mut(&mut x_adv, width, k).copy_from_slice(&example);
-                    if grid.len() < COLUMNS {
-                        grid.push((rows::row(&x, width, k).to_vec(), example));
-                    }
-                    fallen.push(1u8);
-                } else {
-                    fallen.push(u8::from(!self.ledger.survived(
-                        super::evaluator::CLEAN,
-                        self.id(i),
-                        1,
-                    )));
-                }
-            }
-            let logits = self.model.logits(&x_adv)?;
-            for (k, &i) in chunk.iter().enumerate() {
-                labels.push(self.samples.label(i) as i64);
-                predictions.push(predicted(rows::row(&logits, shape.classes, k)) as i64);
-            }
+            let x_adv = self.examples(entry, chunk, &mut found)?;
             archive.floats(&x_adv).map_err(cannot)?;
         }
         let ids: Vec<i64> = all.iter().map(|&i| i64::from(self.id(i))).collect();
         archive
-            .integers("y", &labels)
-            .and_then(|()| archive.integers("pred", &predictions))
+            .integers("y", &found.labels)
+            .and_then(|()| archive.integers("pred", &found.predictions))
             .and_then(|()| archive.integers("id", &ids))
             .and_then(|()| archive.begin("fallen", "|b1", &[n]))
-            .and_then(|()| archive.zip.write_all(&fallen))
+            .and_then(|()| archive.zip.write_all(&found.fallen))
             .and_then(|()| archive.finish())
-            .and_then(|()| fs::rename(&temporary, &npz))
+            .and_then(|()| file.keep())
             .map_err(cannot)?;
 
-        let png = (!grid.is_empty()).then(|| with_suffix(stem, "png"));
+        let png = (!found.grid.is_empty()).then(|| with_suffix(stem, "png"));
         if let Some(png) = &png {
-            let picture =
-                draw(&grid, [shape.channels, shape.height, shape.width], self.config.threat);
-            picture.save(png).map_err(|e| Error::io("write", png)(std::io::Error::other(e)))?;
+            let picture = draw(&found.grid, [channels, height, width], self.config.threat);
+            save_picture(&picture, png).map_err(Error::io("write", png))?;
         }
         Ok(Saved { npz, png })
     }
 
+    /// The images `chunk`, those that fell under `entry` as their adversarial examples.
+    fn examples(&mut self, entry: &Entry, chunk: &[usize], found: &mut Found) -> Result<Rows> {
+        let x = self.pixels(chunk)?;
+        let mut x_adv = x.clone();
+        for (k, &i) in chunk.iter().enumerate() {
+            if let Some(example) = self.example(entry, i)? {
+                x_adv.row_mut(k).copy_from_slice(&example);
+                if found.grid.len() < COLUMNS {
+                    found.grid.push((x.row(k).to_vec(), example));
+                }
+                found.fallen.push(1);
+            } else {
+                found.fallen.push(u8::from(!self.ledger.survived(CLEAN, self.id(i), 1)));
+            }
+        }
+        let logits = Rows::new(self.model.logits(&x_adv)?, self.model.shape().classes);
+        for (k, &i) in chunk.iter().enumerate() {
+            found.labels.push(self.samples.label(i) as i64);
+            found.predictions.push(predicted(logits.row(k)) as i64);
+        }
+        Ok(x_adv)
+    }
+
     /// The adversarial example that broke image `i` under `entry`, from the first attack that did.
-    fn example(&mut self, entry: &Entry, i: usize, width: usize) -> Result<Option<Vec<f32>>> {
+    fn example(&mut self, entry: &Entry, i: usize) -> Result<Option<Vec<f32>>> {
         let (id, classes) = (self.id(i), self.model.shape().classes);
         for part in &entry.parts {
             if let Some(example) =
-                self.ledger.example(&part.key, id, part.attack.rounds(classes), width)?
+                self.ledger.example(&part.key, id, part.attack.rounds(classes))?
             {
                 return Ok(Some(example));
             }
         }
         Ok(None)
     }
+}
+
+/// What is saved of each image.
+#[derive(Default)]
+struct Found {
+    labels: Vec<i64>,
+    predictions: Vec<i64>,
+    fallen: Vec<u8>,
+    /// The first pairs of an image and its adversarial example.
+    grid: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
 /// `stem.suffix`, without taking a dot in the stem for the start of an extension.
@@ -137,12 +149,12 @@ struct Archive {
 }
 
 impl Archive {
-    fn create(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { zip: ZipWriter::new(BufWriter::new(File::create(path)?)) })
+    fn new(file: File) -> Self {
+        Self { zip: ZipWriter::new(BufWriter::new(file)) }
     }
 
     /// Starts the array `name`: numpy's format 1.0, row-major.
-    fn begin(&mut self, name: &str, dtype: &str, dims: &[usize]) -> std::io::Result<()> {
+    fn begin(&mut self, name: &str, dtype: &str, dims: &[usize]) -> io::Result<()> {
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .large_file(true);
@@ -163,27 +175,34 @@ impl Archive {
         self.zip.write_all(header.as_bytes())
     }
 
-    fn floats(&mut self, values: &[f32]) -> std::io::Result<()> {
+    fn floats(&mut self, values: &[f32]) -> io::Result<()> {
         self.zip.write_all(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
     }
 
-    fn integers(&mut self, name: &str, values: &[i64]) -> std::io::Result<()> {
+    fn integers(&mut self, name: &str, values: &[i64]) -> io::Result<()> {
         self.begin(name, "<i8", &[values.len()])?;
         self.zip.write_all(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())
     }
 
-    fn finish(self) -> std::io::Result<()> {
-        let mut file = self.zip.finish()?;
-        file.flush()?;
-        file.get_ref().sync_all()
+    fn finish(self) -> io::Result<()> {
+        self.zip.finish()?.flush()
     }
+}
+
+/// Writes `picture` to `path`, all or nothing.
+fn save_picture(picture: &RgbImage, path: &Path) -> io::Result<()> {
+    let file = NewFile::create(path)?;
+    let mut writer = BufWriter::new(file.writer()?);
+    picture.write_to(&mut writer, ImageFormat::Png).map_err(io::Error::other)?;
+    writer.flush()?;
+    file.keep()
 }
 
 /// Three rows of images: clean, change, adversarial.
 fn draw(
     pairs: &[(Vec<f32>, Vec<f32>)],
     [channels, height, width]: [usize; 3],
-    threat: crate::threat::Threat,
+    threat: Threat,
 ) -> RgbImage {
     let zoom = SIDE.div_ceil(height.max(width)).max(1);
     let (cell_width, cell_height) = (width * zoom + GAP, height * zoom + GAP);
@@ -194,10 +213,8 @@ fn draw(
     );
     for (column, (x, example)) in pairs.iter().enumerate() {
         let largest = match threat.norm {
-            crate::threat::Norm::Linf => threat.epsilon,
-            crate::threat::Norm::L2 => {
-                x.iter().zip(example).fold(0f32, |most, (a, b)| most.max((a - b).abs()))
-            }
+            Norm::Linf => threat.epsilon,
+            Norm::L2 => x.iter().zip(example).fold(0f32, |most, (a, b)| most.max((a - b).abs())),
         };
         let change: Vec<f32> = x
             .iter()

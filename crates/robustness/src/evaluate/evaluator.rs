@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::{AttackResult, EvalConfig, Ledger, Outcome, PartResult, Results};
+use super::{AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Pixels, Results};
 use crate::{
     attack::{AttackContext, Batch, Entry, Part, Tick},
     classifier::{Classifier, Shape, stands},
     error::{Error, Result},
-    observer::{Observer, Progress, Standing},
-    rows,
+    observer::{Event, Observer, Progress, Standing},
+    rows::{self, Rows},
     samples::Samples,
     sanity,
     stats::Accuracy,
@@ -59,6 +59,13 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// A device that fails, or a ledger that cannot be written.
     pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
+        let access = self.model.access();
+        for part in entries.iter().flat_map(|entry| &entry.parts) {
+            let (attack, needs) = (part.name.clone(), part.attack.needs());
+            if needs > access {
+                return Err(Error::Access { attack, needs, access });
+            }
+        }
         let _session = self.model.session();
         let all: Vec<usize> = (0..self.samples.len()).collect();
         let clean = self.clean(&all)?;
@@ -98,13 +105,39 @@ impl<'a> Evaluator<'a> {
             let seconds_per_image = seconds / attacked.max(1) as f64;
             results.0.push((
                 entry.name.clone(),
-                AttackResult { accuracy, correct, attacked, seconds, seconds_per_image, parts },
+                AttackResult {
+                    accuracy,
+                    correct,
+                    attacked,
+                    seconds,
+                    seconds_per_image,
+                    by_class: self.by_class(&left),
+                    parts,
+                },
             ));
         }
         notes.sort();
         notes.dedup();
         let warnings = sanity::of_results(&results, self.config.threat, n);
         Ok(Outcome { results, notes, warnings })
+    }
+
+    /// How many images of each class are among `standing`.
+    fn by_class(&self, standing: &[usize]) -> Vec<ClassResult> {
+        let classes = self.samples.shape().classes;
+        let mut counts: Vec<_> =
+            (0..classes).map(|class| ClassResult { class, n: 0, correct: 0 }).collect();
+        for position in 0..self.samples.len() {
+            if let Some(count) = counts.get_mut(self.samples.label(position)) {
+                count.n += 1;
+            }
+        }
+        for &position in standing {
+            if let Some(count) = counts.get_mut(self.samples.label(position)) {
+                count.correct += 1;
+            }
+        }
+        counts
     }
 
     /// The round (from 0) in which each image of `positions` fell to the attack called `key`;
@@ -149,14 +182,12 @@ impl<'a> Evaluator<'a> {
             let started = Instant::now();
             let x = self.pixels(chunk)?;
             let stands = self.score(&x, &self.labels(chunk))?;
-            self.ledger.add(
-                CLEAN,
-                0,
-                &self.ids(chunk),
-                &stands,
-                started.elapsed().as_secs_f64(),
-                &[],
-            )?;
+            let seconds = started.elapsed().as_secs_f64();
+            let ids = self.ids(chunk);
+            self.ledger.add(CLEAN, 0, &ids, &stands, seconds, &[]);
+            if let (Some(error), Some(observer)) = (self.ledger.news(), &mut self.observer) {
+                observer.on(&Event::StateLost { error });
+            }
         }
         Ok(all.iter().copied().filter(|&i| self.ledger.survived(CLEAN, self.id(i), 1)).collect())
     }
@@ -201,6 +232,9 @@ impl<'a> Evaluator<'a> {
                 );
             };
             fallen += self.batch(part, round, chunk, &mut tick)?;
+            if let Some(error) = self.ledger.news() {
+                progress.tell(&Event::StateLost { error });
+            }
             behind += chunk.len();
         }
         Ok(())
@@ -221,14 +255,15 @@ impl<'a> Evaluator<'a> {
         done
     }
 
-    pub(super) fn pixels(&self, positions: &[usize]) -> Result<Vec<f32>> {
-        let expected = positions.len() * self.model.shape().pixels();
+    pub(super) fn pixels(&self, positions: &[usize]) -> Result<Rows> {
+        let width = self.model.shape().pixels();
+        let expected = positions.len() * width;
         let found = self.samples.pixels(positions)?;
         if found.len() != expected {
             let (what, found) = ("pixels of images".into(), found.len());
             return Err(Error::Length { what, found, expected });
         }
-        Ok(found)
+        Ok(Rows::new(found, width))
     }
 
     /// Runs a round of `part` on the images `chunk` and records who stands; returns how many fell.
@@ -241,10 +276,9 @@ impl<'a> Evaluator<'a> {
     ) -> Result<usize> {
         let started = Instant::now();
         let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
-        let threat = self.config.threat;
+        let EvalConfig { threat, pixels, .. } = self.config;
         let mut cx =
             AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
-        let width = cx.pixels();
         let images = Batch { x: &x, labels: &labels, ids: &ids };
         // In the thread pool, like a training step: what an attack does in parallel then wakes no
         // thread but the others.
@@ -256,30 +290,22 @@ impl<'a> Evaluator<'a> {
                 expected: x.len(),
             });
         }
-        rows::for_each(&mut candidates, width, |i, row| {
-            rows::project(threat, rows::row(&x, width, i), row)
+        candidates.for_each(|i, row| {
+            rows::project(threat, x.row(i), row);
+            if pixels == Pixels::EightBit {
+                rows::round_to_eight_bits(threat, x.row(i), row);
+            }
         });
         let stands = self.score(&candidates, &labels)?;
-        self.ledger.add(
-            &part.key,
-            round,
-            &ids,
-            &stands,
-            started.elapsed().as_secs_f64(),
-            &candidates,
-        )?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.ledger.add(&part.key, round, &ids, &stands, seconds, &candidates);
         Ok(stands.iter().filter(|stands| !**stands).count())
     }
 
     /// Whether each image is classified as its label.
-    pub(super) fn score(&self, x: &[f32], labels: &[usize]) -> Result<Vec<bool>> {
-        let classes = self.model.shape().classes;
-        let logits = self.model.logits(x)?;
-        Ok(labels
-            .iter()
-            .enumerate()
-            .map(|(i, &label)| stands(rows::row(&logits, classes, i), label))
-            .collect())
+    pub(super) fn score(&self, x: &Rows, labels: &[usize]) -> Result<Vec<bool>> {
+        let logits = Rows::new(self.model.logits(x)?, self.model.shape().classes);
+        Ok(logits.each().zip(labels).map(|(z, &label)| stands(z, label)).collect())
     }
 }
 

@@ -1,65 +1,12 @@
-//! What an evaluation knows so far: for each attack and sample, the rounds it survived. Kept in a
-//! file of lines, one a finished batch, so that a kill at any moment costs the batch at hand at
-//! most.
+//! What an evaluation knows so far: for each attack and sample, the rounds it survived.
 
-use std::{
-    collections::HashMap,
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    path::{Path, PathBuf},
+use std::{collections::HashMap, path::Path};
+
+use super::{
+    Identity,
+    state::{Line, State, StateOptions},
 };
-
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    error::{Error, Result},
-    threat::Threat,
-};
-
-/// What must be the same for results to be taken over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Version of this program.
-    pub program: String,
-    /// A number that changes with the weights.
-    pub weights: String,
-    /// Data set and split.
-    pub data: String,
-    /// Norm.
-    pub norm: String,
-    /// Epsilon, pixel units, to the bit.
-    pub epsilon: f32,
-    /// Seed.
-    pub seed: u64,
-}
-
-impl Identity {
-    /// The identity of an evaluation by the program `program`, with its version.
-    pub fn new(program: String, weights: String, data: String, threat: Threat, seed: u64) -> Self {
-        Self {
-            program,
-            weights,
-            data,
-            norm: threat.norm.to_string(),
-            epsilon: threat.epsilon,
-            seed,
-        }
-    }
-}
-
-/// One line of the file: a finished batch.
-#[derive(Debug, Serialize, Deserialize)]
-struct Line {
-    attack: String,
-    round: usize,
-    ids: Vec<u32>,
-    /// Those of `ids` that fell.
-    fallen: Vec<u32>,
-    seconds: f64,
-    /// Row, in the file of adversarial examples, of the first of `fallen`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    row: Option<u64>,
-}
+use crate::error::{Error, Result};
 
 /// What is known of a sample under an attack.
 #[derive(Clone, Debug, Default)]
@@ -71,19 +18,15 @@ struct Record {
     row: Option<u64>,
 }
 
-/// What an evaluation knows so far.
+/// What an evaluation knows so far, in memory or also in a file, so that a kill at any moment costs
+/// the batch at hand at most.
 #[derive(Debug, Default)]
 pub struct Ledger {
     records: HashMap<String, HashMap<u32, Record>>,
-    file: Option<Files>,
-}
-
-#[derive(Debug)]
-struct Files {
-    path: PathBuf,
-    lines: File,
-    /// Adversarial examples, rows of f32, and their number.
-    examples: Option<(PathBuf, File, u64)>,
+    state: Option<State>,
+    /// Why the file is no longer written.
+    lost: Option<Error>,
+    told: bool,
 }
 
 impl Ledger {
@@ -92,103 +35,48 @@ impl Ledger {
         Self::default()
     }
 
-    /// The ledger in the file `path`: what it holds of an evaluation of `identity` is taken over;
-    /// anything else is written over. With `width`, the adversarial examples (rows of that many
-    /// pixels) are kept beside it, and batches without them are done again.
+    /// The ledger in the file `path`: what it holds of the evaluation `identity` is taken over.
     ///
     /// # Errors
-    /// A file that cannot be written, or that another process works with.
-    pub fn open(path: &Path, identity: &Identity, width: Option<usize>) -> Result<Self> {
-        let cannot = |e: std::io::Error| Error::io("write", path)(e);
-        let mut lines = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(cannot)?;
-        // Until this process ends.
-        lines.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => Error::InUse(path.to_owned()),
-            TryLockError::Error(e) => cannot(e),
-        })?;
+    /// A file that cannot be written, that another process works with, that holds the state of
+    /// another evaluation (unless it is to be [started anew](StateOptions::start)), or that is no
+    /// state of an evaluation: such a file is never changed.
+    pub fn open(path: &Path, identity: &Identity, options: StateOptions) -> Result<Self> {
+        let (state, lines) = State::open(path, identity, options)?;
         let mut ledger = Self::default();
-        let examples_path = path.with_extension("adv");
-        let stored = width.map_or(0, |width| {
-            fs::metadata(&examples_path).map_or(0, |file| file.len() / row_bytes(width))
-        });
-        let whole = ledger
-            .load(path, identity, width.map(|_| stored))
-            .map_err(|e| Error::io("read", path)(e))?;
-        // A line that a kill cut off goes.
-        lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
-        if whole == 0 {
-            let header = to_line(identity)?;
-            lines.write_all(header.as_bytes()).map_err(cannot)?;
-        }
-        let examples = match width {
-            None => None,
-            Some(width) => {
-                let cannot = |e: std::io::Error| Error::io("write", &examples_path)(e);
-                let mut file = OpenOptions::new()
-                    .create(true)
-                    .truncate(false)
-                    .read(true)
-                    .write(true)
-                    .open(&examples_path)
-                    .map_err(cannot)?;
-                let rows = if whole == 0 { 0 } else { stored };
-                let length = rows * row_bytes(width);
-                file.set_len(length)
-                    .and_then(|()| file.seek(SeekFrom::Start(length)))
-                    .map_err(cannot)?;
-                Some((examples_path, file, rows))
-            }
-        };
-        ledger.file = Some(Files { path: path.to_owned(), lines, examples });
+        lines.iter().for_each(|line| ledger.take(line));
+        ledger.state = Some(state);
         Ok(ledger)
     }
 
-    /// Takes over the lines of `path`; returns the length of the whole ones, 0 if the file is of
-    /// another evaluation. `rows`: adversarial examples there are.
-    fn load(
-        &mut self,
-        path: &Path,
+    /// As [`open`](Self::open), of `STEM.jsonl` in the folder `dir`, or, while other processes work
+    /// with that, of `STEM-2.jsonl` and so on.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(
+        dir: &Path,
+        stem: &str,
         identity: &Identity,
-        rows: Option<u64>,
-    ) -> std::io::Result<u64> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(e) => return Err(e),
-        };
-        let mut reader = BufReader::new(file);
-        let mut text = Vec::new();
-        let mut next = |text: &mut Vec<u8>| -> std::io::Result<Option<u64>> {
-            text.clear();
-            let length = reader.by_ref().read_until(b'\n', text)?;
-            Ok(text.ends_with(b"\n").then_some(length as u64))
-        };
-        let Some(mut whole) = next(&mut text)? else { return Ok(0) };
-        if serde_json::from_slice::<Identity>(&text).ok().as_ref() != Some(identity) {
-            return Ok(0);
-        }
-        while let Some(length) = next(&mut text)? {
-            let Ok(line) = serde_json::from_slice::<Line>(&text) else { break };
-            let kept = rows.is_none_or(|rows| {
-                line.fallen.is_empty()
-                    || line.attack == super::evaluator::CLEAN
-                    || line.row.is_some_and(|row| row + line.fallen.len() as u64 <= rows)
-            });
-            if kept {
-                self.take(&line);
+        options: StateOptions,
+    ) -> Result<Self> {
+        const MOST: usize = 16;
+        let mut found = Self::open(&dir.join(format!("{stem}.jsonl")), identity, options);
+        for number in 2..=MOST {
+            if !matches!(found, Err(Error::InUse(_))) {
+                break;
             }
-            whole += length;
+            found = Self::open(&dir.join(format!("{stem}-{number}.jsonl")), identity, options);
         }
-        Ok(whole)
+        found
     }
 
-    /// Results that were taken over from a file, and the attacks they are of.
+    /// The file, if there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.state.as_ref().map(State::path)
+    }
+
+    /// Results that are there, and the attacks they are of.
     pub fn known(&self) -> (usize, usize) {
         (self.records.values().map(HashMap::len).sum(), self.records.len())
     }
@@ -211,10 +99,8 @@ impl Ledger {
     }
 
     /// Records a finished batch: which of `ids` stand after `round`, and the rows of pixels they
-    /// were scored at.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
+    /// were scored at. A file that cannot be written is given up, so that the work goes on, see
+    /// [`news`](Self::news).
     pub(super) fn add(
         &mut self,
         attack: &str,
@@ -223,7 +109,7 @@ impl Ledger {
         stands: &[bool],
         seconds: f64,
         points: &[f32],
-    ) -> Result<()> {
+    ) {
         let fallen =
             ids.iter().zip(stands).filter(|(_, stands)| !**stands).map(|(&id, _)| id).collect();
         let mut line = Line {
@@ -234,28 +120,19 @@ impl Ledger {
             seconds,
             row: None,
         };
-        if let Some(files) = &mut self.file {
-            if let (Some((path, file, rows)), false) = (&mut files.examples, points.is_empty()) {
-                let width = points.len() / ids.len().max(1);
-                let bytes: Vec<u8> = points
-                    .chunks(width)
-                    .zip(stands)
-                    .filter(|(_, stands)| !**stands)
-                    .flat_map(|(row, _)| row)
-                    .flat_map(|v| v.to_le_bytes())
-                    .collect();
-                file.write_all(&bytes).map_err(|e| Error::io("write", path)(e))?;
-                line.row = Some(*rows);
-                *rows += line.fallen.len() as u64;
-            }
-            let text = to_line(&line)?;
-            files
-                .lines
-                .write_all(text.as_bytes())
-                .map_err(|e| Error::io("write", &files.path)(e))?;
-        }
+        let written =
+            self.state.as_mut().map_or(Ok(()), |state| state.write(&mut line, stands, points));
         self.take(&line);
-        Ok(())
+        if let Err(error) = written {
+            self.state = None;
+            (self.lost, self.told) = (Some(error), false);
+        }
+    }
+
+    /// Why the file was given up, the first time this is asked for after it was.
+    pub(super) fn news(&mut self) -> Option<&Error> {
+        let told = std::mem::replace(&mut self.told, true);
+        self.lost.as_ref().filter(|_| !told)
     }
 
     fn record_of(&self, attack: &str, id: u32) -> Option<&Record> {
@@ -296,31 +173,22 @@ impl Ledger {
     /// The adversarial example of the sample under `attack` within its first `rounds` rounds.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// A file that cannot be read, or that could not be written.
     pub(super) fn example(
         &mut self,
         attack: &str,
         id: u32,
         rounds: usize,
-        width: usize,
     ) -> Result<Option<Vec<f32>>> {
         if self.survived(attack, id, rounds) {
             return Ok(None);
         }
-        let Some(row) = self.record_of(attack, id).and_then(|record| record.row) else {
-            return Ok(None);
-        };
-        let Some((path, file, _)) = self.file.as_mut().and_then(|files| files.examples.as_mut())
-        else {
-            return Ok(None);
-        };
-        let mut bytes = vec![0; width * 4];
-        let end = file.stream_position().map_err(|e| Error::io("read", path)(e))?;
-        file.seek(SeekFrom::Start(row * row_bytes(width)))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .and_then(|()| file.seek(SeekFrom::Start(end)))
-            .map_err(|e| Error::io("read", path)(e))?;
-        Ok(Some(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()))
+        let row = self.record_of(attack, id).and_then(|record| record.row);
+        match (&mut self.state, row) {
+            (Some(state), Some(row)) => state.example(row).map(Some),
+            (None, _) if self.lost.is_some() => Err(Error::ExamplesLost),
+            _ => Ok(None),
+        }
     }
 
     /// Removes the files.
@@ -328,70 +196,45 @@ impl Ledger {
     /// # Errors
     /// A file that cannot be removed.
     pub fn remove(self) -> Result<()> {
-        let Some(Files { path, examples, .. }) = self.file else { return Ok(()) };
-        for path in examples.map(|(path, ..)| path).into_iter().chain([path]) {
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &path)(e));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        self.state.map_or(Ok(()), State::remove)
     }
-}
-
-fn row_bytes(width: usize) -> u64 {
-    width.max(1) as u64 * 4
-}
-
-fn to_line(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value)
-        .map(|json| json + "\n")
-        .map_err(|source| Error::Json { what: "the evaluation's state", source })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::threat::Norm;
+    use std::fs;
 
-    fn identity(seed: u64) -> Identity {
-        Identity::new(
-            "p".into(),
-            "w".into(),
-            "d".into(),
-            Threat { norm: Norm::Linf, epsilon: 8.0 / 255.0 },
-            seed,
-        )
-    }
+    use super::*;
+    use crate::{
+        evaluate::state::Start,
+        identity::tests::{identity, others},
+    };
+
+    const RESUME: StateOptions = StateOptions { start: Start::Resume, examples: None };
+    const FRESH: StateOptions = StateOptions { start: Start::Fresh, examples: None };
+    const PAIRS: StateOptions = StateOptions { start: Start::Resume, examples: Some(2) };
 
     #[test]
     fn a_file_cut_anywhere_gives_back_its_whole_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.jsonl");
-        let mut ledger = Ledger::open(&path, &identity(0), None).unwrap();
-        ledger.add("clean", 0, &[4, 5, 6], &[true, true, false], 1.0, &[]).unwrap();
-        ledger.add("pgd", 0, &[4, 5], &[true, false], 3.0, &[0.5; 4]).unwrap();
-        ledger.add("pgd", 1, &[4], &[false], 1.0, &[0.5; 2]).unwrap();
+        let mut ledger = Ledger::open(&path, &identity(), RESUME).unwrap();
+        ledger.add("clean", 0, &[4, 5, 6], &[true, true, false], 1.0, &[]);
+        ledger.add("pgd", 0, &[4, 5], &[true, false], 3.0, &[0.5; 4]);
+        ledger.add("pgd", 1, &[4], &[false], 1.0, &[0.5; 2]);
         let whole = fs::read(&path).unwrap();
         drop(ledger);
         for cut in 0..=whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            let ledger = Ledger::open(&path, &identity(0), None).unwrap();
-            assert!(
-                Ledger::open(&path, &identity(0), None).unwrap_err().to_string().contains("in use")
-            );
+            let ledger = Ledger::open(&path, &identity(), RESUME).unwrap();
             let lines = whole[..cut].iter().filter(|b| **b == b'\n').count();
             assert_eq!(ledger.knows("clean", 6, 0), lines > 1, "{cut}");
             assert_eq!(ledger.fell_in("pgd", 5), (lines > 2).then_some(0), "{cut}");
             assert_eq!(ledger.fell_in("pgd", 4), (lines > 3).then_some(1), "{cut}");
-            if lines > 0 {
-                let kept = fs::read(&path).unwrap();
-                assert!(whole.starts_with(&kept) && kept.ends_with(b"\n"));
-            }
+            let kept = fs::read(&path).unwrap();
+            assert!(kept.ends_with(b"\n") && (lines == 0 || whole.starts_with(&kept)));
         }
-        let ledger = Ledger::open(&path, &identity(0), None).unwrap();
+        let ledger = Ledger::open(&path, &identity(), RESUME).unwrap();
         // With one round only, sample 4 stands; its second round counts no seconds then.
         assert!(ledger.survived("pgd", 4, 1) && !ledger.survived("pgd", 4, 2));
         assert_eq!(
@@ -401,28 +244,97 @@ mod tests {
             ),
             (3.0, 2.5)
         );
-        drop(ledger);
-        // Another seed starts anew.
-        assert!(!Ledger::open(&path, &identity(1), None).unwrap().knows("clean", 6, 0));
+    }
+
+    #[test]
+    fn nothing_of_another_evaluation_is_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for (what, other) in others() {
+            let path = dir.path().join(what);
+            let mut ledger = Ledger::open(&path, &identity(), RESUME).unwrap();
+            ledger.add("clean", 0, &[1], &[true], 1.0, &[]);
+            drop(ledger);
+            let before = fs::read(&path).unwrap();
+            let error = Ledger::open(&path, &other, RESUME).unwrap_err();
+            assert!(matches!(error, Error::OtherEvaluation { .. }), "{what}: {error}");
+            assert_eq!(fs::read(&path).unwrap(), before, "{what}");
+            // Its own still goes on, and another takes the file when it is told to.
+            assert!(
+                Ledger::open(&path, &identity(), RESUME).unwrap().knows("clean", 1, 0),
+                "{what}"
+            );
+            assert_eq!(Ledger::open(&path, &other, FRESH).unwrap().known(), (0, 0), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_state_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notes.txt");
+        for text in ["important\n", "important", "{\"a\": 1}\n", "{", "\n"] {
+            for options in [RESUME, FRESH, PAIRS] {
+                fs::write(&path, text).unwrap();
+                let opened = Ledger::open(&path, &identity(), options);
+                // One byte of what a state begins with may be a state that a kill cut off.
+                if text == "{" {
+                    continue;
+                }
+                assert!(matches!(opened, Err(Error::NotAState(_))), "{text:?}");
+                assert_eq!(fs::read_to_string(&path).unwrap(), text);
+            }
+        }
+        // Beside the state, too.
+        let (state, examples) = (dir.path().join("s"), dir.path().join("s.adv"));
+        fs::write(&examples, "mine").unwrap();
+        let opened = Ledger::open(&state, &identity(), PAIRS);
+        assert!(matches!(opened, Err(Error::NotAState(_))));
+        assert_eq!(fs::read_to_string(&examples).unwrap(), "mine");
+    }
+
+    #[test]
+    fn two_evaluations_at_once_have_files_of_their_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Ledger::open_in(dir.path(), "state", &identity(), RESUME);
+        let (one, two) = (open().unwrap(), open().unwrap());
+        assert_ne!(one.path(), two.path());
+        let held = one.path().unwrap().to_owned();
+        assert!(matches!(Ledger::open(&held, &identity(), FRESH), Err(Error::InUse(_))));
+        one.remove().unwrap();
+        two.remove().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn examples_come_back_and_batches_without_them_are_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.jsonl");
-        let mut plain = Ledger::open(&path, &identity(0), None).unwrap();
-        plain.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.0; 4]).unwrap();
+        let mut plain = Ledger::open(&path, &identity(), RESUME).unwrap();
+        plain.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.0; 4]);
         drop(plain);
-        let mut kept = Ledger::open(&path, &identity(0), Some(2)).unwrap();
+        let mut kept = Ledger::open(&path, &identity(), PAIRS).unwrap();
         assert!(!kept.knows("pgd", 2, 0));
-        kept.add("pgd", 0, &[1, 2, 3], &[false, true, false], 1.0, &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-            .unwrap();
+        let points = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
+        kept.add("pgd", 0, &[1, 2, 3], &[false, true, false], 1.0, &points);
         drop(kept);
-        let mut again = Ledger::open(&path, &identity(0), Some(2)).unwrap();
-        assert_eq!(again.example("pgd", 3, 1, 2).unwrap(), Some(vec![0.5, 0.6]));
-        assert_eq!(again.example("pgd", 1, 1, 2).unwrap(), Some(vec![0.1, 0.2]));
-        assert_eq!(again.example("pgd", 2, 1, 2).unwrap(), None);
+        let mut again = Ledger::open(&path, &identity(), PAIRS).unwrap();
+        assert_eq!(again.example("pgd", 3, 1).unwrap(), Some(vec![0.5, 0.6]));
+        assert_eq!(again.example("pgd", 1, 1).unwrap(), Some(vec![0.1, 0.2]));
+        assert_eq!(again.example("pgd", 2, 1).unwrap(), None);
         again.remove().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_costs_the_state_and_not_the_work() {
+        let mut ledger = Ledger::in_memory();
+        ledger.state = Some(State::on_full_disk());
+        ledger.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.5; 4]);
+        assert!(matches!(ledger.news(), Some(Error::Io { .. })));
+        assert_eq!(ledger.fell_in("pgd", 2), Some(0));
+        assert!(matches!(ledger.example("pgd", 2, 1), Err(Error::ExamplesLost)));
+        // It is told once.
+        ledger.add("pgd", 1, &[1], &[true], 1.0, &[0.5; 2]);
+        assert!(ledger.knows("pgd", 1, 1));
     }
 }

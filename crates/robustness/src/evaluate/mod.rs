@@ -9,15 +9,18 @@
 mod adversarial;
 mod evaluator;
 mod ledger;
+mod state;
 pub mod sweep;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 pub use adversarial::Saved;
 pub use evaluator::Evaluator;
-pub use ledger::{Identity, Ledger};
+pub use ledger::Ledger;
+pub use state::{Start, StateOptions};
 
 use crate::{
+    identity::Identity,
     stats::Accuracy,
     threat::{Norm, Threat},
 };
@@ -31,6 +34,26 @@ pub struct EvalConfig {
     pub seed: u64,
     /// Images at a time; it does not change the results.
     pub batch: usize,
+    /// What becomes of the values of adversarial images.
+    pub pixels: Pixels,
+}
+
+impl EvalConfig {
+    /// The usual settings under `threat`: seed 0, 256 images at a time, pixels of any value.
+    pub fn under(threat: Threat) -> Self {
+        Self { threat, seed: 0, batch: 256, pixels: Pixels::Any }
+    }
+}
+
+/// Which values an adversarial image may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pixels {
+    /// Any in [0, 1].
+    #[default]
+    Any,
+    /// Multiples of 1/255, as a file of eight bits a channel holds them: what an attack returns is
+    /// rounded, within the ball, before it is scored.
+    EightBit,
 }
 
 /// Result of one attack or ensemble.
@@ -47,9 +70,22 @@ pub struct AttackResult {
     pub seconds: f64,
     /// Wall-clock seconds per image attacked.
     pub seconds_per_image: f64,
+    /// The same by class, in the order of the labels.
+    pub by_class: Vec<ClassResult>,
     /// The attacks of an ensemble, in order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<PartResult>,
+}
+
+/// Result of one attack or ensemble on the images of one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassResult {
+    /// The class.
+    pub class: usize,
+    /// Its images.
+    pub n: u64,
+    /// Those that stand.
+    pub correct: u64,
 }
 
 /// Result of one attack of an ensemble.
@@ -101,12 +137,38 @@ pub struct Report {
     pub norm: Norm,
     /// Seed.
     pub seed: u64,
+    /// Everything that decides the results.
+    pub identity: Identity,
     /// Per attack.
     pub results: Results,
     /// What was done differently than an attack's definition says, and why.
     pub notes: Vec<String>,
     /// What a reader should know before trusting the figures.
     pub warnings: Vec<String>,
+}
+
+impl Report {
+    /// The report of the evaluation `identity`, which has its attacks.
+    pub fn new(identity: Identity, outcome: Outcome) -> Self {
+        let Outcome { results, notes, warnings } = outcome;
+        Self {
+            dataset: identity.data.name.clone(),
+            split: identity.data.split.clone(),
+            n: identity.data.images as u64,
+            epsilon: identity.epsilon,
+            norm: identity.norm,
+            seed: identity.seed,
+            identity,
+            results,
+            notes,
+            warnings,
+        }
+    }
+
+    /// A name for its file that no other evaluation has: `PROTOCOL-linf-0.0314-3f09ab51c2`.
+    pub fn file_stem(&self, protocol: &str) -> String {
+        format!("{protocol}-{}-{:.4}-{}", self.norm, self.epsilon, self.identity.short())
+    }
 }
 
 /// What an evaluation found.

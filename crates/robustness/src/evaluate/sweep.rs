@@ -10,11 +10,14 @@ use serde::Serialize;
 
 use super::{AttackResult, Evaluator};
 use crate::{
-    attack::{AttackContext, Batch, Entry, Objective, Part, pgd::Pgd},
+    attack::{
+        Attack, AttackContext, Batch, Entry, Objective, Part,
+        pgd::{Pgd, StepSize},
+    },
     error::{Error, Result},
     rows,
     stats::Accuracy,
-    threat::{Epsilon, Threat},
+    threat::{Epsilon, Norm, Threat},
 };
 
 /// Most epsilons of a sweep.
@@ -27,39 +30,62 @@ const RESTART_STEPS: usize = 50;
 /// A fall that counts as one.
 const FALL: f64 = 0.005;
 
-/// Epsilons as a user writes them: `1..32` (in units of 1/255, both ends belong to it), `1..32:2`,
-/// or a list such as `2,4,8` or `64/255,0.5`.
+/// Epsilons as a user writes them: `1..32/255` (both ends belong to it), `1..32/255:2` for every
+/// second, or a list such as `2/255,8/255` or `0.01,0.03`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Epsilons(pub Vec<f32>);
+pub struct Epsilons(Vec<Epsilon>);
+
+impl Epsilons {
+    /// The radii in `norm`, pixel units.
+    ///
+    /// # Errors
+    /// 1 or more in l-inf.
+    pub fn within(&self, norm: Norm) -> Result<Vec<f32>> {
+        let value = |epsilon: &Epsilon| Ok(epsilon.clone().within(norm)?.value());
+        self.0.iter().map(value).collect()
+    }
+
+    /// `1..32/255`.
+    pub fn usual() -> Self {
+        Self((1..=32).map(|top| Epsilon::ratio(top, 255)).collect())
+    }
+}
 
 impl FromStr for Epsilons {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let wrong = |problem| Error::Epsilons { text: text.to_owned(), problem };
-        let whole = |s: &str| s.trim().parse::<u32>().ok().filter(|n| *n <= 255_000);
-        let of_255 = |n: u32| (f64::from(n) / 255.0) as f32;
-        let values: Vec<f32> = if let Some((first, rest)) = text.split_once("..") {
-            let (last, step) = rest.split_once(':').unwrap_or((rest, "1"));
-            let (Some(first), Some(last), Some(step)) = (whole(first), whole(last), whole(step))
-            else {
-                return Err(wrong("not a range of whole numbers"));
+        let Some((first, rest)) = text.split_once("..") else {
+            let list: Vec<Epsilon> =
+                text.split(',').map(|one| one.trim().parse()).collect::<Result<_>>()?;
+            return if list.len() > MOST {
+                Err(wrong("more than 1000 values"))
+            } else {
+                Ok(Self(list))
             };
-            if first > last || step == 0 {
-                return Err(wrong("an empty range"));
-            }
-            (first..=last).step_by(step as usize).take(MOST + 1).map(of_255).collect()
-        } else {
-            let value = |s: &str| match whole(s) {
-                Some(n) => Ok(of_255(n)),
-                None => s.trim().parse::<Epsilon>().map(|epsilon| epsilon.value()),
-            };
-            text.split(',').map(value).collect::<Result<_>>()?
         };
-        if values.len() > MOST {
+        let (range, step) = rest.split_once(':').unwrap_or((rest, "1"));
+        let (last, bottom) = range.split_once('/').unwrap_or((range, "1"));
+        let whole = |s: &str| s.trim().parse::<u32>().ok().filter(|n| *n <= 255_000);
+        let (Some(first), Some(last), Some(step)) = (whole(first), whole(last), whole(step)) else {
+            return Err(wrong("not a range of whole numbers"));
+        };
+        let Some(bottom) = whole(bottom).filter(|n| *n > 0) else {
+            return Err(wrong("not a fraction"));
+        };
+        if first > last || step == 0 {
+            return Err(wrong("an empty range"));
+        }
+        let tops = (first..=last).step_by(step as usize);
+        if tops.clone().nth(MOST).is_some() {
             return Err(wrong("more than 1000 values"));
         }
-        Ok(Self(values))
+        let one = |top: u32| match bottom {
+            1 => top.to_string().parse(),
+            _ => Ok(Epsilon::ratio(top, bottom)),
+        };
+        Ok(Self(tops.map(one).collect::<Result<_>>()?))
     }
 }
 
@@ -135,13 +161,13 @@ impl Evaluator<'_> {
         let (x, labels) = (self.pixels(chunk)?, self.labels(chunk));
         let mut tick = |_| {};
         let cx = AttackContext::new(self.model, threat, seed, "step-sizes", 0, &mut tick);
-        let (ascent, width) = (cx.ascend(&x, &labels, &[], Objective::CrossEntropy)?, cx.pixels());
+        let ascent = cx.ascend(&x, &labels, &[], Objective::CrossEntropy)?;
         for (&alpha, standing) in alphas.iter().zip(standing) {
             let mut point = x.clone();
-            rows::for_each(&mut point, width, |i, row| {
-                rows::ascend(threat.norm, row, rows::row(&ascent.grad, width, i), alpha);
+            point.for_each(|i, row| {
+                rows::ascend(threat.norm, row, ascent.grad.row(i), alpha);
                 let ball = Threat { epsilon: alpha, ..threat };
-                rows::project(ball, rows::row(&x, width, i), row);
+                rows::project(ball, x.row(i), row);
             });
             *standing +=
                 self.score(&point, &labels)?.into_iter().filter(|stands| *stands).count() as u64;
@@ -157,7 +183,12 @@ impl Evaluator<'_> {
         let n = self.samples.len() as u64;
         let correct = self.clean_correct()?;
         let most = STEPS.iter().copied().max().unwrap_or(1);
-        let pgd = Pgd { steps: most, restarts: 1, alpha: None, objective: Objective::CrossEntropy };
+        let pgd = Pgd {
+            steps: most,
+            restarts: 1,
+            size: StepSize::Quarter,
+            objective: Objective::CrossEntropy,
+        };
         let mut fooled = Vec::with_capacity(correct.len());
         self.observed("pgd steps", correct.len(), |evaluator, progress| {
             for chunk in correct.chunks(evaluator.config.batch.max(1)) {
@@ -195,6 +226,89 @@ impl Evaluator<'_> {
         let mut tick = |_| {};
         let mut cx = AttackContext::new(self.model, threat, seed, "pgd-trace", 0, &mut tick);
         pgd.trace(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })
+    }
+}
+
+/// How far each image is from the nearest adversarial one that an attack found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Distances {
+    /// Images that are classified correctly clean and for which an example was found: their
+    /// distances in the norm of the threat, pixel units, rising.
+    pub found: Vec<f64>,
+    /// Images that are misclassified clean.
+    pub misclassified: u64,
+    /// Images evaluated.
+    pub n: u64,
+}
+
+impl Distances {
+    /// Accuracy under the attack at the radius `epsilon`, for every radius from one run.
+    pub fn accuracy(&self, epsilon: f64) -> Accuracy {
+        let fallen = self.found.partition_point(|distance| *distance <= epsilon) as u64;
+        Accuracy::of(self.n - self.misclassified - fallen, self.n)
+    }
+
+    /// The median distance over all images, 0 for those misclassified; `None` where half of the
+    /// images have no adversarial one.
+    pub fn median(&self) -> Option<f64> {
+        let middle = (self.n as usize).div_ceil(2).saturating_sub(1);
+        match middle.checked_sub(self.misclassified as usize) {
+            None => Some(0.0),
+            Some(place) => self.found.get(place).copied(),
+        }
+    }
+}
+
+impl Evaluator<'_> {
+    /// The distance from each image to the nearest adversarial one that `attack` finds in all its
+    /// rounds: one that goes on after an example within epsilon, such as [`Fab`](crate::attack::fab::Fab) that
+    /// minimises.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn distances(&mut self, attack: &dyn Attack) -> Result<Distances> {
+        let correct = self.clean_correct()?;
+        let rounds = attack.rounds(self.model.shape().classes);
+        let n = self.samples.len() as u64;
+        let mut found = Vec::new();
+        self.observed("distances", correct.len() * rounds, |evaluator, progress| {
+            for chunk in correct.chunks(evaluator.config.batch.max(1)) {
+                let mut nearest = vec![f64::INFINITY; chunk.len()];
+                for round in 0..rounds {
+                    evaluator.nearest(attack, round, chunk, &mut nearest)?;
+                    progress.advance(chunk.len());
+                }
+                found.extend(nearest.into_iter().filter(|distance| distance.is_finite()));
+            }
+            Ok(())
+        })?;
+        found.sort_by(f64::total_cmp);
+        Ok(Distances { found, misclassified: n - correct.len() as u64, n })
+    }
+
+    /// Lowers `nearest` to the distances that a round of `attack` finds for the images `chunk`.
+    fn nearest(
+        &self,
+        attack: &dyn Attack,
+        round: usize,
+        chunk: &[usize],
+        nearest: &mut [f64],
+    ) -> Result<()> {
+        let (threat, seed) = (self.config.threat, self.config.seed);
+        let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
+        let mut tick = |_| {};
+        let key = attack.key();
+        let mut cx = AttackContext::new(self.model, threat, seed, &key, round, &mut tick);
+        let mut points = attack.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?;
+        // Whatever the attack says: inside the box, and misclassified in a pass of our own.
+        points.iter_mut().for_each(|v| *v = if v.is_nan() { 0.0 } else { v.clamp(0.0, 1.0) });
+        for (i, stands) in self.score(&points, &labels)?.into_iter().enumerate() {
+            let distance = rows::distance(threat.norm, points.row(i), x.row(i));
+            if !stands && distance < nearest[i] {
+                nearest[i] = distance;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -279,16 +393,32 @@ mod tests {
     #[test]
     fn epsilons_are_read() {
         let read = |text: &str| {
-            text.parse::<Epsilons>().map(|e| {
-                e.0.iter().map(|v| (v * 255.0 * 1000.0).round() as i64).collect::<Vec<_>>()
-            })
+            let values = text.parse::<Epsilons>()?.within(Norm::Linf)?;
+            Ok(values.iter().map(|v| (v * 255_000.0).round() as i64).collect::<Vec<_>>())
         };
-        assert_eq!(read("1..4").unwrap(), [1000, 2000, 3000, 4000]);
-        assert_eq!(read("0..8:4").unwrap(), [0, 4000, 8000]);
-        assert_eq!(read("2,8/255,0.5").unwrap(), [2000, 8000, 127_500]);
-        for wrong in
-            ["", "4..1", "1..", "a..b", "1..4:0", "1..100000", "-1", "1,,2", "1..99999999999"]
-        {
+        let of = |text: &str| read(text).unwrap_or_else(|e: Error| panic!("{text}: {e}"));
+        assert_eq!(of("1..4/255"), [1000, 2000, 3000, 4000]);
+        assert_eq!(of("0..8/255:4"), [0, 4000, 8000]);
+        assert_eq!(of("2/255,8/255,0.5"), [2000, 8000, 127_500]);
+        assert_eq!(read("1..32/255").unwrap(), read("1..32/255:1").unwrap());
+        assert_eq!(Epsilons::usual(), "1..32/255".parse().unwrap());
+        assert_eq!(Epsilons::usual().within(Norm::Linf).unwrap()[7], (8.0f64 / 255.0) as f32);
+        for (text, meant) in [("8", "8/255"), ("1..32", "1/255"), ("2,4,8", "2/255")] {
+            let said = read(text).unwrap_err().to_string();
+            assert!(said.contains(&format!("did you mean {meant}?")), "{said}");
+            assert!(text.parse::<Epsilons>().unwrap().within(Norm::L2).is_ok());
+        }
+        for wrong in [
+            "",
+            "4..1/255",
+            "1..",
+            "a..b",
+            "1..4/255:0",
+            "1..100000/255",
+            "-1",
+            "1/255,,2/255",
+            "1..4/0",
+        ] {
             assert!(read(wrong).is_err_and(|e| e.is_input()), "{wrong}");
         }
     }

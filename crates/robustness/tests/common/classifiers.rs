@@ -3,7 +3,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use robustness::{Classifier, Cotangent, Error, PullBack, Result, Shape, rows};
+use robustness::{Classifier, Cotangent, Error, PullBack, Result, Rows, Shape};
+
+/// Row `i` of rows `width` wide.
+fn row(values: &[f32], width: usize, i: usize) -> &[f32] {
+    &values[i * width..(i + 1) * width]
+}
 
 /// z = W x + b.
 #[derive(Clone, Debug)]
@@ -32,7 +37,7 @@ impl Linear {
     /// w_k - w_y.
     pub fn difference(&self, k: usize, y: usize) -> Vec<f64> {
         let width = pixels(self.shape);
-        let (a, b) = (rows::row(&self.weights, width, k), rows::row(&self.weights, width, y));
+        let (a, b) = (row(&self.weights, width, k), row(&self.weights, width, y));
         a.iter().zip(b).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect()
     }
 }
@@ -54,7 +59,7 @@ impl Classifier for Linear {
         Ok(x.chunks(width)
             .flat_map(|x| {
                 (0..self.shape.classes).map(move |k| {
-                    (dot(rows::row(&self.weights, width, k), x) + f64::from(self.bias[k])) as f32
+                    (dot(row(&self.weights, width, k), x) + f64::from(self.bias[k])) as f32
                 })
             })
             .collect())
@@ -67,17 +72,26 @@ impl Classifier for Linear {
         let mut grad = vec![0.0; x.len()];
         for (grad, c) in grad.chunks_mut(width).zip(cotangents.chunks(classes)) {
             for (k, c) in c.iter().enumerate() {
-                grad.iter_mut()
-                    .zip(rows::row(&self.weights, width, k))
-                    .for_each(|(g, w)| *g += c * w);
+                grad.iter_mut().zip(row(&self.weights, width, k)).for_each(|(g, w)| *g += c * w);
             }
         }
         Ok(PullBack { logits, grad })
     }
 }
 
+/// Logits as rows.
+pub trait Scores {
+    fn scores(&self, x: &[f32]) -> Rows;
+}
+
+impl<C: Classifier + ?Sized> Scores for C {
+    fn scores(&self, x: &[f32]) -> Rows {
+        Rows::new(self.logits(x).unwrap(), self.shape().classes)
+    }
+}
+
 /// Images around 1/2 that `model` gives different classes, with those classes.
-pub fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Vec<f32>, Vec<usize>) {
+pub fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Rows, Vec<usize>) {
     let width = pixels(model.shape());
     let x: Vec<f32> = (0..n * width)
         .map(|k| {
@@ -88,7 +102,7 @@ pub fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Vec<f32>, Vec
         .collect();
     let logits = model.logits(&x).unwrap();
     let labels = logits.chunks(model.shape().classes).map(robustness::predicted).collect();
-    (x, labels)
+    (Rows::new(x, width), labels)
 }
 
 /// Rounds pixels to few levels: a defence that has no gradient.
@@ -247,7 +261,7 @@ impl Perceptron {
     fn hidden(&self, x: &[f32]) -> Vec<f64> {
         let width = x.len();
         let sum = |j: usize| {
-            rows::row(&self.w1, width, j)
+            row(&self.w1, width, j)
                 .iter()
                 .zip(x)
                 .map(|(w, x)| f64::from(*w) * f64::from(*x))
@@ -269,7 +283,7 @@ impl Classifier for Perceptron {
                 let h = self.hidden(x);
                 (0..self.shape.classes)
                     .map(|k| {
-                        let sum: f64 = rows::row(&self.w2, hidden, k)
+                        let sum: f64 = row(&self.w2, hidden, k)
                             .iter()
                             .zip(&h)
                             .map(|(w, h)| f64::from(*w) * h)
@@ -296,7 +310,7 @@ impl Classifier for Perceptron {
                     .sum();
                 let back = back * (1.0 - h * h);
                 sum.iter_mut()
-                    .zip(rows::row(&self.w1, width, j))
+                    .zip(row(&self.w1, width, j))
                     .for_each(|(s, w)| *s += back * f64::from(*w));
             }
             grad.extend(sum.into_iter().map(|v| v as f32));

@@ -6,7 +6,7 @@ use crate::{
     error::{Error, Result},
     method,
     optim::{OptimizerKind, Schedule},
-    threat::{EpsilonConvention, Norm},
+    threat::{EpsilonConvention, Norm, Threat},
 };
 
 impl TrainConfig {
@@ -15,6 +15,7 @@ impl TrainConfig {
     /// # Errors
     /// The first wrong value, in one line.
     pub fn check(&self) -> Result<()> {
+        Threat::new(self.norm, &self.epsilon)?;
         self.check_numbers()?;
         self.check_schedule()?;
         self.check_validation()?;

@@ -63,7 +63,7 @@ impl<'a> Evaluation<'a> {
             split: None,
             attacks: Vec::new(),
             limit: None,
-            config: EvalConfig { threat, seed: 0, batch: 256 },
+            config: EvalConfig::under(threat),
         }
         .suite(Suite::Quick)
     }
@@ -117,11 +117,7 @@ impl<'a> Evaluation<'a> {
         })?;
         let samples = OnSplit(split.take(self.limit.unwrap_or(usize::MAX)));
         let norm = self.config.threat.norm;
-        let entries = self
-            .attacks
-            .iter()
-            .map(|name| attack::entry(name, norm))
-            .collect::<robustness::Result<Vec<_>>>()?;
+        let entries = attack::entries(&self.attacks, norm)?;
         let model = self.model.in_f32();
         Ok(Evaluator::new(&model, &samples, self.config, Ledger::in_memory())?.run(&entries)?)
     }

@@ -97,9 +97,9 @@ impl Session<'_> {
 
     fn validate(&mut self) -> Result<ValFigures> {
         let config = EvalConfig {
-            threat: self.config.threat(),
             seed: self.config.seed,
             batch: self.config.batch,
+            ..EvalConfig::under(self.config.threat())
         };
         let val = &self.plan.val;
         let model = self.learner.result().in_f32();

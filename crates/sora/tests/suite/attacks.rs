@@ -1,7 +1,7 @@
 //! Networks under attack: what must hold of every group of images, thread and small change.
 
 use sora::robustness::{
-    Attack, AttackContext, Classifier, Norm, Shape, Threat, attack::Batch, entry, predicted, rows,
+    Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat, attack::Batch, entry, predicted,
 };
 
 use crate::support::{assert_close, small_model, warm_model};
@@ -23,17 +23,16 @@ const SHORT: [&str; 9] = [
 
 /// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of
 /// the last.
-fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Vec<f32> {
-    let width = model.shape().pixels();
-    let mut out = batch.x.to_vec();
+fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Rows {
+    let mut out = batch.x.clone();
     for round in 0..attack.rounds(model.shape().classes) {
         let mut tick = |_| {};
         let mut cx = AttackContext::new(model, threat, 1, "test", round, &mut tick);
         let found = attack.run(&mut cx, batch).unwrap();
-        let logits = model.logits(&out).unwrap();
+        let logits = Rows::new(model.logits(&out).unwrap(), model.shape().classes);
         for (i, &label) in batch.labels.iter().enumerate() {
-            if predicted(rows::row(&logits, model.shape().classes, i)) == label {
-                rows::row_mut(&mut out, width, i).copy_from_slice(rows::row(&found, width, i));
+            if predicted(logits.row(i)) == label {
+                out.row_mut(i).copy_from_slice(found.row(i));
             }
         }
     }
@@ -45,7 +44,7 @@ fn ids(n: usize) -> Vec<u32> {
 }
 
 /// Images around 1/2 that `model` gives different classes, with those classes.
-fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Vec<f32>, Vec<usize>) {
+fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Rows, Vec<usize>) {
     let width = model.shape().pixels();
     let x: Vec<f32> = (0..n * width)
         .map(|k| {
@@ -56,14 +55,13 @@ fn images(model: &dyn Classifier, n: usize, contrast: f32) -> (Vec<f32>, Vec<usi
         .collect();
     let logits = model.logits(&x).unwrap();
     let labels = logits.chunks(model.shape().classes).map(predicted).collect();
-    (x, labels)
+    (Rows::new(x, width), labels)
 }
 
 #[test]
 fn the_batch_changes_no_bit() {
     let (side, n) = (8, 11);
     let model = small_model(3, 3, side);
-    let width = 3 * side * side;
     let (x, labels) = images(&model, n, 0.8);
     let all = ids(n);
     for norm in NORMS {
@@ -81,13 +79,15 @@ fn the_batch_changes_no_bit() {
                     for start in (0..n).step_by(size) {
                         let end = (start + size).min(n);
                         let piece = Batch {
-                            x: &x[start * width..end * width],
+                            x: &x.select(&(start..end).collect::<Vec<_>>()),
                             labels: &labels[start..end],
                             ids: &all[start..end],
                         };
-                        pieces.extend(run(part.attack.as_ref(), &model, threat, &piece));
+                        pieces.extend(
+                            run(part.attack.as_ref(), &model, threat, &piece).into_values(),
+                        );
                     }
-                    assert!(pieces == whole, "{name} {norm}: batches of {size} give other images");
+                    assert!(pieces == *whole, "{name} {norm}: batches of {size} give other images");
                 }
             }
         }
@@ -153,20 +153,19 @@ fn small_changes_have_the_logits_of_a_whole_pass() {
                     points[i * row + p] = draw(p + query);
                 }
             }
-            let here = incremental.step(&x, &[0, 1, 2, 3, 4, 5]).unwrap();
+            let here = Rows::new(incremental.step(&x, &[0, 1, 2, 3, 4, 5]).unwrap(), 5);
             let found = incremental.step(&points, &rows).unwrap();
-            let expected = Classifier::logits(&model, &rows::select(&points, row, &rows)).unwrap();
+            let expected = Classifier::logits(&model, &points.select(&rows)).unwrap();
             assert_close(&format!("{name} query {query}"), &found, &expected, 1e-5);
             let back: Vec<usize> =
                 rows.iter().copied().filter(|i| (i * 5 + query) % 3 == 0).collect();
             incremental.back(&back);
             // Back means back, to the bit.
             let there = incremental.step(&x, &back).unwrap();
-            let before: Vec<f32> =
-                back.iter().flat_map(|i| rows::row(&here, 5, *i).to_vec()).collect();
+            let before: Vec<f32> = back.iter().flat_map(|i| here.row(*i).to_vec()).collect();
             assert_eq!(there, before, "{name} query {query}");
             for &i in rows.iter().filter(|i| !back.contains(i)) {
-                rows::row_mut(&mut x, row, i).copy_from_slice(rows::row(&points, row, i));
+                x.row_mut(i).copy_from_slice(points.row(i));
             }
         }
     }

@@ -7,7 +7,7 @@ use sora::{
     attack::{self, AttackContext, Entry},
     nn,
     profile::{self, Stage},
-    robustness::{Classifier, predicted, stands},
+    robustness::{Classifier, Rows, predicted, stands},
     threat::{Norm, Threat},
 };
 
@@ -50,6 +50,7 @@ pub fn run(args: &AttackBench) -> Result<()> {
         )));
     }
     let x = nn::to_vec(&setup.x)?;
+    let x = Rows::new(x, setup.model.shape().pixels());
     let clean = Classifier::logits(&setup.model, &x)?;
     let labels: Vec<usize> = clean.chunks(CLASSES).map(predicted).collect();
     let images = Images { x, labels };
@@ -81,22 +82,17 @@ pub fn run(args: &AttackBench) -> Result<()> {
 
 /// Images and the classes that the network gives them.
 struct Images {
-    x: Vec<f32>,
+    x: Rows,
     labels: Vec<usize>,
 }
 
 impl Images {
     /// Attacks all of them and says how many stand.
     fn attack(&self, setup: &Setup, entry: &Entry, threat: Threat, batch: u64) -> Result<usize> {
-        let width = self.x.len() / setup.ids.len();
         let mut left: Vec<usize> = (0..setup.ids.len()).collect();
         for part in &entry.parts {
             for round in 0..part.attack.rounds(CLASSES) {
-                let rows: Vec<f32> = left
-                    .iter()
-                    .flat_map(|&i| &self.x[i * width..(i + 1) * width])
-                    .copied()
-                    .collect();
+                let rows = self.x.select(&left);
                 let labels: Vec<usize> = left.iter().map(|&i| self.labels[i]).collect();
                 let ids: Vec<u32> = left.iter().map(|&i| setup.ids[i]).collect();
                 let mut ignore = |_| {};

@@ -6,15 +6,20 @@ use std::{fmt, path::PathBuf};
 
 use clap::ValueEnum;
 use sora::{
-    attack::Entry,
-    evaluate::{Evaluator, Report},
+    attack::{self, Entry},
+    evaluate::{EvalConfig, Evaluator, Pixels, Report},
     nn,
-    robustness::Samples,
+    robustness::{Classifier, NotOf, Samples, Toward},
 };
 
-use super::shared::{SubjectArgs, Target, attacks};
+use super::shared::{SubjectArgs, Target, state_options};
 use crate::{
-    complete, console::print_json, error::Result, finish::OnFinish, progress::EvaluationBar,
+    complete,
+    console::print_json,
+    error::{Failure, Result},
+    finish::OnFinish,
+    output_file::{self, Overwrite},
+    progress::EvaluationBar,
 };
 
 /// A protocol by name.
@@ -67,6 +72,18 @@ pub struct EvalArgs {
     /// A protocol instead of --attacks
     #[arg(long, value_enum, conflicts_with = "attacks", help_heading = "Threat")]
     pub suite: Option<Suite>,
+    /// Attack towards one class, by number or name: an image stands while it is not called that
+    #[arg(long, value_name = "CLASS", help_heading = "Threat")]
+    pub target: Option<String>,
+    /// Round adversarial images to eight bits a value, as files hold them, before they are scored
+    #[arg(long, help_heading = "Threat")]
+    pub eight_bit: bool,
+    /// The record, in place of a file in the run's eval folder
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Overwrite --out whatever it is
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
     /// Keep adversarial examples: an npz archive and a picture for each attack, in the run's eval
     /// folder or beside the weights file
     #[arg(long, help_heading = "Output")]
@@ -92,41 +109,64 @@ pub fn run(args: EvalArgs) -> Result<()> {
 
 fn evaluate(args: &EvalArgs) -> Result<()> {
     let (names, default_limit) = protocol(args);
+    if let Some(out) = &args.out {
+        output_file::prepare(out, Overwrite::by(args.force))?;
+    }
     let target = Target::load(&args.subject, default_limit)?;
-    let entries = attacks(&names, target.threat.norm)?;
-    let shape = target.subject.model.config.shape;
-    let width = args.save_adv.then_some(shape.channels * shape.height * shape.width);
-    let ledger = target.ledger(args.state.as_deref(), args.fresh, width)?;
-    let mut evaluator =
-        Evaluator::new(&target.subject.model, &target.split, target.config(), ledger)?
-            .observe(EvaluationBar::new(target.plan(&[&entries])?));
-    let outcome = evaluator.run(&entries)?;
-    let mut warnings = outcome.warnings;
-    warnings.extend(target.probe()?);
-    let mut report = Report {
-        dataset: target.dataset.clone(),
-        split: "test".into(),
-        n: target.split.len() as u64,
-        epsilon: target.threat.epsilon,
-        norm: target.threat.norm,
-        seed: target.seed,
-        results: outcome.results,
-        notes: outcome.notes,
-        warnings,
-    };
-    report.notes.extend(upper_bound(&names));
+    let entries = attack::entries(&names, target.threat.norm)?;
+    let goal = args.target.as_deref().map(|class| class_of(class, &target)).transpose()?;
+    let toward = goal.map(|class| Toward::new(target.model(), class)).transpose()?;
+    let others = goal.map(|class| NotOf::new(&target.split, class));
+    let model: &dyn Classifier = toward.as_ref().map_or(target.model(), |toward| toward);
+    let samples: &dyn Samples = others.as_ref().map_or(&target.split, |others| others);
+    let mut identity = target.identity.clone();
+    identity.options.extend(goal.map(|class| format!("target {class}")));
+    identity.options.extend(args.eight_bit.then(|| "eight-bit".to_owned()));
+
+    let examples = args.save_adv.then(|| model.shape().pixels());
+    let options = state_options(args.fresh, examples);
+    let ledger = target.ledger(args.state.as_deref(), &identity, options)?;
+    let pixels = if args.eight_bit { Pixels::EightBit } else { Pixels::Any };
+    let config = EvalConfig { pixels, ..target.config() };
+    let mut evaluator = Evaluator::new(model, samples, config, ledger)?
+        .observe(EvaluationBar::new(target.plan(&[&entries])?));
+    let mut outcome = evaluator.run(&entries)?;
+    outcome.warnings.extend(target.probe()?);
+    outcome.notes.extend(upper_bound(&names));
+    outcome.notes.extend(goal.map(|class| {
+        format!(
+            "an image counts as standing while the network does not call it class {class}; images \
+             of that class are left out"
+        )
+    }));
+    let mut report = Report::new(identity.with_attacks(&entries), outcome);
+    report.n = samples.len() as u64;
     log_memory();
-    if args.save_adv {
-        save(&target, &mut evaluator, &entries, &report)?;
-    }
-    if let Some((dir, _)) = &target.subject.run {
-        dir.write_report(&protocol_name(args.suite, &names, &report), &report)?;
-    }
-    evaluator.finish()?;
+
+    // What was found is shown before anything can fail to be kept.
+    let shown = if args.json { print_json(&report) } else { show::show(&report, &target.epsilon) };
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
-    if args.json { print_json(&report) } else { show::show(&report, &target.epsilon) }
+    let stem = report.file_stem(&protocol_name(args.suite));
+    let kept = target.keep(&stem, args.out.as_deref(), &report);
+    let saved =
+        if args.save_adv { save(&target, &mut evaluator, &entries, &report) } else { Ok(()) };
+    kept?;
+    saved?;
+    evaluator.finish()?;
+    shown
+}
+
+/// The class that `--target` names: by its number or its name.
+fn class_of(class: &str, target: &Target) -> Result<usize> {
+    let names = target.split.class_names();
+    let by_name = names.iter().position(|name| name == class);
+    by_name.or_else(|| class.parse().ok()).ok_or_else(|| {
+        let known =
+            if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
+        Failure::input(format!("--target '{class}': expected the number or name of a class{known}"))
+    })
 }
 
 /// The attacks asked for, and the images that their protocol takes by default.
@@ -156,6 +196,9 @@ fn log_memory() {
     );
 }
 
+/// Characters of an attack's name that go into the name of a file.
+const LONGEST: usize = 80;
+
 /// Writes the adversarial examples of each attack.
 fn save(
     target: &Target,
@@ -165,20 +208,15 @@ fn save(
 ) -> Result<()> {
     for entry in entries.iter().filter(|entry| !entry.parts.is_empty()) {
         let plain = |c: char| if c.is_alphanumeric() || "-+".contains(c) { c } else { '_' };
-        let name: String = entry.name.chars().map(plain).collect();
-        let file = target.file(&format!("adv-{name}-{}", suffix(report)))?;
+        let name: String = entry.name.chars().map(plain).take(LONGEST).collect();
+        let file = target.file(&report.file_stem(&format!("adv-{name}")))?;
         let saved = evaluator.save(entry, &file)?;
         tracing::info!("adversarial examples: {}", saved.npz.display());
     }
     Ok(())
 }
 
-/// Name of the report's file: what makes it another protocol.
-fn protocol_name(suite: Option<Suite>, names: &[String], report: &Report) -> String {
-    let attacks = suite.map_or_else(|| names.join("_"), |suite| suite.to_string());
-    format!("{}-{}", attacks.replace([':', '/'], "_"), suffix(report))
-}
-
-fn suffix(report: &Report) -> String {
-    format!("{}-{:.4}-n{}-seed{}", report.norm, report.epsilon, report.n, report.seed)
+/// What the protocol is called in the name of its record.
+fn protocol_name(suite: Option<Suite>) -> String {
+    suite.map_or_else(|| "attacks".into(), |suite| suite.to_string())
 }

@@ -4,6 +4,7 @@ mod child;
 mod compute;
 mod entry;
 mod planned;
+mod record;
 mod runs;
 mod subject;
 
@@ -11,5 +12,6 @@ pub use child::{Output, sora};
 pub use compute::{ComputeArgs, Machine, start_threads};
 pub use entry::{Describe, Entry, Listing, norms};
 pub use planned::{Overrides, evaluate, evaluated, is_done, state, train};
+pub use record::state_options;
 pub use runs::passing_over;
-pub use subject::{SubjectArgs, Target, attacks};
+pub use subject::{SubjectArgs, Target};

@@ -6,13 +6,13 @@ use std::{
 };
 
 use sora::{
-    attack::{self, Entry},
+    attack::Entry,
     config::TrainConfig,
     data::{self, Dataset},
     device,
-    evaluate::{self, EvalConfig, Identity, Ledger, OnSplit},
-    robustness::{Samples, sanity},
-    run::{self, Subject},
+    evaluate::{self, EvalConfig, Identity, OnSplit},
+    robustness::{Classifier, Samples, sanity},
+    run::{self, Subject, Which},
     threat::{Epsilon, Norm, Threat},
 };
 
@@ -42,6 +42,9 @@ pub struct SubjectArgs {
     /// Norm [default: the one trained with]
     #[arg(long, value_parser = one_of::<Norm>(NORMS), help_heading = "Threat")]
     pub norm: Option<Norm>,
+    /// Which weights of a run: final, best or a step [default: final, else the newest]
+    #[arg(long, value_name = "WHICH", help_heading = "Network")]
+    pub weights: Option<Which>,
     /// Seed of the random starts
     #[arg(long, default_value_t = 0, help_heading = "Threat")]
     pub seed: u64,
@@ -61,21 +64,6 @@ pub struct SubjectArgs {
     pub machine: Machine,
 }
 
-/// Reads the names of attacks.
-///
-/// # Errors
-/// An unknown name, or one that is there twice.
-pub fn attacks(names: &[String], norm: Norm) -> Result<Vec<Entry>> {
-    for (i, name) in names.iter().enumerate() {
-        if names[..i].contains(name) {
-            return Err(Failure::input(format!(
-                "--attacks: '{name}' is there twice; name each attack once"
-            )));
-        }
-    }
-    names.iter().map(|name| Ok(attack::entry(name, norm)?)).collect()
-}
-
 /// What is evaluated, on what, under which threat.
 #[derive(Debug)]
 pub struct Target {
@@ -91,6 +79,8 @@ pub struct Target {
     pub threat: Threat,
     /// Seed of the random starts.
     pub seed: u64,
+    /// Network, images, threat and seed: what decides the results, but for the attacks.
+    pub identity: Identity,
     path: PathBuf,
     batch: usize,
 }
@@ -109,7 +99,8 @@ impl Target {
         if args.limit == Some(0) {
             return Err(Failure::input("--limit 0: expected at least 1"));
         }
-        let subject = Subject::load(&args.subject, &device)?;
+        let which = args.weights.unwrap_or(Which::Final);
+        let subject = Subject::load_weights(&args.subject, which, &device)?;
         let norm = args.norm.unwrap_or(subject.about.norm);
         let epsilon = choose_epsilon(args, &subject, norm)?;
         warn_of_weights(&subject);
@@ -118,14 +109,23 @@ impl Target {
         check_fit(&subject, &dataset)?;
         warn_of_data(&subject, &dataset);
         let split = dataset.test.take(args.limit.or(default_limit).unwrap_or(usize::MAX));
-        let threat = Threat { norm, epsilon: epsilon.value() };
+        let threat = Threat::new(norm, &epsilon)?;
+        let split = OnSplit(split);
+        let weights = evaluate::weights_identity(
+            &subject.model,
+            subject.source.step,
+            which_weights(&subject, which),
+        )?;
+        let data = split.identity(&data_config.dataset, "test")?;
+        let identity = Identity::new(evaluate::program(), weights, data, threat, args.seed);
         Ok(Self {
             subject,
-            split: OnSplit(split),
+            split,
             dataset: data_config.dataset,
             epsilon,
             threat,
             seed: args.seed,
+            identity,
             path: args.subject.clone(),
             batch: args.batch,
         })
@@ -133,7 +133,12 @@ impl Target {
 
     /// Settings of the evaluator.
     pub fn config(&self) -> EvalConfig {
-        EvalConfig { threat: self.threat, seed: self.seed, batch: self.batch }
+        EvalConfig { seed: self.seed, batch: self.batch, ..EvalConfig::under(self.threat) }
+    }
+
+    /// The network under attack.
+    pub fn model(&self) -> &dyn Classifier {
+        &self.subject.model
     }
 
     /// What evaluations with these attacks, one after the other, will cost, measured on a few
@@ -176,72 +181,6 @@ impl Target {
         Ok(self.path.with_file_name(format!("{stem}-{name}")))
     }
 
-    /// The ledger at `path`, else at its usual place. Where that cannot be written the evaluation
-    /// goes on without one.
-    ///
-    /// # Errors
-    /// A `path` that cannot be written.
-    pub fn ledger(&self, path: Option<&Path>, fresh: bool, width: Option<usize>) -> Result<Ledger> {
-        self.ledger_at(path, self.threat, fresh, width)
-    }
-
-    /// As [`ledger`](Self::ledger), for another threat.
-    ///
-    /// # Errors
-    /// As [`ledger`](Self::ledger).
-    pub fn ledger_at(
-        &self,
-        path: Option<&Path>,
-        threat: Threat,
-        fresh: bool,
-        width: Option<usize>,
-    ) -> Result<Ledger> {
-        let usual = || {
-            self.file(&format!("state-{}-{}-seed{}.jsonl", threat.norm, threat.epsilon, self.seed))
-        };
-        let place = path.map_or_else(usual, |path| Ok(path.to_owned()))?;
-        if fresh {
-            remove(&place)?;
-            remove(&place.with_extension("adv"))?;
-        }
-        let identity =
-            Identity::new(evaluate::program(), self.weights()?, self.data()?, threat, self.seed);
-        let ledger = match Ledger::open(&place, &identity, width) {
-            Err(e) if path.is_none() && width.is_none() => {
-                tracing::warn!("{e}; this evaluation cannot be resumed");
-                return Ok(Ledger::in_memory());
-            }
-            other => {
-                other.map_err(|e| Failure::input(format!("--state {}: {e}", place.display())))?
-            }
-        };
-        let (results, attacks) = ledger.known();
-        if results > 0 {
-            tracing::info!(
-                "going on from {}: {results} results of {attacks} attacks are there",
-                place.display()
-            );
-        }
-        Ok(ledger)
-    }
-
-    /// A number that changes with the weights (FNV-1a over their bits).
-    fn weights(&self) -> Result<String> {
-        let tensors = self.subject.model.to_host()?;
-        let bits = tensors.iter().flat_map(|tensor| &tensor.data).map(|v| u64::from(v.to_bits()));
-        Ok(format!("{:016x}", fnv(bits)))
-    }
-
-    /// Names the images: the set, and a number that changes with the first of them.
-    fn data(&self) -> Result<String> {
-        let first = if self.split.is_empty() { Vec::new() } else { self.split.pixels(&[0])? };
-        Ok(format!(
-            "{} test {:016x}",
-            self.dataset,
-            fnv(first.iter().map(|v| u64::from(v.to_bits())))
-        ))
-    }
-
     /// Warnings of the sanity checks that ask the network itself.
     ///
     /// # Errors
@@ -250,20 +189,18 @@ impl Target {
         let some: Vec<usize> = (0..self.split.len().min(PROBED)).collect();
         let labels: Vec<usize> = some.iter().map(|&i| self.split.label(i)).collect();
         let pixels = self.split.pixels(&some)?;
-        let (model, norm) = (&self.subject.model, self.threat.norm);
-        Ok(sanity::probe(model, &pixels, &labels, norm, self.seed)?)
+        Ok(sanity::probe(self.model(), &pixels, &labels, self.threat.norm, self.seed)?)
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failure::io("remove", path, &e)),
-        _ => Ok(()),
+/// What the weights are called in a record.
+fn which_weights(subject: &Subject, which: Which) -> String {
+    match (which, subject.source.complete, subject.source.step) {
+        (Which::Best, ..) => "best".into(),
+        (Which::Final, true, _) => "final".into(),
+        (_, _, Some(step)) => format!("step {step}"),
+        (_, _, None) => String::new(),
     }
-}
-
-fn fnv(values: impl Iterator<Item = u64>) -> u64 {
-    values.fold(0xcbf2_9ce4_8422_2325, |hash, value| (hash ^ value).wrapping_mul(0x0100_0000_01b3))
 }
 
 fn choose_epsilon(args: &SubjectArgs, subject: &Subject, norm: Norm) -> Result<Epsilon> {

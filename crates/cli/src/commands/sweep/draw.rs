@@ -1,6 +1,6 @@
 //! A sweep as files: JSON and a chart.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use sora::{
     evaluate::sweep::{AtCount, Convergence},
@@ -8,32 +8,39 @@ use sora::{
     plot::{Axis, Chart, Figure, Mark, Series, Style},
 };
 
-use super::{Report, Target};
-use crate::error::{Failure, Result};
+use super::{Nearest, Report, Target};
+use crate::{
+    error::{Failure, Result},
+    output_file::{self, Overwrite},
+};
 
-/// Writes the report and its charts: into the run folder, or beside the weights file.
-pub fn write(target: &Target, report: &Report) -> Result<()> {
-    let suffix = format!("{}-n{}-seed{}", report.norm, report.n, report.seed);
+/// Writes the report and its charts: to `out`, else into the run folder or beside the weights file.
+pub fn write(target: &Target, report: &Report, out: Option<&Path>) -> Result<()> {
     let parts = [
         ("epsilon", !report.epsilons.is_empty()),
         ("steps", !report.steps.is_empty()),
         ("convergence", report.convergence.is_some()),
+        ("distances", report.distances.is_some()),
     ];
     let kind: Vec<_> = parts.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
-    let name = format!("sweep-{}-{suffix}", kind.join("-"));
-    let path = target.file(&format!("{name}.json"))?;
-    let mut json = serde_json::to_vec_pretty(report)
-        .map_err(|e| Failure::work(format!("cannot serialise {}: {e}", path.display())))?;
-    json.push(b'\n');
-    files::write_atomic(&path, &json)?;
-    let chart = match &target.subject.run {
-        Some((dir, _)) => {
+    let name = format!("sweep-{}-{}-{}", kind.join("-"), report.norm, report.identity.short());
+    let beside = || target.file(&format!("{name}.json"));
+    let place = match (out, &target.subject.run) {
+        (None, None) => Some(beside()?),
+        (out, _) => out.map(Path::to_owned),
+    };
+    let Some(path) = target.keep(&name, place.as_deref(), report)? else { return Ok(()) };
+    let chart = match (out, &target.subject.run) {
+        (None, Some((dir, _))) => {
             let plots = dir.path().join("plots");
             fs::create_dir_all(&plots).map_err(|e| Failure::io("create", &plots, &e))?;
             plots.join(format!("{name}.svg"))
         }
-        None => path.with_extension("svg"),
+        _ => path.with_extension("svg"),
     };
+    if out.is_some() {
+        output_file::prepare(&chart, Overwrite::Own)?;
+    }
     files::write_figure(&chart, &figure(report))?;
     tracing::info!("{} and {}", path.display(), chart.display());
     Ok(())
@@ -57,7 +64,21 @@ fn figure(report: &Report) -> Figure {
             .panel(over_count("PGD steps", "steps of epsilon/4", "pgd, 1 restart", 3, steps))
             .panel(over_count("PGD restarts", "restarts of 50 steps", "pgd-50", 4, restarts));
     }
+    if let Some(nearest) = &report.distances {
+        figure = figure.panel(over_distance(report, nearest));
+    }
     figure
+}
+
+fn over_distance(report: &Report, nearest: &Nearest) -> Chart {
+    let points: Vec<_> = nearest
+        .curve
+        .iter()
+        .map(|at| (in_255(at.epsilon), at.accuracy.accuracy, at.accuracy.ci95))
+        .collect();
+    Chart::new("nearest adversarial image", Axis::linear("epsilon (1/255)"), accuracy())
+        .mark(trained(report))
+        .series(Series::new("fab", Style::marked(1), points))
 }
 
 fn accuracy() -> Axis {

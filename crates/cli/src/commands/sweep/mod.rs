@@ -3,23 +3,26 @@
 mod draw;
 mod show;
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 use sora::{
-    attack::Entry,
+    attack::{self, Entry, fab::Fab},
     evaluate::{
-        EvalConfig, Evaluator,
-        sweep::{self, AtEpsilon, AtStep, Convergence, Epsilons},
+        EvalConfig, Evaluator, Identity,
+        sweep::{self, AtEpsilon, AtStep, Convergence, Distances, Epsilons},
     },
-    robustness::Samples,
+    robustness::{Accuracy, Samples},
     threat::{Norm, Threat},
 };
 
-use super::shared::{SubjectArgs, Target, attacks};
+use super::shared::{SubjectArgs, Target, state_options};
 use crate::{
     complete,
     console::print_json,
     error::{Failure, Result},
     finish::OnFinish,
+    output_file::{self, Overwrite},
     progress::EvaluationBar,
 };
 
@@ -31,9 +34,9 @@ const IMAGES: usize = 1000;
 pub struct SweepArgs {
     #[command(flatten)]
     pub subject: SubjectArgs,
-    /// Radii to attack with: A..B or a list, whole numbers in units of 1/255 [default: 1..32
-    /// unless --steps or --convergence is given]
-    #[arg(long, value_name = "A..B|LIST", help_heading = "Threat")]
+    /// Radii to attack with: a range such as 1..32/255 or a list such as 4/255,8/255 [default:
+    /// 1..32/255 unless --steps, --convergence or --distances is given]
+    #[arg(long, value_name = "RANGE|LIST", help_heading = "Threat")]
     pub epsilons: Option<Epsilons>,
     /// Attacks at each radius
     #[arg(
@@ -57,6 +60,15 @@ pub struct SweepArgs {
     /// Also PGD accuracy over steps (to 100) and restarts (10 of 50 steps): does it still fall?
     #[arg(long, help_heading = "Threat")]
     pub convergence: bool,
+    /// Also how far the nearest adversarial image is that fab finds: accuracy at every radius
+    #[arg(long, help_heading = "Threat")]
+    pub distances: bool,
+    /// The record, in place of a file in the run's eval folder; the chart beside it
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub out: Option<PathBuf>,
+    /// Overwrite --out whatever it is
+    #[arg(long, help_heading = "Output")]
+    pub force: bool,
     /// Forget an earlier sweep that was cut off
     #[arg(long, help_heading = "Output")]
     pub fresh: bool,
@@ -82,6 +94,8 @@ pub struct Report {
     pub seed: u64,
     /// Epsilon trained with, or given.
     pub epsilon: f32,
+    /// Everything that decides the figures.
+    pub identity: Identity,
     /// Accuracy over epsilon.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub epsilons: Vec<AtEpsilon>,
@@ -91,8 +105,33 @@ pub struct Report {
     /// Accuracy over steps and restarts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub convergence: Option<Convergence>,
+    /// Distances of the nearest adversarial images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distances: Option<Nearest>,
     /// What looks wrong.
     pub warnings: Vec<String>,
+}
+
+/// Distances of the nearest adversarial images, and what follows from them.
+#[derive(Debug, Serialize)]
+pub struct Nearest {
+    /// Median over all images, 0 for a misclassified one; `null` where half of them have none.
+    pub median: Option<f64>,
+    /// Accuracy over epsilon, all from the same run.
+    pub curve: Vec<AtCurve>,
+    /// Every distance that was found, in the norm of the threat, rising.
+    #[serde(flatten)]
+    pub distances: Distances,
+}
+
+/// Accuracy at one radius.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct AtCurve {
+    /// Epsilon in pixel units.
+    pub epsilon: f32,
+    /// Accuracy and interval.
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
 }
 
 /// Measures accuracy as a function of the attack.
@@ -101,28 +140,33 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         if args.steps == Some(0) {
             return Err(Failure::input("--steps 0: expected at least 1 step size"));
         }
+        if let Some(out) = &args.out {
+            output_file::prepare(out, Overwrite::by(args.force))?;
+        }
         let target = Target::load(&args.subject, Some(IMAGES))?;
-        let entries = attacks(&args.attacks, target.threat.norm)?;
-        let radii = radii(args)?;
+        let entries = attack::entries(&args.attacks, target.threat.norm)?;
+        let radii = radii(args, target.threat.norm)?;
         let bar = EvaluationBar::new(target.plan(&vec![&entries[..]; radii.len()])?);
         let mut sessions = Sessions { target: &target, fresh: args.fresh, bar, open: Vec::new() };
         let report = measure(args, &entries, &radii, &mut sessions)?;
-        draw::write(&target, &report)?;
-        sessions.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
+        // What was found is shown before anything can fail to be kept.
+        let shown = if args.json { print_json(&report) } else { show::show(&report) };
         for warning in &report.warnings {
             tracing::warn!("{warning}");
         }
-        if args.json { print_json(&report) } else { show::show(&report) }
+        draw::write(&target, &report, args.out.as_deref())?;
+        sessions.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
+        shown
     })
 }
 
 /// The epsilons to attack with.
-fn radii(args: &SweepArgs) -> Result<Vec<f32>> {
-    let default = args.steps.is_none() && !args.convergence;
+fn radii(args: &SweepArgs, norm: Norm) -> Result<Vec<f32>> {
+    let others = args.steps.is_some() || args.convergence || args.distances;
     Ok(match &args.epsilons {
-        Some(epsilons) => epsilons.0.clone(),
-        None if default => "1..32".parse::<Epsilons>()?.0,
-        None => Vec::new(),
+        Some(epsilons) => epsilons.within(norm)?,
+        None if others => Vec::new(),
+        None => Epsilons::usual().within(norm)?,
     })
 }
 
@@ -136,6 +180,8 @@ fn measure(
 ) -> Result<Report> {
     let target = sessions.target;
     let Threat { norm, epsilon } = target.threat;
+    let identity =
+        Identity { options: asked(args, radii), ..target.identity.with_attacks(entries) };
     let mut epsilons = Vec::new();
     for &radius in radii {
         let results = sessions.at(radius)?.run(entries)?.results;
@@ -147,6 +193,14 @@ fn measure(
     };
     let convergence =
         if args.convergence { Some(sessions.at(epsilon)?.convergence()?) } else { None };
+    let distances = if args.distances {
+        let all = Epsilons::usual().within(norm)?;
+        let radii = if radii.is_empty() { &all } else { radii };
+        let fab = Fab { targeted: true, steps: 100, restarts: 1, minimise: true };
+        Some(nearest(sessions.at(epsilon)?.distances(&fab)?, radii))
+    } else {
+        None
+    };
     let warnings = sweep::warnings(&epsilons, &steps, convergence.as_ref(), epsilon);
     Ok(Report {
         dataset: target.dataset.clone(),
@@ -158,8 +212,25 @@ fn measure(
         epsilons,
         steps,
         convergence,
+        distances,
+        identity,
         warnings,
     })
+}
+
+/// What was asked for, for the identity of the sweep.
+fn asked(args: &SweepArgs, radii: &[f32]) -> Vec<String> {
+    let mut asked = vec![format!("radii {radii:?}")];
+    asked.extend(args.steps.map(|count| format!("{count} step sizes")));
+    asked.extend(args.convergence.then(|| "convergence".to_owned()));
+    asked.extend(args.distances.then(|| "distances".to_owned()));
+    asked
+}
+
+fn nearest(distances: Distances, radii: &[f32]) -> Nearest {
+    let at = |&epsilon: &f32| AtCurve { epsilon, accuracy: distances.accuracy(epsilon.into()) };
+    let curve = radii.iter().map(at).collect();
+    Nearest { median: distances.median(), curve, distances }
 }
 
 /// The evaluations of a sweep, one for each epsilon.
@@ -178,10 +249,11 @@ impl<'a> Sessions<'a> {
                 let (target, threat) =
                     (self.target, Threat { norm: self.target.threat.norm, epsilon });
                 let config = EvalConfig { threat, ..target.config() };
-                let ledger = target.ledger_at(None, threat, self.fresh, None)?;
+                let identity = target.identity.under(threat);
+                let ledger = target.ledger(None, &identity, state_options(self.fresh, None))?;
                 self.open.push((
                     epsilon,
-                    Evaluator::new(&target.subject.model, &target.split, config, ledger)?
+                    Evaluator::new(target.model(), &target.split, config, ledger)?
                         .observe(self.bar.clone()),
                 ));
                 self.open.len() - 1

@@ -31,6 +31,16 @@ pub fn show(report: &Report) -> Result<()> {
         }
         below(table)?;
     }
+    if let Some(nearest) = &report.distances {
+        let median = nearest
+            .median
+            .map_or("more than half stand".into(), |median| format!("{:.2}/255", 255.0 * median));
+        let mut table = Table::new(["epsilon".to_owned(), format!("fab, median {median}")]);
+        for at in &nearest.curve {
+            table.row([in_255(at.epsilon), percent(&at.accuracy)]);
+        }
+        below(table)?;
+    }
     if let Some(Convergence { steps, restarts }) = &report.convergence {
         for (name, curve) in [("pgd steps", steps), ("pgd-50 restarts", restarts)] {
             let mut table = Table::new([name, "accuracy"]);

@@ -105,7 +105,7 @@ pub fn epsilon_row(
     }
     for epsilon in &sweep.multi_epsilons {
         let threat = Threat { epsilon: *epsilon, ..threat };
-        let config = EvalConfig { threat, seed: sweep.seed, batch };
+        let config = EvalConfig { seed: sweep.seed, batch, ..EvalConfig::under(threat) };
         let mut evaluator = Evaluator::new(model, samples, config, Ledger::in_memory())?;
         let outcome = evaluator.run(&[attack::entry("pgd-10", threat.norm)?])?;
         row.multi.push(outcome.results.0.first().map_or(0, |(_, result)| result.correct));

@@ -1,0 +1,99 @@
+//! Where an evaluation is remembered while it runs, and where its record goes.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sora::{
+    evaluate::{Identity, Ledger, Start, StateOptions},
+    files, robustness,
+};
+
+use super::Target;
+use crate::error::{Failure, Result};
+
+impl Target {
+    /// What is remembered of the evaluation `identity`: in the file `state`, else at the usual
+    /// place. Where that cannot be written the evaluation goes on without.
+    ///
+    /// # Errors
+    /// A `state` that cannot be written, is no state, or is that of another evaluation.
+    pub fn ledger(
+        &self,
+        state: Option<&Path>,
+        identity: &Identity,
+        options: StateOptions,
+    ) -> Result<Ledger> {
+        let ledger = match state {
+            Some(path) => Ledger::open(path, identity, options).map_err(|e| {
+                let again = match e {
+                    robustness::Error::OtherEvaluation { .. } => " with --fresh",
+                    _ => "",
+                };
+                Failure::input(format!("--state: {e}{again}"))
+            })?,
+            None => match self.usual_ledger(identity, options) {
+                Ok(ledger) => ledger,
+                // Examples have nowhere to be kept.
+                Err(e) if options.examples.is_some() => return Err(e),
+                Err(e) => {
+                    let why = crate::render::text(&e);
+                    tracing::warn!("{why}; this evaluation cannot be resumed");
+                    return Ok(Ledger::in_memory());
+                }
+            },
+        };
+        if let ((results @ 1.., attacks), Some(path)) = (ledger.known(), ledger.path()) {
+            tracing::info!(
+                "going on from {}: {results} results of {attacks} attacks are there",
+                path.display()
+            );
+        }
+        Ok(ledger)
+    }
+
+    fn usual_ledger(&self, identity: &Identity, options: StateOptions) -> Result<Ledger> {
+        let name = format!("state-{}-{:.4}-{}", identity.norm, identity.epsilon, identity.short());
+        let place = self.file(&name)?;
+        let dir = place.parent().unwrap_or(Path::new("."));
+        let stem = place.file_name().unwrap_or_default().to_string_lossy();
+        Ok(Ledger::open_in(dir, &stem, identity, options)?)
+    }
+
+    /// Writes the record `value`: to `out`, else for a run to `eval/STEM.json`, else nowhere. A
+    /// record that cannot go there is kept in the folder for temporary files.
+    ///
+    /// # Errors
+    /// A record that could not be written to its place, saying where it is.
+    pub fn keep(
+        &self,
+        stem: &str,
+        out: Option<&Path>,
+        value: &impl Serialize,
+    ) -> Result<Option<PathBuf>> {
+        let place = match out {
+            Some(out) => Ok(out.to_owned()),
+            None if self.subject.run.is_none() => return Ok(None),
+            None => self.file(&format!("{stem}.json")),
+        };
+        let written = place.and_then(|place| {
+            files::write_json(&place, value)?;
+            Ok(place)
+        });
+        match written {
+            Ok(place) => Ok(Some(place)),
+            Err(e) => {
+                let why = crate::render::text(&e);
+                let spare = std::env::temp_dir().join(format!("sora-{stem}.json"));
+                Err(Failure::work(match files::write_json(&spare, value) {
+                    Ok(()) => format!("{why}; the record is in {} instead", spare.display()),
+                    Err(_) => format!("{why}; the figures above are all that there is"),
+                }))
+            }
+        }
+    }
+}
+
+/// How a state is opened: `fresh` or not, with examples of `pixels` values or none.
+pub fn state_options(fresh: bool, examples: Option<usize>) -> StateOptions {
+    StateOptions { start: if fresh { Start::Fresh } else { Start::Resume }, examples }
+}

@@ -1,0 +1,71 @@
+//! Attacks one after another, each on what the ones before have left standing: AutoAttack (Croce
+//! and Hein 2020, arXiv 2003.01690) in its forms, and lists of one's own.
+
+use super::{
+    AttackInfo, Objective, Part,
+    apgd::Apgd,
+    registry::{BOTH, single},
+};
+use crate::{
+    classifier::Access,
+    error::{Error, Result},
+    threat::Norm,
+};
+
+const SOURCE: &str = "Croce and Hein 2020, arXiv 2003.01690";
+
+/// A row of the registry that stands for several attacks.
+const fn row(name: &'static str, summary: &'static str) -> AttackInfo {
+    AttackInfo {
+        base: "",
+        name,
+        summary,
+        source: SOURCE,
+        norms: BOTH,
+        needs: Access::Gradients,
+        parse: |name, _| {
+            let problem = "is an ensemble, not a single attack".into();
+            Err(Error::AttackForm { name: name.to_owned(), problem })
+        },
+    }
+}
+
+pub(super) const STANDARD: AttackInfo = row(
+    "autoattack",
+    "standard ensemble: apgd-ce, apgd-t, fab-t, square, each on what still stands",
+);
+pub(super) const PLUS: AttackInfo = row(
+    "autoattack-plus",
+    "apgd-ce and apgd-dlr with 5 restarts, fab with 5 restarts, square, apgd-t, fab-t",
+);
+pub(super) const RAND: AttackInfo = row(
+    "autoattack-rand",
+    "for networks whose output is random: apgd-ce and apgd-dlr on means of 20 gradients",
+);
+pub(super) const OWN: AttackInfo = AttackInfo {
+    source: "",
+    ..row(
+        "autoattack:A+B+...",
+        "an ensemble of one's own, in the order given; for example autoattack:apgd-ce+square",
+    )
+};
+
+/// The attacks of the ensemble called `name`; `None` where it is none.
+pub(super) fn parts(name: &str, norm: Norm) -> Option<Result<Vec<Part>>> {
+    let of = |names: &[&str]| names.iter().map(|name| single(name, norm)).collect();
+    Some(match name {
+        "autoattack" => of(&["apgd-ce", "apgd-t", "fab-t", "square"]),
+        "autoattack-plus" => {
+            of(&["apgd-ce-100x5", "apgd-dlr-100x5", "fab-100x5", "square", "apgd-t", "fab-t"])
+        }
+        "autoattack-rand" => {
+            Ok([("apgd-ce", Objective::CrossEntropy), ("apgd-dlr", Objective::Dlr)]
+                .map(|(name, objective)| {
+                    let attack = Apgd { objective, steps: 100, restarts: 1, eot: 20 };
+                    Part::new(name, Box::new(attack))
+                })
+                .into())
+        }
+        _ => of(&name.strip_prefix("autoattack:")?.split('+').collect::<Vec<_>>()),
+    })
+}

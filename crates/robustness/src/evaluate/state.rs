@@ -1,0 +1,263 @@
+//! The file of a ledger: a header with the identity, then a line for each finished batch. Beside
+//! it, where they are kept, a file of adversarial examples.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::Identity;
+use crate::error::{Error, Result};
+
+/// What the first line of every state begins with.
+const MARK: &[u8] = b"{\"sora_evaluation\":1,";
+/// What every file of adversarial examples begins with; the digest of the identity follows.
+const EXAMPLES_MARK: &str = "sora adversarial examples 1 ";
+
+/// How a state is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateOptions {
+    /// What becomes of a state that is there.
+    pub start: Start,
+    /// Keeps adversarial examples of that many pixels; batches without them are done again.
+    pub examples: Option<usize>,
+}
+
+/// What becomes of a state that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It goes on.
+    Resume,
+    /// It is thrown away, also that of another evaluation.
+    Fresh,
+}
+
+/// One line of the file: a finished batch.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Line {
+    pub attack: String,
+    pub round: usize,
+    pub ids: Vec<u32>,
+    /// Those of `ids` that fell.
+    pub fallen: Vec<u32>,
+    pub seconds: f64,
+    /// Row, in the file of adversarial examples, of the first of `fallen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<u64>,
+}
+
+/// The first line.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    sora_evaluation: u32,
+    identity: Identity,
+}
+
+/// The open files, the first of them locked until this process ends or closes it.
+#[derive(Debug)]
+pub(super) struct State {
+    path: PathBuf,
+    lines: File,
+    examples: Option<Examples>,
+}
+
+impl State {
+    /// Opens the state of the evaluation `identity` and reads what it holds.
+    pub fn open(
+        path: &Path,
+        identity: &Identity,
+        options: StateOptions,
+    ) -> Result<(Self, Vec<Line>)> {
+        let cannot = |e: io::Error| Error::io("write", path)(e);
+        let mut lines = open_or_create(path).map_err(cannot)?;
+        lines.try_lock().map_err(|e| match e {
+            TryLockError::WouldBlock => Error::InUse(path.to_owned()),
+            TryLockError::Error(e) => cannot(e),
+        })?;
+        let (mut found, mut whole) = read(&mut lines, path, identity, options.start)?;
+        let examples = match options.examples {
+            None => None,
+            Some(width) => Some(Examples::open(path, width, &identity.digest(), whole == 0)?),
+        };
+        if let Some(examples) = &examples {
+            found.retain(|line| examples.hold(line));
+        }
+        // A line that a kill cut off goes.
+        lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
+        if whole == 0 {
+            let text = to_line(&Header { sora_evaluation: 1, identity: identity.clone() })?;
+            lines.write_all(text.as_bytes()).map_err(cannot)?;
+            whole = text.len() as u64;
+        }
+        debug_assert!(whole > 0);
+        Ok((Self { path: path.to_owned(), lines, examples }, found))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes a finished batch, with the rows of `points` that do not stand where they are kept.
+    pub fn write(&mut self, line: &mut Line, stands: &[bool], points: &[f32]) -> Result<()> {
+        if let (Some(examples), false) = (&mut self.examples, points.is_empty()) {
+            line.row = Some(examples.write(stands, points)?);
+        }
+        let text = to_line(line)?;
+        self.lines.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))
+    }
+
+    /// The adversarial example in `row`.
+    pub fn example(&mut self, row: u64) -> Result<Vec<f32>> {
+        self.examples.as_mut().map_or(Err(Error::ExamplesLost), |examples| examples.read(row))
+    }
+
+    /// Removes the files.
+    pub fn remove(self) -> Result<()> {
+        for path in self.examples.map(|examples| examples.path).into_iter().chain([self.path]) {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &path)(e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub fn on_full_disk() -> Self {
+        let path = PathBuf::from("/dev/full");
+        let lines = OpenOptions::new().write(true).open(&path).unwrap();
+        Self { path, lines, examples: None }
+    }
+}
+
+/// The lines that `file` holds of the evaluation `identity`, and the length of the whole ones; 0
+/// where it is to begin anew.
+fn read(
+    file: &mut File,
+    path: &Path,
+    identity: &Identity,
+    start: Start,
+) -> Result<(Vec<Line>, u64)> {
+    let mut reader = BufReader::new(file);
+    let mut text = Vec::new();
+    let mut next = |text: &mut Vec<u8>| -> Result<Option<u64>> {
+        text.clear();
+        let length = reader.by_ref().read_until(b'\n', text).map_err(Error::io("read", path))?;
+        Ok(text.ends_with(b"\n").then_some(length as u64))
+    };
+    let first = next(&mut text)?;
+    if !text.starts_with(MARK) && !(first.is_none() && MARK.starts_with(&text)) {
+        return Err(Error::NotAState(path.to_owned()));
+    }
+    let (Some(mut whole), Start::Resume) = (first, start) else { return Ok((Vec::new(), 0)) };
+    let header: Header =
+        serde_json::from_slice(&text).map_err(|_| Error::NotAState(path.to_owned()))?;
+    if let Some(difference) = identity.difference(&header.identity) {
+        return Err(Error::OtherEvaluation { path: path.to_owned(), difference });
+    }
+    let mut lines = Vec::new();
+    while let Some(length) = next(&mut text)? {
+        let Ok(line) = serde_json::from_slice::<Line>(&text) else { break };
+        lines.push(line);
+        whole += length;
+    }
+    Ok((lines, whole))
+}
+
+/// Adversarial examples: rows of f32 behind a line that says what they are.
+#[derive(Debug)]
+struct Examples {
+    path: PathBuf,
+    file: File,
+    /// Length of the first line.
+    header: u64,
+    /// Pixels of a row.
+    width: usize,
+    rows: u64,
+}
+
+impl Examples {
+    /// The examples of the state `path`; `anew` where that has just begun.
+    fn open(path: &Path, width: usize, digest: &str, anew: bool) -> Result<Self> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".adv");
+        let path = PathBuf::from(name);
+        let cannot = |e: io::Error| Error::io("write", &path)(e);
+        let mut file = open_or_create(&path).map_err(cannot)?;
+        let header = format!("{EXAMPLES_MARK}{digest}\n").into_bytes();
+        let mut found = Vec::new();
+        Read::take(&mut file, header.len() as u64).read_to_end(&mut found).map_err(cannot)?;
+        let known = found.len().min(EXAMPLES_MARK.len());
+        if found[..known] != EXAMPLES_MARK.as_bytes()[..known] {
+            return Err(Error::NotAState(path.clone()));
+        }
+        let mut examples =
+            Self { header: header.len() as u64, width, rows: 0, path: path.clone(), file };
+        if found == header && !anew {
+            let length = examples.file.metadata().map_err(cannot)?.len();
+            examples.rows = (length - examples.header) / examples.row_bytes();
+        } else {
+            let file = &mut examples.file;
+            file.set_len(0)
+                .and_then(|()| file.seek(SeekFrom::Start(0)))
+                .and_then(|_| file.write_all(&header))
+                .map_err(cannot)?;
+        }
+        let end = examples.place(examples.rows);
+        let file = &mut examples.file;
+        file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(cannot)?;
+        Ok(examples)
+    }
+
+    fn row_bytes(&self) -> u64 {
+        self.width.max(1) as u64 * 4
+    }
+
+    fn place(&self, row: u64) -> u64 {
+        self.header + row * self.row_bytes()
+    }
+
+    /// Whether the examples of `line` are there.
+    fn hold(&self, line: &Line) -> bool {
+        line.fallen.is_empty()
+            || line.attack == super::evaluator::CLEAN
+            || line.row.is_some_and(|row| row + line.fallen.len() as u64 <= self.rows)
+    }
+
+    /// Writes those rows of `points` that do not stand; the row of the first.
+    fn write(&mut self, stands: &[bool], points: &[f32]) -> Result<u64> {
+        let fallen = points.chunks(self.width.max(1)).zip(stands).filter(|(_, stands)| !**stands);
+        let bytes: Vec<u8> =
+            fallen.flat_map(|(row, _)| row).flat_map(|v| v.to_le_bytes()).collect();
+        self.file.write_all(&bytes).map_err(Error::io("write", &self.path))?;
+        let first = self.rows;
+        self.rows += stands.iter().filter(|stands| !**stands).count() as u64;
+        Ok(first)
+    }
+
+    fn read(&mut self, row: u64) -> Result<Vec<f32>> {
+        let mut bytes = vec![0; self.width * 4];
+        let (start, end) = (self.place(row), self.place(self.rows));
+        let file = &mut self.file;
+        file.seek(SeekFrom::Start(start))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .and_then(|()| file.seek(SeekFrom::Start(end)))
+            .map_err(Error::io("read", &self.path))?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+}
+
+fn open_or_create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+}
+
+fn to_line(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value)
+        .map(|json| json + "\n")
+        .map_err(|source| Error::Json { what: "the evaluation's state", source })
+}

@@ -1,0 +1,180 @@
+//! Classifiers that answer with logits or labels only, and attacks towards one class.
+
+mod common;
+
+use common::classifiers::{Linear, Scores, images};
+use robustness::{
+    Access, Attack, AttackContext, Classifier, Cotangent, Error, EvalConfig, Evaluator, InMemory,
+    Ledger, Norm, NotOf, PullBack, Result, Samples, Shape, Threat, Toward,
+    attack::{Batch, rays::RayS},
+    entry, predicted, rows, sanity, stands,
+};
+
+const SHAPE: Shape = Shape { channels: 3, height: 4, width: 4, classes: 4 };
+
+/// What a server tells.
+#[derive(Debug)]
+struct Served {
+    inner: Linear,
+    access: Access,
+}
+
+impl Classifier for Served {
+    fn shape(&self) -> Shape {
+        self.inner.shape()
+    }
+
+    fn access(&self) -> Access {
+        self.access
+    }
+
+    fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        let logits = self.inner.logits(x)?;
+        if self.access > Access::Labels {
+            return Ok(logits);
+        }
+        let one_hot = |z: &[f32]| {
+            let label = predicted(z);
+            (0..z.len()).map(move |k| if k == label { 1.0 } else { 0.0 }).collect::<Vec<_>>()
+        };
+        Ok(logits.chunks(4).flat_map(one_hot).collect())
+    }
+
+    fn pull_back(&self, _x: &[f32], _cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
+        panic!("a server has no gradients");
+    }
+}
+
+fn served(access: Access) -> (Served, InMemory) {
+    let inner = Linear::new(SHAPE, 21);
+    let (x, labels) = images(&inner, 24, 0.5);
+    (Served { inner, access }, InMemory::new(SHAPE, x.into_values(), labels).unwrap())
+}
+
+#[test]
+fn attacks_that_ask_for_more_are_refused_and_the_others_work() {
+    let threat = Threat { norm: Norm::Linf, epsilon: 0.05 };
+    for (access, works, refused) in [
+        (Access::Scores, &["clean", "square-200", "rays-300"][..], &["fgsm", "autoattack"][..]),
+        (Access::Labels, &["clean", "rays-300"], &["square-200", "pgd-3"]),
+    ] {
+        let (model, images) = served(access);
+        let run = |names: &[&str]| {
+            let entries: Vec<_> =
+                names.iter().map(|name| entry(name, Norm::Linf).unwrap()).collect();
+            let config = EvalConfig::under(threat);
+            Evaluator::new(&model, &images, config, Ledger::in_memory()).unwrap().run(&entries)
+        };
+        let results = run(works).unwrap().results;
+        assert_eq!(results.get("clean").unwrap().correct, 24);
+        assert!(results.0.iter().skip(1).all(|(_, result)| result.correct < 20), "{results:?}");
+        for name in refused {
+            let error = run(&[name]).unwrap_err();
+            assert!(matches!(error, Error::Access { .. }) && error.is_input(), "{error}");
+        }
+        let x = images.pixels(&[0, 1]).unwrap();
+        assert!(sanity::probe(&model, &x, &[0, 1], Norm::Linf, 0).unwrap().len() < 3);
+    }
+}
+
+#[test]
+fn ray_search_finds_the_corner_of_a_linear_network() {
+    // Two classes: the nearest corner is the sign of w, at margin over its l1 norm.
+    let shape = Shape { classes: 2, ..SHAPE };
+    let model = Linear::new(shape, 22);
+    let (x, labels) = images(&model, 8, 0.3);
+    let ids: Vec<u32> = (0..8).collect();
+    let mut tick = |_| {};
+    let threat = Threat { norm: Norm::Linf, epsilon: 1.0 };
+    let mut cx = AttackContext::new(&model, threat, 0, "rays", 0, &mut tick);
+    let rays = RayS { queries: 6000, minimise: true };
+    let found = rays.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids }).unwrap();
+    let (before, after) = (model.scores(&x), model.scores(&found));
+    for (i, &y) in labels.iter().enumerate() {
+        assert!(!stands(after.row(i), y), "{i}");
+        let z = before.row(i);
+        let l1: f64 = model.difference(1 - y, y).iter().map(|w| w.abs()).sum();
+        let exact = (f64::from(z[y]) - f64::from(z[1 - y])) / l1;
+        let distance = rows::distance(Norm::Linf, found.row(i), x.row(i));
+        // Radii are found to 1e-3.
+        assert!(
+            distance > exact - 1e-5 && distance < 1.05 * exact + 2e-3,
+            "{i}: {distance} {exact}"
+        );
+    }
+}
+
+#[test]
+fn an_attack_towards_a_class_makes_the_network_name_it() {
+    let model = Linear::new(SHAPE, 23);
+    let (x, labels) = images(&model, 40, 0.5);
+    let target = labels[0];
+    let images = InMemory::new(SHAPE, x.into_values(), labels).unwrap();
+    let (toward, others) = (Toward::new(&model, target).unwrap(), NotOf::new(&images, target));
+    assert!(others.len() < 40 && others.len() >= 8, "{}", others.len());
+    let names = ["clean", "fgsm", "pgd-20", "autoattack:apgd-ce-20+fab-20+square-200"];
+    for (norm, epsilon) in [(Norm::Linf, 0.04f32), (Norm::L2, 0.2)] {
+        let threat = Threat { norm, epsilon };
+        let entries: Vec<_> = names.iter().map(|name| entry(name, norm).unwrap()).collect();
+        let outcome =
+            Evaluator::new(&toward, &others, EvalConfig::under(threat), Ledger::in_memory())
+                .unwrap()
+                .run(&entries)
+                .unwrap();
+        let correct = |name: &str| outcome.results.get(name).unwrap().correct as usize;
+        assert_eq!(correct("clean"), others.len());
+        // In closed form: the target is within reach of every rival at once only if it is of each;
+        // a bound from one rival, and what is exact where one rival decides.
+        let reach = |i: usize| {
+            let x = others.pixels(&[i]).unwrap();
+            let z = model.scores(&x);
+            let rivals = (0..4).filter(|&k| k != target).map(|k| {
+                let w = model.difference(target, k);
+                let dual = match norm {
+                    Norm::Linf => w.iter().map(|w| w.abs()).sum::<f64>(),
+                    Norm::L2 => w.iter().map(|w| w * w).sum::<f64>().sqrt(),
+                };
+                (f64::from(z[k]) - f64::from(z[target])) / dual
+            });
+            rivals.fold(f64::NEG_INFINITY, f64::max)
+        };
+        let out_of_reach =
+            (0..others.len()).filter(|&i| reach(i) > f64::from(epsilon) * (1.0 + 1e-5)).count();
+        for name in &names[1..] {
+            assert!(
+                correct(name) >= out_of_reach,
+                "{name} {norm}: {} {out_of_reach}",
+                correct(name)
+            );
+        }
+        let strongest = correct(names[3]);
+        assert!(strongest <= correct("fgsm") && strongest < others.len(), "{norm}: {strongest}");
+        // Three rivals leave a linear network little room between bound and truth.
+        assert!(strongest - out_of_reach <= 6, "{norm}: {strongest} {out_of_reach}");
+    }
+    assert!(matches!(Toward::new(&model, 4), Err(Error::Target { .. })));
+}
+
+#[test]
+fn gradients_towards_a_class_agree_with_differences() {
+    let model = Linear::new(SHAPE, 24);
+    let (x, _) = images(&model, 3, 0.5);
+    let toward = Toward::new(&model, 1).unwrap();
+    let c = [0.5f32, -1.5, 1.0, 2.0, 0.0, 1.0];
+    let back = toward.pull_back(&x, &mut |first, z| c[2 * first..2 * first + z.len()].to_vec());
+    let back = back.unwrap();
+    assert_eq!(back.logits, *toward.scores(&x));
+    let value = |x: &[f32]| -> f64 {
+        let z = toward.scores(x);
+        z.iter().zip(c).map(|(z, c)| f64::from(*z) * f64::from(c)).sum()
+    };
+    for p in [0, 20, 47, 48, 100, 143] {
+        let moved = |by: f32| {
+            let mut x = x.clone();
+            x[p] += by;
+            value(&x)
+        };
+        let slope = (moved(1e-3) - moved(-1e-3)) / 2e-3;
+        assert!((slope - f64::from(back.grad[p])).abs() < 2e-2, "{p}: {slope} {}", back.grad[p]);
+    }
+}
