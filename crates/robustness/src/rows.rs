@@ -240,6 +240,16 @@ impl DerefMut for Rows {
     }
 }
 
+/// Row `i` of a slice of rows `width` wide.
+pub fn row<T>(rows: &[T], width: usize, i: usize) -> &[T] {
+    &rows[i * width..(i + 1) * width]
+}
+
+/// Runs `work` on the rows of a slice, `width` wide, and on row numbers, in parallel.
+pub fn for_each(rows: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+    rows.par_chunks_mut(width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
+}
+
 /// The values at `indices`, copied.
 pub(crate) fn pick<T: Copy>(values: &[T], indices: &[usize]) -> Vec<T> {
     indices.iter().map(|&i| values[i]).collect()
