@@ -45,7 +45,7 @@ pub use fetch::{FetchOptions, Progress, fetch};
 pub use info::{Checksum, Info, Reader, Source};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
 pub use open::{comes_in, open};
-pub use options::{Channels, OpenOptions};
+pub use options::{Channels, OpenOptions, Orientation};
 pub use paths::data_dir;
 pub use picture::{Fit, Picture, Pictures};
 pub use registry::{find, registry};

@@ -18,6 +18,9 @@ pub struct OpenOptions<'a> {
     pub image_size: Option<usize>,
     /// Channels of the images, for `folder:` and `imagefolder:`.
     pub channels: Channels,
+    /// Whether the orientation tag of a photograph (EXIF) is obeyed, for `folder:`, `imagefolder:`
+    /// and the ImageNet family.
+    pub orientation: Orientation,
     /// Decides the images of `synthetic`.
     pub seed: u64,
     /// At most this many training images: the first ones. (`folder:` and `synthetic` list their
@@ -41,6 +44,7 @@ impl Default for OpenOptions<'_> {
             data_dir: None,
             image_size: None,
             channels: Channels::Rgb,
+            orientation: Orientation::AsStored,
             seed: 0,
             limit_train: None,
             limit_test: None,
@@ -57,6 +61,7 @@ impl fmt::Debug for OpenOptions<'_> {
             .field("data_dir", &self.data_dir)
             .field("image_size", &self.image_size)
             .field("channels", &self.channels)
+            .field("orientation", &self.orientation)
             .field("seed", &self.seed)
             .field("limit_train", &self.limit_train)
             .field("limit_test", &self.limit_test)
@@ -74,6 +79,46 @@ pub enum Channels {
     /// Three channels; grey images are repeated, transparency is dropped.
     #[default]
     Rgb,
+}
+
+/// Whether the orientation tag (EXIF) of an image file is obeyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Orientation {
+    /// No: the pixels lie as they are stored, as in torchvision's `ImageFolder`.
+    #[default]
+    AsStored,
+    /// Yes: the picture is turned and mirrored as viewers show it.
+    Exif,
+}
+
+impl FromStr for Orientation {
+    type Err = DataError;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "stored" => Ok(Self::AsStored),
+            "exif" => Ok(Self::Exif),
+            _ => Err(DataError::value("orientation", format!("'{text}'"), "stored or exif")),
+        }
+    }
+}
+
+/// How image files are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decoding {
+    pub channels: Channels,
+    pub orientation: Orientation,
+}
+
+impl Decoding {
+    /// Colour as stored, for sets that are published in one form.
+    pub(crate) const PUBLISHED: Self =
+        Self { channels: Channels::Rgb, orientation: Orientation::AsStored };
+
+    /// What digests of files are mixed with.
+    pub(crate) fn bytes(self) -> [u8; 2] {
+        [self.channels.count() as u8, u8::from(self.orientation == Orientation::Exif)]
+    }
 }
 
 impl Channels {
@@ -102,6 +147,10 @@ impl FromStr for Channels {
 const MAX_SIZE: usize = 4096;
 
 impl OpenOptions<'_> {
+    pub(crate) fn decoding(&self) -> Decoding {
+        Decoding { channels: self.channels, orientation: self.orientation }
+    }
+
     /// Checks the ranges of the fields.
     ///
     /// # Errors

@@ -1,59 +1,101 @@
 //! From an image file's bytes to a picture.
 
 use std::io::Cursor;
+use std::sync::{Mutex, PoisonError};
 
-use image::{ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use super::jpeg;
 use super::pixels::Picture;
 use crate::error::{DataError, Result};
-use crate::options::Channels;
+use crate::options::{Channels, Decoding, Orientation};
 use crate::text::one_line;
 
-/// Largest side and largest decoded size that are taken; larger pictures are hardly meant.
+/// Largest side that is taken; larger pictures are hardly meant.
 const MAX_SIDE: u32 = 16_384;
-const MAX_DECODED: u64 = 512 << 20;
+/// Memory that decoding any file may take, and that it may take for each byte of the file: a blank
+/// page of 16 megapixels is decoded, a few bytes that claim to be a poster are not.
+const FREE: u64 = 64 << 20;
+const FOR_A_BYTE: u64 = 512;
+/// Memory that decoding a file may take at most, and over which one is decoded at a time.
+const MOST: u64 = 1 << 30;
+const AT_ONCE: u64 = 256 << 20;
 
-/// Decodes a PNG or JPEG file; `bad` makes the error of what was found. Orientation tags (EXIF) are
-/// not applied.
+/// Held while a large picture is decoded: the memory is that of one of them, not of one a thread.
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// Decodes a PNG or JPEG file; `bad` makes the error of what was found.
 pub(crate) fn decode(
     bytes: &[u8],
-    channels: Channels,
+    decoding: Decoding,
     bad: impl Fn(String) -> DataError,
 ) -> Result<Picture> {
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| bad(format!("what cannot be read ({})", one_line(&e.to_string()))))?;
-    let format = match reader.format() {
-        Some(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-        Some(other) => return Err(bad(format!("an image in {other:?} format"))),
-        None => return Err(bad("no image format that is known".into())),
+    let undecodable = |e: image::ImageError| {
+        bad(format!("an image that cannot be decoded ({})", one_line(&e.to_string())))
     };
-    // The decoder fills the missing part of a cut-off JPEG with grey and says nothing.
-    if format == ImageFormat::Jpeg && !ends(bytes) {
-        return Err(bad("a JPEG that breaks off before its end marker".into()));
-    }
+    let (format, bytes) = whole(bytes).map_err(&bad)?;
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED);
+    limits.max_alloc = Some(MOST);
     reader.limits(limits);
-    let image = reader.decode().map_err(|e| {
-        bad(format!("an image that cannot be decoded ({})", one_line(&e.to_string())))
-    })?;
-    let (height, width) = (image.height() as usize, image.width() as usize);
+    let mut decoder = reader.into_decoder().map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(bad("an image without pixels".into()));
     }
-    let pixels = match channels {
+    let memory = memory(&decoder, format, decoding.channels);
+    let allowed = (FREE + FOR_A_BYTE * bytes.len() as u64).min(MOST);
+    if memory > allowed {
+        return Err(bad(format!(
+            "{width}x{height} pixels in {} bytes, which would take {} MiB to decode",
+            bytes.len(),
+            memory >> 20
+        )));
+    }
+    let alone = (memory > AT_ONCE).then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
+    let turn = match decoding.orientation {
+        Orientation::AsStored => None,
+        Orientation::Exif => decoder.orientation().ok(),
+    };
+    let mut image = DynamicImage::from_decoder(decoder).map_err(undecodable)?;
+    if let Some(turn) = turn {
+        image.apply_orientation(turn);
+    }
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let pixels = match decoding.channels {
         Channels::Grey => image.into_luma8().into_raw(),
         Channels::Rgb => image.into_rgb8().into_raw(),
     };
-    Picture::new(height, width, channels.count(), pixels)
+    drop(alone);
+    Picture::new(height, width, decoding.channels.count(), pixels)
 }
 
-/// Whether a JPEG's last scan is followed by the end marker. (Within a scan both markers cannot
-/// occur: 0xff is stuffed.)
-fn ends(jpeg: &[u8]) -> bool {
-    let pairs = |bytes: &[u8], marker| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    pairs(jpeg, 0xda).is_some_and(|scan| pairs(&jpeg[scan..], 0xd9).is_some())
+/// The format and the bytes of the image itself, or what was found in its place.
+fn whole(bytes: &[u8]) -> Result<(ImageFormat, &[u8]), String> {
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Png) => Ok((ImageFormat::Png, bytes)),
+        // The decoder fills the missing part of a cut-off JPEG with grey and says nothing.
+        Ok(ImageFormat::Jpeg) => match jpeg::length(bytes) {
+            Some(length) => Ok((ImageFormat::Jpeg, &bytes[..length])),
+            None => Err("a JPEG that breaks off before its end marker".into()),
+        },
+        Ok(other) => Err(format!("an image in {other:?} format")),
+        Err(_) => Err("no image format that is known".into()),
+    }
 }
+
+/// About the bytes that decoding takes: the pixels as the file has them, the coefficients of a
+/// JPEG, and the pixels wanted.
+fn memory(decoder: &impl ImageDecoder, format: ImageFormat, channels: Channels) -> u64 {
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    let stored = decoder.total_bytes();
+    let coefficients = if format == ImageFormat::Jpeg { 2 * stored } else { 0 };
+    stored + coefficients + pixels * channels.count() as u64
+}
+
+#[cfg(test)]
+#[path = "decode_tests.rs"]
+mod tests;

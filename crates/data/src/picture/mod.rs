@@ -2,6 +2,7 @@
 
 mod decode;
 mod fit;
+mod jpeg;
 mod pixels;
 mod resample;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use crate::error::{DataError, Result};
-use crate::options::Channels;
+use crate::options::Decoding;
 use crate::picture::{Picture, Pictures, decode};
 
 /// Largest image file that is taken; larger ones are hardly meant.
@@ -24,6 +24,7 @@ pub(crate) struct InMemory {
     pub bytes: Vec<u8>,
     /// Name and place of each.
     pub files: Vec<(String, Range<usize>)>,
+    pub decoding: Decoding,
 }
 
 impl InMemory {
@@ -49,12 +50,12 @@ impl Pictures for InMemory {
                 "get the archive again",
             )
         };
-        decode(bytes, Channels::Rgb, bad)
+        decode(bytes, self.decoding, bad)
     }
 
     fn digest(&self, i: usize) -> Result<[u8; 32]> {
         let (_, bytes) = self.file(i)?;
-        Ok(file_digest(bytes, Channels::Rgb))
+        Ok(file_digest(bytes, self.decoding))
     }
 }
 
@@ -62,7 +63,7 @@ impl Pictures for InMemory {
 #[derive(Debug)]
 pub(crate) struct OnDisk {
     pub paths: Vec<PathBuf>,
-    pub channels: Channels,
+    pub decoding: Decoding,
 }
 
 impl OnDisk {
@@ -76,17 +77,17 @@ impl OnDisk {
 
 impl Pictures for OnDisk {
     fn picture(&self, i: usize) -> Result<Picture> {
-        load(self.path(i)?, self.channels)
+        load(self.path(i)?, self.decoding)
     }
 
     fn digest(&self, i: usize) -> Result<[u8; 32]> {
-        Ok(file_digest(&read(self.path(i)?)?, self.channels))
+        Ok(file_digest(&read(self.path(i)?)?, self.decoding))
     }
 }
 
 /// Reads and decodes an image file.
-pub(crate) fn load(path: &Path, channels: Channels) -> Result<Picture> {
-    decode(&read(path)?, channels, |found| bad(path, found))
+pub(crate) fn load(path: &Path, decoding: Decoding) -> Result<Picture> {
+    decode(&read(path)?, decoding, |found| bad(path, found))
 }
 
 /// The bytes of an image file.
@@ -103,9 +104,10 @@ fn bad(path: &Path, found: String) -> DataError {
 }
 
 /// What an image file's picture is made of: its bytes, and how they are decoded.
-pub(crate) fn file_digest(bytes: &[u8], channels: Channels) -> [u8; 32] {
+pub(crate) fn file_digest(bytes: &[u8], decoding: Decoding) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update([DECODER, channels.count() as u8]);
+    hash.update([DECODER]);
+    hash.update(decoding.bytes());
     hash.update(bytes);
     hash.finalize().into()
 }

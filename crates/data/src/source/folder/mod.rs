@@ -19,7 +19,7 @@ use super::parts::Parts;
 use super::tree::{Item, Tree};
 use crate::error::{DataError, Result};
 use crate::info::Info;
-use crate::options::OpenOptions;
+use crate::options::{OpenOptions, Orientation};
 use crate::paths::data_dir;
 use crate::picture::{Fit, Picture, Pictures};
 use crate::split::Split;
@@ -54,7 +54,7 @@ pub(crate) fn open(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> R
         let split = |list: &[Item], n: usize| {
             let files = OnDisk {
                 paths: list.iter().take(n).map(|i| i.path.clone()).collect(),
-                channels: options.channels,
+                decoding: options.decoding(),
             };
             let labels = list.iter().take(n).map(|i| i.label).collect();
             let pictures = Fitted {
@@ -132,7 +132,7 @@ fn shape(tree: &Tree, options: &OpenOptions<'_>) -> Result<[usize; 3]> {
     match (options.image_size, tree.train.first()) {
         (Some(size), _) => Ok([channels, size, size]),
         (None, Some(first)) => {
-            let picture = load(&first.path, options.channels)?;
+            let picture = load(&first.path, options.decoding())?;
             Ok([channels, picture.height(), picture.width()])
         }
         (None, None) => Ok([channels, 1, 1]),
@@ -149,7 +149,7 @@ fn wanted(tree: &Tree, options: &OpenOptions<'_>) -> [usize; 2] {
 fn key(tree: &Tree, options: &OpenOptions<'_>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(options.image_size.unwrap_or(0).to_le_bytes());
-    hash.update([options.channels.count() as u8]);
+    hash.update(options.decoding().bytes());
     for item in tree.train.iter().chain(&tree.test) {
         let path = item.path.as_os_str().as_encoded_bytes();
         hash.update((path.len() as u64).to_le_bytes());
@@ -168,9 +168,13 @@ fn cache_file(root: &Path, options: &OpenOptions<'_>) -> Result<PathBuf> {
     let name: String = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
     let size = options.image_size.map_or("as-is".to_owned(), |s| s.to_string());
     let channels = options.channels.count();
+    let turned = match options.orientation {
+        Orientation::AsStored => "",
+        Orientation::Exif => "-exif",
+    };
     Ok(data_dir(options.data_dir.as_deref())?
         .join("cache")
-        .join(format!("folder-{name}-{size}-{channels}.bin")))
+        .join(format!("folder-{name}-{size}-{channels}{turned}.bin")))
 }
 
 /// The images of both splits within the limits, from the cache or decoded.
@@ -231,7 +235,7 @@ fn decode(
         let pixels: usize = shape.iter().product();
         let mut bytes = vec![0; pixels * items.len()];
         bytes.par_chunks_exact_mut(pixels).zip(items).try_for_each(|(out, item)| {
-            let picture = load(&item.path, options.channels)?;
+            let picture = load(&item.path, options.decoding())?;
             let fit = if options.image_size.is_some() {
                 Fit::Square
             } else {

@@ -79,7 +79,7 @@ fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> 
         // Shards are often sorted by class: the first n are taken evenly from all.
         let (rows, labels): (Vec<_>, Vec<_>) =
             spread(labels.len(), n).map(|i| (i as u32, labels[i])).unzip();
-        on_demand(Arc::new(shards.rows(rows)), labels, info, options)
+        on_demand(Arc::new(shards.rows(rows, options.decoding())), labels, info, options)
     };
     Ok(Parts {
         train: split(train, labels, options.limit_train)?,
@@ -120,7 +120,7 @@ pub(crate) fn class_folders(
     let split = |items: Vec<Item>, limit: Option<usize>| {
         let n = limit.map_or(items.len(), |l| l.min(items.len()));
         let (paths, labels) = items.into_iter().take(n).map(|i| (i.path, i.label)).unzip();
-        on_demand(Arc::new(OnDisk { paths, channels: options.channels }), labels, info, options)
+        on_demand(Arc::new(OnDisk { paths, decoding: options.decoding() }), labels, info, options)
     };
     Ok(Parts {
         train: split(tree.train, options.limit_train)?,

@@ -97,7 +97,12 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
         let (files, labels) =
             listed.into_iter().take(n).map(|(name, range, label)| ((name, range), label)).unzip();
         on_demand(
-            Arc::new(InMemory { archive: path.to_owned(), bytes, files }),
+            Arc::new(InMemory {
+                archive: path.to_owned(),
+                bytes,
+                files,
+                decoding: options.decoding(),
+            }),
             labels,
             info,
             options,

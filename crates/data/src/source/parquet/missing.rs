@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::PathBuf;
 
 use crate::error::{DataError, Result};
+use crate::options::Decoding;
 use crate::picture::{Picture, Pictures};
 
 /// The shards of a split: there are none in this build.
@@ -21,7 +22,7 @@ impl Shards {
         match self.0 {}
     }
 
-    pub(crate) fn rows(self, _: Vec<u32>) -> Self {
+    pub(crate) fn rows(self, _: Vec<u32>, _: Decoding) -> Self {
         match self.0 {}
     }
 }

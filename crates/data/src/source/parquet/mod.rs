@@ -27,7 +27,7 @@ use serde::Deserialize;
 
 use super::encoded::{MAX_FILE, file_digest};
 use crate::error::{DataError, Result};
-use crate::options::Channels;
+use crate::options::Decoding;
 use crate::picture::{Picture, Pictures, decode};
 use crate::text::one_line;
 
@@ -86,8 +86,8 @@ impl Shards {
     }
 
     /// The pictures of these rows of the split.
-    pub(crate) fn rows(self, rows: Vec<u32>) -> Rows {
-        Rows { shards: self.shards, rows }
+    pub(crate) fn rows(self, rows: Vec<u32>, decoding: Decoding) -> Rows {
+        Rows { shards: self.shards, rows, decoding }
     }
 }
 
@@ -96,6 +96,7 @@ impl Shards {
 pub(crate) struct Rows {
     shards: Vec<Shard>,
     rows: Vec<u32>,
+    decoding: Decoding,
 }
 
 impl Rows {
@@ -116,7 +117,7 @@ impl Rows {
 impl Pictures for Rows {
     fn picture(&self, i: usize) -> Result<Picture> {
         let (shard, row, bytes) = self.file(i)?;
-        decode(bytes.data(), Channels::Rgb, |found| {
+        decode(bytes.data(), self.decoding, |found| {
             shard.bad(
                 format!("{found} in row {row} of the split"),
                 "a whole PNG or JPEG image".into(),
@@ -125,7 +126,7 @@ impl Pictures for Rows {
     }
 
     fn digest(&self, i: usize) -> Result<[u8; 32]> {
-        Ok(file_digest(self.file(i)?.2.data(), Channels::Rgb))
+        Ok(file_digest(self.file(i)?.2.data(), self.decoding))
     }
 }
 

@@ -21,7 +21,7 @@ use super::parts::Parts;
 use super::tree::{image_files, in_turn, is_image, sub_folders};
 use crate::error::{DataError, Fix, Result};
 use crate::info::Info;
-use crate::options::{Channels, OpenOptions};
+use crate::options::{Decoding, OpenOptions};
 use crate::picture::{Fit, Pictures};
 use crate::split::Split;
 use crate::text::{one_line, shown};
@@ -104,7 +104,7 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
             let n = limit.map_or(listed.len(), |l| l.min(listed.len()));
             let (paths, labels): (Vec<_>, Vec<_>) =
                 listed.into_iter().take(n).map(|(path, label)| (path.into(), label)).unzip();
-            on_demand(Arc::new(OnDisk { paths, channels: Channels::Rgb }), labels, info)
+            on_demand(Arc::new(OnDisk { paths, decoding: Decoding::PUBLISHED }), labels, info)
         };
         return Ok(Parts {
             train: split(train, options.limit_train)?,
@@ -252,7 +252,16 @@ impl<'a> Zip<'a> {
             files.push((name, start..bytes.len()));
             labels.push(label);
         }
-        on_demand(Arc::new(InMemory { archive: self.path.to_owned(), bytes, files }), labels, info)
+        on_demand(
+            Arc::new(InMemory {
+                archive: self.path.to_owned(),
+                bytes,
+                files,
+                decoding: Decoding::PUBLISHED,
+            }),
+            labels,
+            info,
+        )
     }
 }
 
