@@ -6,7 +6,7 @@ use crate::dataset::Dataset;
 use crate::error::{DataError, Result};
 use crate::info::{Info, Reader};
 use crate::options::OpenOptions;
-use crate::paths::data_dir;
+use crate::paths::{data_dir, expand_home};
 use crate::registry::{find, in_size, registry};
 use crate::source::{
     Parts, cifar, folder, idx, imagenet, imagenette, mat, npz, synthetic, tiny_imagenet,
@@ -65,7 +65,7 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
         _ => (spec, None),
     };
     let Some(info) = find(name) else {
-        if Path::new(spec).is_dir() {
+        if expand_home(Path::new(spec)).is_dir() {
             return own("folder", spec, options);
         }
         let known = registry().into_iter().map(|i| i.name).collect();
@@ -98,10 +98,10 @@ fn own(kind: &str, path: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts
         find(kind).ok_or_else(|| DataError::value("data set", &name, "a registered kind"))?;
     info.title.clone_from(&name);
     info.name = name;
-    let path = Path::new(path);
+    let path = expand_home(Path::new(path));
     let parts = match info.reader {
-        Reader::Folder => folder::open(&mut info, path, options)?,
-        _ => imagenet::open_path(&mut info, path, options)?,
+        Reader::Folder => folder::open(&mut info, &path, options)?,
+        _ => imagenet::open_path(&mut info, &path, options)?,
     };
     Ok((info, parts))
 }

@@ -28,6 +28,19 @@ fn resolve(option: Option<&Path>, variable: Option<PathBuf>) -> Result<PathBuf> 
         .map_err(|_| DataError::NoDataFolder)
 }
 
+/// `path` with the home folder in the place of a leading `~/`, which a shell leaves alone behind a
+/// colon (`folder:~/images`), unless there is a folder of that very name.
+pub fn expand_home(path: &Path) -> PathBuf {
+    expand(path, etcetera::home_dir().ok())
+}
+
+fn expand(path: &Path, home: Option<PathBuf>) -> PathBuf {
+    match (path.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) if !path.exists() => home.join(rest),
+        _ => path.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,5 +52,16 @@ mod tests {
         assert_eq!(resolve(None, variable()).unwrap(), Path::new("/env"));
         assert!(resolve(None, Some(PathBuf::new())).unwrap().ends_with("sora"));
         assert!(resolve(None, None).unwrap().ends_with("sora"));
+    }
+
+    #[test]
+    fn a_leading_tilde_is_the_home_folder() {
+        let home = || Some(PathBuf::from("/home/me"));
+        assert_eq!(expand(Path::new("~/x/y"), home()), Path::new("/home/me/x/y"));
+        assert_eq!(expand(Path::new("~"), home()), Path::new("/home/me"));
+        for other in ["/a/~/b", "~other/x", "a~", "./~/x"] {
+            assert_eq!(expand(Path::new(other), home()), Path::new(other));
+        }
+        assert_eq!(expand(Path::new("~/x"), None), Path::new("~/x"));
     }
 }

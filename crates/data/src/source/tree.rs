@@ -10,7 +10,11 @@ use std::time::UNIX_EPOCH;
 
 use rayon::prelude::*;
 
+use unicode_normalization::UnicodeNormalization;
+
+use super::left_out::{LeftOut, count_images, extension};
 use crate::error::{DataError, Result};
+use crate::text::one_line;
 
 pub(crate) struct Item {
     pub path: PathBuf,
@@ -46,10 +50,11 @@ impl Tree {
                 ));
             }
         }
+        let mut left_out = LeftOut::default();
         let folder = root.join("train");
-        let classes = sub_folders(&folder)?;
-        if classes.len() < 2 {
-            let found = format!("{} class folders", classes.len());
+        let present = sub_folders(&folder)?;
+        if present.len() < 2 {
+            let found = format!("{} class folders", present.len());
             return Err(DataError::bad(
                 folder,
                 found,
@@ -57,12 +62,13 @@ impl Tree {
                 "make one sub-folder a class",
             ));
         }
-        let train = list(&folder, &classes, &classes)?;
+        let classes: Vec<String> = present.iter().map(|class| class.name.clone()).collect();
+        let train = list(&folder, &present, &classes, &mut left_out)?;
         let folder = root.join(test_name);
         let present = sub_folders(&folder)?;
-        if let Some(unknown) = present.iter().find(|c| !classes.contains(c)) {
+        if let Some(unknown) = present.iter().find(|c| !classes.contains(&c.name)) {
             return Err(DataError::bad(
-                folder.join(unknown),
+                &unknown.path,
                 "a class that train does not have",
                 format!("one of the {} classes of train", classes.len()),
                 "rename the folder or add the class to train",
@@ -76,14 +82,23 @@ impl Tree {
                 format!("put the test images in {test_name}/CLASS/"),
             ));
         }
-        let test = list(&folder, &present, &classes)?;
+        let test = list(&folder, &present, &classes, &mut left_out)?;
+        left_out.tell(&root);
         Ok(Self { root, classes, train, test })
     }
 }
 
-/// Sorted names of the sub-folders; hidden ones are passed over.
-pub(crate) fn sub_folders(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
+/// A folder of images of one class.
+pub(crate) struct Class {
+    /// The folder's name in Unicode's composed form (NFC), so that a name means the same class
+    /// whichever system wrote it.
+    pub name: String,
+    pub path: PathBuf,
+}
+
+/// The sub-folders, sorted by name; hidden ones are passed over.
+pub(crate) fn sub_folders(folder: &Path) -> Result<Vec<Class>> {
+    let mut classes = Vec::new();
     for entry in fs::read_dir(folder).map_err(DataError::io("read", folder))? {
         let path = entry.map_err(DataError::io("read", folder))?.path();
         let Some(name) = path.file_name() else { continue };
@@ -96,39 +111,60 @@ pub(crate) fn sub_folders(folder: &Path) -> Result<Vec<String>> {
             ));
         };
         if !text.starts_with('.') && path.is_dir() {
-            names.push(text.to_owned());
+            let name = one_line(&text.nfc().collect::<String>());
+            classes.push(Class { name, path });
         }
     }
-    names.sort();
-    Ok(names)
+    classes.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.path.cmp(&b.path)));
+    if let Some(pair) = classes.windows(2).find(|pair| pair[0].name == pair[1].name) {
+        return Err(DataError::bad(
+            &pair[1].path,
+            "a second folder of the same name, written with other characters",
+            "one folder a class",
+            "move the images to one of the two",
+        ));
+    }
+    Ok(classes)
 }
 
 /// The images of `present` classes, in turn; labels are positions in `classes`.
-fn list(folder: &Path, present: &[String], classes: &[String]) -> Result<Vec<Item>> {
-    let per_class: Vec<Vec<Item>> = present
+fn list(
+    folder: &Path,
+    present: &[Class],
+    classes: &[String],
+    left_out: &mut LeftOut,
+) -> Result<Vec<Item>> {
+    left_out.outside_classes += count_images(folder, 0);
+    let per_class: Vec<(Vec<Item>, LeftOut)> = present
         .par_iter()
         .map(|class| {
-            let folder = folder.join(class);
-            let label = classes.iter().position(|c| c == class).unwrap_or_default() as u32;
-            let mut items = image_files(&folder, label)?;
+            let label = classes.iter().position(|c| *c == class.name).unwrap_or_default() as u32;
+            let (mut items, left_out) = class_images(&class.path, label)?;
             if items.is_empty() {
-                let fix = "add some or remove the folder";
+                let found = match left_out.total() {
+                    0 => "no images".to_owned(),
+                    n => format!("no images but {n} that are not read ({left_out})"),
+                };
                 return Err(DataError::bad(
-                    folder,
-                    "no images",
+                    &class.path,
+                    found,
                     "files ending in .png, .jpg or .jpeg",
-                    fix,
+                    "add some or remove the folder",
                 ));
             }
             items.sort_by(|a, b| a.path.cmp(&b.path));
-            Ok(items)
+            Ok((items, left_out))
         })
         // All of them first: of several defects the first in order is named, whichever thread is
         // quickest.
         .collect::<Vec<_>>()
         .into_iter()
         .collect::<Result<_>>()?;
-    Ok(in_turn(per_class))
+    let lists = per_class.into_iter().map(|(items, more)| {
+        left_out.add(more);
+        items
+    });
+    Ok(in_turn(lists.collect()))
 }
 
 /// The first of each list, then the second of each, and so on.
@@ -146,10 +182,17 @@ pub(crate) fn in_turn<T>(lists: Vec<Vec<T>>) -> Vec<T> {
 
 /// The image files of a folder, in no particular order.
 pub(crate) fn image_files(folder: &Path, label: u32) -> Result<Vec<Item>> {
+    Ok(class_images(folder, label)?.0)
+}
+
+/// The image files of a folder, in no particular order, and what else looks like images there.
+fn class_images(folder: &Path, label: u32) -> Result<(Vec<Item>, LeftOut)> {
     let mut items = Vec::new();
+    let mut left_out = LeftOut::default();
     for entry in fs::read_dir(folder).map_err(DataError::io("read", folder))? {
         let path = entry.map_err(DataError::io("read", folder))?.path();
         if !is_image(&path) {
+            left_out.look_at(&path);
             continue;
         }
         let meta = fs::metadata(&path).map_err(DataError::io("read", &path))?;
@@ -165,12 +208,10 @@ pub(crate) fn image_files(folder: &Path, label: u32) -> Result<Vec<Item>> {
         let changed = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
         items.push(Item { path, label, stamp: (meta.len(), changed.map_or(0, |d| d.as_nanos())) });
     }
-    Ok(items)
+    Ok((items, left_out))
 }
 
-/// Whether a file's name is that of an image; hidden files are passed over.
+/// Whether a file's name is that of an image that is read; hidden files are passed over.
 pub(crate) fn is_image(path: &Path) -> bool {
-    let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-    let extension = path.extension().map(|e| e.to_string_lossy().to_ascii_lowercase());
-    !hidden && matches!(extension.as_deref(), Some("png" | "jpg" | "jpeg"))
+    matches!(extension(path).as_deref(), Some("png" | "jpg" | "jpeg"))
 }

@@ -384,3 +384,81 @@ fn the_identity_tells_what_changed() {
         }
     }
 }
+
+#[test]
+fn what_is_left_out_is_counted() {
+    let tree = Place::new();
+    for file in ["b/00.webp", "b/01.BMP", "b/02.bmp", "b/more/3.png", "b/more/yet/4.tif", "5.gif"] {
+        let path = tree.path("train").join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    fs::write(tree.path("train/b/.hidden.webp"), "").unwrap();
+    fs::write(tree.path("train/b/notes.txt"), "").unwrap();
+    fs::write(tree.path("test/a/photo.jfif"), "").unwrap();
+    let (data, log) = logged(|| tree.open().unwrap());
+    assert_eq!((data.train.len(), data.test.len()), (5, 2));
+    let line = log.lines().find(|line| line.contains("left out")).unwrap();
+    assert!(
+        line.contains(
+            "7 image files are left out: 2 .bmp, 1 .jfif, 1 .webp, 2 in folders within class folders, 1 outside class folders"
+        ),
+        "{line}"
+    );
+    // A class of nothing else is an error that says so.
+    fs::create_dir(tree.path("train/c")).unwrap();
+    fs::write(tree.path("train/c/0.tif"), "").unwrap();
+    assert!(tree.message().contains("found no images but 1 that are not read (1 .tif)"));
+    // Nothing is said where nothing is left out.
+    let (_, log) = logged(|| Place::new().open().unwrap());
+    assert!(!log.contains("left out"), "{log}");
+}
+
+/// The lines that `work` logs.
+fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
+    use std::sync::{Arc, Mutex};
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_max_level(tracing::Level::DEBUG)
+        .with_writer(move || writer.clone())
+        .finish();
+    let result = tracing::subscriber::with_default(log, work);
+    let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    (result, text)
+}
+
+#[test]
+fn a_class_is_the_same_whichever_way_its_name_is_written() {
+    let tree = Place::new();
+    // The same name composed (Linux, Windows) and decomposed (macOS).
+    fs::rename(tree.path("train/b"), tree.path("train/caf\u{e9}")).unwrap();
+    fs::rename(tree.path("test/b"), tree.path("test/cafe\u{301}")).unwrap();
+    let data = tree.open().unwrap();
+    assert_eq!(data.info.classes, ["a", "caf\u{e9}"]);
+    assert_eq!(reds(&data.test), [50, 60]);
+    fs::create_dir(tree.path("train/cafe\u{301}")).unwrap();
+    assert!(tree.message().contains("found a second folder of the same name"));
+}
+
+#[test]
+fn names_cannot_steer_a_terminal() {
+    let tree = Place::new();
+    for split in ["train", "test"] {
+        fs::rename(tree.path(split).join("b"), tree.path(split).join("b\x1b[2J\u{202e}")).unwrap();
+    }
+    let data = tree.open().unwrap();
+    assert_eq!(data.info.classes, ["a", "b\\u{1b}[2J\\u{202e}"]);
+}

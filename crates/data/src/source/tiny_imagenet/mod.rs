@@ -78,11 +78,11 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
     if let Some(root) = find_folder(info, data_dir, FOLDER) {
         let mut train = Vec::new();
         for class in sub_folders(&root.join("train"))? {
-            let folder = root.join("train").join(&class).join("images");
+            let folder = class.path.join("images");
             train.extend(
                 image_files(&folder, 0)?
                     .into_iter()
-                    .map(|item| (class.clone(), item.path.to_string_lossy().into_owned())),
+                    .map(|item| (class.name.clone(), item.path.to_string_lossy().into_owned())),
             );
         }
         let list = |file: &str| {
