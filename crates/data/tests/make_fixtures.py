@@ -40,20 +40,28 @@ def png(value, size=(10, 8)):
     return file.getvalue()
 
 
-def shard(name, values, labels, **options):
+def shard(name, values, labels, named=True, **options):
     table = pa.table(
         {
             "image": pa.array([{"bytes": png(v), "path": f"{v}.png"} for v in values], pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
             "label": pa.array(labels, pa.int64()),
         }
     )
-    features = {"image": {"_type": "Image"}, "label": {"names": ["ant", "bee", "wasp"], "_type": "ClassLabel"}}
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    if named:
+        features = {"image": {"_type": "Image"}, "label": {"names": ["ant", "bee", "wasp"], "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, out / name, **options)
 
 
 shard("train-00000-of-00001.parquet", [10 * i for i in range(7)], [i % 3 for i in range(7)], row_group_size=3, data_page_size=64, write_batch_size=1)
 shard("validation-00000-of-00001.parquet", [200, 201], [0, 2], use_dictionary=False, data_page_version="2.0")
+
+# Labels from 1 on, without names.
+shard("from_one.parquet", [10, 20, 30], [1, 3, 2], named=False)
+# A small file with many rows: one image and one label again and again.
+one = pa.array([{"bytes": b"", "path": None}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+many = pa.table({"image": pa.concat_arrays([one]).take(pa.array(np.zeros(200_000, np.int32))), "label": pa.array(np.zeros(200_000, np.int64))})
+pq.write_table(many, out / "many_rows.parquet")
 
 # Augmentation: torchvision's results on given draws, of an image made by a formula. One line of numbers a case.
 import torch

@@ -61,18 +61,27 @@ fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> 
             "add the validation shards",
         ));
     }
-    let (train, labels) = parquet::Shards::open(train)?;
-    let (test, test_labels) = parquet::Shards::open(test)?;
+    let (train, mut labels) = parquet::Shards::open(train)?;
+    let (test, mut test_labels) = parquet::Shards::open(test)?;
     let names = train.class_names().map(<[String]>::to_vec);
-    let classes = names.as_ref().map_or_else(
-        || labels.iter().chain(&test_labels).max().map_or(0, |m| *m as usize + 1),
-        Vec::len,
-    );
+    let from_one = count_from_zero(&mut labels, &mut test_labels);
+    if from_one {
+        tracing::warn!(
+            "{}: labels from 1 on, with no image of label 0: label 1 is taken for the first class",
+            shown(root)
+        );
+    }
+    let most = labels.iter().chain(&test_labels).max();
+    let classes = names.as_ref().map_or(most.map_or(0, |m| *m as usize + 1), Vec::len);
+    train.check(&labels, classes)?;
+    test.check(&test_labels, classes)?;
     count(info, root, classes)?;
     split_sizes(info, root, [labels.len(), test_labels.len()]);
     match names {
         Some(names) => Layout::Names(names).name(info),
-        None => info.classes = (0..classes).map(|k| k.to_string()).collect(),
+        None => {
+            info.classes = (0..classes).map(|k| (k + usize::from(from_one)).to_string()).collect();
+        }
     }
     let split = |shards: parquet::Shards, labels: Vec<u32>, limit: Option<usize>| {
         let n = limit.map_or(labels.len(), |l| l.min(labels.len()));
@@ -85,6 +94,16 @@ fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> 
         train: split(train, labels, options.limit_train)?,
         test: split(test, test_labels, options.limit_test)?,
     })
+}
+
+/// Takes 1 from all labels if the smallest of the training split is 1 and none is smaller; says
+/// whether it did.
+pub(crate) fn count_from_zero(train: &mut [u32], test: &mut [u32]) -> bool {
+    let from_one = train.iter().min() == Some(&1) && !test.contains(&0);
+    if from_one {
+        train.iter_mut().chain(test).for_each(|label| *label -= 1);
+    }
+    from_one
 }
 
 /// `n` of `0..total`, evenly spaced; all in order when `n` is `total`.

@@ -1,5 +1,7 @@
+use super::thrift::PageHeader;
 use super::*;
 use crate::{OpenOptions, open};
+use parquet::basic::Compression;
 use proptest::prelude::*;
 use std::fs;
 
@@ -89,9 +91,60 @@ fn headers_that_promise_much_are_refused() {
     };
     let parsed = PageHeader::parse(&header(&[0xfe, 0xff, 0xff, 0xff, 0x0f])).unwrap();
     assert_eq!((parsed.uncompressed, parsed.compressed, parsed.rows), (i32::MAX, 10, Some(1)));
-    assert!(parsed.uncompressed > MAX_PAGE);
+    assert!(!parsed.is_plausible(Compression::SNAPPY));
     assert!(PageHeader::parse(&header(&[0xff; 11])).is_none());
     assert!(PageHeader::parse(&[0x1c; 100]).is_none(), "nested without end");
+}
+
+/// A file of 674 KB that claims 134 million rows took 2.5 GB.
+#[test]
+fn rows_are_bounded_by_the_bytes_of_the_file() {
+    let file = include_bytes!("../../../tests/fixtures/many_rows.parquet");
+    let error = opened(file, None).unwrap_err().to_string();
+    assert!(error.contains("rows in a file of"), "{error}");
+}
+
+#[test]
+fn dictionaries_are_bounded_by_their_bytes() {
+    let plausible = |compressed, uncompressed, entries| {
+        PageHeader { length: 9, compressed, uncompressed, rows: None, entries }
+            .is_plausible(Compression::SNAPPY)
+    };
+    assert!(plausible(100, 1000, Some(250)) && plausible(100, 2464, None));
+    assert!(!plausible(100, 1000, Some(251)) && !plausible(100, 2465, None));
+    assert!(!plausible(100, 1000, Some(-1)) && !plausible(100, -1, None));
+    let stored =
+        PageHeader { length: 9, compressed: 10, uncompressed: 11, rows: None, entries: None };
+    assert!(!stored.is_plausible(Compression::UNCOMPRESSED));
+}
+
+#[test]
+fn metadata_are_bounded_by_the_file() {
+    let mut file = TRAIN.to_vec();
+    let at = file.len() - 8;
+    file[at..at + 4].copy_from_slice(&(2u32 << 20).to_le_bytes());
+    let error = opened(&file, None).unwrap_err().to_string();
+    assert!(error.contains("2097152 bytes of metadata"), "{error}");
+}
+
+#[test]
+fn labels_from_one_are_classes_from_zero() {
+    let (mut train, mut test) = (vec![1, 3, 2], vec![2, 1]);
+    let from_one = super::super::imagenet::count_from_zero(&mut train, &mut test);
+    assert_eq!((from_one, train, test), (true, vec![0, 2, 1], vec![1, 0]));
+    for (train, test) in [(vec![0, 1], vec![1]), (vec![1, 2], vec![0]), (vec![2, 3], vec![2])] {
+        let (mut a, mut b) = (train.clone(), test.clone());
+        assert!(!super::super::imagenet::count_from_zero(&mut a, &mut b));
+        assert_eq!((a, b), (train, test));
+    }
+    let file = include_bytes!("../../../tests/fixtures/from_one.parquet");
+    let dir = folder(file);
+    fs::write(dir.path().join("data/validation-00000-of-00001.parquet"), file).unwrap();
+    let options = OpenOptions { image_size: Some(4), ..Default::default() };
+    let data = open(&format!("imagefolder:{}", dir.path().display()), &options).unwrap();
+    assert_eq!(data.info.classes, ["1", "2", "3"]);
+    let of = |i| (data.train.label(i), data.train.image(i).unwrap()[0]);
+    assert_eq!((0..3).map(of).collect::<Vec<_>>(), [(0, 10), (2, 20), (1, 30)]);
 }
 
 proptest! {

@@ -1,0 +1,92 @@
+//! Shard files for the decoder: reading at any place, and its failures as errors of the file.
+
+use std::any::Any;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::error::DataError;
+use crate::text::one_line;
+
+/// First byte and end of a column chunk.
+pub(super) fn byte_range(chunk: &ColumnChunkMetaData) -> Option<(u64, u64)> {
+    let start = match chunk.dictionary_page_offset() {
+        // Some writers say 0 for none.
+        Some(offset) if offset > 0 => offset,
+        _ => chunk.data_page_offset(),
+    };
+    let start = u64::try_from(start).ok()?;
+    Some((start, start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?))
+}
+
+/// Third-party decoders may panic on damaged files; a panic is an error of the file here.
+pub(super) fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
+    let text = |panic: Box<dyn Any + Send>| match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(panic) => {
+            panic.downcast::<&str>().map_or("a defect of the decoder".into(), |text| (*text).into())
+        }
+    };
+    catch_unwind(AssertUnwindSafe(work)).map_err(text)?.map_err(|e| e.to_string())
+}
+
+pub(super) fn broken(path: &Path, error: &str) -> DataError {
+    let hint = if error.contains("feature") || error.contains("Disabled") {
+        "; only snappy and no compression are read"
+    } else {
+        ""
+    };
+    DataError::bad(
+        path,
+        format!("what is no whole Parquet file ({}{hint})", one_line(error)),
+        "a Parquet shard",
+        "get the file again",
+    )
+}
+
+/// A file that is opened anew for each read, so that threads do not move one another's position.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub path: PathBuf,
+    pub length: u64,
+}
+
+impl Source {
+    fn at(&self, start: u64) -> ParquetResult<File> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(start))?;
+        Ok(file)
+    }
+}
+
+impl Length for Source {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Source {
+    type T = BufReader<File>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        Ok(BufReader::new(self.at(start)?))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
+            return Err(ParquetError::EOF(format!(
+                "{length} bytes from {start} in a file of {}",
+                self.length
+            )));
+        }
+        let mut bytes = vec![0; length];
+        self.at(start)?.read_exact(&mut bytes)?;
+        Ok(bytes.into())
+    }
+}
