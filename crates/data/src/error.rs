@@ -127,7 +127,11 @@ pub enum DataError {
 
 /// What to do about an error: words, and what a program could offer for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fix {
+pub struct Fix(Box<Advice>);
+
+/// Behind a pointer, which keeps the errors small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Advice {
     words: String,
     remedy: Option<Remedy>,
 }
@@ -146,13 +150,13 @@ pub enum Remedy {
 
 impl Fix {
     pub(crate) fn new(words: impl Into<String>, remedy: Option<Remedy>) -> Self {
-        Self { words: words.into(), remedy }
+        Self(Box::new(Advice { words: words.into(), remedy }))
     }
 }
 
 impl fmt::Display for Fix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.0.words)
     }
 }
 
@@ -195,7 +199,7 @@ impl DataError {
     /// What a program can offer against it by a command of its own.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
-            Self::Missing { get: fix, .. } | Self::Bad { fix, .. } => fix.remedy.clone(),
+            Self::Missing { get: fix, .. } | Self::Bad { fix, .. } => fix.0.remedy.clone(),
             _ => None,
         }
     }

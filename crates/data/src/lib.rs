@@ -28,6 +28,7 @@ mod error;
 mod fetch;
 mod info;
 mod loader;
+mod memory;
 mod open;
 mod options;
 mod paths;
@@ -51,3 +52,7 @@ pub use picture::{Fit, Picture, Pictures};
 pub use registry::{find, registry};
 pub use split::{Identity, Split};
 pub use window::Window;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

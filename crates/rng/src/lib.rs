@@ -6,6 +6,8 @@
 //! different keys can never name the same stream. Any step of a run can be replayed alone, and
 //! threads can draw for different samples in any order, to the same bits.
 
+#![forbid(unsafe_code)]
+
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
@@ -109,6 +111,14 @@ impl Key {
 }
 
 /// The stream of `(seed, purpose, epoch, step, sample)`; see [`Key::stream`].
+///
+/// ```
+/// use rand::RngExt;
+/// use sora_rng::{Purpose, stream};
+/// let draw = |sample| -> f64 { stream(0, Purpose::Augment, 2, 0, sample).random() };
+/// assert_eq!(draw(7), draw(7));
+/// assert_ne!(draw(7), draw(8));
+/// ```
 pub fn stream(seed: u64, purpose: Purpose, epoch: u64, step: u64, sample: u64) -> Stream {
     Key { seed, purpose, epoch, step }.stream(sample)
 }
@@ -120,6 +130,15 @@ pub fn stream(seed: u64, purpose: Purpose, epoch: u64, step: u64, sample: u64) -
 ///
 /// # Panics
 /// If `out.len()` is not a multiple of `samples.len()`.
+///
+/// ```
+/// use sora_rng::{Key, Purpose, fill_uniform};
+/// let key = Key::new(0, Purpose::Start).at_epoch(1);
+/// let (mut two, mut one) = ([0.0; 6], [0.0; 3]);
+/// fill_uniform(&mut two, key, &[17, 5]);
+/// fill_uniform(&mut one, key, &[5]);
+/// assert_eq!(two[3..], one, "a row is a function of its own sample");
+/// ```
 pub fn fill_uniform(out: &mut [f32], key: Key, samples: &[u32]) {
     rows(out, key, samples, |row, rng| {
         words(row, rng, |word| (word >> 8) as f32 * (1.0 / 16_777_216.0));
@@ -313,3 +332,7 @@ mod tests {
         fill_uniform(&mut [0.0; 5], KEY, &[1, 2]);
     }
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -13,12 +13,15 @@ use ureq::http::StatusCode;
 use super::answer::{header_number, network, range_start, spoken};
 use super::digest::digest;
 use super::options::{FetchOptions, Progress};
+use super::pace::Pace;
 use crate::error::{DataError, Result};
 use crate::info::{Checksum, Source};
 use crate::text::{one_line, shown};
 
 pub(super) struct Download<'a> {
     source: &'a Source,
+    /// Most bytes, where no size is published.
+    most: u64,
     url: String,
     target: PathBuf,
     part: PathBuf,
@@ -30,13 +33,15 @@ pub(super) struct Download<'a> {
 enum Failure {
     /// Worth another try.
     Again(String),
+    /// The same, and what it brought does not count.
+    Slow(String),
     /// Not.
-    Final(DataError),
+    Final(Box<DataError>),
 }
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        Self::Final(error)
+        Self::Final(Box::new(error))
     }
 }
 
@@ -46,6 +51,7 @@ const AGAIN_LATER: &str =
 impl<'a> Download<'a> {
     pub(super) fn new(
         source: &'a Source,
+        most: u64,
         folder: &Path,
         agent: &'a Agent,
         options: &'a FetchOptions<'a>,
@@ -56,7 +62,7 @@ impl<'a> Download<'a> {
         };
         let target = folder.join(&source.file);
         let part = folder.join(format!("{}.part", source.file));
-        Self { source, url, target, part, agent, options }
+        Self { source, most, url, target, part, agent, options }
     }
 
     pub(super) fn run(&self) -> Result<PathBuf> {
@@ -84,7 +90,10 @@ impl<'a> Download<'a> {
                 );
             }
             Err(TryLockError::Error(error)) => {
-                tracing::debug!("no lock on {}: {error}", shown(&self.part))
+                tracing::warn!(
+                    "no lock on {} ({error}): do not fetch the same set twice at a time",
+                    shown(&self.part)
+                )
             }
         }
         self.transfer(&mut part)?;
@@ -110,10 +119,16 @@ impl<'a> Download<'a> {
             }
             let reason = match self.attempt(part, before) {
                 Ok(()) => return Ok(()),
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Again(reason)) => reason,
+                Err(Failure::Final(error)) => return Err(*error),
+                Err(Failure::Again(reason)) if length(part, &self.part)? > before => {
+                    fruitless = 0;
+                    reason
+                }
+                Err(Failure::Again(reason) | Failure::Slow(reason)) => {
+                    fruitless += 1;
+                    reason
+                }
             };
-            fruitless = if length(part, &self.part)? > before { 0 } else { fruitless + 1 };
             if fruitless >= self.options.attempts.max(1) {
                 return Err(self.error(reason, AGAIN_LATER));
             }
@@ -131,7 +146,7 @@ impl<'a> Download<'a> {
             request = request.header("Range", format!("bytes={start}-"));
         }
         let response = request.call().map_err(|error| match error {
-            ureq::Error::BadUri(_) | ureq::Error::Http(_) => Failure::Final(
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => Failure::from(
                 self.error(format!("not a web address ({error})"), "check the address"),
             ),
             other => Failure::Again(network(&other)),
@@ -169,6 +184,7 @@ impl<'a> Download<'a> {
         {
             return Err(self.wrong_size(announced, size).into());
         }
+        self.check_room(announced.unwrap_or(start))?;
         self.copy(response.into_body().into_reader(), part, start, self.source.size.or(announced))
     }
 
@@ -180,6 +196,7 @@ impl<'a> Download<'a> {
         total: Option<u64>,
     ) -> Result<(), Failure> {
         let mut done = start;
+        let mut pace = Pace::new(self.options);
         let mut buffer = vec![0; 1 << 16];
         loop {
             let n = match body.read(&mut buffer) {
@@ -196,14 +213,10 @@ impl<'a> Download<'a> {
                 break;
             }
             done += n as u64;
-            if let Some(size) = self.source.size.filter(|&size| done > size) {
+            pace.check(n as u64).map_err(Failure::Slow)?;
+            if let Err(error) = self.check_room(done) {
                 self.cut(part, 0)?;
-                return Err(self
-                    .error(
-                        format!("more than {size} bytes came"),
-                        "the file at the address has changed",
-                    )
-                    .into());
+                return Err(error.into());
             }
             part.write_all(&buffer[..n]).map_err(DataError::io("write", &self.part))?;
             if let Some(progress) = self.options.progress {
@@ -216,6 +229,19 @@ impl<'a> Download<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether that many bytes may be the file's.
+    fn check_room(&self, bytes: u64) -> Result<()> {
+        let most = self.source.size.unwrap_or(self.most);
+        if bytes <= most {
+            return Ok(());
+        }
+        let reason = match self.source.size {
+            Some(size) => format!("more than {size} bytes came"),
+            None => format!("more than {most} bytes, which no file of this set has"),
+        };
+        Err(self.error(reason, "the file at the address has changed"))
     }
 
     /// Keeps the first `length` bytes of the part file and goes to its end.

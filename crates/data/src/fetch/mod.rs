@@ -8,6 +8,8 @@ mod digest;
 #[cfg(feature = "fetch")]
 mod download;
 mod options;
+#[cfg(feature = "fetch")]
+mod pace;
 
 use std::path::{Path, PathBuf};
 
@@ -22,6 +24,9 @@ pub use options::{FetchOptions, Progress};
 /// A download goes to `FILE.part`; a later call (or the next try) goes on where it stopped if the
 /// server can (HTTP range requests), else from the start. The whole file's size and checksum are
 /// checked before it gets its name.
+///
+/// Of a file whose size is not published no more is taken than twice what the set's pixels take,
+/// and 1 GiB at least.
 ///
 /// # Errors
 /// [`DataError::Value`] when the set has nothing to download; [`DataError::Fetch`] for an HTTP
@@ -49,6 +54,7 @@ fn download(info: &Info, _: &Path, _: &FetchOptions<'_>) -> Result<Vec<PathBuf>>
 fn download(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result<Vec<PathBuf>> {
     let folder = data_dir.join(info.folder());
     std::fs::create_dir_all(&folder).map_err(DataError::io("create", &folder))?;
+    let most = most(info);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(options.timeout))
         .timeout_recv_response(Some(options.timeout))
@@ -59,8 +65,16 @@ fn download(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result<
         .into();
     info.sources
         .iter()
-        .map(|source| download::Download::new(source, &folder, &agent, options).run())
+        .map(|source| download::Download::new(source, most, &folder, &agent, options).run())
         .collect()
+}
+
+/// Most bytes that are taken of a file whose size is not published: twice the set's pixels (the
+/// validation images that some come with, a container), and 1 GiB at least.
+#[cfg(feature = "fetch")]
+fn most(info: &Info) -> u64 {
+    let image = (info.channels * info.height * info.width) as u64;
+    (2 * (info.train + info.test) as u64 * image).max(1 << 30)
 }
 
 #[cfg(all(test, feature = "fetch"))]

@@ -15,6 +15,9 @@ pub struct FetchOptions<'a> {
     pub backoff: Duration,
     /// How long to wait for a connection, an answer, or the next bytes.
     pub timeout: Duration,
+    /// Bytes a second that must come on average over four times `timeout`; a try that is slower is
+    /// given up and counts as one that brought nothing. 0: any pace.
+    pub min_pace: u64,
 }
 
 impl Default for FetchOptions<'_> {
@@ -25,6 +28,7 @@ impl Default for FetchOptions<'_> {
             attempts: 4,
             backoff: Duration::from_secs(1),
             timeout: Duration::from_secs(30),
+            min_pace: 1024,
         }
     }
 }

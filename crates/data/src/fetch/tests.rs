@@ -29,6 +29,10 @@ enum Act {
     Break(usize),
     /// Sends that many bytes, then nothing more for as long as the client waits.
     Stall(usize),
+    /// Sends a few bytes at a time for as long as the client listens.
+    Drip,
+    /// Sends without announcing how much, for as long as the client listens.
+    Endless,
     /// Hangs up at once.
     HangUp,
     Status(u16),
@@ -114,6 +118,12 @@ fn answer(
         }
         _ => {}
     }
+    if act == Act::Endless {
+        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+        loop {
+            stream.write_all(content)?;
+        }
+    }
     let body = &content[from..];
     if asked.is_some() && act != Act::NoRange {
         let claimed = if act == Act::WrongRange { from + 1 } else { from };
@@ -127,6 +137,12 @@ fn answer(
         write!(stream, "HTTP/1.1 200 OK\r\n")?;
     }
     write!(stream, "Content-Length: {}\r\nConnection: close\r\n\r\n", body.len())?;
+    if act == Act::Drip {
+        for few in body.chunks(50) {
+            stream.write_all(few)?;
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
     let sent = if let Act::Break(n) | Act::Stall(n) = act { n.min(body.len()) } else { body.len() };
     stream.write_all(&body[..sent])?;
     stream.flush()?;
@@ -261,6 +277,47 @@ fn a_stalled_connection_is_given_up_and_resumed() {
     fetch(&case.info, case.dir.path(), &options).unwrap();
     assert!(case.is_whole());
     assert_eq!(server.ranges(), [None, from(40_000)]);
+}
+
+#[test]
+fn a_trickle_is_given_up_although_it_brings_bytes() {
+    let case = Case::new();
+    let server = Server::new(&content(), &[Act::Drip]);
+    let options = FetchOptions {
+        base_url: Some(format!("http://{}", server.address)),
+        attempts: 2,
+        backoff: Duration::from_millis(1),
+        timeout: Duration::from_millis(500),
+        min_pace: 50_000,
+        ..Default::default()
+    };
+    let error = fetch(&case.info, case.dir.path(), &options).unwrap_err().to_string();
+    assert!(error.contains("bytes came in"), "{error}");
+    assert_eq!(server.ranges().len(), 2);
+}
+
+#[test]
+fn a_file_of_unknown_size_has_a_bound() {
+    let mut case = Case::new();
+    case.info.sources[0].size = None;
+    // Announced, then found out.
+    let server = Server::new(&content(), &[Act::Serve, Act::Endless]);
+    fs::create_dir_all(case.path("")).unwrap();
+    let options =
+        FetchOptions { base_url: Some(format!("http://{}", server.address)), ..Default::default() };
+    let agent = ureq::Agent::new_with_defaults();
+    let fetch = |most| {
+        let source = &case.info.sources[0];
+        download::Download::new(source, most, &case.path(""), &agent, &options).run()
+    };
+    for most in [CONTENT_LEN as u64 - 1, 2 * CONTENT_LEN as u64] {
+        let error = fetch(most).unwrap_err().to_string();
+        assert!(error.contains(&format!("more than {most} bytes, which no file")), "{error}");
+        assert!(fs::metadata(case.path("file.bin.part")).unwrap().len() <= most);
+    }
+    assert_eq!(server.ranges().len(), 2);
+    // The bound of a set leaves room for its largest file, 12.6 GB.
+    assert!((13 << 30..40 << 30).contains(&most(&crate::find("pathmnist-224").unwrap())));
 }
 
 #[test]

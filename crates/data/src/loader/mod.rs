@@ -11,6 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use sora_rng::{Purpose, stream};
 
 use crate::error::{DataError, Result};
+use crate::memory;
 use crate::split::Split;
 use batch::Maker;
 use epoch::{Producer, prefetching};
@@ -40,12 +41,14 @@ pub struct Loader {
 impl Loader {
     /// # Errors
     /// [`DataError::Value`] for a batch size of 0, augmentation or workers out of range, or a split
-    /// that yields no batch.
+    /// that yields no batch; [`DataError::Memory`] for a batch that takes more memory than the
+    /// machine has.
     pub fn new(split: Arc<Split>, options: LoaderOptions) -> Result<Self> {
         options.augment.check()?;
         if options.batch == 0 {
             return Err(DataError::value("batch size", 0, "1 or more"));
         }
+        check_memory(&split, options.batch, memory::limit())?;
         let workers = match options.workers {
             0 => None,
             n if n > MAX_WORKERS => {
@@ -126,6 +129,21 @@ impl Loader {
             order.shuffle(&mut stream(self.options.seed, Purpose::Shuffle, epoch, 0, 0));
         }
         order
+    }
+}
+
+/// Refuses batches that cannot fit in memory, where asking for it would end the process.
+fn check_memory(split: &Split, batch: usize, limit: Option<u64>) -> Result<()> {
+    let image = split.shape().iter().product::<usize>() as u64 * size_of::<f32>() as u64;
+    let needed = image.saturating_mul(batch.min(split.len()) as u64);
+    match limit {
+        Some(limit) if needed > limit => Err(DataError::Memory {
+            what: format!("a batch of {batch} images of {:?}", split.shape()),
+            needed,
+            limit,
+            fix: "choose a smaller `batch` or `image_size`".into(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -177,3 +177,18 @@ fn golden_hash() {
     }
     assert_eq!(hash.finalize(), 780_707_939);
 }
+
+#[test]
+fn a_batch_that_cannot_fit_is_refused() {
+    let split = split(40);
+    // 40 images of 2 x 6 x 5 values of 4 bytes.
+    assert!(check_memory(&split, 40, Some(9600)).is_ok());
+    assert!(check_memory(&split, usize::MAX, Some(9600)).is_ok(), "there are no more images");
+    let error = check_memory(&split, 40, Some(9599)).unwrap_err().to_string();
+    assert!(
+        error.starts_with("a batch of 40 images of [2, 6, 5] takes 1 MiB of memory"),
+        "{error}"
+    );
+    assert!(error.ends_with("choose a smaller `batch` or `image_size`"));
+    assert!(check_memory(&split, 40, None).is_ok());
+}

@@ -1,16 +1,23 @@
 //! Decoded images kept as raw bytes, so that a folder is decoded once.
 //!
 //! Format, little-endian: magic `sorapix\0`, version `u32`, key (32 bytes: what the images were
-//! made from), channels, height, width `u32`, images of train and test `u64`, their bytes, CRC-32
-//! `u32` of all that.
+//! made from), channels, height, width `u32`, images of train and test `u64`, their bytes, and a
+//! digest of all that (SHA-256 over the header and the SHA-256 of each MiB of images).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::path::Path;
 
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use super::kept;
+
 const MAGIC: &[u8; 8] = b"sorapix\0";
 /// Raise it when the format, or what decoding and resizing give, changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Bytes hashed at a time.
+const BLOCK: usize = 1 << 20;
 const HEADER: usize = 8 + 4 + 32 + 3 * 4 + 2 * 8;
 
 /// Images of both splits, each `[N, C, H, W]` bytes.
@@ -32,8 +39,6 @@ pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pi
     let mut file = BufReader::with_capacity(1 << 16, file);
     let mut header = [0; HEADER];
     file.read_exact(&mut header).map_err(|e| e.to_string())?;
-    let mut crc = crc32fast::Hasher::new();
-    crc.update(&header);
     let (magic, rest) = header.split_at(8);
     let (version, rest) = rest.split_at(4);
     let (found_key, rest) = rest.split_at(32);
@@ -54,7 +59,7 @@ pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pi
         return Err("its header is damaged".into());
     };
     // Before allocating for what the header promises.
-    if (HEADER as u64 + 4).checked_add(train as u64).and_then(|l| l.checked_add(test as u64))
+    if (HEADER as u64 + 32).checked_add(train as u64).and_then(|l| l.checked_add(test as u64))
         != Some(length)
     {
         return Err(format!("its length is {length} bytes"));
@@ -62,13 +67,12 @@ pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pi
     let mut bytes = |n: usize| -> Result<Vec<u8>, Reason> {
         let mut bytes = Vec::with_capacity(n);
         file.by_ref().take(n as u64).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-        crc.update(&bytes);
         Ok(bytes)
     };
     let (train, test) = (bytes(train)?, bytes(test)?);
-    let mut sum = [0; 4];
+    let mut sum = [0; 32];
     file.read_exact(&mut sum).map_err(|e| e.to_string())?;
-    if sum != crc.finalize().to_le_bytes() {
+    if sum != digest(&header, [&train, &test]) {
         return Err("its checksum is wrong".into());
     }
     Ok(Pixels { shape: [c, h, w], train, test })
@@ -82,7 +86,6 @@ pub(crate) fn save(
     pixels: &Pixels,
 ) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
     let mut header = Vec::with_capacity(HEADER);
     header.extend(MAGIC);
     header.extend(VERSION.to_le_bytes());
@@ -93,26 +96,31 @@ pub(crate) fn save(
     for count in counts {
         header.extend((count as u64).to_le_bytes());
     }
-    let mut crc = crc32fast::Hasher::new();
-    let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; a data folder may be shared (the umask still
-    // applies).
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(".decoded-").tempfile_in(folder)?;
-    for part in [&header, &pixels.train, &pixels.test] {
-        crc.update(part);
+    let sum = digest(&header, [&pixels.train, &pixels.test]);
+    let mut file = kept::unfinished(folder, kept::DECODED)?;
+    for part in [&header[..], &pixels.train, &pixels.test, &sum] {
         file.write_all(part)?;
     }
-    file.write_all(&crc.finalize().to_le_bytes())?;
     file.persist(path).map_err(|e| e.error)?;
     Ok(())
+}
+
+fn digest(header: &[u8], parts: [&[u8]; 2]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(header);
+    for part in parts {
+        let blocks: Vec<[u8; 32]> =
+            part.par_chunks(BLOCK).map(|block| Sha256::digest(block).into()).collect();
+        hash.update(blocks.as_flattened());
+    }
+    hash.finalize().into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::fs;
 
     const KEY: [u8; 32] = [3; 32];
 

@@ -31,6 +31,12 @@ pub(crate) fn read_exactly(
     Ok(Ok(bytes))
 }
 
+/// Most bytes of image files that are taken from an archive of `length` bytes: such files hardly
+/// shrink when they are packed.
+pub(crate) fn most_unpacked(length: u64) -> u64 {
+    (16 << 20) + length.saturating_mul(8)
+}
+
 /// A file of the set, in one of its folders.
 pub(crate) fn find_file(info: &Info, data_dir: &Path, file: &str) -> Option<PathBuf> {
     info.folders(data_dir).into_iter().map(|folder| folder.join(file)).find(|path| path.is_file())

@@ -9,6 +9,7 @@ pub(crate) mod folder;
 pub(crate) mod idx;
 pub(crate) mod imagenet;
 pub(crate) mod imagenette;
+mod kept;
 mod left_out;
 pub(crate) mod mat;
 pub(crate) mod npz;

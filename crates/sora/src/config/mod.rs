@@ -131,14 +131,17 @@ impl TrainConfig {
     /// Makes the paths absolute, so that a run can go on from any working folder.
     pub fn make_absolute(&mut self) {
         // Fails only for an empty path, which is refused later by its own name.
-        let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let absolute = |path: &Path| {
+            let path = crate::data::expand_home(path);
+            std::path::absolute(&path).unwrap_or(path)
+        };
         self.data_dir = self.data_dir.as_deref().map(absolute);
         let named = crate::data::find(&self.dataset).is_some();
         if let Some(path) = self.dataset.strip_prefix("imagefolder:") {
             self.dataset = format!("imagefolder:{}", absolute(Path::new(path)).display());
         } else if let Some(path) =
             self.dataset.strip_prefix("folder:").or((!named).then_some(self.dataset.as_str()))
-            && Path::new(path).is_dir()
+            && crate::data::expand_home(Path::new(path)).is_dir()
         {
             self.dataset = format!("folder:{}", absolute(Path::new(path)).display());
         }

@@ -10,7 +10,7 @@ use flate2::bufread::GzDecoder;
 use tar::Archive;
 
 use super::encoded::{InMemory, MAX_FILE};
-use super::files::{find_file, find_folder, is_damage, missing};
+use super::files::{find_file, find_folder, is_damage, missing, most_unpacked};
 use super::imagenet::{Layout, on_demand, split_sizes};
 use super::parts::Parts;
 use super::tree::{in_turn, is_image};
@@ -20,7 +20,7 @@ use crate::options::OpenOptions;
 use crate::text::one_line;
 
 /// Most bytes of image files, and of the unpacked archive (the largest true ones: 340 MB).
-const MAX_IMAGES: usize = 1 << 30;
+const MAX_IMAGES: u64 = 1 << 30;
 const MAX_UNPACKED: u64 = 2 << 30;
 
 pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
@@ -46,6 +46,8 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
         }
     };
     let file = File::open(path).map_err(DataError::io("read", path))?;
+    let length = file.metadata().map_err(DataError::io("read", path))?.len();
+    let most = most_unpacked(length).min(MAX_IMAGES);
     let mut archive =
         Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(MAX_UNPACKED));
     let mut bytes = [Vec::new(), Vec::new()];
@@ -60,8 +62,11 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
         let Some((split, class)) = place(&member) else { continue };
         let size = entry.size();
         let name = one_line(&member.to_string_lossy());
-        if size > MAX_FILE || bytes[split].len() + size as usize > MAX_IMAGES {
-            return Err(bad(format!("{size} bytes in {name}"), "image files of 1 GiB at most"));
+        if size > MAX_FILE || bytes[split].len() as u64 + size > most {
+            return Err(bad(
+                format!("{size} bytes in {name}"),
+                &format!("image files of {} MiB at most", most >> 20),
+            ));
         }
         let start = bytes[split].len();
         entry.read_to_end(&mut bytes[split]).map_err(broken)?;

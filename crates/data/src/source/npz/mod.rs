@@ -9,13 +9,16 @@
 //! not fit in [`OpenOptions::max_memory`] are unpacked to the data folder once and read from there
 //! on demand.
 
+mod raw;
+
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::{self, BufReader, Read, Seek};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 use zip::read::ZipFile;
 use zip::result::ZipError;
@@ -25,9 +28,10 @@ use super::parts::Parts;
 use crate::error::{DataError, Fix, Result};
 use crate::info::{Info, Reader};
 use crate::options::OpenOptions;
-use crate::picture::{Fit, Picture, Pictures, planes};
+use crate::picture::{Fit, planes};
 use crate::split::Split;
 use crate::text::{one_line, shown};
+use raw::{Raw, Writer};
 
 /// NumPy writes headers of 118 bytes for such arrays.
 const MAX_HEADER: usize = 4096;
@@ -89,43 +93,10 @@ pub(crate) fn open(info: &Info, data_dir: &Path, options: &OpenOptions<'_>) -> R
             return Split::new(images, labels, shape, info.num_classes);
         }
         let raw = data_dir.join(info.folder()).join(format!("{}-{name}.raw", info.name));
-        array.unpack(&mut archive, &raw, &place)?;
-        let file = File::open(&raw).map_err(DataError::io("read", &raw))?;
-        Split::on_demand(
-            Arc::new(Raw { file: Mutex::new(file), path: raw, shape, n }),
-            Fit::Exact,
-            labels,
-            shape,
-            info.num_classes,
-        )
+        let pictures = array.unpacked(&mut archive, &raw, shape, &place)?;
+        Split::on_demand(Arc::new(pictures), Fit::Exact, labels, shape, info.num_classes)
     };
     Ok(Parts { train: split("train", info.train)?, test: split("test", info.test)? })
-}
-
-/// The bytes of an array in a file of their own.
-#[derive(Debug)]
-struct Raw {
-    file: Mutex<File>,
-    path: PathBuf,
-    shape: [usize; 3],
-    n: usize,
-}
-
-impl Pictures for Raw {
-    fn picture(&self, i: usize) -> Result<Picture> {
-        if i >= self.n {
-            return Err(DataError::value("image index", i, format!("below {}", self.n)));
-        }
-        let [channels, height, width] = self.shape;
-        let mut bytes = vec![0; channels * height * width];
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = file
-            .seek(SeekFrom::Start(i as u64 * bytes.len() as u64))
-            .and_then(|_| file.read_exact(&mut bytes));
-        drop(file);
-        read.map_err(DataError::io("read", &self.path))?;
-        Picture::new(height, width, channels, bytes)
-    }
 }
 
 /// The file that errors speak of.
@@ -220,33 +191,53 @@ impl Array<'_> {
             .map_err(|found| self.bad(&found, place))
     }
 
-    /// Writes its bytes to `raw`, unless they are there and not older than the archive.
-    fn unpack(
+    /// Its images in the file `raw`, which is written unless it is there and of this archive.
+    fn unpacked(
         &self,
         archive: &mut ZipArchive<impl Read + Seek>,
         raw: &Path,
+        shape: [usize; 3],
         place: &Place<'_>,
-    ) -> Result<()> {
-        let (mut entry, want) = self.open(archive, place)?;
-        let age = |path: &Path| {
-            fs::metadata(path)
-                .ok()
-                .and_then(|m| Some((m.len(), m.modified().ok()?.duration_since(UNIX_EPOCH).ok()?)))
-        };
-        if let (Some((length, written)), Some((_, packed))) = (age(raw), age(place.path))
-            && length == want as u64
-            && written >= packed
-        {
-            return Ok(());
+    ) -> Result<Raw> {
+        let (entry, want) = self.open(archive, place)?;
+        let item = shape.iter().product();
+        let key = self.key(place)?;
+        match Raw::open(raw, &key, shape, want / item) {
+            Ok(pictures) => return Ok(pictures),
+            Err(reason) if raw.exists() => {
+                tracing::info!("unpacking again: {} is not usable: {reason}", shown(raw))
+            }
+            Err(_) => {}
         }
         tracing::info!("unpacking {} ({} MiB) to {}", self.member, want >> 20, shown(raw));
         let folder = raw.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder).map_err(DataError::io("create", folder))?;
-        // Beside its place and renamed: a kill leaves nothing that could be taken for whole.
-        let mut out = tempfile::Builder::new()
-            .prefix(".unpacked-")
-            .tempfile_in(folder)
-            .map_err(DataError::io("write", raw))?;
+        let out = Writer::new(folder, &key, item).map_err(DataError::io("write", raw))?;
+        self.copy(entry, out, want, raw, place)?;
+        Raw::open(raw, &key, shape, want / item).map_err(|reason| {
+            DataError::bad(raw, reason, "what was just unpacked", "check the disk")
+        })
+    }
+
+    /// What an unpacked file is of: the archive as it is on disk, and the array.
+    fn key(&self, place: &Place<'_>) -> Result<[u8; 32]> {
+        let meta = fs::metadata(place.path).map_err(DataError::io("read", place.path))?;
+        let changed = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+        let mut hash = Sha256::new();
+        hash.update(meta.len().to_le_bytes());
+        hash.update(changed.map_or(0, |d| d.as_nanos()).to_le_bytes());
+        hash.update(self.member);
+        Ok(hash.finalize().into())
+    }
+
+    /// Copies `want` bytes, all that there must be, and gives the file its name `raw`.
+    fn copy(
+        &self,
+        mut entry: impl Read,
+        mut out: Writer,
+        want: usize,
+        raw: &Path,
+        place: &Place<'_>,
+    ) -> Result<()> {
         let mut done = 0;
         let mut buffer = vec![0; 1 << 18];
         loop {
@@ -260,13 +251,12 @@ impl Array<'_> {
             if done > want {
                 return Err(self.bad(&format!("more than {want} bytes"), place));
             }
-            out.write_all(&buffer[..n]).map_err(DataError::io("write", raw))?;
+            out.write(&buffer[..n]).map_err(DataError::io("write", raw))?;
         }
         if done < want {
             return Err(self.bad(&format!("the data end after {done} bytes"), place));
         }
-        out.persist(raw).map_err(|e| DataError::io("write", raw)(e.error))?;
-        Ok(())
+        out.finish(raw).map_err(DataError::io("write", raw))
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use proptest::prelude::*;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 fn npy(dims: &[usize], bytes: &[u8]) -> Vec<u8> {
@@ -177,6 +177,22 @@ fn large_sets_are_unpacked_once_to_the_same_pixels() {
             ));
         }
     }
+    // Noise of the same length in its place, all of it or a byte of an image.
+    let length = fs::metadata(&raw).unwrap().len() as usize;
+    let noise: Vec<u8> = (0..length).map(|i| ((i * 31) >> 3) as u8).collect();
+    fs::write(&raw, noise).unwrap();
+    let again = open(&info(), dir.path(), &small).unwrap().train;
+    assert_eq!(again.image(1).unwrap(), kept.train.image(1).unwrap());
+    let mut bytes = fs::read(&raw).unwrap();
+    bytes[length / 3] ^= 4;
+    fs::write(&raw, bytes).unwrap();
+    let damaged = open(&info(), dir.path(), &small).unwrap().train;
+    let errors: Vec<String> =
+        (0..3).filter_map(|i| damaged.image(i).err()).map(|e| e.to_string()).collect();
+    assert!(
+        errors.len() == 1 && errors[0].contains("pathmnist-train.raw: found image 1 changed"),
+        "{errors:?}"
+    );
     // A part is not taken for the whole, and an older one not for the new.
     fs::write(&raw, b"cut off").unwrap();
     assert_eq!(
@@ -186,12 +202,10 @@ fn large_sets_are_unpacked_once_to_the_same_pixels() {
     let mut other = good();
     other[0].1 = npy(&[3, 28, 28, 3], &[7; 3 * 28 * 28 * 3]);
     fs::write(&archive, npz(&other)).unwrap();
-    File::options().append(true).open(&raw).unwrap().set_modified(UNIX_EPOCH).unwrap();
     assert_eq!(open(&info(), dir.path(), &small).unwrap().train.image(0).unwrap()[0], 7);
     let mut short = good();
     short[0].1 = npy(&[3, 28, 28, 3], &[7; 100]);
     fs::write(&archive, npz(&short)).unwrap();
-    File::options().append(true).open(&raw).unwrap().set_modified(UNIX_EPOCH).unwrap();
     let error = open(&info(), dir.path(), &small).err().unwrap().to_string();
     assert!(error.contains("train_images.npy: the data end after 100 bytes"), "{error}");
 }

@@ -10,6 +10,8 @@
 //! PGD-10 accuracy at 8/255 by standard training, and 92% and 43% by N-FGSM.
 
 use std::f64::consts::TAU;
+use std::fmt;
+use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
@@ -19,6 +21,7 @@ use super::parts::Parts;
 use crate::error::{DataError, Result};
 use crate::info::Info;
 use crate::options::OpenOptions;
+use crate::picture::{Fit, Picture, Pictures};
 use crate::split::Split;
 use sora_rng::{Key, Purpose};
 
@@ -57,28 +60,65 @@ pub(crate) fn draw(info: &Info, count: Option<&str>, options: &OpenOptions<'_>) 
     };
     let size = options.image_size.unwrap_or(DEFAULT_SIZE);
     let key = Key::new(options.seed, Purpose::Synthetic);
-    let patterns: Vec<Pattern> = (0..info.num_classes)
+    let patterns: Arc<[Pattern]> = (0..info.num_classes)
         .map(|k| Pattern::draw(&mut key.at_step(PATTERNS).stream(k as u64)))
         .collect();
-    let split = |step, n: usize, limit: Option<usize>| {
-        let n = limit.map_or(n, |limit| n.min(limit));
-        let pixels = CHANNELS * size * size;
-        let mut images = vec![0; n * pixels];
-        images.par_chunks_exact_mut(pixels).enumerate().for_each(|(i, image)| {
-            paint(
-                image,
-                size,
-                &patterns[i % patterns.len()],
-                &mut key.at_step(step).stream(i as u64),
-            );
-        });
-        let labels = (0..n).map(|i| (i % patterns.len()) as u32).collect();
-        Split::new(images, labels, [CHANNELS, size, size], patterns.len())
+    let cut = |n: usize, limit: Option<usize>| limit.map_or(n, |limit| n.min(limit));
+    let counts = [cut(train, options.limit_train), cut(test, options.limit_test)];
+    let bytes = (counts[0] + counts[1]) as u64 * (CHANNELS * size * size) as u64;
+    let split = |step, n: usize| {
+        let drawn = Drawn { patterns: Arc::clone(&patterns), key: key.at_step(step), size, n };
+        let labels = (0..n).map(|i| (i % drawn.patterns.len()) as u32).collect();
+        let (shape, classes) = ([CHANNELS, size, size], drawn.patterns.len());
+        if bytes > options.max_memory {
+            return Split::on_demand(Arc::new(drawn), Fit::Exact, labels, shape, classes);
+        }
+        let mut images = vec![0; n * CHANNELS * size * size];
+        images
+            .par_chunks_exact_mut(CHANNELS * size * size)
+            .enumerate()
+            .for_each(|(i, image)| drawn.paint(i, image));
+        Split::new(images, labels, shape, classes)
     };
-    Ok(Parts {
-        train: split(TRAIN, train, options.limit_train)?,
-        test: split(TEST, test, options.limit_test)?,
-    })
+    Ok(Parts { train: split(TRAIN, counts[0])?, test: split(TEST, counts[1])? })
+}
+
+/// The images of a split, drawn when asked for: each is a function of its own stream.
+struct Drawn {
+    patterns: Arc<[Pattern]>,
+    key: Key,
+    size: usize,
+    n: usize,
+}
+
+impl Drawn {
+    /// Image `i` as planes.
+    fn paint(&self, i: usize, image: &mut [u8]) {
+        let class = &self.patterns[i % self.patterns.len()];
+        paint(image, self.size, class, &mut self.key.stream(i as u64));
+    }
+}
+
+impl fmt::Debug for Drawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drawn").field("key", &self.key).field("n", &self.n).finish_non_exhaustive()
+    }
+}
+
+impl Pictures for Drawn {
+    fn picture(&self, i: usize) -> Result<Picture> {
+        if i >= self.n {
+            return Err(DataError::value("image index", i, format!("below {}", self.n)));
+        }
+        let pixels = self.size * self.size;
+        let mut planes = vec![0; CHANNELS * pixels];
+        self.paint(i, &mut planes);
+        let interleaved = (0..pixels)
+            .flat_map(|at| (0..CHANNELS).map(move |c| c * pixels + at))
+            .map(|at| planes[at])
+            .collect();
+        Picture::new(self.size, self.size, CHANNELS, interleaved)
+    }
 }
 
 /// A sum of coloured plane waves with a root mean square of 1 (over places and channels).

@@ -101,3 +101,19 @@ fn a_linear_model_finds_it_learnable_but_not_trivial() {
     assert!((0.3..0.97).contains(&clean), "{clean}");
     assert!(robust < clean - 0.1, "{robust} against {clean}");
 }
+
+/// 12,000 images of 4096 x 4096 would take 603 GB: they are drawn when asked for.
+#[test]
+fn what_does_not_fit_in_memory_is_drawn_on_demand_to_the_same_pixels() {
+    let kept = open("synthetic", &options(1)).unwrap();
+    let drawn = open("synthetic", &OpenOptions { max_memory: 1000, ..options(1) }).unwrap();
+    assert!(drawn.train.is_on_demand() && !kept.train.is_on_demand());
+    assert_eq!(bytes(&drawn.train), bytes(&kept.train));
+    assert_eq!(bytes(&drawn.test), bytes(&kept.test));
+    let huge =
+        OpenOptions { image_size: Some(4096), limit_train: None, limit_test: None, ..options(1) };
+    // Statistics of such a set are not what is tested here.
+    let info = crate::find("synthetic").unwrap();
+    let parts = draw(&info, None, &huge).unwrap();
+    assert!(parts.train.is_on_demand() && parts.train.len() == 10_000);
+}

@@ -16,7 +16,7 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::encoded::{InMemory, MAX_FILE, OnDisk};
-use super::files::{find_file, find_folder, is_damage, missing};
+use super::files::{find_file, find_folder, is_damage, missing, most_unpacked};
 use super::parts::Parts;
 use super::tree::{image_files, in_turn, is_image, sub_folders};
 use crate::error::{DataError, Fix, Result};
@@ -216,14 +216,18 @@ struct Zip<'a> {
     zip: ZipArchive<BufReader<File>>,
     path: &'a Path,
     fix: Fix,
+    /// Most bytes of image files of a split.
+    most: u64,
 }
 
 impl<'a> Zip<'a> {
     fn open(path: &'a Path, info: &Info) -> Result<Self> {
         let file = File::open(path).map_err(DataError::io("read", path))?;
+        let length = file.metadata().map_err(DataError::io("read", path))?.len();
+        let most = most_unpacked(length).min(MAX_IMAGES);
         let fix = info.get_again();
         let zip = ZipArchive::new(BufReader::new(file)).map_err(|e| broken(path, &fix, e))?;
-        Ok(Self { zip, path, fix })
+        Ok(Self { zip, path, fix, most })
     }
 
     fn text(&mut self, name: &str) -> Result<String> {
@@ -240,7 +244,7 @@ impl<'a> Zip<'a> {
         for (name, label) in listed.into_iter().take(n) {
             let start = bytes.len();
             let entry = self.zip.by_name(&name).map_err(|e| broken(self.path, &self.fix, e))?;
-            let cap = MAX_FILE.min(MAX_IMAGES.saturating_sub(start as u64)) + 1;
+            let cap = MAX_FILE.min(self.most.saturating_sub(start as u64)) + 1;
             let read = entry
                 .take(cap)
                 .read_to_end(&mut bytes)

@@ -143,6 +143,16 @@ fn each_defect_has_its_line() {
     );
 }
 
+#[test]
+fn a_small_archive_does_not_unpack_to_much() {
+    let mut all = files();
+    let bomb = vec![0; 40 << 20];
+    all.iter_mut().find(|(name, _)| name.ends_with(".JPEG")).unwrap().1 = bomb;
+    let (_dir, path) = in_zip(&zipped(&all));
+    let error = run(&path, &OpenOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("MiB of image files"), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
