@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The README's test command, on the data set of its first; prints the totals.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+log=${1:-$(mktemp)}
+scripts/setup.sh
+cargo test --release --workspace 2>&1 | tee "$log"
+scripts/ci/totals.sh "$log"
