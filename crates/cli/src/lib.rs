@@ -23,21 +23,23 @@ use std::process::ExitCode;
 pub fn main() -> ExitCode {
     complete::answer();
     silence_panics();
-    match std::panic::catch_unwind(|| answer(std::env::args_os().collect())) {
-        Ok(code) => code,
-        Err(_) => ExitCode::from(1),
-    }
+    ExitCode::from(answer(std::env::args_os().collect()))
 }
 
-fn answer(words: Vec<std::ffi::OsString>) -> ExitCode {
+/// Runs the program on `words`, of which the first is its name; its exit status.
+pub fn answer(words: Vec<std::ffi::OsString>) -> u8 {
+    std::panic::catch_unwind(|| status(words)).unwrap_or(1)
+}
+
+fn status(words: Vec<std::ffi::OsString>) -> u8 {
     let call = call::Call::parse_words(words);
     console::set(call.settings());
     console::start_logging();
     match call::run(call.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(failure) => {
             console::note(&render::line(&failure));
-            ExitCode::from(failure.exit_code())
+            failure.exit_code()
         }
     }
 }

@@ -1,0 +1,185 @@
+"""Accuracy of a model, clean and under attack."""
+
+from __future__ import annotations
+
+import html
+import json
+import tempfile
+from types import SimpleNamespace
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from . import _native
+from ._models import adapt
+from ._progress import Progress, listener
+
+SUITES = {
+    "quick": ["clean", "fgsm", "pgd-10"],
+    "paper": ["clean", "fgsm", "pgd-10", "pgd-50x10", "autoattack"],
+    "autoattack": ["clean", "autoattack"],
+}
+
+
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+        accuracy: share of images classified correctly, by attack, in [0, 1].
+        interval: 95 % Wilson interval of it, by attack.
+        warnings: what to know before the figures are trusted, such as signs of masked gradients.
+        notes: what was done differently than an attack's definition says.
+        adversarial: by attack, arrays `x`, `x_adv` [n, c, h, w], `y`, `pred` [n], `fallen` [n];
+            empty unless they were asked for.
+        n, epsilon, norm, seed: what was evaluated.
+    """
+
+    def __init__(self, data: Dict[str, Any], adversarial: Dict[str, Dict[str, np.ndarray]]):
+        self._data = data
+        results = data["results"]
+        self.accuracy: Dict[str, float] = {k: v["accuracy"] for k, v in results.items()}
+        self.interval: Dict[str, Tuple[float, float]] = {k: tuple(v["ci95"]) for k, v in results.items()}
+        self.warnings: List[str] = data["warnings"]
+        self.notes: List[str] = data["notes"]
+        self.adversarial = adversarial
+        self.n: int = data["n"]
+        self.epsilon: float = data["epsilon"]
+        self.norm: str = data["norm"]
+        self.seed: int = data["seed"]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Everything but the adversarial examples, as the program's JSON has it."""
+        return json.loads(json.dumps(self._data))
+
+    def __str__(self) -> str:
+        lines = [f"n = {self.n}, {self.norm}, epsilon {self.epsilon:.5f}, seed {self.seed}"]
+        for name, accuracy in self.accuracy.items():
+            low, high = self.interval[name]
+            lines.append(f"{name:16} {100 * accuracy:6.2f} %  ({100 * low:.2f} - {100 * high:.2f})")
+        lines += [f"note: {text}" for text in self.notes]
+        lines += [f"warning: {text}" for text in self.warnings]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{100 * accuracy:.2f} %</td>"
+            f"<td>{100 * self.interval[name][0]:.2f} - {100 * self.interval[name][1]:.2f} %</td></tr>"
+            for name, accuracy in self.accuracy.items()
+        )
+        remarks = "".join(f"<p>{html.escape(text)}</p>" for text in [*self.notes, *self.warnings])
+        head = f"<p>n = {self.n}, {html.escape(self.norm)}, epsilon {self.epsilon:.5f}, seed {self.seed}</p>"
+        return (
+            f"{head}<table><thead><tr><th>attack</th><th>accuracy</th><th>95 % interval</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table>{remarks}"
+        )
+
+
+def _numpy(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def _images(x: Any) -> np.ndarray:
+    images = _numpy(x)
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"x: shape {images.shape}, expected [n, channels, height, width] and at least one image")
+    if not np.issubdtype(images.dtype, np.floating):
+        raise ValueError(f"x: {images.dtype}, expected floating-point pixels in [0, 1]; divide bytes by 255")
+    images = np.ascontiguousarray(images, dtype=np.float32)
+    if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+        raise ValueError(
+            f"x: values from {images.min():g} to {images.max():g}, expected pixels in [0, 1];"
+            " a normalisation belongs into the model"
+        )
+    return images
+
+
+def evaluate(
+    model: Any,
+    x: Any,
+    y: Any,
+    *,
+    epsilon: float,
+    norm: str = "linf",
+    suite: Optional[str] = None,
+    attacks: Optional[Sequence[str]] = None,
+    seed: int = 0,
+    batch_size: Optional[int] = None,
+    progress: Progress = True,
+    adversarial: bool = False,
+    mean: Optional[Sequence[float]] = None,
+    std: Optional[Sequence[float]] = None,
+) -> Report:
+    """Accuracy of `model` on images `x` with classes `y`, clean and under attacks.
+
+    Args:
+        model: a `torch.nn.Module` that gives logits (any device; taken in eval mode), a path (an ONNX
+            file, a weights file or run folder of sora), a `Run`, or a pair of functions of NumPy arrays
+            `(logits(x) -> [n, k], pull_back(x, cotangent [n, k]) -> gradient like x)`, for JAX and others.
+        x: [n, c, h, w], floating point in [0, 1]; NumPy or torch. Normalisation belongs into the model.
+        y: [n] whole numbers from 0.
+        epsilon: radius in pixel units, such as 8 / 255; in linf below 1.
+        norm: "linf" or "l2".
+        suite: "quick", "paper" or "autoattack"; default "quick".
+        attacks: names instead of a suite, such as ["clean", "pgd-50x10", "square-5000"].
+        seed: of everything random. It does not matter in which batches images are taken.
+        batch_size: images at a time; default 256.
+        progress: True for bars (tqdm, if installed), False, or a function (what, done, total, remark).
+        adversarial: keep the adversarial examples in the report.
+        mean, std: for ONNX files that expect normalised images: of each channel, in [0, 1].
+
+    Raises:
+        ValueError: a wrong argument or file. RuntimeError: work that fails. What the model raises.
+    """
+    if suite is not None and attacks is not None:
+        raise ValueError("suite and attacks: give one of them")
+    if suite is not None and suite not in SUITES:
+        raise ValueError(f"suite {suite!r}: expected one of {', '.join(SUITES)}")
+    names = list(attacks) if attacks is not None else SUITES[suite or "quick"]
+    images = _images(x)
+    labels = _numpy(y)
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"y: {labels.dtype} of shape {labels.shape}, expected {len(images)} whole numbers")
+    if labels.min() < 0:
+        raise ValueError(f"y: {labels.min()}, expected classes from 0")
+    epsilon = float(epsilon)
+    if not 0 <= epsilon or (norm == "linf" and epsilon >= 1):
+        hint = f"; did you mean {epsilon:g} / 255?" if epsilon >= 1 else ""
+        raise ValueError(f"epsilon {epsilon:g}: expected a radius in pixel units on [0, 1]{hint}")
+    if (mean is None) != (std is None):
+        raise ValueError("mean and std: give both or none")
+    normalisation = None if mean is None else ([float(v) for v in mean], [float(v) for v in std])
+    subject = adapt(model, images.shape[1:])
+    try:
+        if isinstance(subject, str):
+            size = images.shape[2] if images.shape[2] == images.shape[3] else None
+            *found, classes = _native.shape_of(subject, normalisation, size)
+            if tuple(found) != images.shape[1:]:
+                raise ValueError(f"x: images of {images.shape[1:]}, the network takes {tuple(found)}")
+        else:
+            if normalisation is not None:
+                raise ValueError("mean and std: are for ONNX files; normalise in the model")
+            classes = subject.classes(images[:1])
+        if labels.max() >= classes:
+            raise ValueError(f"y: class {labels.max()}, the model has {classes} classes")
+        with tempfile.TemporaryDirectory() as folder:
+            request = SimpleNamespace(
+                x=images.tobytes(), y=labels.astype(np.uint32).tolist(), shape=[*images.shape[1:], classes],
+                epsilon=epsilon, norm=norm, attacks=names, seed=int(seed), batch=int(batch_size or 256),
+                keep=folder if adversarial else None, normalisation=normalisation,
+            )  # fmt: skip
+            show = listener(progress)
+            try:
+                text, kept = _native.evaluate(subject, request, show)
+            finally:
+                if hasattr(show, "close"):
+                    show.close()
+            examples = {}
+            for name, path in kept:
+                with np.load(path) as archive:
+                    examples[name] = {key: archive[key] for key in archive.files}
+    finally:
+        if hasattr(subject, "close"):
+            subject.close()
+    return Report(json.loads(text), examples)

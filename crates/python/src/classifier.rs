@@ -1,0 +1,154 @@
+//! Networks that live in Python, and files, as classifiers under attack.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use pyo3::{prelude::*, types::PyBytes};
+use robustness::{Classifier, Cotangent, Error, Incremental, PullBack, Result, Shape};
+
+/// A Python object with `logits(x) -> bytes` and `record(x) -> (bytes, pull)`, where
+/// `pull(cotangent) -> bytes`; x, logits, cotangents and gradients are bytes of f32.
+#[derive(Debug)]
+pub struct Callable {
+    pub object: Py<PyAny>,
+    pub shape: Shape,
+    /// What the object raised, to be raised again as it was.
+    pub raised: Arc<Mutex<Option<PyErr>>>,
+}
+
+fn to_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_ne_bytes()).collect()
+}
+
+pub fn from_bytes(bytes: &[u8]) -> Vec<f32> {
+    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()
+}
+
+impl Callable {
+    /// What a call gave, `expected` numbers.
+    fn numbers(&self, what: &str, found: &Bound<'_, PyAny>, expected: usize) -> PyResult<Vec<f32>> {
+        let values = from_bytes(found.cast::<PyBytes>()?.as_bytes());
+        if values.len() != expected {
+            let text = format!("the model gave {} {what}, expected {expected}", values.len());
+            return Err(pyo3::exceptions::PyValueError::new_err(text));
+        }
+        Ok(values)
+    }
+
+    fn kept<T>(&self, result: PyResult<T>) -> Result<T> {
+        result.map_err(|e| {
+            let text = e.to_string();
+            *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+            Error::classifier(text)
+        })
+    }
+
+    fn rows(&self, x: &[f32]) -> usize {
+        x.len() / self.shape.pixels().max(1)
+    }
+}
+
+impl Classifier for Callable {
+    fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        self.kept(Python::attach(|py| {
+            let found =
+                self.object.bind(py).call_method1("logits", (PyBytes::new(py, &to_bytes(x)),))?;
+            self.numbers("logits", &found, self.rows(x) * self.shape.classes)
+        }))
+    }
+
+    fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
+        let (logits, pull) = self.kept(Python::attach(|py| {
+            let bytes = PyBytes::new(py, &to_bytes(x));
+            let found = self.object.bind(py).call_method1("record", (bytes,))?;
+            let (logits, pull): (Bound<'_, PyAny>, Py<PyAny>) = found.extract()?;
+            let expected = self.rows(x);
+            Ok((self.numbers("logits", &logits, expected * self.shape.classes)?, pull))
+        }))?;
+        // Without the interpreter's lock: other threads of Python may run.
+        let back = cotangent(0, &logits);
+        let grad = self.kept(Python::attach(|py| {
+            let found = pull.bind(py).call1((PyBytes::new(py, &to_bytes(&back)),))?;
+            self.numbers("values of a gradient", &found, x.len())
+        }))?;
+        Ok(PullBack { logits, grad })
+    }
+}
+
+/// A classifier that fails once it is told to stop.
+#[derive(Debug)]
+pub struct Stoppable<'a> {
+    pub inner: &'a dyn Classifier,
+    pub stop: &'a AtomicBool,
+}
+
+impl Stoppable<'_> {
+    fn check(&self) -> Result<()> {
+        match self.stop.load(Ordering::Relaxed) {
+            true => Err(Error::classifier("interrupted")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl Classifier for Stoppable<'_> {
+    fn shape(&self) -> Shape {
+        self.inner.shape()
+    }
+
+    fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        self.check()?;
+        self.inner.logits(x)
+    }
+
+    fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
+        self.check()?;
+        self.inner.pull_back(x, cotangent)
+    }
+
+    fn incremental(&self, x: &[f32]) -> Result<Option<Box<dyn Incremental + '_>>> {
+        self.check()?;
+        self.inner.incremental(x)
+    }
+
+    fn session(&self) -> Option<Box<dyn std::any::Any>> {
+        self.inner.session()
+    }
+}
+
+/// The network of a file or a run folder.
+///
+/// # Errors
+/// A text that says what cannot be read, and why.
+pub fn open(
+    path: &Path,
+    normalisation: Option<(Vec<f32>, Vec<f32>)>,
+    image_size: Option<usize>,
+) -> Result<Box<dyn Classifier>, String> {
+    if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
+        let options = sora_onnx::Options {
+            image_size: image_size.map(|side| [side, side]),
+            normalisation: normalisation.map(|(mean, std)| sora_onnx::Normalisation { mean, std }),
+            output: None,
+        };
+        let network = sora_onnx::Network::open(path, &options).map_err(|e| e.to_string())?;
+        return Ok(Box::new(network));
+    }
+    if normalisation.is_some() {
+        return Err(
+            "a run or a weights file knows its normalisation: leave out mean and std".into()
+        );
+    }
+    let device = sora::device::device("cpu").map_err(|e| e.to_string())?;
+    let subject = sora::run::Subject::load(path, &device).map_err(|e| e.to_string())?;
+    Ok(Box::new(subject.model))
+}

@@ -1,0 +1,169 @@
+//! `evaluate`: accuracy of a model under attacks.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc::Sender},
+};
+
+use pyo3::{
+    exceptions::{PyRuntimeError, PyValueError},
+    prelude::*,
+};
+use robustness::{
+    Classifier, EvalConfig, Evaluator, Event, Identity, InMemory, Ledger, Norm, Observer, Shape,
+    Threat, attack,
+};
+
+use crate::{
+    classifier::{self, Callable, Stoppable},
+    work::{self, News},
+};
+
+/// What is asked for, besides the model.
+#[derive(Debug, FromPyObject)]
+pub struct Request {
+    /// Images, bytes of f32.
+    x: Vec<u8>,
+    /// Classes.
+    y: Vec<u32>,
+    /// `[channels, height, width, classes]`; the classes are the file's for a file.
+    shape: [usize; 4],
+    epsilon: f32,
+    norm: String,
+    attacks: Vec<String>,
+    seed: u64,
+    batch: usize,
+    /// Folder for the adversarial examples.
+    keep: Option<PathBuf>,
+    normalisation: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+/// Sends progress to the calling thread.
+#[derive(Debug)]
+struct Reporter(Sender<News>);
+
+impl Observer for Reporter {
+    fn on(&mut self, event: &Event<'_>) {
+        let news = match *event {
+            Event::Started { what, total } => (what.to_owned(), 0, total, String::new()),
+            Event::Advanced { what, done, total, attack } => {
+                let remark = attack.map_or_else(String::new, |at| {
+                    let most = 100.0 * at.standing as f64 / at.images.max(1) as f64;
+                    format!("accuracy at most {most:.1} %")
+                });
+                (what.to_owned(), done, total, remark)
+            }
+            _ => return,
+        };
+        // Nobody listens any more: the call is being ended.
+        let _ = self.0.send(news);
+    }
+}
+
+fn wrong(e: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(e.to_string())
+}
+
+/// `[channels, height, width, classes]` of the network in a file or a run folder.
+#[pyfunction]
+#[pyo3(signature = (path, normalisation=None, image_size=None))]
+pub fn shape_of(
+    py: Python<'_>,
+    path: PathBuf,
+    normalisation: Option<(Vec<f32>, Vec<f32>)>,
+    image_size: Option<usize>,
+) -> PyResult<[usize; 4]> {
+    let opened = py.detach(|| classifier::open(&path, normalisation, image_size));
+    let Shape { channels, height, width, classes } = opened.map_err(wrong)?.shape();
+    Ok([channels, height, width, classes])
+}
+
+/// A report as JSON, and the archives of adversarial examples by attack. `model` is a path, or an
+/// object as [`Callable`] takes it.
+///
+/// # Errors
+/// `ValueError` for a wrong call, `RuntimeError` for work that fails, what the model raises.
+#[pyfunction]
+#[pyo3(signature = (model, request, progress=None))]
+pub fn evaluate(
+    py: Python<'_>,
+    model: Bound<'_, PyAny>,
+    request: Request,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(String, Vec<(String, String)>)> {
+    let raised = Arc::new(Mutex::new(None));
+    let [channels, height, width, classes] = request.shape;
+    let model: Box<dyn Classifier> = match model.extract::<PathBuf>() {
+        Ok(path) => {
+            let given = request.normalisation.clone();
+            let size = (height == width).then_some(height);
+            py.detach(|| classifier::open(&path, given, size)).map_err(wrong)?
+        }
+        Err(_) => Box::new(Callable {
+            object: model.unbind(),
+            shape: Shape { channels, height, width, classes },
+            raised: raised.clone(),
+        }),
+    };
+    let stop = AtomicBool::new(false);
+    let result = work::run(py, progress, &stop, |news| {
+        let model = Stoppable { inner: &*model, stop: &stop };
+        judge(&model, &request, Reporter(news))
+    })?;
+    result.map_err(|e| {
+        let raised = raised.lock().unwrap_or_else(PoisonError::into_inner).take();
+        raised.unwrap_or_else(|| match e.is_input() {
+            true => wrong(e),
+            false => PyRuntimeError::new_err(e.to_string()),
+        })
+    })
+}
+
+fn judge(
+    model: &dyn Classifier,
+    request: &Request,
+    observer: Reporter,
+) -> robustness::Result<(String, Vec<(String, String)>)> {
+    let norm: Norm = request.norm.parse()?;
+    let threat = Threat { norm, epsilon: request.epsilon };
+    let entries = request
+        .attacks
+        .iter()
+        .map(|name| attack::entry(name, norm))
+        .collect::<robustness::Result<Vec<_>>>()?;
+    let [channels, height, width, _] = request.shape;
+    let shape = Shape { channels, height, width, classes: model.shape().classes };
+    let labels = request.y.iter().map(|&y| y as usize).collect();
+    let samples = InMemory::new(shape, classifier::from_bytes(&request.x), labels)?;
+    let config = EvalConfig { threat, seed: request.seed, batch: request.batch };
+    let ledger = match &request.keep {
+        None => Ledger::in_memory(),
+        Some(folder) => keeping(folder, threat, request.seed, shape.pixels())?,
+    };
+    let mut evaluator = Evaluator::new(model, &samples, config, ledger)?.observe(observer);
+    let outcome = evaluator.run(&entries)?;
+    let mut kept = Vec::new();
+    if let Some(folder) = &request.keep {
+        for (index, entry) in entries.iter().enumerate().filter(|(_, e)| !e.parts.is_empty()) {
+            let saved = evaluator.save(entry, &folder.join(format!("adversarial-{index}")))?;
+            kept.push((entry.name.clone(), saved.npz.display().to_string()));
+        }
+    }
+    evaluator.finish()?;
+    let report = serde_json::json!({
+        "n": request.y.len(),
+        "epsilon": request.epsilon,
+        "norm": norm.to_string(),
+        "seed": request.seed,
+        "results": outcome.results,
+        "notes": outcome.notes,
+        "warnings": outcome.warnings,
+    });
+    Ok((report.to_string(), kept))
+}
+
+/// A ledger in `folder`, which is new and empty, that keeps adversarial examples.
+fn keeping(folder: &Path, threat: Threat, seed: u64, width: usize) -> robustness::Result<Ledger> {
+    let identity = Identity::new("python".into(), String::new(), String::new(), threat, seed);
+    Ledger::open(&folder.join("state.jsonl"), &identity, Some(width))
+}

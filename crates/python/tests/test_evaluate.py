@@ -1,0 +1,161 @@
+"""The installed wheel: arrays, torch modules, ONNX files, runs, bad calls."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import sora_robust as sora
+
+RNG = np.random.default_rng(0)
+SHAPE = (3, 8, 8)
+WEIGHTS = RNG.normal(size=(5, int(np.prod(SHAPE)))).astype(np.float32)
+
+
+def logits(x):
+    return x.reshape(len(x), -1) @ WEIGHTS.T
+
+
+def pull_back(x, cotangent):
+    return (cotangent @ WEIGHTS).reshape(x.shape)
+
+
+@pytest.fixture
+def data():
+    x = RNG.uniform(0.2, 0.8, (40, *SHAPE)).astype(np.float32)
+    return x, logits(x).argmax(1)
+
+
+def margin_says(x, y, epsilon):
+    """Robust accuracy of the linear model in linf, in closed form (pixels stay within [0, 1])."""
+    z = logits(x)
+    stand = 0
+    for i in range(len(x)):
+        gaps = [(z[i, y[i]] - z[i, k]) - epsilon * np.abs(WEIGHTS[y[i]] - WEIGHTS[k]).sum() for k in range(5) if k != y[i]]
+        stand += min(gaps) > 0
+    return stand / len(x)
+
+
+def test_a_linear_model_has_the_robust_accuracy_of_its_margins(data):
+    x, y = data
+    epsilon = 0.005
+    report = sora.evaluate((logits, pull_back), x, y, epsilon=epsilon, suite="autoattack", progress=False)
+    assert report.accuracy["clean"] == 1.0
+    assert 0.0 < report.accuracy["autoattack"] < 1.0
+    assert abs(report.accuracy["autoattack"] - margin_says(x, y, epsilon)) <= 1 / 40 + 1e-9
+    low, high = report.interval["autoattack"]
+    assert low <= report.accuracy["autoattack"] <= high
+    assert json.dumps(report.to_dict()) and "autoattack" in str(report) and "<table>" in report._repr_html_()
+
+
+def test_adversarial_examples_lie_in_the_ball_and_fool(data):
+    x, y = data
+    report = sora.evaluate((logits, pull_back), x, y, epsilon=0.01, attacks=["pgd-10"], adversarial=True, progress=False)
+    found = report.adversarial["pgd-10"]
+    assert np.abs(found["x_adv"] - x).max() <= 0.01 + 1e-6
+    assert found["x_adv"].min() >= 0 and found["x_adv"].max() <= 1
+    assert abs((logits(found["x_adv"]).argmax(1) == y).mean() - report.accuracy["pgd-10"]) < 1e-9
+
+
+def test_a_torch_module_is_judged_like_its_arrays_and_left_as_it_was(data):
+    torch = pytest.importorskip("torch")
+    x, y = data
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.5), torch.nn.Linear(192, 5, bias=False))
+    with torch.no_grad():
+        module[2].weight.copy_(torch.from_numpy(WEIGHTS))
+    module.train()
+    options = {"epsilon": 0.005, "attacks": ["clean", "fgsm", "apgd-ce", "square-100"], "progress": False}
+    ours = sora.evaluate((logits, pull_back), x, y, **options)
+    theirs = sora.evaluate(module, torch.from_numpy(x), torch.from_numpy(y), **options)
+    assert ours.accuracy == theirs.accuracy
+    assert module.training and module[1].training and module[2].weight.requires_grad
+    assert module[2].weight.grad is None
+
+
+def test_an_onnx_file_is_judged_like_the_module_it_was_exported_from(data, tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    torch.manual_seed(0)
+    x, _ = data
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.ReLU(),
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(8, 5),
+    ).eval()  # fmt: skip
+    y = module(torch.from_numpy(x)).argmax(1).numpy()
+    path = tmp_path / "model.onnx"
+    try:
+        torch.onnx.export(module, (torch.from_numpy(x[:2]),), path, dynamo=False,
+                          input_names=["x"], dynamic_axes={"x": {0: "n"}})  # fmt: skip
+    except Exception as e:
+        pytest.skip(f"this torch does not export: {e}")
+    options = {"epsilon": 0.02, "attacks": ["clean", "pgd-10", "apgd-t"], "progress": False}
+    a, b = sora.evaluate(module, x, y, **options), sora.evaluate(path, x, y, **options)
+    for name in a.accuracy:
+        assert abs(a.accuracy[name] - b.accuracy[name]) <= 1 / 40 + 1e-9
+
+
+def test_a_run_is_trained_and_judged(tmp_path):
+    run = sora.train("synthetic", method="fgsm", out=tmp_path / "run", model="mnist-cnn", width=2, image_size=8,
+                     limit_train=200, limit_test=40, epochs=1, batch=20, val=20, progress=False)  # fmt: skip
+    assert run.summary["epochs"] == 1 and os.path.exists(os.path.join(run.path, "model.safetensors"))
+    x = RNG.uniform(0, 1, (20, 3, 8, 8)).astype(np.float32)
+    report = sora.evaluate(run, x, np.zeros(20, dtype=int), epsilon="0.01" and 0.01, progress=False)
+    assert set(report.accuracy) == {"clean", "fgsm", "pgd-10"}
+    with pytest.raises(ValueError, match="method"):
+        sora.train("synthetic", method="no-such", progress=False)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"x": np.full((2, *SHAPE), 200.0)}, r"\[0, 1\]"),
+        ({"x": np.zeros((2, *SHAPE), dtype=np.uint8)}, "255"),
+        ({"x": np.zeros((0, *SHAPE), dtype=np.float32), "y": np.zeros(0, int)}, "at least one"),
+        ({"y": np.array([0, 7])}, "5 classes"),
+        ({"y": np.array([0.0, 1.0])}, "whole numbers"),
+        ({"epsilon": 8}, "8 / 255"),
+        ({"attacks": ["no-such"]}, "no-such"),
+        ({"norm": "l7"}, "l7"),
+        ({"suite": "no-such"}, "autoattack"),
+    ],
+)
+def test_wrong_calls_are_told(change, message):
+    call = {"x": np.full((2, *SHAPE), 0.5, np.float32), "y": np.array([0, 1]), "epsilon": 0.01, "progress": False, **change}
+    x, y = call.pop("x"), call.pop("y")
+    with pytest.raises(ValueError, match=message):
+        sora.evaluate((logits, pull_back), x, y, **call)
+
+
+def test_what_the_model_raises_comes_back_as_it_is(data):
+    x, y = data
+
+    def broken(x, cotangent):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        sora.evaluate((logits, broken), x, y, epsilon=0.01, attacks=["fgsm"], progress=False)
+
+
+def test_progress_is_told_and_may_end_the_work(data):
+    x, y = data
+    seen = []
+    sora.evaluate((logits, pull_back), x, y, epsilon=0.01, attacks=["pgd-10"], progress=lambda *a: seen.append(a))
+    assert any(what == "pgd-10" and done == total for what, done, total, _ in seen)
+
+    class Enough(Exception):
+        pass
+
+    def stop(what, done, total, remark):
+        raise Enough
+
+    with pytest.raises(Enough):
+        sora.evaluate((logits, pull_back), x, y, epsilon=0.01, attacks=["square-5000"], progress=stop)
+
+
+def test_the_program_comes_with_the_package():
+    out = subprocess.run([sys.executable, "-c", "from sora_robust._program import main; main()", "--version"],
+                         capture_output=True, text=True)  # fmt: skip
+    assert out.returncode == 0 and out.stdout.startswith("sora "), out
