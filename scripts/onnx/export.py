@@ -7,7 +7,8 @@ onnxruntime, a `cotangent` [n, k], and `grad`, PyTorch's gradient of sum(cotange
 Weights are random (seed 0), running statistics too, so that every layer matters. The images are the first of some
 seeds for which PyTorch's gradients in f32 and f64 agree to 1e-5: elsewhere a value lies so near a kink of ReLU that
 rounding decides on which side.
-NAME@old uses the TorchScript exporter and opset 13, NAME@fixed a fixed batch, NAME@small 64x64 images.
+NAME@old uses the TorchScript exporter and opset 13, NAME@fixed a fixed batch, NAME@small 64x64 images, NAME@smooth
+has SiLU in place of ReLU: deep ReLU networks with random weights have kinks that rounding falls on either side of.
 """
 
 import copy
@@ -46,6 +47,14 @@ def build(name):
     return model.eval()
 
 
+def smooth(model):
+    for name, child in model.named_children():
+        if isinstance(child, (torch.nn.ReLU, torch.nn.ReLU6)):
+            setattr(model, name, torch.nn.SiLU())
+        else:
+            smooth(child)
+
+
 def logits_of(model, x):
     out = model(x)
     return out[0] if isinstance(out, tuple) else out
@@ -76,6 +85,8 @@ def images(model, size):
 def export(folder, label):
     name, _, form = label.partition("@")
     model = build(name)
+    if form == "smooth":
+        smooth(model)
     size = 64 if form == "small" else SIZES.get(name, 224)
     x, cotangent, grad = images(model, size)
     path = folder / f"{label}.onnx"

@@ -115,6 +115,8 @@ case("slice-old", "Slice", opset=9, starts=[1], ends=[-1], axes=[3])
 case("gather", "Gather", ints(2, 0, 2), axis=1)
 case("gather-one", "Gather", np.array(-1, dtype=np.int64), axis=3)
 case("gather-elements", "GatherElements", RNG.integers(0, 4, (2, 3, 2, 6)), axis=2)
+case("scatter-nd", "ScatterND", ints(0, 2, 1, 1).reshape(2, 2), floats(2, 4, 6))
+case("scatter-nd-add", "ScatterND", ints(1, 1, 0, 0).reshape(2, 2), floats(2, 4, 6), reduction="add")
 case("concat", "Concat", "x", floats(2, 3, 4, 6), axis=1)
 case("split", "Split", ints(2, 4), outputs=2, axis=3, after=[("Concat", ["y1", "y0"], {"axis": 3, "alone": 1})])
 case("split-even", "Split", opset=18, outputs=2, axis=2, num_outputs=2, after=[("Mul", ["y0", "y1"], {"alone": 1})])
@@ -155,7 +157,7 @@ case("dequantize-axis", "Mul", np.float32(1.0),
 
 
 # Their constants hold for a batch of two only.
-FIXED = {"concat", "resize-linear", "resize-corners", "resize-cubic", "gather-elements"}
+FIXED = {"concat", "resize-linear", "resize-corners", "resize-cubic", "gather-elements", "scatter-nd", "scatter-nd-add"}
 
 
 def build(label):

@@ -221,6 +221,7 @@ pub(crate) const NAMES: &[&str] = &[
     "Reshape",
     "Resize",
     "Round",
+    "ScatterND",
     "Selu",
     "Shape",
     "Sigmoid",
