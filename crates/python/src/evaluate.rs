@@ -10,8 +10,9 @@ use pyo3::{
     prelude::*,
 };
 use robustness::{
-    Classifier, EvalConfig, Evaluator, Event, Identity, InMemory, Ledger, Norm, Observer, Shape,
-    Threat, attack,
+    Classifier, EvalConfig, Evaluator, Event, Identity, InMemory, Ledger, Norm, Observer, Samples,
+    Shape, Threat, WeightsIdentity, attack,
+    evaluate::{Start, StateOptions},
 };
 
 use crate::{
@@ -135,10 +136,11 @@ fn judge(
     let shape = Shape { channels, height, width, classes: model.shape().classes };
     let labels = request.y.iter().map(|&y| y as usize).collect();
     let samples = InMemory::new(shape, classifier::from_bytes(&request.x), labels)?;
-    let config = EvalConfig { threat, seed: request.seed, batch: request.batch };
+    let config =
+        EvalConfig { seed: request.seed, batch: request.batch, ..EvalConfig::under(threat) };
     let ledger = match &request.keep {
         None => Ledger::in_memory(),
-        Some(folder) => keeping(folder, threat, request.seed, shape.pixels())?,
+        Some(folder) => keeping(folder, &samples, threat, request.seed)?,
     };
     let mut evaluator = Evaluator::new(model, &samples, config, ledger)?.observe(observer);
     let outcome = evaluator.run(&entries)?;
@@ -163,7 +165,16 @@ fn judge(
 }
 
 /// A ledger in `folder`, which is new and empty, that keeps adversarial examples.
-fn keeping(folder: &Path, threat: Threat, seed: u64, width: usize) -> robustness::Result<Ledger> {
-    let identity = Identity::new("python".into(), String::new(), String::new(), threat, seed);
-    Ledger::open(&folder.join("state.jsonl"), &identity, Some(width))
+fn keeping(
+    folder: &Path,
+    samples: &InMemory,
+    threat: Threat,
+    seed: u64,
+) -> robustness::Result<Ledger> {
+    // The folder goes with the call: nothing is ever taken over from it.
+    let data = samples.identity("given", "")?;
+    let identity = Identity::new("python", WeightsIdentity::default(), data, threat, seed);
+    let examples = Some(samples.shape().pixels());
+    let options = StateOptions { start: Start::Fresh, examples };
+    Ledger::open(&folder.join("state.jsonl"), &identity, options)
 }

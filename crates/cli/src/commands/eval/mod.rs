@@ -102,7 +102,7 @@ pub struct EvalArgs {
     pub finish: OnFinish,
 }
 
-/// Measures a run or a weights file.
+/// Measures a run, a weights file or an ONNX file.
 pub fn run(args: EvalArgs) -> Result<()> {
     args.finish.after(|| evaluate(&args))
 }
@@ -132,6 +132,9 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         .observe(EvaluationBar::new(target.plan(&[&entries])?));
     let mut outcome = evaluator.run(&entries)?;
     outcome.warnings.extend(target.probe()?);
+    if let (Some(clean), None) = (outcome.results.get("clean"), goal) {
+        outcome.warnings.extend(target.subject.warn_of_units(clean.correct, clean.attacked));
+    }
     outcome.notes.extend(upper_bound(&names));
     outcome.notes.extend(goal.map(|class| {
         format!(

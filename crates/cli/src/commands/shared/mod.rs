@@ -3,6 +3,7 @@
 mod child;
 mod compute;
 mod entry;
+mod judged;
 mod planned;
 mod record;
 mod runs;
@@ -11,7 +12,8 @@ mod subject;
 pub use child::{Output, sora};
 pub use compute::{ComputeArgs, Machine, start_threads};
 pub use entry::{Describe, Entry, Listing, norms};
+pub use judged::Judged;
 pub use planned::{Overrides, evaluate, evaluated, is_done, state, train};
 pub use record::state_options;
 pub use runs::passing_over;
-pub use subject::{SubjectArgs, Target};
+pub use subject::{OnnxArgs, SubjectArgs, Target};

@@ -72,7 +72,7 @@ impl Target {
     ) -> Result<Option<PathBuf>> {
         let place = match out {
             Some(out) => Ok(out.to_owned()),
-            None if self.subject.run.is_none() => return Ok(None),
+            None if self.subject.run().is_none() => return Ok(None),
             None => self.file(&format!("{stem}.json")),
         };
         let written = place.and_then(|place| {

@@ -1,22 +1,18 @@
 //! What is measured, on which images, under which threat.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use sora::{
     attack::Entry,
     config::TrainConfig,
     data::{self, Dataset},
-    device,
     evaluate::{self, EvalConfig, Identity, OnSplit},
     robustness::{Classifier, Samples, sanity},
-    run::{self, Subject, Which},
+    run::{self, Which},
     threat::{Epsilon, Norm, Threat},
 };
 
-use super::Machine;
+use super::{Judged, Machine};
 use crate::{
     complete,
     console::duration,
@@ -33,7 +29,7 @@ const LONG: f64 = 20.0;
 /// What is measured, and on which images.
 #[derive(Debug, clap::Args)]
 pub struct SubjectArgs {
-    /// Run folder or weights file
+    /// Run folder, weights file or ONNX file
     #[arg(add = complete::runs())]
     pub subject: PathBuf,
     /// Radius in pixel units, such as 8/255 [default: the one trained with]
@@ -61,14 +57,33 @@ pub struct SubjectArgs {
     #[arg(long, visible_alias = "batch-size", default_value_t = 256, help_heading = "Machine")]
     pub batch: usize,
     #[command(flatten)]
+    pub onnx: OnnxArgs,
+    #[command(flatten)]
     pub machine: Machine,
+}
+
+/// What an ONNX file does not say of itself.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct OnnxArgs {
+    /// For ONNX files that expect normalised images: mean of each channel, pixels in [0, 1]
+    #[arg(long, value_delimiter = ',', value_name = "VALUES", help_heading = "Network")]
+    pub mean: Vec<f32>,
+    /// As --mean: standard deviation of each channel
+    #[arg(long, value_delimiter = ',', value_name = "VALUES", help_heading = "Network")]
+    pub std: Vec<f32>,
+    /// For ONNX files that leave it open: height and width of the images
+    #[arg(long = "image-size", value_name = "PIXELS", help_heading = "Network")]
+    pub onnx_size: Option<usize>,
+    /// For ONNX files with several outputs: the one with the logits
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub output: Option<String>,
 }
 
 /// What is evaluated, on what, under which threat.
 #[derive(Debug)]
 pub struct Target {
     /// The network and where it comes from.
-    pub subject: Subject,
+    pub subject: Judged,
     /// The images.
     pub split: OnSplit,
     /// Name of the data set.
@@ -91,7 +106,6 @@ impl Target {
     /// # Errors
     /// A wrong value, or a model or data set that is not there.
     pub fn load(args: &SubjectArgs, default_limit: Option<usize>) -> Result<Self> {
-        let device = device::device(&args.machine.device)?;
         args.machine.start_threads()?;
         if args.batch == 0 {
             return Err(Failure::input("--batch 0: expected at least 1"));
@@ -99,9 +113,8 @@ impl Target {
         if args.limit == Some(0) {
             return Err(Failure::input("--limit 0: expected at least 1"));
         }
-        let which = args.weights.unwrap_or(Which::Final);
-        let subject = Subject::load_weights(&args.subject, which, &device)?;
-        let norm = args.norm.unwrap_or(subject.about.norm);
+        let subject = Judged::load(&args.subject, args.weights, &args.onnx, &args.machine)?;
+        let norm = args.norm.or(subject.about().map(|about| about.norm)).unwrap_or(Norm::Linf);
         let epsilon = choose_epsilon(args, &subject, norm)?;
         warn_of_weights(&subject);
         let data_config = data_config(args, &subject)?;
@@ -111,11 +124,7 @@ impl Target {
         let split = dataset.test.take(args.limit.or(default_limit).unwrap_or(usize::MAX));
         let threat = Threat::new(norm, &epsilon)?;
         let split = OnSplit(split);
-        let weights = evaluate::weights_identity(
-            &subject.model,
-            subject.source.step,
-            which_weights(&subject, which),
-        )?;
+        let weights = subject.weights(args.weights.unwrap_or(Which::Final))?;
         let data = split.identity(&data_config.dataset, "test")?;
         let identity = Identity::new(evaluate::program(), weights, data, threat, args.seed);
         Ok(Self {
@@ -138,7 +147,7 @@ impl Target {
 
     /// The network under attack.
     pub fn model(&self) -> &dyn Classifier {
-        &self.subject.model
+        self.subject.classifier()
     }
 
     /// What evaluations with these attacks, one after the other, will cost, measured on a few
@@ -147,7 +156,7 @@ impl Target {
     /// # Errors
     /// A network or data set that fails.
     pub fn plan(&self, evaluations: &[&[Entry]]) -> Result<Plan> {
-        let (model, images) = (&self.subject.model, self.split.len());
+        let (model, images) = (self.model(), self.split.len());
         let speed = Speed::measure(model, &self.split, self.batch)?;
         let mut plan = Plan::default();
         for entries in evaluations {
@@ -171,7 +180,7 @@ impl Target {
     /// # Errors
     /// A folder that cannot be made.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
-        if let Some((dir, _)) = &self.subject.run {
+        if let Some((dir, _)) = self.subject.run() {
             let dir = dir.evaluations();
             fs::create_dir_all(&dir).map_err(|e| Failure::io("create", &dir, &e))?;
             return Ok(dir.join(name));
@@ -193,39 +202,31 @@ impl Target {
     }
 }
 
-/// What the weights are called in a record.
-fn which_weights(subject: &Subject, which: Which) -> String {
-    match (which, subject.source.complete, subject.source.step) {
-        (Which::Best, ..) => "best".into(),
-        (Which::Final, true, _) => "final".into(),
-        (_, _, Some(step)) => format!("step {step}"),
-        (_, _, None) => String::new(),
-    }
-}
-
-fn choose_epsilon(args: &SubjectArgs, subject: &Subject, norm: Norm) -> Result<Epsilon> {
+fn choose_epsilon(args: &SubjectArgs, subject: &Judged, norm: Norm) -> Result<Epsilon> {
     if let Some(epsilon) = &args.epsilon {
         return Ok(epsilon.clone());
     }
-    if subject.about.norm == norm {
-        return Ok(subject.about.epsilon.clone());
+    let at = args.subject.display();
+    match subject.about() {
+        Some(about) if about.norm == norm => Ok(about.epsilon.clone()),
+        Some(about) => Err(Failure::input(format!(
+            "--epsilon is missing: {at} was trained for --norm {}, not {norm}",
+            about.norm
+        ))),
+        None => Err(Failure::input(format!(
+            "--epsilon is missing: {at} does not say what it was trained for; for example 8/255"
+        ))),
     }
-    Err(Failure::input(format!(
-        "--epsilon is missing: {} was trained for --norm {}, not {norm}",
-        args.subject.display(),
-        subject.about.norm
-    )))
 }
 
 /// The data set to evaluate on: the run's own unless another is named.
-fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
-    let mut config = match &subject.run {
+fn data_config(args: &SubjectArgs, subject: &Judged) -> Result<TrainConfig> {
+    let mut config = match subject.run() {
         Some((_, config)) => config.settings.clone(),
         None => TrainConfig::default(),
     };
-    if let Some(dataset) =
-        args.dataset.as_ref().or(subject.run.is_none().then_some(&subject.about.dataset))
-    {
+    let own = subject.about().map(|about| about.dataset.as_str()).unwrap_or_default();
+    if let Some(dataset) = args.dataset.as_deref().or(subject.run().is_none().then_some(own)) {
         if dataset.is_empty() {
             return Err(Failure::input(format!(
                 "--dataset is missing: {} does not say what it was trained on; name a set of \
@@ -233,9 +234,9 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
                 args.subject.display()
             )));
         }
-        config.dataset = dataset.clone();
+        config.dataset = dataset.to_owned();
         // In the size that the network takes, where the set comes in it.
-        let shape = subject.model.config.shape;
+        let shape = subject.shape();
         let fits = shape.height == shape.width && data::comes_in(dataset, shape.height);
         config.image_size = fits.then_some(shape.height);
     }
@@ -246,7 +247,8 @@ fn data_config(args: &SubjectArgs, subject: &Subject) -> Result<TrainConfig> {
 }
 
 /// Says where the weights are those of a run that is not finished.
-fn warn_of_weights(subject: &Subject) {
+fn warn_of_weights(subject: &Judged) {
+    let Judged::Ours(subject) = subject else { return };
     if let (false, Some(step)) = (subject.source.complete, subject.source.step) {
         tracing::warn!(
             "{}: weights after {step} steps, not the final ones of the run",
@@ -256,9 +258,10 @@ fn warn_of_weights(subject: &Subject) {
 }
 
 /// Says where a run's own data set is no longer what the run began with.
-fn warn_of_data(subject: &Subject, dataset: &Dataset) {
+fn warn_of_data(subject: &Judged, dataset: &Dataset) {
+    let Some(about) = subject.about() else { return };
     let names = dataset.test.class_names();
-    if !names.is_empty() && !subject.about.classes.is_empty() && names != subject.about.classes {
+    if !names.is_empty() && !about.classes.is_empty() && names != about.classes {
         tracing::warn!(
             "the classes of the data set have other names or another order than those that the \
              network was trained on"
@@ -266,17 +269,20 @@ fn warn_of_data(subject: &Subject, dataset: &Dataset) {
     }
 }
 
-fn check_fit(subject: &Subject, dataset: &Dataset) -> Result<()> {
-    let shape = subject.model.config.shape;
+fn check_fit(subject: &Judged, dataset: &Dataset) -> Result<()> {
+    let shape = subject.shape();
     let [channels, height, width] = dataset.test.shape();
     let classes = dataset.test.num_classes();
     let same = (channels, height, width) == (shape.channels, shape.height, shape.width);
-    if same && classes == shape.classes {
+    // A network may know more classes than a set shows of them.
+    let fits = classes == shape.classes
+        || matches!(subject, Judged::Onnx { .. }) && classes <= shape.classes;
+    if same && fits {
         return Ok(());
     }
     Err(Failure::input(format!(
         "the data set has images of {channels}x{height}x{width} in {classes} classes, the network \
-         was trained on {}x{}x{} in {}; name the right one with --dataset",
+         takes {}x{}x{} in {}; name the right one with --dataset",
         shape.channels, shape.height, shape.width, shape.classes
     )))
 }

@@ -25,12 +25,12 @@ pub fn write(target: &Target, report: &Report, out: Option<&Path>) -> Result<()>
     let kind: Vec<_> = parts.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
     let name = format!("sweep-{}-{}-{}", kind.join("-"), report.norm, report.identity.short());
     let beside = || target.file(&format!("{name}.json"));
-    let place = match (out, &target.subject.run) {
+    let place = match (out, target.subject.run()) {
         (None, None) => Some(beside()?),
         (out, _) => out.map(Path::to_owned),
     };
     let Some(path) = target.keep(&name, place.as_deref(), report)? else { return Ok(()) };
-    let chart = match (out, &target.subject.run) {
+    let chart = match (out, target.subject.run()) {
         (None, Some((dir, _))) => {
             let plots = dir.path().join("plots");
             fs::create_dir_all(&plots).map_err(|e| Failure::io("create", &plots, &e))?;
