@@ -151,7 +151,8 @@ fn read(
         Ok(text.ends_with(b"\n").then_some(length as u64))
     };
     let first = next(&mut text)?;
-    if !text.starts_with(MARK) && !(first.is_none() && MARK.starts_with(&text)) {
+    let begun = first.is_none() && MARK.starts_with(&text);
+    if !text.starts_with(MARK) && !begun {
         return Err(Error::NotAState(path.to_owned()));
     }
     let (Some(mut whole), Start::Resume) = (first, start) else { return Ok((Vec::new(), 0)) };

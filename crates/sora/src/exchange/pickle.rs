@@ -359,7 +359,7 @@ impl<R: Read> Machine<R> {
                 self.take(len)?;
                 Value::Other
             }
-            0x82 | 0x83 | 0x84 => {
+            0x82..=0x84 => {
                 self.take(1 << (op - 0x82))?;
                 Value::Other
             }

@@ -1,11 +1,12 @@
 //! NuAT: nuclear-norm adversarial training (Sriramanan et al. 2021, "Towards efficient and
 //! effective adversarial training", NeurIPS).
 //!
-//! With random signs s, `d0 = start s`; g is the gradient for `d0` of `CE(f(x + d0)) + lambda ||f(x)
-//! - f(x + d0)||_* / N`, f(x) constant; `delta = box(ball(d0 + eps sign g))`. The loss is `CE(f(x))
-//! + lambda ||f(x) - f(x + delta)||_* / N`, both logits differentiated. `||.||_*` is the sum of the
-//! singular values of the N x K matrix. f(x) is computed without a graph for the attack, in train
-//! mode, and with one for the loss.
+//! With random signs s, `d0 = start s`; g is the gradient for `d0` of
+//! `CE(f(x + d0)) + lambda ||f(x) - f(x + d0)||_* / N`, f(x) constant;
+//! `delta = box(ball(d0 + eps sign g))`. The loss is
+//! `CE(f(x)) + lambda ||f(x) - f(x + delta)||_* / N`, both logits differentiated. `||.||_*` is the
+//! sum of the singular values of the N x K matrix. f(x) is computed without a graph for the attack,
+//! in train mode, and with one for the loss.
 //!
 //! The authors' repository (`official`): the attack pass is in eval mode; its nuclear term is there
 //! in every other batch of an epoch, from the second on; lambda grows from 0, by equal steps after

@@ -374,8 +374,7 @@ mod tests {
         let back: StepLine = serde_json::from_str(&text).unwrap();
         assert!(back.pert_align.is_nan() && back.loss == f32::INFINITY && back.alpha == 0.1);
         assert_eq!((back.grad_ratio, back.abnormal), (Some(f32::NEG_INFINITY), None));
-        let mut totals = EpochTotals::default();
-        totals.loss = f64::NAN;
+        let totals = EpochTotals { loss: f64::NAN, ..EpochTotals::default() };
         let back: EpochTotals =
             serde_json::from_str(&serde_json::to_string(&totals).unwrap()).unwrap();
         assert!(back.means().loss.is_nan());
