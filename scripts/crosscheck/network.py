@@ -8,10 +8,11 @@ from torch import nn
 
 
 class Block(nn.Module):
-    """Pre-activation basic block; the shortcut convolution takes the activated input."""
+    """Pre-activation basic block; the shortcut convolution takes the block's input, or the activated one."""
 
-    def __init__(self, channels_in, channels_out, stride):
+    def __init__(self, channels_in, channels_out, stride, shortcut):
         super().__init__()
+        self.activated = shortcut == "activated"
         self.bn1 = nn.BatchNorm2d(channels_in)
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels_out)
@@ -21,14 +22,14 @@ class Block(nn.Module):
 
     def forward(self, x):
         active = torch.relu(self.bn1(x))
-        skip = self.shortcut(active) if hasattr(self, "shortcut") else x
+        skip = self.shortcut(active if self.activated else x) if hasattr(self, "shortcut") else x
         return self.conv2(torch.relu(self.bn2(self.conv1(active)))) + skip
 
 
 class PreActResNet18(nn.Module):
     """Logits [N, classes] of images [N, C, H, W] in [0, 1]."""
 
-    def __init__(self, width, classes, mean, std):
+    def __init__(self, width, classes, mean, std, shortcut="activated"):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
@@ -36,7 +37,7 @@ class PreActResNet18(nn.Module):
         channels = width
         for stage in range(4):
             out = width << stage
-            blocks = [Block(channels, out, 1 if stage == 0 else 2), Block(out, out, 1)]
+            blocks = [Block(channels, out, 1 if stage == 0 else 2, shortcut), Block(out, out, 1, shortcut)]
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
             channels = out
         self.bn = nn.BatchNorm2d(channels)
@@ -57,7 +58,8 @@ def load(path):
         state = {name: file.get_tensor(name) for name in file.keys()}
     if about["name"] != "preact-resnet18":
         raise SystemExit(f"{path}: network {about['name']}; this script knows preact-resnet18")
-    model = PreActResNet18(about["width"], about["shape"]["classes"], about["mean"], about["std"])
+    model = PreActResNet18(about["width"], about["shape"]["classes"], about["mean"], about["std"],
+                           about["options"].get("shortcut", "activated"))
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     if missing or unexpected:
