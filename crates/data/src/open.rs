@@ -116,7 +116,7 @@ pub fn comes_in(spec: &str, size: usize) -> bool {
     };
     match find(name) {
         Some(info) => in_the_size_wanted(info, Some(size)).is_ok(),
-        None => Path::new(spec).is_dir(),
+        None => expand_home(Path::new(spec)).is_dir(),
     }
 }
 

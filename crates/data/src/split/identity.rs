@@ -60,9 +60,6 @@ impl Identity {
     }
 }
 
-/// The digests of a store's images, each taken when first asked for.
-pub(super) type Digests = OnceLock<Box<[OnceLock<[u8; 32]>]>>;
-
 impl Split {
     /// The content identity: a hash over every image, its label and place, the class names and the
     /// shape.

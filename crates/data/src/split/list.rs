@@ -1,12 +1,11 @@
 //! A list of images with labels, in memory or decoded on demand, and the ways to take parts of it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use sora_rng::Stream;
 
-use super::identity::Digests;
 use crate::augment::{Augment, AugmentDraw};
 use crate::error::{DataError, Result};
 use crate::picture::{Fit, Picture, Pictures};
@@ -20,6 +19,9 @@ pub struct Split {
     /// In label order; empty where there are none.
     names: Arc<[String]>,
 }
+
+/// The digests of a store's images, each taken when first asked for.
+type Digests = OnceLock<Box<[OnceLock<[u8; 32]>]>>;
 
 #[derive(Debug)]
 pub(super) struct Store {
