@@ -158,7 +158,8 @@ fn pixels_are_not_taken_for_units_of_one() {
     fs::write(&file, "dataset = 'synthetic'\nepsilon = 8\n").unwrap();
     refused(&["train", "--config", file.to_str().unwrap(), "--out", out], &[meant]);
     let model = run.join("model.safetensors");
-    let import = ["import", model.to_str().unwrap(), "--epsilon", "8", "--out", out];
+    let import =
+        ["import", model.to_str().unwrap(), "--model", "x", "--epsilon", "8", "--out", out];
     refused(&import, &[meant]);
     assert!(!Path::new(out).exists());
     // In l2 it is a length.
