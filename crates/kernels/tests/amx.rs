@@ -1,5 +1,7 @@
 //! The emulator of tile instructions: what it computes, how it reads instructions, and that the
 //! kernels run on it.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod common;

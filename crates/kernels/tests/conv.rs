@@ -1,5 +1,7 @@
 //! Convolutions against a plain `f64` reference, on every instruction set of this machine.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use common::{

@@ -1,6 +1,8 @@
 //! Everything but convolutions against plain `f64` references, on every instruction set of this
 //! machine.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use common::{

@@ -1,6 +1,8 @@
 //! Hostile sizes: whatever a caller passes, the answer is a result or a typed error. Small enough to
 //! run under Miri (`cargo +nightly miri test --features serial --test sizes`).
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use common::{assert_close, for_each_term, to_f64, values};

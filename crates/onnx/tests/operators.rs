@@ -1,6 +1,8 @@
 //! Every operator against onnxruntime, and its gradient against differences of itself. The values
 //! are made by `scripts/onnx/operators.py`.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use proptest::prelude::*;

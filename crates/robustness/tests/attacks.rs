@@ -1,5 +1,7 @@
 //! Attacks where the answer is known, against PyTorch, and what must hold for every one of them.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use std::sync::atomic::AtomicUsize;

@@ -1,5 +1,7 @@
 //! Classifiers that answer with logits or labels only, and attacks towards one class.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod common;
 
 use common::classifiers::{Linear, Scores, images};

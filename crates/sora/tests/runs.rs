@@ -1,5 +1,7 @@
 //! A run through the library: in memory, in a folder, stopped, damaged, extended, gone on with.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::{
     fs,
     path::Path,

@@ -1,5 +1,7 @@
 //! Every integration test in one binary: linking Burn once is enough.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod cli;
 mod dashboard;
 mod datasets;

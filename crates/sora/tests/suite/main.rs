@@ -1,5 +1,7 @@
 //! The integration tests that need no program, in one binary: linking Burn once is enough.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod attacks;
 mod builder;
 mod engine;
