@@ -15,7 +15,8 @@ impl TrainConfig {
     /// # Errors
     /// The first wrong value, in one line.
     pub fn check(&self) -> Result<()> {
-        Threat::new(self.norm, &self.epsilon)?;
+        Threat::new(self.norm, &self.epsilon)
+            .map_err(|e| Error::setting("epsilon", &self.epsilon, e.to_string()))?;
         self.check_numbers()?;
         self.check_schedule()?;
         self.check_validation()?;
