@@ -70,6 +70,7 @@ impl<E: Element> Buffer<E> {
     }
 
     /// The layout of a buffer of `len > 0` elements.
+    #[allow(clippy::panic, reason = "as for a Vec of that length; `try_zeroed` gives an error")]
     fn layout(len: usize) -> Option<Layout> {
         if len == 0 {
             return None;

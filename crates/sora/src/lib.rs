@@ -31,7 +31,7 @@
 //! In the order in which an image goes through them: [`data`] reads images and makes augmented
 //! batches; a [`method`] turns a batch into a perturbation (under a [`threat`] model, with the
 //! [`noise`] of the step and the [`gradient`] of the [`model`]) and a weight gradient; [`optim`]
-//! applies it; [`train`] is the loop, with [`Trainer`](train::Trainer) as the way in and
+//! applies it; [`train`] is the loop, with [`Trainer`] as the way in and
 //! [`Observer`](train::Observer)s as the way out; [`run`] is the folder that it may write;
 //! [`diagnose`] notices catastrophic overfitting; [`evaluate`] measures the result with [`attack`]s;
 //! [`exchange`] takes and gives weights and networks; [`report`] draws what runs left behind.

@@ -1,6 +1,8 @@
 //! Fetching from a server in the test that misbehaves on demand. It speaks HTTP over a plain
 //! socket: a server library would not break off in the middle of a body.
 
+#![allow(clippy::unwrap_used)]
+
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};

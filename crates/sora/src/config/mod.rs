@@ -112,7 +112,7 @@ impl TrainConfig {
         optimizer
     }
 
-    /// The augmentation: none until [`prepare`](crate::run::prepare) has taken the data set's.
+    /// The augmentation: none until [`Plan::new`](crate::run::Plan::new) has taken the data set's.
     pub fn augment(&self) -> Augment {
         self.augment.unwrap_or(Augment::NONE)
     }

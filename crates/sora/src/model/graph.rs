@@ -141,6 +141,7 @@ fn activated(map: Feature, activation: Option<Activation>, pass: &Pass) -> Featu
 }
 
 /// The network's own structure decides what each layer is given.
+#[allow(clippy::panic, reason = "a mistake of this crate, out of reach of any input")]
 #[track_caller]
 fn mistaken(op: &Op) -> ! {
     panic!("network: a layer was given what it does not take: {op:?}")

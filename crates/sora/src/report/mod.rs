@@ -1,7 +1,7 @@
 //! Figures and pages drawn from run folders.
 //!
 //! [`Runs::load`] reads run folders with tolerance, [`figures`] draws what they hold,
-//! [`compute`] what they do not, and [`write`] makes a page of it all.
+//! [`compute`] what they do not, and [`write()`] makes a page of it all.
 
 pub mod caption;
 pub mod compute;

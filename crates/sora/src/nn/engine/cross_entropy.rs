@@ -48,6 +48,7 @@ impl LossKernels for Flex {
         let labels: Vec<u32> = match labels.dtype() {
             DType::I64 => labels.storage::<i64>().iter().map(|&v| label(v)).collect(),
             DType::I32 => labels.storage::<i32>().iter().map(|&v| label(i64::from(v))).collect(),
+            #[allow(clippy::panic, reason = "labels are made by this crate, of one type")]
             other => panic!("engine: labels of type {other:?}"),
         };
         let (mut loss, mut gradient) = (Output::new([n]), Output::new([n, classes]));

@@ -94,6 +94,7 @@ pub(super) fn isa() -> Isa {
 
 /// Shapes come from the network's own structure: a mismatch is a mistake in this module, as it
 /// would be in any tensor operation.
+#[allow(clippy::panic, reason = "a mistake of this crate, out of reach of any input")]
 #[track_caller]
 pub(super) fn ok<T>(result: Result<T, ShapeError>) -> T {
     match result {
@@ -103,6 +104,7 @@ pub(super) fn ok<T>(result: Result<T, ShapeError>) -> T {
 }
 
 /// A tensor on the CPU without autodiff; whoever calls has asked its device.
+#[allow(clippy::panic, reason = "a mistake of this crate, out of reach of any input")]
 pub(super) fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
     match tensor.try_into_primitive::<Flex>() {
         Ok(primitive) => primitive.to_contiguous(),
