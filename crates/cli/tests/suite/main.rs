@@ -12,6 +12,7 @@ mod extras;
 mod grid;
 mod guard;
 mod identity;
+mod onnx;
 mod report;
 mod resume;
 mod shell;
