@@ -37,3 +37,7 @@ pub use robustness::Shape;
 pub fn operators() -> &'static [&'static str] {
     ops::NAMES
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

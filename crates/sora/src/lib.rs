@@ -69,3 +69,7 @@ pub mod report;
 pub mod run;
 pub mod threat;
 pub mod train;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -120,7 +120,7 @@ impl Target {
         let data_config = data_config(args, &subject)?;
         let dataset = run::open_dataset(&data_config)?;
         check_fit(&subject, &dataset)?;
-        warn_of_data(&subject, &dataset);
+        warn_of_data(args, &subject, &dataset)?;
         let split = dataset.test.take(args.limit.or(default_limit).unwrap_or(usize::MAX));
         let threat = Threat::new(norm, &epsilon)?;
         let split = OnSplit(split);
@@ -257,9 +257,9 @@ fn warn_of_weights(subject: &Judged) {
     }
 }
 
-/// Says where a run's own data set is no longer what the run began with.
-fn warn_of_data(subject: &Judged, dataset: &Dataset) {
-    let Some(about) = subject.about() else { return };
+/// Says where a data set is no longer what the network was trained or judged on.
+fn warn_of_data(args: &SubjectArgs, subject: &Judged, dataset: &Dataset) -> Result<()> {
+    let Some(about) = subject.about() else { return Ok(()) };
     let names = dataset.test.class_names();
     if !names.is_empty() && !about.classes.is_empty() && names != about.classes {
         tracing::warn!(
@@ -267,6 +267,14 @@ fn warn_of_data(subject: &Judged, dataset: &Dataset) {
              network was trained on"
         );
     }
+    let before = subject.run().and_then(|(_, config)| config.data.as_ref());
+    if let (Some(before), None) = (before, &args.dataset)
+        && let Some(difference) =
+            dataset.test.identity().map_err(sora::Error::from)?.difference(&before.test)
+    {
+        tracing::warn!("the test images are not those that the run began with: {difference}");
+    }
+    Ok(())
 }
 
 fn check_fit(subject: &Judged, dataset: &Dataset) -> Result<()> {
