@@ -7,10 +7,12 @@ from store import Ambiguous
 
 # Distances that a case keeps, before its factor: of a gradient's sign from flipping (relative to the largest entry of
 # the batch, or of the sample where batch norm does not couple the samples), of a ReLU's input from 0, of the two
-# largest logits and other compared values from each other.
+# largest logits and other compared values from each other; of a matrix's smallest singular value from 0 (relative to its
+# largest), where the nuclear norm has no gradient.
 SIGN = 5e-6
 RELU = 1e-6
 COMPARED = 1e-4
+RANK = 2e-3
 
 
 class Guard:
@@ -42,6 +44,11 @@ class Guard:
     def apart(self, a, b):
         if (a - b).abs().min() < COMPARED:
             raise Ambiguous("a comparison is uncertain")
+
+    def rank(self, matrix):
+        values = torch.linalg.svdvals(matrix.detach())
+        if values[-1] < self.factor * RANK * values[0]:
+            raise Ambiguous("a singular value is too near to 0")
 
     def require(self, condition, reason):
         """Refuses a case that would leave a branch of its method untried."""

@@ -13,7 +13,7 @@ from threat import box, flat, per_sample, uniform
 class LpFgsm(Method):
     """Each image's step is the steepest in an lp ball whose p its gradient chooses."""
 
-    beta = 0.01
+    beta = 0.005
     p = None
     stored = ("grad_train",)
 
@@ -38,7 +38,7 @@ class LpFgsm(Method):
 
 class LpFgsmFixed(LpFgsm):
     stored = ()
-    p = 2.5
+    p = 2.4
 
 
 class Lap(Method):

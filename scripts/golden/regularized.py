@@ -63,7 +63,8 @@ class NuAt(Method):
     def settings(self):
         return super().settings() | {"lambda": self.weight}
 
-    def distance(self, clean, logits):
+    def distance(self, run, clean, logits):
+        run.guard.rank(clean - logits)
         return torch.linalg.matrix_norm(clean - logits, ord="nuc") / len(clean)
 
     def perturb(self, run, x, y):
@@ -74,14 +75,14 @@ class NuAt(Method):
 
         def ascent(delta):
             logits = run.model(x + delta)
-            return F.cross_entropy(logits, y) + self.weight * self.distance(constant, logits)
+            return F.cross_entropy(logits, y) + self.weight * self.distance(run, constant, logits)
 
         g = run.grad_of(ascent, start)
         return box(x, threat.ball(start + self.eps * g.sign(), self.eps, "linf")), g, self.eps
 
     def loss(self, run, x, y, delta):
         logits = run.model(x + delta)
-        reg = self.distance(self.clean, logits)
+        reg = self.distance(run, self.clean, logits)
         run.record(reg=reg)
         return F.cross_entropy(self.clean, y) + self.weight * reg, logits
 
@@ -104,7 +105,7 @@ class NuAtOfficial(NuAt):
         def ascent(delta):
             logits = run.model(x + delta)
             loss = F.cross_entropy(logits, y)
-            return loss if run.t == 1 else loss + self.weight * self.distance(constant, logits)
+            return loss if run.t == 1 else loss + self.weight * self.distance(run, constant, logits)
 
         run.model.eval()
         g = run.grad_of(ascent, start)
@@ -114,7 +115,7 @@ class NuAtOfficial(NuAt):
     def loss(self, run, x, y, delta):
         logits = run.model(x + delta)
         clean = run.model(x)
-        reg = self.distance(clean, logits)
+        reg = self.distance(run, clean, logits)
         run.record(reg=reg)
         return F.cross_entropy(clean, y) + self.weight * reg, logits
 
