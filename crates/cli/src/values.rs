@@ -69,7 +69,7 @@ mod tests {
         config::Precision,
         model::Shortcut,
         nn::{Activation, Backend},
-        recipe::Scale,
+        run::recipe::Scale,
         threat::Norm,
     };
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::info::Info;
-use crate::split::{Identity, Split};
+use crate::split::{Split, SplitIdentity};
 
 /// A data set opened for use.
 #[derive(Clone, Debug)]
@@ -23,9 +23,9 @@ pub struct Dataset {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetIdentity {
     /// Of the training split.
-    pub train: Identity,
+    pub train: SplitIdentity,
     /// Of the test split.
-    pub test: Identity,
+    pub test: SplitIdentity,
 }
 
 impl Dataset {
@@ -42,7 +42,7 @@ impl DatasetIdentity {
     /// In what this data set differs from `before`, in words for one line; `None` when it is the
     /// same.
     pub fn difference(&self, before: &Self) -> Option<String> {
-        let split = |name, now: &Identity, then| {
+        let split = |name, now: &SplitIdentity, then| {
             now.difference(then).map(|difference| format!("{name} set: {difference}"))
         };
         split("training", &self.train, &before.train)

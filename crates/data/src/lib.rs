@@ -42,7 +42,7 @@ mod window;
 pub use augment::{Augment, AugmentDraw, Crop};
 pub use dataset::{Dataset, DatasetIdentity};
 pub use error::{DataError, Fix, Remedy, Result};
-pub use fetch::{FetchOptions, Progress, fetch};
+pub use fetch::{FetchOptions, FetchProgress, fetch};
 pub use info::{Checksum, Info, Reader, Source};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
 pub use open::{comes_in, open};
@@ -50,8 +50,8 @@ pub use options::{Channels, OpenOptions, Orientation};
 pub use paths::{data_dir, expand_home};
 pub use picture::{Fit, Picture, Pictures};
 pub use registry::{find, registry};
-pub use split::{Identity, Split};
-pub use window::Window;
+pub use split::{Split, SplitIdentity};
+pub use window::CropWindow;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -2,7 +2,7 @@
 
 /// A rectangle of whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
+pub struct CropWindow {
     /// First row.
     pub top: usize,
     /// First column.

@@ -8,7 +8,7 @@
 //! [`sora_kernels::bench`] says what the figures mean.
 
 use sora_kernels::bench::{Config, run};
-use sora_kernels::{Isa, Precision};
+use sora_kernels::{ElementType, Isa};
 
 type AnyError = Box<dyn std::error::Error>;
 
@@ -30,7 +30,7 @@ fn main() -> Result<(), AnyError> {
     let config = Config {
         isa: Isa::current()?,
         precisions: argument("--precision")?
-            .map_or(vec![Precision::F32, Precision::Bf16], |precision| vec![precision]),
+            .map_or(vec![ElementType::F32, ElementType::Bf16], |precision| vec![precision]),
         width: argument("--width")?.unwrap_or(64),
         image: argument("--image")?.unwrap_or(32),
         batch: argument("--batch")?.unwrap_or(128),

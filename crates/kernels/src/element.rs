@@ -8,7 +8,7 @@ use thiserror::Error;
 
 /// How activations and their gradients are stored. Weights, statistics and sums are `f32` in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Precision {
+pub enum ElementType {
     /// IEEE 754 binary32.
     #[default]
     F32,
@@ -21,22 +21,22 @@ pub enum Precision {
 #[error("unknown precision {0:?}: expected f32 or bf16")]
 pub struct UnknownPrecision(String);
 
-impl fmt::Display for Precision {
+impl fmt::Display for ElementType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
+            ElementType::F32 => "f32",
+            ElementType::Bf16 => "bf16",
         })
     }
 }
 
-impl FromStr for Precision {
+impl FromStr for ElementType {
     type Err = UnknownPrecision;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name {
-            "f32" => Ok(Precision::F32),
-            "bf16" => Ok(Precision::Bf16),
+            "f32" => Ok(ElementType::F32),
+            "bf16" => Ok(ElementType::Bf16),
             _ => Err(UnknownPrecision(name.to_owned())),
         }
     }
@@ -63,7 +63,7 @@ impl Element for bf16 {}
 /// What the kernels need of an [`Element`]. Every bit pattern is a value, and all zeros are zero.
 pub trait Storage: Copy + Send + Sync + Default + PartialEq + fmt::Debug + 'static {
     /// Which type it is.
-    const PRECISION: Precision;
+    const PRECISION: ElementType;
 
     /// The value as `f32`, exactly.
     fn widen(self) -> f32;
@@ -72,7 +72,7 @@ pub trait Storage: Copy + Send + Sync + Default + PartialEq + fmt::Debug + 'stat
 }
 
 impl Storage for f32 {
-    const PRECISION: Precision = Precision::F32;
+    const PRECISION: ElementType = ElementType::F32;
 
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -85,7 +85,7 @@ impl Storage for f32 {
 }
 
 impl Storage for bf16 {
-    const PRECISION: Precision = Precision::Bf16;
+    const PRECISION: ElementType = ElementType::Bf16;
 
     #[inline(always)]
     fn widen(self) -> f32 {
@@ -107,11 +107,11 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for precision in [Precision::F32, Precision::Bf16] {
+        for precision in [ElementType::F32, ElementType::Bf16] {
             assert_eq!(precision.to_string().parse(), Ok(precision));
         }
         assert_eq!(
-            "f16".parse::<Precision>().unwrap_err().to_string(),
+            "f16".parse::<ElementType>().unwrap_err().to_string(),
             "unknown precision \"f16\": expected f32 or bf16"
         );
     }

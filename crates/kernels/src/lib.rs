@@ -42,7 +42,7 @@ mod tile;
 
 pub use addend::Addend;
 pub use buffer::Buffer;
-pub use element::{Element, Precision, UnknownPrecision};
+pub use element::{Element, ElementType, UnknownPrecision};
 pub use error::ShapeError;
 pub use half::bf16;
 pub use isa::Isa;

@@ -37,7 +37,7 @@ fn sum_rows<A: Element, B: Element, R: Iterator<Item = usize>>(
 
 /// A pooling window over images of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
+pub struct PoolWindow {
     /// Height and width of the input, in pixels.
     pub input: [usize; 2],
     /// Height and width of the window.
@@ -48,7 +48,7 @@ pub struct Window {
     pub padding: [usize; 2],
 }
 
-impl Window {
+impl PoolWindow {
     /// Height and width of the output.
     #[must_use]
     pub fn output(&self) -> [usize; 2] {
@@ -146,7 +146,7 @@ impl Window {
         Ok(())
     }
 
-    /// Gradient of [`Window::average`].
+    /// Gradient of [`PoolWindow::average`].
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.
@@ -212,7 +212,7 @@ impl Window {
         Ok(())
     }
 
-    /// Gradient of [`Window::max`].
+    /// Gradient of [`PoolWindow::max`].
     ///
     /// # Errors
     /// [`ShapeError`] when the window is degenerate or a slice does not fit.

@@ -14,7 +14,7 @@ use sora_kernels::conv::{
     Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, Overlay,
     PackedWeights, Partial, TILE_SIDE, TileIndex,
 };
-use sora_kernels::{Element, Isa, Precision, ShapeError, bf16};
+use sora_kernels::{Element, ElementType, Isa, ShapeError, bf16};
 
 /// Largest error of an element, relative to the largest magnitude of the tensor.
 const TOLERANCE: f64 = 1e-5;
@@ -141,7 +141,7 @@ impl<E: Element> Case<E> {
             };
             conv.forward_partial(self.n, x, &packed, &mut y, epilogue, partial).map(|()| y)
         };
-        if E::PRECISION != Precision::F32 {
+        if E::PRECISION != ElementType::F32 {
             assert!(run(&self.x, &self.add, partial).is_err());
             return;
         }
@@ -500,7 +500,7 @@ fn variance_as<E: Element>() {
             let x = vec![E::default(); conv.input_len(n).unwrap()];
             let packed = conv.pack(&vec![0.0; conv.weight_len()], Direction::Forward).unwrap();
             // In bf16 the values around 4096 are 32 apart, so they have to spread further.
-            let spread = if E::PRECISION == Precision::Bf16 { 200.0 } else { 1.0 };
+            let spread = if E::PRECISION == ElementType::Bf16 { 200.0 } else { 1.0 };
             let add: Vec<f32> = values(conv.output_len(n).unwrap(), 3, 0.0)
                 .iter()
                 .map(|v| v * spread + 4096.0)

@@ -19,7 +19,7 @@ use sora_kernels::layer_norm::LayerNorm;
 use sora_kernels::layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc};
 use sora_kernels::linear::Linear;
 use sora_kernels::loss::softmax_cross_entropy;
-use sora_kernels::pool::{Window, global_average, global_average_grad};
+use sora_kernels::pool::{PoolWindow, global_average, global_average_grad};
 use sora_kernels::sgd::Sgd;
 use sora_kernels::{Buffer, Isa, bf16};
 
@@ -487,7 +487,7 @@ fn global_average_pooling() {
     assert!(global_average::<f32, f32>(0, &[], &mut y).is_err());
 }
 
-fn check_pooling(window: Window, row: usize) {
+fn check_pooling(window: PoolWindow, row: usize) {
     let [h, w] = window.input;
     let [oh, ow] = window.output();
     let x = values(h * w * row, 1, 0.0);
@@ -531,14 +531,14 @@ fn check_pooling(window: Window, row: usize) {
 
 #[test]
 fn max_pooling_reports_nan() {
-    let window = Window { input: [2, 2], kernel: [2; 2], stride: [2; 2], padding: [0; 2] };
+    let window = PoolWindow { input: [2, 2], kernel: [2; 2], stride: [2; 2], padding: [0; 2] };
     let (mut y, mut indices) = ([0.0], [0]);
     window.max(1, &[1.0, f32::NAN, 3.0, 2.0], &mut y, &mut indices).unwrap();
     assert!(y[0].is_nan() && indices == [1]);
     assert!(window.max(1, &[0.0; 3], &mut y, &mut indices).is_err());
-    let degenerate = Window { stride: [0, 1], ..window };
+    let degenerate = PoolWindow { stride: [0, 1], ..window };
     assert!(degenerate.average(1, &[0.0; 4], &mut y).is_err());
-    let padded = Window { padding: [2, 0], ..window };
+    let padded = PoolWindow { padding: [2, 0], ..window };
     assert!(padded.average(1, &[0.0; 4], &mut y).is_err());
 }
 
@@ -712,7 +712,7 @@ fn layouts_and_global_pooling_convert_on_the_way() {
     assert_eq!(narrow, narrowed::<bf16>(&wide));
 }
 
-fn check_pooling_in_bf16(window: Window, row: usize) {
+fn check_pooling_in_bf16(window: PoolWindow, row: usize) {
     let ([h, w], [oh, ow]) = (window.input, window.output());
     let (x, dy) =
         (values_as::<bf16>(h * w * row, 1, 0.0), values_as::<bf16>(oh * ow * row, 2, 0.0));
@@ -746,7 +746,7 @@ proptest! {
         h in 1usize..9, w in 1usize..9, kh in 1usize..4, kw in 1usize..4,
         sh in 1usize..4, sw in 1usize..4, ph in 0usize..2, pw in 0usize..2, row in 1usize..20,
     ) {
-        let window = Window {
+        let window = PoolWindow {
             input: [h, w],
             kernel: [kh, kw],
             stride: [sh, sw],

@@ -16,8 +16,8 @@ use sora_kernels::conv::{
 use sora_kernels::layout::{Dimensions, nchw_to_hwnc};
 use sora_kernels::linear::Linear;
 use sora_kernels::loss::softmax_cross_entropy;
-use sora_kernels::pool::{Window, global_average};
-use sora_kernels::{Buffer, Element, Isa, Precision, ShapeError, bf16};
+use sora_kernels::pool::{PoolWindow, global_average};
+use sora_kernels::{Buffer, Element, ElementType, Isa, ShapeError, bf16};
 
 /// Numbers at the edges of arithmetic.
 const EDGES: [usize; 9] = [
@@ -282,12 +282,17 @@ fn attention_of_any_size_is_an_error_or_right() {
 fn pooling_windows_of_any_size_are_an_error_or_right() {
     for edge in EDGES {
         for window in [
-            Window { input: [edge, 1], kernel: [1; 2], stride: [1; 2], padding: [0; 2] },
-            Window { input: [1, edge], kernel: [2; 2], stride: [1; 2], padding: [1; 2] },
-            Window { input: [1, 1], kernel: [1; 2], stride: [1; 2], padding: [edge, 0] },
-            Window { input: [1, 1], kernel: [edge, 1], stride: [1; 2], padding: [0; 2] },
-            Window { input: [edge, 0], kernel: [edge; 2], stride: [1; 2], padding: [edge / 2; 2] },
-            Window { input: [edge, edge], kernel: [0; 2], stride: [1; 2], padding: [0; 2] },
+            PoolWindow { input: [edge, 1], kernel: [1; 2], stride: [1; 2], padding: [0; 2] },
+            PoolWindow { input: [1, edge], kernel: [2; 2], stride: [1; 2], padding: [1; 2] },
+            PoolWindow { input: [1, 1], kernel: [1; 2], stride: [1; 2], padding: [edge, 0] },
+            PoolWindow { input: [1, 1], kernel: [edge, 1], stride: [1; 2], padding: [0; 2] },
+            PoolWindow {
+                input: [edge, 0],
+                kernel: [edge; 2],
+                stride: [1; 2],
+                padding: [edge / 2; 2],
+            },
+            PoolWindow { input: [edge, edge], kernel: [0; 2], stride: [1; 2], padding: [0; 2] },
         ] {
             let _ = window.output();
             for row in [1, edge] {
@@ -301,7 +306,8 @@ fn pooling_windows_of_any_size_are_an_error_or_right() {
         }
     }
     // A stride beyond the image: one window.
-    let window = Window { input: [2, 1], kernel: [2, 1], stride: [usize::MAX; 2], padding: [0; 2] };
+    let window =
+        PoolWindow { input: [2, 1], kernel: [2, 1], stride: [usize::MAX; 2], padding: [0; 2] };
     let mut y = [0.0f32];
     window.average(1, &[1.0f32, 3.0], &mut y).unwrap();
     assert_eq!(y, [2.0]);
@@ -317,7 +323,7 @@ fn other_sizes_are_checked_too() {
         assert!(nchw_to_hwnc(dimensions, &[1.0f32], &mut [0.0f32]).is_err());
         let config = bench::Config {
             isa: Isa::Portable,
-            precisions: vec![Precision::F32],
+            precisions: vec![ElementType::F32],
             width: edge,
             image: edge,
             batch: 1,

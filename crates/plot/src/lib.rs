@@ -26,7 +26,7 @@ pub use figure::Figure;
 pub use format::Format;
 pub use paint::{ALARM, Anchor, GRID, INK, MUTED, PAPER, Paint, Stroke, TextStyle, Weight};
 pub use panel::{Key, Panel};
-pub use picture::{GENERATOR, Picture, Scaling};
+pub use picture::{GENERATOR, Raster, Scaling};
 pub use raster::{gif, png};
 pub use style::{DASHES, MARKERS, Marker, PALETTE, Style, hex, viridis};
 pub use svg::{Edge, Fill, Svg};

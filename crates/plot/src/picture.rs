@@ -8,7 +8,7 @@ pub const GENERATOR: &str = "sora-plot";
 
 /// A picture: rows of RGB pixels from the top.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Picture {
+pub struct Raster {
     /// Pixels of a row.
     pub width: u32,
     /// Rows.
@@ -26,7 +26,7 @@ pub enum Scaling {
     Smooth,
 }
 
-impl Picture {
+impl Raster {
     /// Whether the picture has pixels, and as many bytes as its size says.
     pub(crate) fn is_whole(&self) -> bool {
         let bytes = u64::from(self.width) * u64::from(self.height) * 3;

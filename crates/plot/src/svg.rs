@@ -11,7 +11,7 @@ use base64::Engine;
 use crate::{
     error::Result,
     paint::{Anchor, PAPER, Stroke, TextStyle, Weight},
-    picture::{GENERATOR, Picture, Scaling},
+    picture::{GENERATOR, Raster, Scaling},
     text::escape,
 };
 
@@ -21,7 +21,7 @@ pub(crate) struct Placed {
     /// `[x, y, width, height]` in pixels of the drawing.
     pub(crate) at: [f64; 4],
     pub(crate) scaling: Scaling,
-    pub(crate) picture: Picture,
+    pub(crate) picture: Raster,
 }
 
 /// How a polygon is filled.
@@ -166,7 +166,7 @@ impl Svg {
 
     /// A picture over `[x, y, width, height]`. One that is empty, or whose length does not fit its
     /// size, is left out.
-    pub fn picture(&mut self, at: [f64; 4], picture: &Picture, scaling: Scaling) {
+    pub fn picture(&mut self, at: [f64; 4], picture: &Raster, scaling: Scaling) {
         if picture.is_whole() {
             self.pictures.push(Placed { at, scaling, picture: picture.clone() });
         }
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_picture_of_the_wrong_length_is_left_out() {
         let mut svg = Svg::new(10.0, 10.0, "");
-        let picture = |bytes| Picture { width: 2, height: 2, rgb: vec![0; bytes] };
+        let picture = |bytes| Raster { width: 2, height: 2, rgb: vec![0; bytes] };
         svg.picture([0.0, 0.0, 4.0, 4.0], &picture(11), Scaling::Pixels);
         assert!(!svg.finish().unwrap().contains("<image"));
         svg.picture([0.0, 0.0, 4.0, 4.0], &picture(12), Scaling::Pixels);

@@ -3,7 +3,7 @@
 use crate::{
     paint::{Anchor, MUTED, TextStyle, Weight},
     panel::Panel,
-    picture::{Picture, Scaling},
+    picture::{Raster, Scaling},
     svg::Svg,
     text::shorten,
 };
@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Tile {
     /// The picture.
-    pub picture: Picture,
+    pub picture: Raster,
     /// Lines below, each with the weight of its letters.
     pub lines: Vec<(String, Weight)>,
 }

@@ -10,9 +10,9 @@ use pyo3::{
     prelude::*,
 };
 use robustness::{
-    Classifier, EvalConfig, Evaluator, Event, Identity, InMemory, Ledger, Norm, Observer, Samples,
-    Shape, Threat, WeightsIdentity, attack,
-    evaluate::{Start, StateOptions},
+    Classifier, EvalConfig, EvalEvent, EvalObserver, Evaluator, Identity, InMemory, Ledger, Norm,
+    Samples, Shape, Threat, WeightsIdentity, attack,
+    evaluate::{ExistingState, StateOptions},
 };
 
 use crate::{
@@ -43,11 +43,11 @@ pub struct Request {
 #[derive(Debug)]
 struct Reporter(Sender<News>);
 
-impl Observer for Reporter {
-    fn on(&mut self, event: &Event<'_>) {
+impl EvalObserver for Reporter {
+    fn on(&mut self, event: &EvalEvent<'_>) {
         let news = match *event {
-            Event::Started { what, total } => (what.to_owned(), 0, total, String::new()),
-            Event::Advanced { what, done, total, attack } => {
+            EvalEvent::Started { what, total } => (what.to_owned(), 0, total, String::new()),
+            EvalEvent::Advanced { what, done, total, attack } => {
                 let remark = attack.map_or_else(String::new, |at| {
                     let most = 100.0 * at.standing as f64 / at.images.max(1) as f64;
                     format!("accuracy at most {most:.1} %")
@@ -175,6 +175,6 @@ fn keeping(
     let data = samples.identity("given", "")?;
     let identity = Identity::new("python", WeightsIdentity::default(), data, threat, seed);
     let examples = Some(samples.shape().pixels());
-    let options = StateOptions { start: Start::Fresh, examples };
+    let options = StateOptions { start: ExistingState::Fresh, examples };
     Ledger::open(&folder.join("state.jsonl"), &identity, options)
 }

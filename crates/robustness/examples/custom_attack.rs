@@ -10,7 +10,7 @@
 use robustness::{
     Attack, AttackContext, Classifier, Cotangent, Entry, EvalConfig, Evaluator, InMemory, Ledger,
     Norm, PullBack, Result, Rows, Shape, Threat,
-    attack::{AttackDraw, Batch},
+    attack::{AttackBatch, AttackDraw},
     entry, predicted, rows, stands,
 };
 
@@ -21,7 +21,7 @@ struct Corners {
 }
 
 impl Attack for Corners {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let epsilon = cx.threat.epsilon;
         let mut best = batch.x.clone();
         let mut fooled = vec![false; batch.len()];

@@ -31,7 +31,7 @@ pub use classifier::{
 pub use error::{Error, Result};
 pub use evaluate::{EvalConfig, Evaluator, Ledger, Outcome, Report, Results};
 pub use identity::{DataIdentity, Identity, WeightsIdentity};
-pub use observer::{Event, Observer, Standing};
+pub use observer::{EvalEvent, EvalObserver, Standing};
 pub use rows::Rows;
 pub use samples::{InMemory, Samples};
 pub use stats::Accuracy;

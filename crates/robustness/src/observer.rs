@@ -3,15 +3,15 @@
 use std::fmt::Debug;
 
 /// Is told how an evaluation goes: a progress bar, a log, a callback.
-pub trait Observer: Debug + Send {
+pub trait EvalObserver: Debug + Send {
     /// Something happened.
-    fn on(&mut self, event: &Event<'_>);
+    fn on(&mut self, event: &EvalEvent<'_>);
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub enum EvalEvent<'a> {
     /// Work of `total` units (images times rounds of an attack) begins.
     Started {
         /// The attack, or what is measured.
@@ -57,17 +57,21 @@ pub struct Standing {
 
 /// An observer that may not be there, and the work at hand.
 pub(crate) struct Progress<'a> {
-    observer: Option<&'a mut dyn Observer>,
+    observer: Option<&'a mut dyn EvalObserver>,
     what: &'a str,
     total: u64,
     done: u64,
 }
 
 impl<'a> Progress<'a> {
-    pub fn begin(mut observer: Option<&'a mut dyn Observer>, what: &'a str, total: usize) -> Self {
+    pub fn begin(
+        mut observer: Option<&'a mut dyn EvalObserver>,
+        what: &'a str,
+        total: usize,
+    ) -> Self {
         let total = total as u64;
         if let Some(observer) = &mut observer {
-            observer.on(&Event::Started { what, total });
+            observer.on(&EvalEvent::Started { what, total });
         }
         Self { observer, what, total, done: 0 }
     }
@@ -77,12 +81,12 @@ impl<'a> Progress<'a> {
         self.done = self.done.max(done);
         if let Some(observer) = &mut self.observer {
             let (what, done, total) = (self.what, self.done, self.total);
-            observer.on(&Event::Advanced { what, done, total, attack });
+            observer.on(&EvalEvent::Advanced { what, done, total, attack });
         }
     }
 
     /// Tells something else.
-    pub fn tell(&mut self, event: &Event<'_>) {
+    pub fn tell(&mut self, event: &EvalEvent<'_>) {
         if let Some(observer) = &mut self.observer {
             observer.on(event);
         }
@@ -97,7 +101,7 @@ impl<'a> Progress<'a> {
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if let Some(observer) = &mut self.observer {
-            observer.on(&Event::Finished { what: self.what });
+            observer.on(&EvalEvent::Finished { what: self.what });
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     attack::{
-        Attack, AttackContext, Batch, largest_other,
+        Attack, AttackBatch, AttackContext, largest_other,
         pgd::{Pgd, StepSize},
     },
     classifier::{Access, Classifier, predicted, stands},
@@ -230,7 +230,7 @@ fn epsilons(
         };
         let mut tick = |_| {};
         let mut cx = AttackContext::new(model, threat, seed, "sanity", 0, &mut tick);
-        let mut points = attack.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?;
+        let mut points = attack.run(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids })?;
         points.for_each(|i, row| rows::project(threat, x.row(i), row));
         let logits = Rows::new(model.logits(&points)?, classes);
         Ok(labels.iter().enumerate().filter(|&(i, &label)| stands(logits.row(i), label)).count())

@@ -12,7 +12,7 @@ use common::{
 };
 use robustness::{
     Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat,
-    attack::{Batch, Objective, apgd, cw::CarliniWagner, fab::Fab, square::Square},
+    attack::{AttackBatch, Objective, apgd, cw::CarliniWagner, fab::Fab, square::Square},
     entry, predicted, rows, sanity,
 };
 
@@ -34,7 +34,12 @@ const SHORT: [&str; 9] = [
 
 /// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of
 /// the last.
-fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Rows {
+fn run(
+    attack: &dyn Attack,
+    model: &dyn Classifier,
+    threat: Threat,
+    batch: &AttackBatch<'_>,
+) -> Rows {
     let mut out = batch.x.clone();
     for round in 0..attack.rounds(model.shape().classes) {
         let mut tick = |_| {};
@@ -96,7 +101,7 @@ fn apgd_reaches_the_worst_loss_in_the_ball() {
             let epsilon = if norm == Norm::Linf { 0.1 } else { 0.8 };
             let threat = Threat { norm, epsilon };
             for objective in [Objective::CrossEntropy, Objective::Margin] {
-                let batch = Batch { x: &x, labels: &labels, ids: &ids(12) };
+                let batch = AttackBatch { x: &x, labels: &labels, ids: &ids(12) };
                 let mut tick = |_| {};
                 let mut cx = AttackContext::new(&model, threat, 0, "apgd", 0, &mut tick);
                 let plan = apgd::Plan { objective, steps: 100, eot: 1, leave_when_fooled: false };
@@ -132,7 +137,7 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
         let (x, labels) = images(&model, n, contrast);
         let logits = model.scores(&x);
         let ids = ids(n);
-        let batch = Batch { x: &x, labels: &labels, ids: &ids };
+        let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
         for norm in NORMS {
             let exact: Vec<f64> = (0..n)
                 .map(|i| {
@@ -209,7 +214,7 @@ fn carlini_wagner_finds_the_way_whatever_the_scale_of_the_logits() {
     let model = Linear::new(SHAPE, 9);
     let (x, labels) = images(&model, 40, 0.5);
     let ids = ids(40);
-    let batch = Batch { x: &x, labels: &labels, ids: &ids };
+    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
     let threat = Threat { norm: Norm::L2, epsilon: 0.15 };
     let standing = |name: &str, scale: f32| {
         let mut model = model.clone();
@@ -279,7 +284,7 @@ fn auto_pgd_agrees_with_pytorch() {
             let mut cx =
                 AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", 0, &mut tick);
             let plan = apgd::Plan { objective, steps: 40, eot: 1, leave_when_fooled: false };
-            let batch = Batch { x: &x, labels: &labels, ids: &ids };
+            let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
             let start = Rows::new(values(&format!("{norm}.start")), shape.pixels());
             let found = apgd::maximise(&mut cx, &batch, &targets, start, plan).unwrap();
             let key = |what: &str| format!("{norm}.{name}.{what}");
@@ -303,7 +308,7 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
         let model = Linear::new(shape, 5);
         let (x, labels) = images(&model, 6, 1.0);
         let ids = ids(6);
-        let batch = Batch { x: &x, labels: &labels, ids: &ids };
+        let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
         for norm in NORMS {
             let threat = Threat { norm, epsilon: if norm == Norm::Linf { 0.15 } else { 0.6 } };
             for name in SHORT {
@@ -338,7 +343,7 @@ fn stronger_attacks_leave_less_standing() {
     let model = Linear::new(SHAPE, 8);
     let (x, labels) = images(&model, 60, 0.9);
     let ids = ids(60);
-    let batch = Batch { x: &x, labels: &labels, ids: &ids };
+    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
     let standing = |name: &str, norm: Norm, epsilon: f32| -> usize {
         let threat = Threat { norm, epsilon };
         let mut left = vec![true; 60];
@@ -404,7 +409,7 @@ fn eot_averages_a_random_network() {
         parts[0].attack.as_ref(),
         &model,
         threat,
-        &Batch { x: &x, labels: &labels, ids: &ids(8) },
+        &AttackBatch { x: &x, labels: &labels, ids: &ids(8) },
     );
     let logits = model.inner.scores(&out);
     let fallen = (0..8).filter(|&i| predicted(logits.row(i)) != labels[i]).count();
@@ -418,7 +423,7 @@ fn square_needs_no_gradient() {
     let model = Quantised(Linear::new(SHAPE, 6));
     let (x, labels) = images(&model, 10, 0.6);
     let ids = ids(10);
-    let batch = Batch { x: &x, labels: &labels, ids: &ids };
+    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
     let threat = Threat { norm: Norm::Linf, epsilon: 0.3 };
     let fallen = |attack: &dyn Attack| {
         let logits = model.scores(&run(attack, &model, threat, &batch));

@@ -8,7 +8,7 @@ use common::classifiers::{Linear, Scores, images};
 use robustness::{
     Access, Attack, AttackContext, Classifier, Cotangent, Error, EvalConfig, Evaluator, InMemory,
     Ledger, Norm, NotOf, PullBack, Result, Samples, Shape, Threat, Toward,
-    attack::{Batch, rays::RayS},
+    attack::{AttackBatch, rays::RayS},
     entry, predicted, rows, sanity, stands,
 };
 
@@ -90,7 +90,7 @@ fn ray_search_finds_the_corner_of_a_linear_network() {
     let threat = Threat { norm: Norm::Linf, epsilon: 1.0 };
     let mut cx = AttackContext::new(&model, threat, 0, "rays", 0, &mut tick);
     let rays = RayS { queries: 6000, minimise: true };
-    let found = rays.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids }).unwrap();
+    let found = rays.run(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids }).unwrap();
     let (before, after) = (model.scores(&x), model.scores(&found));
     for (i, &y) in labels.iter().enumerate() {
         assert!(!stands(after.row(i), y), "{i}");

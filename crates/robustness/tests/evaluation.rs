@@ -12,10 +12,10 @@ use robustness::{
     Results, Samples, Shape, Threat, WeightsIdentity,
     attack::fab::Fab,
     entry,
-    evaluate::{ClassResult, Pixels, Start, StateOptions},
+    evaluate::{ClassResult, ExistingState, Pixels, StateOptions},
 };
 
-const RESUME: StateOptions = StateOptions { start: Start::Resume, examples: None };
+const RESUME: StateOptions = StateOptions { start: ExistingState::Resume, examples: None };
 const SHAPE: Shape = Shape { channels: 3, height: 6, width: 6, classes: 5 };
 
 /// A split of `n` images, some of which `model` misclassifies.

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use sora::{
     error::{Error, Result},
     method::{
-        self, Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput,
-        boxed, range,
+        self, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput,
+        TrainBatch, boxed, range,
     },
     nn::BnMode,
     noise::Draw,
@@ -53,7 +53,7 @@ impl Hyperparameters for RFgsm {
 }
 
 impl Method for RFgsm {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let start = self.start as f32 * cx.threat.epsilon;
         let eta = boxed(batch, cx.noise.sign(Draw::Sign, batch.x.dims()) * start);
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;

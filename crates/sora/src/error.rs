@@ -160,12 +160,6 @@ pub enum Error {
     /// A defect of the program.
     #[error("{0}; this is a defect of the program, please report it")]
     Defect(String),
-    /// A wrong call or input that has no variant of its own yet.
-    #[error("{0}")]
-    Input(String),
-    /// A failure of the work that has no variant of its own yet.
-    #[error("{0}")]
-    Work(String),
 }
 
 impl Error {
@@ -176,8 +170,7 @@ impl Error {
             | Self::Diverged { .. }
             | Self::CoStopped { .. }
             | Self::Device(_)
-            | Self::Defect(_)
-            | Self::Work(_) => ErrorKind::Work,
+            | Self::Defect(_) => ErrorKind::Work,
             Self::Interrupted { .. } => ErrorKind::Interrupted,
             Self::Data(e) if !e.is_input() => ErrorKind::Work,
             Self::Plot(e) if !e.is_input() => ErrorKind::Work,
@@ -233,16 +226,6 @@ impl Error {
     /// Something that should not be able to happen.
     pub fn defect(message: impl Into<String>) -> Self {
         Self::Defect(message.into())
-    }
-
-    /// A wrong call, value or file.
-    pub fn input(message: impl Into<String>) -> Self {
-        Self::Input(message.into())
-    }
-
-    /// A failure of the work itself.
-    pub fn work(message: impl Into<String>) -> Self {
-        Self::Work(message.into())
     }
 }
 

@@ -42,7 +42,6 @@
 pub use compute::gradient;
 pub use error::{Error, ErrorKind, Result};
 pub use robustness::{self, attack, stats};
-pub use run::{checkpoint, follow, log as metrics, recipe};
 pub use sora_data as data;
 pub use sora_plot as plot;
 pub use train::Trainer;

@@ -40,7 +40,7 @@ fn entry(info: &MethodInfo) -> Result<Entry> {
     };
     let listed: Vec<_> = options.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let json_options = serde_json::to_value(&options)
-        .map_err(|e| Error::work(format!("cannot list the options: {e}")))?;
+        .map_err(|e| Error::defect(format!("the options cannot be listed: {e}")))?;
     Ok(Entry {
         name: info.name.into(),
         cells: vec![norms(info.norms), cost.clone(), info.summary.into()],

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use sora::robustness::{Event, Observer};
+use sora::robustness::{EvalEvent, EvalObserver};
 
 use super::plan::{Plan, Planned};
 use crate::console::Bar;
@@ -35,12 +35,12 @@ impl EvaluationBar {
     }
 }
 
-impl Observer for EvaluationBar {
-    fn on(&mut self, event: &Event<'_>) {
+impl EvalObserver for EvaluationBar {
+    fn on(&mut self, event: &EvalEvent<'_>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match *event {
-            Event::Started { what, total } => state.begin(what, total as f64),
-            Event::Advanced { done, attack, .. } => {
+            EvalEvent::Started { what, total } => state.begin(what, total as f64),
+            EvalEvent::Advanced { done, attack, .. } => {
                 if let Some(at) = attack {
                     state.standing = at.standing as f64 / at.images.max(1) as f64;
                 }
@@ -52,8 +52,8 @@ impl Observer for EvaluationBar {
                 });
                 state.advance(done as f64, &note);
             }
-            Event::Finished { .. } => state.end(),
-            Event::StateLost { error } => {
+            EvalEvent::Finished { .. } => state.end(),
+            EvalEvent::StateLost { error } => {
                 tracing::warn!("{error}; the evaluation goes on, but cannot be resumed");
             }
             _ => {}

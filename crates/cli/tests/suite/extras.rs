@@ -224,7 +224,7 @@ fn resumes(more: &[&str]) {
         more.iter().chain(&["--checkpoint-steps", "1", "--keep", "100"]).copied().collect();
     let whole = with_options(dir.path(), "whole", &more);
     let broken = with_options(dir.path(), "broken", &more);
-    let mut all = sora::checkpoint::list(&broken.join("checkpoints")).unwrap();
+    let mut all = sora::run::checkpoint::list(&broken.join("checkpoints")).unwrap();
     for later in all.split_off(3) {
         fs::remove_dir_all(later).unwrap();
     }

@@ -16,7 +16,9 @@ use sora::{
     Trainer,
     config::TrainConfig,
     error::Result,
-    method::{self, Batch, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed},
+    method::{
+        self, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch, boxed,
+    },
     nn::{BnMode, HostTensor},
     run,
     threat::Norm,
@@ -36,7 +38,7 @@ struct Falling {
 }
 
 impl Method for Falling {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let delta = boxed(batch, grad.clone().sign() * cx.threat.epsilon);
         let mut out = cx.train(batch, delta, Some(grad))?;

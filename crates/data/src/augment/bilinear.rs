@@ -1,10 +1,16 @@
 //! Bilinear resampling of images in memory: the window of a resized crop, and rotation.
 
-use crate::window::Window;
+use crate::window::CropWindow;
 
 /// Resizes the window to the whole of `out`, bilinear with half-pixel centres, and maps bytes to
 /// \[0, 1\]. The window is never larger than the output, so no low-pass filter is needed.
-pub(super) fn window(image: &[u8], out: &mut [f32], shape: [usize; 3], window: Window, flip: bool) {
+pub(super) fn window(
+    image: &[u8],
+    out: &mut [f32],
+    shape: [usize; 3],
+    window: CropWindow,
+    flip: bool,
+) {
     let [_, height, width] = shape;
     let rows = taps(window.top, window.height, height);
     let mut columns = taps(window.left, window.width, width);
@@ -116,7 +122,7 @@ mod tests {
     #[test]
     fn a_window_of_everything_is_the_image() {
         let image = [0, 51, 102, 153, 204, 255];
-        let all = Window { top: 0, left: 0, height: 2, width: 3 };
+        let all = CropWindow { top: 0, left: 0, height: 2, width: 3 };
         let mut out = [0.0; 6];
         window(&image, &mut out, [1, 2, 3], all, false);
         close(&out, &[0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
@@ -130,7 +136,13 @@ mod tests {
         // 0.75, 1.25.
         let image = [7, 255, 0, 7];
         let mut out = [0.0; 4];
-        window(&image, &mut out, [1, 1, 4], Window { top: 0, left: 1, height: 1, width: 2 }, false);
+        window(
+            &image,
+            &mut out,
+            [1, 1, 4],
+            CropWindow { top: 0, left: 1, height: 1, width: 2 },
+            false,
+        );
         close(&out, &[1.0, 0.75, 0.25, 0.0]);
     }
 }

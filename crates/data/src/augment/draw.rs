@@ -3,7 +3,7 @@
 use rand::{Rng, RngExt};
 
 use super::spec::{Augment, Crop};
-use crate::window::Window;
+use crate::window::CropWindow;
 
 /// What was drawn for one sample. Coordinates are rows and columns of the image, from the top left.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,9 +18,9 @@ pub struct AugmentDraw {
     pub angle: f32,
     /// The window of a resized crop: in the image, or for a set decoded on demand in the picture as
     /// it is in its file.
-    pub window: Option<Window>,
+    pub window: Option<CropWindow>,
     /// The part that is blackened (last).
-    pub cutout: Option<Window>,
+    pub cutout: Option<CropWindow>,
 }
 
 impl AugmentDraw {
@@ -59,7 +59,7 @@ impl Augment {
                 draw.dx = rng.random_range(-pad..=pad);
             }
             Crop::Resized { min_scale } => {
-                draw.window = Some(Window::draw(rng, picture[0], picture[1], min_scale))
+                draw.window = Some(CropWindow::draw(rng, picture[0], picture[1], min_scale))
             }
         }
         if self.flip {
@@ -69,14 +69,14 @@ impl Augment {
             draw.angle = self.rotate * (2.0 * rng.random::<f32>() - 1.0);
         }
         if self.cutout > 0 {
-            draw.cutout = Some(Window::cutout(rng, image, self.cutout));
+            draw.cutout = Some(CropWindow::cutout(rng, image, self.cutout));
         }
         draw
     }
 }
 
 /// How the rectangles are drawn.
-impl Window {
+impl CropWindow {
     pub(crate) fn draw(rng: &mut impl Rng, height: usize, width: usize, min_scale: f32) -> Self {
         const RATIO: (f32, f32) = (3.0 / 4.0, 4.0 / 3.0);
         let area = (height * width) as f32;

@@ -4,7 +4,7 @@ use super::bilinear;
 use super::draw::AugmentDraw;
 use crate::error::{DataError, Result};
 use crate::picture::{Picture, Placement, resize};
-use crate::window::Window;
+use crate::window::CropWindow;
 
 impl AugmentDraw {
     /// Maps `image` to augmented coordinates: `out[c, y, x] = image[c, y + dy, x' + dx]`, where
@@ -66,7 +66,7 @@ impl AugmentDraw {
         shape: [usize; 3],
     ) -> Result<()> {
         let [channels, height, width] = shape;
-        let source = self.window.unwrap_or(Window {
+        let source = self.window.unwrap_or(CropWindow {
             top: 0,
             left: 0,
             height: picture.height(),

@@ -1,5 +1,5 @@
 use super::super::{Augment, AugmentDraw, Crop};
-use crate::window::Window;
+use crate::window::CropWindow;
 use proptest::prelude::*;
 use sora_rng::{Purpose, stream};
 
@@ -50,8 +50,12 @@ fn inexact_maps_and_wrong_lengths_are_refused() {
 fn windows_fit_and_have_the_area_asked_for() {
     for (height, width) in [(32, 32), (224, 160), (1, 1), (3, 200)] {
         for sample in 0..500 {
-            let window =
-                Window::draw(&mut stream(3, Purpose::Augment, 0, 0, sample), height, width, 0.25);
+            let window = CropWindow::draw(
+                &mut stream(3, Purpose::Augment, 0, 0, sample),
+                height,
+                width,
+                0.25,
+            );
             assert!(window.height >= 1 && window.width >= 1);
             assert!(window.top + window.height <= height && window.left + window.width <= width);
             if (height, width) == (32, 32) {

@@ -3,7 +3,7 @@
 
 use super::AugmentDraw;
 use crate::picture::{Fit, Picture, Placement, planes, resize};
-use crate::window::Window;
+use crate::window::CropWindow;
 
 const CASES: &str = include_str!("../../tests/fixtures/augment.txt");
 
@@ -61,8 +61,12 @@ fn the_same_numbers_as_torchvision() {
     let mut seen = 0;
     for (name, draws, wanted) in cases() {
         let d: Vec<usize> = draws.iter().map(|v| v.max(0.0) as usize).collect();
-        let window =
-            |at: usize| Window { top: d[at], left: d[at + 1], height: d[at + 2], width: d[at + 3] };
+        let window = |at: usize| CropWindow {
+            top: d[at],
+            left: d[at + 1],
+            height: d[at + 2],
+            width: d[at + 3],
+        };
         let id = AugmentDraw::IDENTITY;
         match name {
             "fit" => {
@@ -104,8 +108,8 @@ fn the_same_numbers_as_torchvision() {
 #[test]
 fn a_picture_is_rendered_as_drawn() {
     let picture = picture(30, 22);
-    let window = Window { top: 3, left: 2, height: 20, width: 18 };
-    let hole = Window { top: 1, left: 0, height: 2, width: 3 };
+    let window = CropWindow { top: 3, left: 2, height: 20, width: 18 };
+    let hole = CropWindow { top: 1, left: 0, height: 2, width: 3 };
     let draw = AugmentDraw {
         window: Some(window),
         flip: true,

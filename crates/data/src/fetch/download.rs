@@ -12,7 +12,7 @@ use ureq::http::StatusCode;
 
 use super::answer::{header_number, network, range_start, spoken};
 use super::digest::digest;
-use super::options::{FetchOptions, Progress};
+use super::options::{FetchOptions, FetchProgress};
 use super::pace::Pace;
 use crate::error::{DataError, Result};
 use crate::info::{Checksum, Source};
@@ -220,7 +220,7 @@ impl<'a> Download<'a> {
             }
             part.write_all(&buffer[..n]).map_err(DataError::io("write", &self.part))?;
             if let Some(progress) = self.options.progress {
-                progress(Progress { file: &self.source.file, done, total });
+                progress(FetchProgress { file: &self.source.file, done, total });
             }
         }
         match total {

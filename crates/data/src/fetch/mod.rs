@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{DataError, Result};
 use crate::info::Info;
 
-pub use options::{FetchOptions, Progress};
+pub use options::{FetchOptions, FetchProgress};
 
 /// Downloads the files of a set to its folder in `data_dir`, and returns their paths. Files that
 /// are there and right are kept.

@@ -8,7 +8,7 @@ pub struct FetchOptions<'a> {
     /// Take the files from `BASE_URL/FILE` instead of their official addresses (a mirror).
     pub base_url: Option<String>,
     /// Called as a download goes on.
-    pub progress: Option<&'a dyn Fn(Progress<'_>)>,
+    pub progress: Option<&'a dyn Fn(FetchProgress<'_>)>,
     /// Tries in a row that bring no new byte before giving up.
     pub attempts: u32,
     /// Pause before the second try; doubled every time.
@@ -35,7 +35,7 @@ impl Default for FetchOptions<'_> {
 
 /// How far a download is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Progress<'a> {
+pub struct FetchProgress<'a> {
     /// The file's name.
     pub file: &'a str,
     /// Bytes on disk, with those of an earlier, broken download.

@@ -230,7 +230,7 @@ fn progress_grows_to_the_total() {
     let case = Case::new();
     let server = Server::new(&content(), &[Act::Break(100_000), Act::Serve]);
     let seen = RefCell::new(Vec::new());
-    let report = |p: Progress<'_>| {
+    let report = |p: FetchProgress<'_>| {
         assert_eq!((p.file, p.total), ("file.bin", Some(CONTENT_LEN as u64)));
         seen.borrow_mut().push(p.done);
     };

@@ -3,7 +3,7 @@
 use super::pixels::{Picture, planes};
 use super::resample::{Placement, resize};
 use crate::error::{DataError, Result};
-use crate::window::Window;
+use crate::window::CropWindow;
 
 /// How a picture is brought to the shape of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +66,17 @@ impl Fit {
                         as usize
                 };
                 let size = if ph <= pw { [side, long(pw)] } else { [long(ph), side] };
-                let crop = Window {
+                let crop = CropWindow {
                     top: half((size[0] - height) as u64) as usize,
                     left: half((size[1] - width) as u64) as usize,
                     height,
                     width,
                 };
-                Placement { source: Window { top: 0, left: 0, height: ph, width: pw }, size, crop }
+                Placement {
+                    source: CropWindow { top: 0, left: 0, height: ph, width: pw },
+                    size,
+                    crop,
+                }
             }
         };
         Ok(resize(picture, &placement))
@@ -80,8 +84,8 @@ impl Fit {
 }
 
 /// The central part of `height` x `width`.
-fn central(rows: usize, columns: usize, height: usize, width: usize) -> Window {
-    Window { top: (rows - height) / 2, left: (columns - width) / 2, height, width }
+fn central(rows: usize, columns: usize, height: usize, width: usize) -> CropWindow {
+    CropWindow { top: (rows - height) / 2, left: (columns - width) / 2, height, width }
 }
 
 /// Half of it, halves rounded to even: Python's `round(n / 2)`.

@@ -3,21 +3,21 @@
 use std::ops::Range;
 
 use super::pixels::Picture;
-use crate::window::Window;
+use crate::window::CropWindow;
 
 /// Which part of a picture goes where: the window `source` is resized to `size` (rows, columns), of
 /// which `crop` is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
-    pub source: Window,
+    pub source: CropWindow,
     pub size: [usize; 2],
-    pub crop: Window,
+    pub crop: CropWindow,
 }
 
 impl Placement {
     /// The window resized to `size`.
-    pub(crate) fn whole(source: Window, [height, width]: [usize; 2]) -> Self {
-        Self { source, size: [height, width], crop: Window { top: 0, left: 0, height, width } }
+    pub(crate) fn whole(source: CropWindow, [height, width]: [usize; 2]) -> Self {
+        Self { source, size: [height, width], crop: CropWindow { top: 0, left: 0, height, width } }
     }
 }
 

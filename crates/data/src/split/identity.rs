@@ -18,7 +18,7 @@ const VERSION: &[u8] = b"sora split 1\0";
 /// The content of a [`Split`]: equal hashes mean the same images with the same labels in the same
 /// order, under the same class names, brought to the same shape in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct SplitIdentity {
     /// SHA-256 over everything below, every image and every label, in lower-case hexadecimal.
     pub sha256: String,
     /// Number of images.
@@ -29,7 +29,7 @@ pub struct Identity {
     pub classes: Vec<String>,
 }
 
-impl Identity {
+impl SplitIdentity {
     /// In what this split differs from that of `before`, in words for one line; `None` when it is
     /// the same.
     pub fn difference(&self, before: &Self) -> Option<String> {
@@ -80,7 +80,7 @@ impl Split {
     ///
     /// # Errors
     /// As [`Split::image`].
-    pub fn identity(&self) -> Result<Identity> {
+    pub fn identity(&self) -> Result<SplitIdentity> {
         let digests: Vec<[u8; 32]> = self
             .ids()
             .par_iter()
@@ -103,7 +103,7 @@ impl Split {
             hash.update(self.label(i).to_le_bytes());
             hash.update(digest);
         }
-        Ok(Identity {
+        Ok(SplitIdentity {
             sha256: hash.finalize().iter().map(|b| format!("{b:02x}")).collect(),
             images: self.len(),
             shape: self.shape(),

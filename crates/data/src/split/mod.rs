@@ -5,7 +5,7 @@ mod identity;
 mod list;
 mod stats;
 
-pub use identity::Identity;
+pub use identity::SplitIdentity;
 pub use list::Split;
 
 #[cfg(test)]

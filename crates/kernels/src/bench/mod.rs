@@ -8,7 +8,7 @@ mod peak;
 mod record;
 
 pub use peak::peaks;
-pub use record::Record;
+pub use record::BenchRecord;
 
 use half::bf16;
 
@@ -16,7 +16,7 @@ use crate::addend::Addend;
 use crate::batch_norm::{BatchNorm, Statistics};
 use crate::buffer::Buffer;
 use crate::conv::{Algorithms, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments};
-use crate::element::{Element, Precision};
+use crate::element::{Element, ElementType};
 use crate::error::{ShapeError, extent};
 use crate::isa::Isa;
 use peak::best;
@@ -27,7 +27,7 @@ pub struct Config {
     /// Instruction set.
     pub isa: Isa,
     /// Storage of the activations, one after the other.
-    pub precisions: Vec<Precision>,
+    pub precisions: Vec<ElementType>,
     /// Channels of the first stage of PreActResNet-18.
     pub width: usize,
     /// Side of the images in pixels.
@@ -81,29 +81,29 @@ pub fn preact_resnet18(width: usize, image: usize) -> Vec<(usize, ConvGeometry)>
 ///
 /// # Errors
 /// [`ShapeError`] when a size is zero or too large, or the machine lacks the instruction set.
-pub fn run(config: &Config, mut found: impl FnMut(&Record)) -> Result<(), ShapeError> {
+pub fn run(config: &Config, mut found: impl FnMut(&BenchRecord)) -> Result<(), ShapeError> {
     // The widest stage has eight times the channels of the first.
     extent("bench", &[8, config.width, config.image, config.image, config.batch])?;
     let peaks = peaks(config.isa, config.seconds)?;
     peaks.iter().for_each(&mut found);
-    let rate = |record: Option<&Record>| match record {
-        Some(Record::Peak { gflops, .. }) => *gflops,
+    let rate = |record: Option<&BenchRecord>| match record {
+        Some(BenchRecord::Peak { gflops, .. }) => *gflops,
         _ => f64::INFINITY,
     };
     for &precision in &config.precisions {
         match precision {
-            Precision::F32 => convolutions::<f32>(config, rate(peaks.first()), &mut found)?,
-            Precision::Bf16 => convolutions::<bf16>(config, rate(peaks.last()), &mut found)?,
+            ElementType::F32 => convolutions::<f32>(config, rate(peaks.first()), &mut found)?,
+            ElementType::Bf16 => convolutions::<bf16>(config, rate(peaks.last()), &mut found)?,
         }
     }
     for &precision in &config.precisions {
         for stage in 0..4 {
             let rows = (config.image >> stage).pow(2) * config.batch;
             match precision {
-                Precision::F32 => {
+                ElementType::F32 => {
                     batch_norm::<f32>(config, rows, config.width << stage, &mut found)?
                 }
-                Precision::Bf16 => {
+                ElementType::Bf16 => {
                     batch_norm::<bf16>(config, rows, config.width << stage, &mut found)?
                 }
             }
@@ -119,7 +119,7 @@ const DIRECTIONS: [&str; 6] =
 fn convolutions<E: Element>(
     config: &Config,
     peak: f64,
-    found: &mut impl FnMut(&Record),
+    found: &mut impl FnMut(&BenchRecord),
 ) -> Result<(), ShapeError> {
     let n = config.batch;
     let mut total = [0.0; DIRECTIONS.len()];
@@ -139,7 +139,7 @@ fn convolutions<E: Element>(
         for (index, (time, algorithm)) in times.into_iter().zip(algorithms).enumerate() {
             let gflops = if index < 4 { flops / time / 1e9 } else { 0.0 };
             total[index] += count as f64 * time * 1e3;
-            found(&Record::Convolution {
+            found(&BenchRecord::Convolution {
                 count,
                 geometry,
                 batch: n,
@@ -153,7 +153,7 @@ fn convolutions<E: Element>(
         }
     }
     for (direction, ms) in DIRECTIONS.into_iter().zip(total) {
-        found(&Record::Total { precision: E::PRECISION, direction, ms });
+        found(&BenchRecord::Total { precision: E::PRECISION, direction, ms });
     }
     Ok(())
 }
@@ -193,7 +193,7 @@ fn batch_norm<E: Element>(
     config: &Config,
     rows: usize,
     channels: usize,
-    found: &mut impl FnMut(&Record),
+    found: &mut impl FnMut(&BenchRecord),
 ) -> Result<(), ShapeError> {
     let len = rows * channels;
     let (x, dy, add) = (values::<E>(len, 1), values::<E>(len, 2), values::<E>(len, 3));
@@ -217,7 +217,7 @@ fn batch_norm<E: Element>(
     // Tensors read or written: x and y; x, dy, x, dy, add and dx.
     for (direction, time, tensors) in [("forward", forward, 2), ("backward", backward, 6)] {
         let gigabytes = (tensors * len * size_of::<E>()) as f64 / time / 1e9;
-        found(&Record::BatchNorm {
+        found(&BenchRecord::BatchNorm {
             rows,
             channels,
             precision: E::PRECISION,
@@ -238,7 +238,7 @@ mod tests {
     fn every_record_of_a_small_network_is_a_json_line() {
         let config = Config {
             isa: Isa::detect(),
-            precisions: vec![Precision::F32, Precision::Bf16],
+            precisions: vec![ElementType::F32, ElementType::Bf16],
             width: 4,
             image: 8,
             batch: 2,

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use super::record::Record;
+use super::record::BenchRecord;
 use crate::error::ShapeError;
 use crate::isa::Isa;
 use crate::parallel;
@@ -63,7 +63,7 @@ fn peak(
     instruction: &'static str,
     seconds: f64,
     operations: impl Fn() -> usize + Sync,
-) -> Result<Record, ShapeError> {
+) -> Result<BenchRecord, ShapeError> {
     let threads = parallel::threads();
     let count = operations();
     let time = best(seconds, || {
@@ -72,14 +72,14 @@ fn peak(
         });
         Ok(())
     })?;
-    Ok(Record::Peak { instruction, threads, gflops: (count * threads) as f64 / time / 1e9 })
+    Ok(BenchRecord::Peak { instruction, threads, gflops: (count * threads) as f64 / time / 1e9 })
 }
 
 /// The peaks of the instructions that `isa` has: that of `f32`, then that of bf16.
 ///
 /// # Errors
 /// Never for an instruction set that the machine has.
-pub fn peaks(isa: Isa, seconds: f64) -> Result<Vec<Record>, ShapeError> {
+pub fn peaks(isa: Isa, seconds: f64) -> Result<Vec<BenchRecord>, ShapeError> {
     // SAFETY: the kernel has no conditions of its own.
     let mut peaks = vec![peak("fma", seconds, || unsafe { dispatch(isa, Fma) })?];
     #[cfg(target_arch = "x86_64")]

@@ -3,11 +3,11 @@
 use std::fmt;
 
 use crate::conv::{ConvAlgorithm, ConvGeometry};
-use crate::element::Precision;
+use crate::element::ElementType;
 
 /// One measurement. Its `Display` is a JSON object on one line.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Record {
+pub enum BenchRecord {
     /// The most that the arithmetic can do, without memory.
     Peak {
         /// `fma` (`f32`), `vdpbf16ps` or `tdpbf16ps`.
@@ -26,7 +26,7 @@ pub enum Record {
         /// Images in a batch.
         batch: usize,
         /// Storage of the activations.
-        precision: Precision,
+        precision: ElementType,
         /// `forward`, `forward+stats` (with shortcut and statistics), `input-grad`, `weight-grad`,
         /// `pack` (for forward) or `pack-input-grad`.
         direction: &'static str,
@@ -47,7 +47,7 @@ pub enum Record {
         /// Channels.
         channels: usize,
         /// Storage of the activations.
-        precision: Precision,
+        precision: ElementType,
         /// `forward`, or `backward` (parameter gradients, input gradient and an added gradient).
         direction: &'static str,
         /// Milliseconds.
@@ -58,7 +58,7 @@ pub enum Record {
     /// Sum over the network's convolutions.
     Total {
         /// Storage of the activations.
-        precision: Precision,
+        precision: ElementType,
         /// As for a convolution.
         direction: &'static str,
         /// Milliseconds.
@@ -66,16 +66,16 @@ pub enum Record {
     },
 }
 
-impl fmt::Display for Record {
+impl fmt::Display for BenchRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Record::Peak { instruction, threads, gflops } => {
+            BenchRecord::Peak { instruction, threads, gflops } => {
                 write!(
                     f,
                     r#"{{"kind":"peak","instruction":"{instruction}","threads":{threads},"gflops":{gflops:.1}}}"#
                 )
             }
-            Record::Convolution {
+            BenchRecord::Convolution {
                 count,
                 geometry: g,
                 batch,
@@ -96,11 +96,13 @@ impl fmt::Display for Record {
                 g.stride[0],
                 algorithm.name(),
             ),
-            Record::BatchNorm { rows, channels, precision, direction, ms, gigabytes } => write!(
-                f,
-                r#"{{"kind":"batch_norm","rows":{rows},"channels":{channels},"precision":"{precision}","direction":"{direction}","ms":{ms:.3},"gigabytes":{gigabytes:.2}}}"#
-            ),
-            Record::Total { precision, direction, ms } => {
+            BenchRecord::BatchNorm { rows, channels, precision, direction, ms, gigabytes } => {
+                write!(
+                    f,
+                    r#"{{"kind":"batch_norm","rows":{rows},"channels":{channels},"precision":"{precision}","direction":"{direction}","ms":{ms:.3},"gigabytes":{gigabytes:.2}}}"#
+                )
+            }
+            BenchRecord::Total { precision, direction, ms } => {
                 write!(
                     f,
                     r#"{{"kind":"total","precision":"{precision}","direction":"{direction}","ms":{ms:.2}}}"#

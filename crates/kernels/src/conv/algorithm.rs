@@ -6,7 +6,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::geometry::ConvGeometry;
-use crate::element::Precision;
+use crate::element::ElementType;
 use crate::isa::Isa;
 
 /// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
@@ -46,7 +46,12 @@ impl ConvAlgorithm {
     }
 
     /// Whether it can compute `geometry` on activations of `precision`.
-    pub(super) fn supports(self, geometry: &ConvGeometry, isa: Isa, precision: Precision) -> bool {
+    pub(super) fn supports(
+        self,
+        geometry: &ConvGeometry,
+        isa: Isa,
+        precision: ElementType,
+    ) -> bool {
         match self {
             ConvAlgorithm::Direct => true,
             // Without input channels its products would have no terms and never be written.
@@ -59,7 +64,7 @@ impl ConvAlgorithm {
                     && geometry.out_channels > 0
             }
             ConvAlgorithm::DirectBf16 => {
-                precision == Precision::Bf16
+                precision == ElementType::Bf16
                     && matches!(isa, Isa::Amx | Isa::Avx512Bf16)
                     && cfg!(target_arch = "x86_64")
             }
@@ -114,7 +119,7 @@ impl Algorithms {
     }
 
     /// The fastest algorithm of each direction.
-    pub(super) fn fastest(geometry: &ConvGeometry, isa: Isa, precision: Precision) -> Self {
+    pub(super) fn fastest(geometry: &ConvGeometry, isa: Isa, precision: ElementType) -> Self {
         let pairs = ConvAlgorithm::DirectBf16.supports(geometry, isa, precision);
         // Tiles multiply more than four times faster than vectors of `f32`, which is all that
         // Winograd could save.

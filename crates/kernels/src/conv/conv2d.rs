@@ -14,7 +14,7 @@ use super::packed::{Layout, PackedWeights};
 use super::partial::{Partial, TileList};
 use super::pass::{Pass, WeightPass};
 use super::{direct, winograd};
-use crate::element::{Element, Precision};
+use crate::element::{Element, ElementType};
 use crate::error::{ShapeError, elements, expect_len, parameter};
 use crate::isa::Isa;
 use crate::parallel::Shared;
@@ -184,7 +184,7 @@ impl<E: Element> Conv2d<E> {
         if epilogue.moments.is_some() {
             return Err(parameter("moments", "need every output"));
         }
-        if E::PRECISION != Precision::F32 {
+        if E::PRECISION != ElementType::F32 {
             return Err(parameter("tiles", "are for f32"));
         }
         let pass = self.pass(Direction::Forward, n, x, weights)?;
@@ -300,8 +300,8 @@ impl<E: Element> Conv2d<E> {
             borrowed: PhantomData,
         };
         match E::PRECISION {
-            Precision::F32 => weight_grad_f32(&pass.retyped(), dw),
-            Precision::Bf16 => weight_grad_bf16(&pass.retyped(), dw),
+            ElementType::F32 => weight_grad_f32(&pass.retyped(), dw),
+            ElementType::Bf16 => weight_grad_bf16(&pass.retyped(), dw),
         }
         Ok(())
     }
@@ -323,8 +323,8 @@ fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
 /// in each crate that uses it.
 fn run<E: Element>(pass: &Pass<'_, E>, output: Output<'_, E>) {
     match E::PRECISION {
-        Precision::F32 => run_f32(&pass.retyped(), output.retyped()),
-        Precision::Bf16 => run_bf16(&pass.retyped(), output.retyped()),
+        ElementType::F32 => run_f32(&pass.retyped(), output.retyped()),
+        ElementType::Bf16 => run_bf16(&pass.retyped(), output.retyped()),
     }
 }
 

@@ -5,7 +5,7 @@ use super::vector::{Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 #[cfg(target_arch = "x86_64")]
-use crate::element::{Precision, Storage};
+use crate::element::{ElementType, Storage};
 use crate::isa::Isa;
 
 /// Runs `kernel` on `isa`, or on portable code if the machine lacks it.
@@ -20,9 +20,9 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
             // Nothing to convert: the same code and bits as without the extension.
             // SAFETY: the features have just been found; the caller promises the kernel's own
             // conditions.
-            Precision::F32 => unsafe { avx512::run(kernel) },
+            ElementType::F32 => unsafe { avx512::run(kernel) },
             // SAFETY: as above.
-            Precision::Bf16 => unsafe { avx512::run_bf16(kernel) },
+            ElementType::Bf16 => unsafe { avx512::run_bf16(kernel) },
         },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the features have just been found; the caller promises the kernel's own

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::element::{Element, Precision};
+use crate::element::{Element, ElementType};
 
 /// A vector of [`Simd::LANES`] `f32`.
 ///
@@ -73,10 +73,10 @@ pub(crate) unsafe fn load<S: Simd, E: Element>(p: *const E, lanes: usize) -> S {
     // its precision names.
     unsafe {
         match (E::PRECISION, lanes == S::LANES) {
-            (Precision::F32, true) => S::load(p.cast()),
-            (Precision::F32, false) => S::load_first(p.cast(), lanes),
-            (Precision::Bf16, true) => S::load_bf16(p.cast()),
-            (Precision::Bf16, false) => S::load_first_bf16(p.cast(), lanes),
+            (ElementType::F32, true) => S::load(p.cast()),
+            (ElementType::F32, false) => S::load_first(p.cast(), lanes),
+            (ElementType::Bf16, true) => S::load_bf16(p.cast()),
+            (ElementType::Bf16, false) => S::load_first_bf16(p.cast(), lanes),
         }
     }
 }
@@ -91,10 +91,10 @@ pub(crate) unsafe fn store<S: Simd, E: Element>(value: S, p: *mut E, lanes: usiz
     // its precision names.
     unsafe {
         match (E::PRECISION, lanes == S::LANES) {
-            (Precision::F32, true) => value.store(p.cast()),
-            (Precision::F32, false) => value.store_first(p.cast(), lanes),
-            (Precision::Bf16, true) => value.store_bf16(p.cast()),
-            (Precision::Bf16, false) => value.store_first_bf16(p.cast(), lanes),
+            (ElementType::F32, true) => value.store(p.cast()),
+            (ElementType::F32, false) => value.store_first(p.cast(), lanes),
+            (ElementType::Bf16, true) => value.store_bf16(p.cast()),
+            (ElementType::Bf16, false) => value.store_first_bf16(p.cast(), lanes),
         }
     }
 }
@@ -106,8 +106,8 @@ pub(crate) unsafe fn store<S: Simd, E: Element>(value: S, p: *mut E, lanes: usiz
 #[inline(always)]
 pub(crate) unsafe fn stored<S: Simd, E: Element>(value: S) -> S {
     match E::PRECISION {
-        Precision::F32 => value,
+        ElementType::F32 => value,
         // SAFETY: the caller promises the features.
-        Precision::Bf16 => unsafe { value.round_bf16() },
+        ElementType::Bf16 => unsafe { value.round_bf16() },
     }
 }

@@ -5,7 +5,7 @@
 pub mod amx;
 
 use sora_kernels::conv::ConvGeometry;
-use sora_kernels::{Element, Isa, Precision};
+use sora_kernels::{Element, ElementType, Isa};
 
 /// Largest relative error of rounding to bf16, which has 8 significant bits.
 pub const BF16_ROUNDING: f64 = 1.0 / 256.0;
@@ -20,7 +20,7 @@ pub fn instruction_sets() -> Vec<Isa> {
 
 /// Those on which `E` runs code of its own.
 pub fn distinct_instruction_sets<E: Element>() -> Vec<Isa> {
-    let same = |isa| E::PRECISION == Precision::F32 && matches!(isa, Isa::Amx | Isa::Avx512Bf16);
+    let same = |isa| E::PRECISION == ElementType::F32 && matches!(isa, Isa::Amx | Isa::Avx512Bf16);
     instruction_sets().into_iter().filter(|&isa| !same(isa)).collect()
 }
 
@@ -42,8 +42,8 @@ pub fn widened<E: Element>(x: &[E]) -> Vec<f32> {
 #[track_caller]
 pub fn assert_rounded<E: Element>(what: &str, actual: &[E], expected: &[f64], tolerance: f64) {
     let rounding = match E::PRECISION {
-        Precision::F32 => return assert_close(what, &widened(actual), expected, tolerance),
-        Precision::Bf16 => BF16_ROUNDING,
+        ElementType::F32 => return assert_close(what, &widened(actual), expected, tolerance),
+        ElementType::Bf16 => BF16_ROUNDING,
     };
     assert_eq!(actual.len(), expected.len(), "{what}: length");
     let scale = expected.iter().fold(1e-30f64, |m, x| m.max(x.abs()));

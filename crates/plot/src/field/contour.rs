@@ -10,7 +10,7 @@ use crate::{
     frame::{Grid, Ticked, axes, heading},
     paint::{Anchor, Paint, Stroke, TextStyle, Weight},
     panel::Panel,
-    picture::{Picture, Scaling},
+    picture::{Raster, Scaling},
     style::{Marker, viridis},
     svg::{Fill, Svg},
     text::text_width,
@@ -116,7 +116,7 @@ impl Contour {
     }
 
     /// The map's colours, `size` pixels a side, each level one colour.
-    fn picture(&self, size: u32) -> Picture {
+    fn picture(&self, size: u32) -> Raster {
         let step = |count: usize, i: u32| (count - 1) as f64 * f64::from(i) / f64::from(size - 1);
         let mut rgb = Vec::with_capacity((size * size * 3) as usize);
         for i in 0..size {
@@ -130,6 +130,6 @@ impl Contour {
                 rgb.extend(viridis((level + 0.5) / LEVELS as f64));
             }
         }
-        Picture { width: size, height: size, rgb }
+        Raster { width: size, height: size, rgb }
     }
 }

@@ -10,7 +10,7 @@ use resvg::{
 
 use crate::{
     error::{Error, Result},
-    picture::{Picture, Scaling},
+    picture::{Raster, Scaling},
     svg::{Placed, Svg},
 };
 
@@ -69,7 +69,7 @@ pub(crate) fn pixmap(svg: &Svg, scale: f32) -> Result<Pixmap> {
     Ok(pixmap)
 }
 
-fn pixels(picture: &Picture) -> Option<Pixmap> {
+fn pixels(picture: &Raster) -> Option<Pixmap> {
     let mut pixmap = Pixmap::new(picture.width, picture.height)?;
     for (to, [r, g, b]) in pixmap.pixels_mut().iter_mut().zip(picture.rgb.as_chunks::<3>().0) {
         *to = ColorU8::from_rgba(*r, *g, *b, 255).premultiply();
@@ -82,5 +82,5 @@ pub(crate) fn png(svg: &Svg, scale: f32) -> Result<Vec<u8>> {
     let pixmap = pixmap(svg, scale)?;
     // Drawn on white, every pixel is opaque.
     let rgb = pixmap.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
-    Picture { width: pixmap.width(), height: pixmap.height(), rgb }.to_png()
+    Raster { width: pixmap.width(), height: pixmap.height(), rgb }.to_png()
 }

@@ -11,7 +11,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Ascent, Attack, AttackContext, AttackDraw, AttackInfo, Batch, Objective,
+    Active, Ascent, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective,
     names::{self, Numbers},
     registry::BOTH,
     targets,
@@ -112,7 +112,7 @@ impl Apgd {
 }
 
 impl Attack for Apgd {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let classes = cx.classes();
         let targets = if self.targeted() {
             let rank = self.round_target(cx.round, classes);
@@ -177,7 +177,7 @@ impl Apgd {
 }
 
 /// Random starts whose distance from the image is epsilon, before the box.
-fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Rows {
+fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
     let threat = cx.threat;
     let mut out = Rows::zeros(batch.len(), cx.pixels());
     match threat.norm {
@@ -227,7 +227,7 @@ pub struct Maximum {
 /// A device that fails.
 pub fn maximise(
     cx: &mut AttackContext<'_>,
-    batch: &Batch<'_>,
+    batch: &AttackBatch<'_>,
     targets: &[usize],
     start: Rows,
     plan: Plan,

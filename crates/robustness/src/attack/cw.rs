@@ -10,7 +10,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackContext, AttackInfo, Batch, largest_other,
+    Active, Attack, AttackBatch, AttackContext, AttackInfo, largest_other,
     names::{self, Numbers},
     nearest_between,
     pgd::Pgd,
@@ -129,7 +129,7 @@ impl Attack for CarliniWagner {
         if self.minimise { format!("{self}-minimise") } else { self.to_string() }
     }
 
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let (threat, classes) = (cx.threat, cx.classes());
         if classes < 2 {
             return Ok(batch.x.clone());

@@ -12,7 +12,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackContext, AttackDraw, AttackInfo, Batch, Keep,
+    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Keep,
     names::{self, Numbers},
     nearest_between,
     registry::BOTH,
@@ -91,7 +91,7 @@ impl Fab {
     }
 
     /// Random starts of later restarts: half of epsilon away.
-    fn starts(&self, cx: &AttackContext<'_>, batch: &Batch<'_>) -> Rows {
+    fn starts(&self, cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
         let Threat { norm, epsilon } = cx.threat;
         if cx.round.is_multiple_of(self.restarts.max(1)) {
             return batch.x.clone();
@@ -113,7 +113,7 @@ impl Fab {
 }
 
 impl Attack for Fab {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let classes = cx.classes();
         if classes < 2 {
             return Ok(batch.x.clone());
@@ -201,7 +201,7 @@ impl Search {
     fn new(
         threat: Threat,
         minimise: bool,
-        batch: &Batch<'_>,
+        batch: &AttackBatch<'_>,
         point: Rows,
         target: Vec<Option<usize>>,
     ) -> Self {

@@ -3,7 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Attack, AttackContext, AttackInfo, Batch, Objective, registry::BOTH};
+use super::{Attack, AttackBatch, AttackContext, AttackInfo, Objective, registry::BOTH};
 use crate::{
     classifier::Access,
     error::{Error, Result},
@@ -45,7 +45,7 @@ impl Attack for Fgsm {
         self.to_string()
     }
 
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let ascent = cx.ascend(batch.x, batch.labels, &[], Objective::CrossEntropy)?;
         let threat = cx.threat;
         let mut out = batch.x.clone();

@@ -66,7 +66,7 @@ impl AttackDraw {
 
 /// Images that still stand.
 #[derive(Clone, Copy, Debug)]
-pub struct Batch<'a> {
+pub struct AttackBatch<'a> {
     /// N rows of pixels in [0, 1].
     pub x: &'a Rows,
     /// N classes.
@@ -75,7 +75,7 @@ pub struct Batch<'a> {
     pub ids: &'a [u32],
 }
 
-impl Batch<'_> {
+impl AttackBatch<'_> {
     /// Number of images.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -93,7 +93,7 @@ pub trait Attack: Debug + Send + Sync {
     ///
     /// # Errors
     /// A device that fails.
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows>;
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows>;
 
     /// Independent rounds on a network of `classes` classes: random restarts, target classes, or
     /// both. An image stands only if it survives every one; a round runs on what survived those
@@ -284,7 +284,7 @@ impl Keep {
 }
 
 impl Active {
-    pub fn new(batch: &Batch<'_>) -> Self {
+    pub fn new(batch: &AttackBatch<'_>) -> Self {
         Self {
             index: (0..batch.len()).collect(),
             x: batch.x.clone(),
@@ -356,7 +356,7 @@ impl Active {
 /// boundary; images without one stay.
 pub(crate) fn nearest_between(
     cx: &AttackContext<'_>,
-    batch: &Batch<'_>,
+    batch: &AttackBatch<'_>,
     mut found: Rows,
 ) -> Result<Rows> {
     const HALVINGS: usize = 16;

@@ -8,7 +8,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackContext, AttackDraw, AttackInfo, Batch, Objective,
+    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective,
     names::{self, Numbers},
     registry::BOTH,
 };
@@ -132,7 +132,7 @@ impl Pgd {
     pub fn trace(
         &self,
         cx: &mut AttackContext<'_>,
-        batch: &Batch<'_>,
+        batch: &AttackBatch<'_>,
     ) -> Result<Vec<Option<usize>>> {
         let mut left: Vec<usize> = (0..batch.len()).collect();
         let mut fooled = vec![None; batch.len()];
@@ -169,7 +169,7 @@ impl Pgd {
 
     /// Random starts, uniform in the ball (l2: a uniform direction and a uniform length), in the
     /// box.
-    fn starts(cx: &AttackContext<'_>, batch: &Batch<'_>) -> Rows {
+    fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
         let threat = cx.threat;
         let Threat { norm, epsilon } = threat;
         let mut out = Rows::zeros(batch.len(), cx.pixels());
@@ -195,7 +195,7 @@ impl Pgd {
 }
 
 impl Attack for Pgd {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let mut active = Active::new(batch);
         let mut point = Self::starts(cx, batch);
         for step in 0..self.steps {

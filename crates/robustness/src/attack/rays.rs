@@ -11,7 +11,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackContext, AttackInfo, Batch,
+    Active, Attack, AttackBatch, AttackContext, AttackInfo,
     names::{self, Numbers},
 };
 use crate::{
@@ -143,7 +143,7 @@ impl Ray {
 }
 
 impl Attack for RayS {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let (epsilon, classes) = (cx.threat.epsilon, cx.classes());
         if classes < 2 {
             return Ok(batch.x.clone());

@@ -9,7 +9,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackContext, AttackDraw, AttackInfo, Batch, largest_other,
+    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, largest_other,
     names::{self, Numbers},
     registry::BOTH,
 };
@@ -71,7 +71,7 @@ fn share(query: usize) -> f64 {
 }
 
 impl Attack for Square {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &Batch<'_>) -> Result<Rows> {
+    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let (threat, shape) = (cx.threat, cx.model.shape());
         if shape.classes < 2 {
             return Ok(batch.x.clone());

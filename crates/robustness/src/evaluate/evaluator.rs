@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use super::{AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Pixels, Results};
 use crate::{
-    attack::{AttackContext, Batch, Entry, Part, Tick},
+    attack::{AttackBatch, AttackContext, Entry, Part, Tick},
     classifier::{Classifier, Shape, stands},
     error::{Error, Result},
-    observer::{Event, Observer, Progress, Standing},
+    observer::{EvalEvent, EvalObserver, Progress, Standing},
     rows::{self, Rows},
     samples::Samples,
     sanity,
@@ -21,7 +21,7 @@ pub struct Evaluator<'a> {
     pub(super) samples: &'a dyn Samples,
     pub(super) config: EvalConfig,
     pub(super) ledger: Ledger,
-    observer: Option<Box<dyn Observer + 'a>>,
+    observer: Option<Box<dyn EvalObserver + 'a>>,
 }
 
 impl<'a> Evaluator<'a> {
@@ -49,7 +49,7 @@ impl<'a> Evaluator<'a> {
 
     /// Tells `observer` how the work goes.
     #[must_use]
-    pub fn observe(mut self, observer: impl Observer + 'a) -> Self {
+    pub fn observe(mut self, observer: impl EvalObserver + 'a) -> Self {
         self.observer = Some(Box::new(observer));
         self
     }
@@ -186,7 +186,7 @@ impl<'a> Evaluator<'a> {
             let ids = self.ids(chunk);
             self.ledger.add(CLEAN, 0, &ids, &stands, seconds, &[]);
             if let (Some(error), Some(observer)) = (self.ledger.news(), &mut self.observer) {
-                observer.on(&Event::StateLost { error });
+                observer.on(&EvalEvent::StateLost { error });
             }
         }
         Ok(all.iter().copied().filter(|&i| self.ledger.survived(CLEAN, self.id(i), 1)).collect())
@@ -233,7 +233,7 @@ impl<'a> Evaluator<'a> {
             };
             fallen += self.batch(part, round, chunk, &mut tick)?;
             if let Some(error) = self.ledger.news() {
-                progress.tell(&Event::StateLost { error });
+                progress.tell(&EvalEvent::StateLost { error });
             }
             behind += chunk.len();
         }
@@ -249,7 +249,7 @@ impl<'a> Evaluator<'a> {
     ) -> Result<T> {
         // The observer is not the evaluator's while the evaluator works.
         let mut observer = self.observer.take();
-        let seen = observer.as_mut().map(|observer| &mut **observer as &mut dyn Observer);
+        let seen = observer.as_mut().map(|observer| &mut **observer as &mut dyn EvalObserver);
         let done = work(self, &mut Progress::begin(seen, what, total));
         self.observer = observer;
         done
@@ -279,7 +279,7 @@ impl<'a> Evaluator<'a> {
         let EvalConfig { threat, pixels, .. } = self.config;
         let mut cx =
             AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
-        let images = Batch { x: &x, labels: &labels, ids: &ids };
+        let images = AttackBatch { x: &x, labels: &labels, ids: &ids };
         // In the thread pool, like a training step: what an attack does in parallel then wakes no
         // thread but the others.
         let mut candidates = rayon::scope(|_| part.attack.run(&mut cx, &images))?;

@@ -206,13 +206,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        evaluate::state::Start,
+        evaluate::state::ExistingState,
         identity::tests::{identity, others},
     };
 
-    const RESUME: StateOptions = StateOptions { start: Start::Resume, examples: None };
-    const FRESH: StateOptions = StateOptions { start: Start::Fresh, examples: None };
-    const PAIRS: StateOptions = StateOptions { start: Start::Resume, examples: Some(2) };
+    const RESUME: StateOptions = StateOptions { start: ExistingState::Resume, examples: None };
+    const FRESH: StateOptions = StateOptions { start: ExistingState::Fresh, examples: None };
+    const PAIRS: StateOptions = StateOptions { start: ExistingState::Resume, examples: Some(2) };
 
     #[test]
     fn a_file_cut_anywhere_gives_back_its_whole_lines() {

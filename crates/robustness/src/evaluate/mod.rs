@@ -17,7 +17,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 pub use adversarial::Saved;
 pub use evaluator::Evaluator;
 pub use ledger::Ledger;
-pub use state::{Start, StateOptions};
+pub use state::{ExistingState, StateOptions};
 
 use crate::{
     identity::Identity,

@@ -21,14 +21,14 @@ const EXAMPLES_MARK: &str = "sora adversarial examples 1 ";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateOptions {
     /// What becomes of a state that is there.
-    pub start: Start,
+    pub start: ExistingState,
     /// Keeps adversarial examples of that many pixels; batches without them are done again.
     pub examples: Option<usize>,
 }
 
 /// What becomes of a state that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum ExistingState {
     /// It goes on.
     Resume,
     /// It is thrown away, also that of another evaluation.
@@ -141,7 +141,7 @@ fn read(
     file: &mut File,
     path: &Path,
     identity: &Identity,
-    start: Start,
+    start: ExistingState,
 ) -> Result<(Vec<Line>, u64)> {
     let mut reader = BufReader::new(file);
     let mut text = Vec::new();
@@ -155,7 +155,9 @@ fn read(
     if !text.starts_with(MARK) && !begun {
         return Err(Error::NotAState(path.to_owned()));
     }
-    let (Some(mut whole), Start::Resume) = (first, start) else { return Ok((Vec::new(), 0)) };
+    let (Some(mut whole), ExistingState::Resume) = (first, start) else {
+        return Ok((Vec::new(), 0));
+    };
     let header: Header =
         serde_json::from_slice(&text).map_err(|_| Error::NotAState(path.to_owned()))?;
     if let Some(difference) = identity.difference(&header.identity) {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{AttackResult, Evaluator};
 use crate::{
     attack::{
-        Attack, AttackContext, Batch, Entry, Objective, Part,
+        Attack, AttackBatch, AttackContext, Entry, Objective, Part,
         pgd::{Pgd, StepSize},
     },
     error::{Error, Result},
@@ -225,7 +225,7 @@ impl Evaluator<'_> {
         let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
         let mut tick = |_| {};
         let mut cx = AttackContext::new(self.model, threat, seed, "pgd-trace", 0, &mut tick);
-        pgd.trace(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })
+        pgd.trace(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids })
     }
 }
 
@@ -299,7 +299,7 @@ impl Evaluator<'_> {
         let mut tick = |_| {};
         let key = attack.key();
         let mut cx = AttackContext::new(self.model, threat, seed, &key, round, &mut tick);
-        let mut points = attack.run(&mut cx, &Batch { x: &x, labels: &labels, ids: &ids })?;
+        let mut points = attack.run(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids })?;
         // Whatever the attack says: inside the box, and misclassified in a pass of our own.
         points.iter_mut().for_each(|v| *v = if v.is_nan() { 0.0 } else { v.clamp(0.0, 1.0) });
         for (i, stands) in self.score(&points, &labels)?.into_iter().enumerate() {

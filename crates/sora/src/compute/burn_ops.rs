@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 use sora_kernels::sgd::Sgd;
 
-use super::{Agreement, Compute, Figures, SignStep, Trained};
+use super::{Agreement, Compute, FigureInputs, Figures, SignStep};
 use crate::{
     error::{Error, Result},
     loss,
@@ -44,8 +44,8 @@ impl Compute for BurnOps {
         hard * (1.0 - smoothing) - log.mean_dim(1).reshape([n]) * smoothing
     }
 
-    fn figures(&self, step: &Trained<'_>) -> Result<Figures> {
-        let Trained { norm, attack, train, delta, .. } = *step;
+    fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures> {
+        let FigureInputs { norm, attack, train, delta, .. } = *step;
         let mut parts = vec![
             pert_align(attack.clone(), train.clone()),
             linearity(norm, attack.clone(), train.clone()),
@@ -109,7 +109,7 @@ pub(super) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
 
 /// Loss, accuracy and, after an attack pass, the share of examples whose loss has fallen since, each
 /// `[1]`.
-pub(super) fn of_logits(compute: &dyn Compute, step: &Trained<'_>) -> Vec<Tensor<1>> {
+pub(super) fn of_logits(compute: &dyn Compute, step: &FigureInputs<'_>) -> Vec<Tensor<1>> {
     let accuracy = loss::correct(step.logits.clone(), step.labels.clone()).mean();
     let losses =
         |logits: &Tensor<2>| compute.cross_entropy(logits.clone(), step.labels.clone(), 0.0);

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor};
 use sora_kernels::sgd::Sgd;
 
-use super::{Compute, Figures, SignStep, Trained, burn_ops};
+use super::{Compute, FigureInputs, Figures, SignStep, burn_ops};
 use crate::{
     error::Result,
     nn::{self, Backend, TensorSet, to_vec},
@@ -43,7 +43,7 @@ impl Compute for CpuEngine {
         nn::cross_entropy(logits, labels, smoothing)
     }
 
-    fn figures(&self, step: &Trained<'_>) -> Result<Figures> {
+    fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures> {
         let scalars = to_vec(&Tensor::cat(burn_ops::of_logits(self, step), 0))?;
         let along_sign = step.norm == Norm::Linf;
         let agreement = nn::agreement(along_sign, step.attack, step.train, step.delta);

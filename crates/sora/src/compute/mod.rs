@@ -63,7 +63,7 @@ pub struct SignStep<'a> {
 
 /// What the figures of a training step are made of.
 #[derive(Debug)]
-pub struct Trained<'a> {
+pub struct FigureInputs<'a> {
     /// Mean loss, `[1]`.
     pub loss: &'a Tensor<1>,
     /// Logits at the training point, `[N, K]`.
@@ -142,7 +142,7 @@ pub trait Compute: Debug + Sync {
     ///
     /// # Errors
     /// A device that fails.
-    fn figures(&self, step: &Trained<'_>) -> Result<Figures>;
+    fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures>;
 
     /// One update of every parameter and its momentum by stochastic gradient descent; `gradients`
     /// are flat, in the order of `params`.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::checkpoint::Entry;
+use super::checkpoint::StoredTensor;
 use crate::model::NetworkInfo;
 
 /// The tensors under one prefix, by the network's names.
@@ -10,7 +10,7 @@ use crate::model::NetworkInfo;
 pub(super) struct Candidate<'a> {
     /// What stands before the names, with its last dot.
     pub(super) prefix: String,
-    pub(super) weights: BTreeMap<String, &'a Entry>,
+    pub(super) weights: BTreeMap<String, &'a StoredTensor>,
 }
 
 impl Candidate<'_> {
@@ -66,7 +66,7 @@ pub(super) enum Found<'a> {
 /// The tensors of the network in a file: under `wanted`, or else the longest list that is no
 /// average's or optimizer's.
 pub(super) fn find<'a>(
-    entries: &'a [Entry],
+    entries: &'a [StoredTensor],
     info: &NetworkInfo,
     wanted: Option<&str>,
 ) -> Found<'a> {
@@ -115,18 +115,21 @@ pub(super) fn find<'a>(
 }
 
 /// Whether `weights` has all tensors of `other` but counters.
-fn covers(weights: &BTreeMap<String, &Entry>, other: &BTreeMap<String, &Entry>) -> bool {
+fn covers(
+    weights: &BTreeMap<String, &StoredTensor>,
+    other: &BTreeMap<String, &StoredTensor>,
+) -> bool {
     other.iter().all(|(name, entry)| !entry.is_float() || weights.contains_key(name))
 }
 
 /// Every prefix under which the weight lies that gives the network's width.
-fn candidates<'a>(entries: &'a [Entry], info: &NetworkInfo) -> Vec<Candidate<'a>> {
+fn candidates<'a>(entries: &'a [StoredTensor], info: &NetworkInfo) -> Vec<Candidate<'a>> {
     let prefixes: BTreeSet<&str> = entries
         .iter()
         .filter_map(|entry| entry.name.strip_suffix(info.width_from))
         .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
         .collect();
-    let under = |prefix: &str| -> BTreeMap<String, &'a Entry> {
+    let under = |prefix: &str| -> BTreeMap<String, &'a StoredTensor> {
         entries
             .iter()
             .filter_map(|entry| Some((renamed(entry.name.strip_prefix(prefix)?, info), entry)))

@@ -23,7 +23,7 @@ const LONGEST_HEADER: u64 = 100_000_000;
 
 /// A tensor in a file, not yet read.
 #[derive(Debug)]
-pub struct Entry {
+pub struct StoredTensor {
     /// Name in the file; of nested dictionaries the keys, joined by dots.
     pub name: String,
     /// Shape, row-major.
@@ -157,7 +157,7 @@ impl Strided {
     }
 }
 
-impl Entry {
+impl StoredTensor {
     /// Number of elements; `None` where it is beyond what a machine can count.
     pub fn len(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size))
@@ -229,7 +229,7 @@ fn one_line(text: &str) -> String {
 ///
 /// # Errors
 /// A file that is neither, or is damaged.
-pub fn read(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
+pub fn read(path: &Path, key: &str) -> Result<(Vec<StoredTensor>, Option<String>)> {
     let mut start = [0; 9];
     let read = File::open(path).and_then(|mut file| {
         let mut filled = 0;
@@ -250,7 +250,7 @@ pub fn read(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
     }
 }
 
-fn safetensors(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
+fn safetensors(path: &Path, key: &str) -> Result<(Vec<StoredTensor>, Option<String>)> {
     let wrong =
         |what: String| Error::damaged(path, format!("not a whole safetensors file ({what})"));
     let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
@@ -270,7 +270,7 @@ fn safetensors(path: &Path, key: &str) -> Result<(Vec<Entry>, Option<String>)> {
         };
         let source =
             Source::Memory(bytes.clone(), data.saturating_add(from)..data.saturating_add(to));
-        entries.push(Entry { name, shape: info.shape.clone(), dtype, source });
+        entries.push(StoredTensor { name, shape: info.shape.clone(), dtype, source });
     }
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok((entries, about))
@@ -290,7 +290,7 @@ impl<F: Fn() -> std::io::Result<Vec<u8>> + Send> Bytes for Lazy<F> {
     }
 }
 
-fn pytorch(path: &Path) -> Result<Vec<Entry>> {
+fn pytorch(path: &Path) -> Result<Vec<StoredTensor>> {
     let wrong = |what: String| {
         let what = one_line(&what);
         let problem =
@@ -304,9 +304,9 @@ fn pytorch(path: &Path) -> Result<Vec<Entry>> {
 }
 
 /// The tar format of PyTorch before 0.4, and pickles by themselves.
-fn ancient(path: &Path) -> Result<Vec<Entry>, String> {
+fn ancient(path: &Path) -> Result<Vec<StoredTensor>, String> {
     let reader = PytorchReader::new(path).map_err(|e| e.to_string())?;
-    let mut entries: Vec<Entry> = reader
+    let mut entries: Vec<StoredTensor> = reader
         .into_tensors()
         .into_iter()
         .map(|(name, tensor)| {
@@ -319,7 +319,7 @@ fn ancient(path: &Path) -> Result<Vec<Entry>, String> {
                 _ => Kind::Other,
             };
             let shape = tensor.shape().to_vec();
-            Entry {
+            StoredTensor {
                 name,
                 shape,
                 dtype,

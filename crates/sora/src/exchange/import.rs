@@ -10,7 +10,7 @@ use burn::tensor::Device;
 
 use super::{
     candidates::{self, Candidate, Found},
-    checkpoint::{self, Entry},
+    checkpoint::{self, StoredTensor},
     normalisation::{self, Normalisation},
 };
 use crate::{
@@ -125,7 +125,7 @@ pub fn import(
 
 /// The tensors of the network, and the prefixes of the copies beside them.
 fn chosen<'a>(
-    entries: &'a [Entry],
+    entries: &'a [StoredTensor],
     info: &NetworkInfo,
     wanted: &ImportOptions,
 ) -> Result<(Candidate<'a>, Vec<String>), String> {
@@ -226,7 +226,7 @@ fn guess_size(
 }
 
 /// The networks whose weights the file holds, all of them and nothing else.
-fn fitting(entries: &[Entry], wanted: &ImportOptions) -> Vec<(&'static NetworkInfo, usize)> {
+fn fitting(entries: &[StoredTensor], wanted: &ImportOptions) -> Vec<(&'static NetworkInfo, usize)> {
     let free = ImportOptions {
         image: wanted.image,
         prefix: wanted.prefix.clone(),
@@ -257,7 +257,7 @@ fn fitting(entries: &[Entry], wanted: &ImportOptions) -> Vec<(&'static NetworkIn
 /// The network that the file fits where none is named: the only one, or the only one of its own
 /// width.
 fn fitting_network(
-    entries: &[Entry],
+    entries: &[StoredTensor],
     wanted: &ImportOptions,
 ) -> Result<&'static NetworkInfo, String> {
     let fits = fitting(entries, wanted);
@@ -276,7 +276,7 @@ fn fitting_network(
 }
 
 /// The end of a message about a file that does not fit `info`: what it fits.
-fn suggestion(entries: &[Entry], info: &NetworkInfo, wanted: &ImportOptions) -> String {
+fn suggestion(entries: &[StoredTensor], info: &NetworkInfo, wanted: &ImportOptions) -> String {
     let fits: Vec<String> = fitting(entries, wanted)
         .into_iter()
         .filter(|(other, _)| other.name != info.name)
@@ -340,7 +340,7 @@ fn fits(found: &[usize], expected: &[usize]) -> bool {
 /// # Errors
 /// What is missing, unexpected or misshaped, as part of a line.
 fn compare(
-    weights: &BTreeMap<String, &Entry>,
+    weights: &BTreeMap<String, &StoredTensor>,
     specs: &[&Spec],
     allow_unexpected: bool,
 ) -> Result<Vec<String>, String> {

@@ -10,6 +10,6 @@ mod pickle;
 mod proto;
 mod pytorch;
 
-pub use checkpoint::{Entry, read};
+pub use checkpoint::{StoredTensor, read};
 pub use import::{ImportOptions, Imported, import};
 pub use onnx::{OPSET, to_onnx};

@@ -1,7 +1,7 @@
 //! The normalisation that a file's network wants: given, from a layer of the file, or from what the
 //! caller knows.
 
-use super::{ImportOptions, checkpoint::Entry};
+use super::{ImportOptions, checkpoint::StoredTensor};
 
 /// Last parts of the names that normalisation layers have for the mean and the standard deviation.
 const PAIRS: [[&str; 2]; 3] = [["mean", "std"], ["mu", "sigma"], ["new_mean", "new_std"]];
@@ -27,7 +27,7 @@ pub(super) fn is_value(name: &str) -> bool {
 /// # Errors
 /// None is known, or values that are neither for pixels in [0, 1] nor for 0..255.
 pub(super) fn find(
-    entries: &[Entry],
+    entries: &[StoredTensor],
     prefix: &str,
     options: &ImportOptions,
     channels: usize,
@@ -42,7 +42,7 @@ pub(super) fn find(
         return in_pixel_space(each(mean), each(std), ["as given", "as given, for 0..255"]);
     }
     if let Some([mean, std]) = layer(entries, prefix, channels) {
-        let read = |entry: &Entry| entry.values().map_err(|e| e.to_string());
+        let read = |entry: &StoredTensor| entry.values().map_err(|e| e.to_string());
         return in_pixel_space(
             read(mean)?,
             read(std)?,
@@ -82,7 +82,11 @@ fn in_pixel_space(
 
 /// A mean and a standard deviation of one layer that stands before the network: a sibling of it in
 /// a wrapper, or of the network's own layers.
-fn layer<'a>(entries: &'a [Entry], prefix: &str, channels: usize) -> Option<[&'a Entry; 2]> {
+fn layer<'a>(
+    entries: &'a [StoredTensor],
+    prefix: &str,
+    channels: usize,
+) -> Option<[&'a StoredTensor; 2]> {
     let value = |parent: &str, name: &str| {
         entries.iter().find(|entry| {
             entry.is_float()
@@ -90,7 +94,7 @@ fn layer<'a>(entries: &'a [Entry], prefix: &str, channels: usize) -> Option<[&'a
                 && entry.name.strip_prefix(parent) == Some(name)
         })
     };
-    let mut found: Vec<(usize, [&Entry; 2])> = Vec::new();
+    let mut found: Vec<(usize, [&StoredTensor; 2])> = Vec::new();
     for [mean, std] in PAIRS {
         for entry in entries {
             let Some(parent) = entry.name.strip_suffix(mean) else { continue };

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    checkpoint::{Entry, Kind, Source, Strided},
+    checkpoint::{Kind, Source, StoredTensor, Strided},
     pickle::{Node, Pickle, Problem, Storage, Tensor, Value, text},
 };
 
@@ -24,7 +24,7 @@ const DEEPEST: usize = 200;
 
 /// Every tensor of a file that `torch.save` or `torch.jit.save` wrote; `None` where it is of
 /// neither format.
-pub(super) fn read(path: &Path) -> Result<Option<Vec<Entry>>, Problem> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<StoredTensor>>, Problem> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
     let mut start = [0; OLD_MAGIC.len()];
     let filled = fill(&mut file, &mut start)?;
@@ -53,7 +53,7 @@ fn fill(file: &mut File, bytes: &mut [u8]) -> Result<usize, Problem> {
 type Places = HashMap<Arc<str>, (u64, u64)>;
 
 /// The zip format: `NAME/data.pkl` and a file `NAME/data/KEY` for each storage, not compressed.
-fn archive(path: &Path) -> Result<Vec<Entry>, Problem> {
+fn archive(path: &Path) -> Result<Vec<StoredTensor>, Problem> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let mut zip = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| e.to_string())?;
     let name = zip
@@ -87,7 +87,7 @@ fn archive(path: &Path) -> Result<Vec<Entry>, Problem> {
 
 /// The format before PyTorch 1.6: magic number, version, sizes of the machine's types, the pickle
 /// itself, the list of its storages, and of each its length and its numbers.
-fn old(path: &Path, mut file: BufReader<File>) -> Result<Vec<Entry>, Problem> {
+fn old(path: &Path, mut file: BufReader<File>) -> Result<Vec<StoredTensor>, Problem> {
     for _ in 0..3 {
         Pickle::read(&mut file)?;
     }
@@ -138,15 +138,15 @@ fn kind(name: &str) -> Kind {
     }
 }
 
-fn entries(path: &Path, pickle: &Pickle, places: &Places) -> Vec<Entry> {
+fn entries(path: &Path, pickle: &Pickle, places: &Places) -> Vec<StoredTensor> {
     let path: Arc<Path> = path.into();
     let entry = |(name, tensor): (String, Tensor)| {
         let Tensor { storage, offset, shape, stride } = tensor;
         let (start, len) = places.get(&storage.key).copied().unwrap_or((0, 0));
         let strided = Strided { path: path.clone(), start, len, offset, stride };
-        Entry { name, shape, dtype: kind(&storage.kind), source: Source::File(strided) }
+        StoredTensor { name, shape, dtype: kind(&storage.kind), source: Source::File(strided) }
     };
-    let mut entries: Vec<Entry> = pickle.tensors().into_iter().map(entry).collect();
+    let mut entries: Vec<StoredTensor> = pickle.tensors().into_iter().map(entry).collect();
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     // An object that is a dictionary, too, says everything twice.
     entries.dedup_by(|a, b| a.name == b.name);

@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges, registry::passes,
 };
 use crate::{error::Result, loss::cross_entropy_per_sample, nn::BnMode, noise::Draw, threat::Norm};
@@ -72,7 +72,7 @@ impl Hyperparameters for Aaer {
 }
 
 impl Method for Aaer {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let n = batch.x.dims()[0];
         let radius = self.noise as f32 * cx.threat.epsilon;
         let eta = boxed(batch, cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));

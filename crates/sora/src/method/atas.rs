@@ -21,8 +21,8 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, DataInfo, Hyperparameters, Method, MethodInfo, Options, Place, StepContext, StepOutput,
-    Variant, boxed, no_state, options::ranges, registry::passes, store::SampleStore,
+    DataInfo, Hyperparameters, Method, MethodInfo, Options, Place, StepContext, StepOutput,
+    TrainBatch, Variant, boxed, no_state, options::ranges, registry::passes, store::SampleStore,
 };
 use crate::{
     error::Result,
@@ -138,7 +138,12 @@ struct Running {
 
 impl Running {
     /// Each image's step, in pixel units.
-    fn steps(&mut self, cx: &StepContext<'_>, batch: &Batch, grad: &Tensor<4>) -> Result<Vec<f32>> {
+    fn steps(
+        &mut self,
+        cx: &StepContext<'_>,
+        batch: &TrainBatch,
+        grad: &Tensor<4>,
+    ) -> Result<Vec<f32>> {
         let epsilon = cx.threat.epsilon;
         if cx.place.epoch < self.options.warmup {
             return Ok(vec![epsilon; batch.ids.len()]);
@@ -161,7 +166,7 @@ impl Method for Running {
         SampleStore::memory("atas", data)
     }
 
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let resets = self.options.resets(cx.place);
         if resets != self.resets {
             self.delta.clear();

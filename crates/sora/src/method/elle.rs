@@ -23,8 +23,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, Variant,
-    boxed, no_state, options::ranges,
+    Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
+    Variant, boxed, no_state, options::ranges,
 };
 use crate::{
     error::Result,
@@ -165,7 +165,7 @@ impl Elle {
     }
 
     /// The training example's perturbation and the attack pass's gradient.
-    fn example(&self, cx: &mut StepContext<'_>, batch: &Batch) -> (Tensor<4>, Tensor<4>) {
+    fn example(&self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> (Tensor<4>, Tensor<4>) {
         let (shape, alpha) = (batch.x.dims(), self.alpha as f32 * cx.threat.epsilon);
         let wide = 2.0 * cx.threat.epsilon;
         let eta = match self.base {
@@ -203,7 +203,7 @@ impl Running {
     }
 
     /// The images a, b and c, `[3 N, C, H, W]`, and t, `[N]`.
-    fn points(&self, cx: &mut StepContext<'_>, batch: &Batch) -> (Tensor<4>, Tensor<1>) {
+    fn points(&self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> (Tensor<4>, Tensor<1>) {
         let (shape, epsilon) = (batch.x.dims(), cx.threat.epsilon);
         let n = shape[0];
         let mut end = || {
@@ -223,7 +223,7 @@ impl Running {
 }
 
 impl Method for Running {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (n, alpha) = (batch.x.dims()[0], self.options.alpha as f32 * cx.threat.epsilon);
         let most = self.options.lambda_at(cx.threat.epsilon);
         let (delta, grad) = self.options.example(cx, batch);

@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, registry::passes,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
+    registry::passes,
 };
 use crate::{
     error::Result,
@@ -45,7 +46,7 @@ impl Hyperparameters for Fgsm {
 }
 
 impl Method for Fgsm {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let alpha = cx.threat.epsilon;
         let delta = cx.threat.step(&batch.x, None, grad.clone(), alpha, None, Bound::Box);

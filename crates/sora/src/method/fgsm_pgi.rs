@@ -23,8 +23,8 @@ use burn::tensor::{Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, DataInfo, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput,
-    Variant, boxed, options::ranges, store::SampleStore,
+    DataInfo, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput,
+    TrainBatch, Variant, boxed, options::ranges, store::SampleStore,
 };
 use crate::{
     error::Result,
@@ -153,7 +153,7 @@ impl Method for Running {
         SampleStore::memory("fgsm-pgi", data).map(|bytes| 2 * bytes)
     }
 
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let options = self.options;
         let resets = cx.place.epoch.checked_div(options.reset).unwrap_or(0);
         if resets != self.resets {

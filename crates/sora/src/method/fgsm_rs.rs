@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -59,7 +59,7 @@ impl Hyperparameters for FgsmRs {
 }
 
 impl Method for FgsmRs {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;

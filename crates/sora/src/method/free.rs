@@ -16,7 +16,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -93,7 +93,7 @@ enum Saved {
 
 impl Saved {
     /// The tensor, if it has the batch's shape.
-    fn take(self, batch: &Batch) -> Option<Tensor<4>> {
+    fn take(self, batch: &TrainBatch) -> Option<Tensor<4>> {
         let tensor = match self {
             Self::Device(tensor) => tensor,
             Self::Host(host) if host.shape == batch.x.dims() => {
@@ -121,7 +121,7 @@ impl Method for Running {
         self.options.replays
     }
 
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let kept = self.delta.take().and_then(|saved| saved.take(batch));
         let delta = kept.unwrap_or_else(|| cx.threat.random_start(cx.noise, batch.x.dims()));
         // The images under a kept perturbation have changed, or epsilon has.

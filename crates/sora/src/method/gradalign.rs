@@ -25,8 +25,8 @@ use burn::tensor::{Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, Variant,
-    boxed, options::ranges, registry::BOTH,
+    Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
+    Variant, boxed, options::ranges, registry::BOTH,
 };
 use crate::{
     error::Result,
@@ -129,7 +129,7 @@ impl Tangent {
 
     /// The directional derivative of the mean cross-entropy, `[1]`, with its gradient for the
     /// weights.
-    fn derivative(&self, pass: &mut TrainPass<'_>, batch: &Batch, mode: BnMode) -> Tensor<1> {
+    fn derivative(&self, pass: &mut TrainPass<'_>, batch: &TrainBatch, mode: BnMode) -> Tensor<1> {
         let n = batch.x.dims()[0];
         let (logits, along) = pass.forward_along(self.point.clone(), self.direction.clone(), mode);
         let labels = batch.labels.clone().reshape([n, 1]);
@@ -140,7 +140,7 @@ impl Tangent {
 }
 
 impl Method for GradAlign {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (mode, epsilon) = (cx.attack_bn, cx.threat.epsilon);
         let (alpha, lambda) = (self.alpha as f32 * epsilon, self.lambda_at(cx.threat));
         let clean = cx.input_gradient(batch.x.clone(), &batch.labels).grad;

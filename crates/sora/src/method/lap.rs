@@ -18,8 +18,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed,
-    elle::Base, options::ranges,
+    Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
+    boxed, elle::Base, options::ranges,
 };
 use crate::{
     error::Result,
@@ -123,7 +123,7 @@ impl Lap {
 }
 
 impl Method for Lap {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (shape, alpha) = (batch.x.dims(), self.alpha as f32 * cx.threat.epsilon);
         let wide = 2.0 * cx.threat.epsilon;
         let eta = match self.base {

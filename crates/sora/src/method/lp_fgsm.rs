@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges, registry::passes,
 };
 use crate::{error::Result, nn::BnMode, perturbation::sum_per_sample, threat::Norm};
@@ -101,7 +101,7 @@ impl LpFgsm {
 }
 
 impl Method for LpFgsm {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let alpha = cx.threat.epsilon;
         let delta = boxed(batch, self.direction(grad.clone()) * alpha);

@@ -11,8 +11,8 @@ use burn::tensor::{Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed,
-    options::ranges, registry::BOTH,
+    Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
+    boxed, options::ranges, registry::BOTH,
 };
 use crate::{error::Result, loss::kl_divergence, nn::BnMode, noise::Draw, perturbation::Perturb};
 
@@ -88,7 +88,7 @@ fn margin(logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<2> {
 }
 
 impl Method for Mart {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let n = batch.x.dims()[0];
         let mut delta = boxed(batch, cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);

@@ -59,7 +59,7 @@ pub use zerograd::ZeroGrad;
 
 pub use crate::compute::{Agreement, linearity, pert_align};
 use crate::{
-    compute::{self, LossAt, Trained},
+    compute::{self, FigureInputs, LossAt},
     data::{Augment, AugmentDraw},
     error::{Error, Result},
     gradient::{self, InputGradient, TrainGradient, TrainPass},
@@ -74,7 +74,7 @@ use crate::{
 
 /// Images and labels on the device.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct TrainBatch {
     /// Pixels in [0, 1], `[N, C, H, W]`.
     pub x: Tensor<4>,
     /// Classes, `[N]`.
@@ -142,7 +142,7 @@ pub struct Place {
 pub struct StepSettings {
     /// Norm and epsilon.
     pub threat: Threat,
-    /// Batch-norm mode of the attack pass.
+    /// TrainBatch-norm mode of the attack pass.
     pub attack_bn: BnMode,
     /// Where in the run the step is.
     pub place: Place,
@@ -157,7 +157,7 @@ pub struct StepContext<'a> {
     pub model: &'a mut Model,
     /// Norm and epsilon.
     pub threat: Threat,
-    /// Batch-norm mode of the attack pass.
+    /// TrainBatch-norm mode of the attack pass.
     pub attack_bn: BnMode,
     /// Random draws of this step.
     pub noise: &'a mut Noise,
@@ -276,7 +276,7 @@ impl StepContext<'_> {
     /// A device that fails.
     pub fn train(
         &mut self,
-        batch: &Batch,
+        batch: &TrainBatch,
         delta: Tensor<4>,
         attack_grad: Option<Tensor<4>>,
     ) -> Result<StepOutput> {
@@ -296,7 +296,7 @@ impl StepContext<'_> {
     /// Those of `loss`; a device that fails.
     pub fn train_with(
         &mut self,
-        batch: &Batch,
+        batch: &TrainBatch,
         delta: Tensor<4>,
         attack_grad: Option<Tensor<4>>,
         mut loss: impl FnMut(&mut TrainPass<'_>) -> Result<(Tensor<1>, Tensor<2>)>,
@@ -313,7 +313,7 @@ impl StepContext<'_> {
     /// weight perturbation it is asked twice.
     fn train_by(
         &mut self,
-        batch: &Batch,
+        batch: &TrainBatch,
         delta: Tensor<4>,
         attack_grad: Option<Tensor<4>>,
         mut gradient: impl FnMut(&Model, &Tensor<4>) -> Result<TrainGradient>,
@@ -354,11 +354,11 @@ impl StepContext<'_> {
     fn figures(
         &self,
         out: &TrainGradient,
-        batch: &Batch,
+        batch: &TrainBatch,
         delta: &Tensor<4>,
         attack: &Tensor<4>,
     ) -> Result<StepMetrics> {
-        let figures = compute::of(self.model.device()).figures(&Trained {
+        let figures = compute::of(self.model.device()).figures(&FigureInputs {
             loss: &out.loss,
             logits: &out.logits,
             attacked: self.attacked.as_ref(),
@@ -409,9 +409,9 @@ pub struct StepMetrics {
     pub adv_acc: f32,
     /// Step size, in pixel units.
     pub alpha: f32,
-    /// Batch linearity, in [-1, 1].
+    /// TrainBatch linearity, in [-1, 1].
     pub linearity: f32,
-    /// Batch linearity, not clipped.
+    /// TrainBatch linearity, not clipped.
     pub linearity_raw: f32,
     /// Ratio of the batch's sums of slopes, beside `linearity_raw`, the mean of the samples' ratios.
     pub linearity_of_sums: f32,
@@ -485,7 +485,7 @@ pub trait Method: Debug + Send {
     ///
     /// # Errors
     /// A device that fails.
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput>;
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput>;
 
     /// State that a checkpoint keeps; empty for a method without one.
     ///
@@ -512,7 +512,7 @@ pub trait Method: Debug + Send {
 pub fn run_step(
     method: &mut dyn Method,
     cx: &mut StepContext<'_>,
-    batch: &Batch,
+    batch: &TrainBatch,
 ) -> Result<StepOutput> {
     rayon::scope(|_| profile::time(Stage::Perturbation, || method.step(cx, batch)))
 }
@@ -528,6 +528,6 @@ fn no_state(method: &str, what: &str) -> Error {
 }
 
 /// Clamps `delta` so that `x + delta` stays in [0, 1]: the last word on every perturbation.
-pub fn boxed(batch: &Batch, delta: Tensor<4>) -> Tensor<4> {
+pub fn boxed(batch: &TrainBatch, delta: Tensor<4>) -> Tensor<4> {
     clamp_to_box(&batch.x, delta)
 }

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges, registry::passes,
 };
 use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
@@ -57,7 +57,7 @@ impl Hyperparameters for MultiGrad {
 }
 
 impl Method for MultiGrad {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (mut votes, mut sum) = (batch.x.zeros_like(), batch.x.zeros_like());
         for _ in 0..self.starts {
             let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));

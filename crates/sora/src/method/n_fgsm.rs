@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges, registry::passes,
 };
 use crate::{
@@ -62,7 +62,7 @@ impl Hyperparameters for NFgsm {
 }
 
 impl Method for NFgsm {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let radius = self.noise as f32 * cx.threat.epsilon;
         let eta = boxed(batch, cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     registry::{BOTH, passes},
 };
 use crate::{error::Result, nn::BnMode};
@@ -39,7 +39,7 @@ impl Hyperparameters for Standard {
 }
 
 impl Method for Standard {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         cx.train(batch, batch.x.zeros_like(), None)
     }
 }

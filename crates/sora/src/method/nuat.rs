@@ -24,8 +24,8 @@ use nalgebra::{DMatrix, SVD};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, Place, StepContext, StepOutput,
-    Variant, boxed, options::ranges,
+    Hyperparameters, Method, MethodInfo, Options, Passes, Place, StepContext, StepOutput,
+    TrainBatch, Variant, boxed, options::ranges,
 };
 use crate::{
     error::{Error, Result},
@@ -151,7 +151,7 @@ impl Method for NuAt {
         })
     }
 
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (n, epsilon) = (batch.x.dims()[0] as f64, cx.threat.epsilon);
         let (official, weight) = (self.variant == Variant::Official, self.weight(cx.place) / n);
         let in_attack = if self.attacks_the_norm(cx.place) { weight } else { 0.0 };

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -77,7 +77,7 @@ impl Hyperparameters for Pgd {
 }
 
 impl Method for Pgd {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let mut delta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
         let mut last = None;

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sora_rng::{Key, Purpose, fill_uniform};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -202,7 +202,7 @@ fn shuffled(steps: Vec<f32>, seed: u64) -> Vec<f32> {
 }
 
 impl Method for Running {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let shape = batch.x.dims();
         let alpha = self.alpha(cx.threat.epsilon, cx.place.step)?;
         let eta = if self.options.eta {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::{Batch, DataInfo, no_state};
+use super::{DataInfo, TrainBatch, no_state};
 use crate::{
     data::Crop,
     error::{Error, Result},
@@ -42,7 +42,7 @@ impl SampleStore {
     /// from `new`, which is not augmented.
     pub(super) fn gather(
         &mut self,
-        batch: &Batch,
+        batch: &TrainBatch,
         new: impl FnOnce() -> Tensor<4>,
     ) -> Result<Tensor<4>> {
         let [n, c, h, w] = batch.x.dims();
@@ -72,7 +72,7 @@ impl SampleStore {
     }
 
     /// Writes augmented tensors back; what a crop does not show stays.
-    pub(super) fn scatter(&mut self, batch: &Batch, augmented: &Tensor<4>) -> Result<()> {
+    pub(super) fn scatter(&mut self, batch: &TrainBatch, augmented: &Tensor<4>) -> Result<()> {
         let len = self.shape.iter().product();
         let values = to_vec(augmented)?;
         for ((id, draw), new) in batch.ids.iter().zip(&batch.draws).zip(values.chunks_exact(len)) {

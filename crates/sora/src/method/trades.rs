@@ -11,8 +11,8 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, boxed,
-    options::ranges, registry::BOTH,
+    Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
+    boxed, options::ranges, registry::BOTH,
 };
 use crate::{error::Result, loss::kl_divergence, nn::BnMode, noise::Draw, perturbation::Perturb};
 
@@ -70,7 +70,7 @@ impl Hyperparameters for Trades {
 }
 
 impl Method for Trades {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let clean = cx.logits(batch.x.clone());
         let mut delta = boxed(batch, cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);

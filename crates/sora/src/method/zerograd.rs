@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Batch, Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
     options::ranges, registry::passes,
 };
 use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
@@ -73,7 +73,7 @@ fn quantile(x: Tensor<4>, q: f64) -> Tensor<4> {
 }
 
 impl Method for ZeroGrad {
-    fn step(&mut self, cx: &mut StepContext<'_>, batch: &Batch) -> Result<StepOutput> {
+    fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let size = grad.clone().abs();

@@ -8,7 +8,7 @@ use super::{
     record::{Of, Record, strength},
     run::Run,
 };
-use crate::{metrics::Accuracy, run::log::ValFigures};
+use crate::{run::log::ValFigures, stats::Accuracy};
 
 /// Accuracies that were measured together.
 #[derive(Clone, Debug)]
@@ -18,19 +18,19 @@ pub struct Measured {
     /// Images.
     pub n: u64,
     /// On which images, with which weights.
-    pub source: Source,
+    pub source: MeasuredOn,
 }
 
 /// What a measurement was made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum MeasuredOn {
     /// The run's own test split.
     Test(Of),
     /// The images held out of training, after so many steps.
     Validation(u64),
 }
 
-impl Source {
+impl MeasuredOn {
     /// Which images, in words.
     pub fn images(self) -> &'static str {
         match self {
@@ -61,14 +61,14 @@ impl Measured {
     }
 
     fn of_record(record: &Record) -> Self {
-        let source = Source::Test(record.of);
+        let source = MeasuredOn::Test(record.of);
         Self { results: record.results.clone(), n: record.n, source }
     }
 
     fn of_validation(step: u64, val: &ValFigures) -> Self {
         let results = [("clean", val.clean), ("fgsm", val.fgsm), ("pgd-10", val.pgd)];
         let results = results.map(|(name, accuracy)| (name.to_owned(), accuracy)).into();
-        Self { results, n: val.n, source: Source::Validation(step) }
+        Self { results, n: val.n, source: MeasuredOn::Validation(step) }
     }
 }
 
@@ -241,10 +241,10 @@ mod tests {
             true,
         );
         let result = run.result().unwrap();
-        assert_eq!((result.n, result.source), (100, Source::Test(Of::Final)));
+        assert_eq!((result.n, result.source), (100, MeasuredOn::Test(Of::Final)));
         assert_eq!(result.under("clean").unwrap().accuracy, 0.6);
         // Under AutoAttack there is none of the final weights.
-        assert_eq!(run.tested("autoattack").unwrap().source, Source::Test(Of::Unsaid));
+        assert_eq!(run.tested("autoattack").unwrap().source, MeasuredOn::Test(Of::Unsaid));
         let mut other = run.clone();
         other.config.insert("norm".into(), "l2".into());
         assert!(other.result().is_none(), "another threat");
@@ -266,7 +266,7 @@ mod tests {
         let own = "folder:/a/d";
         let at = |step| record(Of::Step(step), own, 10, &[("clean", step as f64 / 100.0)]);
         let run = run(vec![at(20), at(10)], false);
-        assert_eq!(run.result().unwrap().source, Source::Test(Of::Step(20)));
+        assert_eq!(run.result().unwrap().source, MeasuredOn::Test(Of::Step(20)));
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         both.records = tested(&[("clean", 0.9), ("pgd-20", 0.4)]).records;
         let one = Comparison::of(&[both.clone(), validated(&[0.2])]);
         assert_eq!(one.attack, "pgd-10");
-        assert!(one.found.iter().flatten().all(|m| matches!(m.source, Source::Validation(_))));
+        assert!(one.found.iter().flatten().all(|m| matches!(m.source, MeasuredOn::Validation(_))));
         let runs = [both.clone(), both, tested(&[("clean", 0.9), ("pgd-50", 0.2)])];
         let one = Comparison::of(&runs);
         assert_eq!(one.attack, "pgd-20");

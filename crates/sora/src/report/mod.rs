@@ -18,7 +18,7 @@ mod write;
 
 pub use csv::csv;
 pub use load::{Runs, Skipped};
-pub use measured::{Comparison, Measured, Source};
+pub use measured::{Comparison, Measured, MeasuredOn};
 pub use page::{PageContent, PageFigure, Warning, page, warnings};
 pub use privacy::{dataset_name, without_paths};
 pub use record::{Of, Record, strength};

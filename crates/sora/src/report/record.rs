@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::privacy::without_paths;
-use crate::{metrics::Accuracy, run::About, stats::wilson95};
+use crate::{
+    run::About,
+    stats::{Accuracy, wilson95},
+};
 
 /// Whose accuracies a record holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

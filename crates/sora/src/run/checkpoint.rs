@@ -59,7 +59,7 @@ pub struct Best {
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Progress {
+pub struct Position {
     /// Format of this file.
     pub format: u32,
     /// Complete epochs.
@@ -120,7 +120,7 @@ pub struct Checkpoint {
     /// Its folder.
     pub path: PathBuf,
     /// Where the run stood.
-    pub progress: Progress,
+    pub progress: Position,
     /// What it was made of; `None` where an older version wrote it.
     pub manifest: Option<Manifest>,
     /// Parameters and running statistics by name.
@@ -135,7 +135,7 @@ pub struct Checkpoint {
 #[derive(Clone, Copy, Debug)]
 pub struct Content<'a> {
     /// Where the run stands.
-    pub progress: &'a Progress,
+    pub progress: &'a Position,
     /// The tensors.
     pub state: &'a State,
     /// What the weights say about themselves.
@@ -193,7 +193,7 @@ fn fill(dir: &Path, content: Content<'_>) -> Result<()> {
     for (name, tensors) in state.parts() {
         write(name, files::to_safetensors(tensors, metadata.clone())?)?;
     }
-    write(STATE, files::json(&Progress { format: FORMAT, ..progress.clone() })?)?;
+    write(STATE, files::json(&Position { format: FORMAT, ..progress.clone() })?)?;
     files::write_new(&dir.join(MANIFEST), &files::json(&manifest)?)?;
     files::sync_dir(dir)
 }
@@ -272,7 +272,7 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         Ok::<_, Error>((file, bytes))
     };
     let (file, state) = read(STATE)?;
-    let progress: Progress = serde_json::from_slice(&state)
+    let progress: Position = serde_json::from_slice(&state)
         .map_err(|e| Error::damaged(&file, format!("damaged: {e}")))?;
     if progress.format != FORMAT {
         let problem = format!(
@@ -380,8 +380,8 @@ fn remove(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn at(epoch: u64, batch: u64, step: u64) -> Progress {
-        Progress { epoch, batch, step, ..Progress::default() }
+    fn at(epoch: u64, batch: u64, step: u64) -> Position {
+        Position { epoch, batch, step, ..Position::default() }
     }
 
     fn state(value: f32) -> State {
@@ -391,7 +391,7 @@ mod tests {
         }
     }
 
-    fn write(dir: &Path, progress: &Progress, state: &State) -> Result<PathBuf> {
+    fn write(dir: &Path, progress: &Position, state: &State) -> Result<PathBuf> {
         let metadata = &HashMap::new();
         let content = Content { progress, state, metadata, config: "digest" };
         save(dir, content, 3, |_| false)

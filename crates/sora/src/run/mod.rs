@@ -27,6 +27,6 @@ mod weights;
 pub use self::{
     config::{Provenance, RunConfig},
     dir::RunDir,
-    prepare::{Plan, open_dataset},
+    prepare::{TrainPlan, open_dataset},
     weights::{ABOUT, About, Source, Subject, Which},
 };

@@ -14,7 +14,7 @@ use crate::{
 
 /// A data set split for a training, and what follows from it.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct TrainPlan {
     /// Training images without the held-out ones.
     pub train: Arc<Split>,
     /// Held-out images; empty where `val` is 0.
@@ -43,7 +43,7 @@ pub fn open_dataset(config: &TrainConfig) -> Result<Dataset> {
     Ok(data::open(&config.dataset, &options)?)
 }
 
-impl Plan {
+impl TrainPlan {
     /// Steps of the whole training.
     pub fn steps(&self, config: &TrainConfig) -> u64 {
         self.steps_per_epoch * config.epochs

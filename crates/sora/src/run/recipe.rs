@@ -126,7 +126,7 @@ pub struct PlannedRun {
 
 /// Everything that a recipe asks for at one scale.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct RecipePlan {
     /// Runs, each once.
     pub runs: Vec<PlannedRun>,
     /// Attacks of the evaluation after each run; empty: none.
@@ -166,7 +166,7 @@ impl Recipe {
     ///
     /// # Errors
     /// A scale that the recipe does not have; a setting that `sora train` would refuse.
-    pub fn plan(&self, scale: Scale, over: &Table) -> Result<Plan> {
+    pub fn plan(&self, scale: Scale, over: &Table) -> Result<RecipePlan> {
         let at = self.scale.get(&scale).ok_or_else(|| {
             let known: Vec<_> = self.scale.keys().map(|scale| scale.name()).collect();
             let problem = format!("the recipe has only {}", known.join(", "));
@@ -211,7 +211,7 @@ impl Recipe {
                 }
             }
         }
-        Ok(Plan { runs, attacks: at.attacks.clone(), limit: at.limit })
+        Ok(RecipePlan { runs, attacks: at.attacks.clone(), limit: at.limit })
     }
 }
 
@@ -329,7 +329,7 @@ mod tests {
         .unwrap();
         let full = recipe.plan(Scale::Full, &Table::new()).unwrap();
         let labels =
-            |plan: &Plan| plan.runs.iter().map(|run| run.label.clone()).collect::<Vec<_>>();
+            |plan: &RecipePlan| plan.runs.iter().map(|run| run.label.clone()).collect::<Vec<_>>();
         assert_eq!(
             labels(&full),
             ["fgsm, seed 0", "fgsm, seed 1", "sora, seed 0", "sora, seed 1", "no noise, seed 0"]

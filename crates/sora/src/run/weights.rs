@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Plan, RunConfig, RunDir, checkpoint};
+use super::{RunConfig, RunDir, TrainPlan, checkpoint};
 use crate::{
     config::TrainConfig,
     error::{Error, Result},
@@ -46,7 +46,7 @@ pub struct About {
 
 impl About {
     /// Of a run's weights after `step` steps.
-    pub fn of_run(config: &TrainConfig, plan: &Plan, step: u64) -> Self {
+    pub fn of_run(config: &TrainConfig, plan: &TrainPlan, step: u64) -> Self {
         Self {
             network: plan.network.clone(),
             dataset: config.dataset.clone(),
@@ -259,7 +259,7 @@ mod tests {
         let text = "dataset = 'synthetic'\nmodel = 'mnist-cnn'\nwidth = 4\nlimit_train = 200";
         let mut config = TrainConfig::from_toml(text).unwrap();
         let data = super::super::open_dataset(&config).unwrap();
-        let plan = Plan::new(&mut config, &data).unwrap();
+        let plan = TrainPlan::new(&mut config, &data).unwrap();
         let device = burn::tensor::Device::flex();
         let model = Model::init(plan.network.clone(), 1, &device).unwrap();
         let tensors = model.to_host().unwrap();

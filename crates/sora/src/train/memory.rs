@@ -7,14 +7,14 @@ use crate::{
     model::Model,
     nn::Precision,
     optim::OptimizerKind,
-    run::Plan,
+    run::TrainPlan,
 };
 
 /// Refuses a training that the machine has no room for.
 ///
 /// # Errors
 /// [`Error::Memory`].
-pub(super) fn check(config: &TrainConfig, plan: &Plan, model: &Model) -> Result<()> {
+pub(super) fn check(config: &TrainConfig, plan: &TrainPlan, model: &Model) -> Result<()> {
     // The memory of another device is not known.
     if config.device != "cpu" {
         return Ok(());

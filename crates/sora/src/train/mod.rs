@@ -36,10 +36,10 @@ use crate::{
     data::{Loader, LoaderOptions},
     diagnose::CoEvent,
     error::{Error, Result},
-    method::Batch,
+    method::TrainBatch,
     model::Model,
     profile::{self, Stage},
-    run::{Plan, checkpoint, log::EpochLine, log::ValFigures},
+    run::{TrainPlan, checkpoint, log::EpochLine, log::ValFigures},
 };
 
 /// Batches prepared ahead of the step.
@@ -55,9 +55,9 @@ enum Flow {
 /// A training in progress.
 struct Session<'a> {
     config: &'a TrainConfig,
-    plan: &'a Plan,
+    plan: &'a TrainPlan,
     learner: Learner,
-    progress: checkpoint::Progress,
+    progress: checkpoint::Position,
     folder: Option<Folder>,
     observers: Vec<Box<dyn Observer + 'a>>,
     communicator: &'a dyn Communicator,
@@ -128,7 +128,7 @@ impl Session<'_> {
     }
 
     /// All updates on one batch; gives what was noticed.
-    fn batch(&mut self, batch: &Batch) -> Result<Option<CoEvent>> {
+    fn batch(&mut self, batch: &TrainBatch) -> Result<Option<CoEvent>> {
         let first = self.progress.step;
         let mut noticed = None;
         for update in 1..=self.updates {

@@ -8,7 +8,7 @@ use std::{fmt, path::Path};
 use crate::{
     diagnose::CoEvent,
     error::Result,
-    metrics::{EpochLine, Rollback, StepLine, ValFigures},
+    run::log::{EpochLine, Rollback, StepLine, ValFigures},
 };
 
 /// Something that happened.

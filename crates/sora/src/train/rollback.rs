@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Result},
     files,
     run::{
-        checkpoint::{self, Progress},
+        checkpoint::{self, Position},
         log::Rollback,
     },
 };
@@ -71,7 +71,7 @@ impl Session<'_> {
     }
 
     /// Sets the lines and checkpoints of the abandoned steps aside.
-    fn cut_off(&mut self, target: Option<&std::path::Path>, before: &Progress) -> Result<()> {
+    fn cut_off(&mut self, target: Option<&std::path::Path>, before: &Position) -> Result<()> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         let progress = &self.progress;
         let lines = folder.metrics.after(progress.metrics_bytes)?;

@@ -9,19 +9,19 @@ use crate::{
     config::TrainConfig,
     data,
     error::{Error, Result},
-    method::{self, Batch, Place, StepContext, StepMetrics, StepSettings},
+    method::{self, Place, StepContext, StepMetrics, StepSettings, TrainBatch},
     nn::to_vec,
     noise::Noise,
     optim::{OptimizerKind, Rates},
     profile::{self, Stage},
-    run::{Plan, log::StepLine},
+    run::{TrainPlan, log::StepLine},
     threat::Threat,
 };
 
 /// The batch as tensors on `device`.
-pub(super) fn on_device(batch: data::Batch, device: &Device) -> Batch {
+pub(super) fn on_device(batch: data::Batch, device: &Device) -> TrainBatch {
     let labels: Vec<i32> = batch.labels.iter().map(|&l| l as i32).collect();
-    Batch {
+    TrainBatch {
         x: Tensor::from_data(TensorData::new(batch.images, batch.shape), device),
         labels: Tensor::from_data(labels.as_slice(), device),
         ids: batch.ids,
@@ -34,7 +34,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// [`Error::Diverged`] where the loss is not finite; a device that fails.
-    pub(super) fn step(&mut self, batch: &Batch) -> Result<StepLine> {
+    pub(super) fn step(&mut self, batch: &TrainBatch) -> Result<StepLine> {
         let started = Instant::now();
         let Self { config, progress, learner, .. } = self;
         let (epoch, step) = (progress.epoch, progress.step);
@@ -107,7 +107,7 @@ impl Session<'_> {
 }
 
 /// Norm and radius of `step`: epsilon may be growing.
-fn step_threat(config: &TrainConfig, plan: &Plan, step: u64) -> Threat {
+fn step_threat(config: &TrainConfig, plan: &TrainPlan, step: u64) -> Threat {
     let mut threat = config.training_threat(plan.network.shape.channels);
     if config.warming_up(step, plan.steps_per_epoch) {
         threat.epsilon *= config.warm_up(step, plan.steps_per_epoch);

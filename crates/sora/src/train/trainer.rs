@@ -18,30 +18,38 @@ use crate::{
     config::TrainConfig,
     data::Dataset,
     error::{Error, Result},
+    method::Hyperparameters,
     run::{
-        Plan, Provenance, RunConfig, RunDir,
-        checkpoint::{self, Checkpoint, Progress},
+        Provenance, RunConfig, RunDir, TrainPlan,
+        checkpoint::{self, Checkpoint, Position},
     },
 };
 
-/// A training method as [`Trainer::new`] takes it: a name of the registry, or a name with options.
+/// A training method as [`Trainer::new`] takes it: the name of one with its defaults, or its
+/// hyperparameters, such as [`Sora`](crate::method::Sora).
 #[derive(Clone, Debug)]
 pub struct Chosen {
-    /// Name in the registry.
-    pub name: String,
-    /// Hyperparameters that are not the defaults.
-    pub options: Table,
+    name: String,
+    /// Hyperparameters that are not the defaults, or why they cannot be listed.
+    options: std::result::Result<Table, String>,
 }
 
 impl From<&str> for Chosen {
     fn from(name: &str) -> Self {
-        Self { name: name.into(), options: Table::new() }
+        name.to_owned().into()
     }
 }
 
 impl From<String> for Chosen {
     fn from(name: String) -> Self {
-        Self { name, options: Table::new() }
+        Self { name, options: Ok(Table::new()) }
+    }
+}
+
+impl<T: Hyperparameters> From<T> for Chosen {
+    fn from(hyperparameters: T) -> Self {
+        let options = Table::try_from(&hyperparameters).map_err(|e| e.to_string());
+        Self { name: T::info().name.into(), options }
     }
 }
 
@@ -50,6 +58,8 @@ impl From<String> for Chosen {
 enum Settings {
     /// Given one by one; defaults for the others.
     Given(Table),
+    /// Hyperparameters that cannot be listed, and why.
+    Unlisted(String),
     /// All there.
     Settled(Box<TrainConfig>),
     /// Those of a run that goes on, and the number of epochs that it is to have.
@@ -59,10 +69,11 @@ enum Settings {
 /// Sets up a training and runs it.
 ///
 /// ```no_run
-/// use sora::prelude::*;
+/// use sora::{method::Sora, prelude::*};
 ///
 /// let data = sora::data::open("cifar10", &Default::default())?;
-/// let run = Trainer::new("sora").epochs(30).in_dir("runs/sora").fit(&data)?;
+/// let sora = Sora { alpha_0: 0.04, ..Default::default() };
+/// let run = Trainer::new(sora).epochs(30).in_dir("runs/sora").fit(&data)?;
 /// println!("{:?}", run.summary.last_epoch);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -93,10 +104,13 @@ impl<'a> Trainer<'a> {
     /// Trains with `method`, in memory unless [`in_dir`](Self::in_dir) names a folder.
     pub fn new(method: impl Into<Chosen>) -> Self {
         let Chosen { name, options } = method.into();
-        let mut given = Table::new();
-        given.insert("method".into(), name.into());
-        given.insert("options".into(), options.into());
-        Self::with(Settings::Given(given))
+        Self::with(match options {
+            Ok(options) => Settings::Given(Table::from_iter([
+                ("method".to_owned(), name.into()),
+                ("options".to_owned(), options.into()),
+            ])),
+            Err(problem) => Settings::Unlisted(format!("the options of {name}: {problem}")),
+        })
     }
 
     /// Trains with settings that are all there.
@@ -155,7 +169,7 @@ impl<'a> Trainer<'a> {
                     self.settings = Settings::Given(table);
                 }
             }
-            Settings::Run { .. } => {}
+            Settings::Unlisted(_) | Settings::Run { .. } => {}
         }
         self
     }
@@ -192,6 +206,7 @@ impl<'a> Trainer<'a> {
     pub fn config(&self) -> Result<TrainConfig> {
         match &self.settings {
             Settings::Given(given) => TrainConfig::from_table(given.clone()),
+            Settings::Unlisted(problem) => Err(Error::defect(problem)),
             Settings::Settled(config) => Ok((**config).clone()),
             Settings::Run { config, .. } => Ok(config.settings.clone()),
         }
@@ -254,7 +269,7 @@ impl Rest<'_> {
             let problem = "needs a folder with checkpoints to go back to";
             return Err(Error::setting("on_co", config.on_co, problem));
         }
-        let plan = Plan::new(&mut config, data)?;
+        let plan = TrainPlan::new(&mut config, data)?;
         let learner = Learner::new(&config, &plan.network)?;
         memory::check(&config, &plan, &learner.model)?;
         let folder = match dir {
@@ -278,7 +293,7 @@ impl Rest<'_> {
                 Some(folder)
             }
         };
-        self.session(&config, &plan, learner, Progress::default(), folder).run()
+        self.session(&config, &plan, learner, Position::default(), folder).run()
     }
 
     /// A run that goes on.
@@ -293,7 +308,7 @@ impl Rest<'_> {
         let mut tell = |line: &str| told.push(line.to_owned());
         let lock = dir.lock(&mut tell)?;
         config.check_data(data)?;
-        let plan = Plan::again(&mut config, data)?;
+        let plan = TrainPlan::again(&mut config, data)?;
         let here = Provenance::here(&config.settings.device)?;
         let then = &config.provenance.instruction_set;
         if !then.is_empty() && *then != here.instruction_set {
@@ -313,7 +328,7 @@ impl Rest<'_> {
         let found = checkpoint::newest(&dir.checkpoints(), take, &mut tell)?;
         // What was passed over is of no use, and would stand in the way of what comes.
         checkpoint::discard_after(&dir.checkpoints(), found.as_ref().map(|found| &*found.path))?;
-        let progress = found.as_ref().map_or_else(Progress::default, |c| c.progress.clone());
+        let progress = found.as_ref().map_or_else(Position::default, |c| c.progress.clone());
         if let Some(epochs) = epochs {
             extend_run(&dir, &mut config, epochs, progress.epoch)?;
         }
@@ -321,7 +336,7 @@ impl Rest<'_> {
         let folder = Folder::open(dir, digest, lock, found.as_ref(), &mut tell)?;
         self.warn(&told)?;
         if let Some(found) = &found {
-            let Progress { epoch, step, .. } = found.progress;
+            let Position { epoch, step, .. } = found.progress;
             let path = found.path.display();
             let text = format!("going on from {path}: epoch {epoch}, step {step}");
             self.observers.observe(&Event::Message(&text))?;
@@ -337,9 +352,9 @@ impl Rest<'_> {
     fn session<'s>(
         self,
         config: &'s TrainConfig,
-        plan: &'s Plan,
+        plan: &'s TrainPlan,
         learner: Learner,
-        progress: Progress,
+        progress: Position,
         folder: Option<Folder>,
     ) -> Session<'s>
     where
@@ -383,5 +398,24 @@ fn extend_run(dir: &RunDir, config: &mut RunConfig, epochs: u64, done: u64) -> R
             Err(Error::io("remove", &dir.summary(), e))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::{Sora, StepFactor};
+
+    #[test]
+    fn a_struct_of_hyperparameters_is_the_same_as_their_names() {
+        let sora = Sora { alpha_0: 0.125, r: StepFactor::One, ..Sora::default() };
+        let config = Trainer::new(sora).config().unwrap();
+        let named = Table::from_iter([
+            ("alpha_0".to_owned(), Value::from(0.125)),
+            ("r".to_owned(), Value::from("one")),
+        ]);
+        let expected = Trainer::new("sora").set("options", named).config().unwrap();
+        assert_eq!((config.method, config.options), (expected.method, expected.options));
+        assert!(Trainer::new(Sora { alpha_0: -1.0, ..Sora::default() }).config().is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! Networks under attack: what must hold of every group of images, thread and small change.
 
 use sora::robustness::{
-    Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat, attack::Batch, entry, predicted,
+    Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat, attack::AttackBatch, entry,
+    predicted,
 };
 
 use crate::support::{assert_close, small_model, warm_model};
@@ -23,7 +24,12 @@ const SHORT: [&str; 9] = [
 
 /// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of
 /// the last.
-fn run(attack: &dyn Attack, model: &dyn Classifier, threat: Threat, batch: &Batch<'_>) -> Rows {
+fn run(
+    attack: &dyn Attack,
+    model: &dyn Classifier,
+    threat: Threat,
+    batch: &AttackBatch<'_>,
+) -> Rows {
     let mut out = batch.x.clone();
     for round in 0..attack.rounds(model.shape().classes) {
         let mut tick = |_| {};
@@ -72,13 +78,13 @@ fn the_batch_changes_no_bit() {
                     part.attack.as_ref(),
                     &model,
                     threat,
-                    &Batch { x: &x, labels: &labels, ids: &all },
+                    &AttackBatch { x: &x, labels: &labels, ids: &all },
                 );
                 for size in [1, 4] {
                     let mut pieces = Vec::new();
                     for start in (0..n).step_by(size) {
                         let end = (start + size).min(n);
-                        let piece = Batch {
+                        let piece = AttackBatch {
                             x: &x.select(&(start..end).collect::<Vec<_>>()),
                             labels: &labels[start..end],
                             ids: &all[start..end],

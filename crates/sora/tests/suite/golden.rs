@@ -8,7 +8,7 @@ use sora::{
     data::AugmentDraw,
     gradient::{input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{self, Batch, Extras, Passes, Place, StepContext, StepSettings},
+    method::{self, Extras, Passes, Place, StepContext, StepSettings, TrainBatch},
     model::Model,
     nn::{BnMode, HostTensor, Spec, TensorSet},
     noise::Noise,
@@ -201,7 +201,7 @@ fn steps_agree(case: Case) {
         } else {
             batches.image(&format!("x{b}"))
         };
-        let batch = Batch {
+        let batch = TrainBatch {
             x,
             labels: batches.labels(&format!("y{b}")),
             ids: (0..8).collect(),

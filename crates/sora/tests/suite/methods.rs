@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use proptest::prelude::*;
 use sora::{
     loss::cross_entropy,
-    method::{Batch, Extras, METHODS, MethodInfo, Place, StepContext, StepSettings},
+    method::{Extras, METHODS, MethodInfo, Place, StepContext, StepSettings, TrainBatch},
     model::Model,
     nn::Backend,
     noise::Noise,
@@ -30,7 +30,7 @@ pub fn run(
     info: &MethodInfo,
     norm: Norm,
     model: &mut Model,
-    batch: &Batch,
+    batch: &TrainBatch,
     steps: u64,
     reload: Option<u64>,
 ) -> Trace {

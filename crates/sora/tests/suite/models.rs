@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use sora::{
     gradient::{TrainPass, input_gradient, train_gradient},
     loss::cross_entropy,
-    method::{Batch, Extras, METHODS, Place, StepContext, StepSettings},
+    method::{Extras, METHODS, Place, StepContext, StepSettings, TrainBatch},
     model::{Model, ModelConfig, NETWORKS, NetworkOptions, Shape, Shortcut, network},
     nn::{Backend, BnMode, HostTensor, Spec},
     noise::Noise,
@@ -261,13 +261,13 @@ fn tiny(name: &str, options: NetworkOptions) -> Model {
 }
 
 /// A batch of the size that `model` takes.
-fn batch_for(model: &Model, n: usize) -> Batch {
+fn batch_for(model: &Model, n: usize) -> TrainBatch {
     let small = batch(n);
     let times = model.config.shape.height / SIDE;
     if times == 1 {
         return small;
     }
-    Batch { x: small.x.repeat(&[1, 1, times, times]), ..small }
+    TrainBatch { x: small.x.repeat(&[1, 1, times, times]), ..small }
 }
 
 #[test]

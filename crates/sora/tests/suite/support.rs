@@ -6,7 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use sora::{
     data::{self, AugmentDraw, OpenOptions},
     evaluate,
-    method::Batch,
+    method::TrainBatch,
     model::{Model, ModelConfig, Shape},
     nn::{BnMode, HostTensor, to_vec},
     threat::Norm,
@@ -182,7 +182,7 @@ pub fn threat(norm: Norm) -> sora::threat::Threat {
 }
 
 /// `n` synthetic images, not augmented.
-pub fn batch(n: usize) -> Batch {
+pub fn batch(n: usize) -> TrainBatch {
     let options = OpenOptions {
         image_size: Some(SIDE),
         limit_train: Some(n),
@@ -199,7 +199,12 @@ pub fn batch(n: usize) -> Batch {
         &device,
     );
     let labels = Tensor::from_data(labels.as_slice(), &device);
-    Batch { x, labels, ids: dataset.train.ids().to_vec(), draws: vec![AugmentDraw::IDENTITY; n] }
+    TrainBatch {
+        x,
+        labels,
+        ids: dataset.train.ids().to_vec(),
+        draws: vec![AugmentDraw::IDENTITY; n],
+    }
 }
 
 /// The network `name` of width 8, untrained, with running statistics of a pass.

@@ -98,7 +98,7 @@ impl Images {
                 let mut ignore = |_| {};
                 let (model, key) = (&setup.model, &part.key);
                 let mut cx = AttackContext::new(model, threat, batch, key, round, &mut ignore);
-                let images = attack::Batch { x: &rows, labels: &labels, ids: &ids };
+                let images = attack::AttackBatch { x: &rows, labels: &labels, ids: &ids };
                 let found =
                     profile::time(Stage::Perturbation, || part.attack.run(&mut cx, &images))?;
                 let logits = Classifier::logits(model, &found)?;

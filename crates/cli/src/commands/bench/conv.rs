@@ -52,9 +52,9 @@ pub fn run(args: &ConvBench) -> Result<()> {
     }
     start_threads(args.threads)?;
     let precisions = match args.precision {
-        None => vec![kernels::Precision::F32, kernels::Precision::Bf16],
-        Some(Precision::F32) => vec![kernels::Precision::F32],
-        Some(Precision::Bf16) => vec![kernels::Precision::Bf16],
+        None => vec![kernels::ElementType::F32, kernels::ElementType::Bf16],
+        Some(Precision::F32) => vec![kernels::ElementType::F32],
+        Some(Precision::Bf16) => vec![kernels::ElementType::Bf16],
     };
     let config = kernels::bench::Config {
         isa: device::instruction_set()?,

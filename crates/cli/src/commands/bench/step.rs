@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sora::{
     config::Precision,
     data::AugmentDraw,
-    method::{self, Batch, Extras, Method, MethodInfo, Place, StepContext, StepSettings},
+    method::{self, Extras, Method, MethodInfo, Place, StepContext, StepSettings, TrainBatch},
     nn::{self, BnMode},
     noise::Noise,
     optim::{Optimizer, OptimizerKind, Rates},
@@ -48,7 +48,7 @@ pub struct StepBench {
 struct Training {
     method: Box<dyn Method>,
     optimizer: Box<dyn Optimizer>,
-    batch: Batch,
+    batch: TrainBatch,
     threat: Threat,
     attack_bn: BnMode,
 }
@@ -102,7 +102,7 @@ impl Training {
         Ok(Self {
             method: info.build(&(info.options)()?, threat)?,
             optimizer: OptimizerKind::Sgd.build(&setup.model.params, 5e-4),
-            batch: Batch {
+            batch: TrainBatch {
                 x: setup.x.clone(),
                 labels: setup.labels.clone(),
                 ids: setup.ids.clone(),

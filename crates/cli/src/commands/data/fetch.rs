@@ -36,7 +36,7 @@ pub fn run(args: FetchArgs) -> Result<()> {
     })?;
     let folder = data::data_dir(args.data_dir.as_deref())?;
     let bar: RefCell<Option<(String, Bar)>> = RefCell::new(None);
-    let show = |progress: data::Progress<'_>| {
+    let show = |progress: data::FetchProgress<'_>| {
         let mut slot = bar.borrow_mut();
         if slot.as_ref().is_none_or(|(file, _)| file != progress.file) {
             *slot = Some((progress.file.to_owned(), Bar::bytes(progress.file, progress.total)));

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sora::{
     config::TrainConfig,
     data::{self, OpenOptions},
-    recipe::Plan,
+    run::recipe::RecipePlan,
 };
 
 use super::shard::Shard;
@@ -28,7 +28,7 @@ const STEPS: &str = "3";
 ///
 /// # Errors
 /// A step that cannot be measured.
-pub fn estimate(plan: &Plan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
+pub fn estimate(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
     let mut measured = HashMap::new();
     let mut table = Table::new(["run", "state", "steps", "a step", "training"]);
     let mut total = 0.0;

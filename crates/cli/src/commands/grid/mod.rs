@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use sora::recipe::{Plan, Recipe, Scale};
+use sora::run::recipe::{Recipe, RecipePlan, Scale};
 
 use self::{shard::Shard, table::Outcome};
 use super::shared::{Overrides, evaluate, evaluated, start_threads, state, train};
@@ -86,7 +86,7 @@ pub fn run(args: &GridArgs) -> Result<()> {
     })
 }
 
-fn status(plan: &Plan, dirs: &[PathBuf]) -> Result<()> {
+fn status(plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
     let mut table = Table::new(["run", "state", "folder"]);
     for (run, dir) in plan.runs.iter().zip(dirs) {
         table.row([&run.label, state(dir), &dir.display().to_string()]);
@@ -95,7 +95,7 @@ fn status(plan: &Plan, dirs: &[PathBuf]) -> Result<()> {
 }
 
 /// Trains and evaluates the runs of `shard`. One that fails does not stop the others.
-fn work(plan: &Plan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
+fn work(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
     let interrupt = signals::flag();
     let own: Vec<_> =
         plan.runs.iter().zip(dirs).enumerate().filter(|(i, _)| shard.takes(*i)).collect();
@@ -133,7 +133,7 @@ fn work(plan: &Plan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result
 }
 
 /// Prints the table of what is done so far.
-fn show(args: &GridArgs, plan: &Plan, dirs: &[PathBuf]) -> Result<()> {
+fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
     let outcomes: Vec<Outcome> = plan
         .runs
         .iter()

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::Serialize;
 use serde_json::Value;
-use sora::recipe::PlannedRun;
+use sora::run::recipe::PlannedRun;
 
 use crate::{
     console::{Table, print},

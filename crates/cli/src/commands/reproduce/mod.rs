@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use sora::{
     files,
-    recipe::{Plan, RECIPES, Recipe, Scale},
+    run::recipe::{RECIPES, Recipe, RecipePlan, Scale},
 };
 
 use super::shared::{Output, Overrides, evaluate, is_done, sora, start_threads, state, train};
@@ -82,7 +82,7 @@ pub fn run(args: &ReproduceArgs) -> Result<()> {
     })
 }
 
-fn what_would_be_done(plan: &Plan, dirs: &[PathBuf]) -> Result<()> {
+fn what_would_be_done(plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
     let mut table = Table::new(["run", "state", "folder"]);
     for (run, dir) in plan.runs.iter().zip(dirs) {
         table.row([&run.label, state(dir), &dir.display().to_string()]);
@@ -94,7 +94,7 @@ fn what_would_be_done(plan: &Plan, dirs: &[PathBuf]) -> Result<()> {
 fn draw(
     name: &str,
     recipe: &Recipe,
-    plan: &Plan,
+    plan: &RecipePlan,
     dirs: &[PathBuf],
     results: &[Value],
     args: &ReproduceArgs,

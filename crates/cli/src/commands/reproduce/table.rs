@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use sora::run::recipe::{Plan, Recipe};
+use sora::run::recipe::{Recipe, RecipePlan};
 
 use crate::error::{Failure, Result};
 
@@ -11,7 +11,12 @@ use crate::error::{Failure, Result};
 ///
 /// # Errors
 /// A run without a summary.
-pub fn table(recipe: &Recipe, plan: &Plan, dirs: &[PathBuf], results: &[Value]) -> Result<String> {
+pub fn table(
+    recipe: &Recipe,
+    plan: &RecipePlan,
+    dirs: &[PathBuf],
+    results: &[Value],
+) -> Result<String> {
     let mut text = format!(
         "# {}\n\n| run | {} | seconds of training | peak MiB | catastrophic overfitting |\n",
         recipe.title,

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use sora::{
     files,
-    recipe::{Plan, PlannedRun},
+    run::recipe::{PlannedRun, RecipePlan},
 };
 
 use super::child::{Output, sora};
@@ -117,7 +117,7 @@ pub fn train(run: &PlannedRun, dir: &Path, interrupt: &AtomicBool) -> Result<()>
 /// # Errors
 /// An evaluation that fails or is interrupted.
 pub fn evaluate(
-    plan: &Plan,
+    plan: &RecipePlan,
     dir: &Path,
     over: &Overrides,
     interrupt: &AtomicBool,
@@ -141,7 +141,7 @@ pub fn evaluate(
 }
 
 /// A report under `dir/eval` with every attack of the plan on at least as many images.
-pub fn evaluated(plan: &Plan, dir: &Path) -> Option<Value> {
+pub fn evaluated(plan: &RecipePlan, dir: &Path) -> Option<Value> {
     let reports = fs::read_dir(dir.join("eval")).ok()?.filter_map(|entry| {
         let path = entry.ok()?.path();
         let is_report = path.extension().is_some_and(|extension| extension == "json");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sora::{
-    evaluate::{Identity, Ledger, Start, StateOptions},
+    evaluate::{ExistingState, Identity, Ledger, StateOptions},
     files, robustness,
 };
 
@@ -95,5 +95,8 @@ impl Target {
 
 /// How a state is opened: `fresh` or not, with examples of `pixels` values or none.
 pub fn state_options(fresh: bool, examples: Option<usize>) -> StateOptions {
-    StateOptions { start: if fresh { Start::Fresh } else { Start::Resume }, examples }
+    StateOptions {
+        start: if fresh { ExistingState::Fresh } else { ExistingState::Resume },
+        examples,
+    }
 }

@@ -1,6 +1,6 @@
 //! A sweep as tables.
 
-use sora::{evaluate::sweep::Convergence, metrics::Accuracy};
+use sora::{evaluate::sweep::Convergence, stats::Accuracy};
 
 use super::Report;
 use crate::{

@@ -11,7 +11,7 @@ use crate::conv::epilogue::Output;
 use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
 use crate::conv::pass::Pass;
 use crate::conv::tasks::{BLOCK_SAMPLES, Tasks, order};
-use crate::element::{Element, Precision};
+use crate::element::{Element, ElementType};
 use crate::parallel::for_each;
 use crate::simd::{Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, TileStats, panel_extent, row_blocks, run_tile};
@@ -30,8 +30,8 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     let tasks = Tasks::new(geometry, direction, n, BLOCK_SAMPLES);
     let mapping = Mapping::new(geometry, direction);
     let gathered = match E::PRECISION {
-        Precision::F32 => 0,
-        Precision::Bf16 => tasks.samples * geometry.taps() * mapping.from,
+        ElementType::F32 => 0,
+        ElementType::Bf16 => tasks.samples * geometry.taps() * mapping.from,
     };
     for_each(tasks.count(), |task| {
         let (pixels, samples) = tasks.range(task, n);
@@ -88,8 +88,8 @@ impl<E: Element> Kernel for Convolve<'_, E> {
             // exists.
             unsafe {
                 match E::PRECISION {
-                    Precision::F32 => self.run_in_place::<S>(group, weights, panels, panel_len),
-                    Precision::Bf16 => self.run_gathered::<S>(group, weights, panels, panel_len),
+                    ElementType::F32 => self.run_in_place::<S>(group, weights, panels, panel_len),
+                    ElementType::Bf16 => self.run_gathered::<S>(group, weights, panels, panel_len),
                 }
             }
         }

@@ -5,7 +5,7 @@ use crate::buffer::with_scratch;
 use crate::conv::geometry::{ConvGeometry, Direction};
 use crate::conv::pass::WeightPass;
 use crate::conv::reduce::{Cut, Task, plane_len, reduce_weights};
-use crate::element::{Element, Precision};
+use crate::element::{Element, ElementType};
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
@@ -91,7 +91,7 @@ impl Gather {
     fn of<E: Element>(from: usize, taps: usize) -> Self {
         if from <= GATHER_FROM && taps > 1 {
             Gather::Taps
-        } else if E::PRECISION == Precision::F32 {
+        } else if E::PRECISION == ElementType::F32 {
             Gather::No
         } else {
             Gather::Tap

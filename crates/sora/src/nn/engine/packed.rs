@@ -10,7 +10,7 @@ use std::{
 };
 
 use sora_kernels::{
-    Element, Precision, ShapeError,
+    Element, ElementType, ShapeError,
     conv::{Conv2d, ConvGeometry, Direction, PackedWeights},
 };
 
@@ -30,7 +30,7 @@ struct Use {
     direction: Direction,
     geometry: ConvGeometry,
     /// Of the activations.
-    precision: Precision,
+    precision: ElementType,
 }
 
 /// A packed form and what it was packed for.

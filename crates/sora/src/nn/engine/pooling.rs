@@ -16,7 +16,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 use burn_flex::{Flex, FlexTensor};
-use sora_kernels::pool::{Window, global_average, global_average_grad};
+use sora_kernels::pool::{PoolWindow, global_average, global_average_grad};
 
 use super::{
     buffers::Output,
@@ -48,8 +48,8 @@ pub enum PoolOf {
 }
 
 impl PoolPlan {
-    fn window(self, input: [usize; 2]) -> Window {
-        Window {
+    fn window(self, input: [usize; 2]) -> PoolWindow {
+        PoolWindow {
             input,
             kernel: [self.kernel; 2],
             stride: [self.stride; 2],

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     evaluate::OnSplit,
-    plot::Picture,
+    plot::Raster,
     threat::Threat,
 };
 
@@ -22,14 +22,14 @@ pub struct Example {
     /// Its class.
     pub label: usize,
     /// The image.
-    pub clean: Picture,
+    pub clean: Raster,
     /// The perturbation, amplified: grey is none, the ends of the range are plus and minus
     /// `amplified` at full contrast.
-    pub perturbation: Picture,
+    pub perturbation: Raster,
     /// Pixel change that is shown at full contrast, pixel units.
     pub amplified: f32,
     /// The image with its perturbation.
-    pub adversarial: Picture,
+    pub adversarial: Raster,
     /// Predicted class of the image, with its probability.
     pub before: (usize, f32),
     /// Predicted class of the adversarial image, with its probability.
@@ -123,7 +123,7 @@ impl Opened<'_> {
 }
 
 /// Pixels `[C, H, W]` in [0, 1] as a picture; of other than three channels the first, in grey.
-fn to_picture(values: &[f32], [channels, height, width]: [usize; 3]) -> Picture {
+fn to_picture(values: &[f32], [channels, height, width]: [usize; 3]) -> Raster {
     let plane = height * width;
     let byte = |c: usize, i: usize| {
         (values.get(c * plane + i).copied().unwrap_or(0.0).clamp(0.0, 1.0) * 255.0).round() as u8
@@ -131,7 +131,7 @@ fn to_picture(values: &[f32], [channels, height, width]: [usize; 3]) -> Picture 
     let rgb = (0..plane)
         .flat_map(|i| if channels == 3 { [0, 1, 2].map(|c| byte(c, i)) } else { [byte(0, i); 3] })
         .collect();
-    Picture { width: width as u32, height: height as u32, rgb }
+    Raster { width: width as u32, height: height as u32, rgb }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub use epsilon::{EpsilonRow, EpsilonSweep, Sweep, epsilon_row};
 pub use examples::{Example, ExampleSet, examples};
 pub use landscape::{Landscape, LandscapeConfig, Landscapes, Plane, landscape};
 pub use passes::Images;
-pub use weights::{Choice, Weights, evenly, load, weights};
+pub use weights::{Choice, KeptWeights, evenly, load, weights};
 
 use super::{caption, run::Run};
 use crate::{
@@ -113,7 +113,7 @@ impl<'a> Opened<'a> {
 
     /// The weights that `choice` names, called by the epochs they were trained for; at most
     /// `count`, evenly spaced.
-    fn weights(&self, choice: &Choice, count: usize) -> Result<Vec<Weights>> {
+    fn weights(&self, choice: &Choice, count: usize) -> Result<Vec<KeptWeights>> {
         let (per_epoch, epochs) = (self.run.steps_per_epoch(), self.settings().epochs);
         let mut all = weights(&self.run.dir(), choice)?;
         // The final weights and the checkpoint after the last epoch are the same ones.

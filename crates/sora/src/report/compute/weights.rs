@@ -9,9 +9,9 @@ use crate::{
     run::{RunDir, checkpoint},
 };
 
-/// Weights that a run has kept.
+/// KeptWeights that a run has kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weights {
+pub struct KeptWeights {
     /// What they are called: `epoch 3`, `step 160` or `final`.
     pub name: String,
     /// Epochs complete and steps, as the checkpoint's name has them; `None`: the final weights.
@@ -51,14 +51,14 @@ impl std::str::FromStr for Choice {
 ///
 /// # Errors
 /// A run without weights, or without those of the epoch.
-pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<Weights>> {
+pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<KeptWeights>> {
     let mut all: Vec<_> =
         checkpoint::list(&dir.checkpoints())?.into_iter().map(of_checkpoint).collect();
     let last = dir.model();
     if last.exists() {
         // A checkpoint after the last step holds the same weights, unless they are averaged: the
         // final ones stand for both.
-        all.push(Weights { name: "final".into(), position: None, file: last });
+        all.push(KeptWeights { name: "final".into(), position: None, file: last });
     }
     if all.is_empty() {
         return Err(Error::mismatch(dir.path(), "the run has no weights yet; resume it"));
@@ -67,7 +67,7 @@ pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<Weights>> {
         Choice::All => Ok(all),
         Choice::Newest => Ok(all.pop().into_iter().collect()),
         Choice::Epoch(wanted) => {
-            let at_epoch = |w: &&Weights| w.position == Some((*wanted, 0));
+            let at_epoch = |w: &&KeptWeights| w.position == Some((*wanted, 0));
             match all.iter().find(at_epoch) {
                 Some(found) => Ok(vec![found.clone()]),
                 None => Err(no_epoch(*wanted, &all)),
@@ -76,7 +76,7 @@ pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<Weights>> {
     }
 }
 
-fn of_checkpoint(path: PathBuf) -> Weights {
+fn of_checkpoint(path: PathBuf) -> KeptWeights {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let position = name.strip_prefix("epoch-").and_then(|rest| {
         let (epoch, step) = rest.split_once("-step-").unwrap_or((rest, "0"));
@@ -87,10 +87,10 @@ fn of_checkpoint(path: PathBuf) -> Weights {
         Some((_, step)) => format!("step {step}"),
         None => name,
     };
-    Weights { name, position, file: path.join(checkpoint::MODEL) }
+    KeptWeights { name, position, file: path.join(checkpoint::MODEL) }
 }
 
-fn no_epoch(wanted: u64, all: &[Weights]) -> Error {
+fn no_epoch(wanted: u64, all: &[KeptWeights]) -> Error {
     let epochs: Vec<_> = all
         .iter()
         .filter_map(|w| w.position.filter(|(_, step)| *step == 0))
@@ -117,7 +117,7 @@ pub fn evenly<T: Clone>(all: &[T], count: usize) -> Vec<T> {
 ///
 /// # Errors
 /// A file that is damaged or does not fit.
-pub fn load(model: &mut Model, weights: &Weights) -> Result<()> {
+pub fn load(model: &mut Model, weights: &KeptWeights) -> Result<()> {
     let (tensors, _) = match (weights.position, weights.file.parent()) {
         // With a look at the checkpoint's manifest.
         (Some(_), Some(checkpoint)) => checkpoint::weights(checkpoint)?,

@@ -1,10 +1,10 @@
 //! Lines over steps: running means, thinned, over the seeds of an experiment.
 
 use crate::{
-    metrics::Accuracy,
     plot::{Chart, Mark, PALETTE, Point},
     report::{run::Run, seeds::Group},
     run::log::{StepLine, ValFigures},
+    stats::Accuracy,
 };
 
 /// Most points of a line: more cannot be told apart.

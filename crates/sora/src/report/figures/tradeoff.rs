@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use super::styles::method_styles;
 use crate::{
-    metrics::Accuracy,
     plot::{Axis, Chart, Figure, Point, Series},
     report::{
         caption::setting,
@@ -12,6 +11,7 @@ use crate::{
         run::Run,
         seeds::{Group, groups, mean_and_deviation},
     },
+    stats::Accuracy,
 };
 
 /// Draws robust accuracy over clean accuracy, a point for each run, or for the seeds of an

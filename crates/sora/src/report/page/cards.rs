@@ -115,10 +115,10 @@ mod tests {
 
     #[test]
     fn a_card_shows_one_measurement_and_a_dash_for_what_it_lacks() {
-        let accuracy = |accuracy| crate::metrics::Accuracy { accuracy, ci95: [0.0, 1.0] };
+        let accuracy = |accuracy| crate::stats::Accuracy { accuracy, ci95: [0.0, 1.0] };
         let results =
             [("clean".to_owned(), accuracy(0.9)), ("autoattack".to_owned(), accuracy(0.4))];
-        let source = crate::report::measured::Source::Validation(3);
+        let source = crate::report::measured::MeasuredOn::Validation(3);
         let measured = Measured { results: results.into(), n: 48, source };
         let shown: Vec<_> = figures(Some(&measured))
             .into_iter()

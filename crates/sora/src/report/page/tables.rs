@@ -6,7 +6,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    metrics::Accuracy,
     report::{
         caption::{duration, radius, thousands},
         measured::Comparison,
@@ -15,6 +14,7 @@ use crate::{
         run::Run,
         seeds::{groups, mean_and_deviation},
     },
+    stats::Accuracy,
 };
 
 /// An accuracy in a table.
