@@ -8,12 +8,13 @@ use crate::isa::Isa;
 use crate::math::{exp, normal_cdf};
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// Elements of a task.
+/// Elements that one task processes.
 const CHUNK: usize = 1 << 16;
 
-/// A function of one or two inputs, compiled for the instruction set.
+/// An elementwise function of `x`, or of `x` and `dy`, compiled for each instruction set.
 trait Elementwise: Copy + Send + Sync {
-    /// Must be `#[inline(always)]`.
+    /// Computes one element. Implementations are `#[inline(always)]`, so that they compile for the
+    /// instruction set of the loop that calls them.
     fn apply(self, x: f32, dy: f32) -> f32;
 }
 
@@ -47,7 +48,8 @@ fn map<E: Element>(
     expect_len("activation output", out.len(), x.len())?;
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).for_each(
         |((out, x), dy)| {
-            // SAFETY: the kernel has no conditions of its own.
+            // SAFETY: `Map::run` needs nothing but the features of the instruction set, which
+            // `dispatch` checks.
             unsafe { dispatch(isa, Map { f, x, dy, out }) };
         },
     );
@@ -60,7 +62,7 @@ struct Relu;
 impl Elementwise for Relu {
     #[inline(always)]
     fn apply(self, x: f32, _: f32) -> f32 {
-        // Not `max`, which would turn NaN into 0.
+        // `max` would turn NaN into 0 and hide a diverged network.
         if x <= 0.0 { 0.0 } else { x }
     }
 }
@@ -91,10 +93,10 @@ struct GeluGrad;
 impl Elementwise for GeluGrad {
     #[inline(always)]
     fn apply(self, x: f32, dy: f32) -> f32 {
-        /// `1 / sqrt(2 pi)`.
+        /// `1 / sqrt(2 pi)`, the density of the standard normal at 0.
         const DENSITY: f32 = 0.398_942_3;
         let exponential = exp(-0.5 * x * x);
-        // At infinity the density is 0 but its product with x is not a number.
+        // At infinity the density is 0, but its product with `x` would be NaN.
         let slope = if exponential == 0.0 { 0.0 } else { x * (DENSITY * exponential) };
         dy * (normal_cdf(x, exponential) + slope)
     }

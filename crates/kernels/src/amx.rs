@@ -1,11 +1,12 @@
 //! AMX tiles: eight registers of up to 16 rows of 64 bytes, and the product of two of them.
 //!
-//! `tdpbf16ps` multiplies a tile of 16 rows of 16 pairs with one of 16 pair rows of 16 columns and
-//! adds to 16 x 16 `f32`. [`multiply`] keeps 32 x 32 sums in four tiles and feeds them from two
-//! tiles of each operand, so a loaded tile serves two products. Instructions are written in
-//! assembly, because the compiler's are not stable; the whole of a product is one block, so that no
-//! tile is live between blocks. Source: Intel 64 and IA-32 Architectures Software Developer's
-//! Manual, chapter "Intel AMX Instruction Set Reference".
+//! `tdpbf16ps` multiplies a tile of 16 rows of 16 bf16 pairs with a tile of 16 pair rows of 16
+//! columns and adds the products to 16 x 16 `f32`. [`multiply`] keeps 32 x 32 sums in four tiles
+//! and feeds them from two tiles of each operand, so a loaded tile serves two products. The
+//! instructions are written in assembly, because the compiler's intrinsics are not stable. One
+//! assembly block holds a whole product, so that the compiler never has to keep a tile between two
+//! blocks. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, chapter "Intel AMX
+//! Instruction Set Reference".
 
 use std::arch::asm;
 use std::sync::OnceLock;
@@ -13,22 +14,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Rows and columns of a block of sums: two tiles of 16 each way.
 pub(crate) const BLOCK: usize = 32;
-/// Depths (bf16) of a step: 16 pairs.
+/// Depths (bf16 values) that one instruction multiplies: 16 pairs.
 pub(crate) const STEP: usize = 32;
 
-/// Whether something else than the processor executes the instructions.
+/// Whether a signal handler executes the tile instructions in place of the processor.
 static EMULATED: AtomicBool = AtomicBool::new(false);
 
-/// Says that tile instructions work although the processor lacks them.
+/// Declares that tile instructions work although the processor lacks them.
 ///
 /// # Safety
-/// They do: a handler of the illegal instruction signal executes them.
+/// A handler of the illegal instruction signal executes them, on every thread, from now on.
 pub(crate) unsafe fn assume() {
     EMULATED.store(true, Ordering::SeqCst);
 }
 
-/// Whether processor and operating system offer AMX-TILE and AMX-BF16. The first call asks for the
-/// permission to use them, which holds for the process.
+/// Whether processor and operating system offer AMX-TILE and AMX-BF16. The first call asks the
+/// operating system for the permission to use tiles, which then holds for the whole process.
 pub(crate) fn is_available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     EMULATED.load(Ordering::Relaxed) || *AVAILABLE.get_or_init(detect)
@@ -40,7 +41,7 @@ fn detect() -> bool {
 
     #[target_feature(enable = "xsave")]
     unsafe fn enabled_states() -> u64 {
-        // SAFETY: the caller has seen that the operating system enabled XSAVE.
+        // SAFETY: the caller has seen the OSXSAVE bit: the operating system enabled `xgetbv`.
         unsafe { _xgetbv(0) }
     }
 
@@ -52,7 +53,7 @@ fn detect() -> bool {
     }
     let features = __cpuid_count(7, 0).edx;
     let (bf16, tile) = (features & 1 << 22 != 0, features & 1 << 24 != 0);
-    // SAFETY: the OSXSAVE bit is set.
+    // SAFETY: `enabled_states` needs the OSXSAVE bit, which `&&` has tested first.
     if !bf16 || !tile || unsafe { enabled_states() } & TILE_STATES != TILE_STATES {
         return false;
     }
@@ -61,7 +62,7 @@ fn detect() -> bool {
     if palette.ebx != 8 << 16 | 64 || palette.ecx & 0xffff != 16 {
         return false;
     }
-    // SAFETY: the call changes no memory of this process.
+    // SAFETY: the call asks for a permission; it reads and writes no memory of this process.
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
@@ -70,7 +71,7 @@ fn detect() -> bool {
     false
 }
 
-/// Operand of `ldtilecfg`.
+/// The operand of `ldtilecfg`: palette, and rows and bytes per row of each tile.
 #[repr(C, align(64))]
 struct Config {
     palette: u8,
@@ -80,15 +81,16 @@ struct Config {
     rows: [u8; 16],
 }
 
-/// This thread's tiles, set up; released when dropped.
+/// Proof that this thread's tiles are set up. Dropping the value releases the tiles.
 pub(crate) struct Tiles(std::marker::PhantomData<*const ()>);
 
 impl Tiles {
-    /// Sets up tiles for products whose left operand has `rows[0] <= 16` rows in its first tile and
-    /// `rows[1]` in its second, which may be 0 if no product uses it.
+    /// Sets up tiles for products whose left operand has `rows[0]` rows in its first tile and
+    /// `rows[1]` rows in its second, at most 16 each. `rows[1]` may be 0 if no product uses the
+    /// second tile.
     ///
     /// # Safety
-    /// [`is_available`].
+    /// [`is_available`] has returned true, so that the tile instructions exist.
     pub(crate) unsafe fn new(rows: [usize; 2]) -> Self {
         let mut config = Config {
             palette: 1,
@@ -102,7 +104,8 @@ impl Tiles {
         }
         config.rows[6..8].fill(16);
         config.column_bytes[..8].fill(64);
-        // SAFETY: the configuration is valid for palette 1; the caller promises what this function asks.
+        // SAFETY: the configuration is valid for palette 1; the caller promises that tile
+        // instructions exist.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &config, options(nostack, preserves_flags, readonly))
         };
@@ -112,22 +115,24 @@ impl Tiles {
 
 impl Drop for Tiles {
     fn drop(&mut self) {
-        // SAFETY: a `Tiles` exists only where the instructions do.
+        // SAFETY: `Tiles::new` made this value, and its caller promised that tile instructions
+        // exist.
         unsafe { asm!("tilerelease", options(nostack, preserves_flags, nomem)) };
     }
 }
 
-/// One term of a block of sums.
+/// One term of a block of sums: a left matrix times a right panel.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct TileTerm {
-    /// Row 0, depth 0 of the left matrix.
+    /// Address of row 0, depth 0 of the left matrix.
     pub a: *const u8,
-    /// Depth 0 of the right panel: rows of 32 pairs (128 bytes), a row for each pair of depths.
+    /// Address of depth 0 of the right panel, whose rows hold 32 pairs (128 bytes), one row for
+    /// each pair of depths.
     pub b: *const u8,
 }
 
-/// Sums of 32 rows of 32 columns.
+/// The sums of 32 rows of 32 columns.
 #[repr(C, align(64))]
 pub(crate) struct Sums(pub [[f32; BLOCK]; BLOCK]);
 
@@ -137,12 +142,13 @@ impl Sums {
     }
 }
 
-/// Defines one form of the product: how many tiles of rows and of columns it computes.
+/// Defines one form of the product, for a given number of row tiles and column tiles.
 macro_rules! product {
     ($name:ident: $($zero:literal)*; $($body:literal)*; $($store:literal)*) => {
         #[inline(always)]
         unsafe fn $name(terms: &[TileTerm], steps: usize, a_row: usize, sums: &mut Sums) {
-            // SAFETY: see `multiply`.
+            // SAFETY: the caller keeps the conditions of `multiply`: tiles set up for these rows,
+            // and operands readable for every step.
             unsafe {
                 asm!(
                     $($zero,)*
@@ -187,8 +193,9 @@ macro_rules! product {
     };
 }
 
-// Sums 0 1 / 2 3, left operand 4 / 5, right operand 6 7. A load goes just ahead of the first
-// product that needs it, so that the next step's loads run below this one's products.
+// Tiles 0 1 / 2 3 hold the sums, 4 / 5 the left operand, 6 7 the right operand. A load stands just
+// ahead of the first product that needs it, so that the next step's loads run below this step's
+// products.
 product!(product_2x2:
     "tilezero tmm0" "tilezero tmm1" "tilezero tmm2" "tilezero tmm3";
     "tileloadd tmm4, [{a} + {a_row}*1]"
@@ -233,13 +240,13 @@ product!(product_1x1:
 );
 
 /// `sums = sum over terms of a * b`, each term over `steps` steps of 32 depths. `rows` and
-/// `columns` say how many of the sums are wanted; those beyond the tiles that hold them are left as
-/// they were.
+/// `columns` say how many of the sums are wanted (1 to 32 each); sums outside the tiles that hold
+/// the wanted ones keep their old values.
 ///
 /// # Safety
 /// `tiles` was set up on this thread for the rows of `a`, which are `a_row` bytes apart. `a` is
-/// readable at its rows (16 in each tile that is used unless `tiles` says otherwise) for 64 bytes
-/// of each step, `b` for 2048 bytes of each step.
+/// readable at those rows (16 in each tile in use, unless `tiles` was set up for fewer) for 64
+/// bytes of each step, and `b` for 2048 bytes of each step.
 #[inline(always)]
 pub(crate) unsafe fn multiply(
     _: &Tiles,
@@ -250,9 +257,10 @@ pub(crate) unsafe fn multiply(
     columns: usize,
     sums: &mut Sums,
 ) {
-    // A step count of zero would wrap around.
+    // The assembly counts down before it tests, so a step count of zero would wrap around.
     let terms = if steps == 0 { &[] } else { terms };
-    // SAFETY: the caller promises what this function asks.
+    // SAFETY: the caller promises that `tiles` fits the rows of `a`, and operands readable for
+    // every step.
     unsafe {
         match (rows > BLOCK / 2, columns > BLOCK / 2) {
             (true, true) => product_2x2(terms, steps, a_row, sums),
@@ -263,13 +271,14 @@ pub(crate) unsafe fn multiply(
     }
 }
 
-/// `tdpbf16ps` on tiles alone; the number of operations.
+/// Runs `tdpbf16ps` on tiles alone, without memory, and returns the number of operations.
 ///
 /// # Safety
-/// [`is_available`].
+/// [`is_available`] has returned true, so that the tile instructions exist.
 pub(crate) unsafe fn peak(rounds: usize) -> usize {
     const PRODUCTS: usize = 8;
-    // SAFETY: the caller promises that the instructions exist; `rounds` is not zero.
+    // SAFETY: the caller promises that tile instructions exist; `rounds` is not zero, so the loop
+    // ends.
     unsafe {
         let _tiles = Tiles::new([16; 2]);
         asm!(

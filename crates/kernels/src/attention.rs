@@ -12,19 +12,20 @@ use crate::math::{exp, largest, sum};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
-/// Attention over sequences `[N][T]`: of `[3][heads][width]` for each token to `[heads][width]`.
+/// Multi-head attention over sequences. The input `[N][T][3][heads][width]` holds queries, keys and
+/// values of each token; the output is `[N][T][heads][width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attention {
     /// Tokens T of a sequence.
     pub tokens: usize,
-    /// Heads.
+    /// Number of heads.
     pub heads: usize,
-    /// Features of a head.
+    /// Features of one head.
     pub width: usize,
 }
 
 impl Attention {
-    /// Floats of a sequence's output.
+    /// Number of floats of one sequence's output.
     fn len(&self) -> Result<usize, ShapeError> {
         let Self { tokens, heads, width } = *self;
         for (name, size) in [("tokens", tokens), ("heads", heads), ("width", width)] {
@@ -33,8 +34,8 @@ impl Attention {
             }
         }
         // The input is the largest tensor. A task's scratch memory is at most five matrices of
-        // tokens and features and two of tokens and tokens, with padded sides: if these fit, so does
-        // their sum.
+        // tokens by features and two of tokens by tokens, with padded sides. If each of these fits,
+        // their sum fits too.
         let row = crate::error::padded("attention tokens", tokens, PANEL)?;
         let features = crate::error::padded("attention width", width, PANEL)?;
         elements("attention", &[3, tokens, heads, features])?;
@@ -46,25 +47,26 @@ impl Attention {
     /// `softmax(q k^T / sqrt(width)) v` for each sequence and head.
     ///
     /// # Errors
-    /// [`ShapeError`] when `qkv` and `out` are not as many whole sequences.
+    /// [`ShapeError`] when `qkv` and `out` do not hold the same number of whole sequences.
     pub fn forward(&self, isa: Isa, qkv: &[f32], out: &mut [f32]) -> Result<(), ShapeError> {
         let len = self.len()?;
         expect_len("attention input", qkv.len(), 3 * out.len())?;
         expect_len("attention output", out.len(), out.len() / len * len)?;
         out.par_chunks_mut(len).zip(qkv.par_chunks(3 * len)).for_each(|(out, qkv)| {
             with_scratch(self.features() + self.rows() + self.scores(), |scratch| {
-                // SAFETY: the slices are whole sequences.
+                // SAFETY: `qkv` and `out` are one whole sequence each, and `scratch` has the length
+                // that `Forward` needs.
                 unsafe { dispatch(isa, Forward { shape: *self, qkv, out, scratch }) };
             });
         });
         Ok(())
     }
 
-    /// The gradient `dqkv` for the input, from `dout` for the output; the attention weights are
-    /// computed again.
+    /// Computes the input's gradient `dqkv` from the output's gradient `dout`. The attention
+    /// weights are computed again from `qkv`, so the forward pass need not keep them.
     ///
     /// # Errors
-    /// [`ShapeError`] when the tensors are not as many whole sequences.
+    /// [`ShapeError`] when the tensors do not hold the same number of whole sequences.
     pub fn backward(
         &self,
         isa: Isa,
@@ -80,46 +82,48 @@ impl Attention {
             dqkv.par_chunks_mut(3 * len).zip(qkv.par_chunks(3 * len)).zip(dout.par_chunks(len));
         sequences.for_each(|((dqkv, qkv), dout)| {
             with_scratch(2 * self.features() + 3 * self.rows() + 2 * self.scores(), |scratch| {
-                // SAFETY: the slices are whole sequences.
+                // SAFETY: the tensors are one whole sequence each, and `scratch` has the length
+                // that `Backward` needs.
                 unsafe { dispatch(isa, Backward { shape: *self, qkv, dout, dqkv, scratch }) };
             });
         });
         Ok(())
     }
 
-    /// Floats of a head's matrix `[width][T]`, its rows padded.
+    /// Number of floats of a head's matrix `[width][T]` with padded rows.
     fn features(&self) -> usize {
         self.width * padded(self.tokens)
     }
 
-    /// Floats of a head's matrix `[T][width]`, its rows padded.
+    /// Number of floats of a head's matrix `[T][width]` with padded rows.
     fn rows(&self) -> usize {
         self.tokens * padded(self.width)
     }
 
-    /// Floats of a head's matrix `[T][T]`, its rows padded.
+    /// Number of floats of a head's matrix `[T][T]` with padded rows.
     fn scores(&self) -> usize {
         self.tokens * padded(self.tokens)
     }
 
-    /// Distance between tokens of the input.
+    /// Distance in floats between two tokens of the input.
     fn token(&self) -> usize {
         3 * self.heads * self.width
     }
 
-    /// Where the first token's queries (`part` 0), keys (1) or values (2) of `head` begin.
+    /// Index of the first token's queries (`part` 0), keys (1) or values (2) of `head`.
     fn at(&self, part: usize, head: usize) -> usize {
         (part * self.heads + head) * self.width
     }
 
-    /// Copies a head's features, `x[at ..]` with tokens `distance` apart, to `[T][width]`.
+    /// Copies one head's features from `x[at ..]`, whose tokens are `distance` apart, to
+    /// `[T][width]`.
     fn copy(&self, x: &[f32], at: usize, distance: usize, out: &mut [f32]) {
         for (out, x) in out.chunks_exact_mut(padded(self.width)).zip(x[at..].chunks(distance)) {
             out[..self.width].copy_from_slice(&x[..self.width]);
         }
     }
 
-    /// As [`copy`](Self::copy), to `[width][T]`.
+    /// Does what [`copy`](Self::copy) does, but writes the transpose `[width][T]`.
     fn transpose(&self, x: &[f32], at: usize, distance: usize, out: &mut [f32]) {
         let row = padded(self.tokens);
         for (token, x) in x[at..].chunks(distance).enumerate() {
@@ -131,7 +135,8 @@ impl Attention {
         }
     }
 
-    /// From the slope of the loss in each weight to that in each product of query and key.
+    /// Turns the loss's derivatives by the weights into its derivatives by the scores (products of
+    /// query and key), in place.
     #[inline(always)]
     fn through_softmax(&self, slopes: &mut [f32], weights: &[f32]) {
         let (tokens, row) = (self.tokens, padded(self.tokens));
@@ -146,7 +151,7 @@ impl Attention {
         }
     }
 
-    /// Attention weights from scores, row by row.
+    /// Turns scores into attention weights by a softmax over each row, in place.
     #[inline(always)]
     fn soften(&self, scores: &mut [f32]) {
         let scale = (self.width as f32).sqrt().recip();
@@ -160,23 +165,25 @@ impl Attention {
     }
 }
 
-/// A multiple of the panel width of every instruction set.
+/// A multiple of the panel width of every instruction set, in floats.
 const PANEL: usize = 32;
 
-/// Length of a matrix's row in scratch memory.
+/// Length in floats of a matrix's row in scratch memory.
 fn padded(columns: usize) -> usize {
     columns.next_multiple_of(PANEL)
 }
 
-/// A matrix read by a tile's rows: its first element and the distances between rows and between
-/// columns.
+/// The left matrix of a product: the address of its first element, the distance between rows and
+/// the distance between columns, in floats.
 #[derive(Clone, Copy)]
 struct Left(*const f32, usize, usize);
 
-/// `c = a b` for `c` of `rows x columns`, its rows `c_row` apart, and `b` of `depth` padded rows.
+/// Computes `c = a b`. `c` is `rows x columns` with rows `c_row` apart; `b` has `depth` padded
+/// rows.
 ///
 /// # Safety
-/// The matrices have these sizes; a row of `b` is padded to whole panels.
+/// The features of `S` are enabled. `a` is readable for `rows x depth` elements, `c` writable for
+/// `rows x columns`, and each row of `b` is padded to whole panels.
 #[inline(always)]
 unsafe fn product<S: Simd>(
     [rows, depth, columns]: [usize; 3],
@@ -189,7 +196,7 @@ unsafe fn product<S: Simd>(
     for (row, count) in row_blocks::<S>(rows) {
         for column in (0..columns).step_by(S::TILE_COLUMNS) {
             let (width, vectors) = panel_extent::<S>(columns, column);
-            // SAFETY: the caller promises matrices of these sizes.
+            // SAFETY: the caller enabled the features of `S` and promises matrices of these sizes.
             unsafe {
                 let terms = [Term { a, b: b.as_ptr().add(column) }];
                 let tile = Tile::<f32> {
@@ -209,7 +216,7 @@ unsafe fn product<S: Simd>(
     }
 }
 
-/// One sequence.
+/// Attention of one sequence.
 struct Forward<'a> {
     shape: Attention,
     qkv: &'a [f32],
@@ -231,7 +238,8 @@ impl Kernel for Forward<'_> {
             shape.transpose(qkv, shape.at(1, head), shape.token(), keys);
             shape.copy(qkv, shape.at(2, head), shape.token(), values);
             let queries = Left(qkv[shape.at(0, head)..].as_ptr(), shape.token(), 1);
-            // SAFETY: the matrices lie in the sequence and in scratch memory of these sizes.
+            // SAFETY: the caller enabled the features of `S`; `shape.at` finds the queries inside
+            // the sequence, and `scratch` was cut into matrices of these sizes.
             unsafe {
                 product::<S>(
                     [tokens, width, tokens],
@@ -243,7 +251,7 @@ impl Kernel for Forward<'_> {
             };
             shape.soften(scores);
             let weights = Left(scores.as_ptr(), padded(tokens), 1);
-            // SAFETY: as above.
+            // SAFETY: as for the product above; the head's output lies inside `out`.
             unsafe {
                 product::<S>(
                     [tokens, tokens, width],
@@ -257,7 +265,7 @@ impl Kernel for Forward<'_> {
     }
 }
 
-/// One sequence.
+/// Gradient of the attention of one sequence.
 struct Backward<'a> {
     shape: Attention,
     qkv: &'a [f32],
@@ -287,7 +295,8 @@ impl Kernel for Backward<'_> {
             shape.copy(qkv, shape.at(0, head), token, queries);
             shape.copy(qkv, shape.at(1, head), token, keys);
             shape.copy(dout, head * width, heads * width, douts);
-            // SAFETY: the matrices lie in the sequence and in scratch memory of these sizes.
+            // SAFETY: the caller enabled the features of `S`; the matrices lie in the sequence, or
+            // in `scratch`, which was cut into matrices of these sizes.
             unsafe {
                 let query = Left(qkv[shape.at(0, head)..].as_ptr(), token, 1);
                 product::<S>(
@@ -308,7 +317,8 @@ impl Kernel for Backward<'_> {
             }
             shape.soften(weights);
             shape.through_softmax(slopes, weights);
-            // SAFETY: as above; the columns of a square matrix are the rows of its transpose.
+            // SAFETY: as for the product above; the columns of a square matrix are the rows of its
+            // transpose.
             unsafe {
                 let mut out = |part: usize| dqkv[shape.at(part, head)..].as_mut_ptr();
                 let sizes = [tokens, tokens, width];

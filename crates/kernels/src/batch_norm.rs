@@ -1,8 +1,8 @@
 //! Batch normalisation with an optional ReLU, over `[rows][C]` (rows = height x width x batch).
 //!
-//! Source: S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015. The ReLU mask is recomputed
-//! from the input in the backward pass, with the arithmetic of the forward pass, so nothing but the
-//! input has to be kept.
+//! Source: S. Ioffe and C. Szegedy, "Batch Normalization", ICML 2015. The backward pass computes
+//! the ReLU mask again from the input, with the arithmetic of the forward pass, so the input is all
+//! that has to be kept.
 
 use crate::parallel::prelude::*;
 
@@ -25,7 +25,7 @@ pub struct BatchNorm<'a> {
     pub gamma: &'a [f32],
     /// Offset of each channel.
     pub beta: &'a [f32],
-    /// Added to the variance.
+    /// Value added to the variance.
     pub epsilon: f32,
     /// Whether a ReLU follows.
     pub relu: bool,
@@ -34,19 +34,19 @@ pub struct BatchNorm<'a> {
 /// How the statistics depend on the input in the backward pass.
 #[derive(Debug, Clone, Copy)]
 pub enum Statistics<'a> {
-    /// Computed from this batch: gradients flow through them. Holds the results of
-    /// [`BatchNorm::parameter_grads`].
+    /// The statistics were computed from this batch, so gradients flow through them. The fields are
+    /// the results of [`BatchNorm::parameter_grads`].
     Batch {
         /// Gradient of `gamma`, `[C]`.
         dgamma: &'a [f32],
         /// Gradient of `beta`, `[C]`.
         dbeta: &'a [f32],
     },
-    /// Constants, as in evaluation.
+    /// The statistics are constants, as in evaluation.
     Constant,
 }
 
-/// Parameters repeated over a period.
+/// A batch norm's parameters, repeated over a period.
 struct Repeated {
     mean: Vec<f32>,
     /// `gamma / sqrt(variance + epsilon)`.
@@ -63,8 +63,8 @@ impl BatchNorm<'_> {
         expect_rows("batch norm", len, channels)
     }
 
-    /// `gamma / sqrt(variance + epsilon)` of each channel; the parameters' lengths are checked
-    /// against `channels`.
+    /// Returns `gamma / sqrt(variance + epsilon)` of each channel, after it has checked that each
+    /// parameter has `channels` values.
     pub(crate) fn scale(&self, channels: usize) -> Result<Vec<f32>, ShapeError> {
         expect_len("batch norm mean", self.mean.len(), channels)?;
         self.check(0)?;
@@ -96,8 +96,8 @@ impl BatchNorm<'_> {
     /// `y = (x - mean) / sqrt(variance + epsilon) * gamma + beta`, then ReLU if set. NaN stays NaN.
     ///
     /// # Errors
-    /// [`ShapeError`] when the parameters differ in length, or `x` and `y` are not equally many
-    /// whole rows.
+    /// [`ShapeError`] when the parameters differ in length, or `x` and `y` do not hold the same
+    /// number of whole rows.
     pub fn forward<E: Element>(&self, isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         self.check(x.len())?;
         expect_len("batch norm output", y.len(), x.len())?;
@@ -105,18 +105,19 @@ impl BatchNorm<'_> {
         let chunk = chunk(self.mean.len());
         y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| {
             let kernel = Forward { p: &p, relu: self.relu, x, y };
-            // SAFETY: the kernel has no conditions of its own.
+            // SAFETY: `Forward::run` needs slices of equal length, which have just been checked;
+            // `dispatch` checks the features.
             unsafe { dispatch(isa, kernel) };
         });
         Ok(())
     }
 
-    /// `dgamma = sum(dy' xhat)`, `dbeta = sum(dy')`, where `dy'` is `dy` behind the ReLU mask and
-    /// `xhat` the normalised input.
+    /// `dgamma = sum(dy' xhat)`, `dbeta = sum(dy')`, each `[C]`, where `dy'` is `dy` behind the
+    /// ReLU mask and `xhat` is the normalised input.
     ///
     /// # Errors
-    /// [`ShapeError`] when the parameters differ in length, or `x` and `dy` are not equally many
-    /// whole rows.
+    /// [`ShapeError`] when the parameters differ in length, or `x` and `dy` do not hold the same
+    /// number of whole rows.
     pub fn parameter_grads<E: Element>(
         &self,
         isa: Isa,
@@ -145,10 +146,12 @@ impl BatchNorm<'_> {
         Ok(())
     }
 
-    /// `dx` of the normalisation (and ReLU), plus `add`.
+    /// Writes the gradient of the loss by `x` to `dx`, through the normalisation (and the ReLU),
+    /// plus `add`.
     ///
     /// # Errors
-    /// [`ShapeError`] when lengths do not fit.
+    /// [`ShapeError`] when `x`, `dy`, `dx` and a tensor in `add` differ in length, are not whole
+    /// rows, or the parameters differ in length.
     pub fn input_grad<E: Element>(
         &self,
         isa: Isa,
@@ -162,11 +165,12 @@ impl BatchNorm<'_> {
         self.input_grad_of(isa, x, Some(dy), statistics, dx, add)
     }
 
-    /// As [`BatchNorm::input_grad`], where `gradient` holds `dy` before and `dx` (plus `add`)
-    /// after.
+    /// Does what [`BatchNorm::input_grad`] does in one tensor: `gradient` holds `dy` before the
+    /// call and `dx` (plus `add`) after it.
     ///
     /// # Errors
-    /// [`ShapeError`] when lengths do not fit.
+    /// [`ShapeError`] when `x`, `gradient` and a tensor in `add` differ in length, are not whole
+    /// rows, or the parameters differ in length.
     pub fn input_grad_in_place<E: Element>(
         &self,
         isa: Isa,
@@ -185,9 +189,9 @@ impl BatchNorm<'_> {
         )
     }
 
-    /// What the statistics add to the gradient of `rows` rows: with `dx = scale (dy' - dbeta / M -
-    /// xhat dgamma / M) = scale dy' + (x - mean) slope + offset`, the slope and the offset, repeated
-    /// over a period.
+    /// Returns what the statistics add to the gradient of `rows` rows. With `M = rows`, `dx = scale
+    /// (dy' - dbeta / M - xhat dgamma / M) = scale dy' + (x - mean) slope + offset`; the result is
+    /// `slope` and `offset`, repeated over a period.
     fn through_statistics(
         &self,
         statistics: Statistics<'_>,
@@ -211,7 +215,8 @@ impl BatchNorm<'_> {
         Ok((repeat(slope.into_iter()), repeat(offset.into_iter())))
     }
 
-    /// Without `dy`, `dx` holds it.
+    /// Computes the input gradient; where `dy` is `None`, `dx` holds the output gradient before the
+    /// call.
     fn input_grad_of<E: Element>(
         &self,
         isa: Isa,
@@ -253,7 +258,8 @@ impl BatchNorm<'_> {
                 accumulate,
                 dx,
             };
-            // SAFETY: the kernel has no conditions of its own.
+            // SAFETY: `InputGrad::run` needs slices of equal length, which have been checked;
+            // `dispatch` checks the features.
             unsafe { dispatch(isa, kernel) };
         });
         Ok(())
@@ -261,13 +267,14 @@ impl BatchNorm<'_> {
 }
 
 impl Repeated {
-    /// The parameters of `lanes` elements from `i` of a period.
+    /// Loads the parameters of `lanes` elements from index `i` of a period.
     ///
     /// # Safety
     /// The features of `S` are enabled, and `i + lanes` is at most the period.
     #[inline(always)]
     unsafe fn load<S: Simd>(&self, i: usize, lanes: usize) -> Normalize<S> {
-        // SAFETY: the caller promises the features; each list is as long as the period.
+        // SAFETY: the caller enabled the features of `S` and promises that the lanes lie within the
+        // period, which is the length of each list.
         unsafe {
             Normalize::load(
                 [&self.mean, &self.scale, &self.beta].map(|values| values.as_ptr().add(i)),
@@ -277,8 +284,9 @@ impl Repeated {
     }
 }
 
-/// Runs the body for each vector of `$len` elements: where it begins and how many lanes it has. A
-/// macro, because a closure would not be sure to inline into the caller's instruction set.
+/// Runs the body once for each vector of `$len` elements, with the index of its first element and
+/// its number of lanes. This is a macro, because the compiler might not inline a closure into a
+/// function with other features.
 macro_rules! for_each_vector {
     ($len:expr, |$i:ident, $lanes:ident| $body:expr) => {{
         let len = $len;
@@ -311,7 +319,8 @@ impl<E: Element> Kernel for Forward<'_, E> {
     unsafe fn run<S: Simd>(self) {
         let period = self.p.mean.len();
         for (y, x) in self.y.chunks_mut(period).zip(self.x.chunks(period)) {
-            // SAFETY: `x` and `y` are equally long, at most a period.
+            // SAFETY: the caller enabled the features of `S`; `x` and `y` are equally long and at
+            // most a period.
             for_each_vector!(y.len(), |i, lanes| unsafe {
                 let v =
                     self.p.load::<S>(i, lanes).forward(self.relu, load(x.as_ptr().add(i), lanes));
@@ -332,12 +341,13 @@ struct ParameterGrads<'a, E> {
 impl<E: Element> Accumulate for ParameterGrads<'_, E> {
     type Element = E;
 
-    /// Sums of `dy'` and of `dy' (x - mean)`.
+    /// Adds `dy'` to the first sum and `dy' (x - mean)` to the second.
     #[inline(always)]
     unsafe fn add<S: Simd>(self, at: usize, first: &mut [f32], second: &mut [f32]) {
         let len = first.len();
         let (x, dy, second) = (&self.x[at..at + len], &self.dy[at..at + len], &mut second[..len]);
-        // SAFETY: the slices are equally long, at most a period.
+        // SAFETY: the caller enabled the features of `S`; the slices are equally long and at most a
+        // period.
         for_each_vector!(len, |i, lanes| unsafe {
             let p = self.p.load::<S>(i, lanes);
             let x: S = load(x.as_ptr().add(i), lanes);
@@ -355,7 +365,7 @@ struct InputGrad<'a, E> {
     offset: &'a [f32],
     relu: bool,
     x: &'a [E],
-    /// `None`: what `dx` holds.
+    /// The output gradient; `None` means that `dx` holds it.
     dy: Option<&'a [E]>,
     add: Option<&'a [E]>,
     accumulate: bool,
@@ -379,7 +389,8 @@ impl<E: Element> Kernel for InputGrad<'_, E> {
                 (None, true) => dx.cast_const(),
                 (None, false) => std::ptr::null(),
             };
-            // SAFETY: the slices are equally long, at most a period; `add` is null or as long.
+            // SAFETY: the caller enabled the features of `S`; the slices are equally long and at
+            // most a period; `add` is null or as long.
             for_each_vector!(len, |i, lanes| unsafe {
                 let p = self.p.load::<S>(i, lanes);
                 let x: S = load(x.as_ptr().add(i), lanes);

@@ -1,4 +1,4 @@
-//! Aligned memory for activations and scratch.
+//! Aligned memory for activations and scratch data.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
@@ -10,54 +10,57 @@ use half::bf16;
 use crate::element::Element;
 use crate::error::ShapeError;
 
-/// Cache line, and the width of the widest vector.
+/// Bytes of a cache line, which is also the width of the widest vector.
 const LINE: usize = 64;
-/// Size of a large page; buffers of at least this size are aligned to it, so that the kernel can
-/// back them with large pages. The kernels walk dozens of arrays at once and would otherwise miss
-/// the TLB on each step.
+/// Bytes of a large page. Buffers of at least this size are aligned to large pages, so that the
+/// operating system can back them with such pages. The kernels walk dozens of arrays at once and
+/// would otherwise miss the TLB on each step.
 const LARGE_PAGE: usize = 2 << 20;
 
 /// A zero-initialised array of `f32` or `bf16`, aligned to 64 bytes and, where the system allows
 /// it, on large pages.
 ///
-/// A vector load that crosses a cache line costs twice; a `Vec<f32>` is only aligned to 16 bytes.
+/// The alignment matters because a vector load that crosses a cache line costs twice as much;
+/// allocators align a `Vec<f32>` to 16 bytes only.
 pub struct Buffer<E: Element = f32> {
     data: NonNull<E>,
     len: usize,
 }
 
-// SAFETY: `Buffer` owns its memory and hands out references by the usual borrowing rules.
+// SAFETY: `Buffer` owns its memory alone and hands out references by the usual borrowing rules; its
+// elements are plain numbers.
 unsafe impl<E: Element> Send for Buffer<E> {}
-// SAFETY: as above.
+// SAFETY: a shared `Buffer` allows reads only.
 unsafe impl<E: Element> Sync for Buffer<E> {}
 
 impl<E: Element> Buffer<E> {
     /// A buffer of `len` zeros.
     ///
     /// # Panics
-    /// When `len` elements exceed `isize::MAX` bytes, as `Vec::with_capacity` does.
+    /// When `len` elements exceed `isize::MAX` bytes, like `Vec::with_capacity`.
     #[must_use]
     pub fn zeroed(len: usize) -> Self {
         let Some(layout) = Self::layout(len) else {
             return Self { data: NonNull::dangling(), len: 0 };
         };
-        // SAFETY: the layout's size is not zero.
+        // SAFETY: `len` is not zero, so the layout's size is not zero.
         let Some(data) = NonNull::new(unsafe { alloc(layout) }.cast::<E>()) else {
             handle_alloc_error(layout)
         };
         #[cfg(all(target_os = "linux", not(miri)))]
         if layout.align() == LARGE_PAGE {
             // SAFETY: the range was just allocated and is page-aligned; the advice changes no
-            // content. A kernel without large pages refuses it, which is harmless.
+            // content. A system without large pages refuses the advice, which is harmless.
             unsafe { libc::madvise(data.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
-        // Zeroed after the advice: the first touch decides the page size.
-        // SAFETY: the allocation holds at least `len` elements, of which all zero bits are a value.
+        // The zeros are written after the advice, because the first touch decides the page size.
+        // SAFETY: the allocation holds at least `len` elements, and all zero bits are a value of `E`.
         unsafe { data.as_ptr().write_bytes(0, len) };
         Self { data, len }
     }
 
-    /// As [`Buffer::zeroed`], where a length that comes from outside may be too large.
+    /// Does what [`Buffer::zeroed`] does, for a length that comes from outside and may be too
+    /// large.
     ///
     /// # Errors
     /// [`ShapeError::Overflow`] when `len` elements exceed `isize::MAX` bytes with their alignment.
@@ -88,7 +91,8 @@ impl<E: Element> Buffer<E> {
 impl<E: Element> Drop for Buffer<E> {
     fn drop(&mut self) {
         if let Some(layout) = Self::layout(self.len) {
-            // SAFETY: allocated in `zeroed` with this layout.
+            // SAFETY: `zeroed` allocated `data` with this layout, and nothing uses it after the
+            // drop.
             unsafe { dealloc(self.data.as_ptr().cast(), layout) };
         }
     }
@@ -97,15 +101,15 @@ impl<E: Element> Drop for Buffer<E> {
 impl<E: Element> Deref for Buffer<E> {
     type Target = [E];
     fn deref(&self) -> &[E] {
-        // SAFETY: `data` is valid for `len` initialised elements (dangling only when `len` is
-        // zero).
+        // SAFETY: `data` points to `len` initialised elements; it dangles only when `len` is zero.
         unsafe { std::slice::from_raw_parts(self.data.as_ptr(), self.len) }
     }
 }
 
 impl<E: Element> DerefMut for Buffer<E> {
     fn deref_mut(&mut self) -> &mut [E] {
-        // SAFETY: as in `deref`, and `self` is borrowed mutably.
+        // SAFETY: `data` points to `len` initialised elements, and `self` is borrowed mutably, so
+        // no other reference exists.
         unsafe { std::slice::from_raw_parts_mut(self.data.as_ptr(), self.len) }
     }
 }
@@ -140,9 +144,10 @@ thread_local! {
     static SCRATCH: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `f` with `len` floats of unspecified content, kept by this thread for its next call.
+/// Calls `f` with `len` floats of unspecified content. The thread keeps the memory for its next
+/// call.
 ///
-/// Nested calls get distinct buffers.
+/// A nested call gets a buffer of its own.
 pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = SCRATCH
         .with_borrow_mut(Vec::pop)
@@ -153,11 +158,11 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
     result
 }
 
-/// As [`with_scratch`], for `bf16`.
+/// Does what [`with_scratch`] does, for `bf16`.
 pub(crate) fn with_bf16_scratch<R>(len: usize, f: impl FnOnce(&mut [bf16]) -> R) -> R {
     with_scratch(len.div_ceil(2), |scratch| {
-        // SAFETY: the memory holds at least `len` values of half the size, and every bit pattern is
-        // one.
+        // SAFETY: the memory holds `len` values of half an `f32`'s size and a smaller alignment;
+        // every bit pattern is a bf16; the slice lives only during the call of `f`.
         f(unsafe { std::slice::from_raw_parts_mut(scratch.as_mut_ptr().cast::<bf16>(), len) })
     })
 }

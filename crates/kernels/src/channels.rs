@@ -11,17 +11,17 @@ use crate::error::{ShapeError, expect_len, parameter};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// Shortest period in elements, unless a single row is longer.
+/// Least number of elements of a period.
 const MIN_PERIOD: usize = 256;
-/// Elements of a task.
+/// Elements that one task aims for.
 const CHUNK: usize = 1 << 16;
 
-/// Elements of a period of `channels`.
+/// Number of elements of a period for `channels` channels: a multiple of `channels`.
 pub(crate) fn period(channels: usize) -> usize {
     channels * MIN_PERIOD.div_ceil(channels)
 }
 
-/// Elements of a task, a whole number of periods.
+/// Number of elements that one task processes: a whole number of periods.
 pub(crate) fn chunk(channels: usize) -> usize {
     let period = period(channels);
     period * (CHUNK / period).max(1)
@@ -56,12 +56,12 @@ pub(crate) trait Accumulate: Copy + Send + Sync {
     /// How the tensor is stored.
     type Element: Element;
 
-    /// Adds one period (or its beginning) to `first` and `second`, equally long; `at` is the
-    /// period's offset in the tensor. Must be `#[inline(always)]` so that it compiles for the
-    /// instruction set.
+    /// Adds one period (or its beginning) of the tensor, at offset `at`, to `first` and `second`,
+    /// which are equally long. Implementations are `#[inline(always)]`, so that they compile for
+    /// the instruction set.
     ///
     /// # Safety
-    /// The features of `S` are enabled.
+    /// The features of `S` are enabled, and the tensor holds `first.len()` elements from `at` on.
     unsafe fn add<S: Simd>(self, at: usize, first: &mut [f32], second: &mut [f32]);
 }
 
@@ -82,7 +82,7 @@ impl<A: Accumulate> Kernel for AccumulateChunk<'_, A> {
         let mut at = self.start;
         while at < self.end {
             let len = self.first.len().min(self.end - at);
-            // SAFETY: the caller promises the features.
+            // SAFETY: the caller enabled the features of `S`; each period lies inside the tensor.
             unsafe {
                 self.accumulate.add::<S>(at, &mut self.first[..len], &mut self.second[..len])
             };
@@ -91,8 +91,8 @@ impl<A: Accumulate> Kernel for AccumulateChunk<'_, A> {
     }
 }
 
-/// Both sums of every chunk, per channel, in chunk order. Short `f32` sums within a chunk, `f64`
-/// beyond.
+/// Returns both sums of every chunk, per channel, in chunk order. Sums within a chunk are short and
+/// computed in `f32`; sums over them are computed in `f64`.
 pub(crate) fn chunk_sums<A: Accumulate>(
     isa: Isa,
     len: usize,
@@ -113,7 +113,8 @@ pub(crate) fn chunk_sums<A: Accumulate>(
                 first: &mut first,
                 second: &mut second,
             };
-            // SAFETY: `AccumulateChunk::run` has no conditions of its own.
+            // SAFETY: `AccumulateChunk::run` needs nothing but the features, which `dispatch`
+            // checks.
             unsafe { dispatch(isa, kernel) };
             (fold(&first, channels), fold(&second, channels))
         })
@@ -131,8 +132,9 @@ fn fold(period: &[f32], channels: usize) -> Vec<f64> {
     sums
 }
 
-/// Mean and sum of squared deviations of a set of values, merged pairwise (Chan, Golub and LeVeque,
-/// 1983).
+/// Mean and sum of squared deviations of a set of values, merged pairwise. Source: T. F. Chan, G.
+/// H. Golub and R. J. LeVeque, "Algorithms for Computing the Sample Variance", The American
+/// Statistician, 1983.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Spread {
     count: f64,
@@ -154,13 +156,13 @@ impl Spread {
         self.count = total;
     }
 
-    /// Mean and biased variance; zeros of an empty set.
+    /// Mean and biased variance; both are zero for an empty set.
     pub(crate) fn moments(&self) -> (f32, f32) {
         if self.count == 0.0 {
             return (0.0, 0.0);
         }
         let variance = self.deviation / self.count;
-        // Not `max`, which would turn NaN into 0 and hide a diverged network.
+        // `max` would turn NaN into 0 and hide a diverged network.
         let variance = if variance < 0.0 { 0.0 } else { variance };
         (self.mean as f32, variance as f32)
     }

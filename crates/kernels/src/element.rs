@@ -6,7 +6,8 @@ use std::str::FromStr;
 use half::bf16;
 use thiserror::Error;
 
-/// How activations and their gradients are stored. Weights, statistics and sums are `f32` in both.
+/// The storage type of activations and their gradients. Weights, statistics and sums are `f32` with
+/// either type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ElementType {
     /// IEEE 754 binary32.
@@ -16,7 +17,7 @@ pub enum ElementType {
     Bf16,
 }
 
-/// The name is not that of a precision.
+/// The error for a name that no storage type has; it holds the name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("unknown precision {0:?}: expected f32 or bf16")]
 pub struct UnknownPrecision(String);
@@ -60,9 +61,10 @@ pub trait Element: Storage {
 impl Element for f32 {}
 impl Element for bf16 {}
 
-/// What the kernels need of an [`Element`]. Every bit pattern is a value, and all zeros are zero.
+/// The conversions that the kernels need of an [`Element`]. Every bit pattern is a value of the
+/// type, and all zero bits are the value zero.
 pub trait Storage: Copy + Send + Sync + Default + PartialEq + fmt::Debug + 'static {
-    /// Which type it is.
+    /// The value of [`ElementType`] that names this type.
     const PRECISION: ElementType;
 
     /// The value as `f32`, exactly.
@@ -93,7 +95,7 @@ impl Storage for bf16 {
     }
     #[inline(always)]
     fn narrow(x: f32) -> Self {
-        // Without branches, for loops over slices to become vector code.
+        // The conversion has no branches, so that loops over slices become vector code.
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
         let quiet = bits >> 16 | 0x40;

@@ -40,11 +40,11 @@ pub(crate) fn elements(what: &'static str, dims: &[usize]) -> Result<usize, Shap
     if dims.contains(&0) { Ok(0) } else { extent(what, dims) }
 }
 
-/// As [`elements`], where a dimension of zero counts as one: for sizes that arithmetic on indices
-/// must be able to hold even where a tensor is empty.
+/// Number of elements as in [`elements`], where a dimension of zero counts as one: for sizes that
+/// index arithmetic must be able to hold even where a tensor is empty.
 ///
 /// # Errors
-/// [`ShapeError::Overflow`].
+/// [`ShapeError::Overflow`] when the byte size of that many `f32` exceeds `isize::MAX`.
 pub(crate) fn extent(what: &'static str, dims: &[usize]) -> Result<usize, ShapeError> {
     dims.iter()
         .try_fold(1usize, |product, &d| product.checked_mul(d.max(1)))
@@ -55,7 +55,7 @@ pub(crate) fn extent(what: &'static str, dims: &[usize]) -> Result<usize, ShapeE
 /// `x` rounded up to a multiple of `step`.
 ///
 /// # Errors
-/// [`ShapeError::Overflow`].
+/// [`ShapeError::Overflow`] when the result exceeds `usize::MAX`.
 pub(crate) fn padded(what: &'static str, x: usize, step: usize) -> Result<usize, ShapeError> {
     x.checked_next_multiple_of(step)
         .ok_or_else(|| ShapeError::Overflow { what, dims: vec![x, step] })

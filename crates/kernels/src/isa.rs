@@ -1,4 +1,4 @@
-//! Choice of the instruction set, once per process or explicitly per call.
+//! Chooses the instruction set, once per process or explicitly per call.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +34,7 @@ pub enum IsaError {
     /// The name is not one of `amx`, `avx512bf16`, `avx512`, `avx2` and `portable`.
     #[error("unknown instruction set {0:?}: expected amx, avx512bf16, avx512, avx2 or portable")]
     Unknown(String),
-    /// This processor (or operating system) does not offer it.
+    /// This processor (or operating system) lacks the instruction set.
     #[error("instruction set {0} is not available on this machine: expected one of {1}")]
     Unavailable(Isa, String),
 }
@@ -43,7 +43,7 @@ impl Isa {
     /// Every instruction set, fastest first.
     pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
 
-    /// Whether this machine can run it.
+    /// Whether this machine can run the instruction set.
     #[must_use]
     pub fn is_available(self) -> bool {
         match self {
@@ -93,8 +93,8 @@ impl Isa {
         }
     }
 
-    /// The instruction set of this process: the value of `SORA_ISA` if set, else the fastest one.
-    /// Read once.
+    /// The instruction set of this process: the value of `SORA_ISA` if it is set, else the fastest
+    /// one. The variable is read once.
     ///
     /// # Errors
     /// [`IsaError`] when the variable names an unknown instruction set or one this machine cannot
@@ -126,12 +126,13 @@ impl Isa {
 /// Lets tests choose [`Isa::Amx`] on a processor without AMX.
 ///
 /// # Safety
-/// A handler of the illegal instruction signal executes the tile instructions, on every thread and
+/// A handler of the illegal instruction signal executes the tile instructions, on every thread,
 /// from now on.
 #[doc(hidden)]
 #[cfg(target_arch = "x86_64")]
 pub unsafe fn assume_amx_is_emulated() {
-    // SAFETY: the caller promises that a handler executes the instructions.
+    // SAFETY: the caller promises that a signal handler executes the tile instructions on every
+    // thread.
     unsafe { crate::amx::assume() };
 }
 

@@ -9,7 +9,7 @@ use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
 use crate::math::sum;
 
-/// Rows of a task.
+/// Rows that one task normalises.
 const ROWS: usize = 64;
 
 /// Parameters of a layer normalisation, each `[D]`.
@@ -19,7 +19,7 @@ pub struct LayerNorm<'a> {
     pub gamma: &'a [f32],
     /// Offset of each feature.
     pub beta: &'a [f32],
-    /// Added to the variance.
+    /// Value added to the variance.
     pub epsilon: f32,
 }
 
@@ -39,10 +39,12 @@ impl LayerNorm<'_> {
         (mean, 1.0 / (variance + self.epsilon).sqrt())
     }
 
-    /// `y = (x - mean(x)) / sqrt(var(x) + epsilon) * gamma + beta` for each row.
+    /// Computes `y = (x - mean(x)) / sqrt(var(x) + epsilon) * gamma + beta` for each row of
+    /// `[rows][D]`.
     ///
     /// # Errors
-    /// [`ShapeError`] when lengths do not fit.
+    /// [`ShapeError`] when `x` and `y` differ in length or are not whole rows, or `gamma` and
+    /// `beta` differ in length.
     pub fn forward<E: Element>(&self, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         let features = self.check(x.len())?;
         expect_len("layer norm output", y.len(), x.len())?;
@@ -59,10 +61,12 @@ impl LayerNorm<'_> {
         Ok(())
     }
 
-    /// `dx`, `dgamma` and `dbeta`; the statistics are recomputed from `x`.
+    /// Computes `dx`, `dgamma` and `dbeta` from `x` and `dy`. The statistics are computed again
+    /// from `x`.
     ///
     /// # Errors
-    /// [`ShapeError`] when lengths do not fit.
+    /// [`ShapeError`] when the tensors differ in length or are not whole rows, or the parameters
+    /// and their gradients differ in length.
     pub fn backward<E: Element>(
         &self,
         x: &[E],

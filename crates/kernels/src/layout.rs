@@ -1,4 +1,4 @@
-//! Conversion between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`, and between storage
+//! Converts between PyTorch's `[N][C][H][W]` and this crate's `[H][W][N][C]`, and between storage
 //! types on the way.
 
 use crate::parallel::prelude::*;
@@ -6,7 +6,7 @@ use crate::parallel::prelude::*;
 use crate::element::Element;
 use crate::error::{ShapeError, elements, expect_len};
 
-/// Pixels of a task: one cache line of an image row.
+/// Pixels that one task copies: one cache line of an image row.
 const PIXELS: usize = 16;
 
 /// Dimensions of a batch of images or feature maps.
@@ -28,8 +28,8 @@ impl Dimensions {
     }
 }
 
-/// Copies `nchw`, `[N][C][H][W]`, to `hwnc`, `[H][W][N][C]`. Values are rounded to nearest even
-/// where `B` is narrower.
+/// Copies `nchw`, `[N][C][H][W]`, to `hwnc`, `[H][W][N][C]`. Values are rounded to nearest, ties to
+/// even, where `B` is narrower than `A`.
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.
@@ -58,8 +58,8 @@ pub fn nchw_to_hwnc<A: Element, B: Element>(
     Ok(())
 }
 
-/// Copies `hwnc`, `[H][W][N][C]`, to `nchw`, `[N][C][H][W]`. Values are rounded to nearest even
-/// where `B` is narrower.
+/// Copies `hwnc`, `[H][W][N][C]`, to `nchw`, `[N][C][H][W]`. Values are rounded to nearest, ties to
+/// even, where `B` is narrower than `A`.
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.

@@ -1,17 +1,18 @@
 //! CPU kernels for training convolutional networks, on activations in `f32` or `bf16`.
 //!
-//! Plain functions over slices, parallel with rayon, no tensor type. Activations are
-//! `[H][W][N][C]`: the batch lies next to the channels, so each pixel is a matrix `[N x C]` and a
-//! convolution is a sum of plain matrix products, whatever the image size. Weights come in
-//! PyTorch's order and are packed once per update ([`conv::PackedWeights`]).
+//! The kernels are plain functions over slices, parallel with rayon; the crate has no tensor type.
+//! Activations are `[H][W][N][C]`: the batch lies next to the channels, so each pixel is a matrix
+//! `[N x C]` and a convolution is a sum of plain matrix products, whatever the image size. Weights
+//! have PyTorch's order and are packed once per update ([`conv::PackedWeights`]).
 //!
 //! Activations and their gradients are stored as an [`Element`], `f32` or [`bf16`]. Weights,
 //! statistics, reductions and sums are `f32` in both, and a result is rounded once, to nearest
 //! even, when it is stored.
 //!
-//! Every result is bit-identical between runs and for every number of threads (see `parallel`), on
-//! one instruction set ([`Isa`]). The thread pool is rayon's current one. Buffers of type
-//! [`Buffer`] are aligned to cache lines and large pages; any slice works, those are fastest.
+//! On one instruction set ([`Isa`]), every result is bit-identical between runs and for every
+//! number of threads (see `parallel`). The thread pool is rayon's current one. A [`Buffer`] is
+//! aligned to cache lines and large pages; the kernels accept any slice but are fastest on such
+//! buffers.
 
 pub mod activation;
 mod addend;

@@ -1,12 +1,12 @@
-//! Fully connected layer: a 1x1 convolution over one pixel.
+//! A fully connected layer, computed as a 1x1 convolution over one pixel.
 
 use crate::conv::{Conv2d, ConvGeometry, Direction, Epilogue, PackedWeights};
 use crate::element::Element;
 use crate::error::ShapeError;
 use crate::isa::Isa;
 
-/// `y = x W^T + b` on matrices `[N][in]` and `[N][out]`, weights `[out][in]` as in PyTorch.
-/// Matrices are of `E`.
+/// `y = x W^T + b` on matrices `[N][in]` and `[N][out]`, with weights `[out][in]` as in PyTorch.
+/// The elements of `x` and `y` have type `E`; weights and bias are `f32`.
 #[derive(Debug, Clone)]
 pub struct Linear<E = f32>(Conv2d<E>);
 
@@ -27,7 +27,7 @@ impl<E: Element> Linear<E> {
         self.0.pack(weights, direction)
     }
 
-    /// As [`Linear::pack`], reusing the memory of `packed`.
+    /// Packs `weights`, `[out][in]`, for `direction` into `packed`, whose memory is reused.
     ///
     /// # Errors
     /// [`ShapeError`] when `weights` has another length.
@@ -40,10 +40,11 @@ impl<E: Element> Linear<E> {
         self.0.pack_into(weights, direction, packed)
     }
 
-    /// `y = x W^T + bias` for `n` rows.
+    /// Computes `y = x W^T + bias` for `n` rows.
     ///
     /// # Errors
-    /// [`ShapeError`] when a slice does not fit or `weights` was packed for something else.
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another layer or
+    /// direction.
     pub fn forward(
         &self,
         n: usize,
@@ -56,10 +57,11 @@ impl<E: Element> Linear<E> {
         self.0.forward(n, x, weights, y, epilogue)
     }
 
-    /// `dx = dy W` for `n` rows, with the `epilogue` of a convolution.
+    /// Computes `dx = dy W` for `n` rows, followed by the `epilogue` of a convolution.
     ///
     /// # Errors
-    /// [`ShapeError`] when a slice does not fit or `weights` was packed for something else.
+    /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another layer or
+    /// direction.
     pub fn input_grad(
         &self,
         n: usize,
@@ -71,7 +73,8 @@ impl<E: Element> Linear<E> {
         self.0.input_grad(n, dy, weights, dx, epilogue)
     }
 
-    /// `dw = dy^T x` for `n` rows. The bias gradient is [`crate::channels::channel_sums`] of `dy`.
+    /// Computes `dw = dy^T x` for `n` rows. [`crate::channels::channel_sums`] of `dy` is the bias
+    /// gradient.
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit.

@@ -4,7 +4,7 @@ use crate::parallel::prelude::*;
 
 use crate::error::{ShapeError, elements, expect_len, parameter};
 
-/// Samples of a task.
+/// Samples that one task computes.
 const ROWS: usize = 64;
 
 /// Cross-entropy of `logits`, `[N][classes]`, against class indices, with the gradient of its
@@ -64,7 +64,7 @@ pub fn softmax_cross_entropy(
     Ok(())
 }
 
-/// The label's share of the target and that of every class.
+/// The share of the label's class in the target, and the share that every class gets.
 #[derive(Clone, Copy)]
 struct Rule {
     smoothing: f32,
@@ -72,12 +72,12 @@ struct Rule {
 }
 
 impl Rule {
-    /// Loss and scaled gradient of one sample's logits.
+    /// Computes the loss and the scaled gradient of one sample's logits.
     fn row(&self, x: &[f32], label: u32, loss: &mut f32, gradient: Option<(&mut [f32], f32)>) {
         let label = label as usize;
         let max = x.iter().fold(f32::NEG_INFINITY, |m, &v| m.max(v));
-        // Accumulated in f64: with thousands of classes f32 would lose digits, and the cost is the
-        // exponential's.
+        // The sum is accumulated in f64: with thousands of classes f32 would lose digits, and the
+        // exponential costs far more than the addition.
         let total: f64 = x.iter().map(|&v| f64::from((v - max).exp())).sum();
         let log_total = total.ln() as f32;
         let mut value = (1.0 - self.smoothing) * (log_total - (x[label] - max));

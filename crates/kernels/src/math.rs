@@ -1,10 +1,10 @@
-//! Sums and functions of `f32` written so that the compiler makes vectors of them, without branches
-//! and calls.
+//! Sums and functions of `f32` without branches and calls, so that the compiler makes vector code
+//! of them.
 
-/// Independent partial results of a reduction, enough for the widest vectors.
+/// Number of independent partial results of a reduction, enough for the widest vectors.
 pub(crate) const LANES: usize = 16;
 
-/// Sum of `f(i)` in a fixed order that vectorises.
+/// Sum of `f(i)` for `i` below `len`, in a fixed order that vectorises.
 #[inline(always)]
 pub(crate) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0f32; LANES];
@@ -20,7 +20,7 @@ pub(crate) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// The largest value; what is not a number is left out.
+/// The largest value; NaN is ignored. An empty slice gives negative infinity.
 #[inline(always)]
 pub(crate) fn largest(values: &[f32]) -> f32 {
     let more = |a: f32, b: f32| if b > a { b } else { a };
@@ -34,13 +34,16 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
     lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, more)
 }
 
-/// `exp(x)` for x at most 0; below -87, where it leaves the normal numbers, 0.
+/// `exp(x)` for `x <= 0`. Below -87 the exact result is not a normal number, and the function
+/// returns 0.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LEAST: f32 = -87.0;
-    /// Adding it rounds to an integer, which then lies in the lowest bits.
+    /// Adding this constant rounds `x` to an integer, which then lies in the lowest bits of the
+    /// sum.
     const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts: the first has few digits, its product with a small integer is exact.
+    /// ln 2 in two parts; the first part has few digits, so that its product with a small integer
+    /// is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     let inside = if x < LEAST { LEAST } else { x };
     let rounded = inside * std::f32::consts::LOG2_E + ROUND;
@@ -52,9 +55,10 @@ pub(crate) fn exp(x: f32) -> f32 {
     if x < LEAST { 0.0 } else { value }
 }
 
-/// Distribution function of the standard normal at `x`, given `exp(-x^2 / 2)`: `erfc(a) = exp(-a^2)
-/// t Q(t)` with `t = 1 / (1 + 0.3 a)`, so that the lower tail keeps its relative accuracy (6e-7,
-/// and that of the exponential's argument). Q is a fit of ours (`scripts/fit_erfcx.py`).
+/// Distribution function of the standard normal at `x`, given `exp(-x^2 / 2)`. It uses `erfc(a) =
+/// exp(-a^2) t Q(t)` with `t = 1 / (1 + 0.3 a)`, so that the lower tail keeps its relative accuracy
+/// (6e-7, plus the error of the exponential's argument). `scripts/fit_erfcx.py` fits the polynomial
+/// Q.
 #[inline(always)]
 pub(crate) fn normal_cdf(x: f32, exponential: f32) -> f32 {
     const Q: [f32; 9] = [

@@ -1,5 +1,5 @@
-//! The arithmetic of a batch norm on vectors of channels: one place, so that the forward pass, the
-//! mask of the backward pass and the store of a convolution give the same bits.
+//! The arithmetic of a batch norm on vectors of channels. The forward pass, the mask of the
+//! backward pass and the store of a convolution all use it, so that they give the same bits.
 
 use crate::simd::{Simd, load};
 
@@ -12,25 +12,26 @@ pub(crate) struct Normalize<S> {
 }
 
 impl<S: Simd> Normalize<S> {
-    /// The parameters of `lanes` channels at mean, scale and beta.
+    /// Loads the parameters of `lanes` channels from the addresses of mean, scale and beta.
     ///
     /// # Safety
     /// The features of `S` are enabled, and each pointer is readable for `lanes` values.
     #[inline(always)]
     pub(crate) unsafe fn load([mean, scale, beta]: [*const f32; 3], lanes: usize) -> Self {
-        // SAFETY: the caller promises both.
+        // SAFETY: the caller enabled the features of `S` and promises `lanes` readable values at
+        // each pointer.
         unsafe {
             Self { mean: load(mean, lanes), scale: load(scale, lanes), beta: load(beta, lanes) }
         }
     }
 
-    /// The normalised value, behind the ReLU if there is one.
+    /// The normalised value, after the ReLU if there is one.
     ///
     /// # Safety
     /// The features of `S` are enabled.
     #[inline(always)]
     pub(crate) unsafe fn forward(self, relu: bool, x: S) -> S {
-        // SAFETY: the caller promises the features.
+        // SAFETY: the caller enabled the features of `S`.
         unsafe {
             let y = self.affine(x);
             if relu { y.where_positive(y) } else { y }
@@ -43,17 +44,17 @@ impl<S: Simd> Normalize<S> {
     /// The features of `S` are enabled.
     #[inline(always)]
     unsafe fn affine(self, x: S) -> S {
-        // SAFETY: the caller promises the features.
+        // SAFETY: the caller enabled the features of `S`.
         unsafe { x.sub(self.mean).mul(self.scale).add(self.beta) }
     }
 
-    /// `dy` behind the ReLU's mask at `x`, if there is a ReLU.
+    /// `dy` where the ReLU's output at `x` is positive, else zero; `dy` itself if there is no ReLU.
     ///
     /// # Safety
     /// The features of `S` are enabled.
     #[inline(always)]
     pub(crate) unsafe fn masked(self, relu: bool, x: S, dy: S) -> S {
-        // SAFETY: the caller promises the features.
+        // SAFETY: the caller enabled the features of `S`.
         unsafe { if relu { dy.where_positive(self.affine(x)) } else { dy } }
     }
 }

@@ -1,4 +1,4 @@
-//! The register tile on the processor's products of bf16 pairs (`vdpbf16ps`).
+//! The register tile with the processor's products of bf16 pairs (`vdpbf16ps`).
 
 use std::arch::x86_64::*;
 
@@ -6,11 +6,12 @@ use crate::element::Element;
 use crate::simd::avx512::F32x16;
 use crate::tile::{Tile, epilogue, tile_table};
 
-/// As [`crate::tile::run_tile`] with `a` and `b` of pairs of bf16 in place of `f32`: `c` sums the products
-/// of both halves.
+/// Computes the tile of [`crate::tile::run_tile`] with pairs of bf16 in `a` and `b` in place of
+/// `f32`; `c` sums the products of both halves.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 unsafe fn pairs<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
-    // SAFETY: the features are enabled here; the caller promises the kernel's own conditions.
+    // SAFETY: the attribute above enables the features, and the caller keeps the conditions of
+    // [`crate::tile::run_tile`].
     unsafe {
         let mut acc = [[_mm512_setzero_ps(); V]; R];
         if !tile.add.is_null() {
@@ -27,7 +28,7 @@ unsafe fn pairs<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
                     *lane = _mm512_loadu_si512(b.add(v * 16).cast());
                 }
                 for (r, row) in acc.iter_mut().enumerate() {
-                    // Rows of bf16 may start at any even address.
+                    // A row of bf16 may start at an address that is not aligned to a pair.
                     let x = _mm512_set1_epi32(
                         a.wrapping_add(r * tile.a_row).cast::<i32>().read_unaligned(),
                     );
@@ -51,21 +52,23 @@ unsafe fn pairs<E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
 /// Computes one register tile on pairs of bf16, where `a`, `b` and their distances count pairs.
 ///
 /// # Safety
-/// That of [`crate::tile::run_tile`]; AVX-512 and its bf16 extension exist.
+/// The conditions of [`crate::tile::run_tile`] hold, and the processor has AVX-512 and its bf16
+/// extension.
 #[inline(always)]
 pub(crate) unsafe fn pair_tile<E: Element>(rows: usize, vectors: usize, args: &Tile<E>) {
-    // SAFETY: the caller promises what this function asks.
+    // SAFETY: the caller keeps the conditions of `run_tile` and promises AVX-512 with its bf16
+    // extension.
     unsafe { tile_table!(pairs, [E], rows, vectors, args; 1 2 3 4 5 6 7 8 9 10 11 12 13 14) }
 }
 
-/// `vdpbf16ps` on registers alone; the number of operations.
+/// Runs `vdpbf16ps` on registers alone, without memory, and returns the number of operations.
 ///
 /// # Safety
-/// AVX-512 and its bf16 extension exist.
+/// The processor has AVX-512 and its bf16 extension.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(crate) unsafe fn pair_peak(rounds: usize) -> usize {
     let ones = std::hint::black_box(0x3f80_3f80);
-    // SAFETY: types of the same size, of which every bit pattern is a value.
+    // SAFETY: both types have the same size, and every bit pattern is a value of either.
     let (a, b) = unsafe {
         let ones = _mm512_set1_epi32(ones);
         (

@@ -1,10 +1,11 @@
-//! Fixed tasks on any number of threads.
+//! Runs fixed tasks on any number of threads.
 //!
-//! How work is cut into tasks depends on shapes alone, never on the number of threads, and every
-//! reduction over tasks runs in task order. That is what makes results bit-identical for every
-//! thread count. With the feature `serial` all tasks run in order on the calling thread.
+//! Shapes alone decide how work is cut into tasks, never the number of threads, and every reduction
+//! over tasks runs in task order. Results are therefore bit-identical for every thread count. With
+//! the feature `serial` all tasks run in order on the calling thread.
 
-/// What splits slices and ranges into tasks: rayon's traits, or their serial likeness.
+/// The traits that split slices and ranges into tasks: rayon's, or serial ones with the same
+/// methods.
 pub(crate) mod prelude {
     #[cfg(feature = "serial")]
     pub(crate) use super::serial::*;
@@ -14,7 +15,8 @@ pub(crate) mod prelude {
 
 use prelude::*;
 
-/// Runs `task(0..count)` on the current thread pool, each index once, in no particular order.
+/// Runs `task` for each index below `count` once, on the current thread pool, in no particular
+/// order.
 pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     match count {
         0 => {}
@@ -23,7 +25,7 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
     }
 }
 
-/// Threads of the current pool.
+/// Number of threads of the current pool.
 pub(crate) fn threads() -> usize {
     #[cfg(feature = "serial")]
     return 1;
@@ -39,7 +41,7 @@ pub(crate) fn on_every_thread(task: impl Fn() + Sync) {
     rayon::broadcast(|_| task());
 }
 
-/// The methods of rayon's traits that this crate uses, on the iterators of the standard library.
+/// The methods of rayon's traits that this crate uses, on iterators of the standard library.
 #[cfg(feature = "serial")]
 mod serial {
     use std::slice::{Chunks, ChunksExact, ChunksExactMut, ChunksMut, IterMut};
@@ -96,9 +98,9 @@ impl<T> Clone for Shared<T> {
 impl<T> Copy for Shared<T> {}
 
 // SAFETY: the pointer itself may go to any thread. Whoever dereferences it promises, in an `unsafe`
-// block of its own, that the slice outlives the tasks and that no two of them write one element.
+// block of its own, that the slice outlives the tasks and that no two tasks write the same element.
 unsafe impl<T: Send> Send for Shared<T> {}
-// SAFETY: as above.
+// SAFETY: a shared reference gives nothing but a copy of the pointer, which may go to any thread.
 unsafe impl<T: Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -106,7 +108,7 @@ impl<T> Shared<T> {
         Self(slice.as_mut_ptr())
     }
 
-    /// A pointer that is only read through.
+    /// A pointer through which tasks only read.
     pub(crate) fn read_only(slice: &[T]) -> Self {
         Self(slice.as_ptr().cast_mut())
     }
@@ -124,7 +126,7 @@ impl<T> Shared<T> {
         self.0.is_null()
     }
 
-    /// The pointer `offset` elements on; null stays null.
+    /// The pointer `offset` elements further on; a null pointer stays null.
     pub(crate) fn at(self, offset: usize) -> *mut T {
         if self.0.is_null() { self.0 } else { self.0.wrapping_add(offset) }
     }

@@ -7,12 +7,12 @@ use crate::parallel::prelude::*;
 use crate::element::Element;
 use crate::error::{ShapeError, elements, expect_len, parameter};
 
-/// Elements of a task of the global pooling.
+/// Elements that one task of the global pooling averages.
 const CHUNK: usize = 4096;
-/// Sums held at a time, in the first-level cache.
+/// Sums held at a time, few enough for the first-level cache.
 const SUMS: usize = 1024;
 
-/// `out[i] = after(sum of before(x[row + i]))` over the starts of rows, summed in `f32`.
+/// Computes `out[i] = after(sum of before(x[row + i]))` over the start indices of rows, in `f32`.
 fn sum_rows<A: Element, B: Element, R: Iterator<Item = usize>>(
     x: &[A],
     rows: impl Fn() -> R,
@@ -63,8 +63,7 @@ impl PoolWindow {
         })
     }
 
-    /// Checks the window and the lengths of `input` and `output` with `row = N x C` values per
-    /// pixel.
+    /// Checks the window, and the lengths `input` and `output` for `row = N x C` values per pixel.
     fn check(&self, row: usize, input: usize, output: usize) -> Result<(), ShapeError> {
         if self.kernel.contains(&0) || self.stride.contains(&0) {
             return Err(parameter("pooling window", "kernel and stride must be at least 1"));
@@ -73,7 +72,8 @@ impl PoolWindow {
             return Err(parameter("pooling window", "padding must be at most half the kernel"));
         }
         for d in 0..2 {
-            // Positions are formed with both paddings before they are compared with the image.
+            // Positions are formed with both paddings before they are compared with the image, so
+            // the sum must fit.
             if self.padding[d].checked_mul(2).and_then(|p| p.checked_add(self.input[d])).is_none() {
                 let dims = vec![self.input[d], self.padding[d]];
                 return Err(ShapeError::Overflow { what: "padded pooling input", dims });
@@ -93,7 +93,7 @@ impl PoolWindow {
 
     /// One over the number of pixels of the window.
     fn scale(&self) -> f32 {
-        // Exact up to 2^53 pixels, and without overflow beyond.
+        // `f64` is exact up to 2^53 pixels, and does not overflow beyond.
         let pixels = self.kernel[0] as f64 * self.kernel[1] as f64;
         1.0 / pixels as f32
     }
@@ -123,11 +123,11 @@ impl PoolWindow {
         range(0).flat_map(move |y| range(1).map(move |x| y * size[1] + x))
     }
 
-    /// Average over each window, padding counted as zeros (PyTorch's default), for `row = N x C`
-    /// values per pixel.
+    /// Averages each window of `x` to `y`; padding counts as zeros (PyTorch's default). `row = N x
+    /// C` is the number of values per pixel.
     ///
     /// # Errors
-    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
     pub fn average<E: Element>(&self, row: usize, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         self.check(row, x.len(), y.len())?;
         if y.is_empty() {
@@ -146,10 +146,10 @@ impl PoolWindow {
         Ok(())
     }
 
-    /// Gradient of [`PoolWindow::average`].
+    /// Gradient of [`PoolWindow::average`]: distributes each `dy` evenly over its window.
     ///
     /// # Errors
-    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
     pub fn average_grad<E: Element>(
         &self,
         row: usize,
@@ -173,11 +173,12 @@ impl PoolWindow {
         Ok(())
     }
 
-    /// Maximum over each window and the input pixel (`y * W + x`) it came from; the first of equal
-    /// values, and NaN if there is one, as PyTorch.
+    /// Writes the maximum of each window to `y` and the input pixel (`y * W + x`) it came from to
+    /// the index. The first of equal values wins, and a NaN in the window wins over all, as in
+    /// PyTorch.
     ///
     /// # Errors
-    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
     pub fn max<E: Element>(
         &self,
         row: usize,
@@ -212,10 +213,10 @@ impl PoolWindow {
         Ok(())
     }
 
-    /// Gradient of [`PoolWindow::max`].
+    /// Gradient of [`PoolWindow::max`]: adds each `dy` to the input pixel that gave the maximum.
     ///
     /// # Errors
-    /// [`ShapeError`] when the window is degenerate or a slice does not fit.
+    /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
     pub fn max_grad<E: Element>(
         &self,
         row: usize,
@@ -251,11 +252,11 @@ impl PoolWindow {
     }
 }
 
-/// Mean over all pixels: `x`, `[pixels][N x C]`, to `y`, `[N x C]`, which may be stored in another
-/// type, such as the features of a last layer in `f32`.
+/// Mean over all pixels: `x`, `[pixels][N x C]`, to `y`, `[N x C]`. `y` may have another storage
+/// type, for example `f32` for the features of the last layer.
 ///
 /// # Errors
-/// [`ShapeError`] when `x` is not `pixels` rows of `y.len()`, or there are no pixels.
+/// [`ShapeError`] when `x` does not hold `pixels` rows of `y.len()`, or `pixels` is zero.
 pub fn global_average<A: Element, B: Element>(
     pixels: usize,
     x: &[A],
@@ -282,7 +283,7 @@ pub fn global_average<A: Element, B: Element>(
 /// Gradient of [`global_average`]: each pixel gets `dy / pixels`.
 ///
 /// # Errors
-/// [`ShapeError`] when `dx` is not `pixels` rows of `dy.len()`, or there are no pixels.
+/// [`ShapeError`] when `dx` does not hold `pixels` rows of `dy.len()`, or `pixels` is zero.
 pub fn global_average_grad<A: Element, B: Element>(
     pixels: usize,
     dy: &[A],

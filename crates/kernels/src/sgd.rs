@@ -6,27 +6,28 @@ use crate::error::{ShapeError, expect_len};
 use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// Elements of a task.
+/// Elements that one task updates.
 const CHUNK: usize = 1 << 16;
 
 /// Hyper-parameters of a step, with the meaning they have in `torch.optim.SGD` (dampening 0).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sgd {
-    /// Learning rate.
+    /// Learning rate, which multiplies the step.
     pub learning_rate: f32,
-    /// Momentum.
+    /// Momentum, the share of the buffer that is kept at each step.
     pub momentum: f32,
-    /// L2 penalty added to the gradient.
+    /// Coefficient of the parameters that are added to the gradient (L2 penalty).
     pub weight_decay: f32,
     /// Whether to use Nesterov's momentum.
     pub nesterov: bool,
 }
 
 impl Sgd {
-    /// `g += weight_decay p; buffer = momentum buffer + g; p -= learning_rate buffer`
-    /// (Nesterov: `p -= learning_rate (g + momentum buffer)`).
+    /// Updates `p` and `buffer` from the gradient `g`: `g += weight_decay p; buffer = momentum
+    /// buffer + g; p -= learning_rate buffer` (Nesterov: `p -= learning_rate (g + momentum
+    /// buffer)`).
     ///
-    /// A momentum buffer of zeros makes the first step equal to PyTorch's.
+    /// With a momentum buffer of zeros the first step equals PyTorch's first step.
     ///
     /// # Errors
     /// [`ShapeError`] when the lengths differ.
@@ -45,7 +46,8 @@ impl Sgd {
             .zip(buffer.par_chunks_mut(CHUNK))
             .for_each(|((p, g), buffer)| {
                 let kernel = Step { sgd: *self, p, g, buffer };
-                // SAFETY: the kernel has no conditions of its own.
+                // SAFETY: the kernel needs nothing but the features of the instruction set, which
+                // `dispatch` checks.
                 unsafe { dispatch(isa, kernel) };
             });
         Ok(())

@@ -7,16 +7,16 @@ use crate::simd::{Kernel, Simd, load, store, stored};
 /// One term of a tile: `rows(a) * panel(b)`.
 #[derive(Clone, Copy)]
 pub struct Term {
-    /// Row 0, depth 0 of the left matrix.
+    /// Address of row 0, depth 0 of the left matrix.
     pub a: *const f32,
-    /// Depth 0 of the right panel.
+    /// Address of depth 0 of the right panel.
     pub b: *const f32,
 }
 
 /// Running sums of the shifted outputs of one task, per output channel.
 #[derive(Clone, Copy)]
 pub struct TileStats {
-    /// Shift per channel, taken from the task's first row when `first` is set.
+    /// Shift per channel. A tile sets it from the task's first row when `first` is set.
     pub shift: *mut f32,
     /// Sum of `y - shift`.
     pub sum: *mut f32,
@@ -27,8 +27,8 @@ pub struct TileStats {
 }
 
 impl TileStats {
-    /// Of the channels from `channel` on, in the sums `[3][channels]` of a task; none where `sums` is
-    /// null.
+    /// The sums of the channels from `channel` on, in a task's `[3][channels]`; a null `sums` gives
+    /// none.
     #[inline(always)]
     pub(crate) fn new(
         sums: *mut f32,
@@ -44,22 +44,22 @@ impl TileStats {
 /// A batch norm with constant statistics of a tile's outputs.
 #[derive(Clone, Copy)]
 pub struct TileNorm<E> {
-    /// A matrix laid out as the tile's `c`.
+    /// Matrix with the layout of the tile's `c`.
     pub c: *mut E,
-    /// Mean, scale and beta, a value per column.
+    /// Mean, scale and beta, one value per column.
     pub parameters: [*const f32; 3],
     /// Whether a ReLU follows.
     pub relu: bool,
 }
 
 impl<E: Element> TileNorm<E> {
-    /// The parameters of `lanes` columns from `at` on.
+    /// Loads the parameters of `lanes` columns from `at` on.
     ///
     /// # Safety
-    /// There are so many columns.
+    /// The features of `S` are enabled, and `at + lanes` columns exist.
     #[inline(always)]
     pub(crate) unsafe fn channels<S: Simd>(&self, at: usize, lanes: usize) -> Normalize<S> {
-        // SAFETY: the caller promises what this function asks.
+        // SAFETY: the caller enabled the features of `S` and promises `lanes` columns from `at` on.
         unsafe {
             Normalize::load(
                 [
@@ -75,7 +75,7 @@ impl<E: Element> TileNorm<E> {
     /// Stores the batch norm of `lanes` outputs `y` at `offset` from `c`.
     ///
     /// # Safety
-    /// `c` is writable there.
+    /// The features of `S` are enabled, and `c` is writable for `lanes` values at `offset`.
     #[inline(always)]
     pub(crate) unsafe fn store<S: Simd>(
         &self,
@@ -84,7 +84,8 @@ impl<E: Element> TileNorm<E> {
         offset: usize,
         lanes: usize,
     ) {
-        // SAFETY: the caller promises what this function asks.
+        // SAFETY: the caller enabled the features of `S` and promises that `c` is writable at
+        // `offset`.
         unsafe { store(channels.forward(self.relu, stored::<S, E>(y)), self.c.add(offset), lanes) }
     }
 }
@@ -93,7 +94,7 @@ impl<E: Element> TileNorm<E> {
 /// of `c`.
 pub struct Tile<'a, E> {
     pub terms: &'a [Term],
-    /// Elements added to every `a`, to step over rows without rewriting the terms.
+    /// Number of elements added to every `a`, so that a tile steps over rows without new terms.
     pub a_offset: usize,
     /// Depth of every term.
     pub depth: usize,
@@ -103,27 +104,29 @@ pub struct Tile<'a, E> {
     pub a_depth: usize,
     /// Distance between depths of `b`.
     pub b_depth: usize,
-    /// Null where nobody wants it.
+    /// Destination; null where the sums are not stored.
     pub c: *mut E,
     /// Distance between rows of `c`, of `add` and of the batch norm's result.
     pub c_row: usize,
-    /// Columns that exist; the others are computed on the panel's padding and dropped.
+    /// Number of columns that exist; further columns are computed on the panel's padding and
+    /// dropped.
     pub columns: usize,
-    /// Null, or a matrix laid out as `c` (it may be `c` itself).
+    /// Null, or a matrix with the layout of `c` (it may be `c` itself).
     pub add: *const E,
-    /// Null, or a value per column.
+    /// Null, or one value per column.
     pub bias: *const f32,
     pub stats: Option<TileStats>,
     pub norm: Option<TileNorm<E>>,
-    /// Memory read soon: at each depth one cache line is fetched, from here on. Any address, valid
-    /// or not.
+    /// Memory that is read soon: at each depth one cache line is fetched, from this address on. The
+    /// address need not be valid.
     pub prefetch: *const f32,
     /// Distance between the fetches of successive depths.
     pub prefetch_step: usize,
 }
 
 impl<'a, E> Tile<'a, E> {
-    /// Nothing but `terms`, to be completed: without epilogue and prefetch.
+    /// A tile of `terms` without destination, epilogue and prefetch; the caller sets the other
+    /// fields.
     #[inline(always)]
     pub(crate) fn plain(terms: &'a [Term]) -> Self {
         Self {
@@ -145,7 +148,7 @@ impl<'a, E> Tile<'a, E> {
         }
     }
 
-    /// Whether nothing but `add` comes between the sums and their store.
+    /// Whether the sums are stored with nothing but `add` added to them.
     #[inline(always)]
     fn is_plain(&self) -> bool {
         self.bias.is_null() && self.stats.is_none() && self.norm.is_none() && !self.c.is_null()
@@ -178,19 +181,19 @@ impl<E: Element, const R: usize, const V: usize> Kernel for Compute<'_, '_, E, R
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller promises the features of `S` and what `compute` asks.
+        // SAFETY: the caller enabled the features of `S` and keeps the conditions of `compute`.
         unsafe { compute::<S, E, R, V>(self.0) }
     }
 }
 
-/// Enters [`compute`], unless `S` has fewer rows.
+/// Calls [`compute`], unless `R` exceeds the rows of `S`.
 ///
 /// # Safety
-/// That of [`compute`], and the features of `S` are enabled.
+/// The conditions of [`compute`] hold, and the features of `S` are enabled.
 #[inline(always)]
 unsafe fn enter<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
     if const { R <= S::TILE_ROWS } {
-        // SAFETY: the caller promises the features and what `compute` asks.
+        // SAFETY: the caller enabled the features of `S` and keeps the conditions of `compute`.
         unsafe { S::enter(Compute::<E, R, V>(tile)) }
     } else {
         debug_assert!(false, "no register tile of this size");
@@ -200,22 +203,26 @@ unsafe fn enter<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile
 /// Computes one register tile of `rows <= TILE_ROWS` rows and `vectors <= TILE_VECTORS` vectors.
 ///
 /// # Safety
-/// That of [`compute`] for `R = rows` and `V = vectors`, and the features of `S` are enabled.
+/// The conditions of [`compute`] hold for `R = rows` and `V = vectors`, and the features of `S` are
+/// enabled.
 #[inline(always)]
 pub(crate) unsafe fn run_tile<S: Simd, E: Element>(rows: usize, vectors: usize, tile: &Tile<E>) {
-    // SAFETY: the caller promises both.
+    // SAFETY: the caller enabled the features of `S` and keeps the conditions of `compute` for
+    // these counts.
     unsafe { tile_table!(enter, [S, E], rows, vectors, tile; 1 2 3 4 5 6 7 8 9 10 11 12 13 14) }
 }
 
 /// Computes a tile of `R` rows and `V` vectors.
 ///
 /// # Safety
-/// `a` is readable at `R` rows and `depth` depths of every term, `b` at `depth` depths of `V`
-/// vectors, and `c`, `add`, `bias`, the statistics and the batch norm's at `R` rows (one for what
-/// is per column) of `columns` columns, with `(V - 1) * LANES < columns <= V * LANES`.
+/// The features of `S` are enabled. `a` is readable at `R` rows and `depth` depths of every term,
+/// `b` at `depth` depths of `V` vectors. `c`, `add` and the batch norm's `c` are null or valid for
+/// `R` rows of `columns` columns; `bias`, the statistics and the batch norm's parameters for
+/// `columns` values. `(V - 1) * LANES < columns <= V * LANES`.
 #[inline(always)]
 unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Tile<E>) {
-    // SAFETY: the caller promises what this function asks.
+    // SAFETY: the caller enabled the features of `S` and promises operands and destinations of
+    // these sizes.
     unsafe {
         let mut acc = [[S::zero(); V]; R];
         if !tile.add.is_null() {
@@ -253,16 +260,18 @@ unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Ti
 /// statistics.
 ///
 /// # Safety
-/// That of [`compute`] for `c`, `add`, `bias`, the statistics and the batch norm.
+/// The conditions of [`compute`] on `c`, `add`, `bias`, the statistics and the batch norm hold.
 #[inline(always)]
 pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usize>(
     tile: &Tile<E>,
     acc: [[S; V]; R],
 ) {
-    // SAFETY: the caller promises what this function asks.
+    // SAFETY: the caller enabled the features of `S` and promises destinations of `R` rows of
+    // `columns` columns.
     unsafe {
         if tile.is_plain() && tile.columns == V * S::LANES {
-            // Straight from the registers; what follows passes the sums through memory.
+            // A plain tile is stored straight from the registers; the other cases pass the sums
+            // through memory.
             for (r, row) in acc.iter().enumerate() {
                 for (v, y) in row.iter().enumerate() {
                     let at = r * tile.c_row + v * S::LANES;
@@ -290,7 +299,7 @@ pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usiz
 }
 
 /// Adds bias and `add`, stores, normalises, and accumulates the statistics of one vector of `lanes`
-/// columns. `WHOLE`: it is a whole vector.
+/// columns. `WHOLE` says that `lanes` fills the vector.
 #[inline(always)]
 unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(
     tile: &Tile<E>,
@@ -298,7 +307,8 @@ unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(
     at: usize,
     lanes: usize,
 ) {
-    // SAFETY: the conditions of `compute`.
+    // SAFETY: the caller enabled the features of `S` and promises `R` rows of `lanes` columns at
+    // `c`, `add`, `bias`, the statistics and the batch norm.
     unsafe {
         let lanes = if WHOLE { S::LANES } else { lanes };
         if !tile.bias.is_null() {
@@ -341,7 +351,7 @@ unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(
     }
 }
 
-/// Columns and vectors of the panel that starts at column `at` of `columns`.
+/// Number of columns and vectors of the panel that starts at column `at` of `columns`.
 #[inline(always)]
 pub(crate) fn panel_extent<S: Simd>(columns: usize, at: usize) -> (usize, usize) {
     let width = (columns - at).min(S::TILE_COLUMNS);

@@ -165,8 +165,8 @@ fn convolutions_run_on_tiles() {
     if !instruction_sets().contains(&Isa::Amx) {
         return;
     }
-    let g = ConvGeometry::square(64, 40, [3, 2], 3, 1);
-    let conv = Conv2d::<bf16>::new(g, Isa::Amx).unwrap();
+    let geometry = ConvGeometry::square(64, 40, [3, 2], 3, 1);
+    let conv = Conv2d::<bf16>::new(geometry, Isa::Amx).unwrap();
     let algorithms = conv.algorithms();
     for algorithm in [algorithms.forward, algorithms.input_grad, algorithms.weight_grad] {
         assert_eq!(algorithm, ConvAlgorithm::DirectBf16);

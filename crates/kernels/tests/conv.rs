@@ -216,14 +216,14 @@ impl<E: Element> Case<E> {
             self.check_norm(conv, &results.y, isa, what);
             self.check_partial(conv, &results.y, what);
         }
-        let g = conv.geometry();
-        let channels = g.out_channels;
+        let geometry = conv.geometry();
+        let channels = geometry.out_channels;
         let mut y: Vec<f64> = (0..self.add.len())
             .map(|i| f64::from(self.add[i].to_f32()) + f64::from(self.bias[i % channels]))
             .collect();
         let mut dx = to_f64(&widened(&self.dx_add));
         let mut dw = vec![0.0; self.w.len()];
-        for_each_term(g, self.n, |yi, xi, wi| {
+        for_each_term(geometry, self.n, |yi, xi, wi| {
             let (x, w, dy) = (
                 f64::from(self.x[xi].to_f32()),
                 f64::from(self.w[wi]),
@@ -250,10 +250,10 @@ impl<E: Element> Case<E> {
     }
 }
 
-fn check_as<E: Element>(g: ConvGeometry, n: usize) {
+fn check_as<E: Element>(geometry: ConvGeometry, n: usize) {
     for isa in distinct_instruction_sets::<E>() {
         for algorithm in ALGORITHMS {
-            let conv = Conv2d::<E>::new(g, isa).unwrap();
+            let conv = Conv2d::<E>::new(geometry, isa).unwrap();
             if !conv.supports(algorithm) {
                 assert!(conv.with_algorithm(algorithm).is_err());
                 continue;
@@ -262,15 +262,15 @@ fn check_as<E: Element>(g: ConvGeometry, n: usize) {
             Case::new(&conv, n, 7).check(
                 &conv,
                 isa,
-                &format!("{isa} {} {algorithm:?} {g:?} n={n}", E::PRECISION),
+                &format!("{isa} {} {algorithm:?} {geometry:?} n={n}", E::PRECISION),
             );
         }
     }
 }
 
-fn check_everywhere(g: ConvGeometry, n: usize) {
-    check_as::<f32>(g, n);
-    check_as::<bf16>(g, n);
+fn check_everywhere(geometry: ConvGeometry, n: usize) {
+    check_as::<f32>(geometry, n);
+    check_as::<bf16>(geometry, n);
 }
 
 #[test]
@@ -309,9 +309,9 @@ fn three_by_three_stride_two() {
 fn one_by_one() {
     for stride in [1, 2] {
         for (from, to, h, w, n) in [(64, 96, 4, 6, 9), (3, 1, 5, 3, 2), (17, 33, 1, 1, 270)] {
-            let mut g = ConvGeometry::square(from, to, [h, w], 1, stride);
-            g.padding = [0; 2];
-            check_everywhere(g, n);
+            let mut geometry = ConvGeometry::square(from, to, [h, w], 1, stride);
+            geometry.padding = [0; 2];
+            check_everywhere(geometry, n);
         }
     }
 }
@@ -319,7 +319,7 @@ fn one_by_one() {
 #[test]
 fn other_geometries() {
     let base = ConvGeometry::square(12, 8, [9, 7], 5, 1);
-    for g in [
+    for geometry in [
         base,
         ConvGeometry { padding: [0, 4], ..base },
         ConvGeometry { kernel: [2, 3], stride: [3, 2], padding: [1, 0], ..base },
@@ -334,7 +334,7 @@ fn other_geometries() {
         },
         ConvGeometry { kernel: [7; 2], stride: [2; 2], padding: [3; 2], in_channels: 3, ..base },
     ] {
-        check_everywhere(g, 3);
+        check_everywhere(geometry, 3);
     }
 }
 
@@ -346,15 +346,15 @@ fn empty_shapes() {
         }
     }
     // A kernel larger than the padded input has no output.
-    let g = ConvGeometry { padding: [0; 2], ..ConvGeometry::square(2, 3, [2, 2], 3, 1) };
-    assert_eq!(g.output(), [0, 0]);
+    let geometry = ConvGeometry { padding: [0; 2], ..ConvGeometry::square(2, 3, [2, 2], 3, 1) };
+    assert_eq!(geometry.output(), [0, 0]);
     for isa in instruction_sets() {
-        let conv = Conv2d::new(g, isa).unwrap();
+        let conv = Conv2d::new(geometry, isa).unwrap();
         let packed = conv.pack(&values(54, 1, 0.0), Direction::InputGrad).unwrap();
         let mut dx = vec![1.0; 8];
         conv.input_grad(1, &[], &packed, &mut dx, Epilogue::default()).unwrap();
         assert_eq!(dx, [0.0; 8]);
-        let conv = Conv2d::new(g, isa).unwrap();
+        let conv = Conv2d::new(geometry, isa).unwrap();
         let packed = conv.pack(&values(54, 1, 0.0), Direction::InputGrad).unwrap();
         let mut dx = vec![bf16::ONE; 8];
         conv.input_grad(1, &[], &packed, &mut dx, Epilogue::default()).unwrap();
@@ -364,14 +364,14 @@ fn empty_shapes() {
 
 fn same_bits_as<E: Element>() {
     for isa in distinct_instruction_sets::<E>() {
-        for g in [
+        for geometry in [
             ConvGeometry::square(24, 40, [9, 8], 3, 1),
             ConvGeometry::square(3, 20, [8, 8], 3, 1),
             ConvGeometry::square(24, 40, [9, 8], 3, 2),
             ConvGeometry::square(64, 33, [5, 4], 1, 2),
         ] {
             for algorithm in ALGORITHMS {
-                let conv = Conv2d::<E>::new(g, isa).unwrap();
+                let conv = Conv2d::<E>::new(geometry, isa).unwrap();
                 let Ok(conv) = conv.with_algorithm(algorithm) else { continue };
                 let case = Case::new(&conv, 70, 3);
                 let one = on_threads(1, || case.run(&conv).unwrap());
@@ -379,7 +379,7 @@ fn same_bits_as<E: Element>() {
                     let many = on_threads(threads, || case.run(&conv).unwrap());
                     assert!(
                         one == many,
-                        "{isa} {} {algorithm:?} {g:?}: {threads} threads differ from one",
+                        "{isa} {} {algorithm:?} {geometry:?}: {threads} threads differ from one",
                         E::PRECISION
                     );
                 }
@@ -398,8 +398,9 @@ fn same_bits_on_any_number_of_threads() {
 fn f32_is_the_same_with_and_without_bf16_extensions() {
     for isa in instruction_sets() {
         if matches!(isa, Isa::Amx | Isa::Avx512Bf16) {
-            let g = ConvGeometry::square(24, 40, [9, 8], 3, 1);
-            let [conv, plain] = [isa, Isa::Avx512].map(|isa| Conv2d::<f32>::new(g, isa).unwrap());
+            let geometry = ConvGeometry::square(24, 40, [9, 8], 3, 1);
+            let [conv, plain] =
+                [isa, Isa::Avx512].map(|isa| Conv2d::<f32>::new(geometry, isa).unwrap());
             assert_eq!(conv.algorithms(), plain.algorithms());
             let case = Case::new(&conv, 5, 3);
             assert!(case.run(&conv).unwrap() == case.run(&plain).unwrap());
@@ -412,12 +413,14 @@ fn bf16_is_f32_rounded_when_it_is_stored() {
     for isa in distinct_instruction_sets::<bf16>() {
         for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
             for stride in [1, 2] {
-                let g = ConvGeometry::square(20, 36, [9, 6], 3, stride);
-                let Ok(conv) = Conv2d::<bf16>::new(g, isa).unwrap().with_algorithm(algorithm)
+                let geometry = ConvGeometry::square(20, 36, [9, 6], 3, stride);
+                let Ok(conv) =
+                    Conv2d::<bf16>::new(geometry, isa).unwrap().with_algorithm(algorithm)
                 else {
                     continue;
                 };
-                let plain = Conv2d::<f32>::new(g, isa).unwrap().with_algorithm(algorithm).unwrap();
+                let plain =
+                    Conv2d::<f32>::new(geometry, isa).unwrap().with_algorithm(algorithm).unwrap();
                 let case = Case::new(&conv, 9, 5);
                 let wide = Case {
                     n: case.n,
@@ -442,8 +445,8 @@ fn products_of_bf16_take_weights_rounded_to_nearest() {
     for isa in instruction_sets() {
         // One input pixel of ones: the output is the sum of its weights.
         for from in [2, 3, 32] {
-            let g = ConvGeometry::square(from, 7, [1, 1], 1, 1);
-            let conv = Conv2d::<bf16>::new(g, isa).unwrap();
+            let geometry = ConvGeometry::square(from, 7, [1, 1], 1, 1);
+            let conv = Conv2d::<bf16>::new(geometry, isa).unwrap();
             let Ok(conv) = conv.with_algorithm(ConvAlgorithm::DirectBf16) else { continue };
             // Halfway between two values, and to both sides of it.
             let w: Vec<f32> = (0..conv.weight_len())
@@ -492,8 +495,9 @@ fn one_buffer_packs_many_convolutions() {
 fn variance_as<E: Element>() {
     for isa in distinct_instruction_sets::<E>() {
         for algorithm in ALGORITHMS {
-            let g = ConvGeometry::square(8, 8, [8, 8], 3, 1);
-            let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else {
+            let geometry = ConvGeometry::square(8, 8, [8, 8], 3, 1);
+            let Ok(conv) = Conv2d::<E>::new(geometry, isa).unwrap().with_algorithm(algorithm)
+            else {
                 continue;
             };
             let n = 40;
@@ -530,8 +534,9 @@ fn not_finite_as<E: Element>() {
     for isa in distinct_instruction_sets::<E>() {
         for algorithm in ALGORITHMS {
             for (bad, from) in [(f32::NAN, 8), (f32::INFINITY, 8), (f32::NAN, 32), (f32::NAN, 9)] {
-                let g = ConvGeometry::square(from, 8, [4, 4], 3, 1);
-                let Ok(conv) = Conv2d::<E>::new(g, isa).unwrap().with_algorithm(algorithm) else {
+                let geometry = ConvGeometry::square(from, 8, [4, 4], 3, 1);
+                let Ok(conv) = Conv2d::<E>::new(geometry, isa).unwrap().with_algorithm(algorithm)
+                else {
                     continue;
                 };
                 let mut case = Case::new(&conv, 2, 1);
@@ -558,8 +563,8 @@ fn nan_and_infinity_are_not_swallowed() {
 
 #[test]
 fn wrong_lengths_and_parameters_are_errors() {
-    let g = ConvGeometry::square(4, 6, [5, 5], 3, 1);
-    let conv = Conv2d::<f32>::new(g, Isa::Portable).unwrap();
+    let geometry = ConvGeometry::square(4, 6, [5, 5], 3, 1);
+    let conv = Conv2d::<f32>::new(geometry, Isa::Portable).unwrap();
     assert_eq!(
         conv.pack(&[0.0; 3], Direction::Forward).unwrap_err().to_string(),
         "conv weights: expected 216 elements, got 3"
@@ -575,11 +580,11 @@ fn wrong_lengths_and_parameters_are_errors() {
     assert!(error.to_string().contains("packed for another"), "{error}");
     assert!(conv.input_len(usize::MAX).is_err());
     for bad in [
-        ConvGeometry { stride: [0, 1], ..g },
-        ConvGeometry { kernel: [0, 1], ..g },
-        ConvGeometry { groups: 0, ..g },
-        ConvGeometry { groups: 4, ..g },
-        ConvGeometry { padding: [3, 1], ..g },
+        ConvGeometry { stride: [0, 1], ..geometry },
+        ConvGeometry { kernel: [0, 1], ..geometry },
+        ConvGeometry { groups: 0, ..geometry },
+        ConvGeometry { groups: 4, ..geometry },
+        ConvGeometry { padding: [3, 1], ..geometry },
     ] {
         assert!(Conv2d::<f32>::new(bad, Isa::Portable).is_err(), "{bad:?}");
     }
@@ -592,10 +597,10 @@ proptest! {
         from in prop_oneof![1usize..40, Just(32), Just(64)], to in 1usize..70, h in 1usize..8, w in 1usize..8, n in prop_oneof![1usize..20, 30usize..36],
         kernel in 1usize..4, stride in 1usize..3, padding in 0usize..2,
     ) {
-        let g = ConvGeometry {
+        let geometry = ConvGeometry {
             padding: [padding.min(kernel - 1); 2],
             ..ConvGeometry::square(from, to, [h, w], kernel, stride)
         };
-        check_everywhere(g, n);
+        check_everywhere(geometry, n);
     }
 }

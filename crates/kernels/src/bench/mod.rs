@@ -1,8 +1,9 @@
-//! Speed of the kernels, shape by shape, next to the peak of the machine in the same run.
+//! Measures the speed of the kernels, shape by shape, next to the peak of the machine in the same
+//! run.
 //!
 //! Work is counted as the floating-point operations of a direct convolution, whatever the
 //! algorithm, so Winograd can exceed the peak. Each time is the shortest of several repetitions.
-//! Threads are those of rayon's current pool.
+//! The threads are those of rayon's current pool.
 
 mod peak;
 mod record;
@@ -21,12 +22,12 @@ use crate::error::{ShapeError, extent};
 use crate::isa::Isa;
 use peak::best;
 
-/// What to measure.
+/// What [`run`] measures.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Instruction set.
     pub isa: Isa,
-    /// Storage of the activations, one after the other.
+    /// Storage types of the activations; they are measured one after the other.
     pub precisions: Vec<ElementType>,
     /// Channels of the first stage of PreActResNet-18.
     pub width: usize,
@@ -34,10 +35,10 @@ pub struct Config {
     pub image: usize,
     /// Images in a batch.
     pub batch: usize,
-    /// Seconds for each figure, at least; three repetitions in any case.
+    /// Least number of seconds spent on each figure. At least three repetitions run in any case.
     pub seconds: f64,
-    /// One algorithm for everything it can compute, instead of the fastest; other shapes are left
-    /// out.
+    /// The one algorithm to measure, for the shapes that it can compute; other shapes are left out.
+    /// `None` measures the fastest algorithm of each shape.
     pub algorithm: Option<ConvAlgorithm>,
 }
 
@@ -76,8 +77,8 @@ pub fn preact_resnet18(width: usize, image: usize) -> Vec<(usize, ConvGeometry)>
     shapes
 }
 
-/// Measures peaks, every convolution and batch norm of the network, and hands each record to
-/// `found` as it comes.
+/// Measures the peaks, every convolution and every batch norm of the network, and hands each record
+/// to `found` as soon as it is measured.
 ///
 /// # Errors
 /// [`ShapeError`] when a size is zero or too large, or the machine lacks the instruction set.
@@ -112,7 +113,7 @@ pub fn run(config: &Config, mut found: impl FnMut(&BenchRecord)) -> Result<(), S
     Ok(())
 }
 
-/// What is measured of each convolution.
+/// The directions that are measured of each convolution.
 const DIRECTIONS: [&str; 6] =
     ["forward", "forward+stats", "input-grad", "weight-grad", "pack", "pack-input-grad"];
 
@@ -158,7 +159,7 @@ fn convolutions<E: Element>(
     Ok(())
 }
 
-/// Seconds of each of [`DIRECTIONS`].
+/// Returns the seconds of each of [`DIRECTIONS`].
 fn times<E: Element>(
     conv: &Conv2d<E>,
     n: usize,
@@ -214,7 +215,8 @@ fn batch_norm<E: Element>(
         let statistics = Statistics::Batch { dgamma: &dgamma, dbeta: &dbeta };
         norm.input_grad(config.isa, &x, &dy, statistics, &mut dx, Addend::Tensor(&add))
     })?;
-    // Tensors read or written: x and y; x, dy, x, dy, add and dx.
+    // The forward pass reads x and writes y: 2 tensors. The backward pass reads x and dy twice and
+    // `add` once, and writes dx: 6 tensors.
     for (direction, time, tensors) in [("forward", forward, 2), ("backward", backward, 6)] {
         let gigabytes = (tensors * len * size_of::<E>()) as f64 / time / 1e9;
         found(&BenchRecord::BatchNorm {
@@ -247,8 +249,8 @@ mod tests {
         };
         let mut lines = Vec::new();
         run(&config, |record| lines.push(record.to_string())).unwrap();
-        // Eleven shapes, six figures each and a total, in both precisions; two batch norms of four
-        // sizes.
+        // In both precisions: eleven shapes with six figures each, and a total; batch norms of four
+        // sizes with two figures each.
         let count = |kind: &str| {
             lines.iter().filter(|line| line.starts_with(&format!(r#"{{"kind":"{kind}","#))).count()
         };

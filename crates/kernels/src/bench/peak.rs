@@ -1,4 +1,4 @@
-//! The most that the arithmetic can do, without memory.
+//! The highest rate of the processor's arithmetic when no memory is involved.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -25,12 +25,12 @@ pub(super) fn best(
     Ok(best.max(1e-9))
 }
 
-/// Independent sums, enough to hide the latency of an operation.
+/// Number of independent sums, enough to hide the latency of an operation.
 const CHAINS: usize = 12;
-/// Operations on each of them.
+/// Operations on each of the sums.
 const ROUNDS: usize = 100_000;
 
-/// Fused multiply-adds on registers alone; the number of operations.
+/// A kernel of fused multiply-adds on registers alone; it returns the number of operations.
 struct Fma;
 
 impl Kernel for Fma {
@@ -39,7 +39,8 @@ impl Kernel for Fma {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) -> usize {
-        // SAFETY: the features are those of the instruction set.
+        // SAFETY: the caller enabled the features of `S`, and register arithmetic touches no
+        // memory.
         unsafe {
             let (a, b) = (S::splat(black_box(0.999)), S::splat(black_box(1e-3)));
             let mut sums = [b; CHAINS];
@@ -58,7 +59,7 @@ impl Kernel for Fma {
     }
 }
 
-/// Rate of `operations` run on every thread of the pool at once.
+/// Measures the rate of `operations` when every thread of the pool runs them at once.
 fn peak(
     instruction: &'static str,
     seconds: f64,
@@ -75,21 +76,21 @@ fn peak(
     Ok(BenchRecord::Peak { instruction, threads, gflops: (count * threads) as f64 / time / 1e9 })
 }
 
-/// The peaks of the instructions that `isa` has: that of `f32`, then that of bf16.
+/// Measures the peaks of the instructions that `isa` has: of `f32`, then of bf16.
 ///
 /// # Errors
-/// Never for an instruction set that the machine has.
+/// None today: the result has the type that all measurements return.
 pub fn peaks(isa: Isa, seconds: f64) -> Result<Vec<BenchRecord>, ShapeError> {
-    // SAFETY: the kernel has no conditions of its own.
+    // SAFETY: `Fma::run` needs nothing but the features, which `dispatch` checks.
     let mut peaks = vec![peak("fma", seconds, || unsafe { dispatch(isa, Fma) })?];
     #[cfg(target_arch = "x86_64")]
     if matches!(isa, Isa::Avx512Bf16 | Isa::Amx) && isa.is_available() {
-        // SAFETY: the instruction set has just been found.
+        // SAFETY: the condition above has found AVX-512 with its bf16 extension.
         peaks.push(peak("vdpbf16ps", seconds, || unsafe { crate::pair_tile::pair_peak(ROUNDS) })?);
     }
     #[cfg(target_arch = "x86_64")]
     if isa == Isa::Amx && isa.is_available() {
-        // SAFETY: the instruction set has just been found.
+        // SAFETY: the condition above has found the tile instructions.
         peaks.push(peak("tdpbf16ps", seconds, || unsafe { crate::amx::peak(1000) })?);
     }
     Ok(peaks)

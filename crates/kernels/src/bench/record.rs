@@ -8,11 +8,11 @@ use crate::element::ElementType;
 /// One measurement. Its `Display` is a JSON object on one line.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BenchRecord {
-    /// The most that the arithmetic can do, without memory.
+    /// The highest rate of the processor's arithmetic when no memory is involved.
     Peak {
         /// `fma` (`f32`), `vdpbf16ps` or `tdpbf16ps`.
         instruction: &'static str,
-        /// Threads at work.
+        /// Number of threads that computed at once.
         threads: usize,
         /// 10^9 floating-point operations a second.
         gflops: f64,
@@ -21,7 +21,7 @@ pub enum BenchRecord {
     Convolution {
         /// How often the network has this shape.
         count: usize,
-        /// The shape.
+        /// Sizes of the convolution.
         geometry: ConvGeometry,
         /// Images in a batch.
         batch: usize,
@@ -30,36 +30,37 @@ pub enum BenchRecord {
         /// `forward`, `forward+stats` (with shortcut and statistics), `input-grad`, `weight-grad`,
         /// `pack` (for forward) or `pack-input-grad`.
         direction: &'static str,
-        /// The algorithm.
+        /// The algorithm that was measured.
         algorithm: ConvAlgorithm,
         /// Milliseconds.
         ms: f64,
-        /// 10^9 operations of a direct convolution a second; 0 for packing.
+        /// 10^9 floating-point operations of a direct convolution a second; 0 for packing.
         gflops: f64,
-        /// `gflops` over the peak of the fastest instruction that the precision has on this
-        /// instruction set.
+        /// `gflops` divided by the peak of the fastest instruction that this instruction set has
+        /// for the precision.
         of_peak: f64,
     },
     /// Batch norm with ReLU over `[rows][C]`.
     BatchNorm {
-        /// Rows.
+        /// Number of rows.
         rows: usize,
-        /// Channels.
+        /// Number of channels.
         channels: usize,
         /// Storage of the activations.
         precision: ElementType,
-        /// `forward`, or `backward` (parameter gradients, input gradient and an added gradient).
+        /// `forward`, or `backward` (parameter gradients and input gradient with an added
+        /// gradient).
         direction: &'static str,
         /// Milliseconds.
         ms: f64,
-        /// 10^9 bytes a second read and written.
+        /// 10^9 bytes read and written a second.
         gigabytes: f64,
     },
-    /// Sum over the network's convolutions.
+    /// Sum of the times of all the network's convolutions.
     Total {
         /// Storage of the activations.
         precision: ElementType,
-        /// As for a convolution.
+        /// The direction, with the names of `Convolution`'s.
         direction: &'static str,
         /// Milliseconds.
         ms: f64,

@@ -9,23 +9,25 @@ use super::geometry::ConvGeometry;
 use crate::element::ElementType;
 use crate::isa::Isa;
 
-/// Channels up to which gathering pairs for `vdpbf16ps` costs more than it saves.
+/// Largest number of channels for which gathering pairs for `vdpbf16ps` costs more than the
+/// instruction saves.
 const FEW_CHANNELS: usize = 8;
 
 /// Which algorithm computes one direction of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ConvAlgorithm {
-    /// Sum over taps of matrix products. Any geometry.
+    /// A sum of matrix products over kernel taps. It computes any geometry.
     Direct,
-    /// Winograd F(4x4, 3x3) (Lavin and Gray, 2016). Kernel 3x3, stride 1, padding 1, one group.
+    /// Winograd F(4x4, 3x3) (Lavin and Gray, 2016). It computes 3x3 kernels of stride 1 and padding
+    /// 1 in one group.
     Winograd,
-    /// As [`ConvAlgorithm::Direct`], by products of pairs of bf16 summed in `f32`: AMX tiles or
-    /// `vdpbf16ps`. Activations in bf16, weights rounded to bf16 when they are packed. Instruction
-    /// sets `amx` and `avx512bf16`.
+    /// The sum of [`ConvAlgorithm::Direct`], computed with products of bf16 pairs that are summed
+    /// in `f32`: AMX tiles or `vdpbf16ps`. Activations are bf16, and weights are rounded to bf16
+    /// when they are packed. It needs the instruction set `amx` or `avx512bf16`.
     DirectBf16,
 }
 
-/// The name is not that of an algorithm.
+/// The error for a name that no algorithm has; it holds the name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("unknown algorithm {0:?}: expected direct, winograd or direct-bf16")]
 pub struct UnknownAlgorithm(String);
@@ -35,7 +37,7 @@ impl ConvAlgorithm {
     pub const ALL: [ConvAlgorithm; 3] =
         [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
 
-    /// Name in output and settings.
+    /// The algorithm's name in output and settings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -45,7 +47,7 @@ impl ConvAlgorithm {
         }
     }
 
-    /// Whether it can compute `geometry` on activations of `precision`.
+    /// Whether this algorithm can compute `geometry` on activations of `precision`.
     pub(super) fn supports(
         self,
         geometry: &ConvGeometry,
@@ -54,7 +56,8 @@ impl ConvAlgorithm {
     ) -> bool {
         match self {
             ConvAlgorithm::Direct => true,
-            // Without input channels its products would have no terms and never be written.
+            // Without input channels the matrix products would have no terms and would never be
+            // written.
             ConvAlgorithm::Winograd => {
                 geometry.kernel == [3; 2]
                     && geometry.stride == [1; 2]
@@ -71,7 +74,7 @@ impl ConvAlgorithm {
         }
     }
 
-    /// What [`ConvAlgorithm::supports`] asks for.
+    /// Describes what [`ConvAlgorithm::supports`] asks for, for error messages.
     pub(super) fn needs(self) -> &'static str {
         match self {
             ConvAlgorithm::Direct => "the direct algorithm computes any convolution",
@@ -104,11 +107,11 @@ impl FromStr for ConvAlgorithm {
 /// The algorithm of each direction of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Algorithms {
-    /// Of the forward pass.
+    /// Algorithm of the forward pass.
     pub forward: ConvAlgorithm,
-    /// Of the gradient of the input.
+    /// Algorithm of the gradient of the input.
     pub input_grad: ConvAlgorithm,
-    /// Of the gradient of the weights.
+    /// Algorithm of the gradient of the weights.
     pub weight_grad: ConvAlgorithm,
 }
 
@@ -121,13 +124,13 @@ impl Algorithms {
     /// The fastest algorithm of each direction.
     pub(super) fn fastest(geometry: &ConvGeometry, isa: Isa, precision: ElementType) -> Self {
         let pairs = ConvAlgorithm::DirectBf16.supports(geometry, isa, precision);
-        // Tiles multiply more than four times faster than vectors of `f32`, which is all that
-        // Winograd could save.
+        // AMX tiles multiply more than four times faster than vectors of `f32`, and Winograd saves
+        // a factor of four at most.
         if pairs && isa == Isa::Amx {
             return Self::all(ConvAlgorithm::DirectBf16);
         }
-        // Few channels do not pay for Winograd's transforms; an image of one or two pixels uses too
-        // little of its tile.
+        // Few channels do not pay for Winograd's transforms, and an image of one or two pixels a
+        // side uses too little of its tile.
         let is_large = geometry.input[0] > 2 && geometry.input[1] > 2;
         let winograd = is_large && ConvAlgorithm::Winograd.supports(geometry, isa, precision);
         let fastest = |from: usize| {
@@ -142,7 +145,8 @@ impl Algorithms {
         Self {
             forward: fastest(geometry.in_channels),
             input_grad: fastest(geometry.out_channels),
-            // It reduces over rows, so both channel counts have to pay for a transform.
+            // The weight gradient sums over rows, so both channel counts have to pay for a
+            // transform.
             weight_grad: fastest(geometry.in_channels.min(geometry.out_channels)),
         }
     }

@@ -1,4 +1,4 @@
-//! A convolution prepared for one geometry: checks what it is given and runs its algorithms.
+//! A convolution prepared for one geometry: it checks its arguments and runs its algorithms.
 
 use std::marker::PhantomData;
 
@@ -85,25 +85,25 @@ impl<E: Element> Conv2d<E> {
         geometry.out_channels * geometry.group_in() * geometry.taps()
     }
 
-    /// Number of input elements for a batch of `n`.
+    /// Number of input elements, `H * W * n * C_in`, for a batch of `n`.
     ///
     /// # Errors
-    /// [`ShapeError::Overflow`].
+    /// [`ShapeError::Overflow`] when that number exceeds what memory can hold.
     pub fn input_len(&self, n: usize) -> Result<usize, ShapeError> {
         let ConvGeometry { input, in_channels, .. } = self.geometry;
         elements("conv input", &[input[0], input[1], n, in_channels])
     }
 
-    /// Number of output elements for a batch of `n`.
+    /// Number of output elements, `OH * OW * n * C_out`, for a batch of `n`.
     ///
     /// # Errors
-    /// [`ShapeError::Overflow`].
+    /// [`ShapeError::Overflow`] when that number exceeds what memory can hold.
     pub fn output_len(&self, n: usize) -> Result<usize, ShapeError> {
         let [h, w] = self.geometry.output();
         elements("conv output", &[h, w, n, self.geometry.out_channels])
     }
 
-    /// How weights are packed for `direction`.
+    /// The order in which weights are packed for `direction`.
     fn layout(&self, direction: Direction) -> Layout {
         let algorithm = match direction {
             Direction::Forward => self.algorithms.forward,
@@ -112,7 +112,7 @@ impl<E: Element> Conv2d<E> {
         Layout { geometry: self.geometry, direction, algorithm, isa: self.isa }
     }
 
-    /// Length of the weights packed for `direction`, in `f32`.
+    /// Number of `f32` that the weights take when they are packed for `direction`.
     #[must_use]
     pub fn packed_len(&self, direction: Direction) -> usize {
         self.layout(direction).len()
@@ -128,8 +128,8 @@ impl<E: Element> Conv2d<E> {
         Ok(packed)
     }
 
-    /// Packs `weights` for `direction` into `packed`, reusing its memory, whatever it was packed
-    /// for.
+    /// Packs `weights` for `direction` into `packed`, whose memory is reused, whatever it held
+    /// before.
     ///
     /// # Errors
     /// [`ShapeError::Length`] when `weights` does not hold [`Conv2d::weight_len`] elements.
@@ -144,7 +144,7 @@ impl<E: Element> Conv2d<E> {
         Ok(())
     }
 
-    /// `y = conv(x, w)` for a batch of `n`, with what `epilogue` says about `y`.
+    /// Computes `y = conv(x, w)` for a batch of `n`, followed by `epilogue`.
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or
@@ -163,13 +163,15 @@ impl<E: Element> Conv2d<E> {
         self.convolve(pass, y, epilogue)
     }
 
-    /// As [`Conv2d::forward`], for the output tiles of `partial` alone; what `y` and the batch norm
-    /// hold elsewhere stays. The bits are those of [`Conv2d::forward`] of the maps with their
-    /// overlays, for weights that are finite. `f32` only.
+    /// Does what [`Conv2d::forward`] does, for the output tiles of `partial` alone; all other
+    /// values of `y` and of the batch norm's result stay as they are. Where the weights are finite,
+    /// the computed values have the bits of [`Conv2d::forward`] on the maps with their overlays.
+    /// Activations must be `f32`.
     ///
     /// # Errors
-    /// [`ShapeError`] as there, for statistics (which need every tile), for tiles that do not exist
-    /// or are not in ascending order, each once, and for an overlay that does not fit.
+    /// [`ShapeError`] in the cases of [`Conv2d::forward`], for statistics (which need every tile),
+    /// for tiles that do not exist or are not in ascending order without repetition, and for an
+    /// overlay that does not fit.
     pub fn forward_partial(
         &self,
         n: usize,
@@ -192,8 +194,8 @@ impl<E: Element> Conv2d<E> {
         self.convolve(Pass { partial: Some(TileList::new(&partial)), ..pass }, y, epilogue)
     }
 
-    /// `dx = conv^T(dy, w)` for a batch of `n`, with what `epilogue` says about `dx`, whose channels
-    /// are those of the input.
+    /// Computes `dx = conv^T(dy, w)` for a batch of `n`, followed by `epilogue`, whose channels are
+    /// those of the input.
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or `weights` was packed for another convolution or
@@ -212,7 +214,7 @@ impl<E: Element> Conv2d<E> {
         self.convolve(pass, dx, epilogue)
     }
 
-    /// The pass that reads `x`, which is as long as the geometry says.
+    /// Returns the pass that reads `x`, whose length has been checked against the geometry.
     fn pass<'a>(
         &'a self,
         direction: Direction,
@@ -241,7 +243,7 @@ impl<E: Element> Conv2d<E> {
         })
     }
 
-    /// Runs `pass` to `y`, which is as long as the geometry says.
+    /// Runs `pass` and writes to `y`, whose length has been checked against the geometry.
     fn convolve(
         &self,
         pass: Pass<'_, E>,
@@ -271,7 +273,8 @@ impl<E: Element> Conv2d<E> {
         Ok(())
     }
 
-    /// `dw = dL/dw` for a batch of `n`, overwriting `dw` (PyTorch order).
+    /// Computes the loss's gradient by the weights, `dw`, for a batch of `n`. `dw` has PyTorch's
+    /// order and is overwritten.
     ///
     /// # Errors
     /// [`ShapeError`] when a slice does not fit.
@@ -307,7 +310,7 @@ impl<E: Element> Conv2d<E> {
     }
 }
 
-/// Outputs per channel of each task of `pass`.
+/// Number of outputs per channel of each task of `pass`.
 fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
     match pass.algorithm {
         ConvAlgorithm::Direct => direct::task_counts(pass),
@@ -319,8 +322,8 @@ fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
     }
 }
 
-/// Runs `pass` in a function that is compiled in this crate: a generic one would be compiled again
-/// in each crate that uses it.
+/// Runs `pass` in a function that is compiled in this crate, because a generic function would be
+/// compiled again in each crate that uses it.
 fn run<E: Element>(pass: &Pass<'_, E>, output: Output<'_, E>) {
     match E::PRECISION {
         ElementType::F32 => run_f32(&pass.retyped(), output.retyped()),

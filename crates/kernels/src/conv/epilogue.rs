@@ -1,4 +1,4 @@
-//! What happens to the result of a convolution before it is stored.
+//! The operations on a convolution's result before it is stored.
 
 use std::marker::PhantomData;
 
@@ -9,7 +9,8 @@ use crate::error::{ShapeError, expect_len};
 use crate::parallel::Shared;
 use crate::tile::TileNorm;
 
-/// Where the per-channel statistics of an output go, for a batch normalisation that follows.
+/// Where the per-channel statistics of an output are written, for a batch normalisation that
+/// follows.
 #[derive(Debug)]
 pub struct Moments<'a> {
     /// `[C]`, mean over height, width and batch.
@@ -18,28 +19,28 @@ pub struct Moments<'a> {
     pub variance: &'a mut [f32],
 }
 
-/// A batch norm with constant statistics behind a convolution: the bits of [`BatchNorm::forward`]
-/// of the stored result, without reading it again.
+/// A batch norm with constant statistics behind a convolution. It gives the bits of
+/// [`BatchNorm::forward`] of the stored result, without reading that result again.
 #[derive(Debug)]
 pub struct Normed<'a, E = f32> {
     /// Statistics and parameters, `[C]`.
     pub norm: BatchNorm<'a>,
-    /// Where its result goes, of the output's shape. `None`: it takes the place of the
-    /// convolution's own, which nobody wants.
+    /// Where the batch norm's result is written, a tensor of the output's shape. `None` writes it
+    /// in place of the convolution's own result, which is then not stored.
     pub y: Option<&'a mut [E]>,
 }
 
-/// What happens to the result of a convolution before it is stored: `y = conv + bias + add`,
-/// statistics of `y`, and a batch norm of `y`. C are the channels of the result.
+/// The operations on a convolution's result before it is stored: `y = conv + bias + add`,
+/// statistics of `y`, and a batch norm of `y`. C is the number of channels of the result.
 #[derive(Debug)]
 pub struct Epilogue<'a, E = f32> {
-    /// `[C]`, added to every pixel.
+    /// Bias `[C]`, added to every pixel.
     pub bias: Option<&'a [f32]>,
-    /// Tensor added elementwise.
+    /// The tensor that is added elementwise.
     pub add: Addend<'a, E>,
-    /// Statistics of the stored values.
+    /// Where to write the statistics of the stored values; `None` computes none.
     pub moments: Option<Moments<'a>>,
-    /// Batch norm of the stored values.
+    /// The batch norm of the stored values; `None` computes none.
     pub norm: Option<Normed<'a, E>>,
 }
 
@@ -50,14 +51,14 @@ impl<E> Default for Epilogue<'_, E> {
 }
 
 impl<'a, E> From<Addend<'a, E>> for Epilogue<'a, E> {
-    /// Nothing but `add`.
+    /// An epilogue that adds `add` and does nothing else.
     fn from(add: Addend<'a, E>) -> Self {
         Self { add, ..Self::default() }
     }
 }
 
 impl<E: Element> Epilogue<'_, E> {
-    /// Checks everything against `channels` and a result of `len` elements. Returns the scale of
+    /// Checks every field against `channels` and a result of `len` elements. Returns the scale of
     /// the batch norm, if there is one.
     pub(super) fn check(
         &self,
@@ -84,16 +85,17 @@ impl<E: Element> Epilogue<'_, E> {
 
 /// Destination of a convolution, as its tasks see it.
 ///
-/// Made by [`Output::new`] alone, of slices that [`Epilogue::check`] has compared with the
-/// geometry: each pointer is null or valid for as many elements as the result has, and those of a
+/// [`Output::new`] alone makes it, from slices that [`Epilogue::check`] has compared with the
+/// geometry. Each pointer is therefore null or valid for as many elements as the result has; a
+/// pointer to one value per channel is valid for the channels of the result.
 /// value per channel for the channels of the result.
 #[derive(Clone, Copy)]
 pub(super) struct Output<'a, E> {
-    /// Null where only the batch norm's result is wanted.
+    /// Null where only the batch norm's result is stored.
     pub(super) y: Shared<E>,
     /// Null or a tensor of the output's shape.
     pub(super) add: Shared<E>,
-    /// Null or a value per channel.
+    /// Null or one value per channel.
     pub(super) bias: Shared,
     /// Null or `[tasks][3][C]`: shift, sum and sum of squares.
     pub(super) sums: Shared,
@@ -105,7 +107,7 @@ pub(super) struct Output<'a, E> {
 /// Destination and parameters of a batch norm behind a convolution.
 #[derive(Clone, Copy)]
 pub(super) struct NormOutput<E> {
-    /// Laid out as the convolution's output.
+    /// A tensor with the layout of the convolution's output.
     y: Shared<E>,
     /// Mean, scale and beta of each channel.
     parameters: [Shared; 3],
@@ -113,8 +115,9 @@ pub(super) struct NormOutput<E> {
 }
 
 impl<'a, E: Element> Output<'a, E> {
-    /// The destination `y` with what `epilogue` says, which has been checked; `scale` is its batch
-    /// norm's. Its moments are the caller's business.
+    /// The destination `y` with the operations of `epilogue`, which has been checked; `scale` is
+    /// the scale of its batch norm. Returns the moments for the caller to compute, because they
+    /// need sums over all tasks.
     pub(super) fn new(
         y: &'a mut [E],
         epilogue: Epilogue<'a, E>,
@@ -144,7 +147,7 @@ impl<'a, E: Element> Output<'a, E> {
         (output, epilogue.moments)
     }
 
-    /// The same destination of elements of type `F`, which is `E` by another name.
+    /// The same destination with elements of type `F`, which is the same type as `E`.
     pub(super) fn retyped<F: Element>(self) -> Output<'a, F> {
         let Self { y, add, bias, sums, norm, .. } = self;
         let norm = norm.map(|NormOutput { y, parameters, relu }| NormOutput {
@@ -157,7 +160,7 @@ impl<'a, E: Element> Output<'a, E> {
 }
 
 impl<E: Copy> NormOutput<E> {
-    /// What a tile needs whose first output is element `at`, of `channel`.
+    /// The batch norm of the tile whose first output is element `at`, of channel `channel`.
     #[inline(always)]
     pub(super) fn tile(&self, at: usize, channel: usize) -> TileNorm<E> {
         TileNorm {

@@ -2,14 +2,14 @@
 
 use crate::error::{ShapeError, extent, padded, parameter};
 
-/// Widest panel of packed weights on any instruction set.
+/// Columns of the widest panel of packed weights on any instruction set.
 const WIDEST_PANEL: usize = 32;
-/// Most samples that a task gathers.
+/// Most samples that one task gathers.
 const MOST_SAMPLES: usize = 1024;
-/// Points of a Winograd tile: packed for it a kernel of nine weights takes 36.
+/// Points of a Winograd tile: a packed kernel of nine weights takes 36 floats.
 const MOST_POINTS: usize = 36;
 
-/// What a convolution is, apart from the batch size.
+/// The sizes of a convolution, apart from the batch size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
     /// Channels of the input.
@@ -61,8 +61,9 @@ impl ConvGeometry {
         })
     }
 
-    /// Checks that the geometry means something, and that no product or index that a kernel forms
-    /// of it overflows for a batch of one. [`ConvGeometry::check_batch`] does the same for a batch.
+    /// Checks that the geometry describes a convolution, and that no product or index that a kernel
+    /// forms of it overflows for a batch of one. [`ConvGeometry::check_batch`] does the same for a
+    /// batch.
     pub(super) fn check(&self) -> Result<(), ShapeError> {
         if self.stride.contains(&0) {
             return Err(parameter("stride", "must be at least 1"));
@@ -89,7 +90,8 @@ impl ConvGeometry {
         self.check_batch(1)
     }
 
-    /// Checks the sizes of weights, packed or not, and of what a task gathers for a pixel.
+    /// Checks the number of weights, packed or not, and of the values that a task gathers for a
+    /// pixel.
     fn check_weights(&self) -> Result<(), ShapeError> {
         let taps = extent("kernel", &self.kernel)?;
         for (from, to) in [(self.group_in(), self.group_out()), (self.group_out(), self.group_in())]
@@ -118,7 +120,8 @@ impl ConvGeometry {
     fn padded_input(&self) -> Result<[usize; 2], ShapeError> {
         let mut size = [0; 2];
         for (d, size) in size.iter_mut().enumerate() {
-            // A tap outside the image is found by a comparison, after the position has been formed.
+            // The kernels form the position of a tap before they compare it with the image, so it
+            // must not overflow outside the image either.
             *size = self.padding[d]
                 .checked_mul(2)
                 .and_then(|padding| padding.checked_add(self.input[d]))
@@ -142,8 +145,8 @@ impl ConvGeometry {
         self.kernel[0] * self.kernel[1]
     }
 
-    /// Source coordinate that `tap` of the pixel at `at` reads, along one dimension of `size`
-    /// source pixels.
+    /// The source coordinate that `tap` of the output pixel at `at` reads, along one dimension of
+    /// `size` source pixels; `None` outside the image.
     #[inline(always)]
     pub(super) fn source(
         &self,
@@ -168,7 +171,7 @@ impl ConvGeometry {
     }
 }
 
-/// Direction that weights are packed for.
+/// The direction for which weights are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// `y = conv(x, w)`.
@@ -177,8 +180,8 @@ pub enum Direction {
     InputGrad,
 }
 
-/// One direction of a convolution: pixels `to_size` with `to` channels per group from pixels
-/// `from_size` with `from`.
+/// One direction of a convolution: it computes pixels of `to_size` with `to` channels per group
+/// from pixels of `from_size` with `from` channels per group.
 pub(super) struct Mapping {
     pub(super) from: usize,
     pub(super) to: usize,
@@ -200,7 +203,7 @@ impl Mapping {
         }
     }
 
-    /// The source pixels of output `pixel` that lie inside the image, and their taps.
+    /// Finds the source pixels of output `pixel` that lie inside the image, and their taps.
     #[inline(always)]
     pub(super) fn find_sources(
         &self,

@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::isa::Isa;
 use crate::parallel::Shared;
 
-/// What weights are packed for.
+/// The convolution, direction, algorithm and instruction set for which weights are packed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Layout {
     pub(super) geometry: ConvGeometry,
@@ -32,7 +32,7 @@ impl Layout {
         }
     }
 
-    /// Packs `weights`, in PyTorch's order and number, into [`Layout::len`] floats.
+    /// Packs `weights`, which have PyTorch's order and number, into [`Layout::len`] floats.
     fn pack(&self, weights: &[f32], packed: &mut [f32]) {
         let Self { geometry, direction, algorithm, isa } = self;
         match algorithm {
@@ -48,26 +48,28 @@ impl Layout {
     }
 }
 
-/// Weights rearranged for one direction, algorithm and instruction set. Reused until the weights
-/// change.
+/// Weights rearranged for one direction, algorithm and instruction set. They are used until the
+/// weights change.
 ///
-/// One value can also serve many convolutions in turn, each packing its weights when it needs them
-/// ([`Conv2d::pack_into`](super::Conv2d::pack_into)): its memory grows to the largest and stays.
+/// One value can also serve many convolutions in turn, when each packs its weights just before it
+/// uses them ([`Conv2d::pack_into`](super::Conv2d::pack_into)). The memory grows to the size of the
+/// largest and stays.
 #[derive(Debug, Clone, Default)]
 pub struct PackedWeights {
-    /// `f32`, or pairs of bf16 in as much space. At least as long as the layout says.
+    /// Packed `f32`, or pairs of bf16 in the same space. The buffer is at least as long as the
+    /// layout says.
     data: Buffer,
     layout: Option<Layout>,
 }
 
 impl PackedWeights {
-    /// Bytes of memory held.
+    /// Number of bytes of memory held.
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of_val(&*self.data)
     }
 
-    /// Packs `weights`, as many as the geometry has, reusing this memory.
+    /// Packs `weights`, which the caller has checked against the geometry, into this memory.
     pub(super) fn fill(&mut self, layout: Layout, weights: &[f32]) {
         let len = layout.len();
         if self.data.len() < len {
@@ -77,7 +79,7 @@ impl PackedWeights {
         self.layout = Some(layout);
     }
 
-    /// The weights, if they were packed for `layout`.
+    /// The packed weights, or `None` if they were packed for another layout.
     pub(super) fn of(&self, layout: &Layout) -> Option<Shared> {
         (self.layout.as_ref() == Some(layout)).then(|| Shared::read_only(&self.data))
     }

@@ -1,27 +1,27 @@
-//! Convolutions of maps of which a part has changed: which output tiles are wanted, and where the
-//! changed values lie.
+//! Convolutions of maps of which a part has changed: the wanted output tiles, and the changed
+//! values.
 
 use super::geometry::ConvGeometry;
 use crate::element::Element;
 use crate::error::{ShapeError, expect_len, extent, parameter};
 use crate::parallel::Shared;
 
-/// Side of the tiles of output pixels that a [`TileIndex`] names: that of Winograd's.
+/// Side in pixels of the output tiles that a [`TileIndex`] names, the same as Winograd's.
 pub const TILE_SIDE: usize = 4;
 
-/// Most values that the pixels under one tile may have: they are gathered in scratch memory.
+/// Most input values under one tile; they are gathered in scratch memory.
 const MOST_UNDER_A_TILE: usize = 1 << 26;
 
-/// An output tile of one sample, where only some are wanted.
+/// One output tile of one sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TileIndex {
-    /// Number of the sample.
+    /// Index of the sample in the batch.
     pub sample: usize,
-    /// Number of the tile of [`TILE_SIDE`] pixels square, row by row.
+    /// Index of the tile of [`TILE_SIDE`] x [`TILE_SIDE`] pixels in the image, row by row.
     pub tile: usize,
 }
 
-/// Values that stand for those of a map in a rectangle of pixels, of every sample.
+/// Values that replace those of a map in a rectangle of pixels, for every sample.
 #[derive(Debug, Clone, Copy)]
 pub struct Overlay<'a, E = f32> {
     /// A map of the same shape, of which only the rectangle is read.
@@ -32,15 +32,16 @@ pub struct Overlay<'a, E = f32> {
     pub columns: (usize, usize),
 }
 
-/// What [`Conv2d::forward_partial`](super::Conv2d::forward_partial) computes.
+/// The part of the output that [`Conv2d::forward_partial`](super::Conv2d::forward_partial)
+/// computes.
 #[derive(Debug, Clone, Copy)]
 pub struct Partial<'a, E = f32> {
-    /// The output tiles, in ascending order, each once.
+    /// The output tiles, in ascending order and without repetition.
     pub tiles: &'a [TileIndex],
-    /// What stands for a part of the input.
+    /// Values that replace a part of the input.
     pub input: Option<Overlay<'a, E>>,
-    /// What stands for a part of [`Addend::Tensor`](crate::Addend::Tensor). Its bounds are
-    /// multiples of [`TILE_SIDE`], or the map's.
+    /// Values that replace a part of [`Addend::Tensor`](crate::Addend::Tensor). The rectangle's
+    /// bounds are multiples of [`TILE_SIDE`] or the map's own bounds.
     pub add: Option<Overlay<'a, E>>,
 }
 
@@ -48,15 +49,15 @@ pub struct Partial<'a, E = f32> {
 pub(super) fn window(geometry: &ConvGeometry) -> [usize; 2] {
     let output = geometry.output();
     std::array::from_fn(|d| {
-        // No further than the output goes: its last pixel's taps lie in the padded input.
+        // The window ends with the last output pixel, whose taps lie in the padded input.
         let steps = output[d].clamp(1, TILE_SIDE) - 1;
         steps * geometry.stride[d] + geometry.kernel[d]
     })
 }
 
 impl<E> Partial<'_, E> {
-    /// Whether it fits `n` inputs and outputs of so many elements, of a geometry that has passed
-    /// its own checks.
+    /// Checks the tiles and overlays against `n` inputs and outputs of the given numbers of
+    /// elements, for a geometry that has passed its own checks.
     pub(super) fn check(
         &self,
         geometry: &ConvGeometry,
@@ -137,7 +138,7 @@ impl<E: Element> OverlayView<E> {
         OverlayView { values: values.cast(), rows, columns }
     }
 
-    /// The map that holds pixel (y, x): the overlay, or `base`.
+    /// The map that holds pixel (y, x): the overlay inside the rectangle, `base` outside.
     #[inline(always)]
     fn over(&self, base: *const E, y: usize, x: usize) -> *const E {
         let inside =
@@ -146,18 +147,19 @@ impl<E: Element> OverlayView<E> {
     }
 }
 
-/// The rows of a task, each one tile of one sample.
+/// The rows of a task; each row is one tile of one sample.
 pub(super) trait Rows<E>: Copy + Sync {
     fn count(&self) -> usize;
-    /// Runs of rows that share a tile: the tile, the first sample and the one after the last.
+    /// Runs of rows that share a tile: the tile, the first sample, and the one after the last
+    /// sample.
     fn runs(&self) -> impl Iterator<Item = (usize, usize, usize)>;
-    /// The map that holds pixel (y, x) of the input: `base`, or what stands for it there.
+    /// The map that holds pixel (y, x) of the input: `base`, or the overlay that replaces it there.
     #[inline(always)]
     fn input(&self, base: *const E, y: usize, x: usize) -> *const E {
         let _ = (y, x);
         base
     }
-    /// As [`input`](Self::input), for the tile from (y, x) on of the tensor that is added.
+    /// The map that holds the tile from (y, x) on of the added tensor: `base`, or its overlay.
     #[inline(always)]
     fn addend(&self, base: *const E, y: usize, x: usize) -> *const E {
         let _ = (y, x);
@@ -165,7 +167,7 @@ pub(super) trait Rows<E>: Copy + Sync {
     }
 }
 
-/// The tiles that a pass or a task computes, and what lies over its maps.
+/// The tiles that a pass or a task computes, and the overlays of its maps.
 #[derive(Clone, Copy)]
 pub(super) struct TileList<'a, E> {
     pub(super) tiles: &'a [TileIndex],
@@ -174,18 +176,18 @@ pub(super) struct TileList<'a, E> {
 }
 
 impl<'a, E: Element> TileList<'a, E> {
-    /// Of `partial`, which has been checked.
+    /// The tiles and overlays of `partial`, which has been checked.
     pub(super) fn new(partial: &Partial<'a, E>) -> Self {
         let (input, add) = (OverlayView::new(partial.input), OverlayView::new(partial.add));
         Self { tiles: partial.tiles, input, add }
     }
 
-    /// Cut into tasks of at most `most` tiles.
+    /// Cuts the tiles into tasks of at most `most` tiles.
     pub(super) fn tasks(self, most: usize) -> Vec<Self> {
         self.tiles.chunks(most).map(|tiles| Self { tiles, ..self }).collect()
     }
 
-    /// The same tiles of elements of type `F`, which is `E` by another name.
+    /// The same tiles with elements of type `F`, which is the same type as `E`.
     pub(super) fn retyped<F: Element>(self) -> TileList<'a, F> {
         let Self { tiles, input, add } = self;
         TileList { tiles, input: input.retyped(), add: add.retyped() }

@@ -1,4 +1,4 @@
-//! What the algorithms of a convolution are given.
+//! The arguments of the algorithms of a convolution.
 
 use std::marker::PhantomData;
 
@@ -11,11 +11,11 @@ use crate::parallel::Shared;
 
 /// A forward pass or an input gradient for a batch of `n`.
 ///
-/// Made by [`Conv2d`](super::Conv2d) alone, which promises: the instruction set exists; geometry
-/// and batch have passed their checks, so that no index of them overflows; `x` holds `n` images of
-/// the side that is read, `weights` what the algorithm packs for this geometry, direction and
-/// instruction set; the tiles of `partial` exist, differ, and their overlays are as large as what
-/// they stand for.
+/// [`Conv2d`](super::Conv2d) alone makes it and guarantees: the machine has the instruction set;
+/// geometry and batch have passed their checks, so that no index overflows; `x` holds `n` images of
+/// the side that is read; `weights` are packed for this algorithm, geometry, direction and
+/// instruction set; the tiles of `partial` exist and differ, and each overlay is as large as the
+/// map that it replaces.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a, E: Element> {
     pub(super) geometry: &'a ConvGeometry,
@@ -25,13 +25,13 @@ pub(super) struct Pass<'a, E: Element> {
     pub(super) n: usize,
     pub(super) x: Shared<E>,
     pub(super) weights: Shared,
-    /// The output tiles that are wanted, where not all are.
+    /// The output tiles to compute; `None` computes all.
     pub(super) partial: Option<TileList<'a, E>>,
     pub(super) borrowed: PhantomData<&'a E>,
 }
 
 impl<'a, E: Element> Pass<'a, E> {
-    /// The same pass of elements of type `F`, which is `E` by another name.
+    /// The same pass with elements of type `F`, which is the same type as `E`.
     pub(super) fn retyped<F: Element>(self) -> Pass<'a, F> {
         let Self { geometry, direction, algorithm, isa, n, x, weights, partial, .. } = self;
         Pass {
@@ -50,8 +50,9 @@ impl<'a, E: Element> Pass<'a, E> {
 
 /// A weight gradient for a batch of `n`.
 ///
-/// Made by [`Conv2d`](super::Conv2d) alone, which promises: the instruction set exists; geometry
-/// and batch have passed their checks; `x` and `dy` hold `n` inputs and outputs, neither empty.
+/// [`Conv2d`](super::Conv2d) alone makes it and guarantees: the machine has the instruction set;
+/// geometry and batch have passed their checks; `x` and `dy` hold `n` inputs and outputs, and
+/// neither is empty.
 #[derive(Clone, Copy)]
 pub(super) struct WeightPass<'a, E: Element> {
     pub(super) geometry: &'a ConvGeometry,
@@ -64,7 +65,7 @@ pub(super) struct WeightPass<'a, E: Element> {
 }
 
 impl<'a, E: Element> WeightPass<'a, E> {
-    /// The same pass of elements of type `F`, which is `E` by another name.
+    /// The same pass with elements of type `F`, which is the same type as `E`.
     pub(super) fn retyped<F: Element>(self) -> WeightPass<'a, F> {
         let Self { geometry, algorithm, isa, n, x, dy, .. } = self;
         WeightPass {

@@ -1,32 +1,33 @@
-//! Sums over the partial gradients of tasks.
+//! Sums the partial gradients of tasks.
 
 use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd;
 
-/// Input channels of a task.
+/// Input channels that one task sums.
 const FROM: usize = 16;
 
-/// Elements of one chunk of partial gradients, `[panel][tap][from][TILE_COLUMNS]`.
+/// Number of elements of one chunk of partial gradients, `[panel][tap][from][TILE_COLUMNS]`.
 pub(super) fn plane_len(isa: Isa, taps: usize, from: usize, to: usize) -> usize {
     taps * from * to.next_multiple_of(simd::tile_columns(isa))
 }
 
-/// Largest number of floats in the partial gradients, beyond which chunks get longer.
+/// Most floats that the partial gradients may take; larger numbers of chunks are merged into longer
+/// chunks.
 const MAX_PARTIALS: usize = 4 << 20;
 
-/// How a weight gradient is cut into tasks: chunks of its units, each for every block of input and
+/// A weight gradient cut into tasks: one task for each chunk of units and each block of input and
 /// output channels.
 #[derive(Clone, Copy)]
 pub(super) struct Cut {
     channels: [usize; 2],
-    /// Channels of a block.
+    /// Input and output channels of a block.
     block: [usize; 2],
-    /// Blocks of input and output channels.
+    /// Number of blocks of input and output channels.
     blocks: [usize; 2],
     units: usize,
     pub chunks: usize,
-    /// Units of a chunk.
+    /// Number of units of a chunk.
     chunk_units: usize,
 }
 
@@ -108,13 +109,13 @@ pub(super) fn reduce_weights(
                 }
             }
         }
-        // Output channels outermost: each is one contiguous run, and every run lies on a page of
-        // its own.
+        // The loop over output channels is outermost, because each output channel is one contiguous
+        // run and every run lies on a page of its own.
         for co in 0..width {
             let run = ((first + co) * from + start) * taps;
             for (i, row) in sums.chunks_exact(columns).enumerate() {
-                // SAFETY: the index is below `to * from * taps = dw.len()`; tasks write disjoint
-                // channels.
+                // SAFETY: the index is below `to * from * taps`, the length of `dw`; tasks write
+                // disjoint channels.
                 unsafe { *out.at(run + i) = row[co] };
             }
         }

@@ -3,12 +3,12 @@
 
 use super::geometry::{ConvGeometry, Direction, Mapping};
 
-/// Samples of a task.
+/// Most samples of a task.
 pub(super) const BLOCK_SAMPLES: usize = 256;
-/// Packed weights (`f32`) up to which a task goes pixel by pixel: they stay in the second-level
-/// cache.
+/// Largest number of packed weights (`f32`) for which a task goes pixel by pixel: that many stay in
+/// the second-level cache.
 const FEW_WEIGHTS: usize = 1 << 16;
-/// Rows (pixels times samples) a task aims for.
+/// Rows (pixels times samples) that a task aims for.
 const TASK_ROWS: usize = 512;
 
 /// How output pixels and samples are cut into tasks.
@@ -20,7 +20,7 @@ pub(super) struct Tasks {
 }
 
 impl Tasks {
-    /// Tasks of at most `block` samples.
+    /// Cuts the work into tasks of at most `block` samples.
     pub(super) fn new(
         geometry: &ConvGeometry,
         direction: Direction,
@@ -41,7 +41,7 @@ impl Tasks {
         self.pixels.div_ceil(self.group) * self.blocks
     }
 
-    /// Outputs per channel of each task.
+    /// Number of outputs per channel of each task.
     pub(super) fn counts(&self, n: usize) -> Vec<usize> {
         let outputs = |task| {
             let (pixels, samples) = self.range(task, n);
@@ -50,7 +50,7 @@ impl Tasks {
         (0..self.count()).map(outputs).collect()
     }
 
-    /// Ranges of pixels and samples of a task.
+    /// The ranges of pixels and samples of a task.
     pub(super) fn range(&self, task: usize, n: usize) -> ((usize, usize), (usize, usize)) {
         let (group, block) = (task / self.blocks, task % self.blocks);
         (
@@ -60,8 +60,9 @@ impl Tasks {
     }
 }
 
-/// The order of a task's panels and pixels. Many weights: panel by panel, so that one serves all
-/// pixels from a cache near by. Few: pixel by pixel, which reads and writes each in one go.
+/// The order in which a task goes through its panels and pixels. With many weights it goes panel by
+/// panel, so that each panel serves all pixels from a nearby cache. With few weights it goes pixel
+/// by pixel, so that each pixel is read and written in one go.
 pub(super) fn order(
     pixels: (usize, usize),
     panels: usize,

@@ -4,19 +4,22 @@ use half::bf16;
 
 use super::vector::{Kernel, Simd};
 
-/// Sixteen lanes in a `zmm` register. `NATIVE`: conversion to bf16 is an instruction (avx512_bf16).
+/// Sixteen lanes in a `zmm` register. `NATIVE` says that conversion to bf16 is one instruction
+/// (avx512_bf16).
 #[derive(Clone, Copy)]
 pub(crate) struct F32x16<const NATIVE: bool>(pub(crate) __m512);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: the features are enabled here; the caller promises the kernel's own conditions.
+    // SAFETY: the attribute above enables the features, and the caller keeps the kernel's own
+    // conditions.
     unsafe { kernel.run::<F32x16<false>>() }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
-    // SAFETY: the features are enabled here; the caller promises the kernel's own conditions.
+    // SAFETY: the attribute above enables the features, and the caller keeps the kernel's own
+    // conditions.
     unsafe { kernel.run::<F32x16<true>>() }
 }
 
@@ -24,7 +27,8 @@ impl<const NATIVE: bool> F32x16<NATIVE> {
     /// The nearest bf16 of each lane, ties to even.
     #[inline(always)]
     unsafe fn narrow(self) -> __m256i {
-        // SAFETY: the caller promises the features.
+        // SAFETY: the caller promises that the processor has AVX-512, and its bf16 extension where
+        // `NATIVE`.
         unsafe {
             if NATIVE {
                 return std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.0));
@@ -49,7 +53,7 @@ impl<const NATIVE: bool> F32x16<NATIVE> {
     /// Sixteen bf16 as `f32`.
     #[inline(always)]
     unsafe fn widen(x: __m256i) -> Self {
-        // SAFETY: the caller promises the features.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(x)))) }
     }
 }
@@ -60,62 +64,62 @@ impl<const NATIVE: bool> Simd for F32x16<NATIVE> {
 
     #[inline(always)]
     unsafe fn zero() -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_setzero_ps()) }
     }
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_set1_ps(x)) }
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { Self(_mm512_loadu_ps(p)) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { _mm512_storeu_ps(p, self.0) }
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { Self(_mm512_maskz_loadu_ps((1u16 << n) - 1, p)) }
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, n: usize) {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { _mm512_mask_storeu_ps(p, (1u16 << n) - 1, self.0) }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { Self::widen(_mm256_loadu_si256(p.cast())) }
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut bf16) {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { _mm256_storeu_si256(p.cast(), self.narrow()) }
     }
     #[inline(always)]
     unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { Self::widen(_mm256_maskz_loadu_epi16((1u16 << n) - 1, p.cast())) }
     }
     #[inline(always)]
     unsafe fn store_first_bf16(self, p: *mut bf16, n: usize) {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for these lanes.
         unsafe { _mm256_mask_storeu_epi16(p.cast(), (1u16 << n) - 1, self.narrow()) }
     }
     #[inline(always)]
     unsafe fn round_bf16(self) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self::widen(self.narrow()) }
     }
     #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe {
             Self(_mm512_maskz_mov_ps(
                 _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(gate.0, _mm512_setzero_ps()),
@@ -125,32 +129,33 @@ impl<const NATIVE: bool> Simd for F32x16<NATIVE> {
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_add_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn sub(self, other: Self) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul(self, other: Self) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
     }
     #[inline(always)]
     unsafe fn mul_add(self, m: Self, a: Self) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_fmadd_ps(self.0, m.0, a.0)) }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises AVX-512; a prefetch of any address is harmless.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
     #[inline(always)]
     unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller promises the features and the kernel's own conditions.
+        // SAFETY: the caller promises that the processor has these features, and keeps the kernel's
+        // own conditions.
         unsafe { if NATIVE { run_bf16(kernel) } else { run(kernel) } }
     }
 }

@@ -1,4 +1,4 @@
-//! Choice of the code for an instruction set.
+//! Chooses the code for an instruction set.
 
 use super::portable;
 use super::vector::{Kernel, Simd};
@@ -11,27 +11,28 @@ use crate::isa::Isa;
 /// Runs `kernel` on `isa`, or on portable code if the machine lacks it.
 ///
 /// # Safety
-/// The conditions of the kernel's `run` hold, except for the features, which are checked here.
+/// The conditions of the kernel's `run` hold, except that of the features, which this function
+/// checks.
 #[inline]
 pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Amx | Isa::Avx512Bf16 if isa.is_available() => match K::Element::PRECISION {
-            // Nothing to convert: the same code and bits as without the extension.
-            // SAFETY: the features have just been found; the caller promises the kernel's own
+            // Without bf16 there is nothing to convert, so `avx512` gives the same code and bits.
+            // SAFETY: the guard has found the features; the caller keeps the kernel's own
             // conditions.
             ElementType::F32 => unsafe { avx512::run(kernel) },
-            // SAFETY: as above.
+            // SAFETY: the guard has found the features; the caller keeps the kernel's own
+            // conditions.
             ElementType::Bf16 => unsafe { avx512::run_bf16(kernel) },
         },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: the features have just been found; the caller promises the kernel's own
-        // conditions.
+        // SAFETY: the guard has found the features; the caller keeps the kernel's own conditions.
         Isa::Avx512 if isa.is_available() => unsafe { avx512::run(kernel) },
         #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
+        // SAFETY: the guard has found the features; the caller keeps the kernel's own conditions.
         Isa::Avx2 if isa.is_available() => unsafe { avx2::run(kernel) },
-        // SAFETY: portable code needs no features; the caller promises the kernel's own conditions.
+        // SAFETY: portable code needs no features; the caller keeps the kernel's own conditions.
         _ => unsafe { kernel.run::<portable::F32x4>() },
     }
 }

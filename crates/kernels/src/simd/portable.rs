@@ -28,19 +28,19 @@ impl Simd for F32x4 {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that `p` is valid for these lanes.
         unsafe { Self(p.cast::<[f32; 4]>().read_unaligned()) }
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that `p` is valid for these lanes.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, n: usize) -> Self {
         let mut lanes = [0.0; 4];
         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+            // SAFETY: the caller promises that `p` is valid for these lanes.
             *lane = unsafe { *p.add(i) };
         }
         Self(lanes)
@@ -48,25 +48,25 @@ impl Simd for F32x4 {
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, n: usize) {
         for (i, lane) in self.0.iter().enumerate().take(n) {
-            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+            // SAFETY: the caller promises that `p` is valid for these lanes.
             unsafe { *p.add(i) = *lane };
         }
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> Self {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that `p` is valid for these lanes.
         unsafe { Self(p.cast::<[bf16; 4]>().read_unaligned().map(bf16::widen)) }
     }
     #[inline(always)]
     unsafe fn store_bf16(self, p: *mut bf16) {
-        // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+        // SAFETY: the caller promises that `p` is valid for these lanes.
         unsafe { p.cast::<[bf16; 4]>().write_unaligned(self.0.map(bf16::narrow)) }
     }
     #[inline(always)]
     unsafe fn load_first_bf16(p: *const bf16, n: usize) -> Self {
         let mut lanes = [0.0; 4];
         for (i, lane) in lanes.iter_mut().enumerate().take(n) {
-            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+            // SAFETY: the caller promises that `p` is valid for these lanes.
             *lane = unsafe { *p.add(i) }.widen();
         }
         Self(lanes)
@@ -74,7 +74,7 @@ impl Simd for F32x4 {
     #[inline(always)]
     unsafe fn store_first_bf16(self, p: *mut bf16, n: usize) {
         for (i, lane) in self.0.iter().enumerate().take(n) {
-            // SAFETY: the caller promises what `Simd` asks: the features, and valid pointers.
+            // SAFETY: the caller promises that `p` is valid for these lanes.
             unsafe { *p.add(i) = bf16::narrow(*lane) };
         }
     }
@@ -100,14 +100,14 @@ impl Simd for F32x4 {
     }
     #[inline(always)]
     unsafe fn mul_add(self, m: Self, a: Self) -> Self {
-        // Not `f32::mul_add`: without a fused instruction that is a slow library call.
+        // `f32::mul_add` is a slow library call where the processor has no fused instruction.
         self.zip(m, |x, y| x * y).zip(a, |x, y| x + y)
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const f32) {}
     #[inline(never)]
     unsafe fn enter<K: Kernel>(kernel: K) -> K::Output {
-        // SAFETY: the caller promises the features and the kernel's own conditions.
+        // SAFETY: portable code needs no features; the caller keeps the kernel's own conditions.
         unsafe { kernel.run::<Self>() }
     }
 }

@@ -7,8 +7,8 @@ use crate::element::{Element, ElementType};
 /// A vector of [`Simd::LANES`] `f32`.
 ///
 /// # Safety
-/// Every method needs the features of the instruction set to be enabled on the running processor;
-/// pointers must be valid for the lanes that are read or written.
+/// Every method needs a processor that has the features of the instruction set. A pointer must be
+/// valid for the lanes that the method reads or writes.
 pub trait Simd: Copy + 'static {
     /// Number of `f32` in a vector.
     const LANES: usize;
@@ -36,30 +36,30 @@ pub trait Simd: Copy + 'static {
     unsafe fn store_first_bf16(self, p: *mut bf16, n: usize);
     /// The nearest bf16, ties to even, as `f32`.
     unsafe fn round_bf16(self) -> Self;
-    /// Each lane where `gate > 0` or `gate` is not a number, else zero.
+    /// Keeps each lane where `gate > 0` or `gate` is NaN; the other lanes become zero.
     unsafe fn where_positive(self, gate: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
     /// `self * m + a`.
     unsafe fn mul_add(self, m: Self, a: Self) -> Self;
-    /// Hints that the cache line at `p` is read soon; `p` may be any address.
+    /// Hints that the cache line at `p` will be read soon; `p` may be any address.
     unsafe fn prefetch(p: *const f32);
     /// Runs `kernel` in a function of its own that is compiled with these features: for a kernel
-    /// within a kernel that would be too much code to inline wherever it is used.
+    /// within a kernel that is too large to be inlined wherever it is used.
     unsafe fn enter<K: Kernel>(kernel: K) -> K::Output;
 }
 
-/// Work that is compiled once per instruction set.
+/// Work that is compiled once for each instruction set.
 pub trait Kernel {
-    /// How its activations are stored.
+    /// The storage type of the kernel's activations.
     type Element: Element;
     type Output;
-    /// Must be `#[inline(always)]`.
+    /// Does the work. Implementations are `#[inline(always)]`, so that they compile for the
+    /// instruction set.
     ///
     /// # Safety
-    /// The features of `S` must be enabled; further conditions are those of the implementing
-    /// kernel.
+    /// The features of `S` are enabled, and the conditions of the implementing kernel hold.
     unsafe fn run<S: Simd>(self) -> Self::Output;
 }
 
@@ -69,8 +69,8 @@ pub trait Kernel {
 /// The features of `S` are enabled, and `p` is readable for `lanes` values.
 #[inline(always)]
 pub(crate) unsafe fn load<S: Simd, E: Element>(p: *const E, lanes: usize) -> S {
-    // SAFETY: the caller promises the features and `lanes` readable values; `E` is the type that
-    // its precision names.
+    // SAFETY: the caller enabled the features of `S` and promises `lanes` readable values; `E` is
+    // the type that its precision names.
     unsafe {
         match (E::PRECISION, lanes == S::LANES) {
             (ElementType::F32, true) => S::load(p.cast()),
@@ -87,8 +87,8 @@ pub(crate) unsafe fn load<S: Simd, E: Element>(p: *const E, lanes: usize) -> S {
 /// The features of `S` are enabled, and `p` is writable for `lanes` values.
 #[inline(always)]
 pub(crate) unsafe fn store<S: Simd, E: Element>(value: S, p: *mut E, lanes: usize) {
-    // SAFETY: the caller promises the features and `lanes` writable values; `E` is the type that
-    // its precision names.
+    // SAFETY: the caller enabled the features of `S` and promises `lanes` writable values; `E` is
+    // the type that its precision names.
     unsafe {
         match (E::PRECISION, lanes == S::LANES) {
             (ElementType::F32, true) => value.store(p.cast()),
@@ -99,7 +99,7 @@ pub(crate) unsafe fn store<S: Simd, E: Element>(value: S, p: *mut E, lanes: usiz
     }
 }
 
-/// What a load would find after a store of `value` as `E`.
+/// The value that a load would return after a store of `value` as `E`.
 ///
 /// # Safety
 /// The features of `S` are enabled.
@@ -107,7 +107,7 @@ pub(crate) unsafe fn store<S: Simd, E: Element>(value: S, p: *mut E, lanes: usiz
 pub(crate) unsafe fn stored<S: Simd, E: Element>(value: S) -> S {
     match E::PRECISION {
         ElementType::F32 => value,
-        // SAFETY: the caller promises the features.
+        // SAFETY: the caller enabled the features of `S`.
         ElementType::Bf16 => unsafe { value.round_bf16() },
     }
 }

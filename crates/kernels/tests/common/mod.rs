@@ -86,24 +86,28 @@ pub fn assert_close(what: &str, actual: &[f32], expected: &[f64], tolerance: f64
 }
 
 /// Reference convolution: calls `term(y index, x index, w index)` for every product.
-pub fn for_each_term(g: &ConvGeometry, n: usize, mut term: impl FnMut(usize, usize, usize)) {
-    let [oh, ow] = g.output();
-    let (gi, go) = (g.in_channels / g.groups, g.out_channels / g.groups);
+pub fn for_each_term(geometry: &ConvGeometry, n: usize, mut term: impl FnMut(usize, usize, usize)) {
+    let [oh, ow] = geometry.output();
+    let (gi, go) =
+        (geometry.in_channels / geometry.groups, geometry.out_channels / geometry.groups);
     for (oy, ox) in (0..oh).flat_map(|y| (0..ow).map(move |x| (y, x))) {
-        for (ky, kx) in (0..g.kernel[0]).flat_map(|y| (0..g.kernel[1]).map(move |x| (y, x))) {
-            let iy = (oy * g.stride[0] + ky).wrapping_sub(g.padding[0]);
-            let ix = (ox * g.stride[1] + kx).wrapping_sub(g.padding[1]);
-            if iy >= g.input[0] || ix >= g.input[1] {
+        for (ky, kx) in
+            (0..geometry.kernel[0]).flat_map(|y| (0..geometry.kernel[1]).map(move |x| (y, x)))
+        {
+            let iy = (oy * geometry.stride[0] + ky).wrapping_sub(geometry.padding[0]);
+            let ix = (ox * geometry.stride[1] + kx).wrapping_sub(geometry.padding[1]);
+            if iy >= geometry.input[0] || ix >= geometry.input[1] {
                 continue;
             }
             for sample in 0..n {
-                for co in 0..g.out_channels {
+                for co in 0..geometry.out_channels {
                     for ci in 0..gi {
-                        let y = ((oy * ow + ox) * n + sample) * g.out_channels + co;
-                        let x = ((iy * g.input[1] + ix) * n + sample) * g.in_channels
+                        let y = ((oy * ow + ox) * n + sample) * geometry.out_channels + co;
+                        let x = ((iy * geometry.input[1] + ix) * n + sample) * geometry.in_channels
                             + co / go * gi
                             + ci;
-                        let w = ((co * gi + ci) * g.kernel[0] + ky) * g.kernel[1] + kx;
+                        let w =
+                            ((co * gi + ci) * geometry.kernel[0] + ky) * geometry.kernel[1] + kx;
                         term(y, x, w);
                     }
                 }

@@ -1,9 +1,9 @@
 //! Forward pass and input gradient.
 //!
-//! All taps accumulate in registers before one store. The input gradient is the same with
+//! All taps accumulate in registers before one store. The input gradient is the same sum with
 //! transposed weights and the taps that reach each input pixel. Activations in bf16 are first
-//! converted to a matrix of `f32`, a pixel's taps side by side; processors that multiply bf16 do
-//! better (`direct_bf16`).
+//! converted to a matrix of `f32` that holds the taps of a pixel side by side; on processors that
+//! multiply bf16, `direct_bf16` is faster.
 
 use super::partial;
 use crate::buffer::with_scratch;
@@ -16,7 +16,7 @@ use crate::parallel::for_each;
 use crate::simd::{Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, TileStats, panel_extent, row_blocks, run_tile};
 
-/// Outputs per channel of each task.
+/// Number of outputs per channel of each task.
 pub(in crate::conv) fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
     Tasks::new(pass.geometry, pass.direction, pass.n, BLOCK_SAMPLES).counts(pass.n)
 }
@@ -57,7 +57,7 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     });
 }
 
-/// One task. Its pointers are valid for what [`run`] says; `pixels` and `samples` exist.
+/// One task. [`run`] guarantees that its pointers are valid; `pixels` and `samples` exist.
 struct Convolve<'a, E> {
     geometry: &'a ConvGeometry,
     direction: Direction,
@@ -68,7 +68,7 @@ struct Convolve<'a, E> {
     out: Output<'a, E>,
     /// Null, or this task's part of the output's sums.
     sums: *mut f32,
-    /// `[sample][tap][from]`, where the activations are not `f32`.
+    /// Memory `[sample][tap][from]` for activations that are not `f32`.
     gathered: *mut f32,
     pixels: (usize, usize),
     samples: (usize, usize),
@@ -84,8 +84,8 @@ impl<E: Element> Kernel for Convolve<'_, E> {
         let panels = self.mapping.to.div_ceil(S::TILE_COLUMNS);
         for group in 0..self.geometry.groups {
             let weights = self.weights.wrapping_add(group * panels * panel_len);
-            // SAFETY: the caller promises the features of `S` and what `Convolve` says; the group
-            // exists.
+            // SAFETY: the caller enabled the features of `S`; `run` made the task's pointers valid;
+            // the group exists.
             unsafe {
                 match E::PRECISION {
                     ElementType::F32 => self.run_in_place::<S>(group, weights, panels, panel_len),
@@ -97,7 +97,7 @@ impl<E: Element> Kernel for Convolve<'_, E> {
 }
 
 impl<E: Element> Convolve<'_, E> {
-    /// One group, whose activations are read where they lie: they are `f32`.
+    /// Computes one group whose activations are `f32` and are read where they lie.
     ///
     /// # Safety
     /// The features of `S` are enabled; `E` is `f32`; `weights` are those of `group`.
@@ -121,13 +121,13 @@ impl<E: Element> Convolve<'_, E> {
                 b: weights.wrapping_add(tap * mapping.from * S::TILE_COLUMNS),
             }));
             let (column, a_row) = (panel * S::TILE_COLUMNS, mapping.from * geometry.groups);
-            // SAFETY: the caller promises the features; each term is a source pixel that exists and
-            // the weights of a tap.
+            // SAFETY: the caller enabled the features of `S`; each term names a source pixel that
+            // exists and the weights of a tap.
             unsafe { self.multiply::<S>(pixel, group, column, a_row, &terms) };
         }
     }
 
-    /// One group, whose activations are first gathered as `f32`.
+    /// Computes one group whose activations are first gathered as `f32`.
     ///
     /// # Safety
     /// The features of `S` are enabled; `weights` are those of `group`.
@@ -146,8 +146,8 @@ impl<E: Element> Convolve<'_, E> {
             mapping.find_sources(geometry, self.direction, pixel, &mut sources);
             let row = sources.len() * mapping.from;
             for (index, &(source, _)) in sources.iter().enumerate() {
-                // SAFETY: the caller promises the features; the source pixel exists, and there is
-                // room for every tap.
+                // SAFETY: the caller enabled the features of `S`; the source pixel exists, and a
+                // row of the gathered matrix has room for every tap.
                 unsafe { self.gather::<S>(self.source(source, group), index * mapping.from, row) };
             }
             for panel in 0..panels {
@@ -157,24 +157,26 @@ impl<E: Element> Convolve<'_, E> {
                     a: self.gathered.wrapping_add(index * mapping.from).cast_const(),
                     b: weights.wrapping_add(tap * mapping.from * S::TILE_COLUMNS),
                 }));
-                // SAFETY: as above; each term has been gathered.
+                // SAFETY: the caller enabled the features of `S`; the loop above has gathered each
+                // term.
                 unsafe { self.multiply::<S>(pixel, group, panel * S::TILE_COLUMNS, row, &terms) };
             }
         }
     }
 
-    /// The first of this task's samples at a source pixel.
+    /// Address of the first of this task's samples at a source pixel.
     #[inline(always)]
     fn source(&self, pixel: usize, group: usize) -> *const E {
         let row = self.mapping.from * self.geometry.groups;
         self.x.wrapping_add((pixel * self.n + self.samples.0) * row + group * self.mapping.from)
     }
 
-    /// Converts the samples at one source pixel to columns from `at` of the gathered matrix with
-    /// rows of `row`.
+    /// Converts the samples at one source pixel to `f32` and writes them to the columns from `at`
+    /// on of the gathered matrix, whose rows have `row` floats.
     ///
     /// # Safety
-    /// The features of `S` are enabled; `x` is a source pixel's, and the columns lie in the row.
+    /// The features of `S` are enabled; `x` points to the task's samples at a source pixel, and the
+    /// columns lie inside a row.
     #[inline(always)]
     unsafe fn gather<S: Simd>(&self, x: *const E, at: usize, row: usize) {
         let from = self.mapping.from;
@@ -184,14 +186,16 @@ impl<E: Element> Convolve<'_, E> {
             let mut c = 0;
             while c < from {
                 let lanes = (from - c).min(S::LANES);
-                // SAFETY: the caller promises the features, and `from` values at either pointer.
+                // SAFETY: the caller enabled the features of `S` and promises `from` values at
+                // either pointer.
                 unsafe { store(load::<S, E>(x.add(c), lanes), out.add(c), lanes) };
                 c += S::LANES;
             }
         }
     }
 
-    /// One panel of outputs, from `column` of `group` on, of one pixel and all samples of the task.
+    /// Computes one panel of outputs, from `column` of `group` on, at one pixel for all samples of
+    /// the task.
     ///
     /// # Safety
     /// The features of `S` are enabled; the pixel is one of the task's; the terms are readable for
@@ -232,8 +236,8 @@ impl<E: Element> Convolve<'_, E> {
                 prefetch: terms.first().map_or(std::ptr::null(), |term| term.b),
                 prefetch_step: 16,
             };
-            // SAFETY: the caller promises the features and the terms; rows and columns of the
-            // output exist, and no other task has them.
+            // SAFETY: the caller enabled the features of `S` and promises readable terms; the rows
+            // and columns of the output exist, and no other task writes them.
             unsafe { run_tile::<S, E>(rows, vectors, &tile) };
         }
     }

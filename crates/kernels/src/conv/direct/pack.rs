@@ -4,7 +4,7 @@ use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
 use crate::isa::Isa;
 use crate::simd;
 
-/// Length of the packed weights.
+/// Number of `f32` of the packed weights.
 pub(in crate::conv) fn packed_len(
     geometry: &ConvGeometry,
     direction: Direction,
@@ -15,7 +15,8 @@ pub(in crate::conv) fn packed_len(
     geometry.groups * geometry.taps() * mapping.from * columns
 }
 
-/// Packs weights as `[group][panel][tap][from][TILE_COLUMNS]`, columns that do not exist as zeros.
+/// Packs weights as `[group][panel][tap][from][TILE_COLUMNS]`; columns beyond the last channel are
+/// zero.
 pub(in crate::conv) fn pack(
     geometry: &ConvGeometry,
     direction: Direction,

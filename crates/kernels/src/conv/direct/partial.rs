@@ -10,11 +10,11 @@ use crate::parallel::for_each;
 use crate::simd::{Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
-/// Tiles of a task.
+/// Most tiles of one task.
 const BLOCK_TILES: usize = 32;
 
-/// Computes `tiles` of `pass`, a forward pass; the others are left as they are. The bits are those
-/// of the whole for weights that are finite.
+/// Computes `tiles` of `pass`, a forward pass, and leaves all other tiles as they are. Where the
+/// weights are finite, the values have the bits of the whole convolution.
 pub(super) fn run<E: Element>(pass: &Pass<'_, E>, tiles: TileList<'_, E>, out: Output<'_, E>) {
     let Pass { geometry, isa, n, x, weights, .. } = *pass;
     let blocks = tiles.tasks(BLOCK_TILES);
@@ -34,13 +34,13 @@ pub(super) fn run<E: Element>(pass: &Pass<'_, E>, tiles: TileList<'_, E>, out: O
             };
             // SAFETY: `Pass` and `Output` promise tensors and overlays of the geometry's lengths,
             // weights of `packed_len`, and tiles that exist and differ; the scratch memory holds
-            // what a tile sees.
+            // the pixels under one tile.
             unsafe { dispatch(isa, kernel) };
         });
     });
 }
 
-/// One task. Its pointers are valid for what [`run`] says.
+/// One task. [`run`] guarantees that its pointers are valid.
 struct ConvolvePartial<'a, E> {
     geometry: &'a ConvGeometry,
     mapping: Mapping,
@@ -49,10 +49,10 @@ struct ConvolvePartial<'a, E> {
     weights: *const f32,
     out: Output<'a, E>,
     rows: TileList<'a, E>,
-    /// Height and width of what a tile sees.
+    /// Height and width of the input pixels under one tile.
     window: [usize; 2],
-    /// What the tile sees, `[y][x][C_in]`, zeros beside the image: its taps all exist, and lie as
-    /// regularly for one pixel as for the next.
+    /// The input pixels under the tile, `[y][x][C_in]`, with zeros outside the image. All taps of
+    /// an output pixel therefore exist, at the same distances for every pixel.
     seen: *mut f32,
 }
 
@@ -68,7 +68,7 @@ impl<E: Element> Kernel for ConvolvePartial<'_, E> {
         for index in self.rows.tiles {
             let (top, left) = (index.tile / tiles_x * TILE_SIDE, index.tile % tiles_x * TILE_SIDE);
             let (tall, wide) = ((height - top).min(TILE_SIDE), (width - left).min(TILE_SIDE));
-            // SAFETY: the caller promises the features of `S`; the tile exists, and `tall` lines of
+            // SAFETY: the caller enabled the features of `S`; the tile exists, and `tall` lines of
             // `wide` pixels of it lie in the output.
             unsafe {
                 self.look::<S>(index.sample, top, left);
@@ -82,7 +82,7 @@ impl<E: Element> Kernel for ConvolvePartial<'_, E> {
 }
 
 impl<E: Element> ConvolvePartial<'_, E> {
-    /// Copies what the tile from (`top`, `left`) on sees.
+    /// Copies the input pixels under the tile whose first output pixel is (`top`, `left`).
     ///
     /// # Safety
     /// The features of `S` are enabled, and the sample exists.
@@ -91,7 +91,8 @@ impl<E: Element> ConvolvePartial<'_, E> {
         let (geometry, channels) = (self.geometry, self.geometry.in_channels);
         let [height, width] = self.mapping.from_size;
         for pixel in 0..self.window[0] * self.window[1] {
-            // Wraps above the height or width when it lies before the image.
+            // A coordinate before the image wraps to a value beyond the height or width, which the
+            // test below rejects.
             let y = (top * geometry.stride[0] + pixel / self.window[1])
                 .wrapping_sub(geometry.padding[0]);
             let x = (left * geometry.stride[1] + pixel % self.window[1])
@@ -104,8 +105,8 @@ impl<E: Element> ConvolvePartial<'_, E> {
             let mut c = 0;
             while c < channels {
                 let lanes = (channels - c).min(S::LANES);
-                // SAFETY: the caller promises the features; a source lies inside the image and its
-                // map, and the scratch memory has room for every pixel of the window.
+                // SAFETY: the caller enabled the features of `S`; a source lies inside the image
+                // and its map, and the scratch memory has room for every pixel of the window.
                 unsafe {
                     let value: S = match source {
                         Some(source) => load(source.add(c), lanes),
@@ -118,10 +119,11 @@ impl<E: Element> ConvolvePartial<'_, E> {
         }
     }
 
-    /// All channels of `count` output pixels from `pixel` on, in line `line` of the tile.
+    /// Computes all channels of `count` output pixels from `pixel` on, in line `line` of the tile.
     ///
     /// # Safety
-    /// The features of `S` are enabled; the pixels exist and have been looked at.
+    /// The features of `S` are enabled; the pixels exist, and [`look`](Self::look) has copied their
+    /// inputs.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(
         &self,
@@ -135,7 +137,7 @@ impl<E: Element> ConvolvePartial<'_, E> {
         let to_row = self.n * mapping.to * geometry.groups;
         let panels = mapping.to.div_ceil(S::TILE_COLUMNS);
         let (y, x) = (pixel / mapping.to_size[1], pixel % mapping.to_size[1]);
-        // The stride of a single column leads nowhere, and may be as large as it likes.
+        // In an output of one column the stride is never used and may be larger than the window.
         let step = if mapping.to_size[1] > 1 { geometry.stride[1] } else { 1 };
         let a_row = step * geometry.in_channels;
         let add = self.out.add;
@@ -167,14 +169,15 @@ impl<E: Element> ConvolvePartial<'_, E> {
                     prefetch: weights,
                     prefetch_step: 16,
                 };
-                // SAFETY: the caller promises the features and the pixels; terms lie in the window.
+                // SAFETY: the caller enabled the features of `S` and promises pixels that exist;
+                // the terms lie in the window.
                 unsafe { run_tile::<S, E>(rows, vectors, &tile) };
             }
         }
     }
 
-    /// The terms of the pixels in a line of the tile, for panel `index` of all groups' panels;
-    /// returns its weights.
+    /// Finds the terms of the pixels in a line of the tile for panel `index` of all groups' panels;
+    /// returns the panel's weights.
     #[inline(always)]
     fn find_terms<S: Simd>(
         &self,

@@ -1,5 +1,5 @@
-//! Weight gradient of any convolution: for each tap `X^T * dY`, summed over output pixels and
-//! samples.
+//! Weight gradient of any convolution: the product `X^T * dY` of each tap, summed over output
+//! pixels and samples.
 
 use crate::buffer::with_scratch;
 use crate::conv::geometry::{ConvGeometry, Direction};
@@ -10,21 +10,21 @@ use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
-/// Samples multiplied at a time.
+/// Samples that one product covers.
 const BLOCK_SAMPLES: usize = 256;
-/// Output channels of a task.
+/// Most output channels of a task.
 const BLOCK_TO: usize = 128;
-/// Input channels of a task.
+/// Most input channels of a task.
 const BLOCK_FROM: usize = 64;
-/// Tasks to aim for, enough to keep many cores busy.
+/// Number of tasks to aim for, enough to keep many cores busy.
 const TASKS: usize = 64;
-/// Depths fetched ahead.
+/// How many depths ahead memory is fetched.
 const PREFETCH: usize = 8;
-/// With at most this many input channels all taps of a pixel are gathered into one matrix, else
-/// tiles would be almost empty.
+/// Largest number of input channels for which all taps of a pixel are gathered into one matrix; one
+/// tap alone would leave tiles almost empty.
 const GATHER_FROM: usize = 8;
 
-/// Computes `pass` to `dw`, which has the length of the weights.
+/// Computes `pass` and writes to `dw`, which has the length of the weights.
 pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {
     let WeightPass { geometry, isa, n, x, dy, .. } = *pass;
     let [height, width] = geometry.output();
@@ -75,19 +75,19 @@ pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mu
     });
 }
 
-/// What is copied to a matrix of `f32` before it is multiplied.
+/// Which input pixels are copied to a matrix of `f32` before they are multiplied.
 #[derive(Clone, Copy, PartialEq)]
 enum Gather {
-    /// Nothing: the input is `f32` and read in place.
+    /// None: the input is `f32` and read in place.
     No,
-    /// The pixels under one tap after the other.
+    /// The pixels under one tap, tap after tap.
     Tap,
     /// All taps of a pixel side by side.
     Taps,
 }
 
 impl Gather {
-    /// For activations of `E`, with `from` input channels.
+    /// Chooses for activations of `E` with `from` input channels and `taps` taps.
     fn of<E: Element>(from: usize, taps: usize) -> Self {
         if from <= GATHER_FROM && taps > 1 {
             Gather::Taps
@@ -99,25 +99,25 @@ impl Gather {
     }
 }
 
-/// One task. Its pointers are valid for what [`weight_grad`] says.
+/// One task. [`weight_grad`] guarantees that its pointers are valid.
 struct WeightGrad<'a, E> {
     geometry: &'a ConvGeometry,
     group: usize,
     n: usize,
     samples: usize,
     sample_blocks: usize,
-    /// Output pixels times blocks of samples.
+    /// Range of units; a unit is one output pixel and one block of samples.
     units: (usize, usize),
     from_range: (usize, usize),
     to_range: (usize, usize),
     x: *const E,
     dy: *const E,
-    /// `[panel][sample][TILE_COLUMNS]`.
+    /// The output gradient of one pixel, `[panel][sample][TILE_COLUMNS]`.
     panels: *mut f32,
     gather: Gather,
-    /// `[sample][tap][from]`, or one tap of it.
+    /// Gathered inputs, `[sample][tap][from]`, with one tap or all taps.
     gathered: *mut f32,
-    /// `[panel][tap][from][TILE_COLUMNS]`.
+    /// The task's weight gradients, `[panel][tap][from][TILE_COLUMNS]`.
     dw: *mut f32,
 }
 
@@ -128,8 +128,8 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let [_, out_width] = self.geometry.output();
-        // SAFETY: the caller promises the features of `S` and the memory that the fields name; the
-        // units are output pixels and blocks of samples that exist.
+        // SAFETY: the caller enabled the features of `S` and promises the memory that the fields
+        // name; the units are output pixels and blocks of samples that exist.
         unsafe {
             self.clear::<S>();
             for unit in self.units.0..self.units.1 {
@@ -147,7 +147,7 @@ impl<E: Element> WeightGrad<'_, E> {
     /// Sets the gradients of this task to zero.
     ///
     /// # Safety
-    /// No other task writes them.
+    /// No other task writes these gradients.
     #[inline(always)]
     unsafe fn clear<S: Simd>(&self) {
         let (taps, from) = (self.geometry.taps(), self.geometry.group_in());
@@ -155,14 +155,15 @@ impl<E: Element> WeightGrad<'_, E> {
         for panel in self.to_range.0 / S::TILE_COLUMNS..self.to_range.1.div_ceil(S::TILE_COLUMNS) {
             for tap in 0..taps {
                 let first = (panel * taps + tap) * from + self.from_range.0;
-                // SAFETY: the panels are those of this task's channels.
+                // SAFETY: the caller promises that no other task writes this task's channels, whose
+                // panels these are.
                 unsafe { self.dw.add(first * S::TILE_COLUMNS).write_bytes(0, len) };
             }
         }
     }
 
-    /// Adds the products of an output pixel at (y, x), whose gradient lies in the panels, with the
-    /// pixels under its taps, for `count` samples from `first` on.
+    /// Adds to the gradients, for `count` samples from `first` on, the products of the output pixel
+    /// at (y, x) with the pixels under its taps. The panels hold the output pixel's gradient.
     ///
     /// # Safety
     /// The features of `S` are enabled; the pixel and the samples exist.
@@ -181,8 +182,9 @@ impl<E: Element> WeightGrad<'_, E> {
                 self.x.wrapping_add(pixel * geometry.in_channels + self.group * from)
             });
             let row = tap * from + self.from_range.0;
-            // SAFETY: the caller promises the features; a source is a pixel of the input, and the
-            // gathered matrix has room for a tap, or for all where they lie side by side.
+            // SAFETY: the caller enabled the features of `S`; a source is a pixel of the input, and
+            // the gathered matrix has room for one tap, or for all taps where they lie side by
+            // side.
             unsafe {
                 match (self.gather, source) {
                     (Gather::Taps, source) => {
@@ -202,7 +204,8 @@ impl<E: Element> WeightGrad<'_, E> {
             }
         }
         if self.gather == Gather::Taps {
-            // SAFETY: as above.
+            // SAFETY: the caller enabled the features of `S`; the loop above has gathered all taps
+            // of `count` samples.
             unsafe { self.multiply::<S>(self.gathered, all_taps, count, 0, all_taps) };
         }
     }
@@ -213,8 +216,8 @@ impl<E: Element> WeightGrad<'_, E> {
     /// The features of `S` are enabled; the pixel and the samples exist.
     #[inline(always)]
     unsafe fn pack_panels<S: Simd>(&self, pixel: usize, first: usize, count: usize) {
-        // SAFETY: the caller promises the features of `S` and that these samples exist; the fields
-        // name memory for them.
+        // SAFETY: the caller enabled the features of `S` and promises a pixel and samples that
+        // exist; the panels have room for one block of samples.
         unsafe {
             let row = self.geometry.out_channels;
             let width = self.to_range.1 - self.to_range.0;
@@ -236,8 +239,8 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// Copies the `width` channels at `source` to columns from `at` of the gathered matrix with
-    /// rows of `row`, or zeros where the tap lies outside the image.
+    /// Copies the `width` channels at `source` to the columns from `at` on of the gathered matrix,
+    /// whose rows have `row` floats, or writes zeros where the tap lies outside the image.
     ///
     /// # Safety
     /// The features of `S` are enabled; the source is readable for `count` samples, and the columns
@@ -251,8 +254,8 @@ impl<E: Element> WeightGrad<'_, E> {
         width: usize,
         count: usize,
     ) {
-        // SAFETY: the caller promises the features of `S` and that these samples exist; the fields
-        // name memory for them.
+        // SAFETY: the caller enabled the features of `S` and promises a source readable for `count`
+        // samples and columns inside the row.
         unsafe {
             for sample in 0..count {
                 let out = self.gathered.add(sample * row + at);
@@ -272,7 +275,8 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// `dw[row..][to_range] += a^T * panels` for `rows` columns of `a`, `[count][a_depth]`.
+    /// `dw[row..][to_range] += a^T * panels` for `rows` columns of `a`, which is
+    /// `[count][a_depth]`.
     ///
     /// # Safety
     /// The features of `S` are enabled; `a` is readable for `count` samples, and the panels hold
@@ -286,8 +290,8 @@ impl<E: Element> WeightGrad<'_, E> {
         first: usize,
         rows: usize,
     ) {
-        // SAFETY: the caller promises the features of `S` and that these samples exist; the fields
-        // name memory for them.
+        // SAFETY: the caller enabled the features of `S` and promises `count` samples in `a` and in
+        // the panels, and rows of `dw` that exist and that no other task writes.
         unsafe {
             let plane_rows = self.geometry.taps() * self.geometry.group_in();
             let width = self.to_range.1 - self.to_range.0;
@@ -308,8 +312,8 @@ impl<E: Element> WeightGrad<'_, E> {
                         c_row: S::TILE_COLUMNS,
                         columns: vectors * S::LANES,
                         add: c,
-                        // Rows are short and far apart, which the processor's own prefetcher does
-                        // not follow.
+                        // Rows are short and far apart, so the processor's own prefetcher does not
+                        // follow them.
                         prefetch: a.wrapping_add(row + rows - 1 + PREFETCH * a_depth),
                         prefetch_step: a_depth,
                         ..Tile::plain(&terms)

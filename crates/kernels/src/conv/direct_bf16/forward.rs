@@ -1,10 +1,10 @@
 //! Forward pass and input gradient.
 //!
-//! Pairs are neighbours in depth. Where the channels of a group fill whole steps (2 channels for
-//! `vdpbf16ps`, 32 for a tile) activations are read in place, one term for each tap; otherwise the
-//! taps of a pixel are gathered side by side and padded with zeros. Weights are packed once per
-//! update, as panels of 32 outputs whose rows hold a pair for each output: that is a vector operand
-//! and an AMX tile alike.
+//! A pair holds two neighbours in depth. Where the channels of a group fill whole steps (2 channels
+//! for `vdpbf16ps`, 32 for a tile), activations are read in place, one term for each tap; otherwise
+//! the taps of a pixel are gathered side by side and padded with zeros. Weights are packed once per
+//! update, as panels of 32 outputs whose rows hold one pair for each output; a row is a vector
+//! operand and a row of an AMX tile alike.
 
 use super::pack::{COLUMNS, Depth};
 use crate::amx::{self, Sums, TileTerm, Tiles};
@@ -20,26 +20,26 @@ use crate::parallel::for_each;
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, TileStats, epilogue, panel_extent, row_blocks};
 
-/// Channels up to which gathering copies one by one.
+/// Largest number of channels for which gathering copies values one by one.
 const SHORT: usize = 16;
 
 fn tasks(geometry: &ConvGeometry, direction: Direction, isa: Isa, n: usize) -> Tasks {
-    // With tiles one task holds many pixels of few samples: their taps overlap and stay in the
-    // second-level cache.
+    // With tiles, one task holds many pixels of few samples, because the taps of neighbouring
+    // pixels overlap and then stay in the second-level cache.
     Tasks::new(geometry, direction, n, if isa == Isa::Amx { amx::BLOCK } else { BLOCK_SAMPLES })
 }
 
-/// Outputs per channel of each task.
+/// Number of outputs per channel of each task.
 pub(in crate::conv) fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
     tasks(pass.geometry, pass.direction, pass.isa, pass.n).counts(pass.n)
 }
 
-/// Computes `pass`, of activations in bf16.
+/// Computes `pass`, whose activations are bf16.
 pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     let Pass { geometry, direction, isa, n, x, weights, .. } = *pass;
     let tasks = tasks(geometry, direction, isa, n);
     let depth = Depth::new(geometry, direction, isa);
-    // Tiles read whole rows of 16 samples.
+    // Tiles read whole blocks of 16 samples.
     let gathered =
         if depth.gather { tasks.samples.next_multiple_of(amx::BLOCK) * depth.total } else { 0 };
     for_each(tasks.count(), |task| {
@@ -69,7 +69,7 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     });
 }
 
-/// One task. Its pointers are valid for what [`run`] says; `pixels` and `samples` exist.
+/// One task. [`run`] guarantees that its pointers are valid; `pixels` and `samples` exist.
 struct Convolve<'a, E> {
     geometry: &'a ConvGeometry,
     direction: Direction,
@@ -79,12 +79,12 @@ struct Convolve<'a, E> {
     tiles: bool,
     n: usize,
     x: *const E,
-    /// Pairs.
+    /// Packed pairs of bf16.
     weights: *const f32,
     out: Output<'a, E>,
     /// Null, or this task's part of the output's sums.
     sums: *mut f32,
-    /// `[sample][tap][from]`, padded.
+    /// Gathered activations, `[sample][tap][from]`, padded to whole steps.
     gathered: *mut E,
     pixels: (usize, usize),
     samples: (usize, usize),
@@ -102,13 +102,13 @@ impl<E: Element> Kernel for Convolve<'_, E> {
         let rows = if self.depth.gather { amx::BLOCK } else { self.n };
         let rows = [rows.min(16), rows.saturating_sub(16).min(16)];
         let mut tiles = self.tiles.then(|| {
-            // SAFETY: tiles are asked for only on an instruction set that has them.
+            // SAFETY: `run` sets `tiles` only on an instruction set that has the tile instructions.
             (unsafe { Tiles::new(rows) }, Vec::with_capacity(geometry.taps()))
         });
         for group in 0..geometry.groups {
             let weights = self.weights.wrapping_add(group * panels * panel_len);
-            // SAFETY: the caller promises the features of `S` and what `Convolve` says; the group
-            // exists.
+            // SAFETY: the caller enabled the features of `S`; `run` made the task's pointers valid;
+            // the group exists.
             unsafe {
                 if self.depth.gather {
                     self.run_gathered::<S>(&mut tiles, group, weights, [panels, panel_len]);
@@ -120,11 +120,11 @@ impl<E: Element> Kernel for Convolve<'_, E> {
     }
 }
 
-/// This thread's tiles and room for their terms, on an instruction set that has them.
+/// This thread's tiles and room for their terms, where the instruction set has tiles.
 type ThreadTiles = Option<(Tiles, Vec<TileTerm>)>;
 
 impl<E: Element> Convolve<'_, E> {
-    /// One group, whose taps are gathered side by side.
+    /// Computes one group whose taps are gathered side by side.
     ///
     /// # Safety
     /// The features of `S` are enabled; `weights` are those of `group`.
@@ -139,8 +139,8 @@ impl<E: Element> Convolve<'_, E> {
         let mut sources = Vec::with_capacity(self.geometry.taps());
         for pixel in self.pixels.0..self.pixels.1 {
             self.mapping.find_sources(self.geometry, self.direction, pixel, &mut sources);
-            // SAFETY: the caller promises the features; the sources exist, and there is room for
-            // every tap.
+            // SAFETY: the caller enabled the features of `S`; the sources exist, and `gathered` has
+            // room for every tap.
             unsafe {
                 self.gather(group, &sources);
                 for panel in 0..panels {
@@ -154,7 +154,7 @@ impl<E: Element> Convolve<'_, E> {
         }
     }
 
-    /// One group, whose activations are read where they lie.
+    /// Computes one group whose activations are read where they lie.
     ///
     /// # Safety
     /// The features of `S` are enabled; `weights` are those of `group`.
@@ -176,27 +176,28 @@ impl<E: Element> Convolve<'_, E> {
                 a: self.source(source, group, 0).cast(),
                 b: weights.wrapping_add(tap * self.mapping.from / 2 * COLUMNS),
             }));
-            // SAFETY: the caller promises the features; each term is a source pixel that exists and
-            // the weights of a tap.
+            // SAFETY: the caller enabled the features of `S`; each term names a source pixel that
+            // exists and the weights of a tap.
             unsafe { self.multiply::<S>(tiles, pixel, group, panel * COLUMNS, &terms) };
         }
     }
 
-    /// `sample` at a source pixel.
+    /// Address of `sample` at a source pixel.
     #[inline(always)]
     fn source(&self, pixel: usize, group: usize, sample: usize) -> *const E {
         let row = self.mapping.from * self.geometry.groups;
         self.x.wrapping_add((pixel * self.n + sample) * row + group * self.mapping.from)
     }
 
-    /// Copies what lies under each tap of a pixel side by side, with zeros for taps outside the
+    /// Copies the values under each tap of a pixel side by side, with zeros for taps outside the
     /// image and for the padding.
     ///
     /// # Safety
-    /// The source pixels exist.
+    /// The pixels in `sources` exist.
     #[inline(always)]
     unsafe fn gather(&self, group: usize, sources: &[(usize, usize)]) {
-        // SAFETY: the caller promises the sources; there is room for the depth of every sample.
+        // SAFETY: the caller promises that the sources exist; `gathered` has room for the depth of
+        // every sample.
         unsafe {
             let (from, total) = (self.mapping.from, self.depth.total);
             let row = from * self.geometry.groups;
@@ -221,8 +222,8 @@ impl<E: Element> Convolve<'_, E> {
         }
     }
 
-    /// One panel of outputs of one pixel, for all samples of the task. Terms begin at sample 0, or
-    /// at the task's first sample where they are gathered.
+    /// Computes one panel of outputs of one pixel for all samples of the task. Terms begin at
+    /// sample 0, or at the task's first sample where they are gathered.
     ///
     /// # Safety
     /// The features of `S` are enabled; the pixel is one of the task's, and the terms are readable
@@ -248,20 +249,23 @@ impl<E: Element> Convolve<'_, E> {
                     a_row: self.row_pairs(),
                     ..self.tile(place, row)
                 };
-                // SAFETY: the caller promises the features, of which AVX-512's bf16 is one, and the
-                // terms; rows and columns of the output exist, and no other task has them.
+                // SAFETY: the caller enabled the features of `S`, which include AVX-512's bf16, and
+                // promises readable terms; the rows and columns of the output exist, and no other
+                // task writes them.
                 unsafe { pair_tile(rows, vectors, &tile) };
             }
             return;
         };
-        // SAFETY: the caller promises the features and the terms; `tiles` are this thread's.
+        // SAFETY: the caller enabled the features of `S` and promises readable terms; `tiles` were
+        // set up on this thread by `run`.
         unsafe { self.multiply_tiles::<S>(tiles, moved, place, vectors, terms) };
     }
 
-    /// As [`multiply`](Self::multiply), on AMX tiles.
+    /// Does what [`multiply`](Self::multiply) does, on AMX tiles.
     ///
     /// # Safety
-    /// As there; `tiles` were set up on this thread for this task.
+    /// The conditions of [`multiply`](Self::multiply) hold, and `tiles` were set up on this thread
+    /// for this task.
     #[inline(always)]
     unsafe fn multiply_tiles<S: Simd>(
         &self,
@@ -272,8 +276,8 @@ impl<E: Element> Convolve<'_, E> {
         terms: &[Term],
     ) {
         let (count, row_pairs) = (self.samples.1 - self.samples.0, self.row_pairs());
-        // A block at the end of the batch begins earlier, to be whole; rows before the task's are
-        // dropped.
+        // A block at the end of the batch begins earlier, so that it is whole; the rows before the
+        // task's first sample are dropped.
         let (start, skip) = if self.depth.gather {
             (0, 0)
         } else {
@@ -287,8 +291,8 @@ impl<E: Element> Convolve<'_, E> {
         }));
         let mut sums = Sums::zeroed();
         let steps = self.depth.term / amx::STEP;
-        // SAFETY: the caller promises the terms, of which a whole block of samples is readable, or
-        // as many rows as the tiles were set up for; a panel is 32 columns wide.
+        // SAFETY: the caller promises terms of which a whole block of samples is readable, or as
+        // many rows as the tiles were set up for; a panel is 32 columns wide.
         unsafe {
             amx::multiply(
                 tiles,
@@ -304,8 +308,8 @@ impl<E: Element> Convolve<'_, E> {
         while row < count {
             let tile = self.tile(place, row);
             let sums = sums.0[skip + row..].as_ptr().cast::<f32>();
-            // SAFETY: the caller promises the features; so many rows of the sums and of the output
-            // exist, and no other task has them.
+            // SAFETY: the caller enabled the features of `S`; that many rows of the sums and of the
+            // output exist, and no other task writes them.
             row += unsafe {
                 match (count - row >= 8, vectors) {
                     (true, 2) => finish::<S, E, 8, 2>(&tile, sums),
@@ -317,7 +321,7 @@ impl<E: Element> Convolve<'_, E> {
         }
     }
 
-    /// Pairs from one sample to the next.
+    /// Distance in pairs from one sample to the next.
     #[inline(always)]
     fn row_pairs(&self) -> usize {
         let row = if self.depth.gather {
@@ -328,7 +332,7 @@ impl<E: Element> Convolve<'_, E> {
         row / 2
     }
 
-    /// Where the outputs of one pixel go, from `row` of the task's samples on.
+    /// The destination of the outputs of one pixel, from `row` of the task's samples on.
     #[inline(always)]
     fn tile(&self, place: Place, row: usize) -> Tile<'static, E> {
         let Place { pixel, group, column, columns } = place;
@@ -354,7 +358,7 @@ impl<E: Element> Convolve<'_, E> {
     }
 }
 
-/// The panel of outputs at one pixel: `columns` from `column` of `group` on.
+/// A panel of outputs at one pixel: `columns` columns from `column` of `group` on.
 #[derive(Clone, Copy)]
 struct Place {
     pixel: usize,
@@ -366,13 +370,15 @@ struct Place {
 /// Finishes `R` rows of `V` vectors of an AMX product and returns `R`.
 ///
 /// # Safety
-/// The features of `S` are enabled; so many sums are readable, and `tile` may be written.
+/// The features of `S` are enabled; `R` rows of `V` vectors of sums are readable, and `tile`
+/// describes writable memory for them.
 #[inline(always)]
 unsafe fn finish<S: Simd, E: Element, const R: usize, const V: usize>(
     tile: &Tile<E>,
     sums: *const f32,
 ) -> usize {
-    // SAFETY: the caller promises the features, the sums and the tile.
+    // SAFETY: the caller enabled the features of `S` and promises readable sums and a writable
+    // tile.
     unsafe {
         let mut acc = [[S::zero(); V]; R];
         for (r, row) in acc.iter_mut().enumerate() {

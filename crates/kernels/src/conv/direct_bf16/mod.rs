@@ -1,4 +1,4 @@
-//! Direct convolution of bf16 by the processor's products of bf16 pairs, with sums in `f32`: AMX
+//! Direct convolution of bf16 with the processor's products of bf16 pairs, summed in `f32`: AMX
 //! tiles, or `vdpbf16ps` on a register tile.
 
 mod forward;

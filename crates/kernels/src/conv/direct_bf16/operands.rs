@@ -1,20 +1,21 @@
-//! Samples at one pixel rearranged into operands of products of pairs.
+//! Rearranges the samples at one pixel into operands of products of pairs.
 
 use std::arch::x86_64::*;
 
-/// Channels turned around at a time.
+/// Channels that are transposed at a time.
 const LANES: usize = 16;
 
-/// The samples of one unit.
+/// The samples that one unit of work covers.
 #[derive(Clone, Copy)]
 pub(super) struct Samples {
     pub(super) first: usize,
     pub(super) count: usize,
-    /// Samples multiplied: `count` and zeros up to a whole step.
+    /// Number of samples that are multiplied: `count`, and zeros up to a whole step.
     pub(super) padded: usize,
 }
 
-/// Pairs of two samples' values in `lanes` channels, zeros beyond; null stands for zeros.
+/// Interleaves two samples' values in `lanes` channels into pairs, with zeros beyond; a null
+/// pointer stands for a sample of zeros.
 ///
 /// # Safety
 /// Each pointer is null or readable for `lanes <= LANES` values.
@@ -23,7 +24,8 @@ pub(super) struct Samples {
 unsafe fn pair(a: *const u16, b: *const u16, lanes: usize) -> __m512i {
     let mask = if lanes == LANES { !0 } else { (1u16 << lanes) - 1 };
     let load = |p: *const u16| {
-        // SAFETY: the caller promises `lanes` readable values; those beyond the mask are not read.
+        // SAFETY: the caller promises that a pointer that is not null is readable for `lanes`
+        // values; the mask keeps the others from being read.
         if p.is_null() {
             _mm256_setzero_si256()
         } else {
@@ -36,12 +38,12 @@ unsafe fn pair(a: *const u16, b: *const u16, lanes: usize) -> __m512i {
     )
 }
 
-/// Exchanges rows and columns of a square of 16 x 16 pairs.
+/// Exchanges rows and columns of a matrix of 16 x 16 pairs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     let zero = _mm512_setzero_si512();
-    // Squares of 4 x 4 within the 128-bit lanes, then the lanes themselves.
+    // First transpose the squares of 4 x 4 within the 128-bit lanes, then exchange the lanes.
     let mut fours = [zero; 16];
     for i in (0..16).step_by(4) {
         let (a, b) = (
@@ -76,7 +78,8 @@ fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
     out
 }
 
-/// The pairs from sample `2 pair` on, `lanes` channels at `x`, whose rows are `row` apart.
+/// The pairs of samples `2 pair` and `2 pair + 1` in `lanes` channels from `x` on; samples are
+/// `row` apart.
 ///
 /// # Safety
 /// `x` is readable for `lanes` values of `count` rows.
@@ -92,11 +95,12 @@ unsafe fn sample_pair(
     let at = |sample: usize| {
         if sample < count { x.wrapping_add(sample * row) } else { std::ptr::null() }
     };
-    // SAFETY: the caller promises what this function asks.
+    // SAFETY: `at` gives null or the address of one of `count` samples, which the caller promises
+    // to be readable for `lanes` values.
     unsafe { pair(at(2 * pair_index), at(2 * pair_index + 1), lanes) }
 }
 
-/// `[pair][from][2]` of `padded` samples at one pixel.
+/// Writes `[pair][from][2]` of `padded` samples at one pixel.
 ///
 /// # Safety
 /// `x` is readable for `width` values of the samples that exist, `row` apart; `out` is writable for
@@ -110,7 +114,7 @@ pub(super) unsafe fn interleave(
     out: *mut u32,
     out_row: usize,
 ) {
-    // SAFETY: the caller promises what this function asks.
+    // SAFETY: the caller promises readable samples and writable rows; the loops stay inside them.
     unsafe {
         for p in 0..samples.padded / 2 {
             for c in (0..width).step_by(LANES) {
@@ -121,8 +125,8 @@ pub(super) unsafe fn interleave(
     }
 }
 
-/// `[from][sample]` of `padded` samples at one pixel, with zeros for channels from `width` to
-/// `width_padded`.
+/// Writes `[from][sample]` of `padded` samples at one pixel, with zeros for channels from `width`
+/// to `width_padded`.
 ///
 /// # Safety
 /// `x` is readable for `width` values of the samples that exist, `row` apart; `out` is writable for
@@ -137,7 +141,7 @@ pub(super) unsafe fn turn(
     out: *mut u32,
     out_row: usize,
 ) {
-    // SAFETY: the caller promises what this function asks.
+    // SAFETY: the caller promises readable samples and writable rows; the loops stay inside them.
     unsafe {
         for c in (0..width_padded).step_by(LANES) {
             let lanes = width.saturating_sub(c).min(LANES);

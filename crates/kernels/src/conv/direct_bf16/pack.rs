@@ -1,4 +1,4 @@
-//! Weights packed in pairs of bf16.
+//! Packs weights in pairs of bf16.
 
 use half::bf16;
 
@@ -13,14 +13,14 @@ pub(super) const COLUMNS: usize = 32;
 /// Input channels packed at a time, even.
 const PACK_DEPTH: usize = 16;
 
-/// How the depth of one output is laid out.
+/// How the depth of one output (all the values that its sum multiplies) is laid out.
 #[derive(Clone, Copy)]
 pub(super) struct Depth {
-    /// Whether taps are gathered.
+    /// Whether the taps of a pixel are gathered side by side.
     pub(super) gather: bool,
-    /// Values of a term.
+    /// Number of values of one term.
     pub(super) term: usize,
-    /// Values of all terms, as packed.
+    /// Number of values of all terms, with their padding.
     pub(super) total: usize,
 }
 
@@ -34,7 +34,7 @@ impl Depth {
     }
 }
 
-/// Length of the packed weights in pairs, each as large as an `f32`.
+/// Number of pairs of the packed weights; a pair takes the space of an `f32`.
 pub(in crate::conv) fn packed_len(
     geometry: &ConvGeometry,
     direction: Direction,
@@ -48,7 +48,7 @@ pub(in crate::conv) fn packed_len(
 }
 
 /// Packs weights as `[group][panel][pair of tap and from][COLUMNS][2]`, with zeros for columns and
-/// depths that do not exist.
+/// depths beyond the last.
 pub(in crate::conv) fn pack(
     geometry: &ConvGeometry,
     direction: Direction,
@@ -65,8 +65,8 @@ pub(in crate::conv) fn pack(
     let weights = Weights { geometry, direction, w, from: mapping.from, to: mapping.to };
     packed.par_chunks_exact_mut(panel_len).enumerate().for_each(|(index, panel)| {
         let (group, first) = (index / panels, index % panels * COLUMNS);
-        // SAFETY: a pair of bf16 has the size of an `f32`, a smaller alignment, and every bit
-        // pattern is a value of either.
+        // SAFETY: a pair of bf16 has the size of an `f32` and a smaller alignment, and every bit
+        // pattern is a value of either type.
         let panel = unsafe {
             std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<[bf16; 2]>(), panel_len)
         };
@@ -99,7 +99,8 @@ impl Weights<'_> {
         &self.w[index * taps..(index + 1) * taps]
     }
 
-    /// Packs one panel, where a pair may hold the last input of one tap and the first of the next.
+    /// Packs one panel of an odd number of inputs, where a pair may hold the last input of one tap
+    /// and the first input of the next.
     fn pack_odd(&self, group: usize, first: usize, width: usize, panel: &mut [[bf16; 2]]) {
         let depth = self.geometry.taps() * self.from;
         for (row, pairs) in panel.chunks_exact_mut(COLUMNS).enumerate() {
@@ -117,8 +118,8 @@ impl Weights<'_> {
         }
     }
 
-    /// Packs one panel of an even number of inputs. Weights of one output and input lie side by
-    /// side over taps; they are turned around in a block that stays in the cache.
+    /// Packs one panel of an even number of inputs. The weights of one output and one input lie
+    /// side by side over taps; they are transposed in a block that stays in the cache.
     fn pack_even(&self, group: usize, first: usize, width: usize, panel: &mut [[bf16; 2]]) {
         let (from, taps) = (self.from, self.geometry.taps());
         let mut block = vec![[0.0f32; COLUMNS]; taps * PACK_DEPTH];

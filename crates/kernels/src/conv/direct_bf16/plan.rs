@@ -1,12 +1,14 @@
-//! How the weight gradient goes through images and samples.
+//! Plans how the weight gradient goes through images and samples.
 
 use crate::amx;
 use crate::conv::geometry::{ConvGeometry, Direction};
 
-/// Pixels times samples of a step to aim for: a product this long hides the handling of its sums.
+/// Pixels times samples that a step aims for: a product this long hides the cost of loading and
+/// storing its sums.
 const STEP_ROWS: usize = 1024;
 
-/// How the work is cut: units of one block of samples and one step of output rows.
+/// The work of a weight gradient, cut into units of one block of samples and one step of output
+/// rows.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     /// Samples of a block, a multiple of 32.
@@ -14,9 +16,9 @@ pub(super) struct Plan {
     pub(super) sample_blocks: usize,
     /// Output rows of a step.
     pub(super) step_rows: usize,
-    /// Steps down the image.
+    /// Number of steps from the top of the image to its bottom.
     pub(super) steps: usize,
-    /// Input rows in the ring.
+    /// Number of input rows that the ring holds.
     pub(super) ring: usize,
 }
 
@@ -39,7 +41,7 @@ impl Plan {
     }
 }
 
-/// Which input rows (dimension 0) or columns (1) some output reads.
+/// Which input rows (dimension 0) or columns (1) at least one output reads.
 pub(super) fn used(geometry: &ConvGeometry, dimension: usize) -> Vec<bool> {
     let size = geometry.input[dimension];
     let mut used = vec![false; size];

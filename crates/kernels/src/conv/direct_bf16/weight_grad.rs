@@ -1,10 +1,10 @@
-//! Weight gradient of bf16 by products of bf16 pairs: for each tap `X^T * dY`, where pairs are
+//! Weight gradient of bf16 with products of bf16 pairs: `X^T * dY` for each tap, where a pair holds
 //! neighbouring samples.
 //!
-//! A task goes down the image in steps of a few output rows. The input rows that a step needs first
-//! are turned into the left operand, once, in a ring that holds the rows of one step; its output
-//! gradient becomes the right operand. Each tap then is one long product over the pixels and
-//! samples of the step, whose sums stay in registers.
+//! A task goes down the image in steps of a few output rows. It turns each input row into the left
+//! operand once, when a step first needs the row, and keeps the rows of one step in a ring. The
+//! step's output gradient becomes the right operand. The product of each tap is then one long sum
+//! over the pixels and samples of the step, which stays in registers.
 
 use half::bf16;
 
@@ -23,21 +23,23 @@ use crate::parallel::{Shared, for_each};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, panel_extent, row_blocks};
 
-/// Input channels of a task.
+/// Most input channels of a task.
 const BLOCK_FROM: usize = 64;
-/// Output channels of a task.
+/// Most output channels of a task.
 const BLOCK_TO: usize = 128;
-/// Tasks to aim for. Each costs a pass over its partial gradients.
+/// Number of tasks to aim for. Each task costs a pass over its partial gradients.
 const TASKS: usize = 32;
-/// Input channels up to which the general algorithm is used: they would leave most of a tile empty.
+/// Largest number of input channels for which the direct algorithm is used instead: so few would
+/// leave most of a tile empty.
 const FEW_CHANNELS: usize = 8;
 
-/// Whether this beats the general algorithm.
+/// Whether this algorithm beats the direct one for the weight gradient of `geometry`.
 pub(in crate::conv) fn pays_for_weights(geometry: &ConvGeometry) -> bool {
     geometry.group_in() > FEW_CHANNELS
 }
 
-/// Computes `pass`, of activations in bf16, to `dw`, which has the length of the weights.
+/// Computes `pass`, whose activations are bf16, and writes to `dw`, which has the length of the
+/// weights.
 pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {
     let WeightPass { geometry, isa, n, x, dy, .. } = *pass;
     let (from, to, taps) = (geometry.group_in(), geometry.group_out(), geometry.taps());
@@ -85,7 +87,7 @@ pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mu
     });
 }
 
-/// One task. Its pointers are valid for what [`weight_grad`] says.
+/// One task. [`weight_grad`] guarantees that its pointers are valid.
 struct WeightGrad<'a, E> {
     geometry: &'a ConvGeometry,
     plan: Plan,
@@ -93,7 +95,7 @@ struct WeightGrad<'a, E> {
     n: usize,
     /// Whether to multiply with AMX tiles.
     tiles: bool,
-    /// Steps of output rows, for one block of samples after the other.
+    /// Range of units; a unit is a step of output rows of one block of samples.
     units: (usize, usize),
     from_range: (usize, usize),
     to_range: (usize, usize),
@@ -101,12 +103,12 @@ struct WeightGrad<'a, E> {
     to_padded: usize,
     x: *const E,
     dy: *const E,
-    /// Ring of input rows. For tiles `[row][column][from][sample]`, else
+    /// Ring of input rows: `[row][column][from][sample]` for tiles, else
     /// `[row][column][pair][from][2]`.
     left: *mut bf16,
-    /// `[row][column][panel][pair][COLUMNS][2]`.
+    /// Output gradients of a step, `[row][column][panel][pair][COLUMNS][2]`.
     right: *mut bf16,
-    /// `[panel][tap][from][COLUMNS]`.
+    /// The task's weight gradients, `[panel][tap][from][COLUMNS]`.
     dw: *mut f32,
 }
 
@@ -117,12 +119,13 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let (geometry, plan) = (self.geometry, &self.plan);
-        // SAFETY: tiles are asked for only on an instruction set that has them.
+        // SAFETY: `weight_grad` sets `tiles` only on an instruction set that has the tile
+        // instructions.
         let tiles = self.tiles.then(|| unsafe { Tiles::new([16; 2]) });
         let used = [used(geometry, 0), used(geometry, 1)];
         let mut terms = Vec::with_capacity(plan.step_rows * geometry.output()[1]);
         let mut tile_terms = Vec::with_capacity(if self.tiles { terms.capacity() } else { 0 });
-        // SAFETY: no other task has these channels of this chunk.
+        // SAFETY: no other task writes these channels of this chunk.
         unsafe { self.clear() };
         // The first input row that is not in the ring yet.
         let mut next_row = 0;
@@ -137,9 +140,9 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
             let samples = Samples { first, count, padded };
             let first_row = step * plan.step_rows;
             let rows = (first_row, (first_row + plan.step_rows).min(geometry.output()[0]));
-            // SAFETY: the caller promises the features of `S` and the memory that the fields name;
-            // rows and samples exist, and the operands of a term have been filled before it is
-            // multiplied.
+            // SAFETY: the caller enabled the features of `S` and promises the memory that the
+            // fields name; rows and samples exist, and `fill` makes the operands of a term before
+            // the term is multiplied.
             unsafe {
                 next_row = self.fill(rows, next_row, samples, &used);
                 for tap in 0..geometry.taps() {
@@ -163,7 +166,7 @@ impl<E: Element> WeightGrad<'_, E> {
     /// Sets the gradients of this task to zero.
     ///
     /// # Safety
-    /// No other task writes them.
+    /// No other task writes these gradients.
     #[inline(always)]
     unsafe fn clear(&self) {
         let (taps, from) = (self.geometry.taps(), self.geometry.group_in());
@@ -171,14 +174,15 @@ impl<E: Element> WeightGrad<'_, E> {
         for panel in self.to_range.0 / COLUMNS..self.to_range.1.div_ceil(COLUMNS) {
             for tap in 0..taps {
                 let first = (panel * taps + tap) * from + self.from_range.0;
-                // SAFETY: the panels are those of this task's channels.
+                // SAFETY: the caller promises that no other task writes this task's channels, whose
+                // panels these are.
                 unsafe { self.dw.add(first * COLUMNS).write_bytes(0, len) };
             }
         }
     }
 
-    /// Makes the operands of a step's output rows: input rows from `next_row` on, those before are
-    /// in the ring. Returns the first input row that is not.
+    /// Makes the operands of a step's output rows. The ring already holds the input rows before
+    /// `next_row`. Returns the first input row that the ring does not hold yet.
     ///
     /// # Safety
     /// The instruction set's features are enabled; rows and samples exist.
@@ -198,27 +202,28 @@ impl<E: Element> WeightGrad<'_, E> {
             .min(geometry.input[0]);
         for row in (needed.max(next_row)..end).filter(|&row| used[0][row]) {
             for column in (0..geometry.input[1]).filter(|&column| used[1][column]) {
-                // SAFETY: the caller promises the features; the ring holds the rows of a step.
+                // SAFETY: the caller enabled the features and promises samples that exist; the ring
+                // holds the rows of a step.
                 unsafe { self.fill_left(row, column, samples) };
             }
         }
         for row in rows.0..rows.1 {
             for column in 0..geometry.output()[1] {
-                // SAFETY: the caller promises the features and the row.
+                // SAFETY: the caller enabled the features and promises that the row exists.
                 unsafe { self.fill_right(row - rows.0, row, column, samples) };
             }
         }
         next_row.max(end)
     }
 
-    /// The left operand of an input pixel.
+    /// Address of the left operand of an input pixel.
     #[inline(always)]
     fn left(&self, row: usize, column: usize) -> *mut bf16 {
         let pixel = row % self.plan.ring * self.geometry.input[1] + column;
         self.left.wrapping_add(pixel * self.from_padded * self.plan.samples)
     }
 
-    /// The right operand of an output pixel; `row` counts from the step's first.
+    /// Address of the right operand of an output pixel; `row` counts from the step's first row.
     #[inline(always)]
     fn right(&self, row: usize, column: usize) -> *mut bf16 {
         let pixel = row * self.geometry.output()[1] + column;
@@ -231,8 +236,8 @@ impl<E: Element> WeightGrad<'_, E> {
     /// The instruction set's features are enabled; the pixel and the samples exist.
     #[inline(always)]
     unsafe fn fill_left(&self, row: usize, column: usize, samples: Samples) {
-        // SAFETY: the caller promises the features and a pixel and samples that exist; the operand
-        // has room for them.
+        // SAFETY: the caller enabled the features and promises a pixel and samples that exist; the
+        // operand has room for them.
         unsafe {
             let geometry = self.geometry;
             let pixel = (row * geometry.input[1] + column) * self.n + samples.first;
@@ -268,8 +273,8 @@ impl<E: Element> WeightGrad<'_, E> {
     /// The instruction set's features are enabled; the pixel and the samples exist.
     #[inline(always)]
     unsafe fn fill_right(&self, step_row: usize, row: usize, column: usize, samples: Samples) {
-        // SAFETY: the caller promises the features and a pixel and samples that exist; the operand
-        // has room for them.
+        // SAFETY: the caller enabled the features and promises a pixel and samples that exist; the
+        // operand has room for them.
         unsafe {
             let geometry = self.geometry;
             let pixel = (row * geometry.output()[1] + column) * self.n + samples.first;
@@ -279,7 +284,8 @@ impl<E: Element> WeightGrad<'_, E> {
             let width = self.to_range.1 - self.to_range.0;
             for first in (0..width).step_by(COLUMNS) {
                 let panel = self.right(step_row, column).add(first * self.plan.samples);
-                // A panel that is half empty keeps rubbish there: its columns are dropped.
+                // The second half of a half-empty panel keeps arbitrary values; its columns are
+                // dropped later.
                 interleave(
                     dy.add(first).cast(),
                     geometry.out_channels,
@@ -292,8 +298,8 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// The operands of `tap` at each output pixel of a step whose tap lies inside the image, for
-    /// panel 0.
+    /// Finds the operands of `tap` for each output pixel of a step whose tap lies inside the image,
+    /// for panel 0.
     #[inline(always)]
     fn find_terms(&self, tap: usize, rows: (usize, usize), terms: &mut Vec<Term>) {
         let geometry = self.geometry;
@@ -318,8 +324,8 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// Where the gradients of `tap` between input channel `row` of the task and its panel at
-    /// `column` go.
+    /// Address of the gradients of `tap` between input channel `row` of the task and the panel at
+    /// `column`.
     #[inline(always)]
     fn destination(&self, tap: usize, row: usize, column: usize) -> *mut f32 {
         let panel = (self.to_range.0 + column) / COLUMNS;
@@ -332,11 +338,11 @@ impl<E: Element> WeightGrad<'_, E> {
     /// Adds the products of all `terms` to the gradients of `tap`.
     ///
     /// # Safety
-    /// The features of `S` are enabled; the operands of the terms have been filled.
+    /// The features of `S` are enabled; [`fill`](Self::fill) has made the operands of the terms.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(&self, tap: usize, samples: Samples, terms: &mut [Term]) {
-        // SAFETY: the caller promises the features of `S` and operands that have been filled; the
-        // gradients of this task's channels exist.
+        // SAFETY: the caller enabled the features of `S` and promises operands that have been
+        // filled; the gradients of this task's channels exist.
         unsafe {
             let width = self.to_range.1 - self.to_range.0;
             for column in (0..width).step_by(COLUMNS) {
@@ -357,7 +363,7 @@ impl<E: Element> WeightGrad<'_, E> {
                     };
                     pair_tile(rows, vectors, &tile);
                 }
-                // On to the next panel.
+                // Move each term's right operand to the next panel.
                 for term in terms.iter_mut() {
                     term.b = term.b.wrapping_add(self.plan.samples / 2 * COLUMNS);
                 }
@@ -365,10 +371,10 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// As [`multiply`](Self::multiply), on AMX tiles.
+    /// Does what [`multiply`](Self::multiply) does, on AMX tiles.
     ///
     /// # Safety
-    /// As there; `tiles` were set up on this thread.
+    /// The conditions of [`multiply`](Self::multiply) hold, and `tiles` were set up on this thread.
     #[inline(always)]
     unsafe fn multiply_tiles<S: Simd>(
         &self,
@@ -378,8 +384,8 @@ impl<E: Element> WeightGrad<'_, E> {
         terms: &[Term],
         moved: &mut Vec<TileTerm>,
     ) {
-        // SAFETY: the caller promises the features of `S` and operands that have been filled; the
-        // gradients of this task's channels exist.
+        // SAFETY: the caller enabled the features of `S` and promises operands that have been
+        // filled and tiles set up on this thread; the gradients of this task's channels exist.
         unsafe {
             let (height, width) =
                 (self.from_range.1 - self.from_range.0, self.to_range.1 - self.to_range.0);

@@ -1,8 +1,8 @@
 //! Forward pass and input gradient.
 //!
-//! For each of the 36 points `M[point] = V[point] * U[point]`, `[rows x C_in] * [C_in x C_out]`. A
-//! task transforms a block of rows, multiplies and transforms back while everything stays in the
-//! second-level cache.
+//! Each of the 36 points is a matrix product `M[point] = V[point] * U[point]`, `[rows x C_in] *
+//! [C_in x C_out]`. A task transforms a block of rows, multiplies, and transforms back while all of
+//! its data stays in the second-level cache.
 
 use super::grid::Grid;
 use super::input_transform::InputTransform;
@@ -17,22 +17,23 @@ use crate::parallel::for_each;
 use crate::simd::{self, Kernel, Simd, dispatch, load, store, stored};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
-/// Rows of a task. Each weight is read once per task and used this many times.
+/// Rows of a task. A task reads each weight once and uses it for this many rows.
 const BLOCK_ROWS: usize = 32;
 
-/// Outputs per channel of each block of rows, the tasks that share a row of partial sums.
+/// Number of outputs per channel of each block of rows. The tasks of a block share a row of partial
+/// sums.
 pub(in crate::conv) fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
     let grid = Grid::new(pass.geometry, pass.n, BLOCK_ROWS);
     (0..grid.blocks()).map(|index| grid.pixels(&grid.block(index))).collect()
 }
 
-/// Distance between rows of a transformed block of `width` channels. Not a multiple of a large
-/// power of two, so that rows do not compete for the same cache sets.
+/// Distance in floats between rows of a transformed block of `width` channels. The distance is not
+/// a multiple of a large power of two, so that rows do not compete for the same cache sets.
 fn padded(width: usize, lanes: usize) -> usize {
     width.next_multiple_of(lanes) + 16
 }
 
-/// Computes `pass`.
+/// Computes `pass` and writes to `out`.
 pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     let (_, to) = channels(pass.geometry, pass.direction);
     let grid = Grid::new(pass.geometry, pass.n, BLOCK_ROWS);
@@ -49,7 +50,7 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     });
 }
 
-/// As [`run`], for some tiles of some samples; the others are left as they are.
+/// Computes some tiles of some samples and leaves the others as they are.
 fn run_partial<E: Element>(
     pass: &Pass<'_, E>,
     grid: Grid,
@@ -60,16 +61,17 @@ fn run_partial<E: Element>(
     let blocks = tiles.tasks(BLOCK_ROWS);
     for_each(to.div_ceil(BLOCK_COLUMNS) * blocks.len(), |task| {
         let (column_block, rows) = (task / blocks.len(), blocks[task % blocks.len()]);
-        // SAFETY: `Pass` promises tiles that exist and differ, and overlays of the lengths of what
-        // they stand for.
+        // SAFETY: `Pass` promises tiles that exist and differ, and overlays as large as the maps
+        // that they replace.
         unsafe { run_rows(pass, grid, out, std::ptr::null_mut(), rows, column_block) };
     });
 }
 
-/// One task: `rows` of one block of columns.
+/// Runs one task: `rows` of one block of columns.
 ///
 /// # Safety
-/// The rows exist, nothing else accesses their outputs, and `sums` is null or this task's.
+/// The rows exist, nothing else accesses their outputs, and `sums` is null or belongs to this task
+/// alone.
 unsafe fn run_rows<E: Element, R: Rows<E>>(
     pass: &Pass<'_, E>,
     grid: Grid,
@@ -84,7 +86,8 @@ unsafe fn run_rows<E: Element, R: Rows<E>>(
     let lanes = simd::lanes(isa);
     let v_row = padded(from.min(BLOCK_DEPTH), lanes);
     let m_row = padded(columns.1 - columns.0, lanes);
-    // One line more per point: neighbouring points then start in different cache sets.
+    // Each point takes one cache line more than its rows, so that neighbouring points start in
+    // different cache sets.
     let v_point = rows.count() * v_row + 16;
     let m_point = rows.count() * m_row + 16;
     with_scratch(POINTS * (v_point + m_point), |scratch| {
@@ -107,19 +110,19 @@ unsafe fn run_rows<E: Element, R: Rows<E>>(
             m_point,
         };
         // SAFETY: `Pass` and `Output` promise tensors of the geometry's lengths and weights of
-        // `packed_len`; the caller promises the rows, and that their outputs are this task's alone;
-        // the scratch memory holds all points of them.
+        // `packed_len`; the caller promises that the rows exist and that only this task accesses
+        // their outputs; the scratch memory holds all points of the rows.
         unsafe { dispatch(isa, kernel) };
     });
 }
 
-/// One task. Its pointers are valid for what [`run_rows`] says.
+/// One task. [`run_rows`] guarantees that its pointers are valid.
 struct Convolve<'a, E, R> {
     grid: Grid,
     from: usize,
     to: usize,
     x: *const E,
-    /// Weights of this task's columns.
+    /// Packed weights of this task's columns.
     weights: *const f32,
     out: Output<'a, E>,
     /// Null, or this task's part of the output's sums.
@@ -140,8 +143,8 @@ impl<E: Element, R: Rows<E>> Kernel for Convolve<'_, E, R> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller promises the features of `S` and rows that exist; the fields name memory
-        // for them.
+        // SAFETY: the caller enabled the features of `S` and promises rows that exist; `run_rows`
+        // made the fields point to memory for them.
         unsafe {
             let mut depth = 0;
             while depth < self.from {
@@ -170,11 +173,11 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
     /// `depth`.
     ///
     /// # Safety
-    /// The features of `S` are enabled, and `V` holds these channels.
+    /// The features of `S` are enabled, and `V` holds the transformed channels.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(&self, depth: usize, width: usize) {
-        // SAFETY: the caller promises the features of `S` and rows that exist; the fields name memory
-        // for them.
+        // SAFETY: the caller enabled the features of `S` and promises that `V` holds these
+        // channels; `run_rows` made the fields point to memory for all rows.
         unsafe {
             let columns = self.columns.1 - self.columns.0;
             let panel_len = width * S::TILE_COLUMNS;
@@ -198,7 +201,8 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
                             c_row: self.m_row,
                             columns: vectors * S::LANES,
                             add: if depth == 0 { std::ptr::null() } else { m },
-                            // The first tiles of a panel fetch the next one, a line per step.
+                            // The first tiles of a panel fetch the next panel, one cache line per
+                            // step.
                             prefetch: next.wrapping_add((index * width * 16) % panel_len),
                             prefetch_step: 16,
                             ..Tile::plain(&terms)
@@ -212,14 +216,14 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
         }
     }
 
-    /// Transforms `M` to output pixels, applies the epilogue and stores.
+    /// Transforms `M` back to output pixels, applies the epilogue and stores the result.
     ///
     /// # Safety
     /// The features of `S` are enabled, and `M` holds the products.
     #[inline(always)]
     unsafe fn store<S: Simd>(&self) {
-        // SAFETY: the caller promises the features of `S` and rows that exist; the fields name memory
-        // for them.
+        // SAFETY: the caller enabled the features of `S` and promises that `M` holds the products;
+        // `run_rows` made the fields point to memory for all rows.
         unsafe {
             let width = self.columns.1 - self.columns.0;
             let mut row = 0;
@@ -241,11 +245,12 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
         }
     }
 
-    /// One vector of channels, from column `c`, of the output tile in `row`. `WHOLE`: neither
-    /// pixels nor channels of it lie outside the image; loops then unroll and masks vanish.
+    /// Stores one vector of channels, from column `c` on, of the output tile in `row`. `WHOLE` says
+    /// that all of its pixels and channels lie inside the image, so that loops unroll and masks
+    /// vanish.
     ///
     /// # Safety
-    /// As for [`store`](Self::store); row, tile, sample and channels exist.
+    /// The conditions of [`store`](Self::store) hold; row, tile, sample and channels exist.
     #[inline(always)]
     unsafe fn store_vector<S: Simd, const WHOLE: bool>(
         &self,
@@ -255,8 +260,8 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
         c: usize,
     ) {
         use transform::output;
-        // SAFETY: the caller promises the features of `S` and rows that exist; the fields name memory
-        // for them.
+        // SAFETY: the caller enabled the features of `S` and promises a row, tile, sample and
+        // channels that exist; `run_rows` made the fields point to memory for them.
         unsafe {
             let grid = &self.grid;
             let (y0, x0) = grid.origin(tile);
@@ -294,14 +299,14 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
         }
     }
 
-    /// Adds the bias and what is to be added.
+    /// Adds the bias and the addend to the pixels of a tile.
     ///
     /// # Safety
     /// The features of `S` are enabled, and the tile exists.
     #[inline(always)]
     unsafe fn add_operands<S: Simd>(&self, tile: &OutputTile, pixels: &mut [[S; OUT]; OUT]) {
-        // SAFETY: the caller promises the features and the tile; `Output` promises tensors of the
-        // output's shape.
+        // SAFETY: the caller enabled the features of `S` and promises that the tile exists;
+        // `Output` promises tensors of the output's shape.
         unsafe {
             if !self.out.bias.is_null() {
                 let bias = load(self.out.bias.at(tile.channel), tile.lanes);
@@ -323,10 +328,11 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
     /// Stores the pixels and their batch norm.
     ///
     /// # Safety
-    /// The features of `S` are enabled, and the tile exists and is this task's alone.
+    /// The features of `S` are enabled; the tile exists, and no other task writes it.
     #[inline(always)]
     unsafe fn write<S: Simd>(&self, tile: &OutputTile, pixels: &[[S; OUT]; OUT]) {
-        // SAFETY: the caller promises the features and the tile.
+        // SAFETY: the caller enabled the features of `S` and promises that the tile exists and that
+        // only this task writes it.
         unsafe {
             if !self.out.y.is_null() {
                 for (i, line) in pixels.iter().enumerate().take(tile.tall) {
@@ -347,14 +353,16 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
         }
     }
 
-    /// Adds the pixels to the task's sums. `first`: they are its first.
+    /// Adds the pixels to the task's sums. `first` says that they are the task's first pixels,
+    /// which set the shift.
     ///
     /// # Safety
     /// The features of `S` are enabled, the channels exist, and the sums are this task's.
     #[inline(always)]
     unsafe fn add_sums<S: Simd>(&self, tile: &OutputTile, first: bool, pixels: &[[S; OUT]; OUT]) {
         let lanes = tile.lanes;
-        // SAFETY: the caller promises the features and sums `[3][to]`.
+        // SAFETY: the caller enabled the features of `S` and promises that `sums` is this task's
+        // `[3][to]`.
         unsafe {
             let shift_at = self.sums.add(tile.channel);
             if first {
@@ -377,26 +385,26 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
     }
 }
 
-/// Where one vector of channels of an output tile lies.
+/// The position of one vector of channels of an output tile.
 struct OutputTile {
-    /// Its first pixel.
+    /// Row and column of the tile's first pixel.
     y0: usize,
     x0: usize,
-    /// Pixels of it that lie in the image.
+    /// Height and width of the part of the tile that lies in the image, in pixels.
     tall: usize,
     wide: usize,
-    /// Channels that exist, from `channel` on.
+    /// Number of channels that exist, from `channel` on.
     lanes: usize,
     channel: usize,
-    /// Element of the first pixel and channel.
+    /// Index of the element of the first pixel and channel.
     start: usize,
-    /// Distance between lines and between pixels.
+    /// Distances in elements between lines and between pixels.
     down: usize,
     right: usize,
 }
 
 impl OutputTile {
-    /// Elements from the first pixel to that in line `i` and column `j`.
+    /// Distance in elements from the first pixel to the pixel in line `i` and column `j`.
     #[inline(always)]
     fn offset(&self, i: usize, j: usize) -> usize {
         i * self.down + j * self.right

@@ -13,9 +13,9 @@ pub(super) struct Grid {
     pub n: usize,
     tiles_x: usize,
     tiles: usize,
-    /// Samples of a block.
+    /// Most samples of a block.
     samples: usize,
-    /// Tiles of a block; 1 unless the whole batch fits.
+    /// Number of tiles of a block; 1 unless the whole batch fits into a block.
     group: usize,
 }
 
@@ -31,7 +31,7 @@ impl Block {
         (self.tiles.1 - self.tiles.0) * (self.samples.1 - self.samples.0)
     }
 
-    /// Row, tile and sample of each row.
+    /// Yields the row, tile and sample of each row.
     #[inline(always)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
         let Block { tiles, samples } = *self;
@@ -56,7 +56,7 @@ impl<E> Rows<E> for Block {
 }
 
 impl Grid {
-    /// Cuts a batch of `n` images into blocks of at most `rows` rows. Neither is zero.
+    /// Cuts a batch of `n` images into blocks of at most `rows` rows. Both are at least 1.
     pub(super) fn new(geometry: &ConvGeometry, n: usize, rows: usize) -> Self {
         let [height, width] = geometry.input;
         let (tiles_y, tiles_x) = (height.div_ceil(OUT), width.div_ceil(OUT));
@@ -76,13 +76,13 @@ impl Grid {
         self.n.div_ceil(self.samples) * self.tiles.div_ceil(self.group)
     }
 
-    /// Most rows of a block.
+    /// Most rows that a block has.
     pub(super) fn block_rows(&self) -> usize {
         self.samples * self.group
     }
 
-    /// Block `index`. Neighbours in the image follow each other, so that the pixels they share are
-    /// still cached.
+    /// Returns block `index`. Neighbours in the image follow each other, so that the pixels they
+    /// share are still in the cache.
     pub(super) fn block(&self, index: usize) -> Block {
         let groups = self.tiles.div_ceil(self.group);
         let (sample, tile) = (index / groups * self.samples, index % groups * self.group);
@@ -92,7 +92,7 @@ impl Grid {
         }
     }
 
-    /// Top left output pixel of `tile`.
+    /// The top left output pixel (row, column) of `tile`.
     #[inline(always)]
     pub(super) fn origin(&self, tile: usize) -> (usize, usize) {
         (tile / self.tiles_x * OUT, tile % self.tiles_x * OUT)
@@ -105,7 +105,7 @@ impl Grid {
         ((self.height - y).min(OUT), (self.width - x).min(OUT))
     }
 
-    /// Output pixels of `block`, over all its samples.
+    /// Number of output pixels of `block`, over all its samples.
     pub(super) fn pixels(&self, block: &Block) -> usize {
         let pixels = |tile| {
             let (tall, wide) = self.extent(tile);

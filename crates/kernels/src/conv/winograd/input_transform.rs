@@ -1,4 +1,4 @@
-//! Input tiles transformed to their points.
+//! Transforms input tiles to their points.
 
 use super::grid::{Block, Grid};
 use super::transform::{self, IN, POINTS, columns};
@@ -6,10 +6,10 @@ use crate::conv::partial::Rows;
 use crate::element::Element;
 use crate::simd::{Kernel, Simd, load};
 
-/// `V = B^T d B` for a block of rows and a range of channels, `[point][row][channel]`.
+/// Computes `V = B^T d B` for a block of rows and a range of channels, `[point][row][channel]`.
 pub(super) struct InputTransform<E, R = Block> {
     pub grid: Grid,
-    /// Channels of `x`.
+    /// Number of channels of `x`.
     pub channels: usize,
     pub x: *const E,
     pub rows: R,
@@ -24,22 +24,24 @@ impl<E: Element, R: Rows<E>> Kernel for InputTransform<E, R> {
     type Output = ();
 
     /// # Safety
-    /// `x` holds the images of `grid` with `channels` channels, `v` all points, rows and channels
-    /// of the block with whole vectors.
+    /// The features of `S` are enabled; `x` holds the images of `grid` with `channels` channels;
+    /// `v` holds whole vectors of all points, rows and channels of the block.
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller promises the features of `S` and what is said above.
+        // SAFETY: the caller enabled the features of `S` and promises the lengths of `x` and `v`
+        // given above.
         unsafe {
             let grid = &self.grid;
             let zeros = [E::default(); 16];
             let mut v_row = self.v;
             for (tile, first, end) in self.rows.runs() {
                 let (y0, x0) = grid.origin(tile);
-                // Pixels outside the image read `zeros` at offset 0, the others the image at the
-                // row's offset.
+                // Pixels outside the image read `zeros` at offset 0; the others read the image at
+                // the row's offset.
                 let mut pixels = [(zeros.as_ptr(), 0usize); POINTS];
                 for (p, pixel) in pixels.iter_mut().enumerate() {
-                    // Wraps above the height or width when it lies before the image.
+                    // A coordinate before the image wraps to a value beyond the height or width,
+                    // which the test below rejects.
                     let y = (y0 + p / IN).wrapping_sub(1);
                     let x = (x0 + p % IN).wrapping_sub(1);
                     if y < grid.height && x < grid.width {
@@ -60,7 +62,7 @@ impl<E: Element, R: Rows<E>> InputTransform<E, R> {
     /// Transforms one tile of the sample at `offset` from the pixels' starts.
     ///
     /// # Safety
-    /// That of `run`; the sample and the row of `v` exist.
+    /// The conditions of `run` hold, and the sample and the row of `v` exist.
     #[inline(always)]
     unsafe fn transform_row<S: Simd>(
         &self,
@@ -68,7 +70,8 @@ impl<E: Element, R: Rows<E>> InputTransform<E, R> {
         offset: usize,
         v_row: *mut f32,
     ) {
-        // SAFETY: the caller promises what `run` asks; these channels exist.
+        // SAFETY: the caller keeps the conditions of `run` and promises that the sample and row
+        // exist.
         unsafe {
             let mut c = self.range.0;
             while c < self.range.1 {
@@ -84,10 +87,11 @@ impl<E: Element, R: Rows<E>> InputTransform<E, R> {
         }
     }
 
-    /// Transforms one vector of `lanes` channels at `offset`. `WHOLE`: it is a whole vector.
+    /// Transforms one vector of `lanes` channels at `offset`. `WHOLE` says that `lanes` fills the
+    /// vector.
     ///
     /// # Safety
-    /// That of `run`; the channels exist.
+    /// The conditions of `run` hold, and the channels exist.
     #[inline(always)]
     unsafe fn transform_vector<S: Simd, const WHOLE: bool>(
         &self,
@@ -97,7 +101,7 @@ impl<E: Element, R: Rows<E>> InputTransform<E, R> {
         v: *mut f32,
     ) {
         use transform::input;
-        // SAFETY: the caller promises what `run` asks; these channels exist.
+        // SAFETY: the caller keeps the conditions of `run` and promises that the channels exist.
         unsafe {
             let lanes = if WHOLE { S::LANES } else { lanes };
             let mut rows = [[S::zero(); IN]; IN];

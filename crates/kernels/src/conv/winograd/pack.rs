@@ -6,12 +6,12 @@ use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 
-/// Input channels transformed at a time.
+/// Input channels that are transformed at a time.
 pub(super) const BLOCK_DEPTH: usize = 128;
 /// Output channels of a task, a multiple of every panel width.
 pub(super) const BLOCK_COLUMNS: usize = 256;
 
-/// Channels that are read and written.
+/// The numbers of channels that `direction` reads and writes.
 pub(super) fn channels(geometry: &ConvGeometry, direction: Direction) -> (usize, usize) {
     match direction {
         Direction::Forward => (geometry.in_channels, geometry.out_channels),
@@ -19,7 +19,7 @@ pub(super) fn channels(geometry: &ConvGeometry, direction: Direction) -> (usize,
     }
 }
 
-/// Length of the packed weights.
+/// Number of `f32` of the packed weights.
 pub(in crate::conv) fn packed_len(
     geometry: &ConvGeometry,
     direction: Direction,
@@ -71,7 +71,7 @@ struct PackWeights {
     from: usize,
     to: usize,
     out: *mut f32,
-    /// Distance between points of `out`.
+    /// Distance in floats between points of `out`.
     point: usize,
     column: usize,
     range: (usize, usize),
@@ -84,14 +84,14 @@ impl Kernel for PackWeights {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         use transform::weight;
-        // SAFETY: the caller promises the features of `S`, kernels of `from * to` channels at `w`, and a
-        // panel of these rows at every point of `out`.
+        // SAFETY: the caller enabled the features of `S` and promises kernels of `from * to`
+        // channels at `w`, and a panel of these rows at every point of `out`.
         unsafe {
             for ci in self.range.0..self.range.1 {
                 for v in 0..S::TILE_VECTORS {
                     let column = self.column + v * S::LANES;
                     let lanes = self.to.saturating_sub(column).min(S::LANES);
-                    // Taps by lanes; 16 covers the widest vector.
+                    // Taps by lanes; 16 lanes hold the widest vector.
                     let mut taps = [[0.0f32; 16]; 9];
                     for lane in 0..lanes {
                         let co = column + lane;

@@ -10,9 +10,9 @@ use crate::simd::Simd;
 
 /// Side of an output tile.
 pub(super) const OUT: usize = 4;
-/// Side of an input tile.
+/// Side of an input tile: an output tile and one pixel around it.
 pub(super) const IN: usize = 6;
-/// Products per tile.
+/// Number of points, which are the products of one tile.
 pub(super) const POINTS: usize = IN * IN;
 
 const A: f64 = 2.0 / 3.0;
@@ -25,13 +25,13 @@ const G0: f64 = 1.0 / (A2 * B2);
 const GA: f64 = 1.0 / (2.0 * A2 * (A2 - B2));
 const GB: f64 = 1.0 / (2.0 * B2 * (B2 - A2));
 
-/// `B^T x`: an input row or column to its six points.
+/// `B^T x`: transforms an input row or column to its six points.
 ///
 /// # Safety
 /// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn input<S: Simd>(x: [S; IN]) -> [S; IN] {
-    // SAFETY: the caller promises the features of `S`.
+    // SAFETY: the caller enabled the features of `S`.
     unsafe {
         let sum = S::splat(-(A2 + B2) as f32);
         let (a, b) = (S::splat(A as f32), S::splat(B as f32));
@@ -52,13 +52,13 @@ pub(super) unsafe fn input<S: Simd>(x: [S; IN]) -> [S; IN] {
     }
 }
 
-/// `A^T m`: six products to four outputs.
+/// `A^T m`: transforms six products to four outputs.
 ///
 /// # Safety
 /// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn output<S: Simd>(m: [S; IN]) -> [S; OUT] {
-    // SAFETY: the caller promises the features of `S`.
+    // SAFETY: the caller enabled the features of `S`.
     unsafe {
         let (even_a, odd_a) = (m[1].add(m[2]), m[1].sub(m[2]));
         let (even_b, odd_b) = (m[3].add(m[4]), m[3].sub(m[4]));
@@ -71,13 +71,13 @@ pub(super) unsafe fn output<S: Simd>(m: [S; IN]) -> [S; OUT] {
     }
 }
 
-/// `A y`: four output gradients to their six points.
+/// `A y`: transforms four output gradients to their six points.
 ///
 /// # Safety
 /// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn output_grad<S: Simd>(y: [S; OUT]) -> [S; IN] {
-    // SAFETY: the caller promises the features of `S`.
+    // SAFETY: the caller enabled the features of `S`.
     unsafe {
         let even_a = y[2].mul_add(S::splat(A2 as f32), y[0]);
         let odd_a = combine(A, y[1], A2 * A, y[3]);
@@ -87,13 +87,13 @@ pub(super) unsafe fn output_grad<S: Simd>(y: [S; OUT]) -> [S; IN] {
     }
 }
 
-/// `G^T u`: six points to three weight gradients.
+/// `G^T u`: transforms six points to three weight gradients.
 ///
 /// # Safety
 /// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn weight_grad<S: Simd>(u: [S; IN]) -> [S; 3] {
-    // SAFETY: the caller promises the features of `S`.
+    // SAFETY: the caller enabled the features of `S`.
     unsafe {
         let (even_a, odd_a) = (u[1].add(u[2]), u[1].sub(u[2]));
         let (even_b, odd_b) = (u[3].add(u[4]), u[3].sub(u[4]));
@@ -105,13 +105,13 @@ pub(super) unsafe fn weight_grad<S: Simd>(u: [S; IN]) -> [S; 3] {
     }
 }
 
-/// `G g`: three weights to their six points.
+/// `G g`: transforms three weights to their six points.
 ///
 /// # Safety
 /// The features of `S` are enabled.
 #[inline(always)]
 pub(super) unsafe fn weight<S: Simd>(g: [S; 3]) -> [S; IN] {
-    // SAFETY: the caller promises the features of `S`.
+    // SAFETY: the caller enabled the features of `S`.
     unsafe {
         let even_a = combine(GA, g[0], GA * A2, g[2]);
         let odd_a = g[1].mul(S::splat((GA * A) as f32));
@@ -131,8 +131,8 @@ pub(super) unsafe fn weight<S: Simd>(g: [S; 3]) -> [S; IN] {
 /// Applies the one-dimensional transform `$f` to each of the `$n` columns of `$rows`, giving `$m`
 /// rows.
 ///
-/// Rows are transformed as they are loaded, then come the columns. Macros, because a closure would
-/// not be sure to inline into the caller's instruction set.
+/// Each row is transformed as it is loaded, and the columns follow. These are macros, because the
+/// compiler might not inline a closure into a function with other features.
 macro_rules! columns {
     ($rows:expr, $n:expr, $width:expr => $m:expr, $f:ident) => {{
         let rows = $rows;
@@ -170,6 +170,6 @@ pub(super) use square;
 /// The features of `S` are enabled.
 #[inline(always)]
 unsafe fn combine<S: Simd>(ka: f64, xa: S, kb: f64, xb: S) -> S {
-    // SAFETY: the caller promises the features of `S`.
+    // SAFETY: the caller enabled the features of `S`.
     unsafe { xa.mul_add(S::splat(ka as f32), xb.mul(S::splat(kb as f32))) }
 }

@@ -1,11 +1,11 @@
 //! Weight gradient of 3x3 convolutions with stride 1 by Winograd: `dw = G^T [sum over rows of (B^T
 //! d B)^T (A dY A^T)] G`, a matrix product over rows for each of the 36 points.
 //!
-//! Few channels: each task takes a chunk of rows through all steps, its products staying in the
-//! second-level cache. Many channels: their products would not, so all rows of a section are
-//! transformed first, then each point is multiplied by a task of its own, which keeps its products
-//! in registers over the whole section. Where one section is all (small images), each task instead
-//! takes a block of channels through all points and back.
+//! With few channels, each task takes a chunk of rows through all steps, and its products stay in
+//! the second-level cache. With many channels the products would not stay there. All rows of a
+//! section are therefore transformed first; then each point is multiplied by a task of its own,
+//! which keeps its products in registers over the whole section. Where one section holds all rows
+//! (small images), each task instead takes a block of channels through all points and back.
 
 use super::grid::{Block, Grid};
 use super::input_transform::InputTransform;
@@ -21,28 +21,29 @@ use crate::isa::Isa;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{self, dispatch};
 
-/// Rows transformed at a time.
+/// Rows that are transformed at a time.
 const BLOCK_ROWS: usize = 32;
-/// Channels up to which a task keeps all products.
+/// Largest number of channels for which a task keeps all products.
 const FUSED_CHANNELS: usize = 64;
-/// Tasks of the fused form, enough to keep many cores busy.
+/// Number of tasks of the fused form, enough to keep many cores busy.
 const FUSED_TASKS: usize = 64;
-/// Fewest blocks of rows of a fused task: fewer do not pay for its transform back.
+/// Least number of blocks of rows of a fused task: fewer do not pay for its transform back.
 const FUSED_MIN_BLOCKS: usize = 8;
-/// Floats of the transformed rows of a section, to stay in the last-level cache.
-const SECTION: usize = 3 << 20;
-/// Blocks of rows of a section at least: fewer would load and store the products too often.
-const SECTION_MIN_BLOCKS: usize = 4;
-/// Input and output channels of a task that takes all points: its products stay in the second-level
+/// Floats that the transformed rows of a section may take, so that they stay in the last-level
 /// cache.
+const SECTION: usize = 3 << 20;
+/// Least number of blocks of rows of a section: fewer would load and store the products too often.
+const SECTION_MIN_BLOCKS: usize = 4;
+/// Most input and output channels of a task that takes all points: its products then stay in the
+/// second-level cache.
 const BLOCK_FROM: usize = 28;
 const BLOCK_TO: usize = 128;
-/// Channels transformed by a task.
+/// Channels that one task transforms.
 const TRANSFORM_CHANNELS: usize = 128;
-/// Input channels transformed back by a task.
+/// Input channels that one task transforms back.
 const BACK_CHANNELS: usize = 16;
 
-/// Computes `pass` to `dw`, which has the length of the weights.
+/// Computes `pass` and writes to `dw`, which has the length of the weights.
 pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {
     let WeightPass { geometry, isa, n, x, dy, .. } = *pass;
     let (from, to) = (geometry.in_channels, geometry.out_channels);
@@ -54,7 +55,8 @@ pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mu
     }
 }
 
-/// `x` and `dy` hold the images of the grid with `from` and `to` channels: `WeightPass` promises it.
+/// A weight gradient. `WeightPass` guarantees that `x` and `dy` hold the images of the grid with
+/// `from` and `to` channels.
 #[derive(Clone, Copy)]
 struct Problem<E> {
     grid: Grid,
@@ -66,10 +68,10 @@ struct Problem<E> {
 }
 
 impl<E: Element> Problem<E> {
-    /// Sizes of `v`, `d` and `u` for `rows` rows, and their strides.
+    /// The sizes of `v`, `d` and `u` for `rows` rows, and their strides.
     fn memory(&self, rows: usize) -> ([usize; 3], Memory) {
         let columns = self.to.next_multiple_of(simd::tile_columns(self.isa));
-        // Rows of a power of two would compete for the same cache sets.
+        // Rows whose length is a power of two would compete for the same cache sets.
         let v_row = self.from.next_multiple_of(simd::lanes(self.isa)) + 16;
         let memory = Memory {
             v: Shared::null(),
@@ -91,7 +93,7 @@ impl<E: Element> Problem<E> {
         with_memory(lens, memory, f);
     }
 
-    /// As [`with_memory`](Self::with_memory), without products.
+    /// Calls `f` with memory for `rows` rows and without memory for products.
     fn with_row_memory(&self, rows: usize, f: impl FnOnce(Memory)) {
         let ([v_len, d_len, _], memory) = self.memory(rows);
         with_memory([v_len, d_len, 0], memory, f);
@@ -112,13 +114,14 @@ impl<E: Element> Problem<E> {
                     for index in first..(first + chunk_blocks).min(blocks) {
                         let block = self.grid.block(index);
                         let write = Write::of(index == first);
-                        // SAFETY: the memory holds one block of rows and is this task's own.
+                        // SAFETY: the memory holds one block of rows, and only this task has it.
                         unsafe {
                             self.transform(memory, block, 0, self.channels());
                             self.multiply_points(memory, block.rows(), write, self.channels());
                         }
                     }
-                    // SAFETY: the products were computed above; this task writes its own chunk.
+                    // SAFETY: the products were computed above, and only this task writes its
+                    // chunk.
                     unsafe { self.back(memory, self.channels(), (0, 0), shared.at(chunk * plane)) };
                 });
             });
@@ -126,14 +129,14 @@ impl<E: Element> Problem<E> {
         });
     }
 
-    /// All rows of a section are transformed, then each point is multiplied by a task of its own.
+    /// Transforms all rows of a section, then multiplies each point in a task of its own.
     fn run_sections(&self, dw: &mut [f32]) {
         let blocks = self.grid.blocks();
         let block_rows = self.grid.block_rows();
         let block_len = POINTS * block_rows * (self.from + self.to);
         let section_blocks = (SECTION / block_len).max(SECTION_MIN_BLOCKS).min(blocks);
         let sections = blocks.div_ceil(section_blocks);
-        // Sections of equal size.
+        // All sections have about the same size.
         let section_blocks = blocks.div_ceil(sections);
         if sections == 1 {
             return self.with_row_memory(blocks * block_rows, |memory| {
@@ -149,8 +152,8 @@ impl<E: Element> Problem<E> {
                 let (write, channels) = (Write::of(section == 0), self.channels());
                 for_each(POINTS, |point| {
                     let kernel = Multiply { memory, point, rows, write, channels };
-                    // SAFETY: the rows were transformed above; tasks write the products of their
-                    // own point.
+                    // SAFETY: the rows were transformed above, and each task writes the products of
+                    // its own point.
                     unsafe { dispatch(self.isa, kernel) };
                 });
             }
@@ -158,7 +161,7 @@ impl<E: Element> Problem<E> {
                 let shared = Shared::new(planes);
                 for_each(self.from.div_ceil(BACK_CHANNELS), |task| {
                     let channels = (range(task, BACK_CHANNELS, self.from), (0, self.to));
-                    // SAFETY: the products were computed above; tasks write disjoint channels.
+                    // SAFETY: the products were computed above, and tasks write disjoint channels.
                     unsafe { self.back(memory, channels, (0, 0), shared.at(0)) };
                 });
                 reduce_weights(self.isa, planes, 9, self.from, self.to, dw);
@@ -166,11 +169,12 @@ impl<E: Element> Problem<E> {
         });
     }
 
-    /// Transforms `count` blocks from `first` on to the rows of `memory`, which has room for them;
-    /// returns how many rows these are.
+    /// Transforms `count` blocks from `first` on to the rows of `memory`, which has room for them.
+    /// Returns the number of these rows.
     fn transform_section(&self, memory: Memory, first: usize, count: usize) -> usize {
         let channel_blocks = self.from.max(self.to).div_ceil(TRANSFORM_CHANNELS);
-        // Where the rows of each block start: blocks at the edge of the batch are smaller.
+        // Records where the rows of each block start, because blocks at the edge of the batch are
+        // smaller.
         let mut starts = Vec::with_capacity(count);
         let mut rows = 0;
         for index in first..first + count {
@@ -182,7 +186,8 @@ impl<E: Element> Problem<E> {
             let block = self.grid.block(first + index);
             let channels =
                 [self.from, self.to].map(|count| range(channel_block, TRANSFORM_CHANNELS, count));
-            // SAFETY: the memory holds the rows of a section; tasks write disjoint rows or channels.
+            // SAFETY: the memory holds the rows of a section, and tasks write disjoint rows or
+            // channels.
             unsafe { self.transform(memory, block, starts[index], channels.into()) };
         });
         rows
@@ -193,7 +198,8 @@ impl<E: Element> Problem<E> {
         ((0, self.from), (0, self.to))
     }
 
-    /// Multiplies the transformed `rows` and transforms back, a block of channels at a time.
+    /// Multiplies the transformed `rows` and transforms the products back, one block of channels at
+    /// a time.
     fn multiply_by_channels(&self, memory: Memory, rows: usize, dw: &mut [f32]) {
         let (from_blocks, to_blocks) = (self.from.div_ceil(BLOCK_FROM), self.to.div_ceil(BLOCK_TO));
         with_scratch(plane_len(self.isa, 9, self.from, self.to), |planes| {
@@ -201,12 +207,12 @@ impl<E: Element> Problem<E> {
             for_each(from_blocks * to_blocks, |task| {
                 let from = range(task % from_blocks, BLOCK_FROM, self.from);
                 let to = range(task / from_blocks, BLOCK_TO, self.to);
-                // As for `Memory`: neighbouring points begin in different cache sets.
+                // As in `Memory`, neighbouring points begin in different cache sets.
                 let u_point = BLOCK_FROM * BLOCK_TO + 16;
                 with_scratch(POINTS * u_point, |u| {
                     let memory = Memory { u: Shared::new(u), u_row: BLOCK_TO, u_point, ..memory };
-                    // SAFETY: the rows were transformed by the caller; the products are this task's
-                    // own, and so are the channels.
+                    // SAFETY: the caller has transformed the rows; the products and the channels
+                    // are this task's own.
                     unsafe {
                         self.multiply_points(memory, rows, Write::Fresh, (from, to));
                         self.back(memory, (from, to), (from.0, to.0), shared.at(0));
@@ -217,11 +223,11 @@ impl<E: Element> Problem<E> {
         });
     }
 
-    /// Transforms channels of the input and of the output gradient of a block, as rows from `first`
-    /// of `v` and `d`.
+    /// Transforms channels of the input and of the output gradient of a block, and writes them as
+    /// the rows from `first` on of `v` and `d`.
     ///
     /// # Safety
-    /// `memory` holds these rows; nothing else accesses these rows and channels.
+    /// `memory` holds these rows, and nothing else accesses these rows and channels.
     unsafe fn transform(&self, memory: Memory, block: Block, first: usize, (from, to): Channels) {
         let input = InputTransform {
             grid: self.grid,
@@ -242,7 +248,8 @@ impl<E: Element> Problem<E> {
             first,
             range: to,
         };
-        // SAFETY: the tensors hold the images of the grid; the caller promises the rows.
+        // SAFETY: the tensors hold the images of the grid; the caller promises that `memory` holds
+        // the rows and that nothing else accesses them.
         unsafe {
             dispatch(self.isa, input);
             dispatch(self.isa, gradient);
@@ -252,7 +259,7 @@ impl<E: Element> Problem<E> {
     /// Multiplies the transformed `rows` at every point.
     ///
     /// # Safety
-    /// The rows were transformed, and nothing else accesses these products.
+    /// The rows have been transformed, and nothing else accesses these products.
     unsafe fn multiply_points(
         &self,
         memory: Memory,
@@ -261,17 +268,19 @@ impl<E: Element> Problem<E> {
         channels: Channels,
     ) {
         for point in 0..POINTS {
-            // SAFETY: the caller promises the rows and the products.
+            // SAFETY: the caller promises transformed rows, and products that nothing else
+            // accesses.
             unsafe {
                 dispatch(self.isa, Multiply { memory, point, rows, write, channels });
             }
         }
     }
 
-    /// Transforms products back to gradients; `origin` are the channels that `u` begins with.
+    /// Transforms products back to gradients; `origin` holds the first input and output channel of
+    /// `u`.
     ///
     /// # Safety
-    /// The products were computed, and nothing else accesses these channels of `dw`.
+    /// The products have been computed, and nothing else accesses these channels of `dw`.
     unsafe fn back(
         &self,
         memory: Memory,
@@ -280,17 +289,18 @@ impl<E: Element> Problem<E> {
         dw: *mut f32,
     ) {
         let kernel = TransformBack { from: self.from, memory, channels, origin, dw };
-        // SAFETY: the caller promises the products and the channels.
+        // SAFETY: the caller promises computed products, and channels of `dw` that nothing else
+        // accesses.
         unsafe { dispatch(self.isa, kernel) };
     }
 }
 
-/// Part `index` of `len`, in parts of `size`; empty beyond the end.
+/// Returns part `index` of `len`, cut into parts of `size`; the range is empty beyond the end.
 fn range(index: usize, size: usize, len: usize) -> (usize, usize) {
     ((index * size).min(len), ((index + 1) * size).min(len))
 }
 
-/// Calls `f` with `memory` of so many floats for `v`, `d` and `u`.
+/// Calls `f` with `memory` that has the given numbers of floats for `v`, `d` and `u`.
 fn with_memory([v_len, d_len, u_len]: [usize; 3], memory: Memory, f: impl FnOnce(Memory)) {
     with_scratch(v_len + d_len + u_len, |scratch| {
         let (v, rest) = scratch.split_at_mut(v_len);

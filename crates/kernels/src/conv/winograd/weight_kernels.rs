@@ -8,37 +8,37 @@ use crate::parallel::Shared;
 use crate::simd::{Kernel, Simd, load};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
-/// Rows multiplied at a time, for a panel to stay in the first-level cache.
+/// Rows that are multiplied at a time, so that a panel stays in the first-level cache.
 const BLOCK_DEPTH: usize = 128;
-/// Depths fetched ahead.
+/// How many depths ahead memory is fetched.
 const PREFETCH: usize = 8;
 
 /// Ranges of input and output channels.
 pub(super) type Channels = ((usize, usize), (usize, usize));
 
-/// Scratch memory of transformed rows and products. Each point starts a cache line later than its
+/// Scratch memory of transformed rows and products. Each point starts one cache line later than its
 /// size asks, so that neighbouring points begin in different cache sets.
 #[derive(Clone, Copy)]
 pub(super) struct Memory {
-    /// `[point][row][from]`.
+    /// Transformed input, `[point][row][from]`.
     pub(super) v: Shared,
     pub(super) v_row: usize,
     pub(super) v_point: usize,
-    /// `[point][panel][row][TILE_COLUMNS]`.
+    /// Transformed output gradient, `[point][panel][row][TILE_COLUMNS]`.
     pub(super) d: Shared,
     pub(super) d_point: usize,
-    /// Rows of a panel.
+    /// Number of rows of a panel.
     pub(super) rows: usize,
-    /// `[point][from][to]`.
+    /// Products, `[point][from][to]`.
     pub(super) u: Shared,
     pub(super) u_row: usize,
     pub(super) u_point: usize,
 }
 
-/// `D = A dY A^T`; output pixels outside the image count as zero.
+/// Computes `D = A dY A^T`; output pixels outside the image count as zero.
 pub(super) struct OutputGradTransform<E> {
     pub(super) grid: Grid,
-    /// Channels of `dy`.
+    /// Number of channels of `dy`.
     pub(super) to: usize,
     pub(super) dy: Shared<E>,
     pub(super) memory: Memory,
@@ -53,8 +53,8 @@ impl<E: Element> Kernel for OutputGradTransform<E> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller promises the features of `S`, a tensor `dy` of the grid's images, and
-        // memory for these rows that is this task's alone.
+        // SAFETY: the caller enabled the features of `S` and promises a tensor `dy` of the grid's
+        // images, and memory for these rows that only this task accesses.
         unsafe {
             for (row, tile, sample) in self.block.iter() {
                 let whole_tile = self.grid.extent(tile) == (OUT, OUT);
@@ -73,8 +73,8 @@ impl<E: Element> Kernel for OutputGradTransform<E> {
 }
 
 impl<E: Element> OutputGradTransform<E> {
-    /// One vector of channels from `c`. `WHOLE`: neither pixels nor channels of it lie outside the
-    /// image.
+    /// Transforms one vector of channels from `c` on. `WHOLE` says that all of its pixels and
+    /// channels lie inside the image.
     ///
     /// # Safety
     /// The features of `S` are enabled; row, tile, sample and channels exist.
@@ -87,8 +87,8 @@ impl<E: Element> OutputGradTransform<E> {
         c: usize,
     ) {
         use transform::output_grad;
-        // SAFETY: the caller promises the features of `S`, a tensor `dy` of the grid's images, and
-        // memory for these rows that is this task's alone.
+        // SAFETY: the caller enabled the features of `S` and promises a row, tile, sample and
+        // channels that exist, and memory for them that only this task accesses.
         unsafe {
             let Self { grid, to, dy, .. } = *self;
             let (y0, x0) = grid.origin(tile);
@@ -114,17 +114,17 @@ impl<E: Element> OutputGradTransform<E> {
     }
 }
 
-/// What becomes of the products that are there.
+/// How a product is written to `U`.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Write {
-    /// They are overwritten.
+    /// The product overwrites `U`.
     Fresh,
-    /// They are added to.
+    /// The product is added to `U`.
     Sum,
 }
 
 impl Write {
-    /// Fresh products of the first rows, sums of those that follow.
+    /// The first rows overwrite `U`; the rows that follow add to it.
     pub(super) fn of(is_first: bool) -> Self {
         if is_first { Self::Fresh } else { Self::Sum }
     }
@@ -136,7 +136,7 @@ pub(super) struct Multiply {
     pub(super) point: usize,
     pub(super) rows: usize,
     pub(super) write: Write,
-    /// `U` holds these alone. Output channels begin at a whole panel.
+    /// The channels that `U` holds. Output channels begin at a whole panel.
     pub(super) channels: Channels,
 }
 
@@ -146,8 +146,8 @@ impl Kernel for Multiply {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the caller promises the features of `S`, and memory that holds these rows and
-        // channels, of which it writes its own.
+        // SAFETY: the caller enabled the features of `S` and promises memory that holds these rows
+        // and channels, of which this task alone writes its products.
         unsafe {
             let (from, to) = self.channels;
             let memory = &self.memory;
@@ -180,8 +180,8 @@ impl Kernel for Multiply {
                             } else {
                                 c
                             },
-                            // Rows are short and far apart, which the processor's own prefetcher
-                            // does not follow.
+                            // Rows are short and far apart, so the processor's own prefetcher does
+                            // not follow them.
                             prefetch: terms[0]
                                 .a
                                 .wrapping_add(row + rows - 1 + PREFETCH * memory.v_row),
@@ -199,11 +199,11 @@ impl Kernel for Multiply {
 
 /// `dw = G^T U G` for ranges of channels, `[panel][tap][from][TILE_COLUMNS]`.
 pub(super) struct TransformBack {
-    /// Input channels of the convolution.
+    /// Number of input channels of the convolution.
     pub(super) from: usize,
     pub(super) memory: Memory,
     pub(super) channels: Channels,
-    /// The channels that `U` begins with.
+    /// The first input and output channel of `U`.
     pub(super) origin: (usize, usize),
     pub(super) dw: *mut f32,
 }
@@ -215,8 +215,8 @@ impl Kernel for TransformBack {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         use transform::weight_grad;
-        // SAFETY: the caller promises the features of `S`, and memory that holds these rows and
-        // channels, of which it writes its own.
+        // SAFETY: the caller enabled the features of `S` and promises memory that holds these
+        // products, and channels of `dw` that only this task writes.
         unsafe {
             let from = self.from;
             let (inputs, outputs) = self.channels;
