@@ -62,14 +62,16 @@ impl Area {
     }
 
     /// The outputs of a convolution that read a pixel of this area.
-    fn through(self, g: &ConvGeometry) -> Self {
+    fn through(self, geometry: &ConvGeometry) -> Self {
         if self.is_empty() {
             return Self::default();
         }
-        let output = g.output();
+        let output = geometry.output();
         let reach = |d: usize, from: usize, to: usize| {
-            let first = (from + g.padding[d]).saturating_sub(g.kernel[d] - 1).div_ceil(g.stride[d]);
-            (first, ((to - 1 + g.padding[d]) / g.stride[d] + 1).min(output[d]))
+            let first = (from + geometry.padding[d])
+                .saturating_sub(geometry.kernel[d] - 1)
+                .div_ceil(geometry.stride[d]);
+            (first, ((to - 1 + geometry.padding[d]) / geometry.stride[d] + 1).min(output[d]))
         };
         let ((top, bottom), (left, right)) =
             (reach(0, self.top, self.bottom), reach(1, self.left, self.right));
@@ -235,8 +237,8 @@ impl ImageMove {
 
     /// Computes what `conv` makes of the changes of an image with these maps.
     pub(crate) fn apply(&mut self, conv: &IncrementalConv, ImageMaps { maps }: &ImageMaps) {
-        let g = *conv.kernel.geometry();
-        let size = g.output();
+        let geometry = *conv.kernel.geometry();
+        let size = geometry.output();
         let targets = [conv.raw, conv.norm.as_ref().map(|(map, _)| *map)];
         // Taken out, so that they can be written while the others are read.
         let mut outputs =
@@ -245,7 +247,7 @@ impl ImageMove {
             let add = conv.add.and_then(|add| Some((&maps[add], self.patches[add].as_ref()?)));
             let area = input
                 .changed
-                .through(&g)
+                .through(&geometry)
                 .union(add.map_or(Area::default(), |(_, patch)| patch.changed));
             outputs
                 .iter_mut()
