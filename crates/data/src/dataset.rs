@@ -22,9 +22,9 @@ pub struct Dataset {
 /// The content of both splits of a [`Dataset`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetIdentity {
-    /// Of the training split.
+    /// Content of the training split.
     pub train: SplitIdentity,
-    /// Of the test split.
+    /// Content of the test split.
     pub test: SplitIdentity,
 }
 
@@ -32,15 +32,15 @@ impl Dataset {
     /// The content identity of both splits; see [`Split::identity`].
     ///
     /// # Errors
-    /// As [`Split::image`].
+    /// Those of [`Split::image`].
     pub fn identity(&self) -> Result<DatasetIdentity> {
         Ok(DatasetIdentity { train: self.train.identity()?, test: self.test.identity()? })
     }
 }
 
 impl DatasetIdentity {
-    /// In what this data set differs from `before`, in words for one line; `None` when it is the
-    /// same.
+    /// Says how this data set differs from `before`, in words for one line; `None` when both are
+    /// the same.
     pub fn difference(&self, before: &Self) -> Option<String> {
         let split = |name, now: &SplitIdentity, then| {
             now.difference(then).map(|difference| format!("{name} set: {difference}"))

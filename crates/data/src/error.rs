@@ -1,6 +1,6 @@
 //! The one error type of this crate. Every message is a single line that says what was wrong,
-//! where, what was expected, and what to do about it. An option is named by its field, between
-//! backticks (`` `image_size` ``); a program may put its own word in that place.
+//! where, what was expected, and what to do about it. A message names an option by its field in
+//! backticks (`` `image_size` ``); a program may put its own name of the option in that place.
 
 use std::fmt;
 use std::io;
@@ -13,18 +13,18 @@ use crate::text::{nearest, one_line, shown};
 /// Shorthand for results of this crate.
 pub type Result<T, E = DataError> = std::result::Result<T, E>;
 
-/// What can go wrong with a data set. `Display` is always one line.
+/// An error about a data set. `Display` is always one line.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// An option has a value that makes no sense.
+    /// An option has a value outside its range.
     #[error("wrong {what}: {found}; expected {expected}")]
     Value {
         /// The option, in words.
         what: String,
         /// The value given.
         found: String,
-        /// What is allowed.
+        /// The values that are allowed.
         expected: String,
     },
 
@@ -46,24 +46,24 @@ pub enum DataError {
         file: String,
         /// Folders searched, comma separated.
         looked: String,
-        /// How to get it.
+        /// How to get the file.
         get: Fix,
     },
 
-    /// A file or folder is not what it should be.
+    /// A file or folder does not have the expected content.
     #[error("{}: found {found}; expected {expected}; {fix}", shown(path))]
     Bad {
         /// The file or folder.
         path: PathBuf,
-        /// What is there.
+        /// What was found.
         found: String,
-        /// What should be there.
+        /// What was expected.
         expected: String,
-        /// What to do.
+        /// How to repair it.
         fix: Fix,
     },
 
-    /// The operating system refused.
+    /// The operating system refused an operation.
     #[error("cannot {doing} {}: {source}; {}", shown(path), io_hint(source))]
     Io {
         /// A verb: `read`, `write`, ...
@@ -74,7 +74,7 @@ pub enum DataError {
         source: io::Error,
     },
 
-    /// A download failed for good.
+    /// A download failed after all its attempts.
     #[error("cannot fetch {url}: {reason}; {fix}")]
     Fetch {
         /// The full address.
@@ -91,7 +91,7 @@ pub enum DataError {
     )]
     NoDataFolder,
 
-    /// This build of the crate lacks what was asked for.
+    /// This build of the crate lacks a feature that the call needs.
     #[error("{needed} needs the feature `{feature}`, which this build of sora-robust-data lacks")]
     Feature {
         /// The feature's name.
@@ -100,14 +100,14 @@ pub enum DataError {
         needed: String,
     },
 
-    /// More memory is asked for than the machine has.
+    /// The call needs more memory than the machine has.
     #[error("{what} takes {} of memory; this machine has {}; {fix}", mib(*needed), mib(*limit))]
     Memory {
-        /// What would be kept, in words.
+        /// What the memory is for, in words.
         what: String,
-        /// Bytes that it takes.
+        /// Number of bytes that are needed.
         needed: u64,
-        /// Bytes that there are.
+        /// Number of bytes that the machine has.
         limit: u64,
         /// What to do.
         fix: String,
@@ -125,18 +125,18 @@ pub enum DataError {
     },
 }
 
-/// What to do about an error: words, and what a program could offer for it.
+/// What to do about an error: words, and the remedy that a program could offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fix(Box<Advice>);
 
-/// Behind a pointer, which keeps the errors small.
+/// The advice lies behind a pointer, which keeps the errors small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Advice {
     words: String,
     remedy: Option<Remedy>,
 }
 
-/// What a program can offer against an error by a command of its own: this crate's messages speak
+/// A remedy that a program can offer with a command of its own; this crate's messages describe it
 /// in words only. See [`DataError::remedy`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -179,7 +179,7 @@ impl From<String> for Fix {
 }
 
 impl DataError {
-    /// Whether the call or its input is at fault rather than the work itself (network, disk, a
+    /// Whether the call or its input is at fault, rather than the work itself (network, disk, a
     /// defect).
     pub fn is_input(&self) -> bool {
         match self {
@@ -196,7 +196,7 @@ impl DataError {
         }
     }
 
-    /// What a program can offer against it by a command of its own.
+    /// The remedy that a program can offer with a command of its own, if there is one.
     pub fn remedy(&self) -> Option<Remedy> {
         match self {
             Self::Missing { get: fix, .. } | Self::Bad { fix, .. } => fix.0.remedy.clone(),
@@ -252,7 +252,7 @@ fn io_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// What could have been meant by an unknown name.
+/// Names that an unknown name could have meant.
 fn instead(name: &str, known: &[String]) -> String {
     let own = "folder:PATH, or an existing folder with train/ and test/";
     match nearest(name, known) {

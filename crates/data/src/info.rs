@@ -1,4 +1,4 @@
-//! What is known about a data set before any of its files is read.
+//! The description of a data set, known before any of its files is read.
 
 use std::{
     fmt,
@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::augment::Augment;
 use crate::error::{Fix, Remedy};
 
-/// A data set's description. [`crate::registry()`] gives it for every registered set;
-/// [`crate::open`] fills in what only the images can tell (`mean`, `std`, and everything for
+/// A data set's description. [`crate::registry()`] returns it for every registered set;
+/// [`crate::open`] fills in the fields that depend on the images (`mean`, `std`, and all fields of
 /// `folder:`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Info {
-    /// The name by which [`open`](crate::open()) knows it, or `folder:PATH`.
+    /// The name that [`open`](crate::open()) accepts, or `folder:PATH`.
     pub name: String,
-    /// The name people use.
+    /// The set's usual name, for people.
     pub title: String,
     /// Class names in label order; empty where the registry does not list them (`tiny-imagenet`,
     /// `imagenet100`).
@@ -30,14 +30,14 @@ pub struct Info {
     pub height: usize,
     /// Image width in pixels. 0 for `folder` before it is opened.
     pub width: usize,
-    /// Training images (as opened: after a limit).
+    /// Number of training images; of an opened set, after its limit.
     pub train: usize,
-    /// Test images (as opened: after a limit).
+    /// Number of test images; of an opened set, after its limit.
     pub test: usize,
-    /// Per-channel mean of the training images in \[0,1\]. Empty in the registry where none is
-    /// published; then computed from the training split when the set is opened.
+    /// Per-channel mean of the training images in \[0,1\]. The registry leaves it empty where none
+    /// is published; [`open`](crate::open()) then computes it from the training split.
     pub mean: Vec<f64>,
-    /// Per-channel standard deviation, likewise.
+    /// Per-channel standard deviation, with the rules of `mean`.
     pub std: Vec<f64>,
     /// Licence of the images.
     pub licence: String,
@@ -45,13 +45,13 @@ pub struct Info {
     pub homepage: String,
     /// The files to download; empty where there is nothing to download.
     pub sources: Vec<Source>,
-    /// Other official files that serve as well, if they are put into the data folder.
+    /// Other official files that can replace `sources`, if they are put into the data folder.
     pub also: Vec<Source>,
     /// A Debian package that holds the set.
     pub package: Option<String>,
     /// The augmentation usual for this set in the adversarial training literature.
     pub augment: Augment,
-    /// How the files are read.
+    /// The reader of the set's files.
     pub reader: Reader,
 }
 
@@ -70,9 +70,9 @@ pub struct Source {
 
 /// A published checksum of a file, in lower-case hexadecimal.
 ///
-/// SHA-256 where one is publicly recorded in at least two independent places. MD5 where that is all
-/// that the publisher gives (MedMNIST, Tiny ImageNet, Imagenette): good against a broken download,
-/// not against a forged file.
+/// The checksum is a SHA-256 where at least two independent public places record one. It is an MD5
+/// where the publisher gives nothing else (MedMNIST, Tiny ImageNet, Imagenette); an MD5 detects a
+/// broken download, but not a forged file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Checksum {
@@ -114,8 +114,8 @@ pub enum Reader {
     Mat,
     /// NumPy arrays in a zip archive (MedMNIST).
     Npz,
-    /// The same with a row of findings an image, each there or not: the class is whether there is
-    /// any.
+    /// NumPy arrays in a zip archive, with a row of findings per image (ChestMNIST). The class says
+    /// whether the image has any finding.
     Findings,
     /// Tiny ImageNet's zip archive or folder.
     TinyImageNet,
@@ -123,17 +123,17 @@ pub enum Reader {
     Imagenette,
     /// Class folders or Parquet shards of images of any size, in the data folder.
     ImageNet,
-    /// The same anywhere.
+    /// Class folders or Parquet shards of images of any size, in a folder that the user names.
     ImageFolder,
     /// A folder of PNG and JPEG files.
     Folder,
-    /// Drawn from the seed.
+    /// No files: the images are drawn from the seed.
     Synthetic,
 }
 
 impl Info {
-    /// The name of the set's folder in the data folder: its name, or that of the set of which it is
-    /// a larger size.
+    /// The name of the set's folder in the data folder: the set's name, or, for a larger size, the
+    /// name of the set that it enlarges.
     pub fn folder(&self) -> &str {
         match (&self.reader, self.name.rsplit_once('-')) {
             (Reader::Npz | Reader::Findings, Some((name, _))) => name,
@@ -141,9 +141,9 @@ impl Info {
         }
     }
 
-    /// Where the set's files are looked for: its folder in the data folder, that of its Debian
-    /// package, then, where no two sets have files of the same names, the data folder itself (the
-    /// layout that torchvision makes).
+    /// The folders where the set's files are looked for: its folder in the data folder, the folder
+    /// of its Debian package, and, where no two sets have files of the same names, the data folder
+    /// itself (the layout that torchvision makes).
     pub(crate) fn folders(&self, data_dir: &Path) -> Vec<PathBuf> {
         let package =
             self.package.as_ref().map(|_| Path::new("/usr/share/datasets").join(&self.name));
@@ -159,8 +159,8 @@ impl Info {
         !self.sources.is_empty() || self.reader == Reader::ImageNet
     }
 
-    /// Whether the files of the set are in one of the folders where [`crate::open`] looks for them.
-    /// The files are not read.
+    /// Whether the files of the set are in one of the folders where [`crate::open`] looks. The
+    /// files are not read.
     pub fn is_here(&self, data_dir: &Path) -> bool {
         let folders = self.folders(data_dir);
         let any = |names: &[&str]| {
@@ -187,7 +187,7 @@ impl Info {
             }
     }
 
-    /// What to do to get the set.
+    /// Says how to get the set.
     pub(crate) fn get(&self) -> Fix {
         let package = self.package.as_ref().map(|p| format!("install the package {p}"));
         let download = (!self.sources.is_empty()).then(|| "download it".to_owned());
@@ -201,7 +201,7 @@ impl Info {
         Fix::new(words, self.fetch())
     }
 
-    /// What to do about a file of the set that is not as it should be.
+    /// Says how to replace a damaged file of the set.
     pub(crate) fn get_again(&self) -> Fix {
         Fix::new("get it again", self.fetch())
     }

@@ -1,12 +1,12 @@
 //! Images before they become tensors: sources, seeded batches, augmentation, download.
 //!
-//! The way of an image: [`open()`] reads a data set ([`Dataset`], [`Split`]), small ones into memory
-//! as bytes, large ones as a list of [`Pictures`] that are decoded when their batch is made;
-//! [`Split::hold_out`] takes a validation split from the training images; a [`Loader`] hands out
-//! [`Batch`]es of `f32` in \[0, 1\], shuffled and [augmented](Augment) from counter-based random
-//! streams ([`sora_rng`]), so that the same seed gives the same bits for every number of threads
-//! and across a kill and resume. [`registry()`] lists the sets known by name, [`fetch()`] downloads
-//! one.
+//! The path of an image: [`open()`] reads a data set ([`Dataset`], [`Split`]). A small set is kept
+//! in memory as bytes, a large one as a list of [`Pictures`] that are decoded when their batch is
+//! made. [`Split::hold_out`] takes a validation split from the training images. A [`Loader`]
+//! returns [`Batch`]es of `f32` in \[0, 1\], shuffled and [augmented](Augment) from counter-based
+//! random streams ([`sora_rng`]), so that the same seed gives the same bits for every number of
+//! threads and across a kill and resume. [`registry()`] lists the sets known by name; [`fetch()`]
+//! downloads one.
 //!
 //! ```
 //! use sora_data::{Augment, Loader, LoaderOptions, OpenOptions, open};

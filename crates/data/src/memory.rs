@@ -1,9 +1,9 @@
-//! How much memory the machine has, to refuse what cannot fit before it is asked for.
+//! The machine's memory, for refusing requests that cannot fit before they are made.
 
 use std::fs;
 
-/// Bytes of memory that this process can have at most: the machine's, or less where a control group
-/// says so; `None` where that cannot be told.
+/// The most bytes of memory that this process can have: the machine's memory, or the limit of its
+/// control group if that is less. `None` where neither can be read.
 pub(crate) fn limit() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_machine(&text));
     let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]

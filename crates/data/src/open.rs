@@ -1,4 +1,4 @@
-//! From the name on the command line to the images.
+//! Opens a data set by its name.
 
 use std::path::Path;
 
@@ -14,18 +14,18 @@ use crate::source::{
 use crate::split::Split;
 use crate::text::one_line;
 
-/// Opens the data set `spec`: a [registered](registry) name, `synthetic:N` (N training and N/5 test
-/// images), `folder:PATH`, `imagefolder:PATH`, or the path of an existing folder (as `folder:`); a
-/// registered name wins over a folder of that name.
+/// Opens the data set `spec`. `spec` is a [registered](registry) name, `synthetic:N` (N training
+/// and N/5 test images), `folder:PATH`, `imagefolder:PATH`, or the path of an existing folder
+/// (which means `folder:`); a registered name wins over a folder of that name.
 ///
 /// The images of a folder lie in `PATH/train/CLASS/` and `PATH/test/CLASS/` as `.png`, `.jpg` or
 /// `.jpeg` files; the sorted names of train's sub-folders are the classes. Those of an
-/// `imagefolder:` may have any size, lie in `PATH/train/CLASS/` and `PATH/val/CLASS/` or in Parquet
-/// shards, and are decoded on demand.
+/// The images of an `imagefolder:` may have any size. They lie in `PATH/train/CLASS/` and
+/// `PATH/val/CLASS/` or in Parquet shards, and are decoded on demand.
 ///
-/// Mean and standard deviation are the published ones where the registry has them (CIFAR-10,
-/// ImageNet's for its family), else those of the whole training split (as limited, for sets that
-/// are decoded within the limits).
+/// Mean and standard deviation are the published ones where the registry has them (CIFAR-10;
+/// ImageNet's for its family). Otherwise they are computed from the whole training split (from the
+/// limited split, for sets that are decoded within the limits).
 ///
 /// # Errors
 /// [`DataError::Unknown`], [`DataError::Missing`] (with the command that gets the set),
@@ -91,7 +91,7 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
     Ok((info, parts))
 }
 
-/// A folder of one's own, of the registered kind `kind`.
+/// Opens a folder of the user's own, of the registered kind `kind`.
 fn own(kind: &str, path: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
     let name = format!("{kind}:{path}");
     let mut info =
@@ -106,7 +106,7 @@ fn own(kind: &str, path: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts
     Ok((info, parts))
 }
 
-/// Whether the data set `spec` comes in square images of `size` pixels.
+/// Whether the data set `spec` can be opened in square images of `size` pixels a side.
 #[must_use]
 pub fn comes_in(spec: &str, size: usize) -> bool {
     let name = match spec.split_once(':') {
@@ -120,7 +120,7 @@ pub fn comes_in(spec: &str, size: usize) -> bool {
     }
 }
 
-/// The set in images of `size` pixels, where it has them.
+/// Returns the description of the set in images of `size` pixels, where it has them.
 fn in_the_size_wanted(info: Info, size: Option<usize>) -> Result<Info> {
     let Some(size) = size.filter(|&size| size != info.height) else { return Ok(info) };
     let takes_any = matches!(

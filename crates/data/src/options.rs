@@ -1,4 +1,4 @@
-//! How a data set is opened.
+//! Options of opening a data set.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -11,30 +11,30 @@ use crate::error::{DataError, Result};
 pub struct OpenOptions<'a> {
     /// Data folder; see [`data_dir`](crate::data_dir).
     pub data_dir: Option<PathBuf>,
-    /// Height and width of the images: for `folder:` (centre-crop to a square, then resize),
-    /// `synthetic` (drawn at that size), the ImageNet family and `imagefolder:` (shorter side to
-    /// 256/224 of it, then centre crop), and MedMNIST (28, 64, 128 or 224, each a file of its own).
-    /// Other sets have the size they have.
+    /// Height and width of the images in pixels, 1 to 4096. Used by `folder:` (centre-crop to a
+    /// square, then resize), `synthetic` (drawn at that size), the ImageNet family and
+    /// `imagefolder:` (shorter side resized to 256/224 of this size, then centre crop), and
+    /// MedMNIST (28, 64, 128 or 224, each a file of its own). Every other set has one size only.
     pub image_size: Option<usize>,
-    /// Channels of the images, for `folder:` and `imagefolder:`.
+    /// Number of channels of the images of `folder:` and `imagefolder:`.
     pub channels: Channels,
-    /// Whether the orientation tag of a photograph (EXIF) is obeyed, for `folder:`, `imagefolder:`
-    /// and the ImageNet family.
+    /// Whether a photograph's orientation tag (EXIF) is applied, for `folder:`, `imagefolder:` and
+    /// the ImageNet family.
     pub orientation: Orientation,
-    /// Decides the images of `synthetic`.
+    /// The seed that decides the images of `synthetic`.
     pub seed: u64,
     /// At most this many training images: the first ones. (`folder:` and `synthetic` list their
     /// classes in turn, so the first images hold all classes.)
     pub limit_train: Option<usize>,
     /// At most this many test images: the first ones.
     pub limit_test: Option<usize>,
-    /// Keep and use the decoded images of `folder:` in the data folder.
+    /// Whether the decoded images of `folder:` are kept in the data folder and used from there.
     pub cache: bool,
-    /// Pixels of sets that take more bytes than this are not kept in memory: `folder:` is decoded
-    /// on demand, MedMNIST unpacked to the data folder and read from there. The same pixels either
-    /// way.
+    /// Largest number of bytes of pixels that are kept in memory. For larger sets, `folder:`
+    /// decodes on demand, and MedMNIST is unpacked to the data folder and read from there. The
+    /// pixels are the same either way.
     pub max_memory: u64,
-    /// Called with (images done, images in all) while a folder is decoded, from several threads.
+    /// Called with (images done, images in total) while a folder is decoded, from several threads.
     pub progress: Option<&'a (dyn Fn(u64, u64) + Sync)>,
 }
 
@@ -71,7 +71,7 @@ impl fmt::Debug for OpenOptions<'_> {
     }
 }
 
-/// What the images of a folder are converted to.
+/// The channels that a folder's images are converted to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Channels {
     /// One channel: luma.
@@ -81,13 +81,13 @@ pub enum Channels {
     Rgb,
 }
 
-/// Whether the orientation tag (EXIF) of an image file is obeyed.
+/// Whether the orientation tag (EXIF) of an image file is applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Orientation {
-    /// No: the pixels lie as they are stored, as in torchvision's `ImageFolder`.
+    /// The tag is ignored: pixels lie as they are stored, as in torchvision's `ImageFolder`.
     #[default]
     AsStored,
-    /// Yes: the picture is turned and mirrored as viewers show it.
+    /// The picture is turned and mirrored as the tag says, as viewers show it.
     Exif,
 }
 
@@ -103,7 +103,7 @@ impl FromStr for Orientation {
     }
 }
 
-/// How image files are decoded.
+/// Options of decoding image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Decoding {
     pub channels: Channels,
@@ -111,18 +111,18 @@ pub(crate) struct Decoding {
 }
 
 impl Decoding {
-    /// Colour as stored, for sets that are published in one form.
+    /// Colour and orientation as stored, for sets that are published in one form.
     pub(crate) const PUBLISHED: Self =
         Self { channels: Channels::Rgb, orientation: Orientation::AsStored };
 
-    /// What digests of files are mixed with.
+    /// The bytes that go into digests of files.
     pub(crate) fn bytes(self) -> [u8; 2] {
         [self.channels.count() as u8, u8::from(self.orientation == Orientation::Exif)]
     }
 }
 
 impl Channels {
-    /// 1 or 3.
+    /// Number of channels, 1 or 3.
     pub fn count(self) -> usize {
         match self {
             Self::Grey => 1,

@@ -1,4 +1,4 @@
-//! Where data sets live on this machine.
+//! The folders of data sets on this machine.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ fn resolve(option: Option<&Path>, variable: Option<PathBuf>) -> Result<PathBuf> 
     if let Some(dir) = option {
         return Ok(dir.to_path_buf());
     }
-    // An empty variable is the same as none, as for XDG_CACHE_HOME.
+    // An empty variable counts as unset, as for XDG_CACHE_HOME.
     if let Some(dir) = variable.filter(|v| !v.as_os_str().is_empty()) {
         return Ok(dir);
     }
@@ -28,8 +28,8 @@ fn resolve(option: Option<&Path>, variable: Option<PathBuf>) -> Result<PathBuf> 
         .map_err(|_| DataError::NoDataFolder)
 }
 
-/// `path` with the home folder in the place of a leading `~/`, which a shell leaves alone behind a
-/// colon (`folder:~/images`), unless there is a folder of that very name.
+/// `path` with the home folder in place of a leading `~/`, unless a folder of that very name
+/// exists. A shell does not expand `~` behind a colon (`folder:~/images`).
 pub fn expand_home(path: &Path) -> PathBuf {
     expand(path, etcetera::home_dir().ok())
 }

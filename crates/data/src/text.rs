@@ -1,11 +1,11 @@
-//! Text of others (names of files and folders, messages of libraries) made fit for one line of a
+//! Makes foreign text (names of files and folders, messages of libraries) fit for one line of a
 //! terminal.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The text on one line: control characters (a newline in a file name, a terminal's escape
-/// character) and those that change the direction of writing are escaped.
+/// The text on one line. Control characters (a newline in a file name, a terminal's escape
+/// character) and characters that change the direction of writing are escaped.
 pub(crate) fn one_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -19,13 +19,14 @@ pub(crate) fn one_line(text: &str) -> String {
     out
 }
 
-/// Line and paragraph separators, and marks that turn the direction of what follows.
+/// Whether the character separates lines or paragraphs, or turns the direction of the text that
+/// follows.
 fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A path on one line whatever its bytes are.
+/// A path on one line, whatever bytes it has.
 pub(crate) fn shown(path: &Path) -> String {
     one_line(&path.to_string_lossy())
 }
@@ -35,8 +36,8 @@ pub(crate) fn shown_all(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| shown(p)).collect::<Vec<_>>().join(", ")
 }
 
-/// The one of `known` that `name` was probably meant to be: at most a third of its characters (2
-/// at least) need to be changed.
+/// The name in `known` that `name` was probably meant to be: the closest one, if at most a third of
+/// its characters (but 2 in any case) must change.
 pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let plain = |text: &str| text.to_lowercase().replace(['-', '_', ' '], "");
     let wanted = plain(name);
@@ -48,7 +49,8 @@ pub(crate) fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
         .map(|(_, k)| k.as_str())
 }
 
-/// Characters to insert, remove or replace (Levenshtein), of texts that are cut off at 64.
+/// Number of characters to insert, remove or replace (Levenshtein), of texts that are cut off at
+/// 64.
 fn distance(a: &str, b: &str) -> usize {
     let [a, b] = [a, b].map(|t| t.chars().take(64).collect::<Vec<_>>());
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -3,12 +3,12 @@
 /// A rectangle of whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CropWindow {
-    /// First row.
+    /// Index of the first row.
     pub top: usize,
-    /// First column.
+    /// Index of the first column.
     pub left: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
-    /// Columns.
+    /// Number of columns.
     pub width: usize,
 }

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 /// The generator behind [`Key::stream`]; use it through [`rand::Rng`] and [`rand::RngExt`].
 pub type Stream = ChaCha8Rng;
 
-/// What the numbers are for. The numeric values are part of what makes a run reproducible: never
+/// The purpose of a stream. The numeric values are part of what makes a run reproducible: never
 /// reuse or change one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -70,11 +70,12 @@ impl Purpose {
 pub struct Key {
     /// The run's seed.
     pub seed: u64,
-    /// What the numbers are for.
+    /// The purpose of the numbers.
     pub purpose: Purpose,
-    /// Epoch, or 0 where there is none.
+    /// Epoch, or 0 where the draws belong to no epoch.
     pub epoch: u64,
-    /// Step within the run, restart of an attack, ... or 0.
+    /// Step within the run, restart of an attack, or another counter of the purpose; 0 where there
+    /// is none.
     pub step: u64,
 }
 
@@ -94,13 +95,13 @@ impl Key {
         Self { step, ..self }
     }
 
-    /// The stream of one sample, at its beginning.
+    /// The stream of sample number `sample`, at its beginning.
     pub fn stream(&self, sample: u64) -> Stream {
         let mut key = [0u8; 32];
         key[0..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..12].copy_from_slice(&self.purpose.number().to_le_bytes());
-        // The last word of this group tells these streams from any other use of ChaCha with a small
-        // key.
+        // The last word of this group separates these streams from any other use of ChaCha with a
+        // small key.
         key[12..16].copy_from_slice(b"sora");
         key[16..24].copy_from_slice(&self.epoch.to_le_bytes());
         key[24..32].copy_from_slice(&self.step.to_le_bytes());
@@ -145,7 +146,8 @@ pub fn fill_uniform(out: &mut [f32], key: Key, samples: &[u32]) {
     });
 }
 
-/// Fills `out` with N(0, 1) (ziggurat). Shapes and panics as [`fill_uniform`].
+/// Fills `out` with N(0, 1), drawn by the ziggurat method. Shapes and panics are those of
+/// [`fill_uniform`].
 pub fn fill_normal(out: &mut [f32], key: Key, samples: &[u32]) {
     rows(out, key, samples, |row, rng| {
         for value in row {
@@ -154,13 +156,13 @@ pub fn fill_normal(out: &mut [f32], key: Key, samples: &[u32]) {
     });
 }
 
-/// Fills `out` with -1 or +1, equally likely. Shapes and panics as [`fill_uniform`].
+/// Fills `out` with -1 or +1, equally likely. Shapes and panics are those of [`fill_uniform`].
 pub fn fill_sign(out: &mut [f32], key: Key, samples: &[u32]) {
     rows(out, key, samples, |row, rng| {
         for chunk in row.chunks_mut(32) {
             let bits = rng.next_u32();
             for (i, value) in chunk.iter_mut().enumerate() {
-                // The bit becomes the sign bit of 1.0: no branch on random data.
+                // The random bit becomes the sign bit of 1.0, which avoids a branch on random data.
                 *value = f32::from_bits(1f32.to_bits() | (bits >> i) << 31);
             }
         }
@@ -188,8 +190,8 @@ fn rows(out: &mut [f32], key: Key, samples: &[u32], fill: impl Fn(&mut [f32], &m
         .for_each(|(row, &sample)| fill(row, &mut key.stream(u64::from(sample))));
 }
 
-/// Maps the stream's next 32-bit words through `map` into `row`, a block at a time (quicker than a
-/// call per word).
+/// Maps the stream's next 32-bit words through `map` into `row`, one block at a time, which is
+/// quicker than one call per word.
 fn words(row: &mut [f32], rng: &mut Stream, map: impl Fn(u32) -> f32) {
     let mut bytes = [0u8; 1024];
     for chunk in row.chunks_mut(bytes.len() / 4) {
@@ -277,8 +279,8 @@ mod tests {
         }
     }
 
-    /// Fixed for good: runs recorded with one version replay with the next. The words are those of
-    /// an independent ChaCha8 in Python, with the key laid out as documented.
+    /// The words are fixed for good, so that runs recorded with one version replay with the next.
+    /// They come from an independent ChaCha8 in Python, with the key laid out as documented.
     #[test]
     fn golden_words() {
         let mut stream = stream(1, Purpose::Augment, 2, 3, 4);
@@ -311,7 +313,7 @@ mod tests {
             let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / n as f64;
             (mean, x.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / n as f64)
         };
-        // Bounds are 5 standard errors of the mean, and loose ones for the variance.
+        // The bounds are 5 standard errors of the mean, and loose ones for the variance.
         let five_sigma = |variance: f64| 5.0 * (variance / n as f64).sqrt();
         fill_uniform(&mut out, KEY, &ids);
         let (mean, variance) = moments(&out);

@@ -3,7 +3,7 @@
 use crate::window::CropWindow;
 
 /// Resizes the window to the whole of `out`, bilinear with half-pixel centres, and maps bytes to
-/// \[0, 1\]. The window is never larger than the output, so no low-pass filter is needed.
+/// \[0, 1\]. No low-pass filter is needed, because the window is never larger than the output.
 pub(super) fn window(
     image: &[u8],
     out: &mut [f32],
@@ -34,7 +34,7 @@ pub(super) fn window(
     }
 }
 
-/// The two source positions of an output position and the share of the second.
+/// The two source positions of an output position, and the weight of the second.
 struct Tap {
     low: usize,
     high: usize,
@@ -52,8 +52,8 @@ fn taps(start: usize, from: usize, to: usize) -> Vec<Tap> {
         .collect()
 }
 
-/// Rotates `image` in place by `degrees` counter-clockwise about its centre, bilinear; what comes
-/// from outside is zero.
+/// Rotates `image` in place by `degrees` counter-clockwise about its centre, bilinear. Pixels that
+/// come from outside the image are zero.
 pub(super) fn rotate(image: &mut [f32], shape: [usize; 3], degrees: f32) {
     let [_, height, width] = shape;
     let (sin, cos) = degrees.to_radians().sin_cos();
@@ -69,8 +69,8 @@ pub(super) fn rotate(image: &mut [f32], shape: [usize; 3], degrees: f32) {
             let dy = y as f32 - cy;
             for (x, value) in row.iter_mut().enumerate() {
                 let dx = x as f32 - cx;
-                // Rows grow downwards, so turning the picture counter-clockwise reads clockwise
-                // from the target.
+                // Rows grow downwards, so a counter-clockwise turn of the picture is a clockwise
+                // turn from the target to the source.
                 let (sx, sy) = (cos * dx - sin * dy + cx, sin * dx + cos * dy + cy);
                 let (fx, fy) = (sx.floor(), sy.floor());
                 let (px, py) = (sx - fx, sy - fy);

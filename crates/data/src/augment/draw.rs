@@ -1,11 +1,12 @@
-//! What is drawn for one sample.
+//! The random draws for one sample.
 
 use rand::{Rng, RngExt};
 
 use super::spec::{Augment, Crop};
 use crate::window::CropWindow;
 
-/// What was drawn for one sample. Coordinates are rows and columns of the image, from the top left.
+/// The random draws for one sample. Coordinates are rows and columns of the image, from the top
+/// left.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AugmentDraw {
     /// Vertical offset of the crop: output row `y` shows source row `y + dy`.
@@ -16,10 +17,10 @@ pub struct AugmentDraw {
     pub flip: bool,
     /// Counter-clockwise rotation in degrees (after the flip).
     pub angle: f32,
-    /// The window of a resized crop: in the image, or for a set decoded on demand in the picture as
-    /// it is in its file.
+    /// The window of a resized crop. It lies in the image, or, for a set decoded on demand, in the
+    /// picture at the size of its file.
     pub window: Option<CropWindow>,
-    /// The part that is blackened (last).
+    /// The rectangle that is blackened last.
     pub cutout: Option<CropWindow>,
 }
 
@@ -28,7 +29,7 @@ impl AugmentDraw {
     pub const IDENTITY: Self =
         Self { dy: 0, dx: 0, flip: false, angle: 0.0, window: None, cutout: None };
 
-    /// Whether the map moves whole pixels only (crop offset and flip), so that
+    /// Whether the draw only moves whole pixels (crop offset and flip), so that
     /// [`AugmentDraw::apply`] and [`AugmentDraw::unapply`] are exact. A cutout moves nothing.
     pub fn is_exact(&self) -> bool {
         self.window.is_none() && self.angle == 0.0
@@ -41,8 +42,8 @@ impl Augment {
         self.draw_in(rng, [height, width], [height, width])
     }
 
-    /// The same for a picture of `picture` = \[height, width\] pixels that becomes an image of
-    /// `image`.
+    /// Draws the parameters for a picture of `picture` = \[height, width\] pixels that becomes an
+    /// image of `image` = \[height, width\] pixels.
     pub(crate) fn draw_in(
         &self,
         rng: &mut impl Rng,
@@ -53,7 +54,7 @@ impl Augment {
         match self.crop {
             Crop::None => {}
             Crop::Pad(pad) => {
-                // Bounded by check(); the clamp only guards the conversion.
+                // `check` bounds the padding; the clamp only guards the conversion.
                 let pad = pad.min(Self::MAX_PAD) as i32;
                 draw.dy = rng.random_range(-pad..=pad);
                 draw.dx = rng.random_range(-pad..=pad);
@@ -75,7 +76,7 @@ impl Augment {
     }
 }
 
-/// How the rectangles are drawn.
+/// Draws the rectangles of crops and cutouts.
 impl CropWindow {
     pub(crate) fn draw(rng: &mut impl Rng, height: usize, width: usize, min_scale: f32) -> Self {
         const RATIO: (f32, f32) = (3.0 / 4.0, 4.0 / 3.0);
@@ -100,7 +101,8 @@ impl CropWindow {
         Self { top: (height - h) / 2, left: (width - w) / 2, height: h, width: w }
     }
 
-    /// The part within the image of a square of `side` pixels whose centre is anywhere in it.
+    /// Draws a square of `side` pixels whose centre is anywhere in the image, and returns the part
+    /// of it within the image.
     pub(crate) fn cutout(rng: &mut impl Rng, [height, width]: [usize; 2], side: usize) -> Self {
         let mut span = |length: usize| {
             let start = rng.random_range(0..length) as i64 - (side / 2) as i64;

@@ -1,4 +1,4 @@
-//! Moving values between an image and its augmented form, to and fro.
+//! Maps values from an image to its augmented form and back.
 
 use super::bilinear;
 use super::draw::AugmentDraw;
@@ -8,8 +8,8 @@ use crate::window::CropWindow;
 
 impl AugmentDraw {
     /// Maps `image` to augmented coordinates: `out[c, y, x] = image[c, y + dy, x' + dx]`, where
-    /// `x'` is `x` or, flipped, `W - 1 - x`; zero outside the image. A cutout is left out: what is
-    /// mapped may be a perturbation.
+    /// `x'` is `x` or, flipped, `W - 1 - x`; zero outside the image. A cutout is not applied,
+    /// because the values may be a perturbation.
     ///
     /// # Shapes
     /// Both `[C, H, W]` = `shape`; any values.
@@ -24,10 +24,10 @@ impl AugmentDraw {
     }
 
     /// Writes `augmented` back to un-augmented coordinates: the inverse of [`AugmentDraw::apply`].
-    /// Elements of `image` that the crop does not show are left as they are.
+    /// Elements of `image` that the crop does not show keep their values.
     ///
     /// # Shapes, Errors
-    /// As [`AugmentDraw::apply`].
+    /// Those of [`AugmentDraw::apply`].
     pub fn unapply(&self, augmented: &[f32], image: &mut [f32], shape: [usize; 3]) -> Result<()> {
         self.check(augmented.len(), image.len(), shape)?;
         let [_, height, width] = shape;
@@ -46,8 +46,8 @@ impl AugmentDraw {
         Ok(())
     }
 
-    /// The augmented image in \[0, 1\] from the stored bytes; both `[C, H, W]` with lengths already
-    /// checked.
+    /// Computes the augmented image in \[0, 1\] from the stored bytes. Both are `[C, H, W]`; the
+    /// caller has checked the lengths.
     pub(crate) fn render(&self, image: &[u8], out: &mut [f32], shape: [usize; 3]) {
         let unit = |v: u8| f32::from(v) / 255.0;
         match self.window {
@@ -57,8 +57,8 @@ impl AugmentDraw {
         self.finish(out, shape);
     }
 
-    /// The augmented image in \[0, 1\] from a picture in its own size; the draw has a window within
-    /// it.
+    /// Computes the augmented image in \[0, 1\] from a picture at its own size. The draw has a
+    /// window within the picture.
     pub(crate) fn render_picture(
         &self,
         picture: &Picture,
@@ -91,7 +91,7 @@ impl AugmentDraw {
         Ok(())
     }
 
-    /// What comes after crop and flip.
+    /// Applies the steps that follow crop and flip.
     fn finish(&self, out: &mut [f32], shape: [usize; 3]) {
         let [_, height, width] = shape;
         if self.angle != 0.0 {

@@ -1,9 +1,9 @@
-//! Augmentation of training images: which transformations ([`Augment`]), what was drawn for a
-//! sample ([`AugmentDraw`]), and applying it.
+//! Augmentation of training images: the transformations ([`Augment`]), the draws for a sample
+//! ([`AugmentDraw`]), and their application.
 //!
-//! A sample's draws come from that sample's own stream, so they depend neither on the batch it is
-//! in nor on threads. They are handed out with the batch because some methods (ATAS) keep a
-//! perturbation per sample in un-augmented coordinates and must map it to and fro.
+//! A sample's draws come from that sample's own stream, so they depend neither on its batch nor on
+//! threads. The batch carries the draws, because some methods (ATAS) keep a perturbation per sample
+//! in un-augmented coordinates and must map it to augmented coordinates and back.
 
 mod bilinear;
 mod draw;

@@ -1,4 +1,4 @@
-//! Which transformations: the typed form and the text form.
+//! The transformations, in typed form and in text form.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,27 +28,27 @@ pub struct Augment {
     /// Mirror left and right with probability 1/2.
     pub flip: bool,
     /// Rotate by an angle drawn from U(-rotate, rotate) degrees about the centre (bilinear, zeros
-    /// outside); 0: not.
+    /// outside); 0 turns the rotation off.
     pub rotate: f32,
     /// Blacken a square of this many pixels a side whose centre is anywhere in the image, cut off
-    /// at the border (DeVries and Taylor 2017, 1708.04552, where the images are normalised first
-    /// and zero is the mean colour); 0: not.
+    /// at the border; 0 turns the cutout off. Source: DeVries and Taylor 2017, 1708.04552, where
+    /// images are normalised first, so that zero is the mean colour.
     pub cutout: usize,
 }
 
 /// The crop of an [`Augment`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Crop {
-    /// None.
+    /// No crop.
     None,
     /// Pad with this many zeros on every side, then crop to the original size at a random place (He
     /// et al. 2016, 1512.03385, section 4.2).
     Pad(usize),
     /// Crop a window of random area and aspect ratio and resize it, bilinear (Szegedy et al. 2015,
-    /// 1409.4842): of a set decoded on demand the window is cut from the picture in its own size,
+    /// 1409.4842). For a set decoded on demand the window is cut from the picture at its own size,
     /// else from the image in memory. The area is U(min_scale, 1) of the image, the aspect ratio
-    /// log-uniform in \[3/4, 4/3\]; after 10 draws that do not fit, the largest centred window
-    /// within those ratios.
+    /// log-uniform in \[3/4, 4/3\]. After 10 draws that do not fit, the largest centred window
+    /// within those ratios is taken.
     Resized {
         /// Smallest area as a share of the image's, in (0, 1].
         min_scale: f32,
@@ -62,7 +62,7 @@ impl Augment {
     /// Largest padding and largest cutout that [`Augment::check`] accepts.
     pub const MAX_PAD: usize = 1024;
 
-    /// Whether it resizes, so that a picture's own size matters.
+    /// Whether the crop resizes, so that a picture's own size matters.
     pub(crate) fn resizes(&self) -> bool {
         matches!(self.crop, Crop::Resized { .. })
     }

@@ -104,7 +104,7 @@ fn the_same_numbers_as_torchvision() {
     assert_eq!(seen, 26);
 }
 
-/// What is drawn in a picture is what the picture's window resized, flipped and blackened gives.
+/// A picture is rendered as its window resized, flipped and blackened.
 #[test]
 fn a_picture_is_rendered_as_drawn() {
     let picture = picture(30, 22);

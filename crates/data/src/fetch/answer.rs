@@ -1,4 +1,4 @@
-//! Reading what a server answers, and saying it.
+//! Reads a server's answers and describes them.
 
 use ureq::http::{HeaderMap, StatusCode};
 
@@ -21,7 +21,7 @@ pub(super) fn header_number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// The first byte of a `Content-Range: bytes 100-199/200`.
+/// The first byte that a header such as `Content-Range: bytes 100-199/200` announces.
 pub(super) fn range_start(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get("content-range")?.to_str().ok()?;
     range.trim().strip_prefix("bytes")?.trim().split_once('-')?.0.parse().ok()

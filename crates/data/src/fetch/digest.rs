@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use sha2::Digest;
 
-/// The checksum of the rest of the file, in lower-case hexadecimal.
+/// The checksum from the file's position to its end, in lower-case hexadecimal.
 pub(super) fn digest<D: Digest + Write>(file: &mut File) -> io::Result<String> {
     let mut hash = D::new();
     io::copy(file, &mut hash)?;

@@ -1,4 +1,5 @@
-//! One file: resumed after a break, checked, and put in place only when whole.
+//! Downloads one file: it resumes after a break, checks the file, and puts it in place only when
+//! whole.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -20,7 +21,7 @@ use crate::text::{one_line, shown};
 
 pub(super) struct Download<'a> {
     source: &'a Source,
-    /// Most bytes, where no size is published.
+    /// Most bytes that are accepted where no size is published.
     most: u64,
     url: String,
     target: PathBuf,
@@ -29,13 +30,14 @@ pub(super) struct Download<'a> {
     options: &'a FetchOptions<'a>,
 }
 
-/// How a try ended that did not end well.
+/// Why an attempt failed.
 enum Failure {
-    /// Worth another try.
+    /// The attempt failed for a reason that may pass; another attempt is worthwhile.
     Again(String),
-    /// The same, and what it brought does not count.
+    /// The attempt was too slow; another is worthwhile, but the bytes of this one do not count as
+    /// progress.
     Slow(String),
-    /// Not.
+    /// Another attempt would fail too.
     Final(Box<DataError>),
 }
 
@@ -74,7 +76,7 @@ impl<'a> Download<'a> {
                 }
             }
         }
-        // The lock falls with the file handle, also when the process is killed.
+        // The lock ends with the file handle, also when the process is killed.
         let mut part = OpenOptions::new()
             .read(true)
             .write(true)
@@ -109,7 +111,7 @@ impl<'a> Download<'a> {
         Ok(self.target.clone())
     }
 
-    /// Tries until the part file is whole.
+    /// Makes attempts until the part file is whole.
     fn transfer(&self, part: &mut File) -> Result<()> {
         let mut fruitless = 0;
         loop {
@@ -139,7 +141,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// One request, from byte `start` on.
+    /// Makes one request, from byte `start` on.
     fn attempt(&self, part: &mut File, start: u64) -> Result<(), Failure> {
         let mut request = self.agent.get(&self.url);
         if start > 0 {
@@ -156,7 +158,7 @@ impl<'a> Download<'a> {
         let start = match status {
             StatusCode::OK => 0,
             StatusCode::PARTIAL_CONTENT if range_start(&headers) == Some(start) => start,
-            // The part file is not a beginning of what the server has: start afresh.
+            // The part file is not a beginning of the server's file, so the download starts afresh.
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE => {
                 self.cut(part, 0)?;
                 return Err(Failure::Again(format!("the server cannot go on from byte {start}")));
@@ -231,7 +233,7 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// Whether that many bytes may be the file's.
+    /// Checks that the file may have that many bytes.
     fn check_room(&self, bytes: u64) -> Result<()> {
         let most = self.source.size.unwrap_or(self.most);
         if bytes <= most {
@@ -244,7 +246,7 @@ impl<'a> Download<'a> {
         Err(self.error(reason, "the file at the address has changed"))
     }
 
-    /// Keeps the first `length` bytes of the part file and goes to its end.
+    /// Keeps the first `length` bytes of the part file and moves to its end.
     fn cut(&self, part: &mut File, length: u64) -> Result<()> {
         part.set_len(length)
             .and_then(|()| part.seek(SeekFrom::End(0)))
@@ -252,7 +254,7 @@ impl<'a> Download<'a> {
             .map_err(DataError::io("write", &self.part))
     }
 
-    /// What is wrong with the file, if anything.
+    /// Says how the file differs from the published one, or `None` if it does not.
     fn verify(&self, file: &mut File) -> Result<Option<String>> {
         let length = length(file, &self.part)?;
         if let Some(size) = self.source.size.filter(|&size| size != length) {

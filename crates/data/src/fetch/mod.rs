@@ -1,5 +1,5 @@
-//! Downloading a data set's official files: resumed after a break, checked, and put in place only
-//! when whole.
+//! Downloads a data set's official files. A download resumes after a break, and a file is checked
+//! and put in place only when it is whole.
 
 #[cfg(feature = "fetch")]
 mod answer;
@@ -19,14 +19,14 @@ use crate::info::Info;
 pub use options::{FetchOptions, FetchProgress};
 
 /// Downloads the files of a set to its folder in `data_dir`, and returns their paths. Files that
-/// are there and right are kept.
+/// are there with the right content are kept.
 ///
-/// A download goes to `FILE.part`; a later call (or the next try) goes on where it stopped if the
-/// server can (HTTP range requests), else from the start. The whole file's size and checksum are
-/// checked before it gets its name.
+/// A download writes to `FILE.part`. A later attempt or call continues where it stopped if the
+/// server supports HTTP range requests, else it starts again. The whole file's size and checksum
+/// are checked before it gets its name.
 ///
-/// Of a file whose size is not published no more is taken than twice what the set's pixels take,
-/// and 1 GiB at least.
+/// A file whose size is not published may take twice the bytes of the set's pixels, but at least 1
+/// GiB.
 ///
 /// # Errors
 /// [`DataError::Value`] when the set has nothing to download; [`DataError::Fetch`] for an HTTP
@@ -69,8 +69,8 @@ fn download(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result<
         .collect()
 }
 
-/// Most bytes that are taken of a file whose size is not published: twice the set's pixels (the
-/// validation images that some come with, a container), and 1 GiB at least.
+/// Most bytes that a file of unpublished size may have: twice the set's pixels (some files hold
+/// validation images and a container too), and at least 1 GiB.
 #[cfg(feature = "fetch")]
 fn most(info: &Info) -> u64 {
     let image = (info.channels * info.height * info.width) as u64;

@@ -1,4 +1,4 @@
-//! Options of a download, and how far it is.
+//! Options and progress of a download.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use std::time::Duration;
 pub struct FetchOptions<'a> {
     /// Take the files from `BASE_URL/FILE` instead of their official addresses (a mirror).
     pub base_url: Option<String>,
-    /// Called as a download goes on.
+    /// Called repeatedly while a download proceeds.
     pub progress: Option<&'a dyn Fn(FetchProgress<'_>)>,
-    /// Tries in a row that bring no new byte before giving up.
+    /// Number of attempts in a row that may bring no new byte.
     pub attempts: u32,
-    /// Pause before the second try; doubled every time.
+    /// Pause before the second attempt; each further pause is twice as long.
     pub backoff: Duration,
     /// How long to wait for a connection, an answer, or the next bytes.
     pub timeout: Duration,
-    /// Bytes a second that must come on average over four times `timeout`; a try that is slower is
-    /// given up and counts as one that brought nothing. 0: any pace.
+    /// Least bytes a second on average over four times `timeout`. A slower attempt is stopped and
+    /// counts as one that brought nothing. 0 accepts any pace.
     pub min_pace: u64,
 }
 
@@ -33,13 +33,13 @@ impl Default for FetchOptions<'_> {
     }
 }
 
-/// How far a download is.
+/// Progress of a download.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchProgress<'a> {
     /// The file's name.
     pub file: &'a str,
-    /// Bytes on disk, with those of an earlier, broken download.
+    /// Number of bytes on disk, including those of an earlier, broken download.
     pub done: u64,
-    /// Bytes in all, if known.
+    /// Number of bytes of the whole file, if known.
     pub total: Option<u64>,
 }

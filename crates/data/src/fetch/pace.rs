@@ -1,10 +1,10 @@
-//! How fast a download goes.
+//! Measures the pace of a download.
 
 use std::time::{Duration, Instant};
 
 use super::options::FetchOptions;
 
-/// Watches that enough bytes come in each span of time.
+/// Checks that enough bytes arrive in each span of time.
 pub(super) struct Pace {
     least: u64,
     span: Duration,
@@ -22,7 +22,7 @@ impl Pace {
         }
     }
 
-    /// Counts `n` bytes that came; the error says that they come too slowly.
+    /// Counts `n` bytes that arrived; the error says that they arrive too slowly.
     pub(super) fn check(&mut self, n: u64) -> Result<(), String> {
         self.bytes += n;
         let elapsed = self.since.elapsed();

@@ -1,4 +1,4 @@
-//! A batch, and how one is made.
+//! A batch, and how it is made.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::split::Split;
 /// A batch of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// The epoch it belongs to.
+    /// The epoch of the batch.
     pub epoch: u64,
-    /// Its number within the epoch, from 0.
+    /// The number of the batch within the epoch, from 0.
     pub index: usize,
     /// `[B, C, H, W]`.
     pub shape: [usize; 4],
@@ -26,7 +26,7 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// Sample ids, `[B]`; see [`Split::ids`].
     pub ids: Vec<u32>,
-    /// What augmentation drew, `[B]`.
+    /// The augmentation's draws, `[B]`.
     pub draws: Vec<AugmentDraw>,
 }
 
@@ -36,13 +36,13 @@ impl Batch {
         self.labels.len()
     }
 
-    /// Whether there are none; never so for a batch that a [`Loader`](crate::Loader) gives.
+    /// Whether the batch has no images; a [`Loader`](crate::Loader) never returns such a batch.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 }
 
-/// Makes single batches of one epoch.
+/// Makes the batches of one epoch, one at a time.
 #[derive(Clone)]
 pub(super) struct Maker {
     pub split: Arc<Split>,
@@ -76,8 +76,8 @@ impl Maker {
             .map(|(out, (&p, &id))| {
                 split.augmented(at(p), &options.augment, || key.stream(u64::from(id)), out)
             })
-            // All of them first: of several bad images the first in order is named, whichever
-            // thread is quickest.
+            // All images are decoded before the first error is returned, so that of several bad
+            // images the first in order is named, whichever thread is quickest.
             .collect::<Vec<_>>()
             .into_iter()
             .collect::<Result<_>>()?;

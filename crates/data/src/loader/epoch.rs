@@ -1,4 +1,4 @@
-//! The batches of an epoch, made when asked for or ahead by a background thread.
+//! The batches of an epoch, made on request or ahead by a background thread.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -7,16 +7,16 @@ use std::thread;
 use super::batch::{Batch, Maker};
 use crate::error::{DataError, Result};
 
-/// Where the batches come from.
+/// The source of the batches.
 pub(super) enum Producer {
-    /// Made when asked for.
+    /// Batches are made on request.
     Here(Maker),
-    /// Made by a background thread, which ends when this end of the channel is dropped.
+    /// A background thread makes the batches; it ends when this end of the channel is dropped.
     Thread(Receiver<Result<Batch>>),
 }
 
 pub(super) fn prefetching(maker: Maker, start: usize, total: usize, depth: usize) -> Producer {
-    // The channel holds what is ready beyond the one batch in the making.
+    // The channel holds the finished batches; the thread makes one more beyond them.
     let (sender, receiver) = sync_channel(depth - 1);
     let maker = Arc::new(maker);
     let worker = Arc::clone(&maker);

@@ -1,4 +1,4 @@
-//! Batches in a seeded order, augmented on all cores, prepared ahead of the step that uses them.
+//! Batches in a seeded order, augmented on all cores, and prepared before the step that uses them.
 
 mod batch;
 mod epoch;
@@ -20,17 +20,17 @@ pub use batch::Batch;
 pub use epoch::Epoch;
 pub use options::LoaderOptions;
 
-/// Most bytes of batches prepared ahead.
+/// Most bytes of batches that are prepared ahead.
 const MAX_AHEAD: usize = 256 << 20;
-/// Most threads of its own.
+/// Most threads that a loader may have of its own.
 const MAX_WORKERS: usize = 1024;
 
-/// Makes the batches of an epoch. What a batch holds is a function of (split, seed, epoch, batch
-/// number) alone: neither the number of threads, nor the prefetch depth, nor where an epoch was
-/// taken up again changes a bit of it.
+/// Makes the batches of an epoch. A batch is a function of (split, seed, epoch, batch number)
+/// alone: its bits depend neither on the number of threads, nor on the prefetch depth, nor on the
+/// batch at which an epoch was resumed.
 ///
-/// One batch at a time is made, its images in parallel, and at most [`LoaderOptions::prefetch`]
-/// wait: that bounds the memory whatever the size of the set.
+/// The loader makes one batch at a time, its images in parallel, and at most
+/// [`LoaderOptions::prefetch`] batches wait. This bounds the memory whatever the size of the set.
 #[derive(Clone, Debug)]
 pub struct Loader {
     split: Arc<Split>,
@@ -39,6 +39,8 @@ pub struct Loader {
 }
 
 impl Loader {
+    /// Checks the options and prepares a loader of `split`.
+    ///
     /// # Errors
     /// [`DataError::Value`] for a batch size of 0, augmentation or workers out of range, or a split
     /// that yields no batch; [`DataError::Memory`] for a batch that takes more memory than the
@@ -79,7 +81,7 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Batches in an epoch: at least 1.
+    /// Number of batches in an epoch, at least 1.
     pub fn batches_per_epoch(&self) -> usize {
         if self.options.drop_last {
             self.split.len() / self.options.batch
@@ -88,18 +90,18 @@ impl Loader {
         }
     }
 
-    /// The split it reads.
+    /// The split that the loader reads.
     pub fn split(&self) -> &Arc<Split> {
         &self.split
     }
 
-    /// The options it was made with.
+    /// The options of the loader.
     pub fn options(&self) -> &LoaderOptions {
         &self.options
     }
 
-    /// The batches of an epoch from number `start_batch` on: the same bits as iterating from 0 and
-    /// skipping. Nothing is left when `start_batch` is at or past the end.
+    /// The batches of an epoch from number `start_batch` on, with the same bits as iterating from 0
+    /// and skipping. Empty when `start_batch` is at or past the end.
     pub fn epoch(&self, epoch: u64, start_batch: usize) -> Epoch {
         let total = self.batches_per_epoch();
         let maker = Maker {
@@ -122,7 +124,7 @@ impl Loader {
         Epoch { producer, next: start_batch, total }
     }
 
-    /// Positions in the split in the order of the epoch.
+    /// Positions in the split, in the order of the epoch.
     fn order(&self, epoch: u64) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.split.len() as u32).collect();
         if self.options.shuffle {
@@ -132,7 +134,7 @@ impl Loader {
     }
 }
 
-/// Refuses batches that cannot fit in memory, where asking for it would end the process.
+/// Refuses batches that do not fit in memory, because the allocation would end the process.
 fn check_memory(split: &Split, batch: usize, limit: Option<u64>) -> Result<()> {
     let image = split.shape().iter().product::<usize>() as u64 * size_of::<f32>() as u64;
     let needed = image.saturating_mul(batch.min(split.len()) as u64);

@@ -1,4 +1,4 @@
-//! From an image file's bytes to a picture.
+//! Decodes an image file's bytes to a picture.
 
 use std::io::Cursor;
 use std::sync::{Mutex, PoisonError};
@@ -11,20 +11,23 @@ use crate::error::{DataError, Result};
 use crate::options::{Channels, Decoding, Orientation};
 use crate::text::one_line;
 
-/// Largest side that is taken; larger pictures are hardly meant.
+/// Largest side in pixels that is accepted; a larger picture is hardly meant.
 const MAX_SIDE: u32 = 16_384;
-/// Memory that decoding any file may take, and that it may take for each byte of the file: a blank
-/// page of 16 megapixels is decoded, a few bytes that claim to be a poster are not.
+/// Bytes of memory that decoding any file may take, and bytes that it may take for each byte of the
+/// file. A blank page of 16 megapixels is decoded; a few bytes that claim to be a poster are
+/// refused.
 const FREE: u64 = 64 << 20;
 const FOR_A_BYTE: u64 = 512;
-/// Memory that decoding a file may take at most, and over which one is decoded at a time.
+/// Bytes of memory that decoding a file may take at most, and bytes above which only one file is
+/// decoded at a time.
 const MOST: u64 = 1 << 30;
 const AT_ONCE: u64 = 256 << 20;
 
-/// Held while a large picture is decoded: the memory is that of one of them, not of one a thread.
+/// Locked while a large picture is decoded, so that one such picture takes memory, not one per
+/// thread.
 static LARGE: Mutex<()> = Mutex::new(());
 
-/// Decodes a PNG or JPEG file; `bad` makes the error of what was found.
+/// Decodes a PNG or JPEG file; `bad` makes an error from a description of the fault.
 pub(crate) fn decode(
     bytes: &[u8],
     decoding: Decoding,
@@ -72,11 +75,11 @@ pub(crate) fn decode(
     Picture::new(height, width, decoding.channels.count(), pixels)
 }
 
-/// The format and the bytes of the image itself, or what was found in its place.
+/// The format and the bytes of the image itself, or a description of the fault.
 fn whole(bytes: &[u8]) -> Result<(ImageFormat, &[u8]), String> {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Png) => Ok((ImageFormat::Png, bytes)),
-        // The decoder fills the missing part of a cut-off JPEG with grey and says nothing.
+        // The decoder fills the missing part of a cut-off JPEG with grey and reports nothing.
         Ok(ImageFormat::Jpeg) => match jpeg::length(bytes) {
             Some(length) => Ok((ImageFormat::Jpeg, &bytes[..length])),
             None => Err("a JPEG that breaks off before its end marker".into()),
@@ -86,8 +89,8 @@ fn whole(bytes: &[u8]) -> Result<(ImageFormat, &[u8]), String> {
     }
 }
 
-/// About the bytes that decoding takes: the pixels as the file has them, the coefficients of a
-/// JPEG, and the pixels wanted.
+/// About the number of bytes that decoding takes: the pixels as the file has them, the coefficients
+/// of a JPEG, and the pixels of the result.
 fn memory(decoder: &impl ImageDecoder, format: ImageFormat, channels: Channels) -> u64 {
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);

@@ -59,10 +59,10 @@ fn few_bytes_cannot_claim_much_memory() {
     assert!(bomb.len() < 40_000, "{}", bomb.len());
     let error = run(&bomb).unwrap_err().to_string();
     assert!(error.contains("16384x16384 pixels in") && error.contains("MiB to decode"), "{error}");
-    // A blank page of 4,000 x 4,000 is no bomb.
+    // A blank page of 4,000 x 4,000 pixels is accepted.
     let page = run(&blank_png(4000, 4000)).unwrap();
     assert_eq!((page.height(), page.width()), (4000, 4000));
-    // Nor is a large picture whose bytes are there.
+    // A large picture is accepted when the file has the bytes for it.
     let noise = GrayImage::from_fn(5000, 5000, |x, y| {
         image::Luma([((x * 2_654_435_761u32) ^ (y * 40_503)).rotate_left(7) as u8])
     });
@@ -95,7 +95,7 @@ fn turned(orientation: u8) -> Vec<u8> {
 fn orientation_is_applied_when_asked_for() {
     let exif = Decoding { orientation: Orientation::Exif, ..RGB };
     let plain = run(&encoded(ImageFormat::Jpeg)).unwrap();
-    // 6: the file's rows are the picture's columns, from right to left.
+    // Tag 6: the file's rows are the picture's columns, from right to left.
     for (tag, rows, columns) in [(1, 10, 20), (3, 10, 20), (6, 20, 10), (8, 20, 10)] {
         assert_eq!(run(&turned(tag)).unwrap(), plain, "not by default");
         let picture = run_as(&turned(tag), exif).unwrap();
@@ -109,7 +109,7 @@ fn orientation_is_applied_when_asked_for() {
         assert_eq!(pixel(&quarter, x, 9 - y), pixel(&plain, y, x));
         assert_eq!(pixel(&half, 9 - y, 19 - x), pixel(&plain, y, x));
     }
-    // Without the tag, and with one that makes no sense.
+    // A file without the tag, and one whose tag has no meaning, are not turned.
     assert_eq!(run_as(&encoded(ImageFormat::Jpeg), exif).unwrap(), plain);
     assert_eq!(run_as(&turned(99), exif).unwrap(), plain);
 }

@@ -1,4 +1,4 @@
-//! Bringing a picture to the shape of a split.
+//! Brings a picture to the shape of a split.
 
 use super::pixels::{Picture, planes};
 use super::resample::{Placement, resize};
@@ -8,17 +8,17 @@ use crate::window::CropWindow;
 /// How a picture is brought to the shape of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// Not at all: the picture must have the shape.
+    /// No change: the picture must have the shape.
     Exact,
-    /// The central square, resized.
+    /// The central square is resized to the shape.
     Square,
-    /// The shorter side resized to this many pixels, then the central part: torchvision's
-    /// `Resize(n)` and `CenterCrop`.
+    /// The shorter side is resized to this many pixels, then the central part is taken:
+    /// torchvision's `Resize(n)` and `CenterCrop`.
     ShortSide(usize),
 }
 
 impl Fit {
-    /// Checks that the result can have `shape`.
+    /// Checks that the fit can give `shape`.
     pub(crate) fn check(self, shape: [usize; 3]) -> Result<()> {
         let [_, height, width] = shape;
         match self {
@@ -31,12 +31,12 @@ impl Fit {
         }
     }
 
-    /// The planes `[C, H, W]` of `picture` in the shape wanted.
+    /// Returns the planes `[C, H, W]` of `picture`, fitted to `shape`.
     pub(crate) fn apply(self, picture: &Picture, shape: [usize; 3]) -> Result<Vec<u8>> {
         Ok(planes(&self.interleaved(picture, shape)?, shape[0]))
     }
 
-    /// The same as `[H, W, C]`.
+    /// Returns `picture` fitted to `shape` as `[H, W, C]`.
     pub(crate) fn interleaved(self, picture: &Picture, shape: [usize; 3]) -> Result<Vec<u8>> {
         let [channels, height, width] = shape;
         if picture.channels() != channels {
@@ -60,7 +60,7 @@ impl Fit {
                 Placement::whole(central(ph, pw, ph.min(pw), ph.min(pw)), [height, width])
             }
             Self::ShortSide(side) => {
-                // The longer side is cut down to whole pixels, as torchvision does it.
+                // The longer side is rounded down to whole pixels, as in torchvision.
                 let long = |longer: usize| {
                     (side as u128 * longer as u128 / ph.min(pw) as u128).min(usize::MAX as u128 / 2)
                         as usize
@@ -83,12 +83,12 @@ impl Fit {
     }
 }
 
-/// The central part of `height` x `width`.
+/// The central window of `height` x `width` pixels.
 fn central(rows: usize, columns: usize, height: usize, width: usize) -> CropWindow {
     CropWindow { top: (rows - height) / 2, left: (columns - width) / 2, height, width }
 }
 
-/// Half of it, halves rounded to even: Python's `round(n / 2)`.
+/// Half of `n`, with halves rounded to even: Python's `round(n / 2)`.
 fn half(n: u64) -> u64 {
     n / 2 + u64::from(n % 4 == 3)
 }

@@ -1,4 +1,4 @@
-//! Pictures of any size as they come from files, and how they are brought to the shape of a split.
+//! Pictures of any size from files, and their conversion to the shape of a split.
 
 mod decode;
 mod fit;

@@ -1,4 +1,4 @@
-//! Pictures: bytes of any size.
+//! Pictures of any size, as bytes.
 
 use std::fmt::Debug;
 
@@ -34,42 +34,42 @@ impl Picture {
         Ok(Self { height, width, channels, pixels })
     }
 
-    /// Rows.
+    /// Height in pixels.
     pub fn height(&self) -> usize {
         self.height
     }
 
-    /// Columns.
+    /// Width in pixels.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// 1 or 3.
+    /// Number of channels, 1 or 3.
     pub fn channels(&self) -> usize {
         self.channels
     }
 
-    /// Bytes `[H, W, C]`.
+    /// The bytes, `[H, W, C]`.
     pub fn pixels(&self) -> &[u8] {
         &self.pixels
     }
 }
 
-/// A list of pictures that are decoded when asked for. Implement it to train on a source of your
-/// own; see [`crate::Split::on_demand`].
+/// A list of pictures that are decoded on request. Implement this trait to train on a source of
+/// your own; see [`crate::Split::on_demand`].
 pub trait Pictures: Debug + Send + Sync {
-    /// Picture `i` of the list, the same at every call; called from several threads at once.
+    /// Returns picture `i` of the list, the same at every call. Several threads call it at once.
     ///
     /// # Errors
-    /// A picture that cannot be read or decoded; the message names it.
+    /// A [`DataError`](crate::DataError) that names the picture, when it cannot be read or decoded.
     fn picture(&self, i: usize) -> Result<Picture>;
 
-    /// A SHA-256 of everything that decides picture `i`, cheaper than the picture where it can be:
-    /// sources of files hash the file's bytes and how they are decoded. Two pictures with one
-    /// digest must be equal. By default the decoded picture is hashed.
+    /// Returns a SHA-256 of all bytes and settings that decide picture `i`. Two pictures with one
+    /// digest must be equal. The default hashes the decoded picture; a source of files can be
+    /// faster and hash the file's bytes and its way of decoding.
     ///
     /// # Errors
-    /// As [`Pictures::picture`].
+    /// Those of [`Pictures::picture`].
     fn digest(&self, i: usize) -> Result<[u8; 32]> {
         let picture = self.picture(i)?;
         let mut hash = Sha256::new();
@@ -81,7 +81,7 @@ pub trait Pictures: Debug + Send + Sync {
     }
 }
 
-/// Interleaved channels to planes.
+/// Converts interleaved channels to planes.
 pub(crate) fn planes(pixels: &[u8], channels: usize) -> Vec<u8> {
     if channels == 1 {
         return pixels.to_vec();

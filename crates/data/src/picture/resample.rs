@@ -5,8 +5,8 @@ use std::ops::Range;
 use super::pixels::Picture;
 use crate::window::CropWindow;
 
-/// Which part of a picture goes where: the window `source` is resized to `size` (rows, columns), of
-/// which `crop` is kept.
+/// A placement of a picture: the window `source` is resized to `size` (rows, columns), and the part
+/// `crop` of the result is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
     pub source: CropWindow,
@@ -15,7 +15,7 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// The window resized to `size`.
+    /// The whole window `source`, resized to `size`.
     pub(crate) fn whole(source: CropWindow, [height, width]: [usize; 2]) -> Self {
         Self { source, size: [height, width], crop: CropWindow { top: 0, left: 0, height, width } }
     }
@@ -25,13 +25,14 @@ impl Placement {
 const BITS: u32 = 22;
 const HALF: i32 = 1 << (BITS - 1);
 
-/// Bytes `[crop.height, crop.width, C]` of the picture placed so: first along rows, then along
-/// columns, each with a triangle filter widened by the factor of reduction, in fixed-point
-/// arithmetic and rounded to bytes in between. These are the numbers of Pillow's `resize(...,
+/// Returns the bytes `[crop.height, crop.width, C]` of the placed picture. Rows are resampled
+/// first, then columns, each with a triangle filter widened by the factor of reduction, in
+/// fixed-point arithmetic and rounded to bytes in between. The results equal Pillow's `resize(...,
 /// BILINEAR)` (to version 11.3; 13 takes columns first where that is less work, which changes bytes
-/// by 1), and so of torchvision's `Resize` and `RandomResizedCrop` on PIL images.
+/// by 1), and so torchvision's `Resize` and `RandomResizedCrop` on PIL images.
 ///
-/// Only what the crop needs is computed. The windows must lie within the picture and the size.
+/// Only the pixels that the crop needs are computed. The windows must lie within the picture and
+/// the size.
 pub(crate) fn resize(picture: &Picture, placement: &Placement) -> Vec<u8> {
     match picture.channels() {
         1 => resize_channels::<1>(picture, placement),
@@ -86,7 +87,7 @@ fn byte(sum: i32) -> u8 {
     (sum >> BITS).clamp(0, 255) as u8
 }
 
-/// The filter of one direction: for each output position its first source position and its weights.
+/// The filter of one direction: the first source position and the weights of each output position.
 struct Filter {
     taps: Vec<FilterTap>,
     weights: Vec<i32>,

@@ -1,11 +1,11 @@
-//! The ImageNet family, and sets of one's own.
+//! The ImageNet family, and folders of the user's own images.
 
 use super::parts::{md5, pad_crop_flip, resized_crop_flip, sha256, strings};
 use crate::info::{Info, Reader};
 
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
-/// In the order of their identifiers, n01440764 to n03888257.
+/// Class names in the order of their identifiers, n01440764 to n03888257.
 const IMAGENETTE: [&str; 10] = [
     "tench",
     "English springer",
@@ -76,7 +76,7 @@ pub(super) fn imagenette(small: bool) -> Info {
                 "88daccb09b6fce93f45e6c09ddeb269cce705549e6bff322092a2a5a11489863",
             )
         } else {
-            // Public records differ in this file's SHA-256 (it was packed anew); the MD5 is
+            // Public records differ in this file's SHA-256, because it was packed again; the MD5 is
             // torchvision's.
             md5("imagenette2-320.tgz", base, None, "3df6f0d01a2c9592104656642f5e78a3")
         }],
@@ -96,13 +96,13 @@ pub(super) fn imagenet100() -> Info {
         num_classes: 100,
         height: 224,
         width: 224,
-        // There are several selections of 100 classes.
+        // Several selections of 100 classes exist, so the number of images is not known.
         train: 0,
         test: 5_000,
         mean: IMAGENET_MEAN.to_vec(),
         std: IMAGENET_STD.to_vec(),
         homepage: "https://www.image-net.org/download.php".into(),
-        // ImageNet may not be redistributed: there is no public address to fetch it from.
+        // ImageNet's licence forbids redistribution, so no public address exists.
         sources: vec![],
         augment: resized_crop_flip(),
         reader: Reader::ImageNet,
@@ -121,7 +121,7 @@ pub(super) fn imagenet() -> Info {
     }
 }
 
-/// A set of one's own in ImageNet's form.
+/// A folder of the user's own images in ImageNet's form.
 pub(super) fn imagefolder() -> Info {
     Info {
         name: "imagefolder".into(),

@@ -24,12 +24,12 @@ pub(super) struct Med {
     channels: usize,
     train: usize,
     test: usize,
-    /// Of the files in the order of [`MED_SIZES`].
+    /// Checksums of the files, in the order of [`MED_SIZES`].
     md5: [&'static str; 4],
     classes: &'static [&'static str],
 }
 
-/// Sizes in which each MedMNIST set is published, the first without being asked for.
+/// Sizes in pixels in which each MedMNIST set is published; the first is the default.
 pub(super) const MED_SIZES: [usize; 4] = [28, 64, 128, 224];
 
 /// The 2-D sets of MedMNIST v2 (28x28) and MedMNIST+ (larger).
@@ -80,7 +80,7 @@ pub(super) const MEDMNIST: [Med; 12] = [
         classes: ORGANS },
 ];
 
-/// The set in size number `size` of [`MED_SIZES`].
+/// The description of `set` at the size `MED_SIZES[size]`.
 pub(super) fn medmnist(set: &Med, size: usize) -> Info {
     let side = MED_SIZES[size];
     let (name, file) = match size {
@@ -110,7 +110,7 @@ pub(super) fn medmnist(set: &Med, size: usize) -> Info {
         also: vec![],
         package: None,
         augment: Augment { flip: true, rotate: 10.0, ..Augment::NONE },
-        // Each image of ChestMNIST has any number of labels, and a classifier names one class.
+        // An image of ChestMNIST has any number of labels, but a classifier names one class.
         reader: if set.name == "chestmnist" { Reader::Findings } else { Reader::Npz },
     }
 }

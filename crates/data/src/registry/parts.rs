@@ -1,4 +1,4 @@
-//! What the rows of the registry are made of.
+//! Helpers that build the rows of the registry.
 
 use crate::augment::{Augment, Crop};
 use crate::info::{Checksum, Source};

@@ -83,7 +83,8 @@ pub(super) fn mnist_family(
 }
 
 pub(super) fn fashion_mnist() -> Info {
-    // The authors' repository; the same bytes as on their plain-HTTP storage, but over TLS.
+    // The authors' repository has the same bytes as their plain-HTTP storage, but serves them over
+    // TLS.
     let base =
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/";
     Info {
@@ -125,7 +126,7 @@ pub(super) fn fashion_mnist() -> Info {
 }
 
 pub(super) fn mnist() -> Info {
-    // The original host refuses downloads; this is the mirror that torchvision uses.
+    // The original host refuses downloads; torchvision uses this mirror.
     let base = "https://ossci-datasets.s3.amazonaws.com/mnist/";
     Info {
         sources: vec![
@@ -249,7 +250,7 @@ pub(super) fn svhn() -> Info {
             ),
         ],
         also: vec![],
-        // Digits are not symmetric: no flip.
+        // A mirrored digit is not a digit, so the augmentation has no flip.
         augment: Augment { crop: Crop::Pad(4), ..Augment::NONE },
         reader: Reader::Mat,
         ..cifar10()

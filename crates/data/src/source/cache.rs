@@ -1,8 +1,9 @@
-//! Decoded images kept as raw bytes, so that a folder is decoded once.
+//! Keeps decoded images as raw bytes, so that a folder is decoded once.
 //!
-//! Format, little-endian: magic `sorapix\0`, version `u32`, key (32 bytes: what the images were
-//! made from), channels, height, width `u32`, images of train and test `u64`, their bytes, and a
-//! digest of all that (SHA-256 over the header and the SHA-256 of each MiB of images).
+//! Format, little-endian: magic `sorapix\0`; version `u32`; key of 32 bytes, a digest of the files
+//! and settings that decide the images; channels, height, width `u32`; numbers of training and test
+//! images `u64`; the images' bytes; a digest of all that (SHA-256 over the header and the SHA-256
+//! of each MiB of images).
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -14,9 +15,9 @@ use sha2::{Digest, Sha256};
 use super::kept;
 
 const MAGIC: &[u8; 8] = b"sorapix\0";
-/// Raise it when the format, or what decoding and resizing give, changes.
+/// Raise it when the format changes, or when decoding or resizing gives other bytes.
 const VERSION: u32 = 3;
-/// Bytes hashed at a time.
+/// Number of bytes that are hashed at a time.
 const BLOCK: usize = 1 << 20;
 const HEADER: usize = 8 + 4 + 32 + 3 * 4 + 2 * 8;
 
@@ -31,8 +32,8 @@ pub(crate) struct Pixels {
 /// Why a cache cannot be used, for the log.
 pub(crate) type Reason = String;
 
-/// The images of a cache file made with `key` for `counts` = \[train, test\] images, or why there
-/// are none.
+/// Returns the images of a cache file made with `key` for `counts` = \[train, test\] images, or the
+/// reason why the file cannot be used.
 pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pixels, Reason> {
     let file = File::open(path).map_err(|e| e.to_string())?;
     let length = file.metadata().map_err(|e| e.to_string())?.len();
@@ -58,7 +59,7 @@ pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pi
     let ([Some(train), Some(test)], true) = (sizes, found == counts.map(|n| n as u64)) else {
         return Err("its header is damaged".into());
     };
-    // Before allocating for what the header promises.
+    // Check the length before allocating the memory that the header announces.
     if (HEADER as u64 + 32).checked_add(train as u64).and_then(|l| l.checked_add(test as u64))
         != Some(length)
     {
@@ -78,7 +79,8 @@ pub(crate) fn load(path: &Path, key: &[u8; 32], counts: [usize; 2]) -> Result<Pi
     Ok(Pixels { shape: [c, h, w], train, test })
 }
 
-/// Writes a cache file beside its place and renames it: a kill leaves the old one or the new one.
+/// Writes a cache file beside its place and renames it, so that a kill leaves the old file or the
+/// new one.
 pub(crate) fn save(
     path: &Path,
     key: &[u8; 32],

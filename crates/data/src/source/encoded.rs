@@ -1,4 +1,4 @@
-//! Image files kept in memory as they are, or on disk, and decoded when asked for.
+//! Image files in memory or on disk that are decoded on request.
 
 use std::fs;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::error::{DataError, Result};
 use crate::options::Decoding;
 use crate::picture::{Picture, Pictures, decode};
 
-/// Largest image file that is taken; larger ones are hardly meant.
+/// Largest image file in bytes that is accepted; a larger file is hardly meant.
 pub(crate) const MAX_FILE: u64 = 256 << 20;
 
 /// Raise it when decoding the same file gives another picture.
@@ -19,10 +19,10 @@ const DECODER: u8 = 1;
 /// Image files in memory.
 #[derive(Debug)]
 pub(crate) struct InMemory {
-    /// The archive that they come from.
+    /// The archive that holds the files.
     pub archive: PathBuf,
     pub bytes: Vec<u8>,
-    /// Name and place of each.
+    /// Name of each file, and its place in the bytes.
     pub files: Vec<(String, Range<usize>)>,
     pub decoding: Decoding,
 }
@@ -103,7 +103,7 @@ fn bad(path: &Path, found: String) -> DataError {
     DataError::bad(path, found, "a whole PNG or JPEG image", "repair the file or remove it")
 }
 
-/// What an image file's picture is made of: its bytes, and how they are decoded.
+/// A digest of the file's bytes and of the way they are decoded, which together decide the picture.
 pub(crate) fn file_digest(bytes: &[u8], decoding: Decoding) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update([DECODER]);

@@ -1,4 +1,4 @@
-//! Where a set's files are, and reading them to the last byte.
+//! Finds a set's files and reads them to the last byte.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -7,15 +7,15 @@ use crate::error::DataError;
 use crate::info::Info;
 use crate::text::shown_all;
 
-/// Whether an error is the decoder's word for damaged content, as against a disk that cannot be
-/// read. (`Other` is what the tar reader uses.)
+/// Whether the decoder's error means damaged content, not a disk that cannot be read. (The tar
+/// reader reports damage as `Other`.)
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
     matches!(error.kind(), InvalidData | InvalidInput | Other | UnexpectedEof)
 }
 
-/// The next `want` bytes, which must be the last; otherwise what was found instead. Reading past
-/// them makes decoders check their checksums.
+/// Reads the next `want` bytes, which must be the last; otherwise describes what was found instead.
+/// Reading past them makes decoders check their checksums.
 pub(crate) fn read_exactly(
     data: &mut impl Read,
     want: usize,
@@ -31,23 +31,23 @@ pub(crate) fn read_exactly(
     Ok(Ok(bytes))
 }
 
-/// Most bytes of image files that are taken from an archive of `length` bytes: such files hardly
+/// Most bytes of image files that may come out of an archive of `length` bytes. Image files hardly
 /// shrink when they are packed.
 pub(crate) fn most_unpacked(length: u64) -> u64 {
     (16 << 20) + length.saturating_mul(8)
 }
 
-/// A file of the set, in one of its folders.
+/// Finds a file of the set in its folders.
 pub(crate) fn find_file(info: &Info, data_dir: &Path, file: &str) -> Option<PathBuf> {
     info.folders(data_dir).into_iter().map(|folder| folder.join(file)).find(|path| path.is_file())
 }
 
-/// A folder of the set, in one of its folders.
+/// Finds a folder of the set in its folders.
 pub(crate) fn find_folder(info: &Info, data_dir: &Path, name: &str) -> Option<PathBuf> {
     info.folders(data_dir).into_iter().map(|folder| folder.join(name)).find(|path| path.is_dir())
 }
 
-/// The set's files are in none of its folders.
+/// The error for a set whose files are in none of its folders.
 pub(crate) fn missing(info: &Info, data_dir: &Path) -> DataError {
     let file = info.sources.first().map_or_else(|| "train".to_owned(), |s| s.file.clone());
     DataError::Missing {

@@ -1,5 +1,5 @@
-//! Files that are made once and kept in the data folder: written beside their place, readable by
-//! whoever may read the folder, without leftovers of killed runs.
+//! Files that are made once and kept in the data folder. They are written beside their place,
+//! whoever may read the folder may read them, and leftovers of killed runs are removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -10,22 +10,22 @@ use tempfile::NamedTempFile;
 
 use crate::text::shown;
 
-/// Beginnings of the names of unfinished files.
+/// Prefixes of the names of unfinished files.
 pub(super) const DECODED: &str = ".decoded-";
 pub(super) const UNPACKED: &str = ".unpacked-";
 
-/// Age at which an unfinished file is removed where the file system has no locks.
+/// Age after which an unfinished file is removed where the file system has no locks.
 const OLD: Duration = Duration::from_secs(24 * 3600);
 
-/// A new file in `folder` (which is made if need be) to be written and then given its name;
-/// unfinished ones of processes that are gone are removed.
+/// Makes a new file in `folder` (and the folder, if need be), to be written and then renamed.
+/// Unfinished files of processes that have ended are removed.
 ///
-/// The file is locked for as long as it is open, which tells others that its process is alive.
+/// The file is locked while it is open, which tells other processes that its writer is alive.
 pub(super) fn unfinished(folder: &Path, prefix: &str) -> io::Result<NamedTempFile> {
     fs::create_dir_all(folder)?;
     sweep(folder);
     let mut builder = tempfile::Builder::new();
-    // Temporary files are private by default; a data folder may be shared (the umask still
+    // Temporary files are private by default, but a data folder may be shared (the umask still
     // applies).
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
@@ -35,14 +35,14 @@ pub(super) fn unfinished(folder: &Path, prefix: &str) -> io::Result<NamedTempFil
             tracing::debug!("no lock on {}: {error}", shown(file.path()));
             return Ok(file);
         }
-        // Another process may have taken it for a leftover before it was locked.
+        // Another process may have removed the file as a leftover before it was locked.
         if file.path().exists() {
             return Ok(file);
         }
     }
 }
 
-/// Removes the unfinished files of processes that are gone.
+/// Removes the unfinished files of processes that have ended.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.filter_map(Result::ok) {
@@ -52,7 +52,7 @@ fn sweep(folder: &Path) {
             continue;
         }
         let path = entry.path();
-        // Open for writing: some file systems lock only such files.
+        // The file is opened for writing, because some file systems lock only such files.
         let Ok(file) = File::options().read(true).write(true).open(&path) else { continue };
         let gone = match file.try_lock() {
             Ok(()) => true,
@@ -101,7 +101,7 @@ mod tests {
     fn others_may_read_them_as_the_umask_allows() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        // A plain new file has what the umask leaves.
+        // A plain new file has the permissions that the umask leaves.
         let plain = File::create(dir.path().join("plain")).unwrap().metadata().unwrap();
         let made = unfinished(dir.path(), DECODED).unwrap().as_file().metadata().unwrap();
         assert_eq!(made.permissions().mode(), plain.permissions().mode());

@@ -1,4 +1,4 @@
-//! Image files of a set that are not read, counted so that nobody takes the rest for the whole.
+//! Counts the image files of a set that are not read, so that nobody takes the rest for the whole.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,28 +7,29 @@ use std::path::Path;
 
 use crate::text::shown;
 
-/// Endings of image files that are not read: other formats, and other endings of those that are.
+/// Endings of image files that are not read: other formats, and other endings of the formats that
+/// are read.
 const OTHERS: [&str; 24] = [
     "avif", "bmp", "dds", "exr", "gif", "hdr", "heic", "heif", "ico", "j2k", "jfif", "jp2", "jpe",
     "jxl", "pbm", "pgm", "pnm", "ppm", "qoi", "svg", "tga", "tif", "tiff", "webp",
 ];
 
-/// Most folders within folders that are looked into.
+/// Greatest depth of folders within folders that are searched.
 const MAX_DEPTH: usize = 16;
 
-/// What looks like an image and is not read.
+/// Numbers of files that look like images and are not read.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LeftOut {
-    /// Files by their ending.
+    /// Number of files by ending.
     pub other_formats: BTreeMap<String, usize>,
-    /// Image files of any kind in folders within class folders.
+    /// Number of image files of any kind in folders within class folders.
     pub nested: usize,
-    /// Image files of any kind beside the class folders.
+    /// Number of image files of any kind beside the class folders.
     pub outside_classes: usize,
 }
 
 impl LeftOut {
-    /// Counts `path`, which is no image file that is read.
+    /// Counts `path`, which is not an image file that is read.
     pub(super) fn look_at(&mut self, path: &Path) {
         let other = extension(path).filter(|ending| OTHERS.contains(&ending.as_str()));
         if path.is_dir() {
@@ -51,7 +52,7 @@ impl LeftOut {
         self.other_formats.values().sum::<usize>() + self.nested + self.outside_classes
     }
 
-    /// Says in one line what is left out of the set at `root`, if anything is.
+    /// Logs one line about the files that are left out of the set at `root`, if there are any.
     pub(super) fn tell(&self, root: &Path) {
         if self.total() > 0 {
             tracing::warn!(
@@ -77,8 +78,8 @@ impl fmt::Display for LeftOut {
     }
 }
 
-/// Image files of any kind in a folder and, to that depth, in the folders within it. What cannot be
-/// read counts as nothing; links to folders are not followed.
+/// Number of image files of any kind in a folder and in the folders within it, down to `depth`. A
+/// folder that cannot be read counts as empty; links to folders are not followed.
 pub(super) fn count_images(folder: &Path, depth: usize) -> usize {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let count = |entry: fs::DirEntry| match entry.file_type() {

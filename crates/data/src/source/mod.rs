@@ -1,5 +1,5 @@
-//! One module per kind of source. Each gives the two splits; limits are applied afterwards, but a
-//! source may stop early.
+//! One module for each kind of source. Each returns the two splits; the caller applies limits
+//! afterwards, but a source may stop early.
 
 mod cache;
 pub(crate) mod cifar;

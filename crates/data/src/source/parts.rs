@@ -1,8 +1,8 @@
-//! What a source gives.
+//! The result of reading a source.
 
 use crate::split::Split;
 
-/// What a source reads.
+/// The splits and facts that a source returns.
 pub(crate) struct Parts {
     pub train: Split,
     pub test: Split,

@@ -2,7 +2,7 @@
 //!
 //! The classes are the sorted names of train's sub-folders. The images of a split are listed by
 //! class in turn (the first of each class, then the second of each, ...; sorted by name within a
-//! class), so that the first N hold all classes evenly.
+//! class), so that the first N images hold all classes evenly.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::text::one_line;
 pub(crate) struct Item {
     pub path: PathBuf,
     pub label: u32,
-    /// Length and time of change, to notice a changed file.
+    /// Length and time of the last change, which reveal a changed file.
     pub stamp: (u64, u128),
 }
 
@@ -31,8 +31,8 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Lists the image files under `root`, whose test split is in the first folder of `test` that
-    /// is there.
+    /// Lists the image files under `root`. The test split is the first folder of `test` that
+    /// exists.
     pub(crate) fn read(root: &Path, test: &[&str]) -> Result<Self> {
         let root = fs::canonicalize(root).map_err(DataError::io("read", root))?;
         let test_name =
@@ -96,7 +96,7 @@ pub(crate) struct Class {
     pub path: PathBuf,
 }
 
-/// The sub-folders, sorted by name; hidden ones are passed over.
+/// The sub-folders, sorted by name, without hidden ones.
 pub(crate) fn sub_folders(folder: &Path) -> Result<Vec<Class>> {
     let mut classes = Vec::new();
     for entry in fs::read_dir(folder).map_err(DataError::io("read", folder))? {
@@ -127,7 +127,7 @@ pub(crate) fn sub_folders(folder: &Path) -> Result<Vec<Class>> {
     Ok(classes)
 }
 
-/// The images of `present` classes, in turn; labels are positions in `classes`.
+/// Lists the images of the classes in `present`, in turn; labels are positions in `classes`.
 fn list(
     folder: &Path,
     present: &[Class],
@@ -155,8 +155,8 @@ fn list(
             items.sort_by(|a, b| a.path.cmp(&b.path));
             Ok((items, left_out))
         })
-        // All of them first: of several defects the first in order is named, whichever thread is
-        // quickest.
+        // All files are read before the first error is returned, so that of several defects the
+        // first in order is named, whichever thread is quickest.
         .collect::<Vec<_>>()
         .into_iter()
         .collect::<Result<_>>()?;
@@ -185,7 +185,8 @@ pub(crate) fn image_files(folder: &Path, label: u32) -> Result<Vec<Item>> {
     Ok(class_images(folder, label)?.0)
 }
 
-/// The image files of a folder, in no particular order, and what else looks like images there.
+/// The image files of a folder, in no particular order, and the count of other files that look like
+/// images.
 fn class_images(folder: &Path, label: u32) -> Result<(Vec<Item>, LeftOut)> {
     let mut items = Vec::new();
     let mut left_out = LeftOut::default();
@@ -196,7 +197,7 @@ fn class_images(folder: &Path, label: u32) -> Result<(Vec<Item>, LeftOut)> {
             continue;
         }
         let meta = fs::metadata(&path).map_err(DataError::io("read", &path))?;
-        // Opening a named pipe would wait for ever.
+        // Opening a named pipe would block for ever.
         if !meta.is_file() {
             return Err(DataError::bad(
                 path,
@@ -211,7 +212,7 @@ fn class_images(folder: &Path, label: u32) -> Result<(Vec<Item>, LeftOut)> {
     Ok((items, left_out))
 }
 
-/// Whether a file's name is that of an image that is read; hidden files are passed over.
+/// Whether a file's name is that of an image that is read; hidden files are not.
 pub(crate) fn is_image(path: &Path) -> bool {
     matches!(extension(path).as_deref(), Some("png" | "jpg" | "jpeg"))
 }

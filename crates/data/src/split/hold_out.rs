@@ -1,4 +1,4 @@
-//! Taking a validation split from the training images.
+//! Takes a validation split from the training images.
 
 use rand::seq::SliceRandom;
 use sora_rng::{Purpose, stream};
@@ -10,9 +10,9 @@ impl Split {
     /// Splits off `n` images as a validation split: `(train, validation)`, both in the original
     /// order.
     ///
-    /// Stratified: each class gives its share of `n`, rounded by largest remainder, so that the
-    /// classes' shares in the validation split differ from those in the whole by less than one
-    /// image. Within a class the choice is drawn from `seed` alone.
+    /// The choice is stratified. Each class gives its share of `n`, rounded by largest remainder,
+    /// so that the classes' shares in the validation split differ from those in the whole by less
+    /// than one image. Within a class the choice depends on `seed` alone.
     ///
     /// # Errors
     /// [`DataError::Value`] when `n` would leave no training image.
@@ -47,8 +47,8 @@ impl Split {
     }
 }
 
-/// Shares `n` over groups in proportion to `sizes` by largest remainder (ties: the lower index).
-/// Sum of the result is `n`; requires `n <= sum(sizes)`.
+/// Distributes `n` over groups in proportion to `sizes` by largest remainder (ties go to the lower
+/// index). The result sums to `n`; `n` must not exceed the sum of `sizes`.
 fn largest_remainder(n: usize, sizes: &[usize]) -> Vec<usize> {
     let total: u128 = sizes.iter().map(|&s| s as u128).sum();
     if total == 0 {

@@ -1,5 +1,5 @@
-//! What a split is, as a hash: so that a run, a checkpoint or a record can tell whether it meets
-//! the same data again.
+//! The identity of a split as a hash, by which a run, a checkpoint or a record recognises the same
+//! data.
 
 use std::sync::OnceLock;
 
@@ -15,11 +15,11 @@ use crate::text::one_line;
 /// Raise it when the same data would get another hash.
 const VERSION: &[u8] = b"sora split 1\0";
 
-/// The content of a [`Split`]: equal hashes mean the same images with the same labels in the same
+/// The content of a [`Split`]. Equal hashes mean the same images with the same labels in the same
 /// order, under the same class names, brought to the same shape in the same way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SplitIdentity {
-    /// SHA-256 over everything below, every image and every label, in lower-case hexadecimal.
+    /// SHA-256 over the fields below, every image and every label, in lower-case hexadecimal.
     pub sha256: String,
     /// Number of images.
     pub images: usize,
@@ -30,8 +30,8 @@ pub struct SplitIdentity {
 }
 
 impl SplitIdentity {
-    /// In what this split differs from that of `before`, in words for one line; `None` when it is
-    /// the same.
+    /// Says how this split differs from `before`, in words for one line; `None` when both are the
+    /// same.
     pub fn difference(&self, before: &Self) -> Option<String> {
         if self.sha256 == before.sha256 {
             return None;
@@ -64,10 +64,10 @@ impl Split {
     /// The content identity: a hash over every image, its label and place, the class names and the
     /// shape.
     ///
-    /// Images in memory are hashed as pixels. Of images decoded on demand the files' bytes are
-    /// hashed, with how they are decoded and fitted: the whole set is read once, at about the speed
-    /// of the disk. Digests of single images are kept, also for other views of the same set, so
-    /// that the second call takes milliseconds.
+    /// Images in memory are hashed as pixels. Images decoded on demand are hashed as the bytes of
+    /// their files, with the way they are decoded and fitted; this reads the whole set once, at
+    /// about the speed of the disk. The digests of single images are kept and shared with other
+    /// views of the same set, so the second call takes milliseconds.
     ///
     /// ```
     /// use sora_data::Split;
@@ -79,7 +79,7 @@ impl Split {
     /// ```
     ///
     /// # Errors
-    /// As [`Split::image`].
+    /// Those of [`Split::image`].
     pub fn identity(&self) -> Result<SplitIdentity> {
         let digests: Vec<[u8; 32]> = self
             .ids()
@@ -130,7 +130,7 @@ impl Store {
         Ok(*all[id].get_or_init(|| digest))
     }
 
-    /// Tells pixels from files, and how files are fitted.
+    /// Bytes that differ between pixels and files, and between the ways of fitting files.
     fn storage(&self) -> [u8; 9] {
         let (kind, side) = match &self.images {
             Images::Memory(_) => (0, 0),
@@ -164,7 +164,8 @@ mod tests {
         split(&[1, 2, 3, 4, 5, 6], &[0, 1, 2], &["a", "b", "c"])
     }
 
-    /// Written out by hand in Python with hashlib: fixed for good, records rely on it.
+    /// Computed independently in Python with hashlib. The hash is fixed for good, because records
+    /// rely on it.
     #[test]
     fn golden_hash() {
         assert_eq!(base().identity().unwrap().sha256, GOLDEN);
@@ -191,7 +192,7 @@ mod tests {
             let found = other.identity().unwrap().difference(&before).unwrap();
             assert!(found.starts_with(words), "{found}");
         }
-        // The same images in the same order through a view are the same.
+        // A view with the same images in the same order has the same identity.
         let view = base().subset(&[2, 1, 0]).unwrap().subset(&[2, 1, 0]).unwrap();
         assert_eq!(view.identity().unwrap().difference(&before), None);
     }

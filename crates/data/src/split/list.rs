@@ -16,11 +16,11 @@ pub struct Split {
     pub(super) store: Arc<Store>,
     /// Positions in the store, in the split's order; they are the samples' ids.
     ids: Vec<u32>,
-    /// In label order; empty where there are none.
+    /// Class names in label order; empty where there are none.
     names: Arc<[String]>,
 }
 
-/// The digests of a store's images, each taken when first asked for.
+/// The digests of a store's images; each is computed on its first request.
 type Digests = OnceLock<Box<[OnceLock<[u8; 32]>]>>;
 
 #[derive(Debug)]
@@ -34,14 +34,14 @@ pub(super) struct Store {
 
 #[derive(Debug)]
 pub(super) enum Images {
-    /// `[N, C, H, W]` bytes.
+    /// Bytes `[N, C, H, W]`.
     Memory(Vec<u8>),
-    /// Decoded anew each time, and brought to the split's shape.
+    /// Pictures that are decoded at every request and fitted to the split's shape.
     OnDemand { pictures: Arc<dyn Pictures>, fit: Fit },
 }
 
 impl Split {
-    /// A split of all images given.
+    /// A split of all the given images.
     ///
     /// # Shapes
     /// `images`: `[N, C, H, W]` bytes, 0..=255; `labels`: N class indices; `shape`: `[C, H, W]`.
@@ -66,13 +66,12 @@ impl Split {
         Self::over(Images::Memory(images), labels, shape, classes)
     }
 
-    /// A split of images that are decoded each time they are asked for and brought to `shape` as
-    /// `fit` says.
+    /// A split of images that are decoded at every request and brought to `shape` by `fit`.
     ///
     /// Picture `i` has the class `labels[i]`; `shape`: `[C, H, W]`.
     ///
     /// # Errors
-    /// [`DataError::Value`] as [`Split::new`].
+    /// [`DataError::Value`] in the cases of [`Split::new`].
     pub fn on_demand(
         pictures: Arc<dyn Pictures>,
         fit: Fit,
@@ -106,7 +105,7 @@ impl Split {
     /// The same split under these class names, in label order.
     ///
     /// # Errors
-    /// [`DataError::Value`] when there are not as many as classes.
+    /// [`DataError::Value`] when their number differs from the number of classes.
     pub fn with_class_names(self, names: Vec<String>) -> Result<Self> {
         if names.len() != self.num_classes() && !names.is_empty() {
             return Err(DataError::value(
@@ -118,7 +117,7 @@ impl Split {
         Ok(Self { names: names.into(), ..self })
     }
 
-    /// Whether images are decoded each time they are asked for.
+    /// Whether images are decoded at every request.
     pub fn is_on_demand(&self) -> bool {
         matches!(self.store.images, Images::OnDemand { .. })
     }
@@ -128,22 +127,22 @@ impl Split {
         self.ids.len()
     }
 
-    /// Whether there are none.
+    /// Whether the split has no images.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// `[C, H, W]`.
+    /// Shape `[C, H, W]` of an image.
     pub fn shape(&self) -> [usize; 3] {
         self.store.shape
     }
 
-    /// Number of classes of the data set (not only those present here).
+    /// Number of classes of the data set, which may exceed the number of classes in this split.
     pub fn num_classes(&self) -> usize {
         self.store.classes
     }
 
-    /// Names of the classes in label order; empty for a split that was made without.
+    /// Names of the classes in label order; empty for a split that has none.
     pub fn class_names(&self) -> &[String] {
         &self.names
     }
@@ -168,11 +167,11 @@ impl Split {
         }
     }
 
-    /// The images at these positions as `f32` in \[0, 1\], `[indices.len(), C, H, W]`, decoded in
-    /// parallel.
+    /// The images at these positions as `f32` in \[0, 1\], `[indices.len(), C, H, W]`. Images are
+    /// decoded in parallel.
     ///
     /// # Errors
-    /// As [`Split::image`]; of several, the first in order.
+    /// Those of [`Split::image`]; of several errors, the first in order.
     ///
     /// # Panics
     /// If an index is not below [`Split::len`].
@@ -193,11 +192,11 @@ impl Split {
         Ok(out)
     }
 
-    /// Writes image `i`, augmented with what `augment` draws from `rng`, to `out` (`[C, H, W]`,
+    /// Writes image `i`, augmented with the draws of `augment` from `rng`, to `out` (`[C, H, W]`,
     /// \[0, 1\]).
     ///
-    /// The window of a resized crop is drawn in the picture as it is in its file; every other draw
-    /// is in the image of the split's shape.
+    /// The window of a resized crop is drawn in the picture at the size of its file; every other
+    /// draw is in the image at the split's shape.
     pub(crate) fn augmented(
         &self,
         i: usize,
@@ -227,10 +226,10 @@ impl Split {
         Ok(draw)
     }
 
-    /// Picture `i` as it is in its file, for splits decoded on demand.
+    /// Picture `i` at the size of its file; `None` for splits in memory.
     ///
     /// # Errors
-    /// As [`Split::image`].
+    /// Those of [`Split::image`].
     ///
     /// # Panics
     /// If `i` is not below [`Split::len`].
@@ -249,14 +248,14 @@ impl Split {
         self.store.labels[self.ids[i] as usize]
     }
 
-    /// The sample ids: positions in the split as it was read, kept by [`Split::subset`] and
-    /// [`Split::hold_out`], so that per-sample state and random streams follow a sample through
-    /// every view.
+    /// The sample ids: positions in the split as it was first read. [`Split::subset`] and
+    /// [`Split::hold_out`] keep them, so that per-sample state and random streams follow a sample
+    /// through every view.
     pub fn ids(&self) -> &[u32] {
         &self.ids
     }
 
-    /// Images per class.
+    /// Number of images of each class.
     pub fn class_counts(&self) -> Vec<usize> {
         let mut counts = vec![0; self.store.classes];
         for i in 0..self.len() {
@@ -265,7 +264,8 @@ impl Split {
         counts
     }
 
-    /// The images at these positions, in this order; repeats are allowed. Shares the storage.
+    /// A view of the images at these positions, in this order; repeats are allowed. It shares the
+    /// storage.
     ///
     /// # Errors
     /// [`DataError::Value`] when a position is not below [`Split::len`].
@@ -296,7 +296,7 @@ impl Split {
     }
 }
 
-/// Pixels of an image of this shape.
+/// Number of values of an image of this shape.
 fn pixels_of(shape: [usize; 3]) -> Result<usize> {
     shape.iter().try_fold(1usize, |a, &b| a.checked_mul(b)).filter(|&p| p > 0).ok_or_else(|| {
         DataError::value(

@@ -5,19 +5,18 @@ use rayon::prelude::*;
 use super::list::Split;
 use crate::error::Result;
 
-/// Images that the statistics of a split decoded on demand are taken from, at most.
+/// Most images of a split decoded on demand that the statistics use.
 const STATS_SAMPLE: usize = 20_000;
 
 impl Split {
-    /// Per-channel mean and standard deviation (population) of the images in \[0,1\], exact sums in
-    /// integers.
+    /// Per-channel mean and standard deviation (population) of the images in \[0,1\], from exact
+    /// sums of integers. An empty split gives `([0; C], [1; C])`.
     ///
-    /// Of a split decoded on demand at most 20,000 images are taken, evenly spaced. A channel that
-    /// never varies gets a standard deviation of 1/255, so that dividing by it stays finite. `([0;
-    /// C], [1; C])` for an empty split.
+    /// Of a split decoded on demand at most 20,000 images are used, evenly spaced. A channel that
+    /// never varies gets a standard deviation of 1/255, so that a division by it stays finite.
     ///
     /// # Errors
-    /// As [`Split::image`].
+    /// Those of [`Split::image`].
     pub fn channel_stats(&self) -> Result<(Vec<f64>, Vec<f64>)> {
         let [channels, height, width] = self.shape();
         if self.is_empty() {

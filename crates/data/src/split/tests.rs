@@ -31,8 +31,8 @@ fn subsets_keep_ids() {
 
 #[test]
 fn statistics_by_hand() {
-    // Channel 0: 0, 255, 255, 0 -> mean 1/2, std 1/2. Channel 1: constant 51 = 0.2 -> std at
-    // its floor.
+    // Channel 0 holds 0, 255, 255, 0: mean 1/2, std 1/2. Channel 1 is constant 51 = 0.2: std at its
+    // floor.
     let split = Split::new(vec![0, 255, 51, 51, 255, 0, 51, 51], vec![0, 0], [2, 1, 2], 1).unwrap();
     let (mean, std) = split.channel_stats().unwrap();
     assert!((mean[0] - 0.5).abs() < 1e-12 && (mean[1] - 0.2).abs() < 1e-12);

@@ -1,10 +1,10 @@
-//! The CIFAR archives, binary or Python, read from the `.tar.gz` in place or from the folder that
-//! it unpacks to.
+//! The CIFAR archives, binary or Python. They are read from the `.tar.gz` in place, or from the
+//! folder that it unpacks to.
 //!
 //! Binary: records of one label byte (CIFAR-10) or a coarse and a fine label byte (CIFAR-100), then
 //! 3072 bytes: 32x32 red, green and blue planes. Python: pickles with the same planes in a NumPy
-//! array and a list of labels (<https://www.cs.toronto.edu/~kriz/cifar.html>). Nothing is written
-//! from an archive, and no pickle is run.
+//! array and a list of labels (<https://www.cs.toronto.edu/~kriz/cifar.html>). The reader writes no
+//! file and runs no pickle.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -23,21 +23,21 @@ use crate::text::one_line;
 
 const PIXELS: usize = 3 * 32 * 32;
 
-/// Which of the two sets.
+/// Which of the two CIFAR sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Layout {
     Cifar10,
     Cifar100,
 }
 
-/// How the images are written.
+/// The format of the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Binary,
     Python,
 }
 
-/// A file of images: its name and whether it is for training.
+/// A file of images: its name, and whether it belongs to the training split.
 type Member = (&'static str, bool);
 
 impl Layout {
@@ -64,7 +64,7 @@ impl Layout {
         }
     }
 
-    /// The folder in the archive.
+    /// The name of the folder in the archive.
     fn folder(self, format: Format) -> &'static str {
         match (self, format) {
             (Self::Cifar10, Format::Binary) => "cifar-10-batches-bin",
@@ -82,7 +82,8 @@ impl Layout {
     }
 }
 
-/// Reads the first of: the binary archive, the Python archive, their unpacked folders.
+/// Reads the first of these that exists: the binary archive, the Python archive, their unpacked
+/// folders.
 pub(crate) fn open(info: &Info, data_dir: &Path, layout: Layout) -> Result<Parts> {
     let formats = [Format::Binary, Format::Python];
     for (format, source) in formats.into_iter().zip(info.sources.iter().chain(&info.also)) {
@@ -107,7 +108,7 @@ struct Set<'a> {
     format: Format,
 }
 
-/// The members' bytes, in the order of [`Layout::members`].
+/// The bytes of the members, in the order of [`Layout::members`].
 type Contents = Vec<Option<Vec<u8>>>;
 
 impl Set<'_> {
@@ -134,18 +135,18 @@ impl Set<'_> {
         self.layout.label_bytes() + PIXELS
     }
 
-    /// Images of a member.
+    /// Number of images of a member.
     fn images(&self, train: bool) -> usize {
         let files = self.members().iter().filter(|(_, t)| *t == train).count();
         if train { self.info.train / files } else { self.info.test / files }
     }
 
-    /// Bytes that a member has at least and at most.
+    /// Least and greatest number of bytes of a member.
     fn size(&self, train: bool) -> (u64, u64) {
         let n = self.images(train) as u64;
         match self.format {
             Format::Binary => (n * self.record() as u64, n * self.record() as u64),
-            // The pickles also hold labels and file names, 34 bytes an image in the official ones;
+            // The pickles also hold labels and file names, 34 bytes an image in the official files.
             // Python 3 writes bytes in protocol 2 as text, which takes up to twice the room.
             Format::Python => (n * PIXELS as u64, n * (2 * PIXELS as u64 + 256) + (64 << 10)),
         }
@@ -164,17 +165,18 @@ impl Set<'_> {
         Err(self.bad(format!("{found} bytes in {name}"), expected))
     }
 
-    /// The members of the archive. A path in it is only compared, by its last part.
+    /// Reads the members from the archive. A path in it is only compared, by its last part.
     fn unpack(&self) -> Result<Contents> {
         let members = self.members();
         let mut contents: Contents = vec![None; members.len()];
         let file = File::open(self.path).map_err(DataError::io("read", self.path))?;
-        // A cap on what is unpacked, so that a forged archive cannot keep the decoder busy for
-        // ever; the true ones hold under 1 MiB besides the images.
+        // The cap on unpacked bytes keeps a forged archive from occupying the decoder for ever. The
+        // official archives hold under 1 MiB besides the images.
         let cap = members.iter().map(|(_, train)| self.size(*train).1).sum::<u64>() + (16 << 20);
         let mut archive =
             Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(cap));
-        // Raw: long names, which the reader would take into memory whole, are not looked at.
+        // A raw iteration skips long-name records, which the reader would otherwise take into
+        // memory whole.
         for entry in archive.entries().map_err(|e| self.broken(e))?.raw(true) {
             let mut entry = entry.map_err(|e| self.broken(e))?;
             let name = entry
@@ -205,7 +207,7 @@ impl Set<'_> {
             }
             contents[at] = Some(bytes);
         }
-        // To the end of the file, for the gzip checksum.
+        // Read to the end of the file, so that the decoder checks the gzip checksum.
         io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| self.broken(e))?;
         Ok(contents)
     }
@@ -238,7 +240,7 @@ impl Set<'_> {
                     Format::Binary => {
                         for record in bytes.chunks_exact(self.record()) {
                             let (label, pixels) = record.split_at(self.layout.label_bytes());
-                            // The fine label is the last.
+                            // The fine label is the last one.
                             labels.push(label.last().copied().map_or(0, i64::from));
                             images.extend_from_slice(pixels);
                         }

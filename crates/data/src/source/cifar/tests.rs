@@ -29,7 +29,7 @@ fn archive(members: &[(&str, Vec<u8>)]) -> Vec<u8> {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
-        // Not through `set_path`, which refuses the hostile ones.
+        // `set_path` would refuse the hostile names.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         tar.append(&header, &bytes[..]).unwrap();
@@ -52,7 +52,7 @@ fn good10() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The same in pickles.
+/// The same images in pickles.
 fn python10() -> Vec<(&'static str, Vec<u8>)> {
     let batch = |k: u8| {
         let data: Vec<u8> = [2 * k, 2 * k + 1].iter().flat_map(|&l| [l; PIXELS]).collect();
@@ -106,7 +106,7 @@ fn the_python_archive_and_unpacked_folders_give_the_same() {
     for members in [good10(), python10()] {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in &members {
-            // Where torchvision's root would be.
+            // The folder that torchvision would call its root.
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();

@@ -1,10 +1,10 @@
-//! A folder of your own images: `PATH/train/CLASS/*.png|jpg|jpeg` and `PATH/test/CLASS/...` (see
-//! [`super::tree`]).
+//! A folder of the user's own images: `PATH/train/CLASS/*.png|jpg|jpeg` and `PATH/test/CLASS/...`
+//! (see [`super::tree`]).
 //!
-//! With an image size each is cropped at its centre to a square and resized with a triangle filter
-//! (bilinear, widened when it shrinks, as torchvision's `Resize` does it). Orientation tags (EXIF)
-//! are not applied. Sets whose pixels fit in [`OpenOptions::max_memory`] are decoded once and kept;
-//! larger ones are decoded on demand, to the same pixels.
+//! With an image size, each image is cropped at its centre to a square and resized with a triangle
+//! filter (bilinear, widened for a reduction, as in torchvision's `Resize`). Sets whose pixels fit
+//! in [`OpenOptions::max_memory`] are decoded once and kept; larger ones are decoded on demand, to
+//! the same pixels.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::picture::{Fit, Picture, Pictures};
 use crate::split::Split;
 use crate::text::{one_line, shown};
 
-/// Reads the folder `path` and fills in what `info` cannot know.
+/// Reads the folder `path` and fills in the fields of `info` that depend on the images.
 pub(crate) fn open(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
     let tree = Tree::read(path, &["test"])?;
     let classes = tree.classes.len();
@@ -72,8 +72,8 @@ pub(crate) fn open(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> R
     Ok(parts)
 }
 
-/// The files of a folder, each brought to the set's shape, so that nothing depends on where the
-/// pixels are kept.
+/// The files of a folder, each fitted to the set's shape, so that the pixels do not depend on where
+/// they are kept.
 #[derive(Debug)]
 struct Fitted {
     files: OnDisk,
@@ -105,7 +105,7 @@ impl Pictures for Fitted {
 
     fn digest(&self, i: usize) -> Result<[u8; 32]> {
         let file = self.files.digest(i)?;
-        // A picture that is not resized is that of its file.
+        // A picture that is not resized has the digest of its file.
         Ok(if self.square {
             Sha256::new().chain_update(b"square").chain_update(file).finalize().into()
         } else {
@@ -139,13 +139,13 @@ fn shape(tree: &Tree, options: &OpenOptions<'_>) -> Result<[usize; 3]> {
     }
 }
 
-/// Images of both splits within the limits.
+/// Numbers of images of both splits, within the limits.
 fn wanted(tree: &Tree, options: &OpenOptions<'_>) -> [usize; 2] {
     let part = |n: usize, limit: Option<usize>| limit.map_or(n, |limit| n.min(limit));
     [part(tree.train.len(), options.limit_train), part(tree.test.len(), options.limit_test)]
 }
 
-/// A digest of everything that the decoded images depend on.
+/// A digest of everything that decides the decoded images.
 fn key(tree: &Tree, options: &OpenOptions<'_>) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(options.image_size.unwrap_or(0).to_le_bytes());
@@ -160,8 +160,8 @@ fn key(tree: &Tree, options: &OpenOptions<'_>) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The cache file: one for a folder, image size and channels, so that a stale one is replaced and
-/// not left behind.
+/// Path of the cache file. Each folder, image size and number of channels has one file, so that a
+/// new cache replaces a stale one.
 fn cache_file(root: &Path, options: &OpenOptions<'_>) -> Result<PathBuf> {
     let mut hash = Sha256::new();
     hash.update(root.as_os_str().as_encoded_bytes());
@@ -191,7 +191,7 @@ fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<P
     if let Some(file) = cache.as_deref().filter(|f| f.exists()) {
         match cache::load(file, &key, counts) {
             Ok(mut pixels) => {
-                // What is measured over the images must not depend on whether there was a cache.
+                // Statistics over the images must not depend on whether a cache existed.
                 let image: usize = pixels.shape.iter().product();
                 pixels.train.truncate(wanted[0] * image);
                 pixels.test.truncate(wanted[1] * image);
@@ -203,7 +203,8 @@ fn pixels(tree: &Tree, shape: [usize; 3], options: &OpenOptions<'_>) -> Result<P
         }
     }
     let pixels = decode(&tree.train[..wanted[0]], &tree.test[..wanted[1]], shape, options)?;
-    // A part would not serve the next call, which may want all.
+    // Only a whole set is cached, because a part would not serve a later call that wants all
+    // images.
     if let Some(file) = cache.filter(|_| wanted == counts)
         && let Err(error) = cache::save(&file, &key, counts, &pixels)
     {

@@ -91,7 +91,7 @@ fn classes_are_sorted_and_listed_in_turn() {
     assert_eq!((0..5).map(|i| data.train.label(i)).collect::<Vec<_>>(), [0, 1, 0, 1, 1]);
     assert_eq!(reds(&data.test), [50, 60]);
     assert!(data.train.image(0).unwrap()[24..48].iter().all(|&v| v == 31), "planes, not pixels");
-    // A bare path is the same.
+    // A bare path means the same folder.
     let bare = open(&tree.path("").display().to_string(), &tree.options()).unwrap();
     assert_eq!(reds(&bare.train), reds(&data.train));
     assert!(bare.info.name.starts_with("folder:"));
@@ -136,7 +136,7 @@ fn a_bad_image_is_named() {
             "{message}"
         );
     }
-    // A header that promises more than any machine has.
+    // A header that announces more images than any machine can hold.
     let mut huge = whole.clone();
     huge[16..24].copy_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff]);
     fs::write(&file, huge).unwrap();
@@ -206,7 +206,7 @@ proptest! {
 #[test]
 fn image_size_crops_the_centre_and_resizes() {
     let tree = Place::new();
-    // 8x4: black, but for a white central square.
+    // An 8x4 image, black except for a white central square.
     let image =
         RgbImage::from_fn(
             8,
@@ -245,7 +245,7 @@ fn the_cache_is_used_and_rebuilt_when_stale_or_damaged() {
         (decoded.info.mean, decoded.info.std),
         "as limited, with and without the cache"
     );
-    // Pretend that the first image was decoded to 99s: seen if the cache is used.
+    // Write 99 in place of the first image's bytes, to see whether the cache is used.
     let counts = [5, 2];
     let listed = || key(&Tree::read(&tree.path(""), &["test"]).unwrap(), &tree.options());
     let key = listed();
@@ -253,29 +253,29 @@ fn the_cache_is_used_and_rebuilt_when_stale_or_damaged() {
     forged.train[0] = 99;
     cache::save(cache, &key, counts, &forged).unwrap();
     assert_eq!(reds(&tree.open().unwrap().train)[0], 99);
-    // A limit is served from it, too.
+    // A call with a limit uses the cache, too.
     let limited = tree.open_with(&OpenOptions { limit_train: Some(1), ..tree.options() }).unwrap();
     assert_eq!((reds(&limited.train), limited.test.len()), (vec![99], 2));
-    // Not asked for, not used.
+    // A call that does not ask for the cache does not use it.
     assert_eq!(
         reds(&tree.open_with(&OpenOptions { cache: false, ..tree.options() }).unwrap().train),
         fresh
     );
-    // Another image size has its own.
+    // Another image size has a cache of its own.
     tree.open_with(&OpenOptions { image_size: Some(4), ..tree.options() }).unwrap();
     assert_eq!(tree.caches().len(), 2);
-    // Damaged: rebuilt.
+    // A damaged cache is rebuilt.
     let mut bytes = fs::read(cache).unwrap();
     let last = bytes.len() - 6;
     bytes[last] ^= 1;
     fs::write(cache, bytes).unwrap();
     assert_eq!(reds(&tree.open().unwrap().train), fresh);
     assert!(cache::load(cache, &key, counts).is_ok(), "rebuilt on disk");
-    // An image changed within the same length: its time tells.
+    // A change within the same length is noticed by the file's time.
     let file = fs::File::options().append(true).open(tree.path("train/a/x.png")).unwrap();
     file.set_modified(SystemTime::now() + Duration::from_secs(5)).unwrap();
     assert!(cache::load(cache, &listed(), counts).is_err());
-    // An image more: seen.
+    // A new image is noticed.
     tree.png("train/a/w.png", 6, 4, 90);
     assert_eq!(tree.open().unwrap().train.len(), 6);
     assert_eq!(tree.caches().len(), 2, "stale ones are replaced");
@@ -318,8 +318,8 @@ fn what_does_not_fit_in_memory_is_decoded_on_demand_to_the_same_pixels() {
 #[test]
 fn an_unwritable_cache_is_no_error() {
     let tree = Place::new();
-    // A file where the data folder should be: no folder can be made there, whoever runs the
-    // test.
+    // A file stands where the data folder should be, so that nobody can make a folder there,
+    // whichever user runs the test.
     fs::write(tree.dir.path().join("data"), "").unwrap();
     assert_eq!(tree.open().unwrap().train.len(), 5);
 }
@@ -348,7 +348,7 @@ fn the_identity_tells_what_changed() {
             let found = identity().difference(&before).unwrap();
             assert!(found.starts_with(words), "{found}");
         };
-        // Another image in the same place, of the same length.
+        // Another image of the same length in the same place.
         tree.png("train/b/1.png", 6, 4, 77);
         differs("training set: other images or labels than before");
         tree.png("train/b/1.png", 6, 4, 0);
@@ -405,11 +405,11 @@ fn what_is_left_out_is_counted() {
         ),
         "{line}"
     );
-    // A class of nothing else is an error that says so.
+    // A class without any readable image gives an error that says so.
     fs::create_dir(tree.path("train/c")).unwrap();
     fs::write(tree.path("train/c/0.tif"), "").unwrap();
     assert!(tree.message().contains("found no images but 1 that are not read (1 .tif)"));
-    // Nothing is said where nothing is left out.
+    // Nothing is logged where every file is read.
     let (_, log) = logged(|| Place::new().open().unwrap());
     assert!(!log.contains("left out"), "{log}");
 }
@@ -443,7 +443,7 @@ fn logged<T>(work: impl FnOnce() -> T) -> (T, String) {
 #[test]
 fn a_class_is_the_same_whichever_way_its_name_is_written() {
     let tree = Place::new();
-    // The same name composed (Linux, Windows) and decomposed (macOS).
+    // The same name in composed form (Linux, Windows) and decomposed form (macOS).
     fs::rename(tree.path("train/b"), tree.path("train/caf\u{e9}")).unwrap();
     fs::rename(tree.path("test/b"), tree.path("test/cafe\u{301}")).unwrap();
     let data = tree.open().unwrap();

@@ -1,7 +1,7 @@
 //! IDX files of the MNIST family, gzipped or not.
 //!
-//! An IDX file (<http://yann.lecun.com/exdb/mnist/>): two zero bytes, a type byte (8: unsigned
-//! bytes), the number of dimensions, each dimension as a big-endian `u32`, then the bytes.
+//! An IDX file (<http://yann.lecun.com/exdb/mnist/>) holds two zero bytes, a type byte (8: unsigned
+//! bytes), the number of dimensions, each dimension as a big-endian `u32`, then the values.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -23,7 +23,8 @@ const FILES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// Reads the four files from `data_dir/NAME` or, where a Debian package holds the set, its folder.
+/// Reads the four files from `data_dir/NAME`, or from the folder of the Debian package that holds
+/// the set.
 pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
     let [train_images, train_labels, test_images, test_labels] =
         locate(info, &info.folders(data_dir))?;
@@ -40,7 +41,7 @@ pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
     })
 }
 
-/// The four files, all from the first folder that has them all.
+/// Finds the four files in the first folder that has all of them.
 fn locate(info: &Info, folders: &[PathBuf]) -> Result<[PathBuf; 4]> {
     let mut missing = FILES[0];
     let mut most = 0;
@@ -85,8 +86,8 @@ fn read_labels(path: &Path, n: usize, classes: usize, fix: &Fix) -> Result<Vec<u
     Ok(bytes.into_iter().map(u32::from).collect())
 }
 
-/// The bytes of an IDX file of unsigned bytes whose dimensions must be `dims`. Allocates for `dims`
-/// only, whatever the header says.
+/// Reads the bytes of an IDX file of unsigned bytes whose dimensions must be `dims`. It allocates
+/// memory for `dims` only, whatever the header says.
 fn read_bytes(path: &Path, dims: &[usize], fix: &Fix) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(DataError::io("read", path))?;
     let mut file = BufReader::with_capacity(1 << 16, file);

@@ -1,10 +1,9 @@
-//! ImageNet, ImageNet-100 and sets of one's own in their form: class folders (`train/CLASS/*`,
-//! `val/CLASS/*`) or Hugging Face Parquet shards. Images of any size are decoded on demand, so that
-//! memory does not grow with the set.
+//! ImageNet, ImageNet-100 and folders of the user's own in the same form: class folders
+//! (`train/CLASS/*`, `val/CLASS/*`) or Hugging Face Parquet shards. Images of any size are decoded
+//! on demand, so that memory does not grow with the set.
 //!
-//! Where a training augmentation crops and resizes, it does so from the whole picture. Otherwise
-//! (and for testing) the shorter side is resized to 256/224 of the image size and the centre is
-//! cropped.
+//! A training augmentation that crops and resizes works on the whole picture. Otherwise (and for
+//! testing) the shorter side is resized to 256/224 of the image size, and the centre is cropped.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +19,8 @@ use crate::picture::{Fit, Pictures};
 use crate::split::Split;
 use crate::text::{shown, shown_all};
 
-/// Names of the folder or the shards that serve as test split; the official test split has no
-/// labels.
+/// Names of the folder or the shards that serve as test split, because the official test split has
+/// no labels.
 pub(crate) const TEST: [&str; 3] = ["val", "validation", "test"];
 
 /// Opens a registered set in its folder of the data folder.
@@ -38,7 +37,7 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
     }
 }
 
-/// Opens the set of one's own at `root`.
+/// Opens the user's own set at `root`.
 pub(crate) fn open_path(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
     at(info, root, options)
 }
@@ -85,7 +84,7 @@ fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> 
     }
     let split = |shards: parquet::Shards, labels: Vec<u32>, limit: Option<usize>| {
         let n = limit.map_or(labels.len(), |l| l.min(labels.len()));
-        // Shards are often sorted by class: the first n are taken evenly from all.
+        // Shards are often sorted by class, so the n rows are spread evenly over all.
         let (rows, labels): (Vec<_>, Vec<_>) =
             spread(labels.len(), n).map(|i| (i as u32, labels[i])).unzip();
         on_demand(Arc::new(shards.rows(rows, options.decoding())), labels, info, options)
@@ -96,7 +95,7 @@ fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> 
     })
 }
 
-/// Takes 1 from all labels if the smallest of the training split is 1 and none is smaller; says
+/// Subtracts 1 from all labels if the smallest training label is 1 and no label is smaller. Returns
 /// whether it did.
 pub(crate) fn count_from_zero(train: &mut [u32], test: &mut [u32]) -> bool {
     let from_one = train.iter().min() == Some(&1) && !test.contains(&0);
@@ -106,7 +105,7 @@ pub(crate) fn count_from_zero(train: &mut [u32], test: &mut [u32]) -> bool {
     from_one
 }
 
-/// `n` of `0..total`, evenly spaced; all in order when `n` is `total`.
+/// `n` of the numbers `0..total`, evenly spaced; all of them in order when `n` is `total`.
 fn spread(total: usize, n: usize) -> impl Iterator<Item = usize> {
     (0..n).map(move |k| (k as u128 * total as u128 / n.max(1) as u128) as usize)
 }
@@ -117,7 +116,7 @@ pub(crate) fn class_folders(
     root: &Path,
     options: &OpenOptions<'_>,
 ) -> Result<Parts> {
-    // ImageNet's validation images come in one folder, which tells no class.
+    // ImageNet's validation images come in one flat folder, which does not tell their classes.
     for name in TEST {
         let folder = root.join(name);
         if folder.is_dir()
@@ -147,7 +146,7 @@ pub(crate) fn class_folders(
     })
 }
 
-/// Checks or sets the number of classes.
+/// Checks the number of classes, or sets it where the registry has none.
 fn count(info: &mut Info, root: &Path, classes: usize) -> Result<()> {
     if info.num_classes == 0 {
         info.num_classes = classes;
@@ -165,7 +164,7 @@ fn count(info: &mut Info, root: &Path, classes: usize) -> Result<()> {
     Ok(())
 }
 
-/// Says so when the set has another size than the official one.
+/// Logs it when the set differs in size from the official one.
 pub(crate) fn split_sizes(info: &Info, root: &Path, found: [usize; 2]) {
     if info.train > 0 && found != [info.train, info.test] {
         let [train, test] = found;
@@ -178,11 +177,11 @@ pub(crate) fn split_sizes(info: &Info, root: &Path, found: [usize; 2]) {
     }
 }
 
-/// Where class names come from.
+/// The source of the class names.
 pub(crate) enum Layout {
-    /// Folder names: kept beside the registered names, if there are any.
+    /// Folder names. The set keeps the registered names too, if there are any.
     Ids(Vec<String>),
-    /// Names in the files.
+    /// Names that the files contain.
     Names(Vec<String>),
 }
 
@@ -218,7 +217,7 @@ pub(crate) fn on_demand(
 ) -> Result<Split> {
     let size = options.image_size.unwrap_or(info.height);
     let channels = options.channels.count();
-    // 256 for 224.
+    // 256 pixels for an image size of 224, rounded.
     let side = (size * 256 + 112) / 224;
     Split::on_demand(
         pictures,

@@ -3,7 +3,7 @@ use crate::{Augment, DataError, Loader, LoaderOptions, open};
 use image::{Rgb, RgbImage};
 use std::fs;
 
-/// Three classes with pictures of different sizes; the red value tells the picture.
+/// Writes three classes with pictures of different sizes; the red value identifies the picture.
 fn make(root: &Path, val: &str) {
     for (k, class) in ["n00000002", "n00000001", "n00000003"].iter().enumerate() {
         for (split, n) in [("train", 4), (val, 2)] {

@@ -1,5 +1,5 @@
-//! Imagenette: the `.tgz` archive, whose image files are kept in memory as they are, or the class
-//! folders that it unpacks to.
+//! Imagenette, from the `.tgz` archive, whose image files are kept in memory as they are, or from
+//! the class folders that it unpacks to.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -19,7 +19,7 @@ use crate::info::Info;
 use crate::options::OpenOptions;
 use crate::text::one_line;
 
-/// Most bytes of image files, and of the unpacked archive (the largest true ones: 340 MB).
+/// Most bytes of image files, and of the unpacked archive (the largest official set has 340 MB).
 const MAX_IMAGES: u64 = 1 << 30;
 const MAX_UNPACKED: u64 = 2 << 30;
 
@@ -32,7 +32,7 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
     archive(info, &path, options)
 }
 
-/// Class, member and place in the bytes of an image file of a split.
+/// Class, member name and byte range of an image file of a split.
 type Found = (String, String, std::ops::Range<usize>);
 
 fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
@@ -52,7 +52,8 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
         Archive::new(GzDecoder::new(BufReader::with_capacity(1 << 16, file)).take(MAX_UNPACKED));
     let mut bytes = [Vec::new(), Vec::new()];
     let mut found: [Vec<Found>; 2] = [vec![], vec![]];
-    // Raw: long names, which the reader would take into memory whole, are not looked at.
+    // A raw iteration skips long-name records, which the reader would otherwise take into memory
+    // whole.
     for entry in archive.entries().map_err(broken)?.raw(true) {
         let mut entry = entry.map_err(broken)?;
         if !entry.header().entry_type().is_file() {
@@ -72,7 +73,7 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
         entry.read_to_end(&mut bytes[split]).map_err(broken)?;
         found[split].push((class, name, start..bytes[split].len()));
     }
-    // To the end of the file, for the gzip checksum.
+    // Read to the end of the file, so that the decoder checks the gzip checksum.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
 
     let mut ids: Vec<String> = found[0].iter().map(|(class, ..)| class.clone()).collect();
@@ -124,7 +125,7 @@ fn archive(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Pa
     Ok(Parts { train, test })
 }
 
-/// Split (0: train, 1: val) and class of a member `.../train/CLASS/FILE`.
+/// The split (0: train, 1: val) and the class of a member `.../train/CLASS/FILE`.
 fn place(member: &Path) -> Option<(usize, String)> {
     let parts: Vec<&str> = member
         .components()

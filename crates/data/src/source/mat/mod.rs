@@ -1,10 +1,10 @@
 //! SVHN's MATLAB files: `X` of 32 x 32 x 3 x N bytes and `y` of N labels, 1 to 10 (10 is the digit
 //! 0).
 //!
-//! Only these two arrays of a level-5 MAT-file are read (MATLAB's "MAT-File Format"): a header of
-//! 128 bytes, then elements of a type, a length and data; type 15 is a zlib stream around another
-//! element, type 14 an array: flags, dimensions, name, data, each an element padded to 8 bytes.
-//! Arrays are stored with the first index running fastest.
+//! The reader takes only these two arrays of a level-5 MAT-file (MATLAB's "MAT-File Format"). The
+//! file has a header of 128 bytes, then elements of a type, a length and data. Type 15 is a zlib
+//! stream around another element. Type 14 is an array: flags, dimensions, name and data, each an
+//! element padded to 8 bytes. The first index of an array runs fastest.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -47,7 +47,7 @@ pub(crate) fn open(info: &Info, data_dir: &Path) -> Result<Parts> {
 /// Why reading an element failed.
 enum Failure {
     Io(io::Error),
-    /// What was found.
+    /// A description of what was found.
     Found(String),
 }
 
@@ -61,7 +61,7 @@ fn found<T>(what: impl Into<String>) -> Result<T, Failure> {
     Err(Failure::Found(what.into()))
 }
 
-/// The images as planes and the labels of a file that must hold `n` of each.
+/// Reads the images as planes, and the labels, of a file that must hold `n` of each.
 fn read(path: &Path, n: usize, fix: &Fix) -> Result<(Vec<u8>, Vec<u32>)> {
     let expected = || {
         format!("a MATLAB 5 file with X of 32 x 32 x 3 x {n} bytes and y of {n} labels, 1 to 10")
@@ -111,7 +111,7 @@ fn parse(mut file: impl Read, n: usize) -> Result<(Vec<u8>, Vec<u32>), Failure> 
         if element.limit() > 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
-        // Arrays are padded to 8 bytes, zlib streams are not.
+        // Arrays are padded to 8 bytes; zlib streams are not.
         if kind != COMPRESSED {
             skip(&mut file, padding(length))?;
         }
@@ -119,7 +119,7 @@ fn parse(mut file: impl Read, n: usize) -> Result<(Vec<u8>, Vec<u32>), Failure> 
     images.zip(labels).map_or_else(|| found("no arrays"), Ok)
 }
 
-/// Reads an array into the place of its name; others are left unread.
+/// Reads an array into the field that its name selects; other arrays are skipped.
 fn matrix(
     data: &mut impl Read,
     n: usize,
@@ -160,7 +160,8 @@ fn matrix(
     Ok(())
 }
 
-/// `n` images with rows running fastest, then columns, channels: turned to planes of rows.
+/// Reads `n` images in which rows run fastest, then columns, then channels, and transposes them to
+/// planes.
 fn planes(data: &mut impl Read, n: usize) -> Result<Vec<u8>, Failure> {
     let mut out = Vec::with_capacity(n * PIXELS);
     let mut image = [0; PIXELS];
@@ -193,7 +194,7 @@ fn read_labels(data: &mut impl Read, n: usize) -> Result<Vec<u32>, Failure> {
         None => data.read_exact(&mut bytes)?,
     }
     let value = |number: &[u8]| match *number {
-        // A negative number is out of range either way.
+        // A negative number is out of range in either interpretation.
         [a] => f64::from(a),
         [a, b] => f64::from(u16::from_le_bytes([a, b])),
         [a, b, c, d] => f64::from(u32::from_le_bytes([a, b, c, d])),
@@ -214,7 +215,7 @@ fn read_labels(data: &mut impl Read, n: usize) -> Result<Vec<u32>, Failure> {
         .collect()
 }
 
-/// The contents of a small element of type `want`, at most 64 bytes, with its padding read.
+/// The content of a small element of type `want`, at most 64 bytes; its padding is consumed.
 fn small(data: &mut impl Read, want: u32) -> Result<Vec<u8>, Failure> {
     let (kind, length, inline) = tag(data)?;
     if kind != want || length > 64 {

@@ -120,7 +120,7 @@ fn each_corruption_has_its_line() {
     let mut version = good.clone();
     version[125] = 2;
     assert!(message(&version).contains("7.3 (HDF5)"));
-    // Promises of 4 GB cost nothing.
+    // Announced lengths of 4 GB take no memory.
     let mut hostile = mat(&[images(), y]);
     hostile[132..136].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(run(&hostile).is_err());
@@ -138,7 +138,7 @@ proptest! {
         let y = array("y", &[2, 1], UINT8, &[10, 3]);
         let mut file = if zip { mat(&[zipped(&images()), zipped(&y)]) } else { mat(&[images(), y]) };
         for (at, value) in hits {
-            // Mostly in the tags, of which there are few among the pixels.
+            // Most damage goes to the tags, which are few among the pixels.
             let at = at.index(if zip { file.len() } else { 260 });
             file[at] = value;
         }

@@ -1,10 +1,10 @@
 //! MedMNIST's `.npz` files: a zip archive of NumPy arrays `train_images`, `train_labels`,
-//! `test_images`, `test_labels` (and a validation part, which is left alone: the validation split
-//! of a run is taken from train).
+//! `test_images`, `test_labels`. The archive also has a validation part, which is not read: a run
+//! takes its validation split from the training images.
 //!
-//! Images are `uint8` of shape `[N, S, S]` or `[N, S, S, 3]` with S = 28, 64, 128 or 224, labels
-//! `uint8` of shape `[N, 1]` (ChestMNIST: `[N, 14]`, a finding each, reduced to whether there is
-//! any). The array format:
+//! Images are `uint8` of shape `[N, S, S]` or `[N, S, S, 3]` with S = 28, 64, 128 or 224. Labels
+//! are `uint8` of shape `[N, 1]`. ChestMNIST has `[N, 14]`, one column per finding; its class says
+//! whether the image has any finding. The array format:
 //! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>. Sets whose pixels do
 //! not fit in [`OpenOptions::max_memory`] are unpacked to the data folder once and read from there
 //! on demand.
@@ -33,10 +33,10 @@ use crate::split::Split;
 use crate::text::{one_line, shown};
 use raw::{Raw, Writer};
 
-/// NumPy writes headers of 118 bytes for such arrays.
+/// Largest header of an array in bytes. NumPy writes headers of 118 bytes for such arrays.
 const MAX_HEADER: usize = 4096;
 
-/// Findings of an image of ChestMNIST.
+/// Number of findings of an image of ChestMNIST.
 const FINDINGS: usize = 14;
 
 pub(crate) fn open(info: &Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
@@ -53,7 +53,7 @@ pub(crate) fn open(info: &Info, data_dir: &Path, options: &OpenOptions<'_>) -> R
         let [c, h, w] = shape;
         let member = format!("{name}_images.npy");
         let labels_member = format!("{name}_labels.npy");
-        // Versions of the sets differ by a few images; the labels say how many there are here.
+        // Versions of the sets differ by a few images; the labels give the number in this file.
         let per_image = if info.reader == Reader::Findings { FINDINGS } else { 1 };
         let labels = Array { member: &labels_member, most: 2 * n, item: &[per_image] }
             .read(&mut archive, &place)?;
@@ -99,7 +99,7 @@ pub(crate) fn open(info: &Info, data_dir: &Path, options: &OpenOptions<'_>) -> R
     Ok(Parts { train: split("train", info.train)?, test: split("test", info.test)? })
 }
 
-/// The file that errors speak of.
+/// The file that errors name.
 struct Place<'a> {
     path: &'a Path,
     fix: &'a Fix,
@@ -132,10 +132,10 @@ impl Place<'_> {
     }
 }
 
-/// What an array must be: `uint8` in C order, some items of the shape `item`.
+/// The expected form of an array: `uint8` in C order, a number of items of the shape `item`.
 struct Array<'a> {
     member: &'a str,
-    /// Most items.
+    /// Largest number of items.
     most: usize,
     item: &'a [usize],
 }
@@ -149,7 +149,7 @@ impl Array<'_> {
         place.bad(format!("{}: {found}", self.member), self.described())
     }
 
-    /// The array's data, and how many bytes they must be.
+    /// The array's data, and their expected number of bytes.
     fn open<'z, R: Read + Seek>(
         &self,
         archive: &'z mut ZipArchive<R>,
@@ -179,7 +179,7 @@ impl Array<'_> {
         Ok((entry, items * self.item.iter().product::<usize>()))
     }
 
-    /// All its bytes.
+    /// Reads all bytes of the array.
     fn read(
         &self,
         archive: &mut ZipArchive<impl Read + Seek>,
@@ -191,7 +191,8 @@ impl Array<'_> {
             .map_err(|found| self.bad(&found, place))
     }
 
-    /// Its images in the file `raw`, which is written unless it is there and of this archive.
+    /// Opens the array's images in the file `raw`, and writes that file first unless it is there
+    /// and belongs to this archive.
     fn unpacked(
         &self,
         archive: &mut ZipArchive<impl Read + Seek>,
@@ -218,7 +219,7 @@ impl Array<'_> {
         })
     }
 
-    /// What an unpacked file is of: the archive as it is on disk, and the array.
+    /// A digest of the archive on disk and of the array, which an unpacked file must carry.
     fn key(&self, place: &Place<'_>) -> Result<[u8; 32]> {
         let meta = fs::metadata(place.path).map_err(DataError::io("read", place.path))?;
         let changed = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
@@ -229,7 +230,7 @@ impl Array<'_> {
         Ok(hash.finalize().into())
     }
 
-    /// Copies `want` bytes, all that there must be, and gives the file its name `raw`.
+    /// Copies `want` bytes, which must be all, and gives the file its name `raw`.
     fn copy(
         &self,
         mut entry: impl Read,
@@ -260,8 +261,8 @@ impl Array<'_> {
     }
 }
 
-/// The length of the first dimension, if a header, a Python dictionary, is that of a `uint8` array
-/// in C order of items of the shape given.
+/// The length of the first dimension, if `header` (a Python dictionary) describes a `uint8` array
+/// in C order of items of the given shape.
 fn items(header: &str, item: &[usize]) -> Option<usize> {
     let text: String = header
         .chars()

@@ -1,7 +1,8 @@
 //! The images of an array in a file of their own, each with its digest.
 //!
 //! Format, little-endian: magic `soraraw\0`, version `u32`, key (32 bytes: the archive and the
-//! array), the images, the SHA-256 of each, and the SHA-256 of all before but the images.
+//! array), the images, the SHA-256 of each image, and the SHA-256 of everything before it except
+//! the images.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,7 +19,7 @@ const MAGIC: &[u8; 8] = b"soraraw\0";
 const VERSION: u32 = 1;
 const HEADER: u64 = 8 + 4 + 32;
 
-/// Images `[H, W, C]` in a file, read when asked for and compared with their digest.
+/// Images `[H, W, C]` in a file, each read on request and compared with its digest.
 #[derive(Debug)]
 pub(super) struct Raw {
     file: Mutex<File>,
@@ -29,7 +30,7 @@ pub(super) struct Raw {
 
 impl Raw {
     /// Opens a file that was made from `key` with `n` images of `shape` = \[C, H, W\]; the error
-    /// says why it cannot be used.
+    /// says why the file cannot be used.
     pub(super) fn open(
         path: &Path,
         key: &[u8; 32],
@@ -92,20 +93,20 @@ impl Pictures for Raw {
     }
 }
 
-/// A file of images in the making.
+/// A file of images that is being written.
 pub(super) struct Writer {
     out: tempfile::NamedTempFile,
     header: [u8; HEADER as usize],
-    /// Bytes of an image.
+    /// Number of bytes of an image.
     item: usize,
-    /// Bytes of the image that is begun.
+    /// Number of bytes written of the current image.
     begun: usize,
     hash: Sha256,
     digests: Vec<[u8; 32]>,
 }
 
 impl Writer {
-    /// Beside its place in `folder`.
+    /// Begins a file beside its place in `folder`.
     pub(super) fn new(folder: &Path, key: &[u8; 32], item: usize) -> io::Result<Self> {
         let mut out = kept::unfinished(folder, kept::UNPACKED)?;
         let header = header(key);
@@ -128,7 +129,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Adds the digests and gives the file its name: a kill leaves nothing that could be taken for
+    /// Adds the digests and gives the file its name, so that a kill leaves nothing that looks
     /// whole.
     pub(super) fn finish(mut self, path: &Path) -> io::Result<()> {
         self.out.write_all(self.digests.as_flattened())?;
@@ -185,8 +186,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever byte is changed, either the file is not taken or the image that it is in is
-        /// refused, and no other.
+        /// Whichever byte is changed, either the file is refused or the image that holds the byte
+        /// is refused, and no other image.
         #[test]
         fn any_damage_is_noticed(at in 0usize..44 + 30 + 32 * 6, flip in 1u8..) {
             let (_dir, path) = written();

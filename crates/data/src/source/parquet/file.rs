@@ -1,4 +1,5 @@
-//! Shard files for the decoder: reading at any place, and its failures as errors of the file.
+//! Shard files for the decoder: it reads them at any place, and its failures become errors of the
+//! file.
 
 use std::any::Any;
 use std::fs::File;
@@ -14,10 +15,10 @@ use parquet::file::reader::{ChunkReader, Length};
 use crate::error::DataError;
 use crate::text::one_line;
 
-/// First byte and end of a column chunk.
+/// First byte of a column chunk, and the byte after its last.
 pub(super) fn byte_range(chunk: &ColumnChunkMetaData) -> Option<(u64, u64)> {
     let start = match chunk.dictionary_page_offset() {
-        // Some writers say 0 for none.
+        // Some writers store 0 where there is none.
         Some(offset) if offset > 0 => offset,
         _ => chunk.data_page_offset(),
     };
@@ -25,7 +26,8 @@ pub(super) fn byte_range(chunk: &ColumnChunkMetaData) -> Option<(u64, u64)> {
     Some((start, start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?))
 }
 
-/// Third-party decoders may panic on damaged files; a panic is an error of the file here.
+/// Third-party decoders may panic on damaged files; this function turns a panic into an error of
+/// the file.
 pub(super) fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
     let text = |panic: Box<dyn Any + Send>| match panic.downcast::<String>() {
         Ok(text) => *text,

@@ -1,4 +1,4 @@
-//! What stands in the place of the Parquet reader in a build without the feature `parquet`.
+//! Stands in for the Parquet reader in a build without the feature `parquet`.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -7,12 +7,12 @@ use crate::error::{DataError, Result};
 use crate::options::Decoding;
 use crate::picture::{Picture, Pictures};
 
-/// The shards of a split: there are none in this build.
+/// The shards of a split; this build cannot make one.
 #[derive(Debug)]
 pub(crate) struct Shards(Infallible);
 
 impl Shards {
-    /// Says what is missing.
+    /// Returns the error that names the missing feature.
     pub(crate) fn open(paths: Vec<PathBuf>) -> Result<(Self, Vec<u32>)> {
         let first = paths.first().map(|path| crate::text::shown(path)).unwrap_or_default();
         Err(DataError::Feature { feature: "parquet", needed: format!("reading {first}") })

@@ -1,9 +1,9 @@
 //! Hugging Face image sets in Parquet shards: a column `image` of structures with the file's
 //! `bytes`, and a column `label`.
 //!
-//! A row is read at random: where the pages of a row group begin is noted when it is first touched,
-//! and then one page (about 1 MB) is read for an image. Page headers are looked at before a page is
-//! decoded, because they say how much memory to take. The format:
+//! Rows are read at random. The first access to a row group notes where its pages begin; each image
+//! then takes one page (about 1 MB). The reader looks at a page's header before the page is
+//! decoded, because the header says how much memory to take. The format:
 //! <https://parquet.apache.org/docs/file-format/>; the names of the classes: `ClassLabel` in the
 //! key `huggingface` of the file's metadata.
 
@@ -49,7 +49,7 @@ impl Shards {
     /// Checks that the labels of the split are below `classes`.
     ///
     /// # Errors
-    /// [`DataError::Bad`] with the first one that is not.
+    /// [`DataError::Bad`] for the first label that is not.
     pub(crate) fn check(&self, labels: &[u32], classes: usize) -> Result<()> {
         let wrong = labels.iter().position(|&label| label as usize >= classes);
         match (wrong, self.shards.first()) {
@@ -81,7 +81,7 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
-    /// The shard, the row of the split, and the image file in it.
+    /// The shard and the row of image `i`, and the image file in that row.
     fn file(&self, i: usize) -> Result<(&Shard, usize, ByteArray)> {
         let missing = || DataError::value("image index", i, format!("below {}", self.rows.len()));
         let row = *self.rows.get(i).ok_or_else(missing)? as usize;

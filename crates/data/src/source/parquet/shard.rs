@@ -19,16 +19,17 @@ use crate::error::{DataError, Result};
 use crate::source::encoded::MAX_FILE;
 use crate::text::one_line;
 
-/// Rows that any shard may have; each further one takes a byte of the file at least (a row is an
-/// image file, of 67 bytes at least before it is compressed).
+/// Number of rows that any shard may have. Each further row needs at least one byte of the file (a
+/// row is an image file, of at least 67 bytes before it is compressed).
 const FREE_ROWS: i64 = 1 << 16;
-/// Bytes of metadata that any shard may have, and most; in between an eighth of the file.
+/// Bytes of metadata that any shard may have, and the most; in between, an eighth of the file's
+/// length.
 const FREE_METADATA: u64 = 1 << 20;
 const MAX_METADATA: u64 = 16 << 20;
 /// Most bytes of a decoded page, and of a page's header.
 const MAX_PAGE: i32 = 256 << 20;
 const MAX_HEADER: usize = 1 << 20;
-/// Most bytes that snappy makes of one (copies of 64 bytes in 3).
+/// Most bytes that snappy makes of one byte (copies of 64 bytes from 3).
 const SNAPPY: i64 = 24;
 
 const IMAGES: [&str; 4] = ["image.bytes", "img.bytes", "image", "jpg"];
@@ -40,7 +41,7 @@ pub(super) struct Shard {
     length: u64,
     pub metadata: ParquetMetaData,
     image: usize,
-    /// First row in the split of each row group, and where its pages begin.
+    /// First row of each row group in the split, and the places of its pages.
     pub groups: Vec<(usize, OnceLock<Vec<PageLocation>>)>,
 }
 
@@ -144,7 +145,7 @@ impl Shard {
             ));
         }
         for label in wide {
-            // The Hub marks images without a label by -1.
+            // The Hub marks images without a label with -1.
             let label = u32::try_from(label).ok().filter(|&l| l < 1 << 24);
             labels.push(label.ok_or_else(|| {
                 self.bad(
@@ -156,7 +157,7 @@ impl Shard {
         Ok(())
     }
 
-    /// The file in a row of a row group.
+    /// The image file in row `row` of a row group.
     pub(super) fn image(&self, group: usize, row: usize) -> Result<ByteArray> {
         let known = &self.groups[group].1;
         let pages = match known.get() {
@@ -190,7 +191,7 @@ impl Shard {
         Ok(image)
     }
 
-    /// Where the data pages of a column chunk begin, from their headers.
+    /// The places of the data pages of a column chunk, from the pages' headers.
     fn pages(&self, group: usize, column: usize) -> Result<Vec<PageLocation>> {
         let bad = |found: &str| {
             self.bad(format!("{found} in row group {group}"), "a whole Parquet file".into())
@@ -238,13 +239,13 @@ impl Shard {
                     rows += i64::from(n);
                 }
                 Some(_) => return Err(bad("a page of impossible length")),
-                // A dictionary, which must come first.
+                // A dictionary page must come first.
                 None if pages.is_empty() => {}
                 None => return Err(bad("a dictionary after data")),
             }
             at += size;
         }
-        // Whatever lies before the first data page is taken for the dictionary page.
+        // The decoder takes all bytes before the first data page for the dictionary page.
         let before = pages.first().map_or(0, |p| p.offset as u64 - start);
         if rows != of_the_group || before > MAX_PAGE as u64 {
             return Err(bad(&format!("pages of {rows} rows")));
@@ -254,8 +255,8 @@ impl Shard {
 }
 
 impl PageHeader {
-    /// Whether a decoder may be asked for memory as the header says: for the bytes of the page, and
-    /// for the values of a dictionary, each of which takes 4 bytes at least.
+    /// Whether the decoder may allocate the memory that the header announces: for the bytes of the
+    /// page, and for the values of a dictionary, each of which takes at least 4 bytes.
     pub(super) fn is_plausible(&self, compression: Compression) -> bool {
         let (compressed, size) = (i64::from(self.compressed), i64::from(self.uncompressed));
         let most = match compression {
@@ -267,13 +268,13 @@ impl PageHeader {
     }
 }
 
-/// Checks how long the metadata at the end of the file are: their reader takes up to about a hundred
-/// bytes of memory for each of them.
+/// Checks the length of the metadata at the end of the file. Their reader takes up to about a
+/// hundred bytes of memory for each byte of metadata.
 fn check_metadata(source: &Source) -> Result<()> {
     let Source { path, length } = source;
     let mut file = File::open(path).map_err(DataError::io("read", path))?;
     let mut end = [0; 8];
-    // What is too short, or has no such end, is refused by the reader.
+    // The reader refuses a file that is too short or has no such end.
     if *length < 12 {
         return Ok(());
     }

@@ -39,7 +39,7 @@ fn rows_of_every_group_are_read_in_any_order() {
         );
     }
     assert_eq!((data.test.label(1), data.test.image(1).unwrap()[0]), (2, 201));
-    // A limit takes rows from all over.
+    // A limit takes rows from the whole file.
     let (_dir, few) = opened(TRAIN, Some(3)).unwrap();
     assert_eq!((0..3).map(|i| few.train.image(i).unwrap()[0]).collect::<Vec<_>>(), [0, 20, 40]);
 }
@@ -80,7 +80,7 @@ fn each_defect_has_its_line() {
 
 #[test]
 fn headers_that_promise_much_are_refused() {
-    // Field 2, the size when decoded: 2^31 - 1.
+    // Field 2 is the size after decoding: 2^31 - 1.
     let header = |size: &[u8]| {
         [
             &[0x15, 0x00, 0x15],
@@ -153,7 +153,7 @@ proptest! {
     fn damaged_files(hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5), tail: bool) {
         let mut file = TRAIN.to_vec();
         for (at, value) in hits {
-            // The metadata are the last third.
+            // The metadata are the last third of the file.
             let at = if tail { file.len() - 1 - at.index(file.len() / 3) } else { at.index(file.len()) };
             file[at] = value;
         }

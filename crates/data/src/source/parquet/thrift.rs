@@ -1,12 +1,12 @@
-//! Page headers: structures in Thrift's compact protocol, looked at before a decoder believes them.
+//! Page headers: structures in Thrift's compact protocol, checked before a decoder trusts them.
 
-/// What is needed of a page header: a structure in Thrift's compact protocol.
+/// The fields of a page header that the checks need.
 pub(super) struct PageHeader {
     /// Bytes of the header.
     pub length: usize,
     pub compressed: i32,
     pub uncompressed: i32,
-    /// Rows of a data page (without repetition: values); none for a dictionary.
+    /// Number of rows of a data page (without repetition: values); `None` for a dictionary.
     pub rows: Option<i32>,
     /// Values of a dictionary.
     pub entries: Option<i32>,
@@ -66,7 +66,8 @@ impl Thrift<'_> {
         i32::try_from((raw >> 1) as i64 ^ -((raw & 1) as i64)).ok()
     }
 
-    /// The next field's type, `Some(None)` at the structure's end; `id` is that of the last field.
+    /// The next field's type; `Some(None)` at the structure's end. `id` is the number of the last
+    /// field.
     fn field(&mut self, id: &mut i32) -> Option<Option<u8>> {
         let head = self.byte()?;
         if head == 0 {
@@ -101,7 +102,7 @@ impl Thrift<'_> {
             return None;
         }
         match kind {
-            // Booleans are in the type.
+            // A boolean's value is part of its type.
             1 | 2 => Some(()),
             3 => self.advance(1),
             4..=6 => self.varint().map(drop),

@@ -1,23 +1,23 @@
 //! A reader of the pickles that CIFAR's Python archives hold: a dictionary with one NumPy array of
 //! bytes and a list of labels.
 //!
-//! A pickle is a program. This one is never run: only the opcodes that build plain values are
-//! known, only NumPy's array constructors are taken note of (by name; nothing is called), and
-//! anything else is an error. Strings and arrays stay ranges of the input and values are shared by
-//! number, so that memory is bounded by a small multiple of the input's length. Protocols 2 (Python
-//! 2, the official archives) to 5 are read. The opcodes: CPython's `Lib/pickletools.py`.
+//! A pickle is a program, but this reader never runs it. The reader knows only the opcodes that
+//! build plain values; it records NumPy's array constructors by name and calls nothing; anything
+//! else is an error. Strings and arrays stay ranges of the input and values are shared by number,
+//! so that memory is bounded by a small multiple of the input's length. It reads protocols 2
+//! (Python 2, the official archives) to 5. The opcodes: CPython's `Lib/pickletools.py`.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Most values at a time; the largest official file (CIFAR-100's training part) makes about
-/// 200,000.
+/// Largest number of values at a time; the largest official file (CIFAR-100's training part) makes
+/// about 200,000.
 const MAX_VALUES: usize = 1 << 20;
 
-/// What a batch file holds.
+/// The content of a batch file.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Batch {
-    /// Rows and columns of the array.
+    /// Number of rows and columns of the array.
     pub shape: [usize; 2],
     /// The array's bytes.
     pub data: Vec<u8>,
@@ -25,7 +25,7 @@ pub(crate) struct Batch {
     pub labels: Vec<i64>,
 }
 
-/// A number of a value in [`Machine::values`].
+/// The index of a value in [`Machine::values`].
 type Id = usize;
 
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ enum Value {
     Int(i64),
     /// Bytes or text: a range of the input.
     Text(Range<usize>),
-    /// Text whose characters are bytes: how Python 3 writes bytes in protocol 2.
+    /// Text whose characters stand for bytes: Python 3 writes bytes this way in protocol 2.
     Latin1(Range<usize>),
     List(Vec<Id>),
     Tuple(Vec<Id>),
@@ -43,7 +43,7 @@ enum Value {
     /// An array's element type, such as `u1`.
     Type(Range<usize>),
     Array(Option<Array>),
-    /// Anything that is of no interest, such as a floating-point number.
+    /// A value that the reader does not need, such as a floating-point number.
     Other,
 }
 
@@ -72,8 +72,8 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
 }
 
-/// Reads a batch file; the labels stand under `labels` or `fine_labels`. The error says what was
-/// found.
+/// Reads a batch file, whose labels have the key `labels` or `fine_labels`. The error describes
+/// what was found.
 pub(crate) fn read_batch(input: &[u8]) -> Result<Batch, String> {
     let mut machine = Machine {
         input,
@@ -150,7 +150,7 @@ fn latin1(text: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 impl<'a> Machine<'a> {
-    /// Reads to the end mark and gives the value left.
+    /// Reads to the end mark and returns the value that is left on the stack.
     fn run(&mut self) -> Result<Id, String> {
         loop {
             if self.values.len().max(self.stack.len()).max(self.marks.len()).max(self.memo.len())
@@ -160,7 +160,7 @@ impl<'a> Machine<'a> {
             }
             let opcode = self.byte()?;
             match opcode {
-                // PROTO, FRAME: nothing to know.
+                // The arguments of PROTO and FRAME are not needed.
                 0x80 => drop(self.byte()?),
                 0x95 => {
                     self.take(8)?;
@@ -455,7 +455,7 @@ impl<'a> Machine<'a> {
         let state = self.pop()?;
         let target = *self.stack.last().ok_or("a pickle that takes from an empty stack")?;
         match (self.value(target)?, self.value(state)?) {
-            // The state of an element type says its byte order, which bytes do not have.
+            // The state of an element type gives its byte order, which single bytes do not have.
             (Value::Type(_), Value::Tuple(_)) => Ok(()),
             (Value::Array(_), Value::Tuple(state)) => {
                 let [_, shape, element, fortran, data] = state[..] else {

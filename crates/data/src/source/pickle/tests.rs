@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// A batch as Python 2 wrote the official ones (protocol 2, `str` keys and data).
+/// A batch as Python 2 wrote the official files (protocol 2, `str` keys and data).
 pub(crate) fn python2(
     rows: usize,
     columns: usize,
@@ -99,7 +99,8 @@ fn each_defect_is_named() {
     assert!(message(&floats).contains("an array of 'f4'"));
 }
 
-/// A list that holds itself twice, again and again: exponential for a reader that copies.
+/// A list that contains itself twice, many times over: a reader that copies would take exponential
+/// memory.
 #[test]
 fn doubling_takes_no_memory() {
     let mut bomb = b"\x80\x02]q\x00".to_vec();

@@ -1,12 +1,12 @@
-//! Images drawn from the seed: a task that a small network learns within an epoch or two, but not
-//! at once and not fully.
+//! Images drawn from the seed. They form a task that a small network learns within an epoch or two,
+//! but not at once and not fully.
 //!
 //! Each class is a smooth pattern of a few plane waves of 1 to 3 periods per side, with its own
-//! colours. An image shows its class's pattern at a random strength and displaced by up to an
-//! eighth of the side, under a random brightness, a stronger nuisance pattern of the same kind that
-//! says nothing about the class, and pixel noise. The class signal has a root mean square of about
-//! 16/255 per pixel, so that perturbations of 4 to 16/255 matter: a three-layer convolutional
-//! network of 16, 32 and 64 channels trained for six epochs in PyTorch reached 88% clean and 2%
+//! colours. An image shows its class's pattern at a random strength, displaced by up to an eighth
+//! of the side, under a random brightness, a stronger nuisance pattern of the same kind that does
+//! not depend on the class, and pixel noise. The class signal has a root mean square of about
+//! 16/255 per pixel, so that perturbations of 4 to 16/255 matter. A three-layer convolutional
+//! network of 16, 32 and 64 channels, trained for six epochs in PyTorch, reached 88% clean and 2%
 //! PGD-10 accuracy at 8/255 by standard training, and 92% and 43% by N-FGSM.
 
 use std::f64::consts::TAU;
@@ -34,12 +34,12 @@ const CLASS_RMS: f64 = 0.065;
 const NUISANCE_RMS: f64 = 0.10;
 const NOISE: f64 = 0.06;
 
-/// The steps of the key (seed, [`Purpose::Synthetic`]) by what is drawn.
+/// The steps of the key (seed, [`Purpose::Synthetic`]), one for each kind of draw.
 const PATTERNS: u64 = 0;
 const TRAIN: u64 = 1;
 const TEST: u64 = 2;
 
-/// Most training images.
+/// Largest number of training images.
 const MAX_TRAIN: usize = 10_000_000;
 
 /// Draws both splits; `count` is the text after `synthetic:`. Only images within the limits are
@@ -83,7 +83,7 @@ pub(crate) fn draw(info: &Info, count: Option<&str>, options: &OpenOptions<'_>) 
     Ok(Parts { train: split(TRAIN, counts[0])?, test: split(TEST, counts[1])? })
 }
 
-/// The images of a split, drawn when asked for: each is a function of its own stream.
+/// The images of a split, drawn on request: each is a function of its own stream.
 struct Drawn {
     patterns: Arc<[Pattern]>,
     key: Key,
@@ -92,7 +92,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    /// Image `i` as planes.
+    /// Draws image `i` as planes.
     fn paint(&self, i: usize, image: &mut [u8]) {
         let class = &self.patterns[i % self.patterns.len()];
         paint(image, self.size, class, &mut self.key.stream(i as u64));
@@ -127,7 +127,7 @@ struct Pattern {
 }
 
 struct Wave {
-    /// Periods per side, down and across.
+    /// Number of periods per side, downwards and across.
     fy: f64,
     fx: f64,
     phase: f64,
@@ -164,8 +164,8 @@ impl Pattern {
     /// Adds the pattern, displaced by `(dy, dx)` sides, times `strength` to `[C, size, size]`.
     fn add(&self, image: &mut [f64], size: usize, (dy, dx): (f64, f64), strength: f64) {
         for wave in &self.waves {
-            // cos(a + b) = cos a cos b - sin a sin b: sines for rows and columns only, not for
-            // every pixel.
+            // cos(a + b) = cos a cos b - sin a sin b, so the sines are computed for rows and
+            // columns only, not for every pixel.
             let angles = |f: f64, d: f64, phase: f64| -> Vec<(f64, f64)> {
                 (0..size)
                     .map(|i| (TAU * f * (i as f64 / size as f64 + d) + phase).sin_cos())

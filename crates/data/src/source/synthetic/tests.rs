@@ -46,9 +46,9 @@ fn another_size() {
     assert!(data.info.std.iter().all(|s| (0.08..0.22).contains(s)), "{:?}", data.info.std);
 }
 
-/// Softmax regression learns something, generalises, is not perfect, and loses accuracy under
-/// an FGSM attack of 8/255 (exact for a linear model up to the class chosen): the task is
-/// learnable, not trivial, and robustness in it is measurable.
+/// Softmax regression learns something, generalises, is not perfect, and loses accuracy under an
+/// FGSM attack of 8/255 (exact for a linear model up to the choice of class). The task is therefore
+/// learnable, not trivial, and shows differences in robustness.
 #[test]
 fn a_linear_model_finds_it_learnable_but_not_trivial() {
     let data = open(
@@ -112,7 +112,7 @@ fn what_does_not_fit_in_memory_is_drawn_on_demand_to_the_same_pixels() {
     assert_eq!(bytes(&drawn.test), bytes(&kept.test));
     let huge =
         OpenOptions { image_size: Some(4096), limit_train: None, limit_test: None, ..options(1) };
-    // Statistics of such a set are not what is tested here.
+    // This test does not need the statistics of such a set.
     let info = crate::find("synthetic").unwrap();
     let parts = draw(&info, None, &huge).unwrap();
     assert!(parts.train.is_on_demand() && parts.train.len() == 10_000);

@@ -1,10 +1,10 @@
 //! Tiny ImageNet: `tiny-imagenet-200.zip`, read in place, or the folder that it unpacks to.
 //!
-//! `train/CLASS/images/*.JPEG` (and boxes, which are not read), `val/images/*.JPEG` with the
-//! classes in `val/val_annotations.txt` (file, class and box of each, tab-separated), `words.txt`
-//! with the classes' names. The official test split has no labels; the validation split serves as
-//! test split. The archive's files are kept in memory as they are (about 240 MB) and decoded on
-//! demand.
+//! The set has `train/CLASS/images/*.JPEG` (and boxes, which are not read), `val/images/*.JPEG`
+//! with the classes in `val/val_annotations.txt` (file, class and box of each, tab-separated), and
+//! `words.txt` with the classes' names. The official test split has no labels, so the validation
+//! split serves as test split. The archive's files are kept in memory as they are (about 240 MB)
+//! and decoded on demand.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,11 +28,11 @@ use crate::text::{one_line, shown};
 
 const FOLDER: &str = "tiny-imagenet-200";
 const ANNOTATIONS: &str = "val/val_annotations.txt";
-/// Most bytes of the lists, and of all image files together (the true ones: 1 MB and 240 MB).
+/// Most bytes of the lists, and of all image files together (the official files: 1 MB and 240 MB).
 const MAX_LIST: u64 = 16 << 20;
 const MAX_IMAGES: u64 = 1 << 30;
 
-/// A split: file names and labels, in turn.
+/// A split: the name and label of each file, with the classes in turn.
 type Listed = Vec<(String, u32)>;
 
 pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
@@ -41,7 +41,7 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
         let names: Vec<String> =
             archive.zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
         let images = |prefix: &str| -> Vec<(String, String)> {
-            // PREFIX/CLASS/images/FILE, wherever the archive's top folder lies.
+            // The form is PREFIX/CLASS/images/FILE, wherever the archive's top folder lies.
             let part = |name: &str| -> Option<(String, String)> {
                 let (_, rest) = name.split_once(prefix)?;
                 let [class, "images", file] = rest.split('/').collect::<Vec<_>>()[..] else {
@@ -94,7 +94,7 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
         };
         let annotations = list(ANNOTATIONS)?;
         let at = |file: &str| {
-            // The name comes from a list: it must be a plain file name.
+            // The name comes from a list, so only a plain file name is accepted.
             let path = root.join("val/images").join(Path::new(file).file_name()?);
             path.is_file().then(|| path.to_string_lossy().into_owned())
         };
@@ -115,7 +115,7 @@ pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) 
 }
 
 fn on_demand(pictures: Arc<dyn Pictures>, labels: Vec<u32>, info: &Info) -> Result<Split> {
-    // All are of 64x64; one that is not is refused by name.
+    // All images are 64x64; an image of another size gives an error that names it.
     Split::on_demand(pictures, Fit::Square, labels, [3, info.height, info.width], info.num_classes)
 }
 
@@ -190,7 +190,7 @@ fn lists(
     Ok((classes, train, test))
 }
 
-/// Class identifiers with the first of their names, as `n01443537 goldfish`.
+/// Class identifiers, each with the first of its names, such as `n01443537 goldfish`.
 fn named(classes: Vec<String>, words: Option<&str>) -> Vec<String> {
     let words: HashMap<&str, &str> =
         words.unwrap_or_default().lines().filter_map(|line| line.split_once('\t')).collect();
@@ -211,12 +211,12 @@ fn read_text(file: impl Read) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// The archive and what to say of it.
+/// The archive, and the advice for its errors.
 struct Zip<'a> {
     zip: ZipArchive<BufReader<File>>,
     path: &'a Path,
     fix: Fix,
-    /// Most bytes of image files of a split.
+    /// Most bytes of the image files of a split.
     most: u64,
 }
 
@@ -235,7 +235,7 @@ impl<'a> Zip<'a> {
         read_text(entry).map_err(|e| broken(self.path, &self.fix, ZipError::Io(e)))
     }
 
-    /// The first `limit` files as a split.
+    /// Reads the first `limit` files as a split.
     fn read(&mut self, listed: Listed, limit: Option<usize>, info: &Info) -> Result<Split> {
         let n = limit.map_or(listed.len(), |l| l.min(listed.len()));
         let mut bytes = Vec::new();

@@ -128,7 +128,7 @@ fn each_defect_has_its_line() {
             .to_string()
             .contains("a broken zip archive")
     );
-    // A bad image is told when it is decoded, by name.
+    // Decoding a bad image gives an error with its name.
     let mut all = files();
     all[3].1 = b"no image".to_vec();
     let (_dir, path) = in_zip(&zipped(&all));
