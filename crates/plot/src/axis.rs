@@ -1,24 +1,24 @@
-//! Axes: the range of the values, where the ticks are, and what they say.
+//! Axes: the range of the values, and the places and texts of the ticks.
 
-/// How values lie along an axis.
+/// The spacing of values along an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spacing {
-    /// Evenly.
+    /// Values are spaced evenly.
     Linear,
-    /// By their logarithm; values that are not positive are left out.
+    /// Values are spaced by their logarithm; values that are not positive are left out.
     Log,
 }
 
 /// One axis of a chart.
 #[derive(Clone, Debug)]
 pub struct Axis {
-    /// What it shows, with its unit.
+    /// The quantity that the axis shows, with its unit.
     pub label: String,
-    /// Spacing.
+    /// The spacing of the values.
     pub spacing: Spacing,
-    /// Ends; `None`: from the data.
+    /// Lowest and highest value; `None` takes them from the data.
     pub range: Option<[f64; 2]>,
-    /// Ticks with their labels; `None`: round numbers.
+    /// Values of the ticks, with their labels; `None` puts ticks at round numbers.
     pub ticks: Option<Vec<(f64, String)>>,
     /// Whether ticks stand at whole numbers only.
     pub whole: bool,
@@ -61,7 +61,7 @@ impl Axis {
         value.is_finite() && (self.spacing == Spacing::Linear || value > 0.0)
     }
 
-    /// Ends that hold all `values`, with a little air.
+    /// Lowest and highest value of an axis that holds all `values` and leaves a little space.
     pub(super) fn ends(&self, values: impl Iterator<Item = f64>) -> [f64; 2] {
         if let Some([low, high]) = self.range
             && self.takes(low)
@@ -81,7 +81,7 @@ impl Axis {
             }
             Spacing::Linear => {
                 let air = if high > low { (high - low) * 0.04 } else { low.abs().max(1.0) * 0.1 };
-                // Zero is where a reader expects the axis to begin, if it is near.
+                // A reader expects the axis to begin at zero if zero is near.
                 let start = if low >= 0.0 && low <= 0.25 * high { 0.0 } else { low - air };
                 [start, high + air]
             }
@@ -104,7 +104,7 @@ impl Axis {
         }
     }
 
-    /// Place of `value` between the ends: 0 to 1 within them.
+    /// Position of `value` between the ends: 0 to 1 inside them.
     pub(super) fn place(&self, value: f64, [low, high]: [f64; 2]) -> f64 {
         match self.spacing {
             Spacing::Linear => (value - low) / (high - low),
@@ -168,7 +168,7 @@ fn log_ticks(low: f64, high: f64, wanted: usize) -> Vec<(f64, String)> {
     ticks.into_iter().step_by(every).collect()
 }
 
-/// A number with a true minus sign, and thousands apart from five digits on.
+/// The number with a true minus sign, and with its thousands separated from five digits on.
 fn tick_text(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let (whole, rest) =

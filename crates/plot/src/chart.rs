@@ -10,16 +10,16 @@ use crate::{
     svg::{Fill, Svg},
 };
 
-/// A data point, with the interval of its value if there is one.
+/// A data point, with intervals of its values where there are any.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Across.
+    /// Value on the horizontal axis.
     pub x: f64,
-    /// Up; a line has a gap where it is not finite.
+    /// Value on the vertical axis; a line has a gap where it is not finite.
     pub y: f64,
-    /// Interval of `y`.
+    /// Lowest and highest value of the interval of `y`.
     pub y_interval: Option<[f64; 2]>,
-    /// Interval of `x`.
+    /// Lowest and highest value of the interval of `x`.
     pub x_interval: Option<[f64; 2]>,
 }
 
@@ -35,16 +35,17 @@ impl From<(f64, f64, [f64; 2])> for Point {
     }
 }
 
-/// Points that belong together: a line, or markers, or both.
+/// Points that belong together, drawn as a line, as markers, or as both.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// Name in the legend; series of the same name and style share an entry. Empty: none.
+    /// Name in the legend; series of the same name and style share one entry. An empty name has no
+    /// entry.
     pub name: String,
     /// The points, in the order of the line.
     pub points: Vec<Point>,
     /// Colour, dash, marker.
     pub style: Style,
-    /// Text beside the points, one each; empty: none.
+    /// Text beside each point; empty for no texts.
     pub labels: Vec<String>,
 }
 
@@ -64,7 +65,7 @@ impl Series {
         }
     }
 
-    /// The same with a text beside each point.
+    /// The same series with a text beside each point.
     pub fn labels(self, labels: Vec<String>) -> Self {
         Self { labels, ..self }
     }
@@ -73,9 +74,9 @@ impl Series {
 /// A vertical line that marks a place, such as the onset of catastrophic overfitting.
 #[derive(Clone, Debug)]
 pub struct Mark {
-    /// Where.
+    /// Value on the horizontal axis.
     pub x: f64,
-    /// What is there; empty: nothing to say.
+    /// Text beside the line; empty for no text.
     pub label: String,
     /// Colour.
     pub paint: Paint,
@@ -112,19 +113,19 @@ impl Chart {
         }
     }
 
-    /// The same with one series more.
+    /// The same chart with one more series.
     pub fn series(mut self, series: Series) -> Self {
         self.series.push(series);
         self
     }
 
-    /// The same with one mark more.
+    /// The same chart with one more mark.
     pub fn mark(mut self, mark: Mark) -> Self {
         self.marks.push(mark);
         self
     }
 
-    /// What to say when there is nothing to draw.
+    /// The same chart with the text that it shows when it has nothing to draw.
     pub fn empty(self, text: impl Into<String>) -> Self {
         Self { empty: text.into(), ..self }
     }
@@ -143,7 +144,7 @@ impl Chart {
 
 /// Space around the plot for ticks and labels: left, top, right, bottom.
 const MARGIN: [f64; 4] = [54.0, 26.0, 12.0, 40.0];
-/// Most markers of a line: they tell lines apart, the line gives the values.
+/// Most markers of a line. Markers only tell lines apart, because the line itself shows the values.
 const MARKERS_OF_A_LINE: usize = 24;
 
 /// A chart's plot: its area and its axes.
@@ -154,7 +155,7 @@ struct Plot<'a> {
 }
 
 impl Plot<'_> {
-    /// Where a value lies in pixels; not finite where it has no place.
+    /// Position of a value in pixels; not finite where the value has no place on an axis.
     fn place(&self, x: f64, y: f64) -> [f64; 2] {
         let [px, py, width, height] = self.area;
         if self.across.axis.takes(x) && self.up.axis.takes(y) {
@@ -164,7 +165,7 @@ impl Plot<'_> {
         }
     }
 
-    /// Where an upright line at `x` lies in pixels; not finite where it has no place.
+    /// Position in pixels of a vertical line at `x`; not finite where `x` has no place on the axis.
     fn place_across(&self, x: f64) -> f64 {
         self.place(x, self.up.ends[0])[0]
     }
@@ -190,7 +191,7 @@ impl Chart {
         points.any(|p| self.x.takes(p.x) && self.y.takes(p.y))
     }
 
-    /// Texts beside points and marks.
+    /// Writes the texts beside points and marks.
     fn label(&self, svg: &mut Svg, plot: &Plot<'_>) {
         let mut occupied = Occupied::new(plot.area);
         for series in &self.series {
@@ -241,7 +242,7 @@ impl Panel for Chart {
         }
         let plot = self.plot(area);
         axes(svg, area, [&plot.across, &plot.up], Grid::Lines);
-        // Markers at the rim are drawn whole.
+        // The clip area is larger than the plot, so that markers at its rim are drawn whole.
         svg.clipped([px - 6.0, py - 6.0, pw + 12.0, ph + 12.0], |svg| {
             self.series.iter().for_each(|series| draw_intervals(svg, series, &plot));
             for mark in &self.marks {
@@ -283,7 +284,7 @@ fn draw_series(svg: &mut Svg, series: &Series, plot: &Plot<'_>) {
                 marker(svg, shape, *at, radius, &style);
             }
         }
-        // A line of one point has no length: without a disc it would not be seen.
+        // A line of one point has no length, so a disc makes the point visible.
         None => {
             for at in lonely(&points) {
                 marker(svg, Marker::Circle, at, style.width.max(1.0) + 1.0, &style);
@@ -292,7 +293,7 @@ fn draw_series(svg: &mut Svg, series: &Series, plot: &Plot<'_>) {
     }
 }
 
-/// Points without a neighbour to draw a line to.
+/// Points that have no neighbour to draw a line to.
 fn lonely(points: &[[f64; 2]]) -> Vec<[f64; 2]> {
     let known = |i: Option<usize>| {
         i.and_then(|i| points.get(i)).is_some_and(|p| p[0].is_finite() && p[1].is_finite())
@@ -307,7 +308,7 @@ fn is_band(series: &Series) -> bool {
     series.style.dash.is_some() && known.count() > 1
 }
 
-/// Intervals: a band along a line, bars around markers alone.
+/// Draws intervals as a band along a line, or as bars around markers that have no line.
 fn draw_intervals(svg: &mut Svg, series: &Series, plot: &Plot<'_>) {
     let paint = series.style.paint;
     if is_band(series) {
@@ -337,7 +338,7 @@ fn draw_intervals(svg: &mut Svg, series: &Series, plot: &Plot<'_>) {
     }
 }
 
-/// The error bars of a point: their ends.
+/// The two ends of each error bar of a point.
 fn bars(point: &Point, plot: &Plot<'_>) -> Vec<[[f64; 2]; 2]> {
     let Point { x, y, .. } = *point;
     let up = point.y_interval.map(|[low, high]| [plot.place(x, low), plot.place(x, high)]);

@@ -1,4 +1,4 @@
-//! What can go wrong while a figure is drawn.
+//! The errors of drawing a figure.
 
 use std::path::PathBuf;
 
@@ -6,39 +6,39 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file name whose ending names no format.
+    /// The ending of a file name names no format.
     #[error("{}: expected a file name that ends in .svg or .png", path.display())]
     Format {
         /// The file.
         path: PathBuf,
     },
-    /// A format that this build of the crate leaves out.
+    /// This build of the crate leaves out the format.
     #[error("this build cannot write {format} files; build it with the feature `{feature}`")]
     NotBuilt {
         /// Name of the format.
         format: &'static str,
-        /// The feature that adds it.
+        /// The feature that adds the format.
         feature: &'static str,
     },
-    /// A picture of no pixels or of too many.
+    /// A picture has no pixels or too many.
     #[error(
         "a picture of {width} x {height} pixels: expected 1 to {most} a side; draw fewer runs or choose .svg"
     )]
     PictureSize {
-        /// Pixels from left to right.
+        /// Width in pixels.
         width: f64,
-        /// Pixels from top to bottom.
+        /// Height in pixels.
         height: f64,
-        /// The most pixels of a side.
+        /// Most pixels of a side.
         most: f64,
     },
-    /// An animation without frames.
+    /// An animation has no frames.
     #[error("an animation needs at least one frame")]
     NoFrame,
-    /// A frame that the GIF format cannot hold.
+    /// A frame is too large for the GIF format.
     #[error("a frame is {pixels} pixels wide or high; GIF holds 1 to 65535")]
     FrameSize {
-        /// Pixels of the side.
+        /// Number of pixels of the larger side.
         pixels: u32,
     },
     /// The renderer or an encoder failed.
@@ -47,7 +47,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the call is wrong, rather than the work failed.
+    /// Whether the call is wrong, as against work that failed.
     pub fn is_input(&self) -> bool {
         !matches!(self, Self::Draw(_))
     }

@@ -21,7 +21,7 @@ pub struct Figure {
     panels: Vec<Box<dyn Panel>>,
 }
 
-/// Space at the rim.
+/// Space in pixels at the rim.
 const RIM: f64 = 14.0;
 const TITLE: f64 = 16.0;
 const CAPTION: f64 = 11.5;
@@ -33,7 +33,8 @@ const LEGEND_LINE: f64 = 19.0;
 const CAPTION_LINE: f64 = 15.5;
 
 impl Figure {
-    /// A figure without panels; they go side by side, 380 by 260 pixels each.
+    /// A figure without panels. Panels go side by side and have 380 by 260 pixels each, unless the
+    /// other methods change that.
     pub fn new(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -45,27 +46,27 @@ impl Figure {
         }
     }
 
-    /// The same with a text below it.
+    /// The same figure with a caption below it.
     pub fn caption(self, caption: impl Into<String>) -> Self {
         Self { caption: caption.into(), ..self }
     }
 
-    /// The same with this many panels in a row.
+    /// The same figure with this many panels in a row.
     pub fn columns(self, columns: usize) -> Self {
         Self { columns: columns.max(1), ..self }
     }
 
-    /// The same with panels of this size in pixels.
+    /// The same figure with panels of this size in pixels.
     pub fn panel_size(self, width: f64, height: f64) -> Self {
         Self { panel: [width, height], ..self }
     }
 
-    /// The same with rows of these heights in pixels; rows beyond them have the panels' height.
+    /// The same figure with rows of these heights in pixels; further rows have the panels' height.
     pub fn heights(self, heights: Vec<f64>) -> Self {
         Self { heights, ..self }
     }
 
-    /// The same with one panel more.
+    /// The same figure with one more panel.
     pub fn panel(mut self, panel: impl Panel + 'static) -> Self {
         self.panels.push(Box::new(panel));
         self
@@ -76,12 +77,12 @@ impl Figure {
         &self.title
     }
 
-    /// The text below.
+    /// The caption below the figure.
     pub fn caption_text(&self) -> &str {
         &self.caption
     }
 
-    /// Draws everything.
+    /// Draws the figure.
     pub fn draw(&self) -> Svg {
         let columns = self.columns.min(self.panels.len().max(1));
         let rows = self.panels.len().div_ceil(columns);
@@ -116,7 +117,8 @@ impl Figure {
         svg
     }
 
-    /// Rows of the legend, each entry with its place; one entry for each distinct name and style.
+    /// Rows of the legend, each entry with its horizontal position. Each distinct name and style
+    /// has one entry.
     fn legend(&self, width: f64) -> Vec<Vec<(f64, Key)>> {
         let mut keys: Vec<Key> = Vec::new();
         for key in self.panels.iter().flat_map(|panel| panel.keys()) {
@@ -143,15 +145,15 @@ impl Figure {
     /// The figure as an SVG file.
     ///
     /// # Errors
-    /// A picture that cannot be compressed.
+    /// [`Error::Draw`](crate::Error::Draw) when a picture cannot be compressed.
     pub fn to_svg(&self) -> Result<String> {
         self.draw().finish()
     }
 
-    /// The figure as a PNG file, `scale` pixels for each of the SVG's.
+    /// The figure as a PNG file, with `scale` pixels for each pixel of the SVG.
     ///
     /// # Errors
-    /// A size that no picture has; a build without the feature `png`.
+    /// A size outside the limits of a picture, or a build without the feature `png`.
     pub fn to_png(&self, scale: f32) -> Result<Vec<u8>> {
         png(&self.draw(), scale)
     }
@@ -159,7 +161,7 @@ impl Figure {
     /// The figure as a file of `format`: SVG or, at twice the size, PNG.
     ///
     /// # Errors
-    /// As [`to_svg`](Self::to_svg) and [`to_png`](Self::to_png).
+    /// Those of [`to_svg`](Self::to_svg) and [`to_png`](Self::to_png).
     pub fn encode(&self, format: Format) -> Result<Vec<u8>> {
         match format {
             Format::Svg => Ok(self.to_svg()?.into_bytes()),

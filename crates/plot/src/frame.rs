@@ -1,4 +1,4 @@
-//! What lies around a plot: heading, axes, ticks.
+//! The frame of a plot: heading, axes, ticks.
 
 use crate::{
     axis::Axis,
@@ -18,18 +18,18 @@ pub(crate) struct Ticked<'a> {
 }
 
 impl<'a> Ticked<'a> {
-    /// `axis` with about `wanted` ticks between `ends`.
+    /// The ticks of `axis`, about `wanted` of them, between `ends`.
     pub(crate) fn new(axis: &'a Axis, ends: [f64; 2], wanted: usize) -> Self {
         Self { axis, ticks: axis.ticks_within(ends, wanted), ends }
     }
 
-    /// Place of `value` between the ends: 0 to 1 within them.
+    /// Position of `value` between the ends: 0 to 1 inside them.
     pub(crate) fn place(&self, value: f64) -> f64 {
         self.axis.place(value, self.ends)
     }
 }
 
-/// Whether lines run across a plot at the ticks of its upright axis.
+/// Whether lines cross the plot at the ticks of its vertical axis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Grid {
     Lines,
@@ -62,7 +62,7 @@ pub(crate) fn axes(
     svg.text([x - 40.0, y + height / 2.0], &up.axis.label, name.upright());
 }
 
-/// Heading of a panel, `width` pixels at most.
+/// Draws the heading of a panel, at most `width` pixels wide.
 pub(crate) fn heading(svg: &mut Svg, at: [f64; 2], width: f64, title: &str) {
     svg.text(at, &shorten(title, 13.0, width), TextStyle::new(13.0).bold());
 }

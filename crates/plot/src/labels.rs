@@ -1,5 +1,5 @@
-//! Places for texts inside a plot, where they cover neither a curve nor an error bar nor one
-//! another.
+//! Finds places for texts inside a plot, where they cover neither a curve, nor an error bar, nor
+//! another text.
 
 use crate::{
     frame::TICK,
@@ -11,7 +11,7 @@ use crate::{
 /// `[left, top, right, bottom]` in pixels.
 type Bounds = [f64; 4];
 
-/// What is drawn in a plot already, and its bounds.
+/// The areas of a plot that are already drawn on.
 pub(crate) struct Occupied {
     /// Left, top, right and bottom of the plot.
     bounds: Bounds,
@@ -19,11 +19,11 @@ pub(crate) struct Occupied {
     boxes: Vec<Bounds>,
 }
 
-/// How much worse a place is when the text covers another text, or a point.
+/// Cost of a place where the text covers another text or a point.
 const BOX_COST: f64 = 400.0;
-/// How much worse a place is for each piece of a line under the text.
+/// Cost of a place for each piece of a line under the text.
 const LINE_COST: f64 = 60.0;
-/// How much worse a place is when the text leaves the plot.
+/// Cost of a place where the text leaves the plot.
 const OUTSIDE_COST: f64 = 2000.0;
 /// Space between lines of text in pixels.
 const LEADING: f64 = 13.0;
@@ -35,13 +35,13 @@ impl Occupied {
         Self { bounds, segments: Vec::new(), boxes: Vec::new() }
     }
 
-    /// A line is drawn through `points`, with gaps where one is not finite.
+    /// Records a line through `points`, with gaps where a point is not finite.
     pub(crate) fn line(&mut self, points: &[[f64; 2]]) {
         let whole = points.windows(2).filter(|pair| pair.iter().flatten().all(|v| v.is_finite()));
         self.segments.extend(whole.map(|pair| [pair[0], pair[1]]));
     }
 
-    /// A marker is drawn at a point.
+    /// Records a marker at a point.
     pub(crate) fn marker(&mut self, [x, y]: [f64; 2]) {
         if x.is_finite() && y.is_finite() {
             self.boxes.push([x - 5.0, y - 5.0, x + 5.0, y + 5.0]);
@@ -56,7 +56,7 @@ impl Occupied {
         BOX_COST * boxes + LINE_COST * lines + if outside { OUTSIDE_COST } else { 0.0 }
     }
 
-    /// The best of `places`, each with what its distance costs; it is then taken.
+    /// Takes the cheapest of `places`, each of which comes with the cost of its distance.
     fn take(&mut self, places: impl Iterator<Item = (f64, Bounds)>) -> Option<Bounds> {
         let costs = places.map(|(far, area)| (far + self.cost(&area), area));
         let (_, best) = costs.min_by(|a, b| a.0.total_cmp(&b.0))?;
@@ -88,7 +88,8 @@ fn crosses(area: &Bounds, [[x1, y1], [x2, y2]]: &[[f64; 2]; 2]) -> bool {
     start <= end
 }
 
-/// Writes `label` near the point `(x, y)`, with a thin line to it where it is not beside it.
+/// Writes `label` near the point `(x, y)`, with a thin line to the point where the text is not
+/// beside it.
 pub(crate) fn beside_point(svg: &mut Svg, occupied: &mut Occupied, [x, y]: [f64; 2], label: &str) {
     let wide = text_width(label, TICK, Weight::Regular);
     let places = (0..9).flat_map(|ring| {
@@ -111,7 +112,7 @@ pub(crate) fn beside_point(svg: &mut Svg, occupied: &mut Occupied, [x, y]: [f64;
     svg.text([left, top + 10.0], label, TextStyle::new(TICK).paint(INK).halo());
 }
 
-/// Writes `label` beside the upright line at `x`, as far up as there is room.
+/// Writes `label` beside the vertical line at `x`, as far up as there is space.
 pub(crate) fn beside_line(
     svg: &mut Svg,
     occupied: &mut Occupied,

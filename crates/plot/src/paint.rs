@@ -11,36 +11,36 @@ pub const PAPER: Paint = Paint { colour: "#ffffff", class: "paper" };
 /// Colour of a warning, such as the onset of catastrophic overfitting.
 pub const ALARM: Paint = Paint { colour: "#c4320a", class: "alarm" };
 
-/// A colour and the class that a style sheet may recolour it by.
+/// A colour, and the class by which a style sheet may recolour it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Paint {
     /// `#rrggbb`.
     pub colour: &'static str,
-    /// Class name, without the prefix that tells a stroke from a fill.
+    /// Class name, without the prefix that separates strokes from fills.
     pub class: &'static str,
 }
 
-/// Where a text's position lies on it.
+/// The place of a text's position on the text.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Anchor {
-    /// At its left end.
+    /// The position is the text's left end.
     Start,
-    /// At its middle.
+    /// The position is the text's middle.
     Middle,
-    /// At its right end.
+    /// The position is the text's right end.
     End,
 }
 
-/// How heavy letters are.
+/// The weight of letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weight {
-    /// As in running text.
+    /// The weight of running text.
     Regular,
     /// Semi-bold.
     Bold,
 }
 
-/// How a text looks.
+/// The style of a text.
 #[derive(Clone, Copy, Debug)]
 pub struct TextStyle {
     /// Height of the letters (em), in pixels.
@@ -49,16 +49,16 @@ pub struct TextStyle {
     pub weight: Weight,
     /// Colour.
     pub paint: Paint,
-    /// What the position is of.
+    /// The place of the text's position on the text.
     pub anchor: Anchor,
-    /// Turned by 90 degrees to the left.
+    /// Whether the text is turned by 90 degrees to the left.
     pub upright: bool,
-    /// Whether a rim of the paper's colour sets it off from what lies under it.
+    /// Whether a rim in the paper's colour separates the text from what lies under it.
     pub halo: bool,
 }
 
 impl TextStyle {
-    /// Plain text of this size, starting at its position.
+    /// Regular text of this size in pixels, which starts at its position.
     pub fn new(size: f64) -> Self {
         Self {
             size,
@@ -70,33 +70,33 @@ impl TextStyle {
         }
     }
 
-    /// The same, semi-bold.
+    /// The same style with semi-bold letters.
     pub fn bold(self) -> Self {
         Self { weight: Weight::Bold, ..self }
     }
 
-    /// The same in another colour.
+    /// The same style in another colour.
     pub fn paint(self, paint: Paint) -> Self {
         Self { paint, ..self }
     }
 
-    /// The same, anchored elsewhere.
+    /// The same style with another anchor.
     pub fn anchor(self, anchor: Anchor) -> Self {
         Self { anchor, ..self }
     }
 
-    /// The same, turned to the left.
+    /// The same style turned to the left.
     pub fn upright(self) -> Self {
         Self { upright: true, ..self }
     }
 
-    /// The same with a rim.
+    /// The same style with a rim.
     pub fn halo(self) -> Self {
         Self { halo: true, ..self }
     }
 }
 
-/// How a line looks.
+/// The style of a line.
 #[derive(Clone, Copy, Debug)]
 pub struct Stroke {
     /// Colour.
@@ -105,7 +105,7 @@ pub struct Stroke {
     pub width: f64,
     /// Lengths of dashes and gaps in pixels, as in `stroke-dasharray`; empty for a solid line.
     pub dash: &'static str,
-    /// From 0, unseen, to 1.
+    /// Opacity from 0 (invisible) to 1.
     pub opacity: f64,
 }
 
@@ -115,12 +115,12 @@ impl Stroke {
         Self { paint, width, dash: "", opacity: 1.0 }
     }
 
-    /// The same, dashed.
+    /// The same stroke, dashed.
     pub fn dash(self, dash: &'static str) -> Self {
         Self { dash, ..self }
     }
 
-    /// The same, fainter.
+    /// The same stroke with another opacity.
     pub fn opacity(self, opacity: f64) -> Self {
         Self { opacity, ..self }
     }

@@ -1,4 +1,4 @@
-//! What the parts of a figure have in common.
+//! The common parts of a figure's panels.
 
 use std::fmt::Debug;
 
@@ -11,9 +11,9 @@ use crate::{
 /// An entry of the legend.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Key {
-    /// What the reader is told.
+    /// The text of the entry.
     pub name: String,
-    /// What it looks like.
+    /// The style that the entry explains.
     pub style: Style,
 }
 
@@ -22,7 +22,7 @@ pub trait Panel: Debug {
     /// Draws the panel over `[x, y, width, height]`, in pixels.
     fn draw(&self, svg: &mut Svg, area: [f64; 4]);
 
-    /// What its legend says.
+    /// The entries of the panel's legend.
     fn keys(&self) -> Vec<Key> {
         Vec::new()
     }

@@ -2,32 +2,32 @@
 
 use crate::error::{Error, Result};
 
-/// What made a file: it stands near the beginning of every SVG, PNG and GIF file, so that a program
-/// can tell its own files from others.
+/// The name of the program that made a file. It stands near the beginning of every SVG, PNG and GIF
+/// file, so that a program can recognise its own files.
 pub const GENERATOR: &str = "sora-plot";
 
 /// A picture: rows of RGB pixels from the top.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Raster {
-    /// Pixels of a row.
+    /// Number of pixels of a row.
     pub width: u32,
-    /// Rows.
+    /// Number of rows.
     pub height: u32,
     /// `[height, width, 3]` bytes.
     pub rgb: Vec<u8>,
 }
 
-/// How a picture is enlarged.
+/// The way in which a picture is enlarged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {
     /// Pixels become squares.
     Pixels,
-    /// Colours flow into each other.
+    /// Colours are interpolated.
     Smooth,
 }
 
 impl Raster {
-    /// Whether the picture has pixels, and as many bytes as its size says.
+    /// Whether the picture has pixels, and exactly the bytes that its size asks for.
     pub(crate) fn is_whole(&self) -> bool {
         let bytes = u64::from(self.width) * u64::from(self.height) * 3;
         bytes > 0 && bytes == self.rgb.len() as u64

@@ -3,7 +3,7 @@
 use crate::paint::Paint;
 
 /// Okabe and Ito's palette for colour-blind readers (Wong 2011, Nature Methods 8:441), without
-/// black and the yellow that white paper swallows.
+/// black and without the yellow, which is invisible on white paper.
 pub const PALETTE: [Paint; 7] = [
     Paint { colour: "#0072b2", class: "c0" },
     Paint { colour: "#d55e00", class: "c1" },
@@ -46,18 +46,18 @@ pub const MARKERS: [Marker; 6] = [
     Marker::Cross,
 ];
 
-/// How a series looks.
+/// The style of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Style {
     /// Colour.
     pub paint: Paint,
-    /// Dash pattern; `None`: no line.
+    /// Dash pattern; `None` draws no line.
     pub dash: Option<&'static str>,
-    /// Marker at each point; `None`: none.
+    /// Marker at each point; `None` draws none.
     pub marker: Option<Marker>,
     /// Width of the line in pixels.
     pub width: f64,
-    /// From 0, unseen, to 1.
+    /// Opacity from 0 (invisible) to 1.
     pub opacity: f64,
 }
 
@@ -73,7 +73,7 @@ impl Style {
         }
     }
 
-    /// As [`line`](Self::line), with a marker at each point.
+    /// The style of [`line`](Self::line) with a marker at each point.
     pub fn marked(index: usize) -> Self {
         Self { marker: Some(MARKERS[index % MARKERS.len()]), ..Self::line(index) }
     }
@@ -83,34 +83,34 @@ impl Style {
         Self { dash: None, ..Self::marked(index) }
     }
 
-    /// The same with another colour.
+    /// The same style with another colour.
     pub fn paint(self, paint: Paint) -> Self {
         Self { paint, ..self }
     }
 
-    /// The same with another dash pattern.
+    /// The same style with another dash pattern.
     pub fn dash(self, dash: &'static str) -> Self {
         Self { dash: Some(dash), ..self }
     }
 
-    /// The same with another marker.
+    /// The same style with another marker.
     pub fn marker(self, marker: Marker) -> Self {
         Self { marker: Some(marker), ..self }
     }
 
-    /// The same, thinner or thicker.
+    /// The same style with another line width in pixels.
     pub fn width(self, width: f64) -> Self {
         Self { width, ..self }
     }
 
-    /// The same, fainter.
+    /// The same style with another opacity.
     pub fn opacity(self, opacity: f64) -> Self {
         Self { opacity, ..self }
     }
 }
 
 impl Marker {
-    /// The outline around `(x, y)`, `radius` pixels large.
+    /// The outline of the marker around `(x, y)` with a radius of `radius` pixels.
     pub(super) fn outline(self, x: f64, y: f64, radius: f64) -> Vec<[f64; 2]> {
         let around = |n: usize, start: f64, radius: &dyn Fn(usize) -> f64| -> Vec<[f64; 2]> {
             (0..n)
@@ -152,8 +152,8 @@ impl Marker {
     }
 }
 
-/// A colour of the map "viridis" (van der Walt and Smith 2015, public domain): `t` from 0, dark, to
-/// 1, light. It is readable without colour, since its lightness rises all the way.
+/// A colour of the map "viridis" (van der Walt and Smith 2015, public domain) for `t` from 0 (dark)
+/// to 1 (light). The map is readable without colour, because its lightness rises all the way.
 pub fn viridis(t: f64) -> [u8; 3] {
     const ANCHORS: [[u8; 3]; 11] = [
         [68, 1, 84],

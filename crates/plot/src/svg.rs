@@ -1,8 +1,8 @@
 //! A small SVG document: shapes, text and pictures, written in the order of painting.
 //!
-//! Colours are presentation attributes, and every element also has a class: a page that holds the
-//! drawing may restyle it (a dark theme) with its own style sheet, while the file by itself looks
-//! the same everywhere.
+//! Colours are presentation attributes, and every element also has a class. A page that holds the
+//! drawing may restyle it (for a dark theme) with its own style sheet, while the file by itself
+//! looks the same everywhere.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ use crate::{
     text::escape,
 };
 
-/// A picture of a drawing and where it lies.
+/// A picture of a drawing, and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
     /// `[x, y, width, height]` in pixels of the drawing.
@@ -24,14 +24,14 @@ pub(crate) struct Placed {
     pub(crate) picture: Raster,
 }
 
-/// How a polygon is filled.
+/// The fill of a polygon.
 #[derive(Clone, Copy, Debug)]
 pub struct Fill<'a> {
     /// `#rrggbb`.
     pub colour: &'a str,
-    /// From 0, unseen, to 1.
+    /// Opacity from 0 (invisible) to 1.
     pub opacity: f64,
-    /// Class name that a style sheet may recolour it by; empty: none.
+    /// Class name by which a style sheet may recolour the polygon; empty for none.
     pub class: &'a str,
     /// Edge.
     pub edge: Edge,
@@ -47,13 +47,13 @@ pub enum Edge {
 }
 
 impl<'a> Fill<'a> {
-    /// An opaque colour without class and edge.
+    /// An opaque colour without a class and without an edge.
     pub fn new(colour: &'a str) -> Self {
         Self { colour, opacity: 1.0, class: "", edge: Edge::None }
     }
 }
 
-/// A drawing under construction. Pictures lie under everything else.
+/// A drawing under construction. Pictures lie under all other elements.
 #[derive(Clone, Debug)]
 pub struct Svg {
     width: f64,
@@ -65,24 +65,24 @@ pub struct Svg {
 }
 
 impl Svg {
-    /// An empty drawing of this size in pixels; `title` is what a screen reader says.
+    /// An empty drawing of this size in pixels. A screen reader reads `title`.
     pub fn new(width: f64, height: f64, title: &str) -> Self {
         let (title, description) = (escape(title), String::new());
         Self { width, height, title, description, pictures: Vec::new(), body: String::new() }
     }
 
-    /// The same with a longer text for screen readers.
+    /// The same drawing with a longer text for screen readers.
     pub fn describe(self, text: &str) -> Self {
         Self { description: escape(text), ..self }
     }
 
-    /// A straight line.
+    /// Draws a straight line.
     pub fn line(&mut self, [x1, y1]: [f64; 2], [x2, y2]: [f64; 2], stroke: Stroke) {
         let (x1, y1, x2, y2) = (number(x1), number(y1), number(x2), number(y2));
         let _ = write!(self.body, r#"<path d="M{x1} {y1}L{x2} {y2}"{}/>"#, stroked(stroke));
     }
 
-    /// A line through `points`; a gap wherever one is not finite.
+    /// Draws a line through `points`, with a gap wherever a point is not finite.
     pub fn polyline(&mut self, points: &[[f64; 2]], stroke: Stroke) {
         let path = path(points);
         if !path.is_empty() {
@@ -90,7 +90,7 @@ impl Svg {
         }
     }
 
-    /// A filled polygon; nothing where a corner is not finite.
+    /// Draws a filled polygon, or nothing where a corner is not finite.
     pub fn polygon(&mut self, points: &[[f64; 2]], fill: Fill<'_>) {
         if points.iter().flatten().any(|v| !v.is_finite()) {
             return;
@@ -106,7 +106,7 @@ impl Svg {
         let _ = write!(self.body, r#"<path d="{}Z"{look}/>"#, path(points));
     }
 
-    /// A filled rectangle `[x, y, width, height]`.
+    /// Draws a filled rectangle `[x, y, width, height]`.
     pub fn rect(&mut self, area: [f64; 4], fill: Fill<'_>) {
         let _ = write!(
             self.body,
@@ -117,12 +117,12 @@ impl Svg {
         );
     }
 
-    /// The outline of a rectangle `[x, y, width, height]`.
+    /// Draws the outline of a rectangle `[x, y, width, height]`.
     pub fn frame(&mut self, area: [f64; 4], stroke: Stroke) {
         let _ = write!(self.body, r#"<rect {}{}/>"#, sides(area), stroked(stroke));
     }
 
-    /// A line of text at `(x, y)`, the left, middle or right of its baseline.
+    /// Draws a line of text at `(x, y)`, which is the left, middle or right of its baseline.
     pub fn text(&mut self, [x, y]: [f64; 2], text: &str, style: TextStyle) {
         let (x, y) = (number(x), number(y));
         let mut look = match style.anchor {
@@ -151,7 +151,7 @@ impl Svg {
         );
     }
 
-    /// Elements whose bounds are cut to `area` (`[x, y, width, height]`), drawn by `draw`.
+    /// Runs `draw` and cuts the elements that it draws to `area` (`[x, y, width, height]`).
     pub fn clipped(&mut self, area: [f64; 4], draw: impl FnOnce(&mut Self)) {
         // The id must differ from those of other drawings in the same page.
         let id = format!("c{:x}", fnv(&format!("{}{}{area:?}", self.title, self.body.len())));
@@ -164,18 +164,18 @@ impl Svg {
         self.body.push_str("</g>");
     }
 
-    /// A picture over `[x, y, width, height]`. One that is empty, or whose length does not fit its
-    /// size, is left out.
+    /// Places a picture over `[x, y, width, height]`. A picture that is empty, or whose length does
+    /// not fit its size, is left out.
     pub fn picture(&mut self, at: [f64; 4], picture: &Raster, scaling: Scaling) {
         if picture.is_whole() {
             self.pictures.push(Placed { at, scaling, picture: picture.clone() });
         }
     }
 
-    /// The drawing with its pictures.
+    /// The drawing with its pictures, as the text of an SVG file.
     ///
     /// # Errors
-    /// A picture that cannot be compressed.
+    /// [`Error::Draw`](crate::Error::Draw) when a picture cannot be compressed.
     pub fn finish(&self) -> Result<String> {
         let mut under = format!(
             r#"<rect class="f-paper" width="100%" height="100%" fill="{}"/>"#,
@@ -196,12 +196,12 @@ impl Svg {
         Ok(self.document(&under))
     }
 
-    /// Size in pixels.
+    /// Width and height in pixels.
     pub fn size(&self) -> [f64; 2] {
         [self.width, self.height]
     }
 
-    /// The drawing without paper and pictures, and the pictures.
+    /// The drawing without background and pictures, and the pictures.
     #[cfg(feature = "png")]
     pub(crate) fn layers(&self) -> (String, &[Placed]) {
         (self.document(""), &self.pictures)
@@ -259,12 +259,12 @@ fn path(points: &[[f64; 2]]) -> String {
     text
 }
 
-/// A coordinate: at most two decimals.
+/// A coordinate with at most two decimals.
 fn number(value: f64) -> String {
     trimmed(&format!("{value:.2}"))
 }
 
-/// A coordinate of a path, of which there are many: at most one decimal.
+/// A coordinate of a path with at most one decimal, because a path has many of them.
 fn short(value: f64) -> String {
     trimmed(&format!("{value:.1}"))
 }
@@ -274,7 +274,7 @@ fn trimmed(text: &str) -> String {
     if text == "-0" { "0".into() } else { text.into() }
 }
 
-/// FNV-1a.
+/// The FNV-1a hash of `text`.
 fn fnv(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

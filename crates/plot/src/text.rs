@@ -1,8 +1,8 @@
-//! Text: how wide it is, how it is broken into lines, and how it stands in XML.
+//! The width of text, its lines, and its form in XML.
 
 use crate::paint::Weight;
 
-/// Text as it stands in XML; characters that XML forbids become a replacement character.
+/// Escapes text for XML; characters that XML forbids become a replacement character.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -20,8 +20,8 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// Width of a line of text in pixels at a font size: exact for ASCII in the font that PNG files
-/// use, an estimate elsewhere.
+/// Width of a line of text in pixels at a font size in pixels. It is exact for ASCII in the font
+/// that PNG files use, and an estimate for other characters.
 pub fn text_width(text: &str, size: f64, weight: Weight) -> f64 {
     // Advance widths of U+0020 to U+007E in thousandths of the font size.
     #[rustfmt::skip]
@@ -62,7 +62,7 @@ pub fn wrap(text: &str, size: f64, width: f64) -> Vec<String> {
     lines
 }
 
-/// `text` cut to `width` pixels, with an ellipsis where something is missing.
+/// `text` cut to `width` pixels, with an ellipsis in place of the missing part.
 pub fn shorten(text: &str, size: f64, width: f64) -> String {
     if text_width(text, size, Weight::Regular) <= width {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! Pictures as panels.
+//! Pictures as panels of a figure.
 
 use crate::{
     paint::{Anchor, MUTED, TextStyle, Weight},

@@ -1,4 +1,4 @@
-//! Networks that live in Python, and files, as classifiers under attack.
+//! Networks in Python objects and in files, as classifiers under attack.
 
 use std::{
     path::Path,
@@ -17,7 +17,7 @@ use robustness::{Classifier, Cotangent, Error, Incremental, PullBack, Result, Sh
 pub struct Callable {
     pub object: Py<PyAny>,
     pub shape: Shape,
-    /// What the object raised, to be raised again as it was.
+    /// The exception that the object raised, which is raised again unchanged.
     pub raised: Arc<Mutex<Option<PyErr>>>,
 }
 
@@ -30,7 +30,7 @@ pub fn from_bytes(bytes: &[u8]) -> Vec<f32> {
 }
 
 impl Callable {
-    /// What a call gave, `expected` numbers.
+    /// Converts the result of a call to `expected` numbers.
     fn numbers(&self, what: &str, found: &Bound<'_, PyAny>, expected: usize) -> PyResult<Vec<f32>> {
         let values = from_bytes(found.cast::<PyBytes>()?.as_bytes());
         if values.len() != expected {
@@ -74,7 +74,8 @@ impl Classifier for Callable {
             let expected = self.rows(x);
             Ok((self.numbers("logits", &logits, expected * self.shape.classes)?, pull))
         }))?;
-        // Without the interpreter's lock: other threads of Python may run.
+        // The cotangent is computed without the interpreter's lock, so that other threads of Python
+        // may run.
         let back = cotangent(0, &logits);
         let grad = self.kept(Python::attach(|py| {
             let found = pull.bind(py).call1((PyBytes::new(py, &to_bytes(&back)),))?;
@@ -84,7 +85,7 @@ impl Classifier for Callable {
     }
 }
 
-/// A classifier that fails once it is told to stop.
+/// A classifier that fails once it has been told to stop.
 #[derive(Debug)]
 pub struct Stoppable<'a> {
     pub inner: &'a dyn Classifier,
@@ -125,7 +126,7 @@ impl Classifier for Stoppable<'_> {
     }
 }
 
-/// The network of a file or a run folder.
+/// Opens the network of a file or of a run folder.
 ///
 /// # Errors
 /// A text that says what cannot be read, and why.

@@ -20,14 +20,14 @@ use crate::{
     work::{self, News},
 };
 
-/// What is asked for, besides the model.
+/// The arguments of a call, besides the model.
 #[derive(Debug, FromPyObject)]
 pub struct Request {
     /// Images, bytes of f32.
     x: Vec<u8>,
-    /// Classes.
+    /// Class of each image.
     y: Vec<u32>,
-    /// `[channels, height, width, classes]`; the classes are the file's for a file.
+    /// `[channels, height, width, classes]`; a file brings its own number of classes.
     shape: [usize; 4],
     epsilon: f32,
     norm: String,
@@ -56,7 +56,7 @@ impl EvalObserver for Reporter {
             }
             _ => return,
         };
-        // Nobody listens any more: the call is being ended.
+        // The receiver is gone when the call is ending, so a failed send is no error.
         let _ = self.0.send(news);
     }
 }
@@ -79,11 +79,12 @@ pub fn shape_of(
     Ok([channels, height, width, classes])
 }
 
-/// A report as JSON, and the archives of adversarial examples by attack. `model` is a path, or an
-/// object as [`Callable`] takes it.
+/// Returns a report as JSON, and the archives of adversarial examples by attack. `model` is a path,
+/// or an object of the form that [`Callable`] describes.
 ///
 /// # Errors
-/// `ValueError` for a wrong call, `RuntimeError` for work that fails, what the model raises.
+/// `ValueError` for a wrong call, `RuntimeError` for work that fails, and whatever the model
+/// raises.
 #[pyfunction]
 #[pyo3(signature = (model, request, progress=None))]
 pub fn evaluate(
@@ -164,14 +165,14 @@ fn judge(
     Ok((report.to_string(), kept))
 }
 
-/// A ledger in `folder`, which is new and empty, that keeps adversarial examples.
+/// Opens a ledger in `folder`, which is new and empty; the ledger keeps adversarial examples.
 fn keeping(
     folder: &Path,
     samples: &InMemory,
     threat: Threat,
     seed: u64,
 ) -> robustness::Result<Ledger> {
-    // The folder goes with the call: nothing is ever taken over from it.
+    // The folder exists for this call only, so no earlier results are ever read from it.
     let data = samples.identity("given", "")?;
     let identity = Identity::new("python", WeightsIdentity::default(), data, threat, seed);
     let examples = Some(samples.shape().pixels());

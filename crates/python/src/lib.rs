@@ -1,8 +1,8 @@
-//! The part of the Python package `sora_robust` that is compiled.
+//! The compiled part of the Python package `sora_robust`.
 //!
-//! Arrays cross as bytes (f32 and i64 in the machine's order); shapes, classes and reports are made
-//! in Python. Work runs on a thread of its own without the interpreter's lock; the calling thread
-//! passes progress on and looks for Ctrl-C.
+//! Arrays pass between the languages as bytes (f32 and i64 in the machine's order); Python makes
+//! the shapes, classes and reports. Work runs on a thread of its own without the interpreter's
+//! lock, while the calling thread passes on progress and checks for Ctrl-C.
 
 mod classifier;
 mod evaluate;
@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Runs the program `sora` on the words of a command line, the first of which is its name.
+/// Runs the program `sora` with the words of a command line; the first word is the program's name.
 #[pyfunction]
 fn program(py: Python<'_>, words: Vec<String>) -> u8 {
     py.detach(|| sora_cli::answer(words.into_iter().map(Into::into).collect()))

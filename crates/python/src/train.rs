@@ -38,14 +38,14 @@ impl Observer for Reporter {
             Event::Overfitting(event) => ("message".to_owned(), 0, 0, event.to_string()),
             _ => return Ok(()),
         };
-        // Nobody listens any more: the call is being ended.
+        // The receiver is gone when the call is ending, so a failed send is no error.
         let _ = self.news.send(news);
         Ok(())
     }
 }
 
-/// Trains with `settings` (TOML, the keys of config.toml) into the new folder `out`; the summary as
-/// JSON.
+/// Trains with `settings` (TOML, with the keys of config.toml) into the new folder `out` and
+/// returns the summary as JSON.
 ///
 /// # Errors
 /// `ValueError` for a wrong setting, `RuntimeError` for training that fails.

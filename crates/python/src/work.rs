@@ -1,4 +1,4 @@
-//! Work beside the interpreter: on a thread of its own, with progress and Ctrl-C.
+//! Runs work beside the interpreter: on a thread of its own, with progress and Ctrl-C.
 
 use std::{
     sync::{
@@ -11,17 +11,18 @@ use std::{
 
 use pyo3::prelude::*;
 
-/// Time between two looks for progress and signals.
+/// Time between two checks for progress and signals.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// How far the work has come: what, done, total, and a remark.
+/// Progress of the work: its name, the units done, the units in total, and a remark.
 pub type News = (String, u64, u64, String);
 
-/// Runs `work` without the interpreter's lock. `progress` (absent: `None`) is called with what
-/// `work` sends; when it raises, or Ctrl-C is pressed, `stop` is set and the work's end awaited.
+/// Runs `work` without the interpreter's lock. `progress` (`None` for none) is called with the news
+/// that `work` sends. When it raises, or when Ctrl-C is pressed, `stop` is set and the end of the
+/// work is awaited.
 ///
 /// # Errors
-/// What was raised meanwhile, else what the work says.
+/// The exception that was raised meanwhile, else the error of the work.
 pub fn run<T: Send>(
     py: Python<'_>,
     progress: Option<Py<PyAny>>,

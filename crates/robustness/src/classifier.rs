@@ -1,4 +1,4 @@
-//! What an attack needs from a network: logits, and gradients of functions of them.
+//! The interface between attacks and networks: logits, and gradients of functions of logits.
 
 use std::{
     any::Any,
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
-/// What a network takes and gives.
+/// Sizes of a network's input and output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Image channels.
@@ -23,21 +23,22 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Values of an image, over all channels.
+    /// Number of values of an image, over all channels.
     pub fn pixels(&self) -> usize {
         self.channels * self.height * self.width
     }
 }
 
-/// A function of the number of a row and the logits `[n, K]` of the images from that row on, which
-/// gives a cotangent of their shape. It must not call rayon: threads of its pool wait for it.
+/// A function that receives the number of a row and the logits `[n, K]` of the images from that row
+/// on, and returns a cotangent of the same shape. It must not call rayon, because threads of
+/// rayon's pool wait for it.
 pub type Cotangent<'a> = dyn FnMut(usize, &[f32]) -> Vec<f32> + Send + 'a;
 
-/// What can be asked of a classifier, or is asked by an attack.
+/// The answers that a classifier gives, or that an attack asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
-    /// The class that it names: its logits are 1 for that class and 0 for the others.
+    /// The predicted class only: its logit is 1, and all other logits are 0.
     Labels,
     /// Logits, but no gradients.
     Scores,
@@ -58,58 +59,59 @@ impl fmt::Display for Access {
 /// A classifier under attack, in eval mode. Implement it to evaluate a network of your own; images
 /// are rows of pixels in [0, 1].
 pub trait Classifier: Debug + Send + Sync {
-    /// Size of the images and number of classes.
+    /// Size of the images, and number of classes.
     fn shape(&self) -> Shape;
 
-    /// Logits, N rows of K, of the images `x`, N rows of channels x height x width pixels. A row's
-    /// logits depend on that row alone.
+    /// Computes the logits, N rows of K, of the images `x`, N rows of channels x height x width
+    /// pixels. A row's logits depend on that row alone.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>>;
 
-    /// Logits of `x` and, for each image, the product of its cotangent with the Jacobian of its
-    /// logits: the gradient of `sum_k c_k z_k` for the pixels, c constant. `cotangent` is called
-    /// for groups of neighbouring rows, each row once, in any order.
+    /// Computes the logits of `x` and, for each image, the product of its cotangent with the
+    /// Jacobian of its logits: the gradient of `sum_k c_k z_k` by the pixels, with c constant.
+    /// `cotangent` is called for groups of neighbouring rows, once for each row, in any order.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack>;
 
-    /// What it answers. A served model that gives logits or labels only says so here; attacks that
-    /// ask for more are refused, and [`pull_back`](Self::pull_back) is not called.
+    /// The answers that this classifier gives. A served model that returns only logits or labels
+    /// says so here; an attack that asks for more is refused, and [`pull_back`](Self::pull_back) is
+    /// never called.
     fn access(&self) -> Access {
         Access::Gradients
     }
 
-    /// For a search that starts at the images `x` and changes a few pixels of each at a time:
-    /// something that gives the logits of [`logits`](Self::logits), up to rounding, for less; an
-    /// image's depend on its own moves alone. `None` where there is no cheaper way.
+    /// Returns a cheaper way to compute [`logits`](Self::logits), up to rounding, for a search that
+    /// starts at the images `x` and changes a few pixels of each image at a time. The logits of an
+    /// image depend on its own moves alone. `None` where there is no cheaper way.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     fn incremental(&self, x: &[f32]) -> Result<Option<Box<dyn Incremental + '_>>> {
         let _ = x;
         Ok(None)
     }
 
-    /// Something to hold while many passes over batches that shrink follow, such as a claim on
-    /// memory that is used again. `None` where there is nothing.
+    /// Returns a value that the evaluator holds during many passes over shrinking batches, such as
+    /// a claim on reused memory. `None` where nothing needs to be held.
     fn session(&self) -> Option<Box<dyn Any>> {
         None
     }
 }
 
-/// Images that move a few pixels at a time, see [`Classifier::incremental`].
+/// Logits of images that move a few pixels at a time; see [`Classifier::incremental`].
 pub trait Incremental {
-    /// Moves the images `rows` (ascending) to their rows of `points`, which has one for every
-    /// image; logits there, a row for each of `rows`.
+    /// Moves the images `rows` (in ascending order) to their rows of `points`, which has one row
+    /// for every image. Returns the logits there, one row for each of `rows`.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     fn step(&mut self, points: &[f32], rows: &[usize]) -> Result<Vec<f32>>;
 
-    /// Moves `rows`, some of those of the last step, back to where they were before it.
+    /// Moves `rows`, a part of the rows of the last step, back to where they were before that step.
     fn back(&mut self, rows: &[usize]);
 }
 
@@ -133,7 +135,7 @@ pub fn predicted(logits: &[f32]) -> usize {
     best
 }
 
-/// Whether the logits of an image name `label`; logits that are not numbers name nothing.
+/// Whether the logits of an image predict `label`; logits that are NaN predict no class.
 pub fn stands(logits: &[f32], label: usize) -> bool {
     predicted(logits) == label && logits.iter().all(|v| !v.is_nan())
 }

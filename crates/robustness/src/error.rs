@@ -1,4 +1,4 @@
-//! What can go wrong, each message one line.
+//! The errors of an evaluation; each message is one line.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use crate::{
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in an evaluation.
+/// An error of an evaluation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -22,15 +22,15 @@ pub enum Error {
     UnknownAttack {
         /// The name given.
         name: String,
-        /// Names and patterns of the attacks there are.
+        /// Names and patterns of all attacks.
         known: Vec<String>,
     },
-    /// An attack of this name, in a form that it does not have.
+    /// The attack exists, but not in the form that the name asks for.
     #[error("attack '{name}': {problem}")]
     AttackForm {
         /// The name given.
         name: String,
-        /// What is wrong with it, and what is expected.
+        /// What is wrong with the form, and which forms are expected.
         problem: String,
     },
     /// The attack is not defined for the norm.
@@ -46,41 +46,41 @@ pub enum Error {
     Access {
         /// The attack.
         attack: String,
-        /// What it asks for.
+        /// The access that the attack needs.
         needs: Access,
         /// What the classifier answers.
         access: Access,
     },
-    /// No class to attack towards.
+    /// The network has no class of this number to attack towards.
     #[error("target class {target}: the network has {classes} classes, from 0")]
     Target {
         /// The class.
         target: usize,
-        /// Classes of the network.
+        /// Number of classes of the network.
         classes: usize,
     },
-    /// The same attack twice.
+    /// The same attack is named twice.
     #[error("attack '{0}' is there twice; name each attack once")]
     Repeated(String),
-    /// A text that is no epsilon.
+    /// The text is not an epsilon.
     #[error(
         "epsilon '{0}': expected a fraction such as 8/255 or a number from 0 to 1000, such as 0.0314"
     )]
     Epsilon(String),
-    /// An epsilon of 1 or more in l-inf.
+    /// The epsilon is 1 or more in l-inf.
     #[error(
         "epsilon {text} in linf reaches every image from every other; did you mean {meant}? Pixels lie in [0, 1]"
     )]
     EpsilonUnits {
-        /// The epsilon.
+        /// The text of the epsilon.
         text: String,
-        /// What was probably meant.
+        /// The value that was probably meant.
         meant: String,
     },
-    /// A text that is no norm.
+    /// The text is not a norm.
     #[error("norm '{0}': expected linf or l2")]
     Norm(String),
-    /// A text that is no list of epsilons.
+    /// The text is not a list of epsilons.
     #[error(
         "epsilons '{text}': {problem}; expected a range such as 1..32/255, or a list such as 2/255,8/255 or 0.01,0.03"
     )]
@@ -90,88 +90,88 @@ pub enum Error {
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// There is no image.
+    /// The evaluation has no image.
     #[error("nothing to evaluate: there is no image")]
     NoImages,
-    /// Images and classifier do not go together.
+    /// The images do not fit the classifier.
     #[error(
         "the network takes images of {}x{}x{} in {} classes, those given have {}x{}x{} in {}",
         network.channels, network.height, network.width, network.classes,
         images.channels, images.height, images.width, images.classes
     )]
     Shape {
-        /// What the network takes.
+        /// The shape that the network takes.
         network: Shape,
-        /// What it was given.
+        /// The shape of the images.
         images: Shape,
     },
-    /// Rows that do not fill their shape.
+    /// The number of values does not fit the shape.
     #[error("{what}: {found} values, expected {expected}")]
     Length {
-        /// Which rows.
+        /// The name of the rows.
         what: String,
-        /// Values there are.
+        /// Number of values that were given.
         found: usize,
-        /// Values there should be.
+        /// Number of values that were expected.
         expected: usize,
     },
     /// A file operation failed.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that was tried.
         action: &'static str,
-        /// On which file or folder.
+        /// The file or folder of the operation.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
-    /// The state of an evaluation is held by another process.
+    /// Another process holds the state of the evaluation.
     #[error("{} is in use by another evaluation that is running", .0.display())]
     InUse(PathBuf),
-    /// A file that was to hold the state of an evaluation and holds something else.
+    /// The file that should hold the state of an evaluation holds something else.
     #[error("{} is not the state of an evaluation and stays as it is; name another file", .0.display())]
     NotAState(PathBuf),
-    /// The state of another evaluation.
+    /// The file holds the state of another evaluation.
     #[error(
         "{} is the state of another evaluation ({difference}); name another file, or start anew", path.display()
     )]
     OtherEvaluation {
         /// The file.
         path: PathBuf,
-        /// What is different, in words.
+        /// The difference between the two evaluations, in words.
         difference: String,
     },
-    /// Adversarial examples that were not kept.
+    /// The adversarial examples could not be kept.
     #[error("the adversarial examples were not kept: their file could not be written")]
     ExamplesLost,
-    /// A value that has no JSON form.
+    /// A value has no JSON form.
     #[error("cannot serialise {what}: {source}")]
     Json {
-        /// Which value.
+        /// The name of the value.
         what: &'static str,
-        /// The reason.
+        /// The reason given by the serialiser.
         source: serde_json::Error,
     },
     /// The classifier failed.
     #[error("{0}")]
     Classifier(Box<dyn std::error::Error + Send + Sync>),
-    /// Images could not be read.
+    /// The images could not be read.
     #[error("{0}")]
     Samples(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {
-    /// A failure of a classifier.
+    /// Wraps the error of a classifier.
     pub fn classifier(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Classifier(e.into())
     }
 
-    /// Images that could not be read.
+    /// Wraps the error of images that could not be read.
     pub fn samples(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Samples(e.into())
     }
 
-    /// Whether the call or its input is wrong, not the work itself.
+    /// Whether the call or its input is wrong, as against work that failed.
     pub fn is_input(&self) -> bool {
         !matches!(
             self,

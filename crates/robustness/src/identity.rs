@@ -1,4 +1,4 @@
-//! What an evaluation was made of: everything that decides its result.
+//! The identity of an evaluation: all values that decide its result.
 
 use std::fmt::Write as _;
 
@@ -10,15 +10,15 @@ use crate::{
     threat::{Norm, Threat},
 };
 
-/// The network: its values and what is done with them.
+/// The identity of a network: its values and how they are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeightsIdentity {
     /// SHA-256 of all weights and buffers, in hexadecimal.
     pub sha256: String,
-    /// Training step that they are of.
+    /// The training step at which the weights were taken.
     #[serde(default)]
     pub step: Option<u64>,
-    /// Which of a run's weights: `final`, `best`, `step 1200`; empty where there is one set only.
+    /// Which of a run's weights: `final`, `best` or `step 1200`; empty where there is only one set.
     #[serde(default)]
     pub which: String,
     /// The network with its normalisation and every option, as text.
@@ -26,24 +26,24 @@ pub struct WeightsIdentity {
     pub network: String,
 }
 
-/// The images.
+/// The identity of the images.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataIdentity {
     /// Name of the data set.
     pub name: String,
-    /// Part of it.
+    /// Split of the data set.
     pub split: String,
     /// SHA-256 of every image and every label in their order, in hexadecimal.
     pub sha256: String,
     /// Number of images.
     pub images: usize,
-    /// Class names in the order of the labels; empty where they have none.
+    /// Class names in the order of the labels; empty where the classes have no names.
     #[serde(default)]
     pub classes: Vec<String>,
 }
 
-/// Everything that decides the result of an evaluation. Results are taken over, and shown as those
-/// of a network, only where it is the same.
+/// All values that decide the result of an evaluation. Kept results are reused, and shown as a
+/// network's results, only where the identities are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
     /// The program with its version.
@@ -54,21 +54,21 @@ pub struct Identity {
     pub data: DataIdentity,
     /// Norm of the threat.
     pub norm: Norm,
-    /// Epsilon in pixel units, to the bit.
+    /// Epsilon in pixel units; identities compare all its bits.
     pub epsilon: f32,
     /// Seed of the random draws.
     pub seed: u64,
-    /// What else decides the results, such as `eight-bit` or `target 3`.
+    /// Further settings that decide the results, such as `eight-bit` or `target 3`.
     #[serde(default)]
     pub options: Vec<String>,
-    /// Attacks with their options, in order; empty in the state of an evaluation, which keeps the
-    /// results of each by itself.
+    /// Attacks with their options, in order. Empty in the state of an evaluation, which keeps the
+    /// results of each attack separately.
     #[serde(default)]
     pub attacks: Vec<String>,
 }
 
 impl Identity {
-    /// An evaluation by `program` of `weights` on `data`.
+    /// The identity of an evaluation by `program` of `weights` on `data`.
     pub fn new(
         program: impl Into<String>,
         weights: WeightsIdentity,
@@ -89,19 +89,19 @@ impl Identity {
         }
     }
 
-    /// The same evaluation under another threat.
+    /// The identity of the same evaluation under another threat.
     #[must_use]
     pub fn under(&self, threat: Threat) -> Self {
         Self { norm: threat.norm, epsilon: threat.epsilon, ..self.clone() }
     }
 
-    /// The same evaluation with its attacks.
+    /// The identity of the same evaluation with these attacks.
     #[must_use]
     pub fn with_attacks(&self, entries: &[Entry]) -> Self {
         Self { attacks: entries.iter().map(Entry::description).collect(), ..self.clone() }
     }
 
-    /// SHA-256 of all of it, in hexadecimal.
+    /// SHA-256 of the whole identity, in hexadecimal.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
         let mut part = |text: &str| {
@@ -128,7 +128,7 @@ impl Identity {
         self.digest().chars().take(10).collect()
     }
 
-    /// In what this evaluation differs from that of `before`, in words; `None` where nothing does.
+    /// Says how this evaluation differs from `before`, in words; `None` where both are the same.
     pub fn difference(&self, before: &Self) -> Option<String> {
         let of = |what: &str, now: &str, then: &str| Some(format!("{what} {now}, {then} before"));
         let (weights, old) = (&self.weights, &before.weights);
@@ -215,7 +215,7 @@ pub(crate) mod tests {
         )
     }
 
-    /// Every way in which an evaluation can be another one.
+    /// One example for each way in which two evaluations can differ.
     pub fn others() -> Vec<(&'static str, Identity)> {
         let changed = |change: fn(&mut Identity)| {
             let mut identity = identity();

@@ -1,11 +1,12 @@
 //! Honest adversarial robustness of any image classifier.
 //!
-//! A network is a [`Classifier`]: logits of rows of pixels, and products of cotangents with their
-//! Jacobian. Labelled images are [`Samples`]. Under a [`Threat`] (a [`Norm`] and an epsilon) an
-//! [`Evaluator`] runs [`attack`]s on what still stands, projects, clips and scores what they return
-//! by a forward pass of its own, and gives accuracies with intervals and warnings where a figure
-//! should not be trusted ([`sanity`]). What it finds goes to a [`Ledger`], so that an evaluation
-//! that was killed goes on where it was.
+//! A network is a [`Classifier`]: it computes logits of rows of pixels, and products of cotangents
+//! with their Jacobian. Labelled images are [`Samples`]. Under a [`Threat`] (a [`Norm`] and an
+//! epsilon) an [`Evaluator`] runs [`attack`]s on the images that are still classified correctly. It
+//! projects, clips and scores the attacks' candidates by a forward pass of its own, and reports
+//! accuracies with intervals, and warnings where a figure should not be trusted ([`sanity`]). It
+//! writes its findings to a [`Ledger`], so that an evaluation that was killed continues where it
+//! stopped.
 //!
 //! Pixels lie in [0, 1] everywhere: a normalisation belongs to the classifier, and every epsilon is
 //! in pixel units.

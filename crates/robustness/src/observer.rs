@@ -1,61 +1,61 @@
-//! What an evaluation says while it runs.
+//! The events of a running evaluation.
 
 use std::fmt::Debug;
 
-/// Is told how an evaluation goes: a progress bar, a log, a callback.
+/// Receives the events of an evaluation: a progress bar, a log, a callback.
 pub trait EvalObserver: Debug + Send {
-    /// Something happened.
+    /// Receives one event.
     fn on(&mut self, event: &EvalEvent<'_>);
 }
 
-/// What happened.
+/// An event of an evaluation.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum EvalEvent<'a> {
     /// Work of `total` units (images times rounds of an attack) begins.
     Started {
-        /// The attack, or what is measured.
+        /// The name of the attack or of the measurement.
         what: &'a str,
-        /// Units of work.
+        /// Number of units of work.
         total: u64,
     },
-    /// Work goes on.
+    /// Some of the work is done.
     Advanced {
-        /// The attack, or what is measured.
+        /// The name of the attack or of the measurement.
         what: &'a str,
-        /// Units of work that are done.
+        /// Number of units of work that are done.
         done: u64,
-        /// Units of work.
+        /// Number of units of work in total.
         total: u64,
-        /// Where an attack stands; `None` outside of one.
+        /// State of the attack; `None` outside of an attack.
         attack: Option<Standing>,
     },
-    /// The state can no longer be written: the work goes on, but a kill would lose it.
+    /// The state can no longer be written. The work continues, but a kill would lose it.
     StateLost {
-        /// Why.
+        /// The reason.
         error: &'a crate::Error,
     },
     /// Work is done.
     Finished {
-        /// The attack, or what is measured.
+        /// The name of the attack or of the measurement.
         what: &'a str,
     },
 }
 
-/// Where an attack stands.
+/// The state of an attack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The round, from 0.
     pub round: usize,
-    /// Rounds of the attack.
+    /// Number of rounds of the attack.
     pub rounds: usize,
-    /// Images that stand at most.
+    /// Upper bound of the number of images that stand.
     pub standing: u64,
-    /// Images evaluated, the misclassified ones with them.
+    /// Number of images evaluated, including those that are misclassified without attack.
     pub images: u64,
 }
 
-/// An observer that may not be there, and the work at hand.
+/// An optional observer, and the progress of the current work.
 pub(crate) struct Progress<'a> {
     observer: Option<&'a mut dyn EvalObserver>,
     what: &'a str,
@@ -76,7 +76,7 @@ impl<'a> Progress<'a> {
         Self { observer, what, total, done: 0 }
     }
 
-    /// `done` units are done; going back is not said.
+    /// Reports that `done` units are done; a smaller number than before is not reported.
     pub fn reach(&mut self, done: u64, attack: Option<Standing>) {
         self.done = self.done.max(done);
         if let Some(observer) = &mut self.observer {
@@ -85,14 +85,14 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Tells something else.
+    /// Passes on another event.
     pub fn tell(&mut self, event: &EvalEvent<'_>) {
         if let Some(observer) = &mut self.observer {
             observer.on(event);
         }
     }
 
-    /// `by` units more are done.
+    /// Reports that `by` more units are done.
     pub fn advance(&mut self, by: usize) {
         self.reach(self.done + by as u64, None);
     }

@@ -1,8 +1,8 @@
-//! Rows of pixels on the host: norms, balls, boxes, and leaving out the images that an attack is
-//! done with.
+//! Rows of pixels on the host: norms, balls, boxes, and removing the images that an attack has
+//! finished.
 //!
-//! Every operation works on one image by itself, so that what happens to an image does not depend
-//! on its batch.
+//! Every operation works on one image at a time, so that an image's result does not depend on its
+//! batch.
 
 use std::ops::{Deref, DerefMut};
 
@@ -34,7 +34,7 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
     match threat.norm {
         Norm::Linf => {
             for (p, &x) in point.iter_mut().zip(x) {
-                // `max` first: a point that is not a number becomes one.
+                // `max` comes first, because it turns a NaN into a number.
                 *p = p.max(x - epsilon).min(x + epsilon).clamp(0.0, 1.0);
             }
         }
@@ -44,7 +44,7 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
             }
             let most = f64::from(epsilon) * (1.0 + 1e-6);
             // In a small ball the rounding of the pixels can leave a scaled point outside by more
-            // than that: it is aimed further inside then, and at the centre in the end.
+            // than that. The point is then aimed further inside, and in the end at the centre.
             let mut shrink = 0.0;
             loop {
                 let length = distance(Norm::L2, point, x);
@@ -63,7 +63,7 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
 }
 
 /// Rounds the values of `point`, which lies in the ball around `x`, to multiples of 1/255 within
-/// the ball. A value for which the ball holds no such multiple becomes that of `x`.
+/// the ball. A value for which the ball holds no multiple becomes the value of `x`.
 pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
     const LEVELS: f64 = 255.0;
     let epsilon = f64::from(threat.epsilon) * (1.0 + 1e-6);
@@ -81,7 +81,7 @@ pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
                 Norm::Linf if (rounded - x).abs() > epsilon => towards_x(p, x),
                 _ => rounded,
             };
-            // Where x lies between two levels, rounding towards it can go past it.
+            // Where x lies between two levels, rounding towards x can go past it.
             let outside = threat.norm == Norm::Linf && (value - x).abs() > epsilon;
             (if outside { x } else { value }) as f32
         })
@@ -89,7 +89,7 @@ pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
     if threat.norm == Norm::L2 && distance(Norm::L2, &nearest, x) > epsilon {
         for (p, &x) in point.iter_mut().zip(x) {
             let (value, x) = (towards_x(f64::from(*p), f64::from(x)), f64::from(x));
-            // Never further from x than before.
+            // The rounded value must not be further from x than the value before.
             let further = (value - x).abs() > (f64::from(*p) - x).abs() + 1e-6;
             *p = (if further { x } else { value }) as f32;
         }
@@ -104,7 +104,7 @@ pub fn ascend(norm: Norm, point: &mut [f32], grad: &[f32], step: f32) {
     match norm {
         Norm::Linf => {
             for (p, g) in point.iter_mut().zip(grad) {
-                // `signum` of 0 is 1; a gradient of 0 must not move the point.
+                // `signum` of 0 is 1, but a gradient of 0 must not move the point.
                 *p += if *g > 0.0 {
                     step
                 } else if *g < 0.0 {
@@ -123,7 +123,7 @@ pub fn ascend(norm: Norm, point: &mut [f32], grad: &[f32], step: f32) {
     }
 }
 
-/// What a vector is multiplied with to be of length 1; a vector of zeros stays one.
+/// The factor that gives a vector the length 1; a vector of zeros stays zero.
 pub fn normaliser(v: &[f32]) -> f64 {
     l2(v).max(f64::from(f32::MIN_POSITIVE) * TINY).recip().min(1e300)
 }
@@ -138,8 +138,8 @@ pub fn scale_to(norm: Norm, direction: &mut [f32], radius: f32) {
     direction.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
 }
 
-/// Rows of values, of one width: the pixels of images, or their logits. As a slice it is all values
-/// one after another.
+/// Rows of values of one width: the pixels of images, or their logits. As a slice, the rows follow
+/// one another.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Rows {
     data: Vec<f32>,
@@ -147,7 +147,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// `data`, cut into rows `width` wide.
+    /// `data` cut into rows of `width` values.
     pub fn new(data: Vec<f32>, width: usize) -> Self {
         Self { data, width: width.max(1) }
     }
@@ -157,7 +157,7 @@ impl Rows {
         Self::new(vec![0.0; n * width], width)
     }
 
-    /// Values of a row.
+    /// Number of values of a row.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -172,7 +172,7 @@ impl Rows {
         &self.data[i * self.width..(i + 1) * self.width]
     }
 
-    /// Row `i`, to be changed.
+    /// Row `i`, mutable.
     pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
         &mut self.data[i * self.width..(i + 1) * self.width]
     }
@@ -189,7 +189,7 @@ impl Rows {
         Self::new(data, self.width)
     }
 
-    /// Leaves out the rows for which `keep` says false, in place.
+    /// Removes the rows for which `keep` is false, in place.
     pub fn retain(&mut self, keep: &[bool]) {
         if keep.iter().all(|keep| *keep) {
             return;
@@ -207,13 +207,14 @@ impl Rows {
         self.data.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
     }
 
-    /// As [`for_each`](Self::for_each); what `work` gives, by row.
+    /// Does what [`for_each`](Self::for_each) does, and returns the results of `work` in the order
+    /// of the rows.
     pub fn map<R: Send>(&mut self, work: impl Fn(usize, &mut [f32]) -> R + Sync) -> Vec<R> {
         let rows = self.data.par_chunks_mut(self.width.max(1)).enumerate();
         rows.map(|(i, row)| work(i, row)).collect()
     }
 
-    /// Becomes what `other` is, in the memory that is there.
+    /// Copies `other` into this value's memory.
     pub fn copy_from(&mut self, other: &Self) {
         self.data.clear();
         self.data.extend_from_slice(&other.data);
@@ -240,12 +241,13 @@ impl DerefMut for Rows {
     }
 }
 
-/// Row `i` of a slice of rows `width` wide.
+/// Row `i` of a slice of rows of `width` values.
 pub fn row<T>(rows: &[T], width: usize, i: usize) -> &[T] {
     &rows[i * width..(i + 1) * width]
 }
 
-/// Runs `work` on the rows of a slice, `width` wide, and on row numbers, in parallel.
+/// Runs `work` on the rows of a slice, each of `width` values, and on the rows' numbers, in
+/// parallel.
 pub fn for_each(rows: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
     rows.par_chunks_mut(width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
 }
@@ -255,7 +257,7 @@ pub(crate) fn pick<T: Copy>(values: &[T], indices: &[usize]) -> Vec<T> {
     indices.iter().map(|&i| values[i]).collect()
 }
 
-/// Leaves out the values for which `stays` says false, in place.
+/// Removes the values for which `stays` is false, in place.
 pub(crate) fn keep<T>(values: &mut Vec<T>, stays: &[bool]) {
     let mut stays = stays.iter();
     values.retain(|_| stays.next().is_none_or(|stays| *stays));
@@ -299,7 +301,7 @@ mod tests {
         let before = point;
         project(threat, &x, &mut point);
         assert_eq!(before, point);
-        // A radius below the spacing of the pixels' values, and none.
+        // A radius below the spacing of the pixels' values, and a radius of zero.
         for epsilon in [1e-9, 0.0] {
             let mut point = [1.0; 7];
             project(Threat { norm: Norm::L2, epsilon }, &x, &mut point);

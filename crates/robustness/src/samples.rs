@@ -9,10 +9,11 @@ use crate::{
     rows::Rows,
 };
 
-/// Images that are read at a time for their hash.
+/// Number of images that are read at a time for their hash.
 const HASHED: usize = 256;
 
-/// Labelled images. Implement it for a data set of your own; [`InMemory`] holds rows of pixels.
+/// Labelled images. Implement this trait for a data set of your own; [`InMemory`] holds rows of
+/// pixels.
 pub trait Samples: Debug + Sync {
     /// Number of images.
     fn len(&self) -> usize;
@@ -22,22 +23,23 @@ pub trait Samples: Debug + Sync {
         self.len() == 0
     }
 
-    /// Size of the images, and classes that labels come from.
+    /// Size of the images, and number of classes of the labels.
     fn shape(&self) -> Shape;
 
-    /// Class of the image at `position`, below [`len`](Self::len).
+    /// Class of the image at `position`, which is below [`len`](Self::len).
     fn label(&self, position: usize) -> usize;
 
-    /// A number that names the image at `position`, whatever part of a set is taken: random draws
-    /// are keyed by it.
+    /// A number that identifies the image at `position`, whichever part of a set is taken. Random
+    /// draws are keyed by it.
     fn id(&self, position: usize) -> u32 {
         position as u32
     }
 
-    /// A hash over every image and every label in their order: equal hashes, equal images.
+    /// A hash over every image and every label in their order. Equal hashes mean equal images and
+    /// labels.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// [`Error::Samples`](crate::Error::Samples) when an image cannot be read.
     fn sha256(&self) -> Result<String> {
         let positions: Vec<usize> = (0..self.len()).collect();
         let mut images = Images::default();
@@ -50,16 +52,16 @@ pub trait Samples: Debug + Sync {
         Ok(images.finish())
     }
 
-    /// Class names in the order of the labels; empty where they have none.
+    /// Class names in the order of the labels; empty where the classes have no names.
     fn class_names(&self) -> &[String] {
         &[]
     }
 
-    /// What an [`Identity`](crate::Identity) says of these images, as those of the `split` of the
-    /// set `name`.
+    /// The [`Identity`](crate::Identity)'s description of these images, as the `split` of the set
+    /// `name`.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// [`Error::Samples`](crate::Error::Samples) when an image cannot be read.
     fn identity(&self, name: &str, split: &str) -> Result<DataIdentity> {
         Ok(DataIdentity {
             name: name.into(),
@@ -73,7 +75,7 @@ pub trait Samples: Debug + Sync {
     /// Rows of channels x height x width pixels in [0, 1], one for each of `positions`.
     ///
     /// # Errors
-    /// An image that cannot be read.
+    /// [`Error::Samples`](crate::Error::Samples) when an image cannot be read.
     fn pixels(&self, positions: &[usize]) -> Result<Vec<f32>>;
 }
 
@@ -86,10 +88,11 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// Images `pixels`, a row of channels x height x width values in [0, 1] for each of `labels`.
+    /// Holds `pixels`, one row of channels x height x width values in [0, 1] for each of `labels`.
     ///
     /// # Errors
-    /// Rows that do not fill `shape`, a value that is no pixel, or a label that is no class.
+    /// [`Error`](crate::Error) for rows that do not fill `shape`, a value outside [0, 1], or a
+    /// label that is not a class.
     pub fn new(shape: Shape, pixels: Vec<f32>, labels: Vec<usize>) -> Result<Self> {
         let expected = labels.len() * shape.pixels();
         if pixels.len() != expected {

@@ -1,8 +1,8 @@
-//! Checks that tell when an evaluation cannot be trusted. Each gives a warning that says what it
-//! means and what to do.
+//! Checks that detect an evaluation that cannot be trusted. Each check gives a warning that says
+//! what it means and what to do.
 //!
-//! The checks on results come from Carlini et al. 2019 (arXiv 1902.06705) and Croce and Hein 2020
-//! (arXiv 2003.01690); the probes ask the network itself.
+//! The checks of results follow Carlini et al. 2019 (arXiv 1902.06705) and Croce and Hein 2020
+//! (arXiv 2003.01690); the probes query the network itself.
 
 use crate::{
     attack::{
@@ -16,12 +16,12 @@ use crate::{
     threat::{Norm, Threat},
 };
 
-/// Difference between two accuracies that noise does not explain on the same images.
+/// Difference between two accuracies on the same images that noise does not explain.
 const TOLERANCE: f64 = 0.002;
-/// Largest share of images that may stand at the large epsilon.
+/// Largest share of images that may withstand the large epsilon.
 const STANDING_AT_LARGE: f64 = 0.1;
 
-/// Figures that cannot all be right, for `n` images.
+/// Finds figures of an evaluation of `n` images that cannot all be right.
 pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
     let of = |prefix: &str| {
         let found = results.0.iter().filter(|(name, _)| name.starts_with(prefix));
@@ -101,12 +101,12 @@ fn masked_by_square(who: &str, more: f64) -> String {
     )
 }
 
-/// Asks `model` itself, on the images `x` (rows of pixels) of the classes `labels`: is the forward
-/// pass deterministic, are the outputs logits, are there gradients, and do the attacks work at
-/// epsilon 0 and at an epsilon that no network should withstand?
+/// Queries `model` on the images `x` (rows of pixels) of the classes `labels`. The probe checks
+/// whether the forward pass is deterministic, the outputs are logits, and the gradients exist, and
+/// how the attacks do at epsilon 0 and at an epsilon that no network should withstand.
 ///
 /// # Errors
-/// A device that fails.
+/// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
 pub fn probe(
     model: &dyn Classifier,
     x: &[f32],
@@ -157,7 +157,8 @@ pub fn probe(
     Ok(warnings)
 }
 
-/// Are there gradients, and would an attack on the plain cross-entropy in f32 see them?
+/// Checks whether gradients exist, and whether an attack on the plain cross-entropy in f32 would
+/// see them.
 fn gradients(
     model: &dyn Classifier,
     x: &Rows,
@@ -202,7 +203,7 @@ fn gradients(
     Ok(warnings)
 }
 
-/// Does epsilon 0 change nothing, and does a large one break nearly everything?
+/// Checks that epsilon 0 changes nothing and that a large epsilon breaks nearly all images.
 fn epsilons(
     model: &dyn Classifier,
     x: &Rows,
@@ -242,7 +243,7 @@ fn epsilons(
             of - at_zero
         ));
     }
-    // 64/255 in l-inf; in l2 the length of such a change of every pixel.
+    // 64/255 in l-inf; in l2, the length of a change of every value by that much.
     let (large, said) = match norm {
         Norm::Linf => (64.0 / 255.0, "64/255".to_owned()),
         Norm::L2 => {

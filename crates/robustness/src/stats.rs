@@ -12,7 +12,7 @@ pub struct Accuracy {
 }
 
 impl Accuracy {
-    /// Of `correct` among `n`.
+    /// The accuracy of `correct` images among `n`.
     pub fn of(correct: u64, n: u64) -> Self {
         Self { accuracy: correct as f64 / n.max(1) as f64, ci95: wilson95(correct, n) }
     }
@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn agrees_with_published_values() {
-        // Newcombe 1998, Statistics in Medicine 17, table I, method 3.
+        // The expected values come from Newcombe 1998, Statistics in Medicine 17, table I, method
+        // 3.
         for (correct, n, low, high) in [
             (81, 263, 0.2553, 0.3662),
             (15, 148, 0.0624, 0.1605),

@@ -46,21 +46,23 @@ pub struct Epsilon {
 }
 
 impl Epsilon {
-    /// `top / bottom`, written so; `bottom` is taken as 1 where it is 0.
+    /// The epsilon `top / bottom`, displayed in this form; a `bottom` of 0 counts as 1.
     pub fn ratio(top: u32, bottom: u32) -> Self {
         let value = f64::from(top) / f64::from(bottom.max(1));
         Self { text: format!("{top}/{bottom}"), value: value as f32 }
     }
 
-    /// The number.
+    /// The epsilon as a number.
     pub fn value(&self) -> f32 {
         self.value
     }
 
-    /// This epsilon, if it makes sense in `norm`: in l-inf 1 and more reaches every image.
+    /// Returns this epsilon if it is valid in `norm`. In l-inf an epsilon of 1 or more is not,
+    /// because it reaches every image.
     ///
     /// # Errors
-    /// 1 or more in l-inf, with what was probably meant: 8/255 for 8.
+    /// [`Error`] for 1 or more in l-inf; it names the value that was probably meant, such as 8/255
+    /// for 8.
     pub fn within(self, norm: Norm) -> Result<Self> {
         if norm == Norm::Linf && self.value >= 1.0 {
             let meant = if self.text.contains('/') || self.value > 255.0 {
@@ -132,7 +134,7 @@ impl Threat {
     /// The threat of `epsilon` in `norm`.
     ///
     /// # Errors
-    /// An epsilon that makes no sense in the norm, see [`Epsilon::within`].
+    /// [`Error`] when the epsilon is not valid in the norm, see [`Epsilon::within`].
     pub fn new(norm: Norm, epsilon: &Epsilon) -> Result<Self> {
         Ok(Self { norm, epsilon: epsilon.clone().within(norm)?.value() })
     }

@@ -1,4 +1,4 @@
-//! A classifier as an opponent sees it who wants one class to be named.
+//! A classifier as seen by an opponent who wants the network to predict one class.
 
 use std::any::Any;
 
@@ -8,9 +8,9 @@ use crate::{
     samples::Samples,
 };
 
-/// The two classes "not the target", whose logit is the largest of all others, and "the target". An
-/// image of another class, labelled 0, falls if and only if the network names the target: every
-/// attack becomes a targeted one.
+/// A classifier of two classes. The logit of "not the target" is the largest logit of all other
+/// classes; the second class is "the target". An image of another class has the label 0 and falls
+/// if and only if the network predicts the target, so every attack becomes a targeted one.
 #[derive(Clone, Copy, Debug)]
 pub struct Toward<'a> {
     network: &'a dyn Classifier,
@@ -18,10 +18,10 @@ pub struct Toward<'a> {
 }
 
 impl<'a> Toward<'a> {
-    /// `network`, attacked towards the class `target`.
+    /// Wraps `network` for attacks towards the class `target`.
     ///
     /// # Errors
-    /// A class that it does not have, or a network of a single class.
+    /// [`Error`] when the network has no such class, or only one class.
     pub fn new(network: &'a dyn Classifier, target: usize) -> Result<Self> {
         let classes = network.shape().classes;
         if target >= classes || classes < 2 {
@@ -30,7 +30,7 @@ impl<'a> Toward<'a> {
         Ok(Self { network, target })
     }
 
-    /// The class that stands for all others in the logits `z`.
+    /// The class with the largest logit in `z` among those that are not the target.
     fn rival(&self, z: &[f32]) -> usize {
         let others = (0..z.len()).filter(|&k| k != self.target);
         others.reduce(|best, k| if z[k] > z[best] { k } else { best }).unwrap_or(0)
@@ -38,7 +38,7 @@ impl<'a> Toward<'a> {
 
     fn two(&self, logits: &[f32]) -> Vec<f32> {
         let rows = logits.chunks(self.network.shape().classes);
-        // Logits that are not numbers stay so, whichever they are of.
+        // One NaN logit makes all logits NaN, whichever class it belongs to.
         let poison = |z: &[f32]| if z.iter().any(|v| v.is_nan()) { f32::NAN } else { 0.0 };
         rows.flat_map(|z| [z[self.rival(z)] + poison(z), z[self.target]]).collect()
     }
@@ -97,8 +97,8 @@ impl Incremental for TwoClasses<'_> {
     }
 }
 
-/// The images that are not of the target class, for [`Toward`]: their label is 0, and an image
-/// stands while the network does not name the target.
+/// The images that do not have the target class, for [`Toward`]. Their label is 0, and an image
+/// stands while the network does not predict the target.
 #[derive(Debug)]
 pub struct NotOf<'a> {
     samples: &'a dyn Samples,
@@ -106,7 +106,7 @@ pub struct NotOf<'a> {
 }
 
 impl<'a> NotOf<'a> {
-    /// Those of `samples` that are not of the class `target`.
+    /// The images of `samples` that do not have the class `target`.
     pub fn new(samples: &'a dyn Samples, target: usize) -> Self {
         let positions =
             (0..samples.len()).filter(|&position| samples.label(position) != target).collect();

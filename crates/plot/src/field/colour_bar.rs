@@ -1,4 +1,4 @@
-//! The strip that says which colour is which value.
+//! The colour bar: a strip that shows which colour stands for which value.
 
 use super::values::part;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 /// Space around a map: left, top, right (with the colour bar), bottom.
 pub(crate) const MARGIN: [f64; 4] = [54.0, 26.0, 62.0, 40.0];
 
-/// A strip that says which colour is which value.
+/// Draws a strip that shows which colour stands for which value.
 pub(crate) fn colour_bar(
     svg: &mut Svg,
     [x, y, width, height]: [f64; 4],

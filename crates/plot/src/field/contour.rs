@@ -21,30 +21,31 @@ use crate::{
 pub struct Contour {
     /// Heading.
     pub title: String,
-    /// Values.
+    /// The values that the map shows.
     pub field: Field,
     /// Another field whose zero is drawn as a strong line, such as the boundary between right and
     /// wrong answers.
     pub boundary: Option<Field>,
     /// Axes; their ends are the field's.
     pub axes: [Axis; 2],
-    /// Values of the darkest and the lightest colour.
+    /// The values of the darkest and of the lightest colour.
     pub ends: [f64; 2],
-    /// What the values are.
+    /// The quantity that the values measure.
     pub label: String,
-    /// Places to mark, with what is there.
+    /// Marked places, each with its text.
     pub points: Vec<([f64; 2], String)>,
 }
 
-/// Colours of a contour map.
+/// Number of colours of a contour map.
 const LEVELS: usize = 14;
 
-/// Black on any theme: it lies on the map's own colours.
+/// The boundary is black on any theme, because it lies on the map's own colours.
 const BOUNDARY: Paint = Paint { colour: "#111111", class: "fixed" };
-/// White on any theme, for the same reason.
+/// These lines are white on any theme, because they lie on the map's own colours.
 const PAPER_LINE: Paint = Paint { colour: "#ffffff", class: "fixed" };
 
-/// Ends of the field's places; `None` where it has too few rows or columns to draw.
+/// First and last place of the field's rows or columns; `None` where there are too few of them to
+/// draw.
 fn ends(places: &[f64]) -> Option<[f64; 2]> {
     match places {
         [first, .., last] => Some([*first, *last]),
@@ -71,7 +72,7 @@ impl Panel for Contour {
         for (i, ([fx, fy], label)) in self.points.iter().enumerate() {
             let at = [px + side * part(*fx, x_ends), py + side * (1.0 - part(*fy, y_ends))];
             // Names stand above and below in turn, so that neighbours do not meet, and inside the
-            // map, off the ticks.
+            // map, away from the ticks.
             let dy = match at[1] {
                 y if y < py + 20.0 => 15.0,
                 y if y > py + side - 20.0 => -6.0,
@@ -115,7 +116,7 @@ impl Contour {
         }
     }
 
-    /// The map's colours, `size` pixels a side, each level one colour.
+    /// The map's colours as a picture of `size` pixels a side, with one colour for each level.
     fn picture(&self, size: u32) -> Raster {
         let step = |count: usize, i: u32| (count - 1) as f64 * f64::from(i) / f64::from(size - 1);
         let mut rgb = Vec::with_capacity((size * size * 3) as usize);

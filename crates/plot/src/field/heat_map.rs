@@ -13,32 +13,32 @@ use crate::{
     text::text_width,
 };
 
-/// Cells in rows and columns with a name each.
+/// A map of cells in named rows and columns.
 #[derive(Clone, Debug)]
 pub struct HeatMap {
     /// Heading.
     pub title: String,
-    /// Values; the places along x and y are not used.
+    /// The values of the cells; the places along x and y are not used.
     pub field: Field,
-    /// What the columns are.
+    /// The quantity that changes from column to column.
     pub x_label: String,
     /// Name of each column.
     pub columns: Vec<String>,
-    /// What the rows are.
+    /// The quantity that changes from row to row.
     pub y_label: String,
-    /// Name of each row, from below.
+    /// Name of each row, from the bottom.
     pub rows: Vec<String>,
-    /// Values of the darkest and the lightest colour.
+    /// The values of the darkest and of the lightest colour.
     pub ends: [f64; 2],
-    /// What the values are.
+    /// The quantity that the values measure.
     pub label: String,
-    /// A column to mark, such as the epsilon of the training: its place, in columns from the left,
-    /// and what is there.
+    /// A marked column, such as the epsilon of the training: its position, in columns from the
+    /// left, and its text.
     pub mark: Option<(f64, String)>,
 }
 
 impl HeatMap {
-    /// Size of a cell in a map of this size.
+    /// Width and height of a cell in a map of this size.
     fn cell(&self, width: f64, height: f64) -> [f64; 2] {
         [width / self.columns.len().max(1) as f64, height / self.rows.len().max(1) as f64]
     }
@@ -61,7 +61,7 @@ impl HeatMap {
     fn draw_names(&self, svg: &mut Svg, [x, y, width, height]: [f64; 4]) {
         let [wide, high] = self.cell(width, height);
         let text = TextStyle::new(11.0).paint(MUTED);
-        // So many names that they would touch: every second, third, ...
+        // Where names would touch, only every second, third, ... name is written.
         let every = |step: f64, size: f64| (size / step.max(1e-9)).ceil().max(1.0) as usize;
         for (i, name) in self.columns.iter().enumerate().step_by(every(wide, 30.0)) {
             let at = [x + (i as f64 + 0.5) * wide, y + height + 15.0];

@@ -4,10 +4,11 @@ use std::collections::{HashMap, VecDeque};
 
 use super::values::Field;
 
-/// An edge of the grid between two corners, the smaller first, and where a line crosses it.
+/// An edge of the grid between two corners, the smaller corner first, and the point where a line
+/// crosses it.
 type Crossing = ([(usize, usize); 2], [f64; 2]);
 
-/// The line where `field` has `value`, as pieces with gaps between (marching squares).
+/// The line along which `field` has `value`, as pieces with gaps between them (marching squares).
 pub(crate) fn isoline(
     field: &Field,
     value: f64,
@@ -36,8 +37,8 @@ pub(crate) fn isoline(
                     ));
                 }
             }
-            // At a saddle two lines cross the cell; which corners they cut off follows the value in
-            // its middle.
+            // At a saddle two lines cross the cell; the value in the middle decides which corners
+            // they cut off.
             if crossings.len() == 4 && (values.iter().sum::<f64>() < 0.0) != (values[0] < 0.0) {
                 crossings.rotate_left(1);
             }
@@ -48,7 +49,8 @@ pub(crate) fn isoline(
     joined(&segments)
 }
 
-/// Segments that meet at an edge of the grid, put together: joins look right and the file is short.
+/// Joins segments that meet at an edge of the grid, so that corners look right and the file is
+/// short.
 fn joined(segments: &[[Crossing; 2]]) -> Vec<[f64; 2]> {
     let mut ends: HashMap<[(usize, usize); 2], Vec<usize>> = HashMap::new();
     for (i, segment) in segments.iter().enumerate() {

@@ -17,15 +17,15 @@ pub struct Surface {
     pub title: String,
     /// Heights.
     pub field: Field,
-    /// Heights of the floor and the ceiling.
+    /// The values of the floor and of the ceiling.
     pub ends: [f64; 2],
-    /// What lies along x, y and upwards.
+    /// The quantities along x, along y and upwards.
     pub labels: [String; 3],
 }
 
 impl Surface {
-    /// Where a point of the box, each coordinate from 0 to 1, lies in `[x, y, width, height]`, and
-    /// how far away it is.
+    /// Position in `[x, y, width, height]` of a point of the box, whose coordinates go from 0 to 1,
+    /// and its distance from the viewer.
     fn project([x, y, width, height]: [f64; 4], [u, v, w]: [f64; 3]) -> ([f64; 2], f64) {
         let (azimuth, elevation) = ((-52f64).to_radians(), 27f64.to_radians());
         let (u, v) = (u - 0.5, v - 0.5);
@@ -37,7 +37,7 @@ impl Surface {
     }
 }
 
-/// A piece of the surface: how far away it is, its corners and its colour.
+/// A piece of the surface: its distance from the viewer, its corners and its colour.
 type Face = (f64, [[f64; 2]; 4], [u8; 3]);
 
 impl Panel for Surface {
@@ -48,7 +48,7 @@ impl Panel for Surface {
         if self.field.y.len() < 2 || self.field.x.len() < 2 {
             return;
         }
-        // Floor and the two back walls.
+        // The lines of the floor and of the two back walls.
         for i in 0..=4 {
             let t = f64::from(i) / 4.0;
             let line = Stroke::new(MUTED, 0.5).opacity(0.4);

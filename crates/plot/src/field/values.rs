@@ -3,11 +3,11 @@
 /// Values on a grid.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Field {
-    /// Places of the columns, rising.
+    /// Places of the columns, in ascending order.
     pub x: Vec<f64>,
-    /// Places of the rows, rising.
+    /// Places of the rows, in ascending order.
     pub y: Vec<f64>,
-    /// `[rows, columns]`.
+    /// The values, `[rows, columns]`.
     pub values: Vec<f64>,
 }
 
@@ -21,7 +21,7 @@ impl Field {
         }
     }
 
-    /// Smallest and largest finite value; `[0, 1]` if there is none, and never equal.
+    /// Smallest and largest finite value, which always differ; `[0, 1]` if no value is finite.
     pub fn range(&self) -> [f64; 2] {
         range(std::iter::once(self))
     }
@@ -39,7 +39,7 @@ impl Field {
     }
 }
 
-/// Smallest and largest finite value of several fields, never equal.
+/// Smallest and largest finite value of several fields, which always differ.
 pub fn range<'a>(fields: impl Iterator<Item = &'a Field>) -> [f64; 2] {
     let values = fields.flat_map(|f| &f.values).copied().filter(|v| v.is_finite());
     let (low, high) =
@@ -51,7 +51,7 @@ pub fn range<'a>(fields: impl Iterator<Item = &'a Field>) -> [f64; 2] {
     }
 }
 
-/// Place of `value` between the ends: 0 to 1 within them.
+/// Position of `value` between the ends: 0 to 1 inside them.
 pub(crate) fn part(value: f64, [low, high]: [f64; 2]) -> f64 {
     (value - low) / (high - low)
 }

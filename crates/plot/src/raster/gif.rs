@@ -27,7 +27,8 @@ pub(crate) fn gif(frames: &[Svg], scale: f32, hundredths: u16) -> Result<Vec<u8>
         let mut pixels = pixmap(svg, scale)?;
         let [width, height] = svg.size();
         let (width, height) = (side(width)?, side(height)?);
-        // 1 (best) to 30 (fastest): drawings have few colours.
+        // The speed goes from 1 (best) to 30 (fastest); drawings have few colours, so 10 loses
+        // nothing.
         let mut frame = gif::Frame::from_rgba_speed(width, height, pixels.data_mut(), 10);
         frame.delay = if i + 1 == frames.len() { hundredths.saturating_mul(4) } else { hundredths };
         encoder.write_frame(&frame).map_err(|e| failed(&e))?;

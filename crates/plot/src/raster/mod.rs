@@ -1,4 +1,4 @@
-//! Drawings as pixels, where the build has them.
+//! Turns drawings into pixels, where the build has the features for it.
 
 #[cfg(feature = "gif")]
 mod gif;
@@ -7,10 +7,10 @@ mod png;
 
 use crate::{error::Result, svg::Svg};
 
-/// `svg` on white as a PNG file, `scale` pixels for each of its own.
+/// `svg` on white as a PNG file, with `scale` pixels for each pixel of the drawing.
 ///
 /// # Errors
-/// A size that no picture has; a build without the feature `png`.
+/// A size outside the limits of a picture, or a build without the feature `png`.
 pub fn png(svg: &Svg, scale: f32) -> Result<Vec<u8>> {
     #[cfg(feature = "png")]
     return png::png(svg, scale);
@@ -21,11 +21,11 @@ pub fn png(svg: &Svg, scale: f32) -> Result<Vec<u8>> {
     };
 }
 
-/// `frames` as an animated GIF that repeats, each shown for `hundredths` of a second; the last one
-/// four times as long.
+/// `frames` as an animated GIF that repeats. Each frame is shown for `hundredths` hundredths of a
+/// second, the last one four times as long.
 ///
 /// # Errors
-/// No frame, frames of different sizes, a size that GIF cannot hold; a build without the feature
+/// No frame, frames of different sizes, a size above GIF's limit, or a build without the feature
 /// `gif`.
 pub fn gif(frames: &[Svg], scale: f32, hundredths: u16) -> Result<Vec<u8>> {
     #[cfg(feature = "gif")]

@@ -1,5 +1,5 @@
-//! Drawings as pixels. The font is part of the crate, so that text is there on a machine without
-//! fonts.
+//! Turns drawings into pixels. The font is part of the crate, so that a machine without fonts shows
+//! text too.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,7 +14,7 @@ use crate::{
     svg::{Placed, Svg},
 };
 
-/// Inter (SIL Open Font License 1.1, see font/OFL.txt), cut down to Latin, Greek, Cyrillic and
+/// Inter (SIL Open Font License 1.1, see font/OFL.txt), reduced to Latin, Greek, Cyrillic and
 /// symbols.
 const FONTS: [&[u8]; 2] =
     [include_bytes!("../font/Inter-Regular.otf"), include_bytes!("../font/Inter-SemiBold.otf")];
@@ -29,10 +29,10 @@ static FONT_DATABASE: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
 /// Largest side of a picture in pixels.
 const LARGEST: f64 = 20_000.0;
 
-/// Draws `svg` on white, `scale` pixels for each of its own.
+/// Draws `svg` on white, with `scale` pixels for each pixel of the drawing.
 ///
 /// # Errors
-/// A size that no picture has.
+/// [`Error`] when a side has no pixel, or more than [`LARGEST`].
 pub(crate) fn pixmap(svg: &Svg, scale: f32) -> Result<Pixmap> {
     let [width, height] = svg.size().map(|side| (side * f64::from(scale)).ceil());
     let fits = |side: f64| (1.0..=LARGEST).contains(&side);
@@ -80,7 +80,7 @@ fn pixels(picture: &Raster) -> Option<Pixmap> {
 /// `svg` as a PNG file.
 pub(crate) fn png(svg: &Svg, scale: f32) -> Result<Vec<u8>> {
     let pixmap = pixmap(svg, scale)?;
-    // Drawn on white, every pixel is opaque.
+    // The drawing lies on white, so every pixel is opaque.
     let rgb = pixmap.pixels().iter().flat_map(|p| [p.red(), p.green(), p.blue()]).collect();
     Raster { width: pixmap.width(), height: pixmap.height(), rgb }.to_png()
 }

@@ -1,12 +1,12 @@
 //! Auto-PGD (Croce and Hein 2020, arXiv 2003.01690, algorithm 1): PGD with momentum that halves its
-//! step at checkpoints and goes back to the best point. `apgd-ce`, `apgd-dlr`, and `apgd-t`, which
-//! attacks the likeliest other classes one by one on the targeted DLR loss.
+//! step at checkpoints and returns to the best point. The names are `apgd-ce`, `apgd-dlr`, and
+//! `apgd-t`, which attacks the likeliest other classes one by one on the targeted DLR loss.
 //!
-//! Constants of the paper and of the public code: first step 2 epsilon, momentum 0.75, first
-//! checkpoint after 0.22 of the steps, intervals that shrink by 0.03 down to 0.06 of the steps, rho
-//! 0.75, starts on the surface of the ball. Departures: an image that is fooled leaves at once; at
-//! the first checkpoint the public code compares the first loss with a row not yet written, here it
-//! is compared with the loss at the start.
+//! The constants are those of the paper and of the public code: first step 2 epsilon, momentum
+//! 0.75, first checkpoint after 0.22 of the steps, intervals that shrink by 0.03 down to 0.06 of
+//! the steps, rho 0.75, starts on the surface of the ball. Departures: an image that is fooled
+//! leaves at once; at the first checkpoint the public code compares the first loss with a row not
+//! yet written, whereas this code compares it with the loss at the start.
 
 use std::{fmt, str::FromStr};
 
@@ -49,25 +49,26 @@ pub(super) const TARGETED: AttackInfo = AttackInfo {
     ..CROSS_ENTROPY
 };
 
-/// Weight of the newest step against the one before.
+/// Weight of the newest step; the step before it has the rest.
 const MOMENTUM: f32 = 0.75;
 /// A step is halved when the loss rose in at most this share of an interval's steps.
 const RHO: f64 = 0.75;
-/// Steps of a round where a name gives none.
+/// Steps of a round when the attack's name gives no number.
 const STEPS: usize = 100;
-/// Target classes of the targeted form at most.
+/// Most target classes of the targeted form.
 const TARGETS: usize = 9;
 
 /// Auto-PGD on one loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Apgd {
-    /// What is maximised.
+    /// The loss that is maximised.
     pub objective: Objective,
-    /// Steps of a round; 100 in the paper.
+    /// Steps of a round; the paper takes 100.
     pub steps: usize,
     /// Random restarts (of each target class).
     pub restarts: usize,
-    /// Gradients averaged at each point, for networks whose forward pass is random; 1 otherwise.
+    /// Gradients averaged at each point (EOT), for networks whose forward pass is random; 1
+    /// otherwise.
     pub eot: usize,
 }
 
@@ -137,7 +138,8 @@ impl Attack for Apgd {
     }
 
     fn key(&self) -> String {
-        // Restarts come within a target class: more of them move the rounds of the next one.
+        // All restarts of one target class come before the next class, so their number shifts the
+        // rounds.
         let restarts = if self.targeted() { self.restarts } else { 1 };
         names::spell(&self.base(), self.steps, Some(STEPS), restarts)
     }
@@ -170,13 +172,13 @@ impl Attack for Apgd {
 }
 
 impl Apgd {
-    /// Rank of the target class in round `round`: all restarts of the likeliest first.
+    /// Rank of the target class in round `round`: all restarts of the likeliest class come first.
     fn round_target(&self, round: usize, classes: usize) -> usize {
         (round / self.restarts.max(1)).min(classes.saturating_sub(2))
     }
 }
 
-/// Random starts whose distance from the image is epsilon, before the box.
+/// Random starts at the distance epsilon from the image, before the clip to [0, 1].
 fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
     let threat = cx.threat;
     let mut out = Rows::zeros(batch.len(), cx.pixels());
@@ -196,35 +198,36 @@ fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
     out
 }
 
-/// How [`maximise`] runs.
+/// Options of [`maximise`].
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// What is maximised.
+    /// The loss that is maximised.
     pub objective: Objective,
-    /// Steps.
+    /// Number of steps.
     pub steps: usize,
     /// Gradients averaged at each point.
     pub eot: usize,
-    /// Whether an image leaves as soon as it is misclassified; else all go through every step.
+    /// Whether an image leaves as soon as it is misclassified; otherwise every image goes through
+    /// all steps.
     pub leave_when_fooled: bool,
 }
 
-/// What [`maximise`] found, row by row.
+/// The result of [`maximise`], one row for each image.
 #[derive(Clone, Debug)]
 pub struct Maximum {
-    /// The misclassified point, else the point of the largest loss.
+    /// The misclassified point if one was found, else the point of the largest loss.
     pub point: Rows,
     /// The largest loss of images that went through every step, in the order of the batch.
     pub loss: Vec<f64>,
-    /// Step size of the same images at the end, in units of epsilon.
+    /// Final step size of the same images, in units of epsilon.
     pub step: Vec<f32>,
 }
 
-/// Auto-PGD from `start`: N rows of pixels in ball and box. `targets` is empty for losses without a
-/// target class.
+/// Runs Auto-PGD from `start`, N rows of pixels in ball and box. `targets` is empty for losses
+/// without a target class.
 ///
 /// # Errors
-/// A device that fails.
+/// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
 pub fn maximise(
     cx: &mut AttackContext<'_>,
     batch: &AttackBatch<'_>,
@@ -260,8 +263,8 @@ pub fn maximise(
     Ok(Maximum { point: active.finish(&state.best), loss, step })
 }
 
-/// The steps after which step sizes are looked at: 0.22 of all, then intervals that shrink by 0.03
-/// of all down to 0.06.
+/// The steps after which step sizes are checked: 0.22 of all steps, then intervals that shrink by
+/// 0.03 of all steps down to 0.06.
 #[derive(Clone, Copy, Debug)]
 struct Checkpoints {
     interval: usize,
@@ -287,7 +290,7 @@ impl Checkpoints {
     }
 }
 
-/// What is known of an image, besides its points.
+/// The state of an image, besides its points.
 #[derive(Clone, Copy, Debug)]
 struct Image {
     loss: f64,
@@ -297,7 +300,7 @@ struct Image {
     size: f32,
     /// Steps of this interval in which the loss rose.
     rises: usize,
-    /// At the last checkpoint: the best loss, and whether the step was halved.
+    /// The values at the last checkpoint: the best loss, and whether the step was halved.
     checked_loss: f64,
     halved: bool,
 }
@@ -314,11 +317,11 @@ impl Image {
     };
 }
 
-/// The images that are left, a row each.
+/// The images that are left, one row each.
 #[derive(Debug)]
 struct State {
     images: Vec<Image>,
-    /// Empty for losses without a target class.
+    /// Target classes; empty for losses without one.
     targets: Vec<usize>,
     point: Rows,
     before: Rows,
@@ -358,7 +361,7 @@ impl State {
         *before = here;
     }
 
-    /// Loss, gradient and logits at the points: means over `eot` passes.
+    /// Computes loss, gradient and logits at the points, as means over `eot` passes.
     fn measure(&mut self, cx: &AttackContext<'_>, active: &Active, plan: Plan) -> Result<()> {
         let mut sum = cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
         if plan.eot > 1 {
@@ -372,14 +375,14 @@ impl State {
                 sum.loss.iter_mut().zip(more.loss).for_each(|(a, b)| *a += b);
             }
         }
-        // Only the directions of gradients and the order of logits and losses matter: sums serve as
-        // well as means.
+        // Only the directions of gradients and the order of logits and losses matter, so sums serve
+        // as well as means.
         (self.grad, self.logits) = (sum.grad, sum.logits);
         self.images.iter_mut().zip(sum.loss).for_each(|(image, loss)| image.loss = loss);
         Ok(())
     }
 
-    /// Takes the loss just measured into account.
+    /// Updates the best points with the loss just measured.
     fn keep_best(&mut self, first: bool) {
         for (i, image) in self.images.iter_mut().enumerate() {
             image.rises += usize::from(!first && image.loss > image.previous_loss);
@@ -395,7 +398,7 @@ impl State {
         }
     }
 
-    /// Halves the steps that no longer help and takes their images back to their best points.
+    /// Halves the steps that no longer help and returns their images to their best points.
     fn checkpoint(&mut self, interval: usize) {
         for (i, image) in self.images.iter_mut().enumerate() {
             let rarely = image.rises as f64 <= RHO * interval as f64;
@@ -423,8 +426,8 @@ impl State {
     }
 }
 
-/// Gives the gradient of the cross-entropy, which comes scaled, its true size, so that passes can be
-/// averaged.
+/// Scales the cross-entropy's gradient, which is normalised, back to its true size, so that passes
+/// can be averaged.
 fn unscale(ascent: &mut Ascent, objective: Objective) {
     if objective == Objective::CrossEntropy {
         let Ascent { loss, grad, .. } = ascent;

@@ -3,9 +3,9 @@
 //! In l-inf `cw` is [PGD on the margin](super::pgd).
 //!
 //! 9 searches as in the authors' code, of 100 steps (theirs: up to 10000); learning rate 0.01,
-//! confidence 0. c begins where a linear network of the same margin and gradient would fall
-//! (theirs: 0.001), so that logits of any scale are searched alike. An image whose adversarial example lies in the ball
-//! leaves at once.
+//! confidence 0. c begins where it would just fool a linear network of the same margin and gradient
+//! (theirs begins at 0.001), so that the search does not depend on the scale of the logits. An
+//! image whose adversarial example lies in the ball leaves at once.
 
 use std::{fmt, str::FromStr};
 
@@ -38,7 +38,7 @@ pub(super) const INFO: AttackInfo = AttackInfo {
     },
 };
 
-/// Steps for each constant where a name gives none, and constants.
+/// Steps for each c when the attack's name gives no number, and the number of values of c.
 const STEPS: usize = 100;
 const SEARCHES: usize = 9;
 /// Adam's learning rate and constants.
@@ -52,10 +52,10 @@ const INSIDE: f64 = 0.999_999;
 pub struct CarliniWagner {
     /// Steps of Adam for each c.
     pub steps: usize,
-    /// Values of c.
+    /// Number of values of c.
     pub searches: usize,
-    /// Goes on after an adversarial example within epsilon, to find the nearest, and ends with a
-    /// search on the way back to the image.
+    /// Whether the attack goes on after an adversarial example within epsilon, to find the nearest;
+    /// it then ends with a search on the segment back to the image.
     pub minimise: bool,
 }
 
@@ -99,9 +99,9 @@ impl Constant {
         nearest: f64::INFINITY,
     };
 
-    /// Begins at twice the constant from which on a linear network is fooled, `2 margin / |g|^2`
-    /// for a `margin` with the gradient g. So it follows the scale of the logits, which can be
-    /// anything: those of a saturated network lie thousands apart.
+    /// Begins at twice the constant that fools a linear network: `2 margin / |g|^2` for a `margin`
+    /// with the gradient g. The start thereby follows the scale of the logits, which can be
+    /// anything: the logits of a saturated network lie thousands apart.
     fn begin(&mut self, margin: f64, grad: &[f32]) {
         let value = 4.0 * margin / rows::l2(grad).powi(2);
         if margin > 0.0 && value.is_finite() && value > 0.0 {
@@ -195,12 +195,12 @@ impl Attack for CarliniWagner {
     }
 }
 
-/// Adam on w, an image a row.
+/// Adam on w, with one image a row.
 #[derive(Debug)]
 struct Adam {
     /// w, first and second moment of each pixel.
     state: Vec<[f64; 3]>,
-    /// Pixels of an image.
+    /// Number of values of an image.
     width: usize,
     steps: i32,
 }
@@ -222,7 +222,7 @@ impl Adam {
         Rows::new(values, self.width)
     }
 
-    /// A step; `grad` is the gradient of the margin for the pixels.
+    /// Makes one step; `grad` is the gradient of the margin by the pixels.
     fn step(&mut self, x: &Rows, grad: &Rows, constants: &[Constant]) {
         use rayon::prelude::*;
         self.steps += 1;

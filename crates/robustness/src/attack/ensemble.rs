@@ -1,5 +1,5 @@
-//! Attacks one after another, each on what the ones before have left standing: AutoAttack (Croce
-//! and Hein 2020, arXiv 2003.01690) in its forms, and lists of one's own.
+//! Attacks one after another, each on the images that withstood the attacks before it: AutoAttack
+//! (Croce and Hein 2020, arXiv 2003.01690) in its forms, and lists of the user's own.
 
 use super::{
     AttackInfo, Objective, Part,
@@ -50,7 +50,7 @@ pub(super) const OWN: AttackInfo = AttackInfo {
     )
 };
 
-/// The attacks of the ensemble called `name`; `None` where it is none.
+/// The attacks of the ensemble called `name`; `None` if `name` is not an ensemble.
 pub(super) fn parts(name: &str, norm: Norm) -> Option<Result<Vec<Part>>> {
     let of = |names: &[&str]| names.iter().map(|name| single(name, norm)).collect();
     Some(match name {

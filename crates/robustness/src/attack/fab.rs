@@ -1,13 +1,13 @@
-//! The fast adaptive boundary attack (Croce and Hein 2020, arXiv 1907.02044): it looks for the
-//! nearest adversarial image by projecting, again and again, on the linearised decision boundary.
-//! `fab` follows the nearest boundary of all, `fab-t` those to the likeliest other classes one by
-//! one.
+//! The fast adaptive boundary attack (Croce and Hein 2020, arXiv 1907.02044). It looks for the
+//! nearest adversarial image by projecting repeatedly on the linearised decision boundary. `fab`
+//! follows the nearest of all boundaries, `fab-t` the boundaries to the likeliest other classes one
+//! by one.
 //!
-//! Constants of the public code: 100 steps, alpha_max 0.1, overshoot eta 1.05, backward step beta
-//! 0.9, 9 target classes; the first restart begins at the image, later ones at random points.
-//! Departures: an image whose adversarial example lies in the ball leaves at once; where a point is
-//! not expected to be adversarial, the forward pass that asks is the one that gives the next step's
-//! gradient; a random start that is adversarial counts.
+//! The constants are those of the public code: 100 steps, alpha_max 0.1, overshoot eta 1.05,
+//! backward step beta 0.9, 9 target classes; the first restart begins at the image, later restarts
+//! at random points. Departures: an image whose adversarial example lies in the ball leaves at
+//! once; where a point is not expected to be adversarial, the forward pass that checks it also
+//! gives the next step's gradient; a random start that is adversarial counts.
 
 use std::{fmt, str::FromStr};
 
@@ -42,28 +42,28 @@ pub(super) const TARGETED: AttackInfo = AttackInfo {
     ..INFO
 };
 
-/// Most weight of the step towards the image.
+/// Largest weight of the step towards the image.
 const ALPHA_MAX: f64 = 0.1;
-/// Overshoot over the boundary.
+/// Factor by which a step overshoots the boundary.
 const ETA: f64 = 1.05;
-/// Backward step once a point is adversarial.
+/// Factor of the backward step once a point is adversarial.
 const BETA: f32 = 0.9;
-/// Steps of a round where a name gives none.
+/// Steps of a round when the attack's name gives no number.
 const STEPS: usize = 100;
-/// Target classes of the targeted form at most.
+/// Most target classes of the targeted form.
 const TARGETS: usize = 9;
 
 /// FAB.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fab {
-    /// One target class a round.
+    /// Whether each round attacks towards one target class.
     pub targeted: bool,
     /// Steps of a round; 100 in the public code.
     pub steps: usize,
     /// Restarts (of each target class).
     pub restarts: usize,
-    /// Goes on after an adversarial example within epsilon, to find the nearest, and ends with a
-    /// search on the way back to the image.
+    /// Whether the attack goes on after an adversarial example within epsilon, to find the nearest;
+    /// it then ends with a search on the segment back to the image.
     pub minimise: bool,
 }
 
@@ -90,7 +90,7 @@ impl Fab {
         if self.targeted { "fab-t" } else { "fab" }
     }
 
-    /// Random starts of later restarts: half of epsilon away.
+    /// Random starts of later restarts, at half of epsilon from the image.
     fn starts(&self, cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
         let Threat { norm, epsilon } = cx.threat;
         if cx.round.is_multiple_of(self.restarts.max(1)) {
@@ -142,14 +142,15 @@ impl Attack for Fab {
         }
         let active = search.active;
         if self.minimise {
-            // The paper's final search.
+            // This is the paper's final search.
             return nearest_between(cx, batch, active.into_candidates());
         }
         Ok(active.into_candidates())
     }
 
     fn key(&self) -> String {
-        // Restarts come within a target class: more of them move the rounds of the next one.
+        // All restarts of one target class come before the next class, so their number shifts the
+        // rounds.
         let restarts = if self.targeted { self.restarts } else { 1 };
         let key = names::spell(self.base(), self.steps, Some(STEPS), restarts);
         if self.minimise { key + "-minimise" } else { key }
@@ -174,20 +175,20 @@ impl Attack for Fab {
     }
 }
 
-/// What is known of an image, besides its point.
+/// The state of an image, besides its point.
 #[derive(Clone, Copy, Debug)]
 struct Image {
-    /// The class searched for; `None` for the nearest of all.
+    /// The target class; `None` means the nearest of all.
     target: Option<usize>,
     /// Distance of the nearest adversarial point.
     nearest: f64,
     /// Whether the point of this step was adversarial.
     adversarial: bool,
-    /// Whether this step began with a forward pass: the same of the step before.
+    /// Whether this step began with a forward pass: so it is where the last point was adversarial.
     asked: bool,
 }
 
-/// The images that are left and how far each has come.
+/// The images that are left, and the state of each.
 #[derive(Debug)]
 struct Search {
     threat: Threat,
@@ -213,8 +214,9 @@ impl Search {
 
     /// The boundary that each image's point goes to next; `None` when no image is left.
     ///
-    /// Once at the boundary, a point that was adversarial a step ago mostly is so again: it is asked
-    /// by a forward pass alone, and its gradient taken where it goes back to.
+    /// Once a search has reached the boundary, a point is usually adversarial if the point one step
+    /// before was. Such a point is therefore checked by a forward pass alone, and its gradient is
+    /// computed only at the point that the search returns to.
     fn plane(&mut self, cx: &AttackContext<'_>) -> Result<Option<Plane>> {
         let likely = self.begin_step();
         if !likely.is_empty() {
@@ -242,7 +244,7 @@ impl Search {
         self.images.iter().map(|image| image.target).collect()
     }
 
-    /// Begins a step; the images that are to be asked by a forward pass.
+    /// Begins a step and returns the images whose points a forward pass checks.
     fn begin_step(&mut self) -> Vec<usize> {
         for image in &mut self.images {
             image.asked = std::mem::take(&mut image.adversarial);
@@ -250,9 +252,9 @@ impl Search {
         positions(self.images.iter().map(|image| image.asked))
     }
 
-    /// Of the images `indices` with the logits `logits` at their points: an adversarial point that
-    /// is nearer than any before becomes the candidate, and the search goes on from nearer to the
-    /// image.
+    /// Checks the images `indices`, which have the logits `logits` at their points. An adversarial
+    /// point that is nearer than all before becomes the candidate, and the search continues nearer
+    /// to the image.
     fn look(&mut self, indices: &[usize], logits: &Rows) {
         for (z, &i) in logits.each().zip(indices) {
             let image = &mut self.images[i];
@@ -271,7 +273,7 @@ impl Search {
         }
     }
 
-    /// Lets the images go whose adversarial example lies in the ball.
+    /// Removes the images whose adversarial example lies in the ball.
     fn leave(&mut self) -> Keep {
         let within = |image: &Image| image.nearest <= f64::from(self.threat.epsilon);
         let done: Vec<_> =
@@ -283,13 +285,13 @@ impl Search {
     }
 }
 
-/// Where `flags` are true.
+/// The positions at which `flags` are true.
 fn positions(flags: impl IntoIterator<Item = bool>) -> Vec<usize> {
     flags.into_iter().enumerate().filter_map(|(i, flag)| flag.then_some(i)).collect()
 }
 
-/// The linearised boundary at some points: `normal . (z - point) + offset = 0`, offset = z_t - z_y,
-/// negative on the near side.
+/// The linearised boundary at some points: `normal . (z - point) + offset = 0` with offset = z_t -
+/// z_y, which is negative on the image's side.
 #[derive(Debug)]
 struct Plane {
     normal: Rows,
@@ -298,7 +300,8 @@ struct Plane {
 }
 
 impl Plane {
-    /// The boundary to the target of each image, or, where none has one, the nearest of all.
+    /// The boundary to the target of each image, or, where no image has a target, the nearest of
+    /// all boundaries.
     fn at(
         cx: &AttackContext<'_>,
         point: &Rows,
@@ -336,11 +339,12 @@ impl Plane {
         Ok(Self { normal, offset, logits })
     }
 
-    /// Of the boundaries to all classes the one that is nearest in first order: |offset| over the
-    /// dual norm of the normal.
+    /// Among the boundaries to all classes, the one that is nearest in first order: |offset|
+    /// divided by the dual norm of the normal.
     fn nearest(cx: &AttackContext<'_>, point: &Rows, labels: &[usize]) -> Result<Self> {
         let (classes, norm) = (cx.classes(), cx.threat.norm);
-        // One pass for class k of all images; at an image's own class the next one stands in.
+        // One pass computes class k for all images; at an image's own class the next class takes
+        // its place.
         let other = |k: usize| move |i: usize| if k == labels[i] { (k + 1) % classes } else { k };
         let mut best = Self::to(cx, point, labels, other(0))?;
         let mut least = best.distances(norm);
@@ -359,7 +363,7 @@ impl Plane {
         Ok(best)
     }
 
-    /// How far each point is from its plane, in first order.
+    /// The distance of each point from its plane, in first order.
     fn distances(&self, norm: Norm) -> Vec<f64> {
         let pairs = self.normal.each().zip(&self.offset);
         pairs
@@ -386,8 +390,8 @@ impl Plane {
     }
 }
 
-/// One step of FAB: `z` goes to a mean of its own projection on the boundary and of the image's,
-/// both overshot.
+/// Makes one step of FAB: `z` becomes a mean of its own projection on the boundary and of the
+/// image's projection, both with overshoot.
 fn towards(norm: Norm, x: &[f32], z: &mut [f32], normal: &[f32], offset: f64) {
     // The plane's value at the image.
     let at_image = offset
@@ -415,12 +419,12 @@ fn towards(norm: Norm, x: &[f32], z: &mut [f32], normal: &[f32], offset: f64) {
     }
 }
 
-/// The smallest change d of `point`, in `norm`, with `w . d + value = 0` and `point + d` in [0, 1];
-/// where the box holds no such point, the change that comes nearest to the plane.
+/// The smallest change d of `point`, in `norm`, with `w . d + value = 0` and `point + d` in [0, 1].
+/// Where the box holds no such point, d is the change that comes nearest to the plane.
 ///
-/// Each element goes towards the plane by `min(t, room)` (l-inf) or `min(t |w|, room)` (l2), so the
-/// way covered is an increasing, concave, piecewise linear function of t; Newton's method from 0
-/// finds its inverse exactly, one linear piece after another.
+/// Each element moves towards the plane by `min(t, room)` (l-inf) or `min(t |w|, room)` (l2), so
+/// the distance covered is an increasing, concave, piecewise linear function of t. Newton's method
+/// from 0 finds its inverse exactly, one linear piece after another.
 pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec<f32> {
     let goal = value.abs();
     // The sign of the change of element i: w . d must be -value.
@@ -429,8 +433,8 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
         Norm::Linf => w,
         Norm::L2 => w * w,
     };
-    // Rate of each element and the most it can give; zeros, which give nothing, fill the last
-    // chunk.
+    // The rate of each element and the most it can contribute; zeros, which contribute nothing,
+    // fill the last chunk.
     let filled = point.len().next_multiple_of(LANES);
     let (mut slopes, mut mosts) = (vec![0.0; filled], vec![0.0; filled]);
     for (((s, most), &p), &w) in slopes.iter_mut().zip(&mut mosts).zip(point).zip(w) {
@@ -442,7 +446,7 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
     for _ in 0..=point.len() {
         let (covered, rate) = way_and_rate(t, &slopes, &mosts);
         let left = goal - covered;
-        // At the goal up to rounding, or at the end of the box.
+        // The goal is reached up to rounding, or the box allows no more.
         if left <= goal * 1e-12 || rate <= 0.0 {
             break;
         }
@@ -467,11 +471,11 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
     point.iter().zip(w).map(change).collect()
 }
 
-/// Sums that are kept side by side, so that the compiler makes vectors of them.
+/// Number of sums that are kept side by side, so that the compiler makes vector code.
 const LANES: usize = 8;
 
-/// The way covered at `t`, and how fast it grows: sums of `min(t slope, most)` and of the slopes of
-/// the elements that still give.
+/// The distance covered at `t`, and its slope: the sum of `min(t slope, most)`, and the sum of the
+/// slopes of the elements that can still move.
 fn way_and_rate(t: f64, slopes: &[f64], mosts: &[f64]) -> (f64, f64) {
     let (mut covered, mut rate) = ([0.0; LANES], [0.0; LANES]);
     for (slopes, mosts) in slopes.as_chunks::<LANES>().0.iter().zip(mosts.as_chunks::<LANES>().0) {
@@ -509,17 +513,18 @@ mod tests {
         assert!((d[0] - 1.0 / 3.0).abs() < 1e-6 && (d[1] - 1.0 / 3.0).abs() < 1e-6, "{d:?}");
         let d = project_on_plane(Norm::L2, &[0.5, 0.5], &[1.0, 2.0], -1.0);
         assert!((d[0] - 0.2).abs() < 1e-6 && (d[1] - 0.4).abs() < 1e-6, "{d:?}");
-        // The second element meets the box: the first does the rest.
+        // The second element meets the box, so the first element does the rest.
         let d = project_on_plane(Norm::Linf, &[0.5, 0.9], &[1.0, 2.0], -0.5);
         assert!((d[0] - 0.3).abs() < 1e-6 && (d[1] - 0.1).abs() < 1e-6, "{d:?}");
-        // Out of reach: as far as the box goes. No normal: no change.
+        // The plane is out of reach, so the change goes as far as the box allows. No normal gives
+        // no change.
         assert_eq!(project_on_plane(Norm::L2, &[0.75, 0.0], &[1.0, -1.0], -5.0), [0.25, 0.0]);
         assert_eq!(project_on_plane(Norm::L2, &[0.75, 0.0], &[0.0, 0.0], -5.0), [0.0, 0.0]);
     }
 
     proptest! {
-        /// Against a solver that knows nothing of slopes: bisection on the threshold (l-inf) or the
-        /// multiplier (l2).
+        /// Compares with a solver that does not use slopes: bisection on the threshold (l-inf) or
+        /// the multiplier (l2).
         #[test]
         fn projections_are_nearest(
             pairs in proptest::collection::vec((0f32..=1.0, -3f32..3.0), 1..30), value in -4f64..4.0, l2: bool

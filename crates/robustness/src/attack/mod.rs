@@ -1,8 +1,8 @@
-//! Evaluation attacks: how a perturbation is searched for. Whether it succeeded is the evaluator's
-//! to say.
+//! Evaluation attacks: algorithms that search for a perturbation. The evaluator, not the attack,
+//! decides whether a perturbation succeeds.
 //!
-//! Attacks work on rows of host pixels and ask a [`Classifier`] for logits and gradients. What
-//! happens to an image is a function of the image, the threat, the seed and the round alone: every
+//! Attacks work on rows of host pixels and ask a [`Classifier`] for logits and gradients. The
+//! result of an image is a function of the image, the threat, the seed and the round alone: every
 //! draw is keyed by the image's id, so the batch size changes nothing. An image that is fooled
 //! leaves the batch at once.
 
@@ -33,21 +33,21 @@ use crate::{
     threat::Threat,
 };
 
-/// What a random draw of an attack is for. The numbers decide the draws: append, never renumber.
+/// The purpose of an attack's random draw. The numbers decide the draws: append, never renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttackDraw {
-    /// A start, per element.
+    /// A random start, one draw for each element.
     Eta,
     /// Direction of an l2 start.
     Direction,
     /// Length of an l2 start.
     Radius,
-    /// A sign, per element.
+    /// A sign for each element.
     Sign,
-    /// A proposal of a random search, per sample and query.
+    /// A proposal of a random search, for each sample and query.
     Proposal,
-    /// A draw of an attack from outside of the crate, from 0 to 127.
+    /// A draw of an attack outside of this crate, numbered from 0 to 127.
     Own(u8),
 }
 
@@ -64,14 +64,14 @@ impl AttackDraw {
     }
 }
 
-/// Images that still stand.
+/// The images that still stand, that is, whose label the network still predicts.
 #[derive(Clone, Copy, Debug)]
 pub struct AttackBatch<'a> {
     /// N rows of pixels in [0, 1].
     pub x: &'a Rows,
-    /// N classes.
+    /// Classes of the N images.
     pub labels: &'a [usize],
-    /// N sample ids, which the draws are keyed by.
+    /// Sample ids of the N images, by which the draws are keyed.
     pub ids: &'a [u32],
 }
 
@@ -92,29 +92,30 @@ pub trait Attack: Debug + Send + Sync {
     /// Candidates, N rows of pixels, for the images of `batch` in round [`AttackContext::round`].
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows>;
 
-    /// Independent rounds on a network of `classes` classes: random restarts, target classes, or
-    /// both. An image stands only if it survives every one; a round runs on what survived those
-    /// before.
+    /// Number of independent rounds on a network of `classes` classes: random restarts, target
+    /// classes, or both. An image stands only if it survives every round; a round runs on the
+    /// images that survived the rounds before it.
     fn rounds(&self, classes: usize) -> usize {
         let _ = classes;
         1
     }
 
-    /// What tells its draws, and its kept results, from those of other attacks: everything but the
-    /// number of restarts, so that more of them go on where fewer ended.
+    /// A text that separates the attack's draws and kept results from those of other attacks. It
+    /// holds every option except the number of restarts, so that an evaluation with more restarts
+    /// continues where one with fewer ended.
     fn key(&self) -> String {
         format!("{self:?}")
     }
 
-    /// What it asks of a network.
+    /// The access to the network that the attack needs.
     fn needs(&self) -> Access {
         Access::Gradients
     }
 
-    /// What is done differently on a network of `shape` than the attack's definition says, for the
+    /// Describes where the attack departs from its definition on a network of `shape`, for the
     /// report.
     fn note(&self, shape: Shape) -> Option<String> {
         let _ = shape;
@@ -122,7 +123,7 @@ pub trait Attack: Debug + Send + Sync {
     }
 }
 
-/// What an attack works with.
+/// The network, the threat and the tools that an attack works with.
 pub struct AttackContext<'a> {
     /// The network under attack.
     pub model: &'a dyn Classifier,
@@ -145,12 +146,12 @@ impl Debug for AttackContext<'_> {
     }
 }
 
-/// How far an attack is with its batch in a round.
+/// Progress of an attack with its batch in a round.
 #[derive(Clone, Copy, Debug)]
 pub struct Tick {
-    /// Part of the round that is done, from 0 to 1.
+    /// Finished part of the round, from 0 to 1.
     pub done: f64,
-    /// Images fooled so far, by the attack's own account.
+    /// Number of images fooled so far, as counted by the attack.
     pub fooled: usize,
 }
 
@@ -163,8 +164,8 @@ pub(crate) struct Ascent {
 }
 
 impl<'a> AttackContext<'a> {
-    /// The context of round `round` of the attack called `name`, which tells its draws from those
-    /// of other attacks.
+    /// The context of round `round` of the attack called `name`; the name separates its draws from
+    /// those of other attacks.
     pub fn new(
         model: &'a dyn Classifier,
         threat: Threat,
@@ -176,7 +177,7 @@ impl<'a> AttackContext<'a> {
         Self { model, threat, round, seed, stream: attack_id(name), tick }
     }
 
-    /// Pixels of an image.
+    /// Number of values of an image.
     pub fn pixels(&self) -> usize {
         self.model.shape().pixels()
     }
@@ -189,12 +190,12 @@ impl<'a> AttackContext<'a> {
     /// Logits at the points `x`.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn logits(&self, x: &Rows) -> Result<Rows> {
         Ok(Rows::new(self.model.logits(x)?, self.classes()))
     }
 
-    /// Says how far the round is: `step` of `steps`, and how many images are fooled.
+    /// Reports progress: `step` of `steps` steps are done, and `fooled` images are fooled.
     pub fn tick(&mut self, step: usize, steps: usize, fooled: usize) {
         (self.tick)(Tick { done: step as f64 / steps.max(1) as f64, fooled });
     }
@@ -208,25 +209,25 @@ impl<'a> AttackContext<'a> {
         }
     }
 
-    /// Fills the rows of `out` with U[0, 1), a row by the id of its sample.
+    /// Fills the rows of `out` with U[0, 1); the id of a row's sample decides its numbers.
     pub fn fill_uniform(&self, draw: AttackDraw, out: &mut [f32], ids: &[u32]) {
         rng::fill_uniform(out, self.key(draw), ids);
     }
 
-    /// Fills the rows of `out` with N(0, 1), a row by the id of its sample.
+    /// Fills the rows of `out` with N(0, 1); the id of a row's sample decides its numbers.
     pub fn fill_normal(&self, draw: AttackDraw, out: &mut [f32], ids: &[u32]) {
         rng::fill_normal(out, self.key(draw), ids);
     }
 
-    /// As [`fill_uniform`](Self::fill_uniform), for the query `query` of an attack that draws anew
-    /// at each.
+    /// Does what [`fill_uniform`](Self::fill_uniform) does, for query number `query` of an attack
+    /// that draws new numbers at each query.
     pub fn fill_uniform_at(&self, draw: AttackDraw, query: usize, out: &mut [f32], ids: &[u32]) {
         let key = self.key(draw);
         rng::fill_uniform(out, Key { step: key.step << 32 | query as u64, ..key }, ids);
     }
 
-    /// `objective` at the points `x`, with its gradient; `targets` may be empty where no target is
-    /// needed.
+    /// Computes `objective` at the points `x`, and its gradient; `targets` may be empty where the
+    /// objective has no target.
     pub(crate) fn ascend(
         &self,
         x: &Rows,
@@ -251,7 +252,7 @@ impl<'a> AttackContext<'a> {
     }
 }
 
-/// A number that tells attacks apart in the random streams: FNV-1a of the name.
+/// A number that separates attacks in the random streams: FNV-1a of the name.
 fn attack_id(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -261,12 +262,12 @@ fn attack_id(name: &str) -> u64 {
 /// The images of a batch that an attack still works on.
 #[derive(Debug)]
 pub(crate) struct Active {
-    /// Row of the batch.
+    /// The row of each image in the batch.
     pub index: Vec<usize>,
     /// Clean pixels.
     pub x: Rows,
     pub labels: Vec<usize>,
-    /// Candidates of the whole batch; clean where there is none yet.
+    /// Candidates of the whole batch; the clean image where there is none yet.
     out: Rows,
     fooled: usize,
 }
@@ -276,7 +277,7 @@ pub(crate) struct Active {
 pub(crate) struct Keep(pub Vec<bool>);
 
 impl Keep {
-    /// `rows` without those that do not stay.
+    /// `rows` without the rows that do not stay.
     pub fn apply(&self, mut rows: Rows) -> Rows {
         rows.retain(&self.0);
         rows
@@ -302,20 +303,20 @@ impl Active {
         self.index.is_empty()
     }
 
-    /// Images that were fooled and have left.
+    /// Number of images that were fooled and have left.
     pub fn fooled(&self) -> usize {
         self.fooled
     }
 
-    /// Lets the images go that `logits` misclassify, with `point` as their candidates. The caller
-    /// drops the rows of its own state that do not stay.
+    /// Removes the images that `logits` misclassify and makes `point` their candidates. The caller
+    /// removes the rows of its own state with the result.
     pub fn drop_fooled(&mut self, logits: &Rows, point: &Rows) -> Keep {
         let done: Vec<_> =
             (0..self.len()).map(|i| !stands(logits.row(i), self.labels[i])).collect();
         self.drop_done(&done, point)
     }
 
-    /// Lets the images go for which `done` is true, with `point` as their candidates.
+    /// Removes the images for which `done` is true and makes `point` their candidates.
     pub fn drop_done(&mut self, done: &[bool], point: &Rows) -> Keep {
         for (i, _) in done.iter().enumerate().filter(|(_, done)| **done) {
             self.propose(i, point.row(i));
@@ -323,7 +324,7 @@ impl Active {
         self.leave(done)
     }
 
-    /// Lets the images go for which `done` is true; their candidates are what they are.
+    /// Removes the images for which `done` is true; their candidates stay as they are.
     pub fn leave(&mut self, done: &[bool]) -> Keep {
         self.fooled += done.iter().filter(|done| **done).count();
         let keep: Vec<_> = done.iter().map(|done| !done).collect();
@@ -338,7 +339,7 @@ impl Active {
         self.out.row_mut(self.index[i]).copy_from_slice(point);
     }
 
-    /// The candidates of the whole batch; those that are left get `point`.
+    /// The candidates of the whole batch; the images that are left get `point`.
     pub fn finish(mut self, point: &Rows) -> Rows {
         for i in 0..self.len() {
             self.propose(i, point.row(i));
@@ -346,13 +347,13 @@ impl Active {
         self.out
     }
 
-    /// The candidates of the whole batch as they are.
+    /// The candidates of the whole batch, unchanged.
     pub fn into_candidates(self) -> Rows {
         self.out
     }
 }
 
-/// Bisection between each image and its adversarial example, which lies some way behind the
+/// Runs a bisection between each image and its adversarial example, which lies somewhat beyond the
 /// boundary; images without one stay.
 pub(crate) fn nearest_between(
     cx: &AttackContext<'_>,

@@ -38,7 +38,7 @@ impl Numbers {
     }
 }
 
-/// The shortest name of an attack: without the steps that it stands for, without a single restart.
+/// The shortest name of an attack: it omits the usual number of steps, and a single restart.
 pub(super) fn spell(base: &str, steps: usize, usual: Option<usize>, restarts: usize) -> String {
     let mut name = base.to_owned();
     if usual != Some(steps) || restarts != 1 {

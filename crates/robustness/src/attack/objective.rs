@@ -1,5 +1,5 @@
-//! What gradient attacks maximise: losses of one image's logits, with their gradients for the
-//! logits.
+//! The losses that gradient attacks maximise, as functions of one image's logits, with their
+//! gradients by the logits.
 
 /// A loss of the logits z of an image of class y; z_(1) >= z_(2) >= ... are the sorted logits, t is
 /// a target class.
@@ -10,20 +10,20 @@ pub enum Objective {
     /// Margin of Carlini and Wagner 2017 (arXiv 1608.04644), `max_(k != y) z_k - z_y`.
     Margin,
     /// Difference of logits ratio of Croce and Hein 2020 (arXiv 2003.01690, equation 6), `-(z_y -
-    /// max_(k != y) z_k) / (z_(1) - z_(3))`; 3 or more classes.
+    /// max_(k != y) z_k) / (z_(1) - z_(3))`; it needs 3 or more classes.
     Dlr,
     /// Targeted margin, `z_t - z_y`.
     TargetedMargin,
-    /// Targeted DLR (ibid., equation 7), `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`; 4 or more
-    /// classes.
+    /// Targeted DLR (ibid., equation 7), `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`; it needs 4
+    /// or more classes.
     TargetedDlr,
 }
 
-/// Keeps denominators away from 0, as in the public code.
+/// Keeps denominators away from 0, with the value of the public code.
 const TINY: f64 = 1e-12;
 
 impl Objective {
-    /// This loss, or the margin where a network of `classes` classes leaves it undefined.
+    /// This loss, or the margin if the loss is undefined for a network of `classes` classes.
     pub fn defined_for(self, classes: usize) -> Self {
         match self {
             Self::Dlr if classes < 3 => Self::Margin,
@@ -32,12 +32,12 @@ impl Objective {
         }
     }
 
-    /// The loss (of [`defined_for`](Self::defined_for) as many classes as `z` has); its gradient
-    /// for `z` is written to `grad`.
+    /// Returns the loss (of [`defined_for`](Self::defined_for) as many classes as `z` has) and
+    /// writes its gradient by `z` to `grad`.
     ///
-    /// The gradient of the cross-entropy is scaled to `sum_(k != y) |grad_k| = 1`: attacks use its
-    /// direction only, and unscaled it underflows where the network is sure of itself. Everything
-    /// is computed in f64.
+    /// The gradient of the cross-entropy is scaled to `sum_(k != y) |grad_k| = 1`. Attacks use only
+    /// its direction, and the unscaled gradient underflows where the network is very sure. All
+    /// arithmetic is in f64.
     pub fn evaluate(self, z: &[f32], y: usize, t: usize, grad: &mut [f32]) -> f64 {
         grad.fill(0.0);
         let at = |k: usize| f64::from(z[k]);
@@ -112,7 +112,7 @@ fn largest_first(z: &[f32]) -> Vec<usize> {
     order
 }
 
-/// The target classes of an image: those other than `y`, the likeliest first.
+/// The target classes of an image: all classes other than `y`, the likeliest first.
 pub fn targets(z: &[f32], y: usize) -> Vec<usize> {
     largest_first(z).into_iter().filter(|&k| k != y).collect()
 }
@@ -135,7 +135,7 @@ mod tests {
                 let t = (y + 2) % 5;
                 let (mut grad, mut scratch) = ([0f32; 5], [0f32; 5]);
                 objective.evaluate(&z, y, t, &mut grad);
-                // The cross-entropy's gradient comes scaled.
+                // The cross-entropy's gradient is scaled, so it is compared after the same scaling.
                 let others: f64 = (0..5).map(|k| f64::from(z[k]).exp()).sum::<f64>();
                 let scale = if objective == Objective::CrossEntropy {
                     1.0 - f64::from(z[y]).exp() / others

@@ -2,8 +2,8 @@
 //! protocol of Wong et al. 2020, arXiv 2001.03994), on the cross-entropy or, as `cw` in l-inf, on
 //! the margin (Carlini and Wagner 2017, arXiv 1608.04644, with the optimiser of Madry et al.).
 //!
-//! An image counts as fooled at whichever iterate it is (as in Wong et al.'s evaluation), and is
-//! left out from then on.
+//! An image counts as fooled if any iterate fools the network (as in Wong et al.'s evaluation), and
+//! leaves the attack from then on.
 
 use std::{fmt, str::FromStr};
 
@@ -29,11 +29,11 @@ pub(super) const INFO: AttackInfo = AttackInfo {
     parse: |name, _| Ok(Box::new(name.parse::<Pgd>()?)),
 };
 
-/// Steps on the margin where a name gives none.
+/// Steps on the margin when the attack's name gives no number.
 const MARGIN_STEPS: usize = 50;
 /// Steps and restarts of the protocol of Wong et al.
 const PROTOCOL: (usize, usize) = (50, 10);
-/// What a step of a quarter of epsilon is called.
+/// The text of a step of a quarter of epsilon.
 const QUARTER: &str = "eps/4";
 
 /// Steps along the gradient from a random start in the ball.
@@ -45,7 +45,7 @@ pub struct Pgd {
     pub restarts: usize,
     /// Size of a step.
     pub size: StepSize,
-    /// What is maximised.
+    /// The loss that is maximised.
     pub objective: Objective,
 }
 
@@ -56,7 +56,7 @@ pub enum StepSize {
     Quarter,
     /// 2/255 in l-inf, a quarter of epsilon in l2: the 50x10 protocol.
     Protocol,
-    /// So much, in pixel units.
+    /// This size, in pixel units.
     Pixels(f32),
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Pgd {
 impl FromStr for Pgd {
     type Err = Error;
 
-    /// Reads `pgd-K[xR][@STEP]`, STEP in pixel units; `pgd-50x10` has steps of 2/255 in l-inf.
+    /// Reads `pgd-K[xR][@STEP]` with STEP in pixel units; `pgd-50x10` has steps of 2/255 in l-inf.
     fn from_str(name: &str) -> Result<Self> {
         let wrong = |problem: &str| Error::AttackForm {
             name: name.to_owned(),
@@ -101,7 +101,7 @@ impl FromStr for Pgd {
 }
 
 impl Pgd {
-    /// Reads `cw`, `cw-K` or `cw-KxR`: PGD on the margin, 50 steps unless K says otherwise.
+    /// Reads `cw`, `cw-K` or `cw-KxR`: PGD on the margin with 50 steps unless K says otherwise.
     pub(super) fn on_margin(name: &str) -> Result<Self> {
         let Numbers { steps, restarts } = Numbers::after("cw", name)?;
         let (steps, objective) = (steps.unwrap_or(MARGIN_STEPS), Objective::Margin);
@@ -123,12 +123,12 @@ impl Pgd {
         }
     }
 
-    /// The number of steps after which each image is misclassified for the first time (0: at its
-    /// random start), `None` if it never is: what PGD with fewer steps would find, for every number
-    /// of steps at once.
+    /// The number of steps after which each image is misclassified for the first time (0 at its
+    /// random start), `None` if it never is. This is the result of PGD for every smaller number of
+    /// steps at once.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn trace(
         &self,
         cx: &mut AttackContext<'_>,
@@ -158,7 +158,7 @@ impl Pgd {
         Ok(fooled)
     }
 
-    /// A step along `grad` from the points, back into ball and box.
+    /// Makes one step along `grad` from the points, then projects on ball and box.
     fn step(&self, threat: Threat, x: &Rows, point: &mut Rows, grad: &Rows) {
         let alpha = self.size.under(threat);
         point.for_each(|i, row| {
@@ -167,8 +167,8 @@ impl Pgd {
         });
     }
 
-    /// Random starts, uniform in the ball (l2: a uniform direction and a uniform length), in the
-    /// box.
+    /// Random starts, uniform in the ball (in l2, a uniform direction and a uniform length),
+    /// clipped to the box.
     fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
         let threat = cx.threat;
         let Threat { norm, epsilon } = threat;
@@ -213,7 +213,7 @@ impl Attack for Pgd {
     }
 
     fn key(&self) -> String {
-        // The protocol has a step size of its own and so a name of its own.
+        // The protocol has a step size of its own and therefore a name of its own.
         let protocol = self.size == StepSize::Protocol;
         self.spelled(if protocol { self.restarts } else { 1 })
     }

@@ -1,12 +1,12 @@
-//! RayS (Chen and Gu 2020, arXiv 2006.12792): from the named class alone, it searches the corner of
-//! the l-inf ball in whose direction the boundary is nearest.
+//! RayS (Chen and Gu 2020, arXiv 2006.12792). The attack uses the predicted class alone and
+//! searches for the corner of the l-inf ball in whose direction the boundary is nearest.
 //!
-//! A direction is a sign for each value of the image. Blocks of it, halved level by level, change
-//! sign one after another; a change is kept where the image is misclassified at the best radius so
-//! far, which a bisection then shortens. Radii are searched to 1e-3, as in the public code, which
-//! also begins with all signs up. Departures: where the corners of the box do not fool the network
-//! in the first direction, the search goes on from the next; an image whose radius is within epsilon
-//! leaves at once.
+//! A direction is a sign for each value of the image. Blocks of signs, halved level by level, are
+//! flipped one after another. A flip is kept where the image is misclassified at the best radius so
+//! far; a bisection then shortens that radius. Radii are searched to 1e-3, and all signs begin
+//! positive, as in the public code. Departures: where the corner of the box in the first direction
+//! does not fool the network, the search continues from the next direction; an image whose radius
+//! is within epsilon leaves at once.
 
 use std::{fmt, str::FromStr};
 
@@ -31,9 +31,9 @@ pub(super) const INFO: AttackInfo = AttackInfo {
     parse: |name, _| Ok(Box::new(name.parse::<RayS>()?)),
 };
 
-/// Queries where a name gives none.
+/// Queries when the attack's name gives no number.
 const QUERIES: usize = 10_000;
-/// Radii are found to so much.
+/// Precision of the radii.
 const PRECISION: f32 = 1e-3;
 
 /// Ray search.
@@ -41,7 +41,7 @@ const PRECISION: f32 = 1e-3;
 pub struct RayS {
     /// Queries of an image.
     pub queries: usize,
-    /// Goes on after an adversarial example within epsilon, to find the nearest.
+    /// Whether the attack goes on after an adversarial example within epsilon, to find the nearest.
     pub minimise: bool,
 }
 
@@ -68,16 +68,17 @@ impl FromStr for RayS {
 /// The search of one image.
 #[derive(Clone, Debug)]
 struct Ray {
-    /// Whether each value goes up.
+    /// Whether each value increases.
     up: Vec<bool>,
     /// Radius of the nearest point found; `None` before the first.
     best: Option<f32>,
-    /// Blocks are 2^level; the one that changes next.
+    /// Level of the current block; a level has 2^level blocks. The next field is the index of the
+    /// block.
     level: u32,
     block: usize,
-    /// The block whose signs are changed for now.
+    /// The block whose signs are flipped on trial.
     tried: Option<(usize, usize)>,
-    /// A bisection: no adversarial point at the first radius, one at the second.
+    /// A bisection: the first radius has no adversarial point, the second has one.
     between: Option<(f32, f32)>,
 }
 
@@ -92,7 +93,7 @@ impl Ray {
         if let Some((low, high)) = self.between {
             return f32::midpoint(low, high);
         }
-        // The first query is along the first direction as it is.
+        // The first query goes along the first direction unchanged.
         if self.best.is_some() || self.tried.is_some() {
             self.change_block();
         } else {
@@ -115,14 +116,14 @@ impl Ray {
         }
     }
 
-    /// Takes the answer at the radius of the last query into account.
+    /// Uses the answer to the last query, which was made at `radius`.
     fn answer(&mut self, radius: f32, fooled: bool) {
         let (low, high) = match (self.between, fooled) {
             (Some((low, _)), true) => (low, radius),
             (Some((_, high)), false) => (radius, high),
             (None, true) => (0.0, radius),
             (None, false) => {
-                // Without any point yet, a direction is as good as another: the change stays.
+                // Before any point is known, all directions are equally good, so the flip stays.
                 if let (Some((start, end)), Some(_)) = (self.tried, self.best) {
                     self.up[start..end].iter_mut().for_each(|up| *up = !*up);
                 }

@@ -1,4 +1,4 @@
-//! Attacks by name. An attack's row stands in its own file.
+//! Attacks by name. The row of each attack stands in the attack's own file.
 
 use super::{Attack, apgd, cw, ensemble, fab, fgsm, pgd, rays, square};
 use crate::{
@@ -10,17 +10,17 @@ use crate::{
 /// One row of the registry.
 #[derive(Debug)]
 pub struct AttackInfo {
-    /// What its names begin with; empty for ensembles.
+    /// The beginning of the attack's names; empty for ensembles.
     pub(super) base: &'static str,
     /// Name or pattern.
     pub name: &'static str,
-    /// What it does, in one line.
+    /// A description in one line.
     pub summary: &'static str,
     /// Paper.
     pub source: &'static str,
-    /// Norms it is defined for.
+    /// Norms in which the attack is defined.
     pub norms: &'static [Norm],
-    /// What it asks of a network.
+    /// The access to the network that the attack needs.
     pub needs: Access,
     /// Reads a name that begins with `base`.
     pub(super) parse: fn(&str, Norm) -> Result<Box<dyn Attack>>,
@@ -47,25 +47,26 @@ pub const ATTACKS: &[AttackInfo] = &[
     ensemble::OWN,
 ];
 
-/// An attack of an entry.
+/// One attack of an entry.
 #[derive(Debug)]
 pub struct Part {
-    /// What its results are called in the report.
+    /// Name of its results in the report.
     pub name: String,
-    /// What its draws and its kept results are called, see [`Attack::key`].
+    /// Name of its draws and kept results, see [`Attack::key`].
     pub key: String,
     /// The attack.
     pub attack: Box<dyn Attack>,
 }
 
 impl Part {
-    /// `attack`, whose results are called `name`.
+    /// `attack` with results called `name`.
     pub fn new(name: impl Into<String>, attack: Box<dyn Attack>) -> Self {
         Self { name: name.into(), key: attack.key(), attack }
     }
 }
 
-/// Attacks under one name, each on what the ones before have left. `clean` has none.
+/// Attacks under one name, each of which runs on the images that the ones before have left. `clean`
+/// has none.
 #[derive(Debug)]
 pub struct Entry {
     /// Name.
@@ -91,7 +92,8 @@ impl Entry {
 /// Reads one name: `clean`, an attack, or an ensemble.
 ///
 /// # Errors
-/// An unknown attack, a form that it does not have, or one that is not defined for `norm`.
+/// [`Error`](crate::Error) for an unknown attack, a form that the attack does not have, or an
+/// attack that is not defined for `norm`.
 pub fn entry(name: &str, norm: Norm) -> Result<Entry> {
     let parts = match (name, ensemble::parts(name, norm)) {
         ("clean", _) => Vec::new(),
@@ -104,7 +106,7 @@ pub fn entry(name: &str, norm: Norm) -> Result<Entry> {
 /// Reads several names, each of them once.
 ///
 /// # Errors
-/// As [`entry`], or a name that is there twice.
+/// [`Error`](crate::Error) as for [`entry`], or for a name that occurs twice.
 pub fn entries<S: AsRef<str>>(names: &[S], norm: Norm) -> Result<Vec<Entry>> {
     let mut found: Vec<Entry> = Vec::with_capacity(names.len());
     for name in names.iter().map(AsRef::as_ref) {

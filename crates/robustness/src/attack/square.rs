@@ -1,8 +1,11 @@
 //! Square Attack (Andriushchenko et al. 2020, arXiv 1912.00049): random search with square-shaped
 //! changes, from the logits alone.
 //!
-//! 5000 queries, p = 0.8 halved at the paper's query numbers (for 10000 queries, not rescaled, as
-//! in AutoAttack), the margin as loss. Departures from the public PyTorch code: every image has its
+//! The attack makes 5000 queries with p = 0.8, halved at the paper's query numbers (for 10000
+//! queries, not rescaled, as in AutoAttack), and the margin as loss. Departures from the public
+//! PyTorch code: every image has its own squares (as in the paper; there a batch shares them); a
+//! square may touch the last row and column; a proposal that changes nothing counts as a query but
+//! is not computed.
 //! own squares (as in the paper; there a batch shares them); a square may touch the last row and
 //! column; a proposal that changes nothing is a query that is not computed.
 
@@ -30,7 +33,7 @@ pub(super) const INFO: AttackInfo = AttackInfo {
     parse: |name, _| Ok(Box::new(name.parse::<Square>()?)),
 };
 
-/// Queries where a name gives none.
+/// Queries when the attack's name gives no number.
 const QUERIES: usize = 5000;
 /// Share of the image that the first squares cover.
 const P_INIT: f64 = 0.8;
@@ -82,8 +85,8 @@ impl Attack for Square {
         let mut margin = vec![f64::INFINITY; batch.len()];
         let mut best = batch.x.clone();
         let mut proposal = Rows::default();
-        // The cheaper way from where squares are small on, if the network has one; inside, whether
-        // it has been asked for.
+        // Where squares are small, the network may offer a cheaper way to compute logits. The inner
+        // option holds that way; the outer one says whether the network has been asked for it.
         let mut incremental = None;
         // Query 0 is the start; the schedule counts from the first square.
         for query in 0..=self.queries {
@@ -118,7 +121,7 @@ impl Attack for Square {
                 let (z, y) = (logits.row(row), active.labels[i]);
                 let found = largest_other(z, y)
                     .map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
-                // A point that rounding alone carries over the boundary does not count.
+                // A point that crosses the boundary only by rounding does not count.
                 done[i] = !stands(z, y)
                     && (incremental.is_none() || !stands(&cx.model.logits(proposal.row(i))?, y));
                 if query == 0 || found < margin[i] || done[i] {
@@ -199,7 +202,7 @@ impl Proposer {
             && 3 * self.window[1] <= width
     }
 
-    /// Numbers in [0, 1) that an image's proposal takes.
+    /// Number of values in [0, 1) that the proposal for one image takes.
     fn draws(&self) -> usize {
         let Shape { channels, height, width, .. } = self.shape;
         match (self.threat.norm, self.first) {
@@ -258,8 +261,8 @@ impl Proposer {
         self.place(x, z, delta);
     }
 
-    /// Takes the change out of one window and puts it, reshaped by the pattern, into another,
-    /// together with what the ball still allows.
+    /// Moves the change from one window to another, reshaped by the pattern, together with the
+    /// change that the ball still allows.
     fn move_mass(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
         let channels = self.shape.channels;
         let [to, from] = [self.corner(draws[0], draws[1]), self.corner(draws[2], draws[3])];
@@ -278,7 +281,7 @@ impl Proposer {
                 })
                 .collect();
             let in_bump: f64 = bump.iter().map(|v| v * v).sum::<f64>().sqrt();
-            // Emptied first: what is in both windows counts once.
+            // The first window is emptied first, so that a value in both windows counts once.
             let mut freed = in_to;
             let target: Vec<usize> = self.pixels(c, to).collect();
             target.iter().for_each(|&p| delta[p] = 0.0);

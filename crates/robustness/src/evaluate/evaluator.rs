@@ -25,7 +25,7 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// What `ledger` holds is not done again.
+    /// Prepares an evaluation. Rounds that `ledger` already holds are not run again.
     ///
     /// # Errors
     /// No image, or images that `model` does not take.
@@ -47,7 +47,7 @@ impl<'a> Evaluator<'a> {
         Ok(Self { model, samples, config, ledger, observer: None })
     }
 
-    /// Tells `observer` how the work goes.
+    /// Reports the progress of the work to `observer`.
     #[must_use]
     pub fn observe(mut self, observer: impl EvalObserver + 'a) -> Self {
         self.observer = Some(Box::new(observer));
@@ -57,7 +57,8 @@ impl<'a> Evaluator<'a> {
     /// Runs `entries` in order, each on all images that are classified correctly clean.
     ///
     /// # Errors
-    /// A device that fails, or a ledger that cannot be written.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails;
+    /// [`Error::Io`](crate::Error::Io) when the ledger cannot be written.
     pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
         let access = self.model.access();
         for part in entries.iter().flat_map(|entry| &entry.parts) {
@@ -149,15 +150,16 @@ impl<'a> Evaluator<'a> {
     /// Positions of the images that are classified correctly clean.
     ///
     /// # Errors
-    /// A device that fails, or a ledger that cannot be written.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails;
+    /// [`Error::Io`](crate::Error::Io) when the ledger cannot be written.
     pub fn clean_correct(&mut self) -> Result<Vec<usize>> {
         self.clean(&(0..self.samples.len()).collect::<Vec<_>>())
     }
 
-    /// Ends the evaluation: what was kept for going on is removed.
+    /// Ends the evaluation and removes the files by which it could have been resumed.
     ///
     /// # Errors
-    /// A file that cannot be removed.
+    /// [`Error::Io`](crate::Error::Io) when a file cannot be removed.
     pub fn finish(self) -> Result<()> {
         self.ledger.remove()
     }
@@ -174,7 +176,7 @@ impl<'a> Evaluator<'a> {
         positions.iter().map(|&i| self.samples.label(i)).collect()
     }
 
-    /// Those of `all` that are classified correctly as they are.
+    /// The images of `all` that are classified correctly without attack.
     fn clean(&mut self, all: &[usize]) -> Result<Vec<usize>> {
         let pending: Vec<usize> =
             all.iter().copied().filter(|&i| !self.ledger.knows(CLEAN, self.id(i), 0)).collect();
@@ -192,7 +194,7 @@ impl<'a> Evaluator<'a> {
         Ok(all.iter().copied().filter(|&i| self.ledger.survived(CLEAN, self.id(i), 1)).collect())
     }
 
-    /// Those of `standing` that survive every round of `part`.
+    /// The images of `standing` that survive every round of `part`.
     fn survivors(&mut self, part: &Part, standing: &[usize]) -> Result<Vec<usize>> {
         let rounds = part.attack.rounds(self.model.shape().classes);
         self.observed(&part.name, standing.len() * rounds, |evaluator, progress| {
@@ -309,5 +311,5 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// What the ledger calls the clean pass.
+/// The name of the clean pass in the ledger.
 pub(super) const CLEAN: &str = "clean";

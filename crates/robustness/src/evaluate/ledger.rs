@@ -1,4 +1,5 @@
-//! What an evaluation knows so far: for each attack and sample, the rounds it survived.
+//! The results of an evaluation so far: for each attack and sample, the rounds that the sample
+//! survived.
 
 use std::{collections::HashMap, path::Path};
 
@@ -8,12 +9,13 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// What is known of a sample under an attack.
+/// The result of a sample under an attack.
 #[derive(Clone, Debug, Default)]
 struct Record {
-    /// Seconds of each round run, its share of the batch.
+    /// Seconds of each round that was run; a batch's seconds are shared among its samples.
     seconds: Vec<f32>,
-    /// The last round run ended it; its adversarial example, if kept.
+    /// Whether the sample fell in the last round that was run; its adversarial example, if kept, is
+    /// of that round.
     fallen: bool,
     row: Option<u64>,
 }
@@ -129,7 +131,7 @@ impl Ledger {
         }
     }
 
-    /// Why the file was given up, the first time this is asked for after it was.
+    /// The reason why the file was given up, returned once, by the first call after that.
     pub(super) fn news(&mut self) -> Option<&Error> {
         let told = std::mem::replace(&mut self.told, true);
         self.lost.as_ref().filter(|_| !told)
@@ -194,7 +196,7 @@ impl Ledger {
     /// Removes the files.
     ///
     /// # Errors
-    /// A file that cannot be removed.
+    /// [`Error::Io`](crate::Error::Io) when a file cannot be removed.
     pub fn remove(self) -> Result<()> {
         self.state.map_or(Ok(()), State::remove)
     }

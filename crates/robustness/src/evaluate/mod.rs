@@ -1,10 +1,10 @@
 //! The evaluator: accuracy under attacks, by its own forward pass on clipped images.
 //!
-//! A sample that is misclassified clean counts as broken (delta = 0 lies in every ball). An attack
-//! runs on what still stands, round by round (a restart, a target class), in full batches of
-//! survivors; what it returns is projected on the ball and on [0, 1] and scored again here.
-//! Everything runs in eval mode, in f32. What is found goes to a ledger batch by batch, so that an
-//! evaluation that was killed goes on where it was.
+//! A sample that is misclassified without attack counts as broken (delta = 0 lies in every ball).
+//! An attack runs on the samples that still stand, round by round (a restart, a target class), in
+//! full batches of survivors. The evaluator projects its candidates on the ball and on [0, 1] and
+//! scores them again. Everything runs in eval mode, in f32. Results go to a ledger batch by batch,
+//! so that an evaluation that was killed continues where it stopped.
 
 mod adversarial;
 mod evaluator;
@@ -32,9 +32,9 @@ pub struct EvalConfig {
     pub threat: Threat,
     /// Seed of the random starts.
     pub seed: u64,
-    /// Images at a time; it does not change the results.
+    /// Images at a time; the number does not change the results.
     pub batch: usize,
-    /// What becomes of the values of adversarial images.
+    /// Whether adversarial images are rounded.
     pub pixels: Pixels,
 }
 
@@ -62,11 +62,11 @@ pub struct AttackResult {
     /// Robust accuracy and its 95 % Wilson interval.
     #[serde(flatten)]
     pub accuracy: Accuracy,
-    /// Images that stand.
+    /// Number of images that stand.
     pub correct: u64,
-    /// Images attacked: those classified correctly clean.
+    /// Number of images attacked: those classified correctly without attack.
     pub attacked: u64,
-    /// Wall-clock seconds, summed over the sittings of a resumed evaluation.
+    /// Wall-clock seconds, summed over the sessions of a resumed evaluation.
     pub seconds: f64,
     /// Wall-clock seconds per image attacked.
     pub seconds_per_image: f64,
@@ -82,9 +82,9 @@ pub struct AttackResult {
 pub struct ClassResult {
     /// The class.
     pub class: usize,
-    /// Its images.
+    /// Number of images of the class.
     pub n: u64,
-    /// Those that stand.
+    /// Number of images of the class that stand.
     pub correct: u64,
 }
 
@@ -141,9 +141,9 @@ pub struct Report {
     pub identity: Identity,
     /// Per attack.
     pub results: Results,
-    /// What was done differently than an attack's definition says, and why.
+    /// Where an attack departed from its definition, and why.
     pub notes: Vec<String>,
-    /// What a reader should know before trusting the figures.
+    /// Warnings to read before the figures are trusted.
     pub warnings: Vec<String>,
 }
 
@@ -165,19 +165,20 @@ impl Report {
         }
     }
 
-    /// A name for its file that no other evaluation has: `PROTOCOL-linf-0.0314-3f09ab51c2`.
+    /// A name for the report's file that no other evaluation has:
+    /// `PROTOCOL-linf-0.0314-3f09ab51c2`.
     pub fn file_stem(&self, protocol: &str) -> String {
         format!("{protocol}-{}-{:.4}-{}", self.norm, self.epsilon, self.identity.short())
     }
 }
 
-/// What an evaluation found.
+/// The results of an evaluation, without its identity.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Per attack.
     pub results: Results,
-    /// What was done differently than an attack's definition says.
+    /// Where an attack departed from its definition, and why.
     pub notes: Vec<String>,
-    /// What a reader should know before trusting the figures.
+    /// Warnings to read before the figures are trusted.
     pub warnings: Vec<String>,
 }

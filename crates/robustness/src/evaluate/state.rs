@@ -12,26 +12,27 @@ use serde::{Deserialize, Serialize};
 use super::Identity;
 use crate::error::{Error, Result};
 
-/// What the first line of every state begins with.
+/// The beginning of the first line of every state.
 const MARK: &[u8] = b"{\"sora_evaluation\":1,";
-/// What every file of adversarial examples begins with; the digest of the identity follows.
+/// The beginning of every file of adversarial examples; the digest of the identity follows.
 const EXAMPLES_MARK: &str = "sora adversarial examples 1 ";
 
 /// How a state is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateOptions {
-    /// What becomes of a state that is there.
+    /// Whether an existing state is resumed.
     pub start: ExistingState,
-    /// Keeps adversarial examples of that many pixels; batches without them are done again.
+    /// Number of pixels of the adversarial examples to keep; batches without examples are run
+    /// again. `None` keeps none.
     pub examples: Option<usize>,
 }
 
-/// What becomes of a state that is there.
+/// The treatment of a state that exists already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExistingState {
-    /// It goes on.
+    /// The evaluation resumes.
     Resume,
-    /// It is thrown away, also that of another evaluation.
+    /// The state is discarded, even if it belongs to another evaluation.
     Fresh,
 }
 
@@ -41,7 +42,7 @@ pub(super) struct Line {
     pub attack: String,
     pub round: usize,
     pub ids: Vec<u32>,
-    /// Those of `ids` that fell.
+    /// The samples of `ids` that fell.
     pub fallen: Vec<u32>,
     pub seconds: f64,
     /// Row, in the file of adversarial examples, of the first of `fallen`.
@@ -85,7 +86,7 @@ impl State {
         if let Some(examples) = &examples {
             found.retain(|line| examples.hold(line));
         }
-        // A line that a kill cut off goes.
+        // A line that a kill cut off is removed.
         lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
         if whole == 0 {
             let text = to_line(&Header { sora_evaluation: 1, identity: identity.clone() })?;
@@ -172,7 +173,7 @@ fn read(
     Ok((lines, whole))
 }
 
-/// Adversarial examples: rows of f32 behind a line that says what they are.
+/// Adversarial examples: rows of f32 behind a line that describes them.
 #[derive(Debug)]
 struct Examples {
     path: PathBuf,

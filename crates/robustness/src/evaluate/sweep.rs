@@ -27,7 +27,7 @@ const STEPS: [usize; 8] = [1, 2, 5, 10, 20, 40, 70, 100];
 /// Restarts of the convergence measurement, and the steps of each.
 const RESTARTS: usize = 10;
 const RESTART_STEPS: usize = 50;
-/// A fall that counts as one.
+/// Smallest fall of accuracy that counts as one.
 const FALL: f64 = 0.005;
 
 /// Epsilons as a user writes them: `1..32/255` (both ends belong to it), `1..32/255:2` for every
@@ -132,7 +132,7 @@ impl Evaluator<'_> {
     /// `count` + 1 step sizes from 0 to 2 epsilon.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn step_sizes(&mut self, count: usize) -> Result<Vec<AtStep>> {
         let epsilon = self.config.threat.epsilon;
         let alphas: Vec<f32> =
@@ -178,7 +178,7 @@ impl Evaluator<'_> {
     /// Accuracy under PGD with steps of epsilon / 4, over the number of steps and over restarts.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn convergence(&mut self) -> Result<Convergence> {
         let n = self.samples.len() as u64;
         let correct = self.clean_correct()?;
@@ -265,7 +265,7 @@ impl Evaluator<'_> {
     /// minimises.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn distances(&mut self, attack: &dyn Attack) -> Result<Distances> {
         let correct = self.clean_correct()?;
         let rounds = attack.rounds(self.model.shape().classes);
@@ -300,7 +300,8 @@ impl Evaluator<'_> {
         let key = attack.key();
         let mut cx = AttackContext::new(self.model, threat, seed, &key, round, &mut tick);
         let mut points = attack.run(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids })?;
-        // Whatever the attack says: inside the box, and misclassified in a pass of our own.
+        // The evaluator does not rely on the attack: it clips to the box and asks the network
+        // itself.
         points.iter_mut().for_each(|v| *v = if v.is_nan() { 0.0 } else { v.clamp(0.0, 1.0) });
         for (i, stands) in self.score(&points, &labels)?.into_iter().enumerate() {
             let distance = rows::distance(threat.norm, points.row(i), x.row(i));
@@ -312,7 +313,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// What a reader of the curves should know; `trained` is the epsilon trained with.
+/// Warnings for a reader of the curves; `trained` is the epsilon of the training.
 pub fn warnings(
     epsilons: &[AtEpsilon],
     steps: &[AtStep],
