@@ -1,4 +1,4 @@
-//! A node's options, read with their defaults.
+//! The options of a node, read with their defaults.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use crate::{
     value::Value,
 };
 
-/// What an operator is made from.
+/// The options and the operator set from which an operator is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attributes<'a> {
     node: &'a NodeProto,
-    /// Version of the operator set.
+    /// Version of the operator set that the file asks for.
     pub opset: i64,
-    /// Types of elements, by the name of the value, of constants.
+    /// Element types of the constants, by the name of the value.
     types: &'a HashMap<String, i32>,
 }
 
@@ -34,7 +34,7 @@ impl<'a> Attributes<'a> {
         self.node.output.len()
     }
 
-    /// `TensorProto.DataType` of an input that is a constant.
+    /// `TensorProto.DataType` of an input; `None` if the input is not a constant.
     pub fn data_type(&self, input: usize) -> Option<i32> {
         self.types.get(self.node.input.get(input)?).copied()
     }
@@ -70,7 +70,7 @@ impl<'a> Attributes<'a> {
         self.find(name).map(|attribute| attribute.floats.clone())
     }
 
-    /// Non-negative whole numbers, `default` if there are none.
+    /// Reads a list of non-negative whole numbers, or `default` if the attribute is absent.
     pub fn sizes(&self, name: &str, default: &[usize]) -> Outcome<Vec<usize>> {
         let Some(ints) = self.ints(name) else { return Ok(default.to_vec()) };
         let sizes: Option<Vec<usize>> =
@@ -81,7 +81,7 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// A tensor, such as the content of a Constant.
+    /// Reads a tensor, such as the content of a Constant.
     pub fn tensor(&self, name: &str) -> Outcome<Option<Value>> {
         match self.find(name).and_then(|attribute| attribute.t.as_ref()) {
             Some(tensor) => file::tensor(tensor, None).map(Some),
@@ -89,9 +89,9 @@ impl<'a> Attributes<'a> {
         }
     }
 
-    /// The type of an attribute that is there.
+    /// Whether the attribute exists and has this type.
     pub fn has_type(&self, name: &str, kind: i32) -> bool {
-        // Files of old programs leave the type out; then the number list that is not empty counts.
+        // Files of old programs leave the type out; the non-empty list of numbers then decides.
         self.find(name).is_some_and(|a| {
             a.r#type == kind
                 || a.r#type == 0

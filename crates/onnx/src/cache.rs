@@ -1,4 +1,4 @@
-//! Weights that were rearranged for the kernels, kept while they stay the same.
+//! Weights packed for the kernels, kept while they stay the same.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,14 +9,15 @@ use sora_kernels::{
 
 use crate::{error::Outcome, value::Array};
 
-/// Forms kept of one node's weights: two directions of a few image sizes.
+/// Most packed forms of one node's weights: two directions of a few image sizes.
 const MOST: usize = 8;
 
 /// Packed forms of a node's weights.
 #[derive(Debug, Default)]
 pub(crate) struct Packed(Mutex<Vec<Entry>>);
 
-/// A packed form and what it was made of; holding the weights keeps their address from others.
+/// A packed form and the weights it was made of. Holding the weights keeps their address from being
+/// reused.
 #[derive(Clone, Debug)]
 struct Entry {
     weights: Array<f32>,
@@ -27,7 +28,7 @@ struct Entry {
 }
 
 impl Packed {
-    /// The form for a convolution.
+    /// The packed form for a convolution.
     pub fn conv(
         &self,
         conv: &Conv2d<f32>,
@@ -39,7 +40,7 @@ impl Packed {
         self.find(Some(*conv.geometry()), weights, direction, ordered, pack)
     }
 
-    /// The form for a fully connected layer.
+    /// The packed form for a fully connected layer.
     pub fn linear(
         &self,
         linear: &Linear<f32>,
@@ -68,7 +69,8 @@ impl Packed {
         if let Some(packed) = found(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(packed);
         }
-        // Not under the lock: threads that need it at the same time each make it once.
+        // The lock is not held while packing, so threads that need a form at the same time may each
+        // make it once.
         let packed = Arc::new(pack(&crate::value::to_vec(&ordered()))?);
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= MOST {

@@ -1,4 +1,4 @@
-//! Networks under attack: what `robustness` needs of a classifier.
+//! Networks under attack: implements the classifier of `robustness`.
 
 use robustness::{Classifier, Cotangent, Error, PullBack, Result, Shape};
 

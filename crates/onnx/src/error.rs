@@ -1,4 +1,4 @@
-//! What can go wrong with a file or a pass.
+//! The errors of reading a file and of a pass.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ pub enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The reason given by the system.
         source: std::io::Error,
     },
-    /// Bytes that are no ONNX model, or one that contradicts itself.
+    /// The bytes are not an ONNX model, or the model contradicts itself.
     #[error("{}: {problem}", path.display())]
     Damaged {
         /// The file.
@@ -22,29 +22,29 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// An operator, or a use of one, that this crate does not compute.
+    /// The crate does not compute the operator, or not in this use.
     #[error("{}: operator {operator} (node '{node}', opset {opset}) is not supported: {problem}", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// The operator, with its domain unless that is ONNX's own.
+        /// The operator, with its domain unless that is ONNX's own domain.
         operator: String,
         /// The node's name.
         node: String,
         /// Version of the operator set that the file asks for.
         opset: i64,
-        /// What exactly is missing.
+        /// The part that is not supported.
         problem: String,
     },
-    /// A graph that is no image classifier.
+    /// The graph is not an image classifier.
     #[error("{}: not an image classifier: {problem}", path.display())]
     NotAClassifier {
         /// The file.
         path: PathBuf,
-        /// What was found and what is expected.
+        /// What was found, and what is expected.
         problem: String,
     },
-    /// A node that failed on its inputs.
+    /// A node failed on its inputs.
     #[error("{operator} (node '{node}'): {problem}")]
     Node {
         /// The operator.
@@ -54,12 +54,12 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// Pixels that do not make whole images of the network.
+    /// The number of pixels is not that of whole images of the network.
     #[error("{found} pixels: expected a multiple of the {expected} of an image")]
     Pixels {
-        /// Pixels given.
+        /// Number of pixels given.
         found: usize,
-        /// Pixels of an image.
+        /// Number of pixels of one image.
         expected: usize,
     },
 }
@@ -67,7 +67,7 @@ pub enum Error {
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What an operator says of its inputs; the graph adds where.
+/// An operator's complaint about its inputs; the graph adds the node.
 #[derive(Debug)]
 pub(crate) struct Problem(pub String);
 

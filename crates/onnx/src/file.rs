@@ -1,4 +1,4 @@
-//! Files: the model's bytes, tensors in them and beside them.
+//! Reads files: the model's bytes, and tensors inside the model and beside it.
 
 use std::{
     fs::{self, File},
@@ -16,16 +16,16 @@ use crate::{
     value::{Value, array, elements},
 };
 
-/// Largest model file, without data beside it: the format's own limit.
+/// Largest model file in bytes, without data beside it: the format's own limit.
 const LARGEST: u64 = 2 << 30;
 
-/// A model as read, and where data beside it lies.
+/// A model, and the place of the data beside it.
 pub(crate) struct Model {
     pub proto: ModelProto,
     pub beside: Beside,
 }
 
-/// The folder of a model with the data files that its tensors name.
+/// The folder of a model, with the data files that its tensors name.
 pub(crate) struct Beside {
     folder: PathBuf,
     digest: std::cell::RefCell<Sha256>,
@@ -50,10 +50,10 @@ impl Model {
 }
 
 impl Beside {
-    /// Bytes `offset` to `offset + length` of the file `location`.
+    /// Reads the bytes `offset` to `offset + length` of the file `location`.
     fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Outcome<Vec<u8>> {
         let relative = Path::new(location);
-        // A model must not make its reader open files elsewhere.
+        // A model must not make its reader open files in other folders.
         if !relative
             .components()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
@@ -75,14 +75,14 @@ impl Beside {
         Ok(bytes)
     }
 
-    /// SHA-256 of the model's bytes and the data that was read beside it, in hexadecimal.
+    /// SHA-256 of the model's bytes and of the data that was read beside it, in hexadecimal.
     pub fn digest(&self) -> String {
         let digest = self.digest.borrow().clone().finalize();
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 }
 
-/// A tensor's content.
+/// Reads the content of a tensor.
 pub(crate) fn tensor(tensor: &TensorProto, beside: Option<&Beside>) -> Outcome<Value> {
     let shape = crate::value::to_shape(&tensor.dims)?;
     let count = elements(&shape)?;
@@ -126,7 +126,7 @@ fn external(tensor: &TensorProto, beside: &Beside) -> Outcome<Vec<u8>> {
     beside.read(location, number("offset")?.unwrap_or(0), number("length")?)
 }
 
-/// The elements, from bytes if there are any, else from the typed lists.
+/// Reads the elements from the bytes if there are any, else from the typed lists.
 fn content(tensor: &TensorProto, raw: &[u8]) -> Outcome<Content> {
     let from_bytes = !raw.is_empty();
     let ints = || tensor.int32_data.iter();

@@ -1,4 +1,5 @@
-//! Functions: operators that a file makes of others, replaced by their nodes.
+//! Functions are operators that a file defines by other operators; this module replaces them by
+//! their nodes.
 
 use std::collections::HashMap;
 
@@ -7,12 +8,12 @@ use crate::{
     proto::{FunctionProto, NodeProto},
 };
 
-/// Functions within functions.
+/// Greatest depth of functions within functions.
 const DEPTH: usize = 16;
-/// Nodes of a graph with all its functions written out.
+/// Most nodes of a graph after all its functions are expanded.
 const MOST_NODES: usize = 1 << 20;
 
-/// `nodes` with every call of one of `functions` replaced by the function's nodes.
+/// Returns `nodes` with every call of one of `functions` replaced by the function's nodes.
 pub(crate) fn expand(
     nodes: &[NodeProto],
     functions: &[FunctionProto],
@@ -63,7 +64,7 @@ fn add(
         inner.name = format!("{prefix}{}", inner.name);
         inner.input = inner.input.iter().map(rename).collect();
         inner.output = inner.output.iter().map(rename).collect();
-        // Attributes that stand for those of the call.
+        // Replace the attributes that refer to those of the call.
         inner.attribute.retain_mut(|attribute| {
             if attribute.ref_attr_name.is_empty() {
                 return true;

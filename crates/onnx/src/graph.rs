@@ -1,4 +1,4 @@
-//! A graph: nodes in an order in which they can be computed, run forward and backward.
+//! A graph: nodes in an order in which they can be computed, and its forward and backward pass.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +15,8 @@ use crate::{
 /// Index of a value.
 pub(crate) type Id = usize;
 
-/// Elements of all folded constants together, beyond those in the file: a bound on hostile files.
+/// Most elements of all folded constants together, beyond those in the file; it bounds what hostile
+/// files can take.
 const FOLDED: usize = 1 << 26;
 
 #[derive(Debug)]
@@ -32,15 +33,16 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Graph {
     nodes: Vec<Node>,
-    /// Constants by index; `None`: computed.
+    /// Constants by index; `None` for a value that is computed.
     constants: Vec<Option<Value>>,
-    /// Names of the constants that the file holds as numbers: what training changes.
+    /// Names of the constants that the file holds as floating-point numbers, the values that
+    /// training changes.
     pub parameters: Vec<(String, Id)>,
     input: Id,
     output: Id,
     /// The last node that reads each value.
     last_use: Vec<usize>,
-    /// Values through which a gradient for the input passes.
+    /// Whether a gradient for the input passes through each value.
     smooth: Vec<bool>,
 }
 
@@ -50,7 +52,7 @@ pub(crate) struct Pass {
     values: Vec<Option<Value>>,
 }
 
-/// Where a problem of the graph's making is.
+/// A problem, and whether it concerns the graph or one of its nodes.
 pub(crate) enum Fault {
     Graph(String),
     Unsupported { operator: String, node: String, problem: String },
@@ -63,7 +65,7 @@ impl From<Problem> for Fault {
     }
 }
 
-/// Names of values as indices.
+/// Indices of values by name.
 #[derive(Default)]
 struct Names {
     ids: HashMap<String, Id>,
@@ -82,7 +84,7 @@ impl Names {
 }
 
 impl Graph {
-    /// The graph of `model` from its input `input` to its output `output`.
+    /// Builds the graph of `model` from its input `input` to its output `output`.
     pub fn build(model: &Model, opset: i64, input: &str, output: &str) -> Result<Self, Fault> {
         let Some(graph) = &model.proto.graph else {
             return Err(Fault::Graph("the file holds no graph".into()));
@@ -131,7 +133,7 @@ impl Graph {
         Ok(this)
     }
 
-    /// Adds a node, or its results where all its inputs are constants.
+    /// Adds a node, or its results if all its inputs are constants.
     fn add(
         &mut self,
         proto: &NodeProto,
@@ -211,7 +213,7 @@ impl Graph {
         reached
     }
 
-    /// The output for `input`.
+    /// Computes the output for `input`.
     pub fn forward(&self, input: Value) -> Result<Value, Fault> {
         let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
         values[self.input] = Some(input);
@@ -226,7 +228,7 @@ impl Graph {
         self.result(&values)
     }
 
-    /// As [`forward`](Self::forward), with everything that a pull-back needs.
+    /// Does what [`forward`](Self::forward) does, and keeps all values that a pull-back needs.
     pub fn record(&self, input: Value) -> Result<(Value, Pass), Fault> {
         let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
         values[self.input] = Some(input);
@@ -250,7 +252,7 @@ impl Graph {
         Ok(())
     }
 
-    /// The gradient of `sum cotangent * output` for the input.
+    /// Computes the gradient of `sum cotangent * output` by the input.
     pub fn pull_back(&self, pass: Pass, cotangent: Array<f32>) -> Result<Array<f32>, Fault> {
         let mut gradients = self.back(pass, cotangent, &self.smooth, &[self.input])?;
         gradients.remove(0).ok_or_else(|| {
@@ -258,7 +260,8 @@ impl Graph {
         })
     }
 
-    /// The gradients of `sum cotangent * output` for the constants `parameters`; `None`: zero.
+    /// Computes the gradients of `sum cotangent * output` by the constants `parameters`; `None`
+    /// stands for zero.
     pub fn parameter_gradients(
         &self,
         pass: Pass,
@@ -334,7 +337,7 @@ impl Node {
 }
 
 impl Fault {
-    /// With the file that the graph is of.
+    /// Turns the fault into an error that names the file.
     pub fn at(self, path: &std::path::Path, opset: i64) -> Error {
         let path = path.to_owned();
         match self {
@@ -347,7 +350,7 @@ impl Fault {
     }
 }
 
-/// Types of elements of the constants, by name.
+/// Element types of the constants, by name.
 fn types(graph: &GraphProto, nodes: &[NodeProto]) -> HashMap<String, i32> {
     let of = |tensor: &TensorProto| tensor.data_type;
     let initializers = graph.initializer.iter().map(|t| (t.name.clone(), of(t)));

@@ -1,8 +1,9 @@
 //! ONNX networks on the CPU, with gradients.
 //!
-//! [`Network::open`] reads a file and gives an image classifier: [`Network::logits`] of rows of
-//! pixels and, for attacks, [`Network::pull_back`]. Files may keep their tensors beside them, have
-//! any batch axis, and ask for opsets 11 to 21; what is not supported is named in one line.
+//! [`Network::open`] reads a file and returns an image classifier: [`Network::logits`] of rows of
+//! pixels and, for attacks, [`Network::pull_back`]. A file may keep its tensors beside it, may have
+//! any batch axis, and may ask for opsets 7 to 23; an error names in one line what is not
+//! supported.
 //!
 //! ```no_run
 //! use sora_onnx::{Network, Options};
@@ -33,7 +34,7 @@ pub use error::{Error, Result};
 pub use network::{Network, Normalisation, Options};
 pub use robustness::Shape;
 
-/// Names of the operators that are computed, in alphabetical order.
+/// Names of the supported operators, in alphabetical order.
 pub fn operators() -> &'static [&'static str] {
     ops::NAMES
 }

@@ -16,13 +16,13 @@ use crate::{
     value::{Array, Value, array, to_vec},
 };
 
-/// Versions of ONNX's operator set that are read.
+/// Supported versions of ONNX's operator set.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
 
-/// Pixels of the largest group of images that a thread takes at once.
+/// Number of pixels of the largest group of images that a thread takes at once.
 const PIXELS: usize = 32 * 32 * 32;
 
-/// What a pixel in [0, 1] becomes before it enters the graph: `(x - mean) / std`.
+/// The normalisation of pixels in [0, 1] before they enter the graph: `(x - mean) / std`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalisation {
     /// Mean of each channel.
@@ -31,14 +31,14 @@ pub struct Normalisation {
     pub std: Vec<f32>,
 }
 
-/// How a file is to be read.
+/// Options of reading a file.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Height and width of the images, for files that leave them open.
+    /// Height and width of the images, for files whose graph leaves them open.
     pub image_size: Option<[usize; 2]>,
-    /// Applied before the graph; `None`: the graph takes pixels in [0, 1].
+    /// The normalisation applied before the graph; `None` if the graph takes pixels in [0, 1].
     pub normalisation: Option<Normalisation>,
-    /// Name of the output with the logits; `None`: the first.
+    /// Name of the output with the logits; `None` selects the first output.
     pub output: Option<String>,
 }
 
@@ -52,10 +52,10 @@ pub struct Network {
     path: PathBuf,
     opset: i64,
     shape: Shape,
-    /// The batch size that the file was exported for; `None`: any.
+    /// The batch size for which the file was exported; `None` for any size.
     batch: Option<usize>,
     normalisation: Option<Normalisation>,
-    /// The graph gives one number: the logit of the second of two classes.
+    /// Whether the graph computes one number: the logit of the second of two classes.
     single: bool,
     digest: String,
     notes: Vec<String>,
@@ -63,11 +63,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// Reads the file `path`, with data beside it.
+    /// Reads the file `path`, with the data beside it.
     ///
     /// # Errors
-    /// A file that cannot be read, is no ONNX model, uses an operator that is not supported, or is
-    /// no image classifier: one line that says what and where.
+    /// [`Error`] with one line that says what is wrong and where, for a file that cannot be read,
+    /// is not an ONNX model, uses an operator that is not supported, or is not an image classifier.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
         let model = Model::read(path)?;
         let damaged = |problem: String| Error::Damaged { path: path.to_owned(), problem };
@@ -116,7 +116,8 @@ impl Network {
             notes,
             producer: format!("{} {}", model.proto.producer_name, model.proto.producer_version),
         };
-        // One pass tells the number of classes, and finds what does not fit before an attack does.
+        // One pass gives the number of classes, and finds inputs that do not fit before an attack
+        // does.
         let images = vec![0.5; this.batch.unwrap_or(1) * this.row()];
         let found = this.run(&images)?.shape().to_vec();
         let classes = match found[..] {
@@ -138,7 +139,7 @@ impl Network {
         self.shape
     }
 
-    /// SHA-256, in hexadecimal, of the file and the data beside it.
+    /// SHA-256, in hexadecimal, of the file and of the data beside it.
     pub fn digest(&self) -> &str {
         &self.digest
     }
@@ -148,7 +149,7 @@ impl Network {
         self.producer.trim()
     }
 
-    /// What a reader of results should know of how the file was read.
+    /// Remarks for a reader of results on how the file was read.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -158,7 +159,7 @@ impl Network {
         self.normalisation.as_ref()
     }
 
-    /// Names of the constants that the file holds as numbers.
+    /// Names of the constants that the file holds as floating-point numbers.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.graph.parameters.iter().map(|(name, _)| name.as_str())
     }
@@ -168,10 +169,10 @@ impl Network {
         channels * height * width
     }
 
-    /// Logits, rows of [`Shape::classes`], of the images `x`.
+    /// Computes the logits, rows of [`Shape::classes`], of the images `x`.
     ///
     /// # Errors
-    /// [`Error::Pixels`] for a part of an image; a node that fails.
+    /// [`Error::Pixels`] when `x` does not hold whole images; [`Error::Node`] when a node fails.
     pub fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
         let groups = self.groups(x)?;
         let logits: Result<Vec<_>> = rayon::scope(|_| {
@@ -187,11 +188,12 @@ impl Network {
         Ok(self.to_logits(output.float().map_err(|e| self.fault(e.into()))?, rows))
     }
 
-    /// Logits of `x` and, for each image, the product of its cotangent with the Jacobian of its
-    /// logits. `cotangent` is called for groups of neighbouring rows, each row once, in any order.
+    /// Computes the logits of `x` and, for each image, the product of its cotangent with the
+    /// Jacobian of its logits. `cotangent` is called for groups of neighbouring rows, once for each
+    /// row, in any order.
     ///
     /// # Errors
-    /// As [`logits`](Self::logits).
+    /// Those of [`logits`](Self::logits).
     pub fn pull_back(
         &self,
         x: &[f32],
@@ -239,11 +241,11 @@ impl Network {
         Ok((logits, gradient))
     }
 
-    /// Gradients of `sum cotangent * logits` over all images for the constants called `names`
-    /// (see [`parameters`](Self::parameters)), each in its own shape, row-major.
+    /// Computes the gradients of `sum cotangent * logits` over all images by the constants called
+    /// `names` (see [`parameters`](Self::parameters)), each in its own shape, row-major.
     ///
     /// # Errors
-    /// As [`logits`](Self::logits); a name that is not there.
+    /// Those of [`logits`](Self::logits), and an error for a name that does not exist.
     pub fn parameter_gradients(
         &self,
         x: &[f32],
@@ -287,21 +289,21 @@ impl Network {
         names.iter().map(find).collect()
     }
 
-    /// A constant's shape and numbers, row-major.
+    /// Returns the shape and the numbers of a constant, row-major.
     ///
     /// # Errors
-    /// A name that is not there.
+    /// [`Error`] for a name that does not exist.
     pub fn parameter(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         let id = self.ids(&[name])?[0];
         let value = self.graph.constant(id).and_then(|value| value.float().ok());
         Ok(value.map(|value| (value.shape().to_vec(), to_vec(value))).unwrap_or_default())
     }
 
-    /// Gives a constant other numbers, row-major. Nodes that were computed from it alone when the
-    /// file was read keep the old ones.
+    /// Gives a constant other numbers, row-major. Nodes that were computed from this constant alone
+    /// when the file was read keep their old results.
     ///
     /// # Errors
-    /// A name that is not there, or another number of numbers.
+    /// [`Error`] for a name that does not exist, or data of another length than the constant's.
     pub fn set_parameter(&mut self, name: &str, data: Vec<f32>) -> Result<()> {
         let id = self.ids(&[name])?[0];
         let shape = self.graph.constant(id).map_or(&[][..], Value::shape).to_vec();
@@ -310,7 +312,7 @@ impl Network {
         Ok(())
     }
 
-    /// Images in groups for the threads, each with the number of its first row.
+    /// Splits the images into groups for the threads, each with the number of its first row.
     fn groups<'a>(&self, x: &'a [f32]) -> Result<Vec<(usize, &'a [f32])>> {
         let row = self.row();
         if !x.len().is_multiple_of(row) {
@@ -325,7 +327,7 @@ impl Network {
         Ok(x.chunks(size * row).enumerate().map(|(i, x)| (i * size, x)).collect())
     }
 
-    /// `x`, filled up with zeros to the batch that the file was exported for.
+    /// Returns `x`, padded with zeros to the batch size for which the file was exported.
     fn filled<'a>(&self, x: &'a [f32]) -> std::borrow::Cow<'a, [f32]> {
         match self.batch.map(|batch| batch * self.row()) {
             Some(len) if len != x.len() => {
@@ -375,7 +377,7 @@ impl Network {
     }
 }
 
-/// The one input that is no constant.
+/// Finds the one input that is not a constant.
 fn input(graph: &GraphProto) -> Result<&ValueInfoProto, String> {
     let constant = |name: &str| graph.initializer.iter().any(|t| t.name == name);
     let inputs: Vec<_> = graph.input.iter().filter(|input| !constant(&input.name)).collect();
@@ -389,7 +391,7 @@ fn input(graph: &GraphProto) -> Result<&ValueInfoProto, String> {
     }
 }
 
-/// The batch size, if it is fixed, and channels, height and width of the images.
+/// Finds the batch size, if it is fixed, and the channels, height and width of the images.
 fn image(
     input: &ValueInfoProto,
     size: Option<[usize; 2]>,
@@ -427,7 +429,7 @@ fn image(
     Ok((batch, [channels, sides[0], sides[1]]))
 }
 
-/// Name of the value with the logits, and the activation behind it that is left out.
+/// Finds the name of the value with the logits, and the final activation that is left out.
 fn output<'a>(
     graph: &'a GraphProto,
     asked: Option<&str>,

@@ -1,5 +1,5 @@
-//! The messages of ONNX's file format (onnx.proto3) that networks need; tags and types are the
-//! format's. Unknown fields are skipped.
+//! The messages of ONNX's file format (onnx.proto3) that networks need. Tags and types follow the
+//! format; unknown fields are skipped.
 
 use prost::Message;
 

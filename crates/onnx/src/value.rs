@@ -1,8 +1,8 @@
 //! Values that flow through a graph: arrays of numbers, whole numbers or truth values.
 //!
-//! Arrays are logically in ONNX's order (images `[N, C, H, W]`), whatever their order in memory:
-//! convolutions leave theirs as `[H][W][N][C]`, elementwise operations keep the order of their
-//! input, and only what needs another order copies.
+//! Arrays are logically in ONNX's order (images `[N, C, H, W]`), whatever their order in memory.
+//! Convolutions leave their results as `[H][W][N][C]`, elementwise operations keep the order of
+//! their input, and only operations that need another order copy.
 
 use ndarray::{ArcArray, ArrayViewD, Dimension, IxDyn, Zip};
 
@@ -11,7 +11,7 @@ use crate::error::{Outcome, Problem, problem};
 /// A shared array of any rank.
 pub(crate) type Array<T> = ArcArray<T, IxDyn>;
 
-/// Most elements that one value may have: a bound on what a hostile file can ask for (1 GiB of numbers).
+/// Most elements that one value may have; it bounds what a hostile file can take (1 GiB of f32).
 const MOST_ELEMENTS: usize = 1 << 28;
 
 /// A value of a graph. All whole-number types are held as i64, all others as f32.
@@ -52,7 +52,7 @@ impl Value {
         }
     }
 
-    /// Whole numbers as a list: a shape, axes, starts.
+    /// The whole numbers as a list: a shape, axes, starts.
     pub fn list(&self) -> Outcome<Vec<i64>> {
         Ok(self.int()?.iter().copied().collect())
     }
@@ -79,7 +79,7 @@ pub(crate) fn elements(shape: &[usize]) -> Outcome<usize> {
         .ok_or_else(|| Problem::new(format!("a value of shape {shape:?} is too large")))
 }
 
-/// Whole, non-negative numbers as a shape.
+/// Non-negative whole numbers as a shape.
 pub(crate) fn to_shape(sizes: &[i64]) -> Outcome<Vec<usize>> {
     let shape: Option<Vec<usize>> = sizes.iter().map(|&size| usize::try_from(size).ok()).collect();
     let shape = shape.ok_or_else(|| Problem::new(format!("no shape: {sizes:?}")))?;
@@ -87,7 +87,7 @@ pub(crate) fn to_shape(sizes: &[i64]) -> Outcome<Vec<usize>> {
     Ok(shape)
 }
 
-/// `axis`, which may count from the end, as an index below `rank`.
+/// The index below `rank` of `axis`, which may count from the end.
 pub(crate) fn to_axis(axis: i64, rank: usize) -> Outcome<usize> {
     let index = if axis < 0 { axis + rank as i64 } else { axis };
     match usize::try_from(index) {
@@ -111,7 +111,7 @@ fn inverse(permutation: &[usize]) -> Vec<usize> {
     inverse
 }
 
-/// The shape that arrays of shapes `a` and `b` are spread to (NumPy's rule).
+/// The shape to which arrays of shapes `a` and `b` are broadcast (NumPy's rule).
 pub(crate) fn broadcast_shape(a: &[usize], b: &[usize]) -> Outcome<Vec<usize>> {
     let rank = a.len().max(b.len());
     let side = |shape: &[usize], axis: usize| {
@@ -130,14 +130,15 @@ pub(crate) fn broadcast_shape(a: &[usize], b: &[usize]) -> Outcome<Vec<usize>> {
     Ok(shape)
 }
 
-/// `x` spread to `shape`.
+/// `x` broadcast to `shape`.
 pub(crate) fn spread<'a, T>(x: &'a Array<T>, shape: &[usize]) -> Outcome<ArrayViewD<'a, T>> {
     x.broadcast(IxDyn(shape)).ok_or_else(|| {
         Problem::new(format!("a value of shape {:?} does not fit {shape:?}", x.shape()))
     })
 }
 
-/// `f` of the elements of `a` and `b`, spread to a common shape; in memory like the one that has it.
+/// Applies `f` to the elements of `a` and `b`, broadcast to a common shape. The result has the
+/// order in memory of the array with that shape.
 pub(crate) fn combine<A, B, R>(
     a: &Array<A>,
     b: &Array<B>,
@@ -162,7 +163,7 @@ where
     Ok(out.permuted_axes(IxDyn(&inverse(&order))))
 }
 
-/// As [`combine`] of three arrays.
+/// Does what [`combine`] does, for three arrays.
 pub(crate) fn select<T: Copy>(
     condition: &Array<bool>,
     yes: &Array<T>,
@@ -172,8 +173,8 @@ pub(crate) fn select<T: Copy>(
     combine(&pairs, condition, |(yes, no), condition| if condition { yes } else { no })
 }
 
-/// The gradient of an array of `shape` that was spread to that of `gradient`: summed over what it
-/// was repeated along.
+/// The gradient of an array of `shape` that was broadcast to the shape of `gradient`: the sum over
+/// the axes along which the array was repeated.
 pub(crate) fn unspread(gradient: Array<f32>, shape: &[usize]) -> Outcome<Array<f32>> {
     let mut gradient = gradient;
     while gradient.ndim() > shape.len() {
@@ -191,7 +192,7 @@ pub(crate) fn unspread(gradient: Array<f32>, shape: &[usize]) -> Outcome<Array<f
     Ok(gradient)
 }
 
-/// `f` of each element, in the same order of memory.
+/// Applies `f` to each element and keeps the order in memory.
 pub(crate) fn map<T: Clone, R: Clone>(x: &Array<T>, f: impl Fn(T) -> R) -> Array<R> {
     let order = memory_order(&x.view());
     let view = x.view().permuted_axes(IxDyn(&order));
@@ -226,12 +227,12 @@ pub(crate) fn to_vec<T: Clone>(x: &Array<T>) -> Vec<T> {
     }
 }
 
-/// Zeros in the shape of `x`.
+/// An array of zeros of `shape`.
 pub(crate) fn zeros(shape: &[usize]) -> Array<f32> {
     Array::zeros(IxDyn(shape))
 }
 
-/// Rank as a number of axes, checked.
+/// Checks that `x` has `rank` axes.
 pub(crate) fn expect_rank<T>(x: &Array<T>, rank: usize) -> Outcome<()> {
     if x.dim().ndim() != rank {
         problem!("expected {rank} dimensions, found shape {:?}", x.shape());

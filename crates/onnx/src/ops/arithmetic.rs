@@ -1,4 +1,4 @@
-//! Sums, products, powers and bounds of two or more values, spread to a common shape.
+//! Sums, products, powers and bounds of two or more values, broadcast to a common shape.
 
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
@@ -24,14 +24,14 @@ enum Kind {
 #[derive(Debug)]
 struct Pairs {
     kind: Kind,
-    /// The result is divided by the number of inputs.
+    /// Whether the result is divided by the number of inputs.
     mean: bool,
 }
 
-/// Numbers held between two bounds.
+/// Clips numbers to two bounds.
 #[derive(Debug)]
 struct Clip {
-    /// Bounds of opsets up to 10, where they are options.
+    /// Bounds of opsets up to 10, where the bounds are options.
     bounds: [f32; 2],
 }
 
@@ -72,7 +72,7 @@ fn of_floats(kind: Kind, a: &Array<f32>, b: &Array<f32>) -> Outcome<Array<f32>> 
     }
 }
 
-/// Small whole powers are products, as in other implementations.
+/// Small whole powers are computed as products, as in other implementations.
 fn power(a: f32, b: f32) -> f32 {
     if b == 2.0 { a * a } else { a.powf(b) }
 }
@@ -106,7 +106,7 @@ impl Pairs {
         }
     }
 
-    /// Slopes for the two inputs, from both and the gradient.
+    /// Slopes by the two inputs, as functions of both inputs and the gradient.
     fn slopes(kind: Kind) -> [fn(f32, f32, f32) -> f32; 2] {
         match kind {
             Kind::Add => [|_, _, g| g, |_, _, g| g],
@@ -129,7 +129,7 @@ impl Pairs {
     }
 }
 
-/// How much of the gradient of `max(a, b)` belongs to a.
+/// The share of a in the gradient of `max(a, b)`.
 fn share(a: f32, b: f32) -> f32 {
     if a > b {
         1.0
@@ -140,7 +140,7 @@ fn share(a: f32, b: f32) -> f32 {
     }
 }
 
-/// As numbers, whatever the type.
+/// The value as floating-point numbers, whatever its type.
 fn numbers(value: &Value) -> Outcome<Array<f32>> {
     Ok(match value {
         Value::Float(x) => x.clone(),
@@ -177,7 +177,7 @@ impl Operator for Pairs {
             }
             return Ok(all);
         }
-        // What the pairs before the last one gave, from left to right.
+        // The results of the pairs before the last one, from left to right.
         let mut left = vec![back.inputs.value(0)?.clone()];
         for index in 1..count.saturating_sub(1) {
             left.push(self.pair(&left[index - 1], back.inputs.value(index)?)?);

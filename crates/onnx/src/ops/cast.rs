@@ -1,4 +1,4 @@
-//! Changes of type.
+//! Conversions of type.
 
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     value::{Array, Value, map},
 };
 
-/// `Cast` to a type, or (`CastLike`) to the second input's.
+/// `Cast` to a type, or `CastLike` to the second input's type.
 #[derive(Debug)]
 struct Cast {
     to: Option<i32>,
@@ -22,7 +22,7 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
     Ok(Some(Box::new(Cast { to })))
 }
 
-/// What a type is held as here.
+/// The Rust type that holds a type of ONNX.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Held {
     Float,
@@ -48,7 +48,7 @@ fn held(kind: i32) -> Outcome<Held> {
     })
 }
 
-/// A whole number within the range of a type, as a conversion wraps it.
+/// A whole number wrapped into the range of a type, as a conversion does.
 fn narrow(value: i64, kind: i32) -> i64 {
     match kind {
         data_type::INT8 => i64::from(value as i8),
@@ -61,7 +61,7 @@ fn narrow(value: i64, kind: i32) -> i64 {
     }
 }
 
-/// A number as the narrower floating-point type has it.
+/// A number rounded to the narrower floating-point type.
 fn round(value: f32, kind: i32) -> f32 {
     match kind {
         data_type::FLOAT16 => half::f16::from_f32(value).to_f32(),
@@ -92,7 +92,7 @@ impl Operator for Cast {
     }
 
     fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
-        // Through whole numbers nothing comes back, whatever the next cast makes of them.
+        // A conversion to whole numbers passes no gradient, whatever the next cast does.
         let smooth = matches!(back.inputs.value(0)?, Value::Float(_))
             && matches!(back.outputs.first(), Some(Some(Value::Float(_))));
         let gradient = if smooth { Some(back.gradient()?.clone()) } else { None };

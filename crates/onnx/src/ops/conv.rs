@@ -1,4 +1,4 @@
-//! Convolution, in one and two dimensions, through the kernels.
+//! Convolution in one and two dimensions, computed by the kernels.
 
 use std::borrow::Cow;
 
@@ -16,13 +16,13 @@ use crate::{
     value::{Array, Value, array, elements, expect_rank, permute, plain, reshape, zeros},
 };
 
-/// How padding is given.
+/// The way in which padding is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Padding {
-    /// Pixels before and behind each axis: all the befores, then all the behinds.
+    /// Pixels before and after each axis: first all the pixels before, then all the pixels after.
     Given(Vec<usize>),
-    /// So that the output has the size of the input over the stride; a pixel left over goes behind
-    /// (`upper`) or before.
+    /// Padding that makes the output's size the input's size divided by the stride. An odd pixel
+    /// goes after the axis (`upper`) or before it.
     Same { upper: bool },
 }
 
@@ -36,7 +36,7 @@ impl Padding {
         })
     }
 
-    /// Pixels `[before, behind]` of axis `axis` of `count`.
+    /// Pixels `[before, after]` of axis `axis` of `count`.
     pub fn of(
         &self,
         axis: usize,
@@ -86,7 +86,7 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
     })))
 }
 
-/// The numbers of images `[N, C, H, W]` in the kernels' order `[H][W][N][C]`.
+/// Converts images `[N, C, H, W]` to the kernels' order `[H][W][N][C]`.
 pub(super) fn to_hwnc(x: &Array<f32>) -> Outcome<Cow<'_, [f32]>> {
     expect_rank(x, 4)?;
     let turned = x.view().permuted_axes(IxDyn(&[2, 3, 0, 1]));
@@ -100,12 +100,12 @@ pub(super) fn to_hwnc(x: &Array<f32>) -> Outcome<Cow<'_, [f32]>> {
     Ok(Cow::Owned(out))
 }
 
-/// Images `[N, C, H, W]` from numbers in the kernels' order.
+/// Converts numbers in the kernels' order to images `[N, C, H, W]`.
 pub(super) fn from_hwnc([n, c, h, w]: [usize; 4], data: Vec<f32>) -> Outcome<Array<f32>> {
     Ok(permute(&array(&[h, w, n, c], data)?, &[2, 3, 0, 1]))
 }
 
-/// Zeros around the pixels of `x`, `[before, behind]` of each axis.
+/// Pads `x` with zeros, `[before, after]` of each axis.
 fn pad(x: &Array<f32>, pads: [[usize; 2]; 2]) -> Outcome<Array<f32>> {
     let mut shape = x.shape().to_vec();
     for (side, [before, behind]) in shape[2..].iter_mut().zip(pads) {
@@ -117,7 +117,7 @@ fn pad(x: &Array<f32>, pads: [[usize; 2]; 2]) -> Outcome<Array<f32>> {
     Ok(padded)
 }
 
-/// The pixels of a padded value that are not padding.
+/// The part of a padded value that is not padding.
 fn inside<'a>(
     padded: &'a mut Array<f32>,
     pads: [[usize; 2]; 2],
@@ -129,19 +129,19 @@ fn inside<'a>(
     })
 }
 
-/// Everything of a call that the shapes decide.
+/// The sizes and operands of a call, which the shapes decide.
 struct Plan {
-    /// Input and weights with two spatial axes.
+    /// Input and weights, with two spatial axes.
     x: Array<f32>,
     weights: Array<f32>,
     conv: Conv2d<f32>,
-    /// What was padded beforehand; zeros where the kernels pad.
+    /// Padding that was added beforehand; zeros where the kernels pad.
     before: [[usize; 2]; 2],
     output: [usize; 4],
 }
 
 impl Conv {
-    /// A list of two: the option's, or that of one axis behind a 1.
+    /// A list of two numbers: the option's list, or a 1 before the number of its single axis.
     fn pair(list: &[usize], axes: usize, default: usize) -> Outcome<[usize; 2]> {
         match (list, axes) {
             ([], _) => Ok([default; 2]),
@@ -157,7 +157,7 @@ impl Conv {
         if !(1..=2).contains(&axes) || weights.ndim() != x.ndim() {
             problem!("images of shape {:?}, weights of {:?}", x.shape(), weights.shape());
         }
-        // A row is an image of height 1.
+        // A row is treated as an image of height 1.
         let two = |v: &Array<f32>| match v.shape() {
             &[a, b, w] => reshape(v, &[a, b, 1, w]),
             _ => Ok(v.clone()),
@@ -204,7 +204,8 @@ impl Conv {
         Ok(Plan { x, weights, conv, before, output })
     }
 
-    /// Packed weights; those of the file are kept under their own address.
+    /// Returns packed weights; the packed weights of the file are kept under the weights' own
+    /// address.
     fn pack(
         &self,
         plan: &Plan,
@@ -215,7 +216,7 @@ impl Conv {
     }
 }
 
-/// Weights with zeros between their taps.
+/// Puts zeros between the taps of the weights.
 fn dilate(weights: &Array<f32>, dilation: [usize; 2]) -> Outcome<Array<f32>> {
     if dilation.contains(&0) {
         problem!("a dilation of 0");
@@ -234,7 +235,7 @@ fn dilate(weights: &Array<f32>, dilation: [usize; 2]) -> Outcome<Array<f32>> {
     Ok(wide)
 }
 
-/// The taps of a dilated gradient that are weights.
+/// Takes the taps that are weights out of a dilated gradient.
 fn undilate(wide: &Array<f32>, dilation: [usize; 2]) -> Array<f32> {
     wide.slice_each_axis(|axis| match axis.axis.index() {
         axis @ 2.. => Slice::new(0, None, dilation[axis - 2] as isize),
@@ -299,7 +300,7 @@ impl Operator for Conv {
     }
 }
 
-/// A gradient with two spatial axes, in its own order of memory if it has them.
+/// Reshapes a gradient to two spatial axes, and keeps its order in memory if it has them already.
 fn reshape_to(g: &Array<f32>, shape: [usize; 4]) -> Outcome<Array<f32>> {
     if g.shape() == shape { Ok(g.clone()) } else { reshape(g, &shape) }
 }

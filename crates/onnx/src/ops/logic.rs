@@ -1,4 +1,4 @@
-//! Comparisons, truth values, and choices by them.
+//! Comparisons, truth values, and choices between values.
 
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
@@ -20,7 +20,7 @@ enum Logic {
     Not,
 }
 
-/// `Where`: one of two values by a condition.
+/// `Where`: chooses between two values by a condition.
 #[derive(Debug)]
 struct Where;
 

@@ -19,7 +19,7 @@ struct MatMul {
     packed: Packed,
 }
 
-/// `Gemm`: `alpha A B + beta C`, A and B transposed on request.
+/// `Gemm`: `alpha A B + beta C`, where A and B may be transposed.
 #[derive(Debug)]
 struct Gemm {
     alpha: f32,
@@ -28,7 +28,7 @@ struct Gemm {
     packed: Packed,
 }
 
-/// `Einsum` of two operands, brought to one product of matrices.
+/// `Einsum` of two operands, reduced to one product of matrices.
 #[derive(Debug)]
 struct Einsum {
     operands: [Vec<char>; 2],
@@ -53,7 +53,7 @@ fn two(x: &Array<f32>) -> Outcome<ArrayView2<'_, f32>> {
     Ok(x.view().into_dimensionality::<Ix2>()?)
 }
 
-/// `a b` of matrices.
+/// The product `a b` of matrices.
 fn product(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Outcome<Array<f32>> {
     if a.ncols() != b.nrows() {
         problem!("matrices of {:?} and {:?} do not multiply", a.shape(), b.shape());
@@ -64,8 +64,8 @@ fn product(a: ArrayView2<'_, f32>, b: ArrayView2<'_, f32>) -> Outcome<Array<f32>
     Ok(out.into_dyn().into_shared())
 }
 
-/// A layer `[in] -> [out]` with constant weights, through the kernels: rows times `w^T`, where `w`
-/// is `[out, in]`; the other direction is the gradient's.
+/// A layer `[in] -> [out]` with constant weights, computed by the kernels: rows times `w^T`, where
+/// `w` is `[out, in]`. The other direction computes the gradient.
 fn layer(
     packed: &Packed,
     rows: &[f32],
@@ -103,8 +103,8 @@ fn stack(shape: &[usize]) -> (&[usize], [usize; 2]) {
     (outer, [inner[0], inner[1]])
 }
 
-/// Products of the matrices of two stacks that are spread to each other; `turn` transposes the
-/// matrices of the first and of the second.
+/// Products of the matrices of two stacks that are broadcast to each other; `turn` says whether the
+/// matrices of the first and of the second stack are transposed.
 fn stacked(a: &Array<f32>, b: &Array<f32>, turn: [bool; 2]) -> Outcome<Array<f32>> {
     let turned = |x: &Array<f32>, turn: bool| {
         let rank = x.ndim();
@@ -127,7 +127,7 @@ fn stacked(a: &Array<f32>, b: &Array<f32>, turn: [bool; 2]) -> Outcome<Array<f32
     let (Some(all_a), Some(all_b)) = (all_a, all_b) else { problem!("stacks do not fit") };
     let shape = [&outer[..], &[m, n]].concat();
     let mut out = vec![0.0f32; elements(&shape)?];
-    // A stack's matrices one by one, whatever their strides.
+    // The matrices of a stack are multiplied one by one, whatever their strides.
     let count: usize = outer.iter().product();
     for (index, out) in out.chunks_mut((m * n).max(1)).enumerate().take(count) {
         let (mut a, mut b, mut rest) = (all_a.clone(), all_b.clone(), index);
@@ -153,7 +153,7 @@ impl Operator for MatMul {
     fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let (a, b, g) = (back.inputs.float(0)?, back.inputs.float(1)?, back.gradient()?);
         let mut all = vec![None; 2];
-        // A vector is a matrix of one row or one column; the product lost that axis.
+        // A vector counts as a matrix of one row or one column; the product lacks that axis.
         let a2 = if a.ndim() == 1 { reshape(a, &[1, a.len()])? } else { a.clone() };
         let b2 = if b.ndim() == 1 { reshape(b, &[b.len(), 1])? } else { b.clone() };
         let mut shape = g.shape().to_vec();
@@ -279,7 +279,7 @@ impl Einsum {
         Ok(this)
     }
 
-    /// `sum over letters that `to` lacks of a b`, in the order of `to`.
+    /// The sum of `a b` over the letters that `to` lacks, in the order of `to`.
     fn contract(
         a: (&Array<f32>, &[char]),
         b: (&Array<f32>, &[char]),
@@ -294,7 +294,7 @@ impl Einsum {
             };
             of(a).or_else(|| of(b)).unwrap_or(1)
         };
-        // Letters of one operand alone that the output lacks are summed beforehand.
+        // Letters that only one operand has and the output lacks are summed beforehand.
         let narrowed = |(x, letters): (&Array<f32>, &[char]), other: &[char]| {
             let (mut x, mut left) = (x.clone(), letters.to_vec());
             while let Some(axis) = left.iter().position(|c| !to.contains(c) && !other.contains(c)) {

@@ -1,7 +1,7 @@
-//! The operators: what each computes, and how a gradient goes back through it.
+//! The operators: their forward passes, and their gradients.
 //!
-//! A family of operators is one file: how a node's options are read, the forward pass, and the
-//! backward pass beside it. [`build`] is the list of all.
+//! Each file holds one family of operators: it reads a node's options and computes the forward pass
+//! and, beside it, the backward pass. [`build`] lists all operators.
 
 mod arithmetic;
 mod cast;
@@ -28,20 +28,21 @@ use crate::{
 
 /// One operation with its options.
 pub(crate) trait Operator: Debug + Send + Sync {
-    /// The outputs for `inputs`.
+    /// Computes the outputs for `inputs`.
     fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>>;
 
-    /// For each input that is wanted, the gradient that comes back through the node; `None` where
-    /// nothing does.
+    /// Computes, for each input that is wanted, the gradient that comes back through the node;
+    /// `None` where no gradient does.
     fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>>;
 
-    /// Whether the outputs depend smoothly on the inputs. What does not passes no gradient.
+    /// Whether the outputs depend smoothly on the inputs. An operator that does not passes no
+    /// gradient.
     fn is_differentiable(&self) -> bool {
         true
     }
 }
 
-/// Inputs of a node; those at the end, and empty ones, may be absent.
+/// Inputs of a node. Inputs at the end, and inputs with an empty name, may be absent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inputs<'a>(pub &'a [Option<&'a Value>]);
 
@@ -61,7 +62,7 @@ impl<'a> Inputs<'a> {
         self.value(index)?.float()
     }
 
-    /// Whole numbers of an input that may be absent.
+    /// The whole numbers of an input that may be absent.
     pub fn list(&self, index: usize) -> Outcome<Option<Vec<i64>>> {
         self.get(index).map(Value::list).transpose()
     }
@@ -71,13 +72,13 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// What a backward pass has at hand.
+/// The values that a backward pass needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Back<'a> {
     pub inputs: Inputs<'a>,
     /// Outputs of the forward pass.
     pub outputs: &'a [Option<&'a Value>],
-    /// Gradient of each output; `None`: zero.
+    /// Gradient of each output; `None` stands for zero.
     pub gradients: &'a [Option<Array<f32>>],
     /// Whether the gradient of each input is asked for.
     pub wanted: &'a [bool],
@@ -92,7 +93,7 @@ impl Back<'_> {
         }
     }
 
-    /// The first output, numbers.
+    /// The first output, which must hold floating-point numbers.
     pub fn output(&self) -> Outcome<&Array<f32>> {
         match self.outputs.first() {
             Some(Some(value)) => value.float(),
@@ -104,7 +105,7 @@ impl Back<'_> {
         self.wanted.get(index).copied().unwrap_or(false)
     }
 
-    /// Gradients of all inputs, `given` for those that are wanted among the first ones.
+    /// Returns a list of gradients with `first` for the first input and none for the others.
     pub fn only(&self, first: Option<Array<f32>>) -> Vec<Option<Array<f32>>> {
         let mut all = vec![None; self.inputs.len()];
         if let Some(place) = all.first_mut() {
@@ -114,7 +115,7 @@ impl Back<'_> {
     }
 }
 
-/// The operator of a node; `None`: not known here.
+/// Builds the operator of a node; `None` if this crate does not know it.
 pub(crate) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
     type Builder = fn(&Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>>;
     const FAMILIES: [Builder; 14] = [

@@ -1,7 +1,8 @@
-//! Numbers that are moved, repeated or left out, and not changed.
+//! Operations that move, repeat or leave out numbers without changing them.
 //!
-//! The gradient of any such operation is a sum over where each number went. Where that is not the
-//! same operation backwards, it is found by moving the numbers' places in the same way.
+//! The gradient of such an operation is a sum over the places to which each number went. Where this
+//! is not the same operation backwards, the places of the numbers are moved in the same way to find
+//! it.
 
 use ndarray::{Axis, IxDyn};
 
@@ -14,7 +15,7 @@ use crate::{
     },
 };
 
-/// How a value is padded.
+/// The way in which a value is padded.
 #[derive(Clone, Copy, Debug)]
 enum Mode {
     Constant,
@@ -31,13 +32,13 @@ enum Move {
     Flatten {
         axis: i64,
     },
-    /// Axes of an option (up to opset 12) or of the second input.
+    /// Axes of the option (up to opset 12) or of the second input.
     Squeeze(Option<Vec<i64>>),
     Unsqueeze(Option<Vec<i64>>),
     Transpose(Option<Vec<i64>>),
     Expand,
     Tile,
-    /// Starts, ends and axes up to opset 9; later they are inputs.
+    /// Starts, ends and axes up to opset 9; later opsets have them as inputs.
     Slice(Option<[Vec<i64>; 3]>),
     Gather {
         axis: i64,
@@ -67,7 +68,7 @@ struct Concat {
     axis: i64,
 }
 
-/// `ScatterND`: rows of the first input replaced by the third's, or added to.
+/// `ScatterND`: rows of the third input replace rows of the first, or are added to them.
 #[derive(Debug)]
 struct ScatterNd {
     add: bool,
@@ -137,10 +138,10 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
     Ok(Some(Box::new(this)))
 }
 
-/// For each axis, where each place of the result comes from; `None`: it is filled.
+/// The source of each place of the result, for each axis; `None` for a place that is filled.
 type Sources = Vec<Vec<Option<usize>>>;
 
-/// The value made of the places `sources` of `x`.
+/// Builds a value from the places `sources` of `x`.
 fn pick<T: Copy>(x: &Array<T>, sources: &Sources, fill: T) -> Outcome<Array<T>> {
     let shape: Vec<usize> = sources.iter().map(Vec::len).collect();
     let mut out = Vec::with_capacity(elements(&shape)?);
@@ -149,7 +150,7 @@ fn pick<T: Copy>(x: &Array<T>, sources: &Sources, fill: T) -> Outcome<Array<T>> 
     let Some((last, outer)) = sources.split_last() else { return Ok(x.clone()) };
     let count: usize = shape[..outer.len()].iter().product();
     for index in 0..count {
-        // Start of the row of `x` that this row of the result is taken from.
+        // Start of the row of `x` from which this row of the result is taken.
         let (mut rest, mut start) = (index, Some(0));
         for (axis, places) in outer.iter().enumerate().rev() {
             let place = places[rest % shape[axis]];
@@ -170,13 +171,13 @@ fn pick<T: Copy>(x: &Array<T>, sources: &Sources, fill: T) -> Outcome<Array<T>> 
     array(&shape, out)
 }
 
-/// All places of every axis as they are.
+/// The sources of every axis for a value that stays as it is.
 fn everything(shape: &[usize]) -> Sources {
     shape.iter().map(|&side| (0..side).map(Some).collect()).collect()
 }
 
-/// The place that padding `mode` takes for place `at` (before the first or behind the last too) of
-/// `side`.
+/// The source of place `at` of an axis of `side` under padding `mode`; `at` may lie before the
+/// first place or after the last.
 fn padded(mode: Mode, at: i64, side: i64) -> Option<usize> {
     let inside = (0..side).contains(&at);
     let place = match mode {
@@ -196,7 +197,7 @@ fn padded(mode: Mode, at: i64, side: i64) -> Option<usize> {
 }
 
 impl Move {
-    /// The result for a value of any type.
+    /// Computes the result for a value of any type.
     fn apply<T: Copy>(&self, x: &Array<T>, inputs: &Inputs<'_>, fill: T) -> Outcome<Array<T>> {
         let (shape, rank) = (x.shape().to_vec(), x.ndim());
         match self {
@@ -246,7 +247,7 @@ impl Move {
         let rank = shape.len();
         match self {
             Self::Flatten { axis } => {
-                // The axis may be the number of axes, too.
+                // The axis may also equal the number of axes.
                 let axis = if *axis == rank as i64 { rank } else { to_axis(*axis, rank)? };
                 Ok(vec![shape[..axis].iter().product(), shape[axis..].iter().product()])
             }
@@ -332,7 +333,7 @@ impl Move {
         }
     }
 
-    /// What places without a source hold.
+    /// The number that fills places without a source.
     fn fill(&self, inputs: &Inputs<'_>) -> Outcome<f32> {
         match (self, inputs.get(2)) {
             (Self::Pad { .. }, Some(value)) => Ok(value.float()?.first().copied().unwrap_or(0.0)),
@@ -342,7 +343,7 @@ impl Move {
     }
 }
 
-/// The shape that Reshape asks for: 0 keeps a side, one -1 takes the rest.
+/// The shape that Reshape asks for: 0 keeps a side, and one -1 takes the rest.
 fn reshaped(shape: &[usize], asked: &[i64], zero_is_zero: bool) -> Outcome<Vec<usize>> {
     let mut sides = Vec::with_capacity(asked.len());
     for (axis, &side) in asked.iter().enumerate() {
@@ -395,7 +396,7 @@ fn slice_inputs(options: Option<&[Vec<i64>; 3]>, inputs: &Inputs<'_>) -> Outcome
     Ok([starts, ends, axes, steps])
 }
 
-/// Places from `start` to before `end` by `step` of an axis of `side`, clamped as NumPy does.
+/// The places of an axis of `side` from `start` to before `end` by `step`, clamped as in NumPy.
 fn sliced(side: i64, start: i64, end: i64, step: i64) -> Outcome<Vec<Option<usize>>> {
     if step == 0 {
         problem!("a step of 0");
@@ -411,7 +412,7 @@ fn sliced(side: i64, start: i64, end: i64, step: i64) -> Outcome<Vec<Option<usiz
     Ok(places)
 }
 
-/// A place that may count from the end.
+/// An index that may count from the end, as a place.
 fn place(index: i64, side: usize) -> Outcome<usize> {
     match usize::try_from(if index < 0 { index + side as i64 } else { index }) {
         Ok(place) if place < side => Ok(place),
@@ -514,7 +515,7 @@ fn concat<T: Copy>(parts: &[&Array<T>], axis: i64) -> Outcome<Array<T>> {
     let mut shape = first.shape().to_vec();
     shape[axis] = parts.iter().map(|part| part.shape()[axis]).sum();
     elements(&shape)?;
-    // In the kernels' order of memory where the first part is.
+    // The result has the kernels' order in memory if the first part has it.
     let hwnc = first.ndim() == 4 && !first.is_standard_layout();
     let order: &[usize] = if hwnc { &[2, 3, 0, 1] } else { &[] };
     let views: Vec<_> = parts
@@ -613,7 +614,7 @@ impl Operator for Split {
 }
 
 impl ScatterNd {
-    /// Where each row of updates begins in the data, and the length of a row.
+    /// The start of each row of updates in the data, and the length of a row.
     fn rows(shape: &[usize], indices: &Array<i64>) -> Outcome<(Vec<usize>, usize)> {
         let Some((&depth, outer)) = indices.shape().split_last() else {
             problem!("indices without an axis");

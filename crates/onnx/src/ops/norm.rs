@@ -1,4 +1,4 @@
-//! Normalisations: with stored statistics (batch norm) and with those of each image or token.
+//! Normalisations: with stored statistics (batch norm) and with statistics of each image or token.
 
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
@@ -12,12 +12,12 @@ struct BatchNorm {
     epsilon: f32,
 }
 
-/// What is normalised together.
+/// The elements that are normalised together.
 #[derive(Clone, Copy, Debug)]
 enum Group {
     /// All axes from this one on (layer norm).
     From(i64),
-    /// The channels in so many groups, with their pixels (group norm).
+    /// This number of groups of channels, with their pixels (group norm).
     Channels(usize),
     /// Each channel by itself (instance norm).
     EachChannel,
@@ -28,11 +28,11 @@ enum Group {
 struct Normalise {
     group: Group,
     epsilon: f32,
-    /// Group norm up to opset 20 has a scale for each group.
+    /// Whether the scale has one value for each group, as in group norm up to opset 20.
     scale_of_group: bool,
 }
 
-/// `LpNormalization`: divided by the norm over an axis.
+/// `LpNormalization`: divides by the norm over an axis.
 #[derive(Debug)]
 struct Lp {
     axis: i64,
@@ -65,7 +65,7 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
     }
 }
 
-/// A value for each channel so that it spreads over images of `rank` dimensions.
+/// Reshapes one value per channel so that it broadcasts over images of `rank` dimensions.
 fn of_channels(x: &Array<f32>, rank: usize) -> Outcome<Array<f32>> {
     let mut shape = vec![1; rank];
     match shape.get_mut(1) {
@@ -120,7 +120,7 @@ impl Operator for BatchNorm {
     }
 }
 
-/// How a value is cut: `rows` of `len` numbers that are normalised together.
+/// The cut of a value: `rows` rows of `len` numbers that are normalised together.
 struct Rows {
     rows: usize,
     len: usize,
@@ -144,7 +144,7 @@ impl Normalise {
         Ok(Rows { rows, len: all.checked_div(rows).unwrap_or(0) })
     }
 
-    /// The normalised value in row-major order, and one over each row's standard deviation.
+    /// The normalised value in row-major order, and the inverse standard deviation of each row.
     fn unit(&self, x: &Array<f32>) -> Outcome<(Array<f32>, Vec<f32>)> {
         let Rows { rows, len } = self.rows(x.shape())?;
         let mut unit = plain(x);
@@ -161,14 +161,14 @@ impl Normalise {
         Ok((unit, scales))
     }
 
-    /// A scale or a shift so that it spreads over `x`.
+    /// Reshapes a scale or a shift so that it broadcasts over `x`.
     fn affine(&self, inputs: &Inputs<'_>, index: usize) -> Outcome<Option<Array<f32>>> {
         let Some(value) = inputs.get(index) else { return Ok(None) };
         let (value, shape) = (value.float()?, inputs.value(0)?.shape());
         Ok(Some(match self.group {
             Group::From(_) => value.clone(),
             Group::Channels(groups) if self.scale_of_group && value.len() == groups => {
-                // One for each group: repeated for its channels.
+                // One value per group is repeated for the group's channels.
                 let each = shape[1] / groups;
                 let data: Vec<f32> =
                     value.iter().flat_map(|&v| std::iter::repeat_n(v, each)).collect();
@@ -232,7 +232,7 @@ impl Operator for Normalise {
 }
 
 impl Lp {
-    /// The norm over the axis, which stays with size 1.
+    /// The norm over the axis, which keeps the size 1.
     fn length(&self, x: &Array<f32>) -> Outcome<Array<f32>> {
         let axis = ndarray::Axis(to_axis(self.axis, x.ndim())?);
         let each = match self.p {

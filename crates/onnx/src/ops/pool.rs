@@ -19,7 +19,7 @@ struct Pool {
     stride: Vec<usize>,
     dilation: Vec<usize>,
     padding: Padding,
-    /// A window that begins inside and ends outside counts, too.
+    /// Whether a window counts that begins inside and ends outside.
     ceil: bool,
 }
 
@@ -64,7 +64,7 @@ struct Side {
 }
 
 impl Side {
-    /// Pixels of the input under window `at`.
+    /// The input pixels under window `at`.
     fn inputs(self, at: usize) -> impl Iterator<Item = usize> + Clone {
         let start = at * self.stride;
         (0..self.kernel).filter_map(move |tap| {
@@ -73,7 +73,7 @@ impl Side {
         })
     }
 
-    /// Taps of window `at` that lie on the input or its padding.
+    /// The number of taps of window `at` that lie on the input or its padding.
     fn counted(self, at: usize) -> usize {
         let end = self.before + self.input + self.behind;
         (0..self.kernel).filter(|tap| at * self.stride + tap * self.dilation < end).count()
@@ -104,7 +104,7 @@ impl Pool {
             let mut output = room / stride + 1;
             if self.ceil {
                 output = room.div_ceil(stride) + 1;
-                // A window has to begin inside the image or the padding before it.
+                // A window must begin inside the image or in the padding before it.
                 if (output - 1) * stride >= input + before {
                     output -= 1;
                 }
@@ -115,7 +115,7 @@ impl Pool {
         Ok(sides)
     }
 
-    /// What a window's sum is multiplied with.
+    /// The factor of a window's sum.
     fn share(&self, [rows, columns]: [Side; 2], at: [usize; 2]) -> f32 {
         let count = match self.kind {
             Kind::Max => 1,
@@ -128,7 +128,7 @@ impl Pool {
     }
 }
 
-/// Images with two spatial axes.
+/// Adds a spatial axis to images that have only one.
 fn two(x: &Array<f32>) -> Outcome<Array<f32>> {
     match x.shape() {
         &[n, c, w] => reshape(x, &[n, c, 1, w]),
@@ -136,7 +136,7 @@ fn two(x: &Array<f32>) -> Outcome<Array<f32>> {
     }
 }
 
-/// Input pixels under the window of output pixel `[y, x]`.
+/// The input pixels under the window of output pixel `[y, x]`.
 fn window([rows, columns]: [Side; 2], at: [usize; 2]) -> impl Iterator<Item = usize> {
     rows.inputs(at[0]).flat_map(move |y| columns.inputs(at[1]).map(move |x| y * columns.input + x))
 }

@@ -1,8 +1,8 @@
 //! Numbers as multiples of a scale (quantised exports).
 //!
-//! Rounding has a slope of zero almost everywhere. The gradient passes it as if it were the
-//! identity within the range and stops outside ("straight-through", Bengio et al. 2013), which is
-//! what quantisation-aware training uses, and what an attack has to use.
+//! Rounding has a slope of zero almost everywhere. The gradient passes through it as through the
+//! identity within the range, and is zero outside ("straight-through", Bengio et al. 2013).
+//! Quantisation-aware training uses this rule, and an attack needs it too.
 
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     value::{Array, Value, combine, map, plain, reshape, to_axis},
 };
 
-/// `QuantizeLinear`: whole numbers `round(x / scale) + zero`, kept in the range of a type.
+/// `QuantizeLinear`: whole numbers `round(x / scale) + zero`, clamped to the range of a type.
 #[derive(Debug)]
 struct Quantize {
     axis: i64,
@@ -51,7 +51,8 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
     }
 }
 
-/// A scale or zero point so that it spreads along `axis` of a value of `rank` dimensions.
+/// Reshapes a scale or zero point so that it broadcasts along `axis` of a value of `rank`
+/// dimensions.
 fn along<T: Clone>(x: &Array<T>, axis: i64, rank: usize) -> Outcome<Array<T>> {
     if x.len() == 1 {
         return reshape(x, &[]);

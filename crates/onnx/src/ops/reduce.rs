@@ -21,14 +21,14 @@ enum Kind {
     LogSumExp,
 }
 
-/// Which axes are reduced.
+/// The axes that are reduced.
 #[derive(Debug)]
 enum Axes {
-    /// Those of an option; all if there is none.
+    /// The axes of an option; all axes if the option is absent.
     Option(Option<Vec<i64>>),
-    /// Those of the second input; all if it is empty, unless `keep_if_empty`.
+    /// The axes of the second input; all axes if it is empty, unless `keep_if_empty`.
     Input { keep_if_empty: bool },
-    /// Every axis behind the second: the pixels of an image.
+    /// Every axis after the second: the pixels of an image.
     Pixels,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
 }
 
 impl Reduce {
-    /// The axes for these inputs, ascending; `None`: the value stays as it is.
+    /// The axes for these inputs, in ascending order; `None` leaves the value unchanged.
     fn axes(&self, inputs: &Inputs<'_>) -> Outcome<Option<Vec<usize>>> {
         let rank = inputs.value(0)?.shape().len();
         let given = match &self.axes {
@@ -120,13 +120,13 @@ impl Reduce {
         }
     }
 
-    /// What the output's gradient is multiplied with at each input, from input and output.
+    /// The factor of the output's gradient at each input, as a function of input and output.
     fn slope(&self, count: usize) -> impl Fn(f32, f32) -> f32 {
         let kind = self.kind;
         move |x: f32, y: f32| match kind {
             Kind::Sum => 1.0,
             Kind::Mean => 1.0 / count as f32,
-            // Shared among equals below.
+            // The gradient is shared among equal values below.
             Kind::Max | Kind::Min => f32::from(u8::from(x == y)),
             Kind::Prod => y / x,
             Kind::L1 => f32::from(i8::from(x > 0.0) - i8::from(x < 0.0)),
@@ -137,10 +137,10 @@ impl Reduce {
     }
 }
 
-/// `f` from `start` over `axes`, which stay with size 1.
+/// Folds `f` from `start` over `axes`, which keep the size 1.
 fn fold<T: Copy>(x: &Array<T>, axes: &[usize], start: T, f: impl Fn(T, T) -> T) -> Array<T> {
     let mut result = x.clone();
-    // From the last axis on: in row-major order its numbers are neighbours.
+    // The last axis comes first, because its numbers are neighbours in row-major order.
     for &axis in axes.iter().rev() {
         let axis = Axis(axis);
         result = result.fold_axis(axis, start, |&a, &b| f(a, b)).insert_axis(axis).into_shared();

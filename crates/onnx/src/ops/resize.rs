@@ -1,4 +1,4 @@
-//! Images of another size: nearest, linear and cubic interpolation, axis by axis.
+//! Resizes images by nearest, linear and cubic interpolation, one axis after another.
 
 use ndarray::Axis;
 
@@ -15,7 +15,7 @@ enum Mode {
     Cubic,
 }
 
-/// How a place of the output is brought to the input.
+/// The map from a place of the output to a coordinate of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coordinates {
     HalfPixel,
@@ -24,7 +24,7 @@ enum Coordinates {
     Asymmetric,
 }
 
-/// Which neighbour is nearest to a place between two.
+/// The neighbour that is taken for a coordinate between two places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Nearest {
     PreferFloor,
@@ -41,7 +41,7 @@ struct Resize {
     nearest: Nearest,
     cubic: f32,
     axes: Option<Vec<i64>>,
-    /// The inputs with the scales and the sizes.
+    /// Indices of the inputs that hold the scales and the sizes.
     inputs: [Option<usize>; 2],
     scales: Option<Vec<f32>>,
 }
@@ -88,11 +88,11 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
     })))
 }
 
-/// For each place of an axis of the output: places of the input and their weights.
+/// For each place of an axis of the output, places of the input and their weights.
 type Weights = Vec<Vec<(usize, f32)>>;
 
 impl Resize {
-    /// Size of each axis of the output and its scale.
+    /// The output's size and scale of each axis.
     fn sides(&self, inputs: &Inputs<'_>) -> Outcome<Vec<(usize, f64)>> {
         let shape = inputs.value(0)?.shape();
         let axes = match &self.axes {
@@ -136,7 +136,7 @@ impl Resize {
         Ok(sides)
     }
 
-    /// Where place `at` of `size` lies on an axis of `side`.
+    /// The coordinate on an axis of `side` that corresponds to place `at` of `size`.
     fn source(&self, at: usize, side: usize, size: usize, scale: f64) -> f64 {
         let at = at as f64;
         match self.coordinates {

@@ -7,16 +7,16 @@ use crate::{
     value::{Array, Value, array, to_shape},
 };
 
-/// Operations whose outputs do not depend on the numbers of their inputs in a smooth way.
+/// Operations whose outputs do not depend smoothly on the numbers of their inputs.
 #[derive(Debug)]
 enum Shape {
-    /// Sides of the input from `start` to `end`.
+    /// The sides of the input from `start` to `end`.
     Of { start: i64, end: Option<i64> },
-    /// Number of elements.
+    /// The number of elements.
     Size,
-    /// A value given in the file.
+    /// A value that the file holds.
     Constant(Value),
-    /// One number everywhere.
+    /// A tensor filled with one number.
     Filled(Value),
     /// Numbers from a start to an end by a step.
     Range,
@@ -58,7 +58,7 @@ fn constant(attributes: &Attributes<'_>) -> Outcome<Value> {
     problem!("a constant that is neither numbers nor a tensor")
 }
 
-/// A range's bounds as one type.
+/// The numbers of a range, whose bounds are brought to one type.
 fn range(inputs: &Inputs<'_>) -> Outcome<Value> {
     const MOST: f64 = 1e8;
     let first = |index: usize| -> Outcome<f64> {

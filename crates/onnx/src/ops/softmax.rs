@@ -8,7 +8,7 @@ use crate::{
     value::{Array, Value, plain, reshape, to_axis},
 };
 
-/// Softmax over one axis, or, up to opset 12, over all axes from one on.
+/// Softmax over one axis, or, up to opset 12, over this axis and all axes after it.
 #[derive(Debug)]
 struct Softmax {
     axis: i64,
@@ -28,7 +28,7 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
 }
 
 impl Softmax {
-    /// The value in a shape whose axis with the returned number is the one to sum over.
+    /// Reshapes the value and returns the number of the axis to sum over.
     fn arrange(&self, x: &Array<f32>) -> Outcome<(Array<f32>, usize)> {
         let axis = to_axis(self.axis, x.ndim())?;
         if !self.over_rest {

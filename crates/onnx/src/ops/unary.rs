@@ -13,9 +13,9 @@ use crate::{
 struct Unary {
     options: [f32; 2],
     f: fn(f32, [f32; 2]) -> f32,
-    /// Its derivative, from the argument and the value.
+    /// The derivative, as a function of the argument and the value.
     derivative: fn(f32, f32, [f32; 2]) -> f32,
-    /// The same function of whole numbers, where there is one.
+    /// The same function on whole numbers, if there is one.
     of_int: Option<fn(i64) -> i64>,
 }
 
@@ -156,7 +156,7 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
                 below + x * density
             },
         ),
-        // In inference a dropout lets everything pass.
+        // In inference, dropout is the identity.
         "Identity" | "Dropout" => IDENTITY,
         _ => return Ok(None),
     };
@@ -224,7 +224,7 @@ mod tests {
             let node = NodeProto { op_type: (*name).into(), ..NodeProto::default() };
             let types = Default::default();
             let operator = build(&Attributes::new(&node, 20, &types)).unwrap().unwrap();
-            // Positive for the functions that need it, and away from kinks and jumps.
+            // The argument is positive for functions that need it, and away from kinks and jumps.
             let sign = if matches!(*name, "Log" | "Sqrt") { 1.0 } else { -1.0 };
             let points: Vec<f32> = (0..60)
                 .map(|i| 0.263 + 0.1131 * i as f32)
