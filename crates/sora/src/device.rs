@@ -6,10 +6,10 @@ use sora_kernels::{Isa, isa::ISA_VARIABLE};
 
 use crate::error::{Error, Result};
 
-/// The device called `name`: `cpu`, `cuda[:N]`, `rocm[:N]`, `wgpu`, `vulkan` or `metal`.
+/// Finds the device called `name`: `cpu`, `cuda[:N]`, `rocm[:N]`, `wgpu`, `vulkan` or `metal`.
 ///
 /// # Errors
-/// An unknown name, or a device that this program was built without.
+/// [`Error`] for an unknown name, or a device that this build does not support.
 pub fn device(name: &str) -> Result<Device> {
     let (kind, index) = match name.split_once(':') {
         None => (name, 0),
@@ -55,31 +55,31 @@ fn gpu(index: usize) -> burn::tensor::DeviceKind {
     }
 }
 
-/// The instruction set of the CPU engine: the widest of this machine, unless the environment
+/// The instruction set of the CPU engine: the fastest of this machine, unless the environment
 /// variable `SORA_ISA` names another.
 ///
 /// # Errors
-/// A name in `SORA_ISA` that is unknown, or that this machine cannot run.
+/// [`Error`] for a name in `SORA_ISA` that is unknown, or that this machine cannot run.
 pub fn instruction_set() -> Result<Isa> {
     Isa::current()
         .map_err(|e| Error::unfit(format!("environment variable {ISA_VARIABLE}"), e.to_string()))
 }
 
-/// Most CPU threads that can be asked for.
+/// Largest number of CPU threads that a setting may ask for.
 pub const MOST_THREADS: usize = 1024;
 
-/// Sets the number of CPU threads for the whole process (0: one a core) and returns how many there
-/// are. Only the first call counts.
+/// Sets the number of CPU threads for the whole process (0: one per core) and returns the number in
+/// use. Only the first call has an effect.
 ///
 /// # Errors
-/// More than [`MOST_THREADS`], or threads that the system does not give.
+/// [`Error`] for more than [`MOST_THREADS`], or when the system refuses the threads.
 pub fn set_threads(threads: usize) -> Result<usize> {
     if threads > MOST_THREADS {
         let problem = format!("expected 0 (one a core) to {MOST_THREADS}");
         return Err(Error::setting("threads", threads, problem));
     }
     if let Err(e) = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global() {
-        // The other reason, a pool that is there already, has no cause.
+        // The other possible failure, an existing pool, has no cause.
         if let Some(cause) = std::error::Error::source(&e) {
             return Err(Error::Device(format!("cannot start {threads} threads: {cause}")));
         }
@@ -88,7 +88,7 @@ pub fn set_threads(threads: usize) -> Result<usize> {
     Ok(rayon::current_num_threads())
 }
 
-/// Largest resident memory of this process so far, in MiB; 0 where the platform does not say.
+/// Largest resident memory of this process so far, in MiB; 0 where the platform does not tell.
 pub fn peak_rss_mib() -> u64 {
     std::fs::read_to_string("/proc/self/status")
         .ok()
@@ -105,8 +105,8 @@ pub fn peak_rss_mib() -> u64 {
         .map_or(0, |kib| kib / 1024)
 }
 
-/// Bytes of memory that this process can still take: the smaller of what is free and what its
-/// control group leaves; `None` where the platform does not say.
+/// Bytes of memory that this process can still take: the smaller of the free memory and the rest of
+/// its control group's limit; `None` where the platform does not tell.
 pub fn available_memory() -> Option<u64> {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {

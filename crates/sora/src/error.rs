@@ -1,8 +1,8 @@
-//! What can go wrong, as one enum that a caller can match on.
+//! The errors of this crate, as one enum that a caller can match on.
 //!
-//! Messages are one line: what is wrong, where, what was expected, what to do. A setting is named
-//! as its field ([`Setting`](Error::Setting), or between backticks inside a sentence: `` `val` ``);
-//! a program with flags turns such a name into its own word for it. Nothing here names a flag.
+//! A message is one line: what is wrong, where, what was expected, what to do. It names a setting
+//! by its field ([`Setting`](Error::Setting), or in backticks inside a sentence: `` `val` ``); a
+//! program with flags turns such a name into its own name for the setting. No message names a flag.
 
 use std::{
     borrow::Cow,
@@ -15,7 +15,7 @@ use crate::diagnose::CoEvent;
 /// Result with the crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whose fault a failure is.
+/// The cause of a failure: the input, or the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// The call or its input is wrong.
@@ -26,27 +26,27 @@ pub enum ErrorKind {
     Interrupted,
 }
 
-/// What went wrong.
+/// An error of training, evaluation, or their files.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A name that no registry holds.
+    /// A name that is in no registry.
     #[error("unknown {kind} '{name}'{}", hint(name, known))]
     UnknownName {
-        /// What was named: `method`, `network`, `attack`, `device`, `recipe`, ...
+        /// The kind of the name: `method`, `network`, `attack`, `device`, `recipe`, ...
         kind: &'static str,
         /// The name.
         name: String,
-        /// The names that there are.
+        /// The names that the registry holds.
         known: Vec<String>,
     },
-    /// A setting with a value that cannot be.
+    /// A setting has a value that is not possible.
     #[error("{setting}{}: {problem}", spaced(value))]
     Setting {
         /// The setting: a field of [`TrainConfig`](crate::config::TrainConfig), or of the options
         /// struct that the call takes.
         setting: Cow<'static, str>,
-        /// Its value; empty where there is none to show.
+        /// Its value; empty where no value can be shown.
         value: String,
         /// What is wrong with it and what is expected.
         problem: String,
@@ -54,12 +54,12 @@ pub enum Error {
     /// Parts of the input that do not fit each other, or something that is not supported.
     #[error("{subject}: {problem}")]
     Unfit {
-        /// What does not fit.
+        /// The part that does not fit.
         subject: String,
-        /// Why, and what would.
+        /// The reason, and what would fit.
         problem: String,
     },
-    /// An input file that cannot be read.
+    /// An input file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The file.
@@ -67,17 +67,17 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A file operation that failed in the middle of the work.
+    /// A file operation failed during the work.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: `write`, `rename into place`, ...
+        /// The operation that failed: `write`, `rename into place`, ...
         action: Cow<'static, str>,
         /// The file or folder.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A file whose bytes are not what its writer wrote, or not of the format that was expected.
+    /// The bytes of a file are not those that its writer wrote, or not of the expected format.
     #[error("{}: {problem}", path.display())]
     Damaged {
         /// The file or folder.
@@ -85,7 +85,7 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
-    /// A file that is whole and is not the one that is needed, such as weights of another network.
+    /// A whole file is not the one that is needed, such as the weights of another network.
     #[error("{}: {problem}", path.display())]
     Mismatch {
         /// The file or folder.
@@ -93,7 +93,7 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
-    /// A folder that is no run folder.
+    /// A folder is not a run folder.
     #[error("{}: not a run folder: {problem}; expected a folder that a training made", path.display())]
     NotARun {
         /// The folder.
@@ -107,63 +107,63 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// More memory than the machine has left.
+    /// The work needs more memory than the machine has left.
     #[error("{subject} takes about {} MiB, and {} MiB are free; {advice}", mib(*needed), mib(*free))]
     Memory {
-        /// What takes it.
+        /// The thing that takes the memory.
         subject: String,
-        /// Bytes that it takes.
+        /// Number of bytes that it takes.
         needed: u64,
-        /// Bytes that there are.
+        /// Number of bytes that are free.
         free: u64,
         /// What to do.
         advice: String,
     },
-    /// Training in which a figure or a weight is no finite number.
+    /// A figure or a weight of the training is not finite.
     #[error("training has diverged: {figure} is not finite at step {step}; try a smaller `lr_max`. {}", last(last_good.as_deref()))]
     Diverged {
         /// The step.
         step: u64,
-        /// The figure or the tensor.
+        /// The name of the figure or of the tensor.
         figure: String,
         /// The newest checkpoint, whose values are all finite.
         last_good: Option<PathBuf>,
     },
-    /// Training that was asked to stop; its state is saved.
+    /// Training stopped on request; its state is saved.
     #[error("interrupted after step {step}{}", saved(run.as_deref()))]
     Interrupted {
-        /// Steps complete.
+        /// Number of completed steps.
         step: u64,
         /// The run folder with the checkpoint; `None` for a training in memory.
         run: Option<PathBuf>,
     },
-    /// Training that stopped because of catastrophic overfitting, as it was asked to.
+    /// Training stopped because of catastrophic overfitting, as its settings ask.
     #[error("{event}; stopped as `on_co` asks{}", saved(run.as_deref()))]
     CoStopped {
-        /// What was noticed.
+        /// The event that was noticed.
         event: Box<CoEvent>,
         /// The run folder with the checkpoint; `None` for a training in memory.
         run: Option<PathBuf>,
     },
-    /// A data set.
+    /// An error of a data set.
     #[error(transparent)]
     Data(#[from] sora_data::DataError),
-    /// A figure.
+    /// An error of a figure.
     #[error(transparent)]
     Plot(#[from] sora_plot::Error),
-    /// An evaluation.
+    /// An error of an evaluation.
     #[error(transparent)]
     Evaluation(robustness::Error),
     /// The engine or a device failed.
     #[error("{0}")]
     Device(String),
-    /// A defect of the program.
+    /// An error that only a defect of the program can cause.
     #[error("{0}; this is a defect of the program, please report it")]
     Defect(String),
 }
 
 impl Error {
-    /// Whose fault it is.
+    /// Whether the input or the work caused the error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Io { .. }
@@ -179,7 +179,7 @@ impl Error {
         }
     }
 
-    /// A wrong `value` of `setting`; `problem` says what is expected.
+    /// The error for a wrong `value` of `setting`; `problem` says what is expected.
     pub fn setting(
         setting: impl Into<Cow<'static, str>>,
         value: impl ToString,
@@ -188,7 +188,7 @@ impl Error {
         Self::Setting { setting: setting.into(), value: value.to_string(), problem: problem.into() }
     }
 
-    /// No `kind` called `name` among `known`.
+    /// The error for a `kind` called `name` that is not among `known`.
     pub fn unknown<S: Into<String>>(
         kind: &'static str,
         name: &str,
@@ -198,32 +198,32 @@ impl Error {
         Self::UnknownName { kind, name: name.into(), known }
     }
 
-    /// `subject` does not fit, because of `problem`.
+    /// The error for a `subject` that does not fit; `problem` says why.
     pub fn unfit(subject: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Unfit { subject: subject.into(), problem: problem.into() }
     }
 
-    /// An input file that cannot be read.
+    /// The error for an input file that cannot be read.
     pub fn read(path: &Path, source: std::io::Error) -> Self {
         Self::Read { path: path.into(), source }
     }
 
-    /// A failed file operation: `action` says what was tried on `path`.
+    /// The error for a failed file operation: `action` names the operation on `path`.
     pub fn io(action: impl Into<Cow<'static, str>>, path: &Path, source: std::io::Error) -> Self {
         Self::Io { action: action.into(), path: path.into(), source }
     }
 
-    /// A file that is not as it was written.
+    /// The error for a file whose content was changed after it was written.
     pub fn damaged(path: &Path, problem: impl Into<String>) -> Self {
         Self::Damaged { path: path.into(), problem: problem.into() }
     }
 
-    /// A whole file that is not the one that is needed.
+    /// The error for a whole file that is not the one that is needed.
     pub fn mismatch(path: &Path, problem: impl Into<String>) -> Self {
         Self::Mismatch { path: path.into(), problem: problem.into() }
     }
 
-    /// Something that should not be able to happen.
+    /// The error for a state that only a defect of the program can cause.
     pub fn defect(message: impl Into<String>) -> Self {
         Self::Defect(message.into())
     }
@@ -248,7 +248,7 @@ fn saved(run: Option<&Path>) -> String {
     run.map_or_else(String::new, |run| format!("; a checkpoint is in {}", run.display()))
 }
 
-/// The known names that `name` may be meant to be, or all of them if they are few.
+/// The known names that are similar to `name`, or all known names if they are few.
 fn hint(name: &str, known: &[String]) -> String {
     const FEW: usize = 12;
     let near = nearest(name, known);
@@ -264,7 +264,7 @@ fn hint(name: &str, known: &[String]) -> String {
     text
 }
 
-/// At most three of `known` that are like `name`, the most alike first.
+/// At most three of `known` that are similar to `name`, the most similar first.
 pub fn nearest<'a>(name: &str, known: &'a [String]) -> Vec<&'a str> {
     const ALIKE: f64 = 0.8;
     let wanted = name.to_lowercase();
@@ -277,7 +277,7 @@ pub fn nearest<'a>(name: &str, known: &'a [String]) -> Vec<&'a str> {
     scored.into_iter().take(3).map(|(_, known)| known).collect()
 }
 
-/// From 0 to 1; a name that begins or ends with the wanted one counts as near.
+/// Similarity from 0 to 1; a name that begins or ends with the wanted one counts as similar.
 fn likeness(wanted: &str, known: &str) -> f64 {
     let part = wanted.len() >= 3 && (known.starts_with(wanted) || known.ends_with(wanted));
     strsim::jaro_winkler(wanted, known).max(if part { 0.85 } else { 0.0 })
@@ -289,7 +289,7 @@ impl From<robustness::Error> for Error {
             robustness::Error::UnknownAttack { name, known } => {
                 Self::UnknownName { kind: "attack", name, known }
             }
-            // What a network or a data set of this crate said.
+            // An error of this crate's own network or data set is unwrapped.
             robustness::Error::Classifier(inner) | robustness::Error::Samples(inner) => inner
                 .downcast::<Self>()
                 .map_or_else(|other| Self::Device(other.to_string()), |e| *e),

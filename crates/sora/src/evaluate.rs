@@ -1,4 +1,4 @@
-//! Evaluation of our own networks on our own data sets, see [`robustness`].
+//! Evaluates this crate's networks on its data sets, see [`robustness`].
 
 mod builder;
 
@@ -14,7 +14,7 @@ use crate::{
     model::Model,
 };
 
-/// The images of a split, to evaluate on.
+/// The images of a split, as samples for an evaluation.
 #[derive(Clone, Debug)]
 pub struct OnSplit(pub Split);
 
@@ -52,12 +52,12 @@ impl Samples for OnSplit {
 /// Rows of pixels in [0, 1] of the samples `indices` of `split`.
 ///
 /// # Errors
-/// An image that cannot be decoded.
+/// [`Error`](crate::Error) for an image that cannot be decoded.
 pub fn pixels(split: &Split, indices: &[usize]) -> Result<Vec<f32>> {
     Ok(split.unit_pixels(indices)?)
 }
 
-/// Version of the library and the revision that it was built from, for an [`Identity`].
+/// Version of the library and the revision from which it was built, for an [`Identity`].
 pub fn program() -> String {
     format!(
         "sora {} {}",
@@ -66,11 +66,11 @@ pub fn program() -> String {
     )
 }
 
-/// What an [`Identity`] says of `model`, whose weights are those of training step `step` and called
-/// `which`.
+/// The [`Identity`]'s description of `model`, whose weights were taken at training step `step` and
+/// are called `which`.
 ///
 /// # Errors
-/// A device that fails.
+/// [`Error`](crate::Error) when a device fails.
 pub fn weights_identity(
     model: &Model,
     step: Option<u64>,
@@ -85,7 +85,7 @@ pub fn weights_identity(
 /// Evaluates `model` on every sample of `split` under the attacks called `names`.
 ///
 /// # Errors
-/// An unknown attack, an empty split, or a device that fails.
+/// [`Error`](crate::Error) for an unknown attack, an empty split, or a device that fails.
 pub fn evaluate(
     model: &Model,
     split: &Split,

@@ -1,4 +1,4 @@
-//! Files that are never seen half-written, and safetensors in and out.
+//! Writes files that are never seen half-written, and reads and writes safetensors.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,29 +17,29 @@ use crate::{
     nn::HostTensor,
 };
 
-/// End of the names of files that are being written.
+/// Suffix of the names of files that are being written.
 const TEMPORARY: &str = ".sora-tmp";
 
 /// Writes `path` so that a reader, or a kill at any moment, finds the old file or the whole new
-/// one. What lies beside `path` is not touched, and a symbolic link at `path` is replaced, not
+/// file. Other files beside `path` are not touched, and a symbolic link at `path` is replaced, not
 /// followed.
 ///
 /// # Errors
-/// A folder that cannot be written, a disk that is full; `path` is then as before.
+/// [`Error::Io`] for a folder that cannot be written or a full disk; `path` is then unchanged.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let (temporary, file) = create_beside(path)?;
     let written = fill(file, bytes).map_err(|e| Error::io("write", path, e)).and_then(|()| {
         fs::rename(&temporary, path).map_err(|e| Error::io("rename into place", path, e))
     });
     if written.is_err() {
-        // What failed is told; that its rest stays is not worth a second message.
+        // The failure is reported; a leftover file is not worth a second message.
         let _ = fs::remove_file(&temporary);
     }
     written?;
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Makes a file beside `path` under a name that nothing has.
+/// Makes a file beside `path` with a name that no other file has.
 fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = path.file_name().unwrap_or_default();
@@ -57,11 +57,11 @@ fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
     }
 }
 
-/// Removes what killed processes have left in `dir` of files that they were writing. Only for a
-/// folder that no other process writes to.
+/// Removes the unfinished files that killed processes have left in `dir`. The folder must have no
+/// other writer.
 ///
 /// # Errors
-/// A folder that cannot be read or written.
+/// [`Error`] for a folder that cannot be read or written.
 pub fn remove_leftovers(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
         let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
@@ -73,10 +73,10 @@ pub fn remove_leftovers(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes `value` as pretty JSON to `path`, all or nothing.
+/// Writes `value` as pretty JSON to `path`, completely or not at all.
 ///
 /// # Errors
-/// As [`write_atomic`].
+/// Those of [`write_atomic`].
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
     write_atomic(path, &json(value)?)
 }
@@ -84,7 +84,7 @@ pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
 /// `value` as pretty JSON with a line feed at its end.
 ///
 /// # Errors
-/// A value that cannot be serialised, which is a defect.
+/// [`Error::Defect`] for a value that cannot be serialised.
 pub fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     let mut json = serde_json::to_vec_pretty(value)
         .map_err(|e| Error::defect(format!("cannot serialise a record: {e}")))?;
@@ -92,10 +92,10 @@ pub fn json(value: &impl serde::Serialize) -> Result<Vec<u8>> {
     Ok(json)
 }
 
-/// Writes `figure` to `path`, all or nothing, in the format that the ending names (.svg or .png).
+/// Writes `figure` to `path`, completely or not at all, in the format of the ending (.svg or .png).
 ///
 /// # Errors
-/// Another ending, a figure too large, or a file that cannot be written.
+/// [`Error`] for another ending, a figure that is too large, or a file that cannot be written.
 pub fn write_figure(path: &Path, figure: &sora_plot::Figure) -> Result<()> {
     write_atomic(path, &figure.encode(sora_plot::Format::of(path)?)?)
 }
@@ -103,7 +103,7 @@ pub fn write_figure(path: &Path, figure: &sora_plot::Figure) -> Result<()> {
 /// Writes the new file `path` and waits until it is on disk.
 ///
 /// # Errors
-/// A file that is there already; a disk that fails.
+/// [`Error`] for a file that exists already, or a disk that fails.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     File::create_new(path)
         .and_then(|file| fill(file, bytes))
@@ -118,7 +118,7 @@ fn fill(mut file: File, bytes: &[u8]) -> std::io::Result<()> {
 /// Waits until the entries of a folder (a rename into it) are on disk.
 ///
 /// # Errors
-/// A folder that cannot be opened or synced.
+/// [`Error`] for a folder that cannot be opened or synchronised.
 pub fn sync_dir(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, e))
@@ -153,7 +153,7 @@ pub fn digest<'a>(tensors: impl IntoIterator<Item = &'a HostTensor>) -> String {
     hex(hash.finalize())
 }
 
-/// The first of `tensors` with a value that is not finite.
+/// The name of the first of `tensors` with a value that is not finite.
 pub fn not_finite<'a>(tensors: impl IntoIterator<Item = &'a HostTensor>) -> Option<&'a str> {
     tensors
         .into_iter()
@@ -167,7 +167,7 @@ pub type Loaded = (BTreeMap<String, HostTensor>, HashMap<String, String>);
 /// Serialises f32 tensors.
 ///
 /// # Errors
-/// A tensor whose shape and data do not fit, which is a defect.
+/// [`Error::Defect`] for a tensor whose shape and data do not fit.
 pub fn to_safetensors(
     tensors: &[HostTensor],
     metadata: HashMap<String, String>,
@@ -189,22 +189,22 @@ pub fn to_safetensors(
             ))
         })
         .collect::<Result<Vec<_>>>()?;
-    // The crate writes a malformed header for empty metadata without tensors.
+    // The safetensors crate writes a malformed header for empty metadata without tensors.
     safetensors::serialize(views, (!metadata.is_empty()).then_some(metadata)).map_err(failed)
 }
 
 /// Reads a safetensors file of f32 tensors.
 ///
 /// # Errors
-/// A file that cannot be read, is no safetensors file, or holds another dtype.
+/// [`Error`] for a file that cannot be read, is not a safetensors file, or holds another dtype.
 pub fn read_safetensors(path: &Path) -> Result<Loaded> {
     parse_safetensors(path, &fs::read(path).map_err(|e| Error::read(path, e))?)
 }
 
-/// The tensors in the bytes of the safetensors file `path`.
+/// Reads the tensors in the bytes of the safetensors file `path`.
 ///
 /// # Errors
-/// As [`read_safetensors`].
+/// Those of [`read_safetensors`].
 pub fn parse_safetensors(path: &Path, bytes: &[u8]) -> Result<Loaded> {
     let wrong = |e: safetensors::SafeTensorError| {
         Error::damaged(
@@ -261,7 +261,7 @@ mod tests {
     fn an_atomic_write_touches_nothing_beside_its_file_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("summary.json");
-        // Names that a writer could choose for its temporary file.
+        // Names that another writer could choose for its temporary file.
         let others = ["summary.tmp", "summary.json.tmp", ".summary.json.tmp"];
         for other in others {
             fs::write(dir.path().join(other), "mine").unwrap();

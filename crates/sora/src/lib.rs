@@ -28,13 +28,13 @@
 //!
 //! # Where things are
 //!
-//! In the order in which an image goes through them: [`data`] reads images and makes augmented
-//! batches; a [`method`] turns a batch into a perturbation (under a [`threat`] model, with the
-//! [`noise`] of the step and the [`gradient`] of the [`model`]) and a weight gradient; [`optim`]
-//! applies it; [`train`] is the loop, with [`Trainer`] as the way in and
-//! [`Observer`](train::Observer)s as the way out; [`run`] is the folder that it may write;
-//! [`diagnose`] notices catastrophic overfitting; [`evaluate`] measures the result with [`attack`]s;
-//! [`exchange`] takes and gives weights and networks; [`report`] draws what runs left behind.
+//! The order follows an image. [`data`] reads images and makes augmented batches. A [`method`]
+//! turns a batch into a perturbation (under a [`threat`] model, with the [`noise`] of the step and
+//! the [`gradient`] of the [`model`]) and a weight gradient; [`optim`] applies the gradient.
+//! [`train`] is the loop: [`Trainer`] starts it and [`Observer`](train::Observer)s follow it.
+//! [`run`] is the folder that it may write. [`diagnose`] detects catastrophic overfitting.
+//! [`evaluate`] measures the result with [`attack`]s. [`exchange`] imports and exports weights and
+//! networks. [`report`] draws what runs left behind.
 //!
 //! Images are pixels in [0, 1], `[N, C, H, W]`, everywhere: normalisation is the first layer of a
 //! model, so every epsilon is in pixel units.

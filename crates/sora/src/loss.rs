@@ -1,4 +1,4 @@
-//! Cross-entropy and what is read off the logits.
+//! Cross-entropy and other functions of the logits.
 
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 

@@ -1,4 +1,4 @@
-//! Burn's own operations as a [`Compute`]: any device.
+//! Burn's own operations as a [`Compute`], for every device.
 
 use burn::tensor::{Int, Tensor, activation::log_softmax};
 use sora_kernels::sgd::Sgd;
@@ -12,7 +12,7 @@ use crate::{
     threat::Norm,
 };
 
-/// Whatever device Burn has.
+/// Any device that Burn supports.
 #[derive(Debug)]
 pub(super) struct BurnOps;
 
@@ -107,8 +107,8 @@ pub(super) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
     delta.min_pair(high).max_pair(x.clone().neg())
 }
 
-/// Loss, accuracy and, after an attack pass, the share of examples whose loss has fallen since, each
-/// `[1]`.
+/// Loss, accuracy and, after an attack pass, the share of examples whose loss has fallen since the
+/// attack pass, each `[1]`.
 pub(super) fn of_logits(compute: &dyn Compute, step: &FigureInputs<'_>) -> Vec<Tensor<1>> {
     let accuracy = loss::correct(step.logits.clone(), step.labels.clone()).mean();
     let losses =
@@ -117,7 +117,7 @@ pub(super) fn of_logits(compute: &dyn Compute, step: &FigureInputs<'_>) -> Vec<T
     [step.loss.clone(), accuracy].into_iter().chain(step.attacked.map(fallen)).collect()
 }
 
-/// The figures, from what [`of_logits`] gave and the gradients' agreement.
+/// The figures, from the result of [`of_logits`] and the gradients' agreement.
 pub(super) fn named(scalars: &[f32], agreement: Agreement) -> Result<Figures> {
     let &[loss, accuracy, ref abnormal @ ..] = scalars else {
         return Err(Error::defect("a step yielded no figures"));
@@ -125,10 +125,10 @@ pub(super) fn named(scalars: &[f32], agreement: Agreement) -> Result<Figures> {
     Ok(Figures { loss, accuracy, abnormal: abnormal.first().copied(), agreement })
 }
 
-/// Mean over samples of the cosine between the attack pass's gradient and the training pass's:
-/// PertAlign, `[1]`.
+/// PertAlign, `[1]`: the mean over samples of the cosine between the gradients `[N, C, H, W]` of
+/// the attack pass and of the training pass.
 ///
-/// Near 1 the loss is locally linear; a sharp fall foretells catastrophic overfitting (SORA, arXiv
+/// Near 1 the loss is locally linear; a sharp fall predicts catastrophic overfitting (SORA, arXiv
 /// 2606.00738).
 pub fn pert_align(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     let tiny = f32::MIN_POSITIVE;
@@ -138,9 +138,9 @@ pub fn pert_align(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     sum_per_sample(attack * train).reshape([n]).mean()
 }
 
-/// The free second-order estimate, `[1]`: mean over samples of `<p, g'> / <p, g>` with p = sign(g)
-/// (l-inf) or p = g (l2), the ratio of the loss's slopes along the step at its end and at its
-/// start; not clipped (SORA, arXiv 2606.00738).
+/// The free second-order estimate, `[1]`: the mean over samples of `<p, g'> / <p, g>` with p =
+/// sign(g) (l-inf) or p = g (l2). This is the ratio of the loss's slopes along the step at its end
+/// and at its start, not clipped (SORA, arXiv 2606.00738).
 pub fn linearity(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     let n = attack.dims()[0];
     let step = along(norm, attack.clone());
@@ -149,18 +149,20 @@ pub fn linearity(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     (top / bottom).reshape([n]).mean()
 }
 
-/// As [`linearity`], but the sum of the upper slopes over the sum of the lower ones, `[1]`.
+/// The ratio of sums in place of [`linearity`]'s mean of ratios, `[1]`: the sum of the upper slopes
+/// divided by the sum of the lower slopes.
 fn linearity_of_sums(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     let step = along(norm, attack.clone());
     (step.clone() * train).sum() / (step * attack).sum().clamp_min(f32::MIN_POSITIVE)
 }
 
-/// Summed norms of the training pass's gradients over those of the attack pass's, `[1]`.
+/// Sum of the norms of the training pass's gradients divided by the sum for the attack pass, `[1]`.
 fn grad_ratio(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     l2_norm(train).sum() / l2_norm(attack).sum().clamp_min(f32::MIN_POSITIVE)
 }
 
-/// The direction that linearity is taken along: the gradient's sign (l-inf) or the gradient (l2).
+/// The direction along which linearity is measured: the gradient's sign (l-inf) or the gradient
+/// (l2).
 fn along(norm: Norm, attack: Tensor<4>) -> Tensor<4> {
     match norm {
         Norm::Linf => attack.sign(),

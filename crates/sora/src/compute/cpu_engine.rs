@@ -1,4 +1,4 @@
-//! The CPU engine as a [`Compute`]: each question in one pass over memory.
+//! The CPU engine as a [`Compute`]: one pass over memory for each operation.
 
 use burn::tensor::{Int, Tensor};
 use sora_kernels::sgd::Sgd;
@@ -10,7 +10,7 @@ use crate::{
     threat::Norm,
 };
 
-/// The kernels of this program, on the CPU.
+/// The kernels of this workspace, on the CPU.
 #[derive(Debug)]
 pub(super) struct CpuEngine;
 

@@ -1,4 +1,4 @@
-//! Passes that are recorded by Burn's autodiff, and the only place that runs a backward pass.
+//! Passes that Burn's autodiff records; no other module runs a backward pass.
 
 use burn::tensor::{Int, Tensor};
 
@@ -39,7 +39,7 @@ pub fn input_gradient(
     InputGradient { grad, loss: value.inner(), logits: logits.inner(), stats }
 }
 
-/// A recorded pass in eval mode, for the gradient of its logits.
+/// A recorded pass in eval mode, from which the gradient of its logits is computed.
 #[derive(Debug)]
 pub struct Recorded {
     x: Tensor<4>,
@@ -59,9 +59,9 @@ impl Recorded {
         self.logits.clone().inner()
     }
 
-    /// For each image the product of its row of `cotangent` `[N, classes]` with the Jacobian of its
-    /// logits, `[N, C, H, W]`: the gradient of `sum(cotangent * logits)`, the cotangent held
-    /// constant.
+    /// For each image, the product of its row of `cotangent` `[N, classes]` with the Jacobian of
+    /// its logits, `[N, C, H, W]`: the gradient of `sum(cotangent * logits)` with the cotangent
+    /// held constant.
     pub fn pull_back(self, cotangent: Tensor<2>) -> Tensor<4> {
         let Self { x, logits } = self;
         let mut gradients = (logits * Tensor::from_inner(cotangent)).sum().backward();
@@ -69,13 +69,13 @@ impl Recorded {
     }
 }
 
-/// What a training pass yields.
+/// The result of a training pass.
 #[derive(Debug)]
 pub struct TrainGradient {
     /// Gradient of each parameter, flat, in the order of the model's parameters.
     pub params: Vec<Tensor<1>>,
-    /// Gradient with respect to the training point's pixels, `[N, C, H, W]`: it comes with the
-    /// backward pass, free.
+    /// Gradient with respect to the training point's pixels, `[N, C, H, W]`. The backward pass
+    /// computes it at no extra cost.
     pub input: Tensor<4>,
     /// The mean loss, `[1]`.
     pub loss: Tensor<1>,
@@ -83,12 +83,12 @@ pub struct TrainGradient {
     pub logits: Tensor<2>,
     /// Batch statistics of the pass.
     pub stats: Vec<BatchStats>,
-    /// Forward passes over a whole batch.
+    /// Number of forward passes over a whole batch.
     pub forwards: u64,
 }
 
 /// The forward passes of one training loss. They share one set of tracked weights, so that one
-/// backward pass serves them all.
+/// backward pass differentiates all of them.
 #[derive(Debug)]
 pub struct TrainPass<'a> {
     model: &'a Model,
@@ -100,8 +100,8 @@ pub struct TrainPass<'a> {
 }
 
 impl<'a> TrainPass<'a> {
-    /// A loss of `model` at the training point `x` (pixels, `[N, C, H, W]`); `smoothing` is that of
-    /// the labels, from 0 to 1.
+    /// Begins a loss of `model` at the training point `x` (pixels, `[N, C, H, W]`) with the label
+    /// smoothing `smoothing`, from 0 to 1.
     pub fn new(model: &'a Model, x: Tensor<4>, smoothing: f32) -> Self {
         let point = x.autodiff().require_grad();
         Self {
@@ -114,8 +114,8 @@ impl<'a> TrainPass<'a> {
         }
     }
 
-    /// Logits at the training point, in training mode; the loss's gradient for the point is taken
-    /// through this pass.
+    /// Computes the logits at the training point, in training mode. The loss's gradient by the
+    /// point goes through this pass.
     pub fn at_point(&mut self) -> Tensor<2> {
         self.run(self.point.clone())
     }
@@ -126,8 +126,8 @@ impl<'a> TrainPass<'a> {
         self.run(x.autodiff())
     }
 
-    /// As [`forward`](Self::forward), but the running statistics stay: for a point whose pass they
-    /// have seen already.
+    /// Does what [`forward`](Self::forward) does, without moving the running statistics: for a
+    /// point whose pass has moved them already.
     pub fn forward_again(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.count(&x);
         profile::time(Stage::Network, || {
@@ -135,16 +135,16 @@ impl<'a> TrainPass<'a> {
         })
     }
 
-    /// Logits at `x` and their derivative along `direction` (of x's shape), in `mode`; the running
-    /// statistics stay. Its gradient for the weights is exact: the derivative is carried forward
-    /// through the layers, so one backward pass differentiates it.
+    /// Computes the logits at `x` and their derivative along `direction` (of x's shape), in `mode`,
+    /// without moving the running statistics. The gradient by the weights is exact, because the
+    /// derivative is carried forward through the layers and one backward pass differentiates it.
     pub fn forward_along(
         &mut self,
         x: Tensor<4>,
         direction: Tensor<4>,
         mode: BnMode,
     ) -> (Tensor<2>, Tensor<2>) {
-        // The derivative costs as much as the value.
+        // The derivative costs as much as the value, so the pass counts twice.
         self.count(&x);
         self.count(&x);
         profile::time(Stage::Network, || {
@@ -152,13 +152,13 @@ impl<'a> TrainPass<'a> {
         })
     }
 
-    /// Mean cross-entropy with the run's label smoothing: the loss that trains, where
-    /// [`crate::loss::cross_entropy`] is the one that is attacked.
+    /// Mean cross-entropy with the run's label smoothing, the loss for training;
+    /// [`crate::loss::cross_entropy`] is the loss for attacks.
     pub fn cross_entropy(&self, logits: Tensor<2>, labels: &Tensor<1, Int>) -> Tensor<1> {
         profile::time(Stage::Loss, || mean_cross_entropy(logits, labels.clone(), self.smoothing))
     }
 
-    /// The gradients of `loss`; `logits` are those at the training point.
+    /// Computes the gradients of `loss`; `logits` are the logits at the training point.
     pub fn finish(self, loss: Tensor<1>, logits: Tensor<2>) -> TrainGradient {
         let Self { weights, point, stats, forwards, .. } = self;
         let (params, input) = profile::time(Stage::Autodiff, || {
@@ -184,20 +184,20 @@ impl<'a> TrainPass<'a> {
     }
 }
 
-/// Mean cross-entropy at the pixels `x` in training mode, with the gradients of the parameters and
-/// of `x`.
+/// Mean cross-entropy at the pixels `x` in training mode, with the gradients by the parameters and
+/// by `x`.
 pub fn train_gradient(model: &Model, x: Tensor<4>, labels: Tensor<1, Int>) -> TrainGradient {
     let loss = LossAt { model, x, labels, mode: BnMode::Train, smoothing: 0.0 };
     of(model.device()).training_gradient(loss)
 }
 
-/// The gradient of a mean cross-entropy for the pixels, recorded.
+/// Computes the gradient of a mean cross-entropy by the pixels with autodiff.
 pub(super) fn recorded_input_gradient(loss: LossAt<'_>) -> InputGradient {
     let LossAt { model, x, labels, mode, smoothing } = loss;
     input_gradient(model, x, mode, |logits| mean_cross_entropy(logits, labels, smoothing))
 }
 
-/// The gradients of a mean cross-entropy for the parameters and the pixels, recorded.
+/// Computes the gradients of a mean cross-entropy by the parameters and the pixels with autodiff.
 pub(super) fn recorded_training_gradient(loss: LossAt<'_>) -> TrainGradient {
     let LossAt { model, x, labels, smoothing, .. } = loss;
     let mut pass = TrainPass::new(model, x, smoothing);

@@ -1,12 +1,12 @@
-//! The seam for devices: what a training step and an attack ask of one.
+//! The seam for devices: the operations of a training step and an attack.
 //!
-//! A device is asked coarse questions: the gradient of a loss over a network and its named values,
-//! a step of a perturbation, the figures of a step, an optimizer's update. The CPU engine and
-//! Burn's own operations answer them here; a plan that is compiled for one network and device
-//! would be a third [`Compute`]. [`of`] chooses, and nothing else asks what the device is.
+//! The operations are coarse: the gradient of a loss over a network and its named values, a step of
+//! a perturbation, the figures of a step, an optimizer's update. The CPU engine and Burn's own
+//! operations implement them here; a plan compiled for one network and device would be a third
+//! [`Compute`]. [`of`] chooses the implementation, and no other code asks what the device is.
 //!
-//! A loss that is no mean cross-entropy is made of Burn's operations by whoever wants it, and
-//! recorded: see [`gradient`].
+//! A loss that is not a mean cross-entropy is written with Burn's operations by the method that
+//! needs it, and recorded: see [`gradient`].
 
 mod burn_ops;
 mod cpu_engine;
@@ -36,7 +36,8 @@ pub struct LossAt<'a> {
     pub x: Tensor<4>,
     /// Classes, `[N]`.
     pub labels: Tensor<1, Int>,
-    /// Which statistics batch norm normalises with; a training gradient takes the batch's.
+    /// The statistics with which batch norm normalises; a training gradient always uses the
+    /// batch's.
     pub mode: BnMode,
     /// Label smoothing, from 0 to 1.
     pub smoothing: f32,
@@ -48,37 +49,37 @@ pub struct LossAt<'a> {
 pub struct SignStep<'a> {
     /// Pixels in [0, 1].
     pub x: &'a Tensor<4>,
-    /// Where the step begins; `None`: at 0.
+    /// The perturbation at which the step begins; `None` for 0.
     pub start: Option<Tensor<4>>,
     /// The gradient.
     pub grad: Tensor<4>,
-    /// What the step of each element is multiplied by; `None`: 1.
+    /// Factor of each element's step; `None` for 1.
     pub factor: Option<Tensor<4>>,
     /// Length, in pixel units on [0, 1].
     pub alpha: f32,
-    /// Radius of the l-inf ball around 0 that the result is projected on; `None`: the box alone
+    /// Radius of the l-inf ball around 0 on which the result is projected; `None` if only the box
     /// bounds it.
     pub radius: Option<f32>,
 }
 
-/// What the figures of a training step are made of.
+/// The tensors from which the figures of a training step are computed.
 #[derive(Debug)]
 pub struct FigureInputs<'a> {
     /// Mean loss, `[1]`.
     pub loss: &'a Tensor<1>,
     /// Logits at the training point, `[N, K]`.
     pub logits: &'a Tensor<2>,
-    /// Logits of the last attack pass, `[N, K]`; `None`: there was none.
+    /// Logits of the last attack pass, `[N, K]`; `None` without an attack pass.
     pub attacked: Option<&'a Tensor<2>>,
     /// Classes, `[N]`.
     pub labels: &'a Tensor<1, Int>,
     /// The threat's norm.
     pub norm: Norm,
-    /// Gradient of the attack pass for the pixels, `[N, C, H, W]`.
+    /// Gradient of the attack pass by the pixels, `[N, C, H, W]`.
     pub attack: &'a Tensor<4>,
-    /// Gradient of the training pass for the pixels.
+    /// Gradient of the training pass by the pixels, `[N, C, H, W]`.
     pub train: &'a Tensor<4>,
-    /// The perturbation trained on.
+    /// The perturbation that was trained on, `[N, C, H, W]`.
     pub delta: &'a Tensor<4>,
 }
 
@@ -92,28 +93,29 @@ pub struct Figures {
     /// Share of the examples whose loss at the training point is below that at the last attack
     /// pass's point; `None` without an attack pass.
     pub abnormal: Option<f32>,
-    /// How the two passes' gradients agree.
+    /// Agreement of the two passes' gradients.
     pub agreement: Agreement,
 }
 
-/// How the gradients of the attack pass and of the training pass agree, over a batch.
+/// Agreement of the gradients of the attack pass and of the training pass, over a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
     /// [`pert_align`].
     pub pert_align: f32,
     /// [`linearity`].
     pub linearity: f32,
-    /// As `linearity`, but the sum of the upper slopes over the sum of the lower ones.
+    /// The sum of the upper slopes divided by the sum of the lower slopes, in place of
+    /// `linearity`'s mean of ratios.
     pub linearity_of_sums: f32,
-    /// Summed norms of the training pass's gradients over those of the attack pass's.
+    /// Sum of the norms of the training pass's gradients divided by the sum for the attack pass.
     pub grad_ratio: f32,
     /// Mean absolute perturbation, in pixel units.
     pub delta_mean: f32,
 }
 
-/// A device as the rest of the library sees it.
+/// The operations of a device.
 pub trait Compute: Debug + Sync {
-    /// What computes a network's layers, unless its model is told otherwise.
+    /// The backend that computes a network's layers, unless its model sets another.
     fn layers(&self) -> Backend;
 
     /// Gradient of a loss with respect to the pixels; no weight gradient is computed.
@@ -121,13 +123,13 @@ pub trait Compute: Debug + Sync {
         gradient::recorded_input_gradient(loss)
     }
 
-    /// Gradient of a loss with respect to the parameters and, free with it, the pixels, in training
-    /// mode.
+    /// Gradient of a loss with respect to the parameters and the pixels, in training mode. The
+    /// gradient by the pixels costs nothing extra.
     fn training_gradient(&self, loss: LossAt<'_>) -> TrainGradient {
         gradient::recorded_training_gradient(loss)
     }
 
-    /// `box(project(start + alpha factor sign(grad)))`.
+    /// Computes `box(project(start + alpha factor sign(grad)))`, `[N, C, H, W]`.
     fn sign_step(&self, step: SignStep<'_>) -> Tensor<4>;
 
     /// Clamps `delta` so that `x + delta` stays in [0, 1]; both `[N, C, H, W]`.
@@ -138,13 +140,14 @@ pub trait Compute: Debug + Sync {
     fn cross_entropy(&self, logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f32)
     -> Tensor<1>;
 
-    /// The figures of a step, read back at once: each figure by itself would wait for the device.
+    /// Computes the figures of a step and reads them back at once, because each read waits for the
+    /// device.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error::Device`](crate::Error::Device) when the device fails.
     fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures>;
 
-    /// One update of every parameter and its momentum by stochastic gradient descent; `gradients`
+    /// Updates every parameter and its momentum once by stochastic gradient descent; `gradients`
     /// are flat, in the order of `params`.
     fn sgd_update(
         &self,
@@ -155,7 +158,7 @@ pub trait Compute: Debug + Sync {
     );
 }
 
-/// What computes on `device`, with autodiff or without.
+/// The operations of `device`, with autodiff or without.
 pub fn of(device: &Device) -> &'static dyn Compute {
     match Backend::of(device) {
         Backend::Engine => &cpu_engine::CpuEngine,

@@ -1,4 +1,4 @@
-//! Values that cannot be, refused before anything is read or written.
+//! Refuses impossible values before anything is read or written.
 
 use super::{OnCo, TrainConfig};
 use crate::{
@@ -10,10 +10,10 @@ use crate::{
 };
 
 impl TrainConfig {
-    /// Refuses values that cannot be, alone or together.
+    /// Refuses impossible values and impossible combinations of values.
     ///
     /// # Errors
-    /// The first wrong value, in one line.
+    /// [`Error`](crate::Error) for the first wrong value, in one line.
     pub fn check(&self) -> Result<()> {
         Threat::new(self.norm, &self.epsilon)
             .map_err(|e| Error::setting("epsilon", &self.epsilon, e.to_string()))?;
@@ -21,7 +21,7 @@ impl TrainConfig {
         self.check_schedule()?;
         self.check_validation()?;
         self.check_rollback()?;
-        // A norm or option that the method does not know fails before any data is read.
+        // A norm or option that the method does not know must fail before any data is read.
         method::method(&self.method)?.build(&self.options, self.threat()).map(drop)
     }
 
@@ -69,7 +69,7 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Refuses what the schedule or the norm would not look at.
+    /// Refuses settings that the schedule or the norm would ignore.
     fn check_schedule(&self) -> Result<()> {
         let unused = |setting: &'static str, value: &str, with: &str| {
             let Self { schedule, optimizer, .. } = self;

@@ -1,5 +1,5 @@
-//! The settings of a training: listed once ([`SETTINGS`]), read from tables (a file, a command
-//! line, a recipe), settled and checked.
+//! The settings of a training. They are listed once ([`SETTINGS`]), read from tables (a file, a
+//! command line, a recipe), completed with defaults, and checked.
 
 mod check;
 mod settings;
@@ -24,15 +24,15 @@ use crate::{
     threat::{EpsilonConvention, Norm, Threat},
 };
 
-/// What to do when catastrophic overfitting is detected.
+/// The reaction to catastrophic overfitting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OnCo {
-    /// Say so and go on.
+    /// Report it and go on.
     Warn,
     /// Write a checkpoint and stop with an error.
     Stop,
-    /// Go back to the last checkpoint before the onset and go on with another method.
+    /// Return to the last checkpoint before the onset and go on with another method.
     Rollback,
 }
 
@@ -52,9 +52,9 @@ impl TrainConfig {
         Threat { norm: self.norm, epsilon: self.epsilon.value() }
     }
 
-    /// Norm and epsilon in pixel space of the training examples of `channels` channels:
-    /// [`threat`](Self::threat), unless epsilon counts as in the reference, which bounds the length
-    /// of delta / std in l2 by that of epsilon / std over the channels.
+    /// Norm and epsilon in pixel space for training images of `channels` channels. This is
+    /// [`threat`](Self::threat), unless `epsilon_convention` is the reference's, which bounds the
+    /// length of delta / std in l2 by the length of epsilon / std over the channels.
     pub fn training_threat(&self, channels: usize) -> Threat {
         let mut threat = self.threat();
         if self.norm == Norm::L2 && self.epsilon_convention == EpsilonConvention::Reference {
@@ -63,8 +63,8 @@ impl TrainConfig {
         threat
     }
 
-    /// How far epsilon has grown at `step`, of `steps_per_epoch` an epoch: linearly during the
-    /// warm-up, never 0 because of it, 1 from its end on.
+    /// The share of epsilon that is reached at `step`, with `steps_per_epoch` steps in an epoch. It
+    /// grows linearly during the warm-up, never starts at 0, and is 1 from the warm-up's end on.
     pub fn warm_up(&self, step: u64, steps_per_epoch: u64) -> f32 {
         let warmup = self.epsilon_warmup * steps_per_epoch as f64;
         let done = (step + 1) as f64;
@@ -100,7 +100,7 @@ impl TrainConfig {
         }
     }
 
-    /// A fresh optimizer for `params`, with clipping and accumulation.
+    /// Makes a new optimizer for `params`, with clipping and accumulation.
     pub fn optimizer(&self, params: &TensorSet) -> Box<dyn Optimizer> {
         let mut optimizer = self.optimizer.build(params, self.weight_decay);
         if self.clip_grad > 0.0 {
@@ -112,12 +112,13 @@ impl TrainConfig {
         optimizer
     }
 
-    /// The augmentation: none until [`Plan::new`](crate::run::Plan::new) has taken the data set's.
+    /// The augmentation; none until [`TrainPlan::new`](crate::run::TrainPlan::new) has set the data
+    /// set's.
     pub fn augment(&self) -> Augment {
         self.augment.unwrap_or(Augment::NONE)
     }
 
-    /// What is chosen of the network besides its width.
+    /// The options of the network, apart from its width.
     pub fn network_options(&self) -> NetworkOptions {
         NetworkOptions {
             activation: self.activation,
@@ -128,9 +129,9 @@ impl TrainConfig {
         }
     }
 
-    /// Makes the paths absolute, so that a run can go on from any working folder.
+    /// Makes the paths absolute, so that a run can be resumed from any working folder.
     pub fn make_absolute(&mut self) {
-        // Fails only for an empty path, which is refused later by its own name.
+        // Only an empty path fails here; the checks refuse it later with its name.
         let absolute = |path: &Path| {
             let path = crate::data::expand_home(path);
             std::path::absolute(&path).unwrap_or(path)
@@ -148,7 +149,7 @@ impl TrainConfig {
     }
 }
 
-/// Joins the lines of a library's message.
+/// Joins the lines of a library's message into one.
 pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! Settings as a table: what was given, over a file, over the defaults.
+//! Settings as a table: the given values replace those of a file, which replace the defaults.
 
 use std::path::Path;
 
@@ -15,18 +15,19 @@ use crate::{
 
 /// Key of the method's hyperparameters.
 const OPTIONS: &str = "options";
-/// What a run's own config.toml holds besides its settings.
+/// Keys that a run's own config.toml holds besides its settings.
 pub(crate) const ABOUT_THE_RUN: [&str; 6] =
     ["provenance", "network", "steps_per_epoch", "data", "classes", "extended"];
-/// Largest settings file.
+/// Largest settings file in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
-/// Steps between checkpoints when a run may have to go back to one.
+/// Steps between checkpoints of a run that may return to one.
 const ROLLBACK_STEPS: u64 = 100;
 
-/// Reads a settings file, such as the config.toml of a run; what is not a setting there is left out.
+/// Reads a settings file, such as the config.toml of a run, and drops the keys that are not
+/// settings.
 ///
 /// # Errors
-/// A file that cannot be read, is too large, or is no TOML.
+/// [`Error`] for a file that cannot be read, is too large, or is not TOML.
 pub fn read_file(path: &Path) -> Result<Table> {
     let size = std::fs::metadata(path).map_err(|e| Error::read(path, e))?.len();
     if size > LARGEST_FILE {
@@ -37,10 +38,10 @@ pub fn read_file(path: &Path) -> Result<Table> {
     parse(&text).map_err(|e| Error::damaged(path, e.to_string()))
 }
 
-/// The settings in the text of a file.
+/// Reads the settings in the text of a file.
 ///
 /// # Errors
-/// A text that is no TOML.
+/// [`Error`] for a text that is not TOML.
 pub fn parse(text: &str) -> Result<Table> {
     let mut table =
         text.parse::<Table>().map_err(|e| Error::unfit("not TOML", one_line(&e.to_string())))?;
@@ -54,11 +55,12 @@ pub fn parse(text: &str) -> Result<Table> {
     Ok(table)
 }
 
-/// Settings that a run of an older version did not write down and had: not today's defaults.
+/// Adds the settings that an older version used without writing them down, where today's defaults
+/// differ.
 pub(crate) fn complete(table: &mut Table) {
-    // Momentum was constant.
+    // Older versions kept the momentum constant.
     table.entry("cycle_momentum").or_insert(Value::Boolean(false));
-    // A method of two forms had the reference's alone.
+    // Older versions had only the reference's form of a method that now has two.
     let name = table.get("method").and_then(Value::as_str).unwrap_or_default();
     let defaults = method::method(name).and_then(|info| (info.options)());
     if defaults.is_ok_and(|options| options.iter().any(|(key, _)| key == "variant"))
@@ -69,8 +71,9 @@ pub(crate) fn complete(table: &mut Table) {
     }
 }
 
-/// Settings that go with another one: where that is given another value than the file has, the
-/// file's values of these stay out. They were chosen for what is replaced, or are its defaults.
+/// Settings that belong to another setting. Where that setting gets another value than the file's,
+/// the file's values of these are dropped, because they were chosen for the old value or are its
+/// defaults.
 const BELONGINGS: [(&str, &[&str]); 5] = [
     ("method", &[OPTIONS, "attack_bn"]),
     ("model", &["width", "activation", "dropout", "stem", "patch", "shortcut"]),
@@ -79,8 +82,8 @@ const BELONGINGS: [(&str, &[&str]); 5] = [
     ("dataset", &["image_size", "augment"]),
 ];
 
-/// `given` and, where it says nothing, `file`. What belongs to a method, network, norm, optimizer
-/// or data set that `given` replaces goes with it, which is said in a line.
+/// Completes `given` with the values of `file`. Where `given` replaces a method, network, norm,
+/// optimizer or data set, the file's settings that belong to it are dropped, and a line says so.
 pub fn over(given: Table, mut file: Table) -> Table {
     for (key, belongings) in BELONGINGS {
         let (Some(new), Some(old)) = (given.get(key), file.get(key)) else { continue };
@@ -113,7 +116,7 @@ fn text(value: &Value) -> String {
 /// Adds a hyperparameter of the method, `key=value`, to `table`.
 ///
 /// # Errors
-/// Text without an equals sign.
+/// [`Error`] for a text without an equals sign.
 pub fn put_option(table: &mut Table, pair: &str) -> Result<()> {
     let (key, text) = pair.split_once('=').ok_or_else(|| {
         Error::setting("options", format!("'{pair}'"), "expected key=value, such as beta=0.05")
@@ -131,11 +134,12 @@ pub fn put_option(table: &mut Table, pair: &str) -> Result<()> {
 }
 
 impl TrainConfig {
-    /// The settings in `table` with defaults for the others, checked. `augment` and `val` stay open
-    /// until the data set is known.
+    /// Reads the settings in `table`, adds defaults for the others, and checks them. `augment` and
+    /// `val` stay open until the data set is known.
     ///
     /// # Errors
-    /// An unknown key, a value of the wrong type, or the first wrong value, in one line.
+    /// [`Error`] for an unknown key, a value of the wrong type, or the first wrong value, in one
+    /// line.
     pub fn from_table(table: Table) -> Result<Self> {
         let mut config = read(&table)?;
         let given = |key: &str| table.contains_key(key);
@@ -171,16 +175,16 @@ impl TrainConfig {
         Ok(config)
     }
 
-    /// The settings in the text of a file, as [`from_table`](Self::from_table).
+    /// Reads the settings in the text of a file like [`from_table`](Self::from_table).
     ///
     /// # Errors
-    /// As there, and a text that is no TOML.
+    /// Those of [`from_table`](Self::from_table), and a text that is not TOML.
     pub fn from_toml(text: &str) -> Result<Self> {
         Self::from_table(parse(text)?)
     }
 }
 
-/// The radius that the literature uses with a norm.
+/// The radius that is usual in the literature for a norm.
 fn default_epsilon(norm: Norm) -> Epsilon {
     match norm {
         Norm::L2 => Epsilon::ratio(128, 255),
@@ -188,14 +192,15 @@ fn default_epsilon(norm: Norm) -> Epsilon {
     }
 }
 
-/// The settings of `table` as they are, with the plain defaults for the others.
+/// Reads the settings of `table` unchanged, with the plain defaults for the others.
 pub(crate) fn read(table: &Table) -> Result<TrainConfig> {
     let known = || SETTINGS.iter().map(|setting| setting.name).chain([OPTIONS]);
     if let Some(key) = table.keys().find(|key| !known().any(|known| known == key.as_str())) {
         return Err(Error::unknown("setting", key, known()));
     }
     table.clone().try_into().map_err(|all: toml::de::Error| {
-        // Which of them it is: the message of the whole does not always say.
+        // The message about the whole table does not always name the key, so each key is tried
+        // alone.
         for (key, value) in table {
             let one: Table = [(key.clone(), value.clone())].into_iter().collect();
             if let Err(e) = one.try_into::<TrainConfig>() {

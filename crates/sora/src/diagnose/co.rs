@@ -2,15 +2,15 @@
 //! nothing.
 //!
 //! PertAlign near 1 means a locally linear loss, on which a single step finds the worst
-//! perturbation (SORA, arXiv 2606.00738). Its level depends on method, epsilon and network, so what
-//! counts is a fall below the level that the run itself had reached: the mean of the newest few
-//! steps against the best mean over a longer window, in units of the scatter between neighbouring
-//! steps, which a trend does not inflate. Linearity is followed in the same way. Two further signs:
-//! PertAlign that never rises, and validations in which pgd accuracy is less than half of fgsm
-//! accuracy.
+//! perturbation (SORA, arXiv 2606.00738). Its level depends on method, epsilon and network, so the
+//! detector looks for a fall below the level that the run itself had reached. It compares the mean
+//! of the newest few steps with the best mean over a longer window, in units of the scatter between
+//! neighbouring steps, which a trend does not inflate. Linearity is followed in the same way. Two
+//! further signs are a PertAlign that never rises, and validations in which pgd accuracy is less
+//! than half of fgsm accuracy.
 //!
-//! `docs/catastrophic-overfitting.md` has the thresholds' origin and how often, and how early, the
-//! detector was right.
+//! `docs/catastrophic-overfitting.md` derives the thresholds and reports how often, and how early,
+//! the detector was right.
 
 use std::fmt;
 
@@ -21,26 +21,28 @@ use crate::{
     stats::normal_cdf,
 };
 
-/// Steps over which a level is measured.
+/// Number of steps over which a level is measured.
 pub const WINDOW: usize = 20;
-/// Steps whose mean is held against it.
+/// Number of newest steps whose mean is compared with the level.
 const NEWEST: usize = 5;
 /// A fall below this fraction of the best level is the sign.
 const FRACTION: f64 = 0.6;
-/// Levels that there must have been before a fall counts: below, PertAlign and linearity wander.
+/// Levels that must have been reached before a fall counts; below them PertAlign and linearity
+/// fluctuate.
 const LEAST_PERT_ALIGN: f64 = 0.17;
 const LEAST_LINEARITY: f64 = 0.5;
-/// Standard errors that the newest mean must lie beyond the threshold: one-sided 99 %.
+/// Number of standard errors by which the newest mean must lie beyond the threshold: one-sided 99
+/// %.
 const BEYOND: f64 = 2.326;
-/// By when PertAlign should have risen to [`RISEN`]: this many steps, and as much training as so
-/// many steps at the largest learning rate.
+/// The time by which PertAlign should have risen to [`RISEN`]: this many steps, and as much
+/// training as this many steps at the largest learning rate.
 const RISEN_BY: u64 = 100;
 const RISEN_BY_TRAINING: f64 = 25.0;
 const RISEN: f64 = 0.12;
-/// pgd accuracy that a validation must have shown before its loss counts.
+/// pgd accuracy that a validation must have reached before its fall counts.
 const LEAST_PGD: f64 = 0.05;
 
-/// What gave catastrophic overfitting away.
+/// The sign that revealed catastrophic overfitting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CoSign {
@@ -59,15 +61,15 @@ pub enum CoSign {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CoEvent {
-    /// The step at which it was noticed.
+    /// The step at which the detector noticed it.
     pub step: u64,
-    /// Steps up to which all was in order.
+    /// Number of steps up to which training was in order.
     pub onset: u64,
-    /// What gave it away.
+    /// The sign that revealed it.
     pub sign: CoSign,
-    /// Before: the best level of PertAlign or linearity, or fgsm accuracy.
+    /// The value before: the best level of PertAlign or linearity, or the fgsm accuracy.
     pub from: f64,
-    /// At `step`: the newest mean of PertAlign or linearity, or pgd accuracy.
+    /// The value at `step`: the newest mean of PertAlign or linearity, or the pgd accuracy.
     pub to: f64,
     /// Probability that the true mean lies beyond the threshold, given the scatter between steps or
     /// the number of validation images.
@@ -100,16 +102,16 @@ impl fmt::Display for CoEvent {
 struct Track {
     /// The newest values, at most a window of them.
     recent: Vec<f32>,
-    /// Best mean over a window.
+    /// Best mean over a window so far.
     best: f64,
-    /// Steps up to which the newest mean was nearer to the best than to the threshold.
+    /// Number of steps up to which the newest mean was nearer to the best than to the threshold.
     good: u64,
 }
 
-/// Where a [`Track`] stands.
+/// The state of a [`Track`].
 struct Level {
     newest: f64,
-    /// Standard deviation of a step.
+    /// Standard deviation of a single step.
     deviation: f64,
 }
 
@@ -121,8 +123,8 @@ impl Level {
 }
 
 impl Track {
-    /// Takes in the value of step `step`; `None` until there is a window of them. Levels below
-    /// `least` are not in order.
+    /// Adds the value of step `step`; returns `None` until a window is full. Levels below `least`
+    /// do not count as in order.
     fn observe(&mut self, step: u64, value: f32, least: f64) -> Option<Level> {
         if self.recent.len() >= WINDOW {
             self.recent.remove(0);
@@ -136,7 +138,7 @@ impl Track {
         };
         self.best = self.best.max(mean(&self.recent));
         let newest = mean(&self.recent[WINDOW - NEWEST..]);
-        // Half the mean square of successive differences (von Neumann 1941).
+        // The variance is half the mean square of successive differences (von Neumann 1941).
         let squares: f64 =
             self.recent.windows(2).map(|pair| f64::from(pair[1] - pair[0]).powi(2)).sum();
         let deviation = (squares / (WINDOW - 1) as f64 / 2.0).sqrt();
@@ -146,8 +148,8 @@ impl Track {
         Some(Level { newest, deviation })
     }
 
-    /// How far `level` lies below the threshold, in standard errors; `None` before the figure has
-    /// reached `least`.
+    /// The distance of `level` below the threshold, in standard errors; `None` before the figure
+    /// has reached `least`.
     fn fall(&self, level: &Level, least: f64) -> Option<f64> {
         (self.best >= least).then(|| (FRACTION * self.best - level.newest) / level.error(NEWEST))
     }
@@ -159,23 +161,23 @@ impl Track {
 pub struct CoDetector {
     pert_align: Track,
     linearity: Track,
-    /// Steps taken in.
+    /// Number of steps seen.
     steps: u64,
-    /// Sum of their learning rates, in largest ones.
+    /// Sum of the steps' learning rates, in units of the largest rate.
     training: f64,
     /// Best pgd accuracy of a validation.
     pgd: f64,
-    /// Steps up to which the validations were in order.
+    /// Number of steps up to which the validations were in order.
     validated: Option<u64>,
     event: Option<CoEvent>,
 }
 
 impl CoDetector {
-    /// Takes in a step of a run with the largest learning rate `lr_max`; returns the event at the
-    /// step where it is first noticed.
+    /// Adds a step of a run with the largest learning rate `lr_max`; returns the event at the step
+    /// where it is first noticed.
     pub fn observe(&mut self, line: &StepLine, lr_max: f64) -> Option<CoEvent> {
         // Without a perturbation there is nothing to overfit to, and a figure that is not finite
-        // tells nothing.
+        // has no meaning.
         if line.delta_mean == 0.0 || !line.pert_align.is_finite() || !line.linearity.is_finite() {
             return None;
         }
@@ -216,13 +218,13 @@ impl CoDetector {
         self.event
     }
 
-    /// Takes in a validation after `step`; returns the event if it is first noticed by it.
+    /// Adds a validation after `step`; returns the event if this validation reveals it first.
     pub fn observe_validation(&mut self, step: u64, val: &ValFigures) -> Option<CoEvent> {
         let (n, fgsm, pgd) = (val.n.max(1) as f64, val.fgsm.accuracy, val.pgd.accuracy);
         self.pgd = self.pgd.max(pgd);
         let error = ((fgsm * (1.0 - fgsm) / 4.0 + pgd * (1.0 - pgd)) / n).sqrt();
         let beyond = (fgsm / 2.0 - pgd) / error.max(1e-6);
-        // Nothing left under either attack is no gap.
+        // A network that has lost all accuracy under either attack shows no gap.
         if beyond <= 0.0 {
             self.validated = Some(step + 1);
         }
@@ -241,13 +243,13 @@ impl CoDetector {
         self.event
     }
 
-    /// What was found so far.
+    /// The event, if one has been noticed.
     pub fn event(&self) -> Option<CoEvent> {
         self.event
     }
 
-    /// Steps up to which PertAlign, and the validations, were in order: a rollback goes back to the
-    /// earlier of the two.
+    /// Numbers of steps up to which PertAlign, and the validations, were in order. A rollback
+    /// returns to the earlier of the two.
     pub fn safe_points(&self) -> [u64; 2] {
         [self.pert_align.good, self.validated.unwrap_or(self.pert_align.good)]
     }

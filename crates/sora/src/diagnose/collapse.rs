@@ -1,33 +1,33 @@
-//! When robust accuracy was lost, from the validations of a run: what the detector is judged
-//! against.
+//! Finds when a run lost its robust accuracy, from its validations. The detector is judged against
+//! this.
 
 use serde::Serialize;
 
-/// Validations after the fall that must confirm it.
+/// Number of validations that must confirm a fall.
 const CONFIRM: usize = 2;
 
-/// A lasting loss (or lack) of multi-step accuracy.
+/// A lasting fall (or lack) of multi-step accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Collapse {
     /// Whether the accuracy had ever been above chance.
     pub risen: bool,
-    /// Best accuracy before, as a fraction.
+    /// Best accuracy before the fall, as a fraction.
     pub peak: f64,
-    /// Step of that validation.
+    /// Step of the validation with the best accuracy.
     pub peak_step: u64,
-    /// First step whose validation found less than half of the best before it, even if a later one
-    /// found more again; `None` if it never rose.
+    /// First step whose validation found less than half of the best before it, even if a later
+    /// validation found more again; `None` if the accuracy never rose.
     pub first_half_step: Option<u64>,
     /// First step from which on every validation found less than half of the best before it; `None`
-    /// if it never rose.
+    /// if the accuracy never rose.
     pub half_step: Option<u64>,
 }
 
 /// Looks for a lasting fall to less than half in `series`, pairs of (step, accuracy under a
 /// multi-step attack) in the order of the steps.
 ///
-/// A run counts as collapsed when its last validations, at least three, all lie below half of the
-/// best before; and also when none of at least three was above `chance` (1 / classes).
+/// A run has collapsed when its last validations, at least three, all lie below half of the best
+/// before; and also when it has at least three and none is above `chance` (1 / classes).
 pub fn collapse(series: &[(u64, f64)], chance: f64) -> Option<Collapse> {
     let mut peaks = Vec::with_capacity(series.len());
     for &(step, accuracy) in series {
@@ -44,7 +44,7 @@ pub fn collapse(series: &[(u64, f64)], chance: f64) -> Option<Collapse> {
             half_step: None,
         });
     }
-    // What lies below half before the accuracy has risen is no fall.
+    // A value below half does not count as a fall before the accuracy has risen above chance.
     let below = |i: &usize| peaks[*i].1 > chance && series[*i].1 < peaks[*i].1 / 2.0;
     let lasting = (0..series.len()).rev().take_while(below).last()?;
     if series.len() - lasting <= CONFIRM {

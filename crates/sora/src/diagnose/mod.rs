@@ -1,4 +1,4 @@
-//! Diagnostics of training: catastrophic overfitting, found while it happens.
+//! Diagnostics of training: detection of catastrophic overfitting while it happens.
 
 mod co;
 mod collapse;

@@ -1,14 +1,14 @@
-//! The SORA reference's rule for catastrophic overfitting, to compare the detector with.
+//! The SORA reference's rule for catastrophic overfitting, against which the detector is compared.
 //!
-//! Over a window of steps the mean PertAlign of the first quarter is held against that of the last:
-//! a difference of 0.5 or more, in either direction, is the sign. The rule knows no scatter and
-//! speaks of a rise as of a fall.
+//! Over a window of steps the rule compares the mean PertAlign of the first quarter with that of
+//! the last; a difference of 0.5 or more, in either direction, is the sign. The rule ignores
+//! scatter and treats a rise like a fall.
 
 use std::collections::VecDeque;
 
-/// Fraction of the window whose means are compared.
+/// Fraction of the window at each end over which a mean is taken.
 const TAIL: f64 = 0.25;
-/// Difference of the means that is the sign.
+/// Difference of the means that counts as the sign.
 const CHANGE: f64 = 0.5;
 
 /// Follows PertAlign step by step.
@@ -25,7 +25,7 @@ impl ReferenceRule {
         Self { window: window.max(4), recent: VecDeque::new(), step: None }
     }
 
-    /// Takes in the PertAlign of step `step`; true where the rule speaks for the first time.
+    /// Adds the PertAlign of step `step`; returns true at the step where the sign first appears.
     pub fn observe(&mut self, step: u64, pert_align: f32) -> bool {
         if self.recent.len() == self.window {
             self.recent.pop_front();
@@ -46,7 +46,7 @@ impl ReferenceRule {
         self.step.is_some()
     }
 
-    /// The step at which the rule spoke.
+    /// The step at which the sign appeared.
     pub fn step(&self) -> Option<u64> {
         self.step
     }
@@ -56,7 +56,7 @@ impl ReferenceRule {
 mod tests {
     use super::*;
 
-    /// The step at which the rule speaks of 200 steps.
+    /// The step, among 200, at which the sign appears.
     fn spoken(window: usize, level: impl Fn(u64) -> f32) -> Option<u64> {
         let mut rule = ReferenceRule::new(window);
         let said = (0..200).filter(|&step| rule.observe(step, level(step))).count();
@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn a_change_by_half_between_the_quarters_is_told_in_either_direction() {
-        // A jump at step 100: the last quarter of 40 steps lies wholly behind it at step 109.
+        // After a jump at step 100, the last quarter of 40 steps lies wholly behind the jump at
+        // step 109.
         for (before, after) in [(0.8, 0.25), (0.2, 0.9)] {
             let step = spoken(40, |step| if step < 100 { before } else { after });
             assert!(step.is_some_and(|step| (107..=109).contains(&step)), "{step:?}");

@@ -9,20 +9,20 @@ use crate::{
     model::Model,
 };
 
-/// Attacks that are run together, and on how many images.
+/// Attacks that run together, and the number of images they run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Suite {
-    /// `clean`, `fgsm` and `pgd-10` on the first 1,000 images: a look while one works.
+    /// `clean`, `fgsm` and `pgd-10` on the first 1,000 images, for a quick look during work.
     #[default]
     Quick,
-    /// `clean`, `fgsm`, `pgd-10`, `pgd-50x10` and `autoattack` on all.
+    /// `clean`, `fgsm`, `pgd-10`, `pgd-50x10` and `autoattack` on all images.
     Paper,
-    /// `clean` and `autoattack` on all.
+    /// `clean` and `autoattack` on all images.
     AutoAttack,
 }
 
 impl Suite {
-    /// Its attacks, and the images that it takes; `None`: all.
+    /// The attacks of the suite, and its number of images; `None` for all.
     pub fn protocol(self) -> (&'static [&'static str], Option<usize>) {
         match self {
             Self::Quick => (&["clean", "fgsm", "pgd-10"], Some(1000)),
@@ -55,7 +55,8 @@ pub struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    /// Of `model`, under l-inf with epsilon 8/255 unless [`threat`](Self::threat) says otherwise.
+    /// An evaluation of `model`, under l-inf with epsilon 8/255 unless [`threat`](Self::threat)
+    /// sets another.
     pub fn of(model: &'a Model) -> Self {
         let threat = Threat { norm: Norm::Linf, epsilon: 8.0 / 255.0 };
         Self {
@@ -68,40 +69,40 @@ impl<'a> Evaluation<'a> {
         .suite(Suite::Quick)
     }
 
-    /// On the images of `split`.
+    /// Evaluates on the images of `split`.
     pub fn on(self, split: &'a Split) -> Self {
         Self { split: Some(split), ..self }
     }
 
-    /// Under this norm and radius, in pixel units.
+    /// Evaluates under this norm and radius, in pixel units.
     pub fn threat(mut self, threat: Threat) -> Self {
         self.config.threat = threat;
         self
     }
 
-    /// With the attacks of `suite`, on as many images as it takes.
+    /// Runs the attacks of `suite`, on the suite's number of images.
     pub fn suite(self, suite: Suite) -> Self {
         let (attacks, limit) = suite.protocol();
         Self { limit, ..self.attacks(attacks.iter().copied()) }
     }
 
-    /// With these attacks, by name, on all images unless [`limit`](Self::limit) says otherwise.
+    /// Runs these attacks, by name, on all images unless [`limit`](Self::limit) sets a number.
     pub fn attacks<S: Into<String>>(self, names: impl IntoIterator<Item = S>) -> Self {
         Self { attacks: names.into_iter().map(Into::into).collect(), limit: None, ..self }
     }
 
-    /// On the first `images` only.
+    /// Evaluates on the first `images` images only.
     pub fn limit(self, images: usize) -> Self {
         Self { limit: Some(images), ..self }
     }
 
-    /// With random starts from this seed.
+    /// Draws random starts from this seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
         self
     }
 
-    /// So many images at a time; it does not change the results.
+    /// Evaluates `images` images at a time; the number does not change the results.
     pub fn batch(mut self, images: usize) -> Self {
         self.config.batch = images;
         self
@@ -110,7 +111,8 @@ impl<'a> Evaluation<'a> {
     /// Runs the attacks in order, each on the images that are classified correctly clean.
     ///
     /// # Errors
-    /// No images; an unknown attack; images that the network does not take; a device that fails.
+    /// [`Error`](crate::Error) without images, for an unknown attack, for images that the network
+    /// does not take, or when a device fails.
     pub fn run(self) -> Result<Outcome> {
         let split = self.split.ok_or_else(|| {
             Error::unfit("evaluation", "no images are named; call `on` with a split")

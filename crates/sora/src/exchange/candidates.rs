@@ -1,4 +1,5 @@
-//! Which tensors of a file are a network's: under what prefix, and which of several copies.
+//! Finds which tensors of a file belong to a network: under which prefix, and in which of several
+//! copies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,25 +9,26 @@ use crate::model::NetworkInfo;
 /// The tensors under one prefix, by the network's names.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate<'a> {
-    /// What stands before the names, with its last dot.
+    /// The text before the names, with its last dot.
     pub(super) prefix: String,
     pub(super) weights: BTreeMap<String, &'a StoredTensor>,
 }
 
 impl Candidate<'_> {
-    /// Shape of the tensor that the network calls `name`.
+    /// Shape of the tensor with the network's name `name`.
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.weights.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// Whether the prefix names a running average of weights or a part of an optimizer's state.
+    /// Whether the prefix belongs to a running average of weights or to a part of an optimizer's
+    /// state.
     fn is_average(&self) -> bool {
         const WORDS: [&str; 8] =
             ["ema", "swa", "avg", "averag", "optim", "momentum", "shadow", "teacher"];
         words(&self.prefix).iter().any(|word| WORDS.iter().any(|known| word.starts_with(known)))
     }
 
-    /// Whether both are the same numbers under two names, as of a module and its wrapper.
+    /// Whether both hold the same numbers under two names, as a module and its wrapper do.
     fn is_alias_of(&self, other: &Self) -> bool {
         self.weights.len() == other.weights.len()
             && self.weights.iter().all(|(name, entry)| {
@@ -52,19 +54,19 @@ fn words(name: &str) -> Vec<String> {
     words
 }
 
-/// What a search for a network's tensors came to.
+/// The result of a search for a network's tensors.
 #[derive(Debug)]
 pub(super) enum Found<'a> {
     /// One set of tensors, and the prefixes of copies beside it.
     One(Candidate<'a>, Vec<String>),
-    /// Several, of which nothing says which one is the network's: their prefixes.
+    /// Several sets, none of which can be preferred; their prefixes.
     Several(Vec<String>),
-    /// None.
+    /// No set.
     Nothing,
 }
 
-/// The tensors of the network in a file: under `wanted`, or else the longest list that is no
-/// average's or optimizer's.
+/// Finds the tensors of the network in a file: under `wanted`, or else the longest list that
+/// belongs to no average and no optimizer.
 pub(super) fn find<'a>(
     entries: &'a [StoredTensor],
     info: &NetworkInfo,
@@ -79,13 +81,13 @@ pub(super) fn find<'a>(
             None => Found::Several(all.into_iter().map(|found| found.prefix).collect()),
         };
     }
-    // A wrapper's other parts lie under the same prefix or under none: the longest list is the
+    // A wrapper's other parts lie under the same prefix or under none, so the longest list is the
     // network's own.
     let longest = all.iter().map(|found| found.weights.len()).max().unwrap_or(0);
     let (whole, partial): (Vec<_>, Vec<_>) =
         all.into_iter().partition(|found| found.weights.len() == longest);
     let (averages, mut own): (Vec<_>, Vec<_>) = whole.into_iter().partition(Candidate::is_average);
-    // A list that is longer for an average's counters is no better than the network's own.
+    // A list that is longer only by an average's counters is not better than the network's own.
     own.extend(partial.into_iter().filter(|found| {
         !averages.is_empty()
             && !found.is_average()
@@ -114,7 +116,7 @@ pub(super) fn find<'a>(
     }
 }
 
-/// Whether `weights` has all tensors of `other` but counters.
+/// Whether `weights` has all tensors of `other` except counters.
 fn covers(
     weights: &BTreeMap<String, &StoredTensor>,
     other: &BTreeMap<String, &StoredTensor>,
@@ -122,7 +124,7 @@ fn covers(
     other.iter().all(|(name, entry)| !entry.is_float() || weights.contains_key(name))
 }
 
-/// Every prefix under which the weight lies that gives the network's width.
+/// Finds every prefix under which the file has the weight that gives the network's width.
 fn candidates<'a>(entries: &'a [StoredTensor], info: &NetworkInfo) -> Vec<Candidate<'a>> {
     let prefixes: BTreeSet<&str> = entries
         .iter()
@@ -144,7 +146,7 @@ fn candidates<'a>(entries: &'a [StoredTensor], info: &NetworkInfo) -> Vec<Candid
 /// The network's name for a file's name.
 fn renamed(name: &str, info: &NetworkInfo) -> String {
     info.aliases.iter().fold(name.to_owned(), |name, (from, to)| match from.strip_prefix('.') {
-        // Anywhere in the name, or at its beginning.
+        // The text may occur anywhere in the name, or at its beginning.
         Some(_) => name.replace(from, to),
         None => name.strip_prefix(from).map_or(name.clone(), |rest| format!("{to}{rest}")),
     })

@@ -1,8 +1,8 @@
-//! The tensors of a file that PyTorch wrote, or of a safetensors file, without reading more than is
-//! asked for.
+//! The tensors of a file that PyTorch wrote, or of a safetensors file. Only the requested tensors
+//! are read.
 //!
-//! A `.pt` file is a pickle, which is read and not run (`pickle.rs`); nesting, copies and sizes are
-//! bounded by what the file holds.
+//! A `.pt` file is a pickle, which is read but never run (`pickle.rs`). The content of the file
+//! bounds nesting, copies and sizes.
 
 use std::{
     fs::File,
@@ -18,13 +18,13 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, Result};
 
-/// Longest header of a safetensors file, the format's own bound.
+/// Longest header of a safetensors file in bytes, the format's own bound.
 const LONGEST_HEADER: u64 = 100_000_000;
 
-/// A tensor in a file, not yet read.
+/// A tensor in a file whose values have not been read yet.
 #[derive(Debug)]
 pub struct StoredTensor {
-    /// Name in the file; of nested dictionaries the keys, joined by dots.
+    /// Name in the file; in nested dictionaries, the keys joined by dots.
     pub name: String,
     /// Shape, row-major.
     pub shape: Vec<usize>,
@@ -32,12 +32,12 @@ pub struct StoredTensor {
     pub(super) source: Source,
 }
 
-/// Where the numbers of a tensor are.
+/// The place of a tensor's numbers.
 #[derive(Debug)]
 pub(super) enum Source {
     /// A file of PyTorch.
     File(Strided),
-    /// A file of a time before PyTorch 0.4.
+    /// A file from before PyTorch 0.4.
     Ancient(Box<dyn Bytes>),
     /// A safetensors file.
     Memory(Arc<Vec<u8>>, Range<usize>),
@@ -47,13 +47,13 @@ pub(super) enum Source {
 #[derive(Debug, PartialEq)]
 pub(super) struct Strided {
     pub(super) path: Arc<Path>,
-    /// Where the storage begins in the file, in bytes.
+    /// Offset of the storage in the file, in bytes.
     pub(super) start: u64,
-    /// Bytes of the storage.
+    /// Length of the storage in bytes.
     pub(super) len: u64,
-    /// Where the view begins in the storage, in elements.
+    /// Offset of the view in the storage, in elements.
     pub(super) offset: usize,
-    /// In elements, a number a dimension.
+    /// Distance between neighbours in elements, one number per dimension.
     pub(super) stride: Vec<usize>,
 }
 
@@ -62,19 +62,20 @@ pub(super) trait Bytes: std::fmt::Debug + Send {
     fn bytes(&self) -> std::io::Result<Vec<u8>>;
 }
 
-/// Types of numbers that weights come in.
+/// The number types of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     F16,
     Bf16,
     F32,
     F64,
-    /// Counters, complex or quantised numbers and the like: listed, never weights.
+    /// Counters, complex or quantised numbers and the like; they are listed but never taken as
+    /// weights.
     Other,
 }
 
 impl Kind {
-    /// Bytes of a number.
+    /// Number of bytes of one number.
     fn size(self) -> usize {
         match self {
             Self::F16 | Self::Bf16 => 2,
@@ -102,7 +103,7 @@ impl Kind {
 }
 
 impl Strided {
-    /// The numbers of a tensor of `shape`, row by row.
+    /// Reads the numbers of a tensor of `shape`, row by row.
     fn floats(&self, shape: &[usize], dtype: Kind) -> Result<Vec<f32>, String> {
         const BEYOND: &str = "reaches beyond its storage";
         let count = shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
@@ -116,7 +117,7 @@ impl Strided {
         let (first, reach) = (self.offset as u64, reach.ok_or(BEYOND)? as u64);
         let size = dtype.size() as u64;
         let end = first.checked_add(reach).and_then(|end| end.checked_mul(size)).ok_or(BEYOND)?;
-        // A view that repeats its numbers is not worth more memory than the storage has.
+        // A view that repeats its numbers must not take more memory than the storage has.
         if end > self.len || count as u64 > reach {
             return Err(BEYOND.into());
         }
@@ -158,7 +159,7 @@ impl Strided {
 }
 
 impl StoredTensor {
-    /// Number of elements; `None` where it is beyond what a machine can count.
+    /// Number of elements; `None` where it exceeds `usize`.
     pub fn len(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |len, &size| len.checked_mul(size))
     }
@@ -168,12 +169,12 @@ impl StoredTensor {
         self.len() == Some(0)
     }
 
-    /// Whether it holds floating-point numbers.
+    /// Whether the tensor holds floating-point numbers.
     pub fn is_float(&self) -> bool {
         self.dtype != Kind::Other
     }
 
-    /// Whether it is the same numbers of the same file as `other`, under another name.
+    /// Whether the tensor has the same numbers of the same file as `other`, under another name.
     pub(super) fn is_alias_of(&self, other: &Self) -> bool {
         match (&self.source, &other.source) {
             (Source::File(a), Source::File(b)) => a == b && self.shape == other.shape,
@@ -181,10 +182,11 @@ impl StoredTensor {
         }
     }
 
-    /// The values, in single precision.
+    /// Reads the values in single precision.
     ///
     /// # Errors
-    /// A file that is cut off or does not hold what it says; integers; values that are not finite.
+    /// [`Error`](crate::Error) for a file that is cut off or contradicts its header, for integers,
+    /// and for values that are not finite.
     pub fn values(&self) -> Result<Vec<f32>> {
         let damaged = |what: String| {
             Error::unfit(format!("tensor '{}'", self.name), format!("{what}; is the file damaged?"))
@@ -224,11 +226,11 @@ fn one_line(text: &str) -> String {
     }
 }
 
-/// Every tensor of a `.pt`, `.pth` or `.safetensors` file, and the metadata that a safetensors file
-/// has under `key`.
+/// Lists every tensor of a `.pt`, `.pth` or `.safetensors` file, and the metadata that a
+/// safetensors file has under `key`.
 ///
 /// # Errors
-/// A file that is neither, or is damaged.
+/// [`Error`](crate::Error) for a file of neither format, or a damaged file.
 pub fn read(path: &Path, key: &str) -> Result<(Vec<StoredTensor>, Option<String>)> {
     let mut start = [0; 9];
     let read = File::open(path).and_then(|mut file| {
@@ -303,14 +305,14 @@ fn pytorch(path: &Path) -> Result<Vec<StoredTensor>> {
     }
 }
 
-/// The tar format of PyTorch before 0.4, and pickles by themselves.
+/// Reads the tar format of PyTorch before 0.4, and plain pickles.
 fn ancient(path: &Path) -> Result<Vec<StoredTensor>, String> {
     let reader = PytorchReader::new(path).map_err(|e| e.to_string())?;
     let mut entries: Vec<StoredTensor> = reader
         .into_tensors()
         .into_iter()
         .map(|(name, tensor)| {
-            // The reader's type of numbers is not exported by name; the name it prints is.
+            // The reader does not export its number type by name, but prints the name.
             let dtype = match format!("{:?}", tensor.dtype()).as_str() {
                 "F32" => Kind::F32,
                 "F64" => Kind::F64,

@@ -1,5 +1,5 @@
-//! A checkpoint of another program as a model: its names are matched with the network's, whatever
-//! dictionary or wrapper they lie in.
+//! Imports a checkpoint of another program as a model. Its names are matched with the network's,
+//! whatever dictionary or wrapper they lie in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,58 +21,59 @@ use crate::{
     nn::{HostTensor, Spec},
 };
 
-/// What the caller knows about the checkpoint; the rest is found in it.
+/// The caller's knowledge about the checkpoint; the import finds the rest in the file.
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
-    /// Registry name of the network; `None`: the one that fits.
+    /// Registry name of the network; `None` takes the one that fits.
     pub model: Option<String>,
-    /// What stands before the names of the weights, such as `state_dict.module`; `None`: found in
-    /// the file. It chooses between copies: a running average, the best and the last.
+    /// The text before the names of the weights, such as `state_dict.module`; `None` takes the
+    /// prefix that the file has. It chooses between copies: a running average, the best and the
+    /// last.
     pub prefix: Option<String>,
-    /// Width; found in the file where it is absent.
+    /// Width; `None` takes the file's.
     pub width: Option<usize>,
     /// Height and width of the images in pixels.
     pub image: Option<[usize; 2]>,
-    /// Number of classes, to be held against the file's.
+    /// Number of classes, which must agree with the file's.
     pub classes: Option<usize>,
-    /// Mean and standard deviation of each channel, for pixels in [0, 1] or in 0..255; `None`:
+    /// Mean and standard deviation of each channel, for pixels in [0, 1] or in 0..255; `None` takes
     /// those of a normalisation layer in the file.
     pub normalisation: Option<[Vec<f32>; 2]>,
-    /// Mean and standard deviation for a file that says nothing of them.
+    /// Mean and standard deviation for a file without a normalisation layer.
     pub fallback: Option<[Vec<f32>; 2]>,
-    /// Activation and the like.
+    /// Activation and further options of the network.
     pub network: NetworkOptions,
-    /// Takes a file with tensors that the network does not have.
+    /// Whether a file may hold tensors that the network does not have.
     pub allow_unexpected: bool,
 }
 
-/// What came of an import.
+/// The result of an import.
 #[derive(Debug)]
 pub struct Imported {
     /// The network with the file's values.
     pub model: Model,
-    /// What stood before the names of the weights.
+    /// The text before the names of the weights.
     pub prefix: String,
-    /// Prefixes of copies that were passed over: running averages.
+    /// Prefixes of copies that were ignored: running averages.
     pub copies: Vec<String>,
-    /// Tensors taken.
+    /// Number of tensors that were taken.
     pub taken: usize,
-    /// Tensors under the same prefix that were left.
+    /// Tensors under the same prefix that were not taken.
     pub left: Vec<String>,
-    /// Where the normalisation comes from.
+    /// The source of the normalisation.
     pub normalisation: &'static str,
 }
 
-/// Parts of public checkpoints that no forward pass reads: a second copy of the first stage in
-/// TRADES's WideResNet.
+/// Parts of public checkpoints that no forward pass reads, such as a second copy of the first stage
+/// in TRADES's WideResNet.
 const UNREAD: [&str; 1] = ["sub_block1."];
 
 /// Reads the checkpoint `path` into a network.
 ///
 /// # Errors
-/// A file that is no checkpoint or is damaged; weights that are missing, unexpected or of another
-/// shape; several copies of the weights of which nothing says which is meant; an option of the
-/// network that its weights do not tell.
+/// [`Error`](crate::Error) for a file that is not a checkpoint or is damaged; for weights that are
+/// missing, unexpected or of another shape; for several copies of the weights when nothing says
+/// which is meant; and for an option of the network that its weights do not show.
 pub fn import(
     path: &Path,
     wanted: &ImportOptions,
@@ -94,7 +95,7 @@ pub fn import(
                 "its weights do not tell what the projection shortcuts take; give `shortcut`: input (Fast-AT, N-FGSM, GradAlign, SORA's reference) or activated (RobustBench's PreActBlockV2, ZeroGrad, ELLE)".into(),
             ));
         }
-        // A file of a time when there was no choice.
+        // A file from before this option existed.
         config.options.shortcut = Some(Shortcut::Activated);
     }
     config.options = info.resolve(config.options, config.shape)?;
@@ -103,7 +104,8 @@ pub fn import(
         normalisation::find(&entries, &found.prefix, wanted, channels, description.is_some())
             .map_err(wrong)?;
     (config.mean, config.std) = (mean, std);
-    // Names and shapes first: a file that only claims to be large costs nothing.
+    // Names and shapes are checked first, so that a file that only claims to be large costs
+    // nothing.
     let specs = config.specs()?;
     let specs: Vec<&Spec> = specs.params.iter().chain(&specs.buffers).collect();
     let left = compare(&found.weights, &specs, wanted.allow_unexpected).map_err(|problem| {
@@ -164,8 +166,8 @@ fn quoted(prefixes: &[String]) -> String {
     }
 }
 
-/// What the shapes of the weights and the caller's wishes say of the network, without its
-/// normalisation.
+/// Derives the network's configuration, without its normalisation, from the shapes of the weights
+/// and the caller's options.
 fn configure(
     info: &NetworkInfo,
     found: &Candidate<'_>,
@@ -203,8 +205,8 @@ fn configure(
     Ok(ModelConfig { name: info.name.into(), width, shape, mean, std, options })
 }
 
-/// Image size of a network whose weights do not tell: 32, 28 in one channel, 224 for the forms for
-/// large images.
+/// Image size of a network whose weights do not show it: 32, 28 for one channel, and 224 for the
+/// forms for large images.
 fn guess_size(
     info: &NetworkInfo,
     found: &Candidate<'_>,
@@ -225,7 +227,7 @@ fn guess_size(
     [side; 2]
 }
 
-/// The networks whose weights the file holds, all of them and nothing else.
+/// The networks whose weights the file holds, all of them and no others.
 fn fitting(entries: &[StoredTensor], wanted: &ImportOptions) -> Vec<(&'static NetworkInfo, usize)> {
     let free = ImportOptions {
         image: wanted.image,
@@ -254,8 +256,8 @@ fn fitting(entries: &[StoredTensor], wanted: &ImportOptions) -> Vec<(&'static Ne
     networks().into_iter().filter_map(fits).collect()
 }
 
-/// The network that the file fits where none is named: the only one, or the only one of its own
-/// width.
+/// The network that the file fits when none is named: the only one, or the only one with its
+/// default width.
 fn fitting_network(
     entries: &[StoredTensor],
     wanted: &ImportOptions,
@@ -275,7 +277,7 @@ fn fitting_network(
     }
 }
 
-/// The end of a message about a file that does not fit `info`: what it fits.
+/// The end of a message about a file that does not fit `info`: the networks that it does fit.
 fn suggestion(entries: &[StoredTensor], info: &NetworkInfo, wanted: &ImportOptions) -> String {
     let fits: Vec<String> = fitting(entries, wanted)
         .into_iter()
@@ -308,7 +310,7 @@ fn values(
     Ok(tensors)
 }
 
-/// Up to six names, and how many more there are.
+/// Up to six names, and the number of further names.
 fn list(names: Vec<String>) -> String {
     const SHOWN: usize = 6;
     let shown: Vec<String> = names
@@ -322,8 +324,8 @@ fn list(names: Vec<String>) -> String {
     }
 }
 
-/// Whether a tensor of shape `found` can stand for a weight of shape `expected`: the same, or with
-/// other trailing ones.
+/// Whether a tensor of shape `found` can serve as a weight of shape `expected`: the shapes are
+/// equal, or differ in trailing ones.
 fn fits(found: &[usize], expected: &[usize]) -> bool {
     let trimmed = |shape: &[usize]| {
         let ones = shape.iter().rev().take_while(|&&size| size == 1).count();
@@ -335,10 +337,11 @@ fn fits(found: &[usize], expected: &[usize]) -> bool {
             && found.first() == expected.first())
 }
 
-/// Holds the file's tensors against the network's list; gives the names of those that are left.
+/// Compares the file's tensors with the network's list; returns the names of the tensors that are
+/// not taken.
 ///
 /// # Errors
-/// What is missing, unexpected or misshaped, as part of a line.
+/// A description of the missing, unexpected or misshaped tensors, as a part of a line.
 fn compare(
     weights: &BTreeMap<String, &StoredTensor>,
     specs: &[&Spec],

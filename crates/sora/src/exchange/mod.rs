@@ -1,5 +1,5 @@
-//! Networks to and from PyTorch: weights with PyTorch's names in safetensors, ONNX graphs, and
-//! checkpoints that PyTorch wrote.
+//! Imports networks from PyTorch and exports them: weights with PyTorch's names in safetensors,
+//! ONNX graphs, and checkpoints that PyTorch wrote.
 
 mod candidates;
 mod checkpoint;

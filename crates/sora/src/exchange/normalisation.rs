@@ -1,14 +1,13 @@
-//! The normalisation that a file's network wants: given, from a layer of the file, or from what the
-//! caller knows.
+//! The normalisation of an imported network: from a layer of the file, or from the caller.
 
 use super::{ImportOptions, checkpoint::StoredTensor};
 
-/// Last parts of the names that normalisation layers have for the mean and the standard deviation.
+/// Last parts of the names of the mean and the standard deviation in normalisation layers.
 const PAIRS: [[&str; 2]; 3] = [["mean", "std"], ["mu", "sigma"], ["new_mean", "new_std"]];
-/// What the name of a layer that holds them has in it, where it is not the network itself.
+/// Words in the name of a normalisation layer that is not the network itself.
 const LAYERS: [&str; 4] = ["norm", "pre", "transform", "data"];
 
-/// Means and standard deviations in pixel space, and where they come from.
+/// Means and standard deviations in pixel space, and their source.
 #[derive(Debug, PartialEq)]
 pub(super) struct Normalisation {
     pub(super) mean: Vec<f32>,
@@ -25,7 +24,8 @@ pub(super) fn is_value(name: &str) -> bool {
 /// The normalisation of the network whose tensors lie under `prefix`.
 ///
 /// # Errors
-/// None is known, or values that are neither for pixels in [0, 1] nor for 0..255.
+/// A description when no normalisation is known, or when the values fit neither pixels in [0, 1]
+/// nor 0..255.
 pub(super) fn find(
     entries: &[StoredTensor],
     prefix: &str,
@@ -59,7 +59,8 @@ pub(super) fn find(
     Ok(Normalisation { mean, std, source })
 }
 
-/// Values for pixels in [0, 1]: those for 0..255 are divided by 255; `sources` says which it was.
+/// Converts values to pixels in [0, 1]: those for 0..255 are divided by 255. `sources` names both
+/// cases.
 fn in_pixel_space(
     mean: Vec<f32>,
     std: Vec<f32>,
@@ -80,8 +81,8 @@ fn in_pixel_space(
     Ok(Normalisation { mean, std, source: sources[0] })
 }
 
-/// A mean and a standard deviation of one layer that stands before the network: a sibling of it in
-/// a wrapper, or of the network's own layers.
+/// Finds mean and standard deviation of one layer before the network: a sibling of the network in a
+/// wrapper, or one of its own layers.
 fn layer<'a>(
     entries: &'a [StoredTensor],
     prefix: &str,
@@ -107,21 +108,21 @@ fn layer<'a>(
             }
         }
     }
-    // Of several the one that is nearest to the network.
+    // Of several layers, the one nearest to the network is taken.
     found.into_iter().max_by_key(|(near, _)| *near).map(|(_, pair)| pair)
 }
 
-/// Whether a layer `parent` can be what stands before the network under `prefix`.
+/// Whether a layer `parent` can stand before the network under `prefix`.
 fn is_before(parent: &str, prefix: &str) -> bool {
     if prefix.starts_with(parent) {
-        // The network itself, or what wraps it.
+        // The parent is the network itself, or its wrapper.
         return true;
     }
     let last = parent.trim_end_matches('.').rsplit('.').next().unwrap_or(parent).to_lowercase();
     LAYERS.iter().any(|word| last.contains(word)) || last.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Letters that two prefixes have in common.
+/// Number of letters that two prefixes share at their beginning.
 fn shared(a: &str, b: &str) -> usize {
     a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }

@@ -1,8 +1,8 @@
-//! A network as an ONNX graph: pixels in [0, 1] in, logits out, the normalisation inside, any
-//! number of images at a time.
+//! Exports a network as an ONNX graph with pixels in [0, 1] as input, logits as output, the
+//! normalisation inside, and any number of images at a time.
 //!
 //! Layers become operators of ONNX's own set, with batch norm on the running statistics and without
-//! dropout. The constants are the weights, by PyTorch's names.
+//! dropout. The constants are the weights, under PyTorch's names.
 
 use std::collections::BTreeSet;
 
@@ -19,11 +19,11 @@ use crate::{
     nn::{Activation, HostTensor, ParamId},
 };
 
-/// The operator set: the first with layer norm.
+/// Version of the operator set: the first with layer norm.
 pub const OPSET: i64 = 17;
-/// The file format's version that came with it.
+/// Version of the file format that came with this operator set.
 const IR_VERSION: i64 = 8;
-/// The largest message that readers of the format take.
+/// Largest message in bytes that readers of the format accept.
 const LARGEST: usize = (1 << 31) - 1;
 /// Epsilon of batch norm.
 const BN_EPSILON: f32 = 1e-5;
@@ -32,7 +32,8 @@ const BN_EPSILON: f32 = 1e-5;
 /// classes]`. `metadata` goes into the file's properties.
 ///
 /// # Errors
-/// A network of another crate that is no list of layers, or one too large for the format.
+/// [`Error`](crate::Error) for a network of another crate that is not a list of layers, or one too
+/// large for the format.
 pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> {
     let graph = model.graph().ok_or_else(|| {
         let problem = "the network is no list of layers; use safetensors";
@@ -46,7 +47,7 @@ pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> 
     let shape = model.config.shape;
     let images = [shape.channels, shape.height, shape.width];
     let mut values = vec![writer.normalise()?];
-    // The batch norm of the convolution before, which is the next layer's result.
+    // The batch norm of the convolution before, whose result is the next layer's.
     let mut fused = None;
     for layer in graph.layers.iter().skip(1) {
         let inputs: Vec<String> =
@@ -140,7 +141,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Adds an operator with one output; gives its name.
+    /// Adds an operator with one output; returns the output's name.
     fn op(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
         let name = format!("{}_{}", op.to_lowercase(), self.graph.node.len());
         self.graph.node.push(node(op, inputs, &[&name], &name, attribute));
@@ -157,7 +158,7 @@ impl Writer<'_> {
         self.constant(name, shape, INT64, raw_data)
     }
 
-    /// Adds a constant unless it is there; gives its name.
+    /// Adds a constant unless it exists; returns its name.
     fn constant(
         &mut self,
         name: &str,
@@ -234,7 +235,8 @@ impl Writer<'_> {
         self.op("Transpose", &[x], vec![ints("perm", perm)])
     }
 
-    /// A layer's operators; `before` is the shape of its first input. Gives the name of its output.
+    /// Adds a layer's operators; `before` is the shape of its first input. Returns the name of its
+    /// output.
     fn layer(&mut self, layer: &Layer, before: &[usize], inputs: &[String]) -> Result<String> {
         let x = inputs.first().map_or("", String::as_str);
         let y = inputs.get(1).map_or("", String::as_str);
@@ -253,7 +255,7 @@ impl Writer<'_> {
                 if y.is_empty() { out } else { self.op("Add", &[&out, y], vec![]) }
             }
             Op::Norm(norm) => self.norm(x, norm)?,
-            // Its operator is added with the convolution's, by the caller.
+            // The caller has added its operator together with the convolution's.
             Op::Normed => x.to_owned(),
             Op::Activate(activation) => self.activate(x, *activation),
             Op::Add => self.op("Add", &[x, y], vec![]),
@@ -363,7 +365,7 @@ impl Writer<'_> {
             let taken: Vec<&str> = [x, &weight].into_iter().chain(bias.as_deref()).collect();
             return Ok(self.op("Gemm", &taken, vec![int("transB", 1)]));
         }
-        // Over sequences only the plain matrix product is defined, so the constant is the
+        // For sequences ONNX defines only the plain matrix product, so the constant is the
         // transposed weight.
         let transposed: Vec<f32> = (0..features)
             .flat_map(|i| data.iter().skip(i).step_by(features.max(1)).copied())
@@ -409,8 +411,8 @@ impl Writer<'_> {
         self.reshape(&mixed, &[0, tokens as i64, features as i64])
     }
 
-    /// Means over regions as two products with matrices of shares: ONNX has no such pool for sizes
-    /// that do not divide.
+    /// Computes means over regions as two products with matrices of shares, because ONNX has no
+    /// such pool for sizes that do not divide.
     fn adaptive_pool(&mut self, x: &str, before: &[usize], side: usize) -> String {
         let (Some(&height), Some(&width)) = (before.get(1), before.get(2)) else {
             return x.to_owned();

@@ -1,16 +1,16 @@
 //! Reads a pickle without running it: a stack machine that knows containers, numbers and PyTorch's
-//! tensors. What a pickle would call in Python stays a name, so no code runs; what is not known
-//! (settings, schedulers, sparse or quantised tensors beside the weights) is kept as an object
-//! whose attributes can be looked through.
+//! tensors. The names of Python functions stay names, so no code runs. Unknown objects (settings,
+//! schedulers, sparse or quantised tensors beside the weights) are kept as objects whose attributes
+//! can be searched.
 
 use std::{collections::HashMap, io::Read, sync::Arc};
 
-/// Largest pickle that is read. The numbers of the tensors are not in it.
+/// Largest pickle in bytes that is read. The numbers of the tensors are not part of it.
 const LARGEST: u64 = 256 << 20;
-/// Most values that are kept at one time.
+/// Most values that are kept at a time.
 const MOST_NODES: usize = 1 << 24;
 
-/// What is wrong with a pickle, as part of a line.
+/// A description of a pickle's fault, as a part of a line.
 pub(super) type Problem = String;
 
 /// A value of a pickle; containers are [`Node`]s by number, which may be shared.
@@ -22,17 +22,17 @@ pub(super) enum Value {
     /// `module.name`.
     Global(Arc<str>),
     Node(usize),
-    /// A number, bytes and whatever else holds no tensor.
+    /// A number, bytes or another value that holds no tensor.
     Other,
 }
 
-/// Something that holds values.
+/// A value that holds other values.
 #[derive(Debug)]
 pub(super) enum Node {
     /// A list, tuple, set or deque.
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    /// An object of a class that is not known: its items, as of a subclass of dict or list, and its
+    /// An object of an unknown class: its items, if it is a subclass of dict or list, and its
     /// attributes.
     Object {
         items: Vec<(Value, Value)>,
@@ -46,11 +46,11 @@ pub(super) enum Node {
 /// A run of numbers in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Storage {
-    /// Its name in the file.
+    /// Name of the storage in the file.
     pub(super) key: Arc<str>,
-    /// The name of its type: `FloatStorage`, or of a dtype: `float8_e4m3fn`.
+    /// Name of its type, `FloatStorage`, or of a dtype, `float8_e4m3fn`.
     pub(super) kind: Arc<str>,
-    /// Elements, or bytes where the storage has no type.
+    /// Number of elements, or of bytes where the storage has no type.
     pub(super) len: u64,
 }
 
@@ -58,10 +58,10 @@ pub(super) struct Storage {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tensor {
     pub(super) storage: Storage,
-    /// In elements.
+    /// Offset in elements.
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
-    /// In elements.
+    /// Strides in elements.
     pub(super) stride: Vec<usize>,
 }
 
@@ -73,7 +73,7 @@ pub(super) struct Pickle {
 }
 
 impl Pickle {
-    /// Reads one pickle from `source`, which is left behind its end.
+    /// Reads one pickle from `source` and leaves the source behind the pickle's end.
     pub(super) fn read(source: &mut impl Read) -> Result<Self, Problem> {
         let mut machine = Machine {
             source: source.take(LARGEST),
@@ -92,7 +92,7 @@ impl Pickle {
         self.nodes.iter()
     }
 
-    /// The node of a value that is one.
+    /// The node of a value, if the value is a node.
     pub(super) fn node(&self, value: &Value) -> Option<&Node> {
         match value {
             Value::Node(index) => self.nodes.get(*index),
@@ -107,7 +107,7 @@ struct Machine<R> {
     stack: Vec<Value>,
     marks: Vec<usize>,
     memo: HashMap<u64, Value>,
-    /// Values that calls have copied.
+    /// Number of values that calls have copied.
     copied: usize,
 }
 
@@ -135,8 +135,8 @@ impl<R: Read> Machine<R> {
         Ok(self.bytes::<1>()?[0])
     }
 
-    /// `len` bytes, which the file must hold: memory grows with what is read, not with what is
-    /// claimed.
+    /// Reads `len` bytes, which the file must hold. Memory grows with the bytes that are read, not
+    /// with the length that is claimed.
     fn take(&mut self, len: u64) -> Result<Vec<u8>, Problem> {
         let mut bytes = Vec::new();
         let read = self.source.by_ref().take(len).read_to_end(&mut bytes);
@@ -180,7 +180,7 @@ impl<R: Read> Machine<R> {
         self.stack.last().cloned().ok_or_else(|| "a pickle that takes more than it has".into())
     }
 
-    /// What lies above the last mark, without it.
+    /// Takes the values above the last mark, and the mark.
     fn marked(&mut self) -> Result<Vec<Value>, Problem> {
         let mark = self.marks.pop().ok_or("a pickle without a mark where one is needed")?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
@@ -214,7 +214,7 @@ impl<R: Read> Machine<R> {
         line.trim().parse().unwrap_or(u64::MAX)
     }
 
-    /// One operation, by the numbers of Python's pickle module.
+    /// Runs one operation, by the numbers of Python's pickle module.
     fn step(&mut self, op: u8) -> Result<(), Problem> {
         match op {
             // Containers.
@@ -405,10 +405,10 @@ impl<R: Read> Machine<R> {
         self.push_node(Node::Object { items: Vec::new(), list: Vec::new(), state: None });
     }
 
-    /// What calling `class` with `args` gives.
+    /// The result of calling `class` with `args`.
     fn call(&mut self, class: &Value, args: &Value) {
         let class = text(class);
-        // No call that is known takes more.
+        // No known call takes more arguments.
         let values: Vec<Value> = self.list(args).iter().take(10).cloned().collect();
         let name = class.rsplit('.').next().unwrap_or(&class);
         let made = match name {
@@ -487,7 +487,8 @@ impl<R: Read> Machine<R> {
         Some(Tensor { storage, offset: usize::try_from(*offset).ok()?, shape, stride })
     }
 
-    /// What lies outside of the pickle: a storage, or, in old files, a class with its source text.
+    /// Resolves a reference to outside of the pickle: a storage, or, in old files, a class with its
+    /// source text.
     fn persistent(&mut self, id: &Value) {
         let known = match self.list(id) {
             [Value::Text(kind), Value::Global(class), key, _, Value::Int(len), rest @ ..]
@@ -495,11 +496,11 @@ impl<R: Read> Machine<R> {
             {
                 let name = class.rsplit('.').next().unwrap_or(class);
                 let view = match rest.first() {
-                    // A part of another storage: (its name, where it begins, its length).
+                    // A part of another storage has (its name, its offset, its length).
                     Some(view @ Value::Node(_)) => self.list(view).to_vec(),
                     _ => Vec::new(),
                 };
-                // Old files name a view of a storage by itself; none of PyTorch's own did.
+                // Old files name a view of a storage by itself, but no file of PyTorch's own does.
                 view.is_empty()
                     .then(|| Storage {
                         key: text(key),

@@ -1,5 +1,5 @@
-//! The few messages of ONNX's file format (onnx.proto3) that an exported network needs; tags and
-//! types are the format's.
+//! The few messages of ONNX's file format (onnx.proto3) that an exported network needs. Tags and
+//! types follow the format.
 
 use prost::Message;
 

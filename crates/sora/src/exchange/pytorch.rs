@@ -1,4 +1,4 @@
-//! The containers that `torch.save` has written: a zip archive since PyTorch 1.6, before that one
+//! The containers that `torch.save` writes: a zip archive since PyTorch 1.6; before that, one
 //! pickle after another with the numbers behind them.
 
 use std::{
@@ -14,15 +14,15 @@ use super::{
     pickle::{Node, Pickle, Problem, Storage, Tensor, Value, text},
 };
 
-/// The number that the old format begins with, as its pickle writes it.
+/// The number with which the old format begins, in the form of its pickle.
 const OLD_MAGIC: [u8; 14] =
     [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-/// Most values that are looked through for tensors.
+/// Most values that are searched for tensors.
 const MOST_VISITS: usize = 1 << 23;
-/// Deepest nesting that is looked through.
+/// Greatest depth of nesting that is searched.
 const DEEPEST: usize = 200;
 
-/// Every tensor of a file that `torch.save` or `torch.jit.save` wrote; `None` where it is of
+/// Lists every tensor of a file that `torch.save` or `torch.jit.save` wrote; `None` for a file of
 /// neither format.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<StoredTensor>>, Problem> {
     let mut file = File::open(path).map_err(|e| e.to_string())?;
@@ -49,7 +49,7 @@ fn fill(file: &mut File, bytes: &mut [u8]) -> Result<usize, Problem> {
     Ok(filled)
 }
 
-/// Where the numbers of a storage lie in the file.
+/// Offset and length of each storage's numbers in the file.
 type Places = HashMap<Arc<str>, (u64, u64)>;
 
 /// The zip format: `NAME/data.pkl` and a file `NAME/data/KEY` for each storage, not compressed.
@@ -86,7 +86,7 @@ fn archive(path: &Path) -> Result<Vec<StoredTensor>, Problem> {
 }
 
 /// The format before PyTorch 1.6: magic number, version, sizes of the machine's types, the pickle
-/// itself, the list of its storages, and of each its length and its numbers.
+/// itself, the list of its storages, and then the length and the numbers of each storage.
 fn old(path: &Path, mut file: BufReader<File>) -> Result<Vec<StoredTensor>, Problem> {
     for _ in 0..3 {
         Pickle::read(&mut file)?;
@@ -117,7 +117,7 @@ fn old(path: &Path, mut file: BufReader<File>) -> Result<Vec<StoredTensor>, Prob
     Ok(entries(path, &pickle, &places))
 }
 
-/// Bytes of an element; 1 where the type is not known.
+/// Number of bytes of an element; 1 for an unknown type.
 fn size(kind: &str) -> u64 {
     match kind.trim_end_matches("Storage").to_lowercase().as_str() {
         "double" | "long" | "float64" | "int64" | "complexfloat" | "complex64" => 8,
@@ -148,7 +148,7 @@ fn entries(path: &Path, pickle: &Pickle, places: &Places) -> Vec<StoredTensor> {
     };
     let mut entries: Vec<StoredTensor> = pickle.tensors().into_iter().map(entry).collect();
     entries.sort_by(|a, b| a.name.cmp(&b.name));
-    // An object that is a dictionary, too, says everything twice.
+    // An object that is also a dictionary lists every tensor twice.
     entries.dedup_by(|a, b| a.name == b.name);
     entries
 }
@@ -161,8 +161,8 @@ impl Pickle {
         })
     }
 
-    /// Every tensor with the keys on the way to it, joined by dots. Parts of a saved module are
-    /// named as its state dict names them.
+    /// Every tensor, named by the keys on the way to it, joined by dots. Parts of a saved module
+    /// have the names of its state dict.
     fn tensors(&self) -> Vec<(String, Tensor)> {
         let mut walk = Walk { pickle: self, found: Vec::new(), barren: HashSet::new(), visits: 0 };
         walk.visit(&self.root, &mut Vec::new());
@@ -174,7 +174,7 @@ impl Pickle {
 struct Walk<'a> {
     pickle: &'a Pickle,
     found: Vec<(String, Tensor)>,
-    /// Nodes below which there is no tensor: shared ones are not looked through twice.
+    /// Nodes without a tensor below them, so that shared nodes are not searched twice.
     barren: HashSet<usize>,
     visits: usize,
 }
@@ -231,7 +231,8 @@ impl Walk<'_> {
         }
     }
 
-    /// The attributes of an object; those in which a module keeps its parts are not named.
+    /// Walks through the attributes of an object; attributes in which a module keeps its parts add
+    /// no name.
     fn state(&mut self, state: &Value, path: &mut Vec<Arc<str>>) {
         match self.pickle.node(state) {
             Some(Node::Dict(items)) => {
