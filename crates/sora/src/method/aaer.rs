@@ -1,11 +1,11 @@
 //! AAER: abnormal adversarial examples regularization (Lin et al. 2024, arXiv 2404.08154).
 //!
-//! `delta` as N-FGSM. A sample is abnormal if its loss at `x + delta` is below that at `x + eta`:
-//! the step has passed a maximum. Loss: `L(x + delta) + lambda1 (n_ab / n) (lambda2 F_ab + lambda3
-//! max(0, D_ab - D_no))`, F_ab the mean fall of the loss over the abnormal samples (a constant: it
-//! shows in the loss, not in the gradient), D the mean squared l2 change of the logits from x + eta
-//! (constant) to x + delta over the abnormal and over the normal samples (constant). Where a kind
-//! is missing there is no regulariser.
+//! `delta` is made as in N-FGSM. A sample is abnormal if its loss at `x + delta` is below its loss
+//! at `x + eta`, which means that the step has passed a maximum. Loss: `L(x + delta) + lambda1
+//! (n_ab / n) (lambda2 F_ab + lambda3 max(0, D_ab - D_no))`. F_ab is the mean fall of the loss over
+//! the abnormal samples (a constant: it appears in the loss, not in the gradient). D is the mean
+//! squared l2 change of the logits from x + eta (constant) to x + delta, over the abnormal and over
+//! the normal samples (constant). A batch that lacks either kind has no regulariser.
 
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +85,7 @@ impl Method for Aaer {
             let logits = pass.at_point();
             let fall = before.clone()
                 - cross_entropy_per_sample(logits.clone().inner(), batch.labels.clone());
-            // Masks and counts stay on the device: reading them back would wait for it.
+            // Masks and counts stay on the device, because reading them back would wait for it.
             let abnormal = fall.clone().sign().clamp_min(0.0);
             let normal = abnormal.clone().neg() + 1.0;
             let (n_ab, n_no) = (abnormal.clone().sum(), normal.clone().sum());

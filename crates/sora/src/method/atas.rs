@@ -1,18 +1,20 @@
 //! ATAS: adversarial training with adaptive step size (Huang et al. 2022, "Fast adversarial
 //! training with adaptive step size", arXiv 2206.02417).
 //!
-//! A perturbation is kept for each image, and an average m of its squared gradient norm. Step: `g =
-//! g(x + box(delta_i))` (eval mode, as the authors' code, unless the run says otherwise); `m_i <-
-//! decay m_i + (1 - decay) ||g||_2^2`, from 0; `alpha_i = clamp(2 u / (1 + sqrt(m_i) / c), least u,
-//! most u)`; `delta = box(ball(delta_i + alpha_i sign g))`, trained on and kept. In the first
-//! `warmup` epochs alpha = eps and m stays. Perturbations start anew at U(-eps, eps).
+//! The method keeps a perturbation for each image, and an average m of its squared gradient norm.
+//! Step: `g = g(x + box(delta_i))` (in eval mode, as in the authors' code, unless the run sets
+//! another mode); `m_i <- decay m_i + (1 - decay) ||g||_2^2`, from 0; `alpha_i = clamp(2 u / (1 +
+//! sqrt(m_i) / c), least u, most u)`; `delta = box(ball(delta_i + alpha_i sign g))`, which is
+//! trained on and kept. In the first `warmup` epochs alpha is eps and m is not changed.
+//! Perturbations start anew at U(-eps, eps).
 //!
-//! The authors' repository (`official`) has steps of 4/255 to 14/255 at every epsilon, that is u =
-//! 8/255, and fresh starts before epochs `reset`, 2 `reset`, ... counted from 1, the last epoch
-//! excepted. The SORA reference (`reference`) has u = eps, and fresh starts after `reset` epochs.
+//! The authors' repository (`official`) takes steps of 4/255 to 14/255 at every epsilon, that is, u
+//! = 8/255. It starts the perturbations anew before epochs `reset`, 2 `reset`, ..., counted from 1,
+//! except before the last epoch. The SORA reference (`reference`) has u = eps, and starts anew
+//! after `reset` epochs.
 //!
 //! Perturbations are kept in the coordinates of the image before augmentation, so they survive
-//! another crop or flip; only those augmentations are allowed. Memory: one image of f32 for each
+//! another crop or flip; no other augmentation is allowed. Memory: one image of f32 for each
 //! training image, twice that while a checkpoint is written.
 
 use std::collections::BTreeMap;
@@ -106,7 +108,7 @@ impl Hyperparameters for Atas {
 }
 
 impl Atas {
-    /// What step sizes are counted in, in pixel units.
+    /// The unit of the step sizes, in pixel units.
     fn unit(&self, epsilon: f32) -> f32 {
         match self.variant {
             Variant::Official => 8.0 / 255.0,
@@ -114,10 +116,11 @@ impl Atas {
         }
     }
 
-    /// How many fresh starts there have been by an epoch.
+    /// Number of fresh starts up to and including an epoch.
     fn resets(&self, Place { epoch, epochs, .. }: Place) -> u64 {
         let begun = match self.variant {
-            // Of epochs that are counted from 1; the last goes on with what the one before left.
+            // The epochs are counted from 1; the last epoch continues with the perturbations of the
+            // one before.
             Variant::Official => (epoch + 1).min(epochs.saturating_sub(1).max(epoch)),
             Variant::Reference => epoch,
         };
@@ -125,19 +128,19 @@ impl Atas {
     }
 }
 
-/// ATAS between two steps.
+/// The state of ATAS between two steps.
 #[derive(Clone, Debug)]
 struct Running {
     options: Atas,
     delta: SampleStore,
-    /// Average squared gradient norm by image.
+    /// Average squared gradient norm of each image.
     m: BTreeMap<u32, f32>,
-    /// How often the perturbations have started anew.
+    /// Number of fresh starts so far.
     resets: u64,
 }
 
 impl Running {
-    /// Each image's step, in pixel units.
+    /// Step size of each image, in pixel units.
     fn steps(
         &mut self,
         cx: &StepContext<'_>,
@@ -226,7 +229,7 @@ mod tests {
             let resets = |epoch| options.resets(Place { epoch, epochs: 30, ..Place::default() });
             (1..30).filter(|&epoch| resets(epoch) != resets(epoch - 1)).collect()
         };
-        // Epochs from 0 here: 9 is the tenth.
+        // Epochs are counted from 0 here, so 9 is the tenth.
         assert_eq!(epochs_with_one(Atas::default()), [9, 19]);
         assert_eq!(epochs_with_one(Atas::reference().unwrap()), [10, 20]);
         assert!(epochs_with_one(Atas { reset: 0, ..Atas::default() }).is_empty());

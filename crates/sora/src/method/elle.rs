@@ -1,21 +1,22 @@
 //! ELLE: efficient local linearity regularization (Abad Rocamora et al. 2024, arXiv 2401.11618),
 //! and its adaptive form ELLE-A.
 //!
-//! `delta` is one step from the image (`base = fgsm`, the authors'), as FGSM-RS (`fgsm-rs`) or as
-//! N-FGSM (`n-fgsm`), of size eps. For each sample, `a = x + U(-eps, eps)`, b likewise, `c = (1 - t)
-//! a + t b` with t ~ U(0,1); `R = mean (L(c) - (1 - t) L(a) - t L(b))^2`; loss `L(x + delta) +
-//! lambda R`. The 3 N images go through the network as one batch.
+//! `delta` is one step of size eps from the image (`base = fgsm`, as in the authors' code), or is
+//! made as in FGSM-RS (`fgsm-rs`) or N-FGSM (`n-fgsm`). For each sample, `a = x + U(-eps, eps)`, b
+//! likewise, and `c = (1 - t) a + t b` with t ~ U(0,1); `R = mean (L(c) - (1 - t) L(a) - t
+//! L(b))^2`; the loss is `L(x + delta) + lambda R`. The 3 N images go through the network as one
+//! batch.
 //!
-//! ELLE-A (`adaptive = true`): lambda starts at 0; where R exceeds the mean of all its past values by
-//! `sensitivity` standard deviations (once there are 3), lambda becomes its largest value, else it
-//! is multiplied by `decay`; then R joins the past.
+//! ELLE-A (`adaptive = true`): lambda starts at 0. Where R exceeds the mean of all its past values
+//! by `sensitivity` standard deviations (once there are 3), lambda becomes its largest value;
+//! otherwise lambda is multiplied by `decay`. Then R joins the past values.
 //!
 //! The authors' repository (`official`) has lambda 1000 up to 8/255, 5000 up to 20/255 and 10000
-//! above, 4000 for ELLE-A; a loss takes the lambda that the step before left; a and b may leave [0,
-//! 1]. The SORA reference (`reference`) starts as FGSM-RS, has lambda 1000 everywhere and takes the
-//! new lambda at once; a and b are put into [0, 1] here. Deviations from both: the perturbed image
-//! is in [0, 1], which they leave out; the pass over clean images by which the authors' code counts
-//! accuracy, and which moves its running statistics, is not made.
+//! above, and 4000 for ELLE-A. A loss uses the lambda of the step before, and a and b may leave [0,
+//! 1]. The SORA reference (`reference`) starts as FGSM-RS, has lambda 1000 everywhere and uses the
+//! new lambda at once; here a and b are clamped to [0, 1]. Deviations from both: the perturbed
+//! image is clamped to [0, 1], which they leave out; and this code omits the pass over clean images
+//! by which the authors' code measures accuracy, which also moves their running statistics.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +55,7 @@ pub static INFO_N_FGSM: MethodInfo = MethodInfo {
     ..ROW
 };
 
-/// What the two rows share.
+/// The common fields of the two rows.
 const ROW: MethodInfo = MethodInfo {
     name: "",
     summary: "",
@@ -68,7 +69,7 @@ const ROW: MethodInfo = MethodInfo {
     build: Options::build::<Elle>,
 };
 
-/// How ELLE's training examples are made.
+/// The way in which ELLE's training examples are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Base {
@@ -151,9 +152,9 @@ impl Hyperparameters for Elle {
 }
 
 impl Elle {
-    /// The weight of the regulariser at `epsilon`; ELLE-A: the largest one.
+    /// The weight of the regulariser at `epsilon`; for ELLE-A, the largest weight.
     fn lambda_at(&self, epsilon: f32) -> f32 {
-        // Between two of the authors' radii, the lower one's.
+        // Between two of the authors' radii, the weight of the lower one is taken.
         let [eight, twenty] = [9.0, 21.0].map(|bound| epsilon < bound / 255.0);
         match (self.adaptive, eight, twenty) {
             _ if self.lambda >= 0.0 => self.lambda as f32,
@@ -164,7 +165,7 @@ impl Elle {
         }
     }
 
-    /// The training example's perturbation and the attack pass's gradient.
+    /// Returns the training example's perturbation and the attack pass's gradient.
     fn example(&self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> (Tensor<4>, Tensor<4>) {
         let (shape, alpha) = (batch.x.dims(), self.alpha as f32 * cx.threat.epsilon);
         let wide = 2.0 * cx.threat.epsilon;
@@ -180,18 +181,18 @@ impl Elle {
     }
 }
 
-/// ELLE between two steps.
+/// The state of ELLE between two steps.
 #[derive(Clone, Debug)]
 struct Running {
     options: Elle,
-    /// ELLE-A's current weight.
+    /// Current weight of ELLE-A.
     lambda: f32,
-    /// ELLE-A's past errors.
+    /// Past errors of ELLE-A.
     past: Vec<f32>,
 }
 
 impl Running {
-    /// ELLE-A's weight after an error.
+    /// The weight of ELLE-A after an error.
     fn adapted(&self, error: f32, most: f32) -> f32 {
         let count = self.past.len() as f64;
         let mean = self.past.iter().map(|&e| f64::from(e)).sum::<f64>() / count;

@@ -1,7 +1,8 @@
 //! Adversarial training with the fast gradient sign method (Goodfellow et al. 2015, arXiv
 //! 1412.6572).
 //!
-//! `delta = box(eps sign g(x))`. Cheap, and the classic victim of catastrophic overfitting.
+//! `delta = box(eps sign g(x))`. The method is cheap, and the classic victim of catastrophic
+//! overfitting.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,20 +2,22 @@
 //! initialization for fast adversarial training", ECCV, arXiv 2207.08859), in its best form,
 //! FGSM-MEP: the prior is the momentum of an image's gradients over all epochs.
 //!
-//! For each image a prior (first eps times a random sign) and a momentum (first 0) are kept. `d0 =
-//! box(prior)`; `g = g(x + d0)`; `momentum <- decay momentum + g / ||g||_1`; `delta = box(ball(d0 +
-//! eps sign g))`; `prior <- box(ball(d0 + eps sign momentum))`. Loss: `L(x + delta) + lambda mean
-//! (f(x + delta) - f(x + d0))^2`, the mean over samples and classes, both logits differentiated.
+//! The method keeps for each image a prior (initially eps times a random sign) and a momentum
+//! (initially 0). `d0 = box(prior)`; `g = g(x + d0)`; `momentum <- decay momentum + g / ||g||_1`;
+//! `delta = box(ball(d0 + eps sign g))`; `prior <- box(ball(d0 + eps sign momentum))`. Loss: `L(x +
+//! delta) + lambda mean (f(x + delta) - f(x + d0))^2`, the mean over samples and classes, where
+//! both logits are differentiated.
 //!
-//! The authors' repository (`official`) attacks and trains with 0.6 of the label on the true class
-//! and the rest shared by the others; priors and momenta start anew every 40 epochs; ||g||_1 is
-//! that of the whole batch; one pass at x + d0 serves the attack and the loss, so the running
-//! statistics see it once. In the SORA reference's form (`reference`) labels are hard, nothing
-//! starts anew, each image has its own ||g||_1, and x + d0 is seen twice.
+//! The authors' repository (`official`) attacks and trains with labels that give 0.6 to the true
+//! class and the rest to the others in equal parts. Priors and momenta start anew every 40 epochs,
+//! ||g||_1 is that of the whole batch, and one pass at x + d0 serves the attack and the loss, so
+//! the running statistics see that point once. In the form of the SORA reference (`reference`)
+//! labels are hard, nothing starts anew, each image has its own ||g||_1, and the running statistics
+//! see x + d0 twice.
 //!
 //! Deviation: prior and momentum are kept in the coordinates of the image before augmentation, so
-//! crop and flip are allowed and nothing else. Memory: two images of f32 for each training image,
-//! twice that while a checkpoint is written.
+//! crop and flip are the only augmentations that are allowed. Memory: two images of f32 for each
+//! training image, twice that while a checkpoint is written.
 
 use std::collections::BTreeMap;
 
@@ -114,7 +116,7 @@ impl Hyperparameters for FgsmPgi {
 }
 
 impl FgsmPgi {
-    /// The label smoothing that leaves `true_share` on the true one of `classes`; `None`: hard
+    /// The label smoothing that leaves `true_share` on the true one of `classes`; `None` for hard
     /// labels.
     fn smoothing(&self, classes: usize) -> Option<f32> {
         let others = classes.saturating_sub(1).max(1) as f64;
@@ -127,7 +129,7 @@ impl FgsmPgi {
         smoothed_cross_entropy(logits, labels.clone(), smoothing)
     }
 
-    /// The gradient divided by its l1 norm: over the batch, or over each sample.
+    /// The gradient divided by its l1 norm, over the batch or over each sample.
     fn normalised(&self, grad: Tensor<4>) -> Tensor<4> {
         let sizes = sum_per_sample(grad.clone().abs());
         let size = match self.variant {
@@ -138,13 +140,13 @@ impl FgsmPgi {
     }
 }
 
-/// FGSM-PGI between two steps.
+/// The state of FGSM-PGI between two steps.
 #[derive(Clone, Debug)]
 struct Running {
     options: FgsmPgi,
     prior: SampleStore,
     momentum: SampleStore,
-    /// How often prior and momentum have started anew.
+    /// Number of fresh starts of prior and momentum so far.
     resets: u64,
 }
 
@@ -208,7 +210,7 @@ impl Method for Running {
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
         self.prior = SampleStore::load(state, "prior", "fgsm-pgi")?;
         self.momentum = SampleStore::load(state, "momentum", "fgsm-pgi")?;
-        // Checkpoints of old runs, which never started anew, do not have it.
+        // Checkpoints of old runs, which never started anew, lack this tensor.
         let resets = state.get("resets").and_then(|tensor| tensor.data.first());
         self.resets = resets.copied().unwrap_or_default() as u64;
         Ok(())

@@ -1,14 +1,14 @@
 //! Free adversarial training (Shafahi et al. 2019, "Adversarial training for free!", arXiv
 //! 1904.12843).
 //!
-//! Each batch is used for `replays` updates in a row. One pass at `x + delta` serves weights and
-//! perturbation: after the update `delta <- box(ball(delta + eps ascent(g')))`. delta starts at
-//! U(-eps, eps) and goes on from batch to batch, by place in the batch.
+//! Each batch is used for `replays` updates in a row. One pass at `x + delta` serves the weights
+//! and the perturbation: after the update, `delta <- box(ball(delta + eps ascent(g')))`. delta
+//! starts at U(-eps, eps) and continues from batch to batch, by the sample's place in the batch.
 //!
-//! A step here is one update. An epoch goes over the images once, with `replays` updates on each
-//! batch: for the cost of E epochs of standard training take E / replays, as the paper does;
-//! a run that is not told its epochs does that. PertAlign and linearity compare g' with that of the
-//! replay before (the first replay: with itself).
+//! A step here is one update, and an epoch goes over the images once, with `replays` updates on
+//! each batch. The paper divides the number of epochs by `replays`, so that the cost is that of
+//! standard training; a run without a given number of epochs does the same. PertAlign and linearity
+//! compare g' with the g' of the replay before (the first replay compares it with itself).
 
 use std::collections::BTreeMap;
 
@@ -73,18 +73,18 @@ impl Hyperparameters for Free {
     }
 }
 
-/// Free training between two steps.
+/// The state of free training between two steps.
 #[derive(Clone, Debug)]
 struct Running {
     options: Free,
-    /// Replays of the batch so far.
+    /// Number of replays of the batch so far.
     replay: u32,
-    /// Perturbation and gradient that the last step left.
+    /// Perturbation and gradient of the last step.
     delta: Option<Saved>,
     grad: Option<Saved>,
 }
 
-/// A tensor, on the host until the batch says on which device it is wanted.
+/// A tensor that stays on the host until a batch shows on which device it is needed.
 #[derive(Clone, Debug)]
 enum Saved {
     Device(Tensor<4>),
@@ -124,7 +124,8 @@ impl Method for Running {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let kept = self.delta.take().and_then(|saved| saved.take(batch));
         let delta = kept.unwrap_or_else(|| cx.threat.random_start(cx.noise, batch.x.dims()));
-        // The images under a kept perturbation have changed, or epsilon has.
+        // The images under a kept perturbation have changed, or epsilon has, so it is projected
+        // again.
         let delta = boxed(batch, cx.threat.project(delta));
         let before =
             self.grad.take().and_then(|saved| saved.take(batch)).filter(|_| self.replay > 0);

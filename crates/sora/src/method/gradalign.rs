@@ -1,12 +1,13 @@
 //! GradAlign (Andriushchenko and Flammarion 2020, "Understanding and improving fast adversarial
 //! training", arXiv 2007.02617).
 //!
-//! Loss: `L(x + delta) + lambda (1 - mean cos(c, g))`, c the gradient at x, g that at x + eta.
+//! Loss: `L(x + delta) + lambda (1 - mean cos(c, g))`, where c is the gradient at x and g the
+//! gradient at x + eta.
 //!
 //! The authors' repository (`official`): `delta = box(ball(1.25 eps sign c))`, from x; both
 //! gradients are differentiated; lambda is `0.02 10^(255 eps / 8)`, 0.2 at 8/255 and 2 at 16/255
-//! (CIFAR-10; 2.5 on SVHN at 8/255; in l2 0.2). The SORA reference (`reference`): `delta` as FGSM-RS, c is
-//! constant, lambda 0.2.
+//! (CIFAR-10; 2.5 on SVHN at 8/255; in l2 0.2). The SORA reference (`reference`): `delta` as in
+//! FGSM-RS, c constant, lambda 0.2.
 //!
 //! The weight gradient of a function R(g) of an input gradient: with `w = dR/dg` held constant it
 //! is that of the directional derivative `<w, grad_x L(x + eta)>`, which is carried forward through
@@ -88,14 +89,14 @@ impl Hyperparameters for GradAlign {
 }
 
 impl GradAlign {
-    /// The weight of the regulariser.
+    /// The weight of the regulariser, for each norm and epsilon.
     fn lambda_at(&self, Threat { norm, epsilon }: Threat) -> f64 {
         if self.lambda >= 0.0 {
             return self.lambda;
         }
         match norm {
             Norm::Linf => 0.02 * 10f64.powf(255.0 * f64::from(epsilon) / 8.0),
-            // The authors trained in the l-inf ball alone.
+            // The authors trained in the l-inf ball only, so one weight serves every epsilon in l2.
             Norm::L2 => 0.2,
         }
     }
@@ -116,7 +117,8 @@ fn misalignment(c: Tensor<4>, g: Tensor<4>) -> (Tensor<1>, Tensor<4>) {
 #[derive(Debug)]
 struct Tangent {
     point: Tensor<4>,
-    /// Of largest entry 1, which keeps the derivative in f32's range.
+    /// The direction, scaled so that its largest entry is 1, which keeps the derivative in f32's
+    /// range.
     direction: Tensor<4>,
     scale: Tensor<1>,
 }
@@ -127,7 +129,7 @@ impl Tangent {
         Self { point, direction: direction / scale.clone().reshape([1, 1, 1, 1]), scale }
     }
 
-    /// The directional derivative of the mean cross-entropy, `[1]`, with its gradient for the
+    /// The directional derivative of the mean cross-entropy, `[1]`, with its gradient by the
     /// weights.
     fn derivative(&self, pass: &mut TrainPass<'_>, batch: &TrainBatch, mode: BnMode) -> Tensor<1> {
         let n = batch.x.dims()[0];
@@ -162,7 +164,8 @@ impl Method for GradAlign {
             let logits = pass.at_point();
             let mut loss = pass.cross_entropy(logits.clone(), &batch.labels);
             for tangent in &tangents {
-                // The derivatives stand for the penalty in the gradient; their value is none.
+                // The derivatives stand for the penalty in the gradient; their own value is
+                // subtracted.
                 let derivative = tangent.derivative(pass, batch, mode);
                 loss = loss + (derivative.clone() - derivative.inner()) * lambda;
             }

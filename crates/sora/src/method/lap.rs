@@ -2,17 +2,18 @@
 //! catastrophic overfitting: revealing the pseudo-robust shortcut dependency", ICML, arXiv
 //! 2405.16262), by the authors' code.
 //!
-//! One pass at `x + eta` gives the gradient g for the pixels and G for the weights. `delta` is a step
-//! along sign g: from x (`base = fgsm`, V-LAP), as FGSM-RS (R-LAP), or as N-FGSM (N-LAP). Each
-//! tensor w of more than one dimension, the l-th of L, is moved by `beta (1 - (ln l / ln L)^gamma)
-//! ||w|| d / ||d||`, with d the update that the optimizer would make of G, momentum and weight decay
-//! included; the first layers, which catastrophic overfitting leans on, move most, the last not at
-//! all. The training pass and its update go on from the moved weights.
+//! One pass at `x + eta` gives the gradient g by the pixels and G by the weights. `delta` is a step
+//! along sign g: from x (`base = fgsm`, V-LAP), as in FGSM-RS (R-LAP), or as in N-FGSM (N-LAP).
+//! Each tensor w of more than one dimension, the l-th of L, is moved by `beta (1 - (ln l / ln
+//! L)^gamma) ||w|| d / ||d||`, where d is the update that the optimizer would make of G, with
+//! momentum and weight decay. The first layers, on which catastrophic overfitting relies, move
+//! most, and the last does not move. The training pass and its update continue from the moved
+//! weights.
 //!
-//! That is what the authors' code does: it moves down the loss, and does not take the move back. The
-//! optimizer's momentum is not changed by it. An optimizer without momentum lends -G alone. beta at
-//! 8/255 is 0.03 for V-LAP, 0.002 for R-LAP and 0.001 for N-LAP; at 12/255 0.058, 0.03, 0.002; at
-//! 16/255 0.07, 0.05, 0.005 (their CIFAR-10 commands).
+//! The authors' code does the same: it moves down the loss, and does not take the move back. The
+//! move does not change the optimizer's momentum. With an optimizer without momentum, d is -G. beta
+//! at 8/255 is 0.03 for V-LAP, 0.002 for R-LAP and 0.001 for N-LAP; at 12/255 0.058, 0.03, 0.002;
+//! at 16/255 0.07, 0.05, 0.005 (their CIFAR-10 commands).
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -83,7 +84,7 @@ impl Hyperparameters for Lap {
 }
 
 impl Lap {
-    /// What the move of layer `layer` of `layers`, from 1, is multiplied by.
+    /// The factor of the move of layer `layer` of `layers`, counted from 1.
     fn share(&self, layer: usize, layers: usize) -> f64 {
         if layers < 2 {
             return 1.0;
@@ -91,7 +92,8 @@ impl Lap {
         1.0 - ((layer as f64).ln() / (layers as f64).ln()).powf(self.gamma)
     }
 
-    /// `params`, moved along the update that an optimizer with `velocity` makes of `gradients`.
+    /// `params`, moved along the update that an optimizer with `velocity` would make of
+    /// `gradients`.
     fn moved(
         &self,
         params: &TensorSet,

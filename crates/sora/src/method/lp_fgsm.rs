@@ -8,9 +8,9 @@
 //! H is the entropy `-sum rho ln rho` and H_m the mean of `-ln rho`; a gradient that concentrates on
 //! few pixels, as it does in catastrophic overfitting, gets a small gap and a q near 2.
 //!
-//! As in the authors' code, 1e-12 is added to |g|; the gradient is that of the mean loss. Deviation:
-//! the example is put into [0, 1], which the authors' training leaves out. beta is 0.01 on CIFAR-10
-//! and SVHN, 0.1 on CIFAR-100.
+//! As in the authors' code, 1e-12 is added to |g|, and the gradient is that of the mean loss.
+//! Deviation: the example is clamped to [0, 1], which the authors' training leaves out. beta is
+//! 0.01 on CIFAR-10 and SVHN, 0.1 on CIFAR-100.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,7 @@ impl Hyperparameters for LpFgsm {
 
 /// Added to every |g|.
 const TINY: f32 = 1e-12;
-/// The largest p, 1024, as q.
+/// The q of the largest p, 1024.
 const LOWEST_Q: f64 = 1.0 + 1.0 / 1024.0;
 
 impl LpFgsm {
@@ -82,7 +82,7 @@ impl LpFgsm {
         let rho = size.clone() / sum_per_sample(size.clone());
         let log = rho.clone().log();
         let mean = sum_per_sample(log.clone()) / (c * h * w) as f32;
-        // H_m - H; it is not negative, and 0 where all entries are the same.
+        // H_m - H, which is not negative, and 0 where all entries are equal.
         let gap = sum_per_sample(rho * log) - mean;
         (gap.clamp_min(1e-9).recip() * self.beta as f32 + 1.0).clamp(LOWEST_Q as f32, 2.0)
     }
@@ -91,7 +91,7 @@ impl LpFgsm {
     fn direction(&self, grad: Tensor<4>) -> Tensor<4> {
         let size = grad.clone().abs() + TINY;
         let q = self.q(&size);
-        // Of entries relative to the largest, so that no power leaves f32's range.
+        // The entries are divided by the largest, so that no power leaves f32's range.
         let [n, c, h, w] = size.dims();
         let largest = size.clone().reshape([n, c * h * w]).max_dim(1).reshape([n, 1, 1, 1]);
         let log = (size / largest).log();
@@ -140,7 +140,7 @@ mod tests {
         for p in [2.0f64, 3.0, 8.0, 100.0] {
             let step = direction(LpFgsm { p, ..LpFgsm::default() }, &grad);
             let norm = step.iter().map(|v| f64::from(v.abs()).powf(p)).sum::<f64>().powf(1.0 / p);
-            // 1e-12 is large beside these gradients: all entries count as the same.
+            // 1e-12 is large compared with these gradients, so all entries count as equal.
             assert!((norm - 1.0).abs() < 1e-4, "{p}: {norm}");
         }
     }

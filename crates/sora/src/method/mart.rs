@@ -3,9 +3,9 @@
 //!
 //! Attack: PGD on the cross-entropy from `box(0.001 N(0,1))`. Loss: `CE(x + delta) + mean -log(1 -
 //! max_{k != y} p_k(x + delta)) + lambda mean (1 - p_y(x)) KL(f(x) || f(x + delta))`, all of it
-//! differentiated. The attack runs in eval mode, as the authors' does, unless the run says
-//! otherwise. Deviation: log(1 - p_k) is computed from the logits, without the small constants that
-//! the authors add inside their logarithms. The l2 form steps along the normalised gradient.
+//! differentiated. The attack runs in eval mode, as in the authors' code, unless the run sets
+//! another mode. Deviation: log(1 - p_k) is computed from the logits, without the small constants
+//! that the authors add inside their logarithms. The l2 form steps along the normalised gradient.
 
 use burn::tensor::{Int, Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ impl Hyperparameters for Mart {
 /// log sum exp over the classes where `keep` is 1: `[N, K]` to `[N, 1]`.
 fn log_sum_exp(logits: Tensor<2>, keep: Tensor<2>) -> Tensor<2> {
     let largest = (logits.clone().inner() * keep.clone() + (keep.clone() - 1.0) * 1e30).max_dim(1);
-    // Zero where dropped, so that no large logit overflows before it is dropped.
+    // Dropped logits become zero first, so that a large one cannot overflow.
     let shifted = (logits - largest.clone()) * keep.clone();
     (shifted.exp() * keep).sum_dim(1).log() + largest
 }

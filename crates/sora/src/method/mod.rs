@@ -1,9 +1,9 @@
-//! Training methods: how a batch becomes a perturbation, a loss and a gradient.
+//! Training methods: the way from a batch to a perturbation, a loss and a gradient.
 //!
 //! A method is one file with one row in [`METHODS`] (or, outside this crate, one call of
-//! [`register`]). It crafts a perturbation with [`StepContext::input_gradient`] and trains with
-//! [`StepContext::train`] or, on a loss of its own, [`StepContext::train_with`]; the loop applies
-//! the gradient.
+//! [`register`]). It makes a perturbation with [`StepContext::input_gradient`] and trains with
+//! [`StepContext::train`] or, on a loss of its own, with [`StepContext::train_with`]; the loop
+//! applies the gradient.
 
 mod aaer;
 mod atas;
@@ -72,7 +72,7 @@ use crate::{
     threat::Threat,
 };
 
-/// Images and labels on the device.
+/// A batch of images and labels on the device.
 #[derive(Clone, Debug)]
 pub struct TrainBatch {
     /// Pixels in [0, 1], `[N, C, H, W]`.
@@ -81,11 +81,11 @@ pub struct TrainBatch {
     pub labels: Tensor<1, Int>,
     /// Index of each sample in the training split.
     pub ids: Vec<u32>,
-    /// How each sample was augmented: `[N]`.
+    /// The augmentation's draws for each sample, `[N]`.
     pub draws: Vec<AugmentDraw>,
 }
 
-/// Forward and backward passes of the whole network over one batch.
+/// Numbers of forward and backward passes of the whole network over one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passes {
     /// Forward passes.
@@ -105,26 +105,27 @@ impl std::ops::AddAssign for Passes {
 }
 
 impl Passes {
-    /// Cost relative to standard training: a pass to the input only costs as much as a forward
-    /// pass, one to weights and input twice that.
+    /// Cost relative to standard training. A pass to the input only costs as much as a forward
+    /// pass, and a pass to weights and input twice as much.
     pub fn relative_cost(&self) -> f64 {
         (self.forward + self.backward_input + 2 * self.backward_full) as f64 / 3.0
     }
 }
 
-/// Additions to the training loss that go with any method; all off by default.
+/// Additions to the training loss that work with any method; all are off by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Extras {
     /// Label smoothing of the training loss's cross-entropy, in [0, 1] (Szegedy et al. 2016, arXiv
     /// 1512.00567); attacks use the hard labels.
     pub label_smoothing: f32,
-    /// Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884): the training pass runs
-    /// at weights moved by this fraction of their norm along the gradient of the training loss,
-    /// tensor by tensor; batch norm and biases stay. 0: off. One more training pass a step.
+    /// Adversarial weight perturbation (Wu et al. 2020, arXiv 2004.05884). The training pass runs
+    /// at weights that are moved by this fraction of their norm along the gradient of the training
+    /// loss, tensor by tensor; batch norm and biases are not moved. It costs one more training pass
+    /// per step; 0 turns it off.
     pub awp: f32,
 }
 
-/// Where in the run a step is.
+/// The place of a step in the run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Epoch, from 0.
@@ -137,44 +138,44 @@ pub struct Place {
     pub steps: u64,
 }
 
-/// What the run decides of a step.
+/// The settings of the run that apply to a step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepSettings {
     /// Norm and epsilon.
     pub threat: Threat,
-    /// TrainBatch-norm mode of the attack pass.
+    /// Batch-norm mode of the attack pass.
     pub attack_bn: BnMode,
-    /// Where in the run the step is.
+    /// Place of the step in the run.
     pub place: Place,
     /// Additions to the training loss.
     pub extras: Extras,
 }
 
-/// What a method works with during one step.
+/// The network, the settings and the tools of a method during one step.
 #[derive(Debug)]
 pub struct StepContext<'a> {
-    /// The network; its running statistics move with every training-mode pass.
+    /// The network; every training-mode pass moves its running statistics.
     pub model: &'a mut Model,
     /// Norm and epsilon.
     pub threat: Threat,
-    /// TrainBatch-norm mode of the attack pass.
+    /// Batch-norm mode of the attack pass.
     pub attack_bn: BnMode,
     /// Random draws of this step.
     pub noise: &'a mut Noise,
-    /// Where in the run the step is.
+    /// Place of the step in the run.
     pub place: Place,
-    /// Passes made in this step.
+    /// Number of passes made in this step.
     pub passes: Passes,
     /// Additions to the training loss.
     pub extras: Extras,
     /// Logits of the last attack pass, without autodiff.
     attacked: Option<Tensor<2>>,
-    /// The optimizer's momentum before the step, where it has one.
+    /// The optimizer's momentum before the step; `None` if the optimizer has none.
     pub velocity: Option<Velocity<'a>>,
 }
 
 impl<'a> StepContext<'a> {
-    /// A step of `model` with the draws `noise`.
+    /// Begins a step of `model` with the draws `noise`.
     pub fn new(model: &'a mut Model, noise: &'a mut Noise, settings: StepSettings) -> Self {
         let StepSettings { threat, attack_bn, place, extras } = settings;
         let passes = Passes::default();
@@ -193,7 +194,7 @@ impl<'a> StepContext<'a> {
 }
 
 impl StepContext<'_> {
-    /// Gradient of the mean cross-entropy with respect to the pixels `x`, in the run's batch-norm
+    /// Computes the gradient of the mean cross-entropy by the pixels `x`, in the run's batch-norm
     /// mode.
     pub fn input_gradient(&mut self, x: Tensor<4>, labels: &Tensor<1, Int>) -> InputGradient {
         let loss = LossAt {
@@ -207,7 +208,7 @@ impl StepContext<'_> {
         self.attacked(out)
     }
 
-    /// Gradient of `loss(logits)` with respect to the pixels `x`, in the run's batch-norm mode.
+    /// Computes the gradient of `loss(logits)` by the pixels `x`, in the run's batch-norm mode.
     ///
     /// # Errors
     /// Those of `loss`.
@@ -227,7 +228,7 @@ impl StepContext<'_> {
         failed.map_or(Ok(out), Err)
     }
 
-    /// Counts an attack pass and takes over its statistics.
+    /// Counts an attack pass and keeps its statistics.
     fn attacked(&mut self, mut out: InputGradient) -> InputGradient {
         self.model.absorb(std::mem::take(&mut out.stats));
         self.passes.forward += 1;
@@ -236,7 +237,7 @@ impl StepContext<'_> {
         out
     }
 
-    /// Gradients of the mean cross-entropy with respect to the weights and the pixels `x`, in
+    /// Computes the gradients of the mean cross-entropy by the weights and the pixels `x`, in
     /// training mode.
     pub fn weight_gradient(&mut self, x: Tensor<4>, labels: &Tensor<1, Int>) -> TrainGradient {
         let loss = LossAt {
@@ -254,12 +255,12 @@ impl StepContext<'_> {
         out
     }
 
-    /// Logits at the pixels `x` without any gradient, in the run's batch-norm mode.
+    /// Computes the logits at the pixels `x` without any gradient, in the run's batch-norm mode.
     pub fn logits(&mut self, x: Tensor<4>) -> Tensor<2> {
         self.logits_in(x, self.attack_bn)
     }
 
-    /// As [`logits`](Self::logits), in `mode`.
+    /// Computes the logits as [`logits`](Self::logits) does, in `mode`.
     pub fn logits_in(&mut self, x: Tensor<4>, mode: BnMode) -> Tensor<2> {
         let (logits, stats) = profile::time(Stage::Network, || {
             self.model.forward(&self.model.params.frozen(), x, mode)
@@ -269,11 +270,11 @@ impl StepContext<'_> {
         logits
     }
 
-    /// Trains on `x + delta` with the mean cross-entropy. `attack_grad` is the gradient of the
-    /// (last) attack pass, `None` where there was none.
+    /// Trains on `x + delta` with the mean cross-entropy. `attack_grad` is the gradient of the last
+    /// attack pass; `None` without an attack pass.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error`] when a device fails.
     pub fn train(
         &mut self,
         batch: &TrainBatch,
@@ -288,12 +289,12 @@ impl StepContext<'_> {
         })
     }
 
-    /// Trains on a loss of its own: `loss` makes its forward passes and gives the loss `[1]` and
-    /// the logits at the training point `x + delta`. With weight perturbation it is called twice,
-    /// so it must not change the method's state.
+    /// Trains on a loss of the method's own. `loss` makes its forward passes and returns the loss
+    /// `[1]` and the logits at the training point `x + delta`. With weight perturbation `loss` is
+    /// called twice, so it must not change the method's state.
     ///
     /// # Errors
-    /// Those of `loss`; a device that fails.
+    /// Those of `loss`, and [`Error`] when a device fails.
     pub fn train_with(
         &mut self,
         batch: &TrainBatch,
@@ -309,8 +310,8 @@ impl StepContext<'_> {
         })
     }
 
-    /// Trains with the gradient that `gradient` takes of a model at the training point; with
-    /// weight perturbation it is asked twice.
+    /// Trains with the gradient that `gradient` computes of a model at the training point. With
+    /// weight perturbation `gradient` is called twice.
     fn train_by(
         &mut self,
         batch: &TrainBatch,
@@ -349,8 +350,8 @@ impl StepContext<'_> {
         })
     }
 
-    /// The figures of a step that trained with `out` at `delta` after an attack with the gradient
-    /// `attack`.
+    /// Computes the figures of a step that trained with `out` at `delta` after an attack with the
+    /// gradient `attack`.
     fn figures(
         &self,
         out: &TrainGradient,
@@ -385,7 +386,7 @@ impl StepContext<'_> {
     }
 }
 
-/// `w + gamma ||w|| g / ||g||` for every tensor of more than one dimension.
+/// Moves every tensor of more than one dimension to `w + gamma ||w|| g / ||g||`.
 fn perturbed_weights(params: &TensorSet, gradients: &[Tensor<1>], gamma: f32) -> TensorSet {
     let mut moved = params.clone();
     for (index, (spec, (value, gradient))) in
@@ -400,7 +401,7 @@ fn perturbed_weights(params: &TensorSet, gradients: &[Tensor<1>], gamma: f32) ->
     moved
 }
 
-/// What is logged of a step, whatever the method.
+/// The figures of a step that are logged, for every method.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepMetrics {
     /// Mean training loss.
@@ -409,30 +410,30 @@ pub struct StepMetrics {
     pub adv_acc: f32,
     /// Step size, in pixel units.
     pub alpha: f32,
-    /// TrainBatch linearity, in [-1, 1].
+    /// Batch linearity, in [-1, 1].
     pub linearity: f32,
-    /// TrainBatch linearity, not clipped.
+    /// Batch linearity, not clipped.
     pub linearity_raw: f32,
-    /// Ratio of the batch's sums of slopes, beside `linearity_raw`, the mean of the samples' ratios.
+    /// Ratio of the batch's sums of slopes; `linearity_raw` is the mean of the samples' ratios.
     pub linearity_of_sums: f32,
-    /// Summed norms of the training pass's gradients over those of the attack pass's.
+    /// Sum of the norms of the training pass's gradients divided by the sum for the attack pass.
     pub grad_ratio: f32,
     /// PertAlign, in [-1, 1].
     pub pert_align: f32,
     /// Mean absolute perturbation, in pixel units.
     pub delta_mean: f32,
-    /// Share of the samples whose loss at the training point is below that at the last attack
+    /// Share of the samples whose loss at the training point is below the loss at the last attack
     /// pass's point (Lin et al. 2024, arXiv 2404.08154, call them abnormal); `None` without an
     /// attack pass.
     pub abnormal: Option<f32>,
 }
 
-/// What a step hands to the loop.
+/// The result of a step for the loop.
 #[derive(Debug)]
 pub struct StepOutput {
     /// Gradient of each parameter, flat.
     pub gradients: Vec<Tensor<1>>,
-    /// The perturbation trained on, `[N, C, H, W]`.
+    /// The perturbation that was trained on, `[N, C, H, W]`.
     pub delta: Tensor<4>,
     /// Gradient with respect to the training point, `[N, C, H, W]`.
     pub input_gradient: Tensor<4>,
@@ -443,17 +444,17 @@ pub struct StepOutput {
 }
 
 impl StepOutput {
-    /// Notes the step size, in pixel units.
+    /// Sets the step size in the figures, in pixel units.
     pub fn with_alpha(mut self, alpha: f32) -> Self {
         self.metrics.alpha = alpha;
         self
     }
 }
 
-/// The training data as a method sees it before the run.
+/// The training data as a method sees them before the run.
 #[derive(Clone, Copy, Debug)]
 pub struct DataInfo {
-    /// Training images.
+    /// Number of training images.
     pub images: usize,
     /// `[C, H, W]` of an image.
     pub shape: [usize; 3],
@@ -463,49 +464,51 @@ pub struct DataInfo {
 
 /// A training method with its state.
 pub trait Method: Debug + Send {
-    /// Updates that the loop makes on each batch: it calls [`step`](Self::step) that often.
+    /// Number of updates that the loop makes on each batch; it calls [`step`](Self::step) that many
+    /// times.
     fn updates_per_batch(&self) -> u32 {
         1
     }
 
-    /// The batch-norm mode of its attack pass, where the row's is not right for its options.
+    /// The batch-norm mode of the attack pass, where the options need another mode than the row's.
     fn attack_bn(&self) -> Option<BnMode> {
         None
     }
 
-    /// Bytes of state that the method will keep for the training data, besides a few numbers.
+    /// Number of bytes of state that the method will keep for the training data, besides a few
+    /// numbers.
     ///
     /// # Errors
-    /// Data that the method cannot work with.
+    /// [`Error`] for data that the method cannot work with.
     fn memory(&self, _data: &DataInfo) -> Result<u64> {
         Ok(0)
     }
 
-    /// One step on `batch`: the gradient to apply and the figures to log.
+    /// Makes one step on `batch`: returns the gradient to apply and the figures to log.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error`] when a device fails.
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput>;
 
-    /// State that a checkpoint keeps; empty for a method without one.
+    /// The state that a checkpoint keeps; empty for a method without state.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error`] when a device fails.
     fn state(&self) -> Result<Vec<HostTensor>> {
         Ok(Vec::new())
     }
 
-    /// Takes back what [`state`](Self::state) gave.
+    /// Restores the state that [`state`](Self::state) returned.
     ///
     /// # Errors
-    /// A checkpoint of another method.
+    /// [`Error`] for a checkpoint of another method.
     fn load_state(&mut self, _state: &BTreeMap<String, HostTensor>) -> Result<()> {
         Ok(())
     }
 }
 
-/// One step of `method`, within the thread pool: a kernel called from outside of it waits for a
-/// thread to wake up, each time.
+/// Runs one step of `method` inside the thread pool, because a kernel that is called from outside
+/// of the pool waits each time for a thread to wake up.
 ///
 /// # Errors
 /// Those of the step.
@@ -517,7 +520,7 @@ pub fn run_step(
     rayon::scope(|_| profile::time(Stage::Perturbation, || method.step(cx, batch)))
 }
 
-/// A checkpoint without `what`, a part of the state of `method`.
+/// The error for a checkpoint without `what`, a part of the state of `method`.
 fn no_state(method: &str, what: &str) -> Error {
     Error::unfit(
         "checkpoint",
@@ -527,7 +530,7 @@ fn no_state(method: &str, what: &str) -> Error {
     )
 }
 
-/// Clamps `delta` so that `x + delta` stays in [0, 1]: the last word on every perturbation.
+/// Clamps `delta` so that `x + delta` stays in [0, 1]. Every perturbation ends with this clamp.
 pub fn boxed(batch: &TrainBatch, delta: Tensor<4>) -> Tensor<4> {
     clamp_to_box(&batch.x, delta)
 }

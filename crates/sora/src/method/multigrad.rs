@@ -1,8 +1,8 @@
 //! MultiGrad (Golgooni et al. 2021, arXiv 2103.15476).
 //!
-//! Gradients at `starts` points `x + eta_k`, `eta_k ~ U(-eps, eps)`, a pass each; `delta = box(eps
-//! s)` with s the sign where all agree, else 0. The step starts at x, not at a random point.
-//! PertAlign and linearity use the mean of the gradients.
+//! One pass computes the gradient at each of `starts` points `x + eta_k`, `eta_k ~ U(-eps, eps)`.
+//! `delta = box(eps s)`, where s is the sign where all gradients agree, else 0. The step starts at
+//! x, not at a random point. PertAlign and linearity use the mean of the gradients.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Standard training: no perturbation. No paper; it is the baseline without defence that the others
-//! (Madry et al. 2018) are compared with.
+//! Standard training, without a perturbation. It has no paper; it is the undefended baseline with
+//! which the methods (Madry et al. 2018) are compared.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,23 +1,21 @@
 //! NuAT: nuclear-norm adversarial training (Sriramanan et al. 2021, "Towards efficient and
 //! effective adversarial training", NeurIPS).
+//! With random signs s, `d0 = start s`; g is the gradient by `d0` of `CE(f(x + d0)) + lambda ||f(x)
+//! - f(x + d0)||_* / N` with f(x) constant; `delta = box(ball(d0 + eps sign g))`. The loss is
+//! `CE(f(x)) + lambda ||f(x) - f(x + delta)||_* / N`, where both logits are differentiated.
+//! `||.||_*` is the sum of the singular values of the N x K matrix. f(x) is computed without a
+//! graph for the attack, in train mode, and with one for the loss.
 //!
-//! With random signs s, `d0 = start s`; g is the gradient for `d0` of
-//! `CE(f(x + d0)) + lambda ||f(x) - f(x + d0)||_* / N`, f(x) constant;
-//! `delta = box(ball(d0 + eps sign g))`. The loss is
-//! `CE(f(x)) + lambda ||f(x) - f(x + delta)||_* / N`, both logits differentiated. `||.||_*` is the
-//! sum of the singular values of the N x K matrix. f(x) is computed without a graph for the attack,
-//! in train mode, and with one for the loss.
+//! In the authors' repository (`official`) the attack pass is in eval mode, and its nuclear term is
+//! present in every other batch of an epoch, from the second on. lambda grows from 0, by equal
+//! steps after each epoch, to its value 10 epochs before the end (in a run of at most 10 epochs: at
+//! the end). start is 4/255 at every epsilon. The running statistics see x, x + delta and x again.
+//! The SORA reference (`reference`) attacks in train mode with the nuclear term in every batch,
+//! lambda 4 throughout and start eps/2; its running statistics see x and x + delta.
 //!
-//! The authors' repository (`official`): the attack pass is in eval mode; its nuclear term is there
-//! in every other batch of an epoch, from the second on; lambda grows from 0, by equal steps after
-//! each epoch, to its value 10 epochs before the end (in a run of at most 10 epochs: at the end);
-//! start is 4/255 at every epsilon. The running statistics see x, x + delta and x again. The SORA
-//! reference (`reference`): train mode, the nuclear term in every batch, lambda 4 throughout, start
-//! eps/2; they see x and x + delta.
-//!
-//! The subgradient of ||M||_* taken is `U V^T` of the thin singular value decomposition over the
-//! singular values above the rounding error of f32: where values repeat, U V^T does not depend on
-//! the choice of vectors; where they vanish, it is the subgradient of least norm.
+//! The subgradient of ||M||_* is `U V^T` of the thin singular value decomposition over the singular
+//! values above the rounding error of f32. Where values repeat, U V^T does not depend on the choice
+//! of vectors; where they vanish, it is the subgradient of least norm.
 
 use burn::tensor::{Tensor, TensorData};
 use nalgebra::{DMatrix, SVD};
@@ -112,8 +110,8 @@ impl NuAt {
     }
 }
 
-/// `U V^T` of the `rows` x `columns` matrix `values` (row-major), over the singular values that are
-/// not 0 to f32's accuracy.
+/// `U V^T` of the `rows` x `columns` matrix `values` (row-major), over the singular values that
+/// differ from 0 in f32's accuracy.
 fn polar_factor(values: &[f32], rows: usize, columns: usize) -> Result<Vec<f32>> {
     if !values.iter().all(|v| v.is_finite()) {
         return Err(Error::unfit(
@@ -134,7 +132,8 @@ fn polar_factor(values: &[f32], rows: usize, columns: usize) -> Result<Vec<f32>>
     Ok(factor.transpose().iter().map(|&v| v as f32).collect())
 }
 
-/// The nuclear norm of `[N, K]`, as `[1]`: `<M, U V^T>` has its value and its gradient.
+/// The nuclear norm of `[N, K]`, as `[1]`. It is computed as `<M, U V^T>`, which has the norm's
+/// value and gradient.
 fn nuclear_norm(matrix: Tensor<2>) -> Result<Tensor<1>> {
     let [n, k] = matrix.dims();
     let values = matrix.clone().inner();
@@ -172,7 +171,7 @@ impl Method for NuAt {
         let alpha = self.alpha as f32 * epsilon;
         let delta = boxed(batch, cx.threat.project(start + attack.grad.clone().sign() * alpha));
         let out = cx.train_with(batch, delta, Some(attack.grad), |pass| {
-            // The order in which the running statistics see the images.
+            // This is the order in which the running statistics see the images.
             let (clean, logits) = if official {
                 let logits = pass.at_point();
                 (pass.forward(batch.x.clone()), logits)
@@ -207,7 +206,7 @@ mod tests {
         let (c, s) = (0.6, 0.8);
         close(&polar_factor(&[c, -s, s, c].map(|v| 5.0 * v), 2, 2).unwrap(), &[c, -s, s, c]);
         close(&polar_factor(&[0.0; 6], 3, 2).unwrap(), &[0.0; 6]);
-        // Rank one, three rows: u v^T with u = (1, 2, 2)/3, v = (3, 4)/5.
+        // A matrix of rank one with three rows: u v^T with u = (1, 2, 2)/3, v = (3, 4)/5.
         let (u, v) = ([1.0 / 3.0, 2.0 / 3.0, 2.0 / 3.0], [0.6, 0.8]);
         let outer: Vec<f32> = u.iter().flat_map(|u| v.map(|v| u * v)).collect();
         let scaled: Vec<f32> = outer.iter().map(|value| value * 7.0).collect();

@@ -1,5 +1,5 @@
-//! A method's hyperparameters: a struct with defaults, and the same as `key = value`, from the
-//! command line or a config file.
+//! A method's hyperparameters: a struct with defaults, and the same values as `key = value` pairs
+//! from the command line or a config file.
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -12,8 +12,8 @@ use crate::{
     threat::Threat,
 };
 
-/// The hyperparameters of a method: a struct whose fields are its options, with their defaults in
-/// `Default` and their names in `Serialize`.
+/// The hyperparameters of a method. The struct's fields are the options, `Default` has their
+/// defaults, and `Serialize` has their names.
 ///
 /// ```
 /// use sora::method::{Hyperparameters, Sora};
@@ -30,12 +30,12 @@ pub trait Hyperparameters: Default + Serialize + DeserializeOwned + fmt::Debug {
     /// Refuses values out of their ranges.
     ///
     /// # Errors
-    /// The first wrong value.
+    /// [`Error`](crate::Error) for the first wrong value.
     fn check(&self) -> Result<()> {
         Ok(())
     }
 
-    /// The method before its first step.
+    /// Makes the method, before its first step.
     fn into_method(self) -> Box<dyn Method>;
 
     /// The defaults of the other [`Variant`], for a method that has two.
@@ -46,20 +46,20 @@ pub trait Hyperparameters: Default + Serialize + DeserializeOwned + fmt::Debug {
     /// These hyperparameters by name.
     ///
     /// # Errors
-    /// A struct that is no table of values.
+    /// [`Error`](crate::Error) for a struct that is not a table of values.
     fn options(&self) -> Result<Options> {
         Ok(Options { values: table(self)?, ..Options::defaults::<Self>()? })
     }
 }
 
-/// Whose form of a method, where the authors' repository and the SORA reference differ.
+/// The two forms of a method, where the authors' repository and the SORA reference differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
-    /// The authors' repository.
+    /// The form of the authors' repository.
     #[default]
     Official,
-    /// The SORA reference's comparison; what earlier versions of this program trained.
+    /// The form of the SORA reference's comparison, which earlier versions of this program trained.
     Reference,
 }
 
@@ -67,7 +67,7 @@ impl Variant {
     /// Every variant.
     pub const ALL: [Self; 2] = [Self::Official, Self::Reference];
 
-    /// What a config file without a variant means: it was written before there were two.
+    /// The variant of a config file that names none: it was written before there were two.
     pub(super) const fn of_old_runs() -> Self {
         Self::Reference
     }
@@ -120,7 +120,7 @@ impl Options {
     /// Every option of `T` with its default; the `options` of a [`MethodInfo`].
     ///
     /// # Errors
-    /// A struct that is no table of values.
+    /// [`Error`](crate::Error) for a struct that is not a table of values.
     pub fn defaults<T: Hyperparameters>() -> Result<Self> {
         Self::of(&T::default())?.or_reference(T::reference().as_ref())
     }
@@ -128,12 +128,12 @@ impl Options {
     /// The fields of `values` as options.
     ///
     /// # Errors
-    /// A struct that is no table of values.
+    /// [`Error`](crate::Error) for a struct that is not a table of values.
     pub fn of<T: Serialize>(values: &T) -> Result<Self> {
         Ok(Self { values: table(values)?, ..Self::default() })
     }
 
-    /// These, and `reference` as the defaults of that variant.
+    /// These options, with `reference` as the defaults of that variant.
     pub(super) fn or_reference<T: Serialize>(self, reference: Option<&T>) -> Result<Self> {
         Ok(Self { reference: reference.map(table).transpose()?, ..self })
     }
@@ -141,7 +141,8 @@ impl Options {
     /// The method `T` with these options; the `build` of a [`MethodInfo`].
     ///
     /// # Errors
-    /// An option that is unknown, or of the wrong type, or out of its range.
+    /// [`Error`](crate::Error) for an option that is unknown, of the wrong type, or out of its
+    /// range.
     pub fn build<T: Hyperparameters>(&self, _threat: Threat) -> Result<Box<dyn Method>> {
         let options: T = self.parse(T::info().name)?;
         options.check()?;
@@ -157,7 +158,8 @@ impl Options {
     /// variant's defaults where no value was given.
     ///
     /// # Errors
-    /// A malformed pair, or an unknown key; the message lists the valid ones.
+    /// [`Error`](crate::Error) for a malformed pair, or for an unknown key; the message lists the
+    /// valid keys.
     pub fn set(&mut self, pair: &str, method: &str) -> Result<()> {
         let (key, text) = pair.split_once('=').ok_or_else(|| {
             Error::setting("options", pair, "expected key=value, for example beta=0.05")
@@ -170,10 +172,10 @@ impl Options {
         self.set_value(key.trim(), value, method)
     }
 
-    /// Overrides with the options of a config file.
+    /// Overrides options with those of a config file.
     ///
     /// # Errors
-    /// An unknown key.
+    /// [`Error`](crate::Error) for an unknown key.
     pub fn merge(&mut self, other: &Self, method: &str) -> Result<()> {
         other.values.iter().try_for_each(|(key, value)| self.set_value(key, value.clone(), method))
     }
@@ -188,7 +190,7 @@ impl Options {
             };
             return Err(Error::setting(format!("options.{key}"), value.to_string(), has));
         };
-        // `beta=1` means 1.0 where the option is a number with a fraction.
+        // `beta=1` means 1.0 where the option is a floating-point number.
         *slot = match (&slot, value) {
             (Value::Float(_), Value::Integer(number)) => Value::Float(number as f64),
             (_, value) => value,
@@ -208,7 +210,7 @@ impl Options {
     /// The options as the method's own struct.
     ///
     /// # Errors
-    /// A value of the wrong type.
+    /// [`Error`](crate::Error) for a value of the wrong type.
     pub fn parse<T: DeserializeOwned>(&self, method: &str) -> Result<T> {
         self.values.clone().try_into().map_err(|e| {
             let line = e.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -220,7 +222,7 @@ impl Options {
 /// Refuses an option outside `low..=high`.
 ///
 /// # Errors
-/// A value outside, or no number.
+/// [`Error`](crate::Error) for a value outside the range, or NaN.
 pub fn range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
     if (low..=high).contains(&value) {
         return Ok(());
@@ -228,7 +230,7 @@ pub fn range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
     Err(Error::setting(format!("options.{name}"), value, format!("expected {low} to {high}")))
 }
 
-/// The ranges of several options: name, value, lowest, highest.
+/// Checks the ranges of several options: name, value, lowest, highest.
 pub(super) fn ranges<const N: usize>(options: [(&str, f64, f64, f64); N]) -> Result<()> {
     options.into_iter().try_for_each(|(name, value, low, high)| range(name, value, low, high))
 }

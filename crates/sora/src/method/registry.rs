@@ -1,4 +1,4 @@
-//! The list of methods, and those that programs add.
+//! The list of methods, and the methods that programs add.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -15,17 +15,17 @@ use crate::{
 /// One row of the registry.
 #[derive(Debug)]
 pub struct MethodInfo {
-    /// Name on the command line.
+    /// Name of the method in settings.
     pub name: &'static str,
-    /// One line for lists.
+    /// A description in one line, for lists.
     pub summary: &'static str,
     /// Paper.
     pub source: &'static str,
-    /// Norms it is defined for.
+    /// Norms in which the method is defined.
     pub norms: &'static [Norm],
-    /// Batch-norm mode of the attack pass unless the run says otherwise.
+    /// Batch-norm mode of the attack pass, unless the run sets another.
     pub attack_bn: BnMode,
-    /// What it keeps for each training image, in images of f32.
+    /// Number of f32 images that the method keeps for each training image.
     pub stored_images: u32,
     /// Passes of one step with default options.
     pub passes: Passes,
@@ -76,17 +76,17 @@ pub static METHODS: &[&MethodInfo] = &[
 /// Methods that programs have added.
 static ADDED: RwLock<Vec<&'static MethodInfo>> = RwLock::new(Vec::new());
 
-/// Every method, those of programs last.
+/// Every method; the methods of programs come last.
 fn all() -> Vec<&'static MethodInfo> {
     let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
     METHODS.iter().chain(added.iter()).copied().collect()
 }
 
-/// Adds a method from outside this crate to those that [`method`] finds, and with it the training
-/// loop and the run's settings.
+/// Adds a method from outside this crate to the methods that [`method`] finds; the training loop
+/// and the run's settings then accept it.
 ///
 /// # Errors
-/// A name that is taken.
+/// [`Error`] for a name that is taken.
 pub fn register(info: &'static MethodInfo) -> Result<()> {
     let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
     if METHODS.iter().chain(added.iter()).any(|known| known.name == info.name) {
@@ -99,10 +99,10 @@ pub fn register(info: &'static MethodInfo) -> Result<()> {
     Ok(())
 }
 
-/// The registry row of `name`.
+/// Finds the registry row of `name`.
 ///
 /// # Errors
-/// An unknown name; the error has the known ones.
+/// [`Error`] for an unknown name; it lists the known ones.
 pub fn method(name: &str) -> Result<&'static MethodInfo> {
     let all = all();
     let known = || all.iter().map(|info| info.name);
@@ -116,7 +116,7 @@ impl MethodInfo {
     /// Builds the method; `options` must hold every option (start from [`options`](Self::options)).
     ///
     /// # Errors
-    /// A norm the method is not defined for, or a wrong option.
+    /// [`Error`] for a norm in which the method is not defined, or a wrong option.
     pub fn build(&self, options: &Options, threat: Threat) -> Result<Box<dyn Method>> {
         if !self.norms.contains(&threat.norm) {
             let other = METHODS
@@ -140,7 +140,7 @@ impl MethodInfo {
     /// The batch-norm mode of the attack pass with `options`, unless the run says otherwise.
     ///
     /// # Errors
-    /// As [`build`](Self::build).
+    /// Those of [`build`](Self::build).
     pub fn attack_bn_with(&self, options: &Options, threat: Threat) -> Result<BnMode> {
         Ok(self.build(options, threat)?.attack_bn().unwrap_or(self.attack_bn))
     }

@@ -1,10 +1,10 @@
 //! SORA: free second-order attacks in fast adversarial training (ICML 2026, arXiv 2606.00738).
 //!
-//! The step size follows an estimate of the loss's curvature along the step that costs nothing: the
-//! training backward also yields the gradient `g'` at the perturbed point, and the slopes `<p, g>`
-//! at the start and `<p, g'>` at the end of a step along p = sign(g) give a secant of the Hessian.
+//! The step size follows an estimate of the loss's curvature along the step that costs nothing. The
+//! training pass also yields the gradient `g'` at the perturbed point, and the slopes `<p, g>` at
+//! the start and `<p, g'>` at the end of a step along p = sign(g) give a secant of the Hessian.
 //! With v the running ratio of the two slopes, a linear model of the slope vanishes at `alpha_0 /
-//! (1 - v)`: the Newton step. A flat loss (v near 1) gets long steps, a distorted one short steps.
+//! (1 - v)`: the Newton step. A flat loss (v near 1) gets long steps, a distorted loss short ones.
 //!
 //! Step t: `alpha* = min(alpha_max, alpha_0 / (1 - v))`; `eta = box(U(-eps, eps))`; `g = grad L(x +
 //! eta)`; `delta = box(eta + alpha* r sign g)` with `r ~ U(0,1)` for each pixel and channel, no
@@ -129,7 +129,7 @@ impl Hyperparameters for Sora {
     }
 }
 
-/// SORA training.
+/// The state of SORA between two steps.
 #[derive(Clone, Debug)]
 struct Running {
     options: Sora,
@@ -156,7 +156,7 @@ impl Running {
         })
     }
 
-    /// The step that the recorded run lends to step `step`; a longer run begins again.
+    /// The recorded step for step `step`; a run longer than the record repeats it.
     fn replayed(&mut self, step: u64) -> Result<f32> {
         let steps = match self.replayed.take() {
             Some(steps) => steps,
@@ -192,7 +192,7 @@ fn recorded_steps(path: &Path) -> Result<Vec<f32>> {
     Ok(steps)
 }
 
-/// `steps` in an order drawn from `seed`: each goes by a number of its own.
+/// `steps` in an order drawn from `seed`: each step is sorted by a random number of its own.
 fn shuffled(steps: Vec<f32>, seed: u64) -> Vec<f32> {
     let mut keys = vec![0.0; steps.len()];
     fill_uniform(&mut keys, Key::new(seed, Purpose::Method(u16::MAX)), &[0]);
@@ -286,7 +286,8 @@ mod tests {
         assert_eq!(sorted, alphas, "each step once");
         assert_eq!(replayed(0, 100), first, "a longer run begins again");
         assert_eq!(replayed(0, 50)[..50], first[50..], "a resumed run goes on");
-        // Neighbours of the recorded run are no neighbours: the order tells nothing.
+        // Neighbours of the recorded run are not neighbours here, so the order carries no
+        // information.
         let adjacent = first.windows(2).filter(|w| (w[1] - w[0]).abs() < 0.0015).count();
         assert!(adjacent < 10, "{adjacent}");
     }

@@ -21,10 +21,10 @@ pub(super) struct SampleStore {
 }
 
 impl SampleStore {
-    /// Bytes for all training images.
+    /// Number of bytes for all training images.
     ///
     /// # Errors
-    /// An augmentation that cannot be undone.
+    /// [`Error`](crate::Error) for an augmentation that cannot be undone.
     pub(super) fn memory(method: &str, data: &DataInfo) -> Result<u64> {
         if matches!(data.augment.crop, Crop::Resized { .. }) || data.augment.rotate > 0.0 {
             return Err(Error::setting(
@@ -38,8 +38,8 @@ impl SampleStore {
         Ok((data.images * data.shape.iter().product::<usize>() * size_of::<f32>()) as u64)
     }
 
-    /// The images' tensors, augmented as the images are. Those of images not seen before are taken
-    /// from `new`, which is not augmented.
+    /// Returns the images' tensors, augmented like the images. `new`, which is not augmented,
+    /// provides the tensors of images that were not seen before.
     pub(super) fn gather(
         &mut self,
         batch: &TrainBatch,
@@ -71,7 +71,7 @@ impl SampleStore {
         Ok(Tensor::from_data(TensorData::new(out, [n, c, h, w]), &batch.x.device()))
     }
 
-    /// Writes augmented tensors back; what a crop does not show stays.
+    /// Writes augmented tensors back; elements outside the crop keep their values.
     pub(super) fn scatter(&mut self, batch: &TrainBatch, augmented: &Tensor<4>) -> Result<()> {
         let len = self.shape.iter().product();
         let values = to_vec(augmented)?;
@@ -98,12 +98,12 @@ impl SampleStore {
         )
     }
 
-    /// `NAME.ids` and `NAME.values` for a checkpoint.
+    /// The tensors `NAME.ids` and `NAME.values` for a checkpoint.
     pub(super) fn state(&self, name: &str) -> Vec<HostTensor> {
         let mut ids = vec![0.0; self.slots.len()];
         for (&id, &slot) in &self.slots {
             if let Some(place) = ids.get_mut(slot) {
-                // The bits, not the number: f32 counts exactly only up to 2^24.
+                // The bits of the id are stored, because f32 counts exactly only up to 2^24.
                 *place = f32::from_bits(id);
             }
         }
@@ -118,7 +118,7 @@ impl SampleStore {
         ]
     }
 
-    /// Takes back what [`state`](Self::state) gave.
+    /// Restores the tensors that [`state`](Self::state) returned.
     pub(super) fn load(
         state: &BTreeMap<String, HostTensor>,
         name: &str,

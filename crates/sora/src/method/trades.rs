@@ -1,11 +1,11 @@
 //! TRADES (Zhang et al. 2019, "Theoretically principled trade-off between robustness and accuracy",
 //! arXiv 1901.08573).
 //!
-//! Attack: from `box(0.001 N(0,1))`, `steps` of `delta <- box(ball(delta + alpha ascent(g)))` with
-//! g the gradient of `mean KL(f(x) || f(x + delta))`, f(x) computed once. Loss: `CE(x) + lambda
-//! mean KL(f(x) || f(x + delta))`, both predictions differentiated. The attack runs in eval mode,
-//! as the authors' does, unless the run says otherwise; the training passes see x, then x +
-//! delta.
+//! Attack: from `box(0.001 N(0,1))`, `steps` steps of `delta <- box(ball(delta + alpha
+//! ascent(g)))`, where g is the gradient of `mean KL(f(x) || f(x + delta))` and f(x) is computed
+//! once. Loss: `CE(x) + lambda mean KL(f(x) || f(x + delta))`, both predictions differentiated. The
+//! attack runs in eval mode, as in the authors' code, unless the run sets another mode; the
+//! training passes see x, then x + delta.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

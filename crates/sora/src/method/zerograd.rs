@@ -1,10 +1,10 @@
 //! ZeroGrad (Golgooni et al. 2021, "ZeroGrad: mitigating and explaining catastrophic overfitting in
 //! FGSM adversarial training", arXiv 2103.15476).
 //!
-//! `eta ~ U(-eps, eps)`; entries of `g = g(x + eta)` below the sample's `quantile` of |g| count as
-//! 0; `delta = box(ball(eta + alpha sign g))`, alpha = 2 eps. The paper's quantile is 0.35 on
-//! CIFAR-10 and 0.45 elsewhere; it interpolates linearly between order statistics. PertAlign and
-//! linearity use g before the zeroing.
+//! `eta ~ U(-eps, eps)`; entries of `g = g(x + eta)` whose absolute value is below the sample's
+//! `quantile` of |g| count as 0; `delta = box(ball(eta + alpha sign g))` with alpha = 2 eps. The
+//! paper's quantile is 0.35 on CIFAR-10 and 0.45 elsewhere; it is interpolated linearly between
+//! order statistics. PertAlign and linearity use g before the zeroing.
 
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -59,8 +59,8 @@ impl Hyperparameters for ZeroGrad {
     }
 }
 
-/// The `q`-quantile of each sample's values, linear between order statistics: `[N, C, H, W]` to
-/// `[N, 1, 1, 1]`.
+/// The `q`-quantile of each sample's values, interpolated linearly between order statistics: `[N,
+/// C, H, W]` to `[N, 1, 1, 1]`.
 fn quantile(x: Tensor<4>, q: f64) -> Tensor<4> {
     let [n, c, h, w] = x.dims();
     let len = c * h * w;
