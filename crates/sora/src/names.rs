@@ -1,7 +1,7 @@
-//! Choices with a name each, as files and command lines spell them.
+//! Enums of choices, each with a name that files and command lines use.
 
 /// Gives an enum of choices its names: `ALL`, `NAMES`, `name`, [`Display`](std::fmt::Display) and
-/// [`FromStr`](std::str::FromStr). `$kind` is what a choice is called in the error of a wrong name.
+/// [`FromStr`](std::str::FromStr). `$kind` names the kind of choice in the error for a wrong name.
 macro_rules! named {
     ($type:ident, $kind:literal: $($variant:ident = $name:literal),+ $(,)?) => {
         impl $type {

@@ -1,8 +1,8 @@
 //! The random draws of attacks and methods.
 //!
-//! A draw is a pure function of (seed, epoch, step, sample, what it is for), from a counter-based
-//! generator: the order of work and the number of threads do not matter, and any step can be
-//! replayed alone. Tests give the draws instead.
+//! A draw is a pure function of (seed, epoch, step, sample, purpose), from a counter-based
+//! generator. The order of work and the number of threads do not matter, and any step can be
+//! replayed alone. Tests supply the draws instead.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use sora_rng::{self as rng, Key, Purpose};
 
 use crate::profile::{self, Stage};
 
-/// What a draw is for. The numbers are part of the reproducibility of a run: append, never
+/// The purpose of a draw. The numbers are part of the reproducibility of a run: append, never
 /// renumber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u16)]
@@ -26,7 +26,7 @@ pub enum Draw {
     Dir = 3,
     /// Length of an l2 start.
     Radius = 4,
-    /// Interpolation factor, per sample.
+    /// Interpolation factor of ELLE, per sample.
     T = 5,
     /// A random sign, per element.
     Sign = 6,
@@ -79,8 +79,8 @@ impl Noise {
         Self::seeded(Purpose::Method, seed, epoch, step, ids, device)
     }
 
-    /// Draws of an evaluation attack's `restart` for the samples `ids`; `attack` tells attacks
-    /// apart.
+    /// Draws of an evaluation attack's `restart` for the samples `ids`; `attack` separates the
+    /// attacks.
     pub fn evaluation(
         seed: u64,
         attack: u64,
@@ -106,13 +106,14 @@ impl Noise {
         }
     }
 
-    /// Draws given by name (`eta`, or `eta.1` for the second of a step): uniform ones in [0,1),
-    /// normal ones standard.
+    /// Draws that are supplied by name (`eta`, or `eta.1` for the second one of a step): uniform
+    /// ones in [0,1), normal ones standard.
     pub fn given(values: BTreeMap<String, Vec<f32>>, device: &Device) -> Self {
         Self { source: Source::Given(values), drawn: BTreeMap::new(), device: device.clone() }
     }
 
-    /// Uniform in [low, high), each element drawn by itself; the first dimension is the sample.
+    /// Uniform in [low, high), with an independent draw for each element; the first dimension is
+    /// the sample.
     pub fn uniform<const D: usize>(
         &mut self,
         draw: Draw,
@@ -124,14 +125,15 @@ impl Noise {
         self.base(draw, shape, rng::fill_uniform, |v| v * width + low)
     }
 
-    /// Standard normal, each element drawn by itself; the first dimension is the sample.
+    /// Standard normal, with an independent draw for each element; the first dimension is the
+    /// sample.
     pub fn normal<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
         self.base(draw, shape, rng::fill_normal, |v| v)
     }
 
-    /// +1 or -1 with equal probability, each element drawn by itself.
+    /// +1 or -1 with equal probability, with an independent draw for each element.
     pub fn sign<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
-        // The second sign settles the zero that u = 1/2 leaves: it counts as +1.
+        // The first sign is zero for u = 1/2; the second sign makes it +1.
         (self.uniform(draw, shape, -0.5, 0.5).sign() * 2.0 + 1.0).sign()
     }
 

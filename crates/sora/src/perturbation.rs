@@ -12,16 +12,16 @@ use crate::{
 /// Smallest denominator of a normalised gradient.
 const TINY: f32 = 1e-12;
 
-/// How a step of a perturbation is bounded, besides the box of pixels.
+/// The sets that bound a step of a perturbation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// By the box alone.
+    /// The box of pixels alone.
     Box,
-    /// By the ball of radius epsilon, too.
+    /// The box, and the ball of radius epsilon.
     Ball,
 }
 
-/// What a threat model does with perturbations `[N, C, H, W]`.
+/// Operations of a threat model on perturbations `[N, C, H, W]`.
 pub trait Perturb {
     /// Projects `delta` on the ball of radius epsilon.
     fn project(&self, delta: Tensor<4>) -> Tensor<4>;
@@ -30,9 +30,9 @@ pub trait Perturb {
     /// normalised gradient of each sample (l2).
     fn ascent(&self, grad: Tensor<4>) -> Tensor<4>;
 
-    /// A step of length `alpha` from `start` (absent: from 0) along the ascent of a loss with
-    /// gradient `grad`, each element times `factor` where there is one: `box(start + alpha factor
-    /// p)`, and with [`Bound::Ball`] inside the ball, too. `x` are the pixels.
+    /// A step of length `alpha` from `start` (`None` for 0) along the ascent of a loss with
+    /// gradient `grad`, with each element multiplied by `factor` where there is one: `box(start +
+    /// alpha factor p)`, and with [`Bound::Ball`] inside the ball too. `x` holds the pixels.
     fn step(
         &self,
         x: &Tensor<4>,
@@ -124,7 +124,8 @@ pub fn sum_per_sample(x: Tensor<4>) -> Tensor<4> {
 
 /// Euclidean norm of each sample: `[N, C, H, W]` to `[N, 1, 1, 1]`.
 pub fn l2_norm(x: Tensor<4>) -> Tensor<4> {
-    // Scaled by the largest value, so that squares of tiny gradients do not underflow.
+    // The values are divided by the largest one, so that squares of tiny gradients do not
+    // underflow.
     let [n, c, h, w] = x.dims();
     let largest = x
         .clone()

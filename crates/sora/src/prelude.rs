@@ -1,4 +1,4 @@
-//! What a program that trains and evaluates needs: `use sora::prelude::*;`.
+//! The names that a program for training and evaluation needs: `use sora::prelude::*;`.
 
 pub use crate::{
     config::TrainConfig,

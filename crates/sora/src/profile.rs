@@ -1,9 +1,9 @@
-//! Where the time of a step goes, by stage: counters that are always on, at the cost of two clock
-//! readings an operation.
+//! The time of a step by stage, from counters that are always on and cost two clock readings per
+//! operation.
 //!
-//! Stages may be timed inside each other; each counts only what is not inside another, so that
-//! their sum is the time of the outermost. The counters are the process's: an operation of the
-//! engine is a function without a handle (see `nn/engine`), and an atomic addition is all it pays.
+//! Stages may be nested; each counts only the time outside of inner stages, so that their sum is
+//! the time of the outermost stage. The counters belong to the process, because an operation of the
+//! engine is a function without a handle (see `nn/engine`); an atomic addition is their whole cost.
 
 use std::{
     cell::Cell,
@@ -25,13 +25,13 @@ pub enum Stage {
     ConvWeightGrad,
     /// Batch norm and ReLU, forward.
     NormForward,
-    /// Batch norm and ReLU once more, for the weight gradient of the convolution behind them.
+    /// Batch norm and ReLU computed again for the weight gradient of the convolution behind them.
     NormAgain,
     /// Batch norm and ReLU, backward.
     NormBackward,
     /// Packing weights for the kernels.
     Pack,
-    /// Normalising images, and changing between image and kernel layout.
+    /// Normalising images, and converting between image and kernel layout.
     Layout,
     /// Pooling.
     Pool,
@@ -51,7 +51,7 @@ pub enum Stage {
     Loss,
     /// Random draws.
     Noise,
-    /// Perturbation arithmetic, and whatever else a method does between the passes.
+    /// Perturbation arithmetic, and other work of a method between the passes.
     Perturbation,
     /// The figures of the log: accuracy, PertAlign, linearity.
     Metrics,
@@ -93,7 +93,7 @@ named!(Stage, "stage":
 static NANOSECONDS: [AtomicU64; Stage::ALL.len()] = [const { AtomicU64::new(0) }; Stage::ALL.len()];
 
 thread_local! {
-    /// The stage that this thread is in, and since when.
+    /// The stage that this thread is in, and its beginning.
     static INSIDE: Cell<Option<(Stage, Instant)>> = const { Cell::new(None) };
 }
 
@@ -116,7 +116,7 @@ impl Drop for Inside {
     }
 }
 
-/// Does `work` and adds its time to `stage`, except for that of stages inside it.
+/// Runs `work` and adds its time to `stage`, without the time of stages inside it.
 pub fn time<T>(stage: Stage, work: impl FnOnce() -> T) -> T {
     let now = Instant::now();
     let outer = INSIDE.replace(Some((stage, now)));
@@ -127,7 +127,7 @@ pub fn time<T>(stage: Stage, work: impl FnOnce() -> T) -> T {
     work()
 }
 
-/// Seconds of each stage since the last call, in a fixed order; sets them back to 0.
+/// Seconds of each stage since the last call, in a fixed order; the call resets them to 0.
 pub fn take() -> Vec<(&'static str, f64)> {
     Stage::NAMES
         .iter()
@@ -136,12 +136,12 @@ pub fn take() -> Vec<(&'static str, f64)> {
         .collect()
 }
 
-/// Page faults of this process so far that needed no disk: each is a page of memory used for the
-/// first time; `None` where the platform does not say.
+/// Number of page faults of this process so far that needed no disk: each is a page of memory used
+/// for the first time; `None` where the platform does not tell.
 pub fn page_faults() -> Option<u64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field is the program's name in brackets and may hold spaces; the faults are the
-    // eighth after it.
+    // The second field, the program's name in brackets, may hold spaces; the faults are the eighth
+    // field after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
 }
 

@@ -1,4 +1,4 @@
-//! Lists a network's layers.
+//! Collects a network's layers.
 
 use super::{
     NetworkOptions, Shape, Stem,
@@ -12,23 +12,23 @@ use crate::{
     },
 };
 
-/// A layer's output, by the layer's index.
+/// The output of a layer, identified by the layer's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(pub(crate) usize);
 
-/// How convolutions and fully connected layers start.
+/// The initial values of convolutions and fully connected layers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Start {
-    /// PyTorch's default: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the bias too.
+    /// PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for weight and bias.
     Default,
     /// The default weight, and a bias of zero.
     ZeroBias,
-    /// N(0, 2 / (out k k)), bias zero: `kaiming_normal_(mode="fan_out")`.
+    /// Weight N(0, 2 / (out k k)), bias 0: `kaiming_normal_(mode="fan_out")`.
     KaimingOut,
-    /// N(0, 2 / (in k k)), bias zero: `kaiming_normal_`.
+    /// Weight N(0, 2 / (in k k)), bias 0: `kaiming_normal_`.
     KaimingIn,
-    /// N(0, std^2), bias zero. PyTorch's `trunc_normal_` cuts at 2, which is 100 standard
-    /// deviations of 0.02: it is this.
+    /// Weight N(0, std^2), bias 0. PyTorch's `trunc_normal_` equals it in practice, because that
+    /// cuts at 2, which is 100 standard deviations of 0.02.
     Normal(f32),
 }
 
@@ -51,19 +51,19 @@ impl Start {
 pub struct Window {
     /// Side in pixels.
     pub kernel: usize,
-    /// Pixels from one place to the next.
+    /// Distance in pixels from one position to the next.
     pub stride: usize,
     /// Rows and columns of zeros on each side.
     pub padding: usize,
 }
 
 impl Window {
-    /// From side, stride and padding.
+    /// A window of this side, stride and padding, all in pixels.
     pub const fn of(kernel: usize, stride: usize, padding: usize) -> Self {
         Self { kernel, stride, padding }
     }
 
-    /// Places in a map of `size` pixels; 0 where none fits.
+    /// Number of positions in a map of `size` pixels a side; 0 where none fits.
     fn output(self, size: usize) -> usize {
         let Self { kernel, stride, padding } = self;
         let room = size.saturating_add(padding.saturating_mul(2)).checked_sub(kernel);
@@ -71,20 +71,21 @@ impl Window {
     }
 }
 
-/// A finished network: its layers, and the names, shapes and starts of its values.
+/// A finished network: its layers, and the names, shapes and initial values of its parameters and
+/// buffers.
 #[derive(Debug)]
 pub struct Structure {
     /// The layers.
     pub graph: Graph,
-    /// The values.
+    /// The parameters and buffers.
     pub specs: SpecBuilder,
 }
 
-/// Lists a network's layers, in the order in which they run.
+/// Collects a network's layers, in the order in which they run.
 ///
-/// Each method adds one and gives its [`Id`]. Values are registered by PyTorch's names, in the
-/// order of the calls. A mistake, such as a layer that its input is too small for, is kept and
-/// refused when the network is finished.
+/// Each method adds one layer and returns its [`Id`]. Parameters are registered under PyTorch's
+/// names, in the order of the calls. A mistake, such as an input that is too small for a layer, is
+/// remembered and reported by [`finish`](Self::finish).
 ///
 /// ```
 /// use sora::model::{Builder, Shape, Start, Window};
@@ -110,7 +111,7 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// A network for images and classes of `shape`, with ReLU.
+    /// Begins a network for images and classes of `shape`, with ReLU.
     pub fn new(shape: Shape) -> Self {
         Self::with_options(1, shape, NetworkOptions::default(), Activation::Relu)
     }
@@ -135,25 +136,26 @@ impl Builder {
         Id(0)
     }
 
-    /// Channels of the first stage, or features of a token.
+    /// Number of channels of the first stage, or of features of a token.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Images and classes.
+    /// Shape of the images, and number of classes.
     pub fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// What the user has chosen.
+    /// The options that the user has chosen.
     pub fn options(&self) -> NetworkOptions {
         self.options
     }
 
-    /// The network, whose last layer gives the logits.
+    /// Finishes the network; its last layer gives the logits.
     ///
     /// # Errors
-    /// A layer that does not fit its input; a last layer that does not give one logit a class.
+    /// [`Error`] for a layer that does not fit its input, or a last layer that does not give one
+    /// logit per class.
     pub fn finish(mut self) -> Result<Structure> {
         let last = self.layers.last().map_or(&[][..], |layer| &layer.shape);
         if last != [self.shape.classes] {
@@ -169,12 +171,12 @@ impl Builder {
         }
     }
 
-    /// Keeps the first mistake.
+    /// Remembers a mistake, if it is the first.
     pub(super) fn fail(&mut self, subject: &str, problem: impl Into<String>) {
         self.refuse(Error::unfit(subject, problem));
     }
 
-    /// Keeps the first mistake.
+    /// Remembers an error, if it is the first.
     pub(super) fn refuse(&mut self, error: Error) {
         self.failed.get_or_insert(error);
     }
@@ -193,7 +195,7 @@ impl Builder {
         self.layers.get(x.0).map_or(&[], |layer| &layer.shape)
     }
 
-    /// Refuses a layer `what` whose input is of another kind than it takes: of `ranks` dimensions.
+    /// Reports a layer `what` whose input does not have one of the `ranks` numbers of dimensions.
     fn expect(&mut self, x: Id, what: &str, ranks: &[usize]) {
         if !ranks.contains(&self.dims(x).len()) {
             let problem = format!(
@@ -205,7 +207,7 @@ impl Builder {
         }
     }
 
-    /// Channels or features: the size that layers are made for.
+    /// Number of channels or features of a layer's output.
     pub fn features(&self, x: Id) -> usize {
         match *self.dims(x) {
             [channels, _, _] => channels,
@@ -230,12 +232,12 @@ impl Builder {
         out.map(|size| size.max(1))
     }
 
-    /// Convolution without bias.
+    /// Adds a convolution without bias.
     pub fn conv(&mut self, x: Id, name: &str, cout: usize, window: Window, start: Start) -> Id {
         self.convolve(&[x], name, cout, window, start, false)
     }
 
-    /// Convolution with bias.
+    /// Adds a convolution with bias.
     pub fn conv_bias(
         &mut self,
         x: Id,
@@ -247,7 +249,7 @@ impl Builder {
         self.convolve(&[x], name, cout, window, start, true)
     }
 
-    /// Convolution without bias, plus `add`, a map of its shape.
+    /// Adds a convolution without bias, plus `add`, a map of the result's shape.
     pub fn conv_add(
         &mut self,
         x: Id,
@@ -289,8 +291,8 @@ impl Builder {
         self.push(Op::Conv { conv: Conv2d { bias, ..conv }, kernel }, inputs, vec![cout, h, w])
     }
 
-    /// A convolution without bias that runs here; [`register`](Self::register) must follow where
-    /// PyTorch registers its weight.
+    /// Adds a convolution without bias that runs here. [`register`](Self::register) must follow at
+    /// the place where PyTorch registers the weight.
     pub(super) fn conv_ahead(&mut self, x: Id, cout: usize, window: Window) -> Id {
         let [h, w] = self.windows(x, window);
         let Window { kernel, stride, padding } = window;
@@ -323,34 +325,35 @@ impl Builder {
         self.push(Op::Norm(Norm { norm, activation, input }), &[x], shape)
     }
 
-    /// Batch norm.
+    /// Adds a batch norm.
     pub fn norm_only(&mut self, x: Id, name: &str) -> Id {
         self.norm(x, name, None, NormInput::Alone)
     }
 
-    /// Batch norm and the network's activation.
+    /// Adds a batch norm and the network's activation.
     pub fn norm_act(&mut self, x: Id, name: &str) -> Id {
         self.norm(x, name, Some(self.activation), NormInput::Alone)
     }
 
-    /// Batch norm and the network's activation, where a later layer may read `x`, too. With
-    /// [`NormInput::Shortcut`] that must be one [`conv_add`](Self::conv_add), which adds it.
+    /// Adds a batch norm and the network's activation, where a later layer may read `x` too. With
+    /// [`NormInput::Shortcut`] this later layer must be one [`conv_add`](Self::conv_add), which
+    /// adds `x`.
     pub(super) fn norm_act_beside(&mut self, x: Id, name: &str, input: NormInput) -> Id {
         self.norm(x, name, Some(self.activation), input)
     }
 
-    /// The network's activation.
+    /// Adds the network's activation.
     pub fn act(&mut self, x: Id) -> Id {
         self.act_with(x, self.activation)
     }
 
-    /// An activation that is not the user's to choose.
+    /// Adds an activation that the user cannot choose.
     pub fn act_with(&mut self, x: Id, activation: Activation) -> Id {
         let shape = self.dims(x).to_vec();
         self.push(Op::Activate(activation), &[x], shape)
     }
 
-    /// The sum of two layers.
+    /// Adds the sum of two layers.
     pub fn add(&mut self, x: Id, y: Id) -> Id {
         self.expect(x, "a sum", &[2, 3]);
         if self.dims(x) != self.dims(y) {
@@ -361,22 +364,22 @@ impl Builder {
         self.push(Op::Add, &[x, y], shape)
     }
 
-    /// Maxima of windows.
+    /// Adds the maxima of windows.
     pub fn max_pool(&mut self, x: Id, window: Window) -> Id {
         let [h, w] = self.windows(x, window);
         let (channels, Window { kernel, stride, padding }) = (self.features(x), window);
         self.push(Op::MaxPool { kernel, stride, padding }, &[x], vec![channels, h, w])
     }
 
-    /// Means of `side` by `side` regions.
+    /// Adds the means of `side` by `side` regions.
     pub fn adaptive_pool(&mut self, x: Id, side: usize) -> Id {
         self.expect(x, "a pool", &[3]);
         let channels = self.features(x);
         self.push(Op::AdaptivePool { side }, &[x], vec![channels, side, side])
     }
 
-    /// Rows and columns of zeros below and to the right of a map: with a window of stride 2, the
-    /// padding that other frameworks call "same".
+    /// Adds rows and columns of zeros below and to the right of a map. With a window of stride 2
+    /// this is the padding that other frameworks call "same".
     pub fn pad_end(&mut self, x: Id, pixels: usize) -> Id {
         self.expect(x, "padding", &[3]);
         let mut shape = self.dims(x).to_vec();
@@ -384,21 +387,21 @@ impl Builder {
         self.push(Op::PadEnd { pixels }, &[x], shape)
     }
 
-    /// The mean of each map.
+    /// Adds the mean of each map.
     pub fn global_pool(&mut self, x: Id) -> Id {
         self.expect(x, "a pool", &[3]);
         let channels = self.features(x);
         self.push(Op::GlobalPool, &[x], vec![channels])
     }
 
-    /// A map as a vector, in PyTorch's order.
+    /// Adds a conversion of a map to a vector, in PyTorch's order.
     pub fn flatten(&mut self, x: Id) -> Id {
         self.expect(x, "flatten", &[3]);
         let len = self.dims(x).iter().product();
         self.push(Op::Flatten, &[x], vec![len])
     }
 
-    /// A map times the sigmoid of a factor for each channel.
+    /// Adds the product of a map and the sigmoid of a factor for each channel.
     pub fn gate(&mut self, x: Id, factor: Id) -> Id {
         self.expect(x, "a gate", &[3]);
         if *self.dims(factor) != [self.features(x)] {
@@ -408,19 +411,19 @@ impl Builder {
         self.push(Op::Gate, &[x, factor], shape)
     }
 
-    /// The classifier `NAME`, with PyTorch's default start.
+    /// Adds the classifier `NAME`, with PyTorch's default initialisation.
     pub(super) fn classifier(&mut self, x: Id, name: &str) -> Id {
         let (features, classes) = (self.features(x), self.shape.classes);
         let linear = Linear::new(&mut self.specs, name, [features, classes]);
         self.push(Op::Linear(linear), &[x], vec![classes])
     }
 
-    /// A fully connected layer.
+    /// Adds a fully connected layer.
     pub fn dense(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
         self.fully_connected(x, name, out, start, true, &[])
     }
 
-    /// A fully connected layer that PyTorch writes as a 1x1 convolution.
+    /// Adds a fully connected layer that PyTorch stores as a 1x1 convolution.
     pub(super) fn dense_as_conv(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
         self.fully_connected(x, name, out, start, true, &[1, 1])
     }
@@ -450,7 +453,7 @@ impl Builder {
         self.push(Op::Dense(dense), &[x], shape)
     }
 
-    /// Dropout at the run's rate; nothing at all at rate 0.
+    /// Adds dropout at the run's rate; adds nothing at rate 0.
     pub fn dropout(&mut self, x: Id) -> Id {
         let rate = self.options.dropout;
         if rate == 0.0 {
@@ -461,7 +464,7 @@ impl Builder {
         self.push(Op::Dropout { rate, layer: self.dropouts }, &[x], shape)
     }
 
-    /// A map as a sequence of its pixels.
+    /// Adds a conversion of a map to the sequence of its pixels.
     pub fn tokens(&mut self, x: Id) -> Id {
         self.expect(x, "tokens", &[3]);
         let (channels, pixels) = (self.features(x), self.dims(x).iter().skip(1).product());
@@ -473,21 +476,21 @@ impl Builder {
         [self.dims(x).first().copied().unwrap_or(0), self.features(x)]
     }
 
-    /// A learned token before the others.
+    /// Adds a learned token before the other tokens.
     pub fn prepend(&mut self, x: Id, name: &str, init: Init) -> Id {
         let [tokens, features] = self.tokens_of(x);
         let token = self.specs.param(name.to_owned(), &[1, 1, features], init);
         self.push(Op::Prepend(token), &[x], vec![tokens + 1, features])
     }
 
-    /// A learned summand for every token.
+    /// Adds a learned summand for every token.
     pub fn position(&mut self, x: Id, name: &str, init: Init) -> Id {
         let [tokens, features] = self.tokens_of(x);
         let position = self.specs.param(name.to_owned(), &[1, tokens, features], init);
         self.push(Op::Position(position), &[x], vec![tokens, features])
     }
 
-    /// Layer norm.
+    /// Adds a layer norm.
     pub fn layer_norm(&mut self, x: Id, name: &str, epsilon: f64) -> Id {
         self.expect(x, "layer norm", &[2]);
         let shape = self.dims(x).to_vec();
@@ -496,7 +499,7 @@ impl Builder {
         self.push(Op::LayerNorm(norm), &[x], shape)
     }
 
-    /// Self-attention: `NAME.qkv`, attention, `NAME.proj`.
+    /// Adds self-attention: `NAME.qkv`, attention, `NAME.proj`.
     pub fn self_attention(
         &mut self,
         x: Id,
@@ -517,14 +520,14 @@ impl Builder {
         self.dense(out, &format!("{name}.proj"), features, start)
     }
 
-    /// The first token.
+    /// Adds the selection of the first token.
     pub fn first(&mut self, x: Id) -> Id {
         self.expect(x, "the first token", &[2]);
         let features = self.features(x);
         self.push(Op::First, &[x], vec![features])
     }
 
-    /// The mean of the tokens, weighted by the softmax of learned scores.
+    /// Adds the mean of the tokens, weighted by the softmax of learned scores.
     pub fn pool_tokens(&mut self, x: Id, name: &str, start: Start) -> Id {
         self.expect(x, "a mean of tokens", &[2]);
         let features = self.features(x);
@@ -532,13 +535,13 @@ impl Builder {
         self.push(Op::PoolTokens, &[x, scores], vec![features])
     }
 
-    /// The stem that the options name.
+    /// The stem that the options select.
     pub(super) fn stem(&self) -> Stem {
         self.options.stem.unwrap_or(Stem::Cifar)
     }
 }
 
-/// What has `rank` dimensions.
+/// The name of a value of `rank` dimensions.
 fn kind(rank: usize) -> &'static str {
     match rank {
         1 => "vector",

@@ -1,12 +1,13 @@
-//! Compact convolutional transformer CCT-7/3x1 (Hassani et al. 2021, arXiv 2104.05704), names of
-//! the authors' implementation.
+//! Compact convolutional transformer CCT-7/3x1 (Hassani et al. 2021, arXiv 2104.05704), with the
+//! names of the authors' implementation.
 //!
-//! A 3x3 convolution, ReLU and a 3x3 max pool make the tokens; learned positions; 7 blocks with 4
-//! heads and twice as many hidden features, each `x + attention(pre_norm(x))`, then `norm1`, then
-//! `x + linear2(gelu(linear1(x)))`; the tokens' mean, weighted by a learned score. Fully connected
-//! layers start from N(0, 0.02^2), the convolution from `kaiming_normal_`, the positions from N(0,
-//! 0.2^2). Stochastic depth and dropout of attention weights (0.1 in the authors' settings) are
-//! left out; dropout has the run's rate. The option `activation` is that of the blocks.
+//! A 3x3 convolution, ReLU and a 3x3 max pool make the tokens; positions are learned. 7 blocks
+//! follow, with 4 heads and twice as many hidden features: each is `x + attention(pre_norm(x))`,
+//! then `norm1`, then `x + linear2(gelu(linear1(x)))`. A learned score weights the mean of the
+//! tokens. Fully connected layers start from N(0, 0.02^2), the convolution from `kaiming_normal_`,
+//! the positions from N(0, 0.2^2). Stochastic depth and dropout of attention weights (0.1 in the
+//! authors' settings) are left out; dropout has the run's rate. The option `activation` is that of
+//! the blocks.
 
 use super::{Builder, Id, NetworkInfo, Start, Window};
 use crate::nn::{Activation, Init};
@@ -30,7 +31,8 @@ const START: Start = Start::Normal(0.02);
 const EPSILON: f64 = 1e-5;
 const DEPTH: usize = 7;
 const HEADS: usize = 4;
-/// Beyond this the attention over half the pixels costs more than any use of it.
+/// Largest side of an image in pixels; attention over half the pixels of a larger one costs too
+/// much.
 const LARGEST: usize = 64;
 
 /// The network; the width is the size of a token (256 in the paper).

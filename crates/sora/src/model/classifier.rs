@@ -1,4 +1,4 @@
-//! A network as what attacks ask for: logits and gradients of rows of pixels, on all threads.
+//! A network as a classifier for attacks: logits and gradients of rows of pixels, on all threads.
 
 use std::{
     any::Any,
@@ -60,7 +60,7 @@ impl Classifier for Model {
     }
 }
 
-/// Images with their maps of a network's first layers.
+/// Images, with the maps of a network's first layers.
 struct IncrementalModel<'a> {
     pass: IncrementalPass<'a>,
     images: Vec<IncrementalImage>,
@@ -94,23 +94,23 @@ impl Incremental for IncrementalModel<'_> {
     }
 }
 
-/// Pixels, over all channels, of an image.
+/// Number of values of an image, over all channels.
 fn row(model: &Model) -> usize {
     let Shape { channels, height, width, .. } = model.config.shape;
     (channels * height * width).max(1)
 }
 
-/// Pixels of the largest group of images that the CPU engine takes at once: the feature maps of 32
-/// images of 32x32 stay in a core's cache.
+/// Number of pixels of the largest group of images that the CPU engine takes at once: the feature
+/// maps of 32 images of 32x32 stay in a core's cache.
 const PIXELS: usize = 32 * 32 * 32;
 
-/// Images that a group has at least, so that many threads do not each stream all weights for one
+/// Least number of images of a group, so that many threads do not each stream all weights for one
 /// image.
 const LEAST: usize = 4;
 
-/// Images of a group, of `n` images. On the CPU engine there are as many groups as threads, or a
-/// multiple: a group a thread costs less than all threads at one small batch. An image's results do
-/// not depend on its group.
+/// Number of images of a group when there are `n` images. On the CPU engine there are as many
+/// groups as threads, or a multiple, because one group per thread costs less than all threads on
+/// one small batch. An image's results do not depend on its group.
 fn group_size(model: &Model, n: usize) -> usize {
     let Shape { height, width, .. } = model.config.shape;
     let size = match model.backend() {
@@ -124,13 +124,13 @@ fn group_size(model: &Model, n: usize) -> usize {
     size.max(1)
 }
 
-/// The rows `x` in groups of about the same size.
+/// Splits the rows `x` into groups of about the same size.
 fn groups<'a>(model: &Model, x: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
     x.chunks(group_size(model, x.len() / row(model)) * row(model))
 }
 
-/// `work` on each group, in parallel, within the thread pool: a kernel called from outside of it
-/// waits for a thread to wake up, each time.
+/// Runs `work` on each group, in parallel, inside the thread pool, because a kernel that is called
+/// from outside of the pool waits each time for a thread to wake up.
 fn each<T: Send, R: Send>(
     groups: Vec<T>,
     work: impl Fn(T) -> Result<R> + Send + Sync,

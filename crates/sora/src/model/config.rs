@@ -1,4 +1,4 @@
-//! What decides a network's structure.
+//! The configuration of a network's structure.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,30 +8,30 @@ use crate::{
     nn::SpecBuilder,
 };
 
-/// Everything that decides a network's structure and its normalisation.
+/// All values that decide a network's structure and its normalisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelConfig {
     /// Registry name.
     pub name: String,
     /// Channels of the first stage.
     pub width: usize,
-    /// Images and classes.
+    /// Shape of the images, and number of classes.
     pub shape: Shape,
     /// Mean of each channel in pixel space, in [0, 1].
     pub mean: Vec<f32>,
     /// Standard deviation of each channel in pixel space.
     pub std: Vec<f32>,
-    /// What was chosen of the network besides its width; absent in files of a time when there was
-    /// no choice.
+    /// The network's options, apart from its width; files that were written before there were
+    /// options lack them.
     #[serde(default)]
     pub options: NetworkOptions,
 }
 
 impl ModelConfig {
-    /// The names, shapes and starts of the network's parameters and buffers.
+    /// Names, shapes and initial values of the network's parameters and buffers.
     ///
     /// # Errors
-    /// An unknown network or an impossible configuration.
+    /// [`Error`](crate::Error) for an unknown network or an impossible configuration.
     pub fn specs(&self) -> Result<SpecBuilder> {
         self.check()?;
         Ok(self.structure()?.specs)
@@ -40,7 +40,7 @@ impl ModelConfig {
     /// The network's structure.
     ///
     /// # Errors
-    /// An unknown network or an impossible configuration.
+    /// [`Error`](crate::Error) for an unknown network or an impossible configuration.
     pub(super) fn structure(&self) -> Result<Structure> {
         self.check()?;
         let info = network(&self.name)?;

@@ -1,16 +1,15 @@
-//! WideResNet as DeepMind's robustness work has it (Gowal et al. 2020, arXiv 2010.03593), the
-//! network of a third of RobustBench's CIFAR-10 entries. Names of its PyTorch form
+//! WideResNet in the form of DeepMind's robustness work (Gowal et al. 2020, arXiv 2010.03593), the
+//! network of a third of RobustBench's CIFAR-10 entries. Its names are those of the PyTorch form
 //! (`init_conv`, `layer.0.block.0.conv_0`, `batchnorm`, `logits`).
 //!
-//! It differs from `wide_resnet` in where it pads: a convolution of stride 2 has its zeros below
-//! and to the right alone, so it sees the map one pixel further on. Swish (SiLU) is its activation
-//! in the published models of 2020 and later. The width is that of the first stage, 16 times the
-//! widening factor.
+//! It differs from `wide_resnet` in its padding: a convolution of stride 2 has its zeros below and
+//! to the right only, so it sees the map one pixel further on. The published models of 2020 and
+//! later use Swish (SiLU). The width is that of the first stage, 16 times the widening factor.
 
 use super::{Builder, Id, NetworkInfo, Start, Window};
 use crate::nn::{Activation, NormInput};
 
-/// What the rows of this family share.
+/// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
     source: "Gowal et al. 2020, arXiv 2010.03593",
     names: "DeepMind's PyTorch form, RobustBench",
@@ -73,7 +72,7 @@ fn block(net: &mut Builder, x: Id, name: &str, cout: usize, stride: usize) -> Id
     let at = |part: &str| format!("{name}.{part}");
     let input = if projected { NormInput::Alone } else { NormInput::Shortcut };
     let active = net.norm_act_beside(x, &at("batchnorm_0"), input);
-    // The projection runs first, and PyTorch registers its weight last.
+    // The projection runs first, but PyTorch registers its weight last.
     let shortcut =
         if projected { net.conv_ahead(active, cout, Window::of(1, stride, 0)) } else { x };
     let (padded, window) = match stride {

@@ -1,5 +1,5 @@
-//! A network as a list of layers: built once, run by [`Graph::forward`](Network::forward), and read
-//! by the exports.
+//! A network as a list of layers. It is built once; [`Graph::forward`](Network::forward) runs it,
+//! and the exports read it.
 
 use burn::tensor::Tensor;
 
@@ -10,17 +10,17 @@ use crate::nn::{
     prepend,
 };
 
-/// What a layer does with its inputs.
+/// The operation of a layer.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
-    /// Normalised images.
+    /// The normalised images.
     Input,
     /// Convolution of the first input, plus the second where there is one.
     Conv { conv: Conv2d, kernel: usize },
-    /// A convolution, as [`Op::Conv`], and the batch norm behind it, which is the next layer's
-    /// result: on the engine one pass over memory in eval mode.
+    /// A convolution, as in [`Op::Conv`], and the batch norm behind it, which is the next layer's
+    /// result. In eval mode the engine computes both in one pass over memory.
     ConvNorm { conv: Conv2d, kernel: usize, norm: Norm, keep: Keep },
-    /// What the [`Op::ConvNorm`] before has computed.
+    /// The batch norm that the [`Op::ConvNorm`] before it has computed.
     Normed,
     /// Batch norm and an activation.
     Norm(Norm),
@@ -36,7 +36,7 @@ pub(crate) enum Op {
     AdaptivePool { side: usize },
     /// The mean of each map.
     GlobalPool,
-    /// A map as a vector.
+    /// A map, flattened to a vector.
     Flatten,
     /// The first input, a map, times the sigmoid of the second, a factor for each channel.
     Gate,
@@ -67,7 +67,7 @@ pub(crate) enum Op {
 pub(crate) struct Norm {
     pub(crate) norm: BatchNorm,
     pub(crate) activation: Option<Activation>,
-    /// What else reads its input.
+    /// The other readers of its input.
     pub(crate) input: NormInput,
 }
 
@@ -79,8 +79,8 @@ pub(crate) struct Layer {
     pub(crate) shape: Vec<usize>,
 }
 
-/// What goes from layer to layer.
-// A few tensors' handles at a time: their size does not matter.
+/// A value that passes from layer to layer. Few tensors' handles exist at a time, so their size
+/// does not matter.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 enum Value {
@@ -93,12 +93,12 @@ enum Value {
 #[derive(Debug)]
 pub struct Graph {
     pub(crate) layers: Vec<Layer>,
-    /// For each layer the last one that reads it.
+    /// The last layer that reads each layer's result.
     pub(super) last: Vec<usize>,
 }
 
 impl Graph {
-    /// Layers in the order in which they run, each reading earlier ones.
+    /// A graph of layers in the order in which they run; each reads earlier layers.
     pub(super) fn new(layers: Vec<Layer>) -> Self {
         let mut last = vec![0; layers.len()];
         for (index, layer) in layers.iter().enumerate() {
@@ -109,8 +109,8 @@ impl Graph {
         graph
     }
 
-    /// Makes one operation of layer `index` and the next where they are a convolution and a batch
-    /// norm of its result.
+    /// Fuses layer `index` and the next layer if they are a convolution and a batch norm of its
+    /// result.
     fn fuse(&mut self, index: usize) {
         let Some([first, second]) = self.layers.get_mut(index..index + 2) else { return };
         let [Layer { op, .. }, Layer { op: behind, inputs, .. }] = [first, second];
@@ -124,7 +124,7 @@ impl Graph {
     }
 }
 
-/// The map that a convolution adds.
+/// Returns the map that a convolution adds.
 fn added(value: Option<Value>) -> Option<Feature> {
     match value {
         Some(Value::Map(map)) => Some(map),
@@ -132,7 +132,7 @@ fn added(value: Option<Value>) -> Option<Feature> {
     }
 }
 
-/// What an activation other than ReLU, which batch norm has applied, makes of a map.
+/// Applies an activation other than ReLU, which the batch norm has applied already.
 fn activated(map: Feature, activation: Option<Activation>, pass: &Pass) -> Feature {
     match activation {
         Some(activation) if activation != Activation::Relu => map.activate(activation, pass),
@@ -140,7 +140,7 @@ fn activated(map: Feature, activation: Option<Activation>, pass: &Pass) -> Featu
     }
 }
 
-/// The network's own structure decides what each layer is given.
+/// Panics: the network's own structure decides which values each layer gets.
 #[allow(clippy::panic, reason = "a mistake of this crate, out of reach of any input")]
 #[track_caller]
 fn mistaken(op: &Op) -> ! {
@@ -148,19 +148,19 @@ fn mistaken(op: &Op) -> ! {
 }
 
 impl Graph {
-    /// What the layers after `start` make of its result `out`, which is all that they read.
+    /// Runs the layers after `start` on its result `out`; they read no other result.
     fn run(&self, weights: &Weights, start: usize, out: Value, pass: &mut Pass) -> Flat {
         let mut values: Vec<Option<Value>> = vec![None; self.layers.len()];
         values[start] = Some(out);
         for (index, Layer { op, inputs, .. }) in self.layers.iter().enumerate().skip(start + 1) {
-            // What nobody reads any more is handed over, so that its memory is free as early as can
-            // be.
+            // A value that no later layer reads is moved to the layer, so that its memory is freed
+            // as early as possible.
             let mut inputs = inputs.iter().filter_map(|&id| {
                 if self.last[id] == index { values[id].take() } else { values[id].clone() }
             });
             let (x, y) = (inputs.next(), inputs.next());
             match op {
-                // Its value came with the convolution's.
+                // The convolution before has computed its value.
                 Op::Normed => {}
                 Op::ConvNorm { conv, norm, keep, .. } => {
                     let (Some(Value::Map(x)), add) = (x, added(y)) else { mistaken(op) };
@@ -180,7 +180,7 @@ impl Graph {
         }
     }
 
-    /// One layer's result.
+    /// Computes one layer's result.
     fn layer(
         &self,
         op: &Op,
@@ -258,7 +258,7 @@ impl Graph {
         }
     }
 
-    /// The logits, from the map of layer `start`, which is all that later layers read.
+    /// Computes the logits from the map of layer `start`; later layers read no other result.
     pub(super) fn forward_from(
         &self,
         weights: &Weights,

@@ -1,6 +1,6 @@
-//! Logits of points that differ from known ones in few pixels, as a random search asks for them:
-//! the first layers are computed again only where they see a changed pixel, the others from there
-//! on. The logits are those of a whole pass up to rounding.
+//! Logits of points that differ from known ones in few pixels, for a random search. The first
+//! layers are computed again only where they see a changed pixel, the other layers as a whole. The
+//! logits equal those of a whole pass up to rounding.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,21 +19,22 @@ use crate::{
     },
 };
 
-/// Layers that are computed where a pixel has changed: convolutions with their batch norms, and
-/// where they end.
+/// Layers that are computed only where a pixel has changed (convolutions with their batch norms),
+/// and the layer at which they end.
 #[derive(Debug)]
 pub(crate) struct IncrementalLayers {
     convs: Vec<IncrementalConv>,
-    /// Size and channels of each layer's map, where it is kept.
+    /// Size and number of channels of each map that is kept.
     shapes: Vec<Option<([usize; 2], usize)>>,
-    /// The layer that everything behind them reads, and nothing else of theirs.
+    /// The last of these layers; the layers behind it read its result and no other result of these
+    /// layers.
     cut: usize,
 }
 
 impl Graph {
-    /// The last layer up to which there are convolutions and their batch norms alone, maps are at
-    /// least half as high as the image, and whose result is all that later layers read. `None`
-    /// where it saves nothing: fewer than two convolutions.
+    /// The last layer with three properties: only convolutions and their batch norms stand before
+    /// it, all maps up to it are at least half as high as the image, and later layers read no other
+    /// result. `None` where it saves nothing, because there are fewer than two convolutions.
     fn incremental_cut(&self) -> Option<usize> {
         let height = |index: usize| self.layers[index].shape.get(1).copied().unwrap_or(0);
         let supported = |index: usize| match &self.layers[index].op {
@@ -112,7 +113,7 @@ impl Graph {
     }
 }
 
-/// Bytes that the maps of all images may take; more are computed as a whole.
+/// Largest number of bytes of the maps of all images; with larger maps, whole passes are computed.
 const MOST_BYTES: usize = 256 << 20;
 
 /// An image that moves, and its maps.
@@ -120,25 +121,26 @@ const MOST_BYTES: usize = 256 << 20;
 pub(crate) struct IncrementalImage {
     pixels: Vec<f32>,
     maps: ImageMaps,
-    /// What the last move changed, and to what: it settles when the next one comes.
+    /// The area that the last move changed, with its pixels. The move becomes final when the next
+    /// one comes.
     moved: Area,
     there: Vec<f32>,
 }
 
-/// The start of a network at points that move a few pixels at a time.
+/// The first layers of a network at points that move a few pixels at a time.
 #[derive(Debug)]
 pub(crate) struct IncrementalPass<'a> {
     model: &'a Model,
     graph: &'a Graph,
     weights: Weights,
     local: IncrementalLayers,
-    /// Moves to be used again, as many as threads have used at once.
+    /// Moves for reuse, as many as threads have used at once.
     moves: Mutex<Vec<ImageMove>>,
 }
 
 impl<'a> IncrementalPass<'a> {
-    /// For `n` images; `None` where the network's first layers are others, another backend or
-    /// precision computes them, or their maps would take too much memory.
+    /// A pass for `n` images; `None` where the network's first layers are of other kinds, another
+    /// backend or precision computes them, or their maps would take too much memory.
     pub(crate) fn new(model: &'a Model, n: usize) -> Result<Option<Self>> {
         let pass = model.pass(BnMode::Eval);
         if pass.backend != Backend::Engine || pass.precision != Precision::F32 {
@@ -157,7 +159,7 @@ impl<'a> IncrementalPass<'a> {
         Ok(fits.then_some(Self { model, graph, weights, local, moves: Mutex::default() }))
     }
 
-    /// The image `pixels`.
+    /// Begins the image `pixels` and its maps.
     pub(crate) fn image(&self, pixels: &[f32]) -> IncrementalImage {
         let mut maps = ImageMaps::new(&self.local.shapes);
         self.moving(|moving| {
@@ -172,7 +174,7 @@ impl<'a> IncrementalPass<'a> {
         }
     }
 
-    /// Runs `work` with one of the moves that are kept for it.
+    /// Runs `work` with one of the reusable moves.
     fn moving<R>(&self, work: impl FnOnce(&mut ImageMove) -> R) -> R {
         let pool = || self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = pool().pop();
@@ -191,13 +193,14 @@ impl<'a> IncrementalPass<'a> {
         [self.model.config.shape.height, self.model.config.shape.width]
     }
 
-    /// Pixels, over all channels, of an image.
+    /// Number of values of an image, over all channels.
     pub(crate) fn row(&self) -> usize {
         let [height, width] = self.size();
         (self.model.config.shape.channels * height * width).max(1)
     }
 
-    /// The move that takes the pixels in `area` from `pixels`, of an image with the maps `maps`.
+    /// Begins the move that takes the pixels in `area` from `pixels`, for an image with the maps
+    /// `maps`.
     fn enter(&self, moving: &mut ImageMove, maps: &ImageMaps, pixels: &[f32], area: Area) {
         let [height, width] = self.size();
         let (mean, std) = (&self.model.config.mean, &self.model.config.std);
@@ -207,8 +210,8 @@ impl<'a> IncrementalPass<'a> {
         self.local.convs.iter().for_each(|conv| moving.apply(conv, maps));
     }
 
-    /// Makes the last move of `image`, if it has not been taken back. Few are made: what it changed
-    /// is computed again, and not kept.
+    /// Makes the last move of `image` final, unless it was taken back. The search keeps few of its
+    /// moves, so the changes are computed again here instead of being stored.
     fn settle(&self, moving: &mut ImageMove, image: &mut IncrementalImage) {
         let area = std::mem::take(&mut image.moved);
         if area.is_empty() {
@@ -224,7 +227,7 @@ impl<'a> IncrementalPass<'a> {
         moving.settle(&mut image.maps);
     }
 
-    /// Moves each image to its point; logits there, a row for each.
+    /// Moves each image to its point; returns the logits there, one row for each image.
     pub(crate) fn step(&self, mut moves: Vec<(&mut IncrementalImage, &[f32])>) -> Result<Vec<f32>> {
         let Some(([height, width], channels)) = self.local.shapes[self.local.cut] else {
             return Ok(Vec::new());

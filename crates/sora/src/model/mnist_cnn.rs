@@ -1,6 +1,7 @@
 //! The small network of the fast-training literature for MNIST (Wong et al. 2020, arXiv
-//! 2001.03994): two 4x4 convolutions of stride 2 with bias, two fully connected layers. Names are
-//! those of its `nn.Sequential` (`0`, `2`, `5`, `7`). PyTorch's default initialisation.
+//! 2001.03994): two 4x4 convolutions of stride 2 with bias, and two fully connected layers. The
+//! names are those of its `nn.Sequential` (`0`, `2`, `5`, `7`), the initialisation is PyTorch's
+//! default.
 
 use super::{Builder, Id, NetworkInfo, Start, Window};
 

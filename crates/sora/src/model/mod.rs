@@ -1,8 +1,8 @@
 //! Networks: the registry, and [`Model`], a network together with its values.
 //!
-//! A network is a list of layers that a [`Builder`] collects. The networks of the literature have a
-//! row each in [`NETWORKS`], which stands in the network's own file; one's own are
-//! [registered](register) or become a [`Model`] directly ([`Model::from_builder`]).
+//! A network is a list of layers that a [`Builder`] collects. Each network of the literature has a
+//! row in [`NETWORKS`], which stands in the network's own file. A network of your own is
+//! [registered](register) or becomes a [`Model`] directly ([`Model::from_builder`]).
 
 mod builder;
 mod cct;
@@ -58,8 +58,8 @@ pub trait Network: Debug + Send + Sync {
     }
 }
 
-/// A network with its values, on a device. Images go in as pixels in [0, 1]: the normalisation is
-/// the first layer.
+/// A network with its values, on a device. Its input is pixels in [0, 1], because the normalisation
+/// is the first layer.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// Structure and normalisation.
@@ -68,7 +68,7 @@ pub struct Model {
     pub params: TensorSet,
     /// Running statistics.
     pub buffers: TensorSet,
-    /// What computes the layers: by default the CPU engine on the CPU, Burn elsewhere.
+    /// The backend of the layers: by default the CPU engine on the CPU, and Burn elsewhere.
     backend: Backend,
     precision: Precision,
     network: Arc<dyn Network>,
@@ -77,22 +77,23 @@ pub struct Model {
 }
 
 impl Model {
-    /// A freshly initialised network; `seed` alone decides the values, whatever the device.
+    /// A freshly initialised network. `seed` alone decides the values, whatever the device.
     ///
     /// # Errors
-    /// An unknown network, an impossible configuration, or one that memory does not hold.
+    /// [`Error`] for an unknown network, an impossible configuration, or one that exceeds the
+    /// memory.
     pub fn init(config: ModelConfig, seed: u64, device: &Device) -> Result<Self> {
         let structure = config.structure()?;
         Self::from_structure(config, structure, seed, device)
     }
 
-    /// A network of one's own, from the layers of a [`Builder`], freshly initialised. It trains and
-    /// is evaluated like any other; a run folder needs its name in the registry
-    /// ([`register`]), by which it is built again.
+    /// A network of your own, made from the layers of a [`Builder`] and freshly initialised. It
+    /// trains and is evaluated like any other network; a run folder needs its name in the registry
+    /// ([`register`]), by which the network is built again.
     ///
     /// # Errors
-    /// Layers that do not fit the images, a normalisation that does not fit the channels, or a
-    /// network that memory does not hold.
+    /// [`Error`] for layers that do not fit the images, a normalisation that does not fit the
+    /// channels, or a network that exceeds the memory.
     pub fn from_builder(
         name: &str,
         builder: Builder,
@@ -107,10 +108,11 @@ impl Model {
     }
 
     /// A network with the values of `tensors`, by PyTorch's names; `origin` names their file in
-    /// errors. Costs no more memory than the tensors do, whatever `config` claims.
+    /// errors. It takes no more memory than the tensors do, whatever `config` claims.
     ///
     /// # Errors
-    /// An unknown network, an impossible configuration, tensors that are missing or misshaped.
+    /// [`Error`] for an unknown network, an impossible configuration, or tensors that are missing
+    /// or misshaped.
     pub fn from_tensors(
         config: ModelConfig,
         tensors: &BTreeMap<String, HostTensor>,
@@ -169,8 +171,8 @@ impl Model {
         self.network.graph()
     }
 
-    /// Names the step whose dropout masks the next training-mode passes draw: they are a function
-    /// of `seed`, `step` and the number of passes since.
+    /// Sets the step whose dropout masks the next training-mode passes draw. The masks are a
+    /// function of `seed`, `step` and the number of passes since this call.
     pub fn begin_step(&mut self, seed: u64, step: u64) {
         self.dropout = DropoutSource::new(seed, step);
     }
@@ -186,15 +188,15 @@ impl Model {
         pass
     }
 
-    /// What computes the layers.
+    /// The backend that computes the layers.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// Chooses what computes the layers.
+    /// Chooses the backend that computes the layers.
     ///
     /// # Errors
-    /// The CPU engine on another device.
+    /// [`Error`] for the CPU engine on another device.
     pub fn set_backend(&mut self, backend: Backend) -> Result<()> {
         if backend == Backend::Engine && Backend::of(&self.device) != backend {
             return Err(Error::setting(
@@ -207,19 +209,19 @@ impl Model {
         Ok(())
     }
 
-    /// How the layers store their results: f32 unless set otherwise.
+    /// The storage type of the layers' results; f32 by default.
     pub fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// Chooses how the layers store their results. On the CPU engine feature maps and their
-    /// gradients are kept as bf16; Burn's own operations round them to bf16 at the same points and
+    /// Sets the storage type of the layers' results. With bf16 the CPU engine keeps feature maps
+    /// and their gradients as bf16; Burn's own operations round them to bf16 at the same points and
     /// compute in f32.
     pub fn set_precision(&mut self, precision: Precision) {
         self.precision = precision;
     }
 
-    /// The same network and values in f32, as evaluations want them.
+    /// The same network and values in f32, the precision of evaluations.
     pub fn in_f32(&self) -> Self {
         Self { precision: Precision::F32, ..self.clone() }
     }
@@ -267,7 +269,7 @@ impl Model {
         (logits.values, along)
     }
 
-    /// Logits in eval mode, no gradient recorded.
+    /// Logits in eval mode, without recording a gradient.
     pub fn logits(&self, x: Tensor<4>) -> Tensor<2> {
         self.forward(&self.params.frozen(), x, BnMode::Eval).0
     }

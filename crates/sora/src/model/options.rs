@@ -1,10 +1,10 @@
-//! What may be chosen of a network besides its width.
+//! The options of a network, apart from its width.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{names::named, nn::Activation};
 
-/// How a network takes in the image.
+/// The first layers of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stem {
@@ -16,7 +16,7 @@ pub enum Stem {
 
 named!(Stem, "stem": Cifar = "cifar", Imagenet = "imagenet");
 
-/// What a projection shortcut of PreActResNet takes. Names and shapes of the weights are the same.
+/// The input of PreActResNet's projection shortcut. Names and shapes of the weights are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shortcut {
@@ -28,24 +28,24 @@ pub enum Shortcut {
 
 named!(Shortcut, "shortcut": Input = "input", Activated = "activated");
 
-/// What may be chosen of a network besides its width; each network takes some of these
+/// The options of a network, apart from its width. Each network takes some of them
 /// ([`NetworkInfo::options`](super::NetworkInfo::options)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NetworkOptions {
-    /// Activation function; `None`: the network's own.
+    /// Activation function; `None` for the network's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activation: Option<Activation>,
     /// Rate of dropout in training mode, at least 0 and below 1.
     #[serde(default)]
     pub dropout: f32,
-    /// Stem; `None`: the CIFAR one.
+    /// Stem; `None` for the CIFAR stem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stem: Option<Stem>,
-    /// Side of a patch in pixels; `None`: by the size of the images.
+    /// Side of a patch in pixels; `None` lets the size of the images decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<usize>,
-    /// Projection shortcuts; `None`: activated, as in files of a time when there was no choice.
-    /// New runs name it ([`NetworkInfo::resolve`](super::NetworkInfo::resolve)).
+    /// Projection shortcuts; `None` for activated, as in files that were written before this option
+    /// existed. New runs store it ([`NetworkInfo::resolve`](super::NetworkInfo::resolve)).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shortcut: Option<Shortcut>,
 }

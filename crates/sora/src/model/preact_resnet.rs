@@ -2,13 +2,13 @@
 //! literature.
 //!
 //! Names of the weights are those of the public implementations (`conv1`, `layer1.0.bn1`,
-//! `layer2.0.shortcut.0`, `bn`, `linear`), which differ in what the projection shortcut takes: the
-//! option `shortcut`. PyTorch's default initialisation.
+//! `layer2.0.shortcut.0`, `bn`, `linear`). These differ in the input of the projection shortcut,
+//! which the option `shortcut` selects. The initialisation is PyTorch's default.
 
 use super::{Builder, Id, NetworkInfo, Shortcut, Start, Stem, Window};
 use crate::nn::NormInput;
 
-/// What the rows of this family share.
+/// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
     source: "He et al. 2016, arXiv 1603.05027",
     names: "the public CIFAR implementations; PyTorch's default start",
@@ -111,7 +111,7 @@ fn block(
         Shortcut::Input => x,
         Shortcut::Activated => active,
     };
-    // The projection runs first, and PyTorch registers its weight last.
+    // The projection runs first, but PyTorch registers its weight last.
     let shortcut =
         if projected { net.conv_ahead(source, cout, Window::of(1, stride, 0)) } else { x };
     let out = if bottleneck {

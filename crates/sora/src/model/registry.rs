@@ -1,4 +1,4 @@
-//! The networks by name. A network's row stands in its own file; here is their list.
+//! The list of networks by name. The row of each network stands in the network's own file.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -11,7 +11,8 @@ use crate::{
     nn::Activation,
 };
 
-/// Images from this size on count as large: networks that have two forms take the one for ImageNet.
+/// Side in pixels from which images count as large: networks with two forms take the one for
+/// ImageNet.
 pub(crate) const LARGE_IMAGE: usize = 96;
 
 /// One row of the registry.
@@ -19,17 +20,17 @@ pub(crate) const LARGE_IMAGE: usize = 96;
 pub struct NetworkInfo {
     /// Name.
     pub name: &'static str,
-    /// One line.
+    /// A description in one line.
     pub summary: &'static str,
     /// Paper.
     pub source: &'static str,
-    /// Where the names of the weights and their start come from.
+    /// The source of the weights' names and initialisation.
     pub names: &'static str,
     /// The paper's width.
     pub default_width: usize,
     /// The paper's activation.
     pub activation: Activation,
-    /// The options that it takes: `activation`, `dropout`, `stem`, `patch`, `shortcut`.
+    /// The options that the network takes: `activation`, `dropout`, `stem`, `patch`, `shortcut`.
     pub options: &'static [&'static str],
     /// The weight whose first dimension is the width.
     pub width_from: &'static str,
@@ -37,12 +38,12 @@ pub struct NetworkInfo {
     pub classes_from: &'static [&'static str],
     /// Other names that files have for parts of the weights' names.
     pub aliases: &'static [(&'static str, &'static str)],
-    /// Lists the layers from the input on; the last one gives the logits.
+    /// Adds the layers from the input on; the last one gives the logits.
     pub build: fn(&mut Builder, Id),
 }
 
 impl NetworkInfo {
-    /// A row to write others from (`..NetworkInfo::BASE`): ReLU, width 64, no options.
+    /// A base for other rows (`..NetworkInfo::BASE`): ReLU, width 64, no options.
     pub const BASE: NetworkInfo = NetworkInfo {
         name: "",
         summary: "",
@@ -57,10 +58,10 @@ impl NetworkInfo {
         build: |_, _| {},
     };
 
-    /// The structure, its parameters and buffers.
+    /// The structure, with its parameters and buffers.
     ///
     /// # Errors
-    /// Images that the network does not take.
+    /// [`Error`] for images that the network does not take.
     pub(super) fn structure(
         &self,
         width: usize,
@@ -77,17 +78,17 @@ impl NetworkInfo {
     /// Number of parameters for images of `shape`, with default options.
     ///
     /// # Errors
-    /// Images that the network does not take.
+    /// [`Error`] for images that the network does not take.
     pub fn parameters(&self, width: usize, shape: Shape) -> Result<u64> {
         let structure = self.structure(width, shape, NetworkOptions::default())?;
         Ok(structure.specs.params.iter().map(|spec| spec.len() as u64).sum())
     }
 
-    /// The options of a new network: fills in what the size of the images and the literature
-    /// decide, and refuses what the network does not take.
+    /// The options of a new network: adds those that the size of the images and the literature
+    /// decide, and refuses options that the network does not take.
     ///
     /// # Errors
-    /// An option that the network does not take, or a wrong value.
+    /// [`Error`] for an option that the network does not take, or a wrong value.
     pub fn resolve(&self, options: NetworkOptions, shape: Shape) -> Result<NetworkOptions> {
         self.check(options)?;
         let takes = |name| self.options.contains(&name);
@@ -165,7 +166,7 @@ static ADDED: RwLock<Vec<&'static NetworkInfo>> = RwLock::new(Vec::new());
 /// [`NETWORKS`].
 ///
 /// # Errors
-/// A name that is taken.
+/// [`Error`] for a name that is taken.
 pub fn register(info: &'static NetworkInfo) -> Result<()> {
     let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
     if NETWORKS.iter().chain(added.iter().copied()).any(|known| known.name == info.name) {
@@ -182,10 +183,10 @@ pub fn networks() -> Vec<&'static NetworkInfo> {
     NETWORKS.iter().chain(added.iter().copied()).collect()
 }
 
-/// The registry row of `name`.
+/// Finds the registry row of `name`.
 ///
 /// # Errors
-/// An unknown name.
+/// [`Error`] for an unknown name.
 pub fn network(name: &str) -> Result<&'static NetworkInfo> {
     let all = networks();
     let found = all.iter().find(|info| info.name == name).copied();

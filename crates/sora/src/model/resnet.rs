@@ -4,7 +4,7 @@
 
 use super::{Builder, Id, NetworkInfo, Start, Stem, Window};
 
-/// What the rows of this family share.
+/// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
     source: "He et al. 2015, arXiv 1512.03385",
     names: "torchvision",

@@ -1,6 +1,6 @@
-//! SENet-18 (Hu et al. 2017, arXiv 1709.01507) in the form of the CIFAR literature: pre-activation
-//! blocks whose output is scaled, channel by channel, by two 1x1 convolutions of its mean (`fc1`,
-//! `fc2`, reduction 16). PyTorch's default initialisation.
+//! SENet-18 (Hu et al. 2017, arXiv 1709.01507) in the form of the CIFAR literature. The output of
+//! each pre-activation block is scaled, channel by channel, by two 1x1 convolutions of its mean
+//! (`fc1`, `fc2`, reduction 16). The initialisation is PyTorch's default.
 
 use super::{Builder, Id, NetworkInfo, Start, Window};
 
@@ -20,7 +20,7 @@ pub(super) const SENET18: NetworkInfo = NetworkInfo {
 };
 
 const START: Start = Start::Default;
-/// Channels per channel of the squeezed vector.
+/// Number of channels for each channel of the squeezed vector.
 const REDUCTION: usize = 16;
 
 /// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels.

@@ -1,11 +1,11 @@
-//! VGG-16 with batch norm (Simonyan and Zisserman 2014, arXiv 1409.1556), torchvision's names
+//! VGG-16 with batch norm (Simonyan and Zisserman 2014, arXiv 1409.1556), with torchvision's names
 //! (`features.0`, ...) and initialisation (`kaiming_normal_` by fan-out; N(0, 0.01^2) for fully
 //! connected layers).
 //!
 //! Images below 96 pixels take the classifier of the CIFAR literature: the mean of each map and one
-//! layer, `classifier`, with PyTorch's default start. Larger ones take torchvision's: a 7x7 average
-//! pool and the layers `classifier.0`, `.3` and `.6`, with dropout between them at the run's rate
-//! (torchvision: 0.5).
+//! layer, `classifier`, with PyTorch's default initialisation. Larger images take torchvision's
+//! classifier: a 7x7 average pool and the layers `classifier.0`, `.3` and `.6`, with dropout
+//! between them at the run's rate (torchvision: 0.5).
 
 use super::{Builder, Id, NetworkInfo, Start, Window, registry::LARGE_IMAGE};
 
@@ -25,14 +25,14 @@ pub(super) const VGG16_BN: NetworkInfo = NetworkInfo {
 };
 
 const START: Start = Start::KaimingOut;
-/// Channels of the convolutions in units of the width; 0 is a pool.
+/// Number of channels of each convolution in units of the width; 0 is a pool.
 const LAYERS: [usize; 18] = [1, 1, 0, 2, 2, 0, 4, 4, 4, 0, 8, 8, 8, 0, 8, 8, 8, 0];
 
 /// The network; its first convolutions have `width` channels (64 in the paper).
 fn vgg16_bn(net: &mut Builder, x: Id) {
     let (width, classes) = (net.width(), net.shape().classes);
     let mut x = x;
-    // Index in torchvision's list, in which batch norm, activation and pool count too.
+    // The index in torchvision's list, which also counts batch norm, activation and pool.
     let mut index = 0;
     for channels in LAYERS {
         if channels == 0 {

@@ -1,11 +1,10 @@
 //! Vision transformers with timm's names and initialisation: ViT (Dosovitskiy et al. 2020, arXiv
-//! 2010.11929) in the tiny and small sizes that DeiT (Touvron et al. 2020, arXiv 2012.12877) gave
-//! it.
+//! 2010.11929) in the tiny and small sizes of DeiT (Touvron et al. 2020, arXiv 2012.12877).
 //!
-//! Pre-norm blocks, a class token, learned positions, GELU, layer norm with epsilon 1e-6. Fully
-//! connected layers and positions start from N(0, 0.02^2), their biases from 0, the class token
-//! from N(0, 1e-12), the patch embedding as PyTorch's convolutions do. The width is the size of a
-//! token; the number of heads stays.
+//! The network has pre-norm blocks, a class token, learned positions, GELU, and layer norm with
+//! epsilon 1e-6. Fully connected layers and positions start from N(0, 0.02^2), their biases from 0,
+//! the class token from N(0, 1e-12), and the patch embedding like PyTorch's convolutions. The width
+//! is the size of a token; the number of heads does not depend on it.
 
 use super::{Builder, Id, NetworkInfo, Start, Window};
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
     nn::{Activation, Init},
 };
 
-/// What the rows of this family share.
+/// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
     source: "Dosovitskiy et al. 2020, arXiv 2010.11929; Touvron et al. 2020, arXiv 2012.12877",
     names: "timm",
@@ -45,7 +44,7 @@ pub(super) const VIT_SMALL: NetworkInfo = NetworkInfo {
 
 const START: Start = Start::Normal(0.02);
 const EPSILON: f64 = 1e-6;
-/// Blocks.
+/// Number of blocks.
 const DEPTH: usize = 12;
 
 /// Patch side for images of `side` pixels: 4 at 32, 8 at 64, 16 at 224.
@@ -69,7 +68,7 @@ fn vit(net: &mut Builder, x: Id, heads: usize) {
         net.refuse(Error::setting("patch", patch, problem));
         return;
     }
-    // timm registers the token and the positions before the embedding; here each is registered
+    // timm registers the token and the positions before the embedding; this list registers each
     // where it is first used.
     let x =
         net.conv_bias(x, "patch_embed.proj", width, Window::of(patch, patch, 0), Start::Default);

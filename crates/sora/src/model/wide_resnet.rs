@@ -1,15 +1,15 @@
-//! WideResNet (Zagoruyko and Komodakis 2016, arXiv 1605.07146) as the robustness literature has it
-//! (TRADES, RobustBench): names `block1.layer.0.conv1`, `convShortcut`, `bn1`, `fc`; convolutions
-//! start from N(0, 2 / (out k k)), the classifier's bias from 0.
+//! WideResNet (Zagoruyko and Komodakis 2016, arXiv 1605.07146) in the form of the robustness
+//! literature (TRADES, RobustBench): names `block1.layer.0.conv1`, `convShortcut`, `bn1`, `fc`;
+//! convolutions start from N(0, 2 / (out k k)), the classifier's bias from 0.
 //!
-//! The stem has 16 channels; the width is that of the first stage, 16 times the widening factor:
-//! 160 is WideResNet-28-10. Dropout lies between the two convolutions of a block; the literature of
-//! adversarial training has it at 0, the paper at 0.3.
+//! The stem has 16 channels. The width is that of the first stage, 16 times the widening factor:
+//! 160 is WideResNet-28-10. Dropout lies between the two convolutions of a block; adversarial
+//! training usually sets it to 0, the paper to 0.3.
 
 use super::{Builder, Id, NetworkInfo, Start, Window};
 use crate::nn::NormInput;
 
-/// What the rows of this family share.
+/// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
     source: "Zagoruyko and Komodakis 2016, arXiv 1605.07146",
     names: "TRADES, RobustBench",
@@ -68,7 +68,7 @@ fn block(net: &mut Builder, x: Id, name: &str, cout: usize, stride: usize) -> Id
     let at = |part: &str| format!("{name}.{part}");
     let input = if projected { NormInput::Alone } else { NormInput::Shortcut };
     let active = net.norm_act_beside(x, &at("bn1"), input);
-    // The projection runs first, and PyTorch registers its weight last.
+    // The projection runs first, but PyTorch registers its weight last.
     let shortcut =
         if projected { net.conv_ahead(active, cout, Window::of(1, stride, 0)) } else { x };
     let y = net.conv(active, &at("conv1"), cout, Window::of(3, stride, 1), START);

@@ -14,7 +14,8 @@ use crate::names::named;
 pub enum Activation {
     /// `max(x, 0)`.
     Relu,
-    /// `x Phi(x)` with the normal distribution function, exact (erf), not the tanh approximation.
+    /// `x Phi(x)` with the exact distribution function of the normal distribution (erf), not the
+    /// tanh approximation.
     Gelu,
     /// `x sigmoid(x)`, also called swish.
     Silu,
@@ -24,24 +25,24 @@ pub enum Activation {
 
 named!(Activation, "activation": Relu = "relu", Gelu = "gelu", Silu = "silu", Softplus = "softplus");
 
-/// The normal distribution function.
+/// The distribution function of the standard normal.
 fn phi<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     ((x * consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5
 }
 
 impl Activation {
-    /// The function, element by element, in f32.
+    /// Applies the function to each element, in f32.
     pub fn apply<const D: usize>(self, x: Tensor<D>, pass: &Pass) -> Tensor<D> {
         match self {
             Self::Relu => activation::relu(x),
             Self::Gelu => gelu(x, pass),
             Self::Silu => x.clone() * activation::sigmoid(x),
-            // No overflow on either side.
+            // This form overflows on neither side.
             Self::Softplus => activation::relu(x.clone()) + x.abs().neg().exp().log1p(),
         }
     }
 
-    /// The derivative at `x`; ReLU's is a constant on either side of 0.
+    /// The derivative at `x`; ReLU's derivative is a constant on either side of 0.
     pub(super) fn slope<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Relu => x.inner().sign().clamp_min(0.0),

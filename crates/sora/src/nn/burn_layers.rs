@@ -1,5 +1,5 @@
-//! Layers made of Burn's own operations on every device. On the CPU a feature map leaves the
-//! engine's layout for those that need `[N, C, H, W]` and comes back to it.
+//! Layers made of Burn's own operations on every device. On the CPU, a feature map is converted
+//! from the engine's layout for the layers that need `[N, C, H, W]`, and converted back after them.
 
 use burn::tensor::{
     FloatDType, Tensor,
@@ -15,7 +15,7 @@ use super::{
 };
 
 impl Feature {
-    /// In the layout of the pass's backend.
+    /// The value and its derivative, in the layout of the pass's backend.
     fn into_dual(self) -> Dual<4> {
         Dual { value: self.map, tangent: self.tangent }
     }
@@ -24,7 +24,7 @@ impl Feature {
         Self { tangent: dual.tangent, ..dual.value.into() }
     }
 
-    /// As `[N, C, H, W]`, in f32.
+    /// Converts to `[N, C, H, W]`, in f32.
     pub fn leave(self, pass: &Pass) -> Dual<4> {
         self.into_dual().linear(|t| match pass.backend {
             Backend::Engine => t.cast(FloatDType::F32).permute([2, 3, 0, 1]),
@@ -32,7 +32,7 @@ impl Feature {
         })
     }
 
-    /// From `[N, C, H, W]`, in f32; stored as the pass stores maps.
+    /// Converts from `[N, C, H, W]` in f32 to the pass's layout and storage type.
     pub fn arrive(dual: Dual<4>, pass: &Pass) -> Self {
         Self::from_dual(dual.linear(|t| match pass.backend {
             Backend::Engine => engine::enter(t, pass.precision),
@@ -40,8 +40,8 @@ impl Feature {
         }))
     }
 
-    /// What Burn's operations make of the map in its own layout: they compute in f32, the result is
-    /// stored as the pass stores maps.
+    /// Applies Burn's operations to the map in its own layout. They compute in f32, and the result
+    /// gets the pass's storage type.
     fn wide(self, pass: &Pass, f: impl FnOnce(Dual<4>) -> Dual<4>) -> Self {
         let dual = f(self.into_dual().linear(|t| t.cast(FloatDType::F32)));
         Self::from_dual(dual.linear(|t| match (pass.backend, pass.precision) {
@@ -56,7 +56,7 @@ impl Feature {
         self.wide(pass, |dual| dual.plus(other))
     }
 
-    /// An activation function of each element.
+    /// Applies an activation function to each element.
     pub fn activate(self, activation: Activation, pass: &Pass) -> Self {
         self.wide(pass, |dual| dual.activate(activation, pass))
     }
@@ -71,7 +71,7 @@ impl Feature {
         self.wide(pass, |dual| dual.times(factor.linear(|t| t.reshape(shape))))
     }
 
-    /// The largest value of each window of `kernel` pixels square; PyTorch's `MaxPool2d`.
+    /// The largest value of each window of `kernel` x `kernel` pixels; PyTorch's `MaxPool2d`.
     pub fn max_pool(self, kernel: usize, stride: usize, padding: usize, pass: &Pass) -> Self {
         if self.tangent.is_none() {
             return pool(self.map, kernel, stride, padding, PoolOf::Max, pass).into();
@@ -84,7 +84,7 @@ impl Feature {
             dilation: [1; 2],
             ceil_mode: false,
         };
-        // The derivative of a maximum is that of the element that attains it.
+        // The derivative of a maximum is the derivative of the element that attains it.
         let [n, c, h, w] = value.dims();
         let (value, indices) = max_pool2d_with_indices(value, options);
         let [_, _, oh, ow] = value.dims();
@@ -104,7 +104,7 @@ impl Feature {
         Self::arrive(self.leave(pass).linear(|t| adaptive_avg_pool2d(t, [side; 2])), pass)
     }
 
-    /// Rows and columns of zeros below and to the right.
+    /// Adds rows and columns of zeros below and to the right.
     pub fn pad_end(self, pixels: usize, pass: &Pass) -> Self {
         let [down, across] = match pass.backend {
             Backend::Engine => [0, 1],
@@ -173,8 +173,8 @@ impl Pass {
     }
 }
 
-/// A fully connected layer over the last dimension; weight `[out, in]`, bias `[out]` where there is
-/// one.
+/// A fully connected layer over the last dimension, with weight `[out, in]` and an optional bias
+/// `[out]`.
 #[derive(Clone, Debug)]
 pub struct Dense {
     pub(crate) weight: ParamId,
@@ -182,9 +182,9 @@ pub struct Dense {
 }
 
 impl Dense {
-    /// Registers `NAME.weight` and, unless `bias` is `None`, `NAME.bias`, with their starts.
-    /// `shape` is that of the weight: `[out, in]`, or with trailing ones where PyTorch has a 1x1
-    /// convolution in its place.
+    /// Registers `NAME.weight` and, unless `bias` is `None`, `NAME.bias`, with their initial
+    /// values. `shape` is the shape of the weight: `[out, in]`, with trailing ones where PyTorch
+    /// has a 1x1 convolution in its place.
     pub fn new(
         specs: &mut SpecBuilder,
         name: &str,
@@ -198,7 +198,7 @@ impl Dense {
         }
     }
 
-    /// `[.., in]` to `[.., out]`.
+    /// Applies the layer: `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, weights: &Weights, x: Dual<D>, pass: &Pass) -> Dual<D> {
         let weight = weights.matrix(self.weight);
         if let (Backend::Engine, Some(bias), None) = (pass.backend, self.bias, &x.tangent) {
@@ -238,7 +238,7 @@ impl LayerNorm {
         }
     }
 
-    /// `[N, T, F]`, each token by itself.
+    /// Normalises each token of `[N, T, F]` by itself.
     pub fn forward(&self, weights: &Weights, x: Dual<3>, pass: &Pass) -> Dual<3> {
         if x.tangent.is_none() {
             let [n, t, features] = x.value.dims();
@@ -293,7 +293,7 @@ pub fn pool_tokens(x: Dual<3>, scores: Dual<3>) -> Dual<2> {
         .linear(|out| out.reshape([n, features]))
 }
 
-/// A learned token before the others: `[N, T, F]` to `[N, T + 1, F]`.
+/// Puts a learned token before the other tokens: `[N, T, F]` to `[N, T + 1, F]`.
 pub fn prepend(token: Tensor<3>, x: Dual<3>) -> Dual<3> {
     let [n, _, features] = x.value.dims();
     let token = token.expand([n, 1, features]);

@@ -1,4 +1,5 @@
-//! Convolution and batch norm: structure and identifiers only, the values come from [`Weights`].
+//! Convolution and batch norm. The types hold structure and identifiers; [`Weights`] holds the
+//! values.
 
 use burn::tensor::{
     DType, FloatDType, Tensor, activation,
@@ -16,7 +17,7 @@ use super::{
 /// PyTorch's default epsilon in the denominator of batch norm.
 pub(super) const BN_EPSILON: f64 = 1e-5;
 
-/// A 2-D convolution; weight `[out, in / groups, k, k]`, bias `[out]` where there is one.
+/// A 2-D convolution with weight `[out, in / groups, k, k]` and an optional bias `[out]`.
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     pub(crate) weight: ParamId,
@@ -48,7 +49,7 @@ impl Conv2d {
         )
     }
 
-    /// Registers `NAME.weight` with a start of its own.
+    /// Registers `NAME.weight` with the initial values `init`.
     pub fn with_init(
         specs: &mut SpecBuilder,
         name: &str,
@@ -61,8 +62,8 @@ impl Conv2d {
         Self { weight, bias: None, stride, padding, groups: 1 }
     }
 
-    /// As [`new`](Self::new), in `groups` groups of channels and with `NAME.bias`, which PyTorch
-    /// starts like the weight.
+    /// Registers a convolution in `groups` groups of channels, with `NAME.weight` as in
+    /// [`new`](Self::new) and with `NAME.bias`, which PyTorch initialises like the weight.
     pub fn with_bias(
         specs: &mut SpecBuilder,
         name: &str,
@@ -78,7 +79,7 @@ impl Conv2d {
         Self { bias: Some(bias), groups, ..conv }
     }
 
-    /// The convolution of `x`, plus `add`.
+    /// Computes the convolution of `x`, plus `add`.
     pub fn forward(
         &self,
         weights: &Weights,
@@ -104,8 +105,8 @@ impl Conv2d {
         Feature { tangent, ..out }
     }
 
-    /// The convolution of `x`, plus `add`, if it is kept, and the batch norm of that: on the engine
-    /// in eval mode in one pass over memory.
+    /// Computes the convolution of `x`, plus `add`, if that is kept, and the batch norm of the sum.
+    /// In eval mode the engine does so in one pass over memory.
     pub fn forward_norm(
         &self,
         weights: &Weights,
@@ -167,7 +168,8 @@ impl Conv2d {
                 };
                 let MapAndMoments { map, moments } = engine::conv(x, weight, plus, plan);
                 match later {
-                    // Another map than the one that the moments are of.
+                    // The sum is another map than the one that the moments describe, so they are
+                    // dropped.
                     Some(add) => (map + add).into(),
                     None => Feature { moments, ..map.into() },
                 }
@@ -189,28 +191,28 @@ pub struct NormBehind<'a> {
     pub norm: &'a BatchNorm,
     /// Whether ReLU follows.
     pub relu: bool,
-    /// What else reads its input.
+    /// The other readers of its input.
     pub input: NormInput,
-    /// Which results are read.
+    /// The results that are read.
     pub keep: Keep,
 }
 
-/// What else reads the input of a batch norm.
+/// The other readers of a batch norm's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormInput {
-    /// Nothing, or layers that add their gradients to it by themselves.
+    /// No other reader, or readers that add their gradients to it on their own.
     Alone,
-    /// One convolution further on adds it: the identity shortcut around this layer. Its gradient is
-    /// then there when this layer's backward pass runs, and is added in the same pass over memory.
+    /// One later convolution adds the input: the identity shortcut around this layer. Its gradient
+    /// exists when this layer's backward pass runs, and is added in the same pass over memory.
     Shortcut,
 }
 
-/// Which results of a convolution and the batch norm behind it are read.
+/// The results of a convolution and the batch norm behind it that are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// That of the batch norm alone.
+    /// The batch norm's result alone.
     Normed,
-    /// The convolution's own, too.
+    /// The convolution's own result too.
     Both,
 }
 
@@ -239,7 +241,7 @@ impl BatchNorm {
         [self.running_mean, self.running_var].map(|id| pass.buffers.buffer(id))
     }
 
-    /// Batch norm, followed by ReLU or not; `input` says what else reads `x`.
+    /// Computes batch norm, followed by ReLU or not; `input` names the other readers of `x`.
     pub fn forward(
         &self,
         weights: &Weights,
@@ -256,7 +258,7 @@ impl BatchNorm {
         }
     }
 
-    /// The derivative of the result along the pass's tangent.
+    /// Computes the derivative of the result along the pass's tangent.
     fn along(
         &self,
         x: &Feature,
@@ -267,7 +269,8 @@ impl BatchNorm {
         let tangent = x.tangent.clone()?;
         let channels = if pass.backend == Backend::Engine { 3 } else { 1 };
         let statistics = (pass.mode == BnMode::Eval).then(|| self.running(pass));
-        // The derivative of a layer takes many operations; only its result is stored like a map.
+        // The derivative of a layer takes many operations; only its result has the storage type of
+        // maps.
         let wide = |t: Tensor<4>| t.cast(FloatDType::F32);
         let along = jvp::batch_norm(
             wide(x.map.clone()),
@@ -329,15 +332,15 @@ impl BatchNorm {
         Feature { tangent, ..rounded(y, pass).into() }
     }
 
-    /// Leaves the statistics of a batch of `count` values a channel in the pass.
+    /// Adds the statistics of a batch of `count` values per channel to the pass.
     fn note(&self, [mean, variance]: [Tensor<1>; 2], count: usize, pass: &mut Pass) {
         let count = count as f64;
         pass.stats.push(BatchStats {
             mean: self.running_mean,
             variance: self.running_var,
             batch_mean: mean.inner(),
-            // One value per channel has no unbiased variance; PyTorch refuses such a batch, we keep
-            // the biased one.
+            // One value per channel has no unbiased variance. PyTorch refuses such a batch; this
+            // code keeps the biased variance.
             batch_variance: variance.inner().mul_scalar(count / (count - 1.0).max(1.0)),
         });
     }

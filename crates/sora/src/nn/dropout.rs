@@ -1,8 +1,8 @@
 //! Dropout (Srivastava et al. 2014), active in training-mode passes only, as in PyTorch.
 //!
 //! A mask is a function of (seed, step, pass of the step, layer, sample), so a resumed run draws
-//! the same ones. Each pass of a step draws its own: the attack pass in training mode sees another
-//! thinned network than the training pass, as it does in PyTorch.
+//! the same masks. Each pass of a step draws its own masks: as in PyTorch, the attack pass in
+//! training mode sees another thinned network than the training pass.
 
 use std::sync::{
     Arc,
@@ -12,7 +12,7 @@ use std::sync::{
 use burn::tensor::{Device, Tensor, TensorData};
 use sora_rng::{self as rng, Key, Purpose};
 
-/// Source of the masks of a run's step. Clones share the count of passes.
+/// The source of the masks of a run's step. Clones share the count of passes.
 #[derive(Clone, Debug, Default)]
 pub struct DropoutSource {
     seed: u64,

@@ -1,8 +1,9 @@
 //! Jacobian-vector products: tensors that carry their derivative along the pass's tangent, and the
-//! rules by which it goes through layers.
+//! rules by which derivatives go through layers.
 //!
-//! The rules are made of Burn's own operations, so that a backward pass differentiates them once
-//! more: the gradient for the weights of a derivative for the input, without second-order autodiff.
+//! The rules are made of Burn's own operations, so that a backward pass can differentiate them once
+//! more. This gives the gradient by the weights of a derivative by the input, without second-order
+//! autodiff.
 
 use burn::tensor::{Tensor, activation};
 
@@ -14,7 +15,7 @@ use super::{Activation, Flat, Pass, conv_layers::BN_EPSILON};
 pub struct Dual<const D: usize> {
     /// The value.
     pub value: Tensor<D>,
-    /// Its derivative.
+    /// Its derivative along the tangent.
     pub tangent: Option<Tensor<D>>,
 }
 
@@ -31,7 +32,7 @@ impl From<Dual<2>> for Flat {
 }
 
 impl<const D: usize> Dual<D> {
-    /// A linear function of the value.
+    /// Applies a linear function to the value and to the derivative.
     pub fn linear<const E: usize>(self, f: impl Fn(Tensor<D>) -> Tensor<E>) -> Dual<E> {
         Dual { tangent: self.tangent.map(&f), value: f(self.value) }
     }
@@ -45,17 +46,17 @@ impl<const D: usize> Dual<D> {
         Self { value: self.value + other.value, tangent }
     }
 
-    /// The value plus a weight, which may be broadcast.
+    /// Adds a weight, which may be broadcast, to the value.
     pub fn shift(self, weight: Tensor<D>) -> Self {
         Self { value: self.value + weight, tangent: self.tangent }
     }
 
-    /// The value times a weight, which may be broadcast.
+    /// Multiplies the value by a weight, which may be broadcast.
     pub fn scale(self, weight: Tensor<D>) -> Self {
         self.linear(|t| t * weight.clone())
     }
 
-    /// The product, element by element; `other` may be broadcast.
+    /// Multiplies element by element; `other` may be broadcast.
     pub fn times(self, other: Self) -> Self {
         self.product(other, |a, b| a * b)
     }
@@ -75,20 +76,20 @@ impl<const D: usize> Dual<D> {
         Self { value: f(self.value, other.value), tangent }
     }
 
-    /// An activation function.
+    /// Applies an activation function.
     pub fn activate(self, activation: Activation, pass: &Pass) -> Self {
         let tangent = self.tangent.map(|t| t * activation.slope(self.value.clone()));
         Self { value: activation.apply(self.value, pass), tangent }
     }
 
-    /// The logistic function.
+    /// Applies the logistic function.
     pub fn sigmoid(self) -> Self {
         let value = activation::sigmoid(self.value);
         let tangent = self.tangent.map(|t| t * value.clone() * (value.clone().neg() + 1.0));
         Self { value, tangent }
     }
 
-    /// Softmax over dimension `dim`.
+    /// Applies softmax over dimension `dim`.
     pub fn softmax(self, dim: usize) -> Self {
         let value = activation::softmax(self.value, dim);
         let tangent = self.tangent.map(|t| {
@@ -98,8 +99,8 @@ impl<const D: usize> Dual<D> {
         Self { value, tangent }
     }
 
-    /// Mean 0 and variance 1 (biased, plus `epsilon`) over the last dimension: layer norm before
-    /// its scale and shift.
+    /// Normalises to mean 0 and variance 1 (biased, plus `epsilon`) over the last dimension: layer
+    /// norm without its scale and shift.
     pub fn standardise(self, epsilon: f64) -> Self {
         let last = D - 1;
         let centred = self.value.clone() - self.value.mean_dim(last);
@@ -113,9 +114,9 @@ impl<const D: usize> Dual<D> {
     }
 }
 
-/// Derivative of batch norm (and ReLU) at `x` along `tangent`. `statistics` are the running mean
-/// and variance in eval mode; without them those of the batch, which move along too. `channels` is
-/// the dimension of the channels.
+/// Derivative of batch norm (and ReLU) at `x` along `tangent`. `statistics` holds the running mean
+/// and variance in eval mode; `None` stands for the batch's statistics, which have a derivative
+/// too. `channels` is the dimension of the channels.
 pub(super) fn batch_norm(
     x: Tensor<4>,
     tangent: Tensor<4>,

@@ -1,4 +1,4 @@
-//! Layers: structure and identifiers only, the values come from [`Weights`].
+//! Layers. The types hold structure and identifiers; [`Weights`] holds the values.
 
 use burn::tensor::{
     FloatDType, Tensor,
@@ -11,8 +11,8 @@ use super::{
     engine::{self, PoolOf, PoolPlan, Recompute},
 };
 
-/// A feature map as the pass's backend keeps it, and its moments where a convolution has taken them
-/// along.
+/// A feature map in the layout of the pass's backend, with its moments where a convolution has
+/// computed them.
 #[derive(Clone, Debug)]
 pub struct Feature {
     pub(super) map: Tensor<4>,
@@ -20,7 +20,7 @@ pub struct Feature {
     pub(super) tangent: Option<Tensor<4>>,
     /// Mean and biased variance of each channel.
     pub(super) moments: Option<[Tensor<1>; 2]>,
-    /// The batch norm whose result this is, on the engine.
+    /// The batch norm whose result the map is, on the engine.
     pub(super) recompute: Option<Recompute>,
 }
 
@@ -48,8 +48,7 @@ pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
     Feature { tangent: pass.tangent.clone().map(take), ..take(x).into() }
 }
 
-/// What Burn's own operations make of a map that the engine would store in bf16: rounded, and its
-/// gradient, too.
+/// Rounds a map, and its gradient, where the engine would store bf16, for Burn's own operations.
 pub(super) fn rounded(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
     match (pass.backend, pass.precision) {
         (Backend::Burn, Precision::Bf16) => x.cast(FloatDType::BF16).cast(FloatDType::F32),
@@ -57,7 +56,7 @@ pub(super) fn rounded(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
     }
 }
 
-/// A fully connected layer; weight `[out, in]`, bias `[out]`.
+/// A fully connected layer with weight `[out, in]` and bias `[out]`.
 #[derive(Clone, Debug)]
 pub struct Linear {
     pub(crate) weight: ParamId,
@@ -74,7 +73,7 @@ impl Linear {
         }
     }
 
-    /// `[N, in]` to `[N, out]`.
+    /// Applies the layer: `[N, in]` to `[N, out]`.
     pub fn forward(&self, weights: &Weights, x: Flat, pass: &Pass) -> Flat {
         let (weight, bias) = (weights.get::<2>(self.weight), weights.get(self.bias));
         let tangent = x.tangent.map(|tangent| tangent.matmul(weight.clone().transpose()));
@@ -98,8 +97,8 @@ pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
     Flat { values: pool(x.map), tangent: x.tangent.map(pool) }
 }
 
-/// Mean (padding counts as zeros) or largest value of each window of `kernel` pixels square, as
-/// PyTorch's `AvgPool2d` and `MaxPool2d`. `padding` is at most half of `kernel`.
+/// Mean (padding counts as zeros) or largest value of each window of `kernel` x `kernel` pixels, as
+/// in PyTorch's `AvgPool2d` and `MaxPool2d`. `padding` is at most half of `kernel`.
 pub fn pool(
     x: Tensor<4>,
     kernel: usize,
@@ -151,18 +150,19 @@ pub fn layer_norm(
     }
 }
 
-/// `x Phi(x)`, element by element, in f32. Hendrycks and Gimpel 2016, arXiv 1606.08415; the exact
-/// form, not the tanh approximation.
+/// `x Phi(x)`, element by element, in f32, in the exact form and not the tanh approximation.
+/// Source: Hendrycks and Gimpel 2016, arXiv 1606.08415.
 pub fn gelu<const D: usize>(x: Tensor<D>, pass: &Pass) -> Tensor<D> {
     match pass.backend {
         Backend::Engine => engine::gelu(x),
-        // Composed: Burn's own backward pass of it follows the tanh approximation.
+        // This is composed of operations, because Burn's own backward pass follows the tanh
+        // approximation.
         Backend::Burn => x.clone() * ((x * std::f32::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5,
     }
 }
 
-/// The normalisation layer: `(x - mean) / std` per channel, so that everything outside the network
-/// lives in pixel space.
+/// The normalisation layer: `(x - mean) / std` per channel, so that every value outside the network
+/// is in pixel space.
 pub fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32], backend: Backend) -> Tensor<4> {
     match backend {
         Backend::Engine => engine::normalize(x, mean, std),

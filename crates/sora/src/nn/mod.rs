@@ -1,8 +1,8 @@
-//! The operations that networks are made of.
+//! The operations of which networks are made.
 //!
-//! Each takes and returns Burn tensors and chooses between the CPU engine, where feature maps are
-//! `[H, W, N, C]`, and Burn's own operations, where they are `[N, C, H, W]`. A network is written
-//! once, without knowing which.
+//! Each operation takes and returns Burn tensors and chooses between the CPU engine, where feature
+//! maps are `[H, W, N, C]`, and Burn's own operations, where they are `[N, C, H, W]`. A network is
+//! written once and does not know which one runs.
 
 mod activation;
 mod burn_layers;
@@ -37,11 +37,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::named;
 
-/// Which statistics batch norm normalises with.
+/// The statistics with which batch norm normalises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BnMode {
-    /// Those of the batch, which also update the running statistics.
+    /// The batch's statistics, which also update the running statistics.
     Train,
     /// The running statistics.
     Eval,
@@ -55,11 +55,11 @@ pub struct BatchStats {
     pub(crate) mean: BufferId,
     pub(crate) variance: BufferId,
     pub(crate) batch_mean: Tensor<1>,
-    /// Unbiased, as PyTorch's running variance has it.
+    /// Unbiased variance, as in PyTorch's running variance.
     pub(crate) batch_variance: Tensor<1>,
 }
 
-/// What computes a network's layers.
+/// The implementation that computes a network's layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Backend {
@@ -72,15 +72,15 @@ pub enum Backend {
 named!(Backend, "backend": Engine = "engine", Burn = "burn");
 
 impl Backend {
-    /// What computes the layers on `device`, with autodiff or without, unless a model is told
-    /// otherwise. The only place that asks whether a device is the CPU.
+    /// The backend that computes the layers on `device`, with autodiff or without, unless a model
+    /// sets another. No other code asks whether a device is the CPU.
     pub fn of(device: &Device) -> Self {
         if device.clone().inner() == Device::flex() { Self::Engine } else { Self::Burn }
     }
 }
 
-/// How activations and their gradients are stored. Weights, statistics, logits, the loss and the
-/// gradient for the images are f32 in both.
+/// The storage type of activations and their gradients. Weights, statistics, logits, the loss and
+/// the gradient by the images are f32 with either type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
@@ -93,24 +93,24 @@ pub enum Precision {
 
 named!(Precision, "precision": F32 = "f32", Bf16 = "bf16");
 
-/// One forward pass: its mode, the running statistics it reads and the batch statistics it leaves
-/// behind.
+/// One forward pass: its mode, the running statistics that it reads, and the batch statistics that
+/// it computes.
 #[derive(Debug)]
 pub struct Pass {
-    /// What computes the layers.
+    /// The backend that computes the layers.
     pub backend: Backend,
-    /// Which statistics batch norm uses.
+    /// The statistics that batch norm uses.
     pub mode: BnMode,
-    /// How feature maps are stored.
+    /// The storage type of feature maps.
     pub precision: Precision,
     /// Running statistics.
     pub buffers: Weights,
     /// Batch statistics, in the order of the layers (training mode only).
     pub stats: Vec<BatchStats>,
-    /// Direction in normalised image space, `[N, C, H, W]`, along which the pass also takes the
+    /// Direction in normalised image space, `[N, C, H, W]`, along which the pass also computes the
     /// derivative of its output.
     pub tangent: Option<Tensor<4>>,
-    /// Masks of dropout layers in training mode; `None`: nothing is dropped.
+    /// Masks of the dropout layers in training mode; `None` drops nothing.
     pub dropout: Option<Dropout>,
 }
 

@@ -1,7 +1,7 @@
 //! Parameters and buffers of a network, apart from its structure.
 //!
-//! A network here is a pure function of (parameters, buffers, input): the attack pass runs it with
-//! untracked parameters, the training pass with tracked ones, weight averaging or a weight
+//! A network is a pure function of (parameters, buffers, input). The attack pass runs it with
+//! untracked parameters, the training pass with tracked ones, and weight averaging or a weight
 //! perturbation with another set. The optimizer, the checkpoints and the export all see the same
 //! flat, ordered list of named tensors.
 
@@ -18,8 +18,8 @@ use sora_rng::{self as rng, Key, Purpose};
 
 use crate::error::{Error, Result};
 
-/// How a parameter starts. PyTorch's defaults for convolutions and linear layers are `Uniform` with
-/// bound 1/sqrt(fan_in).
+/// The initial values of a parameter. PyTorch's defaults for convolutions and linear layers are
+/// `Uniform` with bound 1/sqrt(fan_in).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Init {
     /// Uniform in (-bound, bound).
@@ -30,7 +30,7 @@ pub enum Init {
     Constant(f32),
 }
 
-/// Name, shape and start of one parameter or buffer.
+/// Name, shape and initial values of one parameter or buffer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// PyTorch's name, for example `layer1.0.bn1.weight`.
@@ -47,7 +47,7 @@ impl Spec {
         self.shape.iter().product()
     }
 
-    /// Whether the tensor has no element at all.
+    /// Whether the tensor has no element.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -66,7 +66,7 @@ pub struct BufferId(pub(crate) usize);
 pub struct SpecBuilder {
     /// Parameters in PyTorch's order of registration.
     pub params: Vec<Spec>,
-    /// Buffers in the same order.
+    /// Buffers in PyTorch's order of registration.
     pub buffers: Vec<Spec>,
 }
 
@@ -84,7 +84,7 @@ impl SpecBuilder {
     }
 }
 
-/// Names a content that a value has had: no two contents share one.
+/// Returns a number that identifies a content of a value; no two contents share a number.
 fn fresh_version() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -156,7 +156,7 @@ impl TensorSet {
         self.specs.iter().map(Spec::len).sum()
     }
 
-    /// Replaces value `index`, which keeps its length.
+    /// Replaces value `index` by one of the same length.
     pub fn set(&mut self, index: usize, value: Tensor<1>) {
         debug_assert_eq!(value.dims()[0], self.specs[index].len());
         self.values[index] = value;
@@ -174,12 +174,12 @@ impl TensorSet {
         Self::new(self.specs.clone(), self.values.iter().map(Tensor::zeros_like).collect())
     }
 
-    /// View for a pass that needs no parameter gradient.
+    /// The parameters for a pass that needs no parameter gradient.
     pub fn frozen(&self) -> Weights {
         self.view(|value| value.clone())
     }
 
-    /// View whose parameters record gradients.
+    /// The parameters for a pass that records their gradients.
     pub fn tracked(&self) -> Weights {
         self.view(|value| value.clone().autodiff().require_grad())
     }
@@ -192,7 +192,7 @@ impl TensorSet {
         }
     }
 
-    /// Host copies as (name, shape, values).
+    /// Copies all values to the host, with names and shapes.
     pub fn to_host(&self) -> Result<Vec<HostTensor>> {
         self.specs
             .iter()
@@ -207,10 +207,10 @@ impl TensorSet {
             .collect()
     }
 
-    /// Host copy of value `index`.
+    /// Copies value `index` to the host.
     ///
     /// # Errors
-    /// A device that fails; an index beyond the list.
+    /// [`Error`] for a device that fails, or an index beyond the list.
     pub fn host(&self, index: usize) -> Result<HostTensor> {
         let (Some(spec), Some(value)) = (self.specs.get(index), self.values.get(index)) else {
             return Err(Error::defect(format!(
@@ -221,11 +221,11 @@ impl TensorSet {
         Ok(HostTensor { name: spec.name.clone(), shape: spec.shape.clone(), data: to_vec(value)? })
     }
 
-    /// A set of `specs` with the values of `tensors`, by name; nothing is drawn. `origin` names the
-    /// file in the error.
+    /// A set of `specs` with the values of `tensors`, by name; no value is drawn. `origin` names
+    /// the file in errors.
     ///
     /// # Errors
-    /// A tensor that is missing or has another shape.
+    /// [`Error`] for a tensor that is missing or has another shape.
     pub fn from_host(
         specs: Vec<Spec>,
         tensors: &BTreeMap<String, HostTensor>,
@@ -237,10 +237,10 @@ impl TensorSet {
         Ok(Self::new(specs.into(), values))
     }
 
-    /// Loads values by name. `origin` names the file in the error.
+    /// Loads values by name. `origin` names the file in errors.
     ///
     /// # Errors
-    /// A tensor that is missing or has another shape.
+    /// [`Error`] for a tensor that is missing or has another shape.
     pub fn load(&mut self, tensors: &BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
         let specs = self.specs.clone();
         for (index, tensor) in named(&specs, tensors, origin)?.into_iter().enumerate() {
@@ -251,7 +251,7 @@ impl TensorSet {
     }
 }
 
-/// The tensor of each spec, which has its shape.
+/// Finds the tensor of each spec and checks its shape.
 fn named<'a>(
     specs: &[Spec],
     tensors: &'a BTreeMap<String, HostTensor>,
@@ -288,7 +288,7 @@ pub struct HostTensor {
     pub data: Vec<f32>,
 }
 
-/// Parameters (or buffers) as a pass sees them.
+/// Parameters (or buffers) in the form that a pass uses.
 #[derive(Clone, Debug)]
 pub struct Weights {
     specs: Arc<[Spec]>,
@@ -308,7 +308,7 @@ impl Weights {
         self.values[id.0].clone().reshape([rows, self.specs[id.0].len() / rows.max(1)])
     }
 
-    /// Names the content of parameter `id`: packed forms of it are kept under this number.
+    /// Identifies the content of parameter `id`; its packed forms are kept under this number.
     pub(crate) fn version(&self, id: ParamId) -> u64 {
         self.versions[id.0]
     }
@@ -325,8 +325,8 @@ impl Weights {
         self.values[index].clone().reshape(shape)
     }
 
-    /// Gradient of each parameter, flat, in order; a parameter that the loss does not reach has a
-    /// zero gradient.
+    /// Gradient of each parameter, flat, in order; zero for a parameter that the loss does not
+    /// depend on.
     pub fn gradients(&self, gradients: &mut Gradients) -> Vec<Tensor<1>> {
         self.values
             .iter()

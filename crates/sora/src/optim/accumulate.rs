@@ -1,5 +1,5 @@
-//! Gradient accumulation: an update with the mean gradient of several batches. Batch statistics
-//! stay those of each batch.
+//! Gradient accumulation: one update with the mean gradient of several batches. Batch norm uses the
+//! statistics of each batch alone.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub struct Accumulated {
 }
 
 impl Accumulated {
-    /// Gives `inner` the mean gradient of every `every` steps.
+    /// Passes the mean gradient of every `every` steps to `inner`.
     pub fn new(inner: Box<dyn Optimizer>, params: &TensorSet, every: u32) -> Self {
         Self { inner, every: every.max(1), count: 0, sum: params.zeros_like() }
     }

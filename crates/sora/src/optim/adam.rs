@@ -1,5 +1,5 @@
 //! Adam (Kingma and Ba 2015, arXiv 1412.6980) and AdamW (Loshchilov and Hutter 2019, arXiv
-//! 1711.05101), PyTorch's formulas and defaults (betas 0.9 and 0.999, epsilon 1e-8).
+//! 1711.05101), with PyTorch's formulas and defaults (betas 0.9 and 0.999, epsilon 1e-8).
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-/// Where the weight decay enters.
+/// The place of the weight decay in the update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WeightDecay {
     /// Added to the gradient: Adam.
@@ -72,7 +72,7 @@ impl Optimizer for Adam {
     fn state(&self) -> Result<Vec<HostTensor>> {
         let mut state = prefixed(&self.first, "first.")?;
         state.extend(prefixed(&self.second, "second.")?);
-        // Exact in f32 up to 16 million steps.
+        // The number of steps is exact in f32 up to 16 million.
         state.push(HostTensor {
             name: "steps".into(),
             shape: vec![1],

@@ -11,7 +11,7 @@ use crate::{
     nn::{HostTensor, TensorSet},
 };
 
-/// An optimizer that sees clipped gradients.
+/// An optimizer that receives clipped gradients.
 #[derive(Debug)]
 pub struct Clipped {
     inner: Box<dyn Optimizer>,
@@ -19,7 +19,7 @@ pub struct Clipped {
 }
 
 impl Clipped {
-    /// Clips what `inner` sees to the norm `max_norm`.
+    /// Clips the gradients of `inner` to the norm `max_norm`.
     pub fn new(inner: Box<dyn Optimizer>, max_norm: f32) -> Self {
         Self { inner, max_norm }
     }

@@ -1,8 +1,8 @@
 //! Optimizers, with PyTorch's formulas, over the flat list of parameters; and the schedules of
 //! learning rate and momentum.
 //!
-//! They are our own because they are part of the training step (one fused pass on the CPU) and
-//! because their state must come back from a checkpoint to the same bits.
+//! The crate has its own optimizers because they are part of the training step (one fused pass on
+//! the CPU) and because a checkpoint must restore their state to the same bits.
 
 mod accumulate;
 mod adam;
@@ -30,15 +30,15 @@ use crate::{
     nn::{HostTensor, TensorSet},
 };
 
-/// Which optimizer.
+/// The kind of optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// SGD with momentum.
     Sgd,
-    /// Adam, weight decay added to the gradient.
+    /// Adam, with weight decay added to the gradient.
     Adam,
-    /// Adam, weight decay apart from the gradient.
+    /// Adam, with weight decay apart from the gradient.
     Adamw,
 }
 
@@ -55,7 +55,7 @@ impl OptimizerKind {
         }
     }
 
-    /// A fresh optimizer for `params`.
+    /// Makes a new optimizer for `params`.
     pub fn build(self, params: &TensorSet, weight_decay: f32) -> Box<dyn Optimizer> {
         match self {
             Self::Sgd => Box::new(Sgd::new(params, weight_decay)),
@@ -88,36 +88,36 @@ impl FromStr for OptimizerKind {
 pub struct Velocity<'a> {
     /// One buffer for each parameter.
     pub buffers: &'a TensorSet,
-    /// What the buffers are multiplied by in the step.
+    /// Factor of the buffers in the step.
     pub momentum: f32,
     /// Weight decay.
     pub weight_decay: f32,
 }
 
-/// Turns gradients into new parameters.
+/// Updates parameters from their gradients.
 pub trait Optimizer: Debug + Send {
-    /// One update of `params` with `gradients` (flat, in the same order) at the rates of the step.
+    /// Updates `params` once with `gradients` (flat, in the same order) at the rates of the step.
     fn step(&mut self, params: &mut TensorSet, gradients: Vec<Tensor<1>>, rates: Rates);
 
-    /// The momentum before a step at `rates`; `None` for an optimizer of another kind.
+    /// The momentum before a step at `rates`; `None` for an optimizer without such momentum.
     fn velocity(&self, _rates: Rates) -> Option<Velocity<'_>> {
         None
     }
 
-    /// State that a checkpoint keeps.
+    /// The state that a checkpoint keeps.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error`] when a device fails.
     fn state(&self) -> Result<Vec<HostTensor>>;
 
-    /// Takes back what [`state`](Self::state) gave; `origin` names the file in errors.
+    /// Restores the state that [`state`](Self::state) returned; `origin` names the file in errors.
     ///
     /// # Errors
-    /// A missing or misshaped tensor.
+    /// [`Error`] for a missing or misshaped tensor.
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>, origin: &str) -> Result<()>;
 }
 
-/// Moves `set` to the host with `prefix` before each name.
+/// Copies `set` to the host, with `prefix` before each name.
 pub(crate) fn prefixed(set: &TensorSet, prefix: &str) -> Result<Vec<HostTensor>> {
     let mut tensors = set.to_host()?;
     tensors.iter_mut().for_each(|tensor| tensor.name = format!("{prefix}{}", tensor.name));
@@ -138,7 +138,7 @@ pub(crate) fn load_prefixed(
     set.load(&stripped, origin)
 }
 
-/// A single number of a state.
+/// Reads a single number of a state.
 fn scalar(state: &BTreeMap<String, HostTensor>, name: &str, origin: &str) -> Result<f32> {
     match state.get(name).map(|tensor| tensor.data.as_slice()) {
         Some(&[value]) => Ok(value),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// How the learning rate moves over a run; `lr_max` is its largest value.
+/// The course of the learning rate over a run; `lr_max` is its largest value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Schedule {
@@ -14,8 +14,8 @@ pub enum Schedule {
     /// 0.2 -> 0.01 for the default lr_max 0.2), the momentum of sgd the other way round (0.9 -> 0.8
     /// -> 0.9); PyTorch's `CyclicLR` with `step_size_up = T / 2`, rounded down.
     Cyclic,
-    /// lr_max, times 0.1 at each milestone: at one half and at three quarters of the run unless
-    /// milestones are given.
+    /// lr_max, multiplied by 0.1 at each milestone: at one half and at three quarters of the run
+    /// unless milestones are given.
     Multistep,
     /// Half a cosine from lr_max to the floor.
     Cosine,
@@ -60,7 +60,7 @@ impl FromStr for Schedule {
     }
 }
 
-/// What an update takes from the schedule.
+/// The values of the schedule for one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// Learning rate.
@@ -72,28 +72,28 @@ pub struct Rates {
 /// A schedule with its numbers: the rates of every step of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RatePlan {
-    /// How the rate moves.
+    /// The course of the rate.
     pub schedule: Schedule,
     /// Largest learning rate.
     pub lr_max: f64,
-    /// Smallest learning rate: the ends of `cyclic` (lr_max/20 where there is none), where the
-    /// cosines end, and the floor of `multistep` (0 where there is none).
+    /// Smallest learning rate: the ends of `cyclic` (lr_max/20 for `None`), the end of the cosines,
+    /// and the floor of `multistep` (0 for `None`).
     pub lr_min: Option<f64>,
-    /// Places in the run, as fractions of it, at which `multistep` takes a tenth of the rate.
+    /// Milestones of `multistep`, as fractions of the run, at which the rate falls to a tenth.
     pub milestones: Vec<f64>,
-    /// Momentum; the largest one where it moves.
+    /// Momentum; its largest value where it changes.
     pub momentum: f32,
-    /// Momentum at the peak of `cyclic`; `None`: it does not move.
+    /// Momentum at the peak of `cyclic`; `None` keeps it constant.
     pub momentum_at_peak: Option<f32>,
 }
 
 /// Ends of the cyclic schedule, as a fraction of its peak.
 const CYCLIC_ENDS: f64 = 0.05;
 
-/// Milestones of `multistep` unless others are given.
+/// Milestones of `multistep` by default, as fractions of the run.
 pub const MILESTONES: [f64; 2] = [0.5, 0.75];
 
-/// PyTorch's `CyclicLR(base_momentum = 0.8)`.
+/// Momentum at the peak, as in PyTorch's `CyclicLR(base_momentum = 0.8)`.
 pub const CYCLIC_MOMENTUM_AT_PEAK: f32 = 0.8;
 
 impl RatePlan {
@@ -158,7 +158,7 @@ impl RatePlan {
     }
 }
 
-/// How far a cycle of `total` steps has risen at `step`: 0 at its ends, 1 in the middle.
+/// Position of `step` in a cycle of `total` steps: 0 at its ends, 1 in the middle.
 fn rise(step: u64, total: u64) -> f64 {
     let half = total / 2;
     if step < half {

@@ -1,6 +1,6 @@
-//! Stochastic gradient descent with momentum and weight decay, PyTorch's formula (dampening 0, no
-//! Nesterov): `g <- g + wd p`, `b <- mu b + g`, `p <- p - lr b`, with b starting at 0; lr and mu are
-//! those of the step.
+//! Stochastic gradient descent with momentum and weight decay by PyTorch's formula (dampening 0, no
+//! Nesterov): `g <- g + wd p`, `b <- mu b + g`, `p <- p - lr b`, where b starts at 0, and lr and mu
+//! are those of the step.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
-//! Words that captions and pages share.
+//! Texts that captions and pages share.
 
 use super::run::Run;
 
-/// What the runs have in common, and the seeds.
+/// The settings that the runs share, and their seeds.
 pub fn setting(runs: &[Run]) -> String {
     let distinct = |of: &dyn Fn(&Run) -> String| {
         let mut all: Vec<String> = runs.iter().map(of).collect();
@@ -35,7 +35,7 @@ pub fn validation_size(runs: &[Run]) -> String {
     }
 }
 
-/// A whole number with its thousands apart.
+/// A whole number with its thousands separated.
 pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -58,7 +58,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// A norm for readers.
+/// The name of a norm for readers.
 pub fn norm(name: &str) -> &str {
     if name == "linf" { "l-inf" } else { name }
 }

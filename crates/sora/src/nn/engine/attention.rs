@@ -29,7 +29,7 @@ pub trait AttentionKernels: Backend {
     /// `[N, T, 3 F]` to `[N, T, F]`.
     fn attention_forward(qkv: &FloatTensor<Self>, heads: usize) -> FloatTensor<Self>;
 
-    /// Gradient for `qkv`.
+    /// Gradient by `qkv`.
     fn attention_grad(
         qkv: &FloatTensor<Self>,
         heads: usize,
@@ -64,7 +64,7 @@ impl AttentionKernels for Flex {
     }
 }
 
-/// Attention, for [`Dispatch`] to choose the backend of.
+/// Attention, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait AttentionOp: Backend {
     /// Attention over `heads` heads: `[N, T, 3 F]` to `[N, T, F]`.

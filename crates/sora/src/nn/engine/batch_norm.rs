@@ -33,25 +33,25 @@ use crate::{
 /// PyTorch's default epsilon in the denominator.
 pub(super) const EPSILON: f32 = 1e-5;
 
-/// How a batch norm takes part in the backward pass.
+/// The settings of a batch norm, including its part in the backward pass.
 #[derive(Clone, Debug)]
 pub struct NormPlan {
-    /// Whose statistics it normalises with.
+    /// The statistics that it normalises with.
     pub statistics: NormStatistics,
-    /// What else reads `x`.
+    /// The other readers of `x`.
     pub input: NormInput,
     /// Whether ReLU follows.
     pub relu: bool,
-    /// Shared with the convolutions that read the result.
+    /// The state that it shares with the convolutions that read the result.
     pub recompute: Recompute,
 }
 
-/// Whose mean and variance a batch norm is given.
+/// The source of a batch norm's mean and variance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormStatistics {
-    /// Those of `x`: gradients flow through them.
+    /// They are the statistics of `x`, so gradients flow through them.
     Batch,
-    /// Constants.
+    /// They are constants.
     Running,
 }
 
@@ -69,7 +69,7 @@ pub struct NormValues<B: Backend> {
 }
 
 impl<B: Backend, C: CheckpointStrategy> NormValues<Autodiff<B, C>> {
-    /// The values without their records, and the records of gamma and beta.
+    /// Returns the values without their records, and the records of gamma and beta.
     pub(super) fn split(self) -> (NormValues<B>, [NodeGuard; 2]) {
         let Self { gamma, beta, mean, variance } = self;
         let ((gamma, of_gamma), (beta, of_beta)) = (gamma.into_parts(), beta.into_parts());
@@ -104,7 +104,7 @@ impl Norm<Flex> {
         Self { values: self.values.clone().contiguous(), relu: self.relu }
     }
 
-    /// The kernel over values that are contiguous.
+    /// The kernel, for values that are contiguous.
     pub(super) fn kernel(&self) -> Kernel<'_> {
         let NormValues { gamma, beta, mean, variance } = &self.values;
         Kernel {
@@ -120,19 +120,19 @@ impl Norm<Flex> {
 
 /// The kernels of a batch norm, forward and backward.
 pub trait NormKernels: Backend {
-    /// `gamma (x - mean) / sqrt(variance + epsilon) + beta` over the last dimension of `x`
-    /// `[H, W, N, C]`, then ReLU if there is one; its time counts as `stage`.
+    /// Computes `gamma (x - mean) / sqrt(variance + epsilon) + beta` over the last dimension of `x`
+    /// `[H, W, N, C]`, then ReLU if there is one. The time counts for `stage`.
     fn norm(norm: &Norm<Self>, x: &FloatTensor<Self>, stage: Stage) -> FloatTensor<Self>;
 
-    /// Gradients of gamma and beta.
+    /// Computes the gradients by gamma and beta.
     fn norm_parameter_grads(
         norm: &Norm<Self>,
         x: &FloatTensor<Self>,
         dy: &FloatTensor<Self>,
     ) -> [FloatTensor<Self>; 2];
 
-    /// Gradient of x, plus `add`, whose memory it takes if it can; `batch` has the gradients of
-    /// gamma and beta where the statistics are the batch's.
+    /// Computes the gradient by x, plus `add`, whose memory is reused if possible. `batch` holds
+    /// the gradients by gamma and beta where the statistics are the batch's.
     fn norm_input_grad(
         norm: &Norm<Self>,
         x: &FloatTensor<Self>,
@@ -219,10 +219,10 @@ impl NormKernels for Flex {
     }
 }
 
-/// Batch norm, for [`Dispatch`] to choose the backend of.
+/// Batch norm, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait NormOp: Backend {
-    /// Batch norm of `x` `[H, W, N, C]` and ReLU, as the plan says.
+    /// Batch norm of `x` `[H, W, N, C]`, with or without ReLU as `plan` says.
     fn norm_op(
         x: FloatTensor<Self>,
         #[extension_type] values: NormValues<Self>,
@@ -263,8 +263,8 @@ impl<B: NormKernels> Backward<B, 3> for NormBackward {
         let NormState { x, norm, statistics, input } = ops.state;
         let [of_x, of_gamma, of_beta] = ops.parents;
         let add = match &of_x {
-            // Steps run from the last operation to the first, and the convolution that adds the
-            // shortcut comes after this layer.
+            // Backward steps run from the last operation to the first, and the convolution that
+            // adds the shortcut comes after this layer, so its gradient exists.
             Some(node) if input == NormInput::Shortcut => Some(grads.consume::<B>(node)),
             _ => None,
         };
@@ -281,7 +281,7 @@ impl<B: NormKernels> Backward<B, 3> for NormBackward {
     }
 }
 
-/// Records the batch norm `y` of `x`.
+/// Records the batch norm `y` of `x` on autodiff.
 pub(super) fn record_normed<B: NormKernels, C: CheckpointStrategy>(
     x: FloatTensor<Autodiff<B, C>>,
     values: NormValues<B>,

@@ -1,5 +1,5 @@
-//! Buffers that come back: an activation's memory is used again by the next step instead of being
-//! returned to the system and faulted in anew.
+//! A pool of buffers. The next step reuses an activation's memory, instead of returning it to the
+//! system and paying for page faults again.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,40 +11,41 @@ use burn_flex::{FlexTensor, Layout};
 use serde::Serialize;
 use sora_kernels::Buffer;
 
-/// Smaller buffers come from the allocator, which is good at them.
+/// Bytes below which buffers come from the allocator, which handles small ones well.
 const SMALLEST: usize = 16 * 1024;
 
-/// Requests for memory after which a buffer that nobody wanted is given back: some steps of
-/// training, so that a phase of the work with other shapes does not hold the memory of two.
+/// Number of requests after which an unused buffer is returned to the system. This is a few steps
+/// of training, so that a phase of the work with other shapes does not hold the memory of two
+/// phases.
 const PATIENCE: u64 = 4096;
 
-/// The same while batches shrink: their sizes come and go, a step of an attack makes few requests,
-/// and what is given back is faulted in anew.
+/// The number of requests while batches shrink. It is larger because their sizes come and go, a
+/// step of an attack makes few requests, and a returned buffer costs page faults.
 const PATIENCE_SHRINKING: u64 = 16 * PATIENCE;
 
-/// How many times as long a lent buffer may be while batches shrink.
+/// Greatest ratio of a lent buffer's length to the request while batches shrink.
 const LONGER: usize = 4;
 
-/// What the pool has done so far.
+/// Counts of the pool's work so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PoolCounts {
-    /// Requests for buffers of 64 KiB and more.
+    /// Number of requests for buffers of 64 KiB and more.
     pub requests: u64,
-    /// Requests that had to allocate.
+    /// Number of requests that had to allocate.
     pub misses: u64,
     /// Bytes of all buffers, in use and idle.
     pub bytes: u64,
-    /// The most bytes in use at one time.
+    /// Greatest number of bytes in use at one time.
     pub peak_used: u64,
 }
 
-/// Idle buffers by length, with the request count at which each came back.
+/// Idle buffers by length, each with the request count at which it came back.
 #[derive(Default)]
 struct Pool {
     idle: BTreeMap<usize, Vec<(Buffer, u64)>>,
-    /// How many [`Shrinking`] there are.
+    /// Number of live [`Shrinking`] values.
     shrinking: usize,
-    /// Buffers under a tensor, by address.
+    /// Buffers that tensors hold, by address.
     lent: HashMap<usize, Weak<Pooled>>,
     counts: PoolCounts,
     used: u64,
@@ -69,8 +70,8 @@ impl Pool {
             self.idle.retain(|_, buffers| !buffers.is_empty());
             self.counts.bytes -= freed;
         }
-        // Of one length the newest first: it is the likeliest to be in a cache, and the others show
-        // how many are too many.
+        // Among buffers of one length the newest comes first: it is the likeliest to be in a cache,
+        // and the age of the others shows how many are not needed.
         let most = if self.shrinking > 0 { LONGER * len + 1 } else { len + 1 };
         let taken = self
             .idle
@@ -98,18 +99,18 @@ fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
     work(POOL.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Pool::default))
 }
 
-/// What the pool of this process has done so far.
+/// Counts of the work of this process's pool so far.
 pub fn pool_counts() -> PoolCounts {
     with_pool(|pool| pool.counts)
 }
 
-/// While one of these lives, a request also gets a buffer that is up to four times as long: an
-/// attack's batch of survivors shrinks at each step, and goes on in the memory it had; groups of a
-/// validation's images go through that of the training batch. A training step's sizes are always
-/// the same and keep their own, so that none of them has to allocate later.
+/// While a value of this type lives, a request may also get a buffer up to four times as long. An
+/// attack's batch of survivors shrinks at each step and thus continues in the memory that it had;
+/// groups of a validation's images use the memory of the training batch. A training step always has
+/// the same sizes and keeps buffers of these sizes, so that no later step has to allocate.
 pub struct Shrinking(());
 
-/// Begins work whose batches shrink.
+/// Begins work whose batches shrink; it ends when the value is dropped.
 pub fn shrinking() -> Shrinking {
     with_pool(|pool| pool.shrinking += 1);
     Shrinking(())
@@ -121,7 +122,7 @@ impl Drop for Shrinking {
     }
 }
 
-/// Memory that returns to the pool.
+/// Memory that returns to the pool when it is dropped.
 #[derive(Debug)]
 struct Pooled(Option<Buffer>);
 
@@ -155,8 +156,8 @@ impl Drop for Pooled {
     }
 }
 
-/// A tensor's hold on its buffer, which is a few bytes longer where a bf16 tensor has an odd
-/// length.
+/// A tensor's hold on its buffer. The buffer is a few bytes longer than the tensor where a bf16
+/// tensor has an odd length.
 struct Owner {
     memory: Arc<Pooled>,
     bytes: usize,
@@ -169,7 +170,7 @@ impl AsRef<[u8]> for Owner {
     }
 }
 
-/// Memory to write a result into; what it holds before is unspecified.
+/// Memory for a result; its content is unspecified until it is written.
 pub(super) struct Output {
     memory: Memory,
     shape: Shape,
@@ -189,7 +190,7 @@ impl Output {
 
     /// Memory for a tensor of `shape` that is f32 or bf16.
     pub(super) fn of(shape: Shape, dtype: DType) -> Self {
-        // A bf16 tensor lies in half as many floats.
+        // A bf16 tensor takes half as many floats as it has elements.
         let len = (shape.num_elements() * dtype.size()).div_ceil(size_of::<f32>());
         let memory = if len < SMALLEST {
             Memory::Plain(vec![0.0; len])
@@ -199,10 +200,11 @@ impl Output {
         Self { memory, shape, dtype }
     }
 
-    /// The memory of `tensor` with what it holds, if nobody else reads it and it came from here.
+    /// Takes the memory of `tensor`, with its content, if no other tensor shares it and it came
+    /// from this pool.
     ///
     /// # Errors
-    /// The tensor, where that is not so.
+    /// The tensor itself, if one of these conditions fails.
     pub(super) fn reuse(tensor: FlexTensor) -> Result<Self, FlexTensor> {
         let (shape, dtype, whole) = {
             let layout = tensor.layout();
@@ -273,7 +275,7 @@ impl Output {
     }
 }
 
-/// A tensor over `memory`.
+/// Makes a tensor over `memory`.
 fn lend(memory: Arc<Pooled>, shape: Shape, dtype: DType) -> FlexTensor {
     with_pool(|pool| pool.lent.insert(memory.address(), Arc::downgrade(&memory)));
     let owner = Owner { bytes: shape.num_elements() * dtype.size(), memory };
@@ -314,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_shrinks_stays_in_the_memory_it_had() {
-        // Lengths that no other test asks for: the pool is one for the process.
+        // No other test asks for these lengths, because the whole process shares one pool.
         let longest = 1 << 21;
         let first = Output::new([longest]).finish();
         let address = first.bytes().as_ptr();

@@ -1,4 +1,4 @@
-//! Convolution with what follows it: a bias, a summand, batch norm.
+//! Convolution with its epilogue: a bias, a summand, batch norm.
 
 use burn::{
     backend::{
@@ -32,55 +32,55 @@ use crate::{
     profile::{self, Stage},
 };
 
-/// The shape of a convolution, and what its weights are known by.
+/// The settings of a convolution, and the identity of its weights.
 #[derive(Clone, Debug)]
 pub struct ConvPlan {
-    /// Same in both directions.
+    /// Stride in pixels, the same in both directions.
     pub stride: usize,
-    /// Same on all sides.
+    /// Padding in pixels, the same on all sides.
     pub padding: usize,
     /// Groups of channels.
     pub groups: usize,
-    /// Names the content of the weights: packed forms are kept under it.
+    /// Identifies the content of the weights; packed forms are kept under this number.
     pub version: u64,
-    /// Whether the mean and variance of the output are wanted.
+    /// Whether the mean and variance of the output are computed.
     pub moments: bool,
-    /// Where the input comes from, if that is a batch norm.
+    /// The batch norm that computed the input, if there is one.
     pub recompute: Option<Recompute>,
-    /// The batch norm of the epilogue, and which of the two results are read.
+    /// The batch norm of the epilogue, and the results that are read.
     pub norm: Option<(NormPlan, Keep)>,
 }
 
-/// What a convolution does with its sum before it stores it.
+/// The operation on a convolution's sum before it is stored.
 #[derive(Clone, Debug, ExtensionType)]
 pub enum Epilogue<B: Backend> {
-    /// Nothing.
+    /// No operation.
     Plain,
-    /// Adds `[out]` at every pixel.
+    /// Adds a bias `[out]` at every pixel.
     Bias(FloatTensor<B>),
     /// Adds a map of the result's shape.
     Add(FloatTensor<B>),
     /// Batch norm on running statistics, in one pass over memory.
     Norm(#[extension_type] NormValues<B>),
-    /// Both.
+    /// Adds a map, then applies batch norm.
     AddNorm(FloatTensor<B>, #[extension_type] NormValues<B>),
 }
 
 /// The results of a convolution.
 #[derive(Clone, Debug, ExtensionType)]
 pub enum Convolved<B: Backend> {
-    /// The map.
+    /// The map `[H, W, N, out]`.
     Map(FloatTensor<B>),
     /// The map, and mean and biased variance of each channel.
     Moments { map: FloatTensor<B>, mean: FloatTensor<B>, variance: FloatTensor<B> },
-    /// The map, empty unless it is kept, and the batch norm of it.
+    /// The map, empty unless it is kept, and its batch norm.
     Normed { map: FloatTensor<B>, normed: FloatTensor<B> },
 }
 
 /// The kernels of a convolution, forward and backward.
 pub trait ConvKernels: NormKernels {
-    /// Convolution of `x` `[H, W, N, in]` with `w` `[out, in / groups, k, k]`; `keep` says whether
-    /// the map of a [`Convolved::Normed`] is read.
+    /// Computes the convolution of `x` `[H, W, N, in]` with `w` `[out, in / groups, k, k]`; `keep`
+    /// says whether the map of a [`Convolved::Normed`] is read.
     fn conv(
         x: &FloatTensor<Self>,
         w: &FloatTensor<Self>,
@@ -89,7 +89,8 @@ pub trait ConvKernels: NormKernels {
         keep: Keep,
     ) -> Convolved<Self>;
 
-    /// Gradient for the input of shape `input`, plus `so_far`, whose memory it takes if it can.
+    /// Computes the gradient by the input of shape `input`, plus `so_far`, whose memory is reused
+    /// if possible.
     fn conv_input_grad(
         dy: &FloatTensor<Self>,
         w: &FloatTensor<Self>,
@@ -98,7 +99,7 @@ pub trait ConvKernels: NormKernels {
         so_far: Option<FloatTensor<Self>>,
     ) -> FloatTensor<Self>;
 
-    /// Gradient for the weights of shape `shape`.
+    /// Computes the gradient by the weights of shape `shape`.
     fn conv_weight_grad(
         x: &FloatTensor<Self>,
         dy: &FloatTensor<Self>,
@@ -106,7 +107,7 @@ pub trait ConvKernels: NormKernels {
         plan: &ConvPlan,
     ) -> FloatTensor<Self>;
 
-    /// Sum of each channel, the last dimension: the gradient of a bias.
+    /// Sums each channel, the last dimension, for the gradient of a bias.
     fn channel_sums(dy: &FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -242,7 +243,7 @@ impl ConvKernels for Flex {
     }
 }
 
-/// Convolution with an epilogue, for [`Dispatch`] to choose the backend of.
+/// Convolution with an epilogue, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait ConvOp: Backend {
     /// Convolution of `x` `[H, W, N, in]` with `w` `[out, in / groups, k, k]`.
@@ -269,17 +270,17 @@ impl ConvOp for Flex {
 #[derive(Debug)]
 struct ConvBackward;
 
-/// A convolution's input as its weight gradient finds it.
+/// The input of a convolution, in the form in which the weight gradient finds it.
 #[derive(Clone, Debug)]
 enum Input<T> {
     Map(T),
-    /// To be computed again.
+    /// The input is computed again from the batch norm before it.
     Recompute(Recompute),
 }
 
 #[derive(Clone, Debug)]
 struct ConvState<T> {
-    /// Kept only where the weight gradient is wanted.
+    /// The input, kept only where the weight gradient is needed.
     x: Option<Input<T>>,
     w: T,
     input: [usize; 4],
@@ -287,7 +288,7 @@ struct ConvState<T> {
     third: Third,
 }
 
-/// What the third parent of a convolution is, where it has one.
+/// The third parent of a convolution, where there is one.
 #[derive(Clone, Copy, Debug)]
 enum Third {
     Bias,
@@ -339,7 +340,7 @@ impl<B: ConvKernels, const N: usize> Backward<B, N> for ConvBackward {
 }
 
 /// An epilogue without its records: its values, the third parent of the convolution, and the
-/// parents of the batch norm besides the map.
+/// parents of the batch norm other than the map.
 struct Split<B: Backend> {
     epilogue: Epilogue<B>,
     third: Option<(NodeGuard, Third)>,
@@ -400,7 +401,7 @@ impl<B: ConvKernels, C: CheckpointStrategy> ConvOp for Autodiff<B, C> {
         }
         let fused = plan.norm.clone();
         let keep = match &fused {
-            // The backward pass of the batch norm reads it.
+            // The backward pass of the batch norm reads the map.
             _ if input_grad || weight_grad || tracked => Keep::Both,
             Some((_, keep)) => *keep,
             None => Keep::Normed,
@@ -445,15 +446,15 @@ impl<B: ConvKernels, C: CheckpointStrategy> ConvOp for Autodiff<B, C> {
     }
 }
 
-/// Output of a convolution: the map and, where they were wanted, the mean and biased variance of
-/// each channel.
+/// Output of a convolution: the map and, if requested, the mean and biased variance of each
+/// channel.
 #[derive(Clone, Debug)]
 pub(in crate::nn) struct MapAndMoments {
     pub(in crate::nn) map: Tensor<4>,
     pub(in crate::nn) moments: Option<[Tensor<1>; 2]>,
 }
 
-/// What a convolution adds to its result.
+/// The summand of a convolution.
 pub(in crate::nn) enum Plus {
     Nothing,
     Map(Tensor<4>),
@@ -477,8 +478,8 @@ pub(in crate::nn) fn conv(x: Tensor<4>, w: Tensor<4>, plus: Plus, plan: ConvPlan
     }
 }
 
-/// The convolution of `x`, plus `add`, and the batch norm of that: on running statistics, in one
-/// pass over memory. The first result is empty unless the plan keeps it.
+/// Computes the convolution of `x`, plus `add`, and the batch norm of the sum on running
+/// statistics, in one pass over memory. The first result is empty unless the plan keeps it.
 pub(in crate::nn) fn conv_norm(
     x: Tensor<4>,
     w: Tensor<4>,

@@ -24,14 +24,14 @@ use super::{
 
 /// The kernels of the loss, forward and backward.
 pub trait LossKernels: Backend {
-    /// The loss of each sample, `[N]`, and its gradient for that sample's logits, `[N, K]`.
+    /// Computes the loss of each sample, `[N]`, and its gradient by the sample's logits, `[N, K]`.
     fn cross_entropy(
         logits: &FloatTensor<Self>,
         labels: &IntTensor<Self>,
         smoothing: f32,
     ) -> [FloatTensor<Self>; 2];
 
-    /// `x[i][..] factor[i]`.
+    /// Computes `x[i][..] factor[i]` for each row i.
     fn scale_rows(x: &FloatTensor<Self>, factor: &FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -43,7 +43,7 @@ impl LossKernels for Flex {
     ) -> [FlexTensor; 2] {
         let (logits, labels) = (logits.to_contiguous(), labels.to_contiguous());
         let [n, classes] = dims(&logits);
-        // A negative label is refused with those that are too large.
+        // A negative label becomes one that is too large, which is refused.
         let label = |v: i64| u32::try_from(v).unwrap_or(u32::MAX);
         let labels: Vec<u32> = match labels.dtype() {
             DType::I64 => labels.storage::<i64>().iter().map(|&v| label(v)).collect(),
@@ -77,7 +77,7 @@ impl LossKernels for Flex {
     }
 }
 
-/// The loss, for [`Dispatch`] to choose the backend of.
+/// The loss, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait LossOp: Backend {
     /// Cross-entropy of each row of `logits` `[N, K]` against `(1 - smoothing) onehot(label) +
@@ -100,7 +100,7 @@ impl LossOp for Flex {
 struct LossBackward;
 
 impl<B: LossKernels> Backward<B, 1> for LossBackward {
-    /// The gradient of each sample's loss for its logits.
+    /// The gradient of each sample's loss by its logits, `[N, K]`.
     type State = FloatTensor<B>;
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {

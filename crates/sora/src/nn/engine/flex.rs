@@ -1,4 +1,4 @@
-//! What the kernels share on Burn's CPU backend: tensors as slices, and memory for results.
+//! Helpers that the kernels share on Burn's CPU backend: tensors as slices, and memory for results.
 
 use burn::tensor::{DType, Tensor};
 use burn_flex::{Flex, FlexTensor};
@@ -6,13 +6,13 @@ use sora_kernels::{Element, Isa, ShapeError, bf16, conv::Addend};
 
 use super::buffers::Output;
 
-/// A type that feature maps and their gradients are stored in; everything else is f32.
+/// A storage type of feature maps and their gradients; all other values are f32.
 pub(super) trait Stored: Element + burn::tensor::Element + bytemuck::Pod {}
 
 impl Stored for f32 {}
 impl Stored for bf16 {}
 
-/// Runs `$body` with `$element` the type that `$tensor` is stored in.
+/// Runs `$body` with `$element` as the storage type of `$tensor`.
 macro_rules! by_type {
     ($tensor:expr, $element:ident => $body:expr) => {
         match $tensor.dtype() {
@@ -40,7 +40,7 @@ pub(super) fn values<E: Stored>(tensor: &FlexTensor) -> &[E] {
     tensor.storage::<E>()
 }
 
-/// `tensor` in one piece; nobody else holds the result's memory if nobody else held `tensor`'s.
+/// `tensor` as one contiguous piece. The result's memory has no other owner if `tensor`'s had none.
 pub(super) fn contiguous(tensor: FlexTensor) -> FlexTensor {
     tensor.to_contiguous()
 }
@@ -50,13 +50,13 @@ pub(super) fn dims<const D: usize>(tensor: &FlexTensor) -> [usize; D] {
     tensor.layout().shape().dims()
 }
 
-/// Memory for a result that is stored like `like`.
+/// Memory for a result of `shape` with the storage type of `like`.
 pub(super) fn output_like<const D: usize>(shape: [usize; D], like: &FlexTensor) -> Output {
     Output::of(shape.into(), like.dtype())
 }
 
-/// The result of `run`, of `shape` and stored like `like`, added to `so_far` in place where nobody
-/// else reads that.
+/// Adds the result of `run`, which has `shape` and the storage type of `like`, to `so_far`, in
+/// place where `so_far` has no other owner.
 pub(super) fn sum_into<E: Stored>(
     shape: [usize; 4],
     like: &FlexTensor,
@@ -81,19 +81,18 @@ pub(super) fn sum_into<E: Stored>(
     result.finish()
 }
 
-/// The type that feature maps are stored in.
+/// The storage type of feature maps.
 pub(super) fn map_type(half: bool) -> DType {
     if half { DType::BF16 } else { DType::F32 }
 }
 
-/// The instruction set of this process. The command line has refused a wrong setting before any
-/// tensor exists.
+/// The instruction set of this process. A program refuses a wrong setting before any tensor exists.
 pub(super) fn isa() -> Isa {
     Isa::current().unwrap_or(Isa::Portable)
 }
 
-/// Shapes come from the network's own structure: a mismatch is a mistake in this module, as it
-/// would be in any tensor operation.
+/// Unwraps a kernel's result. Shapes come from the network's own structure, so a mismatch is a
+/// defect of this module, as in any tensor operation.
 #[allow(clippy::panic, reason = "a mistake of this crate, out of reach of any input")]
 #[track_caller]
 pub(super) fn ok<T>(result: Result<T, ShapeError>) -> T {
@@ -103,7 +102,7 @@ pub(super) fn ok<T>(result: Result<T, ShapeError>) -> T {
     }
 }
 
-/// A tensor on the CPU without autodiff; whoever calls has asked its device.
+/// A tensor on the CPU without autodiff; the caller has checked the device.
 #[allow(clippy::panic, reason = "a mistake of this crate, out of reach of any input")]
 pub(super) fn primitive<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
     match tensor.try_into_primitive::<Flex>() {

@@ -50,7 +50,7 @@ impl GeluKernels for Flex {
     }
 }
 
-/// GELU, for [`Dispatch`] to choose the backend of.
+/// GELU, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait GeluOp: Backend {
     /// `x Phi(x)`, element by element.

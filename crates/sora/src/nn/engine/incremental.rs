@@ -1,8 +1,8 @@
-//! Convolutions and batch norms of maps of which a few pixels have changed: only the output tiles
-//! that read a changed pixel are computed again. In eval mode, in f32. A tile of Winograd's
-//! algorithm rounds its outputs a little differently after a change that only their neighbours
-//! read, so the results are those of the whole up to rounding; which they are depends on the
-//! changes alone.
+//! Convolutions and batch norms of maps in which a few pixels have changed, in eval mode and f32.
+//! Only the output tiles that read a changed pixel are computed again. After a change that only
+//! some outputs of a tile read, Winograd's algorithm rounds the tile's other outputs a little
+//! differently, so the results equal those of a whole pass up to rounding. The rounding depends on
+//! the changes alone.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub(crate) struct Area {
 }
 
 impl Area {
-    /// All of a map.
+    /// The area of a whole map.
     pub(crate) fn whole([height, width]: [usize; 2]) -> Self {
         Self { top: 0, left: 0, bottom: height, right: width }
     }
@@ -45,7 +45,7 @@ impl Area {
         self.top <= y && y < self.bottom && self.left <= x && x < self.right
     }
 
-    /// The smallest area that holds both.
+    /// The smallest area that holds both areas.
     pub(crate) fn union(self, other: Self) -> Self {
         if self.is_empty() {
             return other;
@@ -78,7 +78,7 @@ impl Area {
         Self { top, left, bottom, right }
     }
 
-    /// The tiles that it touches, of a map of `size`.
+    /// Indices of the tiles that the area touches, in a map of `size`.
     fn tiles(self, [_, width]: [usize; 2]) -> impl Iterator<Item = usize> {
         let (rows, columns) = if self.is_empty() {
             (0..0, 0..0)
@@ -93,7 +93,7 @@ impl Area {
         })
     }
 
-    /// The pixels of those tiles.
+    /// The pixels of these tiles.
     fn cover(self, [height, width]: [usize; 2]) -> Self {
         if self.is_empty() {
             return self;
@@ -124,7 +124,7 @@ impl NormValues {
     }
 }
 
-/// A convolution with what follows it; maps are named by number.
+/// A convolution with its epilogue; maps are identified by number.
 #[derive(Debug)]
 pub(crate) struct IncrementalConv {
     kernel: Conv2d<f32>,
@@ -132,13 +132,13 @@ pub(crate) struct IncrementalConv {
     pub(crate) bias: Option<Vec<f32>>,
     pub(crate) input: usize,
     pub(crate) add: Option<usize>,
-    /// Its own result, where something else than the batch norm reads it.
+    /// The map of its own result, where another layer than the batch norm reads it.
     pub(crate) raw: Option<usize>,
     pub(crate) norm: Option<(usize, NormValues)>,
 }
 
 impl IncrementalConv {
-    /// `weights`, known as `version`, in PyTorch's order.
+    /// A convolution with `weights` in PyTorch's order, whose content is identified by `version`.
     pub(crate) fn new(geometry: ConvGeometry, weights: &[f32], version: u64, input: usize) -> Self {
         let kernel = ok(Conv2d::new(geometry, isa()));
         let weights = ok(packed(&kernel, weights, Direction::Forward, version));
@@ -146,18 +146,18 @@ impl IncrementalConv {
     }
 }
 
-/// The maps of one image, each `[H, W, C]`. They lie by themselves, and not beside those of other
-/// images: what a few pixels reach stays in a core's cache.
+/// The maps of one image, each `[H, W, C]`. They are stored apart from the maps of other images, so
+/// that the part that a few pixels reach stays in a core's cache.
 #[derive(Debug)]
 pub(crate) struct ImageMaps {
     maps: Vec<Buffer>,
 }
 
-/// Size and channels of each map; `None`: no map of this number.
+/// Size and number of channels of each map; `None` where no map has this number.
 pub(crate) type Shapes = [Option<([usize; 2], usize)>];
 
 impl ImageMaps {
-    /// All zeros.
+    /// Maps filled with zeros.
     pub(crate) fn new(shapes: &Shapes) -> Self {
         let len = |&([height, width], channels): &([usize; 2], usize)| height * width * channels;
         Self {
@@ -169,21 +169,21 @@ impl ImageMaps {
     }
 }
 
-/// What stands for a part of a map.
+/// Values that replace a part of a map.
 #[derive(Debug)]
 struct MapPatch {
-    /// As long as the map, and read in `patched` alone.
+    /// As long as the map, but read inside `patched` only.
     values: Buffer,
     size: [usize; 2],
     channels: usize,
-    /// The pixels that have changed, which later layers have to follow.
+    /// The pixels that have changed, which later layers must follow.
     changed: Area,
-    /// Those that `values` holds: `changed`, and what else lies in its tiles.
+    /// The pixels that `values` holds: `changed`, and the rest of its tiles.
     patched: Area,
 }
 
 impl MapPatch {
-    /// Elements of the pixels in row `y`.
+    /// The range of elements of the patched pixels in row `y`.
     fn line(&self, y: usize) -> std::ops::Range<usize> {
         let (width, Area { left, right, .. }) = (self.size[1], self.patched);
         (y * width + left) * self.channels..(y * width + right) * self.channels
@@ -195,8 +195,8 @@ impl MapPatch {
     }
 }
 
-/// A move of an image: its maps where they change. One serves many images in turn and stays in a
-/// core's cache, which the maps of them all do not.
+/// A move of an image: the changed parts of its maps. One value serves many images in turn and
+/// stays in a core's cache, which the maps of all images do not.
 #[derive(Debug)]
 pub(crate) struct ImageMove {
     patches: Vec<Option<MapPatch>>,
@@ -211,7 +211,7 @@ impl ImageMove {
         Self { patches: shapes.iter().map(|shape| shape.map(patch)).collect() }
     }
 
-    /// Begins a move: map `map` is in `area` what `pixel(y, x, channel)` says.
+    /// Begins a move: inside `area`, map `map` takes the values `pixel(y, x, channel)`.
     pub(crate) fn begin(
         &mut self,
         map: usize,
@@ -235,12 +235,12 @@ impl ImageMove {
         }
     }
 
-    /// Computes what `conv` makes of the changes of an image with these maps.
+    /// Computes how `conv` changes its outputs, for an image with these maps.
     pub(crate) fn apply(&mut self, conv: &IncrementalConv, ImageMaps { maps }: &ImageMaps) {
         let geometry = *conv.kernel.geometry();
         let size = geometry.output();
         let targets = [conv.raw, conv.norm.as_ref().map(|(map, _)| *map)];
-        // Taken out, so that they can be written while the others are read.
+        // The outputs are taken out, so that they can be written while the other maps are read.
         let mut outputs =
             targets.map(|target| target.and_then(|target| self.patches[target].take()));
         if let Some(input) = &self.patches[conv.input] {
@@ -291,7 +291,7 @@ impl ImageMove {
         }
     }
 
-    /// Makes the move: writes the changes to the image's maps.
+    /// Writes the changes to the image's maps.
     pub(crate) fn settle(&self, ImageMaps { maps }: &mut ImageMaps) {
         for (map, patch) in maps.iter_mut().zip(&self.patches) {
             let Some(patch) = patch else { continue };
@@ -302,8 +302,8 @@ impl ImageMove {
         }
     }
 
-    /// Writes map `map` of the moved image to `out`, pixel by pixel, each `stride` after the one
-    /// before it.
+    /// Writes map `map` of the moved image to `out`, pixel by pixel, at a distance of `stride`
+    /// elements.
     pub(crate) fn copy_to(
         &self,
         map: usize,

@@ -33,7 +33,7 @@ pub trait LayerNormKernels: Backend {
         epsilon: f32,
     ) -> FloatTensor<Self>;
 
-    /// Gradients of x, gamma and beta.
+    /// Computes the gradients by x, gamma and beta.
     fn layer_norm_grad(
         values: &[FloatTensor<Self>; 3],
         epsilon: f32,
@@ -72,7 +72,7 @@ impl LayerNormKernels for Flex {
     }
 }
 
-/// Layer norm, for [`Dispatch`] to choose the backend of.
+/// Layer norm, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait LayerNormOp: Backend {
     /// Layer norm over the last dimension of `x` `[rows, D]`.

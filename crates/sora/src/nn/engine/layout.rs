@@ -1,4 +1,4 @@
-//! Images into the network: their normalisation, and the layout of the kernels.
+//! The entry of images into the network: their normalisation, and the layout of the kernels.
 
 use burn::{
     backend::{
@@ -27,7 +27,7 @@ use crate::{
     profile::{self, Stage},
 };
 
-/// The kernels of both, forward and backward.
+/// The kernels of normalisation and layout, forward and backward.
 pub trait LayoutKernels: Backend {
     /// `(x - mean) scale` for each channel of `[N, C, H, W]`; without a mean, `x scale`.
     fn normalize(x: &FloatTensor<Self>, mean: Option<&[f32]>, scale: &[f32]) -> FloatTensor<Self>;
@@ -86,14 +86,14 @@ impl LayoutKernels for Flex {
     }
 }
 
-/// Normalisation and entry, for [`Dispatch`] to choose the backend of.
+/// Normalisation and entry, as operations whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait LayoutOp: Backend {
     /// `(x - mean) scale` for each channel of `[N, C, H, W]`.
     fn normalize_op(x: FloatTensor<Self>, mean: Vec<f32>, scale: Vec<f32>) -> FloatTensor<Self>;
 
-    /// `[N, C, H, W]` in f32 to `[H, W, N, C]`, stored in bf16 (`half`) or f32. What follows keeps
-    /// the type of the map it is given.
+    /// `[N, C, H, W]` in f32 to `[H, W, N, C]`, stored in bf16 (`half`) or f32. Later layers keep
+    /// the storage type of the map that they get.
     fn enter_op(x: FloatTensor<Self>, half: bool) -> FloatTensor<Self>;
 }
 

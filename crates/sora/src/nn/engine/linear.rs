@@ -27,8 +27,8 @@ use super::{
 };
 use crate::profile::{self, Stage};
 
-/// The kernels of a fully connected layer, forward and backward; `version` names the content of
-/// the weight.
+/// The kernels of a fully connected layer, forward and backward; `version` identifies the content
+/// of the weight.
 pub trait LinearKernels: Backend {
     /// `x w^T + bias`: `[N, in]` and `[out, in]` to `[N, out]`.
     fn linear_forward(
@@ -38,21 +38,21 @@ pub trait LinearKernels: Backend {
         version: u64,
     ) -> FloatTensor<Self>;
 
-    /// Gradient for `x`.
+    /// Computes the gradient by `x`.
     fn linear_input_grad(
         dy: &FloatTensor<Self>,
         w: &FloatTensor<Self>,
         version: u64,
     ) -> FloatTensor<Self>;
 
-    /// Gradient for `w`.
+    /// Computes the gradient by `w`.
     fn linear_weight_grad(
         x: &FloatTensor<Self>,
         dy: &FloatTensor<Self>,
         w: &FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
-    /// Gradient for the bias.
+    /// Computes the gradient by the bias.
     fn linear_bias_grad(dy: &FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -61,7 +61,7 @@ fn kernel(w: &FlexTensor) -> Conv2d<f32> {
     ok(Conv2d::new(ConvGeometry::square(inputs, out, [1, 1], 1, 1), isa()))
 }
 
-/// Sum of each channel, the last dimension: the gradient of a bias.
+/// Sums each channel, the last dimension, for the gradient of a bias.
 pub(super) fn channel_sums(dy: &FlexTensor) -> FlexTensor {
     let dy = dy.to_contiguous();
     let channels = dy.layout().shape().as_slice().last().copied().unwrap_or(0);
@@ -118,10 +118,11 @@ impl LinearKernels for Flex {
     }
 }
 
-/// A fully connected layer, for [`Dispatch`] to choose the backend of.
+/// A fully connected layer, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait LinearOp: Backend {
-    /// `x w^T + bias`: `[N, in]` and `[out, in]` to `[N, out]`; `version` names the content of `w`.
+    /// `x w^T + bias`: `[N, in]` and `[out, in]` to `[N, out]`; `version` identifies the content of
+    /// `w`.
     fn linear_op(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -141,7 +142,7 @@ struct LinearBackward;
 
 #[derive(Clone, Debug)]
 struct LinearState<T> {
-    /// Kept only where the weight gradient is wanted.
+    /// The input, kept only where the weight gradient is needed.
     x: Option<T>,
     w: T,
     version: u64,

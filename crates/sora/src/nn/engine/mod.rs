@@ -1,22 +1,22 @@
 //! The CPU engine: the kernels crate as operations of Burn's CPU backend, with hand-written
 //! backward passes.
 //!
-//! Feature maps inside it are `[H, W, N, C]`: with the batch next to the channels every pixel is a
-//! plain matrix. A convolution also yields the moments of its output, which the batch norm behind
-//! it needs, so that they cost no pass over memory of their own.
+//! Feature maps inside the engine are `[H, W, N, C]`: with the batch next to the channels, every
+//! pixel is a plain matrix. A convolution also computes the moments of its output, which the batch
+//! norm behind it needs, so that they take no pass over memory of their own.
 //!
-//! A file is one operation. It has a trait of kernels, forward and backward, which a backend
-//! implements (`ConvKernels` for [`Flex`](burn_flex::Flex)); an operation that Burn's dispatch
-//! chooses the backend of (`ConvOp`); and its record on autodiff, over the kernels of any backend.
-//! A parent that records no gradient arrives in a backward pass as `None`: the attack pass, whose
-//! weights are not tracked, computes no weight gradient and keeps nothing for one.
+//! Each file holds one operation. It has a trait of kernels, forward and backward, which a backend
+//! implements (`ConvKernels` for [`Flex`](burn_flex::Flex)); an operation whose backend Burn's
+//! dispatch chooses (`ConvOp`); and its record on autodiff, over the kernels of any backend. A
+//! parent that records no gradient appears in a backward pass as `None`. The attack pass does not
+//! track the weights, so it computes no weight gradient and keeps nothing for one.
 //!
-//! The pool of buffers, the packed weights and the counters of the profile are the process's, not
-//! an engine's: operations of a Burn backend are functions of types, which no handle reaches.
-//! Passed along in every plan, a handle would have to come with each tensor, too, because what
-//! gives memory back is the drop of a tensor, on any thread; and two models on one machine (a
-//! network and its running average, an evaluation between two epochs) gain from the same buffers.
-//! Each of the three is behind one lock that is taken a few hundred times a step, or an atomic.
+//! The pool of buffers, the packed weights and the counters of the profile belong to the process,
+//! not to an engine value, because the operations of a Burn backend are functions of types and
+//! receive no handle. A handle in every plan would not be enough: each tensor would have to carry
+//! one too, because dropping a tensor, on any thread, returns its memory. Two models on one machine
+//! (a network and its running average, an evaluation between two epochs) also gain from sharing
+//! buffers. One lock, taken a few hundred times a step, or an atomic protects each of the three.
 
 mod attention;
 mod batch_norm;
@@ -34,8 +34,8 @@ mod pooling;
 mod recompute;
 mod step;
 
-/// Records `$y`, a result on `$b`, with its backward pass if a parent wants a gradient; `$state` is
-/// made only then.
+/// Records `$y`, a result on `$b`, with its backward pass if a parent needs a gradient; `$state` is
+/// made in that case only.
 macro_rules! record {
     ($b:ty, $strategy:ty, $backward:ident, $nodes:expr, $y:expr, $state:expr) => {
         match Backward::<$b, _>::prepare::<$strategy>($backward, $nodes).compute_bound().stateful()

@@ -1,8 +1,8 @@
 //! Packed weights, kept until their content changes: the attack pass and the training pass of a
 //! step share them, and so do all steps of PGD and all batches of an evaluation. Large forms are
-//! packed for each use instead, into memory that they share: kept, the deepest layers' would take
-//! as much memory as all activations. Weights that stay the same over many passes (an evaluation)
-//! are kept whatever their size.
+//! packed for each use instead, into memory that they share, because the packed forms of the
+//! deepest layers would take as much memory as all activations. Weights that stay the same over
+//! many passes (an evaluation) are kept whatever their size.
 
 use std::{
     collections::HashMap,
@@ -16,35 +16,36 @@ use sora_kernels::{
 
 use crate::profile::{self, Stage};
 
-/// Weights (not packed ones) from which on a form is packed for each use: those of a 3x3
+/// Number of (unpacked) weights from which on a form is packed for each use: the weights of a 3x3
 /// convolution of 256 to 256 channels, which take 9 MiB packed for Winograd.
 const LARGE: usize = 1 << 19;
 
-/// Uses of a large form in one direction after which it is kept: more than the passes of a training
-/// step of any usual method.
+/// Number of uses of a large form in one direction after which it is kept: more than the passes of
+/// a training step of any usual method.
 const USES: u32 = 64;
 
-/// What weights are packed for.
+/// The convolution and direction for which weights are packed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Use {
     direction: Direction,
     geometry: ConvGeometry,
-    /// Of the activations.
+    /// Storage type of the activations.
     precision: ElementType,
 }
 
-/// A packed form and what it was packed for.
+/// A packed form, and the use that it was packed for.
 type Form = (Use, Arc<PackedWeights>);
 
 #[derive(Default)]
 struct Cache {
-    /// By version of the content.
+    /// Forms of current contents, by version of the content.
     valid: HashMap<u64, Vec<Form>>,
-    /// Of contents that are no more: their memory serves the next ones, one a weight and direction.
+    /// Forms of contents that have been replaced. Their memory serves the next forms, one per
+    /// weight and direction.
     spent: Vec<Form>,
     /// How often large forms were packed, by version of the content.
     uses: HashMap<u64, Vec<(Use, u32)>>,
-    /// The newest large forms that are not kept; those without a reader are memory for the next
+    /// The newest large forms that are not kept. Forms without a reader provide memory for the next
     /// ones.
     shared: Vec<Form>,
 }
@@ -55,7 +56,7 @@ fn with_cache<T>(work: impl FnOnce(&mut Cache) -> T) -> T {
     work(CACHE.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Cache::default))
 }
 
-/// `weights`, known as `version`, packed for `direction` of `conv`.
+/// Returns `weights`, whose content is identified by `version`, packed for `direction` of `conv`.
 pub(super) fn packed<E: Element>(
     conv: &Conv2d<E>,
     weights: &[f32],
@@ -74,7 +75,7 @@ pub(super) fn packed<E: Element>(
         weights.len() >= LARGE && !with_cache(|cache| is_worth_keeping(cache, version, wanted));
     let memory = with_cache(|cache| {
         let list = if once { &mut cache.shared } else { &mut cache.spent };
-        // Of those whose memory is shared any will do: it grows to the largest form.
+        // Any form with shared memory will do, because its memory grows to the largest form.
         let fits = |form: &Form| if once { Arc::strong_count(&form.1) == 1 } else { is_it(form) };
         let index = list.iter().position(fits)?;
         Arc::into_inner(list.swap_remove(index).1)
@@ -109,11 +110,12 @@ fn is_worth_keeping(cache: &mut Cache, version: u64, wanted: Use) -> bool {
     }
 }
 
-/// Says that the content `version` is no more, and that another takes its place.
+/// Declares that the content `version` has been replaced by another.
 pub fn replaced(version: u64) {
     with_cache(|cache| {
         let forms = cache.valid.remove(&version).unwrap_or_default();
-        // A large form was kept for the sake of content that stays; what replaces it is trained.
+        // A large form was kept because its content stayed the same; the content that replaces it
+        // is being trained.
         cache
             .spent
             .extend(forms.into_iter().filter(|(known, _)| weights_of(&known.geometry) < LARGE));
@@ -128,12 +130,12 @@ fn weights_of(geometry: &ConvGeometry) -> usize {
         * geometry.kernel[1]
 }
 
-/// Drops what was packed from the content `version`, which is no more.
+/// Drops the forms that were packed from the content `version`, which no longer exists.
 pub fn forget(version: u64) {
     with_cache(|cache| {
         let forms = cache.valid.remove(&version);
-        // The network is gone with its weights: what its earlier contents left behind waits for
-        // nobody.
+        // The network is gone with its weights, so the memory of its earlier contents has no
+        // further use.
         forms
             .into_iter()
             .flatten()
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn large_forms_share_memory_until_they_are_used_often() {
-        // Versions that no tensor of this process has.
+        // No tensor of this process has these versions.
         let (small, large) = (u64::MAX - 1, u64::MAX - 2);
         let narrow = conv(8);
         let weights = vec![0.5; narrow.weight_len()];

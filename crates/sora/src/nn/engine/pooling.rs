@@ -1,4 +1,4 @@
-//! Pools: maxima and means of windows, and the mean of a map.
+//! Pooling: maxima and means of windows, and the mean of a map.
 
 use std::sync::Arc;
 
@@ -30,15 +30,15 @@ use crate::profile::{self, Stage};
 pub struct PoolPlan {
     /// Height and width of the window.
     pub kernel: usize,
-    /// Same in both directions.
+    /// Stride in pixels, the same in both directions.
     pub stride: usize,
-    /// Same on all sides; at most half the kernel.
+    /// Padding in pixels, the same on all sides; at most half the kernel.
     pub padding: usize,
-    /// What is taken of each window.
+    /// The value that is taken of each window.
     pub of: PoolOf,
 }
 
-/// What a pool takes of a window.
+/// The value that a pool takes of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolOf {
     /// The largest value.
@@ -60,10 +60,10 @@ impl PoolPlan {
 
 /// The kernels of pools, forward and backward.
 pub trait PoolKernels: Backend {
-    /// The pool of `x` `[H, W, N, C]` and, for largest values, where they came from.
+    /// Pools `x` `[H, W, N, C]` and returns, for maxima, the pixels that they came from.
     fn pool(x: &FloatTensor<Self>, plan: PoolPlan) -> (FloatTensor<Self>, Vec<u32>);
 
-    /// Gradient of [`pool`](Self::pool) for a map of shape `input`.
+    /// Computes the gradient of [`pool`](Self::pool) by a map of shape `input`.
     fn pool_grad(
         dy: &FloatTensor<Self>,
         input: [usize; 4],
@@ -74,7 +74,8 @@ pub trait PoolKernels: Backend {
     /// Mean over all pixels: `[H, W, N, C]` to `[N, C]` in f32.
     fn global_pool(x: &FloatTensor<Self>) -> FloatTensor<Self>;
 
-    /// Gradient of the mean over all pixels for a map of shape `input` stored as `dtype`.
+    /// Computes the gradient of the mean over all pixels by a map of shape `input` stored as
+    /// `dtype`.
     fn global_pool_grad(
         dy: &FloatTensor<Self>,
         input: [usize; 4],
@@ -134,7 +135,7 @@ impl PoolKernels for Flex {
     }
 }
 
-/// Pools, for [`Dispatch`] to choose the backend of.
+/// Pools, as operations whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait PoolOp: Backend {
     /// The pool of `x` `[H, W, N, C]`.
@@ -160,7 +161,7 @@ struct PoolBackward;
 #[derive(Clone, Debug)]
 struct PoolState {
     input: [usize; 4],
-    /// Where the largest values came from; empty for means.
+    /// The pixels that the maxima came from; empty for means.
     indices: Arc<Vec<u32>>,
     plan: PoolPlan,
 }

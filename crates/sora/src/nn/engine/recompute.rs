@@ -1,10 +1,10 @@
-//! The batch norm that a convolution's input comes from.
+//! Recomputes the result of a batch norm that is the input of convolutions.
 //!
-//! A convolution needs its input again for its weight gradient. Where that is the result of a batch
-//! norm and ReLU, it is computed again from the batch norm's own input, which is kept anyway,
-//! instead of being kept too: one cheap pass over memory for almost half of all activations.
-//! Convolutions that read the same result share that, and add their gradients for it in the
-//! convolution's own store.
+//! A convolution needs its input again for its weight gradient. Where the input is the result of a
+//! batch norm and ReLU, it is not kept but computed again from the batch norm's own input, which is
+//! kept anyway. This costs one cheap pass over memory and saves almost half of all activations.
+//! Convolutions that read the same result share the recomputed one, and add their gradients by it
+//! when they store them.
 
 use std::{
     any::Any,
@@ -17,8 +17,8 @@ use burn::backend::tensor::FloatTensor;
 use super::batch_norm::{Norm, NormKernels};
 use crate::profile::Stage;
 
-/// Ties a batch norm to the convolutions that read its result, for one pass. Plans carry it
-/// whatever the backend; what it holds is a [`State`] of the backend that records.
+/// Connects a batch norm to the convolutions that read its result, for one pass. Plans carry it for
+/// every backend; its content is a [`State`] of the backend that records.
 #[derive(Clone, Default)]
 pub struct Recompute(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
@@ -31,11 +31,11 @@ impl fmt::Debug for Recompute {
 struct State<B: NormKernels> {
     /// The batch norm's input and parameters, once it is recorded for a backward pass.
     normed: Option<(FloatTensor<B>, Norm<B>)>,
-    /// Convolutions whose weight gradient is still to come.
+    /// Number of convolutions whose weight gradient is still to come.
     weight_readers: usize,
-    /// The result, for the weight gradients that are still to come.
+    /// The result, kept for the weight gradients that are still to come.
     map: Option<FloatTensor<B>>,
-    /// Convolutions whose input gradient is still to come.
+    /// Number of convolutions whose input gradient is still to come.
     readers: usize,
     /// Sum of the input gradients so far.
     gradient: Option<FloatTensor<B>>,
@@ -53,12 +53,12 @@ impl Recompute {
         };
         match held.get_or_insert_with(|| Box::new(empty())).downcast_mut() {
             Some(state) => work(state),
-            // One pass is of one backend.
+            // A pass has one backend, so the state is of this type.
             None => work(&mut empty()),
         }
     }
 
-    /// Notes what the result is computed from.
+    /// Stores the values from which the result is computed.
     pub(super) fn record<B: NormKernels>(&self, x: FloatTensor<B>, norm: Norm<B>) {
         self.with::<B, _>(|state| state.normed = Some((x, norm)));
     }
@@ -68,8 +68,8 @@ impl Recompute {
         self.with::<B, _>(|state| state.normed.is_some())
     }
 
-    /// Announces a convolution whose backward pass will want the result's gradient (`input`) or the
-    /// result itself (`weight`). Every one that is announced must take part in the backward pass.
+    /// Announces a convolution whose backward pass will need the result's gradient (`input`) or the
+    /// result itself (`weight`). Every announced convolution must take part in the backward pass.
     pub(super) fn announce<B: NormKernels>(&self, input: bool, weight: bool) {
         self.with::<B, _>(|state| {
             state.readers += usize::from(input);
@@ -95,12 +95,12 @@ impl Recompute {
         })
     }
 
-    /// Sum of the input gradients so far, to add the next one to.
+    /// Sum of the input gradients so far, to which the next gradient is added.
     pub(super) fn gradient<B: NormKernels>(&self) -> Option<FloatTensor<B>> {
         self.with::<B, _>(|state| state.gradient.take())
     }
 
-    /// Takes the sum of the input gradients so far, and returns it when it is complete.
+    /// Stores the sum of the input gradients so far, and returns it when it is complete.
     pub(super) fn settle<B: NormKernels>(
         &self,
         gradient: FloatTensor<B>,

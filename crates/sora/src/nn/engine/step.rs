@@ -1,5 +1,5 @@
-//! What a training step does besides the network, on the CPU, each in one pass over memory: the
-//! arithmetic of perturbations, the figures of a step, the optimizer's update.
+//! The work of a training step outside the network, on the CPU, each part in one pass over memory:
+//! the arithmetic of perturbations, the figures of a step, the optimizer's update.
 
 use burn::tensor::Tensor;
 use burn_flex::Flex;
@@ -12,14 +12,14 @@ use super::{
 };
 use crate::compute::{Agreement, SignStep};
 
-/// Values of a task.
+/// Values that one task processes.
 const CHUNK: usize = 1 << 14;
 
 fn finished(output: Output) -> Tensor<4> {
     Tensor::from_primitive::<Flex>(output.finish())
 }
 
-/// The sign as Burn has it: 0 of 0, and NaN of NaN.
+/// The sign with Burn's convention: 0 for 0, and NaN for NaN.
 fn sign(x: f32) -> f32 {
     if x > 0.0 {
         1.0
@@ -35,7 +35,7 @@ fn clamped_to_box(x: f32, delta: f32) -> f32 {
     delta.min(1.0 - x).max(-x)
 }
 
-/// `delta` such that `x + delta` stays in [0, 1]. Both are on the CPU, without autodiff.
+/// Clamps `delta` so that `x + delta` stays in [0, 1]. Both are on the CPU, without autodiff.
 pub(crate) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
     let (x, delta) = (primitive(x.clone()), primitive(delta));
     let mut out = Output::new(dims::<4>(&x));
@@ -82,7 +82,7 @@ pub(crate) fn sign_step(step: SignStep<'_>) -> Tensor<4> {
     finished(out)
 }
 
-/// Sums over one sample.
+/// Sums over one sample, for the figures of a step.
 #[derive(Clone, Copy, Default)]
 struct Sums {
     attack: f64,
@@ -93,8 +93,8 @@ struct Sums {
     delta: f64,
 }
 
-/// How the gradients of the two stages of a step, `[N, C, H, W]`, agree, on the CPU; linearity is
-/// along the sign of `attack`, or along `attack` itself.
+/// Agreement of the gradients of a step's attack pass and training pass, `[N, C, H, W]`, on the
+/// CPU. Linearity is measured along the sign of `attack`, or along `attack` itself.
 pub(crate) fn agreement(
     along_sign: bool,
     attack: &Tensor<4>,
@@ -140,8 +140,8 @@ pub(crate) fn agreement(
     }
 }
 
-/// One fused SGD update of `[value, buffer]` with `gradient`, in place where nobody else holds
-/// them. All are on the CPU.
+/// One fused SGD update of `[value, buffer]` with `gradient`, in place where they have no other
+/// owner. All are on the CPU.
 pub(crate) fn sgd_step(
     sgd: &Sgd,
     value: Tensor<1>,

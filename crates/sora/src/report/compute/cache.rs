@@ -1,4 +1,4 @@
-//! What was computed is kept in the run folder, so that it is computed once.
+//! Keeps computed results in the run folder, so that each is computed only once.
 
 use std::{fs, path::Path};
 
@@ -9,14 +9,13 @@ use crate::{
     files,
 };
 
-/// What was computed earlier; `None` if it is not there or cannot be read: it is then computed
+/// Reads an earlier result; `None` if it does not exist or cannot be read, so that it is computed
 /// again.
 pub(super) fn known<T: DeserializeOwned>(file: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Keeps what was computed; a run folder that cannot be written only costs the time to compute it
-/// again.
+/// Keeps a result. If the run folder cannot be written, the result is only computed again later.
 pub(super) fn keep(file: &Path, value: &impl Serialize) {
     let write = || -> Result<()> {
         if let Some(dir) = file.parent() {

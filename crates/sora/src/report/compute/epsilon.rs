@@ -1,7 +1,7 @@
 //! Epsilon overfitting: accuracy over the radius of the attack, for several weights of a run.
 //!
-//! Under a single step the radius is also the step size. A network that has overfitted to the
-//! epsilon of its training stands at that epsilon and falls below it.
+//! For a single step the radius is also the step size. A network that has overfitted to its
+//! training epsilon withstands that epsilon and falls below it.
 
 use robustness::{Classifier, EvalConfig, Evaluator, Ledger, Samples, attack, rows, stands};
 use serde::{Deserialize, Serialize};
@@ -20,20 +20,20 @@ use crate::{
 /// Accuracies of one set of weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpsilonRow {
-    /// Which weights.
+    /// The name of the weights.
     pub weights: String,
-    /// Images that are classified correctly as they are.
+    /// Number of images that are classified correctly without attack.
     pub clean: u64,
-    /// Images that stand under a single step of each epsilon.
+    /// Number of images that withstand a single step of each epsilon.
     pub single: Vec<u64>,
-    /// Images that stand under pgd-10 of each of the multi-step epsilons.
+    /// Number of images that withstand pgd-10 of each of the multi-step epsilons.
     pub multi: Vec<u64>,
 }
 
 /// Accuracies of several weights of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpsilonSweep {
-    /// Images.
+    /// Number of images.
     pub n: u64,
     /// Seed of the random starts.
     pub seed: u64,
@@ -41,18 +41,18 @@ pub struct EpsilonSweep {
     pub epsilons: Vec<f32>,
     /// Radii of pgd-10, pixel units.
     pub multi_epsilons: Vec<f32>,
-    /// A row for each set of weights, oldest first.
+    /// One row for each set of weights, oldest first.
     pub rows: Vec<EpsilonRow>,
 }
 
 /// Accuracies over epsilon of several weights of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sweep {
-    /// The run.
+    /// The name of the run.
     pub name: String,
     /// Data set, network and threat model, for the caption.
     pub about: String,
-    /// Radius trained with, pixel units.
+    /// Radius of the training, in pixel units.
     pub epsilon: f64,
     /// Factor from pixel units to `unit`.
     pub factor: f64,
@@ -63,8 +63,8 @@ pub struct Sweep {
 }
 
 impl EpsilonSweep {
-    /// The radii for a threat, without rows: in l-inf 1/255 to 32/255, in l2 up to four times the
-    /// radius trained with; a few of them, and the radius trained with, under pgd-10.
+    /// The radii for a threat, without rows: 1/255 to 32/255 in l-inf, up to four times the
+    /// training's radius in l2; pgd-10 gets a few of them and the training's radius.
     pub fn plan(threat: Threat, n: u64, seed: u64) -> Self {
         let unit = match threat.norm {
             Norm::Linf => 1.0 / 255.0,
@@ -80,10 +80,10 @@ impl EpsilonSweep {
     }
 }
 
-/// The accuracies of `model`, in eval mode, on all of `samples` at the radii of `sweep`.
+/// Accuracies of `model`, in eval mode, on all of `samples` at the radii of `sweep`.
 ///
 /// # Errors
-/// No images, or a device that fails.
+/// [`Error`](crate::Error) without images, or when a device fails.
 pub fn epsilon_row(
     model: &dyn Classifier,
     samples: &dyn Samples,
@@ -113,7 +113,8 @@ pub fn epsilon_row(
     Ok(row)
 }
 
-/// Counts the images that stand as they are and under a single step of each radius.
+/// Counts the images that stand without attack, and those that withstand a single step of each
+/// radius.
 fn single_steps(
     model: &dyn Classifier,
     threat: Threat,
@@ -122,7 +123,7 @@ fn single_steps(
     row: &mut EpsilonRow,
 ) -> Result<()> {
     let width = images.width();
-    // One gradient serves every radius.
+    // One gradient serves all radii.
     let direction = passes::ascent(model, threat.norm, &images.x, &images.labels)?;
     let clean = correct(model, &images.x, &images.labels)?;
     row.clean += clean.iter().filter(|stands| **stands).count() as u64;
@@ -149,7 +150,7 @@ impl Opened<'_> {
     /// Accuracies over epsilon for the weights that `choice` names, at most `count`.
     ///
     /// # Errors
-    /// Weights that are damaged, a device that fails.
+    /// [`Error`](crate::Error) for damaged weights, or when a device fails.
     pub fn sweep(&mut self, choice: &Choice, count: usize) -> Result<Sweep> {
         let wanted = self.weights(choice, count)?;
         let split = OnSplit(self.dataset.test.take(self.options.limit));
@@ -171,7 +172,7 @@ impl Opened<'_> {
             load(&mut self.subject.model, weights)?;
             let (model, batch) = (&self.subject.model, self.options.batch);
             rows.push(epsilon_row(model, &split, threat, &data, &weights.name, batch)?);
-            // After each: an interruption loses one row.
+            // The rows are kept after each of them, so that an interruption loses only one.
             let rows = rows.iter().chain(&known).cloned().collect();
             cache::keep(&file, &EpsilonSweep { rows, ..data.clone() });
         }

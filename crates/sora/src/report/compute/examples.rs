@@ -1,4 +1,4 @@
-//! Adversarial examples to look at.
+//! Adversarial examples for a figure.
 
 use robustness::Classifier;
 
@@ -14,19 +14,19 @@ use crate::{
     threat::Threat,
 };
 
-/// An image, its perturbation and what becomes of it.
+/// An image, its perturbation, and the result.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Image of the test split, from 0.
+    /// Index of the image in the test split, from 0.
     pub index: usize,
     /// Its class.
     pub label: usize,
     /// The image.
     pub clean: Raster,
-    /// The perturbation, amplified: grey is none, the ends of the range are plus and minus
-    /// `amplified` at full contrast.
+    /// The perturbation, amplified: grey is no change, and the ends of the range are plus and minus
+    /// `amplified`.
     pub perturbation: Raster,
-    /// Pixel change that is shown at full contrast, pixel units.
+    /// Change of a pixel that is shown at full contrast, in pixel units.
     pub amplified: f32,
     /// The image with its perturbation.
     pub adversarial: Raster,
@@ -39,7 +39,7 @@ pub struct Example {
 /// Adversarial examples of a run.
 #[derive(Clone, Debug)]
 pub struct ExampleSet {
-    /// The run.
+    /// The name of the run.
     pub name: String,
     /// Data set, network and threat model, for the caption.
     pub about: String,
@@ -51,10 +51,10 @@ pub struct ExampleSet {
     pub examples: Vec<Example>,
 }
 
-/// The examples that ten steps of epsilon/4 find for `images`, which are called `indices`.
+/// The examples that ten steps of epsilon/4 find for `images`, whose indices are `indices`.
 ///
 /// # Errors
-/// A device that fails.
+/// [`Error`](crate::Error) when a device fails.
 pub fn examples(
     model: &dyn Classifier,
     images: &Images,
@@ -99,7 +99,7 @@ impl Opened<'_> {
     /// Adversarial examples for the first `count` test images, with the newest weights.
     ///
     /// # Errors
-    /// An image that is not there, or a device that fails.
+    /// [`Error`](crate::Error) for an image that does not exist, or when a device fails.
     pub fn examples(&mut self, first: usize, count: usize) -> Result<ExampleSet> {
         if let Some(newest) = self.weights(&Choice::Newest, 1)?.first() {
             load(&mut self.subject.model, newest)?;
@@ -122,7 +122,8 @@ impl Opened<'_> {
     }
 }
 
-/// Pixels `[C, H, W]` in [0, 1] as a picture; of other than three channels the first, in grey.
+/// Pixels `[C, H, W]` in [0, 1] as a picture; with other than three channels, the first one in
+/// grey.
 fn to_picture(values: &[f32], [channels, height, width]: [usize; 3]) -> Raster {
     let plane = height * width;
     let byte = |c: usize, i: usize| {
