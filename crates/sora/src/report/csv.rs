@@ -20,8 +20,8 @@ const COLUMNS: [Column; 9] = [
     ("images_per_s", |s| Some(s.images_per_s.into())),
 ];
 
-/// One row a step: its figures, and the validation after it where there was one. A figure that is
-/// absent or no finite number is empty.
+/// One row for each step: its figures, and the validation after it where there was one. A figure
+/// that is absent or not finite gives an empty cell.
 pub fn csv(run: &Run) -> String {
     let mut validations = run.validations().into_iter().peekable();
     let mut text = String::from("step,epoch");
@@ -44,7 +44,8 @@ pub fn csv(run: &Run) -> String {
 fn cell(text: &mut String, value: Option<f64>) {
     text.push(',');
     if let Some(value) = value.filter(|v| v.is_finite()) {
-        // A figure of single precision, not its digits in double.
+        // The figure is written with the digits of single precision, not those of its value in
+        // double.
         let _ = write!(text, "{}", value as f32);
     }
 }

@@ -1,4 +1,4 @@
-//! Several run folders at once, each with a name of its own.
+//! Reads several run folders and gives each run a name of its own.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,18 @@ use crate::error::{Error, Result};
 /// Runs to compare.
 #[derive(Clone, Debug, Default)]
 pub struct Runs {
-    /// Those that could be read, in the order of the paths.
+    /// The runs that could be read, in the order of the paths.
     pub runs: Vec<Run>,
-    /// The other folders, and why each is no run.
+    /// The other folders, each with the reason why it is not a run.
     pub skipped: Vec<Skipped>,
 }
 
-/// A folder that is no run.
+/// A folder that is not a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// The folder.
     pub path: PathBuf,
-    /// Why it is none, without the machine's paths.
+    /// The reason, without the machine's paths.
     pub problem: String,
 }
 
@@ -31,10 +31,11 @@ impl Skipped {
 }
 
 impl Runs {
-    /// Reads run folders and gives each run a name of its own; what is no run folder is left out.
+    /// Reads run folders and gives each run a name of its own; folders that are not runs are
+    /// skipped.
     ///
     /// # Errors
-    /// No path, or not one that is a run folder.
+    /// [`Error`](crate::Error) without paths, or if none is a run folder.
     pub fn load(paths: &[PathBuf]) -> Result<Self> {
         let mut all = Self::default();
         let mut first = None;
@@ -61,17 +62,17 @@ impl Runs {
     }
 }
 
-/// Names `runs` apart.
+/// Gives each of `runs` a different name.
 fn name(runs: &mut [Run]) {
-    // What a recipe appends to a folder's name says nothing to a reader, unless it is the only
-    // difference.
+    // The mark that a recipe appends to a folder's name means nothing to a reader, unless it is the
+    // only difference.
     let readable: Vec<_> = runs.iter().map(|run| without_mark(&run.name).to_owned()).collect();
     for (i, run) in runs.iter_mut().enumerate() {
         if !readable.iter().enumerate().any(|(j, other)| j != i && *other == readable[i]) {
             run.name.clone_from(&readable[i]);
         }
     }
-    // Folders of the same name, such as a/seed0 and b/seed0, are told apart by the folder around
+    // Folders of the same name, such as a/seed0 and b/seed0, get the name of the folder around
     // them.
     let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
     let paths: Vec<_> = runs.iter().map(|run| run.path.clone()).collect();
@@ -87,8 +88,8 @@ fn name(runs: &mut [Run]) {
     }
 }
 
-/// A folder's name without the eight hexadecimal digits, at least one of them a letter, that tell
-/// a recipe's settings apart.
+/// A folder's name without the eight hexadecimal digits, at least one of them a letter, by which a
+/// recipe separates its settings.
 fn without_mark(name: &str) -> &str {
     match name.rsplit_once('-') {
         Some((readable, mark))

@@ -1,5 +1,5 @@
-//! Which evaluation is a run's result. One point, and one card, shows the figures of one record or
-//! of one validation, never of two.
+//! Selects the evaluation that is a run's result. A point, or a card, shows the figures of one
+//! record or of one validation, never of two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,25 +13,25 @@ use crate::{run::log::ValFigures, stats::Accuracy};
 /// Accuracies that were measured together.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    /// By attack; `clean` is one of them.
+    /// Accuracies by attack; `clean` is one of the attacks.
     pub results: BTreeMap<String, Accuracy>,
-    /// Images.
+    /// Number of images.
     pub n: u64,
-    /// On which images, with which weights.
+    /// The images and weights of the measurement.
     pub source: MeasuredOn,
 }
 
-/// What a measurement was made of.
+/// The images and weights of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MeasuredOn {
     /// The run's own test split.
     Test(Of),
-    /// The images held out of training, after so many steps.
+    /// The images held out of training, after this many steps.
     Validation(u64),
 }
 
 impl MeasuredOn {
-    /// Which images, in words.
+    /// Description of the images.
     pub fn images(self) -> &'static str {
         match self {
             Self::Test(_) => "test images",
@@ -39,7 +39,7 @@ impl MeasuredOn {
         }
     }
 
-    /// Which weights, in words.
+    /// Description of the weights.
     pub fn weights(self) -> String {
         match self {
             Self::Test(of) => of.words(),
@@ -54,7 +54,7 @@ impl Measured {
         self.results.get(attack).copied()
     }
 
-    /// What it is, for captions: `n = 1,000 test images, final weights`.
+    /// Description of the measurement, for captions: `n = 1,000 test images, final weights`.
     pub fn words(&self) -> String {
         let Self { n, source, .. } = self;
         format!("n = {} {}, {}", thousands(*n), source.images(), source.weights())
@@ -73,7 +73,7 @@ impl Measured {
 }
 
 impl Run {
-    /// Whether a record is of the run's own test split, under the threat that it was trained for.
+    /// Whether a record is of the run's own test split, under the run's own threat.
     pub fn is_own_test(&self, record: &Record) -> bool {
         self.is_own_dataset(&record.dataset)
             && matches!(record.split.as_str(), "test" | "")
@@ -81,9 +81,9 @@ impl Run {
             && record.norm == self.norm()
     }
 
-    /// How well the weights of a record stand for the run: `None` where they do not. Of a finished
-    /// run its final weights do, then those that an older version's record does not name, then
-    /// those of the best validation; of an unfinished run, the newest.
+    /// How well the weights of a record represent the run; `None` where they do not. For a finished
+    /// run the final weights come first, then weights that an older version's record does not name,
+    /// then those of the best validation; for an unfinished run the newest weights come first.
     fn standing(&self, record: &Record) -> Option<u64> {
         match (record.of, self.finished) {
             (Of::Final, _) => Some(u64::MAX),
@@ -94,8 +94,8 @@ impl Run {
         }
     }
 
-    /// Records that may stand for the run, the best last: by their weights, their strongest attack,
-    /// their images.
+    /// Records that may represent the run, the best last. They are ordered by their weights, their
+    /// strongest attack, and their number of images.
     fn own_records(&self) -> Vec<&Record> {
         let rank =
             |record: &&Record| (self.standing(record), record.strongest().map(strength), record.n);
@@ -105,7 +105,7 @@ impl Run {
         own
     }
 
-    /// The run's result: one record of its test split, else its last validation.
+    /// The run's result: one record of its test split, or else its last validation.
     pub fn result(&self) -> Option<Measured> {
         let record = self.own_records().pop().map(Measured::of_record);
         record.or_else(|| self.last_validation())
@@ -125,30 +125,31 @@ impl Run {
         Some(Measured::of_validation(step, &last))
     }
 
-    /// Multi-step accuracy of the best and of the last validation: `[(steps made, accuracy); 2]`.
-    /// Their difference is robust overfitting.
+    /// Multi-step accuracy of the best and of the last validation: `[(completed steps, accuracy);
+    /// 2]`. Their difference is robust overfitting.
     pub fn best_and_last(&self) -> Option<[(u64, Accuracy); 2]> {
         let all: Vec<_> = self.validations().iter().map(|(step, val)| (*step, val.pgd)).collect();
         let finite = all.iter().filter(|(_, pgd)| pgd.accuracy.is_finite());
-        // Of several, the first: no later one was better.
+        // Of several equal validations the first counts as best, because no later one was better.
         let best = finite.rev().max_by(|a, b| a.1.accuracy.total_cmp(&b.1.accuracy))?;
         Some([*best, *all.last()?])
     }
 }
 
-/// Measurements of several runs that may be compared: under one attack, and all on test images or
-/// all on validation images.
+/// Comparable measurements of several runs: under one attack, and all on test images or all on
+/// validation images.
 #[derive(Clone, Debug)]
 pub struct Comparison {
     /// The attack.
     pub attack: String,
-    /// One for each run; `None` for a run that was not measured so.
+    /// One measurement for each run; `None` for a run that lacks it.
     pub found: Vec<Option<Measured>>,
 }
 
 impl Comparison {
-    /// The strongest attack under which every run was tested. Where there is none, the last
-    /// validations, if every run has one. Else whatever most runs have; the others are left out.
+    /// The strongest attack under which every run was tested. Without such an attack, the last
+    /// validations, if every run has one; otherwise the measurement that most runs have, without
+    /// the other runs.
     pub fn of(runs: &[Run]) -> Self {
         let measured = |attack: &str| -> Vec<_> { runs.iter().map(|r| r.tested(attack)).collect() };
         let count = |found: &[Option<Measured>]| found.iter().flatten().count();
@@ -168,7 +169,7 @@ impl Comparison {
         }
     }
 
-    /// What the points are, for captions; runs that are left out are named.
+    /// Description of the points, for captions; it names the runs that are left out.
     pub fn words(&self, runs: &[Run]) -> String {
         let mut all: Vec<String> = self.found.iter().flatten().map(Measured::words).collect();
         all.sort();
@@ -243,7 +244,7 @@ mod tests {
         let result = run.result().unwrap();
         assert_eq!((result.n, result.source), (100, MeasuredOn::Test(Of::Final)));
         assert_eq!(result.under("clean").unwrap().accuracy, 0.6);
-        // Under AutoAttack there is none of the final weights.
+        // No record under AutoAttack is of the final weights.
         assert_eq!(run.tested("autoattack").unwrap().source, MeasuredOn::Test(Of::Unsaid));
         let mut other = run.clone();
         other.config.insert("norm".into(), "l2".into());

@@ -1,7 +1,7 @@
 //! Figures and pages drawn from run folders.
 //!
-//! [`Runs::load`] reads run folders with tolerance, [`figures`] draws what they hold,
-//! [`compute`] what they do not, and [`write()`] makes a page of it all.
+//! [`Runs::load`] reads run folders and tolerates damage, [`figures`] draws the data that they
+//! hold, [`compute`] computes further data, and [`write()`] makes a page of them all.
 
 pub mod caption;
 pub mod compute;

@@ -1,9 +1,9 @@
-//! Paths of the machine, kept out of what is passed on.
+//! Keeps paths of this machine out of pages and figures that are passed on.
 
 use std::path::Path;
 
-/// `text` in which every absolute path is cut to its last name: a page or a figure is passed on, and
-/// the folders of the machine that made it are nobody's business.
+/// `text` with every absolute path cut to its last name. A page or a figure may be passed on, and
+/// must not reveal the folders of this machine.
 pub fn without_paths(text: &str) -> String {
     if let Some((scheme, path)) = whole_path(text) {
         return format!("{scheme}{}", last_name(path));
@@ -19,7 +19,7 @@ pub fn without_paths(text: &str) -> String {
     out + rest
 }
 
-/// A data set's name for readers: of an image folder its last name only.
+/// A data set's name for readers; the last name of the path for an image folder.
 pub fn dataset_name(dataset: &str) -> String {
     match whole_path(dataset) {
         Some(("", path)) => format!("folder {}", last_name(path)),
@@ -33,8 +33,8 @@ pub fn dataset_name(dataset: &str) -> String {
     }
 }
 
-/// `text` as a scheme such as `folder:` and an absolute path, where it is nothing else. A path may
-/// hold spaces.
+/// Splits `text` into a scheme such as `folder:` and an absolute path, if it consists of nothing
+/// else. The path may hold spaces.
 fn whole_path(text: &str) -> Option<(&str, &str)> {
     if is_absolute(text) {
         return (!text.contains('\n')).then_some(("", text));
@@ -55,7 +55,7 @@ fn is_absolute(text: &str) -> bool {
     }
 }
 
-/// Where an absolute path begins and ends in running text.
+/// Begin and end of the next absolute path in running text.
 fn next_path(text: &str) -> Option<(usize, usize)> {
     let opens = |c: char| c.is_whitespace() || "\"'`(=:,[<".contains(c);
     let closes = |c: char| c.is_whitespace() || "\"'`)=,]>;".contains(c);

@@ -1,4 +1,4 @@
-//! The records of evaluations that a run folder holds, and which of them are the run's results.
+//! The records of evaluations in a run folder, and the weights that each record is of.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,24 +11,24 @@ use crate::{
     stats::{Accuracy, wilson95},
 };
 
-/// Whose accuracies a record holds.
+/// The weights whose accuracies a record holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Of {
     /// The run's final weights.
     Final,
-    /// Those of the best validation.
+    /// The weights of the best validation.
     Best,
-    /// Those after so many steps.
+    /// The weights after this many steps.
     Step(u64),
-    /// Weights that are not the run's, or no longer.
+    /// Weights that are not, or no longer, the run's.
     Other,
-    /// The record does not say: an older version wrote it.
+    /// Unknown weights: an older version wrote the record.
     #[default]
     Unsaid,
 }
 
 impl Of {
-    /// In words, for captions.
+    /// Description for captions.
     pub fn words(self) -> String {
         match self {
             Self::Final => "final weights".into(),
@@ -40,17 +40,17 @@ impl Of {
     }
 }
 
-/// A file of `eval/`: what a reader needs of it. What an older version did not write, or a newer one
-/// adds, is no reason to leave a result out.
+/// The fields of a file in `eval/` that a reader needs. Fields that an older version did not write,
+/// or that a newer version adds, do not make a result unreadable.
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     /// File name without its ending.
     pub name: String,
     /// Data set.
     pub dataset: String,
-    /// Split of it.
+    /// Split of the data set.
     pub split: String,
-    /// Images.
+    /// Number of images.
     pub n: u64,
     /// Radius in pixel units.
     pub epsilon: f64,
@@ -58,15 +58,15 @@ pub struct Record {
     pub norm: String,
     /// Seed.
     pub seed: u64,
-    /// Whose accuracies these are.
+    /// The weights whose accuracies these are.
     pub of: Of,
     /// Accuracies by attack.
     pub results: BTreeMap<String, Accuracy>,
-    /// What is to be known before they are trusted.
+    /// Warnings to read before the accuracies are trusted.
     pub warnings: Vec<String>,
 }
 
-/// The file as it lies there.
+/// The content of the file.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct File {
@@ -87,29 +87,30 @@ struct Figures {
     ci95: Option<[f64; 2]>,
 }
 
-/// What the weights files of a run say about themselves.
+/// The descriptions in the weights files of a run.
 #[derive(Clone, Debug, Default)]
 pub struct WeightsOfRun {
-    /// `model.safetensors`.
+    /// Description in `model.safetensors`.
     pub last: Option<About>,
-    /// `best.safetensors`.
+    /// Description in `best.safetensors`.
     pub best: Option<About>,
 }
 
 impl WeightsOfRun {
-    /// Reads the headers of the weights files of a run folder; what cannot be read is absent.
+    /// Reads the headers of the weights files of a run folder; a header that cannot be read is
+    /// absent.
     pub fn read(last: &Path, best: &Path) -> Self {
         Self { last: about(last), best: about(best) }
     }
 
-    /// Whose accuracies a record with this identity holds.
+    /// The weights of a record with this identity.
     fn of(&self, identity: &Value) -> Of {
         let weights = identity.get("weights").unwrap_or(&Value::Null);
         let digest = weights.as_str().or_else(|| weights.get("sha256")?.as_str());
         let step = weights.get("step").and_then(Value::as_u64);
         let same = |about: &Option<About>| {
             about.as_ref().is_some_and(|about| match (digest, about.sha256.as_str()) {
-                // Weights of an older version do not know their digest.
+                // Weights of an older version lack their digest.
                 (_, "") => about.step.is_some() && about.step == step,
                 (digest, own) => digest == Some(own),
             })
@@ -118,7 +119,8 @@ impl WeightsOfRun {
             _ if digest.is_none() && step.is_none() => Of::Unsaid,
             _ if same(&self.last) => Of::Final,
             _ if same(&self.best) => Of::Best,
-            // As many steps as the final weights, and not the same values: another training.
+            // The number of steps equals that of the final weights but the values differ, so they
+            // are of another training.
             Some(step) if self.last.as_ref().is_none_or(|last| last.step != Some(step)) => {
                 Of::Step(step)
             }
@@ -127,10 +129,10 @@ impl WeightsOfRun {
     }
 }
 
-/// Largest header of a weights file that is read.
+/// Largest header of a weights file in bytes that is read.
 const LARGEST_HEADER: u64 = 64 << 20;
 
-/// What a weights file says about itself, from its header alone.
+/// The description in a weights file, from its header alone.
 fn about(file: &Path) -> Option<About> {
     use std::io::Read;
     let mut reader = fs::File::open(file).ok()?;
@@ -144,7 +146,8 @@ fn about(file: &Path) -> Option<About> {
     About::parse(text, file).ok()
 }
 
-/// Reads the evaluations in the folder `dir`, by file name; what is damaged is told to `warnings`.
+/// Reads the evaluations in the folder `dir`, in the order of their file names; each damaged file
+/// adds to `warnings`.
 pub fn read(dir: &Path, weights: &WeightsOfRun, warnings: &mut Vec<String>) -> Vec<Record> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let mut files: Vec<_> = entries
@@ -160,7 +163,7 @@ pub fn read(dir: &Path, weights: &WeightsOfRun, warnings: &mut Vec<String>) -> V
         let parsed =
             bytes.and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()));
         match parsed {
-            // Other records, such as sweeps, may lie beside the evaluations.
+            // Other records, such as sweeps, may lie beside the evaluations and are skipped.
             Ok(value) if !value.get("results").is_some_and(Value::is_object) => {}
             Ok(value) => match serde_json::from_value::<File>(value) {
                 Ok(file) => records.push(Record::new(name, file, weights)),
@@ -193,13 +196,13 @@ impl Record {
         }
     }
 
-    /// Its strongest attack.
+    /// The strongest attack of the record.
     pub fn strongest(&self) -> Option<&str> {
         self.results.keys().max_by_key(|name| strength(name)).map(String::as_str)
     }
 }
 
-/// Place of an attack in the order of strength: weak first.
+/// Rank of an attack by strength; weaker attacks come first.
 pub fn strength(attack: &str) -> u64 {
     let pgd = |rest: &str| {
         let (steps, restarts) = rest.split_once('x').unwrap_or((rest, "1"));

@@ -1,8 +1,9 @@
-//! A run folder as a reader of its records sees it.
+//! A run folder for readers of its records.
 //!
 //! Records of a run in progress, of an older or a newer version, or cut off by a full disk must
-//! still give a figure: what is missing is left out, what is damaged is said once in
-//! [`Run::warnings`]. Lines of logs are those of [`run::log`](crate::run::log), which reads what it
+//! still give a figure. Missing data are left out, and each damage is reported once in
+//! [`Run::warnings`]. [`run::log`](crate::run::log) defines the lines of the logs and reads as many
+//! as it can.
 //! can.
 
 use std::{
@@ -26,14 +27,14 @@ use crate::{
     threat::Epsilon,
 };
 
-/// What a run folder holds.
+/// The content of a run folder.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
     /// The folder.
     pub path: PathBuf,
-    /// Name that tells it from the other runs of a report.
+    /// A name that no other run of the report has.
     pub name: String,
-    /// Its settings, as the file has them.
+    /// The settings, as in the file.
     pub config: toml::Table,
     /// Steps, in order.
     pub steps: Vec<StepLine>,
@@ -43,7 +44,7 @@ pub struct Run {
     pub records: Vec<Record>,
     /// Whether the run has its final figures.
     pub finished: bool,
-    /// What is missing or damaged.
+    /// Missing and damaged parts.
     pub warnings: Vec<String>,
 }
 
@@ -51,8 +52,8 @@ impl Run {
     /// Reads a run folder.
     ///
     /// # Errors
-    /// No folder, or one without a readable `config.toml`. Anything else that is missing or damaged
-    /// is a warning.
+    /// [`Error`](crate::Error) without a folder, or without a readable `config.toml` in it. Other
+    /// missing or damaged parts are warnings.
     pub fn load(path: &Path) -> Result<Self> {
         let dir = RunDir::at(path);
         let no_run = |problem: String| Error::NotARun { path: path.to_owned(), problem };
@@ -83,12 +84,12 @@ impl Run {
         })
     }
 
-    /// The folder.
+    /// The run folder.
     pub fn dir(&self) -> RunDir {
         RunDir::at(&self.path)
     }
 
-    /// A setting as text, without the machine's paths; empty when it is not there.
+    /// A setting as text, without the machine's paths; empty if it is absent.
     pub fn setting(&self, key: &str) -> String {
         self.config.get(key).map(|value| without_paths(&value_text(value))).unwrap_or_default()
     }
@@ -108,12 +109,12 @@ impl Run {
         self.setting("seed")
     }
 
-    /// Data set as its config has it.
+    /// The data set, as in the settings.
     fn dataset_path(&self) -> String {
         self.config.get("dataset").map(value_text).unwrap_or_default()
     }
 
-    /// Data set; of an image folder its last name only.
+    /// The data set; the last name of the path for an image folder.
     pub fn dataset(&self) -> String {
         dataset_name(&self.dataset_path())
     }
@@ -138,12 +139,12 @@ impl Run {
         self.setting("epsilon").parse::<Epsilon>().ok().map(|e| f64::from(e.value()))
     }
 
-    /// Unit of step sizes and radii: the factor to it, and its name.
+    /// The unit of step sizes and radii: the factor to it, and its name.
     pub fn unit(&self) -> (f64, &'static str) {
         if self.norm() == "linf" { (255.0, "1/255") } else { (1.0, "pixel units") }
     }
 
-    /// Steps of an epoch; 1 before the first step.
+    /// Number of steps of an epoch; 1 before the first step.
     pub fn steps_per_epoch(&self) -> f64 {
         let whole = self
             .epochs
@@ -154,20 +155,20 @@ impl Run {
         whole.unwrap_or_else(begun)
     }
 
-    /// Steps made.
+    /// Number of completed steps.
     pub fn steps_made(&self) -> u64 {
         let logged = self.steps.last().map_or(0, |s| s.step + 1);
         logged.max(self.epochs.last().map_or(0, |e| e.step))
     }
 
-    /// All validations, after epochs and within them: `(steps made, figures)`.
+    /// All validations, after epochs and within them: `(completed steps, figures)`.
     pub fn validations(&self) -> Vec<(u64, ValFigures)> {
         let within = self.steps.iter().filter_map(|line| Some((line.step + 1, line.val?)));
         let after = self.epochs.iter().filter_map(|line| Some((line.step, line.val?)));
         within.chain(after).collect::<BTreeMap<_, _>>().into_iter().collect()
     }
 
-    /// Where catastrophic overfitting was first noticed, in the lines that the run kept.
+    /// The first event of catastrophic overfitting in the lines that the run kept.
     pub fn onset(&self) -> Option<CoEvent> {
         let in_steps = self.steps.iter().find_map(|line| line.co);
         in_steps.or_else(|| self.epochs.iter().find_map(|line| line.co))
@@ -190,7 +191,7 @@ impl Run {
         self.epochs.iter().map(|line| line.peak_rss_mib).max().filter(|mib| *mib > 0)
     }
 
-    /// Settings as `section.key` and text, without what describes the machine.
+    /// Settings as `section.key` and text, without those that describe the machine.
     pub fn settings(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for (key, value) in &self.config {
@@ -221,12 +222,12 @@ impl Run {
     }
 }
 
-/// Keys of config.toml that are no settings: facts about machine, data and network.
+/// Keys of config.toml that are not settings: facts about machine, data and network.
 const ASIDE: [&str; 5] = ["provenance", "network", "data", "classes", "data_dir"];
 
-/// What was noticed, in words.
+/// The event in words.
 pub fn reason(event: &CoEvent) -> String {
-    // "-0.00" reads like a mistake.
+    // "-0.00" would look like a mistake, so it loses its sign.
     let [from, to] =
         [event.from, event.to].map(|v| format!("{:.2}", if v.abs() < 0.005 { 0.0 } else { v }));
     match event.sign {
@@ -245,11 +246,11 @@ pub(super) fn folder_name(path: &Path) -> String {
         .map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// A data set of files with its absolute path, another by its name.
+/// The absolute path of a data set of files, or the name of another data set.
 fn absolute_dataset(dataset: &str) -> PathBuf {
     let path = ["folder:", "imagefolder:"].iter().find_map(|scheme| dataset.strip_prefix(scheme));
     let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
-    // "a/b/" and "a/b" are one folder.
+    // "a/b/" and "a/b" name the same folder.
     path.unwrap_or_else(|| dataset.into()).components().collect()
 }
 
@@ -264,7 +265,7 @@ fn value_text(value: &toml::Value) -> String {
 pub(super) mod tests {
     use super::*;
 
-    /// A folder with these files.
+    /// Makes a folder with these files.
     pub(in crate::report) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in files {

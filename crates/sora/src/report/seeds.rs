@@ -1,29 +1,29 @@
-//! Runs that differ in their seed alone, taken together.
+//! Groups runs that differ only in their seed.
 
 use std::collections::BTreeMap;
 
 use super::run::Run;
 use crate::plot::Point;
 
-/// Settings that do not make another experiment.
+/// Settings that do not distinguish experiments.
 const ASIDE: [&str; 6] = ["seed", "out", "threads", "device", "tensorboard", "keep"];
 
-/// Runs of one experiment: equal in every setting that decides the result, but for the seed.
+/// Runs of one experiment, which agree in every setting that decides the result, except the seed.
 #[derive(Clone, Debug)]
 pub struct Group<'a> {
     /// The runs, in their order.
     pub runs: Vec<&'a Run>,
-    /// Name: the run's own where it is alone.
+    /// Name of the group; the run's own name for a single run.
     pub name: String,
 }
 
-/// The runs by experiment, in the order of their first runs.
+/// Groups the runs by experiment, in the order of their first runs.
 pub fn groups(runs: &[Run]) -> Vec<Group<'_>> {
     let mut all: Vec<(BTreeMap<String, String>, Vec<&Run>)> = Vec::new();
     for run in runs {
         let mut settings = run.settings();
         ASIDE.iter().for_each(|key| drop(settings.remove(*key)));
-        // Two evaluations of one run are no two seeds.
+        // Two evaluations of one run do not count as two seeds.
         let known = all.iter_mut().find(|(other, with)| {
             *other == settings && with.iter().all(|one| one.seed() != run.seed())
         });
@@ -36,13 +36,13 @@ pub fn groups(runs: &[Run]) -> Vec<Group<'_>> {
 }
 
 impl Group<'_> {
-    /// Whether there is more than one seed.
+    /// Whether the group has more than one seed.
     pub fn has_seeds(&self) -> bool {
         self.runs.len() > 1
     }
 
-    /// Mean over the seeds and, where there are several, a standard deviation to both sides:
-    /// `values` are `(x, y)` of one run. A place that not every run has is left out.
+    /// Mean over the seeds and, for several seeds, a standard deviation on both sides. `values`
+    /// gives `(x, y)` of one run; values of x that not every run has are left out.
     pub fn over_seeds(&self, values: impl Fn(&Run) -> Vec<(f64, f64)>) -> Vec<Point> {
         let each: Vec<_> = self.runs.iter().map(|run| values(run)).collect();
         let [first, others @ ..] = each.as_slice() else { return Vec::new() };
@@ -71,7 +71,7 @@ pub fn mean_and_deviation(values: Vec<f64>) -> (f64, f64) {
     (mean, if values.len() > 1 { (squares / (n - 1.0)).sqrt() } else { 0.0 })
 }
 
-/// A group's name: what its runs' names have in common, without the seed; else its method.
+/// The name of a group: the common part of its runs' names, without the seed; or else the method.
 fn name(runs: &[&Run]) -> String {
     let Some(first) = runs.first() else { return String::new() };
     if runs.len() == 1 {

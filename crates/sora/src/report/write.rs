@@ -1,4 +1,4 @@
-//! A report's folder: the page, and every figure as a file.
+//! Writes a report's folder: the page, and every figure as a file.
 
 use std::{
     fs,
@@ -22,21 +22,21 @@ use crate::{
     plot::{Figure, gif},
 };
 
-/// Weights of a run in a sweep.
+/// Most weights of a run in a sweep.
 const SWEPT: usize = 6;
-/// Weights of a run in an animation.
+/// Most weights of a run in an animation.
 const FRAMES: usize = 6;
-/// Weights of a run in a strip.
+/// Most weights of a run in a strip.
 const STRIP: usize = 4;
-/// Images of the examples.
+/// Number of images in the examples.
 const IMAGES: usize = 8;
 
-/// How to make a report.
+/// Options of a report.
 #[derive(Clone, Debug, Default)]
 pub struct ReportOptions {
-    /// How to compute what the records do not hold; `None`: leave those figures out.
+    /// Options of computing data that the records do not hold; `None` leaves those figures out.
     pub compute: Option<ComputeOptions>,
-    /// Test image of the loss landscapes.
+    /// Index of the test image of the loss landscapes.
     pub index: usize,
     /// Plane of the loss landscapes.
     pub plane: Plane,
@@ -44,7 +44,7 @@ pub struct ReportOptions {
     pub title: Option<String>,
     /// Formats of the figures' files.
     pub formats: Formats,
-    /// Seconds after which the page looks for a newer one; `None`: it stays.
+    /// Seconds after which the page looks for a newer version; `None` for never.
     pub refresh: Option<u64>,
 }
 
@@ -58,7 +58,7 @@ pub enum Formats {
     SvgAndPng,
 }
 
-/// What was computed for the runs, as far as it could be.
+/// The computed data of the runs, as far as they could be computed.
 #[derive(Default)]
 struct Computed {
     sweeps: Vec<Sweep>,
@@ -69,14 +69,14 @@ struct Computed {
 /// Files to write.
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
-/// Writes `report.html`, `plots/` and `csv/` for the runs to the folder `out`; gives the page's
+/// Writes `report.html`, `plots/` and `csv/` for the runs to the folder `out`; returns the page's
 /// path.
 ///
-/// Everything is drawn before anything is written. A run whose data set or weights are not here is
-/// left out of the figures that need them, with a warning on the page.
+/// Everything is drawn before anything is written. A run whose data set or weights are not on this
+/// machine is left out of the figures that need them, and the page has a warning.
 ///
 /// # Errors
-/// A folder that cannot be written, or a wrong setting.
+/// [`Error`] for a folder that cannot be written, or a wrong setting.
 pub fn write(all: &Runs, out: &Path, options: &ReportOptions) -> Result<PathBuf> {
     let runs = &all.runs;
     let mut said = warnings(all);
@@ -106,7 +106,7 @@ pub fn write(all: &Runs, out: &Path, options: &ReportOptions) -> Result<PathBuf>
         links,
         refresh: options.refresh,
     };
-    // Last, so that a page is never there without its figures.
+    // The page is written last, so that it never exists without its figures.
     files.push((path.clone(), page(runs, &content)?.into_bytes()));
     for (path, bytes) in &files {
         if let Some(dir) = path.parent() {
@@ -142,7 +142,7 @@ fn drawn(runs: &[Run], computed: &Computed) -> Vec<(&'static str, Figure)> {
     all
 }
 
-/// The animations of the landscapes, on one scale; gives their names.
+/// Draws the animations of the landscapes, on one scale; returns their names.
 fn animations(
     runs: &[Run],
     computed: &Computed,
@@ -165,8 +165,8 @@ fn animations(
     Ok(names)
 }
 
-/// The logs as CSV files; for each run what its card links to: its log, and its own page where it
-/// has one nearby.
+/// Makes the logs as CSV files. Returns, for each run, the links of its card: to its log, and to
+/// its own page where there is one nearby.
 fn logs(runs: &[Run], out: &Path, files: &mut Files) -> Vec<Vec<(String, String)>> {
     let mut links = Vec::new();
     for run in runs {
@@ -184,8 +184,8 @@ fn logs(runs: &[Run], out: &Path, files: &mut Files) -> Vec<Vec<(String, String)
     links
 }
 
-/// Address of the page in a run's own folder from `out`, where it lies in that folder or beside it:
-/// a longer way would tell of the machine's folders.
+/// Address from `out` of the page in a run's own folder, if `out` is that folder or lies beside it.
+/// A longer path would reveal folders of the machine.
 fn own_page(run: &Path, out: &Path) -> Option<String> {
     let absolute = |path: &Path| std::path::absolute(path).ok();
     let (run, out) = (absolute(run)?, absolute(out)?);
@@ -225,7 +225,8 @@ fn computed(
     for run in runs {
         let mut warn = |what: &str, e: Error| {
             tracing::warn!("{}: {what}: {e}", run.name);
-            // The page is passed on: the reason, which may name paths of this machine, stays out.
+            // The page may be passed on, so the reason, which may name paths of this machine, is
+            // left out.
             let text = format!("{what}; the program says why when it makes the report");
             said.push(Warning { run: run.name.clone(), text });
         };

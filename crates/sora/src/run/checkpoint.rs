@@ -1,12 +1,12 @@
-//! Checkpoints: everything that a run needs to go on to the same bits, in a folder that appears all
-//! at once.
+//! Checkpoints: all the state that a run needs to continue to the same bits, in a folder that
+//! appears in one step.
 //!
-//! `checkpoints/epoch-NNN/` holds the state after NNN epochs (`epoch-NNN-step-SSSSSS/` one inside
-//! the next epoch): `model.safetensors`, `optimizer.safetensors`, `method.safetensors`,
-//! `state.json`, and `MANIFEST.json` with the SHA-256 of each and of the run's config.toml. The
-//! folder is written beside under a name that starts with a dot, synced, and renamed: a kill leaves
-//! the old checkpoints or the old ones and the new one. Only finite values are written, and what is
-//! read is what was written: a changed byte is noticed.
+//! `checkpoints/epoch-NNN/` holds the state after NNN epochs (`epoch-NNN-step-SSSSSS/`, a state
+//! inside the next epoch): `model.safetensors`, `optimizer.safetensors`, `method.safetensors`,
+//! `state.json`, and `MANIFEST.json` with the SHA-256 of each file and of the run's config.toml.
+//! The folder is written under a name that starts with a dot, synchronised, and renamed. A kill
+//! therefore leaves the old checkpoints, with or without the new one. Only finite values are
+//! written, and a changed byte is noticed when a checkpoint is read.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,12 +31,12 @@ const FORMAT: u32 = 1;
 /// Names of a checkpoint's files.
 const STATE: &str = "state.json";
 const MANIFEST: &str = "MANIFEST.json";
-/// The weights of a checkpoint.
+/// File name of the weights of a checkpoint.
 pub const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const METHOD: &str = "method.safetensors";
 
-/// What a checkpoint is made of: `MANIFEST.json`.
+/// The content of `MANIFEST.json`: the parts of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// SHA-256 of each file, in hexadecimal.
@@ -49,28 +49,29 @@ pub struct Manifest {
 /// The best validation of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Steps complete at it.
+    /// Number of completed steps at this validation.
     pub step: u64,
-    /// Epochs complete at it.
+    /// Number of completed epochs at this validation.
     pub epoch: u64,
-    /// What it found.
+    /// Figures of the validation.
     pub figures: ValFigures,
 }
 
-/// Where a run stands.
+/// The position of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// Format of this file.
     pub format: u32,
-    /// Complete epochs.
+    /// Number of completed epochs.
     pub epoch: u64,
-    /// Complete batches of the epoch that follows them.
+    /// Number of completed batches of the epoch that follows them.
     pub batch: u64,
-    /// Complete steps since the start.
+    /// Number of completed steps since the start.
     pub step: u64,
-    /// Length of `metrics.jsonl` at this point: what lies beyond was written after it.
+    /// Length of `metrics.jsonl` in bytes at this point; later lines were written after the
+    /// checkpoint.
     pub metrics_bytes: u64,
-    /// Length of `epochs.jsonl` at this point.
+    /// Length of `epochs.jsonl` in bytes at this point.
     pub epochs_bytes: u64,
     /// Sums over the batches of the unfinished epoch.
     pub totals: EpochTotals,
@@ -82,11 +83,11 @@ pub struct Position {
     /// The best validation so far.
     #[serde(default)]
     pub best: Option<Best>,
-    /// Where the run ended before its last epoch since validation no longer improved: the number of
-    /// epochs that it was to have.
+    /// The planned number of epochs, if the run ended before its last epoch because validation no
+    /// longer improved.
     #[serde(default)]
     pub stopped_early: Option<u64>,
-    /// Forward and backward passes so far.
+    /// Numbers of forward and backward passes so far.
     pub passes: Passes,
     /// Seconds of training so far (wall clock).
     pub seconds: f64,
@@ -97,7 +98,7 @@ pub struct Position {
 pub struct State {
     /// Parameters and running statistics.
     pub model: Vec<HostTensor>,
-    /// Momentum and the like.
+    /// State of the optimizer, such as momentum.
     pub optimizer: Vec<HostTensor>,
     /// The method's own state.
     pub method: Vec<HostTensor>,
@@ -108,20 +109,20 @@ impl State {
         [(MODEL, &self.model), (OPTIMIZER, &self.optimizer), (METHOD, &self.method)]
     }
 
-    /// The first tensor with a value that is not finite.
+    /// The name of the first tensor with a value that is not finite.
     pub fn not_finite(&self) -> Option<&str> {
         self.parts().into_iter().find_map(|(_, tensors)| files::not_finite(tensors))
     }
 }
 
-/// A checkpoint as read.
+/// A checkpoint that was read.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// Its folder.
     pub path: PathBuf,
-    /// Where the run stood.
+    /// The position of the run.
     pub progress: Position,
-    /// What it was made of; `None` where an older version wrote it.
+    /// The manifest; `None` where an older version wrote the checkpoint.
     pub manifest: Option<Manifest>,
     /// Parameters and running statistics by name.
     pub model: BTreeMap<String, HostTensor>,
@@ -131,25 +132,25 @@ pub struct Checkpoint {
     pub method: BTreeMap<String, HostTensor>,
 }
 
-/// What is written into a checkpoint.
+/// The content of a new checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct Content<'a> {
-    /// Where the run stands.
+    /// The position of the run.
     pub progress: &'a Position,
     /// The tensors.
     pub state: &'a State,
-    /// What the weights say about themselves.
+    /// The description of the weights.
     pub metadata: &'a HashMap<String, String>,
     /// SHA-256 of the run's config.toml.
     pub config: &'a str,
 }
 
-/// Writes a checkpoint under `dir` (the run's `checkpoints/`) and removes all but the newest `keep`
-/// and those for which `needed` says so.
+/// Writes a checkpoint under `dir` (the run's `checkpoints/`), then removes all checkpoints except
+/// the newest `keep` and those for which `needed` returns true.
 ///
 /// # Errors
-/// [`Error::Diverged`] where a value is not finite; a disk that is full or not writable. The older
-/// checkpoints are then untouched.
+/// [`Error::Diverged`] where a value is not finite; [`Error::Io`] for a disk that is full or not
+/// writable. The older checkpoints are then unchanged.
 pub fn save(
     dir: &Path,
     content: Content<'_>,
@@ -198,7 +199,8 @@ fn fill(dir: &Path, content: Content<'_>) -> Result<()> {
     files::sync_dir(dir)
 }
 
-/// Checkpoint folders under `dir`, oldest first. Names sort in the order of writing: (epoch, step).
+/// Checkpoint folders under `dir`, oldest first. Their names sort in the order of writing: (epoch,
+/// step).
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(dir) {
@@ -215,8 +217,8 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Steps complete at the checkpoint folder `path` of a run with `steps_per_epoch`; `None` for
-/// another name.
+/// Number of completed steps at the checkpoint folder `path` of a run with `steps_per_epoch`;
+/// `None` if the name is not that of a checkpoint.
 pub fn step(path: &Path, steps_per_epoch: u64) -> Option<u64> {
     match key(path.file_name()?.to_str()?)? {
         (epoch, 0) => Some(epoch * steps_per_epoch),
@@ -233,11 +235,12 @@ fn key(name: &str) -> Option<(u64, u64)> {
     }
 }
 
-/// The first that `take` accepts of the checkpoints under `dir`, the newest first; one that is
-/// damaged or that `take` refuses is passed over with a line to `told`.
+/// Returns the first checkpoint under `dir` that `take` accepts, beginning with the newest. A
+/// checkpoint that is damaged or that `take` refuses is skipped, with a line to `told`. Returns
+/// `None` if there is no checkpoint.
 ///
 /// # Errors
-/// Checkpoints that are all damaged or refused. No checkpoint at all is `None`.
+/// [`Error`] if all checkpoints are damaged or refused.
 pub fn newest<T>(
     dir: &Path,
     mut take: impl FnMut(Checkpoint) -> Result<T>,
@@ -259,10 +262,10 @@ pub fn newest<T>(
     first.map_or(Ok(None), Err)
 }
 
-/// Reads the checkpoint folder `path` and holds its files against their digests.
+/// Reads the checkpoint folder `path` and checks its files against their digests.
 ///
 /// # Errors
-/// A file that is missing, or not as it was written.
+/// [`Error`] for a file that is missing, or that was changed.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let manifest = manifest(path)?;
     let read = |name: &str| {
@@ -307,7 +310,7 @@ fn manifest(path: &Path) -> Result<Option<Manifest>> {
     }
 }
 
-/// Whether the file `name` of a checkpoint is as it was written.
+/// Checks that the file `name` of a checkpoint was not changed.
 fn verify(manifest: Option<&Manifest>, name: &str, file: &Path, bytes: &[u8]) -> Result<()> {
     let Some(manifest) = manifest else { return Ok(()) };
     match manifest.files.get(name) {
@@ -317,11 +320,11 @@ fn verify(manifest: Option<&Manifest>, name: &str, file: &Path, bytes: &[u8]) ->
     }
 }
 
-/// The tensors and metadata of the weights of the checkpoint folder `path`, held against their
+/// Reads the tensors and metadata of the weights in the checkpoint folder `path`, and checks their
 /// digest.
 ///
 /// # Errors
-/// As [`load`].
+/// Those of [`load`].
 pub fn weights(path: &Path) -> Result<files::Loaded> {
     let file = path.join(MODEL);
     let bytes = fs::read(&file).map_err(|e| Error::read(&file, e))?;
@@ -329,11 +332,11 @@ pub fn weights(path: &Path) -> Result<files::Loaded> {
     files::parse_safetensors(&file, &bytes)
 }
 
-/// Removes all but the newest `keep` checkpoints and those that are `needed`, and what a kill in
-/// the middle of a write or a removal has left.
+/// Removes all checkpoints except the newest `keep` and those that are `needed`, and the remains of
+/// a write or a removal that a kill interrupted.
 ///
 /// # Errors
-/// A folder that cannot be read or written.
+/// [`Error`] for a folder that cannot be read or written.
 pub fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
         let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
@@ -348,8 +351,8 @@ pub fn prune(dir: &Path, keep: usize, needed: impl Fn(&Path) -> bool) -> Result<
 
 /// Removes a checkpoint.
 fn discard(path: &Path) -> Result<()> {
-    // Renamed first: a kill in the middle of the removal must not leave a checkpoint that looks
-    // whole.
+    // The folder is renamed first, because a kill during the removal must not leave a checkpoint
+    // that looks whole.
     let hidden = path
         .with_file_name(format!(".{}.old", path.file_name().unwrap_or_default().to_string_lossy()));
     remove(&hidden)?;
@@ -357,11 +360,11 @@ fn discard(path: &Path) -> Result<()> {
     remove(&hidden)
 }
 
-/// Removes the checkpoints that are newer than `path` (`None`: all), the newest first: a kill in
-/// between leaves a run that can go on.
+/// Removes the checkpoints that are newer than `path` (all for `None`), the newest first, so that a
+/// kill in between leaves a run that can continue.
 ///
 /// # Errors
-/// A folder that cannot be written.
+/// [`Error`] for a folder that cannot be written.
 pub fn discard_after(dir: &Path, path: Option<&Path>) -> Result<()> {
     for newer in list(dir)?.iter().rev().take_while(|newer| Some(newer.as_path()) != path) {
         discard(newer)?;
@@ -420,7 +423,7 @@ mod tests {
         assert_eq!(newest.model["w"].data, [0.1]);
         assert_eq!(newest.manifest.unwrap().config.unwrap(), "digest");
 
-        // What a kill leaves behind is not taken for a checkpoint; a damaged one is passed over.
+        // The remains of a kill do not count as a checkpoint, and a damaged checkpoint is skipped.
         let left = [dir.join(".epoch-003.tmp"), dir.join(".epoch-001.old")];
         left.iter().for_each(|path| fs::create_dir(path).unwrap());
         fs::write(newest.path.join(MODEL), b"cut").unwrap();
@@ -448,7 +451,7 @@ mod tests {
                 fs::write(&path, &changed).unwrap();
                 let mut lines = Vec::new();
                 let found = newest(&dir, Ok, |line| lines.push(line.to_owned())).unwrap().unwrap();
-                // A changed manifest that still says the same is no change.
+                // A manifest that is changed but has the same content is no change.
                 let same = found.progress.step == 10 && file == MANIFEST;
                 assert!(same || found.progress.step == 5, "{file}, byte {place}");
                 assert!(same || (lines.len() == 1 && lines[0].contains("epoch-001")), "{lines:?}");

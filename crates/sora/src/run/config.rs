@@ -1,7 +1,8 @@
-//! `config.toml` of a run: its settings, what the data set decided, and where it was made.
+//! `config.toml` of a run: its settings, the facts that the data set decided, and the program and
+//! machine.
 //!
-//! The first line is the SHA-256 of what follows it, so that a changed byte is noticed. It is a
-//! comment: the file is also what a new run can start from.
+//! The first line is the SHA-256 of the text after it, so that a changed byte is noticed. The line
+//! is a comment, because a new run can also start from the file.
 
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use crate::{
     model::ModelConfig,
 };
 
-/// What the first line of config.toml begins with.
+/// The beginning of the first line of config.toml.
 const SEAL: &str = "# sha256 of what follows: ";
 
 /// Facts about the program and the machine, kept with the settings.
@@ -26,23 +27,23 @@ const SEAL: &str = "# sha256 of what follows: ";
 pub struct Provenance {
     /// Version of the program.
     pub sora: String,
-    /// Revision of its sources.
+    /// Revision of the program's sources.
     pub git_revision: String,
     /// Version of Burn.
     pub burn: String,
     /// Device.
     pub device: String,
-    /// Instruction set of the CPU engine: another one gives other last bits.
+    /// Instruction set of the CPU engine; another one changes the last bits.
     pub instruction_set: String,
     /// Operating system.
     pub os: String,
 }
 
 impl Provenance {
-    /// Of this process.
+    /// The facts about this process.
     ///
     /// # Errors
-    /// An instruction set that is asked for and not known.
+    /// [`Error`](crate::Error) for an instruction set that is requested but not known.
     pub fn here(device: &str) -> Result<Self> {
         Ok(Self {
             sora: env!("CARGO_PKG_VERSION").into(),
@@ -55,25 +56,26 @@ impl Provenance {
     }
 }
 
-/// Everything that decides a run.
+/// All values that decide a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunConfig {
-    /// What was asked for, with augmentation and validation size settled.
+    /// The requested settings, completed with augmentation and validation size.
     #[serde(flatten)]
     pub settings: TrainConfig,
-    /// Steps of an epoch.
+    /// Number of steps of an epoch.
     pub steps_per_epoch: u64,
-    /// Numbers of epochs that the run had before it was extended, oldest first.
+    /// Earlier numbers of epochs of a run that was extended, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extended: Vec<u64>,
-    /// The network as the data set decides it.
+    /// The network, with the values that the data set decides.
     pub network: ModelConfig,
-    /// The images and labels that the run began with; absent in files of older versions.
+    /// Identity of the images and labels at the begin of the run; absent in files of older
+    /// versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DatasetIdentity>,
-    /// Where the run was made.
+    /// Program and machine of the run.
     pub provenance: Provenance,
-    /// Whether the file carries its own digest, as all do since there are manifests.
+    /// Whether the file carries its own digest; files of versions without manifests do not.
     #[serde(skip)]
     pub sealed: bool,
 }
@@ -82,7 +84,7 @@ impl RunConfig {
     /// The text of config.toml.
     ///
     /// # Errors
-    /// Settings that cannot be serialised, which is a defect.
+    /// [`Error::Defect`](crate::Error::Defect) for settings that cannot be serialised.
     pub fn to_text(&self) -> Result<String> {
         let text = toml::to_string(self).map_err(|e| {
             Error::defect(format!("cannot serialise the settings: {}", one_line(&e.to_string())))
@@ -90,10 +92,11 @@ impl RunConfig {
         Ok(format!("{SEAL}{}\n{text}", files::sha256(text.as_bytes())))
     }
 
-    /// From the text of the config.toml `file`. A file of an older version has no seal.
+    /// Reads the text of the config.toml `file`. A file of an older version has no seal.
     ///
     /// # Errors
-    /// A text that was changed, is no TOML, or has an unknown key or a wrong value.
+    /// [`Error`](crate::Error) for a text that was changed, is not TOML, or has an unknown key or a
+    /// wrong value.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         if let Some(rest) = text.strip_prefix("# ") {
             let sealed = text.strip_prefix(SEAL).and_then(|sealed| sealed.split_once('\n'));
@@ -129,11 +132,11 @@ impl RunConfig {
         })
     }
 
-    /// Refuses data that is not what the run began with: validation images could be trained on,
-    /// labels could change places, and the bits would be those of no unbroken run.
+    /// Refuses data that differ from those at the run's begin. Otherwise validation images could be
+    /// trained on, labels could change places, and the bits would not be those of an unbroken run.
     ///
     /// # Errors
-    /// In what the data differs, in one line; images that cannot be read.
+    /// [`Error`](crate::Error) with the difference in one line, or for images that cannot be read.
     pub fn check_data(&self, dataset: &Dataset) -> Result<()> {
         let Some(before) = &self.data else { return Ok(()) };
         match dataset.train.identity()?.difference(&before.train) {
@@ -145,13 +148,13 @@ impl RunConfig {
         }
     }
 
-    /// Steps of the whole run.
+    /// Number of steps of the whole run.
     pub fn total_steps(&self) -> u64 {
         self.steps_per_epoch * self.settings.epochs
     }
 }
 
-/// The value of `key`, taken out of `table`.
+/// Takes the value of `key` out of `table`.
 fn part<T: DeserializeOwned>(table: &mut Table, key: &str) -> Result<Option<T>> {
     let Some(value) = table.remove(key) else { return Ok(None) };
     value

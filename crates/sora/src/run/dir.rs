@@ -1,4 +1,4 @@
-//! The paths of a run folder, who may write to it, and how it begins.
+//! The paths of a run folder, its lock, and its creation.
 
 use std::{
     fs,
@@ -19,15 +19,15 @@ use crate::{
 pub struct RunDir(PathBuf);
 
 impl RunDir {
-    /// The folder `path`, whatever is there.
+    /// The folder `path`, whatever it holds.
     pub fn at(path: &Path) -> Self {
         Self(path.to_owned())
     }
 
-    /// The folder `path` of a run that exists, and its config.toml.
+    /// Opens the folder `path` of an existing run, and its config.toml.
     ///
     /// # Errors
-    /// No config.toml in it, or one that is damaged.
+    /// [`Error`] if it has no config.toml, or a damaged one.
     pub fn open(path: &Path) -> Result<(Self, RunConfig)> {
         let dir = Self::at(path);
         let file = dir.config();
@@ -42,7 +42,7 @@ impl RunDir {
     /// Makes the folder of a new run and writes its config.toml.
     ///
     /// # Errors
-    /// A folder that already holds something, or cannot be written.
+    /// [`Error`] for a folder that already holds files, or cannot be written.
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
         let dir = Self::at(path);
         dir.check_free()?;
@@ -53,10 +53,10 @@ impl RunDir {
         Ok(dir)
     }
 
-    /// Refuses a folder that a new run cannot have.
+    /// Refuses a folder that a new run cannot use.
     ///
     /// # Errors
-    /// A folder that holds something, or a path that is none.
+    /// [`Error`] for a folder that holds files, or a path that is not a folder.
     pub fn check_free(&self) -> Result<()> {
         let out = |problem: String| Err(Error::setting("out", self.0.display(), problem));
         if self.config().exists() {
@@ -79,22 +79,22 @@ impl RunDir {
         files::write_atomic(&self.config(), config.to_text()?.as_bytes())
     }
 
-    /// SHA-256 of config.toml, as the manifests of checkpoints have it.
+    /// SHA-256 of config.toml, as stored in the manifests of checkpoints.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// [`Error`] for a file that cannot be read.
     pub fn config_digest(&self) -> Result<String> {
         let path = self.config();
         Ok(files::sha256(&fs::read(&path).map_err(|e| Error::read(&path, e))?))
     }
 
-    /// Makes the folder ready for a process that trains in it: nobody else does while the returned
-    /// file is open (a kill lets go of it), nothing in it leads elsewhere, and what a killed process
-    /// was writing is gone.
+    /// Prepares the folder for a process that trains in it. No other process can train there while
+    /// the returned file is open (a kill closes it); symbolic links are refused, and the unfinished
+    /// files of killed processes are removed.
     ///
     /// # Errors
-    /// Another process trains in it; a symbolic link among its files; a folder that cannot be
-    /// written.
+    /// [`Error::InUse`] if another process trains in the folder; [`Error`] for a symbolic link
+    /// among its files, or a folder that cannot be written.
     pub fn lock(&self, told: &mut dyn FnMut(&str)) -> Result<fs::File> {
         self.refuse_links()?;
         let path = self.0.join("lock");
@@ -113,7 +113,7 @@ impl RunDir {
         Ok(file)
     }
 
-    /// A run folder that was received from others must not make this program write elsewhere.
+    /// A run folder that came from others must not make this program write to other places.
     fn refuse_links(&self) -> Result<()> {
         let entries = fs::read_dir(&self.0).map_err(|e| Error::read(&self.0, e))?;
         for entry in entries {
@@ -132,7 +132,7 @@ impl RunDir {
         &self.0
     }
 
-    /// Its settings.
+    /// Its config.toml.
     pub fn config(&self) -> PathBuf {
         self.0.join("config.toml")
     }
@@ -142,17 +142,17 @@ impl RunDir {
         self.0.join("checkpoints")
     }
 
-    /// One line a step.
+    /// The log of steps, with one line per step.
     pub fn metrics(&self) -> PathBuf {
         self.0.join("metrics.jsonl")
     }
 
-    /// The lines of steps that a rollback threw away.
+    /// The lines of steps that a rollback discarded.
     pub fn abandoned(&self) -> PathBuf {
         self.0.join("abandoned.jsonl")
     }
 
-    /// One line an epoch.
+    /// The log of epochs, with one line per epoch.
     pub fn epochs(&self) -> PathBuf {
         self.0.join("epochs.jsonl")
     }
@@ -190,7 +190,7 @@ impl RunDir {
     /// Writes an evaluation to `eval/NAME.json`.
     ///
     /// # Errors
-    /// A folder that cannot be written.
+    /// [`Error`] for a folder that cannot be written.
     pub fn write_report(&self, name: &str, report: &impl Serialize) -> Result<PathBuf> {
         let dir = self.evaluations();
         fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;

@@ -10,17 +10,17 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// The lines of a `.jsonl` file, as far as they are whole.
+/// The complete lines of a `.jsonl` file.
 ///
-/// A last line without its line feed is still being written and waits for the next look. A file
-/// that was cut off (a resumed run, a rollback) is read anew. A line that cannot be understood is
-/// passed over and counted.
+/// A last line without its line feed is still being written and is read by a later poll. A file
+/// that was cut off (by a resumed run, or a rollback) is read again from the start. A line that
+/// cannot be parsed is skipped and counted.
 #[derive(Debug)]
 pub struct Follower<T> {
     path: PathBuf,
-    /// Bytes taken in.
+    /// Number of bytes read.
     offset: u64,
-    /// The newest line taken in, to see that the file is still the same one.
+    /// The newest line that was read, which shows whether the file is still the same.
     last: Vec<u8>,
     lines: Vec<T>,
     damaged: u64,
@@ -37,15 +37,15 @@ impl<T: DeserializeOwned> Follower<T> {
         &self.lines
     }
 
-    /// How many lines could not be understood.
+    /// Number of lines that could not be parsed.
     pub fn damaged(&self) -> u64 {
         self.damaged
     }
 
-    /// Takes in what was written since the last look.
+    /// Reads the lines that were written since the last call.
     ///
     /// # Errors
-    /// A file that is there and cannot be read.
+    /// [`Error`](crate::Error) for a file that exists but cannot be read.
     pub fn poll(&mut self) -> Result<()> {
         let new = match self.read_new() {
             Err(e) if e.kind() == ErrorKind::NotFound => None,
@@ -68,8 +68,8 @@ impl<T: DeserializeOwned> Follower<T> {
         Ok(())
     }
 
-    /// The bytes after `offset`; from the start, with everything forgotten, where the file is no
-    /// longer the one that was read.
+    /// The bytes after `offset`. If the file is no longer the one that was read, all lines are
+    /// forgotten and reading starts again from the begin.
     fn read_new(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         let mut file = File::open(&self.path)?;
         let mut known = vec![0; self.last.len()];

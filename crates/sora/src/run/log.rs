@@ -1,8 +1,8 @@
-//! The lines of `metrics.jsonl` and `epochs.jsonl`, as they are written and as they are read.
+//! The lines of `metrics.jsonl` and `epochs.jsonl`, for writers and readers.
 //!
-//! A figure that is not finite is written as `"NaN"`, `"inf"` or `"-inf"`, since JSON has no such
-//! numbers, and read back as what it was. What an older or newer version, or a damaged line, does
-//! not have is NaN or absent, so that every reader can use the same types.
+//! A figure that is not finite is written as `"NaN"`, `"inf"` or `"-inf"`, because JSON has no such
+//! numbers, and is read back as the same value. A figure that an older or newer version, or a
+//! damaged line, lacks is read as NaN or absent, so that every reader can use the same types.
 
 pub use robustness::Accuracy;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
@@ -24,7 +24,8 @@ pub(crate) mod figure {
         Nothing(()),
     }
 
-    /// A float of either size. A number is written from its own size: `0.1f32` as `0.1`.
+    /// A float of either size. A number is written with the digits of its own size: `0.1f32` as
+    /// `0.1`.
     pub(crate) trait Figure: Copy {
         const NAN: Self;
         fn wide(self) -> f64;
@@ -75,7 +76,7 @@ pub(crate) mod figure {
     ) -> Result<F, D::Error> {
         Ok(match Json::deserialize(deserializer)? {
             Json::Number(value) => F::narrow(value),
-            // What is no number is as good as not there.
+            // A text that is not a number counts as absent.
             Json::Text(text) => F::narrow(text.parse().unwrap_or(f64::NAN)),
             Json::Nothing(()) => F::NAN,
         })
@@ -86,7 +87,7 @@ pub(crate) mod figure {
     }
 }
 
-/// The same for a figure that may be absent.
+/// The same conversion for a figure that may be absent.
 mod maybe {
     use super::{Deserialize, Deserializer, Serialize, Serializer, figure};
 
@@ -136,35 +137,36 @@ pub struct StepLine {
     /// Mean absolute perturbation, pixel units.
     #[serde(with = "figure", default = "figure::nan")]
     pub delta_mean: f32,
-    /// Throughput of the step (wall clock).
+    /// Throughput of the step (wall clock), images per second.
     #[serde(with = "figure", default = "figure::nan")]
     pub images_per_s: f32,
-    /// Momentum of the update; `None`: the optimizer has none, or the line is an old one.
+    /// Momentum of the update; `None` for an optimizer without momentum, or in a line of an old
+    /// version.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe")]
     pub momentum: Option<f32>,
-    /// Batch linearity, not clipped; `None` in lines of old versions, as the next two.
+    /// Batch linearity, not clipped; like the next two, `None` in lines of old versions.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe")]
     pub linearity_raw: Option<f32>,
-    /// Ratio of the batch's sums of slopes, beside `linearity_raw`, the mean of the samples' ratios.
+    /// Ratio of the batch's sums of slopes; `linearity_raw` is the mean of the samples' ratios.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe")]
     pub linearity_of_sums: Option<f32>,
-    /// Summed norms of the training pass's gradients over those of the attack pass's.
+    /// Sum of the norms of the training pass's gradients divided by the sum for the attack pass.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe")]
     pub grad_ratio: Option<f32>,
-    /// Share of the samples whose loss at the training point is below that at the last attack
+    /// Share of the samples whose loss at the training point is below the loss at the last attack
     /// pass's point; `None` without an attack pass.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "maybe")]
     pub abnormal: Option<f32>,
     /// Validation after this step, where `val_steps` asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<ValFigures>,
-    /// Catastrophic overfitting noticed at this step.
+    /// The event, if catastrophic overfitting was noticed at this step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub co: Option<CoEvent>,
-    /// The rollback after which this step is the first.
+    /// The rollback, if this step is the first after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<Rollback>,
-    /// Method of the step, where it is not the one in config.toml.
+    /// Method of the step, if it differs from the one in config.toml.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
 }
@@ -172,14 +174,14 @@ pub struct StepLine {
 /// A return to an earlier checkpoint because of catastrophic overfitting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rollback {
-    /// What was noticed, and when.
+    /// The event that caused it.
     pub co: CoEvent,
-    /// The step that training went on from: steps `to_step..=co.step` were trained, thrown away
+    /// The step from which training continued. Steps `to_step..=co.step` were trained, discarded
     /// (`abandoned.jsonl` has their lines) and trained again.
     pub to_step: u64,
-    /// Method until then.
+    /// Method before the rollback.
     pub from_method: String,
-    /// Method since.
+    /// Method after the rollback.
     pub method: String,
 }
 
@@ -219,7 +221,7 @@ impl EpochTotals {
         self.seconds += seconds;
     }
 
-    /// Means over the epoch.
+    /// The means over the epoch.
     pub fn means(&self) -> TrainFigures {
         let (images, steps) = (self.images.max(1) as f64, self.steps.max(1) as f64);
         TrainFigures {
@@ -260,7 +262,7 @@ pub struct TrainFigures {
 /// Validation figures of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ValFigures {
-    /// Images held out of the training split.
+    /// Number of images held out of the training split.
     pub n: u64,
     /// Clean accuracy.
     pub clean: Accuracy,
@@ -275,15 +277,15 @@ pub struct ValFigures {
 pub struct EpochLine {
     /// Epoch, from 0.
     pub epoch: u64,
-    /// Steps since the start.
+    /// Number of steps since the start.
     #[serde(default)]
     pub step: u64,
     /// Training figures.
     #[serde(default)]
     pub train: TrainFigures,
-    /// Validation figures; `None` where none were held out.
+    /// Validation figures; `None` without held-out images.
     pub val: Option<ValFigures>,
-    /// Catastrophic overfitting found so far; after a rollback, since then.
+    /// The event of catastrophic overfitting so far; after a rollback, since the rollback.
     pub co: Option<CoEvent>,
     /// The rollback of the run, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -294,7 +296,7 @@ pub struct EpochLine {
     /// Seconds of validation in and after it (wall clock).
     #[serde(default)]
     pub val_seconds: f64,
-    /// Forward and backward passes since the start, without validation.
+    /// Numbers of forward and backward passes since the start, without validation.
     #[serde(default)]
     pub passes: Passes,
     /// Largest resident memory so far (MiB).
@@ -302,18 +304,18 @@ pub struct EpochLine {
     pub peak_rss_mib: u64,
 }
 
-/// The lines of a log as they can be read, and what is wrong with the others.
+/// The readable lines of a log, and warnings about the others.
 #[derive(Clone, Debug)]
 pub struct Lines<T> {
-    /// Those that can be understood, in order.
+    /// The lines that could be parsed, in order.
     pub lines: Vec<T>,
-    /// What is missing or damaged, in words, each naming the file.
+    /// Descriptions of missing or damaged parts, each naming the file.
     pub warnings: Vec<String>,
 }
 
 impl<T: DeserializeOwned> Lines<T> {
-    /// Reads the log `path`. A run in progress, an older version, or a full disk must still give
-    /// its figures: nothing here is an error.
+    /// Reads the log `path`. It returns no error, because a run in progress, an older version or a
+    /// full disk must still give its figures.
     pub fn read(path: &std::path::Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         match std::fs::read(path) {
@@ -335,7 +337,7 @@ impl<T: DeserializeOwned> Lines<T> {
         for (i, line) in rows.filter(|(_, line)| !line.trim_ascii().is_empty()) {
             match serde_json::from_slice(line) {
                 Ok(line) => lines.push(line),
-                // A run that is writing this very line.
+                // The last line is still being written.
                 Err(_) if !whole && i + 1 == count => {
                     warnings.push(format!("{name} ends in the middle of line {}", i + 1));
                 }

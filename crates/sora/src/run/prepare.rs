@@ -1,4 +1,4 @@
-//! What a data set decides of a training, and whether the machine has room for it.
+//! The facts that a data set decides for a training, and the check of the machine's memory.
 
 use std::sync::Arc;
 
@@ -12,25 +12,25 @@ use crate::{
     model::{self, ModelConfig, Shape},
 };
 
-/// A data set split for a training, and what follows from it.
+/// A data set that is split for a training, and the facts that follow from it.
 #[derive(Clone, Debug)]
 pub struct TrainPlan {
-    /// Training images without the held-out ones.
+    /// Training images, without the held-out ones.
     pub train: Arc<Split>,
     /// Held-out images; empty where `val` is 0.
     pub val: Split,
     /// The network.
     pub network: ModelConfig,
-    /// Names of the classes; empty where the set has none.
+    /// Names of the classes; empty where the set has no names.
     pub classes: Vec<String>,
-    /// Steps of an epoch.
+    /// Number of steps of an epoch.
     pub steps_per_epoch: u64,
 }
 
 /// Opens the data set of `config`.
 ///
 /// # Errors
-/// A set that is missing, unknown or damaged.
+/// [`Error`](crate::Error) for a set that is missing, unknown or damaged.
 pub fn open_dataset(config: &TrainConfig) -> Result<Dataset> {
     let options = data::OpenOptions {
         data_dir: config.data_dir.clone(),
@@ -44,16 +44,17 @@ pub fn open_dataset(config: &TrainConfig) -> Result<Dataset> {
 }
 
 impl TrainPlan {
-    /// Steps of the whole training.
+    /// Number of steps of the whole training.
     pub fn steps(&self, config: &TrainConfig) -> u64 {
         self.steps_per_epoch * config.epochs
     }
 
-    /// Settles what depends on the data set (network shape, normalisation, augmentation, validation
-    /// size) and splits it.
+    /// Decides the settings that depend on the data set (network shape, normalisation,
+    /// augmentation, validation size) and splits the set.
     ///
     /// # Errors
-    /// A validation split that leaves nothing to train on; a network that does not fit the images.
+    /// [`Error`](crate::Error) for a validation split that leaves no training image, or a network
+    /// that does not fit the images.
     pub fn new(config: &mut TrainConfig, dataset: &Dataset) -> Result<Self> {
         let [channels, height, width] = dataset.train.shape();
         let shape = Shape { channels, height, width, classes: dataset.train.num_classes() };
@@ -69,10 +70,11 @@ impl TrainPlan {
         Self::with_network(config, dataset, network)
     }
 
-    /// The same for a run that goes on: its network is given.
+    /// The plan of a run that continues, whose network is given.
     ///
     /// # Errors
-    /// As [`new`](Self::new); images of another shape or other classes than the run began with.
+    /// Those of [`new`](Self::new), and [`Error`](crate::Error) for images of another shape or
+    /// other classes than at the begin of the run.
     pub fn again(config: &mut RunConfig, dataset: &Dataset) -> Result<Self> {
         let [channels, height, width] = dataset.train.shape();
         let found = Shape { channels, height, width, classes: dataset.train.num_classes() };
@@ -131,7 +133,7 @@ impl TrainPlan {
     }
 }
 
-/// Refuses a run in which no update would ever be made.
+/// Refuses a run that would never update the weights.
 fn updates_happen(config: &TrainConfig, steps_per_epoch: u64) -> Result<()> {
     let total = steps_per_epoch * config.epochs;
     if u64::from(config.accumulate) <= total {
@@ -143,8 +145,8 @@ fn updates_happen(config: &TrainConfig, steps_per_epoch: u64) -> Result<()> {
     Err(Error::setting("accumulate", config.accumulate, problem))
 }
 
-/// Reports what a method keeps for the training images, and refuses what the machine has no room
-/// for.
+/// Reports the memory that a method keeps for the training images, and refuses the method if the
+/// machine has too little.
 fn memory_fits(method: &str, bytes: u64, data: &DataInfo, available: Option<u64>) -> Result<()> {
     if bytes == 0 {
         return Ok(());

@@ -30,16 +30,16 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Largest recipe file.
+/// Largest recipe file in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 /// Most runs of a recipe.
 const MOST_RUNS: usize = 10_000;
 
-/// How much of the paper's setting a recipe runs.
+/// The share of the paper's setting that a recipe runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scale {
-    /// Minutes: shows that everything works, not what the paper claims.
+    /// Minutes: shows that everything works, but not the paper's claims.
     Smoke,
     /// An hour or so on two cores: narrow networks, parts of the data.
     #[default]
@@ -80,13 +80,13 @@ recipes![
     "ablations",
 ];
 
-/// A recipe as its file has it.
+/// The content of a recipe's file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What the figure shows.
+    /// The content of the figure.
     pub title: String,
-    /// Kinds of `sora plot`.
+    /// The kinds of figures to draw.
     #[serde(default)]
     pub plots: Vec<String>,
     /// Whether to write a table of the evaluations.
@@ -98,7 +98,7 @@ pub struct Recipe {
     scale: BTreeMap<Scale, ScaleOptions>,
 }
 
-/// What a recipe says of one scale.
+/// The settings of a recipe for one scale.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ScaleOptions {
@@ -112,34 +112,34 @@ struct ScaleOptions {
     limit: Option<usize>,
 }
 
-/// A run that a recipe asks for.
+/// A run of a recipe.
 #[derive(Clone, Debug)]
 pub struct PlannedRun {
     /// Folder name: readable, and different for different settings.
     pub name: String,
-    /// What tells it from the recipe's other runs, for tables: values of `method`, `label` and
-    /// every swept key.
+    /// Text that separates the run from the recipe's other runs in tables: values of `method`,
+    /// `label` and every swept key.
     pub label: String,
-    /// Settings, as a config file.
+    /// Settings, as the text of a config file.
     pub config: String,
 }
 
-/// Everything that a recipe asks for at one scale.
+/// The work of a recipe at one scale.
 #[derive(Clone, Debug)]
 pub struct RecipePlan {
     /// Runs, each once.
     pub runs: Vec<PlannedRun>,
-    /// Attacks of the evaluation after each run; empty: none.
+    /// Attacks of the evaluation after each run; empty for no evaluation.
     pub attacks: Vec<String>,
-    /// Test images of the evaluation; `None`: all.
+    /// Number of test images of the evaluation; `None` for all.
     pub limit: Option<usize>,
 }
 
 impl Recipe {
-    /// The recipe called `name`, or the one in the file of that name.
+    /// Finds the recipe called `name`, or reads the file of that name.
     ///
     /// # Errors
-    /// An unknown name; a file that cannot be read or understood.
+    /// [`Error`] for an unknown name, or a file that cannot be read or parsed.
     pub fn find(name: &str) -> Result<Self> {
         if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
             return Self::parse(text, name);
@@ -162,10 +162,11 @@ impl Recipe {
             .map_err(|e| Error::unfit(format!("recipe {origin}"), one_line(&e.to_string())))
     }
 
-    /// The runs and evaluations at `scale`, with the settings `over` on top of all others.
+    /// The runs and evaluations at `scale`, with the settings `over` in place of all others.
     ///
     /// # Errors
-    /// A scale that the recipe does not have; a setting that `sora train` would refuse.
+    /// [`Error`] for a scale that the recipe does not have, or a setting that a training would
+    /// refuse.
     pub fn plan(&self, scale: Scale, over: &Table) -> Result<RecipePlan> {
         let at = self.scale.get(&scale).ok_or_else(|| {
             let known: Vec<_> = self.scale.keys().map(|scale| scale.name()).collect();
@@ -190,7 +191,7 @@ impl Recipe {
                         if at.keep.get(key).is_some_and(|keep| !keep.contains(value)) {
                             swept.push((key.clone(), Vec::new()));
                         }
-                        // A fixed value of a run goes over the scale's.
+                        // A fixed value of a run replaces the scale's.
                         fixed.insert(key.clone(), value.clone());
                     }
                 }
@@ -215,7 +216,7 @@ impl Recipe {
     }
 }
 
-/// A grid as its file has it: a recipe of one scale that draws nothing.
+/// The content of a grid's file: a recipe of one scale that draws nothing.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Grid {
@@ -230,11 +231,11 @@ struct Grid {
 }
 
 impl Recipe {
-    /// The grid in the file `path`: `[train]` settings, `[[runs]]` with lists, `attacks` and
-    /// `limit` of the evaluation. Its one scale is [`Scale::Full`].
+    /// Reads the grid in the file `path`: `[train]` settings, `[[runs]]` with lists, and `attacks`
+    /// and `limit` of the evaluation. Its one scale is [`Scale::Full`].
     ///
     /// # Errors
-    /// A file that cannot be read or understood.
+    /// [`Error`] for a file that cannot be read or parsed.
     pub fn read_grid(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
         let grid: Grid =
@@ -277,7 +278,7 @@ fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<Plann
             .map(|(key, value)| format!("{key} {}", plain(value))),
     );
     let label = words.join(", ");
-    // What a training would refuse is refused before anything runs.
+    // Settings that a training would refuse are refused before any run begins.
     config::parse(&config).and_then(TrainConfig::from_table).map_err(|e| match e {
         Error::Setting { setting, value, problem } => {
             Error::Setting { setting, value, problem: format!("{problem} (the run '{label}')") }
@@ -376,7 +377,7 @@ mod tests {
 
     #[test]
     fn every_recipe_can_be_run_at_every_scale() {
-        // The names of networks are checked where a run begins; here one stands for all.
+        // Names of networks are checked when a run begins, so one network stands for all here.
         let one_network = toml::from_str("model = 'preact-resnet18'").unwrap();
         for (name, _) in RECIPES {
             let recipe = Recipe::find(name).unwrap();

@@ -1,4 +1,4 @@
-//! Weights files that say what they are of, and the models that are read from them.
+//! Weights files with their descriptions, and the models that are read from them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,23 +17,23 @@ use crate::{
     threat::{Epsilon, Norm},
 };
 
-/// Metadata key under which a weights file describes itself.
+/// Metadata key of a weights file's description.
 pub const ABOUT: &str = "sora";
 
-/// What a weights file says about itself.
+/// The description in a weights file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct About {
     /// The network.
     pub network: ModelConfig,
-    /// Data set it was trained on; empty if that is not known.
+    /// Data set of the training; empty if it is not known.
     pub dataset: String,
-    /// Method it was trained with; `imported` for weights of another program.
+    /// Method of the training; `imported` for weights of another program.
     pub method: String,
-    /// Epsilon it was trained with.
+    /// Epsilon of the training.
     pub epsilon: Epsilon,
-    /// Norm it was trained with.
+    /// Norm of the training.
     pub norm: Norm,
-    /// Steps that it was trained for, where that is known.
+    /// Number of steps of the training, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u64>,
     /// Names of the classes in the order of the logits; empty if they are not known.
@@ -45,7 +45,7 @@ pub struct About {
 }
 
 impl About {
-    /// Of a run's weights after `step` steps.
+    /// The description of a run's weights after `step` steps.
     pub fn of_run(config: &TrainConfig, plan: &TrainPlan, step: u64) -> Self {
         Self {
             network: plan.network.clone(),
@@ -59,38 +59,39 @@ impl About {
         }
     }
 
-    /// As the metadata of a weights file.
+    /// The description as metadata of a weights file.
     ///
     /// # Errors
-    /// None that is known of; serialisation can fail.
+    /// [`Error`] if the serialisation fails, which no known value causes.
     pub fn metadata(&self) -> Result<HashMap<String, String>> {
         let json = serde_json::to_string(self).map_err(|e| {
             Error::defect(format!("cannot serialise the network's description: {e}"))
         })?;
-        // One entry: the order of several would differ from run to run, and so the file's bytes.
+        // There is only one entry, because the order of several would differ from run to run, and
+        // with it the file's bytes.
         Ok([(ABOUT.to_owned(), json)].into())
     }
 
-    /// From the text in the metadata of the weights file `file`.
+    /// Reads the description in the metadata of the weights file `file`.
     ///
     /// # Errors
-    /// A text that is no description.
+    /// [`Error`] for a text that is not a description.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         serde_json::from_str(text).map_err(|e| {
             Error::damaged(file, format!("its description of the network is damaged: {e}"))
         })
     }
 
-    /// The bytes of a weights file with these `tensors`, bound to them by their digest.
+    /// The bytes of a weights file with these `tensors`; the description gets their digest.
     ///
     /// # Errors
-    /// As [`files::to_safetensors`].
+    /// Those of [`files::to_safetensors`].
     pub fn file(mut self, tensors: &[HostTensor]) -> Result<Vec<u8>> {
         self.sha256 = files::digest(tensors);
         files::to_safetensors(tensors, self.metadata()?)
     }
 
-    /// Whether `tensors` are those that the file `file` was written with.
+    /// Checks that `tensors` are those with which the file `file` was written.
     fn verify(&self, tensors: &BTreeMap<String, HostTensor>, file: &Path) -> Result<()> {
         if self.sha256.is_empty() || self.sha256 == files::digest(tensors.values()) {
             return Ok(());
@@ -101,15 +102,15 @@ impl About {
     }
 }
 
-/// Which weights of a run.
+/// A choice among a run's weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Which {
-    /// The final ones; of a run that is not finished, those of the newest checkpoint.
+    /// The final weights; for an unfinished run, those of the newest checkpoint.
     #[default]
     Final,
-    /// Those of the best validation.
+    /// The weights of the best validation.
     Best,
-    /// Those of the checkpoint after so many steps.
+    /// The weights of the checkpoint after this many steps.
     Step(u64),
 }
 
@@ -127,27 +128,27 @@ impl std::str::FromStr for Which {
     }
 }
 
-/// Where weights come from.
+/// The source of weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The file.
     pub file: PathBuf,
-    /// Steps that they were trained for, where that is known.
+    /// Number of steps of their training, if it is known.
     pub step: Option<u64>,
-    /// Whether they are a run's final weights or a file of their own, not a state in between.
+    /// Whether they are a run's final weights or a single file, as against an intermediate state.
     pub complete: bool,
 }
 
-/// A model to evaluate and what it was made with.
+/// A model to evaluate, and its origin.
 #[derive(Debug)]
 pub struct Subject {
     /// The network with its weights.
     pub model: Model,
-    /// What the weights say about themselves.
+    /// The description of the weights.
     pub about: About,
-    /// Where the weights come from.
+    /// The source of the weights.
     pub source: Source,
-    /// Settings of its run, if it comes from a run folder.
+    /// Folder and settings of its run, if it comes from a run folder.
     pub run: Option<(RunDir, RunConfig)>,
 }
 
@@ -155,15 +156,15 @@ impl Subject {
     /// Loads a run folder (final weights, else the newest checkpoint) or a weights file.
     ///
     /// # Errors
-    /// A path that is neither.
+    /// [`Error`] for a path that is neither.
     pub fn load(path: &Path, device: &burn::tensor::Device) -> Result<Self> {
         Self::load_weights(path, Which::Final, device)
     }
 
-    /// Loads a run folder or a weights file; of a run, the weights `which`.
+    /// Loads a run folder or a weights file; from a run, the weights `which`.
     ///
     /// # Errors
-    /// A path that is neither, or a run without those weights.
+    /// [`Error`] for a path that is neither, or a run without those weights.
     pub fn load_weights(path: &Path, which: Which, device: &burn::tensor::Device) -> Result<Self> {
         let dir = RunDir::at(path);
         let alone = |file: PathBuf| Source { file, step: None, complete: true };
@@ -171,7 +172,7 @@ impl Subject {
             return Self::read(alone(path.to_owned()), None, device);
         }
         if !dir.config().exists() && dir.model().exists() {
-            // An imported network: weights without a run.
+            // The folder of an imported network holds weights without a run.
             return Self::read(alone(dir.model()), None, device);
         }
         let run = RunDir::open(path)?;
@@ -188,7 +189,7 @@ impl Subject {
         }
     }
 
-    /// The newest checkpoint of a run that is not finished; a damaged one is passed over.
+    /// The newest checkpoint of an unfinished run; damaged checkpoints are skipped.
     fn newest(run: &(RunDir, RunConfig), device: &burn::tensor::Device) -> Result<Self> {
         let mut all = checkpoint::list(&run.0.checkpoints())?;
         let mut first = None;

@@ -1,9 +1,9 @@
-//! Weight averaging: an exponential moving average of parameters and running statistics, taken
+//! Weight averaging: an exponential moving average of parameters and running statistics, updated
 //! after every update (Izmailov et al. 2018, arXiv 1803.05407, in the exponential form; for
 //! adversarial training Rebuffi et al. 2021, arXiv 2103.01946).
 //!
-//! `average <- decay average + (1 - decay) value`, from the initial weights on. It does not touch
-//! the training itself.
+//! `average <- decay average + (1 - decay) value`, from the initial weights on. The average does
+//! not influence the training.
 
 use std::collections::BTreeMap;
 
@@ -23,12 +23,12 @@ pub struct WeightAverage {
 }
 
 impl WeightAverage {
-    /// Starts at the weights of `model`; `decay` in [0, 1].
+    /// Starts the average at the weights of `model`; `decay` lies in [0, 1].
     pub fn new(model: &Model, decay: f32) -> Self {
         Self { decay, params: model.params.clone(), buffers: model.buffers.clone() }
     }
 
-    /// Takes the weights of `model` in.
+    /// Adds the weights of `model` to the average.
     pub fn update(&mut self, model: &Model) {
         for (average, values) in
             [(&mut self.params, &model.params), (&mut self.buffers, &model.buffers)]
@@ -48,20 +48,20 @@ impl WeightAverage {
         averaged
     }
 
-    /// State that a checkpoint keeps.
+    /// The state that a checkpoint keeps.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error`](crate::Error) when a device fails.
     pub fn state(&self) -> Result<Vec<HostTensor>> {
         let mut state = prefixed(&self.params, "ema.")?;
         state.extend(prefixed(&self.buffers, "ema.")?);
         Ok(state)
     }
 
-    /// Takes back what [`state`](Self::state) gave; `origin` names the file in errors.
+    /// Restores the state that [`state`](Self::state) returned; `origin` names the file in errors.
     ///
     /// # Errors
-    /// A missing or misshaped tensor.
+    /// [`Error`](crate::Error) for a missing or misshaped tensor.
     pub fn load_state(&mut self, state: &BTreeMap<String, HostTensor>, origin: &str) -> Result<()> {
         load_prefixed(&mut self.params, state, "ema.", origin)?;
         load_prefixed(&mut self.buffers, state, "ema.", origin)

@@ -1,4 +1,4 @@
-//! The run folder while a training writes to it: logs and checkpoints.
+//! The logs and checkpoints of a run folder during a training.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -32,10 +32,10 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Opens the logs of `dir` for what follows the checkpoint `found`.
+    /// Opens the logs of `dir` at the position of the checkpoint `found`.
     ///
     /// # Errors
-    /// A file that cannot be opened or cut off.
+    /// [`Error`] for a file that cannot be opened or truncated.
     pub(super) fn open(
         dir: RunDir,
         digest: String,
@@ -54,7 +54,7 @@ impl Folder {
         })
     }
 
-    /// The newest checkpoint: all its values are finite.
+    /// The newest checkpoint, whose values are all finite.
     pub(super) fn newest_checkpoint(&self) -> Option<PathBuf> {
         checkpoint::list(&self.dir.checkpoints()).ok()?.pop()
     }
@@ -68,9 +68,9 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Opens a log for appending after its first `bytes`; what lies beyond was written after the
-    /// checkpoint that the run goes on from. A log that is shorter has lost lines: that is said, and
-    /// costs nothing else.
+    /// Opens a log for appending after its first `bytes`; the rest was written after the checkpoint
+    /// from which the run continues, and is removed. A log that is shorter has lost lines; a
+    /// message says so, and the run goes on.
     fn open(path: PathBuf, bytes: u64, told: &mut dyn FnMut(&str)) -> Result<Self> {
         let cannot = |e| Error::io("open", &path, e);
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(cannot)?;
@@ -90,7 +90,7 @@ impl Log {
     /// Writes `line` at the end.
     ///
     /// # Errors
-    /// A disk that is full.
+    /// [`Error::Io`] for a disk that is full.
     pub(super) fn append(&mut self, line: &impl Serialize) -> Result<()> {
         let mut json = serde_json::to_vec(line)
             .map_err(|e| Error::defect(format!("cannot serialise a log line: {e}")))?;
@@ -98,41 +98,41 @@ impl Log {
         self.file.write_all(&json).map_err(|e| Error::io("append to", &self.path, e))
     }
 
-    /// Waits until everything is on disk, and gives the length.
+    /// Waits until everything is on disk, and returns the length in bytes.
     fn sync(&mut self) -> Result<u64> {
         self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
         Ok(self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.len())
     }
 
-    /// Forgets what follows the first `bytes`.
+    /// Removes everything after the first `bytes`.
     ///
     /// # Errors
-    /// A file that cannot be cut off.
+    /// [`Error::Io`] for a file that cannot be truncated.
     pub(super) fn cut(&mut self, bytes: u64) -> Result<()> {
         self.file.set_len(bytes).map_err(|e| Error::io("cut off", &self.path, e))
     }
 
-    /// What follows the first `bytes`.
+    /// Reads everything after the first `bytes`.
     ///
     /// # Errors
-    /// A file that cannot be read.
+    /// [`Error::Io`] for a file that cannot be read.
     pub(super) fn after(&self, bytes: u64) -> Result<Vec<u8>> {
         let lines = fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
         Ok(lines.get(bytes as usize..).unwrap_or_default().to_vec())
     }
 }
 
-/// Length of the lines of `path` that end.
+/// Length in bytes of the complete lines of `path`.
 fn whole_lines(path: &Path) -> Result<u64> {
     let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
     Ok(bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end as u64 + 1))
 }
 
 impl Session<'_> {
-    /// Writes a checkpoint of where the run stands; a training in memory has none.
+    /// Writes a checkpoint of the current position; a training in memory writes none.
     ///
     /// # Errors
-    /// [`Error::Diverged`] where a value is not finite; a disk that is full.
+    /// [`Error::Diverged`] where a value is not finite; [`Error::Io`] for a disk that is full.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         self.progress.metrics_bytes = folder.metrics.sync()?;
@@ -151,11 +151,11 @@ impl Session<'_> {
         self.tell(&Event::Checkpoint(&path))
     }
 
-    /// The newest checkpoint of at most `step` steps that every run with these settings writes,
-    /// whether or not it was interrupted.
+    /// The newest checkpoint of at most `step` steps among those that every run with these settings
+    /// writes, whether or not it was interrupted.
     ///
     /// # Errors
-    /// A folder that cannot be read.
+    /// [`Error`] for a folder that cannot be read.
     pub(super) fn regular_checkpoint(&self, step: u64) -> Result<Option<PathBuf>> {
         let Some(folder) = &self.folder else { return Ok(None) };
         Ok(checkpoint::list(&folder.dir.checkpoints())?.into_iter().rev().find(|path| {
@@ -170,14 +170,14 @@ impl Session<'_> {
             || self.config.checkpoint_steps.is_some_and(due)
     }
 
-    /// Whether a rollback that may still come could go back to a checkpoint.
+    /// Returns the test whether a later rollback could return to a checkpoint.
     ///
     /// # Errors
-    /// A folder that cannot be read.
+    /// [`Error`] for a folder that cannot be read.
     pub(super) fn needed(&self) -> Result<impl Fn(&Path) -> bool + use<>> {
         let (now, steps_per_epoch) = (self.progress.step, self.steps_per_epoch);
         let guarded = self.config.on_co == OnCo::Rollback && self.progress.rollback.is_none();
-        // The detector's safe points either stay or jump to within a window of the present.
+        // The detector's safe points either stay or move to within a window of the present step.
         let recent = now.saturating_sub(diagnose::WINDOW as u64);
         let mut kept = Vec::new();
         if guarded {
@@ -192,7 +192,7 @@ impl Session<'_> {
         })
     }
 
-    /// What the weights say about themselves: after a rollback, both methods.
+    /// The description of the weights; after a rollback it names both methods.
     pub(super) fn about(&self) -> About {
         let mut about = About::of_run(self.config, self.plan, self.progress.step);
         if let Some(Rollback { to_step, from_method, method, .. }) = &self.progress.rollback {
@@ -202,8 +202,8 @@ impl Session<'_> {
     }
 }
 
-/// Whether a checkpoint that was written with the settings `then` is one of the run that now has
-/// `now`: all but the number of epochs is the same, and that only where the run was extended.
+/// Checks that a checkpoint was written by this run: all settings are the same, except the number
+/// of epochs if the run was extended.
 pub(super) fn same_settings(found: &Checkpoint, digest: &str, config: &RunConfig) -> Result<()> {
     let problem = match &found.manifest {
         Some(manifest) => {
@@ -213,14 +213,14 @@ pub(super) fn same_settings(found: &Checkpoint, digest: &str, config: &RunConfig
             }
             "written with another config.toml than the run has now"
         }
-        // Runs whose settings carry a digest have written a manifest with every checkpoint.
+        // A run whose config.toml has a digest has written a manifest with every checkpoint.
         None if config.sealed => "its MANIFEST.json is missing",
         None => return Ok(()),
     };
     Err(Error::mismatch(&found.path, problem))
 }
 
-/// Settings that a run may be extended with.
+/// Extends a run to `epochs` epochs in its settings.
 pub(super) fn extend(config: &mut RunConfig, epochs: u64, done: u64) -> Result<()> {
     let before = config.settings.epochs;
     if epochs == before {

@@ -1,8 +1,8 @@
-//! What the processes of a data-parallel training say to each other.
+//! The communication between the processes of a data-parallel training.
 //!
-//! One process is the trivial case, [`Alone`]: it agrees with itself. An implementation over many
-//! machines means the gradients of all ranks before each update, so that every rank keeps the same
-//! weights, and lets all ranks stop together.
+//! One process is the trivial case, [`Alone`]. An implementation over many machines averages the
+//! gradients of all ranks before each update, so that every rank keeps the same weights, and lets
+//! all ranks stop together.
 
 use std::fmt::Debug;
 
@@ -10,22 +10,22 @@ use crate::error::Result;
 
 /// The link between the processes of one training.
 pub trait Communicator: Debug {
-    /// This process, from 0.
+    /// Number of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// How many there are.
+    /// Number of processes.
     fn world(&self) -> usize;
 
     /// Replaces `values` by their means over all ranks, the same bits on each.
     ///
     /// # Errors
-    /// A rank that cannot be reached.
+    /// [`Error`](crate::Error) for a rank that cannot be reached.
     fn mean(&self, values: &mut [f32]) -> Result<()>;
 
-    /// Whether any rank says so.
+    /// Whether `says` is true on any rank.
     ///
     /// # Errors
-    /// A rank that cannot be reached.
+    /// [`Error`](crate::Error) for a rank that cannot be reached.
     fn any(&self, says: bool) -> Result<bool>;
 }
 

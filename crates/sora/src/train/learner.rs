@@ -1,4 +1,5 @@
-//! What learns: the network, the method, the optimizer and the average of the weights.
+//! The learning state of a training: the network, the method, the optimizer and the average of the
+//! weights.
 
 use burn::tensor::Device;
 
@@ -14,7 +15,7 @@ use crate::{
     run::checkpoint::{Checkpoint, State},
 };
 
-/// Everything that changes with a step, besides the account of where the run stands.
+/// Everything that a step changes, except the run's position.
 #[derive(Debug)]
 pub(super) struct Learner {
     pub(super) device: Device,
@@ -23,16 +24,16 @@ pub(super) struct Learner {
     pub(super) attack_bn: BnMode,
     pub(super) optimizer: Box<dyn Optimizer>,
     pub(super) average: Option<WeightAverage>,
-    /// Updates that the run's own method makes on each batch; a method that takes over makes as
-    /// many.
+    /// Number of updates that the run's own method makes on each batch; a method that replaces it
+    /// makes the same number.
     pub(super) updates: u64,
 }
 
 impl Learner {
-    /// As a run starts.
+    /// The state at the start of a run.
     ///
     /// # Errors
-    /// A network, method or device that cannot be had.
+    /// [`Error`](crate::Error) for a network, method or device that is not available.
     pub(super) fn new(config: &TrainConfig, network: &ModelConfig) -> Result<Self> {
         let device = device::device(&config.device)?;
         let mut model = Model::init(network.clone(), config.seed, &device)?;
@@ -49,10 +50,11 @@ impl Learner {
         })
     }
 
-    /// Takes over everything of a checkpoint.
+    /// Restores the whole state from a checkpoint.
     ///
     /// # Errors
-    /// A tensor that is missing or of another shape; some may have been taken over then.
+    /// [`Error`](crate::Error) for a tensor that is missing or has another shape; other tensors may then be
+    /// restored already.
     pub(super) fn restore(&mut self, config: &TrainConfig, found: &Checkpoint) -> Result<()> {
         self.restore_weights(found)?;
         match &found.progress.rollback {
@@ -66,10 +68,10 @@ impl Learner {
         self.method.load_state(&found.method)
     }
 
-    /// Takes over everything of a checkpoint but the method and its state.
+    /// Restores the state from a checkpoint, except the method and its state.
     ///
     /// # Errors
-    /// As [`restore`](Self::restore).
+    /// Those of [`restore`](Self::restore).
     pub(super) fn restore_weights(&mut self, found: &Checkpoint) -> Result<()> {
         let origin = found.path.display().to_string();
         self.model.load(&found.model, &origin)?;
@@ -80,25 +82,25 @@ impl Learner {
         }
     }
 
-    /// Goes on with the method `name` and its default hyperparameters.
+    /// Continues with the method `name` and its default hyperparameters.
     ///
     /// # Errors
-    /// A method that is not known or does not fit the threat.
+    /// [`Error`](crate::Error) for a method that is unknown or does not fit the threat.
     pub(super) fn take_over(&mut self, config: &TrainConfig, name: &str) -> Result<()> {
         let (before, after) = (method::method(&config.method)?, method::method(name)?);
         let (threat, options) = (config.threat(), (after.options)()?);
         self.method = after.build(&options, threat)?;
-        // A mode that was the method's default was not asked for.
+        // A mode that is the old method's default was not requested, so it is not kept.
         let asked = config.attack_bn != before.attack_bn_with(&config.options, threat)?;
         self.attack_bn =
             if asked { config.attack_bn } else { after.attack_bn_with(&options, threat)? };
         Ok(())
     }
 
-    /// What a checkpoint keeps.
+    /// The state that a checkpoint keeps.
     ///
     /// # Errors
-    /// A device that fails.
+    /// [`Error`](crate::Error) when a device fails.
     pub(super) fn state(&self) -> Result<State> {
         let mut optimizer = self.optimizer.state()?;
         if let Some(average) = &self.average {
@@ -107,7 +109,7 @@ impl Learner {
         Ok(State { model: self.model.to_host()?, optimizer, method: self.method.state()? })
     }
 
-    /// The network that the training is after: with averaged weights where they are kept.
+    /// The network that the training produces: with averaged weights if there is an average.
     pub(super) fn result(&self) -> Model {
         self.average
             .as_ref()

@@ -1,4 +1,4 @@
-//! How much memory a training will take, before it takes it.
+//! Estimates how much memory a training will take, before it takes it.
 
 use crate::{
     config::TrainConfig,
@@ -10,12 +10,12 @@ use crate::{
     run::TrainPlan,
 };
 
-/// Refuses a training that the machine has no room for.
+/// Refuses a training that needs more memory than the machine has.
 ///
 /// # Errors
-/// [`Error::Memory`].
+/// [`Error::Memory`] with both numbers.
 pub(super) fn check(config: &TrainConfig, plan: &TrainPlan, model: &Model) -> Result<()> {
-    // The memory of another device is not known.
+    // The memory of another device is unknown.
     if config.device != "cpu" {
         return Ok(());
     }
@@ -38,8 +38,8 @@ pub(super) fn check(config: &TrainConfig, plan: &TrainPlan, model: &Model) -> Re
     }
 }
 
-/// Bytes that a training step takes at least: what the backward pass reads of every layer, and the
-/// values that belong to each weight.
+/// Least number of bytes of a training step: the values that the backward pass reads of every
+/// layer, and the values that belong to each weight.
 fn estimate(config: &TrainConfig, model: &Model) -> u64 {
     let layers = model.graph().map_or(0, |graph| {
         graph.layers.iter().map(|layer| layer.shape.iter().product::<usize>() as u64).sum()

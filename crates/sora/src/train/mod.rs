@@ -1,8 +1,9 @@
-//! The training loop, in one visible place: [`Trainer`] sets it up, a session runs it.
+//! The training loop: [`Trainer`] sets it up, a session runs it.
 //!
-//! What one step does is in `step`, validation and the best weights in `validation`, the run folder
-//! in `checkpointing`, the answer to catastrophic overfitting in `rollback`. What is shown or logged
-//! goes through [`Observer`]s; what other processes must agree on through a [`Communicator`].
+//! `step` makes one step; `validation` handles validation and the best weights, `checkpointing` the
+//! run folder, and `rollback` the reaction to catastrophic overfitting. [`Observer`]s receive
+//! everything that is shown or logged, and a [`Communicator`] connects the processes of a
+//! data-parallel training.
 
 mod average;
 mod checkpointing;
@@ -42,10 +43,10 @@ use crate::{
     run::{TrainPlan, checkpoint, log::EpochLine, log::ValFigures},
 };
 
-/// Batches prepared ahead of the step.
+/// Number of batches prepared before the step that uses them.
 const PREFETCH: usize = 4;
 
-/// Whether training goes on or went back to an earlier step.
+/// Whether training continues or has returned to an earlier step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flow {
     On,
@@ -62,15 +63,15 @@ struct Session<'a> {
     observers: Vec<Box<dyn Observer + 'a>>,
     communicator: &'a dyn Communicator,
     interrupt: &'a AtomicBool,
-    /// Updates that the method makes on each batch.
+    /// Number of updates that the method makes on each batch.
     updates: u64,
-    /// Batches of an epoch.
+    /// Number of batches of an epoch.
     batches: u64,
     steps_per_epoch: u64,
-    /// The validation that the epoch's last step has made.
+    /// The validation made by the epoch's last step, if there was one.
     validated: Option<ValFigures>,
     last_epoch: Option<EpochLine>,
-    /// Weights of the best validation, where no folder keeps them.
+    /// Weights of the best validation, if no folder keeps them.
     best: Option<Model>,
 }
 
@@ -92,7 +93,7 @@ impl Session<'_> {
         self.finish()
     }
 
-    /// Trains what is left of an epoch, and validates.
+    /// Trains the rest of an epoch, and validates.
     fn epoch(&mut self, loader: &Loader) -> Result<Flow> {
         let mut loaded = loader.epoch(self.progress.epoch, self.progress.batch as usize);
         let device = self.learner.device.clone();
@@ -107,7 +108,7 @@ impl Session<'_> {
             {
                 return Ok(Flow::Back);
             }
-            // At an epoch's end the checkpoint follows the validation.
+            // At the end of an epoch the checkpoint follows the validation.
             if self.progress.batch < self.batches {
                 let interrupted = self.interrupted()?;
                 if interrupted || due(self.config.checkpoint_steps, first, self.progress.step) {
@@ -127,13 +128,13 @@ impl Session<'_> {
         }
     }
 
-    /// All updates on one batch; gives what was noticed.
+    /// Makes all updates on one batch; returns the event, if one was noticed.
     fn batch(&mut self, batch: &TrainBatch) -> Result<Option<CoEvent>> {
         let first = self.progress.step;
         let mut noticed = None;
         for update in 1..=self.updates {
             let mut line = self.step(batch)?;
-            // While epsilon grows, PertAlign falls because of that.
+            // While epsilon grows, PertAlign falls for that reason alone, so the detector pauses.
             if !self.warming_up(line.step) {
                 line.co = self.progress.co.observe(&line, self.config.lr_max);
             }
@@ -155,7 +156,8 @@ impl Session<'_> {
             batch: self.config.batch,
             seed: self.config.seed,
             shuffle: true,
-            // By default: a last batch of a few images spoils the batch statistics.
+            // The default is true, because a last batch of a few images distorts the batch
+            // statistics.
             drop_last: self.config.drop_last,
             augment: self.config.augment(),
             prefetch: PREFETCH,
@@ -190,7 +192,7 @@ impl Session<'_> {
     }
 }
 
-/// The parts of the work since the last look, longest first.
+/// The stages of the work since the last call, the longest first.
 fn profile_text() -> String {
     let mut parts: Vec<_> =
         profile::take().into_iter().filter(|(_, seconds)| *seconds > 0.0).collect();

@@ -1,7 +1,7 @@
-//! What a training tells while it goes on, and who listens.
+//! The events of a training, and their observers.
 //!
-//! The library shows and logs nothing by itself: progress bars, a table in a terminal, event files
-//! of TensorBoard, a callback in another language are all [`Observer`]s.
+//! The library shows and logs nothing by itself. Progress bars, a table in a terminal, event files
+//! of TensorBoard and a callback in another language are all [`Observer`]s.
 
 use std::{fmt, path::Path};
 
@@ -11,54 +11,54 @@ use crate::{
     run::log::{EpochLine, Rollback, StepLine, ValFigures},
 };
 
-/// Something that happened.
+/// An event of a training or an evaluation.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// Training begins, or goes on from a checkpoint.
+    /// Training begins, or continues from a checkpoint.
     Started {
-        /// Steps that are complete.
+        /// Number of completed steps.
         step: u64,
-        /// Steps of the whole run.
+        /// Number of steps of the whole run.
         total: u64,
-        /// Epochs of the whole run.
+        /// Number of epochs of the whole run.
         epochs: u64,
     },
     /// A step is complete.
     Step(&'a StepLine),
     /// A validation is complete.
     Validation {
-        /// Steps complete before it.
+        /// Number of steps completed before it.
         step: u64,
-        /// What it found.
+        /// The figures of the validation.
         figures: &'a ValFigures,
     },
     /// An epoch is complete.
     Epoch(&'a EpochLine),
     /// Catastrophic overfitting was noticed.
     Overfitting(&'a CoEvent),
-    /// Training went back to an earlier step and goes on with another method.
+    /// Training returned to an earlier step and continues with another method.
     RolledBack(&'a Rollback),
     /// A checkpoint was written.
     Checkpoint(&'a Path),
-    /// Something that a user should know.
+    /// A warning for the user.
     Warning(&'a str),
-    /// Something that a user may want to know.
+    /// Information for the user.
     Message(&'a str),
-    /// Part of a longer work, such as an attack of an evaluation.
+    /// Progress of a longer work, such as an attack of an evaluation.
     Progress(Progress<'a>),
 }
 
-/// How far a longer work has come.
+/// Progress of a longer work.
 #[derive(Clone, Copy)]
 pub struct Progress<'a> {
     /// Its name, such as the attack's.
     pub task: &'a str,
-    /// Units done.
+    /// Number of units done.
     pub done: u64,
-    /// Units in all.
+    /// Number of units in total.
     pub total: u64,
-    /// What there is to say besides; it is formatted only when it is shown.
+    /// A remark; it is formatted only if it is shown.
     pub note: &'a dyn fmt::Display,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Debug for Event<'_> {
     }
 }
 
-/// Listens to a training or an evaluation.
+/// Receives the events of a training or an evaluation.
 ///
 /// ```
 /// use sora::train::{Event, Observer};
@@ -105,22 +105,22 @@ impl fmt::Debug for Event<'_> {
 /// }
 /// ```
 pub trait Observer {
-    /// Takes `event` in.
+    /// Receives `event`.
     ///
     /// # Errors
-    /// What ends the training: a log that must be kept and cannot be written. An observer that only
-    /// shows something should drop what it cannot show.
+    /// An error ends the training: for example, a log that must be kept cannot be written. An
+    /// observer that only shows something should ignore failures to show it.
     fn observe(&mut self, event: &Event<'_>) -> Result<()>;
 }
 
-/// Listens to nothing.
+/// Ignores every event.
 impl Observer for () {
     fn observe(&mut self, _: &Event<'_>) -> Result<()> {
         Ok(())
     }
 }
 
-/// Each in turn.
+/// Passes every event to each observer in turn.
 impl Observer for Vec<Box<dyn Observer + '_>> {
     fn observe(&mut self, event: &Event<'_>) -> Result<()> {
         self.iter_mut().try_for_each(|observer| observer.observe(event))

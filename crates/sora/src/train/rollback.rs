@@ -1,4 +1,4 @@
-//! What a run does when catastrophic overfitting is found.
+//! The reaction of a run to catastrophic overfitting.
 
 use super::{Event, Flow, Session, learner::Learner};
 use crate::{
@@ -13,11 +13,11 @@ use crate::{
 };
 
 impl Session<'_> {
-    /// Does what the run asks for when catastrophic overfitting is found; says whether training
-    /// went back.
+    /// Reacts to catastrophic overfitting as the settings ask; returns whether training went back.
     ///
     /// # Errors
-    /// [`Error::CoStopped`] where that is asked for; a folder that cannot be written.
+    /// [`Error::CoStopped`] where the settings ask to stop; [`Error`] for a folder that cannot be
+    /// written.
     pub(super) fn react(&mut self, event: &CoEvent) -> Result<Flow> {
         self.tell(&Event::Overfitting(event))?;
         match self.config.on_co {
@@ -30,16 +30,16 @@ impl Session<'_> {
                 self.checkpoint()?;
                 Err(Error::CoStopped { event: Box::new(*event), run: self.path() })
             }
-            // A second time there is nothing safer to go on with.
+            // After a first rollback there is no safer method to continue with.
             OnCo::Warn | OnCo::Rollback => Ok(Flow::On),
         }
     }
 
-    /// Goes back to the last regular checkpoint before the onset, or to the start, and on with
+    /// Returns to the last regular checkpoint before the onset, or to the start, and continues with
     /// another method.
     ///
     /// A kill at any point leaves a folder from which a resumed run goes back in the same way:
-    /// nothing is cut off before the newer checkpoints are gone, and what is gone is trained again.
+    /// lines are removed only after the newer checkpoints, and removed steps are trained again.
     fn roll_back(&mut self, event: &CoEvent) -> Result<Rollback> {
         let target = self.regular_checkpoint(event.onset)?;
         let found = target.as_deref().map(checkpoint::load).transpose()?;
@@ -59,18 +59,18 @@ impl Session<'_> {
         };
         self.learner.take_over(self.config, &rollback.method)?;
         let progress = &mut self.progress;
-        // What the abandoned steps cost stays in the account.
+        // The cost of the abandoned steps stays in the account.
         (progress.passes, progress.seconds) = (before.passes, before.seconds);
         progress.co = CoDetector::default();
         progress.rollback = Some(rollback.clone());
-        // Weights of an abandoned step are not the run's best.
+        // The weights of an abandoned step cannot be the run's best.
         progress.best = before.best.filter(|best| best.step <= rollback.to_step);
         self.cut_off(target.as_deref(), &before)?;
         self.checkpoint()?;
         Ok(rollback)
     }
 
-    /// Sets the lines and checkpoints of the abandoned steps aside.
+    /// Moves the lines of the abandoned steps aside and removes their checkpoints.
     fn cut_off(&mut self, target: Option<&std::path::Path>, before: &Position) -> Result<()> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         let progress = &self.progress;

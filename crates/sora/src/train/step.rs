@@ -1,4 +1,4 @@
-//! One step: attack, train, update.
+//! One step: attack, training pass, update.
 
 use std::time::Instant;
 
@@ -33,7 +33,7 @@ impl Session<'_> {
     /// One update on `batch`.
     ///
     /// # Errors
-    /// [`Error::Diverged`] where the loss is not finite; a device that fails.
+    /// [`Error::Diverged`] where the loss is not finite; [`Error`] when a device fails.
     pub(super) fn step(&mut self, batch: &TrainBatch) -> Result<StepLine> {
         let started = Instant::now();
         let Self { config, progress, learner, .. } = self;
@@ -74,7 +74,7 @@ impl Session<'_> {
         Ok(line)
     }
 
-    /// What is logged of the step that is being made.
+    /// The log line of the current step.
     fn line(&self, metrics: &StepMetrics, rates: Rates, images_per_s: f64) -> StepLine {
         let (step, rollback) = (self.progress.step, self.progress.rollback.as_ref());
         StepLine {
@@ -106,7 +106,7 @@ impl Session<'_> {
     }
 }
 
-/// Norm and radius of `step`: epsilon may be growing.
+/// Norm and radius of `step`; epsilon may still be growing.
 fn step_threat(config: &TrainConfig, plan: &TrainPlan, step: u64) -> Threat {
     let mut threat = config.training_threat(plan.network.shape.channels);
     if config.warming_up(step, plan.steps_per_epoch) {
@@ -115,8 +115,8 @@ fn step_threat(config: &TrainConfig, plan: &TrainPlan, step: u64) -> Threat {
     threat
 }
 
-/// Figures and gradients of a step as means over all ranks: here the reductions of a data-parallel
-/// training go.
+/// Averages figures and gradients of a step over all ranks. The reductions of a data-parallel
+/// training belong here.
 fn mean_over_ranks(
     communicator: &dyn Communicator,
     metrics: &mut StepMetrics,

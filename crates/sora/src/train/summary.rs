@@ -1,4 +1,4 @@
-//! How a training ends: final weights and figures.
+//! The end of a training: final weights and figures.
 
 use std::fs;
 
@@ -26,27 +26,28 @@ pub struct Summary {
     pub method: String,
     /// Data set.
     pub dataset: String,
-    /// Epochs trained.
+    /// Number of epochs trained.
     pub epochs: u64,
-    /// Steps trained.
+    /// Number of steps trained.
     pub steps: u64,
-    /// Catastrophic overfitting found, since the rollback if there was one.
+    /// The event of catastrophic overfitting, if there was one; after a rollback, since the
+    /// rollback.
     pub co: Option<CoEvent>,
     /// The rollback of the run, if there was one.
     pub rollback: Option<Rollback>,
     /// The last epoch's line.
     pub last_epoch: Option<EpochLine>,
-    /// The best validation under pgd-10: `best.safetensors` has its weights.
+    /// The best validation under pgd-10, whose weights are in `best.safetensors`.
     #[serde(default)]
     pub best: Option<Best>,
-    /// Robust overfitting: validation accuracy under pgd-10 at the best validation less that at the
-    /// last one.
+    /// Robust overfitting: the validation accuracy under pgd-10 at the best validation minus that
+    /// at the last one.
     #[serde(default)]
     pub robust_overfitting: Option<f64>,
-    /// Whether the run ended before its last epoch since validation no longer improved.
+    /// Whether the run ended before its last epoch because validation no longer improved.
     #[serde(default)]
     pub stopped_early: bool,
-    /// Forward and backward passes of all training steps.
+    /// Numbers of forward and backward passes of all training steps.
     pub passes: Passes,
     /// Number of trained values.
     pub parameters: u64,
@@ -56,24 +57,25 @@ pub struct Summary {
     pub peak_rss_mib: u64,
 }
 
-/// A training that is done.
+/// A finished training.
 #[derive(Debug)]
 pub struct Trained {
-    /// The network with its final weights, averaged where that was asked for.
+    /// The network with its final weights, averaged if the settings ask for it.
     pub model: Model,
     /// The final figures.
     pub summary: Summary,
-    /// The run folder, where there is one.
+    /// The run folder, if there is one.
     pub dir: Option<RunDir>,
-    /// The network of the best validation, where no folder keeps it (`best.safetensors`).
+    /// The network of the best validation, if no folder keeps it as `best.safetensors`.
     pub best: Option<Model>,
 }
 
 impl Session<'_> {
-    /// Writes the final weights and figures. A run that was done before stays as it is.
+    /// Writes the final weights and figures. A run that was finished before stays unchanged.
     ///
     /// # Errors
-    /// [`Error::Diverged`] where a final weight is not finite; a disk that is full.
+    /// [`Error::Diverged`](crate::Error::Diverged) where a final weight is not finite; [`Error::Io`](crate::Error::Io) for a disk that is
+    /// full.
     pub(super) fn finish(mut self) -> Result<Trained> {
         let model = self.learner.result();
         let summary = match self.written_before() {
@@ -85,8 +87,8 @@ impl Session<'_> {
             None => self.write_result(&model)?,
         };
         if let Some(folder) = &self.folder {
-            // A kill right after the last checkpoint has left what its removal of old ones would
-            // have taken.
+            // A kill right after the last checkpoint may have left old ones that its pruning would
+            // have removed.
             checkpoint::prune(&folder.dir.checkpoints(), self.config.keep, self.needed()?)?;
         }
         let dir = self.folder.map(|folder| folder.dir);
@@ -106,7 +108,7 @@ impl Session<'_> {
         Ok(summary)
     }
 
-    /// The summary of a run that was done before this process went on with it.
+    /// The summary of a run that was finished before this process continued it.
     fn written_before(&self) -> Option<Summary> {
         let dir = &self.folder.as_ref()?.dir;
         if self.last_epoch.is_some() || !dir.model().exists() {

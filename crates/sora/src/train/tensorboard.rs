@@ -1,10 +1,10 @@
 //! TensorBoard event files of a run's figures.
 //!
 //! A file is a sequence of TFRecords: the length of the data (u64, little-endian), its masked
-//! CRC-32C, the data, its masked CRC-32C. The data of each is an `Event` message of TensorFlow's
-//! `event.proto`, of which only the scalar part is written here. A session that goes on from an
-//! earlier step starts a file of its own with a START record; TensorBoard then leaves out what
-//! older files say about that step and later ones.
+//! CRC-32C, the data, and its masked CRC-32C. The data of each record is an `Event` message of
+//! TensorFlow's `event.proto`; this module writes only the scalar part. A session that continues
+//! from an earlier step starts a file of its own with a START record; TensorBoard then ignores the
+//! records of older files from that step on.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ use crate::{
     run::log::{EpochLine, StepLine, ValFigures},
 };
 
-/// Writes what happens to event files in a folder.
+/// Writes the events of a training to event files in a folder.
 #[derive(Debug)]
 pub struct TensorBoard {
     dir: PathBuf,
@@ -29,7 +29,7 @@ pub struct TensorBoard {
 }
 
 impl TensorBoard {
-    /// A file in `dir` for each session, made when training starts.
+    /// Writes one file in `dir` for each session, made when training starts.
     pub fn new(dir: PathBuf) -> Self {
         Self { dir, writer: None }
     }
@@ -62,7 +62,7 @@ struct Event {
     what: Option<What>,
 }
 
-/// What an [`Event`] holds.
+/// The content of an [`Event`].
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum What {
     #[prost(string, tag = "3")]
@@ -85,7 +85,7 @@ struct Summary {
 struct Value {
     #[prost(string, tag = "1")]
     tag: String,
-    /// In a oneof of `event.proto`: a zero must be written too.
+    /// The field is part of a oneof in `event.proto`, so a zero must be written too.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
 }
@@ -115,8 +115,8 @@ impl EventWriter {
     fn create(dir: &Path, step: u64) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // TensorBoard reads the files in the order of their names; zeros keep that the order of
-        // time.
+        // TensorBoard reads the files in the order of their names; leading zeros make that the
+        // order of time.
         let name =
             format!("events.out.tfevents.{:010}.{:09}.sora", since.as_secs(), since.subsec_nanos());
         let path = dir.join(name);
@@ -127,7 +127,8 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Says that `step` comes next: what was written about it and later steps no longer counts.
+    /// Declares that `step` comes next; earlier records of that step and later ones no longer
+    /// count.
     ///
     /// # Errors
     /// A disk that is full.
@@ -177,8 +178,8 @@ impl EventWriter {
         let wall_time =
             SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let event = Event { wall_time, step: step as i64, what: Some(what) };
-        // One write a record: a reader that follows the file waits for the rest of a record that it
-        // sees in part.
+        // Each record is written in one call, because a reader that follows the file waits for the
+        // rest of a record that it sees in part.
         self.file
             .write_all(&record(&event.encode_to_vec()))
             .map_err(|e| Error::io("append to", &self.path, e))
@@ -201,13 +202,13 @@ fn validation(group: &str, val: &ValFigures) -> Vec<Value> {
         .into()
 }
 
-/// A TFRecord around `data`.
+/// Encloses `data` in a TFRecord.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &masked_crc(&length), data, &masked_crc(data)].concat()
 }
 
-/// CRC-32C, rotated and offset so that the checksum of data that holds checksums is of use.
+/// The CRC-32C, rotated and offset, so that the checksum of data that holds checksums stays useful.
 fn masked_crc(data: &[u8]) -> [u8; 4] {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }

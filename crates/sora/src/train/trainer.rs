@@ -1,4 +1,4 @@
-//! The way into a training: what to train, on what, where.
+//! Sets up a training: the method, the data and the folder.
 
 use std::{
     fs,
@@ -25,12 +25,12 @@ use crate::{
     },
 };
 
-/// A training method as [`Trainer::new`] takes it: the name of one with its defaults, or its
+/// The training method for [`Trainer::new`]: the name of a method with its defaults, or its
 /// hyperparameters, such as [`Sora`](crate::method::Sora).
 #[derive(Clone, Debug)]
 pub struct Chosen {
     name: String,
-    /// Hyperparameters that are not the defaults, or why they cannot be listed.
+    /// Hyperparameters that differ from the defaults, or the reason why they cannot be listed.
     options: std::result::Result<Table, String>,
 }
 
@@ -53,16 +53,16 @@ impl<T: Hyperparameters> From<T> for Chosen {
     }
 }
 
-/// Where the settings come from.
+/// The source of the settings.
 #[derive(Clone, Debug)]
 enum Settings {
-    /// Given one by one; defaults for the others.
+    /// Settings given one by one; the others have their defaults.
     Given(Table),
-    /// Hyperparameters that cannot be listed, and why.
+    /// Hyperparameters that cannot be listed, and the reason.
     Unlisted(String),
-    /// All there.
+    /// A complete configuration.
     Settled(Box<TrainConfig>),
-    /// Those of a run that goes on, and the number of epochs that it is to have.
+    /// The settings of a run that continues, and its new number of epochs.
     Run { dir: RunDir, config: Box<RunConfig>, epochs: Option<u64> },
 }
 
@@ -78,8 +78,8 @@ enum Settings {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The same settings on the same machine give the same bits, whether or not the run was interrupted
-/// in between.
+/// The same settings on the same machine give the same bits, whether or not the run was
+/// interrupted.
 pub struct Trainer<'a> {
     settings: Settings,
     dir: Option<PathBuf>,
@@ -113,17 +113,17 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Trains with settings that are all there.
+    /// Trains with a complete configuration.
     pub fn from_config(config: TrainConfig) -> Self {
         Self::with(Settings::Settled(Box::new(config)))
     }
 
-    /// Goes on with the run in the folder `path`, to the same bits as if it had never stopped. With
-    /// `epochs` it is extended: the schedule of the learning rate is that of the longer run from
-    /// here on.
+    /// Continues the run in the folder `path`, to the same bits as if it had never stopped. With
+    /// `epochs` the run is extended, and the learning rate follows the schedule of the longer run
+    /// from here on.
     ///
     /// # Errors
-    /// No run in that folder; settings that this version does not take.
+    /// [`Error`] if the folder holds no run, or settings that this version does not accept.
     pub fn resume(path: &Path, epochs: Option<u64>) -> Result<Self> {
         let (dir, config) = RunDir::open(path)?;
         config.settings.check()?;
@@ -134,19 +134,20 @@ impl<'a> Trainer<'a> {
         Self { settings, dir: None, observers: Vec::new(), communicator: &Alone, interrupt: &NEVER }
     }
 
-    /// Writes a run folder: logs, checkpoints, weights. It must not hold anything yet.
+    /// Writes a run folder with logs, checkpoints and weights. The folder must be empty or not
+    /// exist yet.
     pub fn in_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.dir = Some(path.into());
         self
     }
 
-    /// Adds a listener.
+    /// Adds an observer.
     pub fn observe(mut self, observer: impl Observer + 'a) -> Self {
         self.observers.push(Box::new(observer));
         self
     }
 
-    /// Stops after the step in which `flag` is set, with a checkpoint where there is a folder.
+    /// Stops after the step in which `flag` is set, and writes a checkpoint if there is a folder.
     pub fn interrupt(mut self, flag: &'a AtomicBool) -> Self {
         self.interrupt = flag;
         self
@@ -158,8 +159,8 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Sets any setting of [`SETTINGS`](crate::config::SETTINGS) by its name; `fit` refuses an
-    /// unknown one. Settings of a run that goes on stay as they are.
+    /// Sets any setting of [`SETTINGS`](crate::config::SETTINGS) by its name; `fit` refuses unknown
+    /// names. The settings of a run that continues stay unchanged.
     pub fn set(mut self, name: &str, value: impl Into<Value>) -> Self {
         match &mut self.settings {
             Settings::Given(given) => drop(given.insert(name.into(), value.into())),
@@ -174,12 +175,12 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Passes over the training images.
+    /// Number of passes over the training images.
     pub fn epochs(self, epochs: u32) -> Self {
         self.set("epochs", i64::from(epochs))
     }
 
-    /// Images of a step.
+    /// Number of images of a step.
     pub fn batch(self, images: u32) -> Self {
         self.set("batch", i64::from(images))
     }
@@ -189,12 +190,12 @@ impl<'a> Trainer<'a> {
         self.set("epsilon", radius)
     }
 
-    /// Network and the channels of its first stage.
+    /// Network, and the number of channels of its first stage.
     pub fn model(self, name: &str, width: u32) -> Self {
         self.set("model", name).set("width", i64::from(width))
     }
 
-    /// Seed of everything random.
+    /// Seed of all random draws.
     pub fn seed(self, seed: u32) -> Self {
         self.set("seed", i64::from(seed))
     }
@@ -202,7 +203,7 @@ impl<'a> Trainer<'a> {
     /// The settings, as far as they are known before the data.
     ///
     /// # Errors
-    /// An unknown setting or a wrong value.
+    /// [`Error`] for an unknown setting or a wrong value.
     pub fn config(&self) -> Result<TrainConfig> {
         match &self.settings {
             Settings::Given(given) => TrainConfig::from_table(given.clone()),
@@ -215,9 +216,9 @@ impl<'a> Trainer<'a> {
     /// Trains on `data` to the last epoch.
     ///
     /// # Errors
-    /// Wrong settings, before anything is written; [`Error::Interrupted`] after the flag was set
-    /// and a checkpoint written; a folder that another process trains in; [`Error::Diverged`]; a
-    /// disk or device that fails.
+    /// [`Error`] for wrong settings, before anything is written; [`Error::Interrupted`] after the
+    /// flag was set and a checkpoint written; [`Error::InUse`] for a folder in which another
+    /// process trains; [`Error::Diverged`]; and [`Error`] for a disk or device that fails.
     pub fn fit(self, data: &Dataset) -> Result<Trained> {
         match self.settings {
             Settings::Run { dir, config, epochs } => {
@@ -246,7 +247,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// What a session needs besides its settings.
+/// The parts of a session besides its settings.
 struct Rest<'a> {
     observers: Vec<Box<dyn Observer + 'a>>,
     communicator: &'a dyn Communicator,
@@ -254,7 +255,7 @@ struct Rest<'a> {
 }
 
 impl Rest<'_> {
-    /// A new training: everything that can be refused is refused before a folder is made.
+    /// Begins a new training. Everything that can be refused is refused before a folder is made.
     fn begin(
         mut self,
         mut config: TrainConfig,
@@ -296,7 +297,7 @@ impl Rest<'_> {
         self.session(&config, &plan, learner, Position::default(), folder).run()
     }
 
-    /// A run that goes on.
+    /// Continues a run.
     fn go_on(
         mut self,
         dir: RunDir,
@@ -326,7 +327,7 @@ impl Rest<'_> {
             Ok(found)
         };
         let found = checkpoint::newest(&dir.checkpoints(), take, &mut tell)?;
-        // What was passed over is of no use, and would stand in the way of what comes.
+        // Newer checkpoints that were skipped are useless and would stand in the way of later ones.
         checkpoint::discard_after(&dir.checkpoints(), found.as_ref().map(|found| &*found.path))?;
         let progress = found.as_ref().map_or_else(Position::default, |c| c.progress.clone());
         if let Some(epochs) = epochs {
@@ -385,7 +386,7 @@ impl Rest<'_> {
     }
 }
 
-/// Gives a run more epochs: its final figures are then no longer final.
+/// Gives a run more epochs, so that its final figures are no longer final.
 fn extend_run(dir: &RunDir, config: &mut RunConfig, epochs: u64, done: u64) -> Result<()> {
     let before = config.settings.epochs;
     extend(config, epochs, done)?;

@@ -1,4 +1,4 @@
-//! Validation, within an epoch and after it, and what hangs on it: the best weights and the early
+//! Validation, within an epoch and after it, with its consequences: the best weights and the early
 //! stop.
 
 use std::time::Instant;
@@ -20,9 +20,9 @@ impl Session<'_> {
     /// Validates within an epoch where it is due, after a batch whose first step was `first`.
     ///
     /// # Errors
-    /// A device that fails; best weights that cannot be written.
+    /// [`Error`](crate::Error) when a device fails, or best weights cannot be written.
     pub(super) fn validate_within(&mut self, first: u64, line: &mut StepLine) -> Result<()> {
-        // The epoch's last batch: what is found serves as the validation after the epoch, too.
+        // A validation after the epoch's last batch also serves as the validation after the epoch.
         let last = self.progress.batch == self.batches && self.config.val_steps.is_some();
         if !last && !due(self.config.val_steps, first, self.progress.step) {
             return Ok(());
@@ -39,7 +39,8 @@ impl Session<'_> {
     /// Validates, unless the epoch's last step did, and logs the epoch.
     ///
     /// # Errors
-    /// As [`validate_within`](Self::validate_within); a log that cannot be written.
+    /// Those of [`validate_within`](Self::validate_within), and an error for a log that cannot be
+    /// written.
     pub(super) fn finish_epoch(&mut self) -> Result<()> {
         let started = Instant::now();
         let mut figures = self.validated.take();
@@ -73,7 +74,8 @@ impl Session<'_> {
         self.stop_early()
     }
 
-    /// Ends the run where validation has not improved for as many epochs as it was asked to wait.
+    /// Ends the run if validation has not improved for the number of epochs that the settings
+    /// allow.
     fn stop_early(&mut self) -> Result<()> {
         let (patience, epoch) = (self.config.early_stop, self.progress.epoch);
         let Some(best) = self.progress.best.filter(|_| patience > 0) else { return Ok(()) };
@@ -122,7 +124,7 @@ impl Session<'_> {
         Ok(figures)
     }
 
-    /// Keeps the weights where the validation is the best so far.
+    /// Keeps the weights if the validation is the best so far.
     fn keep_best(&mut self, figures: ValFigures) -> Result<()> {
         let before = self.progress.best.map(|best| best.figures.pgd.accuracy);
         if before.is_some_and(|before| figures.pgd.accuracy <= before) {
@@ -145,7 +147,7 @@ impl Session<'_> {
     }
 }
 
-/// Whether something that happens every so many steps is due after steps `first..step`.
+/// Whether an action that happens every `every` steps is due after steps `first..step`.
 pub(super) fn due(every: Option<u64>, first: u64, step: u64) -> bool {
     every.is_some_and(|every| step / every > first / every)
 }

@@ -19,17 +19,17 @@ use crate::{
     threat::Threat,
 };
 
-/// The plane that a landscape lies over.
+/// The plane over which a landscape is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Plane {
-    /// Along the single-step attack's direction (the gradient's sign in l-inf, the normalised
-    /// gradient in l2) and a random one (signs in l-inf, a unit vector in l2), both of length
-    /// epsilon.
+    /// The plane of the single-step attack's direction (the gradient's sign in l-inf, the
+    /// normalised gradient in l2) and a random direction (signs in l-inf, a unit vector in l2),
+    /// both of length epsilon.
     #[default]
     GradientRandom,
-    /// Along the perturbations that fgsm and pgd-10 find: the image lies at (0, 0), fgsm's example
-    /// at (1, 0), pgd-10's at (0, 1).
+    /// The plane of the perturbations that fgsm and pgd-10 find: the image lies at (0, 0), fgsm's
+    /// example at (1, 0), pgd-10's at (0, 1).
     FgsmPgd,
 }
 
@@ -37,7 +37,7 @@ impl Plane {
     /// All planes.
     pub const ALL: [Self; 2] = [Self::GradientRandom, Self::FgsmPgd];
 
-    /// How far to look where nothing else is asked for.
+    /// Range along both directions by default, in units of their lengths.
     pub fn default_range(self) -> [f32; 2] {
         match self {
             Self::GradientRandom => [-1.0, 1.0],
@@ -66,38 +66,38 @@ impl FromStr for Plane {
     }
 }
 
-/// What to look at, and how closely.
+/// The settings of a landscape.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LandscapeConfig {
-    /// Image of the test split, from 0.
+    /// Index of the image in the test split, from 0.
     pub index: usize,
     /// The plane.
     pub plane: Plane,
-    /// Points along each direction, 3 to 201.
+    /// Number of points along each direction, 3 to 201.
     pub grid: usize,
-    /// How far to look along both directions, in their lengths.
+    /// Range along both directions, in units of their lengths.
     pub range: [f32; 2],
     /// Seed of the random direction, or of pgd-10's start.
     pub seed: u64,
 }
 
 impl LandscapeConfig {
-    /// Around image `index` of the test split, over a plane in its usual range, with 41 points a
-    /// side and seed 0.
+    /// A landscape around image `index` of the test split, over a plane in its default range, with
+    /// 41 points a side and seed 0.
     pub fn new(index: usize, plane: Plane) -> Self {
         Self { index, plane, grid: 41, range: plane.default_range(), seed: 0 }
     }
 
-    /// The same from `-span` to `span`.
+    /// The same settings with the range from `-span` to `span`.
     pub fn span(self, span: f32) -> Self {
         Self { range: [-span, span], ..self }
     }
 
-    /// Refuses what cannot be drawn.
+    /// Refuses settings that cannot be drawn.
     ///
     /// # Errors
-    /// The first wrong value.
+    /// [`Error`](crate::Error) for the first wrong value.
     pub fn check(&self) -> Result<()> {
         if !(3..=201).contains(&self.grid) {
             return Err(Error::setting("grid", self.grid, "expected 3 to 201 points"));
@@ -116,37 +116,37 @@ impl LandscapeConfig {
 /// Loss over a plane through an image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Landscape {
-    /// Which weights.
+    /// The name of the weights.
     pub weights: String,
-    /// Image of the test split.
+    /// Index of the image in the test split.
     pub index: usize,
-    /// Its class.
+    /// Class of the image.
     pub label: usize,
-    /// Distances along both directions, in their lengths, rising.
+    /// Distances along both directions, in units of their lengths, in ascending order.
     pub at: Vec<f32>,
     /// Cross-entropy (nats), `[grid, grid]`: a row for each distance along the second direction.
     pub loss: Vec<f32>,
-    /// Logit of the true class less the largest of the others, `[grid, grid]`: below 0 the answer
-    /// is wrong.
+    /// Logit of the true class minus the largest other logit, `[grid, grid]`; below 0 the
+    /// prediction is wrong.
     pub margin: Vec<f32>,
 }
 
 /// Loss landscapes of several weights of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Landscapes {
-    /// The run.
+    /// The name of the run.
     pub name: String,
     /// Data set, network and threat model, for the caption.
     pub about: String,
     /// Norm.
     pub norm: String,
-    /// Radius as the run has it.
+    /// Radius, as the run's settings spell it.
     pub epsilon: String,
     /// Class of the image.
     pub class: String,
-    /// What was looked at.
+    /// The settings of the landscapes.
     pub config: LandscapeConfig,
-    /// One for each set of weights, oldest first.
+    /// One landscape for each set of weights, oldest first.
     pub rows: Vec<Landscape>,
 }
 
@@ -154,7 +154,7 @@ pub struct Landscapes {
 /// `weights` names the weights in the result.
 ///
 /// # Errors
-/// A wrong setting, no image or several, or a device that fails.
+/// [`Error`](crate::Error) for a wrong setting, no image or several, or a device that fails.
 pub fn landscape(
     model: &dyn Classifier,
     image: &Images,
@@ -210,7 +210,8 @@ impl Opened<'_> {
     /// Landscapes around image `config.index` for the weights that `choice` names, at most `count`.
     ///
     /// # Errors
-    /// Wrong settings, an image that is not there, weights that are damaged.
+    /// [`Error`](crate::Error) for wrong settings, an image that does not exist, or damaged
+    /// weights.
     pub fn landscapes(
         &mut self,
         config: LandscapeConfig,

@@ -1,5 +1,6 @@
-//! What figures need beyond a run's records: it is computed from the weights that the run kept, on
-//! its test split, and kept in the run folder's `plots/` so that it is computed once.
+//! Data of figures that a run's records do not hold. They are computed from the weights that the
+//! run kept, on its test split, and stored in the run folder's `plots/`, so that each is computed
+//! only once.
 
 mod cache;
 mod epsilon;
@@ -25,18 +26,18 @@ use crate::{
     run::{self, RunConfig, RunDir, Subject},
 };
 
-/// How to compute.
+/// Options of the computation.
 #[derive(Clone, Debug)]
 pub struct ComputeOptions {
     /// Device.
     pub device: String,
-    /// CPU threads; 0: one a core.
+    /// Number of CPU threads; 0 for one per core.
     pub threads: usize,
-    /// Where data sets are kept, if not where the run found them.
+    /// Folder of the data sets, if it is not the one that the run used.
     pub data_dir: Option<PathBuf>,
-    /// Test images of an accuracy.
+    /// Number of test images of an accuracy.
     pub limit: usize,
-    /// Images at a time.
+    /// Number of images at a time.
     pub batch: usize,
     /// Seed of random starts and directions.
     pub seed: u64,
@@ -49,10 +50,10 @@ impl Default for ComputeOptions {
 }
 
 impl ComputeOptions {
-    /// Refuses what cannot be computed with.
+    /// Refuses options that make the computation impossible.
     ///
     /// # Errors
-    /// A count of 0.
+    /// [`Error`](crate::Error) for a count of 0.
     pub fn check(&self) -> Result<()> {
         for (name, value) in [("limit", self.limit), ("batch", self.batch)] {
             if value == 0 {
@@ -77,7 +78,7 @@ impl<'a> Opened<'a> {
     /// Opens a run's network and data set.
     ///
     /// # Errors
-    /// A run without weights, or whose data set is not here.
+    /// [`Error`](crate::Error) for a run without weights, or whose data set is not on this machine.
     pub fn open(run: &'a Run, options: &ComputeOptions) -> Result<Self> {
         options.check()?;
         let device = device::device(&options.device)?;
@@ -111,12 +112,13 @@ impl<'a> Opened<'a> {
         self.dataset.info.classes.clone()
     }
 
-    /// The weights that `choice` names, called by the epochs they were trained for; at most
-    /// `count`, evenly spaced.
+    /// The weights that `choice` selects, named by the epochs of their training; at most `count`,
+    /// evenly spaced.
     fn weights(&self, choice: &Choice, count: usize) -> Result<Vec<KeptWeights>> {
         let (per_epoch, epochs) = (self.run.steps_per_epoch(), self.settings().epochs);
         let mut all = weights(&self.run.dir(), choice)?;
-        // The final weights and the checkpoint after the last epoch are the same ones.
+        // The final weights equal those of the checkpoint after the last epoch, so only one of them
+        // is kept.
         if all.len() > 1 && all.iter().any(|w| w.position.is_none()) {
             all.retain(|w| w.position.is_none_or(|(epoch, _)| epoch < epochs));
         }

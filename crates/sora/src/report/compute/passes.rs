@@ -1,5 +1,5 @@
-//! Passes that figures need of any classifier: gradients, directions of attack, answers. Images are
-//! rows of pixels in [0, 1].
+//! Passes that figures need of any classifier: gradients, directions of attack, predictions. Images
+//! are rows of pixels in [0, 1].
 
 use robustness::{
     Classifier, Samples,
@@ -12,7 +12,7 @@ use crate::{
     threat::{Norm, Threat},
 };
 
-/// Steps of the multi-step attack.
+/// Number of steps of the multi-step attack.
 pub(super) const STEPS: usize = 10;
 
 /// Some images with their labels.
@@ -22,7 +22,7 @@ pub struct Images {
     pub x: Vec<f32>,
     /// Classes.
     pub labels: Vec<usize>,
-    /// Ids, which draws are keyed by.
+    /// Sample ids, by which draws are keyed.
     pub ids: Vec<u32>,
 }
 
@@ -30,7 +30,7 @@ impl Images {
     /// The images `indices` of `samples`.
     ///
     /// # Errors
-    /// An index that there is not, or an image that cannot be read.
+    /// [`Error`](crate::Error) for an index that does not exist, or an image that cannot be read.
     pub fn of(samples: &dyn Samples, indices: &[usize]) -> Result<Self> {
         if let Some(index) = indices.iter().find(|index| **index >= samples.len()) {
             let problem = format!("the split has {} images, counted from 0", samples.len());
@@ -43,14 +43,14 @@ impl Images {
         })
     }
 
-    /// Pixels of an image, over all channels.
+    /// Number of values of an image, over all channels.
     pub fn width(&self) -> usize {
         self.x.len() / self.labels.len().max(1)
     }
 }
 
-/// The direction of steepest ascent of the cross-entropy at the points `x` as the norm has it: the
-/// gradient's sign (l-inf), or the gradient over its length (l2).
+/// The direction of steepest ascent of the cross-entropy at the points `x` in `norm`: the
+/// gradient's sign (l-inf), or the gradient divided by its length (l2).
 pub(super) fn ascent(
     model: &dyn Classifier,
     norm: Norm,
@@ -76,8 +76,8 @@ pub(super) fn ascent(
     Ok(direction)
 }
 
-/// Where [`STEPS`] steps of epsilon/4 from a random start in the ball lead, without stopping where
-/// an image falls.
+/// The points after [`STEPS`] steps of epsilon/4 from a random start in the ball. The steps do not
+/// stop where an image falls.
 pub(super) fn multi_step(
     model: &dyn Classifier,
     threat: Threat,
@@ -155,8 +155,8 @@ pub(super) fn softmax(logits: &[f32]) -> Vec<f64> {
     powers.into_iter().map(|v| v / sum).collect()
 }
 
-/// Cross-entropy in nats and margin: the logit of the true class less the largest of the others,
-/// below 0 where the answer is wrong.
+/// Cross-entropy in nats, and margin: the logit of the true class minus the largest other logit,
+/// below 0 where the prediction is wrong.
 pub(super) fn loss_and_margin(logits: &[f32], label: usize) -> (f32, f32) {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|v| f64::from(v - most).exp()).sum();
@@ -172,7 +172,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// Two classes told apart by a plane: logits `(0, w . x - b)`.
+    /// A classifier of two classes that a plane separates: logits `(0, w . x - b)`.
     #[derive(Debug)]
     pub(in crate::report::compute) struct Plane {
         pub(in crate::report::compute) w: Vec<f32>,
@@ -201,7 +201,7 @@ pub(super) mod tests {
     fn the_multi_step_attack_on_a_plane_ends_at_the_corner_of_the_ball() {
         let plane = Plane { w: vec![3.0, -4.0], b: 0.0 };
         let images = Images { x: vec![0.5, 0.5], labels: vec![1], ids: vec![7] };
-        // In l2 ten steps turn a start at the ball's rim to within a fifth of its radius.
+        // In l2, ten steps turn a start at the ball's rim to within a fifth of its radius.
         let cases = [(Norm::Linf, [0.4, 0.6], 1e-6), (Norm::L2, [0.44, 0.58], 0.02)];
         for (norm, expected, close) in cases {
             let threat = Threat { norm, epsilon: 0.1 };

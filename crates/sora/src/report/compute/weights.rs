@@ -9,26 +9,26 @@ use crate::{
     run::{RunDir, checkpoint},
 };
 
-/// KeptWeights that a run has kept.
+/// Weights that a run has kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptWeights {
-    /// What they are called: `epoch 3`, `step 160` or `final`.
+    /// Their name: `epoch 3`, `step 160` or `final`.
     pub name: String,
-    /// Epochs complete and steps, as the checkpoint's name has them; `None`: the final weights.
+    /// Completed epochs and steps, from the checkpoint's name; `None` for the final weights.
     pub position: Option<(u64, u64)>,
     /// The file.
     pub file: PathBuf,
 }
 
-/// Which weights of a run.
+/// A choice among a run's weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
-    /// The final ones, else those of the newest checkpoint.
+    /// The final weights, else those of the newest checkpoint.
     #[default]
     Newest,
-    /// Those of the checkpoint after so many epochs.
+    /// The weights of the checkpoint after this many epochs.
     Epoch(u64),
-    /// Those of every checkpoint, and the final ones.
+    /// The weights of every checkpoint, and the final weights.
     All,
 }
 
@@ -47,17 +47,17 @@ impl std::str::FromStr for Choice {
     }
 }
 
-/// The weights of the run `dir` that `choice` names, oldest first.
+/// The weights of the run `dir` that `choice` selects, oldest first.
 ///
 /// # Errors
-/// A run without weights, or without those of the epoch.
+/// [`Error`](crate::Error) for a run without weights, or without those of the epoch.
 pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<KeptWeights>> {
     let mut all: Vec<_> =
         checkpoint::list(&dir.checkpoints())?.into_iter().map(of_checkpoint).collect();
     let last = dir.model();
     if last.exists() {
-        // A checkpoint after the last step holds the same weights, unless they are averaged: the
-        // final ones stand for both.
+        // A checkpoint after the last step holds the same weights, unless they are averaged, so the
+        // final weights stand for both.
         all.push(KeptWeights { name: "final".into(), position: None, file: last });
     }
     if all.is_empty() {
@@ -103,7 +103,7 @@ fn no_epoch(wanted: u64, all: &[KeptWeights]) -> Error {
     Error::setting("checkpoint", wanted, problem)
 }
 
-/// At most `count` of `all`, evenly spaced, with the first and the last.
+/// At most `count` of `all`, evenly spaced, including the first and the last.
 pub fn evenly<T: Clone>(all: &[T], count: usize) -> Vec<T> {
     match (all.len(), count) {
         (len, count) if len <= count => all.to_vec(),
@@ -116,10 +116,10 @@ pub fn evenly<T: Clone>(all: &[T], count: usize) -> Vec<T> {
 /// Loads `weights` into `model`, which has the right structure.
 ///
 /// # Errors
-/// A file that is damaged or does not fit.
+/// [`Error`](crate::Error) for a file that is damaged or does not fit.
 pub fn load(model: &mut Model, weights: &KeptWeights) -> Result<()> {
     let (tensors, _) = match (weights.position, weights.file.parent()) {
-        // With a look at the checkpoint's manifest.
+        // The checkpoint's manifest is checked as well.
         (Some(_), Some(checkpoint)) => checkpoint::weights(checkpoint)?,
         _ => files::read_safetensors(&weights.file)?,
     };

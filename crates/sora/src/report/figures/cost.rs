@@ -1,4 +1,4 @@
-//! What robustness costs: training time and memory against multi-step accuracy.
+//! The cost of robustness: training time and memory against multi-step accuracy.
 
 use super::{
     styles::method_styles,
@@ -14,8 +14,8 @@ use crate::{
     },
 };
 
-/// Draws robust accuracy over training time and over peak memory, a point for each run, or for the
-/// seeds of an experiment; SORA is starred.
+/// Draws robust accuracy over training time and over peak memory, with one point for each run, or
+/// for the seeds of an experiment; a star marks SORA.
 pub fn cost(runs: &[Run]) -> Figure {
     let comparison = Comparison::of(runs);
     let all = groups(runs);

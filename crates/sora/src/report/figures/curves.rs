@@ -17,7 +17,8 @@ use crate::{
     run::log::StepLine,
 };
 
-/// Draws accuracy and loss over epochs, a column for each run, or for the seeds of an experiment.
+/// Draws accuracy and loss over epochs, with one column for each run, or for the seeds of an
+/// experiment.
 pub fn curves(runs: &[Run]) -> Figure {
     let all = groups(runs);
     let figure = Figure::new("Training and validation curves").panel_size(390.0, 265.0).caption(format!(

@@ -1,4 +1,4 @@
-//! Epsilon overfitting: accuracy over the radius of the attack, as it changes during training.
+//! Epsilon overfitting: accuracy over the radius of the attack, and its change during training.
 
 use super::{lines::top_accuracy, styles::Blank};
 use crate::{
@@ -12,10 +12,10 @@ use crate::{
     stats::wilson95,
 };
 
-/// Lines of a panel: more cannot be told apart.
+/// Most lines of a panel; a reader cannot tell more apart.
 const LINES: usize = 5;
 
-/// Draws curves and heat maps, a row for each run.
+/// Draws curves and heat maps, with one row for each run.
 pub fn epsilon(sweeps: &[Sweep]) -> Figure {
     let n = sweeps.first().map_or(0, |s| s.data.n);
     let seed = sweeps.first().map_or(0, |s| s.data.seed);
@@ -62,7 +62,7 @@ fn curves(sweep: &Sweep, top: f64) -> Chart {
     let point = |x: f64, count: u64| {
         Point::from((x, 100.0 * count as f64 / n as f64, wilson95(count, n).map(|v| 100.0 * v)))
     };
-    // At radius 0 nothing is changed.
+    // At radius 0 the image is unchanged.
     let points = |epsilons: &[f32], counts: &[u64], clean: u64| {
         let radii = epsilons.iter().map(|e| f64::from(*e) * sweep.factor).zip(counts.to_vec());
         std::iter::once((0.0, clean)).chain(radii).map(|(x, c)| point(x, c)).collect::<Vec<_>>()

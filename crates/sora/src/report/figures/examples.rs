@@ -1,5 +1,5 @@
-//! Adversarial examples: image, amplified perturbation, adversarial image, with what the network
-//! says.
+//! Adversarial examples: image, amplified perturbation and adversarial image, with the network's
+//! predictions.
 
 use super::styles::Blank;
 use crate::{
@@ -25,8 +25,8 @@ enum Row {
     Adversarial,
 }
 
-/// Draws the examples of each run: a column for each image; rows of images, perturbations and
-/// adversarial images.
+/// Draws the examples of each run, with a column for each image and rows of images, perturbations
+/// and adversarial images.
 pub fn examples(sets: &[ExampleSet]) -> Figure {
     let columns = sets.iter().map(|set| set.examples.len()).max().unwrap_or(1).max(1);
     let about = sets.first().map(|set| set.about.clone()).unwrap_or_default();
@@ -56,7 +56,7 @@ pub fn examples(sets: &[ExampleSet]) -> Figure {
 fn tile(set: &ExampleSet, example: &Example, row: Row) -> Tile {
     let class = |index: usize| set.classes.get(index).cloned().unwrap_or_else(|| index.to_string());
     let answer = |(index, probability): (usize, f32)| {
-        // Wrong answers are bold.
+        // Wrong predictions are bold.
         let weight = if index == example.label { Weight::Regular } else { Weight::Bold };
         (format!("{} {:.0} %", class(index), 100.0 * probability), weight)
     };

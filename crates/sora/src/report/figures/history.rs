@@ -14,8 +14,8 @@ use crate::{
     run::log::StepLine,
 };
 
-/// Draws step size, linearity and PertAlign over steps, a line for each run, or for the seeds of an
-/// experiment.
+/// Draws step size, linearity and PertAlign over steps, with one line for each run, or for the
+/// seeds of an experiment.
 pub fn history(runs: &[Run]) -> Figure {
     let all = groups(runs);
     let mut units: Vec<_> = runs.iter().map(|run| run.unit().1).collect();

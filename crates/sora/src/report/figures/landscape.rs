@@ -6,7 +6,7 @@ use crate::{
     report::compute::{Landscape, Landscapes, Plane},
 };
 
-/// Most points along a side of a surface in a strip: more cannot be told apart there.
+/// Most points along a side of a surface in a strip; a reader cannot tell more apart there.
 const COARSE: usize = 21;
 
 fn field(landscape: &Landscape, values: &[f32], coarse: bool) -> Field {
@@ -23,7 +23,7 @@ fn field(landscape: &Landscape, values: &[f32], coarse: bool) -> Field {
 pub struct LossScale([f64; 2]);
 
 impl LossScale {
-    /// One scale for all of these, so that their heights and colours compare.
+    /// One scale for all these landscapes, so that their heights and colours can be compared.
     pub fn of(all: &[Landscapes]) -> Self {
         Self::over(all.iter().flat_map(|of| &of.rows))
     }
@@ -31,12 +31,12 @@ impl LossScale {
     fn over<'a>(rows: impl Iterator<Item = &'a Landscape>) -> Self {
         let fields: Vec<_> = rows.map(|l| field(l, &l.loss, false)).collect();
         let [low, high] = range(fields.iter());
-        // A loss near 0 is read from 0.
+        // The scale begins at 0 if the lowest loss is near 0.
         Self(if low < 0.3 * high { [0.0, high] } else { [low, high] })
     }
 }
 
-/// What lies along a direction: on the axis of a map, and, shorter, of a surface.
+/// The texts of both directions: for the axis of a map, and a shorter one for a surface.
 fn directions(of: &Landscapes) -> [[String; 2]; 2] {
     let unit = "(\u{3b5})";
     let named = |long: &str, short: &str, unit: &str| {
@@ -123,7 +123,7 @@ fn frame(of: &Landscapes, landscape: &Landscape, scale: LossScale) -> Figure {
         .panel(contour(of, landscape, scale))
 }
 
-/// Draws all weights alike, a frame each.
+/// Draws all weights on one scale, one frame each.
 pub fn landscape_frames(of: &Landscapes, scale: LossScale) -> Vec<Figure> {
     of.rows.iter().map(|row| frame(of, row, scale)).collect()
 }

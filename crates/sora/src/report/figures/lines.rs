@@ -7,12 +7,12 @@ use crate::{
     stats::Accuracy,
 };
 
-/// Most points of a line: more cannot be told apart.
+/// Most points of a line; a reader cannot tell more apart.
 const POINTS: usize = 300;
-/// Steps that a running mean spans.
+/// Number of steps in a running mean.
 const WINDOW: usize = 20;
 
-/// Means of consecutive points, at most [`POINTS`] of them.
+/// Means of neighbouring points, at most [`POINTS`] of them.
 fn thinned(points: &[Point]) -> Vec<Point> {
     let size = points.len().div_ceil(POINTS).max(1);
     let thin = |part: &[Point]| {
@@ -26,7 +26,7 @@ fn thinned(points: &[Point]) -> Vec<Point> {
     points.chunks(size).map(thin).collect()
 }
 
-/// Mean over the [`WINDOW`] values up to each.
+/// Mean of each value and the values before it, [`WINDOW`] in total.
 pub(super) fn smoothed(values: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut sum = 0.0;
     let means = values.iter().enumerate().map(|(i, (x, y))| {
@@ -39,7 +39,7 @@ pub(super) fn smoothed(values: &[(f64, f64)]) -> Vec<(f64, f64)> {
     means.collect()
 }
 
-/// One figure of every step of a run that has it: `(x, y)`.
+/// One figure of every step of a run that has the figure: `(x, y)`.
 pub(super) fn series(
     run: &Run,
     x: impl Fn(&StepLine) -> f64,
@@ -56,8 +56,8 @@ pub(super) enum Smoothing {
     RunningMean,
 }
 
-/// The line of a figure over steps; with several seeds their mean, and a standard deviation to
-/// both sides.
+/// The line of a figure over steps; for several seeds, their mean and a standard deviation on both
+/// sides.
 pub(super) fn over_steps(
     group: &Group<'_>,
     x: impl Fn(&Run, &StepLine) -> f64,
@@ -74,8 +74,8 @@ pub(super) fn over_steps(
     thinned(&group.over_seeds(values))
 }
 
-/// The line of a figure over validations: with its Wilson intervals or, over several seeds, their
-/// mean and standard deviation. `x` is of the steps made.
+/// The line of a figure over validations, with its Wilson intervals or, for several seeds, their
+/// mean and standard deviation. `x` maps the number of completed steps to the axis.
 pub(super) fn over_validations(
     group: &Group<'_>,
     x: impl Fn(&Run, u64) -> f64,
@@ -93,14 +93,14 @@ pub(super) fn over_validations(
     }
 }
 
-/// An accuracy and its interval in percent as a point over `x`.
+/// An accuracy and its interval in percent, as a point at `x`.
 pub(super) fn point(x: f64, accuracy: &Accuracy) -> Point {
     let y_interval = Some(accuracy.ci95.map(|v| 100.0 * v));
     Point { x, y: 100.0 * accuracy.accuracy, y_interval, x_interval: None }
 }
 
-/// The marks of a group: the onset of catastrophic overfitting and a rollback. `place` says where a
-/// step lies across.
+/// The marks of a group: the onset of catastrophic overfitting and a rollback. `place` maps a step
+/// to the axis.
 pub(super) fn marks(group: &Group<'_>, place: impl Fn(&Run, u64) -> f64) -> Vec<Mark> {
     let mut all = Vec::new();
     for run in &group.runs {
@@ -119,7 +119,7 @@ pub(super) fn marks(group: &Group<'_>, place: impl Fn(&Run, u64) -> f64) -> Vec<
     all
 }
 
-/// Marks without their words, where another panel has them.
+/// The same marks without their texts, which another panel shows.
 pub(super) fn unlabelled(marks: Vec<Mark>) -> Vec<Mark> {
     marks.into_iter().map(|mark| Mark { label: String::new(), ..mark }).collect()
 }
@@ -128,8 +128,8 @@ pub(super) fn with_marks(chart: Chart, marks: Vec<Mark>) -> Chart {
     marks.into_iter().fold(chart, Chart::mark)
 }
 
-/// The highest end of accuracy that panels need, in percent: a multiple of 20, so that they share
-/// an axis.
+/// The upper end of an accuracy axis in percent: a multiple of 20, so that panels can share the
+/// axis.
 pub(super) fn top_accuracy(values: impl Iterator<Item = f64>) -> f64 {
     let top = values.filter(|v| v.is_finite()).fold(0.0, f64::max);
     ((top * 1.04 / 20.0).ceil() * 20.0).clamp(20.0, 100.0)

@@ -1,4 +1,4 @@
-//! The figures, one a file: each draws what run folders hold.
+//! The figures, one per file; each draws data of run folders.
 
 mod cost;
 mod curves;

@@ -1,4 +1,4 @@
-//! PertAlign in action: what it does while single-step and multi-step accuracy part.
+//! PertAlign in action: its course while single-step and multi-step accuracy separate.
 
 use super::{
     lines::{
@@ -17,8 +17,8 @@ use crate::{
     run::log::StepLine,
 };
 
-/// Draws PertAlign, the step size and accuracies over steps, a column for each run, or for the
-/// seeds of an experiment.
+/// Draws PertAlign, the step size and accuracies over steps, with one column for each run, or for
+/// the seeds of an experiment.
 pub fn pertalign(runs: &[Run]) -> Figure {
     let all = groups(runs);
     let figure = Figure::new("PertAlign in action").panel_size(390.0, 215.0).caption(format!(
@@ -47,7 +47,7 @@ fn marked(group: &Group<'_>) -> Vec<Mark> {
     marks(group, |_, step| step as f64)
 }
 
-/// A figure of each step, faint, and its running mean; of several seeds the mean alone.
+/// A figure of each step, drawn faint, and its running mean; for several seeds, the mean alone.
 fn faint_and_strong(
     chart: Chart,
     group: &Group<'_>,
@@ -79,7 +79,7 @@ fn alignment(group: &Group<'_>) -> Chart {
 
 fn alpha(group: &Group<'_>, top: f64) -> Chart {
     let unit = group.runs.first().map_or("", |run| run.unit().1);
-    // From 0, so that a constant step size is seen to be constant.
+    // The axis begins at 0, so that a constant step size looks constant.
     let y = Axis::linear(format!("step size \u{3b1} ({unit})"));
     let y = if top > 0.0 { y.range(0.0, top * 1.1) } else { y };
     let chart = Chart::new("", Axis::linear("step").whole(), y);

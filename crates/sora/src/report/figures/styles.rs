@@ -1,4 +1,4 @@
-//! Colours and shapes that mean the same in every figure, and how panels stand.
+//! Colours and shapes with the same meaning in every figure, and the arrangement of panels.
 
 use crate::{
     plot::{Chart, Figure, MARKERS, Marker, PALETTE, Panel, Style, Svg},
@@ -20,7 +20,7 @@ pub(super) fn multi_style() -> Style {
     Style::marked(0).paint(PALETTE[0]).dash("").marker(Marker::Square)
 }
 
-/// Line of each run: coloured as its method where that tells the runs apart.
+/// Line of each run, in the colour of its method where this separates the runs.
 pub fn run_styles(runs: &[Run]) -> Vec<Style> {
     indices(&runs.iter().map(Run::method).collect::<Vec<_>>()).map_or_else(
         || (0..runs.len()).map(Style::line).collect(),
@@ -28,7 +28,7 @@ pub fn run_styles(runs: &[Run]) -> Vec<Style> {
     )
 }
 
-/// Line of each experiment, likewise.
+/// Line of each experiment, in the colour of its method where this separates the experiments.
 pub(super) fn group_styles(groups: &[Group<'_>]) -> Vec<Style> {
     indices(&methods(groups)).map_or_else(
         || (0..groups.len()).map(Style::line).collect(),
@@ -36,8 +36,8 @@ pub(super) fn group_styles(groups: &[Group<'_>]) -> Vec<Style> {
     )
 }
 
-/// Points of each experiment, coloured by method: SORA is a blue star, the others take their
-/// colours in the order of their appearance.
+/// Points of each experiment, coloured by method: SORA is a blue star, and the other methods take
+/// their colours in the order of their appearance.
 pub(super) fn method_styles(groups: &[Group<'_>]) -> Vec<Style> {
     let methods = methods(groups);
     let style = |(method, index): (&String, usize)| {
@@ -52,7 +52,7 @@ fn methods(groups: &[Group<'_>]) -> Vec<String> {
     groups.iter().map(first).collect()
 }
 
-/// A number for each method, if they all differ.
+/// A number for each method, if all methods differ.
 fn indices(methods: &[String]) -> Option<Vec<usize>> {
     let mut distinct = methods.to_vec();
     distinct.sort();
@@ -91,8 +91,8 @@ impl Panel for Blank {
     fn draw(&self, _: &mut Svg, _: [f64; 4]) {}
 }
 
-/// Panels of a grid with a column for each experiment and a row for each of `rows`; more than
-/// `across` experiments go on below.
+/// Panels of a grid with one column for each experiment and one row for each of `rows`. More than
+/// `across` experiments continue below.
 pub(super) fn columns(
     figure: Figure,
     groups: &[Group<'_>],
@@ -114,7 +114,7 @@ pub(super) fn columns(
     figure
 }
 
-/// What bands are, for captions.
+/// The meaning of bands, for captions.
 pub(super) fn bands(groups: &[Group<'_>]) -> &'static str {
     match (groups.iter().any(Group::has_seeds), groups.iter().all(Group::has_seeds)) {
         (false, _) => "bands are 95 % Wilson intervals",

@@ -14,8 +14,8 @@ use crate::{
     stats::Accuracy,
 };
 
-/// Draws robust accuracy over clean accuracy, a point for each run, or for the seeds of an
-/// experiment, and a panel for each data set.
+/// Draws robust accuracy over clean accuracy, with one point for each run, or for the seeds of an
+/// experiment, and one panel for each data set.
 pub fn tradeoff(runs: &[Run]) -> Figure {
     let comparison = Comparison::of(runs);
     let all = groups(runs);
@@ -55,7 +55,7 @@ pub fn tradeoff(runs: &[Run]) -> Figure {
     figure
 }
 
-/// What error bars are, for captions.
+/// The meaning of error bars, for captions.
 pub(super) fn bars(groups: &[Group<'_>]) -> &'static str {
     if groups.iter().any(Group::has_seeds) {
         "bars are 95 % Wilson intervals or, with several seeds, a standard deviation to both sides \
@@ -65,7 +65,7 @@ pub(super) fn bars(groups: &[Group<'_>]) -> &'static str {
     }
 }
 
-/// What was measured of the runs of `group`.
+/// The measurements of the runs of `group`.
 pub(super) fn measured<'a>(
     group: &Group<'a>,
     runs: &[Run],
@@ -78,8 +78,8 @@ pub(super) fn measured<'a>(
     group.runs.iter().filter_map(of).collect()
 }
 
-/// An accuracy over a group in percent with its interval: the run's own, or mean and standard
-/// deviation over the seeds.
+/// An accuracy over a group in percent with its interval: the run's own interval, or mean and
+/// standard deviation over the seeds.
 pub(super) fn over_group(group: &[(&Run, &Measured)], attack: &str) -> Option<(f64, [f64; 2])> {
     let all: Option<Vec<Accuracy>> = group.iter().map(|(_, m)| m.under(attack)).collect();
     match all?.as_slice() {

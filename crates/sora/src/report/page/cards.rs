@@ -1,4 +1,4 @@
-//! The cards of a page: a run at a glance.
+//! The cards of a page, each with the main figures of a run.
 
 use serde::Serialize;
 
@@ -86,7 +86,7 @@ fn verdict(run: &Run) -> (String, &'static str) {
     }
 }
 
-/// Clean accuracy, accuracy under a single step and under the strongest attack, all of one
+/// Clean accuracy, and accuracies under a single step and under the strongest attack, all of one
 /// measurement.
 fn figures(result: Option<&Measured>) -> Vec<Figure> {
     let none = std::collections::BTreeMap::new();

@@ -11,7 +11,7 @@ use crate::{plot::Style, report::run::Run, run::log::StepLine};
 /// Most points of a line on the page.
 const POINTS: usize = 600;
 
-/// A chart: its lines are series of the data.
+/// A chart, whose lines are series of the data.
 #[derive(Serialize)]
 pub(super) struct LiveChart {
     title: &'static str,
@@ -20,7 +20,7 @@ pub(super) struct LiveChart {
     digits: u8,
     range: Option<[f64; 2]>,
     lines: Vec<LiveLine>,
-    /// What the chart shows, for those who cannot see it.
+    /// Description of the chart for readers who cannot see it.
     summary: String,
 }
 
@@ -121,7 +121,7 @@ fn summary(runs: &[Run], key: &str, digits: usize) -> String {
     each.collect::<Vec<_>>().join("; ")
 }
 
-/// What the page's script draws.
+/// The data that the page's script draws.
 pub(super) fn data(runs: &[Run], styles: &[Style], charts: &[LiveChart]) -> Value {
     let each = runs.iter().zip(styles).map(|(run, style)| {
         let keys = STEP_FIGURES.iter().map(|(key, ..)| *key).chain(["clean", "fgsm", "pgd"]);

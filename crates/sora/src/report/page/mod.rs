@@ -1,5 +1,5 @@
-//! One HTML page that compares runs. It holds all it needs: no network is used, and its own policy
-//! forbids it.
+//! One HTML page that compares runs. It holds all its data, uses no network, and its own policy
+//! forbids to.
 
 mod cards;
 mod charts;
@@ -34,29 +34,29 @@ pub struct PageFigure {
 /// A line of the page's warnings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Warning {
-    /// The run that it is about; empty: none in particular.
+    /// The run that the warning is about; empty for none in particular.
     pub run: String,
-    /// What is to be known.
+    /// The text of the warning.
     pub text: String,
 }
 
-/// What a page holds besides its runs.
+/// The content of a page besides its runs.
 #[derive(Clone, Debug, Default)]
 pub struct PageContent {
     /// Figures, in order.
     pub figures: Vec<PageFigure>,
     /// Warnings, in order.
     pub warnings: Vec<Warning>,
-    /// Heading; the runs' names where there is none.
+    /// Heading; the names of the runs if it is `None`.
     pub title: Option<String>,
     /// For each run, files beside the page: `(words, address relative to the page)`.
     pub links: Vec<Vec<(String, String)>>,
-    /// Seconds after which the page looks for a newer one; `None`: it stays.
+    /// Seconds after which the page looks for a newer version; `None` for never.
     pub refresh: Option<u64>,
 }
 
-/// What is to be known about `all`: folders that are no runs, catastrophic overfitting, warnings of
-/// evaluations, records that are damaged.
+/// The warnings about `all`: folders that are not runs, catastrophic overfitting, warnings of
+/// evaluations, damaged records.
 pub fn warnings(all: &Runs) -> Vec<Warning> {
     let skipped = all.skipped.iter().map(|skipped| Warning {
         run: skipped.name(),
@@ -97,10 +97,10 @@ fn warnings_of(run: &Run) -> Vec<String> {
     all
 }
 
-/// The page.
+/// Makes the page.
 ///
 /// # Errors
-/// A mistake in the page's own template.
+/// [`Error::Defect`](crate::Error::Defect) for a mistake in the page's own template.
 pub fn page(runs: &[Run], content: &PageContent) -> Result<String> {
     let names: Vec<_> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = content.title.clone().unwrap_or_else(|| names.join(" and "));
@@ -140,7 +140,7 @@ pub fn page(runs: &[Run], content: &PageContent) -> Result<String> {
         "uplot_js": include_str!("../vendor/uPlot.iife.min.js"),
     });
     let mut environment = Environment::new();
-    // Names that end in .html are escaped.
+    // The template engine escapes values in templates whose names end in .html.
     environment.add_template("page.html", include_str!("page.html")).map_err(broken)?;
     let template = environment.get_template("page.html").map_err(broken)?;
     template.render(minijinja::value::Serde(&value)).map_err(broken)
@@ -150,12 +150,12 @@ fn broken(error: minijinja::Error) -> Error {
     Error::defect(format!("cannot fill in the page: {error}"))
 }
 
-/// JSON as it may stand in a script element: nothing in it can end the element.
+/// JSON in a form that cannot end the script element around it.
 fn in_script(value: &Value) -> String {
     value.to_string().replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
-/// Number of a style's colour in the palette.
+/// Index of a style's colour in the palette.
 fn colour(style: &Style) -> usize {
     PALETTE.iter().position(|paint| *paint == style.paint).unwrap_or(0)
 }

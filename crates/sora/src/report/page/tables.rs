@@ -32,7 +32,7 @@ impl Cell {
     }
 }
 
-/// An accuracy in percent; a dash where there is none.
+/// An accuracy in percent; a dash for `None`.
 pub(super) fn percent(accuracy: Option<&Accuracy>) -> String {
     accuracy.map_or_else(|| "\u{2013}".into(), |a| format!("{:.1}", 100.0 * a.accuracy))
 }
@@ -50,7 +50,7 @@ pub(super) struct ResultRow {
     cells: Vec<Cell>,
 }
 
-/// Attacks of all records, weak first.
+/// Attacks of all records, the weakest first.
 pub(super) fn attacks(runs: &[Run]) -> Vec<String> {
     let measured =
         runs.iter().flat_map(|run| &run.records).flat_map(|record| record.results.keys().cloned());
@@ -145,7 +145,7 @@ pub(super) fn seeds(runs: &[Run]) -> Vec<Value> {
     several.map(row).collect()
 }
 
-/// Settings that differ, and those that all runs share.
+/// Settings that differ between runs, and settings that all runs share.
 pub(super) fn settings(runs: &[Run]) -> (Vec<Value>, Vec<Value>) {
     let all: Vec<BTreeMap<String, String>> = runs.iter().map(Run::settings).collect();
     let keys: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
