@@ -1,4 +1,4 @@
-//! The call: global flags, the commands and where each goes.
+//! The call: global flags, and the commands with their entry points.
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -107,7 +107,8 @@ pub enum Command {
 }
 
 impl Call {
-    /// The words that the program was called with; help, version and mistakes end the program.
+    /// Parses the words with which the program was called; help, version and mistakes end the
+    /// program.
     pub fn parse_words(words: Vec<std::ffi::OsString>) -> Self {
         let matches = command().color(color_of(&words)).get_matches_from(words);
         Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
@@ -119,12 +120,12 @@ impl Call {
     }
 }
 
-/// The command line as clap knows it, as wide as the terminal and at most 100 columns.
+/// The command line for clap, as wide as the terminal and at most 100 columns.
 pub fn command() -> clap::Command {
     Call::command().term_width(console::width().min(100))
 }
 
-/// What `--color` says to clap itself, which has to know before it reads the call.
+/// The value of `--color` for clap itself, which needs it before it parses the call.
 fn color_of(words: &[std::ffi::OsString]) -> clap::ColorChoice {
     let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
     let value = words.iter().enumerate().find_map(|(i, word)| match word.strip_prefix("--color") {
@@ -139,10 +140,10 @@ fn color_of(words: &[std::ffi::OsString]) -> clap::ColorChoice {
     }
 }
 
-/// Does what was asked.
+/// Runs a command.
 ///
 /// # Errors
-/// Why it could not be done.
+/// The reason why the command failed.
 pub fn run(command: Command) -> Result<()> {
     if let Some(first) = first_signal(&command) {
         signals::watch(first)?;
@@ -173,7 +174,8 @@ pub fn run(command: Command) -> Result<()> {
     }
 }
 
-/// What the first Ctrl-C does, from the start on; `None` where the terminal is the command's own.
+/// The reaction to the first Ctrl-C, from the start on; `None` where the command controls the
+/// terminal itself.
 fn first_signal(command: &Command) -> Option<FirstSignal> {
     match command {
         Command::Watch(_) => None,

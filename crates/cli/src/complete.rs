@@ -1,4 +1,4 @@
-//! What the shell completes: the scripts of `sora completions` ask the program itself.
+//! Completions for the shell: the scripts of `sora completions` ask the program itself.
 
 use std::{ffi::OsStr, path::PathBuf};
 
@@ -8,10 +8,10 @@ use clap_complete::{
 };
 use sora::{data, method::METHODS, model::NETWORKS};
 
-/// Environment variable in which a shell asks for completions.
+/// Environment variable by which a shell asks for completions.
 pub const VARIABLE: &str = "SORA_COMPLETE";
 
-/// Answers a shell that asks for completions and ends; does nothing otherwise.
+/// Answers a shell that asks for completions, and then ends the process; does nothing otherwise.
 pub fn answer() {
     if std::env::var_os(VARIABLE).is_some() {
         CompleteEnv::with_factory(crate::call::command).var(VARIABLE).complete();
@@ -49,7 +49,7 @@ pub fn networks() -> ArgValueCompleter {
     })
 }
 
-/// Names of attacks, also behind a comma.
+/// Names of attacks, also after a comma.
 pub fn attacks() -> ArgValueCompleter {
     const COMMON: &[(&str, &str)] = &[
         ("clean", "no attack"),

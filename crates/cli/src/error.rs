@@ -1,26 +1,26 @@
-//! How a command fails: one line, and the exit status.
+//! The failures of a command: a line, and an exit status.
 
 use std::path::Path;
 
 use sora::error::{Error, ErrorKind};
 
-/// What went wrong, for the exit status.
+/// The kind of a failure, which decides the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The work failed: 1.
+    /// The work failed; the status is 1.
     Work,
-    /// The call or its input is wrong: 2.
+    /// The call or its input is wrong; the status is 2.
     Input,
-    /// Interrupted; the state is saved: 130.
+    /// The work was interrupted and its state is saved; the status is 130.
     Interrupted,
 }
 
 /// A failed command.
 #[derive(Debug)]
 pub enum Failure {
-    /// In the library.
+    /// An error of the library.
     Library(Box<Error>),
-    /// In the program itself, told in a line.
+    /// A failure of the program itself, as a line.
     Line(Kind, String),
 }
 
@@ -28,27 +28,27 @@ pub enum Failure {
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 impl Failure {
-    /// A wrong call, value or file.
+    /// The failure for a wrong call, value or file.
     pub fn input(line: impl Into<String>) -> Self {
         Self::Line(Kind::Input, line.into())
     }
 
-    /// A failure of the work itself.
+    /// The failure for work that failed.
     pub fn work(line: impl Into<String>) -> Self {
         Self::Line(Kind::Work, line.into())
     }
 
-    /// The user asked to stop.
+    /// The failure for a stop that the user asked for.
     pub fn interrupted(line: impl Into<String>) -> Self {
         Self::Line(Kind::Interrupted, line.into())
     }
 
-    /// A failed file operation: `action` says what was tried on `path`.
+    /// The failure for a file operation: `action` names the operation on `path`.
     pub fn io(action: &str, path: &Path, error: &std::io::Error) -> Self {
         Self::work(format!("cannot {action} {}: {error}", path.display()))
     }
 
-    /// What kind of failure.
+    /// The kind of the failure.
     pub fn kind(&self) -> Kind {
         match self {
             Self::Line(kind, _) => *kind,

@@ -13,7 +13,8 @@ pub struct OnFinish {
 }
 
 impl OnFinish {
-    /// Runs `work`, and the command after it. A command that fails is a warning: the work counts.
+    /// Runs `work`, and the command after it. A command that fails gives a warning only, because
+    /// the work is what counts.
     ///
     /// # Errors
     /// Those of `work`.
@@ -32,10 +33,10 @@ fn tell(command: &str, status: u8) {
     let ended = Command::new(shell)
         .args([flag, command])
         .env("SORA_STATUS", status.to_string())
-        // A call of this program in it is nobody's child.
+        // A call of this program inside the command must not take this process for its parent.
         .env_remove(crate::signals::WATCH_STDIN)
         .stdin(Stdio::null())
-        // Standard output is for the result.
+        // Standard output belongs to the result, so the command writes to standard error.
         .stdout(std::io::stderr())
         .status();
     match ended {

@@ -1,7 +1,7 @@
-//! The program `sora`: what it can be asked for, and what it shows.
+//! The program `sora`: its commands and its output.
 //!
 //! `call` reads the command line, each file of `commands` holds a command with its arguments,
-//! `console` prints, [`render`] turns the library's errors into one line, [`dashboard`] draws a
+//! `console` prints, [`render`] turns the library's errors into one line, and [`dashboard`] draws a
 //! run in the terminal.
 
 mod call;
@@ -19,14 +19,14 @@ mod values;
 
 use std::process::ExitCode;
 
-/// Runs the program on the words it was called with.
+/// Runs the program with the words of the call.
 pub fn main() -> ExitCode {
     complete::answer();
     silence_panics();
     ExitCode::from(answer(std::env::args_os().collect()))
 }
 
-/// Runs the program on `words`, of which the first is its name; its exit status.
+/// Runs the program with `words`, the first of which is its name; returns its exit status.
 pub fn answer(words: Vec<std::ffi::OsString>) -> u8 {
     std::panic::catch_unwind(|| status(words)).unwrap_or(1)
 }
@@ -44,7 +44,7 @@ fn status(words: Vec<std::ffi::OsString>) -> u8 {
     }
 }
 
-/// A defect of the program is told in one line, too.
+/// Makes a panic, which is a defect of the program, print one line only.
 fn silence_panics() {
     if std::env::var_os("RUST_BACKTRACE").is_some() {
         return;

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-/// Keeps freed pages for the next step: a training step allocates the same large buffers again and
-/// again.
+/// This allocator keeps freed pages for the next step, because a training step allocates the same
+/// large buffers repeatedly.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

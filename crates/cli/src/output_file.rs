@@ -1,4 +1,5 @@
-//! Files that a user names with `--out`: only what this program wrote is overwritten unasked.
+//! Files that a user names with `--out`. Only files that this program wrote are overwritten without
+//! a flag.
 
 use std::{
     fs::File,
@@ -8,20 +9,20 @@ use std::{
 
 use crate::error::{Failure, Result};
 
-/// Bytes of a file that are looked at.
+/// Number of bytes at the beginning of a file that are examined.
 const HEAD: u64 = 64 << 10;
 
-/// What becomes of a file that is there already.
+/// The treatment of an existing file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overwrite {
-    /// It is overwritten if this program wrote it.
+    /// A file that this program wrote is overwritten.
     Own,
-    /// It is overwritten whatever it is.
+    /// Any file is overwritten.
     Any,
 }
 
 impl Overwrite {
-    /// As `--force` says.
+    /// The treatment that `--force` asks for.
     pub fn by(force: bool) -> Self {
         if force { Self::Any } else { Self::Own }
     }
@@ -31,7 +32,7 @@ impl Overwrite {
 /// folder.
 ///
 /// # Errors
-/// As [`guard`]; a folder that cannot be made.
+/// Those of [`guard`], and a folder that cannot be made.
 pub fn prepare(path: &Path, overwrite: Overwrite) -> Result<()> {
     guard(path, overwrite)?;
     match path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -85,11 +86,11 @@ fn is_own(head: &[u8]) -> bool {
         head[..head.len().min(within)].windows(mark.len()).any(|part| part == mark.as_bytes())
     };
     match head {
-        // Nothing is lost with an empty file.
+        // Overwriting an empty file loses nothing.
         [] => true,
         [b'<', ..] => near("sora-plot", 1024) || near(r#"name="generator" content="sora"#, 1024),
         [0x89, b'P', b'N', b'G', ..] | [b'G', b'I', b'F', ..] => near("sora-plot", 4096),
-        // ONNX: ir_version, then the producer's name.
+        // ONNX: ir_version, followed by the producer's name.
         [0x08, _, 0x12, 4, b's', b'o', b'r', b'a', ..] => true,
         // The rows of a grid.
         [b'r', ..] => near("run,group,seed,folder,seconds", 40),

@@ -1,7 +1,7 @@
-//! Failures as a user reads them: one line, with flags in place of the names of settings.
+//! Failures for the user: one line, with flags in place of the names of settings.
 //!
-//! The library speaks of settings by the keys of config.toml, in backticks: `` `val_steps` ``. Here
-//! they become the flags that set them: `--val-steps`.
+//! The library names settings by the keys of config.toml, in backticks: `` `val_steps` ``. This
+//! module replaces them by the flags that set them: `--val-steps`.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -17,7 +17,7 @@ use crate::{
     error::{Failure, Kind},
 };
 
-/// What goes to standard error when a command fails: one line without control characters.
+/// The text on standard error when a command fails: one line without control characters.
 pub fn line(failure: &Failure) -> String {
     let before = if failure.kind() == Kind::Interrupted { "" } else { "error: " };
     format!("{before}{}", text(failure))
@@ -58,7 +58,7 @@ pub fn library(error: &Error) -> String {
     one_line(&with_flags(&text, &flags))
 }
 
-/// An unknown name with the nearest known ones, or the command that lists all.
+/// The message for an unknown name, with the nearest known ones or the command that lists all.
 fn unknown(kind: &str, name: &str, known: &[String]) -> String {
     let (flag, list) = match kind {
         "method" => ("--method ", "sora methods"),
@@ -105,13 +105,13 @@ fn flags() -> BTreeSet<String> {
     all
 }
 
-/// The flag of a setting; the name itself where no flag sets it.
+/// The flag of a setting, or the name itself where no flag sets it.
 fn flag(setting: &str, flags: &BTreeSet<String>) -> String {
     let name = setting.replace('_', "-");
     if flags.contains(&name) { format!("--{name}") } else { setting.to_owned() }
 }
 
-/// `text` with the settings that it names between backticks as flags.
+/// `text` with flags in place of the settings that it names in backticks.
 fn with_flags(text: &str, flags: &BTreeSet<String>) -> String {
     let mut out = String::new();
     for (i, part) in text.split('`').enumerate() {
@@ -129,7 +129,8 @@ fn with_flags(text: &str, flags: &BTreeSet<String>) -> String {
     out
 }
 
-/// Escapes control characters: a message is one line, and a file name must not steer the terminal.
+/// Escapes control characters, because a message is one line and a file name must not steer the
+/// terminal.
 fn one_line(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
         if c.is_control() {

@@ -1,9 +1,9 @@
 //! Ctrl-C and termination.
 //!
-//! The first signal asks for an orderly end, the second ends the process at once: whatever is on
-//! disk is whole. A hang-up that this process was started to ignore (`nohup`) stays ignored. Ctrl-C
-//! does not: a shell that runs a script ignores it for every job in the background, and a run that
-//! nothing but a kill can stop would lose its last steps.
+//! The first signal asks for an orderly end, and the second ends the process at once; all files on
+//! disk are whole in either case. A hang-up that was ignored when this process started (`nohup`)
+//! stays ignored. Ctrl-C does not stay ignored: a shell that runs a script ignores it for every job
+//! in the background, and a run that only a kill can stop would lose its last steps.
 
 use std::{
     io::{Read, stdin},
@@ -28,22 +28,22 @@ use crate::{
 /// Exit status of an interrupted command.
 const INTERRUPTED: i32 = 130;
 
-/// Set in the environment of a child that is to stop when its standard input ends: its parent has
-/// ended, or wants it to.
+/// Environment variable of a child that must stop when its standard input ends, because its parent
+/// has ended or wants it to stop.
 pub const WATCH_STDIN: &str = "SORA_STOP_WITH_STDIN";
 
-/// What to say at the first signal.
+/// The reaction to the first signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FirstSignal {
-    /// Say this, raise the flag and go on.
+    /// Print this line, set the flag and continue.
     Finish(&'static str),
-    /// Say this and end.
+    /// Print this line and end.
     End(&'static str),
 }
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The flag that the first signal raises.
+/// The flag that the first signal sets.
 pub fn flag() -> Arc<AtomicBool> {
     FLAG.get_or_init(Arc::default).clone()
 }
@@ -51,7 +51,7 @@ pub fn flag() -> Arc<AtomicBool> {
 /// Watches for signals from now on.
 ///
 /// # Errors
-/// A system that refuses.
+/// A system that refuses the handler.
 pub fn watch(first: FirstSignal) -> Result<()> {
     let flag = flag();
     let wanted = wanted();
@@ -69,7 +69,8 @@ pub fn watch(first: FirstSignal) -> Result<()> {
         let raised = flag.clone();
         let on_end = move || {
             std::io::copy(&mut stdin().lock().take(u64::MAX), &mut std::io::sink()).ok();
-            // The same Ctrl-C may have come as a signal already: never a second time.
+            // The same Ctrl-C may already have arrived as a signal and must not count a second
+            // time.
             if !raised.load(Ordering::Relaxed) {
                 react(first, &raised);
             }
@@ -91,7 +92,7 @@ fn react(first: FirstSignal, raised: &AtomicBool) {
     }
 }
 
-/// The signals that end a program politely.
+/// The signals that ask a program to end.
 fn wanted() -> Vec<i32> {
     let mut wanted = vec![SIGINT, SIGTERM];
     #[cfg(unix)]
@@ -101,8 +102,8 @@ fn wanted() -> Vec<i32> {
     wanted
 }
 
-/// The mask of the signals that this process was started to ignore; empty where the platform does
-/// not say.
+/// The mask of the signals that were ignored when this process started; empty where the platform
+/// does not tell.
 #[cfg(unix)]
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

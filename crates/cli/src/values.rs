@@ -1,12 +1,12 @@
 //! The library's values as words of the command line.
 //!
 //! A word is read into the library's type by its serde name, so that a flag and a config file
-//! accept the same ones.
+//! accept the same words.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error};
 
-/// The words for a value, each with one line on what it means.
+/// The words for a value, each with its meaning in one line.
 pub type Words = &'static [(&'static str, &'static str)];
 
 /// Norms of a threat.

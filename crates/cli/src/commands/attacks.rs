@@ -43,7 +43,8 @@ fn entry(info: &AttackInfo) -> Entry {
     }
 }
 
-/// The row that `name` belongs to: itself, or the pattern that it is an example of.
+/// The row that matches `name`: the row of that name, or the pattern of which the name is an
+/// example.
 fn pattern_of(name: &str) -> Result<&'static str> {
     let mut patterns = ATTACKS.iter().map(|info| info.name);
     patterns.find(|pattern| is_of(name, pattern)).ok_or_else(|| {

@@ -1,4 +1,4 @@
-//! `sora completions`: what a shell loads to complete calls of this program.
+//! `sora completions`: the script by which a shell completes calls of this program.
 
 use clap_complete::env::Shells;
 
@@ -31,8 +31,8 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Prints the script. It asks the program itself for every completion, so that it knows the data
-/// sets, methods, networks and runs that there are.
+/// Prints the script. The script asks the program itself for every completion, so it knows the
+/// existing data sets, methods, networks and runs.
 pub fn run(args: &CompletionsArgs) -> Result<()> {
     let name = match args.shell {
         Shell::Bash => "bash",

@@ -1,4 +1,4 @@
-//! `sora diagnose`: the logs of runs gone over for catastrophic overfitting.
+//! `sora diagnose`: searches the logs of runs for catastrophic overfitting.
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub struct DiagnoseArgs {
 const HEADING: [&str; 9] =
     ["run", "method", "epsilon", "seed", "steps", "noticed", "sign", "pgd halved", "steps ahead"];
 
-/// What was found in a run.
+/// The findings on a run.
 #[derive(Serialize)]
 struct Diagnosis {
     run: String,
@@ -42,14 +42,14 @@ struct Diagnosis {
     epsilon: String,
     seed: u64,
     steps: u64,
-    /// What the detector says of the logged figures.
+    /// The detector's event for the logged figures.
     co: Option<CoEvent>,
-    /// Whether and when multi-step accuracy was lost, from the validations.
+    /// The loss of multi-step accuracy, from the validations.
     collapse: Option<Collapse>,
-    /// Steps from the detector's word to the loss of half of the accuracy for good, where there was
-    /// some.
+    /// Number of steps from the detector's event to the lasting loss of half of the accuracy, if
+    /// both exist.
     ahead: Option<i64>,
-    /// Validations that this rests on.
+    /// Number of validations on which the finding rests.
     validations: usize,
     rollback: Option<Rollback>,
 }
@@ -115,7 +115,7 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
     })
 }
 
-/// What the detector says of the logged figures, and pgd accuracy by step.
+/// Replays the logged figures through the detector; returns its event, and pgd accuracy by step.
 fn replay(
     config: &RunConfig,
     steps: &[StepLine],

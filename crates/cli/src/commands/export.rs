@@ -17,7 +17,7 @@ use crate::{
     output_file::{Overwrite, prepare},
 };
 
-/// Most sample images.
+/// Largest number of sample images.
 const SAMPLES: usize = 4096;
 
 /// File formats.
@@ -80,7 +80,7 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     tracing::info!("{} of {} in {}", ending, subject.model.config.name, out.display());
     if args.samples > 0 {
         let path = PathBuf::from(format!("{}.samples.safetensors", out.display()));
-        // The mark by which this program knows its own files.
+        // This mark lets the program recognise its own files.
         let metadata = [("sora".to_owned(), "samples".to_owned())].into();
         let tensors = samples(&subject.model, args.samples)?;
         write(&path, &files::to_safetensors(&tensors, metadata)?, overwrite)?;

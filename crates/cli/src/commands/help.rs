@@ -1,4 +1,4 @@
-//! `sora help`: a command, or a topic.
+//! `sora help`: explains a command or a topic.
 
 use crate::{
     call::command,
@@ -6,7 +6,7 @@ use crate::{
     error::{Failure, Result},
 };
 
-/// What `sora help exit-status` says.
+/// The text of `sora help exit-status`.
 const EXIT_STATUS: &str = "\
 Exit status of every command
 
@@ -48,7 +48,7 @@ pub fn run(args: &HelpArgs) -> Result<()> {
         })?;
         found = next;
     }
-    // As `--help` prints it.
+    // The help is the one that `--help` prints.
     let words = ["sora"].into_iter().chain(args.topic.iter().map(String::as_str)).chain(["--help"]);
     match command().try_get_matches_from(words) {
         Err(help) => print(&help.render().to_string()),

@@ -36,7 +36,7 @@ pub fn run(args: &ManArgs) -> Result<()> {
     print(&format!("{} pages in {}\n", pages.len(), args.dir.display()))
 }
 
-/// The pages of `command` and of those below it.
+/// Collects the pages of `command` and of its subcommands.
 fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
     let mut page = Vec::new();
     let titled = command.clone().name(name.to_owned());

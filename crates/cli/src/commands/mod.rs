@@ -1,4 +1,4 @@
-//! What each command does: one file a command, with its arguments.
+//! The commands: one file per command, with its arguments.
 
 pub mod attacks;
 pub mod bench;

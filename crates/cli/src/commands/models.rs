@@ -6,7 +6,7 @@ use sora::model::{NETWORKS, NetworkInfo, Shape};
 use super::shared::{Describe, Entry, Listing};
 use crate::{complete, error::Result};
 
-/// Images for which the parameters are counted.
+/// The images for which the parameters are counted.
 const CIFAR: Shape = Shape { channels: 3, height: 32, width: 32, classes: 10 };
 
 /// Which network, and how to print.

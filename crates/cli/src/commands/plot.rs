@@ -22,7 +22,7 @@ use crate::{
     values::{PLANES, one_of},
 };
 
-/// Weights of a run in a figure of several.
+/// Number of weights of a run in a figure of several runs.
 const ACROSS: usize = 4;
 
 /// A figure.
@@ -89,7 +89,7 @@ pub fn run(args: &PlotArgs) -> Result<()> {
     for run in &runs {
         run.warnings.iter().for_each(|warning| tracing::warn!("{}: {warning}", run.name));
     }
-    // The place in the run folder is this program's own.
+    // The default place in the run folder belongs to this program, so only a given path is guarded.
     if let Some(out) = &args.out {
         guard(out, Overwrite::by(args.force))?;
     }
@@ -105,7 +105,8 @@ fn out_file(args: &PlotArgs) -> Result<PathBuf> {
     match (&args.out, args.runs.as_slice()) {
         (Some(out), _) => Ok(out.clone()),
         (None, [run]) => {
-            // Not before it is known to be a run: no folder is made in what is none.
+            // The folder is checked to be a run first, so that no folder is made inside another
+            // kind of folder.
             Run::load(run)?;
             let name = args
                 .figure
@@ -131,7 +132,7 @@ fn draw(args: &PlotArgs, runs: &[Run]) -> Result<Figure> {
     })
 }
 
-/// A figure that needs the weights and the data set.
+/// Draws a figure that needs the weights and the data set.
 fn computed(args: &PlotArgs, runs: &[Run]) -> Result<Figure> {
     let options = args.compute.options()?;
     let each = args.checkpoint.clone().unwrap_or(Choice::All);

@@ -1,4 +1,4 @@
-//! `sora resume`: a run goes on.
+//! `sora resume`: continues a run.
 
 use std::path::PathBuf;
 
@@ -21,12 +21,12 @@ pub struct ResumeArgs {
     pub finish: OnFinish,
 }
 
-/// Goes on with a run from its newest checkpoint.
+/// Continues a run from its newest checkpoint.
 pub fn run(args: &ResumeArgs) -> Result<()> {
     args.finish.after(|| {
         let trainer = Trainer::resume(&args.dir, args.epochs)?;
         let config = trainer.config()?;
-        // The number of threads changes no bit.
+        // The number of threads does not change any bit of the result.
         start_threads(config.threads)?;
         let dataset = run::open_dataset(&config)?;
         to_the_end(trainer.observe(TrainingBar::default()), &dataset)

@@ -8,7 +8,8 @@ use crate::{
     error::{Failure, Result},
 };
 
-/// Name, what it describes, and the schema. A test holds each against what the program writes.
+/// The name, the description and the text of each schema. A test compares each with the program's
+/// output.
 const WRITTEN: &[(&str, &str, &str)] = &[
     ("metrics", "a line of metrics.jsonl", include_str!("../../schemas/metrics.json")),
     ("epochs", "a line of epochs.jsonl", include_str!("../../schemas/epochs.json")),
@@ -29,7 +30,7 @@ pub struct SchemaArgs {
     pub name: Option<String>,
 }
 
-/// The schema that is made from the list of settings.
+/// Name and description of the schema that is made from the list of settings.
 const CONFIG: (&str, &str) = ("config", "config.toml, as JSON would hold it");
 
 /// Prints the schema, or the list.
@@ -55,7 +56,7 @@ pub fn run(args: &SchemaArgs) -> Result<()> {
     }
 }
 
-/// The schema of config.toml: each setting, and what a run adds.
+/// The schema of config.toml: each setting, and the keys that a run adds.
 fn config() -> Value {
     let mut properties = Map::new();
     for setting in SETTINGS {

@@ -1,4 +1,4 @@
-//! `sora watch`: a run in the terminal, live.
+//! `sora watch`: shows a run in the terminal, live.
 
 use std::{
     io::{IsTerminal, stdout},
@@ -28,11 +28,11 @@ use crate::{
     error::{Failure, Result},
 };
 
-/// Time between two looks at the run.
+/// Time between two polls of the run.
 const EVERY: Duration = Duration::from_millis(500);
-/// Time between two pages.
+/// Time between two updates of the page.
 const PAGE_EVERY: Duration = Duration::from_secs(10);
-/// Silence that is more than a slow step or a validation.
+/// Time without a line after which a run counts as silent; a slow step or a validation takes less.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Which run, and how.
@@ -50,7 +50,7 @@ pub struct WatchArgs {
     pub html: bool,
 }
 
-/// A run and what was read of it.
+/// A run, and the lines read from it.
 struct Watched {
     dir: RunDir,
     config: RunConfig,
@@ -124,7 +124,7 @@ pub fn run(args: &WatchArgs) -> Result<()> {
     result
 }
 
-/// Writes the run's page from its records, again and again until the run ends.
+/// Writes the run's page from its records repeatedly, until the run ends.
 fn keep_page(dir: &PathBuf) -> Result<()> {
     let mut told = false;
     loop {

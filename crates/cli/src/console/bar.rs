@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar on a terminal, a plain line now and then elsewhere.
+//! Progress on standard error: a bar on a terminal, and occasional plain lines elsewhere.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub struct Bar {
     bar: Option<ProgressBar>,
     label: String,
     total: u64,
-    /// Where this process began and where it is.
+    /// The value at which this process began, and the current value.
     first: u64,
     done: u64,
     started: Instant,
@@ -23,12 +23,12 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// Starts at `done` of `total`.
+    /// A bar that starts at `done` of `total`.
     pub fn new(label: &str, done: u64, total: u64) -> Self {
         Self::with_template(label, done, total, "{prefix} {bar:10} {percent:>3} % {wide_msg}")
     }
 
-    /// Bytes of a download.
+    /// A bar for the bytes of a download.
     pub fn bytes(label: &str, total: Option<u64>) -> Self {
         let template = "{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
         Self::with_template(label, 0, total.unwrap_or(0), template)
@@ -37,7 +37,7 @@ impl Bar {
     fn with_template(label: &str, done: u64, total: u64, template: &str) -> Self {
         let bar = can_redraw().then(|| {
             let bar = ProgressBar::new(total).with_position(done).with_prefix(label.to_owned());
-            // A template that does not parse leaves the bar with its usual look.
+            // If the template does not parse, the bar keeps its default look.
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
             }
@@ -48,7 +48,7 @@ impl Bar {
         Self { bar, label, total, first: done, done, started: now, last_line: now }
     }
 
-    /// Goes on (or back) to `done`; `message` is asked for only when it is shown.
+    /// Moves to `done`, forwards or backwards; `message` is called only when it is shown.
     pub fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
         if done < self.done {
             (self.first, self.started) = (done, Instant::now());
@@ -57,7 +57,7 @@ impl Bar {
         self.tell(done, self.left(), message);
     }
 
-    /// As [`set`](Self::set) where the caller knows better how many seconds are left.
+    /// Does what [`set`](Self::set) does, with the caller's better estimate of the seconds left.
     pub fn tell(&mut self, done: u64, left: Option<f64>, message: impl FnOnce() -> String) {
         self.done = done;
         let text = || {
@@ -87,7 +87,7 @@ impl Bar {
         (done > 0 && self.total > 0).then_some(pace * left)
     }
 
-    /// Another label.
+    /// Changes the label.
     pub fn relabel(&mut self, label: &str) {
         self.label = label.to_owned();
         if let Some(bar) = &self.bar {
@@ -95,7 +95,7 @@ impl Bar {
         }
     }
 
-    /// Logs something without tearing the bar.
+    /// Runs `log`, which writes lines, without damaging the bar.
     pub fn suspend(&self, log: impl FnOnce()) {
         match &self.bar {
             Some(bar) => bar.suspend(log),

@@ -1,4 +1,4 @@
-//! Lengths of time as people say them.
+//! Durations for readers.
 
 /// `seconds` in the two largest units that matter: `42 s`, `3 min 05 s`, `1 h 17 min`, `2 d 03 h`.
 pub fn duration(seconds: f64) -> String {

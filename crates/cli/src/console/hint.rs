@@ -1,8 +1,8 @@
-//! The nearest of the known names to one that is not known.
+//! Finds the known names nearest to an unknown one.
 
 use sora::error::nearest;
 
-/// `: did you mean a or b?`, or the empty text where nothing is near.
+/// `: did you mean a or b?`, or an empty text where no name is near.
 pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
     match nearest(name, &known).as_slice() {

@@ -23,8 +23,8 @@ use super::{
     style::{color, settings},
 };
 
-/// Standard error that takes everything: what cannot be written is dropped. A log line is no
-/// reason to stop a training run.
+/// Standard error without failures: text that cannot be written is dropped, because a log line must
+/// not stop a training run.
 #[derive(Clone, Copy, Debug, Default)]
 struct Lossy;
 
@@ -40,7 +40,7 @@ impl Write for Lossy {
     }
 }
 
-/// A level and a text, on one line.
+/// Formats a level and a text on one line.
 #[derive(Clone, Copy, Debug)]
 struct OneLine;
 
@@ -78,7 +78,7 @@ fn code(level: Level) -> u8 {
     }
 }
 
-/// The message of an event, and its fields behind it.
+/// The message of an event, followed by its fields.
 #[derive(Debug, Default)]
 struct Text(String);
 
@@ -93,7 +93,7 @@ impl Visit for Text {
     }
 }
 
-/// Starts logging as the global flags and RUST_LOG say.
+/// Starts logging with the level of the global flags and RUST_LOG.
 pub fn start_logging() {
     let settings = settings();
     let default = match (settings.quiet, settings.verbose) {
@@ -109,11 +109,11 @@ pub fn start_logging() {
         .with_ansi(color(stderr().is_terminal()))
         .event_format(OneLine)
         .try_init();
-    // A second start, in a test of this crate, changes nothing.
+    // A second start, in a test of this crate, has no effect.
     drop(started);
 }
 
-/// Writes a line to standard error, whatever the level of the log is.
+/// Writes a line to standard error, whatever the log's level.
 pub fn note(line: &str) {
     writeln!(Lossy, "{}", visible(line)).ok();
 }

@@ -1,8 +1,8 @@
-//! What the user sees: text and tables on standard output, log lines and bars on standard error.
+//! The program's output: text and tables on standard output, log lines and bars on standard error.
 //!
-//! Nothing here fails because a terminal, a pipe or a full disk does not take a log line: such
-//! lines are dropped. A result that cannot be written is an error; a reader that has gone away
-//! (`| head`) is none.
+//! No function here fails because a terminal, a pipe or a full disk refuses a log line: such lines
+//! are dropped. A result that cannot be written is an error, but a reader that has closed the pipe
+//! (`| head`) is not.
 
 mod bar;
 mod duration;

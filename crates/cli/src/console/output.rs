@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::width;
 use crate::error::{Failure, Result};
 
-/// Prints to standard output; a reader that has gone away (`| head`) is no failure.
+/// Prints to standard output; a reader that has closed the pipe (`| head`) is not a failure.
 ///
 /// # Errors
-/// A stream that takes nothing, such as a full disk.
+/// A stream that cannot be written, such as one on a full disk.
 pub fn print(text: &str) -> Result<()> {
     match stdout().write_all(visible(text).as_bytes()).and_then(|()| stdout().flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
@@ -23,19 +23,19 @@ pub fn print(text: &str) -> Result<()> {
 /// Prints `value` as one JSON object.
 ///
 /// # Errors
-/// As [`print`].
+/// Those of [`print`].
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     let json = serde_json::to_string(value)
         .map_err(|e| Failure::work(format!("cannot serialise the result: {e}")))?;
     print(&(json + "\n"))
 }
 
-/// `text` with control characters written out, so that a name from a file cannot move the cursor,
-/// hide a line or answer for the terminal. Line feeds and tabs stay.
+/// `text` with control characters escaped, so that a name from a file cannot move the cursor, hide
+/// a line or write in the terminal's name. Line feeds and tabs stay.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        // Bidirectional overrides reorder what is read, too.
+        // Bidirectional overrides change the order of the text on screen, so they are escaped too.
         let hidden = c.is_control() && !matches!(c, '\n' | '\t')
             || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if hidden {
@@ -47,7 +47,7 @@ pub fn visible(text: &str) -> String {
     shown
 }
 
-/// `text` with its lines broken between words, as wide as the terminal.
+/// `text` broken into lines between words, as wide as the terminal.
 pub fn wrap(text: &str) -> String {
     wrap_at(text, width())
 }

@@ -1,4 +1,4 @@
-//! Colours, width and quietness: what the flags, the environment and the terminal say.
+//! Colours, width and quietness, from the flags, the environment and the terminal.
 
 use std::{
     env,
@@ -33,23 +33,23 @@ pub struct Settings {
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
 
-/// Keeps the global flags; only the first call counts.
+/// Stores the global flags; only the first call has an effect.
 pub fn set(settings: Settings) {
     SETTINGS.set(settings).ok();
 }
 
-/// The global flags; the defaults before they are known.
+/// The global flags, or the defaults before they are known.
 pub fn settings() -> Settings {
     SETTINGS.get().copied().unwrap_or_default()
 }
 
-/// Whether to colour what goes to a stream that `is_terminal` or not.
+/// Whether to colour the output to a stream; `is_terminal` says whether it is a terminal.
 pub fn color(is_terminal: bool) -> bool {
     decide(settings().color, is_terminal, |name| env::var(name).ok())
 }
 
-/// Whether `choice` and the environment ask for colours. NO_COLOR and CLICOLOR_FORCE count when
-/// they hold something (<https://no-color.org>, <https://bixense.com/clicolors>).
+/// Whether `choice` and the environment ask for colours. NO_COLOR and CLICOLOR_FORCE count only if
+/// they are not empty (<https://no-color.org>, <https://bixense.com/clicolors>).
 fn decide(
     choice: ColorChoice,
     is_terminal: bool,
@@ -70,13 +70,13 @@ fn decide(
     }
 }
 
-/// Whether standard error can show a bar that is redrawn.
+/// Whether standard error can show a bar that is redrawn in place.
 pub fn can_redraw() -> bool {
     let dumb = env::var("TERM").is_ok_and(|term| term == "dumb");
     stderr().is_terminal() && !dumb && !settings().quiet
 }
 
-/// Columns for text on standard output: those of the terminal, else COLUMNS, else 80.
+/// Number of columns for text on standard output: the terminal's, else COLUMNS, else 80.
 pub fn width() -> usize {
     let given = env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok());
     let terminal = || {

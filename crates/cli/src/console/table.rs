@@ -33,7 +33,7 @@ impl Table {
         self.rows.add_row(cells);
     }
 
-    /// Aligns the columns from `first` to the right, as figures are.
+    /// Aligns the columns from `first` on to the right, for figures.
     #[must_use]
     pub fn figures_from(mut self, first: usize) -> Self {
         self.rows
@@ -43,13 +43,13 @@ impl Table {
         self
     }
 
-    /// The text in at most `width` columns.
+    /// The table's text in at most `width` columns.
     pub fn text(mut self, width: usize) -> String {
         self.rows.set_width(u16::try_from(width).unwrap_or(u16::MAX));
         let longest = self.rows.column_max_content_widths().first().copied().unwrap_or(0);
         if let Some(first) = self.rows.column_mut(0) {
             first.set_padding((0, 1));
-            // Names are looked for by their beginning: the first column wraps last.
+            // Readers search for names by their beginning, so the first column wraps last.
             let longest = (longest + 1).min(u16::try_from(width / 2).unwrap_or(40));
             first.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(longest)));
         }
@@ -60,7 +60,7 @@ impl Table {
     /// Prints the table as wide as the terminal.
     ///
     /// # Errors
-    /// A standard output that takes nothing.
+    /// A standard output that cannot be written.
     pub fn print(self) -> Result<()> {
         print(&self.text(width()))
     }

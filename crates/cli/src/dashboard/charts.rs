@@ -12,18 +12,18 @@ use ratatui::{
 use super::{BLUE, Dashboard, GREEN, ORANGE, RED};
 use sora::run::log::{StepLine, ValFigures};
 
-/// Points of a curve: more than a terminal has columns of dots.
+/// Number of points of a curve: more than a terminal has columns of dots.
 const POINTS: usize = 200;
-/// Share of the values at either end that an axis need not show: a first loss of thousands would
-/// flatten the rest.
+/// Share of the values at either end that an axis may cut off: a first loss of thousands would
+/// flatten the rest of the curve.
 const OUTLIERS: f64 = 0.02;
 
 /// Colour, marker and points of a curve.
 type Curve<'a> = (Color, Marker, &'a [(f64, f64)]);
 
 impl Dashboard<'_> {
-    /// `value` over steps, averaged in as many bins as a chart can show. Values that are not finite
-    /// are left out.
+    /// `value` over steps, averaged in at most as many bins as a chart can show. Values that are
+    /// not finite are left out.
     fn curve(&self, value: impl Fn(&StepLine) -> f64) -> Vec<(f64, f64)> {
         let bin = self.steps.len().div_ceil(POINTS).max(1);
         let mean = |values: &mut dyn Iterator<Item = f64>| {
@@ -129,7 +129,7 @@ fn dataset<'a>((colour, marker, points): &Curve<'a>) -> Dataset<'a> {
         .graph_type(if lines { GraphType::Line } else { GraphType::Scatter })
 }
 
-/// A bound of an axis in few characters.
+/// A bound of an axis as a short text.
 fn label(value: f64) -> String {
     match value.abs() {
         small if small < 0.05 => "0".into(),
@@ -147,18 +147,18 @@ fn titled(title: &'static str, curves: &[(&'static str, Color)]) -> Line<'static
     Line::from_iter([Span::raw(title)].into_iter().chain(names))
 }
 
-/// Bounds a little beyond the values, without the few largest and smallest.
+/// Bounds somewhat beyond the values, without the few largest and smallest.
 fn around(curve: &[(f64, f64)]) -> [f64; 2] {
     let mut values: Vec<f64> = curve.iter().map(|p| p.1).filter(|v| v.is_finite()).collect();
     values.sort_by(f64::total_cmp);
     let cut = (values.len() as f64 * OUTLIERS).ceil() as usize;
-    // A handful of values has no outliers.
+    // A few values have no outliers.
     let cut = if values.len() < 10 { 0 } else { cut };
     let (low, high) =
         (values.get(cut), values.len().checked_sub(cut + 1).and_then(|i| values.get(i)));
     match (low, high) {
         (Some(&low), Some(&high)) => {
-            // A flat curve has room, too.
+            // A flat curve gets some space too.
             let room = ((high - low) * 0.1).max(0.02 * high.abs()).max(0.05);
             [(low - room).max(0.0), high + room]
         }

@@ -18,29 +18,29 @@ use sora::run::{
     log::{EpochLine, StepLine, ValFigures},
 };
 
-/// Steps over which gauges and throughput are averaged.
+/// Number of steps over which gauges and throughput are averaged.
 const RECENT: usize = 20;
 
-/// Okabe and Ito's colours, which also colour-blind readers tell apart.
+/// Okabe and Ito's colours, which colour-blind readers can tell apart.
 const BLUE: Color = Color::Rgb(0, 114, 178);
 const ORANGE: Color = Color::Rgb(230, 159, 0);
 const GREEN: Color = Color::Rgb(0, 158, 115);
 const RED: Color = Color::Rgb(213, 94, 0);
 
-/// Whether a run goes on.
+/// The state of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunState {
-    /// No line was written yet.
+    /// No line has been written yet.
     Starting,
     /// Lines are being written.
     Running,
-    /// Nothing was written for so long.
+    /// No line has been written for this long.
     Silent(Duration),
-    /// It ended.
+    /// The run has ended.
     Done,
 }
 
-/// What the view shows.
+/// The data of the view.
 #[derive(Clone, Copy, Debug)]
 pub struct Dashboard<'a> {
     /// Settings of the run.
@@ -49,14 +49,14 @@ pub struct Dashboard<'a> {
     pub steps: &'a [StepLine],
     /// Lines of epochs.jsonl.
     pub epochs: &'a [EpochLine],
-    /// Whether the run goes on.
+    /// State of the run.
     pub state: RunState,
-    /// Lines that could not be understood.
+    /// Number of lines that could not be parsed.
     pub damaged: u64,
 }
 
 impl Dashboard<'_> {
-    /// Steps of the whole run; `None` before they are known.
+    /// Number of steps of the whole run; `None` before it is known.
     fn total(&self) -> Option<u64> {
         let from_epochs =
             || self.epochs.last().map(|line| line.step / line.epoch.saturating_add(1));
@@ -72,8 +72,8 @@ impl Dashboard<'_> {
         })
     }
 
-    /// Seconds of training and validation that are left, from the newest steps and the validations
-    /// so far.
+    /// Seconds of training and validation that are left, estimated from the newest steps and the
+    /// validations so far.
     fn seconds_left(&self) -> Option<f64> {
         let (last, total) = (self.steps.last()?, self.total()?);
         let speed = self.recent(|line| line.images_per_s).filter(|&speed| speed > 0.0)?;
@@ -85,8 +85,8 @@ impl Dashboard<'_> {
         Some(steps + epochs * validated / self.epochs.len().max(1) as f64)
     }
 
-    /// Validations by the number of steps before them: those within epochs, else those after
-    /// epochs.
+    /// Validations, each with the number of steps before it: those within epochs, or else those
+    /// after epochs.
     fn validations(&self) -> Vec<(f64, ValFigures)> {
         let within: Vec<_> = self
             .steps
@@ -105,7 +105,7 @@ impl Dashboard<'_> {
             || self.epochs.last().is_some_and(|line| line.co.is_some())
     }
 
-    /// Draws into a terminal of at least 80x24.
+    /// Draws the view into a terminal of at least 80x24 characters.
     pub fn draw(&self, frame: &mut Frame<'_>) {
         let [title, progress, upper, lower, gauge, numbers, events] = Layout::vertical([
             Constraint::Length(1),
@@ -151,12 +151,12 @@ impl Dashboard<'_> {
     }
 }
 
-/// A ratio that a gauge takes.
+/// A ratio clamped to the range of a gauge.
 fn share(ratio: f64) -> f64 {
     if ratio.is_finite() { ratio.clamp(0.0, 1.0) } else { 0.0 }
 }
 
-/// The characters of a drawn screen, a line a row.
+/// The characters of a drawn screen, one line per row.
 pub fn plain_text(buffer: &Buffer) -> String {
     let rows = buffer.content().chunks(usize::from(buffer.area().width).max(1));
     rows.map(|row| {

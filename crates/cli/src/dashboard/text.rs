@@ -1,4 +1,4 @@
-//! What the view says in words.
+//! The texts of the view.
 
 use ratatui::{
     style::{Modifier, Style},
@@ -73,7 +73,7 @@ impl Dashboard<'_> {
         ))
     }
 
-    /// Two lines: what happened, and the newest validation.
+    /// Two lines: the last event, and the newest validation.
     pub(super) fn events(&self) -> Vec<Line<'static>> {
         let text = self.validations().last().map_or_else(
             || "not validated yet".into(),

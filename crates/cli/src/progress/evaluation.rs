@@ -1,4 +1,4 @@
-//! One bar for all attacks of an evaluation.
+//! One progress bar for all attacks of an evaluation.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,15 +10,15 @@ use sora::robustness::{EvalEvent, EvalObserver};
 use super::plan::{Plan, Planned};
 use crate::console::Bar;
 
-/// Steps of the bar.
+/// Number of steps of the bar.
 const STEPS: u64 = 1000;
 
-/// A bar for a whole plan; clones share it, so that several evaluators can take turns.
+/// A bar for a whole plan. Clones share it, so that several evaluators can use it in turn.
 #[derive(Clone, Debug)]
 pub struct EvaluationBar(Arc<Mutex<State>>);
 
 impl EvaluationBar {
-    /// Nothing of `plan` is done.
+    /// A bar for `plan`, of which nothing is done.
     pub fn new(plan: Plan) -> Self {
         Self(Arc::new(Mutex::new(State {
             plan: plan.0,
@@ -61,20 +61,20 @@ impl EvalObserver for EvaluationBar {
     }
 }
 
-/// Where a plan stands. Work is counted in the seconds that were planned for it.
+/// The state of a plan. Work is measured in the seconds that were planned for it.
 #[derive(Debug)]
 struct State {
     plan: Vec<Planned>,
-    /// Attacks that were begun.
+    /// Number of attacks that were begun.
     begun: usize,
-    /// Units of the attack at hand.
+    /// Units of the current attack.
     total: f64,
-    /// Units of it that were known when it began.
+    /// Units of the current attack that were known when it began.
     first: Option<f64>,
-    /// Share of the images that are correct clean, and that still stand.
+    /// Share of the images that are correct without attack, and share that still stands.
     clean: f64,
     standing: f64,
-    /// Work that is behind us, and the part of it that was done here and now.
+    /// Finished work, and the part of it that this process did.
     done: f64,
     worked: f64,
     started: Instant,
@@ -86,7 +86,8 @@ impl State {
         self.begun += 1;
         let known = self.plan.get(self.begun - 1).is_some_and(|planned| planned.name == what);
         if !known {
-            // Not foreseen, such as the step sizes of a sweep: it costs what it shows.
+            // Unplanned work, such as the step sizes of a sweep, counts with the units that it
+            // reports.
             let first = true;
             let planned = Planned { name: what.to_owned(), first, units: total, seconds: 0.0 };
             self.plan.insert(self.begun - 1, planned);
@@ -101,13 +102,13 @@ impl State {
         bar.relabel(&label);
     }
 
-    /// The work of the attack at hand, as much as its images take.
+    /// The work of the current attack, in proportion to its images.
     fn current(&self) -> f64 {
         let planned = self.begun.checked_sub(1).and_then(|at| self.plan.get(at));
         planned.map_or(0.0, |planned| planned.seconds * self.total / planned.units.max(1.0))
     }
 
-    /// What comes after the attack at hand.
+    /// The work after the current attack.
     fn after(&self) -> f64 {
         let share = |planned: &Planned| if planned.first { self.clean } else { self.standing };
         self.plan.iter().skip(self.begun).map(|planned| planned.seconds * share(planned)).sum()

@@ -1,4 +1,4 @@
-//! The library's observers as bars.
+//! Observers of the library that show progress bars.
 
 mod evaluation;
 mod plan;

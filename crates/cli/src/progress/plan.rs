@@ -1,4 +1,4 @@
-//! What an evaluation will cost, from the passes of its attacks and a measured pass.
+//! Estimates the cost of an evaluation from the passes of its attacks and a measured pass.
 
 use std::time::Instant;
 
@@ -7,15 +7,15 @@ use sora::{
     robustness::{Classifier, PullBack, Result, Samples},
 };
 
-/// Images on which a pass is measured.
+/// Number of images on which a pass is measured.
 const MEASURED: usize = 64;
 
-/// Seconds of a pass for an image, measured on some.
+/// Seconds of a pass per image, measured on some images.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Speed {
-    /// Logits alone.
+    /// A pass for logits alone.
     pub forward: f64,
-    /// Logits and the gradient for the image.
+    /// A pass for logits and the gradient by the image.
     pub gradient: f64,
 }
 
@@ -32,7 +32,7 @@ impl Speed {
         let gradient = || -> Result<PullBack> {
             model.pull_back(&x, &mut |_, logits| vec![1.0; logits.len()])
         };
-        // The first passes make plans and claim memory.
+        // The first passes also make plans and claim memory, so they are not timed.
         gradient()?;
         let started = Instant::now();
         gradient()?;
@@ -43,14 +43,15 @@ impl Speed {
     }
 }
 
-/// An attack that is going to run.
+/// A planned attack.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     /// Its name.
     pub name: String,
-    /// Whether it runs on everything that is correct clean; else on what the one before left.
+    /// Whether the attack runs on all images that are correct without attack; otherwise it runs on
+    /// the images that the attack before left.
     pub first: bool,
-    /// Rounds times images, if every image stands.
+    /// Number of rounds times images, if every image stands.
     pub units: f64,
     /// Seconds, if every image stands to the end.
     pub seconds: f64,
@@ -73,14 +74,14 @@ impl Plan {
         }
     }
 
-    /// Seconds at most: as if every image stood to the end.
+    /// Upper bound of the seconds: every image stands to the end.
     pub fn seconds(&self) -> f64 {
         self.0.iter().map(|planned| planned.seconds).sum()
     }
 }
 
-/// Forward passes and gradients of an image in a round of the attack called `name`; that of an
-/// attack that is not known is a guess.
+/// Numbers of forward passes and gradients of an image in one round of the attack called `name`;
+/// for an unknown attack they are a guess.
 fn passes(name: &str) -> (f64, f64) {
     let (stem, steps) = match name.rsplit_once('-') {
         Some((stem, size)) => {
@@ -89,7 +90,7 @@ fn passes(name: &str) -> (f64, f64) {
         }
         None => (name, None),
     };
-    // The last forward pass scores what was found.
+    // The last forward pass scores the candidates.
     match stem {
         "fgsm" => (1.0, 1.0),
         "square" => (steps.unwrap_or(5000.0) + 1.0, 0.0),

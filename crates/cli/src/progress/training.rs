@@ -1,4 +1,4 @@
-//! A training as a bar, and lines for what happens.
+//! A training as a bar, with lines for its events.
 
 use sora::{
     run::log::{EpochLine, StepLine},
@@ -7,22 +7,22 @@ use sora::{
 
 use crate::console::{Bar, duration};
 
-/// Shows a training on standard error: a bar, and lines for what happens.
+/// Shows a training on standard error: a bar, and lines for its events.
 #[derive(Debug, Default)]
 pub struct TrainingBar {
-    /// What to say when training starts.
+    /// The line to print when training starts.
     about: Option<String>,
     bar: Option<Bar>,
     epochs: u64,
 }
 
 impl TrainingBar {
-    /// Says `about` when training starts.
+    /// A bar that prints `about` when training starts.
     pub fn after(about: String) -> Self {
         Self { about: Some(about), ..Self::default() }
     }
 
-    /// Logs a line without tearing the bar.
+    /// Logs a line without damaging the bar.
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| tracing::info!("{text}")),

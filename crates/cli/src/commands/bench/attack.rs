@@ -38,8 +38,8 @@ pub struct AttackBench {
     pub steps: usize,
 }
 
-/// Times an attack on batches of images that the network classifies as it does clean; what is
-/// fooled leaves the batch, as in an evaluation.
+/// Times an attack on batches of images with the classes that the network predicts for them. An
+/// image that is fooled leaves the batch, as in an evaluation.
 pub fn run(args: &AttackBench) -> Result<()> {
     let setup = Setup::new(&args.network, args.steps)?;
     let entry = attack::entry(&args.attack, args.norm)?;
@@ -80,14 +80,14 @@ pub fn run(args: &AttackBench) -> Result<()> {
     print_json(&result)
 }
 
-/// Images and the classes that the network gives them.
+/// Images, and the classes that the network predicts for them.
 struct Images {
     x: Rows,
     labels: Vec<usize>,
 }
 
 impl Images {
-    /// Attacks all of them and says how many stand.
+    /// Attacks all images and returns how many still stand.
     fn attack(&self, setup: &Setup, entry: &Entry, threat: Threat, batch: u64) -> Result<usize> {
         let mut left: Vec<usize> = (0..setup.ids.len()).collect();
         for part in &entry.parts {

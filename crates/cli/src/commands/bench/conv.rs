@@ -1,4 +1,4 @@
-//! `sora bench conv`: each convolution and batch norm by itself.
+//! `sora bench conv`: times each convolution and batch norm alone.
 
 use sora::{config::Precision, device};
 use sora_kernels as kernels;
@@ -33,7 +33,7 @@ pub struct ConvBench {
     pub seconds: f64,
 }
 
-/// Times each convolution and batch norm by itself.
+/// Times each convolution and batch norm alone.
 pub fn run(args: &ConvBench) -> Result<()> {
     let wrong = |flag: &str, value: String, expected: &str| {
         Err(Failure::input(format!("bench conv: --{flag} {value}: expected {expected}")))

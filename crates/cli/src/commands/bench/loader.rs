@@ -1,4 +1,4 @@
-//! `sora bench data`: images a second of the loader alone, as training uses it.
+//! `sora bench data`: images a second of the loader alone, with the settings of a training.
 
 use std::{path::PathBuf, time::Instant};
 
@@ -91,12 +91,12 @@ pub fn run(args: DataBench) -> Result<()> {
     }))
 }
 
-/// Images of `batches` batches, and the seconds that they took.
+/// Number of images of `batches` batches, and the seconds that they took.
 fn time(loader: &Loader, batches: usize) -> Result<(usize, f64)> {
     let mut images = 0;
     let mut started = None;
     for batch in (0..).flat_map(|epoch| loader.epoch(epoch, 0)).take(batches + 1) {
-        // The first batch fills the caches and starts the threads; the clock runs from its end.
+        // The first batch fills the caches and starts the threads, so the clock starts at its end.
         let batch = batch?;
         match started {
             None => started = Some(Instant::now()),

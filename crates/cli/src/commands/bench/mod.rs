@@ -1,5 +1,5 @@
-//! `sora bench`: parts of the program by themselves, on random images, with the keys that the usual
-//! PyTorch timing scripts print.
+//! `sora bench`: times parts of the program alone, on random images. The output has the keys of the
+//! usual PyTorch timing scripts.
 
 mod attack;
 mod conv;

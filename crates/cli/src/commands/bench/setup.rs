@@ -63,7 +63,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// As `args` say, for `steps` steps.
+    /// Makes the network and images that `args` describe, with ids for `steps` steps.
     ///
     /// # Errors
     /// A wrong size or an unknown network.
@@ -104,18 +104,18 @@ impl Setup {
         Ok(Self { device, threads, model, ids, x, labels })
     }
 
-    /// Waits for the device.
+    /// Waits until the device has finished its work.
     ///
     /// # Errors
-    /// A device that fails.
+    /// A failure of the device.
     pub fn sync(&self) -> Result<()> {
         self.device.sync().map_err(|e| Failure::work(format!("the device failed: {e}")))
     }
 
-    /// What every case prints.
+    /// The result fields that every case prints.
     ///
     /// # Errors
-    /// An instruction set that is not there.
+    /// An instruction set that this machine lacks.
     pub fn result(&self, args: &BenchModel, mut seconds: Vec<f64>) -> Result<Value> {
         let steps = seconds.len();
         seconds.sort_by(f64::total_cmp);
@@ -148,7 +148,7 @@ pub fn radius(norm: Norm) -> Threat {
     Threat { norm, epsilon: if norm == Norm::Linf { 8.0 / 255.0 } else { 128.0 / 255.0 } }
 }
 
-/// Mean seconds a step of each part.
+/// Mean seconds of each stage per step.
 pub fn profile_of(steps: usize) -> Map<String, Value> {
     let parts = profile::take();
     parts

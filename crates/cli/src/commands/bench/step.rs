@@ -22,7 +22,7 @@ use crate::{
     values::{PRECISIONS, one_of},
 };
 
-/// Steps before the timed ones.
+/// Number of steps before the timed ones.
 const WARM_UP: usize = 2;
 
 /// Which method, on what.
@@ -44,7 +44,7 @@ pub struct StepBench {
     pub steps: usize,
 }
 
-/// What a step needs besides the network.
+/// The parts of a training step besides the network.
 struct Training {
     method: Box<dyn Method>,
     optimizer: Box<dyn Optimizer>,
@@ -81,7 +81,8 @@ pub fn run(args: &StepBench) -> Result<()> {
         .map(|(now, then)| (now - then) as f64 / args.steps as f64);
     let pool = nn::pool_counts();
     let mut parts = profile_of(args.steps);
-    // All parts run on the thread that times them: what is left of the step is what none covers.
+    // All stages run on the thread that times them, so the rest of the step is time that no stage
+    // covers.
     let covered: f64 = parts.values().filter_map(Value::as_f64).sum();
     let mean = seconds.iter().sum::<f64>() / args.steps as f64;
     parts.insert("rest".to_owned(), json!(mean - covered));

@@ -11,7 +11,7 @@ use crate::{
     error::{Failure, Result},
 };
 
-/// Class names that are printed; the JSON has all.
+/// Number of class names that are printed; the JSON has all of them.
 const CLASSES: usize = 50;
 
 /// Which set, and how to print.
@@ -74,7 +74,7 @@ fn show(info: &Info) -> Result<()> {
 }
 
 fn images(info: &Info) -> String {
-    // 0 where it depends on the files.
+    // The count is 0 where it depends on the files.
     let count = |n: usize| if n == 0 { "any number of".into() } else { n.to_string() };
     format!(
         "{}x{}x{}, {} train, {} test",

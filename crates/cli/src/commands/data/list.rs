@@ -34,7 +34,7 @@ pub fn run(args: &ListArgs) -> Result<()> {
     }
     let mut table = Table::new(["data set", "images", "classes", "train", "test", "here"]);
     for info in &sets {
-        // The sizes of a folder's images are known when it is opened.
+        // The sizes of a folder's images are not known before it is opened.
         let known = |text: String| {
             if info.channels == 0 || text == "0" { "-".to_owned() } else { text }
         };

@@ -30,7 +30,7 @@ pub fn run(command: DataCommand) -> Result<()> {
     }
 }
 
-/// The ways to get a set: a package of the system, a command, or where to ask.
+/// The ways to get a set: a package of the system, a command, or the address to ask at.
 fn how_to_get(info: &Info) -> String {
     let package = info.package.as_ref().map(|p| format!("`apt-get install {p}`"));
     let fetch = (!info.sources.is_empty()).then(|| format!("`sora data fetch {}`", info.name));

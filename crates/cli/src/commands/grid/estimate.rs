@@ -1,4 +1,4 @@
-//! How long a grid would take, from a measured step of each kind of run.
+//! Estimates the duration of a grid from a measured step of each kind of run.
 
 use std::{
     collections::HashMap,
@@ -21,10 +21,10 @@ use crate::{
     error::{Failure, Result},
 };
 
-/// Steps that are timed.
+/// Number of timed steps, as an argument.
 const STEPS: &str = "3";
 
-/// Measures and prints what the runs of `shard` that are not done would take.
+/// Measures and prints the time that the unfinished runs of `shard` would take.
 ///
 /// # Errors
 /// A step that cannot be measured.
@@ -69,7 +69,7 @@ pub fn estimate(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overri
     ))
 }
 
-/// Training images, and channels and side of them.
+/// Number of training images, and their number of channels and side.
 fn size(config: &TrainConfig) -> Result<(usize, [usize; 2])> {
     let known = data::find(&config.dataset).filter(|info| info.train > 0 && info.height > 0);
     let info = match known {
@@ -112,7 +112,7 @@ fn step(config: &TrainConfig, [channels, side]: [usize; 2], over: &Overrides) ->
     call
 }
 
-/// Seconds of a step.
+/// Returns the seconds of a step.
 fn measure(call: &[OsString]) -> Result<f64> {
     let json = sora(call, Output::Keep, &AtomicBool::new(false))?;
     let result: Value = serde_json::from_slice(&json)
@@ -122,7 +122,7 @@ fn measure(call: &[OsString]) -> Result<f64> {
         .ok_or_else(|| Failure::work("`sora bench step` printed no median_s"))
 }
 
-/// Steps that a run which was cut off has behind it.
+/// Number of completed steps of a run that was cut off.
 fn steps_done(dir: &Path) -> u64 {
     let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
     text.lines().count() as u64

@@ -57,7 +57,7 @@ pub struct GridArgs {
     pub finish: OnFinish,
 }
 
-/// Runs what is missing and prints the table.
+/// Runs the missing runs and prints the table.
 pub fn run(args: &GridArgs) -> Result<()> {
     let plan = Recipe::read_grid(&args.file)?.plan(Scale::Full, &args.over.table()?)?;
     start_threads(args.over.threads.unwrap_or(1))?;
@@ -94,7 +94,7 @@ fn status(plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
     table.print()
 }
 
-/// Trains and evaluates the runs of `shard`. One that fails does not stop the others.
+/// Trains and evaluates the runs of `shard`. A run that fails does not stop the others.
 fn work(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
     let interrupt = signals::flag();
     let own: Vec<_> =
@@ -132,7 +132,7 @@ fn work(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> 
     )))
 }
 
-/// Prints the table of what is done so far.
+/// Prints the table of the finished runs.
 fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
     let outcomes: Vec<Outcome> = plan
         .runs

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::error::{Failure, Result};
 
-/// Every `of`-th run, from the `index`-th on (from 0).
+/// Every `of`-th run of a grid, beginning with number `index` (from 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     index: usize,
@@ -15,10 +15,11 @@ impl Shard {
     /// The whole grid.
     const ALL: Self = Self { index: 0, of: 1 };
 
-    /// The part of a task of a Slurm job array, from its environment; all outside of one.
+    /// The part for a task of a Slurm job array, from its environment variables; the whole grid
+    /// outside of a job array.
     ///
     /// # Errors
-    /// Numbers that do not fit each other.
+    /// Numbers that contradict each other.
     pub fn of_slurm(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let number = |name: &str| variable(name).and_then(|text| text.trim().parse::<usize>().ok());
         let Some(id) = number("SLURM_ARRAY_TASK_ID") else { return Ok(Self::ALL) };
@@ -34,7 +35,7 @@ impl Shard {
         }
     }
 
-    /// Whether the run at `position` belongs to it.
+    /// Whether the run at `position` belongs to this part.
     pub fn takes(self, position: usize) -> bool {
         position % self.of == self.index
     }

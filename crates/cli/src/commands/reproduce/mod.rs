@@ -45,7 +45,7 @@ pub struct ReproduceArgs {
     pub finish: OnFinish,
 }
 
-/// Runs what is missing and draws.
+/// Runs the missing runs and draws the figures.
 pub fn run(args: &ReproduceArgs) -> Result<()> {
     let Some(name) = &args.figure else {
         return list();
@@ -113,7 +113,7 @@ fn draw(
         let path = args.out.join(file);
         let mut call: Vec<OsString> = vec!["plot".into(), kind.into()];
         call.extend(dirs.iter().map(|dir| dir.as_os_str().to_owned()));
-        // The names of the figures in this folder are the program's own.
+        // The figures in this folder have names of the program's own, so they may be overwritten.
         call.extend(["--force".into(), "--out".into(), path.as_os_str().to_owned()]);
         sora(&call, Output::Drop, interrupt)?;
         tracing::info!("figure in {}", path.display());

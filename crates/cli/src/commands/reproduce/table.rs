@@ -7,7 +7,7 @@ use sora::run::recipe::{Recipe, RecipePlan};
 
 use crate::error::{Failure, Result};
 
-/// The runs of `plan`, a row each.
+/// The table of the runs of `plan`, one row per run.
 ///
 /// # Errors
 /// A run without a summary.

@@ -1,7 +1,7 @@
-//! This program, called by itself.
+//! Calls this program as a child process.
 //!
-//! A child holds the reading end of a pipe whose other end this process keeps: when this process
-//! ends, whatever the reason, or wants the child to stop, the pipe ends, and the child writes its
+//! The child holds the reading end of a pipe whose other end this process keeps. When this process
+//! ends, for whatever reason, or wants the child to stop, the pipe closes, and the child writes its
 //! state and stops. No orphan is left, and no signal has to be sent.
 
 use std::{
@@ -18,20 +18,20 @@ use crate::{
     signals::WATCH_STDIN,
 };
 
-/// Time between two looks at a child.
+/// Time between two checks of a child.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// What becomes of a child's standard output.
+/// The treatment of a child's standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// It is kept.
+    /// The output is returned.
     Keep,
-    /// It is dropped.
+    /// The output is discarded.
     Drop,
 }
 
-/// Runs `sora` with the words of `call`, and stops it when `interrupt` is raised; returns what it
-/// printed on standard output if that is kept.
+/// Runs `sora` with the words of `call`, and stops it when `interrupt` is set. Returns its standard
+/// output if that is kept.
 ///
 /// # Errors
 /// A child that fails or is interrupted.
@@ -66,14 +66,14 @@ pub fn sora<S: AsRef<OsStr>>(
     }
 }
 
-/// What the child printed, and its exit status.
+/// Waits for the child; returns its output and its exit status.
 fn wait(child: &mut Child, interrupt: &AtomicBool) -> std::io::Result<(Vec<u8>, Option<i32>)> {
     let stdout = child.stdout.take();
     let reader = thread::spawn(move || {
         let mut printed = Vec::new();
         stdout.map(|mut stdout| stdout.read_to_end(&mut printed)).transpose().map(|_| printed)
     });
-    // `Child::wait` would close the pipe at once.
+    // `Child::wait` would close the pipe at once, so the child is polled.
     let status = loop {
         if interrupt.load(Ordering::Relaxed) {
             drop(child.stdin.take());

@@ -1,4 +1,4 @@
-//! Where to compute, and how to compute what a run's records do not hold.
+//! Arguments for the machine, and for computing data that a run's records do not hold.
 
 use std::path::PathBuf;
 
@@ -18,19 +18,19 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts the threads and returns how many there are.
+    /// Starts the threads and returns their number.
     ///
     /// # Errors
-    /// Too many, or more than the system gives.
+    /// Too many threads, or more than the system allows.
     pub fn start_threads(&self) -> Result<usize> {
         start_threads(self.threads)
     }
 }
 
-/// As [`Machine::start_threads`].
+/// Starts `threads` threads, like [`Machine::start_threads`].
 ///
 /// # Errors
-/// As there.
+/// Those of [`Machine::start_threads`].
 pub fn start_threads(threads: usize) -> Result<usize> {
     Ok(device::set_threads(threads)?)
 }
@@ -52,10 +52,10 @@ pub struct ComputeArgs {
 }
 
 impl ComputeArgs {
-    /// The options as the library has them; starts the threads.
+    /// The options in the library's type; this starts the threads.
     ///
     /// # Errors
-    /// As [`Machine::start_threads`].
+    /// Those of [`Machine::start_threads`].
     pub fn options(&self) -> Result<ComputeOptions> {
         self.machine.start_threads()?;
         Ok(ComputeOptions {

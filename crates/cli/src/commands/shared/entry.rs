@@ -1,4 +1,4 @@
-//! Lists of what there is, and one entry of them in full: `methods`, `models`, `attacks`.
+//! Lists of registries, and the full description of one entry: `methods`, `models`, `attacks`.
 
 use serde_json::{Map, Value};
 
@@ -10,13 +10,13 @@ use crate::{
 /// One row of a registry.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its name.
+    /// The entry's name.
     pub name: String,
-    /// Cells of the short list behind the name.
+    /// Cells of the short list after the name.
     pub cells: Vec<String>,
-    /// Everything there is to say: a key and a text.
+    /// The full description: keys and texts.
     pub facts: Vec<(&'static str, String)>,
-    /// The same for programs.
+    /// The full description as JSON.
     pub json: Value,
 }
 
@@ -55,7 +55,7 @@ impl Describe {
     }
 }
 
-/// Entries and how their list looks.
+/// The entries, and the form of their list.
 #[derive(Debug)]
 pub struct Listing {
     /// Columns of the list.

@@ -1,4 +1,4 @@
-//! Runs of a plan: what is missing is trained and evaluated, what was cut off goes on.
+//! Runs of a plan: missing runs are trained and evaluated, and runs that were cut off continue.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -73,7 +73,7 @@ impl Overrides {
     }
 }
 
-/// Whether the run in `dir` has ended.
+/// Whether the run in `dir` is finished.
 pub fn is_done(dir: &Path) -> bool {
     dir.join("summary.json").exists()
 }
@@ -87,7 +87,7 @@ pub fn state(dir: &Path) -> &'static str {
     }
 }
 
-/// Brings the run in `dir` to its end.
+/// Trains the run in `dir` to its end.
 ///
 /// # Errors
 /// A run that fails or is interrupted.
@@ -99,8 +99,8 @@ pub fn train(run: &PlannedRun, dir: &Path, interrupt: &AtomicBool) -> Result<()>
         let call = [OsStr::new("resume"), dir.as_os_str()];
         return sora(&call, Output::Drop, interrupt).map(drop);
     }
-    // A kill while the folder was being made leaves it without settings; only empty folders go
-    // here.
+    // A kill during the creation of the folder leaves it without settings; only empty folders are
+    // removed here.
     fs::remove_dir(dir.join("checkpoints")).ok();
     fs::remove_dir(dir).ok();
     let config = dir.with_extension("toml");
@@ -112,7 +112,7 @@ pub fn train(run: &PlannedRun, dir: &Path, interrupt: &AtomicBool) -> Result<()>
     result.map(drop)
 }
 
-/// The report of the plan's evaluation of `dir`: the one that is there, or a new one.
+/// The report of the plan's evaluation of `dir`: an existing one, or a new one.
 ///
 /// # Errors
 /// An evaluation that fails or is interrupted.
@@ -140,7 +140,7 @@ pub fn evaluate(
     })
 }
 
-/// A report under `dir/eval` with every attack of the plan on at least as many images.
+/// An existing report in `dir/eval` with every attack of the plan on at least as many images.
 pub fn evaluated(plan: &RecipePlan, dir: &Path) -> Option<Value> {
     let reports = fs::read_dir(dir.join("eval")).ok()?.filter_map(|entry| {
         let path = entry.ok()?.path();
@@ -154,8 +154,8 @@ pub fn evaluated(plan: &RecipePlan, dir: &Path) -> Option<Value> {
         (n == wanted || whole)
             && plan.attacks.iter().all(|name| report["results"][name]["accuracy"].is_number())
     });
-    // Without a limit a report on fewer images than the split has would pass: the largest is the
-    // best that can be told from here.
+    // Without a limit, a report on a part of the split would pass too. The split's size is not
+    // known here, so the report on the most images is taken.
     let first = fitting.next()?;
     Some(fitting.fold(first, |a, b| if b["n"].as_u64() > a["n"].as_u64() { b } else { a }))
 }

@@ -1,4 +1,4 @@
-//! Where an evaluation is remembered while it runs, and where its record goes.
+//! The files of an evaluation: its state while it runs, and its record.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ use super::Target;
 use crate::error::{Failure, Result};
 
 impl Target {
-    /// What is remembered of the evaluation `identity`: in the file `state`, else at the usual
-    /// place. Where that cannot be written the evaluation goes on without.
+    /// Opens the ledger of the evaluation `identity`: in the file `state`, or else at the default
+    /// place. If the default place cannot be written, the evaluation runs without a file.
     ///
     /// # Errors
-    /// A `state` that cannot be written, is no state, or is that of another evaluation.
+    /// A `state` that cannot be written, is not a state, or belongs to another evaluation.
     pub fn ledger(
         &self,
         state: Option<&Path>,
@@ -33,7 +33,7 @@ impl Target {
             })?,
             None => match self.usual_ledger(identity, options) {
                 Ok(ledger) => ledger,
-                // Examples have nowhere to be kept.
+                // Adversarial examples need a file, so the evaluation cannot run without one.
                 Err(e) if options.examples.is_some() => return Err(e),
                 Err(e) => {
                     let why = crate::render::text(&e);
@@ -59,11 +59,11 @@ impl Target {
         Ok(Ledger::open_in(dir, &stem, identity, options)?)
     }
 
-    /// Writes the record `value`: to `out`, else for a run to `eval/STEM.json`, else nowhere. A
-    /// record that cannot go there is kept in the folder for temporary files.
+    /// Writes the record `value` to `out`, or else for a run to `eval/STEM.json`, or else nowhere.
+    /// A record that cannot be written there is kept in the folder for temporary files.
     ///
     /// # Errors
-    /// A record that could not be written to its place, saying where it is.
+    /// The place of a record that could not be written where it belongs.
     pub fn keep(
         &self,
         stem: &str,
@@ -93,7 +93,7 @@ impl Target {
     }
 }
 
-/// How a state is opened: `fresh` or not, with examples of `pixels` values or none.
+/// The options of a state: new if `fresh`, with examples of `examples` values or without.
 pub fn state_options(fresh: bool, examples: Option<usize>) -> StateOptions {
     StateOptions {
         start: if fresh { ExistingState::Fresh } else { ExistingState::Resume },

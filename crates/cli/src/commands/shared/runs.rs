@@ -1,11 +1,11 @@
-//! Several runs, some of which may be none.
+//! Loads several folders, some of which may not be runs.
 
 use std::path::PathBuf;
 
 use crate::error::Result;
 
-/// What `load` gives for each of `dirs`; a failure is a warning unless it is the only folder or all
-/// of them fail.
+/// The results of `load` for each of `dirs`. A failure is a warning, unless there is only one
+/// folder or all of them fail.
 ///
 /// # Errors
 /// The first failure where nothing was loaded.

@@ -1,4 +1,4 @@
-//! A sweep as files: JSON and a chart.
+//! Writes a sweep as files: JSON and a chart.
 
 use std::{fs, path::Path};
 
@@ -14,7 +14,8 @@ use crate::{
     output_file::{self, Overwrite},
 };
 
-/// Writes the report and its charts: to `out`, else into the run folder or beside the weights file.
+/// Writes the report and its charts to `out`, or else into the run folder or beside the weights
+/// file.
 pub fn write(target: &Target, report: &Report, out: Option<&Path>) -> Result<()> {
     let parts = [
         ("epsilon", !report.epsilons.is_empty()),
@@ -46,7 +47,7 @@ pub fn write(target: &Target, report: &Report, out: Option<&Path>) -> Result<()>
     Ok(())
 }
 
-/// The curves as a figure, one panel a sweep.
+/// The curves as a figure with one panel per sweep.
 fn figure(report: &Report) -> Figure {
     let caption = format!(
         "{} {}, n = {}, {}, seed {}; bands: 95 % intervals",

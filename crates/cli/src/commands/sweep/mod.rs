@@ -26,7 +26,7 @@ use crate::{
     progress::EvaluationBar,
 };
 
-/// Images of a sweep where `--limit` says nothing else.
+/// Number of images of a sweep without `--limit`.
 const IMAGES: usize = 1000;
 
 /// What is measured over what.
@@ -79,7 +79,7 @@ pub struct SweepArgs {
     pub finish: OnFinish,
 }
 
-/// What a sweep found; the file in the run's eval folder.
+/// The results of a sweep, and the content of the file in the run's eval folder.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Data set.
@@ -92,9 +92,9 @@ pub struct Report {
     pub norm: Norm,
     /// Seed of the random starts.
     pub seed: u64,
-    /// Epsilon trained with, or given.
+    /// Epsilon of the training, or the given one.
     pub epsilon: f32,
-    /// Everything that decides the figures.
+    /// Identity of the sweep: all values that decide the figures.
     pub identity: Identity,
     /// Accuracy over epsilon.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -108,18 +108,18 @@ pub struct Report {
     /// Distances of the nearest adversarial images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distances: Option<Nearest>,
-    /// What looks wrong.
+    /// Warnings about figures that look wrong.
     pub warnings: Vec<String>,
 }
 
-/// Distances of the nearest adversarial images, and what follows from them.
+/// Distances of the nearest adversarial images, and the figures derived from them.
 #[derive(Debug, Serialize)]
 pub struct Nearest {
     /// Median over all images, 0 for a misclassified one; `null` where half of them have none.
     pub median: Option<f64>,
     /// Accuracy over epsilon, all from the same run.
     pub curve: Vec<AtCurve>,
-    /// Every distance that was found, in the norm of the threat, rising.
+    /// All distances that were found, in the norm of the threat, in ascending order.
     #[serde(flatten)]
     pub distances: Distances,
 }
@@ -149,7 +149,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         let bar = EvaluationBar::new(target.plan(&vec![&entries[..]; radii.len()])?);
         let mut sessions = Sessions { target: &target, fresh: args.fresh, bar, open: Vec::new() };
         let report = measure(args, &entries, &radii, &mut sessions)?;
-        // What was found is shown before anything can fail to be kept.
+        // The results are shown before a failure to store them can end the command.
         let shown = if args.json { print_json(&report) } else { show::show(&report) };
         for warning in &report.warnings {
             tracing::warn!("{warning}");
@@ -170,8 +170,8 @@ fn radii(args: &SweepArgs, norm: Norm) -> Result<Vec<f32>> {
     })
 }
 
-/// Each epsilon is an evaluation of its own; all are ended together, so that a sweep that is cut
-/// off goes on.
+/// Measures each epsilon as an evaluation of its own. All of them end together, so that a sweep
+/// that was cut off can resume.
 fn measure(
     args: &SweepArgs,
     entries: &[Entry],
@@ -218,7 +218,7 @@ fn measure(
     })
 }
 
-/// What was asked for, for the identity of the sweep.
+/// The requested measurements, for the identity of the sweep.
 fn asked(args: &SweepArgs, radii: &[f32]) -> Vec<String> {
     let mut asked = vec![format!("radii {radii:?}")];
     asked.extend(args.steps.map(|count| format!("{count} step sizes")));
@@ -233,7 +233,7 @@ fn nearest(distances: Distances, radii: &[f32]) -> Nearest {
     Nearest { median: distances.median(), curve, distances }
 }
 
-/// The evaluations of a sweep, one for each epsilon.
+/// The evaluations of a sweep, one session for each epsilon.
 struct Sessions<'a> {
     target: &'a Target,
     fresh: bool,

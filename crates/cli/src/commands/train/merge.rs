@@ -1,4 +1,4 @@
-//! A config file under the flags.
+//! Merges the flags with a config file.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use toml::Table;
 use super::settings::Given;
 use crate::error::{Failure, Result};
 
-/// The settings of a run: what was given, and where that is silent, the file.
+/// The settings of a run: those of the call, completed with those of the file.
 ///
 /// # Errors
 /// A file that cannot be read or understood; a wrong value; no data set.
@@ -31,7 +31,7 @@ pub fn settle(mut given: Given, file: Option<&Path>) -> Result<TrainConfig> {
     TrainConfig::from_table(table).map_err(|e| place(&given.table, file, e))
 }
 
-/// A setting that was not given on the command line comes from the file.
+/// Adds the file's name to an error in a setting that came from the file.
 fn place(given: &Table, file: Option<&Path>, error: sora::Error) -> Failure {
     let in_file = match &error {
         sora::Error::Setting { setting, .. } => !given.contains_key(setting.as_ref()),

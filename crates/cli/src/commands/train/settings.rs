@@ -55,16 +55,16 @@ const HEADINGS: &[(&str, &[&str])] = &[
 /// Other names of a flag.
 const ALIASES: &[(&str, &str)] = &[("lr_max", "lr"), ("epsilon", "eps"), ("batch", "batch-size")];
 
-/// The settings that were given, as a config file would hold them.
+/// The given settings, in the form of a config file.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
-    /// By key.
+    /// Settings by key.
     pub table: Table,
     /// Hyperparameters of the method, `key=value`.
     pub set: Vec<String>,
 }
 
-/// The keys of every setting.
+/// The names of all settings.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SETTINGS.iter().map(|setting| setting.name)
 }
@@ -74,7 +74,7 @@ pub fn flag(name: &str) -> String {
     name.replace('_', "-")
 }
 
-/// `text` with the settings that it names between backticks as flags.
+/// `text` with flags in place of the settings that it names in backticks.
 fn with_flags(text: &str) -> String {
     text.split('`').enumerate().fold(String::new(), |out, (i, part)| match i % 2 {
         0 => out + part,
@@ -83,7 +83,7 @@ fn with_flags(text: &str) -> String {
     })
 }
 
-/// Where the setting stands in the help: heading, and place among all.
+/// Place of the setting in the help: its heading, and its rank among all settings.
 fn place(name: &str) -> (&'static str, usize) {
     let mut before = 0;
     for (heading, settings) in HEADINGS {
@@ -118,7 +118,7 @@ fn argument(setting: &'static SettingInfo) -> Arg {
     };
     match setting.values {
         Values::Text => arg.allow_hyphen_values(setting.name == "epsilon"),
-        // TOML has no larger integers, and the settings go into a TOML file.
+        // The settings go into a TOML file, and TOML has no larger integers.
         Values::Integer => arg.value_parser(value_parser!(u64).range(..=i64::MAX as u64)),
         Values::Integers => arg
             .value_parser(value_parser!(u64).range(..=i64::MAX as u64))
