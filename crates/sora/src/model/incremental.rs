@@ -57,8 +57,13 @@ impl Graph {
         (convs >= 2).then_some(cut)
     }
 
-    /// The layers up to [`incremental_cut`](Self::incremental_cut), with their weights and running statistics.
-    fn local(&self, weights: &Weights, buffers: &Weights) -> Result<Option<IncrementalLayers>> {
+    /// The layers up to [`incremental_cut`](Self::incremental_cut), with their weights and running
+    /// statistics.
+    fn incremental_layers(
+        &self,
+        weights: &Weights,
+        buffers: &Weights,
+    ) -> Result<Option<IncrementalLayers>> {
         let Some(cut) = self.incremental_cut() else { return Ok(None) };
         let size = |index: usize| match self.layers[index].shape[..] {
             [channels, height, width] => ([height, width], channels),
@@ -84,12 +89,12 @@ impl Graph {
                 groups: conv.groups,
             };
             let values = to_vec(&weights.get::<4>(conv.weight))?;
-            let mut local =
+            let mut incremental =
                 IncrementalConv::new(geometry, &values, weights.version(conv.weight), inputs[0]);
-            local.bias = conv.bias.map(|bias| to_vec(&weights.get::<1>(bias))).transpose()?;
-            local.add = inputs.get(1).copied();
+            incremental.bias = conv.bias.map(|bias| to_vec(&weights.get::<1>(bias))).transpose()?;
+            incremental.add = inputs.get(1).copied();
             if behind.is_none_or(|(_, keep)| keep == Keep::Both) {
-                local.raw = Some(index);
+                incremental.raw = Some(index);
                 shapes[index] = Some(size(index));
             }
             if let Some((Norm { norm, activation, .. }, _)) = behind {
@@ -104,10 +109,10 @@ impl Graph {
                     variance: variance?,
                     relu: activation.is_some(),
                 };
-                local.norm = Some((index + 1, values));
+                incremental.norm = Some((index + 1, values));
                 shapes[index + 1] = Some(size(index + 1));
             }
-            convs.push(local);
+            convs.push(incremental);
         }
         Ok(Some(IncrementalLayers { convs, shapes, cut }))
     }
@@ -133,7 +138,7 @@ pub(crate) struct IncrementalPass<'a> {
     model: &'a Model,
     graph: &'a Graph,
     weights: Weights,
-    local: IncrementalLayers,
+    layers: IncrementalLayers,
     /// Moves for reuse, as many as threads have used at once.
     moves: Mutex<Vec<ImageMove>>,
 }
@@ -148,20 +153,22 @@ impl<'a> IncrementalPass<'a> {
         }
         let Some(graph) = model.network.graph() else { return Ok(None) };
         let weights = model.params.frozen();
-        let Some(local) = graph.local(&weights, &pass.buffers)? else { return Ok(None) };
-        let floats: usize = local
+        let Some(layers) = graph.incremental_layers(&weights, &pass.buffers)? else {
+            return Ok(None);
+        };
+        let floats: usize = layers
             .shapes
             .iter()
             .flatten()
             .map(|([height, width], channels)| height * width * channels)
             .sum();
         let fits = floats.saturating_mul(n * size_of::<f32>()) <= MOST_BYTES;
-        Ok(fits.then_some(Self { model, graph, weights, local, moves: Mutex::default() }))
+        Ok(fits.then_some(Self { model, graph, weights, layers, moves: Mutex::default() }))
     }
 
     /// Begins the image `pixels` and its maps.
     pub(crate) fn image(&self, pixels: &[f32]) -> IncrementalImage {
-        let mut maps = ImageMaps::new(&self.local.shapes);
+        let mut maps = ImageMaps::new(&self.layers.shapes);
         self.moving(|moving| {
             self.enter(moving, &maps, pixels, Area::whole(self.size()));
             moving.settle(&mut maps);
@@ -178,7 +185,7 @@ impl<'a> IncrementalPass<'a> {
     fn moving<R>(&self, work: impl FnOnce(&mut ImageMove) -> R) -> R {
         let pool = || self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = pool().pop();
-        let mut moving = kept.unwrap_or_else(|| ImageMove::new(&self.local.shapes));
+        let mut moving = kept.unwrap_or_else(|| ImageMove::new(&self.layers.shapes));
         let result = work(&mut moving);
         pool().push(moving);
         result
@@ -207,7 +214,7 @@ impl<'a> IncrementalPass<'a> {
         moving.begin(0, area, |y, x, c| {
             (pixels[(c * height + y) * width + x] - mean[c]) * std[c].recip()
         });
-        self.local.convs.iter().for_each(|conv| moving.apply(conv, maps));
+        self.layers.convs.iter().for_each(|conv| moving.apply(conv, maps));
     }
 
     /// Makes the last move of `image` final, unless it was taken back. The search keeps few of its
@@ -229,7 +236,7 @@ impl<'a> IncrementalPass<'a> {
 
     /// Moves each image to its point; returns the logits there, one row for each image.
     pub(crate) fn step(&self, mut moves: Vec<(&mut IncrementalImage, &[f32])>) -> Result<Vec<f32>> {
-        let Some(([height, width], channels)) = self.local.shapes[self.local.cut] else {
+        let Some(([height, width], channels)) = self.layers.shapes[self.layers.cut] else {
             return Ok(Vec::new());
         };
         let stride = moves.len() * channels;
@@ -242,7 +249,7 @@ impl<'a> IncrementalPass<'a> {
                 lines(image.moved, self.size(), image.pixels.len())
                     .for_each(|line| image.there.extend_from_slice(&point[line]));
                 self.enter(moving, &image.maps, point, image.moved);
-                moving.copy_to(self.local.cut, &image.maps, &mut map[index * channels..], stride);
+                moving.copy_to(self.layers.cut, &image.maps, &mut map[index * channels..], stride);
             }
         });
         let map = Tensor::<4>::from_data(
@@ -251,7 +258,7 @@ impl<'a> IncrementalPass<'a> {
         );
         let logits = self.graph.forward_from(
             &self.weights,
-            self.local.cut,
+            self.layers.cut,
             map.into(),
             &mut self.model.pass(BnMode::Eval),
         );
