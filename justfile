@@ -54,3 +54,8 @@ sanitize *FILTER:
 # A fuzz target of fuzz/ for some seconds, under AddressSanitizer (cargo install cargo-fuzz)
 fuzz TARGET SECONDS="60":
     scripts/fuzz.sh {{TARGET}} {{SECONDS}}
+
+# The GPU path without a GPU: Vulkan by Mesa's lavapipe against the CPU (the first build takes 15 minutes or more)
+gpu-check *OPTIONS:
+    cargo build --release --bin sora --features vulkan
+    RUN=scripts/gpu/lavapipe.sh scripts/gpu/check.sh vulkan {{OPTIONS}}

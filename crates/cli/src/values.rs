@@ -26,9 +26,10 @@ pub const SHORTCUTS: Words = &[
     ("input", "the block's input"),
     ("activated", "the block's input behind its first norm and activation"),
 ];
-/// Storage of activations.
+/// Storage and products of activations.
 pub const PRECISIONS: Words = &[
     ("f32", "single precision throughout"),
+    ("tf32", "products with 11 significant bits, stored in f32 (CUDA only)"),
     ("bf16", "bfloat16 where a layer's result is stored; sums are f32"),
 ];
 /// What computes the layers.

@@ -5,6 +5,7 @@
 mod cli;
 mod dashboard;
 mod datasets;
+mod devices;
 mod engine;
 mod evaluation;
 mod exchange;

@@ -160,8 +160,9 @@ settings! {
     accumulate: u32 = 1, "N" Values::Integer;
     /// Epochs over which epsilon grows linearly to its value [default: 0]
     epsilon_warmup: f64 = 0.0, "EPOCHS" Values::Number;
-    /// How activations and their gradients are stored; evaluations are always f32 [default: f32]
-    precision: Precision = Precision::F32, "PRECISION" Values::Choice(&["f32", "bf16"]);
+    /// How activations and their gradients are stored and multiplied; evaluations are always f32
+    /// [default: f32]
+    precision: Precision = Precision::F32, "PRECISION" Values::Choice(&["f32", "tf32", "bf16"]);
     /// Where to compute: cpu, `cuda[:N]`, `rocm[:N]`, wgpu, vulkan or metal [default: cpu]
     device: String = "cpu".into(), "DEVICE" Values::Text;
     /// CPU threads [default: one a core]

@@ -252,7 +252,7 @@ impl Graph {
             }
             (Op::First, Some(Value::Sequence(x)), _) => Value::Vector(first(x)),
             (Op::PoolTokens, Some(Value::Sequence(x)), Some(Value::Sequence(scores))) => {
-                Value::Vector(pool_tokens(x, scores))
+                Value::Vector(pool_tokens(x, scores, pass))
             }
             (op, ..) => mistaken(op),
         }

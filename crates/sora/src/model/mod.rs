@@ -29,8 +29,8 @@ use crate::{
     device,
     error::{Error, Result},
     nn::{
-        Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision, TensorSet,
-        Weights, normalize,
+        Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision, Products,
+        TensorSet, Weights, normalize,
     },
     profile::{self, Stage},
 };
@@ -71,6 +71,7 @@ pub struct Model {
     /// The backend of the layers: by default the CPU engine on the CPU, and Burn elsewhere.
     backend: Backend,
     precision: Precision,
+    products: Products,
     network: Arc<dyn Network>,
     dropout: DropoutSource,
     device: Device,
@@ -160,6 +161,7 @@ impl Model {
             buffers,
             backend: Backend::of(device),
             precision: Precision::F32,
+            products: Products::of_f32(device),
             network: Arc::new(graph),
             dropout: DropoutSource::default(),
             device: device.clone(),
@@ -180,6 +182,7 @@ impl Model {
     fn pass(&self, mode: BnMode) -> Pass {
         let mut pass = Pass {
             precision: self.precision,
+            products: self.products,
             ..Pass::new(self.backend, mode, self.buffers.frozen())
         };
         if mode == BnMode::Train && self.config.options.dropout > 0.0 {
@@ -214,16 +217,20 @@ impl Model {
         self.precision
     }
 
-    /// Sets the storage type of the layers' results. With bf16 the CPU engine keeps feature maps
-    /// and their gradients as bf16; Burn's own operations round them to bf16 at the same points and
-    /// compute in f32.
-    pub fn set_precision(&mut self, precision: Precision) {
+    /// Chooses how the layers store their results and multiply.
+    ///
+    /// # Errors
+    /// A precision that the device does not have.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        self.products = Products::of(precision, &self.device)?;
         self.precision = precision;
+        Ok(())
     }
 
     /// The same network and values in f32, the precision of evaluations.
     pub fn in_f32(&self) -> Self {
-        Self { precision: Precision::F32, ..self.clone() }
+        let products = Products::of_f32(&self.device);
+        Self { precision: Precision::F32, products, ..self.clone() }
     }
 
     /// The device, without autodiff.

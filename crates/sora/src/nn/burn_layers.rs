@@ -3,7 +3,7 @@
 
 use burn::tensor::{
     FloatDType, Tensor,
-    module::{adaptive_avg_pool2d, linear, max_pool2d_with_indices},
+    module::{adaptive_avg_pool2d, max_pool2d_with_indices},
     ops::MaxPoolOptions,
 };
 
@@ -11,7 +11,8 @@ use super::{
     Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, Precision, SpecBuilder,
     Weights,
     engine::{self, PoolOf},
-    layers::{layer_norm, pool, rounded},
+    layers::{layer_norm, pool, stored},
+    products::wide,
 };
 
 impl Feature {
@@ -27,8 +28,8 @@ impl Feature {
     /// Converts to `[N, C, H, W]`, in f32.
     pub fn leave(self, pass: &Pass) -> Dual<4> {
         self.into_dual().linear(|t| match pass.backend {
-            Backend::Engine => t.cast(FloatDType::F32).permute([2, 3, 0, 1]),
-            Backend::Burn => t,
+            Backend::Engine => wide(t).permute([2, 3, 0, 1]),
+            Backend::Burn => wide(t),
         })
     }
 
@@ -36,23 +37,23 @@ impl Feature {
     pub fn arrive(dual: Dual<4>, pass: &Pass) -> Self {
         Self::from_dual(dual.linear(|t| match pass.backend {
             Backend::Engine => engine::enter(t, pass.precision),
-            Backend::Burn => rounded(t, pass),
+            Backend::Burn => stored(t, pass),
         }))
     }
 
     /// Applies Burn's operations to the map in its own layout. They compute in f32, and the result
     /// gets the pass's storage type.
     fn wide(self, pass: &Pass, f: impl FnOnce(Dual<4>) -> Dual<4>) -> Self {
-        let dual = f(self.into_dual().linear(|t| t.cast(FloatDType::F32)));
+        let dual = f(self.into_dual().linear(wide));
         Self::from_dual(dual.linear(|t| match (pass.backend, pass.precision) {
             (Backend::Engine, Precision::Bf16) => t.cast(FloatDType::BF16),
-            _ => rounded(t, pass),
+            _ => stored(t, pass),
         }))
     }
 
     /// The sum of two maps.
     pub fn plus(self, other: Self, pass: &Pass) -> Self {
-        let other = other.into_dual().linear(|t| t.cast(FloatDType::F32));
+        let other = other.into_dual().linear(wide);
         self.wide(pass, |dual| dual.plus(other))
     }
 
@@ -146,7 +147,7 @@ impl Feature {
             return self;
         };
         let mask = Self::arrive(Dual { value: mask, tangent: None }, pass).map;
-        self.wide(pass, |dual| dual.scale(mask.cast(FloatDType::F32)))
+        self.wide(pass, |dual| dual.scale(wide(mask)))
     }
 }
 
@@ -215,8 +216,9 @@ impl Dense {
             return Dual { value: y.reshape(shape), tangent: None };
         }
         let weight = weight.transpose();
-        let tangent = x.tangent.map(|tangent| linear(tangent, weight.clone(), None));
-        Dual { value: linear(x.value, weight, self.bias.map(|bias| weights.get(bias))), tangent }
+        let linear = |x, bias| pass.products.linear(x, weight.clone(), bias);
+        let tangent = x.tangent.map(|tangent| linear(tangent, None));
+        Dual { value: linear(x.value, self.bias.map(|bias| weights.get(bias))), tangent }
     }
 }
 
@@ -278,18 +280,18 @@ pub fn attention(qkv: Dual<3>, heads: usize, pass: &Pass) -> Dual<3> {
     };
     let (q, k, v) = (part(0), part(1), part(2));
     let scale = (width as f64).sqrt().recip();
-    let scores = q.linear(|q| q * scale).matmul(k.linear(|k| k.swap_dims(2, 3)));
-    scores.softmax(3).matmul(v).linear(|out| out.swap_dims(1, 2).reshape([n, t, features]))
+    let scores = q.linear(|q| q * scale).matmul(k.linear(|k| k.swap_dims(2, 3)), pass);
+    scores.softmax(3).matmul(v, pass).linear(|out| out.swap_dims(1, 2).reshape([n, t, features]))
 }
 
 /// The mean of the tokens `[N, T, F]`, weighted by the softmax of their scores `[N, T, 1]`: `[N,
 /// F]`.
-pub fn pool_tokens(x: Dual<3>, scores: Dual<3>) -> Dual<2> {
+pub fn pool_tokens(x: Dual<3>, scores: Dual<3>, pass: &Pass) -> Dual<2> {
     let [n, _, features] = x.value.dims();
     scores
         .softmax(1)
         .linear(|s| s.swap_dims(1, 2))
-        .matmul(x)
+        .matmul(x, pass)
         .linear(|out| out.reshape([n, features]))
 }
 

@@ -2,8 +2,8 @@
 //! values.
 
 use burn::tensor::{
-    DType, FloatDType, Tensor, activation,
-    module::{batch_norm, batch_norm_train, conv2d},
+    DType, Tensor, activation,
+    module::{batch_norm, batch_norm_train},
     ops::ConvOptions,
 };
 
@@ -11,7 +11,8 @@ use super::{
     Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
     engine::{self, ConvPlan, MapAndMoments, NormPlan, NormStatistics, Plus, Recompute},
     jvp,
-    layers::{Feature, rounded},
+    layers::{Feature, stored},
+    products::{half, wide},
 };
 
 /// PyTorch's default epsilon in the denominator of batch norm.
@@ -177,8 +178,12 @@ impl Conv2d {
             Backend::Burn => {
                 let options =
                     ConvOptions::new([self.stride; 2], [self.padding; 2], [1, 1], self.groups);
-                let y = conv2d(x, weight, bias, options);
-                rounded(add.map_or(y.clone(), |add| y + add), pass).into()
+                let y = pass.products.conv2d(x, weight, bias, options);
+                let y = match add {
+                    Some(add) => wide(y) + wide(add),
+                    None => y,
+                };
+                stored(y, pass).into()
             }
         }
     }
@@ -269,9 +274,7 @@ impl BatchNorm {
         let tangent = x.tangent.clone()?;
         let channels = if pass.backend == Backend::Engine { 3 } else { 1 };
         let statistics = (pass.mode == BnMode::Eval).then(|| self.running(pass));
-        // The derivative of a layer takes many operations; only its result has the storage type of
-        // maps.
-        let wide = |t: Tensor<4>| t.cast(FloatDType::F32);
+        // The derivative of a layer takes many operations; only its result is stored like a map.
         let along = jvp::batch_norm(
             wide(x.map.clone()),
             wide(tangent),
@@ -280,8 +283,7 @@ impl BatchNorm {
             channels,
             relu,
         );
-        let along = if x.map.dtype() == DType::BF16 { along.cast(FloatDType::BF16) } else { along };
-        Some(rounded(along, pass))
+        Some(if x.map.dtype() == DType::BF16 { half(along) } else { along })
     }
 
     fn on_engine(
@@ -317,19 +319,20 @@ impl BatchNorm {
         pass: &mut Pass,
     ) -> Feature {
         let [n, _, height, width] = x.map.dims();
+        let x = wide(x.map);
         let y = match pass.mode {
             BnMode::Eval => {
                 let [mean, variance] = self.running(pass);
-                batch_norm(x.map, gamma, beta, mean, variance, BN_EPSILON)
+                batch_norm(x, gamma, beta, mean, variance, BN_EPSILON)
             }
             BnMode::Train => {
-                let out = batch_norm_train(x.map, gamma, beta, BN_EPSILON);
+                let out = batch_norm_train(x, gamma, beta, BN_EPSILON);
                 self.note([out.mean, out.variance], height * width * n, pass);
                 out.output
             }
         };
         let y = if relu { activation::relu(y) } else { y };
-        Feature { tangent, ..rounded(y, pass).into() }
+        Feature { tangent, ..stored(y, pass).into() }
     }
 
     /// Adds the statistics of a batch of `count` values per channel to the pass.

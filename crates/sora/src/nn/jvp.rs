@@ -62,8 +62,8 @@ impl<const D: usize> Dual<D> {
     }
 
     /// The matrix product over the last two dimensions.
-    pub fn matmul(self, other: Self) -> Self {
-        self.product(other, Tensor::matmul)
+    pub fn matmul(self, other: Self, pass: &Pass) -> Self {
+        self.product(other, |a, b| pass.products.matmul(a, b))
     }
 
     fn product(self, other: Self, f: impl Fn(Tensor<D>, Tensor<D>) -> Tensor<D>) -> Self {

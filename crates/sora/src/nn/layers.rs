@@ -1,14 +1,15 @@
 //! Layers. The types hold structure and identifiers; [`Weights`] holds the values.
 
 use burn::tensor::{
-    FloatDType, Tensor,
-    module::{avg_pool2d, linear, max_pool2d},
+    Tensor,
+    module::{avg_pool2d, max_pool2d},
     ops::{AvgPoolOptions, MaxPoolOptions},
 };
 
 use super::{
     Backend, Init, ParamId, Pass, Precision, SpecBuilder, Weights,
     engine::{self, PoolOf, PoolPlan, Recompute},
+    products::{half, wide},
 };
 
 /// A feature map in the layout of the pass's backend, with its moments where a convolution has
@@ -43,16 +44,18 @@ pub struct Flat {
 pub fn enter(x: Tensor<4>, pass: &Pass) -> Feature {
     let take = |x: Tensor<4>| match pass.backend {
         Backend::Engine => engine::enter(x, pass.precision),
-        Backend::Burn => rounded(x, pass),
+        Backend::Burn => stored(x, pass),
     };
     Feature { tangent: pass.tangent.clone().map(take), ..take(x).into() }
 }
 
-/// Rounds a map, and its gradient, where the engine would store bf16, for Burn's own operations.
-pub(super) fn rounded(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+/// A map as the pass stores it, which the engine has done by itself. Casting rounds its gradient,
+/// too.
+pub(super) fn stored(x: Tensor<4>, pass: &Pass) -> Tensor<4> {
     match (pass.backend, pass.precision) {
-        (Backend::Burn, Precision::Bf16) => x.cast(FloatDType::BF16).cast(FloatDType::F32),
-        _ => x,
+        (Backend::Burn, Precision::Bf16) => half(x),
+        (Backend::Burn, _) => wide(x),
+        (Backend::Engine, _) => x,
     }
 }
 
@@ -76,10 +79,10 @@ impl Linear {
     /// Applies the layer: `[N, in]` to `[N, out]`.
     pub fn forward(&self, weights: &Weights, x: Flat, pass: &Pass) -> Flat {
         let (weight, bias) = (weights.get::<2>(self.weight), weights.get(self.bias));
-        let tangent = x.tangent.map(|tangent| tangent.matmul(weight.clone().transpose()));
+        let tangent = x.tangent.map(|t| pass.products.matmul(t, weight.clone().transpose()));
         let values = match pass.backend {
             Backend::Engine => engine::linear(x.values, weight, bias, weights.version(self.weight)),
-            Backend::Burn => linear(x.values, weight.transpose(), Some(bias)),
+            Backend::Burn => pass.products.linear(x.values, weight.transpose(), Some(bias)),
         };
         Flat { values, tangent }
     }
@@ -91,7 +94,7 @@ pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
         Backend::Engine => engine::global_pool(x),
         Backend::Burn => {
             let [n, c, h, w] = x.dims();
-            x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+            wide(x).reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
         }
     };
     Flat { values: pool(x.map), tangent: x.tangent.map(pool) }
@@ -110,7 +113,7 @@ pub fn pool(
     let pooled = match (pass.backend, of) {
         (Backend::Engine, _) => engine::pool(x, PoolPlan { kernel, stride, padding, of }),
         (Backend::Burn, PoolOf::Max) => max_pool2d(
-            x,
+            wide(x),
             MaxPoolOptions {
                 kernel_size: [kernel; 2],
                 stride: [stride; 2],
@@ -120,7 +123,7 @@ pub fn pool(
             },
         ),
         (Backend::Burn, PoolOf::Mean) => avg_pool2d(
-            x,
+            wide(x),
             AvgPoolOptions {
                 kernel_size: [kernel; 2],
                 stride: [stride; 2],
@@ -130,7 +133,7 @@ pub fn pool(
             },
         ),
     };
-    rounded(pooled, pass)
+    stored(pooled, pass)
 }
 
 /// Layer norm over the last dimension of `x`, in f32.

@@ -12,6 +12,7 @@ mod engine;
 mod jvp;
 mod layers;
 mod params;
+mod products;
 
 pub use activation::Activation;
 pub use burn_layers::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
@@ -31,6 +32,8 @@ pub(crate) use params::flat;
 pub use params::{
     BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec,
 };
+
+pub use products::Products;
 
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -79,19 +82,24 @@ impl Backend {
     }
 }
 
-/// The storage type of activations and their gradients. Weights, statistics, logits, the loss and
-/// the gradient by the images are f32 with either type.
+/// How activations and their gradients are stored, and what convolutions and matrix products
+/// multiply. Weights, statistics, logits, the loss and the gradient for the images are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Single precision throughout.
+    /// Single precision throughout. A device whose tensor cores multiply f32 in tf32 makes each
+    /// product of three, of about 18 bits together.
     #[default]
     F32,
-    /// bfloat16, rounded to nearest even where a layer's result is stored; sums are f32.
+    /// Stored in f32; convolutions and matrix products multiply in tf32 (11 significant bits). CUDA
+    /// only.
+    Tf32,
+    /// bfloat16, rounded to nearest even where a layer's result is stored; sums are f32. Devices
+    /// other than the CPU also multiply bf16.
     Bf16,
 }
 
-named!(Precision, "precision": F32 = "f32", Bf16 = "bf16");
+named!(Precision, "precision": F32 = "f32", Tf32 = "tf32", Bf16 = "bf16");
 
 /// One forward pass: its mode, the running statistics that it reads, and the batch statistics that
 /// it computes.
@@ -103,6 +111,8 @@ pub struct Pass {
     pub mode: BnMode,
     /// The storage type of feature maps.
     pub precision: Precision,
+    /// How Burn's operations multiply.
+    pub products: Products,
     /// Running statistics.
     pub buffers: Weights,
     /// Batch statistics, in the order of the layers (training mode only).
@@ -121,6 +131,7 @@ impl Pass {
             backend,
             mode,
             precision: Precision::F32,
+            products: Products::Whole,
             buffers,
             stats: Vec::new(),
             tangent: None,

@@ -37,7 +37,7 @@ impl Learner {
     pub(super) fn new(config: &TrainConfig, network: &ModelConfig) -> Result<Self> {
         let device = device::device(&config.device)?;
         let mut model = Model::init(network.clone(), config.seed, &device)?;
-        model.set_precision(config.precision);
+        model.set_precision(config.precision)?;
         let method = method::method(&config.method)?.build(&config.options, config.threat())?;
         Ok(Self {
             updates: u64::from(method.updates_per_batch().max(1)),

@@ -45,7 +45,7 @@ fn estimate(config: &TrainConfig, model: &Model) -> u64 {
         graph.layers.iter().map(|layer| layer.shape.iter().product::<usize>() as u64).sum()
     });
     let stored = match config.precision {
-        Precision::F32 => 4,
+        Precision::F32 | Precision::Tf32 => 4,
         Precision::Bf16 => 2,
     };
     let weights = model.params.num_elements() as u64;

@@ -178,7 +178,7 @@ fn layer_norm_gelu_attention_and_cross_entropy_agree_with_burn() {
 fn train(model: &Model, precision: Precision) -> TrainGradient {
     let batch = methods::batch(16);
     let mut model = model.clone();
-    model.set_precision(precision);
+    model.set_precision(precision).unwrap();
     train_gradient(&model, batch.x, batch.labels)
 }
 
@@ -225,7 +225,7 @@ fn every_method_trains_in_bf16() {
     methods::each(|info, norm| {
         let run = |precision| {
             let mut model = small_model(2, 3, SIDE);
-            model.set_precision(precision);
+            model.set_precision(precision).unwrap();
             methods::run(info, norm, &mut model, &batch, 2, None)
         };
         let (half, exact) = (run(Precision::Bf16), run(Precision::F32));
@@ -245,7 +245,7 @@ fn bf16_gives_the_same_bits_for_every_number_of_threads() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let mut model = small_model(8, 3, SIDE);
-            model.set_precision(Precision::Bf16);
+            model.set_precision(Precision::Bf16).unwrap();
             methods::run(info, Norm::Linf, &mut model, &batch, 3, None).weights
         })
     };

@@ -22,9 +22,12 @@ pub struct ConvBench {
     /// Height and width of the images
     #[arg(long, default_value_t = 32, value_name = "PIXELS")]
     pub image_size: usize,
-    /// How activations are stored [default: f32, then bf16]
+    /// How activations are stored and multiplied [default: each that the device has]
     #[arg(long, value_parser = one_of::<Precision>(PRECISIONS))]
     pub precision: Option<Precision>,
+    /// Where to compute: cpu, `cuda[:N]`, `rocm[:N]`, wgpu, vulkan or metal
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
     /// CPU threads; 0: one a core
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
@@ -51,10 +54,14 @@ pub fn run(args: &ConvBench) -> Result<()> {
         return wrong("seconds", args.seconds.to_string(), "0 to 60");
     }
     start_threads(args.threads)?;
+    if args.device != "cpu" {
+        return super::conv_device::run(args, &device::device(&args.device)?);
+    }
     let precisions = match args.precision {
         None => vec![kernels::ElementType::F32, kernels::ElementType::Bf16],
         Some(Precision::F32) => vec![kernels::ElementType::F32],
         Some(Precision::Bf16) => vec![kernels::ElementType::Bf16],
+        Some(Precision::Tf32) => return wrong("precision", "tf32".into(), "f32 or bf16"),
     };
     let config = kernels::bench::Config {
         isa: device::instruction_set()?,

@@ -129,6 +129,7 @@ impl Setup {
             "min_s": min,
             "images_per_s": args.batch as f64 / median,
             "peak_rss_mib": device::peak_rss_mib(),
+            "device_mib": device::memory_mib(&self.device),
             "model": args.model,
             "width": args.width,
             "batch": args.batch,

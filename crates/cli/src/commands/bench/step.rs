@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use sora::{
     config::Precision,
     data::AugmentDraw,
-    method::{self, Extras, Method, MethodInfo, Place, StepContext, StepSettings, TrainBatch},
+    method::{
+        self, Extras, Method, MethodInfo, Place, StepContext, StepMetrics, StepSettings, TrainBatch,
+    },
     nn::{self, BnMode},
     noise::Noise,
     optim::{Optimizer, OptimizerKind, Rates},
@@ -30,9 +32,9 @@ const WARM_UP: usize = 2;
 pub struct StepBench {
     #[command(flatten)]
     pub network: BenchModel,
-    /// Training method
-    #[arg(long, default_value = "sora", add = complete::methods())]
-    pub method: String,
+    /// Training method; several, with commas between them, are timed in turn, a line each
+    #[arg(long, default_value = "sora", value_delimiter = ',', add = complete::methods())]
+    pub method: Vec<String>,
     /// Arithmetic of activations
     #[arg(long, value_parser = one_of::<Precision>(PRECISIONS), default_value = "f32")]
     pub precision: Precision,
@@ -45,7 +47,7 @@ pub struct StepBench {
 }
 
 /// The parts of a training step besides the network.
-struct Training {
+pub struct Training {
     method: Box<dyn Method>,
     optimizer: Box<dyn Optimizer>,
     batch: TrainBatch,
@@ -55,9 +57,15 @@ struct Training {
 
 /// Times whole steps: attack, training pass, update.
 pub fn run(args: &StepBench) -> Result<()> {
+    let infos =
+        args.method.iter().map(|name| method::method(name)).collect::<Result<Vec<_>, _>>()?;
+    // Devices choose their kernels once in a process, for all the methods.
+    infos.into_iter().try_for_each(|info| one(args, info))
+}
+
+fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
     let mut setup = Setup::new(&args.network, args.steps)?;
-    setup.model.set_precision(args.precision);
-    let info = method::method(&args.method)?;
+    setup.model.set_precision(args.precision)?;
     let threat = radius(if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 });
     let mut training = Training::new(&setup, info, threat)?;
     let mut seconds = Vec::with_capacity(args.steps);
@@ -87,7 +95,7 @@ pub fn run(args: &StepBench) -> Result<()> {
     let mean = seconds.iter().sum::<f64>() / args.steps as f64;
     parts.insert("rest".to_owned(), json!(mean - covered));
     let mut result = setup.result(&args.network, seconds)?;
-    result["method"] = json!(args.method);
+    result["method"] = json!(info.name);
     result["precision"] = json!(args.precision);
     result["pool_misses_after_first_step"] = json!(pool.misses - first.misses);
     result["pool_mib"] = json!(pool.bytes >> 20);
@@ -99,7 +107,11 @@ pub fn run(args: &StepBench) -> Result<()> {
 }
 
 impl Training {
-    fn new(setup: &Setup, info: &MethodInfo, threat: Threat) -> Result<Self> {
+    /// As `info` has it, against `threat`.
+    ///
+    /// # Errors
+    /// A threat that the method is not defined for.
+    pub fn new(setup: &Setup, info: &MethodInfo, threat: Threat) -> Result<Self> {
         Ok(Self {
             method: info.build(&(info.options)()?, threat)?,
             optimizer: OptimizerKind::Sgd.build(&setup.model.params, 5e-4),
@@ -114,7 +126,11 @@ impl Training {
         })
     }
 
-    fn step(&mut self, setup: &mut Setup, step: u64) -> Result<()> {
+    /// One step, complete on the device.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn step(&mut self, setup: &mut Setup, step: u64) -> Result<StepMetrics> {
         let mut noise = Noise::training(0, 0, step, setup.ids.clone(), &setup.device);
         let settings = StepSettings {
             threat: self.threat,
@@ -128,6 +144,7 @@ impl Training {
             let rates = Rates { lr: 0.01, momentum: 0.9 };
             self.optimizer.step(&mut setup.model.params, out.gradients, rates)
         });
-        setup.sync()
+        setup.sync()?;
+        Ok(out.metrics)
     }
 }

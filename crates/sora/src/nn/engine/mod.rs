@@ -46,7 +46,7 @@ macro_rules! record {
     };
 }
 
-use record;
+pub(super) use record;
 
 pub(super) use attention::attention;
 pub(super) use batch_norm::{NormPlan, NormStatistics, batch_norm, moments};

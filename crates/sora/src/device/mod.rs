@@ -1,5 +1,8 @@
 //! Devices by name, and the threads of the CPU.
 
+#[cfg(any(feature = "gpu", test))]
+mod probe;
+
 use burn::tensor::Device;
 
 use sora_kernels::{Isa, isa::ISA_VARIABLE};
@@ -8,8 +11,12 @@ use crate::error::{Error, Result};
 
 /// Finds the device called `name`: `cpu`, `cuda[:N]`, `rocm[:N]`, `wgpu`, `vulkan` or `metal`.
 ///
+/// The first call for a device lets it compute something small, so that nothing later finds out that
+/// there is none.
+///
 /// # Errors
-/// [`Error`] for an unknown name, or a device that this build does not support.
+/// An unknown name, a device that this program was built without, or one that is not there: no
+/// driver, no adapter, no library of its compiler.
 pub fn device(name: &str) -> Result<Device> {
     let (kind, index) = match name.split_once(':') {
         None => (name, 0),
@@ -24,15 +31,15 @@ pub fn device(name: &str) -> Result<Device> {
     match kind {
         "cpu" if index == 0 => instruction_set().map(|_| Device::flex()),
         #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(index)),
+        "cuda" => probe::probed(name, || Device::cuda(index)),
         #[cfg(feature = "rocm")]
-        "rocm" => Ok(Device::rocm(index)),
+        "rocm" => probe::probed(name, || Device::rocm(index)),
         #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(gpu(index))),
+        "wgpu" => probe::probed(name, || Device::wgpu(gpu(index))),
         #[cfg(feature = "vulkan")]
-        "vulkan" => Ok(Device::vulkan(gpu(index))),
+        "vulkan" => probe::probed(name, || Device::vulkan(gpu(index))),
         #[cfg(feature = "metal")]
-        "metal" => Ok(Device::metal(gpu(index))),
+        "metal" => probe::probed(name, || Device::metal(gpu(index))),
         "cuda" | "rocm" | "wgpu" | "vulkan" | "metal" => {
             let problem = format!(
                 "this program was built without it; rebuild with `cargo build --release --features {kind}`, or use cpu"
@@ -53,6 +60,19 @@ fn gpu(index: usize) -> burn::tensor::DeviceKind {
     } else {
         burn::tensor::DeviceKind::DiscreteGpu(index)
     }
+}
+
+/// Whether `device` multiplies f32 on its tensor cores, and rounds the operands to tf32 for it: CUDA
+/// cards from Ampere (compute capability 8.0) on.
+pub(crate) fn multiplies_in_tf32(device: &Device) -> bool {
+    #[cfg(feature = "cuda")]
+    if let Some(identity) = device.identity() {
+        // What kernels are compiled for: `ptx_sm90`.
+        let capability = identity.fingerprint.strip_prefix("ptx_sm").and_then(|sm| sm.parse().ok());
+        return capability.is_some_and(|capability: u32| capability >= 80);
+    }
+    let _ = device;
+    false
 }
 
 /// The instruction set of the CPU engine: the fastest of this machine, unless the environment
@@ -86,6 +106,12 @@ pub fn set_threads(threads: usize) -> Result<usize> {
         tracing::debug!("thread pool is already running: {e}");
     }
     Ok(rayon::current_num_threads())
+}
+
+/// Memory that `device` holds for this process, in MiB, which includes what is kept for reuse; `None`
+/// where it does not say.
+pub fn memory_mib(device: &Device) -> Option<u64> {
+    Some(device.memory_pool_usage()?.bytes_reserved >> 20)
 }
 
 /// Largest resident memory of this process so far, in MiB; 0 where the platform does not tell.

@@ -1,0 +1,284 @@
+//! The cases of a comparison.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use serde_json::{Value, json};
+use sora::{
+    compute::{self, LossAt},
+    config::Precision,
+    data::{self, Dataset, OpenOptions},
+    device,
+    error::Error,
+    method::{METHODS, MethodInfo},
+    model::{Model, NETWORKS},
+    nn::{BnMode, Products, to_vec},
+    prelude::{Evaluation, Event, Norm, Observer, Trained, Trainer},
+};
+
+use super::{
+    super::{
+        setup::{BenchModel, Setup, radius},
+        step::Training,
+    },
+    AgreeBench, Figure, Found,
+};
+use crate::{commands::shared::Machine, error::Result};
+
+/// Compares one thing.
+pub type Case = Box<dyn Fn(&AgreeBench) -> Result<Found>>;
+
+/// Of a loss, after some steps of training: see [`Figure::near`].
+const LOSS: f64 = 1e-4;
+/// Of logits.
+const LOGITS: f64 = 1e-4;
+/// Of gradients, which a ReLU at its kink changes.
+const GRADIENT: f64 = 1e-3;
+/// Of a loss where feature maps are bf16.
+const LOSS_BF16: f64 = 0.05;
+
+/// Every case and its name.
+pub fn all() -> Vec<(String, Case)> {
+    let mut cases: Vec<(String, Case)> = Vec::new();
+    for info in METHODS {
+        for norm in info.norms {
+            let name = format!("method {} {norm}", info.name);
+            cases.push((name, Box::new(move |args| method(args, info, *norm, Precision::F32))));
+        }
+    }
+    for info in NETWORKS {
+        let name = format!("network {}", info.name);
+        cases.push((name, Box::new(move |args| network(args, info.name))));
+    }
+    cases.push(("evaluation".into(), Box::new(evaluation)));
+    cases.push(("resume".into(), Box::new(resume)));
+    for precision in [Precision::Tf32, Precision::Bf16] {
+        for info in METHODS.iter().filter(|info| ["fgsm", "sora", "pgd"].contains(&info.name)) {
+            let norm = info.norms[0];
+            let name = format!("{precision} {}", info.name);
+            cases.push((name, Box::new(move |args| method(args, info, norm, precision))));
+        }
+    }
+    cases
+}
+
+/// A network and images on `device`.
+fn setup(args: &AgreeBench, network: &str, width: usize, device: &str) -> Result<Setup> {
+    let side = if network.starts_with("vgg") { args.image_size.max(32) } else { args.image_size };
+    let model = BenchModel {
+        model: network.into(),
+        width,
+        batch: args.batch,
+        image_size: side,
+        channels: 3,
+        backend: None,
+        machine: Machine { device: device.into(), threads: args.threads },
+    };
+    Setup::new(&model, args.steps)
+}
+
+fn pair<T>(args: &AgreeBench, mut of: impl FnMut(&str) -> Result<T>) -> Result<[T; 2]> {
+    Ok([of("cpu")?, of(&args.device)?])
+}
+
+/// Some steps of a method: the losses, and the first step's figures of the gradients.
+fn method(
+    args: &AgreeBench,
+    info: &'static MethodInfo,
+    norm: Norm,
+    precision: Precision,
+) -> Result<Found> {
+    if let Err(error) = Products::of(precision, &device::device(&args.device)?) {
+        return Ok(Found::Refused(error.to_string()));
+    }
+    let traces = pair(args, |device| {
+        let mut setup = setup(args, "preact-resnet18", args.width, device)?;
+        // The CPU has no tf32; the device's is held against its f32.
+        let of_cpu = if precision == Precision::Tf32 { Precision::F32 } else { precision };
+        setup.model.set_precision(if device == "cpu" { of_cpu } else { precision })?;
+        let mut training = Training::new(&setup, info, radius(norm))?;
+        (0..args.steps)
+            .map(|step| training.step(&mut setup, step as u64))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let [cpu, other] = &traces;
+    let (loss, gradient) = match precision {
+        Precision::F32 => (LOSS, 10.0 * GRADIENT),
+        Precision::Tf32 | Precision::Bf16 => (LOSS_BF16, 0.5),
+    };
+    let mut figures: Vec<Figure> = cpu
+        .iter()
+        .zip(other)
+        .enumerate()
+        .map(|(step, (a, b))| {
+            Figure::near(format!("loss of step {step}"), [a, b].map(|m| f64::from(m.loss)), loss)
+        })
+        .collect();
+    if let (Some(a), Some(b)) = (cpu.first(), other.first()) {
+        for (name, a, b) in [
+            ("pert_align", a.pert_align, b.pert_align),
+            ("grad_ratio", a.grad_ratio, b.grad_ratio),
+            ("delta_mean", a.delta_mean * 255.0, b.delta_mean * 255.0),
+        ] {
+            figures.push(Figure::near(name, [a, b].map(f64::from), gradient));
+        }
+    }
+    Ok(Found::Figures(figures))
+}
+
+/// The narrowest that a network may be.
+fn narrow(name: &str, default: usize) -> usize {
+    match name {
+        "vit-tiny" | "vit-small" => 12,
+        "senet18" => 16,
+        "cct-7-3x1" => 8,
+        _ if default < 64 => 4,
+        _ => 2,
+    }
+}
+
+/// A network's logits in both modes, and its gradients for images and weights.
+fn network(args: &AgreeBench, name: &'static str) -> Result<Found> {
+    let default = NETWORKS.iter().find(|info| info.name == name).map_or(64, |n| n.default_width);
+    let found = pair(args, |device| {
+        let setup = setup(args, name, narrow(name, default), device)?;
+        let model = &setup.model;
+        let (eval, _) = model.forward(&model.params.frozen(), setup.x.clone(), BnMode::Eval);
+        let gradient = compute::of(&setup.device).training_gradient(LossAt {
+            model,
+            x: setup.x.clone(),
+            labels: setup.labels.clone(),
+            mode: BnMode::Train,
+            smoothing: 0.0,
+        });
+        let mut params = Vec::new();
+        for value in &gradient.params {
+            params.extend(to_vec(value)?);
+        }
+        Ok([
+            ("logits in eval mode", LOGITS, to_vec(&eval)?),
+            ("logits in train mode", LOGITS, to_vec(&gradient.logits)?),
+            ("gradient for the images", GRADIENT, to_vec(&gradient.input)?),
+            ("gradient for the weights", GRADIENT, params),
+        ])
+    })?;
+    let [cpu, other] = found;
+    Ok(Found::Figures(
+        cpu.iter()
+            .zip(&other)
+            .map(|((name, allowed, a), (_, _, b))| Figure::distance(*name, [a, b], *allowed))
+            .collect(),
+    ))
+}
+
+fn images(args: &AgreeBench, train: usize) -> Result<Dataset> {
+    let options = OpenOptions {
+        limit_train: Some(train),
+        limit_test: Some(4 * args.batch),
+        image_size: Some(args.image_size),
+        ..Default::default()
+    };
+    Ok(data::open("synthetic", &options)?)
+}
+
+fn trainer<'a>(args: &AgreeBench, device: &str) -> Trainer<'a> {
+    Trainer::new("sora")
+        .model("preact-resnet18", args.width as u32)
+        .batch(args.batch as u32)
+        .epochs(2)
+        .set("val", 0)
+        .set("image_size", args.image_size as i64)
+        .set("device", device)
+        .set("threads", args.threads as i64)
+}
+
+/// A network trained on the CPU, judged there and on the device: image by image the same.
+fn evaluation(args: &AgreeBench) -> Result<Found> {
+    let data = images(args, 8 * args.batch)?;
+    let trained = trainer(args, "cpu").fit(&data)?;
+    let values: BTreeMap<_, _> =
+        trained.model.to_host()?.into_iter().map(|t| (t.name.clone(), t)).collect();
+    let outcomes = pair(args, |name| {
+        let device = device::device(name)?;
+        let model =
+            Model::from_tensors(trained.model.config.clone(), &values, "training", &device)?;
+        let attacks = ["clean", "fgsm", "pgd-10", "apgd-ce", "square"];
+        Ok(Evaluation::of(&model).on(&data.test).attacks(attacks).run()?)
+    })?;
+    let [cpu, other] = &outcomes;
+    Ok(Found::Figures(
+        cpu.results
+            .0
+            .iter()
+            .map(|(attack, a)| {
+                let b = other.results.get(attack).map(|b| b.accuracy.accuracy);
+                Figure::same(attack.clone(), [json!(a.accuracy.accuracy), json!(b)])
+            })
+            .collect(),
+    ))
+}
+
+/// A folder that is gone when this is.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("sora-agree-{}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // Left behind at worst; there is nobody to tell.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Asks for the end behind a step.
+struct Stop<'a> {
+    behind: u64,
+    flag: &'a AtomicBool,
+}
+
+impl Observer for Stop<'_> {
+    fn observe(&mut self, event: &Event<'_>) -> sora::Result<()> {
+        if let Event::Step(line) = event
+            && line.step >= self.behind
+        {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+/// On the device alone: a training that is cut off and goes on ends in the bits of a whole one, whose
+/// kernels were chosen in the same process.
+fn resume(args: &AgreeBench) -> Result<Found> {
+    let scratch = Scratch::new();
+    let (whole, cut) = (scratch.0.join("whole"), scratch.0.join("cut"));
+    let data = images(args, 4 * args.batch)?;
+    // The first run lets the device choose its kernels.
+    trainer(args, &args.device).fit(&data)?;
+    let whole = trainer(args, &args.device).in_dir(whole).fit(&data)?;
+    let flag = AtomicBool::new(false);
+    let stop = Stop { behind: 2, flag: &flag };
+    match trainer(args, &args.device).in_dir(&cut).observe(stop).interrupt(&flag).fit(&data) {
+        Err(Error::Interrupted { .. }) => {}
+        Err(error) => return Err(error.into()),
+        Ok(_) => {
+            return Ok(Found::Figures(vec![Figure::same("interrupted", [json!(1), json!(0)])]));
+        }
+    }
+    let resumed = Trainer::resume(&cut, None)?.fit(&data)?;
+    let bits = |run: &Trained| -> Result<Vec<u32>> {
+        Ok(run.model.to_host()?.iter().flat_map(|t| t.data.iter().map(|v| v.to_bits())).collect())
+    };
+    let (whole, resumed) = (bits(&whole)?, bits(&resumed)?);
+    let different = whole.iter().zip(&resumed).filter(|(a, b)| a != b).count();
+    let of = |different: usize| -> Value { json!(format!("{different} of {}", whole.len())) };
+    Ok(Found::Figures(vec![Figure::same("values that differ", [of(0), of(different)])]))
+}
