@@ -198,7 +198,8 @@ fn trainer<'a>(args: &AgreeBench, device: &str) -> Trainer<'a> {
 
 /// A network trained on the CPU, judged there and on the device: image by image the same.
 fn evaluation(args: &AgreeBench) -> Result<Found> {
-    let data = images(args, 8 * args.batch)?;
+    // Enough steps that some images are classified, and some attacks fail.
+    let data = images(args, 40 * args.batch)?;
     let trained = trainer(args, "cpu").fit(&data)?;
     let values: BTreeMap<_, _> =
         trained.model.to_host()?.into_iter().map(|t| (t.name.clone(), t)).collect();
