@@ -18,7 +18,7 @@ pub trait Samples: Debug + Sync {
     /// Number of images.
     fn len(&self) -> usize;
 
-    /// Whether there is no image.
+    /// Whether there are no images.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -89,7 +89,7 @@ pub struct ImportArgs {
     pub out: PathBuf,
 }
 
-/// Takes a checkpoint of another program.
+/// Imports a checkpoint of another program.
 pub fn run(args: ImportArgs) -> Result<()> {
     Threat::new(args.norm, &args.epsilon)?;
     let out = target(&args.out)?;
@@ -111,7 +111,7 @@ pub fn run(args: ImportArgs) -> Result<()> {
     Ok(())
 }
 
-/// What the call, the data set and the file itself say about the network.
+/// The options of the network that the call, the data set and the file itself give.
 fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> ImportOptions {
     let of_file = own.map(|about| [about.network.shape.height, about.network.shape.width]);
     let image = args.image_size.map(|side| [side; 2]).or(known.map(|known| known.image));
@@ -130,7 +130,7 @@ fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> Imp
         },
         allow_unexpected: args.allow_unexpected,
     };
-    // A file of this program says more than its tensors do.
+    // A file of this program has a description that tells more than its tensors.
     if let Some(about) = own.filter(|about| about.network.name == args.model) {
         options.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
         options.network = NetworkOptions {
@@ -142,7 +142,7 @@ fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> Imp
     options
 }
 
-/// What the new file says about itself.
+/// The description in the new file.
 fn about(args: &ImportArgs, own: Option<&About>, imported: &Imported) -> About {
     let dataset = args.dataset.clone().or(own.map(|about| about.dataset.clone()));
     About {
@@ -157,7 +157,7 @@ fn about(args: &ImportArgs, own: Option<&About>, imported: &Imported) -> About {
     }
 }
 
-/// What was taken and what was not.
+/// Prints which tensors were taken and which were not.
 fn say(imported: &Imported) {
     let config = &imported.model.config;
     let under = match imported.prefix.as_str() {
@@ -211,14 +211,14 @@ fn target(out: &Path) -> Result<PathBuf> {
     }
 }
 
-/// What a data set decides.
+/// The values that a data set decides.
 struct Known {
     image: [usize; 2],
     classes: usize,
     normalisation: [Vec<f32>; 2],
 }
 
-/// From the registry where it has everything, else from the set itself.
+/// The values of the registry if it has all of them, else those of the set itself.
 fn known(name: &str, args: &ImportArgs) -> Result<Known> {
     let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
     let info = match data::find(name)
@@ -242,7 +242,7 @@ fn known(name: &str, args: &ImportArgs) -> Result<Known> {
     })
 }
 
-/// What a file of this program says about itself; `None` for any other.
+/// The description in a file of this program; `None` for any other file.
 fn own_description(file: &Path) -> Result<Option<About>> {
     let (_, text) = exchange::read(file, ABOUT)?;
     match text {

@@ -81,7 +81,7 @@ impl AttackBatch<'_> {
         self.labels.len()
     }
 
-    /// Whether there is no image.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }

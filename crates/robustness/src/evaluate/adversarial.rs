@@ -1,5 +1,5 @@
-//! Adversarial examples as files: an npz archive for PyTorch and numpy, and a grid of images to
-//! look at.
+//! Adversarial examples as files: an npz archive for PyTorch and NumPy, and a grid of images for
+//! the eye.
 
 use std::{
     fs::File,
@@ -41,10 +41,10 @@ impl Evaluator<'_> {
     /// been called with `entry`.
     ///
     /// The archive holds, for all images in order: `x` and `x_adv` `[N, C, H, W]` f32 in [0, 1]
-    /// (`x_adv` is `x` where nothing was found), `y` and `pred` `[N]` i64 (the class, and what the
-    /// network says of `x_adv`), `fallen` `[N]` bool, `id` `[N]` i64 (position in the split). The
-    /// accuracy on `x_adv` is the reported one. The grid's rows: the image, the change (grey is
-    /// none, full colour is epsilon in l-inf, the largest change in l2), the example.
+    /// (`x_adv` equals `x` where no example was found), `y` and `pred` `[N]` i64 (the class, and
+    /// the network's prediction for `x_adv`), `fallen` `[N]` bool, `id` `[N]` i64 (position in the
+    /// split). The accuracy on `x_adv` is the reported one. The grid's rows: the image, the change
+    /// (grey is none, full colour is epsilon in l-inf, the largest change in l2), the example.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when a file cannot be read or written.
@@ -88,7 +88,8 @@ impl Evaluator<'_> {
         Ok(Saved { npz, png })
     }
 
-    /// The images `chunk`, those that fell under `entry` as their adversarial examples.
+    /// The images `chunk`, with the adversarial example in place of each image that fell under
+    /// `entry`.
     fn examples(&mut self, entry: &Entry, chunk: &[usize], found: &mut Found) -> Result<Rows> {
         let x = self.pixels(chunk)?;
         let mut x_adv = x.clone();
@@ -125,7 +126,7 @@ impl Evaluator<'_> {
     }
 }
 
-/// What is saved of each image.
+/// The saved values of each image.
 #[derive(Default)]
 struct Found {
     labels: Vec<i64>,
@@ -189,7 +190,7 @@ impl Archive {
     }
 }
 
-/// Writes `picture` to `path`, all or nothing.
+/// Writes `picture` to `path`, completely or not at all.
 fn save_picture(picture: &RgbImage, path: &Path) -> io::Result<()> {
     let file = NewFile::create(path)?;
     let mut writer = BufWriter::new(file.writer()?);

@@ -1,4 +1,4 @@
-//! Runs attacks on images and scores what they return.
+//! Runs attacks on images and scores the candidates that they return.
 
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ impl<'a> Evaluator<'a> {
     /// Prepares an evaluation. Rounds that `ledger` already holds are not run again.
     ///
     /// # Errors
-    /// No image, or images that `model` does not take.
+    /// [`Error`](crate::Error) without images, or for images that `model` does not take.
     pub fn new(
         model: &'a dyn Classifier,
         samples: &'a dyn Samples,
@@ -54,7 +54,7 @@ impl<'a> Evaluator<'a> {
         self
     }
 
-    /// Runs `entries` in order, each on all images that are classified correctly clean.
+    /// Runs `entries` in order, each on all images that are classified correctly without attack.
     ///
     /// # Errors
     /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails;
@@ -123,7 +123,7 @@ impl<'a> Evaluator<'a> {
         Ok(Outcome { results, notes, warnings })
     }
 
-    /// How many images of each class are among `standing`.
+    /// Number of images of each class in `standing`.
     fn by_class(&self, standing: &[usize]) -> Vec<ClassResult> {
         let classes = self.samples.shape().classes;
         let mut counts: Vec<_> =
@@ -147,7 +147,7 @@ impl<'a> Evaluator<'a> {
         positions.iter().map(|&i| self.ledger.fell_in(key, self.id(i))).collect()
     }
 
-    /// Positions of the images that are classified correctly clean.
+    /// Positions of the images that are classified correctly without attack.
     ///
     /// # Errors
     /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails;
@@ -207,8 +207,8 @@ impl<'a> Evaluator<'a> {
         Ok(standing.iter().copied().filter(survived).collect())
     }
 
-    /// Runs round `round` of `rounds` of `part` on those of `standing` that survived the rounds
-    /// before.
+    /// Runs round `round` of `rounds` of `part` on the images of `standing` that survived the
+    /// rounds before.
     fn round(
         &mut self,
         part: &Part,
@@ -221,8 +221,8 @@ impl<'a> Evaluator<'a> {
         let (known, pending): (Vec<usize>, Vec<usize>) =
             left.iter().partition(|&&i| self.ledger.knows(&part.key, self.id(i), round));
         let mut fallen = known.iter().filter(|&&i| !survived(i, round + 1)).count();
-        // Image-rounds behind us: rounds done, images that fell before (with the rounds they are
-        // spared), images known in this round.
+        // Number of finished image-rounds: finished rounds, images that fell before (with the
+        // rounds that they are spared), and images known in this round.
         let mut behind = (standing.len() - left.len()) * rounds + left.len() * round + known.len();
         let images = self.samples.len() as u64;
         for chunk in pending.chunks(self.config.batch.max(1)) {
@@ -242,14 +242,14 @@ impl<'a> Evaluator<'a> {
         Ok(())
     }
 
-    /// Does work of `total` units called `what`, and tells the observer.
+    /// Runs `work` of `total` units called `what`, and reports its progress to the observer.
     pub(super) fn observed<T>(
         &mut self,
         what: &str,
         total: usize,
         work: impl FnOnce(&mut Self, &mut Progress<'_>) -> Result<T>,
     ) -> Result<T> {
-        // The observer is not the evaluator's while the evaluator works.
+        // The work borrows the evaluator, so the observer is taken out of it meanwhile.
         let mut observer = self.observer.take();
         let seen = observer.as_mut().map(|observer| &mut **observer as &mut dyn EvalObserver);
         let done = work(self, &mut Progress::begin(seen, what, total));
@@ -268,7 +268,8 @@ impl<'a> Evaluator<'a> {
         Ok(Rows::new(found, width))
     }
 
-    /// Runs a round of `part` on the images `chunk` and records who stands; returns how many fell.
+    /// Runs a round of `part` on the images `chunk` and records which ones stand; returns the
+    /// number that fell.
     fn batch(
         &mut self,
         part: &Part,
@@ -282,8 +283,8 @@ impl<'a> Evaluator<'a> {
         let mut cx =
             AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
         let images = AttackBatch { x: &x, labels: &labels, ids: &ids };
-        // In the thread pool, like a training step: what an attack does in parallel then wakes no
-        // thread but the others.
+        // The attack runs inside the thread pool, like a training step, because a call from outside
+        // would wake a thread of the pool for each of its parallel parts.
         let mut candidates = rayon::scope(|_| part.attack.run(&mut cx, &images))?;
         if candidates.len() != x.len() {
             return Err(Error::Length {

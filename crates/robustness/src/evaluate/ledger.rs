@@ -20,13 +20,13 @@ struct Record {
     row: Option<u64>,
 }
 
-/// What an evaluation knows so far, in memory or also in a file, so that a kill at any moment costs
-/// the batch at hand at most.
+/// The results of an evaluation so far, in memory or also in a file, so that a kill at any moment
+/// loses at most the current batch.
 #[derive(Debug, Default)]
 pub struct Ledger {
     records: HashMap<String, HashMap<u32, Record>>,
     state: Option<State>,
-    /// Why the file is no longer written.
+    /// The reason why the file is no longer written.
     lost: Option<Error>,
     told: bool,
 }
@@ -37,12 +37,13 @@ impl Ledger {
         Self::default()
     }
 
-    /// The ledger in the file `path`: what it holds of the evaluation `identity` is taken over.
+    /// Opens the ledger in the file `path` and reads the results of the evaluation `identity` in
+    /// it.
     ///
     /// # Errors
-    /// A file that cannot be written, that another process works with, that holds the state of
-    /// another evaluation (unless it is to be [started anew](StateOptions::start)), or that is no
-    /// state of an evaluation: such a file is never changed.
+    /// [`Error`](crate::Error) for a file that cannot be written, that another process uses, that
+    /// holds the state of another evaluation (unless [`start`](StateOptions::start) discards it),
+    /// or that is not a state of an evaluation; such a file is never changed.
     pub fn open(path: &Path, identity: &Identity, options: StateOptions) -> Result<Self> {
         let (state, lines) = State::open(path, identity, options)?;
         let mut ledger = Self::default();
@@ -51,11 +52,11 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// As [`open`](Self::open), of `STEM.jsonl` in the folder `dir`, or, while other processes work
-    /// with that, of `STEM-2.jsonl` and so on.
+    /// Opens the ledger `STEM.jsonl` in the folder `dir`, or `STEM-2.jsonl` and so on while other
+    /// processes use the names before it.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// Those of [`open`](Self::open).
     pub fn open_in(
         dir: &Path,
         stem: &str,
@@ -78,7 +79,7 @@ impl Ledger {
         self.state.as_ref().map(State::path)
     }
 
-    /// Results that are there, and the attacks they are of.
+    /// Number of results in the ledger, and number of attacks that they belong to.
     pub fn known(&self) -> (usize, usize) {
         (self.records.values().map(HashMap::len).sum(), self.records.len())
     }
@@ -88,8 +89,8 @@ impl Ledger {
         let records = self.records.entry(line.attack.clone()).or_default();
         for &id in &line.ids {
             let record = records.entry(id).or_default();
-            // A batch recorded twice (by two processes) says the same twice; a gap cannot be filled
-            // by a later round.
+            // A batch that two processes recorded is the same in both records, and a later round
+            // cannot fill a gap.
             if record.seconds.len() == line.round && !record.fallen {
                 record.seconds.push(share);
                 if let Some(k) = line.fallen.iter().position(|&fallen| fallen == id) {
@@ -100,9 +101,9 @@ impl Ledger {
         }
     }
 
-    /// Records a finished batch: which of `ids` stand after `round`, and the rows of pixels they
-    /// were scored at. A file that cannot be written is given up, so that the work goes on, see
-    /// [`news`](Self::news).
+    /// Records a finished batch: which of `ids` stand after `round`, and the rows of pixels at
+    /// which they were scored. A file that cannot be written is given up, so that the work can
+    /// continue; see [`news`](Self::news).
     pub(super) fn add(
         &mut self,
         attack: &str,
@@ -141,7 +142,7 @@ impl Ledger {
         self.records.get(attack)?.get(&id)
     }
 
-    /// Whether round `round` has been run, or need not be since the sample fell before.
+    /// Whether round `round` has been run, or is not needed because the sample fell before.
     pub(super) fn knows(&self, attack: &str, id: u32, round: usize) -> bool {
         self.record_of(attack, id)
             .is_some_and(|record| record.fallen || record.seconds.len() > round)
@@ -175,7 +176,7 @@ impl Ledger {
     /// The adversarial example of the sample under `attack` within its first `rounds` rounds.
     ///
     /// # Errors
-    /// A file that cannot be read, or that could not be written.
+    /// [`Error`](crate::Error) for a file that cannot be read, or that could not be written.
     pub(super) fn example(
         &mut self,
         attack: &str,
@@ -260,7 +261,8 @@ mod tests {
             let error = Ledger::open(&path, &other, RESUME).unwrap_err();
             assert!(matches!(error, Error::OtherEvaluation { .. }), "{what}: {error}");
             assert_eq!(fs::read(&path).unwrap(), before, "{what}");
-            // Its own still goes on, and another takes the file when it is told to.
+            // The evaluation itself can still resume, and another one may replace the file if its
+            // options say so.
             assert!(
                 Ledger::open(&path, &identity(), RESUME).unwrap().knows("clean", 1, 0),
                 "{what}"
@@ -277,7 +279,7 @@ mod tests {
             for options in [RESUME, FRESH, PAIRS] {
                 fs::write(&path, text).unwrap();
                 let opened = Ledger::open(&path, &identity(), options);
-                // One byte of what a state begins with may be a state that a kill cut off.
+                // A single byte of a state's beginning may be a state that a kill cut off.
                 if text == "{" {
                     continue;
                 }
@@ -335,7 +337,7 @@ mod tests {
         assert!(matches!(ledger.news(), Some(Error::Io { .. })));
         assert_eq!(ledger.fell_in("pgd", 2), Some(0));
         assert!(matches!(ledger.example("pgd", 2, 1), Err(Error::ExamplesLost)));
-        // It is told once.
+        // The failure is reported once.
         ledger.add("pgd", 1, &[1], &[true], 1.0, &[0.5; 2]);
         assert!(ledger.knows("pgd", 1, 1));
     }

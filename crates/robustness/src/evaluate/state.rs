@@ -17,7 +17,7 @@ const MARK: &[u8] = b"{\"sora_evaluation\":1,";
 /// The beginning of every file of adversarial examples; the digest of the identity follows.
 const EXAMPLES_MARK: &str = "sora adversarial examples 1 ";
 
-/// How a state is opened.
+/// Options of opening a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateOptions {
     /// Whether an existing state is resumed.
@@ -66,7 +66,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Opens the state of the evaluation `identity` and reads what it holds.
+    /// Opens the state of the evaluation `identity` and reads its lines.
     pub fn open(
         path: &Path,
         identity: &Identity,
@@ -101,7 +101,7 @@ impl State {
         &self.path
     }
 
-    /// Writes a finished batch, with the rows of `points` that do not stand where they are kept.
+    /// Writes a finished batch and, if examples are kept, the rows of `points` that do not stand.
     pub fn write(&mut self, line: &mut Line, stands: &[bool], points: &[f32]) -> Result<()> {
         if let (Some(examples), false) = (&mut self.examples, points.is_empty()) {
             line.row = Some(examples.write(stands, points)?);
@@ -136,8 +136,8 @@ impl State {
     }
 }
 
-/// The lines that `file` holds of the evaluation `identity`, and the length of the whole ones; 0
-/// where it is to begin anew.
+/// The lines of the evaluation `identity` in `file`, and the length in bytes of the complete lines;
+/// 0 where the state begins again.
 fn read(
     file: &mut File,
     path: &Path,
@@ -180,13 +180,13 @@ struct Examples {
     file: File,
     /// Length of the first line.
     header: u64,
-    /// Pixels of a row.
+    /// Number of values of a row.
     width: usize,
     rows: u64,
 }
 
 impl Examples {
-    /// The examples of the state `path`; `anew` where that has just begun.
+    /// The examples of the state `path`; `anew` says that the state has just begun.
     fn open(path: &Path, width: usize, digest: &str, anew: bool) -> Result<Self> {
         let mut name = path.as_os_str().to_owned();
         name.push(".adv");
@@ -226,14 +226,14 @@ impl Examples {
         self.header + row * self.row_bytes()
     }
 
-    /// Whether the examples of `line` are there.
+    /// Whether the file holds the examples of `line`.
     fn hold(&self, line: &Line) -> bool {
         line.fallen.is_empty()
             || line.attack == super::evaluator::CLEAN
             || line.row.is_some_and(|row| row + line.fallen.len() as u64 <= self.rows)
     }
 
-    /// Writes those rows of `points` that do not stand; the row of the first.
+    /// Writes the rows of `points` that do not stand; returns the row of the first one.
     fn write(&mut self, stands: &[bool], points: &[f32]) -> Result<u64> {
         let fallen = points.chunks(self.width.max(1)).zip(stands).filter(|(_, stands)| !**stands);
         let bytes: Vec<u8> =

@@ -1,8 +1,9 @@
 //! Accuracy as a function of the attack: over its epsilon, over the size of a single step, over
 //! PGD's steps and restarts.
 //!
-//! Over epsilon and step size a network that overfits its training epsilon shows a dip below it;
-//! over steps and restarts an attack that has not converged shows a curve that still falls.
+//! Over epsilon and step size, the curve of a network that overfits its training epsilon dips below
+//! that epsilon. Over steps and restarts, the curve of an attack that has not converged still
+//! falls.
 
 use std::str::FromStr;
 
@@ -39,7 +40,7 @@ impl Epsilons {
     /// The radii in `norm`, pixel units.
     ///
     /// # Errors
-    /// 1 or more in l-inf.
+    /// [`Error`](crate::Error) for 1 or more in l-inf.
     pub fn within(&self, norm: Norm) -> Result<Vec<f32>> {
         let value = |epsilon: &Epsilon| Ok(epsilon.clone().within(norm)?.value());
         self.0.iter().map(value).collect()
@@ -229,13 +230,13 @@ impl Evaluator<'_> {
     }
 }
 
-/// How far each image is from the nearest adversarial one that an attack found.
+/// The distance of each image from the nearest adversarial image that an attack found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Distances {
-    /// Images that are classified correctly clean and for which an example was found: their
-    /// distances in the norm of the threat, pixel units, rising.
+    /// Distances of the images that are classified correctly without attack and for which an
+    /// example was found, in the norm of the threat, in pixel units and ascending order.
     pub found: Vec<f64>,
-    /// Images that are misclassified clean.
+    /// Number of images that are misclassified without attack.
     pub misclassified: u64,
     /// Images evaluated.
     pub n: u64,
@@ -248,8 +249,8 @@ impl Distances {
         Accuracy::of(self.n - self.misclassified - fallen, self.n)
     }
 
-    /// The median distance over all images, 0 for those misclassified; `None` where half of the
-    /// images have no adversarial one.
+    /// The median distance over all images, with 0 for misclassified ones; `None` if half of the
+    /// images have no adversarial example.
     pub fn median(&self) -> Option<f64> {
         let middle = (self.n as usize).div_ceil(2).saturating_sub(1);
         match middle.checked_sub(self.misclassified as usize) {
@@ -261,8 +262,8 @@ impl Distances {
 
 impl Evaluator<'_> {
     /// The distance from each image to the nearest adversarial one that `attack` finds in all its
-    /// rounds: one that goes on after an example within epsilon, such as [`Fab`](crate::attack::fab::Fab) that
-    /// minimises.
+    /// rounds. `attack` must go on after an example within epsilon, as
+    /// [`Fab`](crate::attack::fab::Fab) with `minimise` does.
     ///
     /// # Errors
     /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.

@@ -146,7 +146,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     report.n = samples.len() as u64;
     log_memory();
 
-    // What was found is shown before anything can fail to be kept.
+    // The results are shown before a failure to store them can end the command.
     let shown = if args.json { print_json(&report) } else { show::show(&report, &target.epsilon) };
     for warning in &report.warnings {
         tracing::warn!("{warning}");
@@ -219,7 +219,7 @@ fn save(
     Ok(())
 }
 
-/// What the protocol is called in the name of its record.
+/// The name of the protocol in the file name of its record.
 fn protocol_name(suite: Option<Suite>) -> String {
     suite.map_or_else(|| "attacks".into(), |suite| suite.to_string())
 }

@@ -1,4 +1,4 @@
-//! What a grid found: mean and standard deviation over seeds, and paired differences.
+//! The results of a grid: mean and standard deviation over seeds, and paired differences.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,12 +11,12 @@ use crate::{
     error::{Failure, Result},
 };
 
-/// What became of a run.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// What tells it from the others.
+    /// Text that separates the run from the others.
     pub label: String,
-    /// The same without the seed.
+    /// The same text without the seed.
     pub group: String,
     /// Its seed.
     pub seed: i64,
@@ -76,7 +76,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of `values`; `None` where there is none.
+    /// The spread of `values`; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         let mean = values.iter().sum::<f64>() / n as f64;
@@ -94,17 +94,17 @@ impl Spread {
     }
 }
 
-/// Runs that differ in nothing but the seed.
+/// Runs that differ only in the seed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Group {
-    /// What they have in common.
+    /// The text that the runs share.
     pub label: String,
-    /// Seeds that are done.
+    /// Seeds of the finished runs.
     pub seeds: Vec<i64>,
     /// Accuracy by attack.
     pub accuracy: BTreeMap<String, Spread>,
     /// Difference from the first group, seed by seed, over the seeds that both have; empty for the
-    /// first.
+    /// first group.
     pub difference: BTreeMap<String, Spread>,
 }
 
@@ -120,7 +120,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Puts the runs together that differ in nothing but the seed.
+    /// Groups the runs that differ only in the seed.
     pub fn of(outcomes: &[Outcome]) -> Self {
         let mut attacks: Vec<String> = Vec::new();
         let mut labels: Vec<&str> = Vec::new();
@@ -155,7 +155,7 @@ impl Summary {
     /// Prints the rows, and the differences where there are any.
     ///
     /// # Errors
-    /// A standard output that takes nothing.
+    /// A standard output that cannot be written.
     pub fn print(&self) -> Result<()> {
         self.print_part("accuracy in %, mean +- standard deviation over seeds", |g| &g.accuracy)?;
         if self.groups.iter().all(|group| group.difference.is_empty()) {

@@ -1,4 +1,5 @@
-//! What is judged: a network of ours, from a run folder or a weights file, or an ONNX file.
+//! The network to evaluate: one of this program, from a run folder or a weights file, or an ONNX
+//! file.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +13,10 @@ use sora_onnx::{Network, Normalisation, Options};
 use super::{Machine, OnnxArgs};
 use crate::error::{Failure, Result};
 
-/// A network under judgement and what is known of it.
+/// The network to evaluate, and the facts known about it.
 #[derive(Debug)]
 pub enum Judged {
-    /// A network of ours.
+    /// A network of this program.
     Ours(Box<Subject>),
     /// A network of an ONNX file.
     Onnx {
@@ -27,10 +28,10 @@ pub enum Judged {
 }
 
 impl Judged {
-    /// Loads what `path` names.
+    /// Loads the network at `path`.
     ///
     /// # Errors
-    /// A path that is neither, or arguments that do not go with it.
+    /// A path that is neither, or arguments that do not fit the file.
     pub fn load(
         path: &Path,
         which: Option<Which>,
@@ -60,7 +61,7 @@ impl Judged {
         Ok(Self::Onnx { network: Box::new(network), path: path.to_owned() })
     }
 
-    /// As an attack sees it.
+    /// The network as a classifier for attacks.
     pub fn classifier(&self) -> &dyn Classifier {
         match self {
             Self::Ours(subject) => &subject.model,
@@ -68,12 +69,12 @@ impl Judged {
         }
     }
 
-    /// What it takes and gives.
+    /// Sizes of its images, and its number of classes.
     pub fn shape(&self) -> Shape {
         self.classifier().shape()
     }
 
-    /// What the weights say about themselves.
+    /// The description in the weights file.
     pub fn about(&self) -> Option<&About> {
         match self {
             Self::Ours(subject) => Some(&subject.about),
@@ -81,7 +82,7 @@ impl Judged {
         }
     }
 
-    /// The run that it comes from.
+    /// The run of the weights, if they come from one.
     pub fn run(&self) -> Option<&(RunDir, RunConfig)> {
         match self {
             Self::Ours(subject) => subject.run.as_ref(),
@@ -89,8 +90,8 @@ impl Judged {
         }
     }
 
-    /// What names the weights and everything that is computed with them. `which`: of a run's
-    /// weights.
+    /// The identity of the weights and of all values computed with them. `which` selects the
+    /// weights of a run.
     ///
     /// # Errors
     /// A device that fails.
@@ -113,7 +114,7 @@ impl Judged {
         }
     }
 
-    /// What a clean accuracy at the level of chance probably means.
+    /// A warning about the probable cause, if the clean accuracy is at the level of chance.
     pub fn warn_of_units(&self, correct: u64, images: u64) -> Option<String> {
         let Self::Onnx { network, path } = self else { return None };
         let chance = images as f64 / network.shape().classes as f64;
@@ -133,7 +134,7 @@ impl OnnxArgs {
         let normalisation = match (&self.mean[..], &self.std[..]) {
             ([], []) => None,
             (mean, std) if mean.len() == std.len() => {
-                // An image of mean 125 is one of pixels from 0 to 255.
+                // A mean of 125 means that the file expects pixels from 0 to 255.
                 if let Some(value) = mean.iter().chain(std).find(|v| !(-10.0..=10.0).contains(*v)) {
                     return Err(Failure::input(format!(
                         "--mean and --std: {value} is no value for pixels in [0, 1]; divide by 255?"
@@ -166,7 +167,7 @@ impl OnnxArgs {
     }
 }
 
-/// What the weights are called in a record.
+/// The name of the weights in a record.
 fn which_weights(subject: &Subject, which: Which) -> String {
     match (which, subject.source.complete, subject.source.step) {
         (Which::Best, ..) => "best".into(),

@@ -1,4 +1,4 @@
-//! What is measured, on which images, under which threat.
+//! The network, the images and the threat of a measurement.
 
 use std::{fs, path::PathBuf};
 
@@ -21,9 +21,9 @@ use crate::{
     values::{NORMS, one_of},
 };
 
-/// Images that the sanity checks look at.
+/// Number of images for the sanity checks.
 const PROBED: usize = 64;
-/// Seconds of an evaluation that are worth a word before it starts.
+/// Seconds of an evaluation from which on its length is announced.
 const LONG: f64 = 20.0;
 
 /// What is measured, and on which images.
@@ -79,10 +79,10 @@ pub struct OnnxArgs {
     pub output: Option<String>,
 }
 
-/// What is evaluated, on what, under which threat.
+/// The network, the images and the threat of an evaluation.
 #[derive(Debug)]
 pub struct Target {
-    /// The network and where it comes from.
+    /// The network, with its origin.
     pub subject: Judged,
     /// The images.
     pub split: OnSplit,
@@ -94,17 +94,19 @@ pub struct Target {
     pub threat: Threat,
     /// Seed of the random starts.
     pub seed: u64,
-    /// Network, images, threat and seed: what decides the results, but for the attacks.
+    /// Identity of network, images, threat and seed: all values that decide the results, except the
+    /// attacks.
     pub identity: Identity,
     path: PathBuf,
     batch: usize,
 }
 
 impl Target {
-    /// Loads what `args` names; `default_limit` bounds the images where `--limit` does not.
+    /// Loads the target that `args` describe; `default_limit` is the number of images without
+    /// `--limit`.
     ///
     /// # Errors
-    /// A wrong value, or a model or data set that is not there.
+    /// A wrong value, or a model or data set that does not exist.
     pub fn load(args: &SubjectArgs, default_limit: Option<usize>) -> Result<Self> {
         args.machine.start_threads()?;
         if args.batch == 0 {
@@ -150,8 +152,8 @@ impl Target {
         self.subject.classifier()
     }
 
-    /// What evaluations with these attacks, one after the other, will cost, measured on a few
-    /// images; said where it is long.
+    /// The cost of evaluations with these attacks, one after the other, measured on a few images. A
+    /// long time is announced.
     ///
     /// # Errors
     /// A network or data set that fails.
@@ -174,7 +176,7 @@ impl Target {
         Ok(plan)
     }
 
-    /// Where a file called `name` of this evaluation goes: the run's eval folder, or beside the
+    /// The place of a file called `name` of this evaluation: the run's eval folder, or beside the
     /// weights file.
     ///
     /// # Errors
@@ -190,7 +192,7 @@ impl Target {
         Ok(self.path.with_file_name(format!("{stem}-{name}")))
     }
 
-    /// Warnings of the sanity checks that ask the network itself.
+    /// Warnings of the sanity checks that query the network itself.
     ///
     /// # Errors
     /// A network or data set that fails.
@@ -219,7 +221,7 @@ fn choose_epsilon(args: &SubjectArgs, subject: &Judged, norm: Norm) -> Result<Ep
     }
 }
 
-/// The data set to evaluate on: the run's own unless another is named.
+/// The settings of the data set to evaluate on: the run's own, unless another is named.
 fn data_config(args: &SubjectArgs, subject: &Judged) -> Result<TrainConfig> {
     let mut config = match subject.run() {
         Some((_, config)) => config.settings.clone(),
@@ -235,7 +237,7 @@ fn data_config(args: &SubjectArgs, subject: &Judged) -> Result<TrainConfig> {
             )));
         }
         config.dataset = dataset.to_owned();
-        // In the size that the network takes, where the set comes in it.
+        // Use the size that the network takes, if the set has images of that size.
         let shape = subject.shape();
         let fits = shape.height == shape.width && data::comes_in(dataset, shape.height);
         config.image_size = fits.then_some(shape.height);
@@ -246,7 +248,7 @@ fn data_config(args: &SubjectArgs, subject: &Judged) -> Result<TrainConfig> {
     Ok(config)
 }
 
-/// Says where the weights are those of a run that is not finished.
+/// Warns if the weights are those of an unfinished run.
 fn warn_of_weights(subject: &Judged) {
     let Judged::Ours(subject) = subject else { return };
     if let (false, Some(step)) = (subject.source.complete, subject.source.step) {
@@ -257,7 +259,7 @@ fn warn_of_weights(subject: &Judged) {
     }
 }
 
-/// Says where a data set is no longer what the network was trained or judged on.
+/// Warns if a data set differs from the one that the network was trained or evaluated on.
 fn warn_of_data(args: &SubjectArgs, subject: &Judged, dataset: &Dataset) -> Result<()> {
     let Some(about) = subject.about() else { return Ok(()) };
     let names = dataset.test.class_names();
@@ -282,7 +284,7 @@ fn check_fit(subject: &Judged, dataset: &Dataset) -> Result<()> {
     let [channels, height, width] = dataset.test.shape();
     let classes = dataset.test.num_classes();
     let same = (channels, height, width) == (shape.channels, shape.height, shape.width);
-    // A network may know more classes than a set shows of them.
+    // A network may know more classes than a set's images have.
     let fits = classes == shape.classes
         || matches!(subject, Judged::Onnx { .. }) && classes <= shape.classes;
     if same && fits {
