@@ -1,11 +1,11 @@
 //! GFLOP/s of each convolution of PreActResNet-18 in each direction, next to the machine's peaks,
 //! as JSON lines.
 //!
-//! `cargo run --release -p sora-kernels --example conv_bench -- [--width 64] [--image 32] [--batch
-//! 128] [--seconds 0.3] [--precision f32|bf16] [--algorithm direct|winograd|direct-bf16]`
+//! `cargo run --release -p sora-robust-kernels --example conv_bench -- [--width 64] [--image 32]
+//! [--batch 128] [--seconds 0.3] [--precision f32|bf16] [--algorithm direct|winograd|direct-bf16]`
 //!
 //! `SORA_ISA` chooses the instruction set, `RAYON_NUM_THREADS` the number of threads.
-//! [`sora_kernels::bench`] says what the figures mean.
+//! [`sora_kernels::bench`] explains the figures.
 
 use sora_kernels::bench::{Config, run};
 use sora_kernels::{ElementType, Isa};

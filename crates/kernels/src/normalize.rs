@@ -48,7 +48,8 @@ impl<S: Simd> Normalize<S> {
         unsafe { x.sub(self.mean).mul(self.scale).add(self.beta) }
     }
 
-    /// `dy` where the ReLU's output at `x` is positive, else zero; `dy` itself if there is no ReLU.
+    /// `dy` where the value before the ReLU is positive or NaN, else zero; `dy` itself if there is no
+    /// ReLU.
     ///
     /// # Safety
     /// The features of `S` are enabled.

@@ -1,5 +1,5 @@
-//! The emulator of tile instructions: what it computes, how it reads instructions, and that the
-//! kernels run on it.
+//! Tests of the emulator of tile instructions: its results, its decoding of instructions, and the
+//! kernels on it.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
@@ -50,9 +50,9 @@ fn sums(seed: u64) -> Tile {
     tile
 }
 
-/// `c += a b` by the instructions, on the processor where it has them.
+/// `c += a b` by tile instructions, on the processor if it has them.
 fn by_instructions(config: &[u8; 64], c: &mut Tile, a: &Tile, b: &Tile) {
-    // SAFETY: the instructions exist or are emulated; the tiles' rows lie within the arrays.
+    // SAFETY: the instructions exist or are emulated, and the tiles' rows lie within the arrays.
     unsafe {
         asm!(
             "ldtilecfg [{config}]",
@@ -75,8 +75,8 @@ fn by_instructions(config: &[u8; 64], c: &mut Tile, a: &Tile, b: &Tile) {
     }
 }
 
-/// Where the processor has AMX this compares the emulator with it, elsewhere the route through the
-/// signal with direct calls.
+/// On a processor with AMX this compares the emulator with it; elsewhere it compares calls through
+/// the signal with direct calls.
 #[test]
 fn products_of_tiles() {
     if !instruction_sets().contains(&Isa::Amx) {
@@ -91,7 +91,7 @@ fn products_of_tiles() {
         by_instructions(&config, &mut c, &a, &b);
         let mut tiles = Tiles::new();
         tiles.configure(&config).unwrap();
-        // SAFETY: the rows lie within the arrays.
+        // SAFETY: the rows that the tiles name lie within the arrays.
         unsafe {
             tiles.load(0, expected.as_ptr().cast(), ROW_BYTES as isize).unwrap();
             tiles.load(1, a.as_ptr().cast(), ROW_BYTES as isize).unwrap();
@@ -106,7 +106,7 @@ fn products_of_tiles() {
                 .0
                 .iter()
                 .map(|bytes| f32::from_le_bytes(*bytes));
-            // One NaN is as good as another.
+            // Any NaN equals any other here.
             words.map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
         };
         assert_eq!(floats(&c), floats(&expected), "{rows} x {depth} x {columns}");
@@ -129,7 +129,7 @@ fn emulated_product_is_a_matrix_product() {
     let before = c;
     let mut tiles = Tiles::new();
     tiles.configure(&config([16; 3], [64; 3])).unwrap();
-    // SAFETY: the rows lie within the arrays.
+    // SAFETY: the rows that the tiles name lie within the arrays.
     unsafe {
         for (tile, data) in [(0, &c), (1, &a), (2, &b)] {
             tiles.load(tile, data.as_ptr().cast(), ROW_BYTES as isize).unwrap();
@@ -180,7 +180,7 @@ fn convolutions_run_on_tiles() {
     let packed = conv.pack(&w, Direction::Forward).unwrap();
     let mut y = dy.clone();
     let before = executed();
-    // One thread: the count is this one's.
+    // With one thread, all counted instructions belong to this test.
     common::on_threads(1, || conv.forward(n, &x, &packed, &mut y, Epilogue::default())).unwrap();
     let forward = executed();
     let mut dw = vec![0.0; w.len()];

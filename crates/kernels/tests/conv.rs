@@ -49,8 +49,7 @@ impl<E: Element> Case<E> {
         Self {
             n,
             x: values_as(x_len, seed, 0.3),
-            // Values that bf16 holds, so that an algorithm that rounds weights has nothing to
-            // round.
+            // The values are exact in bf16, so an algorithm that rounds weights changes nothing.
             w: widened(&values_as::<E>(conv.weight_len(), seed + 1, 0.0)),
             bias: values(conv.geometry().out_channels, seed + 2, 0.0),
             add: values_as(y_len, seed + 3, 0.0),
@@ -61,7 +60,7 @@ impl<E: Element> Case<E> {
 
     fn run(&self, conv: &Conv2d<E>) -> Result<Results<E>, ShapeError> {
         let channels = conv.geometry().out_channels;
-        // Rubbish in the outputs shows elements that are never written.
+        // Arbitrary values in the outputs reveal elements that are never written.
         let mut y = vec![E::from_f32(f32::NAN); self.dy.len()];
         let mut mean = vec![f32::NAN; channels];
         let mut variance = vec![f32::NAN; channels];
@@ -120,8 +119,8 @@ impl<E: Element> Case<E> {
         }
     }
 
-    /// Some tiles of some samples get the bits of the whole, and the others stay; so too where a
-    /// part of the input and of the addend lies elsewhere.
+    /// Some tiles of some samples get the bits of the whole convolution and the others keep their
+    /// values, also where a part of the input and of the addend lies elsewhere.
     fn check_partial(&self, conv: &Conv2d<E>, stored: &[E], what: &str) {
         let ([h, w], [height, width]) = (conv.geometry().output(), conv.geometry().input);
         let (channels, tiles_x) = (conv.geometry().out_channels, w.div_ceil(TILE_SIDE));
@@ -157,7 +156,7 @@ impl<E: Element> Case<E> {
         };
         check(run(&self.x, &self.add, partial).unwrap(), format!("{what} tile"));
 
-        // What is not to be read is no number.
+        // Values that must not be read are NaN.
         let split =
             |map: &[E], width: usize, row: usize, rows: (usize, usize), columns: (usize, usize)| {
                 let inside = |i: usize| {

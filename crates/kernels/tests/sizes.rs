@@ -1,5 +1,5 @@
-//! Hostile sizes: whatever a caller passes, the answer is a result or a typed error. Small enough to
-//! run under Miri (`cargo +nightly miri test --features serial --test sizes`).
+//! Hostile sizes: whatever a caller passes, the kernels return a result or a typed error. The sizes
+//! are small enough for Miri (`cargo +nightly miri test --features serial --test sizes`).
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -49,7 +49,7 @@ fn field(geometry: &mut ConvGeometry, index: usize) -> &mut usize {
     }
 }
 
-/// Goes through everything that needs no large slice.
+/// Calls everything that needs no large slice.
 fn touch<E: Element>(geometry: ConvGeometry, n: usize) {
     let _ = geometry.output();
     let Ok(conv) = Conv2d::<E>::new(geometry, Isa::Portable) else { return };

@@ -1,4 +1,4 @@
-//! Holds networks against the values beside them (`scripts/onnx/export.py FOLDER`).
+//! Compares networks with the values beside them (`scripts/onnx/export.py FOLDER`).
 //!
 //! ```text
 //! cargo run --release -p sora-robust-onnx --example check -- FOLDER

@@ -61,7 +61,7 @@ fn logits_are_those_of_onnxruntime() {
 fn an_image_does_not_depend_on_its_batch() {
     let (x, cases) = golden();
     for case in &cases {
-        // Constants of their own for each row of the batch.
+        // These constants differ for each row of the batch.
         if ["concat", "gather-elements", "scatter-nd", "scatter-nd-add"].contains(&&*case.label) {
             continue;
         }
@@ -77,7 +77,7 @@ fn an_image_does_not_depend_on_its_batch() {
 fn gradients_agree_with_differences() {
     let (x, cases) = golden();
     for case in &cases {
-        // Rounding passes a gradient that no difference shows.
+        // Rounding passes a gradient that no difference of values shows.
         if case.label.contains("quantize") || case.label == "cast-half" {
             continue;
         }

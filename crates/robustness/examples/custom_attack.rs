@@ -1,7 +1,7 @@
 //! An attack from outside the crate, judged by the evaluator beside those of the registry.
 //!
-//! Random corners of the ball: what an opponent without gradients and without patience would try.
-//! In l-inf every pixel moves by epsilon up or down.
+//! The attack tries random corners of the ball, as an opponent without gradients would. In l-inf
+//! every pixel moves by epsilon up or down.
 //!
 //! ```text
 //! cargo run --release -p sora-robustness --example custom_attack
@@ -26,7 +26,7 @@ impl Attack for Corners {
         let mut best = batch.x.clone();
         let mut fooled = vec![false; batch.len()];
         for k in 0..self.points {
-            // Draws are keyed by sample and try: the batch size changes nothing.
+            // Draws are keyed by sample and try, so the batch size changes nothing.
             let mut points = Rows::zeros(batch.len(), cx.pixels());
             cx.fill_uniform_at(AttackDraw::Sign, k, &mut points, batch.ids);
             points
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
     let noise = |k: usize| (k as f32 * 0.754_877_7).fract();
     let model =
         Linear { weights: (0..SHAPE.classes * SHAPE.pixels()).map(|k| noise(k) - 0.5).collect() };
-    // 200 images, labelled as the network sees them.
+    // 200 images, labelled with the network's own predictions.
     let pixels: Vec<f32> = (0..200 * SHAPE.pixels()).map(|k| noise(k * k + 11)).collect();
     let labels = model.logits(&pixels)?.chunks(SHAPE.classes).map(predicted).collect();
     let images = InMemory::new(SHAPE, pixels, labels)?;

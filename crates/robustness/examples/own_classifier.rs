@@ -1,5 +1,5 @@
-//! A classifier of one's own, judged with AutoAttack: a network of one hidden layer that is trained
-//! here on two-dimensional "images" of three classes. Nothing in it comes from this project.
+//! A classifier of your own, judged with AutoAttack: a network of one hidden layer that is trained
+//! here on two-dimensional "images" of three classes. It uses no other code of this project.
 //!
 //! ```text
 //! cargo run --release -p sora-robustness --example own_classifier
@@ -30,7 +30,7 @@ impl Network {
         std::array::from_fn(|k| self.v[k].iter().zip(hidden).map(|(v, h)| v * h).sum())
     }
 
-    /// The gradient of `sum_k c_k z_k` for what the hidden units are given.
+    /// The gradient of `sum_k c_k z_k` by the inputs of the hidden units.
     fn back(&self, hidden: &[f32; HIDDEN], c: &[f32]) -> [f32; HIDDEN] {
         std::array::from_fn(|j| {
             let sum: f32 = (0..3).map(|k| c[k] * self.v[k][j]).sum();
@@ -54,7 +54,7 @@ impl Network {
     }
 }
 
-/// What an evaluation asks for.
+/// The interface that an evaluation needs.
 impl Classifier for Network {
     fn shape(&self) -> Shape {
         SHAPE
@@ -76,7 +76,7 @@ impl Classifier for Network {
     }
 }
 
-/// A point of the square and the third of it, by angle, in which it lies.
+/// A point of the square, and the third of the square, by angle, in which it lies.
 fn sample(k: usize) -> ([f32; 2], usize) {
     let x = [(k as f32 * 0.754_877_7).fract(), (k as f32 * 0.569_840_3).fract()];
     let angle = (x[1] - 0.5).atan2(x[0] - 0.5) / std::f32::consts::TAU + 0.5;

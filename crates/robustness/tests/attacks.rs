@@ -1,4 +1,5 @@
-//! Attacks where the answer is known, against PyTorch, and what must hold for every one of them.
+//! Tests attacks against known answers and against PyTorch, and properties that hold for every
+//! attack.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -19,7 +20,7 @@ use robustness::{
 const SHAPE: Shape = Shape { channels: 3, height: 6, width: 5, classes: 4 };
 const NORMS: [Norm; 2] = [Norm::Linf, Norm::L2];
 
-/// Every attack, in a form that takes a moment.
+/// Every attack, in a form that runs quickly.
 const SHORT: [&str; 9] = [
     "fgsm",
     "pgd-4x2",
@@ -32,8 +33,8 @@ const SHORT: [&str; 9] = [
     "square-40",
 ];
 
-/// Candidates of all rounds of `attack`: for each image those of the round that fooled it, else of
-/// the last.
+/// Candidates of all rounds of `attack`: for each image, those of the round that fooled it, or else
+/// of the last.
 fn run(
     attack: &dyn Attack,
     model: &dyn Classifier,
@@ -94,7 +95,7 @@ fn shortest(norm: Norm, x: &[f32], w: &[f64], margin: f64) -> f64 {
 fn apgd_reaches_the_worst_loss_in_the_ball() {
     let shape = Shape { classes: 2, ..SHAPE };
     let model = Linear::new(shape, 1);
-    // Small contrast: the box is far; large: it bounds many pixels.
+    // With a small contrast the box is far away; with a large one it bounds many pixels.
     for contrast in [0.2, 1.0] {
         let (x, labels) = images(&model, 12, contrast);
         for norm in NORMS {
@@ -247,8 +248,8 @@ fn losses_agree_with_pytorch() {
         for (i, z) in golden.values("z").chunks(5).enumerate() {
             let mut grad = [0f32; 5];
             let loss = objective.evaluate(z, y[i], t[i], &mut grad);
-            // Ours comes scaled to 1 over the other classes; their probabilities sum to 1 -
-            // exp(-loss).
+            // The gradient here is scaled to 1 over the other classes, whose probabilities sum to 1
+            // - exp(-loss).
             let scale = if name == "ce" { -(-loss).exp_m1() as f32 } else { 1.0 };
             losses.push(loss as f32);
             grads.extend(grad.map(|g| g * scale));
@@ -413,7 +414,7 @@ fn eot_averages_a_random_network() {
     );
     let logits = model.inner.scores(&out);
     let fallen = (0..8).filter(|&i| predicted(logits.row(i)) != labels[i]).count();
-    // The noise may let an image go too early.
+    // The noise may remove an image too early.
     assert!(fallen >= 6, "{fallen}");
     assert!(model.passes.load(std::sync::atomic::Ordering::Relaxed) - before > 20);
 }

@@ -14,7 +14,7 @@ use robustness::{
 
 const SHAPE: Shape = Shape { channels: 3, height: 4, width: 4, classes: 4 };
 
-/// What a server tells.
+/// The answers of a server.
 #[derive(Debug)]
 struct Served {
     inner: Linear,

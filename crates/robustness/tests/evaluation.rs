@@ -1,4 +1,4 @@
-//! The evaluator: resuming, counting, and what its results say.
+//! Tests of the evaluator: resuming, counting, and the content of its results.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -42,7 +42,7 @@ fn identity(config: &EvalConfig) -> Identity {
     Identity::new("program", weights, data, config.threat, config.seed)
 }
 
-/// Everything that must not depend on how the work was cut up.
+/// All results that must not depend on how the work was divided.
 fn essence(results: &Results) -> Vec<(String, u64, u64, Vec<u64>)> {
     let parts = |result: &robustness::evaluate::AttackResult| {
         result.parts.iter().map(|part| part.correct).collect()
@@ -99,8 +99,7 @@ fn an_evaluation_that_broke_down_goes_on_where_it_was() {
     let mut used = 0;
     let mut sittings = 0;
     let resumed = loop {
-        // Each sitting breaks down a little later than a batch takes; a batch cut off is done
-        // again.
+        // Each session breaks down a little after one batch; a batch that was cut off is run again.
         let counted = Counting::new(&model, 90);
         let found = evaluate(
             &counted,
@@ -123,8 +122,8 @@ fn an_evaluation_that_broke_down_goes_on_where_it_was() {
         "{used} images instead of {needed} in {sittings} sittings"
     );
 
-    // Once all is known nothing is computed, and more restarts of an attack go on after those it
-    // had.
+    // Once all results are known nothing is computed, and more restarts of an attack continue after
+    // the finished ones.
     let counted = Counting::new(&model, usize::MAX);
     let ledger = Ledger::open(&path, &identity(&config(8)), RESUME).unwrap();
     assert_eq!(essence(&evaluate(&counted, &split, 8, ledger).unwrap()), essence(&unbroken));
@@ -290,7 +289,7 @@ fn records_of_other_evaluations_have_other_names() {
         assert!(stem.starts_with("p-linf-0.0120-") && stem.len() < 40, "{stem}");
         assert!(!stems[..i].contains(stem), "{stem}");
     }
-    // The batch decides nothing.
+    // The batch size does not decide anything.
     assert_eq!(of(config(3), &["clean", "fgsm"], |_| {}).file_stem("p"), stems[0]);
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["identity"]["data"]["sha256"], report.identity.data.sha256.as_str());

@@ -1,8 +1,8 @@
-//! A training method from outside the crate, in the loop, the run folder and the settings of `sora
-//! train`.
+//! A training method from outside the crate, which works in the loop, the run folder and the
+//! settings of `sora train`.
 //!
 //! R+FGSM (Tramer et al. 2018, arXiv 1705.07204): a step of `start` epsilons along random signs,
-//! then an FGSM step of what is left.
+//! then an FGSM step with the rest of epsilon.
 //!
 //! ```text
 //! cargo run --release --example custom_method -- runs/r-fgsm

@@ -1,11 +1,11 @@
-//! A network of one's own: listed layer by layer, registered by name, and trained against FGSM for
-//! a few steps on images that this program draws.
+//! A network of your own: listed layer by layer, registered by name, and trained against FGSM for a
+//! few steps on images that this program draws.
 //!
 //! ```text
 //! cargo run --release --example custom_network
 //! ```
 //!
-//! Registered, it also trains in a run folder like any other; without the registry
+//! A registered network also trains in a run folder like any other. Without the registry,
 //! [`Model::from_builder`](sora::model::Model::from_builder) makes a model of the layers directly.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -21,7 +21,7 @@ use sora::{
     threat::{Norm, Threat},
 };
 
-/// The network's row in the registry: what is not said is that of `NetworkInfo::BASE`.
+/// The network's row in the registry; the other fields are those of `NetworkInfo::BASE`.
 static TINY: NetworkInfo = NetworkInfo {
     name: "tiny-resnet",
     summary: "one residual block",
@@ -33,7 +33,7 @@ static TINY: NetworkInfo = NetworkInfo {
     ..NetworkInfo::BASE
 };
 
-/// Lists the layers; names are those that PyTorch code would have.
+/// Lists the layers, with the names that PyTorch code would have.
 fn tiny(net: &mut Builder, x: Id) {
     let (width, classes) = (net.width(), net.shape().classes);
     let three = Window::of(3, 1, 1);

@@ -1,4 +1,4 @@
-//! A run through the library: in memory, in a folder, stopped, damaged, extended, gone on with.
+//! Tests of a run through the library: in memory, in a folder, stopped, damaged, extended, resumed.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -38,7 +38,7 @@ fn weights(trained: &Trained) -> Vec<sora::nn::HostTensor> {
     trained.model.to_host().unwrap()
 }
 
-/// Sets the flag when a step is done.
+/// Sets the flag when a step is finished.
 struct StopAt<'a>(u64, &'a AtomicBool);
 
 impl Observer for StopAt<'_> {
@@ -50,7 +50,7 @@ impl Observer for StopAt<'_> {
     }
 }
 
-/// Keeps what is said.
+/// Keeps the messages.
 struct Said<'a>(&'a mut Vec<String>);
 
 impl Observer for Said<'_> {
@@ -91,7 +91,7 @@ fn in_memory_in_a_folder_and_stopped_in_between_the_weights_are_the_same_bits() 
     for file in ["model.safetensors", "best.safetensors"] {
         assert_eq!(read(&root.path().join("whole"), file), read(&broken, file), "{file}");
     }
-    // What is in the folder is what the types say.
+    // The folder holds what the types describe.
     let dir = RunDir::at(&broken);
     let steps = log::Lines::<log::StepLine>::read(&dir.metrics());
     assert_eq!((steps.lines.len(), steps.warnings.len()), (24, 0));
@@ -105,7 +105,7 @@ fn in_memory_in_a_folder_and_stopped_in_between_the_weights_are_the_same_bits() 
     let device = sora::device::device("cpu").unwrap();
     let subject = Subject::load_weights(&broken, Which::Best, &device).unwrap();
     assert_eq!(subject.source.step, Some(best.step));
-    // A run that is done stays as it is.
+    // A finished run stays unchanged.
     let before = fs::metadata(dir.summary()).unwrap().modified().unwrap();
     let mut said = Vec::new();
     Trainer::resume(&broken, None).unwrap().observe(Said(&mut said)).fit(&data).unwrap();

@@ -1,5 +1,5 @@
-//! What is added to any method: clipping, accumulation, averaging, warm-up, and the methods that
-//! are not one update a batch.
+//! Tests of the additions to any method (clipping, accumulation, averaging, warm-up), and of the
+//! methods that make several updates per batch.
 
 use std::{fs, path::Path};
 
@@ -259,9 +259,9 @@ fn methods_with_a_memory_resume_to_the_same_bits_under_augmentation() {
     }
 }
 
-/// Why GradAlign does not use a central difference of weight gradients: each ReLU that switches
-/// between the two points adds its jump over 2 h, and where h is too short for that, it is rounding
-/// that counts. The golden step of GradAlign holds the exact form against a double backward.
+/// Shows why GradAlign does not use a central difference of weight gradients: each ReLU that
+/// switches between the two points adds its jump over 2 h, and where h is too small for that,
+/// rounding dominates. The golden step of GradAlign compares the exact form with a double backward.
 #[test]
 fn a_difference_of_weight_gradients_is_no_double_backward() {
     let (batches, device) = (Golden::load("batches"), Device::flex());

@@ -1,5 +1,5 @@
-//! What a result is of: no record takes another's place, nothing of another evaluation is taken
-//! over, and what was found is not thrown away.
+//! Tests of a result's identity: no record replaces another, no results of another evaluation are
+//! reused, and finished results are not lost.
 
 use std::{fs, path::Path, process::Output};
 

@@ -1,5 +1,5 @@
-//! `sora eval MODEL.onnx`: the same figures as for the network that was exported, and what is
-//! asked for where a file does not say it.
+//! `sora eval MODEL.onnx` gives the same figures as the exported network, and asks for what the
+//! file does not say.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! What a user can rely on: no panic where a log cannot be written, files of others that stay,
-//! signals that are passed on, folders that are no runs, names that steer no terminal.
+//! Tests of guarantees for the user: no panic where a log cannot be written, files of others stay,
+//! signals are passed on, folders that are not runs are skipped, names do not steer a terminal.
 
 #![cfg(unix)]
 

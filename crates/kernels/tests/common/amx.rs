@@ -74,7 +74,8 @@ impl Tiles {
         self.zero(tile)?;
         for row in 0..self.rows[tile] {
             let source = start.wrapping_offset(row as isize * stride);
-            // SAFETY: the caller's.
+            // SAFETY: the caller promises that the tile's rows are readable; a row of `data` has room for
+            // `column_bytes`.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     source,
@@ -94,7 +95,8 @@ impl Tiles {
         self.usable(tile)?;
         for row in 0..self.rows[tile] {
             let target = start.wrapping_offset(row as isize * stride);
-            // SAFETY: the caller's.
+            // SAFETY: the caller promises that the tile's rows are writable; a row of `data` holds
+            // `column_bytes`.
             unsafe {
                 std::ptr::copy_nonoverlapping(
                     self.data[tile][row].as_ptr(),
@@ -182,7 +184,7 @@ unsafe fn execute(
     code: *const u8,
     register: impl Fn(usize) -> u64,
 ) -> Option<usize> {
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises 16 readable bytes at `code`, and no instruction here is longer.
     let byte = |at: usize| unsafe { *code.add(at) };
     if byte(0) != 0xc4 {
         return None;
@@ -239,7 +241,7 @@ unsafe fn execute(
     let stride = address.stride as isize;
     // Only loads, stores and products may have a register in vvvv.
     let unused = vvvv == 0;
-    // SAFETY: the caller's.
+    // SAFETY: the caller promises operands in memory that the instruction may read or write.
     unsafe {
         match (opcode, prefix) {
             (0x49, NONE) if in_memory && unused && reg == 0 => {

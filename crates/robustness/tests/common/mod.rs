@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 // Each test binary uses a part of it.
 #![allow(dead_code)]

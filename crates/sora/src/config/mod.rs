@@ -64,7 +64,7 @@ impl TrainConfig {
     }
 
     /// The share of epsilon that is reached at `step`, with `steps_per_epoch` steps in an epoch. It
-    /// grows linearly during the warm-up, never starts at 0, and is 1 from the warm-up's end on.
+    /// grows linearly during the warm-up, beginning above 0, and is 1 from the warm-up's end on.
     pub fn warm_up(&self, step: u64, steps_per_epoch: u64) -> f32 {
         let warmup = self.epsilon_warmup * steps_per_epoch as f64;
         let done = (step + 1) as f64;

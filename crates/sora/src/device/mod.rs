@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 
 /// Finds the device called `name`: `cpu`, `cuda[:N]`, `rocm[:N]`, `wgpu`, `vulkan` or `metal`.
 ///
-/// The first call for a device lets it compute something small, so that nothing later finds out that
-/// there is none.
+/// The first call for a device runs a small computation on it, so that a missing device is found
+/// before any work begins.
 ///
 /// # Errors
-/// An unknown name, a device that this program was built without, or one that is not there: no
-/// driver, no adapter, no library of its compiler.
+/// [`Error`] for an unknown name, a device that this program was built without, or a device that
+/// does not exist: no driver, no adapter, or no library of its compiler.
 pub fn device(name: &str) -> Result<Device> {
     let (kind, index) = match name.split_once(':') {
         None => (name, 0),
@@ -62,12 +62,12 @@ fn gpu(index: usize) -> burn::tensor::DeviceKind {
     }
 }
 
-/// Whether `device` multiplies f32 on its tensor cores, and rounds the operands to tf32 for it: CUDA
-/// cards from Ampere (compute capability 8.0) on.
+/// Whether `device` multiplies f32 on its tensor cores and rounds the operands to tf32 for that, as
+/// CUDA cards from Ampere (compute capability 8.0) on do.
 pub(crate) fn multiplies_in_tf32(device: &Device) -> bool {
     #[cfg(feature = "cuda")]
     if let Some(identity) = device.identity() {
-        // What kernels are compiled for: `ptx_sm90`.
+        // The fingerprint names the target of the kernels, such as `ptx_sm90`.
         let capability = identity.fingerprint.strip_prefix("ptx_sm").and_then(|sm| sm.parse().ok());
         return capability.is_some_and(|capability: u32| capability >= 80);
     }
@@ -108,8 +108,8 @@ pub fn set_threads(threads: usize) -> Result<usize> {
     Ok(rayon::current_num_threads())
 }
 
-/// Memory that `device` holds for this process, in MiB, which includes what is kept for reuse; `None`
-/// where it does not say.
+/// Memory that `device` holds for this process, in MiB, including memory kept for reuse; `None`
+/// where the device does not tell.
 pub fn memory_mib(device: &Device) -> Option<u64> {
     Some(device.memory_pool_usage()?.bytes_reserved >> 20)
 }

@@ -1,8 +1,8 @@
-//! Whether a device is there and computes, found out before anything relies on it.
+//! Checks that a device exists and computes, before anything relies on it.
 //!
-//! Burn brings a device up where it is first used, and panics there without a driver, an adapter or
-//! a compiler's library. So the first use is here, it is small, and what it panics with becomes a
-//! line.
+//! Burn initialises a device at its first use, and panics there if a driver, an adapter or a
+//! compiler's library is missing. The first use is therefore made here, with a small computation,
+//! and its panic becomes a line.
 
 use std::{
     collections::BTreeSet,
@@ -17,13 +17,13 @@ use crate::error::{Error, Result};
 /// Devices that have answered in this process.
 static ANSWERED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// The device that `bring_up` makes, once it has computed something; `name` is what the user calls
+/// The device that `bring_up` makes, after it has computed something; `name` is the user's name of
 /// it.
 ///
 /// # Errors
-/// A device that is not there or computes wrongly, in one line that says what to do.
+/// A device that does not exist or computes wrongly, in one line that says what to do.
 pub(super) fn probed(name: &str, bring_up: impl Fn() -> Device) -> Result<Device> {
-    // Held to the end: the panic hook is the process's.
+    // The lock is held to the end, because the panic hook belongs to the whole process.
     let mut answered = ANSWERED.lock().unwrap_or_else(PoisonError::into_inner);
     if answered.contains(name) {
         return Ok(bring_up());
@@ -34,7 +34,7 @@ pub(super) fn probed(name: &str, bring_up: impl Fn() -> Device) -> Result<Device
     Ok(device)
 }
 
-/// Computes something that needs a kernel with a function of the device's mathematical library.
+/// Runs a kernel with a function of the device's mathematical library.
 fn first_use(bring_up: &impl Fn() -> Device) -> Result<Device, String> {
     quietly(|| {
         let device = bring_up();
@@ -47,7 +47,8 @@ fn first_use(bring_up: &impl Fn() -> Device) -> Result<Device, String> {
     })
 }
 
-/// Runs `f`; a panic in it, or in a thread that it waits for, is an error with the first message.
+/// Runs `f`; a panic in it, or in a thread that it waits for, becomes an error with the first
+/// message.
 fn quietly<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     let first = Arc::new(Mutex::new(None));
     let hook = panic::take_hook();
@@ -66,7 +67,7 @@ fn quietly<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     }
 }
 
-/// Words of a panic, and what a user can do about it.
+/// Texts of panics, each with the user's remedy.
 const CAUSES: [(&str, &str); 8] = [
     ("libdevice", "libdevice.10.bc is missing; install the CUDA toolkit, or set CUDA_PATH to one"),
     (
@@ -84,7 +85,7 @@ const CAUSES: [(&str, &str); 8] = [
     ("No Discrete GPU", "there is no discrete card of this number; leave the number out"),
 ];
 
-/// What is wrong with the device called `name`, in one line.
+/// The fault of the device called `name`, in one line.
 fn cause(name: &str, panic: &str) -> String {
     let known = CAUSES.iter().find(|(word, _)| panic.contains(word)).map(|(_, cause)| *cause);
     let mut line: String = panic.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -114,7 +115,7 @@ mod tests {
         let line = probed("broken:1", broken).unwrap_err().to_string();
         assert!(line.contains("broken:1") && line.contains("driver is missing"), "{line}");
         assert!(!line.contains('\n'), "{line}");
-        // It is asked again: a driver may have been installed meanwhile.
+        // The device is probed again, because a driver may have been installed meanwhile.
         assert!(probed("broken:1", broken).is_err());
     }
 

@@ -1,9 +1,10 @@
-//! How convolutions and matrix products multiply on a device, and what `precision` makes of that.
+//! The arithmetic of convolutions and matrix products on a device, and the effect of `precision` on
+//! it.
 //!
-//! A CUDA card multiplies f32 on its tensor cores in tf32: 11 significant bits of each operand. Where
-//! f32 is asked for, each operand is the sum of two parts here, so that three products in tf32 make
-//! one of about 18 bits (Ootomo and Yokota 2022, arXiv 2203.03341, with a first part of 8 bits, which
-//! every device rounds to).
+//! A CUDA card multiplies f32 on its tensor cores in tf32, with 11 significant bits of each
+//! operand. Where f32 is requested, this module splits each operand into the sum of two parts, so
+//! that three products in tf32 make one of about 18 bits (Ootomo and Yokota 2022, arXiv 2203.03341,
+//! with a first part of 8 bits, to which every device can round).
 
 use burn::{
     backend::{
@@ -26,28 +27,28 @@ use crate::{
     error::{Error, Result},
 };
 
-/// How the operands of a convolution or a matrix product are multiplied; sums are f32.
+/// The way in which the operands of a convolution or a matrix product are multiplied; sums are f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
-    /// As the device multiplies f32.
+    /// The operands are multiplied as the device multiplies f32.
     Whole,
-    /// As [`Whole`](Self::Whole), of operands in two parts: what f32 takes on a device that multiplies
-    /// in tf32.
+    /// The operands are split into two parts, each multiplied as in [`Whole`](Self::Whole): f32 on
+    /// a device that multiplies in tf32.
     Split,
-    /// bf16 times bf16.
+    /// bf16 operands are multiplied.
     Bf16,
 }
 
 impl Products {
-    /// What f32 takes on `device`.
+    /// The products for f32 on `device`.
     pub(crate) fn of_f32(device: &Device) -> Self {
         if device::multiplies_in_tf32(device) { Self::Split } else { Self::Whole }
     }
 
-    /// What `precision` is on `device`.
+    /// The products for `precision` on `device`.
     ///
     /// # Errors
-    /// A precision that the device does not have.
+    /// [`Error`](crate::Error) for a precision that the device does not have.
     pub fn of(precision: Precision, device: &Device) -> Result<Self> {
         let refused = |problem| Err(Error::setting("precision", precision, problem));
         match precision {
@@ -66,8 +67,8 @@ impl Products {
         }
     }
 
-    /// Convolution by Burn's operations: `x` `[N, in, H, W]`, `w` `[out, in / groups, k, k]`, bias
-    /// `[out]`; bf16 if the products are.
+    /// Convolution by Burn's operations of `x` `[N, in, H, W]` with `w` `[out, in / groups, k, k]`
+    /// and bias `[out]`. The result is bf16 if the products are.
     pub fn conv2d(
         self,
         x: Tensor<4>,
@@ -89,7 +90,8 @@ impl Products {
         wide(y) + bias.reshape([1, channels, 1, 1])
     }
 
-    /// The matrix product over the last two dimensions of tensors with the same others; f32.
+    /// The matrix product in f32 over the last two dimensions of tensors whose other dimensions
+    /// agree.
     pub(super) fn matmul<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Whole => a.matmul(b),
@@ -119,7 +121,7 @@ impl Products {
     }
 }
 
-/// `t` in f32; nothing where it is that already.
+/// `t` in f32; the tensor itself if it is f32 already.
 pub(super) fn wide<const D: usize>(t: Tensor<D>) -> Tensor<D> {
     t.cast(FloatDType::F32)
 }
@@ -129,7 +131,7 @@ pub(super) fn half<const D: usize>(t: Tensor<D>) -> Tensor<D> {
     t.cast(FloatDType::BF16)
 }
 
-/// Products of f32 tensors whose operands are split, for [`Dispatch`] to choose the backend of.
+/// Products of f32 tensors with split operands, as operations whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
 pub trait SplitOp: Backend {
     /// Convolution of `x` `[N, in, H, W]` with `w` `[out, in / groups, k, k]`.
@@ -142,7 +144,7 @@ pub trait SplitOp: Backend {
         split::<Self>(x, w, |x, w| Self::conv2d(x, w, None, options.clone()))
     }
 
-    /// The matrix product over the last two dimensions; the others are the same.
+    /// The matrix product over the last two dimensions; the other dimensions agree.
     #[fusion(default)]
     fn split_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         split::<Self>(a, b, |a, b| Self::float_matmul(a, b))
@@ -154,15 +156,15 @@ impl SplitOp for Flex {}
 #[cfg(feature = "gpu")]
 impl SplitOp for burn::backend::Cube {}
 
-/// The first 8 significant bits of each element, and what is left of it.
+/// The first 8 significant bits of each element, and the rest of it.
 fn parts<B: Backend>(t: FloatTensor<B>) -> [FloatTensor<B>; 2] {
     let high = B::float_cast(B::float_cast(t.clone(), FloatDType::BF16), FloatDType::F32);
     let low = B::float_sub(t, high.clone());
     [high, low]
 }
 
-/// A bilinear function of `a` and `b` as three of their parts, of which tf32 takes the large ones as
-/// they are; the small sums come first.
+/// A bilinear function of `a` and `b` as the sum of three products of their parts. The large parts
+/// are exact in tf32; the small products are summed first.
 fn split<B: Backend>(
     a: FloatTensor<B>,
     b: FloatTensor<B>,
@@ -313,7 +315,7 @@ mod tests {
         assert!(whole.iter().zip(&split).all(|(a, b)| (a - b).abs() < 1e-4));
     }
 
-    /// As tensor cores take an operand: 10 bits behind the leading one, to nearest.
+    /// An operand as tensor cores take it: 10 bits after the leading one, rounded to nearest.
     fn tf32(v: f32) -> f64 {
         f64::from(f32::from_bits((v.to_bits() + 0x1000) & !0x1fff))
     }
@@ -337,8 +339,8 @@ mod tests {
             three = three.max((sum / exact - 1.0).abs());
         }
         assert!(one > 2f64.powi(-13), "{one}: a single product has 11 bits");
-        // A rest is at most 2^-8 of its operand and loses at most 2^-11 of itself; so does what it is
-        // multiplied by.
+        // A rest is at most 2^-8 of its operand and loses at most 2^-11 of itself, and so does the
+        // other factor.
         assert!(three < 3.0 * 2f64.powi(-19), "{three}");
     }
 

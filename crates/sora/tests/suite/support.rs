@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -115,8 +115,8 @@ impl Golden {
         found
     }
 
-    /// Asserts that `found` agrees within `tolerance` relative to the largest expected value: what
-    /// matters to whatever uses the whole tensor.
+    /// Asserts that `found` agrees within `tolerance`, relative to the largest expected value,
+    /// because users of the whole tensor see differences on that scale.
     #[track_caller]
     pub fn check(&self, key: &str, found: &[f32], tolerance: f32) {
         assert_close(&format!("{} {key}", self.name), found, self.values(key), tolerance);

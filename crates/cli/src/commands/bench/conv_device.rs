@@ -1,5 +1,5 @@
-//! `sora bench conv` on a device other than the CPU: Burn's convolutions, each shape and direction by
-//! itself, as a training step runs them.
+//! `sora bench conv` on a device other than the CPU: times Burn's convolutions, each shape and
+//! direction alone, in the form in which a training step runs them.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::{
     error::{Failure, Result},
 };
 
-/// Which gradient is taken, besides the forward pass.
+/// The gradient that is computed besides the forward pass.
 #[derive(Clone, Copy, PartialEq)]
 enum Direction {
     Forward,
@@ -43,7 +43,7 @@ pub fn run(args: &ConvBench, device: &Device) -> Result<()> {
                 case.print(count, precision, direction, seconds, &args.device)
             };
             told("forward", forward)?;
-            // The first convolution's input is the images: an attack takes its gradient, too.
+            // The input of the first convolution is the images, whose gradient an attack needs too.
             for (name, direction) in
                 [("input-grad", Direction::InputGrad), ("weight-grad", Direction::WeightGrad)]
             {
@@ -63,7 +63,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Shortest time of a forward pass and the gradient that `direction` asks for, of at least three
+    /// Shortest time of a forward pass and the gradient of `direction`, from at least three calls
     /// and as many as take `at_least` seconds. The first call, which chooses the kernels, does not
     /// count.
     fn seconds(&self, direction: Direction, at_least: f64) -> Result<f64> {

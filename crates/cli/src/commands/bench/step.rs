@@ -59,7 +59,7 @@ pub struct Training {
 pub fn run(args: &StepBench) -> Result<()> {
     let infos =
         args.method.iter().map(|name| method::method(name)).collect::<Result<Vec<_>, _>>()?;
-    // Devices choose their kernels once in a process, for all the methods.
+    // A device chooses its kernels once in a process, for all the methods.
     infos.into_iter().try_for_each(|info| one(args, info))
 }
 
@@ -107,7 +107,7 @@ fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
 }
 
 impl Training {
-    /// As `info` has it, against `threat`.
+    /// The method `info` with its default options, against `threat`.
     ///
     /// # Errors
     /// A threat that the method is not defined for.

@@ -32,13 +32,13 @@ use crate::{commands::shared::Machine, error::Result};
 /// Compares one thing.
 pub type Case = Box<dyn Fn(&AgreeBench) -> Result<Found>>;
 
-/// Of a loss, after some steps of training: see [`Figure::near`].
+/// Allowed difference of a loss after some steps of training: see [`Figure::near`].
 const LOSS: f64 = 1e-4;
-/// Of logits.
+/// Allowed difference of logits.
 const LOGITS: f64 = 1e-4;
-/// Of gradients, which a ReLU at its kink changes.
+/// Allowed difference of gradients, which change where a ReLU is at its kink.
 const GRADIENT: f64 = 1e-3;
-/// Of a loss where feature maps are bf16.
+/// Allowed difference of a loss where feature maps are bf16.
 const LOSS_BF16: f64 = 0.05;
 
 /// Every case and its name.
@@ -85,7 +85,7 @@ fn pair<T>(args: &AgreeBench, mut of: impl FnMut(&str) -> Result<T>) -> Result<[
     Ok([of("cpu")?, of(&args.device)?])
 }
 
-/// Some steps of a method: the losses, and the first step's figures of the gradients.
+/// Runs some steps of a method: compares the losses, and the first step's figures of the gradients.
 fn method(
     args: &AgreeBench,
     info: &'static MethodInfo,
@@ -97,7 +97,7 @@ fn method(
     }
     let traces = pair(args, |device| {
         let mut setup = setup(args, "preact-resnet18", args.width, device)?;
-        // The CPU has no tf32; the device's is held against its f32.
+        // The CPU has no tf32, so a device's tf32 is compared with the CPU's f32.
         let of_cpu = if precision == Precision::Tf32 { Precision::F32 } else { precision };
         setup.model.set_precision(if device == "cpu" { of_cpu } else { precision })?;
         let mut training = Training::new(&setup, info, radius(norm))?;
@@ -130,7 +130,7 @@ fn method(
     Ok(Found::Figures(figures))
 }
 
-/// The narrowest that a network may be.
+/// The smallest width that a network may have.
 fn narrow(name: &str, default: usize) -> usize {
     match name {
         "vit-tiny" | "vit-small" => 12,
@@ -141,7 +141,7 @@ fn narrow(name: &str, default: usize) -> usize {
     }
 }
 
-/// A network's logits in both modes, and its gradients for images and weights.
+/// Compares a network's logits in both modes, and its gradients by images and weights.
 fn network(args: &AgreeBench, name: &'static str) -> Result<Found> {
     let default = NETWORKS.iter().find(|info| info.name == name).map_or(64, |n| n.default_width);
     let found = pair(args, |device| {
@@ -196,9 +196,10 @@ fn trainer<'a>(args: &AgreeBench, device: &str) -> Trainer<'a> {
         .set("threads", args.threads as i64)
 }
 
-/// A network trained on the CPU, judged there and on the device: image by image the same.
+/// Evaluates a network that was trained on the CPU, there and on the device, and compares image by
+/// image.
 fn evaluation(args: &AgreeBench) -> Result<Found> {
-    // Enough steps that some images are classified, and some attacks fail.
+    // The network trains long enough that it classifies some images and that some attacks fail.
     let data = images(args, 40 * args.batch)?;
     let trained = trainer(args, "cpu").fit(&data)?;
     let values: BTreeMap<_, _> =
@@ -223,7 +224,7 @@ fn evaluation(args: &AgreeBench) -> Result<Found> {
     ))
 }
 
-/// A folder that is gone when this is.
+/// A folder that is removed when the value is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -234,12 +235,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Left behind at worst; there is nobody to tell.
+        // A folder that cannot be removed stays behind; nothing else depends on it.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Asks for the end behind a step.
+/// Asks the training to stop after a step.
 struct Stop<'a> {
     behind: u64,
     flag: &'a AtomicBool,
@@ -256,8 +257,8 @@ impl Observer for Stop<'_> {
     }
 }
 
-/// On the device alone: a training that is cut off and goes on ends in the bits of a whole one, whose
-/// kernels were chosen in the same process.
+/// Checks on the device alone that a training that was cut off and resumed ends in the bits of a
+/// whole one, with kernels chosen in the same process.
 fn resume(args: &AgreeBench) -> Result<Found> {
     let scratch = Scratch::new();
     let (whole, cut) = (scratch.0.join("whole"), scratch.0.join("cut"));

@@ -42,29 +42,30 @@ pub struct AgreeBench {
     pub threads: usize,
 }
 
-/// What a device cannot do, and why: (device, beginning of the case's name, reason).
+/// Cases that a device cannot pass, with the reason: (device, beginning of the case's name,
+/// reason).
 const EXCEPTIONS: &[(&str, &str, &str)] = &[];
 
-/// What two devices made of one thing.
+/// The results of two devices for one quantity.
 struct Figure {
-    /// Such as `loss`.
+    /// Name of the quantity, such as `loss`.
     name: String,
-    /// On the CPU and on the device; texts or numbers.
+    /// The results of the CPU and of the device, as texts or numbers.
     values: [Value; 2],
-    /// How far they are apart.
+    /// The difference of the results.
     off: f64,
-    /// How far they may be apart.
+    /// The largest difference that is allowed.
     allowed: f64,
 }
 
 impl Figure {
-    /// Of two numbers, relative to the larger of 1 and the CPU's.
+    /// The difference of two numbers, relative to the larger of 1 and the CPU's.
     fn near(name: impl Into<String>, [cpu, device]: [f64; 2], allowed: f64) -> Self {
         let off = (cpu - device).abs() / cpu.abs().max(1.0);
         Self { name: name.into(), values: [json!(cpu), json!(device)], off, allowed }
     }
 
-    /// Of two lists: the length of the difference over that of the CPU's.
+    /// The length of the difference of two lists, divided by the length of the CPU's list.
     fn distance(name: impl Into<String>, [cpu, device]: [&[f32]; 2], allowed: f64) -> Self {
         let length =
             |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
@@ -75,7 +76,7 @@ impl Figure {
         Self { name: name.into(), values: [json!(whole), json!(other)], off, allowed }
     }
 
-    /// Of two things that must be the same.
+    /// A comparison of two results that must be equal.
     fn same(name: impl Into<String>, [cpu, device]: [Value; 2]) -> Self {
         let off = f64::from(u8::from(cpu != device));
         Self { name: name.into(), values: [cpu, device], off, allowed: 0.0 }
@@ -86,17 +87,18 @@ impl Figure {
     }
 }
 
-/// What a case found.
+/// The result of a case.
 enum Found {
     Figures(Vec<Figure>),
-    /// The device does not do this, as it says itself.
+    /// The device says itself that it does not support the case.
     Refused(String),
 }
 
-/// Compares; exit status 1 if something differs that is no known exception.
+/// Compares the device with the CPU; the exit status is 1 if a result differs that is not a known
+/// exception.
 ///
 /// # Errors
-/// A device that is not there, or that differs.
+/// A device that does not exist, or that differs.
 pub fn run(args: &AgreeBench) -> Result<()> {
     if args.steps == 0 || args.batch == 0 || args.image_size < 8 || args.width == 0 {
         return Err(Failure::input(
@@ -127,7 +129,7 @@ pub fn run(args: &AgreeBench) -> Result<()> {
     }
 }
 
-/// What a failure says.
+/// The text of a failure.
 fn line_of(failure: &Failure) -> String {
     match failure {
         Failure::Library(error) => error.to_string(),
@@ -135,10 +137,10 @@ fn line_of(failure: &Failure) -> String {
     }
 }
 
-/// Runs a case and prints a line for it; whether that is as it should be.
+/// Runs a case and prints a line for it; returns whether the result is as expected.
 fn told(args: &AgreeBench, name: &str, case: cases::Case) -> Result<bool> {
     let started = Instant::now();
-    // Burn panics where a device fails; the other cases are still worth asking.
+    // Burn panics where a device fails, but the other cases can still be compared.
     let found = panic::catch_unwind(AssertUnwindSafe(|| case(args)))
         .unwrap_or_else(|_| Err(Failure::work("it panicked; the reason is above")));
     let kind = args.device.split(':').next().unwrap_or_default();
@@ -170,7 +172,7 @@ fn told(args: &AgreeBench, name: &str, case: cases::Case) -> Result<bool> {
     if let Some(reason) = exception.filter(|_| bad) {
         line["exception"] = json!(reason);
     }
-    // The figure that is closest to its bound says how much room there is.
+    // The figure that is closest to its bound shows how much room there is.
     let tightness = |figure: &Figure| figure.off / figure.allowed.max(f64::MIN_POSITIVE);
     if let Some(figure) = figures.iter().max_by(|a, b| tightness(a).total_cmp(&tightness(b))) {
         line["figure"] = json!(figure.name);
