@@ -17,7 +17,7 @@ impl Format {
     /// The format that the ending of `path` names.
     ///
     /// # Errors
-    /// [`Error::Format`](crate::Error::Format) for an ending other than `.svg` and `.png`.
+    /// [`Error::Format`] for an ending other than `.svg` and `.png`.
     pub fn of(path: &Path) -> Result<Self> {
         match path.extension().map(|e| e.to_string_lossy().to_lowercase()).as_deref() {
             Some("svg") => Ok(Self::Svg),

@@ -39,7 +39,7 @@ pub trait Samples: Debug + Sync {
     /// labels.
     ///
     /// # Errors
-    /// [`Error::Samples`](crate::Error::Samples) when an image cannot be read.
+    /// [`Error::Samples`] when an image cannot be read.
     fn sha256(&self) -> Result<String> {
         let positions: Vec<usize> = (0..self.len()).collect();
         let mut images = Images::default();
@@ -61,7 +61,7 @@ pub trait Samples: Debug + Sync {
     /// `name`.
     ///
     /// # Errors
-    /// [`Error::Samples`](crate::Error::Samples) when an image cannot be read.
+    /// [`Error::Samples`] when an image cannot be read.
     fn identity(&self, name: &str, split: &str) -> Result<DataIdentity> {
         Ok(DataIdentity {
             name: name.into(),
@@ -75,7 +75,7 @@ pub trait Samples: Debug + Sync {
     /// Rows of channels x height x width pixels in [0, 1], one for each of `positions`.
     ///
     /// # Errors
-    /// [`Error::Samples`](crate::Error::Samples) when an image cannot be read.
+    /// [`Error::Samples`] when an image cannot be read.
     fn pixels(&self, positions: &[usize]) -> Result<Vec<f32>>;
 }
 
@@ -91,8 +91,8 @@ impl InMemory {
     /// Holds `pixels`, one row of channels x height x width values in [0, 1] for each of `labels`.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for rows that do not fill `shape`, a value outside [0, 1], or a
-    /// label that is not a class.
+    /// [`Error`] for rows that do not fill `shape`, a value outside [0, 1], or a label that is not
+    /// a class.
     pub fn new(shape: Shape, pixels: Vec<f32>, labels: Vec<usize>) -> Result<Self> {
         let expected = labels.len() * shape.pixels();
         if pixels.len() != expected {

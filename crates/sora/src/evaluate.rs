@@ -52,7 +52,7 @@ impl Samples for OnSplit {
 /// Rows of pixels in [0, 1] of the samples `indices` of `split`.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for an image that cannot be decoded.
+/// [`Error`] for an image that cannot be decoded.
 pub fn pixels(split: &Split, indices: &[usize]) -> Result<Vec<f32>> {
     Ok(split.unit_pixels(indices)?)
 }
@@ -70,7 +70,7 @@ pub fn program() -> String {
 /// are called `which`.
 ///
 /// # Errors
-/// [`Error`](crate::Error) when a device fails.
+/// [`Error`] when a device fails.
 pub fn weights_identity(
     model: &Model,
     step: Option<u64>,
@@ -85,7 +85,7 @@ pub fn weights_identity(
 /// Evaluates `model` on every sample of `split` under the attacks called `names`.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for an unknown attack, an empty split, or a device that fails.
+/// [`Error`] for an unknown attack, an empty split, or a device that fails.
 pub fn evaluate(
     model: &Model,
     split: &Split,

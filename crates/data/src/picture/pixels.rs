@@ -61,7 +61,7 @@ pub trait Pictures: Debug + Send + Sync {
     /// Returns picture `i` of the list, the same at every call. Several threads call it at once.
     ///
     /// # Errors
-    /// A [`DataError`](crate::DataError) that names the picture, when it cannot be read or decoded.
+    /// A [`DataError`] that names the picture, when it cannot be read or decoded.
     fn picture(&self, i: usize) -> Result<Picture>;
 
     /// Returns a SHA-256 of all bytes and settings that decide picture `i`. Two pictures with one

@@ -227,7 +227,7 @@ pub struct Maximum {
 /// without a target class.
 ///
 /// # Errors
-/// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
+/// [`Error::Classifier`] when the classifier fails.
 pub fn maximise(
     cx: &mut AttackContext<'_>,
     batch: &AttackBatch<'_>,

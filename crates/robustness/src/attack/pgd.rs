@@ -128,7 +128,7 @@ impl Pgd {
     /// steps at once.
     ///
     /// # Errors
-    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
+    /// [`Error::Classifier`] when the classifier fails.
     pub fn trace(
         &self,
         cx: &mut AttackContext<'_>,

@@ -92,8 +92,8 @@ impl Entry {
 /// Reads one name: `clean`, an attack, or an ensemble.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for an unknown attack, a form that the attack does not have, or an
-/// attack that is not defined for `norm`.
+/// [`Error`] for an unknown attack, a form that the attack does not have, or an attack that is not
+/// defined for `norm`.
 pub fn entry(name: &str, norm: Norm) -> Result<Entry> {
     let parts = match (name, ensemble::parts(name, norm)) {
         ("clean", _) => Vec::new(),
@@ -106,7 +106,7 @@ pub fn entry(name: &str, norm: Norm) -> Result<Entry> {
 /// Reads several names, each of them once.
 ///
 /// # Errors
-/// [`Error`](crate::Error) as for [`entry`], or for a name that occurs twice.
+/// [`Error`] as for [`entry`], or for a name that occurs twice.
 pub fn entries<S: AsRef<str>>(names: &[S], norm: Norm) -> Result<Vec<Entry>> {
     let mut found: Vec<Entry> = Vec::with_capacity(names.len());
     for name in names.iter().map(AsRef::as_ref) {

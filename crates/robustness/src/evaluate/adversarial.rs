@@ -47,7 +47,7 @@ impl Evaluator<'_> {
     /// (grey is none, full colour is epsilon in l-inf, the largest change in l2), the example.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when a file cannot be read or written.
+    /// [`Error::Io`] when a file cannot be read or written.
     pub fn save(&mut self, entry: &Entry, stem: &Path) -> Result<Saved> {
         let Shape { channels, height, width, .. } = self.model.shape();
         let npz = with_suffix(stem, "npz");

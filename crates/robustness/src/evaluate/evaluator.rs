@@ -28,7 +28,7 @@ impl<'a> Evaluator<'a> {
     /// Prepares an evaluation. Rounds that `ledger` already holds are not run again.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) without images, or for images that `model` does not take.
+    /// [`Error`] without images, or for images that `model` does not take.
     pub fn new(
         model: &'a dyn Classifier,
         samples: &'a dyn Samples,
@@ -57,8 +57,8 @@ impl<'a> Evaluator<'a> {
     /// Runs `entries` in order, each on all images that are classified correctly without attack.
     ///
     /// # Errors
-    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails;
-    /// [`Error::Io`](crate::Error::Io) when the ledger cannot be written.
+    /// [`Error::Classifier`] when the classifier fails; [`Error::Io`] when the ledger cannot be
+    /// written.
     pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
         let access = self.model.access();
         for part in entries.iter().flat_map(|entry| &entry.parts) {
@@ -150,8 +150,8 @@ impl<'a> Evaluator<'a> {
     /// Positions of the images that are classified correctly without attack.
     ///
     /// # Errors
-    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails;
-    /// [`Error::Io`](crate::Error::Io) when the ledger cannot be written.
+    /// [`Error::Classifier`] when the classifier fails; [`Error::Io`] when the ledger cannot be
+    /// written.
     pub fn clean_correct(&mut self) -> Result<Vec<usize>> {
         self.clean(&(0..self.samples.len()).collect::<Vec<_>>())
     }
@@ -159,7 +159,7 @@ impl<'a> Evaluator<'a> {
     /// Ends the evaluation and removes the files by which it could have been resumed.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when a file cannot be removed.
+    /// [`Error::Io`] when a file cannot be removed.
     pub fn finish(self) -> Result<()> {
         self.ledger.remove()
     }

@@ -41,9 +41,9 @@ impl Ledger {
     /// it.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a file that cannot be written, that another process uses, that
-    /// holds the state of another evaluation (unless [`start`](StateOptions::start) discards it),
-    /// or that is not a state of an evaluation; such a file is never changed.
+    /// [`Error`] for a file that cannot be written, that another process uses, that holds the state
+    /// of another evaluation (unless [`start`](StateOptions::start) discards it), or that is not a
+    /// state of an evaluation; such a file is never changed.
     pub fn open(path: &Path, identity: &Identity, options: StateOptions) -> Result<Self> {
         let (state, lines) = State::open(path, identity, options)?;
         let mut ledger = Self::default();
@@ -176,7 +176,7 @@ impl Ledger {
     /// The adversarial example of the sample under `attack` within its first `rounds` rounds.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a file that cannot be read, or that could not be written.
+    /// [`Error`] for a file that cannot be read, or that could not be written.
     pub(super) fn example(
         &mut self,
         attack: &str,
@@ -197,7 +197,7 @@ impl Ledger {
     /// Removes the files.
     ///
     /// # Errors
-    /// [`Error::Io`](crate::Error::Io) when a file cannot be removed.
+    /// [`Error::Io`] when a file cannot be removed.
     pub fn remove(self) -> Result<()> {
         self.state.map_or(Ok(()), State::remove)
     }

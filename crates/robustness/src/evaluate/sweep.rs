@@ -40,7 +40,7 @@ impl Epsilons {
     /// The radii in `norm`, pixel units.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for 1 or more in l-inf.
+    /// [`Error`] for 1 or more in l-inf.
     pub fn within(&self, norm: Norm) -> Result<Vec<f32>> {
         let value = |epsilon: &Epsilon| Ok(epsilon.clone().within(norm)?.value());
         self.0.iter().map(value).collect()
@@ -133,7 +133,7 @@ impl Evaluator<'_> {
     /// `count` + 1 step sizes from 0 to 2 epsilon.
     ///
     /// # Errors
-    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
+    /// [`Error::Classifier`] when the classifier fails.
     pub fn step_sizes(&mut self, count: usize) -> Result<Vec<AtStep>> {
         let epsilon = self.config.threat.epsilon;
         let alphas: Vec<f32> =
@@ -179,7 +179,7 @@ impl Evaluator<'_> {
     /// Accuracy under PGD with steps of epsilon / 4, over the number of steps and over restarts.
     ///
     /// # Errors
-    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
+    /// [`Error::Classifier`] when the classifier fails.
     pub fn convergence(&mut self) -> Result<Convergence> {
         let n = self.samples.len() as u64;
         let correct = self.clean_correct()?;
@@ -266,7 +266,7 @@ impl Evaluator<'_> {
     /// [`Fab`](crate::attack::fab::Fab) with `minimise` does.
     ///
     /// # Errors
-    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
+    /// [`Error::Classifier`] when the classifier fails.
     pub fn distances(&mut self, attack: &dyn Attack) -> Result<Distances> {
         let correct = self.clean_correct()?;
         let rounds = attack.rounds(self.model.shape().classes);

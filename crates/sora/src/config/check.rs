@@ -13,7 +13,7 @@ impl TrainConfig {
     /// Refuses impossible values and impossible combinations of values.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for the first wrong value, in one line.
+    /// [`Error`] for the first wrong value, in one line.
     pub fn check(&self) -> Result<()> {
         Threat::new(self.norm, &self.epsilon)
             .map_err(|e| Error::setting("epsilon", &self.epsilon, e.to_string()))?;

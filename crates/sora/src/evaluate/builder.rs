@@ -111,8 +111,8 @@ impl<'a> Evaluation<'a> {
     /// Runs the attacks in order, each on the images that are classified correctly clean.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) without images, for an unknown attack, for images that the network
-    /// does not take, or when a device fails.
+    /// [`Error`] without images, for an unknown attack, for images that the network does not take,
+    /// or when a device fails.
     pub fn run(self) -> Result<Outcome> {
         let split = self.split.ok_or_else(|| {
             Error::unfit("evaluation", "no images are named; call `on` with a split")

@@ -185,8 +185,8 @@ impl StoredTensor {
     /// Reads the values in single precision.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a file that is cut off or contradicts its header, for integers,
-    /// and for values that are not finite.
+    /// [`Error`] for a file that is cut off or contradicts its header, for integers, and for values
+    /// that are not finite.
     pub fn values(&self) -> Result<Vec<f32>> {
         let damaged = |what: String| {
             Error::unfit(format!("tensor '{}'", self.name), format!("{what}; is the file damaged?"))
@@ -230,7 +230,7 @@ fn one_line(text: &str) -> String {
 /// safetensors file has under `key`.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a file of neither format, or a damaged file.
+/// [`Error`] for a file of neither format, or a damaged file.
 pub fn read(path: &Path, key: &str) -> Result<(Vec<StoredTensor>, Option<String>)> {
     let mut start = [0; 9];
     let read = File::open(path).and_then(|mut file| {

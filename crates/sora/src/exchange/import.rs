@@ -71,9 +71,9 @@ const UNREAD: [&str; 1] = ["sub_block1."];
 /// Reads the checkpoint `path` into a network.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a file that is not a checkpoint or is damaged; for weights that are
-/// missing, unexpected or of another shape; for several copies of the weights when nothing says
-/// which is meant; and for an option of the network that its weights do not show.
+/// [`Error`] for a file that is not a checkpoint or is damaged; for weights that are missing,
+/// unexpected or of another shape; for several copies of the weights when nothing says which is
+/// meant; and for an option of the network that its weights do not show.
 pub fn import(
     path: &Path,
     wanted: &ImportOptions,

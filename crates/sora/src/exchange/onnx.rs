@@ -32,8 +32,8 @@ const BN_EPSILON: f32 = 1e-5;
 /// classes]`. `metadata` goes into the file's properties.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a network of another crate that is not a list of layers, or one too
-/// large for the format.
+/// [`Error`] for a network of another crate that is not a list of layers, or one too large for the
+/// format.
 pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> {
     let graph = model.graph().ok_or_else(|| {
         let problem = "the network is no list of layers; use safetensors";

@@ -30,7 +30,7 @@ pub trait Hyperparameters: Default + Serialize + DeserializeOwned + fmt::Debug {
     /// Refuses values out of their ranges.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for the first wrong value.
+    /// [`Error`] for the first wrong value.
     fn check(&self) -> Result<()> {
         Ok(())
     }
@@ -46,7 +46,7 @@ pub trait Hyperparameters: Default + Serialize + DeserializeOwned + fmt::Debug {
     /// These hyperparameters by name.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a struct that is not a table of values.
+    /// [`Error`] for a struct that is not a table of values.
     fn options(&self) -> Result<Options> {
         Ok(Options { values: table(self)?, ..Options::defaults::<Self>()? })
     }
@@ -120,7 +120,7 @@ impl Options {
     /// Every option of `T` with its default; the `options` of a [`MethodInfo`].
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a struct that is not a table of values.
+    /// [`Error`] for a struct that is not a table of values.
     pub fn defaults<T: Hyperparameters>() -> Result<Self> {
         Self::of(&T::default())?.or_reference(T::reference().as_ref())
     }
@@ -128,7 +128,7 @@ impl Options {
     /// The fields of `values` as options.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a struct that is not a table of values.
+    /// [`Error`] for a struct that is not a table of values.
     pub fn of<T: Serialize>(values: &T) -> Result<Self> {
         Ok(Self { values: table(values)?, ..Self::default() })
     }
@@ -141,8 +141,7 @@ impl Options {
     /// The method `T` with these options; the `build` of a [`MethodInfo`].
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an option that is unknown, of the wrong type, or out of its
-    /// range.
+    /// [`Error`] for an option that is unknown, of the wrong type, or out of its range.
     pub fn build<T: Hyperparameters>(&self, _threat: Threat) -> Result<Box<dyn Method>> {
         let options: T = self.parse(T::info().name)?;
         options.check()?;
@@ -158,8 +157,7 @@ impl Options {
     /// variant's defaults where no value was given.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a malformed pair, or for an unknown key; the message lists the
-    /// valid keys.
+    /// [`Error`] for a malformed pair, or for an unknown key; the message lists the valid keys.
     pub fn set(&mut self, pair: &str, method: &str) -> Result<()> {
         let (key, text) = pair.split_once('=').ok_or_else(|| {
             Error::setting("options", pair, "expected key=value, for example beta=0.05")
@@ -175,7 +173,7 @@ impl Options {
     /// Overrides options with those of a config file.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an unknown key.
+    /// [`Error`] for an unknown key.
     pub fn merge(&mut self, other: &Self, method: &str) -> Result<()> {
         other.values.iter().try_for_each(|(key, value)| self.set_value(key, value.clone(), method))
     }
@@ -210,7 +208,7 @@ impl Options {
     /// The options as the method's own struct.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a value of the wrong type.
+    /// [`Error`] for a value of the wrong type.
     pub fn parse<T: DeserializeOwned>(&self, method: &str) -> Result<T> {
         self.values.clone().try_into().map_err(|e| {
             let line = e.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
@@ -222,7 +220,7 @@ impl Options {
 /// Refuses an option outside `low..=high`.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a value outside the range, or NaN.
+/// [`Error`] for a value outside the range, or NaN.
 pub fn range(name: &str, value: f64, low: f64, high: f64) -> Result<()> {
     if (low..=high).contains(&value) {
         return Ok(());

@@ -24,7 +24,7 @@ impl SampleStore {
     /// Number of bytes for all training images.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an augmentation that cannot be undone.
+    /// [`Error`] for an augmentation that cannot be undone.
     pub(super) fn memory(method: &str, data: &DataInfo) -> Result<u64> {
         if matches!(data.augment.crop, Crop::Resized { .. }) || data.augment.rotate > 0.0 {
             return Err(Error::setting(

@@ -31,7 +31,7 @@ impl ModelConfig {
     /// Names, shapes and initial values of the network's parameters and buffers.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an unknown network or an impossible configuration.
+    /// [`Error`] for an unknown network or an impossible configuration.
     pub fn specs(&self) -> Result<SpecBuilder> {
         self.check()?;
         Ok(self.structure()?.specs)
@@ -40,7 +40,7 @@ impl ModelConfig {
     /// The network's structure.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an unknown network or an impossible configuration.
+    /// [`Error`] for an unknown network or an impossible configuration.
     pub(super) fn structure(&self) -> Result<Structure> {
         self.check()?;
         let info = network(&self.name)?;

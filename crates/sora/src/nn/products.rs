@@ -48,7 +48,7 @@ impl Products {
     /// The products for `precision` on `device`.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a precision that the device does not have.
+    /// [`Error`] for a precision that the device does not have.
     pub fn of(precision: Precision, device: &Device) -> Result<Self> {
         let refused = |problem| Err(Error::setting("precision", precision, problem));
         match precision {

@@ -35,7 +35,7 @@ impl Runs {
     /// skipped.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) without paths, or if none is a run folder.
+    /// [`Error`] without paths, or if none is a run folder.
     pub fn load(paths: &[PathBuf]) -> Result<Self> {
         let mut all = Self::default();
         let mut first = None;

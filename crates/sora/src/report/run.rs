@@ -52,8 +52,8 @@ impl Run {
     /// Reads a run folder.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) without a folder, or without a readable `config.toml` in it. Other
-    /// missing or damaged parts are warnings.
+    /// [`Error`] without a folder, or without a readable `config.toml` in it. Other missing or
+    /// damaged parts are warnings.
     pub fn load(path: &Path) -> Result<Self> {
         let dir = RunDir::at(path);
         let no_run = |problem: String| Error::NotARun { path: path.to_owned(), problem };

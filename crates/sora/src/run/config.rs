@@ -43,7 +43,7 @@ impl Provenance {
     /// The facts about this process.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an instruction set that is requested but not known.
+    /// [`Error`] for an instruction set that is requested but not known.
     pub fn here(device: &str) -> Result<Self> {
         Ok(Self {
             sora: env!("CARGO_PKG_VERSION").into(),
@@ -84,7 +84,7 @@ impl RunConfig {
     /// The text of config.toml.
     ///
     /// # Errors
-    /// [`Error::Defect`](crate::Error::Defect) for settings that cannot be serialised.
+    /// [`Error::Defect`] for settings that cannot be serialised.
     pub fn to_text(&self) -> Result<String> {
         let text = toml::to_string(self).map_err(|e| {
             Error::defect(format!("cannot serialise the settings: {}", one_line(&e.to_string())))
@@ -95,8 +95,7 @@ impl RunConfig {
     /// Reads the text of the config.toml `file`. A file of an older version has no seal.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a text that was changed, is not TOML, or has an unknown key or a
-    /// wrong value.
+    /// [`Error`] for a text that was changed, is not TOML, or has an unknown key or a wrong value.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         if let Some(rest) = text.strip_prefix("# ") {
             let sealed = text.strip_prefix(SEAL).and_then(|sealed| sealed.split_once('\n'));
@@ -136,7 +135,7 @@ impl RunConfig {
     /// trained on, labels could change places, and the bits would not be those of an unbroken run.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) with the difference in one line, or for images that cannot be read.
+    /// [`Error`] with the difference in one line, or for images that cannot be read.
     pub fn check_data(&self, dataset: &Dataset) -> Result<()> {
         let Some(before) = &self.data else { return Ok(()) };
         match dataset.train.identity()?.difference(&before.train) {

@@ -45,7 +45,7 @@ impl<T: DeserializeOwned> Follower<T> {
     /// Reads the lines that were written since the last call.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a file that exists but cannot be read.
+    /// [`Error`] for a file that exists but cannot be read.
     pub fn poll(&mut self) -> Result<()> {
         let new = match self.read_new() {
             Err(e) if e.kind() == ErrorKind::NotFound => None,

@@ -30,7 +30,7 @@ pub struct TrainPlan {
 /// Opens the data set of `config`.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a set that is missing, unknown or damaged.
+/// [`Error`] for a set that is missing, unknown or damaged.
 pub fn open_dataset(config: &TrainConfig) -> Result<Dataset> {
     let options = data::OpenOptions {
         data_dir: config.data_dir.clone(),
@@ -53,8 +53,8 @@ impl TrainPlan {
     /// augmentation, validation size) and splits the set.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a validation split that leaves no training image, or a network
-    /// that does not fit the images.
+    /// [`Error`] for a validation split that leaves no training image, or a network that does not
+    /// fit the images.
     pub fn new(config: &mut TrainConfig, dataset: &Dataset) -> Result<Self> {
         let [channels, height, width] = dataset.train.shape();
         let shape = Shape { channels, height, width, classes: dataset.train.num_classes() };
@@ -73,8 +73,8 @@ impl TrainPlan {
     /// The plan of a run that continues, whose network is given.
     ///
     /// # Errors
-    /// Those of [`new`](Self::new), and [`Error`](crate::Error) for images of another shape or
-    /// other classes than at the begin of the run.
+    /// Those of [`new`](Self::new), and [`Error`] for images of another shape or other classes than
+    /// at the begin of the run.
     pub fn again(config: &mut RunConfig, dataset: &Dataset) -> Result<Self> {
         let [channels, height, width] = dataset.train.shape();
         let found = Shape { channels, height, width, classes: dataset.train.num_classes() };

@@ -20,7 +20,7 @@ impl Session<'_> {
     /// Validates within an epoch where it is due, after a batch whose first step was `first`.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) when a device fails, or best weights cannot be written.
+    /// [`Error`] when a device fails, or best weights cannot be written.
     pub(super) fn validate_within(&mut self, first: u64, line: &mut StepLine) -> Result<()> {
         // A validation after the epoch's last batch also serves as the validation after the epoch.
         let last = self.progress.batch == self.batches && self.config.val_steps.is_some();

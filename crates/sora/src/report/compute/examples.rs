@@ -54,7 +54,7 @@ pub struct ExampleSet {
 /// The examples that ten steps of epsilon/4 find for `images`, whose indices are `indices`.
 ///
 /// # Errors
-/// [`Error`](crate::Error) when a device fails.
+/// [`Error`] when a device fails.
 pub fn examples(
     model: &dyn Classifier,
     images: &Images,
@@ -99,7 +99,7 @@ impl Opened<'_> {
     /// Adversarial examples for the first `count` test images, with the newest weights.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an image that does not exist, or when a device fails.
+    /// [`Error`] for an image that does not exist, or when a device fails.
     pub fn examples(&mut self, first: usize, count: usize) -> Result<ExampleSet> {
         if let Some(newest) = self.weights(&Choice::Newest, 1)?.first() {
             load(&mut self.subject.model, newest)?;

@@ -97,7 +97,7 @@ impl LandscapeConfig {
     /// Refuses settings that cannot be drawn.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for the first wrong value.
+    /// [`Error`] for the first wrong value.
     pub fn check(&self) -> Result<()> {
         if !(3..=201).contains(&self.grid) {
             return Err(Error::setting("grid", self.grid, "expected 3 to 201 points"));
@@ -154,7 +154,7 @@ pub struct Landscapes {
 /// `weights` names the weights in the result.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a wrong setting, no image or several, or a device that fails.
+/// [`Error`] for a wrong setting, no image or several, or a device that fails.
 pub fn landscape(
     model: &dyn Classifier,
     image: &Images,
@@ -210,8 +210,7 @@ impl Opened<'_> {
     /// Landscapes around image `config.index` for the weights that `choice` names, at most `count`.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for wrong settings, an image that does not exist, or damaged
-    /// weights.
+    /// [`Error`] for wrong settings, an image that does not exist, or damaged weights.
     pub fn landscapes(
         &mut self,
         config: LandscapeConfig,

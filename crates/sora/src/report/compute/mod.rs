@@ -53,7 +53,7 @@ impl ComputeOptions {
     /// Refuses options that make the computation impossible.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a count of 0.
+    /// [`Error`] for a count of 0.
     pub fn check(&self) -> Result<()> {
         for (name, value) in [("limit", self.limit), ("batch", self.batch)] {
             if value == 0 {
@@ -78,7 +78,7 @@ impl<'a> Opened<'a> {
     /// Opens a run's network and data set.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a run without weights, or whose data set is not on this machine.
+    /// [`Error`] for a run without weights, or whose data set is not on this machine.
     pub fn open(run: &'a Run, options: &ComputeOptions) -> Result<Self> {
         options.check()?;
         let device = device::device(&options.device)?;

@@ -30,7 +30,7 @@ impl Images {
     /// The images `indices` of `samples`.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for an index that does not exist, or an image that cannot be read.
+    /// [`Error`] for an index that does not exist, or an image that cannot be read.
     pub fn of(samples: &dyn Samples, indices: &[usize]) -> Result<Self> {
         if let Some(index) = indices.iter().find(|index| **index >= samples.len()) {
             let problem = format!("the split has {} images, counted from 0", samples.len());

@@ -50,7 +50,7 @@ impl std::str::FromStr for Choice {
 /// The weights of the run `dir` that `choice` selects, oldest first.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a run without weights, or without those of the epoch.
+/// [`Error`] for a run without weights, or without those of the epoch.
 pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<KeptWeights>> {
     let mut all: Vec<_> =
         checkpoint::list(&dir.checkpoints())?.into_iter().map(of_checkpoint).collect();
@@ -116,7 +116,7 @@ pub fn evenly<T: Clone>(all: &[T], count: usize) -> Vec<T> {
 /// Loads `weights` into `model`, which has the right structure.
 ///
 /// # Errors
-/// [`Error`](crate::Error) for a file that is damaged or does not fit.
+/// [`Error`] for a file that is damaged or does not fit.
 pub fn load(model: &mut Model, weights: &KeptWeights) -> Result<()> {
     let (tensors, _) = match (weights.position, weights.file.parent()) {
         // The checkpoint's manifest is checked as well.

@@ -100,7 +100,7 @@ fn warnings_of(run: &Run) -> Vec<String> {
 /// Makes the page.
 ///
 /// # Errors
-/// [`Error::Defect`](crate::Error::Defect) for a mistake in the page's own template.
+/// [`Error::Defect`] for a mistake in the page's own template.
 pub fn page(runs: &[Run], content: &PageContent) -> Result<String> {
     let names: Vec<_> = runs.iter().map(|run| run.name.as_str()).collect();
     let title = content.title.clone().unwrap_or_else(|| names.join(" and "));
