@@ -1,10 +1,11 @@
 //! NuAT: nuclear-norm adversarial training (Sriramanan et al. 2021, "Towards efficient and
 //! effective adversarial training", NeurIPS).
-//! With random signs s, `d0 = start s`; g is the gradient by `d0` of `CE(f(x + d0)) + lambda ||f(x)
-//! - f(x + d0)||_* / N` with f(x) constant; `delta = box(ball(d0 + eps sign g))`. The loss is
-//! `CE(f(x)) + lambda ||f(x) - f(x + delta)||_* / N`, where both logits are differentiated.
-//! `||.||_*` is the sum of the singular values of the N x K matrix. f(x) is computed without a
-//! graph for the attack, in train mode, and with one for the loss.
+//! With random signs s, `d0 = start s`; g is the gradient by `d0` of
+//! `CE(f(x + d0)) + lambda ||f(x) - f(x + d0)||_* / N` with f(x) constant;
+//! `delta = box(ball(d0 + eps sign g))`. The loss is
+//! `CE(f(x)) + lambda ||f(x) - f(x + delta)||_* / N`, where both logits are differentiated. `||.||_*`
+//! is the sum of the singular values of the N x K matrix. f(x) is computed without a graph for the
+//! attack, in train mode, and with one for the loss.
 //!
 //! In the authors' repository (`official`) the attack pass is in eval mode, and its nuclear term is
 //! present in every other batch of an epoch, from the second on. lambda grows from 0, by equal
