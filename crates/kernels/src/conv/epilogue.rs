@@ -88,7 +88,6 @@ impl<E: Element> Epilogue<'_, E> {
 /// [`Output::new`] alone makes it, from slices that [`Epilogue::check`] has compared with the
 /// geometry. Each pointer is therefore null or valid for as many elements as the result has; a
 /// pointer to one value per channel is valid for the channels of the result.
-/// value per channel for the channels of the result.
 #[derive(Clone, Copy)]
 pub(super) struct Output<'a, E> {
     /// Null where only the batch norm's result is stored.

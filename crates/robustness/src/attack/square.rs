@@ -6,8 +6,6 @@
 //! PyTorch code: every image has its own squares (as in the paper; there a batch shares them); a
 //! square may touch the last row and column; a proposal that changes nothing counts as a query but
 //! is not computed.
-//! own squares (as in the paper; there a batch shares them); a square may touch the last row and
-//! column; a proposal that changes nothing is a query that is not computed.
 
 use std::{fmt, str::FromStr};
 

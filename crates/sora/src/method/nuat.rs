@@ -1,5 +1,6 @@
 //! NuAT: nuclear-norm adversarial training (Sriramanan et al. 2021, "Towards efficient and
 //! effective adversarial training", NeurIPS).
+//!
 //! With random signs s, `d0 = start s`; g is the gradient by `d0` of
 //! `CE(f(x + d0)) + lambda ||f(x) - f(x + d0)||_* / N` with f(x) constant;
 //! `delta = box(ball(d0 + eps sign g))`. The loss is

@@ -4,7 +4,6 @@
 //! still give a figure. Missing data are left out, and each damage is reported once in
 //! [`Run::warnings`]. [`run::log`](crate::run::log) defines the lines of the logs and reads as many
 //! as it can.
-//! can.
 
 use std::{
     collections::BTreeMap,
