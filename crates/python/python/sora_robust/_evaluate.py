@@ -22,16 +22,19 @@ SUITES = {
 
 
 class Report:
-    """What an evaluation found.
+    """The results of an evaluation.
 
     Attributes:
         accuracy: share of images classified correctly, by attack, in [0, 1].
-        interval: 95 % Wilson interval of it, by attack.
-        warnings: what to know before the figures are trusted, such as signs of masked gradients.
-        notes: what was done differently than an attack's definition says.
+        interval: 95 % Wilson interval of the accuracy, by attack, in [0, 1].
+        warnings: remarks to read before the figures are trusted, such as signs of masked gradients.
+        notes: where an attack departed from its definition, and why.
         adversarial: by attack, arrays `x`, `x_adv` [n, c, h, w], `y`, `pred` [n], `fallen` [n];
-            empty unless they were asked for.
-        n, epsilon, norm, seed: what was evaluated.
+            empty unless `evaluate` was called with `adversarial=True`.
+        n: number of images.
+        epsilon: radius in pixel units.
+        norm: "linf" or "l2".
+        seed: seed of the random draws.
     """
 
     def __init__(self, data: Dict[str, Any], adversarial: Dict[str, Dict[str, np.ndarray]]):
@@ -48,7 +51,7 @@ class Report:
         self.seed: int = data["seed"]
 
     def to_dict(self) -> Dict[str, Any]:
-        """Everything but the adversarial examples, as the program's JSON has it."""
+        """All values except the adversarial examples, with the keys of the program's JSON."""
         return json.loads(json.dumps(self._data))
 
     def __str__(self) -> str:
@@ -123,14 +126,17 @@ def evaluate(
         norm: "linf" or "l2".
         suite: "quick", "paper" or "autoattack"; default "quick".
         attacks: names instead of a suite, such as ["clean", "pgd-50x10", "square-5000"].
-        seed: of everything random. It does not matter in which batches images are taken.
+        seed: seed of all random draws. The batches of the images do not change the result.
         batch_size: images at a time; default 256.
         progress: True for bars (tqdm, if installed), False, or a function (what, done, total, remark).
         adversarial: keep the adversarial examples in the report.
-        mean, std: for ONNX files that expect normalised images: of each channel, in [0, 1].
+        mean, std: mean and standard deviation of each channel, in [0, 1], for ONNX files that expect
+            normalised images.
 
     Raises:
-        ValueError: a wrong argument or file. RuntimeError: work that fails. What the model raises.
+        ValueError: a wrong argument or file.
+        RuntimeError: work that fails.
+        Any exception that the model raises.
     """
     if suite is not None and attacks is not None:
         raise ValueError("suite and attacks: give one of them")

@@ -1,4 +1,4 @@
-"""Models of other libraries, as the compiled part takes them."""
+"""Adapters from models of other libraries to the interface of the compiled part."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class Callables:
 
 
 class Torch:
-    """A `torch.nn.Module` in eval mode, on whatever device its parameters are.
+    """A `torch.nn.Module` in eval mode, on the device of its parameters.
 
-    Parameters get no gradient; the module's mode and its parameters' flags are put back by `close`.
+    Parameters get no gradient; `close` restores the module's mode and its parameters' flags.
     """
 
     def __init__(self, module: Any, image: Tuple[int, int, int]):
@@ -122,7 +122,7 @@ class Torch:
 
 
 def adapt(model: Any, image: Tuple[int, int, int]) -> Any:
-    """`model` as the compiled part takes it: an object with `logits` and `record`, or a path."""
+    """Converts `model` for the compiled part: to an object with `logits` and `record`, or to a path."""
     if isinstance(model, (str, os.PathLike)):
         return os.fspath(model)
     if hasattr(model, "path") and hasattr(model, "summary"):

@@ -6,5 +6,5 @@ from . import _native
 
 
 def main() -> None:
-    """Runs the program on the command line's words."""
+    """Runs the program with the words of the command line."""
     sys.exit(_native.program(["sora", *sys.argv[1:]]))

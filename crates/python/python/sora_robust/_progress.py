@@ -1,4 +1,4 @@
-"""Progress on the screen, or to a function of one's own."""
+"""Progress on the screen, or to a function of the caller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Progress = Union[bool, Callable[[str, int, int, str], None]]
 
 
 class Bars:
-    """A bar of tqdm for each piece of work; nothing where tqdm is not installed."""
+    """A tqdm bar for each piece of work; no bars where tqdm is not installed."""
 
     def __init__(self) -> None:
         try:
@@ -37,7 +37,7 @@ class Bars:
 
 
 def listener(progress: Progress) -> Optional[Any]:
-    """What `progress` asks for."""
+    """The function that receives the progress that `progress` asks for; None for no progress."""
     if progress is False or progress is None:
         return None
     return Bars() if progress is True else progress

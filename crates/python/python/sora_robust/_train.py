@@ -14,11 +14,11 @@ _KEEP = []
 
 
 class Run:
-    """A training that is done.
+    """A finished training.
 
     Attributes:
         path: the run folder: `config.toml`, `metrics.jsonl`, `checkpoints/`, `model.safetensors`, ...
-        summary: the final figures, as `summary.json` has them.
+        summary: the final figures, with the keys of `summary.json`.
     """
 
     def __init__(self, path: str, summary: Dict[str, Any]):
@@ -58,13 +58,14 @@ def train(
     Args:
         dataset: a name that `sora data list` knows, or "folder:PATH" with train/CLASS/*.png and test/CLASS/*.png.
         method: "sora", "fgsm", "pgd", ...; `sora methods` lists them.
-        out: a new folder for the run; default one in the system's temporary folder, which goes with the process.
+        out: a new folder for the run; by default a temporary folder that is removed when the process ends.
         options: the method's hyperparameters, such as {"beta": 0.05}.
         progress: as in `evaluate`.
         settings: any key of config.toml: epsilon="8/255", epochs=30, model="preact-resnet18", width=64, ...
 
     Raises:
-        ValueError: a wrong setting. RuntimeError: training that fails.
+        ValueError: a wrong setting.
+        RuntimeError: training that fails.
     """
     if out is None:
         _KEEP.append(tempfile.TemporaryDirectory(prefix="sora-"))

@@ -15,10 +15,10 @@ use crate::{
     threat::{Epsilon, EpsilonConvention, Norm},
 };
 
-/// What a setting's value looks like.
+/// The form of a setting's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// Any text; the type of the field decides.
+    /// Any text; the type of the field decides which texts are valid.
     Text,
     /// A whole number.
     Integer,
@@ -32,22 +32,22 @@ pub enum Values {
     Choice(&'static [&'static str]),
 }
 
-/// A setting as a program offers it.
+/// The description of a setting, for a program that offers it.
 #[derive(Clone, Copy, Debug)]
 pub struct SettingInfo {
     /// Key in config.toml, and field of [`TrainConfig`].
     pub name: &'static str,
-    /// What it does, with the default at the end: the lines of a doc comment, see
+    /// Description, with the default at the end, as the lines of a doc comment; see
     /// [`description`](Self::description).
     pub help: &'static str,
     /// A word for the value.
     pub value_name: &'static str,
-    /// What the value looks like.
+    /// The form of the value.
     pub values: Values,
 }
 
 impl SettingInfo {
-    /// What it does, in one line.
+    /// The description in one line.
     pub fn description(&self) -> String {
         super::one_line(self.help)
     }
@@ -55,16 +55,16 @@ impl SettingInfo {
 
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $value_name:literal $values:expr;)*) => {
-        /// Everything that decides a training.
+        /// All settings of a training.
         ///
-        /// `TrainConfig { epochs: 3, ..TrainConfig::default() }` takes every field as it is;
-        /// [`from_table`](Self::from_table) also sets what was not given by what was (the radius by
-        /// the norm, the learning rate by the optimizer, ...).
+        /// `TrainConfig { epochs: 3, ..TrainConfig::default() }` takes every field as it is.
+        /// [`from_table`](Self::from_table) also derives the settings that are not given from those
+        /// that are (the radius from the norm, the learning rate from the optimizer, ...).
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct TrainConfig {
             $($(#[doc = $doc])+ pub $name: $type,)*
-            /// Hyperparameters of the method; those not given have its defaults.
+            /// Hyperparameters of the method; those that are not given have the method's defaults.
             pub options: Options,
         }
 
@@ -74,7 +74,7 @@ macro_rules! settings {
             }
         }
 
-        /// Every setting but the method's hyperparameters, in the order of the help.
+        /// Every setting, except the method's hyperparameters, in the order of the help.
         pub const SETTINGS: &[SettingInfo] = &[$(SettingInfo {
             name: stringify!($name),
             help: concat!($($doc, "\n"),+),

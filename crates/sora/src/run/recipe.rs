@@ -84,7 +84,7 @@ recipes![
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// The content of the figure.
+    /// Heading: what the figure shows.
     pub title: String,
     /// The kinds of figures to draw.
     #[serde(default)]
