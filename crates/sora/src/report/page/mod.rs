@@ -1,5 +1,5 @@
-//! One HTML page that compares runs. It holds all its data, uses no network, and its own policy
-//! forbids to.
+//! One HTML page that compares runs. It holds all its data and uses no network; its content policy
+//! forbids network access.
 
 mod cards;
 mod charts;
