@@ -82,8 +82,7 @@ fn main() -> Result<()> {
         .map(PathBuf::from)
         .ok_or_else(|| Error::unfit("call", "expected one argument: the folder of the run"))?;
     method::register(&R_FGSM)?;
-    let trainer = Trainer::new("r-fgsm")
-        .set("options", toml::toml! { start = 0.25 })
+    let trainer = Trainer::new(RFgsm { start: 0.25 })
         .set("dataset", "synthetic")
         .model("preact-resnet18", 4)
         .set("limit_train", 1000)

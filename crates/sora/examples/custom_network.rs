@@ -50,7 +50,7 @@ fn tiny(net: &mut Builder, x: Id) {
 const SIDE: usize = 16;
 const RATES: Rates = Rates { lr: 0.05, momentum: 0.9 };
 
-/// `n` noisy images that are brighter at the top (class 1) or at the bottom (class 0).
+/// `n` noisy images with faint stripes, which lie (class 1) or stand (class 0).
 fn images(n: usize, seed: u32, device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
     let mut state = seed;
     let mut draw = || {
@@ -60,9 +60,10 @@ fn images(n: usize, seed: u32, device: &Device) -> (Tensor<4>, Tensor<1, Int>) {
     let classes: Vec<i32> = (0..n as i32).map(|i| i % 2).collect();
     let mut pixels = Vec::with_capacity(n * SIDE * SIDE);
     for class in &classes {
-        for row in 0..SIDE {
-            let bright = (row < SIDE / 2) == (*class == 1);
-            pixels.extend((0..SIDE).map(|_| 0.2 + 0.5 * draw() + if bright { 0.1 } else { 0.0 }));
+        for (row, column) in (0..SIDE).flat_map(|row| (0..SIDE).map(move |column| (row, column))) {
+            let across = if *class == 1 { row } else { column };
+            let bright = if across % 4 < 2 { 0.2 } else { 0.0 };
+            pixels.push(0.2 + 0.5 * draw() + bright);
         }
     }
     let x = Tensor::from_data(TensorData::new(pixels, [n, 1, SIDE, SIDE]), device);
