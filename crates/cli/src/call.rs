@@ -5,7 +5,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::{
     commands::{
         attacks, bench, completions, data, diagnose, eval, export, grid, help, import, landscape,
-        man, methods, models, plot, report, reproduce, resume, schema, sweep, train, watch,
+        man, methods, models, plot, reference, report, reproduce, resume, schema, sweep, train, watch,
     },
     console::{self, ColorChoice, Settings},
     error::Result,
@@ -102,6 +102,9 @@ pub enum Command {
     Man(man::ManArgs),
     /// Print the JSON schema of a file that the program writes
     Schema(schema::SchemaArgs),
+    /// Write the reference of the documentation, from what the program knows of itself
+    #[command(hide = true)]
+    Reference(reference::ReferenceArgs),
     /// Help on a command, or on the exit status
     Help(help::HelpArgs),
 }
@@ -170,6 +173,7 @@ pub fn run(command: Command) -> Result<()> {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Reference(args) => reference::run(&args),
         Command::Help(args) => help::run(&args),
     }
 }

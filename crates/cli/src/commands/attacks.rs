@@ -20,14 +20,18 @@ pub struct AttacksArgs {
 
 /// Prints the list, or one attack.
 pub fn run(args: &AttacksArgs) -> Result<()> {
-    let list = Listing {
+    let name = args.name.as_deref().map(pattern_of).transpose()?;
+    args.describe.print("attack", name, list())
+}
+
+/// Every attack.
+pub fn list() -> Listing {
+    Listing {
         heading: &["attack", "norms", "what it does"],
         entries: ATTACKS.iter().map(entry).collect(),
         footer: "K: steps, Q: queries, R: restarts; what stands in brackets may be left out. \
                  `sora attacks NAME` gives the source.",
-    };
-    let name = args.name.as_deref().map(pattern_of).transpose()?;
-    args.describe.print("attack", name, list)
+    }
 }
 
 fn entry(info: &AttackInfo) -> Entry {

@@ -21,13 +21,20 @@ pub struct MethodsArgs {
 
 /// Prints the list, or one method.
 pub fn run(args: &MethodsArgs) -> Result<()> {
-    let list = Listing {
+    args.describe.print("method", args.name.as_deref(), list()?)
+}
+
+/// Every method.
+///
+/// # Errors
+/// A method whose options cannot be listed.
+pub fn list() -> Result<Listing> {
+    Ok(Listing {
         heading: &["method", "norms", "cost", "what it does"],
         entries: METHODS.iter().copied().map(entry).collect::<Result<_>>()?,
         footer: "cost: passes of a step relative to standard training. `sora methods NAME` gives \
                  options, memory and source.",
-    };
-    args.describe.print("method", args.name.as_deref(), list)
+    })
 }
 
 fn entry(info: &MethodInfo) -> Result<Entry> {

@@ -15,6 +15,7 @@ pub mod man;
 pub mod methods;
 pub mod models;
 pub mod plot;
+pub mod reference;
 pub mod report;
 pub mod reproduce;
 pub mod resume;

@@ -21,13 +21,20 @@ pub struct ModelsArgs {
 
 /// Prints the list, or one network.
 pub fn run(args: &ModelsArgs) -> Result<()> {
-    let list = Listing {
+    args.describe.print("network", args.name.as_deref(), list()?)
+}
+
+/// Every network.
+///
+/// # Errors
+/// A network that cannot be built.
+pub fn list() -> Result<Listing> {
+    Ok(Listing {
         heading: &["network", "width", "parameters", "what it is"],
         entries: NETWORKS.iter().map(entry).collect::<Result<_>>()?,
         footer: "Parameters at the default width for 32x32 colour images in 10 classes. `sora \
                  models NAME` gives options and source.",
-    };
-    args.describe.print("network", args.name.as_deref(), list)
+    })
 }
 
 fn entry(info: &NetworkInfo) -> Result<Entry> {

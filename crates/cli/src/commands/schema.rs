@@ -33,19 +33,28 @@ pub struct SchemaArgs {
 /// Name and description of the schema that is made from the list of settings.
 const CONFIG: (&str, &str) = ("config", "config.toml, as JSON would hold it");
 
+/// Each schema's name and what it is of.
+pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    WRITTEN.iter().map(|(name, of, _)| (*name, *of)).chain([CONFIG])
+}
+
+/// The schema of this name.
+pub fn of(name: &str) -> Option<String> {
+    if name == CONFIG.0 {
+        return Some(format!("{:#}\n", config()));
+    }
+    WRITTEN.iter().find(|(known, ..)| *known == name).map(|(.., schema)| (*schema).to_owned())
+}
+
 /// Prints the schema, or the list.
 pub fn run(args: &SchemaArgs) -> Result<()> {
-    let names = || WRITTEN.iter().map(|(name, of, _)| (*name, *of)).chain([CONFIG]);
     let Some(name) = args.name.as_deref() else {
         let mut table = Table::new(["schema", "of"]);
         names().for_each(|(name, of)| table.row([name, of]));
         return table.print();
     };
-    if name == CONFIG.0 {
-        return print(&format!("{:#}\n", config()));
-    }
-    match WRITTEN.iter().find(|(known, ..)| *known == name) {
-        Some((.., schema)) => print(schema),
+    match of(name) {
+        Some(schema) => print(&schema),
         None => {
             let hint = did_you_mean(name, names().map(|(known, _)| known));
             let all = names().map(|(known, _)| known).collect::<Vec<_>>().join(", ");

@@ -10,6 +10,8 @@ mod download;
 mod options;
 #[cfg(feature = "fetch")]
 mod pace;
+#[cfg(feature = "fetch")]
+mod resolver;
 
 use std::path::{Path, PathBuf};
 
@@ -55,18 +57,29 @@ fn download(info: &Info, data_dir: &Path, options: &FetchOptions<'_>) -> Result<
     let folder = data_dir.join(info.folder());
     std::fs::create_dir_all(&folder).map_err(DataError::io("create", &folder))?;
     let most = most(info);
-    let agent: ureq::Agent = ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .timeout_connect(Some(options.timeout))
         .timeout_recv_response(Some(options.timeout))
         .timeout_per_read(Some(options.timeout))
         .http_status_as_error(false)
         .user_agent(concat!("sora/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into();
+        .build();
+    let agent = agent(config);
     info.sources
         .iter()
         .map(|source| download::Download::new(source, most, &folder, &agent, options).run())
         .collect()
+}
+
+/// An agent whose name look-ups work however the program is linked.
+#[cfg(feature = "fetch")]
+fn agent(config: ureq::config::Config) -> ureq::Agent {
+    if cfg!(all(target_env = "gnu", target_feature = "crt-static")) {
+        let connector = ureq::unversioned::transport::DefaultConnector::default();
+        ureq::Agent::with_parts(config, connector, resolver::FileResolver::default())
+    } else {
+        config.into()
+    }
 }
 
 /// Most bytes that a file of unpublished size may have: twice the set's pixels (some files hold

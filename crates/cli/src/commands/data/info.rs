@@ -53,24 +53,34 @@ fn open(args: &InfoArgs) -> Result<Info> {
 
 fn show(info: &Info) -> Result<()> {
     let mut table = Table::plain();
-    let mut row = |key: &str, text: &str| table.row([key, text]);
-    row("name", &info.name);
-    row("title", &info.title);
-    row("images", &images(info));
-    row("classes", &classes(info));
-    row("mean, std", &normalisation(info));
-    row("augmentation", &info.augment.to_string());
-    row("licence", &info.licence);
-    row("homepage", &info.homepage);
-    row("how to get", &how_to_get(info));
+    table.row(["name", &info.name]);
+    for (key, text) in facts(info) {
+        table.row([key, &text]);
+    }
+    table.print()
+}
+
+/// Everything there is to say: a key and a text, some of several lines.
+pub(super) fn facts(info: &Info) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("title", info.title.clone()),
+        ("images", images(info)),
+        ("classes", classes(info)),
+        ("mean, std", normalisation(info)),
+        ("augmentation", info.augment.to_string()),
+        ("licence", info.licence.clone()),
+        ("homepage", info.homepage.clone()),
+        ("how to get", how_to_get(info)),
+    ];
     for (kind, sources) in [("file", &info.sources), ("or", &info.also)] {
         for source in sources {
             let size =
                 source.size.map_or("size not published".into(), |size| format!("{size} bytes"));
-            row(kind, &format!("{}\n{}\n{size}, {}", source.file, source.url, source.checksum));
+            facts
+                .push((kind, format!("{}\n{}\n{size}, {}", source.file, source.url, source.checksum)));
         }
     }
-    table.print()
+    facts
 }
 
 fn images(info: &Info) -> String {

@@ -30,6 +30,11 @@ pub fn run(command: DataCommand) -> Result<()> {
     }
 }
 
+/// What `sora data info` says of a registered set.
+pub fn facts(info: &Info) -> Vec<(&'static str, String)> {
+    info::facts(info)
+}
+
 /// The ways to get a set: a package of the system, a command, or the address to ask at.
 fn how_to_get(info: &Info) -> String {
     let package = info.package.as_ref().map(|p| format!("`apt-get install {p}`"));
