@@ -14,6 +14,7 @@ import torch
 
 import divergence
 import evaluation
+import minimal
 import extras
 import forward
 import inputs
@@ -75,6 +76,7 @@ def main():
     save("sgd", *store.both(optimizers.steps))
     save("losses", *store.both(evaluation.losses), store.ATTACKS)
     save("apgd", *store.both(evaluation.apgd), store.ATTACKS)
+    save("minimal", *store.both(minimal.minimal), store.ATTACKS)
     seeds = json.loads(SEEDS.read_text()) if SEEDS.exists() else {}
     for name, run, settings in cases(batches):
         if wanted is not None and (not wanted or name in wanted):

@@ -5,7 +5,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::{
     commands::{
         attacks, bench, completions, data, diagnose, eval, export, grid, help, import, landscape,
-        man, methods, models, plot, reference, report, reproduce, resume, schema, sweep, train, watch,
+        man, methods, models, plot, reference, report, reproduce, resume, schema, sweep, train,
+        watch,
     },
     console::{self, ColorChoice, Settings},
     error::Result,

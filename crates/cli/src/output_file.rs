@@ -89,7 +89,11 @@ fn is_own(head: &[u8]) -> bool {
         // Overwriting an empty file loses nothing.
         [] => true,
         // The third: pages of the reference.
-        [b'<', ..] => near("sora-plot", 1024) || near("made by `sora reference`", 64) || near(r#"name="generator" content="sora"#, 1024),
+        [b'<', ..] => {
+            near("sora-plot", 1024)
+                || near("made by `sora reference`", 64)
+                || near(r#"name="generator" content="sora"#, 1024)
+        }
         [0x89, b'P', b'N', b'G', ..] | [b'G', b'I', b'F', ..] => near("sora-plot", 4096),
         // ONNX: ir_version, followed by the producer's name.
         [0x08, _, 0x12, 4, b's', b'o', b'r', b'a', ..] => true,

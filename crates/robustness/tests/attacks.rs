@@ -13,7 +13,10 @@ use common::{
 };
 use robustness::{
     Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat,
-    attack::{AttackBatch, Objective, apgd, cw::CarliniWagner, fab::Fab, square::Square},
+    attack::{
+        AttackBatch, Objective, apgd, cw::CarliniWagner, deepfool::DeepFool, fab::Fab,
+        fmn::FastMinimumNorm, square::Square,
+    },
     entry, predicted, rows, sanity,
 };
 
@@ -21,7 +24,7 @@ const SHAPE: Shape = Shape { channels: 3, height: 6, width: 5, classes: 4 };
 const NORMS: [Norm; 2] = [Norm::Linf, Norm::L2];
 
 /// Every attack, in a form that runs quickly.
-const SHORT: [&str; 9] = [
+const SHORT: [&str; 11] = [
     "fgsm",
     "pgd-4x2",
     "cw-4",
@@ -31,6 +34,8 @@ const SHORT: [&str; 9] = [
     "fab-5x2",
     "fab-t-4",
     "square-40",
+    "fmn-9",
+    "deepfool-5",
 ];
 
 /// Candidates of all rounds of `attack`: for each image, those of the round that fooled it, or else
@@ -301,6 +306,79 @@ fn auto_pgd_agrees_with_pytorch() {
 }
 
 #[test]
+fn minimum_norm_attacks_agree_with_pytorch() {
+    let golden = Golden::load("minimal");
+    let shape = Shape { channels: 3, height: 2, width: 2, classes: 5 };
+    let values = |key: &str| golden.values(key).to_vec();
+    let model = Perceptron {
+        shape,
+        w1: values("w1"),
+        b1: values("b1"),
+        w2: values("w2"),
+        b2: values("b2"),
+    };
+    let x = Rows::new(values("x"), shape.pixels());
+    let labels = golden.labels["y"].clone();
+    let ids = ids(labels.len());
+    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+    for norm in NORMS {
+        // In no ball worth speaking of: the search goes on to its end.
+        let threat = Threat { norm, epsilon: 1e-6 };
+        let attacks: [(&str, Box<dyn Attack>); 2] = [
+            ("fmn", Box::new(FastMinimumNorm { steps: 40 })),
+            ("deepfool", Box::new(DeepFool { steps: 50 })),
+        ];
+        for (name, attack) in attacks {
+            let mut tick = |_| {};
+            let mut cx = AttackContext::new(&model, threat, 0, "golden", 0, &mut tick);
+            let found = attack.run(&mut cx, &batch).unwrap();
+            golden.check(&format!("{norm}.{name}"), &found, 1e-4);
+        }
+    }
+}
+
+/// Both find the exact minimal perturbation of a linear network where the box is far.
+#[test]
+fn minimum_norm_attacks_are_exact_on_linear_networks() {
+    let model = Linear::new(SHAPE, 3);
+    let (mut x, labels) = images(&model, 12, 0.1);
+    // In the middle of the box.
+    x.iter_mut().for_each(|v| *v = 0.5 + 0.02 * (*v - 0.5));
+    let logits = model.scores(&x);
+    let labels: Vec<usize> = (0..labels.len()).map(|i| predicted(logits.row(i))).collect();
+    let ids = ids(labels.len());
+    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+    for norm in NORMS {
+        let least: Vec<f64> = (0..labels.len())
+            .map(|i| {
+                let (z, y) = (logits.row(i), labels[i]);
+                let distance = |k: usize| {
+                    let w = model.difference(k, y);
+                    let dual: f64 = match norm {
+                        Norm::Linf => w.iter().map(|w| w.abs()).sum(),
+                        Norm::L2 => w.iter().map(|w| w * w).sum::<f64>().sqrt(),
+                    };
+                    f64::from(z[y] - z[k]) / dual
+                };
+                let others = (0..SHAPE.classes).filter(|&k| k != y);
+                others.map(distance).fold(f64::INFINITY, f64::min)
+            })
+            .collect();
+        for (name, slack) in [("deepfool", 0.021), ("fmn", 0.03)] {
+            let attack = entry(name, norm).unwrap().parts.remove(0).attack;
+            let found = run(attack.as_ref(), &model, Threat { norm, epsilon: 1e-6 }, &batch);
+            let scores = model.scores(&found);
+            for i in 0..labels.len() {
+                let length = rows::distance(norm, x.row(i), found.row(i));
+                assert_ne!(predicted(scores.row(i)), labels[i], "{name} {norm} {i}");
+                let (least, most) = (least[i] * 0.999, least[i] * (1.0 + slack) + 1e-4);
+                assert!((least..=most).contains(&length), "{name} {norm}: {length}, {least}");
+            }
+        }
+    }
+}
+
+#[test]
 fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
     for (channels, height, width, classes) in
         [(1, 5, 7, 2), (3, 4, 4, 3), (1, 1, 1, 5), (2, 9, 3, 12), (3, 3, 3, 1)]
@@ -316,8 +394,9 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
                 // The plain l2 form of cw has no restarts.
                 for part in entry(name, norm).unwrap().parts {
                     let out = run(part.attack.as_ref(), &model, threat, &batch);
-                    let far =
-                        name.starts_with("fab") || (name.starts_with("cw") && norm == Norm::L2);
+                    let nearest = ["fab", "fmn", "deepfool"];
+                    let far = nearest.iter().any(|base| name.starts_with(base))
+                        || (name.starts_with("cw") && norm == Norm::L2);
                     for i in 0..6 {
                         let (x, z) = (x.row(i), out.row(i));
                         assert!(

@@ -118,9 +118,10 @@ fn add_facts(page: &mut String, name: &str, facts: &[(&str, String)]) {
 }
 
 fn written_files() -> String {
-    let mut page = "# Files\n\nThe JSON schema of each file and object that the program writes, as \
+    let mut page =
+        "# Files\n\nThe JSON schema of each file and object that the program writes, as \
                     `sora schema NAME` prints it.\n"
-        .to_owned();
+            .to_owned();
     for (name, of) in schema::names() {
         let schema = schema::of(name).unwrap_or_default();
         page += &format!("\n## {name}: {of}\n\n```json\n{}\n```\n", schema.trim_end());
@@ -139,7 +140,8 @@ fn linked(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(MARK) {
-        let number = rest[at + MARK.len()..].split(|c: char| !c.is_ascii_digit() && c != '.').next();
+        let number =
+            rest[at + MARK.len()..].split(|c: char| !c.is_ascii_digit() && c != '.').next();
         let number = number.unwrap_or_default().trim_end_matches('.');
         let end = at + MARK.len() + number.len();
         out += &rest[..at];

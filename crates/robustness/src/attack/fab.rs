@@ -293,10 +293,11 @@ fn positions(flags: impl IntoIterator<Item = bool>) -> Vec<usize> {
 /// The linearised boundary at some points: `normal . (z - point) + offset = 0` with offset = z_t -
 /// z_y, which is negative on the image's side.
 #[derive(Debug)]
-struct Plane {
-    normal: Rows,
-    offset: Vec<f64>,
-    logits: Rows,
+pub(super) struct Plane {
+    pub normal: Rows,
+    pub offset: Vec<f64>,
+    /// At the points.
+    pub logits: Rows,
 }
 
 impl Plane {
@@ -315,7 +316,7 @@ impl Plane {
     }
 
     /// The boundary to the class `target` of each image.
-    fn to(
+    pub fn to(
         cx: &AttackContext<'_>,
         point: &Rows,
         labels: &[usize],
@@ -364,7 +365,7 @@ impl Plane {
     }
 
     /// The distance of each point from its plane, in first order.
-    fn distances(&self, norm: Norm) -> Vec<f64> {
+    pub fn distances(&self, norm: Norm) -> Vec<f64> {
         let pairs = self.normal.each().zip(&self.offset);
         pairs
             .map(|(normal, offset)| {
@@ -377,7 +378,7 @@ impl Plane {
             .collect()
     }
 
-    fn retain(&mut self, keep: &[bool]) {
+    pub fn retain(&mut self, keep: &[bool]) {
         self.normal.retain(keep);
         rows::keep(&mut self.offset, keep);
     }

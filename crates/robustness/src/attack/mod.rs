@@ -8,9 +8,11 @@
 
 pub mod apgd;
 pub mod cw;
+pub mod deepfool;
 mod ensemble;
 pub mod fab;
 mod fgsm;
+pub mod fmn;
 mod names;
 mod objective;
 pub mod pgd;

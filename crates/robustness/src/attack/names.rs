@@ -38,6 +38,16 @@ impl Numbers {
     }
 }
 
+/// The steps of `BASE` (none) or `BASE-K`, for attacks without restarts.
+pub(super) fn steps_alone(base: &str, name: &str) -> Result<Option<usize>> {
+    let numbers = Numbers::after(base, name)?;
+    if numbers.restarts != 1 {
+        let problem = format!("has no restarts; expected {base} or {base}-K");
+        return Err(Error::AttackForm { name: name.to_owned(), problem });
+    }
+    Ok(numbers.steps)
+}
+
 /// The shortest name of an attack: it omits the usual number of steps, and a single restart.
 pub(super) fn spell(base: &str, steps: usize, usual: Option<usize>, restarts: usize) -> String {
     let mut name = base.to_owned();
@@ -63,6 +73,8 @@ mod tests {
             assert_eq!(Numbers::after("a-b", name).unwrap(), Numbers { steps, restarts });
             assert_eq!(spell("a-b", steps.unwrap_or(5), Some(5), restarts), name);
         }
+        assert_eq!(steps_alone("a", "a-7").unwrap(), Some(7));
+        assert!(steps_alone("a", "a-7x2").is_err());
         for wrong in
             ["a", "a-b-", "a-b-0", "a-b-5x", "a-b-5x0", "a-b-x5", "a-b--1", "a-b-99999", "a-b7"]
         {

@@ -1,6 +1,6 @@
 //! Attacks by name. The row of each attack stands in the attack's own file.
 
-use super::{Attack, apgd, cw, ensemble, fab, fgsm, pgd, rays, square};
+use super::{Attack, apgd, cw, deepfool, ensemble, fab, fgsm, fmn, pgd, rays, square};
 use crate::{
     classifier::Access,
     error::{Error, Result},
@@ -39,6 +39,8 @@ pub const ATTACKS: &[AttackInfo] = &[
     apgd::TARGETED,
     fab::INFO,
     fab::TARGETED,
+    fmn::INFO,
+    deepfool::INFO,
     square::INFO,
     rays::INFO,
     ensemble::STANDARD,
@@ -150,6 +152,7 @@ mod tests {
                     .replace("[-K[xR]]", "")
                     .replace("[-Q[xR]]", "")
                     .replace("[-Q]", "")
+                    .replace("[-K]", "")
                     .replace("K[xR]", "7x2")
                     .replace("A+B+...", "fgsm+square-10");
                 let entry = entry(&name, norm).unwrap();
@@ -190,6 +193,9 @@ mod tests {
             ("apgd-t-9x2", Norm::L2),
             ("fab-7x3", Norm::Linf),
             ("fab-t", Norm::Linf),
+            ("fmn", Norm::L2),
+            ("fmn-30", Norm::Linf),
+            ("deepfool-7", Norm::L2),
             ("square-300x2", Norm::Linf),
         ] {
             let base = name.rsplit_once('-').map_or(name, |(base, _)| base);

@@ -76,8 +76,10 @@ pub(super) fn facts(info: &Info) -> Vec<(&'static str, String)> {
         for source in sources {
             let size =
                 source.size.map_or("size not published".into(), |size| format!("{size} bytes"));
-            facts
-                .push((kind, format!("{}\n{}\n{size}, {}", source.file, source.url, source.checksum)));
+            facts.push((
+                kind,
+                format!("{}\n{}\n{size}, {}", source.file, source.url, source.checksum),
+            ));
         }
     }
     facts
