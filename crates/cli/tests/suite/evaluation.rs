@@ -271,3 +271,59 @@ fn a_killed_evaluation_is_not_repeated() {
     };
     assert_eq!(parts(&resumed), parts(&unbroken));
 }
+
+#[test]
+fn an_entry_for_robustbench_holds_the_figures_and_keeps_what_authors_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    trained(dir.path());
+    let eval = |more: &[&str]| {
+        Process::new(env!("CARGO_BIN_EXE_sora"))
+            .current_dir(dir.path())
+            .args(["eval", "run", "--model-info", "Doe2026Robust", "--json"])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let path = dir.path().join("model_info/synthetic/Linf/Doe2026Robust.json");
+    let entry = || -> serde_json::Map<String, serde_json::Value> {
+        serde_json::from_slice(&fs::read(&path).unwrap()).unwrap()
+    };
+    // Nothing is attacked in vain.
+    for (more, part) in [(&["--suite", "quick"][..], "autoattack"), (&["--limit", "3"], "--limit")]
+    {
+        let output = eval(more);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
+    }
+    let output = eval(&["--suite", "autoattack"]);
+    let said = stderr(&output);
+    assert!(
+        said.contains("fill in link, name, authors") && said.contains("of 50 images"),
+        "{said}"
+    );
+    let report = json(&output);
+    let percent = |attack: &str| {
+        let accuracy = report["results"][attack]["accuracy"].as_f64().unwrap();
+        serde_json::json!(format!("{:.2}", 100.0 * accuracy))
+    };
+    let first = entry();
+    assert_eq!(first["clean_acc"], percent("clean"));
+    assert_eq!(first["autoattack_acc"], percent("autoattack"));
+    assert_eq!(first["reported"], first["autoattack_acc"]);
+    assert_eq!((&first["eps"], &first["dataset"]), (&"8/255".into(), &"synthetic".into()));
+    assert_eq!(first["architecture"], "PreActResNet-18 (width 4)");
+    assert!(first["name"].is_null() && first["number_forward_passes"] == 1);
+    // What the authors filled in, also in fields that are not known here, stays.
+    let mut own = first.clone();
+    for (key, value) in [("name", "A title"), ("reported", "12.5"), ("external", "x")] {
+        own.insert(key.into(), value.into());
+    }
+    own.insert("clean_acc".into(), "99".into());
+    fs::write(&path, serde_json::to_vec(&own).unwrap()).unwrap();
+    json(&eval(&["--suite", "autoattack"]));
+    own.insert("clean_acc".into(), percent("clean"));
+    assert_eq!(entry(), own);
+    fs::write(&path, "[]").unwrap();
+    assert_eq!(eval(&["--suite", "autoattack"]).status.code(), Some(2));
+    assert_eq!(fs::read(&path).unwrap(), b"[]");
+}

@@ -77,6 +77,71 @@ fn every_list_fits_80_columns() {
     }
 }
 
+/// The names in the first column of a list, without those that are patterns.
+fn names(list: &[&str]) -> Vec<String> {
+    let object: Value = serde_json::from_str(&narrow(&[list, &["--json"]].concat())).unwrap();
+    object.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_entry_fits_80_columns() {
+    for (list, describe) in [
+        (&["methods"][..], &["methods"][..]),
+        (&["models"], &["models"]),
+        (&["attacks"], &["attacks"]),
+        (&["data", "list"], &["data", "info"]),
+    ] {
+        let names = names(list);
+        assert!(names.len() > 10, "{names:?}");
+        for name in &names {
+            let call = [describe, &[name.as_str()]].concat();
+            // An address or a checksum is one word, which nothing can break.
+            let text = narrow(&call);
+            let lines =
+                text.lines().filter(|line| !line.contains("://") && !line.contains("sha256"));
+            fits(&call, &lines.collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+#[test]
+fn the_reference_names_everything_that_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().to_str().unwrap();
+    let write = || Command::cargo_bin("sora").unwrap().args(["reference", out]).assert().success();
+    write();
+    // Its own pages are overwritten, others stay.
+    write();
+    let page = |name: &str| fs::read_to_string(dir.path().join(format!("{name}.md"))).unwrap();
+    for (list, name) in [
+        (&["methods"][..], "methods"),
+        (&["models"], "networks"),
+        (&["attacks"], "attacks"),
+        (&["data", "list"], "datasets"),
+    ] {
+        let text = page(name);
+        for entry in names(list) {
+            assert!(text.contains(&format!("\n## `{entry}`\n")), "{name}: {entry}");
+        }
+    }
+    let commands = page("commands");
+    for name in listed(&narrow(&["--help"])) {
+        assert!(commands.contains(&format!("\n## sora {name}\n")), "{name}");
+    }
+    assert!(commands.contains("\n## sora data fetch\n") && !commands.contains("## sora reference"));
+    let schema: Value = serde_json::from_str(&narrow(&["schema", "config"])).unwrap();
+    let (settings, files) = (page("settings"), page("files"));
+    for flag in ["epochs", "on_co", "lr_max"] {
+        assert!(schema["properties"][flag].is_object());
+        assert!(settings.contains(&format!("| `{flag}` |")), "{flag}");
+    }
+    for name in ["metrics", "config", "sweep"] {
+        assert!(files.contains(&format!("\n## {name}: ")), "{name}");
+    }
+    fs::write(dir.path().join("files.md"), "# Mine").unwrap();
+    refused(&["reference", out], &["files.md", "--force"]);
+}
+
 #[test]
 fn help_has_headings_and_names_the_exit_statuses() {
     let help = narrow(&["train", "--help"]);

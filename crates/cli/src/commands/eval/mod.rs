@@ -1,5 +1,6 @@
 //! `sora eval`: accuracy, clean and under attack.
 
+mod model_info;
 mod show;
 
 use std::{fmt, path::PathBuf};
@@ -11,6 +12,8 @@ use sora::{
     nn,
     robustness::{Classifier, NotOf, Samples, Toward},
 };
+
+use model_info::ModelInfo;
 
 use super::shared::{SubjectArgs, Target, state_options};
 use crate::{
@@ -81,6 +84,15 @@ pub struct EvalArgs {
     /// The record, in place of a file in the run's eval folder
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub out: Option<PathBuf>,
+    /// Also write RobustBench's entry, model_info/DATASET/NORM/NAME.json; fields that are the
+    /// authors' own stay as they are in a file that is there
+    #[arg(
+        long,
+        value_name = "NAME",
+        conflicts_with_all = ["limit", "target", "eight_bit"],
+        help_heading = "Output"
+    )]
+    pub model_info: Option<String>,
     /// Overwrite --out whatever it is
     #[arg(long, help_heading = "Output")]
     pub force: bool,
@@ -114,6 +126,11 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     }
     let target = Target::load(&args.subject, default_limit)?;
     let entries = attack::entries(&names, target.threat.norm)?;
+    let model_info = args
+        .model_info
+        .as_deref()
+        .map(|name| ModelInfo::open(name, &names, &target.dataset, target.threat.norm))
+        .transpose()?;
     let goal = args.target.as_deref().map(|class| class_of(class, &target)).transpose()?;
     let toward = goal.map(|class| Toward::new(target.model(), class)).transpose()?;
     let others = goal.map(|class| NotOf::new(&target.split, class));
@@ -157,6 +174,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         if args.save_adv { save(&target, &mut evaluator, &entries, &report) } else { Ok(()) };
     kept?;
     saved?;
+    model_info.map_or(Ok(()), |info| info.write(&report, &target.epsilon, &target.subject))?;
     evaluator.finish()?;
     shown
 }
