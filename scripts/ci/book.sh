@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# The documentation site, with its reference made by the program: to target/book, or to the folder $1.
+# Dead links are refused. Without mdbook (cargo install mdbook) the sources are put together and
+# checked all the same.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+sora=${SORA:-target/release/sora}
+[ -x "$sora" ] || cargo build --release --quiet --bin sora
+out=$(realpath -m "${1:-target/book}")
+source=$(mktemp -d)
+trap 'rm -rf "$source"' EXIT
+python3 scripts/docs/book.py "$sora" "$source"
+if ! command -v mdbook >/dev/null; then
+  echo "mdbook is not here (cargo install mdbook): the site is not built"
+  exit 0
+fi
+mdbook build "$source" --dest-dir "$out" 2>&1 | grep -v " INFO " || true
+[ -f "$out/index.html" ]
+python3 scripts/docs/site_links.py "$out"
