@@ -20,6 +20,14 @@ lint:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 
+# The documentation as a site, in target/book (cargo install mdbook)
+book:
+    scripts/ci/book.sh
+
+# An archive of this machine's program, as it is published (see RELEASING.md)
+dist:
+    scripts/dist/build.sh
+
 # The README's run
 quickstart METHOD="sora":
     scripts/setup.sh
