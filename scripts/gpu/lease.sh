@@ -14,10 +14,10 @@
 # batch 512; Vulkan; a training at the paper's size. A stage that fails or takes too long is a line in the results, and the
 # next one begins.
 #
-# A rehearsal without a card (small, on lavapipe and PyTorch's CPU): scripts/gpu/rehearse.sh. Environment, with the values of
-# a card: DEVICE=cuda SECOND=vulkan TORCH=cuda WIDTH=64 BATCHES="128 512" IMAGE=32 STEPS=20 MATRIX=8192
-# PRECISIONS="f32 tf32 bf16" COMPILE=1 LIMIT=540 RUN= (a prefix of every call of sora) PYTHON=python3 LIBS= (a folder with
-# shared libraries, such as libvulkan.so.1, that the machine lacks).
+# A rehearsal without a card (small, on lavapipe and PyTorch's CPU): scripts/gpu/rehearse.sh. Environment, with the
+# values of a card: DEVICE=cuda SECOND=vulkan TORCH=cuda WIDTH=64 BATCHES="128 512" IMAGE=32 STEPS=20 MATRIX=8192
+# PRECISIONS="f32 tf32 bf16" TRAIN=bf16 COMPILE=1 LIMIT=540 PATIENCE=1 (times the seconds of each stage) PYTHON=python3
+# RUN= (a prefix of every call of sora) LIBS= (a folder with shared libraries that the machine lacks, as libvulkan.so.1).
 set -uo pipefail
 usage="usage: $0 OUT PROGRAM PEER.py [CIFAR10.tar.xz]"
 out=${1:?$usage} program=${2:?$usage} peer=${3:?$usage} cifar=${4:-}
@@ -41,11 +41,17 @@ esac
 [ -x "$program" ] || { echo "$0: $program is no program" >&2; exit 2; }
 export SORA=$program LD_LIBRARY_PATH=${LIBS:+$LIBS:}${LD_LIBRARY_PATH:-} TORCHINDUCTOR_CACHE_DIR=$work/inductor
 sora=("${run[@]}" "$program")
+# Where images for containers have the driver that the loader does not look for.
+nvidia=/usr/local/nvidia
+[ -d $nvidia/lib64 ] && export LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$nvidia/lib64
+icd=$nvidia/share/vulkan/icd.d/nvidia_icd.json
+[ -e $icd ] && export VK_DRIVER_FILES=${VK_DRIVER_FILES:-$icd}
 
 # libdevice, which CubeCL's CUDA kernels are linked with: of a toolkit, or of PyTorch's wheels.
 if [ -z "${CUDA_PATH:-}" ]; then
-  for file in /usr/local/cuda*/nvvm/libdevice/libdevice.10.bc \
-    "$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>>"$log")"/{nvidia/*,triton/backends/nvidia/lib}/{nvvm/libdevice,.}/libdevice.10.bc; do
+  wheels=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>>"$log")
+  for file in /usr/local/cuda*/nvvm/libdevice/libdevice.10.bc "$wheels"/nvidia/*/nvvm/libdevice/libdevice.10.bc \
+    "$wheels"/triton/backends/nvidia/lib/libdevice.10.bc; do
     [ -e "$file" ] || continue
     mkdir -p "$work/cuda/nvvm/libdevice"
     cp "$file" "$work/cuda/nvvm/libdevice/"
@@ -62,6 +68,7 @@ stage() {
     printf '{"kind":"stage","stage":"%s","status":"skipped","seconds":0}\n' "$name" >>"$lines"
     return
   fi
+  most=$((most * ${PATIENCE:-1}))
   [ "$most" -gt $((left - 4)) ] && most=$((left - 4))
   printf '== %s (%s s in)\n' "$name" "$SECONDS" | tee -a "$log"
   timeout --kill-after 3 "$most" "$@" >"$work/stdout" 2>>"$log"
@@ -84,19 +91,20 @@ theirs() { # BATCH PRECISION SECONDS METHOD [OPTIONS]
     tf32) options+=(--channels-last) ;;
     bf16) options=(--precision bf16 --channels-last) ;;
   esac
-  stage "torch $precision batch $batch $method $*" "$most" "$python" "$peer" --device "$torch" --method "$method" --width "$width" \
-    --size "$image" --batch "$batch" --steps "$steps" "${options[@]}" "$@"
+  stage "torch $precision batch $batch $method $*" "$most" "$python" "$peer" --device "$torch" --method "$method" \
+    --width "$width" --size "$image" --batch "$batch" --steps "$steps" "${options[@]}" "$@"
 }
 check() { # DEVICE SECONDS GROUPS
+  : >"$work/check"
   RUN="${run[*]}" OUT=$work/check ONLY=$3 stage "check $1" "$2" bash "$here/check.sh" "$1"
   sed "s/^{/{\"stage\":\"check $1\",/" "$work/check" >>"$lines"
-  rm -f "$work/check"
 }
 table() { "$python" "$here/lease_table.py" "$lines" >"$out/table.md" 2>>"$log"; }
 
 batch=${batches[0]}
 { nvidia-smi; lscpu; ldconfig -p | grep -E 'libvulkan|libcuda\.'; } >>"$log" 2>&1
-stage "cudnn" 60 "$python" "$here/torch_conv.py" --device "$torch" --width "$width" --image-size "$image" --batch "$batch" --matrix "$matrix"
+stage "cudnn" 60 "$python" "$here/torch_conv.py" --device "$torch" --width "$width" --image-size "$image" \
+  --batch "$batch" --matrix "$matrix"
 for precision in "${precisions[@]}"; do
   ours "$batch" "$precision" 75 sora,fgsm,pgd
   theirs "$batch" "$precision" 25 sora
@@ -127,8 +135,9 @@ if [ -n "$cifar" ] && [ $((limit - SECONDS)) -gt 40 ]; then
   stage "unpack" 30 tar --extract --file "$cifar" --directory "$work/cifar"
   data=$(dirname "$(find "$work/cifar" -maxdepth 2 -name train -type d | head -1)")
   # It is stopped when the time is over: a checkpoint and the log are there then.
-  stage "training" $((limit - SECONDS - 8)) "${sora[@]}" train --dataset "folder:$data" --method sora --model preact-resnet18 --width "$width" \
-    --batch "${batches[0]}" --epochs 30 --precision "${precisions[-1]}" --device "$device" --out "$work/run" --data-dir "$work"
+  stage "training" $((limit - SECONDS - 8)) "${sora[@]}" train --dataset "folder:$data" --method sora --model preact-resnet18 \
+    --width "$width" --batch "${batches[0]}" --epochs 30 --precision "${TRAIN:-bf16}" --device "$device" --out "$work/run" \
+    --data-dir "$work"
   [ -e "$work/run/epochs.jsonl" ] && sed 's/^{/{"kind":"epoch","stage":"training",/' "$work/run/epochs.jsonl" >>"$lines"
   tail -n 3 "$work/run/metrics.jsonl" 2>/dev/null | sed 's/^{/{"kind":"step","stage":"training",/' >>"$lines"
 fi

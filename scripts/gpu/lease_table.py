@@ -83,7 +83,8 @@ def convolutions(lines):
             for who in ("sora", "torch"):
                 total[kind, direction][who] += row[who]["ms"] * row[who]["count"]
     for (kind, direction), sums in total.items():
-        print(f"| {kind} | all of the network | {direction} | {sums['sora']:.2f} | {sums['torch']:.2f} | {sums['sora'] / sums['torch']:.2f} | | |")
+        ours, theirs = sums["sora"], sums["torch"]
+        print(f"| {kind} | all of the network | {direction} | {ours:.2f} | {theirs:.2f} | {ours / theirs:.2f} | | |")
 
 
 def agreement(lines):
@@ -96,7 +97,8 @@ def agreement(lines):
         print(f"- {device}: {n} {result}")
     for line in found:
         if line["result"] in ("differs", "failed"):
-            print(f"  - {line['device']} {line['case']}: {line['result']} {line.get('figure', '')} {line.get('off', '')} {line.get('reason', '')}")
+            why = [str(line[key]) for key in ("figure", "off", "reason") if key in line]
+            print(f"  - {line['device']} {line['case']}: {line['result']}: {' '.join(why)}")
 
 
 def main():
