@@ -220,6 +220,41 @@ class UnevenWideResNet(nn.Module):
         return self.logits(self.act(self.batchnorm(x)).mean((2, 3)))
 
 
+class UnevenPreActBlock(nn.Module):
+    """Block of DeepMind's PreActResNet: its projection is a 3x3 convolution of the block's input."""
+
+    def __init__(self, cin, cout, stride, act):
+        super().__init__()
+        self.batchnorm_0, self.conv_2d_1 = nn.BatchNorm2d(cin), conv(cin, cout, 3, stride)
+        self.batchnorm_1, self.conv_2d_2 = nn.BatchNorm2d(cout), conv(cout, cout, 3, 1, 1)
+        if stride != 1 or cin != cout:
+            self.shortcut = conv(cin, cout, 3, stride)
+        self.act, self.pads = act(), (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1)
+
+    def forward(self, x):
+        out = self.conv_2d_1(F.pad(self.act(self.batchnorm_0(x)), self.pads))
+        out = self.conv_2d_2(self.act(self.batchnorm_1(out)))
+        return out + (self.shortcut(F.pad(x, self.pads)) if hasattr(self, "shortcut") else x)
+
+
+class UnevenPreActResNet(nn.Module):
+    def __init__(self, net, depths):
+        super().__init__()
+        act, cin = net["act"], net["width"]
+        self.conv_2d = conv(net["channels"], cin, 3, 1, 1)
+        for stage, depth in enumerate(depths):
+            cout, blocks = net["width"] << stage, []
+            for i in range(depth):
+                blocks.append(UnevenPreActBlock(cin, cout, 2 if stage and not i else 1, act))
+                cin = cout
+            setattr(self, f"layer_{stage}", nn.Sequential(*blocks))
+        self.batchnorm, self.act, self.logits = nn.BatchNorm2d(cin), act(), nn.Linear(cin, net["classes"])
+
+    def forward(self, x):
+        x = self.layer_3(self.layer_2(self.layer_1(self.layer_0(self.conv_2d(x)))))
+        return self.logits(self.act(self.batchnorm(x)).mean((2, 3)))
+
+
 class VGG16(nn.Module):
     def __init__(self, net):
         super().__init__()
@@ -355,6 +390,8 @@ NETWORKS = {
     "dm-wideresnet-28-10": lambda net: UnevenWideResNet(net, 28),
     "dm-wideresnet-34-10": lambda net: UnevenWideResNet(net, 34),
     "dm-wideresnet-70-16": lambda net: UnevenWideResNet(net, 70),
+    "dm-preact-resnet18": lambda net: UnevenPreActResNet(net, DEPTHS[18]),
+    "dm-preact-resnet34": lambda net: UnevenPreActResNet(net, DEPTHS[34]),
     "senet18": lambda net: Residual(net, "senet", SEBlock, DEPTHS[18]),
     "vgg16-bn": VGG16,
     "vit-tiny": lambda net: ViT(net, 3),

@@ -156,6 +156,8 @@ mod tests {
         assert_eq!(library(&error), "weights: give --mean 0 and see `sora models`");
         let error = Error::unknown("method", "pgd-20", ["pgd", "sora"]);
         assert!(library(&error).ends_with("did you mean --method pgd --set steps=20?"));
+        let error = Error::unknown("attack", "pdg-10", ["fgsm", "pgd-K[xR]", "square[-Q]"]);
+        assert!(library(&error).contains("did you mean pgd?"), "{}", library(&error));
         let error = Error::unknown("network", "resnet19", ["resnet18", "vit"]);
         assert_eq!(
             library(&error),

@@ -47,7 +47,7 @@ pub use info::{Checksum, Info, Reader, Source};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions};
 pub use open::{comes_in, open};
 pub use options::{Channels, OpenOptions, Orientation};
-pub use paths::{data_dir, expand_home};
+pub use paths::{data_dir, expand_home, without_place};
 pub use picture::{Fit, Picture, Pictures};
 pub use registry::{find, registry};
 pub use split::{Split, SplitIdentity};

@@ -74,7 +74,7 @@ fn read(spec: &str, options: &OpenOptions<'_>) -> Result<(Info, Parts)> {
     let mut info = in_the_size_wanted(info, options.image_size)?;
     let dir = || data_dir(options.data_dir.as_deref());
     let parts = match info.reader {
-        Reader::Synthetic => synthetic::draw(&info, count, options)?,
+        Reader::Synthetic => synthetic::draw(&mut info, count, options)?,
         Reader::Folder | Reader::ImageFolder => {
             let expected = format!("a path: {}:PATH", info.name);
             return Err(DataError::value("data set", format!("'{}'", info.name), expected));

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{DataError, Result};
 
 /// Options of [`open`](crate::open()).
@@ -82,13 +84,29 @@ pub enum Channels {
 }
 
 /// Whether the orientation tag (EXIF) of an image file is applied.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Orientation {
     /// The tag is ignored: pixels lie as they are stored, as in torchvision's `ImageFolder`.
     #[default]
+    #[serde(rename = "stored")]
     AsStored,
     /// The picture is turned and mirrored as the tag says, as viewers show it.
+    #[serde(rename = "exif")]
     Exif,
+}
+
+impl Orientation {
+    /// Whether this is the default; for serde.
+    #[must_use]
+    pub fn is_as_stored(&self) -> bool {
+        *self == Self::AsStored
+    }
+}
+
+impl fmt::Display for Orientation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_as_stored() { "stored" } else { "exif" })
+    }
 }
 
 impl FromStr for Orientation {

@@ -41,9 +41,38 @@ fn expand(path: &Path, home: Option<PathBuf>) -> PathBuf {
     }
 }
 
+/// The data set `spec` without the place where a folder of one's own lies, for files that are passed
+/// on: `folder:/home/me/pets` becomes `folder:pets`. A registered name stays as it is.
+#[must_use]
+pub fn without_place(spec: &str) -> String {
+    let (kind, path) = match spec.split_once(':') {
+        Some((kind @ ("folder" | "imagefolder"), path)) => (kind, path),
+        _ if spec.contains(['/', '\\']) => ("folder", spec),
+        _ => return spec.to_owned(),
+    };
+    let last = path.rsplit(['/', '\\']).find(|part| !part.is_empty()).unwrap_or_default();
+    format!("{kind}:{last}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_passed_on_does_not_say_where_a_folder_lies() {
+        for (spec, expected) in [
+            ("folder:/home/me/my pets", "folder:my pets"),
+            ("imagefolder:/a/b/", "imagefolder:b"),
+            ("folder:C:\\me\\pets", "folder:pets"),
+            ("a/b", "folder:b"),
+            ("folder:b", "folder:b"),
+            ("cifar10", "cifar10"),
+            ("synthetic:100", "synthetic:100"),
+            ("", ""),
+        ] {
+            assert_eq!(without_place(spec), expected, "{spec}");
+        }
+    }
 
     #[test]
     fn the_option_wins_over_the_variable_over_the_platform() {

@@ -280,7 +280,9 @@ pub fn nearest<'a>(name: &str, known: &'a [String]) -> Vec<&'a str> {
 /// Similarity from 0 to 1; a name that begins or ends with the wanted one counts as similar.
 fn likeness(wanted: &str, known: &str) -> f64 {
     let part = wanted.len() >= 3 && (known.starts_with(wanted) || known.ends_with(wanted));
-    strsim::jaro_winkler(wanted, known).max(if part { 0.85 } else { 0.0 })
+    // Two letters that changed places, or one that is wrong, in a short name.
+    let slip = wanted.len() >= 3 && strsim::osa_distance(wanted, known) == 1;
+    strsim::jaro_winkler(wanted, known).max(if part || slip { 0.85 } else { 0.0 })
 }
 
 impl From<robustness::Error> for Error {

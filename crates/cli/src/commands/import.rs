@@ -25,9 +25,9 @@ use crate::{
 pub struct ImportArgs {
     /// Checkpoint: .pt or .pth that torch.save wrote, or .safetensors
     pub file: PathBuf,
-    /// Network, see `sora models`
+    /// Network, see `sora models` [default: the one that the shapes of the weights fit]
     #[arg(long, value_name = "NAME", add = complete::networks(), help_heading = "Network")]
-    pub model: String,
+    pub model: Option<String>,
     /// Channels of the network's first stage [default: found in the file]
     #[arg(long, help_heading = "Network")]
     pub width: Option<usize>,
@@ -116,7 +116,7 @@ fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> Imp
     let of_file = own.map(|about| [about.network.shape.height, about.network.shape.width]);
     let image = args.image_size.map(|side| [side; 2]).or(known.map(|known| known.image));
     let mut options = ImportOptions {
-        model: Some(args.model.clone()),
+        model: args.model.clone().or(own.map(|about| about.network.name.clone())),
         prefix: args.prefix.clone(),
         width: args.width,
         image: image.or(of_file),
@@ -131,7 +131,8 @@ fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> Imp
         allow_unexpected: args.allow_unexpected,
     };
     // A file of this program has a description that tells more than its tensors.
-    if let Some(about) = own.filter(|about| about.network.name == args.model) {
+    let is_same = |about: &&About| options.model.as_ref() == Some(&about.network.name);
+    if let Some(about) = own.filter(is_same) {
         options.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
         options.network = NetworkOptions {
             activation: args.activation.or(about.network.options.activation),
@@ -148,6 +149,7 @@ fn about(args: &ImportArgs, own: Option<&About>, imported: &Imported) -> About {
     About {
         network: imported.model.config.clone(),
         dataset: dataset.unwrap_or_default(),
+        orientation: own.map(|about| about.orientation).unwrap_or_default(),
         method: own.map_or("imported".into(), |about| about.method.clone()),
         epsilon: own.map_or(args.epsilon.clone(), |about| about.epsilon.clone()),
         norm: own.map_or(args.norm, |about| about.norm),
@@ -164,9 +166,12 @@ fn say(imported: &Imported) {
         "" => String::new(),
         prefix => format!(" under '{prefix}'"),
     };
+    // Weights do not tell it.
+    let activation = config.options.activation.map(|name| format!(" with {name}"));
+    let activation = activation.unwrap_or_default();
     tracing::info!(
-        "{} tensors{under} as {} of width {} for images of {}x{}x{} in {} classes; normalisation \
-         {}: mean {:?}, std {:?}",
+        "{} tensors{under} as {} of width {}{activation} for images of {}x{}x{} in {} classes; \
+         normalisation {}: mean {:?}, std {:?}",
         imported.taken,
         config.name,
         config.width,

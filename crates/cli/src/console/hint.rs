@@ -23,6 +23,8 @@ mod tests {
             ("CIFAR-10", "cifar10"),
             ("resnet18", "preact-resnet18"),
             ("nfgsm", "n-fgsm"),
+            ("fgms", "fgsm"),
+            ("spra", "sora"),
         ] {
             let hint = did_you_mean(slip, known);
             assert!(hint.starts_with(&format!(": did you mean {name}")), "{slip}: {hint}");

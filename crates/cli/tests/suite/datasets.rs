@@ -117,3 +117,72 @@ fn the_loader_is_timed_and_sets_are_described() {
         assert!(text.contains(part), "{name}: {text}");
     }
 }
+
+/// A JPEG whose EXIF segment says that it is to be turned by a quarter.
+fn turned(picture: &RgbImage) -> Vec<u8> {
+    let mut plain = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut plain, image::ImageFormat::Jpeg).unwrap();
+    let plain = plain.into_inner();
+    let tag: &[u8] = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let exif = [b"Exif\0\0", tag].concat();
+    let length = (exif.len() as u16 + 2).to_be_bytes();
+    [&plain[..2], &[0xff, 0xe1], &length, &exif, &plain[2..]].concat()
+}
+
+#[test]
+fn the_orientation_of_photographs_is_a_setting_and_part_of_what_a_run_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let images = dir.path().join("photos");
+    for class in 0..2u8 {
+        for split in ["train", "test"] {
+            let folder = images.join(split).join(format!("class-{class}"));
+            fs::create_dir_all(&folder).unwrap();
+            for i in 0..8u8 {
+                let at = |x, y| Rgb([90 * class + (x * 9) as u8, (y * 2) as u8 + i, 30]);
+                let picture = RgbImage::from_fn(8, 8, at);
+                fs::write(folder.join(format!("{i}.jpg")), turned(&picture)).unwrap();
+            }
+        }
+    }
+    let dataset = format!("folder:{}", images.display());
+    let train = |name: &str, more: &[&str]| {
+        let out = dir.path().join(name);
+        let call = ["train", "--dataset", &dataset, "--model", "mnist-cnn", "--width", "2"];
+        let rest = ["--batch", "8", "--epochs", "1", "--val", "0", "--out", out.to_str().unwrap()];
+        let output = sora(&[&call[..], &rest, more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        out
+    };
+    let [stored, exif] =
+        [("stored", &[][..]), ("exif", &["--orientation", "exif"])].map(|(n, m)| train(n, m));
+    let digest = |run: &Path| {
+        let report = sora(&["eval", run.to_str().unwrap(), "--attacks", "clean", "--json"]);
+        assert!(report.status.success(), "{}", stderr(&report));
+        let report: serde_json::Value = serde_json::from_slice(&report.stdout).unwrap();
+        report["identity"]["data"]["sha256"].clone()
+    };
+    let own = digest(&exif);
+    assert_ne!(digest(&stored), own);
+    let config = fs::read_to_string(exif.join("config.toml")).unwrap();
+    assert!(config.contains("orientation = \"exif\""), "{config}");
+    // A weights file alone knows it, and does not say where the images lie.
+    let alone = dir.path().join("alone.safetensors");
+    fs::copy(exif.join("model.safetensors"), &alone).unwrap();
+    let bytes = fs::read(&alone).unwrap();
+    let place = dir.path().to_str().unwrap().as_bytes();
+    assert!(!bytes.windows(place.len()).any(|part| part == place), "a path of the machine");
+    let alone = alone.to_str().unwrap();
+    let output = sora(&["eval", alone, "--attacks", "clean"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--dataset is missing"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("'photos'"), "{}", stderr(&output));
+    let output = sora(&["eval", alone, "--attacks", "clean", "--dataset", &dataset, "--json"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["identity"]["data"]["sha256"], own);
+    // Within its run folder it finds them.
+    let inside = exif.join("model.safetensors");
+    assert_eq!(digest(&inside), own);
+    let output = sora(&["train", "--dataset", &dataset, "--orientation", "up", "--out", "x"]);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -77,3 +77,46 @@ fn a_run_goes_out_and_comes_back_with_the_same_figures() {
     refused(&["export", &at("nowhere"), "--format", "onnx"], "nowhere");
     assert!(!Path::new(&at("other")).exists(), "a refused import leaves nothing behind");
 }
+
+/// A file of this program as another program would have written it: tensors alone.
+fn bare(from: &Path, to: &Path) {
+    let bytes = std::fs::read(from).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    safetensors::serialize_to_file(file.tensors(), None, to).unwrap();
+}
+
+#[test]
+fn an_import_finds_the_network_by_its_shapes_and_says_which_one_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["dm-preact-resnet18", "wideresnet-28-10"] {
+        let run = at(name);
+        let more = ["--epochs", "1", "--model", name, "--width", "2", "--limit-train", "60"];
+        let output = train_short(&run, &more);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let file = at(&format!("{name}.safetensors"));
+        bare(&run.join("model.safetensors"), &file);
+        let (file, out) = (file.to_str().unwrap(), at(&format!("{name}-back")));
+        let call = ["import", file, "--image-size", "8", "--mean", "0.5", "--std", "0.25", "--out"];
+        let call = [&call[..], &[out.to_str().unwrap()]].concat();
+        let output = sora(&[&call[..], &["--model", "resnet18"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let fits = format!("it fits {name} of width 2");
+        assert!(stderr(&output).contains(&fits), "{}", stderr(&output));
+        let output = sora(&call);
+        let said = stderr(&output);
+        assert!(output.status.success(), "{said}");
+        let activation = if name.starts_with("dm") { "silu" } else { "relu" };
+        let words = format!("as {name} of width 2 with {activation} for images");
+        assert!(said.contains(&words), "{said}");
+        // The same network, but for the normalisation that was given.
+        let eval = ["eval", out.to_str().unwrap(), "--dataset", "synthetic", "--limit", "20"];
+        let output = sora(&[&eval[..], &["--attacks", "clean", "--json"]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        // A file of this program's own says itself what it is.
+        let again = at(&format!("{name}-again"));
+        let own = run.join("model.safetensors");
+        let output = sora(&["import", own.to_str().unwrap(), "--out", again.to_str().unwrap()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+}

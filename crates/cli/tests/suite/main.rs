@@ -13,6 +13,7 @@ mod extras;
 mod grid;
 mod guard;
 mod identity;
+mod ingredients;
 mod onnx;
 mod report;
 mod resume;

@@ -178,6 +178,48 @@ fn a_number_of_threads_that_is_a_slip_is_refused_everywhere() {
     }
 }
 
+/// A process that may take so much memory that some of its threads cannot be started.
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_that_the_system_does_not_give_are_a_line_and_no_hang() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let run = run.to_str().unwrap();
+    let out = dir.path().join("new");
+    let out = out.to_str().unwrap();
+    for call in [
+        &["train", "--dataset", "synthetic", "--out", out][..],
+        &["eval", run],
+        &["sweep", run],
+        &["plot", "epsilon", run],
+        &["landscape", run],
+        &["report", run],
+        &["bench", "conv"],
+    ] {
+        let sora = assert_cmd::cargo::cargo_bin("sora");
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 1500000; exec \"$0\" \"$@\" --threads 1000"]);
+        let started = Instant::now();
+        let output = command.arg(sora).args(call).stdin(Stdio::null()).output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{call:?}: {text}");
+        assert!(text.contains("cannot start 1000 threads"), "{call:?}: {text}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{call:?}");
+    }
+    assert!(!Path::new(out).exists(), "nothing is left behind");
+}
+
+#[test]
+fn images_that_no_machine_can_train_on_are_refused_before_they_are_drawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("never");
+    let started = Instant::now();
+    let call = ["train", "--dataset", "synthetic", "--image-size", "4096", "--out"];
+    refused(&[&call[..], &[out.to_str().unwrap()]].concat(), &["4096", "MiB"]);
+    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    assert!(!out.exists());
+}
+
 #[test]
 fn names_from_files_steer_no_terminal() {
     let dir = tempfile::tempdir().unwrap();

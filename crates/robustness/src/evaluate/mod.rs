@@ -139,6 +139,10 @@ pub struct Report {
     pub seed: u64,
     /// Everything that decides the results.
     pub identity: Identity,
+    /// SHA-256 of the whole split that the images were taken from, where it is known: it decides no
+    /// result, and tells whether the split is still what a training began with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_sha256: Option<String>,
     /// Per attack.
     pub results: Results,
     /// Where an attack departed from its definition, and why.
@@ -159,6 +163,7 @@ impl Report {
             norm: identity.norm,
             seed: identity.seed,
             identity,
+            split_sha256: None,
             results,
             notes,
             warnings,

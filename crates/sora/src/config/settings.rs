@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::OnCo;
 use crate::{
-    data::Augment,
+    data::{Augment, Orientation},
     method::Options,
     model::{Shortcut, Stem},
     nn::{Activation, BnMode, Precision},
@@ -93,6 +93,9 @@ settings! {
     /// Height and width of the images, for folders, the ImageNet family, synthetic and MedMNIST
     /// (28, 64, 128 or 224)
     image_size: Option<usize> = None, "PIXELS" Values::Integer;
+    /// How photographs lie that carry an orientation tag (EXIF), in folders and the ImageNet family:
+    /// stored, as torchvision takes them, or exif, turned as viewers show them [default: stored]
+    orientation: Orientation = Orientation::AsStored, "ORIENTATION" Values::Choice(&["stored", "exif"]);
     /// Augmentation, for example none, flip or crop:4,flip [default: the data set's]
     augment: Option<Augment> = None, "AUGMENT" Values::Text;
     /// Training method, see `sora methods` [default: sora]

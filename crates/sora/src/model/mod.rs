@@ -8,6 +8,7 @@ mod builder;
 mod cct;
 mod classifier;
 mod config;
+mod dm_preact_resnet;
 mod dm_wide_resnet;
 mod graph;
 mod incremental;

@@ -3,8 +3,8 @@
 use std::sync::{PoisonError, RwLock};
 
 use super::{
-    Builder, Id, NetworkOptions, Shape, Shortcut, Stem, Structure, cct, dm_wide_resnet, mnist_cnn,
-    preact_resnet, resnet, senet, vgg, vit, wide_resnet,
+    Builder, Id, NetworkOptions, Shape, Shortcut, Stem, Structure, cct, dm_preact_resnet,
+    dm_wide_resnet, mnist_cnn, preact_resnet, resnet, senet, vgg, vit, wide_resnet,
 };
 use crate::{
     error::{Error, Result},
@@ -151,6 +151,8 @@ pub const NETWORKS: &[NetworkInfo] = &[
     dm_wide_resnet::DM_WIDERESNET_28_10,
     dm_wide_resnet::DM_WIDERESNET_34_10,
     dm_wide_resnet::DM_WIDERESNET_70_16,
+    dm_preact_resnet::DM_PREACT_RESNET18,
+    dm_preact_resnet::DM_PREACT_RESNET34,
     senet::SENET18,
     vgg::VGG16_BN,
     vit::VIT_TINY,

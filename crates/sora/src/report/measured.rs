@@ -73,12 +73,25 @@ impl Measured {
 }
 
 impl Run {
-    /// Whether a record is of the run's own test split, under the run's own threat.
+    /// Whether a record is of the run's own test split, as it was when the run began, under the
+    /// threat that it was trained for, and of nothing special such as attacks towards a class.
     pub fn is_own_test(&self, record: &Record) -> bool {
         self.is_own_dataset(&record.dataset)
             && matches!(record.split.as_str(), "test" | "")
-            && self.epsilon().is_none_or(|own| (own - record.epsilon).abs() < 1e-6)
+            && self.has_images(record)
+            && self.epsilon().is_none_or(|own| own as f32 == record.epsilon as f32)
             && record.norm == self.norm()
+            && record.options.is_empty()
+    }
+
+    /// Whether the images of a record are those of the run's test split when it began, as far as
+    /// run and record say what they are.
+    pub fn has_images(&self, record: &Record) -> bool {
+        let Some(own) = self.test_identity() else { return true };
+        let same = |digest: &String| digest.is_empty() || *digest == own.sha256;
+        let whole = record.n != own.images as u64 || same(&record.images.sha256);
+        let classes = record.images.sha256.is_empty() || record.images.classes == own.classes;
+        record.n <= own.images as u64 && whole && classes && same(&record.images.split_sha256)
     }
 
     /// How well the weights of a record represent the run; `None` where they do not. For a finished

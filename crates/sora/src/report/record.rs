@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::privacy::without_paths;
 use crate::{
+    model::ModelConfig,
     run::About,
     stats::{Accuracy, wilson95},
 };
@@ -60,10 +61,27 @@ pub struct Record {
     pub seed: u64,
     /// The weights whose accuracies these are.
     pub of: Of,
+    /// What images they are of, where the record says.
+    pub images: Images,
+    /// What else was asked for, such as attacks towards a class.
+    pub options: Vec<String>,
+    /// The program that wrote it; empty where the record does not say.
+    pub program: String,
     /// Accuracies by attack.
     pub results: BTreeMap<String, Accuracy>,
     /// Warnings to read before the accuracies are trusted.
     pub warnings: Vec<String>,
+}
+
+/// The images of a record, as digests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Images {
+    /// Of those evaluated, with their labels; empty where the record does not say.
+    pub sha256: String,
+    /// Of the whole split; empty where the record does not say.
+    pub split_sha256: String,
+    /// Names of the classes; empty where they have none.
+    pub classes: Vec<String>,
 }
 
 /// The content of the file.
@@ -79,6 +97,7 @@ struct File {
     results: BTreeMap<String, Figures>,
     warnings: Vec<String>,
     identity: Value,
+    split_sha256: String,
 }
 
 #[derive(Deserialize)]
@@ -108,12 +127,13 @@ impl WeightsOfRun {
         let weights = identity.get("weights").unwrap_or(&Value::Null);
         let digest = weights.as_str().or_else(|| weights.get("sha256")?.as_str());
         let step = weights.get("step").and_then(Value::as_u64);
+        let network = weights.get("network").and_then(Value::as_str).unwrap_or_default();
         let same = |about: &Option<About>| {
             about.as_ref().is_some_and(|about| match (digest, about.sha256.as_str()) {
                 // Weights of an older version lack their digest.
                 (_, "") => about.step.is_some() && about.step == step,
                 (digest, own) => digest == Some(own),
-            })
+            } && is_network(network, about))
         };
         match step {
             _ if digest.is_none() && step.is_none() => Of::Unsaid,
@@ -127,6 +147,13 @@ impl WeightsOfRun {
             _ => Of::Other,
         }
     }
+}
+
+/// Whether the network that a record names is that of `about`, with its normalisation and every
+/// option; a record that names none is believed.
+fn is_network(text: &str, about: &About) -> bool {
+    let named: Option<ModelConfig> = serde_json::from_str(text).ok();
+    text.is_empty() || named.as_ref() == Some(&about.network)
 }
 
 /// Largest header of a weights file in bytes that is read.
@@ -175,6 +202,23 @@ pub fn read(dir: &Path, weights: &WeightsOfRun, warnings: &mut Vec<String>) -> V
     records
 }
 
+fn text(value: Option<&Value>) -> String {
+    value.and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn strings(value: Option<&Value>) -> Vec<String> {
+    let all = value.and_then(Value::as_array).into_iter().flatten();
+    all.map(|value| text(Some(value))).collect()
+}
+
+fn images(file: &File) -> Images {
+    let data = file.identity.get("data").unwrap_or(&Value::Null);
+    // Written as plain text by some versions.
+    let sha256 = data.as_str().map_or_else(|| text(data.get("sha256")), str::to_owned);
+    let classes = strings(data.get("classes"));
+    Images { sha256, split_sha256: file.split_sha256.clone(), classes }
+}
+
 impl Record {
     fn new(name: String, file: File, weights: &WeightsOfRun) -> Self {
         let n = file.n;
@@ -185,6 +229,9 @@ impl Record {
         Self {
             name,
             of: weights.of(&file.identity),
+            images: images(&file),
+            options: strings(file.identity.get("options")),
+            program: text(file.identity.get("program")),
             results: file.results.into_iter().map(|(k, v)| (k, accuracy(v))).collect(),
             warnings: file.warnings.iter().map(|text| without_paths(text)).collect(),
             dataset: file.dataset,

@@ -17,6 +17,7 @@ use super::{
     record::{self, Record, WeightsOfRun},
 };
 use crate::{
+    data::{DatasetIdentity, Identity},
     diagnose::{CoEvent, CoSign},
     error::{Error, Result},
     run::{
@@ -121,6 +122,12 @@ impl Run {
     /// Whether `dataset` is the run's own.
     pub fn is_own_dataset(&self, dataset: &str) -> bool {
         dataset.is_empty() || absolute_dataset(dataset) == absolute_dataset(&self.dataset_path())
+    }
+
+    /// The test split when the run began; `None` in runs of older versions.
+    pub fn test_identity(&self) -> Option<Identity> {
+        let data = self.config.get("data")?.clone();
+        data.try_into::<DatasetIdentity>().ok().map(|data| data.test)
     }
 
     /// Network and its width.

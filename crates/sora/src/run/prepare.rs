@@ -35,6 +35,7 @@ pub fn open_dataset(config: &TrainConfig) -> Result<Dataset> {
     let options = data::OpenOptions {
         data_dir: config.data_dir.clone(),
         image_size: config.image_size,
+        orientation: config.orientation,
         seed: config.seed,
         limit_train: config.limit_train,
         limit_test: config.limit_test,

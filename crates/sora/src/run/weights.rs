@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{RunConfig, RunDir, TrainPlan, checkpoint};
 use crate::{
     config::TrainConfig,
+    data::{self, Orientation},
     error::{Error, Result},
     files,
     model::{Model, ModelConfig},
@@ -25,8 +26,12 @@ pub const ABOUT: &str = "sora";
 pub struct About {
     /// The network.
     pub network: ModelConfig,
-    /// Data set of the training; empty if it is not known.
+    /// Data set of the training; empty if it is not known. A file holds only the last name of a
+    /// folder, because files are passed on.
     pub dataset: String,
+    /// How photographs with an orientation tag were taken.
+    #[serde(default, skip_serializing_if = "Orientation::is_as_stored")]
+    pub orientation: Orientation,
     /// Method of the training; `imported` for weights of another program.
     pub method: String,
     /// Epsilon of the training.
@@ -50,6 +55,7 @@ impl About {
         Self {
             network: plan.network.clone(),
             dataset: config.dataset.clone(),
+            orientation: config.orientation,
             method: config.method.clone(),
             epsilon: config.epsilon.clone(),
             norm: config.norm,
@@ -64,7 +70,8 @@ impl About {
     /// # Errors
     /// [`Error`] if the serialisation fails, which no known value causes.
     pub fn metadata(&self) -> Result<HashMap<String, String>> {
-        let json = serde_json::to_string(self).map_err(|e| {
+        let about = Self { dataset: data::without_place(&self.dataset), ..self.clone() };
+        let json = serde_json::to_string(&about).map_err(|e| {
             Error::defect(format!("cannot serialise the network's description: {e}"))
         })?;
         // There is only one entry, because the order of several would differ from run to run, and
@@ -252,6 +259,35 @@ impl Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_weights_file_does_not_say_where_the_users_images_lie() {
+        let config = TrainConfig::default();
+        let network = ModelConfig {
+            name: "mnist-cnn".into(),
+            width: 1,
+            shape: crate::model::Shape { channels: 1, height: 8, width: 8, classes: 2 },
+            mean: vec![0.5],
+            std: vec![0.5],
+            options: Default::default(),
+        };
+        let about = About {
+            network,
+            dataset: "folder:/home/me/secret/pets".into(),
+            orientation: Orientation::Exif,
+            method: config.method,
+            epsilon: config.epsilon,
+            norm: config.norm,
+            step: None,
+            classes: Vec::new(),
+            sha256: String::new(),
+        };
+        let text = &about.metadata().unwrap()[ABOUT];
+        assert!(!text.contains("secret"), "{text}");
+        let again = About::parse(text, Path::new("x")).unwrap();
+        assert_eq!(again.dataset, "folder:pets");
+        assert_eq!(again.orientation, Orientation::Exif);
+    }
 
     #[test]
     fn a_weights_file_notices_a_changed_value() {

@@ -297,7 +297,12 @@ fn a_copy_beside_the_weights_is_named_and_chosen_by_its_prefix() {
 #[test]
 fn a_network_that_is_not_named_is_found_and_a_wrong_one_is_set_right() {
     let dir = tempfile::tempdir().unwrap();
-    for (name, width) in [("resnet18", 4), ("wideresnet-28-10", 4), ("dm-wideresnet-28-10", 4)] {
+    for (name, width) in [
+        ("resnet18", 4),
+        ("wideresnet-28-10", 4),
+        ("dm-wideresnet-28-10", 4),
+        ("dm-preact-resnet18", 4),
+    ] {
         let config =
             sora::model::ModelConfig { name: name.into(), width, ..small_model(1, 3, 8).config };
         let own = filled(config, 3).to_host().unwrap();

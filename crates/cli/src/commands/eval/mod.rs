@@ -161,6 +161,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     }));
     let mut report = Report::new(identity.with_attacks(&entries), outcome);
     report.n = samples.len() as u64;
+    report.split_sha256.clone_from(&target.split_sha256);
     log_memory();
 
     // The results are shown before a failure to store them can end the command.
@@ -176,6 +177,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     saved?;
     model_info.map_or(Ok(()), |info| info.write(&report, &target.epsilon, &target.subject))?;
     evaluator.finish()?;
+    target.say_what_is_left();
     shown
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 use sora::{
-    files,
+    evaluate, files, report,
     run::recipe::{PlannedRun, RecipePlan},
 };
 
@@ -140,22 +140,24 @@ pub fn evaluate(
     })
 }
 
-/// An existing report in `dir/eval` with every attack of the plan on at least as many images.
+/// The record under `dir/eval` of the plan's evaluation: by this program, of the run's final weights
+/// on its own test images under its own threat, with every attack of the plan and as many images.
 pub fn evaluated(plan: &RecipePlan, dir: &Path) -> Option<Value> {
-    let reports = fs::read_dir(dir.join("eval")).ok()?.filter_map(|entry| {
-        let path = entry.ok()?.path();
-        let is_report = path.extension().is_some_and(|extension| extension == "json");
-        is_report.then(|| serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok()).flatten()
-    });
-    let wanted = plan.limit.map_or(u64::MAX, |n| n as u64);
-    let mut fitting = reports.filter(|report| {
-        let (n, whole) =
-            (report["n"].as_u64().unwrap_or(0), report["split"] == "test" && plan.limit.is_none());
-        (n == wanted || whole)
-            && plan.attacks.iter().all(|name| report["results"][name]["accuracy"].is_number())
-    });
-    // Without a limit, a report on a part of the split would pass too. The split's size is not
-    // known here, so the report on the most images is taken.
-    let first = fitting.next()?;
-    Some(fitting.fold(first, |a, b| if b["n"].as_u64() > a["n"].as_u64() { b } else { a }))
+    let run = report::Run::load(dir).ok()?;
+    // A run without its data in config.toml (of an older version) does not know how many there are.
+    let all = run.test_identity().map(|own| own.images as u64);
+    let most = run.records.iter().map(|record| record.n).max().unwrap_or(0);
+    let whole = all.unwrap_or(most);
+    let wanted = plan.limit.map_or(whole, |n| whole.min(n as u64));
+    let fits = |record: &&report::Record| {
+        record.of == report::Of::Final
+            && record.program == evaluate::program()
+            && record.seed == 0
+            && record.n == wanted
+            && run.is_own_test(record)
+            && plan.attacks.iter().all(|name| record.results.contains_key(name))
+    };
+    let record = run.records.iter().find(fits)?;
+    let file = run.dir().evaluations().join(format!("{}.json", record.name));
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
 }

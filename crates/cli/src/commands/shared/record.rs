@@ -1,6 +1,9 @@
 //! The files of an evaluation: its state while it runs, and its record.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 use sora::{
@@ -59,8 +62,25 @@ impl Target {
         Ok(Ledger::open_in(dir, &stem, identity, options)?)
     }
 
-    /// Writes the record `value` to `out`, or else for a run to `eval/STEM.json`, or else nowhere.
-    /// A record that cannot be written there is kept in the folder for temporary files.
+    /// Says which states of evaluations that were cut off still lie in the run's eval folder: nobody
+    /// but their calls or the user takes them away.
+    pub fn say_what_is_left(&self) {
+        let Some((dir, _)) = self.subject.run() else { return };
+        let entries = fs::read_dir(dir.evaluations()).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let states = names.filter(|name| name.starts_with("state-") && name.ends_with(".jsonl"));
+        match states.count() {
+            0 => {}
+            left => tracing::info!(
+                "{} holds state-*.jsonl of {left} evaluations that were cut off or are still \
+                 running: the same calls go on from them, nothing else uses them",
+                dir.evaluations().display()
+            ),
+        }
+    }
+
+    /// Writes the record `value`: to `out`, else for a run to `eval/STEM.json`, else nowhere. A
+    /// record that cannot go there is kept in the folder for temporary files.
     ///
     /// # Errors
     /// The place of a record that could not be written where it belongs.

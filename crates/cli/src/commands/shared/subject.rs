@@ -1,6 +1,9 @@
 //! The network, the images and the threat of a measurement.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use sora::{
     attack::Entry,
@@ -8,7 +11,7 @@ use sora::{
     data::{self, Dataset},
     evaluate::{self, EvalConfig, Identity, OnSplit},
     robustness::{Classifier, Samples, sanity},
-    run::{self, Which},
+    run::{self, RunConfig, RunDir, Which},
     threat::{Epsilon, Norm, Threat},
 };
 
@@ -97,6 +100,8 @@ pub struct Target {
     /// Identity of network, images, threat and seed: all values that decide the results, except the
     /// attacks.
     pub identity: Identity,
+    /// SHA-256 of the whole test split, where it is that of the run.
+    pub split_sha256: Option<String>,
     path: PathBuf,
     batch: usize,
 }
@@ -122,7 +127,8 @@ impl Target {
         let data_config = data_config(args, &subject)?;
         let dataset = run::open_dataset(&data_config)?;
         check_fit(&subject, &dataset)?;
-        warn_of_data(args, &subject, &dataset)?;
+        warn_of_classes(&subject, &dataset);
+        let split_sha256 = of_the_run(&subject, &data_config, &dataset)?;
         let split = dataset.test.take(args.limit.or(default_limit).unwrap_or(usize::MAX));
         let threat = Threat::new(norm, &epsilon)?;
         let split = OnSplit(split);
@@ -137,6 +143,7 @@ impl Target {
             threat,
             seed: args.seed,
             identity,
+            split_sha256,
             path: args.subject.clone(),
             batch: args.batch,
         })
@@ -223,29 +230,53 @@ fn choose_epsilon(args: &SubjectArgs, subject: &Judged, norm: Norm) -> Result<Ep
 
 /// The settings of the data set to evaluate on: the run's own, unless another is named.
 fn data_config(args: &SubjectArgs, subject: &Judged) -> Result<TrainConfig> {
-    let mut config = match subject.run() {
-        Some((_, config)) => config.settings.clone(),
-        None => TrainConfig::default(),
-    };
-    let own = subject.about().map(|about| about.dataset.as_str()).unwrap_or_default();
-    if let Some(dataset) = args.dataset.as_deref().or(subject.run().is_none().then_some(own)) {
-        if dataset.is_empty() {
-            return Err(Failure::input(format!(
-                "--dataset is missing: {} does not say what it was trained on; name a set of \
-                 `sora data list` or an image folder",
-                args.subject.display()
-            )));
+    let mut config = match (subject.run(), subject.about()) {
+        (Some((_, config)), _) => config.settings.clone(),
+        (None, Some(about)) => {
+            TrainConfig { orientation: about.orientation, ..TrainConfig::default() }
         }
-        config.dataset = dataset.to_owned();
+        (None, None) => TrainConfig::default(),
+    };
+    let own = || trained_on(&args.subject, subject);
+    let named = args.dataset.clone().map(Ok).or_else(|| subject.run().is_none().then(own));
+    if let Some(dataset) = named.transpose()? {
+        config.dataset = dataset;
         // Use the size that the network takes, if the set has images of that size.
         let shape = subject.shape();
-        let fits = shape.height == shape.width && data::comes_in(dataset, shape.height);
+        let fits = shape.height == shape.width && data::comes_in(&config.dataset, shape.height);
         config.image_size = fits.then_some(shape.height);
     }
     if args.data_dir.is_some() {
         config.data_dir = args.data_dir.clone();
     }
     Ok(config)
+}
+
+/// The data set that the weights file `path` was trained on, where it can be found: files do not say
+/// where a folder lies, and a run folder around the file does.
+fn trained_on(path: &Path, subject: &Judged) -> Result<String> {
+    let own = subject.about().map(|about| about.dataset.as_str()).unwrap_or_default();
+    if own.is_empty() {
+        return Err(Failure::input(format!(
+            "--dataset is missing: {} does not say what it was trained on; name a set of `sora \
+             data list` or an image folder",
+            path.display()
+        )));
+    }
+    let folder = ["folder:", "imagefolder:"].iter().find_map(|kind| own.strip_prefix(kind));
+    // Older files have the whole path.
+    let Some(folder) = folder.filter(|folder| !Path::new(folder).is_absolute()) else {
+        return Ok(own.to_owned());
+    };
+    let runs = path.ancestors().skip(1).take(3).filter_map(|dir| RunDir::open(dir).ok());
+    let same = |(_, run): &(RunDir, RunConfig)| data::without_place(&run.settings.dataset) == own;
+    runs.into_iter().find(same).map(|(_, run)| run.settings.dataset).ok_or_else(|| {
+        Failure::input(format!(
+            "--dataset is missing: {} was trained on the folder '{folder}' and does not say where \
+             that lies; name it with --dataset",
+            path.display()
+        ))
+    })
 }
 
 /// Warns if the weights are those of an unfinished run.
@@ -259,9 +290,9 @@ fn warn_of_weights(subject: &Judged) {
     }
 }
 
-/// Warns if a data set differs from the one that the network was trained or evaluated on.
-fn warn_of_data(args: &SubjectArgs, subject: &Judged, dataset: &Dataset) -> Result<()> {
-    let Some(about) = subject.about() else { return Ok(()) };
+/// Warns if a data set has other classes than the network was trained on.
+fn warn_of_classes(subject: &Judged, dataset: &Dataset) {
+    let Some(about) = subject.about() else { return };
     let names = dataset.test.class_names();
     if !names.is_empty() && !about.classes.is_empty() && names != about.classes {
         tracing::warn!(
@@ -269,14 +300,26 @@ fn warn_of_data(args: &SubjectArgs, subject: &Judged, dataset: &Dataset) -> Resu
              network was trained on"
         );
     }
-    let before = subject.run().and_then(|(_, config)| config.data.as_ref());
-    if let (Some(before), None) = (before, &args.dataset)
-        && let Some(difference) =
-            dataset.test.identity().map_err(sora::Error::from)?.difference(&before.test)
-    {
+}
+
+/// SHA-256 of the whole test split of a run's own data set; says where it is no longer what the run
+/// began with. `None` for any other data set: reading a large one costs minutes.
+fn of_the_run(
+    subject: &Judged,
+    data_config: &TrainConfig,
+    dataset: &Dataset,
+) -> Result<Option<String>> {
+    let Some((_, run)) = subject.run() else { return Ok(None) };
+    let mut named = data_config.clone();
+    named.make_absolute();
+    let (Some(before), true) = (&run.data, named.dataset == run.settings.dataset) else {
+        return Ok(None);
+    };
+    let now = dataset.test.identity().map_err(sora::Error::from)?;
+    if let Some(difference) = now.difference(&before.test) {
         tracing::warn!("the test images are not those that the run began with: {difference}");
     }
-    Ok(())
+    Ok(Some(now.sha256))
 }
 
 fn check_fit(subject: &Judged, dataset: &Dataset) -> Result<()> {

@@ -17,6 +17,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "dataset",
             "data_dir",
             "image_size",
+            "orientation",
             "augment",
             "limit_train",
             "limit_test",

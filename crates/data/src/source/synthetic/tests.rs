@@ -110,10 +110,27 @@ fn what_does_not_fit_in_memory_is_drawn_on_demand_to_the_same_pixels() {
     assert!(drawn.train.is_on_demand() && !kept.train.is_on_demand());
     assert_eq!(bytes(&drawn.train), bytes(&kept.train));
     assert_eq!(bytes(&drawn.test), bytes(&kept.test));
-    let huge =
-        OpenOptions { image_size: Some(4096), limit_train: None, limit_test: None, ..options(1) };
-    // This test does not need the statistics of such a set.
-    let info = crate::find("synthetic").unwrap();
-    let parts = draw(&info, None, &huge).unwrap();
-    assert!(parts.train.is_on_demand() && parts.train.len() == 10_000);
+}
+
+/// Nothing is drawn to tell what a set is, and little to tell its mean.
+#[test]
+fn a_set_of_huge_images_is_opened_and_told_from_others_at_once() {
+    let started = std::time::Instant::now();
+    let huge = |seed, size| OpenOptions {
+        image_size: Some(size),
+        limit_train: None,
+        limit_test: None,
+        ..options(seed)
+    };
+    let data = open("synthetic", &huge(1, 2048)).unwrap();
+    assert!(data.train.is_on_demand() && data.train.len() == 10_000);
+    assert!(data.info.mean.iter().all(|m| (0.4..0.6).contains(m)), "{:?}", data.info.mean);
+    let own = data.identity().unwrap();
+    assert_eq!(open("synthetic", &huge(1, 2048)).unwrap().identity().unwrap(), own);
+    for other in [huge(2, 2048), huge(1, 2049)] {
+        assert!(open("synthetic", &other).unwrap().identity().unwrap().difference(&own).is_some());
+    }
+    assert_ne!(own.train.sha256, own.test.sha256);
+    // Minutes at the least, if every image were drawn.
+    assert!(started.elapsed().as_secs() < 100, "{:?}", started.elapsed());
 }

@@ -18,10 +18,13 @@ use crate::{
 };
 
 /// Accuracies of one set of weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpsilonRow {
     /// The name of the weights.
     pub weights: String,
+    /// Digest of all that decides the counts; empty in files of older versions.
+    #[serde(default)]
+    pub of: String,
     /// Number of images that are classified correctly without attack.
     pub clean: u64,
     /// Number of images that withstand a single step of each epsilon.
@@ -94,6 +97,7 @@ pub fn epsilon_row(
 ) -> Result<EpsilonRow> {
     let mut row = EpsilonRow {
         weights: weights.to_owned(),
+        of: String::new(),
         clean: 0,
         single: vec![0; sweep.epsilons.len()],
         multi: Vec::new(),
@@ -163,15 +167,18 @@ impl Opened<'_> {
         let mut known: Vec<EpsilonRow> = known.map(|found| found.rows).unwrap_or_default();
         let mut rows = Vec::new();
         for weights in &wanted {
-            if let Some(i) = known.iter().position(|row| row.weights == weights.name) {
-                rows.push(known.swap_remove(i));
+            load(&mut self.subject.model, weights)?;
+            let of = self.identity(&split)?;
+            let name = weights.name.clone();
+            if let Some(i) = known.iter().position(|row| row.of == of) {
+                rows.push(EpsilonRow { weights: name, ..known.swap_remove(i) });
                 continue;
             }
             let (run, n) = (&self.run.name, data.n);
-            tracing::info!("{run}: accuracy over epsilon at {} on {n} images", weights.name);
-            load(&mut self.subject.model, weights)?;
+            tracing::info!("{run}: accuracy over epsilon at {name} on {n} images");
             let (model, batch) = (&self.subject.model, self.options.batch);
-            rows.push(epsilon_row(model, &split, threat, &data, &weights.name, batch)?);
+            let row = epsilon_row(model, &split, threat, &data, &name, batch)?;
+            rows.push(EpsilonRow { of, ..row });
             // The rows are kept after each of them, so that an interruption loses only one.
             let rows = rows.iter().chain(&known).cloned().collect();
             cache::keep(&file, &EpsilonSweep { rows, ..data.clone() });
@@ -208,8 +215,7 @@ mod tests {
         let model = Plane { w: vec![1.0, -1.0], b: 0.0 };
         let images = Images { x: vec![0.6, 0.4, 0.3, 0.7], labels: vec![1, 1], ids: vec![0, 1] };
         let threat = Threat { norm: Norm::Linf, epsilon: 0.1 };
-        let mut row =
-            EpsilonRow { weights: String::new(), clean: 0, single: vec![0; 3], multi: vec![] };
+        let mut row = EpsilonRow { single: vec![0; 3], ..EpsilonRow::default() };
         single_steps(&model, threat, &images, &[0.05, 0.09, 0.11], &mut row).unwrap();
         assert_eq!((row.clean, row.single), (1, vec![1, 1, 0]));
     }

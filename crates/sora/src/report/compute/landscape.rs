@@ -118,6 +118,9 @@ impl LandscapeConfig {
 pub struct Landscape {
     /// The name of the weights.
     pub weights: String,
+    /// Digest of all that decides the values; empty in files of older versions.
+    #[serde(default)]
+    pub of: String,
     /// Index of the image in the test split.
     pub index: usize,
     /// Class of the image.
@@ -184,7 +187,8 @@ pub fn landscape(
             margin.push(m);
         }
     }
-    Ok(Landscape { weights: weights.to_owned(), index: config.index, label, at, loss, margin })
+    let (weights, of) = (weights.to_owned(), String::new());
+    Ok(Landscape { weights, of, index: config.index, label, at, loss, margin })
 }
 
 /// The two directions that span the plane.
@@ -220,6 +224,7 @@ impl Opened<'_> {
         config.check()?;
         let wanted = self.weights(choice, count)?;
         let image = Images::of(&OnSplit(self.dataset.test.as_ref().clone()), &[config.index])?;
+        let alone = OnSplit(self.dataset.test.subset(&[config.index])?);
         let file = self.landscape_file(&config);
         let known: Option<Landscapes> =
             cache::known(&file).filter(|found: &Landscapes| found.config == config);
@@ -227,15 +232,18 @@ impl Opened<'_> {
         let mut rows = Vec::new();
         let mut fresh = false;
         for weights in &wanted {
-            if let Some(i) = known.iter().position(|row| row.weights == weights.name) {
-                rows.push(known.swap_remove(i));
+            load(&mut self.subject.model, weights)?;
+            let of = self.identity(&alone)?;
+            let name = weights.name.clone();
+            if let Some(i) = known.iter().position(|row| row.of == of) {
+                rows.push(Landscape { weights: name, ..known.swap_remove(i) });
                 continue;
             }
             let (run, index) = (&self.run.name, config.index);
-            tracing::info!("{run}: loss around image {index} at {}", weights.name);
-            load(&mut self.subject.model, weights)?;
+            tracing::info!("{run}: loss around image {index} at {name}");
             let threat = self.settings().threat();
-            rows.push(landscape(&self.subject.model, &image, threat, &config, &weights.name)?);
+            let row = landscape(&self.subject.model, &image, threat, &config, &name)?;
+            rows.push(Landscape { of, ..row });
             fresh = true;
         }
         let found = self.named(config, rows);

@@ -11,6 +11,8 @@ mod weights;
 
 use std::path::PathBuf;
 
+use robustness::Samples;
+
 pub use epsilon::{EpsilonRow, EpsilonSweep, Sweep, epsilon_row};
 pub use examples::{Example, ExampleSet, examples};
 pub use landscape::{Landscape, LandscapeConfig, Landscapes, Plane, landscape};
@@ -23,6 +25,7 @@ use crate::{
     data::Dataset,
     device,
     error::{Error, Result},
+    evaluate::{self, Identity},
     run::{self, RunConfig, RunDir, Subject},
 };
 
@@ -102,6 +105,16 @@ impl<'a> Opened<'a> {
 
     fn settings(&self) -> &TrainConfig {
         &self.config.settings
+    }
+
+    /// A digest of what decides a figure beside its own settings: the weights that are loaded, the
+    /// network, the images, the threat, the seed and the program. What was kept under another is
+    /// computed again.
+    fn identity(&self, images: &dyn Samples) -> Result<String> {
+        let weights = evaluate::weights_identity(&self.subject.model, None, "")?;
+        let data = images.identity(&self.settings().dataset, "test")?;
+        let (threat, seed) = (self.settings().threat(), self.options.seed);
+        Ok(Identity::new(evaluate::program(), weights, data, threat, seed).digest())
     }
 
     fn about(&self) -> String {

@@ -66,11 +66,15 @@ pub(super) fn results(runs: &[Run], colours: &[usize], attacks: &[String]) -> Ve
     for (i, (run, colour)) in runs.iter().zip(colours).enumerate() {
         for record in &run.records {
             let n = thousands(record.n);
-            let images = if run.is_own_dataset(&record.dataset) {
-                format!("{n} {}", record.split)
-            } else {
-                format!("{n} {} of another set, {}", record.split, dataset_name(&record.dataset))
-            };
+            let mut images = format!("{n} {}", record.split);
+            if !run.is_own_dataset(&record.dataset) {
+                images += &format!(" of another set, {}", dataset_name(&record.dataset));
+            } else if !run.has_images(record) {
+                images += ", not as they were when the run began";
+            }
+            if !record.options.is_empty() {
+                images += &format!("; {}", record.options.join(", "));
+            }
             let cells = attacks.iter().map(|attack| Cell::of(record.results.get(attack)));
             rows.push(ResultRow {
                 run: i,
