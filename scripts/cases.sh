@@ -105,4 +105,144 @@ escapes() {
 }
 check "escape characters of files reach no terminal" escapes
 
+# Image folders: two classes, dark and bright, 8x8.
+pictures() { # FOLDER
+    python3 - "$1" <<'EOF'
+import pathlib, struct, sys, zlib
+def png(path, level, i):
+    rows = b"".join(b"\0" + bytes((level + (5 * x + 3 * y + i) % 23) % 256 for x in range(8) for _ in range(3)) for y in range(8))
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    head = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+for name, level in (("a", 30), ("b", 200)):
+    for split, count in (("train", 10), ("test", 6)):
+        folder = pathlib.Path(sys.argv[1], split, name)
+        folder.mkdir(parents=True)
+        for i in range(count):
+            png(folder / f"{i:02}.png", level, i)
+EOF
+}
+tiny=(--model mnist-cnn --width 4 --batch 8 --augment none --lr-max 0.05 --val 0)
+clean() { "$sora" eval "$@" 2>stderr | awk '$1 == "clean" { print $2 }'; }
+glance() { # RUN: the card of its report
+    "$sora" report "$1" --no-compute >/dev/null 2>&1
+    sed 's/<script.*<.script>//g; s/<[^>]*>/ /g' "$1/report.html" | tr -s ' \n' ' ' | grep -o "At a glance .\{300\}" | head -1
+}
+pictures d
+pictures other
+for i in 0 1 2 3 4 5; do cp other/test/a/0$i.png other/test/b/0$i.png; done
+exits 0 "$sora" train --dataset folder:d "${tiny[@]}" --epochs 20 --out seen
+
+# Settings that would train nothing.
+no_update() {
+    exits 2 train --accumulate 1000 --epochs 2 --out never && grep -q "no update" stderr || return 1
+    exits 2 train --ema 1 --epochs 2 --out never && grep -q "untrained" stderr
+}
+check "a run without an update is refused" no_update
+
+# Records.
+another_set() {
+    local own there
+    own=$(clean seen --attacks clean) && there=$(clean seen --attacks clean --dataset folder:other) || return 1
+    [[ $own != "$there" && $(ls seen/eval | wc -l) == 2 ]] || return 1
+    glance seen | grep -q " $(printf %.1f "$own") clean %"
+}
+check "a record of another data set takes no place and is not shown" another_set
+unfinished() {
+    "$sora" train --dataset folder:d "${tiny[@]}" --epochs 100000 --out half >/dev/null 2>&1 &
+    local process=$!
+    while [[ ! -s half/metrics.jsonl ]]; do sleep 0.02; done
+    kill -INT $process
+    wait $process
+    clean half --attacks clean >/dev/null
+    grep -q "not the final ones" stderr || return 1
+    local epochs
+    epochs=$(($(wc -l <half/epochs.jsonl) + 1))
+    # The same run to its end, with the record made on the way.
+    exits 0 "$sora" train --dataset folder:d "${tiny[@]}" --epochs $epochs --out whole || return 1
+    cp -r half/eval whole/
+    glance whole | grep -q "Not measured yet"
+}
+check "a record of an unfinished run is not the result of the finished one" unfinished
+many_names() {
+    local list=clean,fgsm k
+    for k in 1 2 3 5 7 10 20 30 40; do list=$list,pgd-$k,apgd-ce-$k,apgd-dlr-$k,apgd-t-$k; done
+    exits 0 "$sora" eval seen --attacks $list --limit 2 --json && [[ $(wc -c <stdout) -gt 5000 ]]
+}
+check "a long list of attacks has its record" many_names
+not_written() {
+    # A file in the place of the folder: not even root can write there.
+    mv seen/eval kept && echo mine >seen/eval
+    local status=0
+    exits 1 "$sora" eval seen --attacks clean,pgd-3 --json || status=1
+    grep -q '"pgd-3"' stdout && grep -q "instead" stderr || status=1
+    rm -f "$(sed -n 's/.*the record is in \(.*\) instead.*/\1/p' stderr)" seen/eval
+    mv kept seen/eval
+    exits 0 "$sora" eval seen --attacks clean --out elsewhere.json && [[ -s elsewhere.json ]] || status=1
+    return $status
+}
+check "a result whose record cannot be written is shown" not_written
+stale_images() {
+    cp -r d moving
+    exits 0 "$sora" train --dataset folder:moving "${tiny[@]}" --epochs 20 --out moved || return 1
+    "$sora" eval moved --attacks clean,pgd-1000x900 --batch 1 >/dev/null 2>&1 &
+    local process=$!
+    until ls moved/eval/state-*.jsonl >/dev/null 2>&1; do sleep 0.02; done
+    sleep 0.5
+    kill -9 $process
+    wait $process 2>/dev/null
+    cp moving/test/a/* moving/test/b/
+    [[ $(clean moved --attacks clean) == "$(clean moved --attacks clean --fresh)" ]]
+}
+check "an evaluation of changed images begins anew" stale_images
+
+# Images.
+left_out() {
+    cp -r d odd && mkdir odd/train/b/more && cp odd/train/a/00.png odd/train/b/more/
+    for ending in webp bmp tif gif jfif ppm; do cp odd/train/a/00.png odd/train/b/x.$ending; done
+    exits 0 "$sora" data info folder:odd && grep -q "7 image files are left out" stderr
+}
+check "images that are left out are counted" left_out
+changed_data() {
+    local change
+    for change in "cp now/train/a/00.png now/train/a/000.png" "mv now/train/a now/train/z; mv now/test/a now/test/z" \
+        "cp -r now/train/b now/train/c; cp -r now/test/b now/test/c"; do
+        rm -rf now going && cp -r d now
+        "$sora" train --dataset folder:now "${tiny[@]}" --epochs 100000 --out going >/dev/null 2>&1 &
+        local process=$!
+        while [[ ! -s going/metrics.jsonl ]]; do sleep 0.02; done
+        kill -INT $process
+        wait $process
+        eval "$change"
+        exits 2 "$sora" resume going && grep -q "not those that the run began with" stderr || return 1
+    done
+}
+check "a run does not go on with other images" changed_data
+
+# Files of other programs.
+imports() {
+    local files=$here/crates/sora/tests/golden/checkpoints name
+    take() { rm -f o.safetensors && "$sora" import "$files/$1" --image-size 8 --mean 0.5 --std 0.25 --out o.safetensors "${@:2}"; }
+    exits 0 take average.pt && grep -q "under 'model.'" stderr && grep -q "passed over" stderr || return 1
+    exits 2 take best.pt --model mnist-cnn && grep -q -- "--prefix" stderr || return 1
+    exits 0 take best.pt --model mnist-cnn --prefix best || return 1
+    for name in whole.pt whole_legacy.pt beside.pt; do exits 0 take $name --model mnist-cnn || return 1; done
+    exits 2 take whole.pt --model senet18 && grep -q "it fits mnist-cnn of width 2" stderr
+}
+check "averages, whole modules and settings beside the weights are told apart" imports
+
+# Weights that are not finite.
+diverged() {
+    local folder
+    exits 1 "$sora" train --dataset folder:d --model preact-resnet18 --width 2 --batch 8 --augment none --val 0 \
+        --weight-decay 10 --momentum 1 --lr-max 1000 --schedule constant --epochs 40 --out gone || return 1
+    grep -q "diverged" stderr && [[ ! -e gone/model.safetensors && ! -e gone/summary.json ]] || return 1
+    for folder in gone/checkpoints/*; do
+        rm -f o.safetensors
+        # An import refuses what is not finite.
+        exits 0 "$sora" import "$folder/model.safetensors" --out o.safetensors || return 1
+    done
+}
+check "a run that diverges keeps finite weights alone" diverged
+
 exit $failed

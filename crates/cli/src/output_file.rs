@@ -48,11 +48,11 @@ pub fn prepare(path: &Path, overwrite: Overwrite) -> Result<()> {
 pub fn guard(path: &Path, overwrite: Overwrite) -> Result<()> {
     let at = path.display();
     if path.is_dir() {
-        return Err(Failure::input(format!("--out {at}: is a folder; expected a file")));
+        return Err(Failure::input(format!("{at}: is a folder; expected a file")));
     }
     if overwrite == Overwrite::Own && !is_free_or_own(path) {
         return Err(Failure::input(format!(
-            "--out {at}: is there and was not written by sora; choose another file, or overwrite \
+            "{at}: is there and was not written by sora; choose another file, or overwrite \
              it with --force"
         )));
     }
@@ -64,9 +64,8 @@ pub fn guard(path: &Path, overwrite: Overwrite) -> Result<()> {
 /// # Errors
 /// A folder that cannot be made.
 pub fn make_folder(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| {
-        Failure::input(format!("--out {}: cannot make the folder: {e}", dir.display()))
-    })
+    std::fs::create_dir_all(dir)
+        .map_err(|e| Failure::input(format!("{}: cannot make the folder: {e}", dir.display())))
 }
 
 fn is_free_or_own(path: &Path) -> bool {

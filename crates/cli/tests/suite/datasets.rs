@@ -73,6 +73,16 @@ fn photographs_are_trained_on_resumed_and_evaluated() {
     assert!(output.status.success(), "{}", stderr(&output));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["n"], 18);
+    // The run with its set named again, and its weights file alone: the network knows its input.
+    let weights_file = dir.path().join("whole/model.safetensors");
+    for subject in [path("whole"), weights_file.to_str().unwrap().to_owned()] {
+        let call = ["eval", &subject, "--attacks", "clean,fgsm", "--dataset", &dataset, "--json"];
+        let output = sora(&call);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let again: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(again["results"]["fgsm"]["correct"], report["results"]["fgsm"]["correct"]);
+        assert_eq!(again["identity"]["data"], report["identity"]["data"]);
+    }
 
     // A picture that breaks later is named, with exit status 2.
     fs::write(dir.path().join("photos/val/class-1/3.jpg"), b"broken").unwrap();

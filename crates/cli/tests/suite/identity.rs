@@ -120,7 +120,7 @@ fn a_result_that_cannot_be_kept_is_shown() {
     // Again over its own, not over a stranger's.
     json(&sora(&elsewhere));
     fs::write(&out, "mine").unwrap();
-    refused(&elsewhere, &["--out", "record.json"]);
+    refused(&elsewhere, &["record.json", "--force"]);
     assert_eq!(fs::read_to_string(&out).unwrap(), "mine");
 }
 

@@ -178,6 +178,43 @@ fn a_number_of_threads_that_is_a_slip_is_refused_everywhere() {
     }
 }
 
+/// The seal of config.toml is taken off, as by an older version or an editor.
+#[test]
+fn a_run_that_goes_on_checks_its_settings_as_one_that_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    fs::remove_file(run.join("model.safetensors")).unwrap();
+    let config = run.join("config.toml");
+    let sealed = fs::read_to_string(&config).unwrap();
+    let (_, open) = sealed.split_once('\n').unwrap();
+    let number = |key: &str| {
+        let line = open.lines().find(|line| line.starts_with(&format!("{key} = ")));
+        line.unwrap_or_else(|| panic!("no {key}")).to_owned()
+    };
+    for (key, value, part) in [
+        ("threads", "100000", "threads"),
+        ("batch", "0", "batch"),
+        ("epochs", "0", "epochs"),
+        ("epsilon", "'8'", "8/255"),
+        ("width", "0", "width"),
+        ("lr_max", "nan", "lr-max"),
+        ("momentum", "inf", "momentum"),
+        ("steps_per_epoch", "0", "config.toml"),
+        ("steps_per_epoch", "9223372036854775807", "config.toml"),
+        ("val", "100000", "val"),
+        ("accumulate", "60000", "accumulate"),
+        ("device", "'abacus'", "abacus"),
+        ("model", "'nonesuch'", "config.toml"),
+        ("seed", "9", ""),
+    ] {
+        fs::write(&config, open.replacen(&number(key), &format!("{key} = {value}"), 1)).unwrap();
+        refused(&["resume", run.to_str().unwrap()], &[part]);
+    }
+    fs::write(&config, &sealed).unwrap();
+    let output = sora(&["resume", run.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
 /// A process that may take so much memory that some of its threads cannot be started.
 #[cfg(target_os = "linux")]
 #[test]

@@ -138,7 +138,16 @@ fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
         .runs
         .iter()
         .zip(dirs)
-        .map(|(run, dir)| Outcome::read(run, dir, evaluated(plan, dir)))
+        .map(|(run, dir)| {
+            let report = evaluated(plan, dir);
+            let unmeasured = report.is_none() && !plan.attacks.is_empty();
+            let mut outcome = Outcome::read(run, dir, report)?;
+            // Figures of a validation do not stand beside those of an evaluation.
+            if unmeasured {
+                outcome.figures.clear();
+            }
+            Ok(outcome)
+        })
         .collect::<Result<_>>()?;
     let summary = table::Summary::of(&outcomes);
     if let Some(csv) = &args.csv {

@@ -6,13 +6,11 @@ use sora::{
     evaluate::sweep::{AtCount, Convergence},
     files,
     plot::{Axis, Chart, Figure, Mark, Series, Style},
+    report::dataset_name,
 };
 
 use super::{Nearest, Report, Target};
-use crate::{
-    error::{Failure, Result},
-    output_file::{self, Overwrite},
-};
+use crate::error::{Failure, Result};
 
 /// Writes the report and its charts to `out`, or else into the run folder or beside the weights
 /// file.
@@ -39,9 +37,6 @@ pub fn write(target: &Target, report: &Report, out: Option<&Path>) -> Result<()>
         }
         _ => path.with_extension("svg"),
     };
-    if out.is_some() {
-        output_file::prepare(&chart, Overwrite::Own)?;
-    }
     files::write_figure(&chart, &figure(report))?;
     tracing::info!("{} and {}", path.display(), chart.display());
     Ok(())
@@ -51,7 +46,11 @@ pub fn write(target: &Target, report: &Report, out: Option<&Path>) -> Result<()>
 fn figure(report: &Report) -> Figure {
     let caption = format!(
         "{} {}, n = {}, {}, seed {}; bands: 95 % intervals",
-        report.dataset, report.split, report.n, report.norm, report.seed
+        dataset_name(&report.dataset),
+        report.split,
+        report.n,
+        report.norm,
+        report.seed
     );
     let mut figure = Figure::new("Accuracy over the strength of the attack").caption(caption);
     if !report.epsilons.is_empty() {

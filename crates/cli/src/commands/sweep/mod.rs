@@ -141,7 +141,9 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             return Err(Failure::input("--steps 0: expected at least 1 step size"));
         }
         if let Some(out) = &args.out {
-            output_file::prepare(out, Overwrite::by(args.force))?;
+            let overwrite = Overwrite::by(args.force);
+            output_file::prepare(out, overwrite)?;
+            output_file::prepare(&out.with_extension("svg"), overwrite)?;
         }
         let target = Target::load(&args.subject, Some(IMAGES))?;
         let entries = attack::entries(&args.attacks, target.threat.norm)?;
