@@ -21,7 +21,7 @@ pub use load::{Runs, Skipped};
 pub use measured::{Comparison, Measured, MeasuredOn};
 pub use page::{PageContent, PageFigure, Warning, page, warnings};
 pub use privacy::{dataset_name, without_paths};
-pub use record::{Images, Of, Record, strength};
+pub use record::{Of, Record, RecordImages, strength};
 pub use run::{Run, reason};
 pub use seeds::{Group, groups};
 pub use write::{Formats, ReportOptions, write};

@@ -62,7 +62,7 @@ pub struct Record {
     /// The weights whose accuracies these are.
     pub of: Of,
     /// What images they are of, where the record says.
-    pub images: Images,
+    pub images: RecordImages,
     /// What else was asked for, such as attacks towards a class.
     pub options: Vec<String>,
     /// The program that wrote it; empty where the record does not say.
@@ -75,7 +75,7 @@ pub struct Record {
 
 /// The images of a record, as digests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Images {
+pub struct RecordImages {
     /// Of those evaluated, with their labels; empty where the record does not say.
     pub sha256: String,
     /// Of the whole split; empty where the record does not say.
@@ -211,12 +211,12 @@ fn strings(value: Option<&Value>) -> Vec<String> {
     all.map(|value| text(Some(value))).collect()
 }
 
-fn images(file: &File) -> Images {
+fn images(file: &File) -> RecordImages {
     let data = file.identity.get("data").unwrap_or(&Value::Null);
     // Written as plain text by some versions.
     let sha256 = data.as_str().map_or_else(|| text(data.get("sha256")), str::to_owned);
     let classes = strings(data.get("classes"));
-    Images { sha256, split_sha256: file.split_sha256.clone(), classes }
+    RecordImages { sha256, split_sha256: file.split_sha256.clone(), classes }
 }
 
 impl Record {

@@ -17,7 +17,7 @@ use super::{
     record::{self, Record, WeightsOfRun},
 };
 use crate::{
-    data::{DatasetIdentity, Identity},
+    data::{DatasetIdentity, SplitIdentity},
     diagnose::{CoEvent, CoSign},
     error::{Error, Result},
     run::{
@@ -125,7 +125,7 @@ impl Run {
     }
 
     /// The test split when the run began; `None` in runs of older versions.
-    pub fn test_identity(&self) -> Option<Identity> {
+    pub fn test_identity(&self) -> Option<SplitIdentity> {
         let data = self.config.get("data")?.clone();
         data.try_into::<DatasetIdentity>().ok().map(|data| data.test)
     }

@@ -147,7 +147,7 @@ fn architecture(subject: &Judged) -> Option<String> {
 
 fn spell(name: &str, width: usize) -> String {
     let rest = |prefix| name.strip_prefix(prefix);
-    if let Some(depth) = rest("preact-resnet") {
+    if let Some(depth) = rest("dm-preact-resnet").or(rest("preact-resnet")) {
         let narrow = if width == 64 { String::new() } else { format!(" (width {width})") };
         format!("PreActResNet-{depth}{narrow}")
     } else if let Some(depth) = rest("resnet") {
