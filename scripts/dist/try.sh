@@ -16,6 +16,9 @@ cp "$dist"/* "$root/try/dist/"
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 mount --bind /proc "$root/proc" && trap 'umount "$root/proc"' EXIT
 
+# Look-ups that go through the C library would load this plug-in and crash.
+sed -i 's/^hosts:.*/hosts: hesiod files dns/' "$root/etc/nsswitch.conf"
+
 cat >"$root/try/job.sh" <<'JOB'
 set -eu
 for tool in cargo rustc python3 gcc cc; do
@@ -32,13 +35,13 @@ sh dist/install.sh
 export PATH="$HOME/.local/bin:$PATH"
 train="--width 16 --epochs 1 --val 500"
 limit=2000
-if [ -n "${SHORT:-}" ]; then train="--width 4 --batch 50 --max-steps 30 --val 100" limit=100; fi
+if [ -n "${SHORT:-}" ]; then train="--width 4 --batch 50 --epochs 1 --limit-train 1500 --val 100" limit=100; fi
 sora -q train --dataset fashion-mnist $train --out runs/sora
 sora -q eval runs/sora --limit $limit
-sora -q report runs/sora --out report.html && test -s report.html
-# A name is looked up without the C library's plug-ins: the answer is not a crash, whatever it is.
-sora data fetch mnist --data-dir data --force 2>fetch.log || status=$?
-[ "${status:-0}" -le 2 ] || { cat fetch.log >&2; exit 1; }
-tail -n 1 fetch.log
+sora -q report runs/sora --out report && test -s report/report.html
+# A name is looked up: the mirror answers that it has no such file, or not for us.
+sora data fetch mnist --data-dir data --mirror http://deb.debian.org/no-such 2>fetch.log || status=$?
+grep -q "HTTP 4" fetch.log || { echo "no answer of a mirror, status ${status:-0}:" && cat fetch.log && exit 1; } >&2
+echo "names are looked up, from /etc/resolv.conf"
 JOB
 chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin SHORT="${SHORT:-}" sh /try/job.sh
