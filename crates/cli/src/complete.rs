@@ -6,7 +6,12 @@ use clap_complete::{
     CompleteEnv, CompletionCandidate,
     engine::{ArgValueCompleter, PathCompleter, ValueCompleter},
 };
-use sora::{data, method::METHODS, model::NETWORKS};
+use sora::{
+    data,
+    method::METHODS,
+    model::NETWORKS,
+    robustness::{Corruption, corruption::Family},
+};
 
 /// Environment variable by which a shell asks for completions.
 pub const VARIABLE: &str = "SORA_COMPLETE";
@@ -49,6 +54,16 @@ pub fn networks() -> ArgValueCompleter {
     })
 }
 
+/// Names of corruptions and of their families, also behind a comma.
+pub fn corruptions() -> ArgValueCompleter {
+    ArgValueCompleter::new(|word: &OsStr| {
+        let families = Family::ALL.map(|family| (family.name(), "a family of corruptions"));
+        let names = Corruption::ALL.map(|one| (one.name(), one.family().name()));
+        let all = [("all", "all of them")].into_iter().chain(families).chain(names);
+        behind_comma(word, all)
+    })
+}
+
 /// Names of attacks, also after a comma.
 pub fn attacks() -> ArgValueCompleter {
     const COMMON: &[(&str, &str)] = &[
@@ -60,12 +75,7 @@ pub fn attacks() -> ArgValueCompleter {
         ("square", "random search from the logits alone"),
         ("autoattack", "the standard ensemble"),
     ];
-    ArgValueCompleter::new(|word: &OsStr| {
-        let word = word.to_string_lossy();
-        let before = word.rfind(',').map_or("", |comma| &word[..=comma]).to_owned();
-        let names = COMMON.iter().map(|(name, help)| (format!("{before}{name}"), *help));
-        starting_with(OsStr::new(word.as_ref()), names)
-    })
+    ArgValueCompleter::new(|word: &OsStr| behind_comma(word, COMMON.iter().copied()))
 }
 
 /// Run folders, the folders on the way to them, and weights files.
@@ -74,6 +84,17 @@ pub fn runs() -> ArgValueCompleter {
         path.is_dir() || path.extension().is_some_and(|ending| ending == "safetensors")
     };
     ArgValueCompleter::new(PathCompleter::any().filter(wanted).current_dir(PathBuf::from(".")))
+}
+
+/// Those of `names` that begin as the part of `word` behind its last comma.
+fn behind_comma<'a>(
+    word: &OsStr,
+    names: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Vec<CompletionCandidate> {
+    let word = word.to_string_lossy();
+    let before = word.rfind(',').map_or("", |comma| &word[..=comma]).to_owned();
+    let names = names.map(|(name, help)| (format!("{before}{name}"), help));
+    starting_with(OsStr::new(word.as_ref()), names)
 }
 
 fn starting_with<N, H>(

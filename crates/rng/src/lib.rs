@@ -43,6 +43,8 @@ pub enum Purpose {
     Dropout,
     /// Diagnostics: landscape directions, sanity checks.
     Diagnose(u16),
+    /// Draws of a corruption of images; the number tells corruptions and severities apart.
+    Corruption(u16),
 }
 
 impl Purpose {
@@ -60,6 +62,7 @@ impl Purpose {
             Self::Attack(n) => (9, n),
             Self::Dropout => (10, 0),
             Self::Diagnose(n) => (11, n),
+            Self::Corruption(n) => (12, n),
         };
         family << 16 | u32::from(sub)
     }
@@ -238,6 +241,7 @@ mod tests {
             Purpose::Attack(0),
             Purpose::Attack(u16::MAX),
             Purpose::Diagnose(0),
+            Purpose::Corruption(0),
         ];
         let mut seen = HashSet::new();
         let mut n = 0;

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     classifier::{Access, Shape},
+    corruption::Corruption,
     threat::Norm,
 };
 
@@ -25,6 +26,12 @@ pub enum Error {
         /// Names and patterns of all attacks.
         known: Vec<String>,
     },
+    /// No corruption has this name.
+    #[error(
+        "no such corruption: '{0}'; expected all, noise, blur, weather, digital, or {names}",
+        names = corruption_names()
+    )]
+    UnknownCorruption(String),
     /// The attack exists, but not in the form that the name asks for.
     #[error("attack '{name}': {problem}")]
     AttackForm {
@@ -78,7 +85,7 @@ pub enum Error {
         meant: String,
     },
     /// The text is not a norm.
-    #[error("norm '{0}': expected linf or l2")]
+    #[error("norm '{0}': expected linf, l2 or l1")]
     Norm(String),
     /// The text is not a list of epsilons.
     #[error(
@@ -158,6 +165,10 @@ pub enum Error {
     /// The images could not be read.
     #[error("{0}")]
     Samples(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn corruption_names() -> String {
+    Corruption::ALL.map(Corruption::name).join(", ")
 }
 
 impl Error {

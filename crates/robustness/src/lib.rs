@@ -13,6 +13,7 @@
 
 pub mod attack;
 mod classifier;
+pub mod corruption;
 mod error;
 pub mod evaluate;
 mod files;
@@ -29,6 +30,7 @@ pub use attack::{Attack, AttackContext, Entry, entry};
 pub use classifier::{
     Access, Classifier, Cotangent, Incremental, PullBack, Shape, predicted, stands,
 };
+pub use corruption::Corruption;
 pub use error::{Error, Result};
 pub use evaluate::{EvalConfig, Evaluator, Ledger, Outcome, Report, Results};
 pub use identity::{DataIdentity, Identity, WeightsIdentity};

@@ -7,6 +7,7 @@
 //! so that an evaluation that was killed continues where it stopped.
 
 mod adversarial;
+mod corruptions;
 mod evaluator;
 mod ledger;
 mod state;
@@ -15,6 +16,7 @@ pub mod sweep;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 pub use adversarial::Saved;
+pub use corruptions::{CorruptionResult, Corruptions, FamilyResult};
 pub use evaluator::Evaluator;
 pub use ledger::Ledger;
 pub use state::{ExistingState, StateOptions};
@@ -145,6 +147,9 @@ pub struct Report {
     pub split_sha256: Option<String>,
     /// Per attack.
     pub results: Results,
+    /// Accuracy on corrupted images, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corruptions: Option<Corruptions>,
     /// Where an attack departed from its definition, and why.
     pub notes: Vec<String>,
     /// Warnings to read before the figures are trusted.
@@ -165,6 +170,7 @@ impl Report {
             identity,
             split_sha256: None,
             results,
+            corruptions: None,
             notes,
             warnings,
         }

@@ -69,6 +69,8 @@ pub struct Record {
     pub program: String,
     /// Accuracies by attack.
     pub results: BTreeMap<String, Accuracy>,
+    /// Mean accuracy on corrupted images.
+    pub corruptions: Option<Accuracy>,
     /// Warnings to read before the accuracies are trusted.
     pub warnings: Vec<String>,
 }
@@ -95,9 +97,15 @@ struct File {
     norm: String,
     seed: u64,
     results: BTreeMap<String, Figures>,
+    corruptions: Option<Corrupted>,
     warnings: Vec<String>,
     identity: Value,
     split_sha256: String,
+}
+
+#[derive(Deserialize)]
+struct Corrupted {
+    mean: Figures,
 }
 
 #[derive(Deserialize)]
@@ -232,6 +240,7 @@ impl Record {
             images: images(&file),
             options: strings(file.identity.get("options")),
             program: text(file.identity.get("program")),
+            corruptions: file.corruptions.map(|found| accuracy(found.mean)),
             results: file.results.into_iter().map(|(k, v)| (k, accuracy(v))).collect(),
             warnings: file.warnings.iter().map(|text| without_paths(text)).collect(),
             dataset: file.dataset,

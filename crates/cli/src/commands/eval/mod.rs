@@ -10,7 +10,8 @@ use sora::{
     attack::{self, Entry},
     evaluate::{EvalConfig, Evaluator, Pixels, Report},
     nn,
-    robustness::{Classifier, NotOf, Samples, Toward},
+    robustness::{Classifier, Corruption, NotOf, Samples, Toward},
+    threat::Norm,
 };
 
 use model_info::ModelInfo;
@@ -63,11 +64,11 @@ pub struct EvalArgs {
     #[command(flatten)]
     pub subject: SubjectArgs,
     /// Attacks, in order: clean, fgsm, pgd-10, pgd-50x10, autoattack, ...; see `sora attacks`
+    /// [default: clean,fgsm,pgd-10; clean,apgd-ce in l1; clean alone with --corruptions]
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "NAMES",
-        default_value = "clean,fgsm,pgd-10",
         add = complete::attacks(),
         help_heading = "Threat"
     )]
@@ -75,6 +76,17 @@ pub struct EvalArgs {
     /// A protocol instead of --attacks
     #[arg(long, value_enum, conflicts_with = "attacks", help_heading = "Threat")]
     pub suite: Option<Suite>,
+    /// Accuracy under common corruptions as well, severities 1 to 5 of CIFAR-10-C: all, or names
+    /// such as fog, blur, gaussian-noise
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAMES",
+        add = complete::corruptions(),
+        conflicts_with = "target",
+        help_heading = "Threat"
+    )]
+    pub corruptions: Vec<String>,
     /// Attack towards one class, by number or name: an image stands while it is not called that
     #[arg(long, value_name = "CLASS", help_heading = "Threat")]
     pub target: Option<String>,
@@ -120,11 +132,15 @@ pub fn run(args: EvalArgs) -> Result<()> {
 }
 
 fn evaluate(args: &EvalArgs) -> Result<()> {
-    let (names, default_limit) = protocol(args);
+    let corruptions = match &args.corruptions[..] {
+        [] => Vec::new(),
+        names => Corruption::list(names).map_err(sora::Error::from)?,
+    };
     if let Some(out) = &args.out {
         output_file::prepare(out, Overwrite::by(args.force))?;
     }
-    let target = Target::load(&args.subject, default_limit)?;
+    let target = Target::load(&args.subject, args.suite.and_then(|suite| suite.protocol().1))?;
+    let names = attacks(args, target.threat.norm);
     let entries = attack::entries(&names, target.threat.norm)?;
     let model_info = args
         .model_info
@@ -138,6 +154,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let samples: &dyn Samples = others.as_ref().map_or(&target.split, |others| others);
     let mut identity = target.identity.clone();
     identity.options.extend(goal.map(|class| format!("target {class}")));
+    identity.options.extend(corruptions.iter().map(|one| format!("corruption {one}")));
     identity.options.extend(args.eight_bit.then(|| "eight-bit".to_owned()));
 
     let examples = args.save_adv.then(|| model.shape().pixels());
@@ -148,6 +165,10 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let mut evaluator = Evaluator::new(model, samples, config, ledger)?
         .observe(EvaluationBar::new(target.plan(&[&entries])?));
     let mut outcome = evaluator.run(&entries)?;
+    let corrupted = match &corruptions[..] {
+        [] => None,
+        list => Some(evaluator.corrupted(list)?),
+    };
     outcome.warnings.extend(target.probe()?);
     if let (Some(clean), None) = (outcome.results.get("clean"), goal) {
         outcome.warnings.extend(target.subject.warn_of_units(clean.correct, clean.attacked));
@@ -162,6 +183,8 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let mut report = Report::new(identity.with_attacks(&entries), outcome);
     report.n = samples.len() as u64;
     report.split_sha256.clone_from(&target.split_sha256);
+    report.notes.extend(corrupted.iter().flat_map(|found| &found.notes).map(|&n| n.to_owned()));
+    report.corruptions = corrupted;
     log_memory();
 
     // The results are shown before a failure to store them can end the command.
@@ -192,11 +215,16 @@ fn class_of(class: &str, target: &Target) -> Result<usize> {
     })
 }
 
-/// The attacks asked for, and the images that their protocol takes by default.
-fn protocol(args: &EvalArgs) -> (Vec<String>, Option<usize>) {
-    let Some(suite) = args.suite else { return (args.attacks.clone(), None) };
-    let (names, limit) = suite.protocol();
-    (names.iter().map(|&name| name.to_owned()).collect(), limit)
+/// The attacks asked for.
+fn attacks(args: &EvalArgs, norm: Norm) -> Vec<String> {
+    let names: &[&str] = match args.suite {
+        Some(suite) => suite.protocol().0,
+        None if !args.attacks.is_empty() => return args.attacks.clone(),
+        None if !args.corruptions.is_empty() => &["clean"],
+        None if norm == Norm::L1 => &["clean", "apgd-ce"],
+        None => &["clean", "fgsm", "pgd-10"],
+    };
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 fn upper_bound(names: &[String]) -> Option<String> {

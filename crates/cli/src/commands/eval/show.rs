@@ -1,6 +1,9 @@
 //! An evaluation as a table.
 
-use sora::{evaluate::Report, threat::Epsilon};
+use sora::{
+    evaluate::{Corruptions, Report},
+    threat::Epsilon,
+};
 
 use crate::{
     console::{Table, duration, print, wrap},
@@ -37,10 +40,39 @@ pub fn show(report: &Report, epsilon: &Epsilon) -> Result<()> {
         }
     }
     table.figures_from(1).print()?;
+    if let Some(corruptions) = &report.corruptions {
+        print("\n")?;
+        show_corruptions(corruptions)?;
+    }
     if !report.notes.is_empty() {
         print("\n")?;
     }
     report.notes.iter().try_for_each(|note| print(&wrap(&format!("note: {note}\n"))))
+}
+
+/// Accuracies by corruption and severity, then the means.
+fn show_corruptions(found: &Corruptions) -> Result<()> {
+    let mut table = Table::new(["corruption", "mean", "1", "2", "3", "4", "5", "time"]);
+    let row = |name: &str, mean: f64, by_severity: &[f64], time: String| {
+        let figures = by_severity.iter().copied().map(percent);
+        let mut cells = vec![name.to_owned(), percent(mean)];
+        cells.extend(figures);
+        cells.resize(7, String::new());
+        cells.push(time);
+        cells
+    };
+    for one in &found.each {
+        let time = duration(one.seconds);
+        table.row(row(one.corruption.name(), one.mean, &one.accuracy, time));
+    }
+    for family in &found.by_family {
+        let name = format!("mean of {}", family.family.name());
+        table.row(row(&name, family.accuracy, &[], String::new()));
+    }
+    table.row(row("mean of all", found.mean.accuracy, &found.by_severity, String::new()));
+    table.figures_from(1).print()?;
+    let [low, high] = found.mean.ci95.map(percent);
+    print(&format!("95 % interval of the mean, over images: {low} to {high}\n"))
 }
 
 fn percent(fraction: f64) -> String {

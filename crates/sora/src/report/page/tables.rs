@@ -50,13 +50,19 @@ pub(super) struct ResultRow {
     cells: Vec<Cell>,
 }
 
-/// Attacks of all records, the weakest first.
+/// The heading of the column of mean accuracies on corrupted images.
+const CORRUPTIONS: &str = "corruptions, mean";
+
+/// Attacks of all records, the weakest first, and corruptions.
 pub(super) fn attacks(runs: &[Run]) -> Vec<String> {
-    let measured =
-        runs.iter().flat_map(|run| &run.records).flat_map(|record| record.results.keys().cloned());
-    let mut all: Vec<String> = measured.collect();
+    let records = || runs.iter().flat_map(|run| &run.records);
+    let mut all: Vec<String> =
+        records().flat_map(|record| record.results.keys().cloned()).collect();
     all.sort_by(|a, b| (strength(a), a).cmp(&(strength(b), b)));
     all.dedup();
+    if records().any(|record| record.corruptions.is_some()) {
+        all.push(CORRUPTIONS.to_owned());
+    }
     all
 }
 
@@ -75,7 +81,11 @@ pub(super) fn results(runs: &[Run], colours: &[usize], attacks: &[String]) -> Ve
             if !record.options.is_empty() {
                 images += &format!("; {}", record.options.join(", "));
             }
-            let cells = attacks.iter().map(|attack| Cell::of(record.results.get(attack)));
+            let found = |name: &str| match name {
+                CORRUPTIONS => record.corruptions.as_ref(),
+                attack => record.results.get(attack),
+            };
+            let cells = attacks.iter().map(|name| Cell::of(found(name)));
             rows.push(ResultRow {
                 run: i,
                 colour: *colour,
