@@ -76,7 +76,7 @@ def official(name, model, norm, epsilon, seed, path):
     sys.path.insert(0, str(path))
     from autoattack import AutoAttack
 
-    kind = {"linf": "Linf", "l2": "L2"}[norm]
+    kind = {"linf": "Linf", "l2": "L2", "l1": "L1"}[norm]
     tool = AutoAttack(model, norm=kind, eps=epsilon, seed=seed, version="standard", device="cpu", verbose=True)
     if name != "autoattack":
         name, _, queries = name.partition(":")
@@ -117,7 +117,7 @@ def main():
     parser.add_argument("--tool", choices=["torchattacks", "auto-attack"], default="torchattacks")
     parser.add_argument("--auto-attack-path", type=Path)
     parser.add_argument("--attacks", default="fgsm,pgd-10,apgd-ce,apgd-dlr,apgd-t,fab-t,square,autoattack")
-    parser.add_argument("--norm", choices=["linf", "l2"], default="linf")
+    parser.add_argument("--norm", choices=["linf", "l2", "l1"], default="linf")
     parser.add_argument("--epsilon", default="8/255")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=125)
@@ -158,11 +158,11 @@ def main():
             with torch.no_grad():
                 stands = model(adversarial).argmax(1) == y[chunk]
             delta = (adversarial - x[chunk]).flatten(1)
-            distance = delta.abs().amax(1) if args.norm == "linf" else delta.norm(dim=1)
+            distance = delta.norm(dim=1, p={"linf": float("inf"), "l2": 2, "l1": 1}[args.norm])
             if name.startswith("cw"):
                 # It seeks the nearest adversarial image, whatever epsilon is.
                 stands |= distance > epsilon
-            elif distance.max() > epsilon + 1e-5 or adversarial.min() < -1e-5 or adversarial.max() > 1 + 1e-5:
+            elif distance.max() > epsilon * (1 + 1e-5) + 1e-5 or adversarial.min() < -1e-5 or adversarial.max() > 1 + 1e-5:
                 sys.exit(f"{name}: the result lies outside the ball or the box by {distance.max() - epsilon}")
             robust[chunk] = stands
             np.savez(file.with_suffix(".part.npz"), robust=robust.numpy(), done=int(chunk[-1]) + 1)

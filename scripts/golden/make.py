@@ -24,6 +24,7 @@ import newer
 import optimizers
 import regularized
 import selective
+import sparse
 import stateful
 import step
 import store
@@ -77,6 +78,8 @@ def main():
     save("losses", *store.both(evaluation.losses), store.ATTACKS)
     save("apgd", *store.both(evaluation.apgd), store.ATTACKS)
     save("minimal", *store.both(minimal.minimal), store.ATTACKS)
+    save("apgd_l1", *store.both(sparse.apgd), store.ATTACKS)
+    save("l1", *store.both(sparse.projections), store.ATTACKS)
     seeds = json.loads(SEEDS.read_text()) if SEEDS.exists() else {}
     for name, run, settings in cases(batches):
         if wanted is not None and (not wanted or name in wanted):

@@ -13,6 +13,7 @@ pub type Words = &'static [(&'static str, &'static str)];
 pub const NORMS: Words = &[
     ("linf", "largest absolute change of any value"),
     ("l2", "Euclidean length over all values of an image"),
+    ("l1", "sum of the absolute changes over all values of an image"),
 ];
 /// Activation functions.
 pub const ACTIVATIONS: Words = &[

@@ -24,6 +24,7 @@ pub fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f64 {
     match norm {
         Norm::Linf => differences.fold(0.0, |most, d| most.max(d.abs())),
         Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
+        Norm::L1 => differences.map(f64::abs).sum(),
     }
 }
 
@@ -59,7 +60,76 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
             }
             point.iter_mut().for_each(|p| *p = p.clamp(0.0, 1.0));
         }
+        Norm::L1 => project_l1(f64::from(epsilon), x, point),
     }
+}
+
+/// The point of the l1 ball of radius `epsilon` around `x`, within [0, 1], that is nearest to
+/// `point` in l2: with delta = point - x, each value moves to `clamp(sign(delta) max(|delta| - t,
+/// 0), -x, 1 - x)`, t >= 0 as small as the ball allows (Croce and Hein 2021, arXiv 2103.01208,
+/// proposition 2.1).
+fn project_l1(epsilon: f64, x: &[f32], point: &mut [f32]) {
+    for (p, &x) in point.iter_mut().zip(x).filter(|(p, _)| !p.is_finite()) {
+        *p = x;
+    }
+    let most = epsilon * (1.0 + 1e-6);
+    let inside = |p: &f32| (0.0..=1.0).contains(p);
+    if distance(Norm::L1, point, x) <= most && point.iter().all(inside) {
+        return;
+    }
+    let changes: Vec<Change> = point.iter().zip(x).map(|(&p, &x)| Change::of(p, x)).collect();
+    // Rounding of the pixels can leave the point outside: it is aimed further inside then, and at
+    // the centre in the end.
+    let mut shrink = 0.0;
+    loop {
+        let threshold = threshold_l1(epsilon * f64::max(1.0 - shrink, 0.0), &changes);
+        for ((p, &x), change) in point.iter_mut().zip(x).zip(&changes) {
+            let way = change.beyond(threshold);
+            let moved = f64::from(x) + way.copysign(change.delta);
+            *p = if way > 0.0 { moved.clamp(0.0, 1.0) as f32 } else { x };
+        }
+        if distance(Norm::L1, point, x) <= most || shrink >= 1.0 {
+            break;
+        }
+        shrink = f64::max(2.0 * shrink, 1e-6);
+    }
+}
+
+/// The change of a value, and how far the box lets it go that way.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    delta: f64,
+    most: f64,
+}
+
+impl Change {
+    fn of(p: f32, x: f32) -> Self {
+        let (delta, x) = (f64::from(p) - f64::from(x), f64::from(x));
+        Self { delta, most: if delta > 0.0 { 1.0 - x } else { x }.max(0.0) }
+    }
+
+    /// What is left of its length beyond `t`, within the box.
+    fn beyond(&self, t: f64) -> f64 {
+        (self.delta.abs() - t).clamp(0.0, self.most)
+    }
+}
+
+/// The smallest t >= 0 beyond which `changes` leave a sum of at most `epsilon`. The sum is piecewise
+/// linear in t: its slope changes where a change leaves the box's edge and where it vanishes.
+fn threshold_l1(epsilon: f64, changes: &[Change]) -> f64 {
+    let sum = |t: f64| changes.iter().map(|change| change.beyond(t)).sum::<f64>();
+    if sum(0.0) <= epsilon {
+        return 0.0;
+    }
+    let kinks = changes.iter().flat_map(|c| [c.delta.abs() - c.most, c.delta.abs()]);
+    let mut kinks: Vec<f64> = kinks.filter(|t| *t > 0.0).collect();
+    kinks.sort_by(f64::total_cmp);
+    // The last kink that leaves too much, and the one behind it.
+    let low = kinks.partition_point(|&t| sum(t) > epsilon);
+    let before = low.checked_sub(1).map_or(0.0, |k| kinks[k]);
+    let behind = kinks.get(low).copied().unwrap_or(before);
+    let (above, below) = (sum(before), sum(behind));
+    before + (above - epsilon) * (behind - before) / (above - below).max(f64::MIN_POSITIVE)
 }
 
 /// Rounds the values of `point`, which lies in the ball around `x`, to multiples of 1/255 within
@@ -86,7 +156,7 @@ pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
             (if outside { x } else { value }) as f32
         })
         .collect();
-    if threat.norm == Norm::L2 && distance(Norm::L2, &nearest, x) > epsilon {
+    if threat.norm != Norm::Linf && distance(threat.norm, &nearest, x) > epsilon {
         for (p, &x) in point.iter_mut().zip(x) {
             let (value, x) = (towards_x(f64::from(*p), f64::from(x)), f64::from(x));
             // The rounded value must not be further from x than the value before.
@@ -99,7 +169,7 @@ pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
 }
 
 /// Moves `point` by `step` along the direction of steepest ascent of a loss with gradient `grad`:
-/// its sign (l-inf), or itself over its length (l2).
+/// its sign (l-inf), itself over its length (l2), or the sign of its largest value (l1).
 pub fn ascend(norm: Norm, point: &mut [f32], grad: &[f32], step: f32) {
     match norm {
         Norm::Linf => {
@@ -120,6 +190,12 @@ pub fn ascend(norm: Norm, point: &mut [f32], grad: &[f32], step: f32) {
                 *p += (f64::from(*g) * scale) as f32;
             }
         }
+        Norm::L1 => {
+            let steepest = grad.iter().zip(point).max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
+            if let Some((g, p)) = steepest.filter(|(g, _)| **g != 0.0) {
+                *p += step.copysign(*g);
+            }
+        }
     }
 }
 
@@ -128,11 +204,12 @@ pub fn normaliser(v: &[f32]) -> f64 {
     l2(v).max(f64::from(f32::MIN_POSITIVE) * TINY).recip().min(1e300)
 }
 
-/// Scales `direction` so that its largest absolute value (l-inf) or its length (l2) is `radius`.
+/// Scales `direction` so that its length in `norm` is `radius`.
 pub fn scale_to(norm: Norm, direction: &mut [f32], radius: f32) {
     let length = match norm {
         Norm::Linf => f64::from(direction.iter().fold(0f32, |most, v| most.max(v.abs()))),
         Norm::L2 => l2(direction),
+        Norm::L1 => direction.iter().map(|v| f64::from(v.abs())).sum(),
     };
     let scale = f64::from(radius) / length.max(TINY);
     direction.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
@@ -268,6 +345,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn norms() -> impl Strategy<Value = Norm> {
+        prop_oneof![Just(Norm::Linf), Just(Norm::L2), Just(Norm::L1)]
+    }
+
     #[test]
     fn rows_are_left_out_in_place() {
         let mut rows = Rows::new(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2);
@@ -281,7 +362,7 @@ mod tests {
 
     #[test]
     fn a_zero_gradient_moves_nothing_and_a_tiny_one_a_whole_step() {
-        for norm in [Norm::Linf, Norm::L2] {
+        for norm in [Norm::Linf, Norm::L2, Norm::L1] {
             let mut point = [0.5f32; 4];
             ascend(norm, &mut point, &[0.0; 4], 0.1);
             assert_eq!(point, [0.5; 4]);
@@ -309,12 +390,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn l1_projections_by_hand() {
+        let project = |epsilon, x: &[f32], point: &[f32]| {
+            let mut point = point.to_vec();
+            super::project(Threat { norm: Norm::L1, epsilon }, x, &mut point);
+            point
+        };
+        // Changes of 0.4, -0.02 and 0.1 lose 0.05 each; the small one vanishes.
+        let found = project(0.4, &[0.5, 0.5, 0.5], &[0.9, 0.48, 0.6]);
+        let near = |a: f32, b: f32| (a - b).abs() < 1e-6;
+        assert!(near(found[0], 0.85) && found[1] == 0.5 && near(found[2], 0.55), "{found:?}");
+        // The box cuts the first change to 0.1, so that the second keeps 0.2 of its 0.25.
+        let found = project(0.3, &[0.9, 0.5], &[2.0, 0.25]);
+        assert!((found[0] - 1.0).abs() < 1e-6 && (found[1] - 0.3).abs() < 1e-6, "{found:?}");
+        // Inside of both it stays, and a radius of zero leaves the image.
+        assert_eq!(project(0.3, &[0.9, 0.5], &[1.0, 0.4]), [1.0, 0.4]);
+        assert_eq!(project(0.0, &[0.9, 0.5], &[1.0, 0.4]), [0.9, 0.5]);
+        assert_eq!(project(0.3, &[0.9, 0.5], &[f32::NAN, 0.4]), [0.9, 0.4]);
+    }
+
     proptest! {
         #[test]
         fn rounded_points_are_of_eight_bits_and_in_the_ball(
-            pairs in proptest::collection::vec((0u8..=255, -1f32..2.0), 1..40), epsilon in 0f32..0.5, l2: bool
+            pairs in proptest::collection::vec((0u8..=255, -1f32..2.0), 1..40), epsilon in 0f32..0.5, norm in norms()
         ) {
-            let threat = Threat { norm: if l2 { Norm::L2 } else { Norm::Linf }, epsilon };
+            let threat = Threat { norm, epsilon };
             let x: Vec<f32> = pairs.iter().map(|(level, _)| f32::from(*level) / 255.0).collect();
             let mut point: Vec<f32> = pairs.into_iter().map(|(_, value)| value).collect();
             project(threat, &x, &mut point);
@@ -326,9 +427,9 @@ mod tests {
 
         #[test]
         fn projected_points_lie_in_ball_and_box_and_stay(
-            pairs in proptest::collection::vec((0f32..=1.0, -2f32..3.0), 1..40), epsilon in 0f32..1.0, l2: bool
+            pairs in proptest::collection::vec((0f32..=1.0, -2f32..3.0), 1..40), epsilon in 0f32..1.0, norm in norms()
         ) {
-            let threat = Threat { norm: if l2 { Norm::L2 } else { Norm::Linf }, epsilon };
+            let threat = Threat { norm, epsilon };
             let (x, mut point): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
             project(threat, &x, &mut point);
             prop_assert!(point.iter().all(|p| (0.0..=1.0).contains(p)));

@@ -213,6 +213,8 @@ fn epsilons(
     seed: u64,
 ) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
+    // PGD is no attack for l1; what is asked here is asked of the network, not of the norm.
+    let norm = if norm == Norm::Linf { norm } else { Norm::L2 };
     let (classes, width) = (model.shape().classes, x.width());
     if correct.is_empty() || classes < 2 {
         return Ok(warnings);
@@ -246,7 +248,7 @@ fn epsilons(
     // 64/255 in l-inf; in l2, the length of a change of every value by that much.
     let (large, said) = match norm {
         Norm::Linf => (64.0 / 255.0, "64/255".to_owned()),
-        Norm::L2 => {
+        Norm::L2 | Norm::L1 => {
             let length = 64.0 / 255.0 * (width as f32).sqrt();
             (length, format!("{length:.1} in l2"))
         }

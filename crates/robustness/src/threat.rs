@@ -15,6 +15,9 @@ pub enum Norm {
     Linf,
     /// Euclidean length over all values of an image.
     L2,
+    /// Sum of the absolute changes over all values of an image. For evaluation: no training method
+    /// is defined in it.
+    L1,
 }
 
 impl FromStr for Norm {
@@ -24,6 +27,7 @@ impl FromStr for Norm {
         match text {
             "linf" => Ok(Self::Linf),
             "l2" => Ok(Self::L2),
+            "l1" => Ok(Self::L1),
             other => Err(Error::Norm(other.to_owned())),
         }
     }
@@ -34,6 +38,7 @@ impl fmt::Display for Norm {
         f.write_str(match self {
             Self::Linf => "linf",
             Self::L2 => "l2",
+            Self::L1 => "l1",
         })
     }
 }

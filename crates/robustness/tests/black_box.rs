@@ -135,6 +135,7 @@ fn an_attack_towards_a_class_makes_the_network_name_it() {
                 let dual = match norm {
                     Norm::Linf => w.iter().map(|w| w.abs()).sum::<f64>(),
                     Norm::L2 => w.iter().map(|w| w * w).sum::<f64>().sqrt(),
+                    Norm::L1 => w.iter().fold(0.0, |most: f64, w| most.max(w.abs())),
                 };
                 (f64::from(z[k]) - f64::from(z[target])) / dual
             });

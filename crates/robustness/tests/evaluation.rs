@@ -220,6 +220,7 @@ fn a_run_that_minimises_gives_the_accuracy_at_every_epsilon() {
                 let dual = match norm {
                     Norm::Linf => w.iter().map(|w| w.abs()).sum::<f64>(),
                     Norm::L2 => w.iter().map(|w| w * w).sum::<f64>().sqrt(),
+                    Norm::L1 => w.iter().fold(0.0, |most: f64, w| most.max(w.abs())),
                 };
                 (f64::from(z[y]) - f64::from(z[k])) / dual
             };

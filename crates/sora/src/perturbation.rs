@@ -52,7 +52,7 @@ impl Perturb for Threat {
     fn project(&self, delta: Tensor<4>) -> Tensor<4> {
         match self.norm {
             Norm::Linf => delta.clamp(-self.epsilon, self.epsilon),
-            Norm::L2 => {
+            Norm::L2 | Norm::L1 => {
                 let scale = l2_norm(delta.clone())
                     .clamp_min(TINY)
                     .recip()
@@ -66,7 +66,7 @@ impl Perturb for Threat {
     fn ascent(&self, grad: Tensor<4>) -> Tensor<4> {
         match self.norm {
             Norm::Linf => grad.sign(),
-            Norm::L2 => {
+            Norm::L2 | Norm::L1 => {
                 let norm = l2_norm(grad.clone()).clamp_min(TINY);
                 grad / norm
             }
@@ -103,7 +103,7 @@ impl Perturb for Threat {
     fn random_start(&self, noise: &mut Noise, shape: [usize; 4]) -> Tensor<4> {
         match self.norm {
             Norm::Linf => noise.uniform(Draw::Eta, shape, -self.epsilon, self.epsilon),
-            Norm::L2 => {
+            Norm::L2 | Norm::L1 => {
                 let direction = self.ascent(noise.normal(Draw::Dir, shape));
                 direction * noise.uniform(Draw::Radius, [shape[0], 1, 1, 1], 0.0, self.epsilon)
             }

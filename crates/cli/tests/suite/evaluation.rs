@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::Value;
+
 use crate::cli::{sora, stderr, train_short};
 
 /// Values of an array of an npz archive, as bytes after numpy's header.
@@ -196,6 +198,91 @@ fn eval_keeps_examples_suites_and_sweeps() {
             "{call:?}: {text}"
         );
     }
+}
+
+#[test]
+fn corruptions_are_measured_beside_attacks_and_by_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let path = run.to_str().unwrap();
+    let call = ["eval", path, "--corruptions", "fog,noise", "--json", "--batch", "7"];
+    let report = json(&sora(&call));
+    // Clean alone goes with them unless attacks are named.
+    let names: Vec<_> = report["results"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["clean"]);
+    let found = &report["corruptions"];
+    let each: Vec<_> = found["each"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["corruption"].as_str().unwrap())
+        .collect();
+    assert_eq!(each, ["gaussian-noise", "shot-noise", "impulse-noise", "fog"]);
+    let mean = |values: &Value| -> f64 {
+        let values: Vec<f64> =
+            values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    for one in found["each"].as_array().unwrap() {
+        assert!((mean(&one["accuracy"]) - one["mean"].as_f64().unwrap()).abs() < 1e-9, "{one}");
+    }
+    let all = found["mean"]["accuracy"].as_f64().unwrap();
+    assert!((mean(&found["by_severity"]) - all).abs() < 1e-9, "{found}");
+    // The batch changes nothing, another seed does; the record has them and the list is part of it.
+    let again = json(&sora(&["eval", path, "--corruptions", "fog,noise", "--json"]));
+    let figures = |report: &Value| -> Vec<Value> {
+        let each = report["corruptions"]["each"].as_array().unwrap().iter();
+        each.map(|one| one["accuracy"].clone()).collect()
+    };
+    assert_eq!(figures(&again), figures(&report));
+    let options = report["identity"]["options"].to_string();
+    assert!(options.contains("corruption fog") && options.contains("shot-noise"), "{options}");
+    let output = sora(&["eval", path, "--corruptions", "frost", "--attacks", "clean,fgsm"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in ["frost", "mean of weather", "mean of all", "fgsm", "in place of the five"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let records = fs::read_dir(run.join("eval")).unwrap().count();
+    assert_eq!(records, 2, "one for each list");
+    for (call, parts) in [
+        (["--corruptions", "frogs"], ["'frogs'", "gaussian-noise"]),
+        (["--corruptions", ""], ["''", "gaussian-noise"]),
+    ] {
+        let output = sora(&[&["eval", path][..], &call].concat());
+        let text = stderr(&output);
+        assert!(
+            output.status.code() == Some(2) && parts.iter().all(|p| text.contains(p)),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn l1_is_for_evaluation() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let path = run.to_str().unwrap();
+    let at = |epsilon: &str, attacks: &str| {
+        let more = ["--norm", "l1", "--epsilon", epsilon, "--attacks", attacks, "--json"];
+        json(&sora(&[&["eval", path][..], &more].concat()))
+    };
+    let attacks = "clean,apgd-ce-20,apgd-t-10,fab-t-10,square-50";
+    let report = at("4", attacks);
+    let correct = |report: &Value, name: &str| report["results"][name]["correct"].as_u64().unwrap();
+    let clean = correct(&report, "clean");
+    assert!(correct(&report, "apgd-ce-20") < clean, "{report}");
+    assert!(correct(&report, "fab-t-10") < clean, "{report}");
+    let small = at("0.01", attacks);
+    assert!(correct(&small, "apgd-ce-20") >= correct(&report, "apgd-ce-20"), "{small}");
+    assert_eq!(report["norm"], "l1");
+    let output = sora(&["eval", path, "--norm", "l1", "--epsilon", "4", "--attacks", "pgd-10"]);
+    let text = stderr(&output);
+    assert!(output.status.code() == Some(2) && text.contains("not defined in l1"), "{text}");
+    let config = dir.path().join("l1.toml");
+    fs::write(&config, "dataset = \"synthetic\"\nnorm = \"l1\"\nepsilon = \"4\"\n").unwrap();
+    let output = sora(&["train", "--config", config.to_str().unwrap()]);
+    let text = stderr(&output);
+    assert!(output.status.code() == Some(2) && text.contains("l1 is for evaluation"), "{text}");
 }
 
 #[test]

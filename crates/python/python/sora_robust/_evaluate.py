@@ -123,7 +123,7 @@ def evaluate(
         x: [n, c, h, w], floating point in [0, 1]; NumPy or torch. Normalisation belongs into the model.
         y: [n] whole numbers from 0.
         epsilon: radius in pixel units, such as 8 / 255; in linf below 1.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         suite: "quick", "paper" or "autoattack"; default "quick".
         attacks: names instead of a suite, such as ["clean", "pgd-50x10", "square-5000"].
         seed: seed of all random draws. The batches of the images do not change the result.

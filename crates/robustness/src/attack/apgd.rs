@@ -7,13 +7,19 @@
 //! the steps, rho 0.75, starts on the surface of the ball. Departures: an image that is fooled
 //! leaves at once; at the first checkpoint the public code compares the first loss with a row not
 //! yet written, whereas this code compares it with the loss at the start.
+//! In l1 it is another algorithm (`apgd_l1.rs`).
+//!
+//! When a forward pass is random (`eot`), an image counts as fooled when the mean of its passes is.
+//! A point that fools the last single pass alone, which is the public code's criterion, becomes the
+//! candidate of an image for which nothing better is found.
 
 use std::{fmt, str::FromStr};
 
 use super::{
     Active, Ascent, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective,
+    apgd_l1 as l1,
     names::{self, Numbers},
-    registry::BOTH,
+    registry::EVERY,
     targets,
 };
 use crate::{
@@ -30,9 +36,12 @@ pub(super) const CROSS_ENTROPY: AttackInfo = AttackInfo {
     name: "apgd-ce[-K[xR]]",
     summary: "Auto-PGD on the cross-entropy, 100 steps",
     source: SOURCE,
-    norms: BOTH,
+    norms: EVERY,
     needs: Access::Gradients,
-    parse: |name, _| Ok(Box::new(name.parse::<Apgd>()?)),
+    parse: |name, norm| {
+        let targets = if norm == Norm::L1 { L1_TARGETS } else { TARGETS };
+        Ok(Box::new(Apgd { targets, ..name.parse::<Apgd>()? }))
+    },
 };
 
 pub(super) const DLR: AttackInfo = AttackInfo {
@@ -57,6 +66,8 @@ const RHO: f64 = 0.75;
 const STEPS: usize = 100;
 /// Most target classes of the targeted form.
 const TARGETS: usize = 9;
+/// The same in l1, as in the public code.
+const L1_TARGETS: usize = 5;
 
 /// Auto-PGD on one loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +78,8 @@ pub struct Apgd {
     pub steps: usize,
     /// Random restarts (of each target class).
     pub restarts: usize,
+    /// Most target classes of the targeted form.
+    pub targets: usize,
     /// Gradients averaged at each point (EOT), for networks whose forward pass is random; 1
     /// otherwise.
     pub eot: usize,
@@ -91,11 +104,16 @@ impl FromStr for Apgd {
         let found = bases.into_iter().find(|(base, _)| name.starts_with(base));
         let (base, objective) = found.unwrap_or(bases[2]);
         let Numbers { steps, restarts } = Numbers::after(base, name)?;
-        Ok(Self { objective, steps: steps.unwrap_or(STEPS), restarts, eot: 1 })
+        Ok(Self { steps: steps.unwrap_or(STEPS), restarts, ..Self::on(objective) })
     }
 }
 
 impl Apgd {
+    /// The usual attack on `objective`: 100 steps, one start.
+    pub const fn on(objective: Objective) -> Self {
+        Self { objective, steps: STEPS, restarts: 1, targets: TARGETS, eot: 1 }
+    }
+
     fn base(&self) -> String {
         let base = match self.objective {
             Objective::CrossEntropy => "apgd-ce",
@@ -146,7 +164,7 @@ impl Attack for Apgd {
 
     fn rounds(&self, classes: usize) -> usize {
         if self.targeted() {
-            self.restarts * TARGETS.min(classes.saturating_sub(1))
+            self.restarts * self.targets.min(classes.saturating_sub(1))
         } else {
             self.restarts
         }
@@ -162,9 +180,10 @@ impl Attack for Apgd {
                 "apgd-t: the targeted DLR loss needs 4 classes, the network has {k}: the targeted margin was used, on {} target class(es)",
                 k.saturating_sub(1)
             )),
-            Objective::TargetedDlr if k <= TARGETS => Some(format!(
-                "apgd-t: {} target classes instead of {TARGETS}: the network has {k} classes",
-                k.saturating_sub(1)
+            Objective::TargetedDlr if k <= self.targets => Some(format!(
+                "apgd-t: {} target classes instead of {}: the network has {k} classes",
+                k.saturating_sub(1),
+                self.targets
             )),
             _ => None,
         }
@@ -188,6 +207,7 @@ fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
             out.iter_mut().for_each(|v| *v = *v * 2.0 - 1.0);
         }
         Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
+        Norm::L1 => return l1::starts(cx, batch),
     }
     out.for_each(|i, row| {
         rows::scale_to(threat.norm, row, threat.epsilon);
@@ -223,8 +243,9 @@ pub struct Maximum {
     pub step: Vec<f32>,
 }
 
-/// Runs Auto-PGD from `start`, N rows of pixels in ball and box. `targets` is empty for losses
-/// without a target class.
+/// Runs Auto-PGD from `start`, N rows of pixels in ball and box; in l1 any N rows,
+/// which are projected.
+/// `targets` is empty for losses without a target class.
 ///
 /// # Errors
 /// [`Error::Classifier`] when the classifier fails.
@@ -236,6 +257,9 @@ pub fn maximise(
     plan: Plan,
 ) -> Result<Maximum> {
     let threat = cx.threat;
+    if threat.norm == Norm::L1 {
+        return l1::maximise(cx, batch, targets, start, plan);
+    }
     let mut active = Active::new(batch);
     let mut state = State::new(start, targets.to_vec());
     let mut checkpoints = Checkpoints::new(plan.steps);
@@ -248,6 +272,9 @@ pub fn maximise(
         }
         state.measure(cx, &active, plan)?;
         if plan.leave_when_fooled {
+            if let Some(last) = &state.last {
+                active.hint(last, &state.point);
+            }
             let keep = active.drop_fooled(&state.logits, &state.point);
             state.retain(&keep.0);
         }
@@ -327,6 +354,8 @@ struct State {
     before: Rows,
     grad: Rows,
     logits: Rows,
+    /// Logits of the last of several passes.
+    last: Option<Rows>,
     best: Rows,
     best_grad: Rows,
 }
@@ -341,6 +370,7 @@ impl State {
             best: start.clone(),
             best_grad: start.clone(),
             logits: Rows::default(),
+            last: None,
             point: start,
         }
     }
@@ -361,24 +391,12 @@ impl State {
         *before = here;
     }
 
-    /// Computes loss, gradient and logits at the points, as means over `eot` passes.
+    /// Computes loss, gradient and logits at the points.
     fn measure(&mut self, cx: &AttackContext<'_>, active: &Active, plan: Plan) -> Result<()> {
-        let mut sum = cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
-        if plan.eot > 1 {
-            unscale(&mut sum, plan.objective);
-            for _ in 1..plan.eot {
-                let mut more =
-                    cx.ascend(&self.point, &active.labels, &self.targets, plan.objective)?;
-                unscale(&mut more, plan.objective);
-                sum.grad.iter_mut().zip(more.grad.iter()).for_each(|(a, b)| *a += b);
-                sum.logits.iter_mut().zip(more.logits.iter()).for_each(|(a, b)| *a += b);
-                sum.loss.iter_mut().zip(more.loss).for_each(|(a, b)| *a += b);
-            }
-        }
-        // Only the directions of gradients and the order of logits and losses matter, so sums serve
-        // as well as means.
-        (self.grad, self.logits) = (sum.grad, sum.logits);
-        self.images.iter_mut().zip(sum.loss).for_each(|(image, loss)| image.loss = loss);
+        let found = measure(cx, &self.point, &active.labels, &self.targets, plan)?;
+        let Ascent { loss, grad, logits } = found.sum;
+        (self.grad, self.logits, self.last) = (grad, logits, found.last);
+        self.images.iter_mut().zip(loss).for_each(|(image, loss)| image.loss = loss);
         Ok(())
     }
 
@@ -415,7 +433,7 @@ impl State {
     }
 
     fn retain(&mut self, keep: &[bool]) {
-        let Self { images, targets, point, before, grad, logits, best, best_grad } = self;
+        let Self { images, targets, point, before, grad, logits, best, best_grad, last: _ } = self;
         for rows in [point, before, grad, logits, best, best_grad] {
             rows.retain(keep);
         }
@@ -424,6 +442,41 @@ impl State {
             rows::keep(targets, keep);
         }
     }
+}
+
+/// What was found at some points.
+#[derive(Debug)]
+pub(super) struct Measured {
+    /// Sums over the passes. Only directions of gradients and the order of logits and losses matter
+    /// to an attack: sums serve as well as means.
+    pub sum: Ascent,
+    /// Logits of the last pass, where there were several.
+    pub last: Option<Rows>,
+}
+
+/// Loss, gradient and logits at `point`, over [`Plan::eot`] passes.
+pub(super) fn measure(
+    cx: &AttackContext<'_>,
+    point: &Rows,
+    labels: &[usize],
+    targets: &[usize],
+    plan: Plan,
+) -> Result<Measured> {
+    let mut sum = cx.ascend(point, labels, targets, plan.objective)?;
+    if plan.eot <= 1 {
+        return Ok(Measured { sum, last: None });
+    }
+    let mut last = None;
+    unscale(&mut sum, plan.objective);
+    for _ in 1..plan.eot {
+        let mut more = cx.ascend(point, labels, targets, plan.objective)?;
+        unscale(&mut more, plan.objective);
+        sum.grad.iter_mut().zip(more.grad.iter()).for_each(|(a, b)| *a += b);
+        sum.logits.iter_mut().zip(more.logits.iter()).for_each(|(a, b)| *a += b);
+        sum.loss.iter_mut().zip(more.loss).for_each(|(a, b)| *a += b);
+        last = Some(more.logits);
+    }
+    Ok(Measured { sum, last })
 }
 
 /// Scales the cross-entropy's gradient, which is normalised, back to its true size, so that passes

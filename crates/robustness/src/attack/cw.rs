@@ -33,7 +33,7 @@ pub(super) const INFO: AttackInfo = AttackInfo {
     parse: |name, norm| {
         Ok(match norm {
             Norm::Linf => Box::new(Pgd::on_margin(name)?),
-            Norm::L2 => Box::new(name.parse::<CarliniWagner>()?),
+            Norm::L2 | Norm::L1 => Box::new(name.parse::<CarliniWagner>()?),
         })
     },
 };

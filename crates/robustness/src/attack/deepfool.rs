@@ -125,8 +125,9 @@ fn nearest(
 fn step_to(norm: Norm, way: &mut [f32], normal: &[f32], offset: f64) {
     let size = offset.abs();
     match norm {
-        Norm::Linf => {
-            let dual: f64 = normal.iter().map(|w| f64::from(w.abs())).sum();
+        Norm::Linf | Norm::L1 => {
+            let sizes = normal.iter().map(|w| f64::from(w.abs()));
+            let dual = if norm == Norm::Linf { sizes.sum() } else { sizes.fold(0.0, f64::max) };
             rows::ascend(norm, way, normal, (size / dual.max(1e-12)) as f32);
         }
         Norm::L2 => {

@@ -4,7 +4,7 @@
 use super::{
     AttackInfo, Objective, Part,
     apgd::Apgd,
-    registry::{BOTH, single},
+    registry::{BOTH, EVERY, single},
 };
 use crate::{
     classifier::Access,
@@ -21,7 +21,7 @@ const fn row(name: &'static str, summary: &'static str) -> AttackInfo {
         name,
         summary,
         source: SOURCE,
-        norms: BOTH,
+        norms: EVERY,
         needs: Access::Gradients,
         parse: |name, _| {
             let problem = "is an ensemble, not a single attack".into();
@@ -34,10 +34,13 @@ pub(super) const STANDARD: AttackInfo = row(
     "autoattack",
     "standard ensemble: apgd-ce, apgd-t, fab-t, square, each on what still stands",
 );
-pub(super) const PLUS: AttackInfo = row(
-    "autoattack-plus",
-    "apgd-ce and apgd-dlr with 5 restarts, fab with 5 restarts, square, apgd-t, fab-t",
-);
+pub(super) const PLUS: AttackInfo = AttackInfo {
+    norms: BOTH,
+    ..row(
+        "autoattack-plus",
+        "apgd-ce and apgd-dlr with 5 restarts, fab with 5 restarts, square, apgd-t, fab-t",
+    )
+};
 pub(super) const RAND: AttackInfo = row(
     "autoattack-rand",
     "for networks whose output is random: apgd-ce and apgd-dlr on means of 20 gradients",
@@ -54,14 +57,19 @@ pub(super) const OWN: AttackInfo = AttackInfo {
 pub(super) fn parts(name: &str, norm: Norm) -> Option<Result<Vec<Part>>> {
     let of = |names: &[&str]| names.iter().map(|name| single(name, norm)).collect();
     Some(match name {
+        // In l1 a single start finds too little (Croce and Hein 2021, arXiv 2103.01208).
+        "autoattack" if norm == Norm::L1 => of(&["apgd-ce-100x5", "apgd-t", "fab-t", "square"]),
         "autoattack" => of(&["apgd-ce", "apgd-t", "fab-t", "square"]),
+        "autoattack-plus" if norm == Norm::L1 => {
+            Err(Error::Undefined { attack: name.to_owned(), norm })
+        }
         "autoattack-plus" => {
             of(&["apgd-ce-100x5", "apgd-dlr-100x5", "fab-100x5", "square", "apgd-t", "fab-t"])
         }
         "autoattack-rand" => {
             Ok([("apgd-ce", Objective::CrossEntropy), ("apgd-dlr", Objective::Dlr)]
                 .map(|(name, objective)| {
-                    let attack = Apgd { objective, steps: 100, restarts: 1, eot: 20 };
+                    let attack = Apgd { eot: 20, ..Apgd::on(objective) };
                     Part::new(name, Box::new(attack))
                 })
                 .into())

@@ -15,7 +15,7 @@ use super::{
     Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Keep,
     names::{self, Numbers},
     nearest_between,
-    registry::BOTH,
+    registry::EVERY,
     targets,
 };
 use crate::{
@@ -30,7 +30,7 @@ pub(super) const INFO: AttackInfo = AttackInfo {
     name: "fab[-K[xR]]",
     summary: "fast adaptive boundary: the nearest adversarial image, 100 steps",
     source: "Croce and Hein 2020, arXiv 1907.02044",
-    norms: BOTH,
+    norms: EVERY,
     needs: Access::Gradients,
     parse: |name, _| Ok(Box::new(name.parse::<Fab>()?)),
 };
@@ -102,7 +102,7 @@ impl Fab {
                 cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
                 out.iter_mut().for_each(|v| *v = *v * 2.0 - 1.0);
             }
-            Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
+            Norm::L2 | Norm::L1 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
         }
         out.for_each(|i, row| {
             rows::scale_to(norm, row, epsilon / 2.0);
@@ -372,6 +372,7 @@ impl Plane {
                 let dual = match norm {
                     Norm::Linf => normal.iter().map(|v| f64::from(v.abs())).sum(),
                     Norm::L2 => rows::l2(normal),
+                    Norm::L1 => f64::from(normal.iter().fold(0f32, |most, v| most.max(v.abs()))),
                 };
                 offset.abs() / (1e-12 + dual)
             })
@@ -408,6 +409,7 @@ fn towards(norm: Norm, x: &[f32], z: &mut [f32], normal: &[f32], offset: f64) {
         match norm {
             Norm::Linf => f64::from(d.iter().fold(0f32, |most, v| most.max(v.abs()))),
             Norm::L2 => rows::l2(d),
+            Norm::L1 => d.iter().map(|v| f64::from(v.abs())).sum(),
         }
         .max(1e-8)
     };
@@ -426,13 +428,19 @@ fn towards(norm: Norm, x: &[f32], z: &mut [f32], normal: &[f32], offset: f64) {
 /// Each element moves towards the plane by `min(t, room)` (l-inf) or `min(t |w|, room)` (l2), so
 /// the distance covered is an increasing, concave, piecewise linear function of t. Newton's method
 /// from 0 finds its inverse exactly, one linear piece after another.
+///
+/// In l1 an element of large `|w|` covers more for its length: they go all the way, one after the
+/// other, the last as far as it takes.
 pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec<f32> {
+    if norm == Norm::L1 {
+        return project_on_plane_l1(point, w, value);
+    }
     let goal = value.abs();
     // The sign of the change of element i: w . d must be -value.
     let sign = if value > 0.0 { -1.0 } else { 1.0 };
     let slope = |w: f64| match norm {
         Norm::Linf => w,
-        Norm::L2 => w * w,
+        Norm::L2 | Norm::L1 => w * w,
     };
     // The rate of each element and the most it can contribute; zeros, which contribute nothing,
     // fill the last chunk.
@@ -465,11 +473,32 @@ pub fn project_on_plane(norm: Norm, point: &[f32], w: &[f32], value: f64) -> Vec
         let room = if direction > 0.0 { 1.0 - f64::from(*p) } else { f64::from(*p) }.max(0.0);
         let way = match norm {
             Norm::Linf => t,
-            Norm::L2 => t * direction.abs(),
+            Norm::L2 | Norm::L1 => t * direction.abs(),
         };
         (way.min(room) * direction.signum()) as f32
     };
     point.iter().zip(w).map(change).collect()
+}
+
+/// [`project_on_plane`] in l1.
+fn project_on_plane_l1(point: &[f32], w: &[f32], value: f64) -> Vec<f32> {
+    let mut left = value.abs();
+    let mut change = vec![0.0; point.len()];
+    let mut order: Vec<usize> = (0..w.len()).filter(|&i| w[i] != 0.0).collect();
+    order.sort_by(|&a, &b| w[b].abs().total_cmp(&w[a].abs()));
+    for i in order {
+        let (w, p) = (f64::from(w[i]), f64::from(point[i]));
+        // w . d must be -value.
+        let up = (w > 0.0) != (value > 0.0);
+        let room = if up { 1.0 - p } else { p }.max(0.0);
+        let way = (left / w.abs()).min(room);
+        change[i] = if up { way } else { -way } as f32;
+        left -= way * w.abs();
+        if left <= 0.0 {
+            break;
+        }
+    }
+    change
 }
 
 /// Number of sums that are kept side by side, so that the compiler makes vector code.
@@ -517,6 +546,11 @@ mod tests {
         // The second element meets the box, so the first element does the rest.
         let d = project_on_plane(Norm::Linf, &[0.5, 0.9], &[1.0, 2.0], -0.5);
         assert!((d[0] - 0.3).abs() < 1e-6 && (d[1] - 0.1).abs() < 1e-6, "{d:?}");
+        // l1: the second goes first, as far as the box lets it.
+        let d = project_on_plane(Norm::L1, &[0.5, 0.9], &[1.0, 2.0], -0.5);
+        assert!((d[0] - 0.3).abs() < 1e-6 && (d[1] - 0.1).abs() < 1e-6, "{d:?}");
+        assert_eq!(project_on_plane(Norm::L1, &[0.5, 0.5], &[1.0, -2.0], 0.5), [0.0, 0.25]);
+        assert_eq!(project_on_plane(Norm::L1, &[0.75, 0.0], &[1.0, -1.0], -5.0), [0.25, 0.0]);
         // The plane is out of reach, so the change goes as far as the box allows. No normal gives
         // no change.
         assert_eq!(project_on_plane(Norm::L2, &[0.75, 0.0], &[1.0, -1.0], -5.0), [0.25, 0.0]);
@@ -537,7 +571,7 @@ mod tests {
             let reach = |t: f64| -> f64 {
                 point.iter().zip(&w).map(|(&p, &w)| {
                     let (p, w) = (f64::from(p), f64::from(w));
-                    let move_to = -value.signum() * match norm { Norm::Linf => t * w.signum(), Norm::L2 => t * w };
+                    let move_to = -value.signum() * if norm == Norm::Linf { t * w.signum() } else { t * w };
                     w * ((p + move_to).clamp(0.0, 1.0) - p)
                 }).sum::<f64>().abs()
             };
@@ -555,7 +589,7 @@ mod tests {
                         let room = if -value.signum() * f64::from(w) > 0.0 { 1.0 - f64::from(p) } else { f64::from(p) };
                         if w == 0.0 { most } else { most.max(high.min(room)) }
                     }),
-                    Norm::L2 => point.iter().zip(&w).map(|(&p, &w)| {
+                    Norm::L2 | Norm::L1 => point.iter().zip(&w).map(|(&p, &w)| {
                         let (p, w) = (f64::from(p), f64::from(w));
                         ((p - value.signum() * high * w).clamp(0.0, 1.0) - p).powi(2)
                     }).sum::<f64>().sqrt(),

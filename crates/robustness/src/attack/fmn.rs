@@ -141,6 +141,7 @@ fn dual_norm(norm: Norm, grad: &[f32]) -> f64 {
     match norm {
         Norm::Linf => grad.iter().map(|g| f64::from(g.abs())).sum(),
         Norm::L2 => rows::l2(grad),
+        Norm::L1 => grad.iter().fold(0.0, |most, g| most.max(f64::from(g.abs()))),
     }
 }
 

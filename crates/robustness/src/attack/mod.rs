@@ -7,6 +7,7 @@
 //! leaves the batch at once.
 
 pub mod apgd;
+mod apgd_l1;
 pub mod cw;
 pub mod deepfool;
 mod ensemble;
@@ -271,6 +272,8 @@ pub(crate) struct Active {
     pub labels: Vec<usize>,
     /// Candidates of the whole batch; the clean image where there is none yet.
     out: Rows,
+    /// Images of the batch whose candidate is more than a clean image.
+    hinted: Vec<bool>,
     fooled: usize,
 }
 
@@ -293,6 +296,7 @@ impl Active {
             x: batch.x.clone(),
             labels: batch.labels.to_vec(),
             out: batch.x.clone(),
+            hinted: vec![false; batch.len()],
             fooled: 0,
         }
     }
@@ -336,15 +340,29 @@ impl Active {
         Keep(keep)
     }
 
+    /// Makes the points that `logits` misclassify candidates, and lets their images stay: they are
+    /// what [`finish`](Self::finish) gives of images that do not leave.
+    pub fn hint(&mut self, logits: &Rows, point: &Rows) {
+        for i in 0..self.len() {
+            if !stands(logits.row(i), self.labels[i]) {
+                self.propose(i, point.row(i));
+                self.hinted[self.index[i]] = true;
+            }
+        }
+    }
+
     /// Makes `point` the candidate of the active image `i`.
     pub fn propose(&mut self, i: usize, point: &[f32]) {
         self.out.row_mut(self.index[i]).copy_from_slice(point);
     }
 
-    /// The candidates of the whole batch; the images that are left get `point`.
+    /// The candidates of the whole batch; the images that are left, and have no
+    /// [hint](Self::hint), get `point`.
     pub fn finish(mut self, point: &Rows) -> Rows {
         for i in 0..self.len() {
-            self.propose(i, point.row(i));
+            if !self.hinted[self.index[i]] {
+                self.propose(i, point.row(i));
+            }
         }
         self.out
     }
@@ -383,4 +401,26 @@ pub(crate) fn nearest_between(
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_is_the_candidate_of_an_image_that_stands_to_the_end() {
+        let rows = |values: [f32; 3]| Rows::new(values.to_vec(), 1);
+        let x = rows([0.1, 0.2, 0.3]);
+        let batch = AttackBatch { x: &x, labels: &[0, 0, 0], ids: &[7, 8, 9] };
+        let mut active = Active::new(&batch);
+        // The last pass takes images 0 and 1 for class 1.
+        active.hint(&Rows::new(vec![0.0, 1.0, 0.0, 1.0, 1.0, 0.0], 2), &rows([0.5, 0.6, 0.7]));
+        assert_eq!((active.len(), active.fooled()), (3, 0));
+        // The mean of the passes takes image 1 for class 1, at another point.
+        let keep = active
+            .drop_fooled(&Rows::new(vec![1.0, 0.0, 0.0, 1.0, 1.0, 0.0], 2), &rows([0.0, 0.8, 0.0]));
+        assert_eq!(keep.0, [true, false, true]);
+        let found = active.finish(&Rows::new(vec![0.9, 0.4], 1));
+        assert_eq!(*found, [0.5, 0.8, 0.4]);
+    }
 }

@@ -178,7 +178,7 @@ impl Pgd {
                 cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
                 out.iter_mut().for_each(|v| *v = *v * 2.0 * epsilon - epsilon);
             }
-            Norm::L2 => {
+            Norm::L2 | Norm::L1 => {
                 cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids);
                 let mut radius = vec![0.0; batch.len()];
                 cx.fill_uniform(AttackDraw::Radius, &mut radius, batch.ids);

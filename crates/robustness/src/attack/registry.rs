@@ -26,8 +26,10 @@ pub struct AttackInfo {
     pub(super) parse: fn(&str, Norm) -> Result<Box<dyn Attack>>,
 }
 
-/// Attacks that are defined in both norms.
+/// Attacks that are defined in l-inf and l2.
 pub(super) const BOTH: &[Norm] = &[Norm::Linf, Norm::L2];
+/// Attacks that are defined in l1 as well.
+pub(super) const EVERY: &[Norm] = &[Norm::Linf, Norm::L2, Norm::L1];
 
 /// Every attack and ensemble.
 pub const ATTACKS: &[AttackInfo] = &[
@@ -145,7 +147,7 @@ mod tests {
 
     #[test]
     fn every_form_of_the_registry_is_read() {
-        for norm in [Norm::Linf, Norm::L2] {
+        for norm in [Norm::Linf, Norm::L2, Norm::L1] {
             for info in ATTACKS.iter().filter(|info| info.norms.contains(&norm)) {
                 let name = info
                     .name
@@ -154,7 +156,10 @@ mod tests {
                     .replace("[-Q]", "")
                     .replace("[-K]", "")
                     .replace("K[xR]", "7x2")
-                    .replace("A+B+...", "fgsm+square-10");
+                    .replace(
+                        "A+B+...",
+                        if norm == Norm::L1 { "apgd-ce-9" } else { "fgsm+square-10" },
+                    );
                 let entry = entry(&name, norm).unwrap();
                 assert!(!entry.parts.is_empty(), "{name}");
                 let needs = |part: &Part| part.attack.needs();
@@ -215,6 +220,11 @@ mod tests {
             keys("autoattack-plus"),
             ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
         );
+        let l1 = entry("autoattack", Norm::L1).unwrap();
+        let rounds: Vec<_> =
+            l1.parts.iter().map(|part| (&*part.key, part.attack.rounds(10))).collect();
+        assert_eq!(rounds, [("apgd-ce", 5), ("apgd-t", 5), ("fab-t", 9), ("square", 1)]);
+        assert!(entry("autoattack-plus", Norm::L1).is_err());
         assert_eq!(keys("autoattack-rand"), ["apgd-ce-eot20", "apgd-dlr-eot20"]);
         assert_eq!(keys("autoattack:square-100+pgd-20x3"), ["square-100", "pgd-20"]);
     }

@@ -12,7 +12,7 @@ use std::{fmt, str::FromStr};
 use super::{
     Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, largest_other,
     names::{self, Numbers},
-    registry::BOTH,
+    registry::EVERY,
 };
 use crate::{
     classifier::{Access, Shape, stands},
@@ -26,7 +26,7 @@ pub(super) const INFO: AttackInfo = AttackInfo {
     name: "square[-Q[xR]]",
     summary: "random search from the logits alone, 5000 queries",
     source: "Andriushchenko et al. 2020, arXiv 1912.00049",
-    norms: BOTH,
+    norms: EVERY,
     needs: Access::Scores,
     parse: |name, _| Ok(Box::new(name.parse::<Square>()?)),
 };
@@ -165,9 +165,9 @@ struct Proposer {
     first: bool,
     /// Sides of the window, cut to the image.
     window: [usize; 2],
-    /// The l2 pattern of a window and its transpose.
+    /// The pattern of a window in l2 or l1, and its transpose.
     pattern: [Vec<f32>; 2],
-    /// Side of the l2 start's tiles.
+    /// Side of the tiles of a start in l2 or l1.
     tile: usize,
 }
 
@@ -182,10 +182,10 @@ impl Proposer {
             .max(1);
         let (window, pattern) = match (threat.norm, first) {
             (Norm::Linf, _) => ([side.min(height), side.min(width)], [Vec::new(), Vec::new()]),
-            (Norm::L2, true) => ([tile; 2], patterns(tile)),
-            (Norm::L2, false) => {
+            (norm, true) => ([tile; 2], patterns(norm, tile)),
+            (norm, false) => {
                 let side = (side.max(3) | 1).min(smallest);
-                ([side; 2], patterns(side))
+                ([side; 2], patterns(norm, side))
             }
         };
         Self { threat, shape, first, window, pattern, tile }
@@ -206,8 +206,8 @@ impl Proposer {
         match (self.threat.norm, self.first) {
             (Norm::Linf, true) => channels * width,
             (Norm::Linf, false) => 2 + channels,
-            (Norm::L2, true) => (height / self.tile) * (width / self.tile) * (1 + channels),
-            (Norm::L2, false) => 5 + channels,
+            (_, true) => (height / self.tile) * (width / self.tile) * (1 + channels),
+            (_, false) => 5 + channels,
         }
     }
 
@@ -216,8 +216,8 @@ impl Proposer {
         match (self.threat.norm, self.first) {
             (Norm::Linf, true) => self.stripes(x, z, draws),
             (Norm::Linf, false) => self.square(x, z, draws),
-            (Norm::L2, true) => self.tiles(x, z, draws),
-            (Norm::L2, false) => self.move_mass(x, z, draws),
+            (_, true) => self.tiles(x, z, draws),
+            (_, false) => self.move_mass(x, z, draws),
         }
     }
 
@@ -241,7 +241,7 @@ impl Proposer {
         }
     }
 
-    /// The start in l2: tiles of the pattern, the signs drawn for each tile and channel.
+    /// The start in l2 and l1: tiles of the pattern, the signs drawn for each tile and channel.
     fn tiles(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
         let Shape { channels, height, width, .. } = self.shape;
         let [rows, columns] = [height / self.tile, width / self.tile];
@@ -260,34 +260,39 @@ impl Proposer {
     }
 
     /// Moves the change from one window to another, reshaped by the pattern, together with the
-    /// change that the ball still allows.
+    /// change that the ball still allows. Mass is what adds up: squares in l2, absolute values in l1.
     fn move_mass(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
         let channels = self.shape.channels;
+        let l1 = self.threat.norm == Norm::L1;
+        let mass = |v: f64| if l1 { v.abs() } else { v * v };
+        let length = |mass: f64| if l1 { mass } else { mass.sqrt() };
+        // In l1 the public code fills a window with as much for each channel.
+        let times = if l1 { channels as f64 } else { 1.0 };
         let [to, from] = [self.corner(draws[0], draws[1]), self.corner(draws[2], draws[3])];
         let pattern = &self.pattern[usize::from(draws[4] > 0.5)];
         let mut delta: Vec<f32> = z.iter().zip(x).map(|(z, x)| z - x).collect();
-        let left = (f64::from(self.threat.epsilon).powi(2) - rows::l2(&delta).powi(2)).max(0.0)
-            / channels as f64;
+        let held: f64 = delta.iter().map(|&v| mass(f64::from(v))).sum();
+        let left = (mass(f64::from(self.threat.epsilon)) - held).max(0.0) / channels as f64;
         for c in 0..channels {
-            let square = |v: f32| f64::from(v).powi(2);
-            let in_to: f64 = self.pixels(c, to).map(|p| square(delta[p])).sum();
+            let in_to: f64 = self.pixels(c, to).map(|p| mass(f64::from(delta[p]))).sum();
             let bump: Vec<f64> = self
                 .pixels(c, to)
                 .zip(pattern)
                 .map(|(p, v)| {
-                    f64::from(v * sign(draws[5 + c])) + f64::from(delta[p]) / (1e-12 + in_to.sqrt())
+                    f64::from(v * sign(draws[5 + c]))
+                        + f64::from(delta[p]) / (1e-12 + length(in_to))
                 })
                 .collect();
-            let in_bump: f64 = bump.iter().map(|v| v * v).sum::<f64>().sqrt();
+            let in_bump: f64 = length(bump.iter().map(|&v| mass(v)).sum());
             // The first window is emptied first, so that a value in both windows counts once.
             let mut freed = in_to;
             let target: Vec<usize> = self.pixels(c, to).collect();
             target.iter().for_each(|&p| delta[p] = 0.0);
             for p in self.pixels(c, from) {
-                freed += square(delta[p]);
+                freed += mass(f64::from(delta[p]));
                 delta[p] = 0.0;
             }
-            let scale = (left + freed).sqrt() / (1e-12 + in_bump);
+            let scale = times * length(left + freed) / (1e-12 + in_bump);
             for (&p, v) in target.iter().zip(&bump) {
                 delta[p] = (v * scale) as f32;
             }
@@ -295,9 +300,11 @@ impl Proposer {
         self.place(x, z, delta);
     }
 
-    /// `x + delta`, delta scaled to length epsilon, in ball and box.
+    /// `x + delta`, in l2 with delta scaled to length epsilon, in ball and box.
     fn place(&self, x: &[f32], z: &mut [f32], mut delta: Vec<f32>) {
-        rows::scale_to(Norm::L2, &mut delta, self.threat.epsilon);
+        if self.threat.norm == Norm::L2 {
+            rows::scale_to(Norm::L2, &mut delta, self.threat.epsilon);
+        }
         for ((z, x), d) in z.iter_mut().zip(x).zip(delta) {
             *z = x + d;
         }
@@ -328,31 +335,32 @@ fn sign(u: f32) -> f32 {
     if u < 0.5 { -1.0 } else { 1.0 }
 }
 
-/// The paper's pattern of an s x s window, of length 1, and its transpose: two bumps of opposite
-/// sign, one above the other.
-fn patterns(s: usize) -> [Vec<f32>; 2] {
+/// The paper's pattern of an s x s window, of length 1 in `norm`, and its transpose: two bumps of
+/// opposite sign, one above the other.
+fn patterns(norm: Norm, s: usize) -> [Vec<f32>; 2] {
     let mut upright = vec![0.0; s * s];
-    let (above, below) = (bump(s / 2, s), bump(s - s / 2, s));
+    let (above, below) = (bump(norm, s / 2, s), bump(norm, s - s / 2, s));
     upright[..above.len()].copy_from_slice(&above);
     upright[above.len()..].iter_mut().zip(below).for_each(|(v, b)| *v = -b);
-    rows::scale_to(Norm::L2, &mut upright, 1.0);
+    rows::scale_to(norm, &mut upright, 1.0);
     let across = (0..s * s).map(|p| upright[p % s * s + p / s]).collect();
     [upright, across]
 }
 
-/// A bump of length 1: nested rectangles about the middle, number n adding 1 / n^2.
-fn bump(height: usize, width: usize) -> Vec<f32> {
+/// A bump of length 1: nested rectangles about the middle, number n adding 1 / n^2, in l1 1 / n^4.
+fn bump(norm: Norm, height: usize, width: usize) -> Vec<f32> {
+    let power = if norm == Norm::L1 { -4 } else { -2 };
     let mut out = vec![0.0; height * width];
     let [middle_row, middle_column] = [height / 2, width / 2];
     for n in 0..=middle_row.max(middle_column) {
-        let weight = ((n + 1) as f32).powi(-2);
+        let weight = ((n + 1) as f32).powi(power);
         for r in middle_row.saturating_sub(n)..(middle_row + n + 1).min(height) {
             for c in middle_column.saturating_sub(n)..(middle_column + n + 1).min(width) {
                 out[r * width + c] += weight;
             }
         }
     }
-    rows::scale_to(Norm::L2, &mut out, 1.0);
+    rows::scale_to(norm, &mut out, 1.0);
     out
 }
 
@@ -379,19 +387,20 @@ mod tests {
 
     #[test]
     fn patterns_have_length_one_and_are_each_others_transposes() {
-        for s in 1..12 {
-            let [a, b] = patterns(s);
-            assert!((rows::l2(&a) - 1.0).abs() < 1e-5, "{s}");
+        for (norm, s) in (1..12).flat_map(|s| [(Norm::L2, s), (Norm::L1, s)]) {
+            let [a, b] = patterns(norm, s);
+            let length = rows::distance(norm, &a, &vec![0.0; s * s]);
+            assert!((length - 1.0).abs() < 1e-5, "{norm} {s}");
             assert!((0..s * s).all(|p| a[p] == b[p % s * s + p / s]));
         }
         // s = 3 by hand: one row above, two below.
-        let [a, _] = patterns(3);
+        let [a, _] = patterns(Norm::L2, 3);
         assert!(a[0] > 0.0 && a[1] > a[0] && a[3] < 0.0 && (a[0] - a[2]).abs() < 1e-6);
     }
 
     #[test]
     fn proposals_stay_in_ball_and_box_for_any_shape() {
-        for (norm, epsilon) in [(Norm::Linf, 0.1), (Norm::L2, 0.7)] {
+        for (norm, epsilon) in [(Norm::Linf, 0.1), (Norm::L2, 0.7), (Norm::L1, 2.0)] {
             for (channels, height, width) in [(1, 1, 1), (3, 2, 5), (1, 7, 4), (3, 16, 16)] {
                 let shape = Shape { channels, height, width, classes: 3 };
                 let threat = Threat { norm, epsilon };

@@ -215,7 +215,9 @@ fn draw(
     for (column, (x, example)) in pairs.iter().enumerate() {
         let largest = match threat.norm {
             Norm::Linf => threat.epsilon,
-            Norm::L2 => x.iter().zip(example).fold(0f32, |most, (a, b)| most.max((a - b).abs())),
+            Norm::L2 | Norm::L1 => {
+                x.iter().zip(example).fold(0f32, |most, (a, b)| most.max((a - b).abs()))
+            }
         };
         let change: Vec<f32> = x
             .iter()

@@ -166,6 +166,6 @@ fn grad_ratio(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
 fn along(norm: Norm, attack: Tensor<4>) -> Tensor<4> {
     match norm {
         Norm::Linf => attack.sign(),
-        Norm::L2 => attack,
+        Norm::L2 | Norm::L1 => attack,
     }
 }

@@ -59,6 +59,10 @@ impl TrainConfig {
                 return Err(Error::setting(setting, 0, "expected at least 1"));
             }
         }
+        if self.norm == Norm::L1 {
+            let problem = "training knows linf and l2; l1 is for evaluation";
+            return Err(Error::setting("norm", self.norm, problem));
+        }
         if self.norm == Norm::Linf && self.epsilon.value() >= 1.0 {
             let problem = format!(
                 "pixels are in [0, 1], so that every image would be allowed; did you mean {}/255?",

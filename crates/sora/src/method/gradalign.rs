@@ -97,7 +97,7 @@ impl GradAlign {
         match norm {
             Norm::Linf => 0.02 * 10f64.powf(255.0 * f64::from(epsilon) / 8.0),
             // The authors trained in the l-inf ball only, so one weight serves every epsilon in l2.
-            Norm::L2 => 0.2,
+            Norm::L2 | Norm::L1 => 0.2,
         }
     }
 }

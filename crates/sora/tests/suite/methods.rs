@@ -107,7 +107,7 @@ fn loss_falls_and_perturbations_stay_within_their_bound_and_the_box() {
             );
             let sizes = match norm {
                 Norm::Linf => host(&delta),
-                Norm::L2 => host(&l2_norm(delta.clone())),
+                Norm::L2 | Norm::L1 => host(&l2_norm(delta.clone())),
             };
             assert!(
                 sizes.iter().all(|v| v.abs() <= bound * (1.0 + 1e-5)),
@@ -193,7 +193,7 @@ proptest! {
             let projected = threat.project(delta());
             let size = |t: Tensor<4>| match norm {
                 Norm::Linf => host(&t).into_iter().fold(0f32, |m, v| m.max(v.abs())),
-                Norm::L2 => host(&l2_norm(t)).into_iter().fold(0f32, f32::max),
+                Norm::L2 | Norm::L1 => host(&l2_norm(t)).into_iter().fold(0f32, f32::max),
             };
             prop_assert!(size(projected.clone()) <= epsilon * (1.0 + 1e-5) + 1e-7);
             let again = host(&threat.project(projected.clone()));
@@ -215,7 +215,7 @@ proptest! {
             let start = threat.random_start(&mut Noise::training(seed, 0, 0, vec![0, 1, 2], &Device::flex()), [3, 1, 4, 4]);
             let size = match norm {
                 Norm::Linf => host(&start),
-                Norm::L2 => host(&l2_norm(start)),
+                Norm::L2 | Norm::L1 => host(&l2_norm(start)),
             };
             prop_assert!(size.iter().all(|v| v.abs() <= epsilon * (1.0 + 1e-5)));
             prop_assert!(size.iter().any(|v| v.abs() > 0.0));

@@ -71,7 +71,7 @@ impl EpsilonSweep {
     pub fn plan(threat: Threat, n: u64, seed: u64) -> Self {
         let unit = match threat.norm {
             Norm::Linf => 1.0 / 255.0,
-            Norm::L2 => threat.epsilon / 8.0,
+            Norm::L2 | Norm::L1 => threat.epsilon / 8.0,
         };
         let mut multi: Vec<f32> = [4.0, 8.0, 12.0, 16.0, 24.0, 32.0].map(|i| i * unit).to_vec();
         if multi.iter().all(|e| (e - threat.epsilon).abs() > 1e-6) && threat.epsilon > 0.0 {

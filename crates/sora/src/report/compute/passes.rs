@@ -109,7 +109,7 @@ fn start(model: &dyn Classifier, threat: Threat, images: &Images, seed: u64) -> 
             draws.fill_uniform(Draw::Eta, &mut point, &images.ids);
             point.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * threat.epsilon);
         }
-        Norm::L2 => {
+        Norm::L2 | Norm::L1 => {
             draws.fill_normal(Draw::Direction, &mut point, &images.ids);
             let mut lengths = vec![0.0; images.labels.len()];
             draws.fill_uniform(Draw::Radius, &mut lengths, &images.ids);
@@ -139,7 +139,7 @@ pub(super) fn random_direction(
     draws.fill_normal(Draw::Direction, &mut direction, &images.ids);
     match threat.norm {
         Norm::Linf => direction.iter_mut().for_each(|v| *v = v.signum()),
-        Norm::L2 => {
+        Norm::L2 | Norm::L1 => {
             let width = images.width();
             rows::for_each(&mut direction, width, |_, row| rows::scale_to(Norm::L2, row, 1.0));
         }
