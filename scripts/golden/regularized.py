@@ -214,18 +214,23 @@ class Aaer(NFgsm):
 
     eps = 16 / 255
     weights = (1.0, 1.5, 0.15)
+    wide, step_factor = 2, 1.0
 
     def settings(self):
         return super().settings() | {f"lambda{i}": w for i, w in enumerate(self.weights, 1)}
 
     def perturb(self, run, x, y):
-        eta = box(x, uniform(run.draw("eta", x.shape), -2 * self.eps, 2 * self.eps))
+        eta = box(x, uniform(run.draw("eta", x.shape), -self.wide * self.eps, self.wide * self.eps))
         leaf = eta.clone().requires_grad_(True)
         logits = run.model(x + leaf)
         g = torch.autograd.grad(F.cross_entropy(logits, y), leaf)[0]
         run.guard.sign(g)
         self.start_logits = logits.detach()
-        return box(x, eta + self.eps * g.sign()), g, self.eps
+        alpha = self.step_factor * self.eps
+        return box(x, self.bound(eta + alpha * g.sign())), g, alpha
+
+    def bound(self, delta):
+        return delta
 
     def loss(self, run, x, y, delta):
         loss, logits = super().loss(run, x, y, delta)
@@ -244,6 +249,20 @@ class Aaer(NFgsm):
         return loss + self.weights[0] * share * reg, logits
 
 
+class AaerRs(Aaer):
+    """The authors' weights at 16/255 with the examples of FGSM-RS."""
+
+    weights = (1.0, 7.0, 3.25)
+    wide, step_factor = 1, 1.25
+    stored = ("grad_train",)
+
+    def settings(self):
+        return NFgsm.settings(self)
+
+    def bound(self, delta):
+        return delta.clamp(-self.eps, self.eps)
+
+
 METHODS = {
     "gradalign": GradAlign,
     "gradalign-official": GradAlignOfficial,
@@ -255,4 +274,5 @@ METHODS = {
     "elle-a-official": ElleAOfficial,
     "n-fgsm-elle-a": NFgsmElleA,
     "aaer": Aaer,
+    "aaer-rs": AaerRs,
 }

@@ -408,6 +408,7 @@ steps! {
     step_fgsm_pgi_official: "fgsm-pgi-official", "fgsm-pgi", from_settings: &["lambda", "decay"], same_batch: true;
     step_elle_a: "elle-a", "elle", set: &["variant=reference", "adaptive=true"], from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
     step_aaer: "aaer", "aaer", from_settings: &["lambda1", "lambda2", "lambda3"];
+    step_aaer_rs: "aaer-rs", "aaer", set: &["base=fgsm-rs"];
     step_atas: "atas", "atas", set: REFERENCE, from_settings: &["c", "decay"], epoch: 5, state: Some(atas_state), same_batch: true;
     step_fgsm_pgi: "fgsm-pgi", "fgsm-pgi", set: REFERENCE, from_settings: &["lambda", "decay"], same_batch: true;
     step_free: "free", "free", from_settings: &["replays"], updates: 4, replays: 3;
