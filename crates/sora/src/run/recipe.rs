@@ -78,6 +78,7 @@ recipes![
     "l2",
     "vit",
     "ablations",
+    "robust-overfitting",
 ];
 
 /// The content of a recipe's file.
