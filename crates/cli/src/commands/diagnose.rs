@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sora::{
-    diagnose::{CoDetector, CoEvent, Collapse, collapse},
+    diagnose::{
+        Alarms, CoEvent, Collapse, FiveNumbers, Judgement, REFERENCE, RuleResult, Rules, collapse,
+        judge_rules,
+    },
     run::{
         RunConfig, RunDir,
         follow::Follower,
@@ -15,7 +18,7 @@ use sora::{
 use super::shared::passing_over;
 use crate::{
     complete,
-    console::{Table, print_json},
+    console::{Table, print, print_json},
     error::{Failure, Result},
 };
 
@@ -31,8 +34,19 @@ pub struct DiagnoseArgs {
 }
 
 /// Columns of the table.
-const HEADING: [&str; 9] =
-    ["run", "method", "epsilon", "seed", "steps", "noticed", "sign", "pgd halved", "steps ahead"];
+const HEADING: [&str; 11] = [
+    "run",
+    "method",
+    "epsilon",
+    "seed",
+    "steps",
+    "noticed",
+    "sign",
+    "reference rule",
+    "pgd halved",
+    "steps ahead",
+    "verdict",
+];
 
 /// The findings on a run.
 #[derive(Serialize)]
@@ -49,6 +63,11 @@ struct Diagnosis {
     /// Number of steps from the detector's event to the lasting loss of half of the accuracy, if
     /// both exist.
     ahead: Option<i64>,
+    /// What became of the run by the criterion of docs/study.md; absent for fewer than three
+    /// validations.
+    judged: Option<Judgement>,
+    /// The steps at which the detector, and the rules beside it, first spoke.
+    alarms: Alarms,
     /// Number of validations on which the finding rests.
     validations: usize,
     rollback: Option<Rollback>,
@@ -57,8 +76,10 @@ struct Diagnosis {
 /// Goes over the runs.
 pub fn run(args: &DiagnoseArgs) -> Result<()> {
     let found = passing_over(&args.dirs, |dir| of_run(dir))?;
+    let judged = found.iter().filter_map(|run| Some((run.judged?, &run.alarms)));
+    let rules = judge_rules(&judged.collect::<Vec<_>>());
     if args.json {
-        return print_json(&serde_json::json!({ "runs": found }));
+        return print_json(&serde_json::json!({ "runs": found, "rules": rules }));
     }
     let mut table = Table::new(HEADING);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
@@ -75,11 +96,47 @@ pub fn run(args: &DiagnoseArgs) -> Result<()> {
             run.steps.to_string(),
             or_dash(run.co.map(|co| co.step.to_string())),
             or_dash(run.co.map(|co| format!("{:?}", co.sign).to_lowercase())),
+            or_dash(run.alarms.0.get(REFERENCE).copied().flatten().map(|step| step.to_string())),
             or_dash(run.collapse.map(halved)),
             or_dash(run.ahead.map(|ahead| ahead.to_string())),
+            or_dash(run.judged.map(|judged| judged.verdict.name().to_owned())),
         ]);
     }
-    table.print()
+    table.print()?;
+    if found.len() > 1 { show_rules(&rules) } else { Ok(()) }
+}
+
+/// How often and how early each rule was right.
+fn show_rules(rules: &[RuleResult]) -> Result<()> {
+    let Some(RuleResult { collapsed, healthy, .. }) = rules.first() else { return Ok(()) };
+    print(&format!("\n{collapsed} of the runs collapsed, {healthy} are healthy\n\n"))?;
+    let mut table = Table::new([
+        "rule",
+        "told",
+        "late",
+        "missed",
+        "false alarms",
+        "precision",
+        "recall",
+        "steps ahead: median (range)",
+    ]);
+    let percent = |share: Option<f64>| share.map_or("-".into(), |v| format!("{:.0} %", 100.0 * v));
+    let lead = |FiveNumbers { min, quartiles, max, .. }: FiveNumbers| {
+        format!("{:.0} ({min:.0} to {max:.0})", quartiles[1])
+    };
+    for rule in rules {
+        table.row([
+            rule.rule.clone(),
+            rule.hits.to_string(),
+            rule.late.to_string(),
+            rule.missed.to_string(),
+            rule.false_alarms.to_string(),
+            percent(rule.precision),
+            percent(rule.recall),
+            rule.lead.map_or("-".into(), lead),
+        ]);
+    }
+    table.figures_from(1).print()
 }
 
 fn of_run(path: &Path) -> Result<Diagnosis> {
@@ -97,7 +154,8 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
             "{at}: the run has no steps yet; go on with `sora resume {at}`"
         )));
     }
-    let (co, pgd) = replay(&config, steps.lines(), epochs.lines());
+    let (rules, pgd) = replay(&config, steps.lines(), epochs.lines());
+    let co = rules.event();
     let chance = 1.0 / config.network.shape.classes.max(1) as f64;
     let collapse = collapse(&pgd, chance);
     let half = collapse.and_then(|c| c.half_step);
@@ -110,24 +168,26 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
         ahead: co.zip(half).map(|(co, half)| half as i64 - co.step as i64),
         co,
         collapse,
+        judged: Judgement::of(&pgd, chance),
+        alarms: rules.alarms(),
         validations: pgd.len(),
         rollback: steps.lines().iter().find_map(|line| line.rollback.clone()),
     })
 }
 
-/// Replays the logged figures through the detector; returns its event, and pgd accuracy by step.
+/// Replays the logged figures through the rules; returns these, and pgd accuracy by step.
 fn replay(
     config: &RunConfig,
     steps: &[StepLine],
     epochs: &[EpochLine],
-) -> (Option<CoEvent>, Vec<(u64, f64)>) {
-    let mut detector = CoDetector::default();
+) -> (Rules, Vec<(u64, f64)>) {
+    let mut rules = Rules::new(config.settings.lr_max);
     let mut pgd = Vec::new();
     let mut ends = epochs.iter().peekable();
     for line in steps {
         let warming_up = config.settings.warming_up(line.step, config.steps_per_epoch);
         if !warming_up {
-            detector.observe(line, config.settings.lr_max);
+            rules.observe(line);
         }
         let mut val = line.val;
         if let Some(end) = ends.next_if(|end| end.step == line.step.saturating_add(1)) {
@@ -135,10 +195,10 @@ fn replay(
         }
         if let Some(val) = val {
             if !warming_up && config.settings.method != "none" {
-                detector.observe_validation(line.step, &val);
+                rules.observe_validation(line.step, &val);
             }
             pgd.push((line.step, val.pgd.accuracy));
         }
     }
-    (detector.event(), pgd)
+    (rules, pgd)
 }

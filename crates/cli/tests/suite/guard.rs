@@ -224,6 +224,17 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["runs"][0]["co"], rollback["co"]);
+    // The rules beside it are asked, too, and judged by the runs that can be.
+    let alarms = report["runs"][0]["alarms"].as_object().unwrap();
+    assert_eq!(alarms["detector"], rollback["co"]["step"]);
+    assert!(
+        alarms.contains_key("reference rule") && alarms.contains_key("detector, no validation")
+    );
+    let rules = report["rules"].as_array().unwrap();
+    assert!(
+        rules.iter().all(|rule| rule["hits"].as_u64() <= rule["collapsed"].as_u64()),
+        "{rules:?}"
+    );
     assert_eq!(&report["runs"][1]["rollback"], rollback);
 }
 
