@@ -78,6 +78,10 @@ impl ModelInfo {
         let folder = match norm {
             Norm::Linf => "Linf",
             Norm::L2 => "L2",
+            Norm::L1 => {
+                let problem = "--model-info: RobustBench has entries in linf and l2, none in l1";
+                return Err(Failure::input(problem));
+            }
         };
         let path = PathBuf::from("model_info").join(set).join(folder).join(format!("{name}.json"));
         let entry = match fs::read(&path) {
