@@ -50,29 +50,29 @@ pub fn show(report: &Report, epsilon: &Epsilon) -> Result<()> {
     report.notes.iter().try_for_each(|note| print(&wrap(&format!("note: {note}\n"))))
 }
 
-/// Accuracies by corruption and severity, then the means.
+/// Accuracies in percent by corruption and severity, then the means.
 fn show_corruptions(found: &Corruptions) -> Result<()> {
-    let mut table = Table::new(["corruption", "mean", "1", "2", "3", "4", "5", "time"]);
-    let row = |name: &str, mean: f64, by_severity: &[f64], time: String| {
-        let figures = by_severity.iter().copied().map(percent);
-        let mut cells = vec![name.to_owned(), percent(mean)];
-        cells.extend(figures);
+    let mut table = Table::new(["accuracy % under", "mean", "1", "2", "3", "4", "5"]);
+    let row = |name: &str, mean: f64, by_severity: &[f64]| {
+        let mut cells = vec![name.to_owned(), figure(mean)];
+        cells.extend(by_severity.iter().copied().map(figure));
         cells.resize(7, String::new());
-        cells.push(time);
         cells
     };
     for one in &found.each {
-        let time = duration(one.seconds);
-        table.row(row(one.corruption.name(), one.mean, &one.accuracy, time));
+        table.row(row(one.corruption.name(), one.mean, &one.accuracy));
     }
     for family in &found.by_family {
-        let name = format!("mean of {}", family.family.name());
-        table.row(row(&name, family.accuracy, &[], String::new()));
+        table.row(row(&format!("mean of {}", family.family.name()), family.accuracy, &[]));
     }
-    table.row(row("mean of all", found.mean.accuracy, &found.by_severity, String::new()));
+    table.row(row("mean of all", found.mean.accuracy, &found.by_severity));
     table.figures_from(1).print()?;
     let [low, high] = found.mean.ci95.map(percent);
     print(&format!("95 % interval of the mean, over images: {low} to {high}\n"))
+}
+
+fn figure(fraction: f64) -> String {
+    format!("{:.1}", 100.0 * fraction)
 }
 
 fn percent(fraction: f64) -> String {
