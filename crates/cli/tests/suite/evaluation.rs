@@ -235,8 +235,8 @@ fn corruptions_are_measured_beside_attacks_and_by_themselves() {
         each.map(|one| one["accuracy"].clone()).collect()
     };
     assert_eq!(figures(&again), figures(&report));
-    let options = report["identity"]["options"].to_string();
-    assert!(options.contains("corruption fog") && options.contains("shot-noise"), "{options}");
+    let of = report["identity"]["attacks"].to_string();
+    assert!(of.contains("corruption fog") && of.contains("shot-noise"), "{of}");
     let output = sora(&["eval", path, "--corruptions", "frost", "--attacks", "clean,fgsm"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     for part in ["frost", "mean of weather", "mean of all", "fgsm", "drawn texture"] {

@@ -34,10 +34,10 @@ fn disk(radius: f64, smooth: f64) -> (Vec<f64>, usize) {
 
 /// Blurs, puts pixels in the place of neighbours, and blurs again.
 pub(super) fn glass(x: &mut PlanarImage, severity: Severity, draws: &mut dyn Draws) {
-    let (sigma, reach, times) =
+    let (sigma, reach, times): (f64, f64, u8) =
         severity.of([(0.05, 1.0, 1), (0.25, 1.0, 1), (0.4, 1.0, 1), (0.25, 1.0, 2), (0.4, 1.0, 2)]);
     let sigma = sigma * x.scale();
-    let reach = (f64::from(reach) * x.scale()).round().max(1.0) as usize;
+    let reach = (reach * x.scale()).round().max(1.0) as usize;
     x.gaussian(sigma, 4.0, Border::Nearest);
     x.truncate();
     let (height, width) = (x.height, x.width);

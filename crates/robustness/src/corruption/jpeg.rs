@@ -81,7 +81,7 @@ fn halve(plane: &[f64], [height, width]: [usize; 2]) -> (Vec<f64>, [usize; 2]) {
     let at = |y: usize, x: usize| plane[y.min(height - 1) * width + x.min(width - 1)];
     let mean = |p: usize| {
         let (y, x) = (2 * (p / small[1]), 2 * (p % small[1]));
-        let bias = if p % small[1] % 2 == 0 { 1.0 } else { 2.0 };
+        let bias = if (p % small[1]).is_multiple_of(2) { 1.0 } else { 2.0 };
         ((at(y, x) + at(y, x + 1) + at(y + 1, x) + at(y + 1, x + 1) + bias) / 4.0).floor()
     };
     ((0..small[0] * small[1]).map(mean).collect(), small)
@@ -90,14 +90,14 @@ fn halve(plane: &[f64], [height, width]: [usize; 2]) -> (Vec<f64>, [usize; 2]) {
 /// Twice the size, each value three quarters of the nearest and one of the next along each axis.
 fn double(plane: &[f64], [h, w]: [usize; 2], [height, width]: [usize; 2]) -> Vec<f64> {
     let next = |i: usize, n: usize| {
-        if i % 2 == 0 { (i / 2).saturating_sub(1) } else { (i / 2 + 1).min(n - 1) }
+        if i.is_multiple_of(2) { (i / 2).saturating_sub(1) } else { (i / 2 + 1).min(n - 1) }
     };
     let value = |p: usize| {
         let (y, x) = (p / width, p % width);
         let [a, b] = [y / 2, next(y, h)].map(|row| row * w);
         let column = |i: usize| 3.0 * plane[a + i] + plane[b + i];
         let (near, far) = (column(x / 2), column(next(x, w)));
-        let bias = if x % 2 == 0 { 8.0 } else { 7.0 };
+        let bias = if x.is_multiple_of(2) { 8.0 } else { 7.0 };
         ((3.0 * near + far + bias) / 16.0).floor()
     };
     (0..height * width).map(value).collect()

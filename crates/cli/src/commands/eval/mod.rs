@@ -154,7 +154,6 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let samples: &dyn Samples = others.as_ref().map_or(&target.split, |others| others);
     let mut identity = target.identity.clone();
     identity.options.extend(goal.map(|class| format!("target {class}")));
-    identity.options.extend(corruptions.iter().map(|one| format!("corruption {one}")));
     identity.options.extend(args.eight_bit.then(|| "eight-bit".to_owned()));
 
     let examples = args.save_adv.then(|| model.shape().pixels());
@@ -180,7 +179,9 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
              of that class are left out"
         )
     }));
-    let mut report = Report::new(identity.with_attacks(&entries), outcome);
+    let mut identity = identity.with_attacks(&entries);
+    identity.attacks.extend(corruptions.iter().map(|one| format!("corruption {one}")));
+    let mut report = Report::new(identity, outcome);
     report.n = samples.len() as u64;
     report.split_sha256.clone_from(&target.split_sha256);
     report.notes.extend(corrupted.iter().flat_map(|found| &found.notes).map(|&n| n.to_owned()));
