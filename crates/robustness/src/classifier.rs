@@ -84,6 +84,12 @@ pub trait Classifier: Debug + Send + Sync {
         Access::Gradients
     }
 
+    /// Images that it has answered so far, where that is counted: a served model, whose answers
+    /// cost.
+    fn queries(&self) -> Option<u64> {
+        None
+    }
+
     /// Returns a cheaper way to compute [`logits`](Self::logits), up to rounding, for a search that
     /// starts at the images `x` and changes a few pixels of each image at a time. The logits of an
     /// image depend on its own moves alone. `None` where there is no cheaper way.

@@ -53,6 +53,10 @@ impl Classifier for Toward<'_> {
         self.network.access()
     }
 
+    fn queries(&self) -> Option<u64> {
+        self.network.queries()
+    }
+
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
         Ok(self.two(&self.network.logits(x)?))
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sora::{
     attack::Entry,
-    robustness::{Classifier, PullBack, Result, Samples},
+    robustness::{Access, Classifier, PullBack, Result, Samples},
 };
 
 /// Number of images on which a pass is measured.
@@ -29,6 +29,11 @@ impl Speed {
         let n = some.len().max(1) as f64;
         let x = samples.pixels(&some)?;
         let _session = model.session();
+        if model.access() < Access::Gradients {
+            let started = Instant::now();
+            model.logits(&x)?;
+            return Ok(Self { forward: started.elapsed().as_secs_f64() / n, gradient: 0.0 });
+        }
         let gradient = || -> Result<PullBack> {
             model.pull_back(&x, &mut |_, logits| vec![1.0; logits.len()])
         };
@@ -94,6 +99,7 @@ fn passes(name: &str) -> (f64, f64) {
     match stem {
         "fgsm" => (1.0, 1.0),
         "square" => (steps.unwrap_or(5000.0) + 1.0, 0.0),
+        "rays" => (steps.unwrap_or(10_000.0) + 1.0, 0.0),
         "fab" | "fab-t" => (steps.unwrap_or(100.0) + 1.0, steps.unwrap_or(100.0)),
         _ if stem.starts_with("apgd") => (1.0, steps.unwrap_or(100.0) + 1.0),
         _ => (1.0, steps.unwrap_or(50.0)),
@@ -114,6 +120,7 @@ mod tests {
         assert_eq!(passes("apgd-ce"), (1.0, 101.0));
         assert_eq!(passes("apgd-t-20"), (1.0, 21.0));
         assert_eq!(passes("square-100"), (101.0, 0.0));
+        assert_eq!(passes("rays"), (10_001.0, 0.0));
         assert_eq!(passes("fab-t"), (101.0, 100.0));
     }
 

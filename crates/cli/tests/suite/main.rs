@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod black_box;
 mod cli;
 mod dashboard;
 mod datasets;

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use super::{AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Pixels, Results};
+use super::{
+    AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Pixels, Results,
+    ledger::Spent,
+};
 use crate::{
     attack::{AttackBatch, AttackContext, Entry, Part, Tick},
     classifier::{Classifier, Shape, stands},
@@ -75,28 +78,23 @@ impl<'a> Evaluator<'a> {
         let mut notes = Vec::new();
         for entry in entries {
             let mut left = clean.clone();
-            let mut parts = Vec::new();
+            let mut parts: Vec<PartResult> = Vec::new();
             for part in &entry.parts {
                 let attacked = left.len() as u64;
                 let before = left;
                 left = self.survivors(part, &before)?;
-                let seconds = self.ledger.seconds(
-                    &part.key,
-                    part.attack.rounds(self.model.shape().classes),
-                    before.iter().map(|&i| self.id(i)),
-                );
-                parts.push(PartResult {
-                    attack: part.name.clone(),
-                    attacked,
-                    correct: left.len() as u64,
-                    seconds,
-                });
+                let rounds = part.attack.rounds(self.model.shape().classes);
+                let Spent { seconds, queries } = self.spent(&part.key, rounds, &before);
+                let (attack, correct) = (part.name.clone(), left.len() as u64);
+                parts.push(PartResult { attack, attacked, correct, seconds, queries });
                 notes.extend(part.attack.note(self.model.shape()));
             }
-            let (seconds, attacked) = if parts.is_empty() {
-                (self.ledger.seconds(CLEAN, 1, all.iter().map(|&i| self.id(i))), n)
+            let (Spent { seconds, queries }, attacked) = if parts.is_empty() {
+                (self.spent(CLEAN, 1, &all), n)
             } else {
-                (parts.iter().fold(0.0, |sum, part| sum + part.seconds), clean.len() as u64)
+                let seconds = parts.iter().fold(0.0, |sum, part| sum + part.seconds);
+                let queries = parts.iter().map(|part| part.queries).sum();
+                (Spent { seconds, queries }, clean.len() as u64)
             };
             if parts.len() < 2 {
                 parts.clear();
@@ -112,6 +110,8 @@ impl<'a> Evaluator<'a> {
                     attacked,
                     seconds,
                     seconds_per_image,
+                    queries,
+                    queries_per_image: queries.map(|count| count as f64 / attacked.max(1) as f64),
                     by_class: self.by_class(&left),
                     parts,
                 },
@@ -121,6 +121,22 @@ impl<'a> Evaluator<'a> {
         notes.dedup();
         let warnings = sanity::of_results(&results, self.config.threat, n);
         Ok(Outcome { results, notes, warnings })
+    }
+
+    /// What the first `rounds` rounds of the attack called `key` took on the images `positions`;
+    /// queries where the network counts them.
+    fn spent(&self, key: &str, rounds: usize, positions: &[usize]) -> Spent {
+        let ids = || positions.iter().map(|&i| self.id(i));
+        let seconds = self.ledger.seconds(key, rounds, ids());
+        let counted = self.model.queries().and_then(|_| self.ledger.queries(key, rounds, ids()));
+        Spent { seconds, queries: counted }
+    }
+
+    /// What was spent since `started`, when the network had answered `before` images.
+    fn spent_since(&self, started: Instant, before: Option<u64>) -> Spent {
+        let counts = self.model.queries().zip(before);
+        let queries = counts.map(|(now, before)| now.saturating_sub(before));
+        Spent { seconds: started.elapsed().as_secs_f64(), queries }
     }
 
     /// Number of images of each class in `standing`.
@@ -181,12 +197,12 @@ impl<'a> Evaluator<'a> {
         let pending: Vec<usize> =
             all.iter().copied().filter(|&i| !self.ledger.knows(CLEAN, self.id(i), 0)).collect();
         for chunk in pending.chunks(self.config.batch.max(1)) {
-            let started = Instant::now();
+            let (started, before) = (Instant::now(), self.model.queries());
             let x = self.pixels(chunk)?;
             let stands = self.score(&x, &self.labels(chunk))?;
-            let seconds = started.elapsed().as_secs_f64();
+            let spent = self.spent_since(started, before);
             let ids = self.ids(chunk);
-            self.ledger.add(CLEAN, 0, &ids, &stands, seconds, &[]);
+            self.ledger.add(CLEAN, 0, &ids, &stands, spent, &[]);
             if let (Some(error), Some(observer)) = (self.ledger.news(), &mut self.observer) {
                 observer.on(&EvalEvent::StateLost { error });
             }
@@ -277,7 +293,7 @@ impl<'a> Evaluator<'a> {
         chunk: &[usize],
         tick: &mut (dyn FnMut(Tick) + Send),
     ) -> Result<usize> {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), self.model.queries());
         let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
         let EvalConfig { threat, pixels, .. } = self.config;
         let mut cx =
@@ -300,8 +316,8 @@ impl<'a> Evaluator<'a> {
             }
         });
         let stands = self.score(&candidates, &labels)?;
-        let seconds = started.elapsed().as_secs_f64();
-        self.ledger.add(&part.key, round, &ids, &stands, seconds, &candidates);
+        let spent = self.spent_since(started, before);
+        self.ledger.add(&part.key, round, &ids, &stands, spent, &candidates);
         Ok(stands.iter().filter(|stands| !**stands).count())
     }
 

@@ -14,10 +14,20 @@ use crate::error::{Error, Result};
 struct Record {
     /// Seconds of each round that was run; a batch's seconds are shared among its samples.
     seconds: Vec<f32>,
+    /// Queries of each round run, its share of the batch, where they are counted.
+    queries: Vec<Option<f64>>,
     /// Whether the sample fell in the last round that was run; its adversarial example, if kept, is
     /// of that round.
     fallen: bool,
     row: Option<u64>,
+}
+
+/// What a batch took.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Spent {
+    pub seconds: f64,
+    /// Images that the network answered, where it counts them.
+    pub queries: Option<u64>,
 }
 
 /// The results of an evaluation so far, in memory or also in a file, so that a kill at any moment
@@ -85,7 +95,9 @@ impl Ledger {
     }
 
     fn take(&mut self, line: &Line) {
-        let share = (line.seconds / line.ids.len().max(1) as f64) as f32;
+        let images = line.ids.len().max(1) as f64;
+        let share = (line.seconds / images) as f32;
+        let queries = line.queries.map(|queries| queries as f64 / images);
         let records = self.records.entry(line.attack.clone()).or_default();
         for &id in &line.ids {
             let record = records.entry(id).or_default();
@@ -93,6 +105,7 @@ impl Ledger {
             // cannot fill a gap.
             if record.seconds.len() == line.round && !record.fallen {
                 record.seconds.push(share);
+                record.queries.push(queries);
                 if let Some(k) = line.fallen.iter().position(|&fallen| fallen == id) {
                     record.fallen = true;
                     record.row = line.row.map(|row| row + k as u64);
@@ -110,7 +123,7 @@ impl Ledger {
         round: usize,
         ids: &[u32],
         stands: &[bool],
-        seconds: f64,
+        spent: Spent,
         points: &[f32],
     ) {
         let fallen =
@@ -120,7 +133,8 @@ impl Ledger {
             round,
             ids: ids.to_vec(),
             fallen,
-            seconds,
+            seconds: spent.seconds,
+            queries: spent.queries,
             row: None,
         };
         let written =
@@ -173,6 +187,21 @@ impl Ledger {
             .fold(0.0, |sum, &s| sum + f64::from(s))
     }
 
+    /// Queries of the first `rounds` rounds for the samples `ids`; `None` where some of them were
+    /// not counted.
+    pub(super) fn queries(
+        &self,
+        attack: &str,
+        rounds: usize,
+        ids: impl Iterator<Item = u32>,
+    ) -> Option<u64> {
+        let counts = ids
+            .filter_map(|id| self.record_of(attack, id))
+            .flat_map(|record| record.queries.iter().take(rounds));
+        let sum = counts.copied().try_fold(0.0, |sum, count| Some(sum + count?))?;
+        Some(sum.round() as u64)
+    }
+
     /// The adversarial example of the sample under `attack` within its first `rounds` rounds.
     ///
     /// # Errors
@@ -213,6 +242,10 @@ mod tests {
         identity::tests::{identity, others},
     };
 
+    fn spent(seconds: f64) -> Spent {
+        Spent { seconds, queries: Some(3) }
+    }
+
     const RESUME: StateOptions = StateOptions { start: ExistingState::Resume, examples: None };
     const FRESH: StateOptions = StateOptions { start: ExistingState::Fresh, examples: None };
     const PAIRS: StateOptions = StateOptions { start: ExistingState::Resume, examples: Some(2) };
@@ -222,9 +255,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.jsonl");
         let mut ledger = Ledger::open(&path, &identity(), RESUME).unwrap();
-        ledger.add("clean", 0, &[4, 5, 6], &[true, true, false], 1.0, &[]);
-        ledger.add("pgd", 0, &[4, 5], &[true, false], 3.0, &[0.5; 4]);
-        ledger.add("pgd", 1, &[4], &[false], 1.0, &[0.5; 2]);
+        ledger.add("clean", 0, &[4, 5, 6], &[true, true, false], spent(1.0), &[]);
+        ledger.add("pgd", 0, &[4, 5], &[true, false], spent(3.0), &[0.5; 4]);
+        ledger.add("pgd", 1, &[4], &[false], spent(1.0), &[0.5; 2]);
         let whole = fs::read(&path).unwrap();
         drop(ledger);
         for cut in 0..=whole.len() {
@@ -247,6 +280,18 @@ mod tests {
             ),
             (3.0, 2.5)
         );
+        let queries = |rounds, ids: &[u32]| ledger.queries("pgd", rounds, ids.iter().copied());
+        assert_eq!((queries(1, &[4, 5]), queries(2, &[4, 5])), (Some(3), Some(6)));
+    }
+
+    #[test]
+    fn queries_that_were_not_counted_are_not_told() {
+        let mut ledger = Ledger::in_memory();
+        ledger.add("square", 0, &[1, 2], &[true, true], spent(1.0), &[]);
+        assert_eq!(ledger.queries("square", 1, [1, 2].into_iter()), Some(3));
+        let uncounted = Spent { seconds: 1.0, queries: None };
+        ledger.add("square", 0, &[3], &[true], uncounted, &[]);
+        assert_eq!(ledger.queries("square", 1, [1, 2, 3].into_iter()), None);
     }
 
     #[test]
@@ -255,7 +300,7 @@ mod tests {
         for (what, other) in others() {
             let path = dir.path().join(what);
             let mut ledger = Ledger::open(&path, &identity(), RESUME).unwrap();
-            ledger.add("clean", 0, &[1], &[true], 1.0, &[]);
+            ledger.add("clean", 0, &[1], &[true], spent(1.0), &[]);
             drop(ledger);
             let before = fs::read(&path).unwrap();
             let error = Ledger::open(&path, &other, RESUME).unwrap_err();
@@ -313,12 +358,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.jsonl");
         let mut plain = Ledger::open(&path, &identity(), RESUME).unwrap();
-        plain.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.0; 4]);
+        plain.add("pgd", 0, &[1, 2], &[true, false], spent(1.0), &[0.0; 4]);
         drop(plain);
         let mut kept = Ledger::open(&path, &identity(), PAIRS).unwrap();
         assert!(!kept.knows("pgd", 2, 0));
         let points = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6];
-        kept.add("pgd", 0, &[1, 2, 3], &[false, true, false], 1.0, &points);
+        kept.add("pgd", 0, &[1, 2, 3], &[false, true, false], spent(1.0), &points);
         drop(kept);
         let mut again = Ledger::open(&path, &identity(), PAIRS).unwrap();
         assert_eq!(again.example("pgd", 3, 1).unwrap(), Some(vec![0.5, 0.6]));
@@ -333,12 +378,12 @@ mod tests {
     fn a_full_disk_costs_the_state_and_not_the_work() {
         let mut ledger = Ledger::in_memory();
         ledger.state = Some(State::on_full_disk());
-        ledger.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.5; 4]);
+        ledger.add("pgd", 0, &[1, 2], &[true, false], spent(1.0), &[0.5; 4]);
         assert!(matches!(ledger.news(), Some(Error::Io { .. })));
         assert_eq!(ledger.fell_in("pgd", 2), Some(0));
         assert!(matches!(ledger.example("pgd", 2, 1), Err(Error::ExamplesLost)));
         // The failure is reported once.
-        ledger.add("pgd", 1, &[1], &[true], 1.0, &[0.5; 2]);
+        ledger.add("pgd", 1, &[1], &[true], spent(1.0), &[0.5; 2]);
         assert!(ledger.knows("pgd", 1, 1));
     }
 }

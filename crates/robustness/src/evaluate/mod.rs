@@ -72,6 +72,12 @@ pub struct AttackResult {
     pub seconds: f64,
     /// Wall-clock seconds per image attacked.
     pub seconds_per_image: f64,
+    /// Images that the network answered, where it counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries: Option<u64>,
+    /// The same per image attacked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries_per_image: Option<f64>,
     /// The same by class, in the order of the labels.
     pub by_class: Vec<ClassResult>,
     /// The attacks of an ensemble, in order.
@@ -101,6 +107,9 @@ pub struct PartResult {
     pub correct: u64,
     /// Wall-clock seconds.
     pub seconds: f64,
+    /// Images that the network answered, where it counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries: Option<u64>,
 }
 
 /// Results in the order of the attacks, as a JSON object.

@@ -45,6 +45,9 @@ pub(super) struct Line {
     /// The samples of `ids` that fell.
     pub fallen: Vec<u32>,
     pub seconds: f64,
+    /// Images that the network answered, where it counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queries: Option<u64>,
     /// Row, in the file of adversarial examples, of the first of `fallen`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row: Option<u64>,

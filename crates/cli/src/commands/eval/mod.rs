@@ -1,11 +1,12 @@
 //! `sora eval`: accuracy, clean and under attack.
 
 mod model_info;
+mod protocol;
 mod show;
 
-use std::{fmt, path::PathBuf};
+use std::path::PathBuf;
 
-use clap::ValueEnum;
+use protocol::{Protocol, Suite};
 use sora::{
     attack::{self, Entry},
     evaluate::{EvalConfig, Evaluator, Pixels, Report},
@@ -26,45 +27,14 @@ use crate::{
     progress::EvaluationBar,
 };
 
-/// A protocol by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Suite {
-    /// clean, fgsm and pgd-10 on 1000 images
-    Quick,
-    /// clean, fgsm, pgd-10, pgd-50x10 and autoattack on the whole split
-    Paper,
-    /// clean and autoattack on the whole split
-    Autoattack,
-}
-
-impl Suite {
-    /// Its attacks, and the images that it takes by default.
-    fn protocol(self) -> (&'static [&'static str], Option<usize>) {
-        match self {
-            Self::Quick => (&["clean", "fgsm", "pgd-10"], Some(1000)),
-            Self::Paper => (&["clean", "fgsm", "pgd-10", "pgd-50x10", "autoattack"], None),
-            Self::Autoattack => (&["clean", "autoattack"], None),
-        }
-    }
-}
-
-impl fmt::Display for Suite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Quick => "quick",
-            Self::Paper => "paper",
-            Self::Autoattack => "autoattack",
-        })
-    }
-}
-
 /// What is evaluated and how.
 #[derive(Debug, clap::Args)]
 pub struct EvalArgs {
     #[command(flatten)]
     pub subject: SubjectArgs,
     /// Attacks, in order: clean, fgsm, pgd-10, pgd-50x10, autoattack, ...; see `sora attacks`
-    /// [default: clean,fgsm,pgd-10; clean,apgd-ce in l1; clean alone with --corruptions]
+    /// [default: clean,fgsm,pgd-10; clean,apgd-ce in l1; clean alone with --corruptions; of a model
+    /// without gradients, as --suite quick]
     #[arg(
         long,
         value_delimiter = ',',
@@ -126,7 +96,7 @@ pub struct EvalArgs {
     pub finish: OnFinish,
 }
 
-/// Measures a run, a weights file or an ONNX file.
+/// Measures a run, a weights file, an ONNX file or a model that runs elsewhere.
 pub fn run(args: EvalArgs) -> Result<()> {
     args.finish.after(|| evaluate(&args))
 }
@@ -139,8 +109,14 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     if let Some(out) = &args.out {
         output_file::prepare(out, Overwrite::by(args.force))?;
     }
-    let target = Target::load(&args.subject, args.suite.and_then(|suite| suite.protocol().1))?;
-    let names = attacks(args, target.threat.norm);
+    let target = Target::load(&args.subject, args.suite.and_then(Suite::images))?;
+    let access = target.model().access();
+    let named = if args.attacks.is_empty() && args.suite.is_none() && !corruptions.is_empty() {
+        &["clean".to_owned()]
+    } else {
+        &args.attacks[..]
+    };
+    let Protocol { names, note } = Protocol::choose(named, args.suite, access, target.threat.norm)?;
     let entries = attack::entries(&names, target.threat.norm)?;
     let model_info = args
         .model_info
@@ -172,7 +148,9 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     if let (Some(clean), None) = (outcome.results.get("clean"), goal) {
         outcome.warnings.extend(target.subject.warn_of_units(clean.correct, clean.attacked));
     }
-    outcome.notes.extend(upper_bound(&names));
+    outcome.notes.extend(note);
+    outcome.notes.extend(protocol::upper_bound(&names, access));
+    target.subject.add_cost(&mut outcome);
     outcome.notes.extend(goal.map(|class| {
         format!(
             "an image counts as standing while the network does not call it class {class}; images \
@@ -213,28 +191,6 @@ fn class_of(class: &str, target: &Target) -> Result<usize> {
         let known =
             if names.is_empty() { String::new() } else { format!(": {}", names.join(", ")) };
         Failure::input(format!("--target '{class}': expected the number or name of a class{known}"))
-    })
-}
-
-/// The attacks asked for.
-fn attacks(args: &EvalArgs, norm: Norm) -> Vec<String> {
-    let names: &[&str] = match args.suite {
-        Some(suite) => suite.protocol().0,
-        None if !args.attacks.is_empty() => return args.attacks.clone(),
-        None if !args.corruptions.is_empty() => &["clean"],
-        None if norm == Norm::L1 => &["clean", "apgd-ce"],
-        None => &["clean", "fgsm", "pgd-10"],
-    };
-    names.iter().map(|&name| name.to_owned()).collect()
-}
-
-fn upper_bound(names: &[String]) -> Option<String> {
-    let ensemble = names.iter().any(|name| name.starts_with("autoattack"));
-    let attacked = names.iter().any(|name| name != "clean");
-    (attacked && !ensemble).then(|| {
-        "accuracies under single attacks are upper bounds of the robust accuracy; --suite \
-         autoattack gives a tighter one"
-            .into()
     })
 }
 

@@ -16,27 +16,35 @@ pub fn show(report: &Report, epsilon: &Epsilon) -> Result<()> {
         "{} {}, n = {}, {} epsilon {epsilon}, seed {}\n\n",
         report.dataset, report.split, report.n, report.norm, report.seed
     ))?;
-    let heading = ["attack", "accuracy", "95 % interval", "attacked", "time", "ms/image"];
-    let mut table = Table::new(heading);
+    let counted = report.results.0.iter().any(|(_, result)| result.queries.is_some());
+    let mut heading = vec!["attack", "accuracy", "95 % interval", "attacked", "time", "ms/image"];
+    heading.extend(counted.then_some("queries/image"));
+    let mut table = Table::new(&heading);
+    let per_image = |queries: Option<u64>, attacked: u64| {
+        let text = queries.map(|count| format!("{:.1}", count as f64 / attacked.max(1) as f64));
+        counted.then(|| text.unwrap_or_default())
+    };
     for (name, result) in &report.results.0 {
         let [low, high] = result.accuracy.ci95;
-        table.row([
+        let cells = [
             name.clone(),
             percent(result.accuracy.accuracy),
             format!("{:.2} - {:.2} %", 100.0 * low, 100.0 * high),
             result.attacked.to_string(),
             duration(result.seconds),
             format!("{:.2}", 1000.0 * result.seconds_per_image),
-        ]);
+        ];
+        table.row(cells.into_iter().chain(per_image(result.queries, result.attacked)));
         for part in &result.parts {
-            table.row([
+            let cells = [
                 format!("  after {}", part.attack),
                 percent(part.correct as f64 / report.n.max(1) as f64),
                 String::new(),
                 part.attacked.to_string(),
                 duration(part.seconds),
                 format!("{:.2}", 1000.0 * part.seconds / part.attacked.max(1) as f64),
-            ]);
+            ];
+            table.row(cells.into_iter().chain(per_image(part.queries, part.attacked)));
         }
     }
     table.figures_from(1).print()?;

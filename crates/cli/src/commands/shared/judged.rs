@@ -1,23 +1,32 @@
-//! The network to evaluate: one of this program, from a run folder or a weights file, or an ONNX
-//! file.
+//! What is judged: a network of ours, from a run folder or a weights file, an ONNX file, or a model
+//! that runs elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use sora::{
     evaluate,
-    robustness::{Classifier, Shape, WeightsIdentity},
+    robustness::{Classifier, Samples, Shape, WeightsIdentity},
     run::{About, RunConfig, RunDir, Subject, Which},
 };
 use sora_onnx::{Network, Normalisation, Options};
+use sora_served::Served;
 
-use super::{Machine, OnnxArgs};
+use super::{ForeignArgs, SubjectArgs};
 use crate::error::{Failure, Result};
 
 /// The network to evaluate, and the facts known about it.
 #[derive(Debug)]
 pub enum Judged {
-    /// A network of this program.
-    Ours(Box<Subject>),
+    /// A network of ours.
+    Ours {
+        /// The network.
+        subject: Box<Subject>,
+        /// The run folder or the weights file.
+        path: PathBuf,
+    },
     /// A network of an ONNX file.
     Onnx {
         /// The network.
@@ -25,47 +34,44 @@ pub enum Judged {
         /// The file.
         path: PathBuf,
     },
+    /// A model that runs elsewhere.
+    Served(Box<Served>),
 }
 
 impl Judged {
-    /// Loads the network at `path`.
+    /// Loads what `args` name.
     ///
     /// # Errors
-    /// A path that is neither, or arguments that do not fit the file.
-    pub fn load(
-        path: &Path,
-        which: Option<Which>,
-        onnx: &OnnxArgs,
-        machine: &Machine,
-    ) -> Result<Self> {
-        let device = sora::device::device(&machine.device)?;
+    /// A path that is neither, a model that does not answer, or arguments that do not go with it.
+    pub fn load(args: &SubjectArgs) -> Result<Self> {
+        let foreign = &args.foreign;
+        let Some(path) = &args.subject else {
+            refuse_weights(args, "a served model")?;
+            return Ok(Self::Served(Box::new(args.served.open(foreign, args.batch)?)));
+        };
+        args.served.refuse()?;
         if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
-            onnx.refuse()?;
-            let which = which.unwrap_or(Which::Final);
-            return Ok(Self::Ours(Box::new(Subject::load_weights(path, which, &device)?)));
+            foreign.refuse()?;
+            let device = sora::device::device(&args.machine.device)?;
+            let which = args.weights.unwrap_or(Which::Final);
+            let subject = Box::new(Subject::load_weights(path, which, &device)?);
+            return Ok(Self::Ours { subject, path: path.clone() });
         }
-        if which.is_some() {
-            return Err(Failure::input("--weights: an ONNX file holds one set of weights"));
-        }
-        if machine.device != "cpu" {
-            return Err(Failure::input(format!(
-                "--device {}: ONNX files are computed on the cpu",
-                machine.device
-            )));
-        }
+        refuse_weights(args, "an ONNX file")?;
         let network =
-            Network::open(path, &onnx.options()?).map_err(|e| Failure::input(e.to_string()))?;
+            Network::open(path, &foreign.options()?).map_err(|e| Failure::input(e.to_string()))?;
         for note in network.notes() {
             tracing::info!("{}: {note}", path.display());
         }
-        Ok(Self::Onnx { network: Box::new(network), path: path.to_owned() })
+        Ok(Self::Onnx { network: Box::new(network), path: path.clone() })
     }
 
     /// The network as a classifier for attacks.
     pub fn classifier(&self) -> &dyn Classifier {
         match self {
-            Self::Ours(subject) => &subject.model,
+            Self::Ours { subject, .. } => &subject.model,
             Self::Onnx { network, .. } => &**network,
+            Self::Served(model) => &**model,
         }
     }
 
@@ -77,27 +83,51 @@ impl Judged {
     /// The description in the weights file.
     pub fn about(&self) -> Option<&About> {
         match self {
-            Self::Ours(subject) => Some(&subject.about),
-            Self::Onnx { .. } => None,
+            Self::Ours { subject, .. } => Some(&subject.about),
+            Self::Onnx { .. } | Self::Served(_) => None,
         }
     }
 
     /// The run of the weights, if they come from one.
     pub fn run(&self) -> Option<&(RunDir, RunConfig)> {
         match self {
-            Self::Ours(subject) => subject.run.as_ref(),
-            Self::Onnx { .. } => None,
+            Self::Ours { subject, .. } => subject.run.as_ref(),
+            Self::Onnx { .. } | Self::Served(_) => None,
         }
     }
 
-    /// The identity of the weights and of all values computed with them. `which` selects the
-    /// weights of a run.
+    /// What it is called in messages.
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Ours { path, .. } | Self::Onnx { path, .. } => path.to_string_lossy(),
+            Self::Served(model) => model.name().into(),
+        }
+    }
+
+    /// The path of a file called `name` beside it; of a served model, in the current folder.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Ours { path, .. } | Self::Onnx { path, .. } => {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                path.with_file_name(format!("{stem}-{name}"))
+            }
+            Self::Served(_) => Path::new(&format!("black-box-{name}")).to_owned(),
+        }
+    }
+
+    /// What names the weights and everything that is computed with them. `which`: of a run's
+    /// weights. A served model is named by its answers to `samples`, `batch` at a time.
     ///
     /// # Errors
-    /// A device that fails.
-    pub fn weights(&self, which: Which) -> Result<WeightsIdentity> {
+    /// A device, a model or images that fail.
+    pub fn weights(
+        &self,
+        which: Which,
+        samples: &dyn Samples,
+        batch: usize,
+    ) -> Result<WeightsIdentity> {
         match self {
-            Self::Ours(subject) => {
+            Self::Ours { subject, .. } => {
                 let name = which_weights(subject, which);
                 Ok(evaluate::weights_identity(&subject.model, subject.source.step, name)?)
             }
@@ -111,28 +141,61 @@ impl Judged {
                     network.normalisation()
                 ),
             }),
+            Self::Served(model) => Ok(WeightsIdentity {
+                sha256: model.digest(samples, batch)?,
+                step: None,
+                which: String::new(),
+                network: format!("{}, {:?}", model.name(), model.description()),
+            }),
         }
     }
 
     /// A warning about the probable cause, if the clean accuracy is at the level of chance.
     pub fn warn_of_units(&self, correct: u64, images: u64) -> Option<String> {
-        let Self::Onnx { network, path } = self else { return None };
-        let chance = images as f64 / network.shape().classes as f64;
+        if let Self::Ours { .. } = self {
+            return None;
+        }
+        let chance = images as f64 / self.shape().classes as f64;
         (images >= 20 && (correct as f64) < 1.5 * chance).then(|| {
             format!(
                 "{}: {correct} of {images} images are classified correctly, as by chance: does the \
                  network expect normalised images (--mean and --std), another range, or classes in \
                  another order?",
-                path.display()
+                self.name()
             )
         })
     }
 }
 
-impl OnnxArgs {
+/// Refuses what goes with a run alone.
+fn refuse_weights(args: &SubjectArgs, kind: &str) -> Result<()> {
+    if args.weights.is_some() {
+        return Err(Failure::input(format!("--weights: {kind} holds one set of weights")));
+    }
+    match &args.machine.device {
+        device if device == "cpu" => Ok(()),
+        device => Err(Failure::input(format!(
+            "--device {device}: is for networks of this program; {kind} is not computed there"
+        ))),
+    }
+}
+
+impl ForeignArgs {
     fn options(&self) -> Result<Options> {
-        let normalisation = match (&self.mean[..], &self.std[..]) {
-            ([], []) => None,
+        Ok(Options {
+            image_size: self.side.map(|side| [side, side]),
+            normalisation: self.normalisation()?.map(|(mean, std)| Normalisation { mean, std }),
+            output: self.output.clone(),
+        })
+    }
+
+    /// Mean and standard deviation of each channel.
+    ///
+    /// # Errors
+    /// One without the other, or values of another range.
+    pub fn normalisation(&self) -> Result<Option<(Vec<f32>, Vec<f32>)>> {
+        match (&self.mean[..], &self.std[..]) {
+            ([], []) => Ok(None),
             (mean, std) if mean.len() == std.len() => {
                 // A mean of 125 means that the file expects pixels from 0 to 255.
                 if let Some(value) = mean.iter().chain(std).find(|v| !(-10.0..=10.0).contains(*v)) {
@@ -140,27 +203,22 @@ impl OnnxArgs {
                         "--mean and --std: {value} is no value for pixels in [0, 1]; divide by 255?"
                     )));
                 }
-                Some(Normalisation { mean: mean.to_vec(), std: std.to_vec() })
+                Ok(Some((mean.to_vec(), std.to_vec())))
             }
-            _ => return Err(Failure::input("--mean and --std: give one value a channel for each")),
-        };
-        Ok(Options {
-            image_size: self.onnx_size.map(|side| [side, side]),
-            normalisation,
-            output: self.output.clone(),
-        })
+            _ => Err(Failure::input("--mean and --std: give one value a channel for each")),
+        }
     }
 
     fn refuse(&self) -> Result<()> {
         let given = [
             ("mean", !self.mean.is_empty()),
             ("std", !self.std.is_empty()),
-            ("image-size", self.onnx_size.is_some()),
+            ("image-size", self.side.is_some()),
             ("output", self.output.is_some()),
         ];
         match given.into_iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Failure::input(format!(
-                "--{name}: is for ONNX files; a run or a weights file knows what it takes"
+                "--{name}: is for ONNX files and served models; a run or a weights file knows what it takes"
             ))),
             None => Ok(()),
         }

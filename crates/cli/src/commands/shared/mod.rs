@@ -7,6 +7,7 @@ mod judged;
 mod planned;
 mod record;
 mod runs;
+mod served;
 mod subject;
 
 pub use child::{Output, sora};
@@ -16,4 +17,5 @@ pub use judged::Judged;
 pub use planned::{Overrides, evaluate, evaluated, is_done, state, train};
 pub use record::state_options;
 pub use runs::passing_over;
-pub use subject::{OnnxArgs, SubjectArgs, Target};
+pub use served::ServedArgs;
+pub use subject::{ForeignArgs, SubjectArgs, Target};

@@ -10,12 +10,12 @@ use sora::{
     config::TrainConfig,
     data::{self, Dataset},
     evaluate::{self, EvalConfig, Identity, OnSplit},
-    robustness::{Classifier, Samples, sanity},
+    robustness::{Access, Classifier, Samples, sanity},
     run::{self, RunConfig, RunDir, Which},
     threat::{Epsilon, Norm, Threat},
 };
 
-use super::{Judged, Machine};
+use super::{Judged, Machine, ServedArgs};
 use crate::{
     complete,
     console::duration,
@@ -33,8 +33,14 @@ const LONG: f64 = 20.0;
 #[derive(Debug, clap::Args)]
 pub struct SubjectArgs {
     /// Run folder, weights file or ONNX file
-    #[arg(add = complete::runs())]
-    pub subject: PathBuf,
+    #[arg(
+        add = complete::runs(),
+        required_unless_present_any = ["exec", "url"],
+        conflicts_with_all = ["exec", "url"]
+    )]
+    pub subject: Option<PathBuf>,
+    #[command(flatten)]
+    pub served: ServedArgs,
     /// Radius in pixel units, such as 8/255 [default: the one trained with]
     #[arg(long, visible_alias = "eps", allow_hyphen_values = true, help_heading = "Threat")]
     pub epsilon: Option<Epsilon>,
@@ -60,24 +66,25 @@ pub struct SubjectArgs {
     #[arg(long, visible_alias = "batch-size", default_value_t = 256, help_heading = "Machine")]
     pub batch: usize,
     #[command(flatten)]
-    pub onnx: OnnxArgs,
+    pub foreign: ForeignArgs,
     #[command(flatten)]
     pub machine: Machine,
 }
 
-/// What an ONNX file does not say of itself.
+/// What an ONNX file or a served model does not say of itself.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct OnnxArgs {
-    /// For ONNX files that expect normalised images: mean of each channel, pixels in [0, 1]
+pub struct ForeignArgs {
+    /// For ONNX files and served models that expect normalised images: mean of each channel,
+    /// pixels in [0, 1]
     #[arg(long, value_delimiter = ',', value_name = "VALUES", help_heading = "Network")]
     pub mean: Vec<f32>,
     /// As --mean: standard deviation of each channel
     #[arg(long, value_delimiter = ',', value_name = "VALUES", help_heading = "Network")]
     pub std: Vec<f32>,
-    /// For ONNX files that leave it open: height and width of the images
+    /// For ONNX files and servers that leave it open: height and width of the images
     #[arg(long = "image-size", value_name = "PIXELS", help_heading = "Network")]
-    pub onnx_size: Option<usize>,
-    /// For ONNX files with several outputs: the one with the logits
+    pub side: Option<usize>,
+    /// For ONNX files and servers with several outputs: the one with the logits
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub output: Option<String>,
 }
@@ -102,7 +109,6 @@ pub struct Target {
     pub identity: Identity,
     /// SHA-256 of the whole test split, where it is that of the run.
     pub split_sha256: Option<String>,
-    path: PathBuf,
     batch: usize,
 }
 
@@ -120,7 +126,7 @@ impl Target {
         if args.limit == Some(0) {
             return Err(Failure::input("--limit 0: expected at least 1"));
         }
-        let subject = Judged::load(&args.subject, args.weights, &args.onnx, &args.machine)?;
+        let subject = Judged::load(args)?;
         let norm = args.norm.or(subject.about().map(|about| about.norm)).unwrap_or(Norm::Linf);
         let epsilon = choose_epsilon(args, &subject, norm)?;
         warn_of_weights(&subject);
@@ -132,7 +138,8 @@ impl Target {
         let split = dataset.test.take(args.limit.or(default_limit).unwrap_or(usize::MAX));
         let threat = Threat::new(norm, &epsilon)?;
         let split = OnSplit(split);
-        let weights = subject.weights(args.weights.unwrap_or(Which::Final))?;
+        let which = args.weights.unwrap_or(Which::Final);
+        let weights = subject.weights(which, &split, args.batch)?;
         let data = split.identity(&data_config.dataset, "test")?;
         let identity = Identity::new(evaluate::program(), weights, data, threat, args.seed);
         Ok(Self {
@@ -144,7 +151,6 @@ impl Target {
             seed: args.seed,
             identity,
             split_sha256,
-            path: args.subject.clone(),
             batch: args.batch,
         })
     }
@@ -172,19 +178,23 @@ impl Target {
             plan.add(entries, images, self.split.shape().classes, speed);
         }
         if plan.seconds() > LONG {
+            let (pass, seconds) = match model.access() {
+                Access::Gradients => ("gradient of", speed.gradient),
+                Access::Scores | Access::Labels => ("answer to", speed.forward),
+            };
             tracing::info!(
-                "{} attacks on up to {images} images: at most about {} ({:.1} ms for the gradient \
-                 of an image; images that fall take no more)",
+                "{} attacks on up to {images} images: at most about {} ({:.1} ms for the {pass} an \
+                 image; images that fall take no more)",
                 plan.0.len(),
                 duration(plan.seconds()),
-                1000.0 * speed.gradient
+                1000.0 * seconds
             );
         }
         Ok(plan)
     }
 
     /// The place of a file called `name` of this evaluation: the run's eval folder, or beside the
-    /// weights file.
+    /// weights file; of a served model, the current folder.
     ///
     /// # Errors
     /// A folder that cannot be made.
@@ -194,9 +204,7 @@ impl Target {
             fs::create_dir_all(&dir).map_err(|e| Failure::io("create", &dir, &e))?;
             return Ok(dir.join(name));
         }
-        let stem =
-            self.path.file_stem().map_or_else(|| "model".into(), |stem| stem.to_string_lossy());
-        Ok(self.path.with_file_name(format!("{stem}-{name}")))
+        Ok(self.subject.beside(name))
     }
 
     /// Warnings of the sanity checks that query the network itself.
@@ -215,7 +223,7 @@ fn choose_epsilon(args: &SubjectArgs, subject: &Judged, norm: Norm) -> Result<Ep
     if let Some(epsilon) = &args.epsilon {
         return Ok(epsilon.clone());
     }
-    let at = args.subject.display();
+    let at = subject.name();
     match subject.about() {
         Some(about) if about.norm == norm => Ok(about.epsilon.clone()),
         Some(about) => Err(Failure::input(format!(
@@ -237,7 +245,7 @@ fn data_config(args: &SubjectArgs, subject: &Judged) -> Result<TrainConfig> {
         }
         (None, None) => TrainConfig::default(),
     };
-    let own = || trained_on(&args.subject, subject);
+    let own = || trained_on(args.subject.as_deref(), subject);
     let named = args.dataset.clone().map(Ok).or_else(|| subject.run().is_none().then(own));
     if let Some(dataset) = named.transpose()? {
         config.dataset = dataset;
@@ -254,13 +262,13 @@ fn data_config(args: &SubjectArgs, subject: &Judged) -> Result<TrainConfig> {
 
 /// The data set that the weights file `path` was trained on, where it can be found: files do not say
 /// where a folder lies, and a run folder around the file does.
-fn trained_on(path: &Path, subject: &Judged) -> Result<String> {
+fn trained_on(path: Option<&Path>, subject: &Judged) -> Result<String> {
     let own = subject.about().map(|about| about.dataset.as_str()).unwrap_or_default();
     if own.is_empty() {
         return Err(Failure::input(format!(
             "--dataset is missing: {} does not say what it was trained on; name a set of `sora \
              data list` or an image folder",
-            path.display()
+            subject.name()
         )));
     }
     let folder = ["folder:", "imagefolder:"].iter().find_map(|kind| own.strip_prefix(kind));
@@ -268,20 +276,25 @@ fn trained_on(path: &Path, subject: &Judged) -> Result<String> {
     let Some(folder) = folder.filter(|folder| !Path::new(folder).is_absolute()) else {
         return Ok(own.to_owned());
     };
-    let runs = path.ancestors().skip(1).take(3).filter_map(|dir| RunDir::open(dir).ok());
+    let runs = path
+        .into_iter()
+        .flat_map(Path::ancestors)
+        .skip(1)
+        .take(3)
+        .filter_map(|dir| RunDir::open(dir).ok());
     let same = |(_, run): &(RunDir, RunConfig)| data::without_place(&run.settings.dataset) == own;
     runs.into_iter().find(same).map(|(_, run)| run.settings.dataset).ok_or_else(|| {
         Failure::input(format!(
             "--dataset is missing: {} was trained on the folder '{folder}' and does not say where \
              that lies; name it with --dataset",
-            path.display()
+            subject.name()
         ))
     })
 }
 
 /// Warns if the weights are those of an unfinished run.
 fn warn_of_weights(subject: &Judged) {
-    let Judged::Ours(subject) = subject else { return };
+    let Judged::Ours { subject, .. } = subject else { return };
     if let (false, Some(step)) = (subject.source.complete, subject.source.step) {
         tracing::warn!(
             "{}: weights after {step} steps, not the final ones of the run",
@@ -329,7 +342,7 @@ fn check_fit(subject: &Judged, dataset: &Dataset) -> Result<()> {
     let same = (channels, height, width) == (shape.channels, shape.height, shape.width);
     // A network may know more classes than a set's images have.
     let fits = classes == shape.classes
-        || matches!(subject, Judged::Onnx { .. }) && classes <= shape.classes;
+        || !matches!(subject, Judged::Ours { .. }) && classes <= shape.classes;
     if same && fits {
         return Ok(());
     }

@@ -12,7 +12,7 @@ use sora::{
         EvalConfig, Evaluator, Identity,
         sweep::{self, AtEpsilon, AtStep, Convergence, Distances, Epsilons},
     },
-    robustness::{Accuracy, Samples},
+    robustness::{Access, Accuracy, Samples},
     threat::{Norm, Threat},
 };
 
@@ -38,12 +38,12 @@ pub struct SweepArgs {
     /// 1..32/255 unless --steps, --convergence or --distances is given]
     #[arg(long, value_name = "RANGE|LIST", help_heading = "Threat")]
     pub epsilons: Option<Epsilons>,
-    /// Attacks at each radius
+    /// Attacks at each radius [default: fgsm,pgd-10; of a model that gives no gradients, square-1000
+    /// or, for labels alone, rays-1000]
     #[arg(
         long,
         value_delimiter = ',',
         value_name = "NAMES",
-        default_value = "fgsm,pgd-10",
         add = complete::attacks(),
         help_heading = "Threat"
     )]
@@ -146,7 +146,14 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             output_file::prepare(&out.with_extension("svg"), overwrite)?;
         }
         let target = Target::load(&args.subject, Some(IMAGES))?;
-        let entries = attack::entries(&args.attacks, target.threat.norm)?;
+        let usual = match target.model().access() {
+            Access::Gradients => &["fgsm", "pgd-10"][..],
+            Access::Scores => &["square-1000"],
+            Access::Labels => &["rays-1000"],
+        };
+        let usual: Vec<String> = usual.iter().map(|&name| name.to_owned()).collect();
+        let names = if args.attacks.is_empty() { &usual } else { &args.attacks };
+        let entries = attack::entries(names, target.threat.norm)?;
         let radii = radii(args, target.threat.norm)?;
         let bar = EvaluationBar::new(target.plan(&vec![&entries[..]; radii.len()])?);
         let mut sessions = Sessions { target: &target, fresh: args.fresh, bar, open: Vec::new() };

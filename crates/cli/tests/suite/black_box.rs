@@ -1,0 +1,145 @@
+//! `sora eval --exec` and `--url`.
+
+use std::io::{self, BufRead, Read, Write};
+
+use serde_json::{Value, json};
+
+use crate::cli::{refused, sora, stderr};
+
+/// Values of an image of the data set `synthetic`.
+const PIXELS: usize = 3 * 32 * 32;
+
+/// Logits of 10 classes: sums of stripes of the image.
+fn logits(x: &[f32]) -> Vec<f32> {
+    (0..10).map(|k| x.iter().skip(k).step_by(10).sum::<f32>() * 0.1).collect()
+}
+
+/// Not a test: the program of the tests below, this binary started again, which say by `behaves=`
+/// how it is.
+#[test]
+fn model() {
+    let Some(how) = std::env::args().find_map(|a| a.strip_prefix("behaves=").map(str::to_owned))
+    else {
+        return;
+    };
+    let (mut input, mut out) = (io::stdin().lock(), io::stdout());
+    let answers = if how == "labels" { "labels" } else { "logits" };
+    let side = if how == "small" { 8 } else { 32 };
+    let says = json!({"shape": [3, side, side], "classes": 10, "answers": answers});
+    writeln!(out, "\n{says}").unwrap();
+    let mut line = String::new();
+    while input.read_line(&mut line).unwrap() > 0 {
+        let head: Value = serde_json::from_str(&line).unwrap();
+        let n = head["shape"][0].as_u64().unwrap() as usize;
+        let mut bytes = vec![0; 4 * n * PIXELS];
+        input.read_exact(&mut bytes).unwrap();
+        let x: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        if how == "dies" {
+            std::process::exit(9);
+        }
+        let rows = x.chunks(PIXELS).map(logits);
+        let (shape, body): (Value, Vec<u8>) = if how == "labels" {
+            let named = rows.map(|z| sora::robustness::predicted(&z) as i32);
+            (json!([n]), named.flat_map(i32::to_le_bytes).collect())
+        } else {
+            let shift = if how == "other" { 1e-3 } else { 0.0 };
+            let values = rows.flatten().map(|v| v + shift);
+            (
+                json!([n, if how == "wide" { 11 } else { 10 }]),
+                values.flat_map(f32::to_le_bytes).collect(),
+            )
+        };
+        writeln!(out, "{}", json!({"id": head["id"], "shape": shape})).unwrap();
+        out.write_all(&body).unwrap();
+        out.flush().unwrap();
+        line.clear();
+    }
+    std::process::exit(0);
+}
+
+fn command(how: &str) -> String {
+    let program = std::env::current_exe().unwrap();
+    format!("'{}' black_box::model --exact --nocapture behaves={how}", program.display())
+}
+
+/// A call that judges the model on some synthetic images.
+fn call<'a>(command: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let usual = ["--dataset", "synthetic", "--epsilon", "8/255", "--limit", "20"];
+    [&["eval", "--exec", command][..], &usual, more].concat()
+}
+
+fn judge(how: &str, more: &[&str]) -> Value {
+    let command = command(how);
+    let out = sora(&call(&command, &[&["--json"], more].concat()));
+    assert!(out.status.success(), "{}", stderr(&out));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+#[test]
+fn suites_take_what_a_model_without_gradients_allows_and_say_so() {
+    for (how, attack) in [("logits", "square-1000"), ("labels", "rays-1000")] {
+        let report = judge(how, &["--suite", "quick"]);
+        let results = report["results"].as_object().unwrap();
+        assert_eq!(results.keys().collect::<Vec<_>>(), ["clean", attack]);
+        assert_eq!(results["clean"]["queries"], 20);
+        assert!(
+            results[attack]["queries"].is_u64() && results[attack]["queries_per_image"].is_f64()
+        );
+        let notes = report["notes"].to_string();
+        for words in [&format!("{attack} in place of fgsm, pgd-10"), "upper bounds", "requests"] {
+            assert!(notes.contains(words), "{notes}");
+        }
+        let weights = &report["identity"]["weights"];
+        assert!(weights["network"].as_str().unwrap().starts_with("exec "), "{weights}");
+        assert_eq!(weights["sha256"].as_str().unwrap().len(), 64);
+    }
+    let (own, other) =
+        (judge("logits", &["--attacks", "clean"]), judge("other", &["--attacks", "clean"]));
+    let sha = |report: &Value| report["identity"]["weights"]["sha256"].clone();
+    assert_ne!(sha(&own), sha(&other), "other answers, another model");
+    assert_eq!(sha(&own), sha(&judge("logits", &["--attacks", "clean", "--batch", "7"])));
+}
+
+#[test]
+fn what_does_not_work_is_one_line() {
+    let of = command;
+    let logits = of("logits");
+    refused(&call(&logits, &["--attacks", "pgd-10"]), &["needs gradients", "logits only"]);
+    refused(&call(&logits, &["--weights", "best"]), &["--weights", "served model"]);
+    refused(&call(&logits, &["--timeout", "0"]), &["--timeout 0"]);
+    refused(&call(&logits, &["--mean", "0.5", "--std", "0.5"]), &["3 numbers each"]);
+    refused(&call(&of("labels"), &["--norm", "l2"]), &["rays", "linf"]);
+    refused(&call(&of("small"), &[]), &["3x32x32", "3x8x8", "--dataset"]);
+    refused(&call("/no/such/program", &[]), &["cannot start it"]);
+    refused(&["eval", "--exec", &logits, "--dataset", "synthetic"], &["--epsilon is missing"]);
+    refused(&["eval", "--url", "host:80", "--dataset", "synthetic"], &["expected http://"]);
+    refused(&["eval", "m.onnx", "--timeout", "3"], &["--timeout", "--exec"]);
+    for (how, words) in
+        [("dies", "ended (exit status: 9)"), ("wide", "shape [20, 11], expected [20, 10]")]
+    {
+        let out = sora(&call(&of(how), &["--retries", "0"]));
+        assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
+        assert!(stderr(&out).contains(words), "{}", stderr(&out));
+    }
+}
+
+#[test]
+fn a_sweep_takes_attacks_without_gradients() {
+    let dir = tempfile::tempdir().unwrap();
+    let record = dir.path().join("sweep.json");
+    let (command, out) = (command("logits"), record.to_str().unwrap());
+    let usual = ["--dataset", "synthetic", "--epsilon", "8/255", "--limit", "6", "--out", out];
+    let sweep = |more: &[&str]| sora(&[&["sweep", "--exec", &command][..], &usual, more].concat());
+    let done = sweep(&["--epsilons", "2/255,64/255"]);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let report: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let results = |at: usize| &report["epsilons"][at]["results"]["square-1000"];
+    let correct = |at: usize| results(at)["correct"].as_u64().unwrap();
+    assert!(correct(1) <= correct(0) && results(0)["queries"].is_u64(), "{report}");
+    // Curves over steps and distances come from gradients.
+    for curve in ["--steps", "--convergence", "--distances"] {
+        let failed = sweep(&[curve, "--force"]);
+        assert_eq!(failed.status.code(), Some(2), "{curve}: {}", stderr(&failed));
+        assert!(stderr(&failed).contains("gradients"), "{curve}: {}", stderr(&failed));
+    }
+}
