@@ -11,6 +11,7 @@ shift $(($# < 2 ? $# : 2))
 export RUSTC_BOOTSTRAP=1
 mkdir -p "fuzz/corpus/$target"
 directories=("fuzz/corpus/$target")
+[ -f "fuzz/seeds/$target.py" ] && python3 "fuzz/seeds/$target.py" "fuzz/corpus/$target"
 [ -d "fuzz/seeds/$target" ] && directories+=("fuzz/seeds/$target")
 options=(-max_total_time="$seconds" -rss_limit_mb=4096 -timeout=30 -print_final_stats=1)
 [ -f "fuzz/dictionaries/$target.dict" ] && options+=(-dict="fuzz/dictionaries/$target.dict")

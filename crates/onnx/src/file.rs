@@ -27,7 +27,8 @@ pub(crate) struct Model {
 
 /// The folder of a model, with the data files that its tensors name.
 pub(crate) struct Beside {
-    folder: PathBuf,
+    /// `None`: there is none.
+    folder: Option<PathBuf>,
     digest: std::cell::RefCell<Sha256>,
 }
 
@@ -41,10 +42,17 @@ impl Model {
             return Err(damaged(format!("{size} bytes; an ONNX file has at most 2 GiB")));
         }
         let bytes = fs::read(path).map_err(io)?;
-        let proto = ModelProto::decode(&bytes[..])
-            .map_err(|e| damaged(format!("not an ONNX model: {e}")))?;
         let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        let digest = std::cell::RefCell::new(Sha256::new_with_prefix(&bytes));
+        Self::parse(&bytes, Some(folder)).map_err(damaged)
+    }
+
+    /// Reads the bytes of a file; data beside it are in `folder`.
+    ///
+    /// # Errors
+    /// Bytes that are no ONNX model; what is wrong.
+    pub fn parse(bytes: &[u8], folder: Option<PathBuf>) -> Result<Self, String> {
+        let proto = ModelProto::decode(bytes).map_err(|e| format!("not an ONNX model: {e}"))?;
+        let digest = std::cell::RefCell::new(Sha256::new_with_prefix(bytes));
         Ok(Self { proto, beside: Beside { folder, digest } })
     }
 }
@@ -60,7 +68,10 @@ impl Beside {
         {
             problem!("its data lies in '{location}': expected a file beside the model");
         }
-        let path = self.folder.join(relative);
+        let Some(folder) = &self.folder else {
+            problem!("its data lies in '{location}': expected a model that holds all of it");
+        };
+        let path = folder.join(relative);
         let failed = |e: std::io::Error| Problem::new(format!("{}: {e}", path.display()));
         let mut file = File::open(&path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();

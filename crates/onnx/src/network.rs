@@ -69,7 +69,21 @@ impl Network {
     /// [`Error`] with one line that says what is wrong and where, for a file that cannot be read,
     /// is not an ONNX model, uses an operator that is not supported, or is not an image classifier.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let model = Model::read(path)?;
+        Self::build(&Model::read(path)?, path, options)
+    }
+
+    /// Reads the bytes of a file that holds everything; messages call it `name`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and data that lie beside the file.
+    pub fn from_bytes(bytes: &[u8], name: &str, options: &Options) -> Result<Self> {
+        let path = Path::new(name);
+        let model = Model::parse(bytes, None)
+            .map_err(|problem| Error::Damaged { path: path.to_owned(), problem })?;
+        Self::build(&model, path, options)
+    }
+
+    fn build(model: &Model, path: &Path, options: &Options) -> Result<Self> {
         let damaged = |problem: String| Error::Damaged { path: path.to_owned(), problem };
         let refuse = |problem: String| Error::NotAClassifier { path: path.to_owned(), problem };
         let ours = |domain: &str| domain.is_empty() || domain == "ai.onnx";
@@ -103,7 +117,7 @@ impl Network {
                 "the last operator, {activation}, is left out: its input is taken as the logits"
             ));
         }
-        let built = Graph::build(&model, opset, &input.name, &output);
+        let built = Graph::build(model, opset, &input.name, &output);
         let mut this = Self {
             graph: built.map_err(|fault| fault.at(path, opset))?,
             path: path.to_owned(),
