@@ -4,19 +4,21 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use pyo3::{prelude::*, types::PyBytes};
-use robustness::{Classifier, Cotangent, Error, Incremental, PullBack, Result, Shape};
+use robustness::{Access, Classifier, Cotangent, Error, Incremental, PullBack, Result, Shape};
 
-/// A Python object with `logits(x) -> bytes` and `record(x) -> (bytes, pull)`, where
+/// A Python object with `logits(x) -> bytes` and, where it has gradients, `record(x) -> (bytes, pull)`, where
 /// `pull(cotangent) -> bytes`; x, logits, cotangents and gradients are bytes of f32.
 #[derive(Debug)]
 pub struct Callable {
     pub object: Py<PyAny>,
     pub shape: Shape,
+    pub access: Access,
+    pub queries: AtomicU64,
     /// The exception that the object raised, which is raised again unchanged.
     pub raised: Arc<Mutex<Option<PyErr>>>,
 }
@@ -58,7 +60,16 @@ impl Classifier for Callable {
         self.shape
     }
 
+    fn access(&self) -> Access {
+        self.access
+    }
+
+    fn queries(&self) -> Option<u64> {
+        (self.access < Access::Gradients).then(|| self.queries.load(Ordering::Relaxed))
+    }
+
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        self.queries.fetch_add(self.rows(x) as u64, Ordering::Relaxed);
         self.kept(Python::attach(|py| {
             let found =
                 self.object.bind(py).call_method1("logits", (PyBytes::new(py, &to_bytes(x)),))?;
@@ -104,6 +115,14 @@ impl Stoppable<'_> {
 impl Classifier for Stoppable<'_> {
     fn shape(&self) -> Shape {
         self.inner.shape()
+    }
+
+    fn access(&self) -> Access {
+        self.inner.access()
+    }
+
+    fn queries(&self) -> Option<u64> {
+        self.inner.queries()
     }
 
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {

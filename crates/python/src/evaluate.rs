@@ -2,7 +2,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool, mpsc::Sender},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64},
+        mpsc::Sender,
+    },
 };
 
 use pyo3::{
@@ -10,8 +14,8 @@ use pyo3::{
     prelude::*,
 };
 use robustness::{
-    Classifier, EvalConfig, EvalEvent, EvalObserver, Evaluator, Identity, InMemory, Ledger, Norm,
-    Samples, Shape, Threat, WeightsIdentity, attack,
+    Access, Classifier, EvalConfig, EvalEvent, EvalObserver, Evaluator, Identity, InMemory, Ledger,
+    Norm, Samples, Shape, Threat, WeightsIdentity, attack,
     evaluate::{ExistingState, StateOptions},
 };
 
@@ -102,6 +106,11 @@ pub fn evaluate(
             py.detach(|| classifier::open(&path, given, size)).map_err(wrong)?
         }
         Err(_) => Box::new(Callable {
+            access: match model.getattr("gradients")?.extract()? {
+                true => Access::Gradients,
+                false => Access::Scores,
+            },
+            queries: AtomicU64::new(0),
             object: model.unbind(),
             shape: Shape { channels, height, width, classes },
             raised: raised.clone(),

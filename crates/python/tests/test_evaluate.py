@@ -129,6 +129,19 @@ def test_wrong_calls_are_told(change, message):
         sora.evaluate((logits, pull_back), x, y, **call)
 
 
+def test_logits_alone_are_a_black_box(data):
+    x, y = data
+    report = sora.evaluate(logits, x, y, epsilon=0.02, suite="autoattack", progress=False)
+    assert list(report.accuracy) == ["clean", "square"] and report.accuracy["square"] < report.accuracy["clean"] == 1.0
+    results = report.to_dict()["results"]
+    assert results["clean"]["queries"] == 40 and results["square"]["queries_per_image"] > 1
+    assert any("upper bounds" in note for note in report.notes)
+    with pytest.raises(ValueError, match="gradients"):
+        sora.evaluate(logits, x, y, epsilon=0.02, attacks=["pgd-10"], progress=False)
+    with pytest.raises(ValueError, match="expected \\[1, classes\\]"):
+        sora.evaluate(lambda x: x, x, y, epsilon=0.02, progress=False)
+
+
 def test_what_the_model_raises_comes_back_as_it_is(data):
     x, y = data
 

@@ -19,6 +19,12 @@ SUITES = {
     "paper": ["clean", "fgsm", "pgd-10", "pgd-50x10", "autoattack"],
     "autoattack": ["clean", "autoattack"],
 }
+# What is left of them for a model without gradients.
+FROM_LOGITS = {
+    "quick": ["clean", "square-1000"],
+    "paper": ["clean", "square-1000", "square"],
+    "autoattack": ["clean", "square"],
+}
 
 
 class Report:
@@ -120,6 +126,7 @@ def evaluate(
         model: a `torch.nn.Module` that gives logits (any device; taken in eval mode), a path (an ONNX
             file, a weights file or run folder of sora), a `Run`, or a pair of functions of NumPy arrays
             `(logits(x) -> [n, k], pull_back(x, cotangent [n, k]) -> gradient like x)`, for JAX and others.
+            `logits` alone is a black box: suites then take what needs no gradient, and a note says so.
         x: [n, c, h, w], floating point in [0, 1]; NumPy or torch. Normalisation belongs into the model.
         y: [n] whole numbers from 0.
         epsilon: radius in pixel units, such as 8 / 255; in linf below 1.
@@ -142,7 +149,6 @@ def evaluate(
         raise ValueError("suite and attacks: give one of them")
     if suite is not None and suite not in SUITES:
         raise ValueError(f"suite {suite!r}: expected one of {', '.join(SUITES)}")
-    names = list(attacks) if attacks is not None else SUITES[suite or "quick"]
     images = _images(x)
     labels = _numpy(y)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
@@ -157,6 +163,8 @@ def evaluate(
         raise ValueError("mean and std: give both or none")
     normalisation = None if mean is None else ([float(v) for v in mean], [float(v) for v in std])
     subject = adapt(model, images.shape[1:])
+    black_box = not getattr(subject, "gradients", True)
+    names = list(attacks) if attacks is not None else (FROM_LOGITS if black_box else SUITES)[suite or "quick"]
     try:
         if isinstance(subject, str):
             size = images.shape[2] if images.shape[2] == images.shape[3] else None
@@ -188,4 +196,11 @@ def evaluate(
     finally:
         if hasattr(subject, "close"):
             subject.close()
-    return Report(json.loads(text), examples)
+    found = json.loads(text)
+    if black_box:
+        instead = "" if attacks is not None else f": {', '.join(names[1:])} in place of the attacks of the suite"
+        found["notes"].append(
+            f"the model gives logits without gradients{instead}; accuracies are upper bounds, an attacker who has"
+            " the weights finds more"
+        )
+    return Report(found, examples)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import numpy as np
 
@@ -22,20 +22,24 @@ def _bytes(values: Any, rows: int, what: str) -> bytes:
 
 
 class Callables:
-    """A pair `(logits(x), pull_back(x, cotangent))` of functions of NumPy arrays.
+    """A pair `(logits(x), pull_back(x, cotangent))` of functions of NumPy arrays, or `logits` alone.
 
     With one sigmoid output (logits `[n, 1]`) the classes are 0 and 1.
     """
 
-    def __init__(self, logits: Callable, pull_back: Callable, image: Tuple[int, int, int]):
+    def __init__(self, logits: Callable, pull_back: Optional[Callable], image: Tuple[int, int, int]):
         self._logits, self._pull_back, self._image = logits, pull_back, image
+        self.gradients = pull_back is not None
 
     def _images(self, data: bytes) -> np.ndarray:
         return _array(data, (-1, *self._image))
 
     def classes(self, x: np.ndarray) -> int:
-        self.single = np.asarray(self._logits(x)).shape[1] == 1
-        return 2 if self.single else int(np.asarray(self._logits(x)).shape[1])
+        found = np.asarray(self._logits(x)).shape
+        if len(found) != 2 or found[0] != len(x):
+            raise ValueError(f"logits: shape {found}, expected [{len(x)}, classes]")
+        self.single = found[1] == 1
+        return 2 if self.single else int(found[1])
 
     def _two(self, logits: np.ndarray) -> np.ndarray:
         return np.concatenate([np.zeros_like(logits), logits], axis=1) if self.single else logits
@@ -63,6 +67,8 @@ class Torch:
 
     Parameters get no gradient; `close` restores the module's mode and its parameters' flags.
     """
+
+    gradients = True
 
     def __init__(self, module: Any, image: Tuple[int, int, int]):
         import torch
@@ -131,7 +137,9 @@ def adapt(model: Any, image: Tuple[int, int, int]) -> Any:
         return Callables(model[0], model[1], image)
     if hasattr(model, "parameters") and hasattr(model, "modules") and callable(model):
         return Torch(model, image)
+    if callable(model):
+        return Callables(model, None, image)
     raise TypeError(
-        "model: expected a torch.nn.Module, a path (.onnx, .safetensors or a run folder), a Run, or a pair"
-        " (logits(x), pull_back(x, cotangent))"
+        "model: expected a torch.nn.Module, a path (.onnx, .safetensors or a run folder), a Run, a pair"
+        " (logits(x), pull_back(x, cotangent)), or logits(x) alone"
     )

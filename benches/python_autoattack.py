@@ -1,0 +1,95 @@
+"""AutoAttack `standard` on one PyTorch module: sora from Python (the module through callbacks, and exported to ONNX),
+torchattacks, and, from a checkout, the official AutoAttack. Robust accuracy, seconds, ratios.
+
+    python benches/python_autoattack.py WEIGHTS.safetensors IMAGES.npz [--n 64] [--epsilon 8/255] [--threads 2]
+        [--official CHECKOUT] [--tools module,onnx,torchattacks,auto-attack]
+
+WEIGHTS is a preact-resnet18 that `sora train` wrote, IMAGES an archive with `x` [n, 3, 32, 32] and `y`. Needs torch,
+torchattacks, onnx, safetensors and the installed wheel. The peers run with the schedule of the paper (100 steps).
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts" / "crosscheck"))
+import peer  # noqa: E402
+from network import load  # noqa: E402
+
+
+def sora_of(model, x, y, epsilon):
+    import sora_robust as sora
+
+    report = sora.evaluate(model, x, y, epsilon=epsilon, suite="autoattack", progress=False)
+    return report.accuracy["autoattack"]
+
+
+def export(module, x, path):
+    torch.onnx.export(module, (x[:2],), path, dynamo=False, opset_version=17, input_names=["x"],
+                      dynamic_axes={"x": {0: "n"}})  # fmt: skip
+
+
+def peer_of(attack, module, x, y):
+    """Robust accuracy: what is correct clean and after the attack."""
+    with torch.no_grad():
+        right = (module(x).argmax(1) == y).nonzero().flatten()
+        adversarial = attack(x[right], y[right]).detach()
+        return int((module(adversarial).argmax(1) == y[right]).sum()) / len(x)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--n", type=int, default=64)
+    parser.add_argument("--epsilon", default="8/255")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--official", type=Path)
+    parser.add_argument("--tools", default="module,onnx,torchattacks")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    top, _, bottom = args.epsilon.partition("/")
+    epsilon = float(top) / float(bottom or 1)
+    archive = np.load(args.images)
+    pixels = archive["x"][: args.n]
+    x = torch.from_numpy(pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels)
+    y = torch.from_numpy(archive["y"][: args.n].astype(np.int64))
+    module = load(args.weights).to(memory_format=torch.channels_last).eval()
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    folder = tempfile.TemporaryDirectory()
+    onnx = Path(folder.name) / "m.onnx"
+
+    def run(tool):
+        if tool == "module":
+            return sora_of(module, x, y, epsilon)
+        if tool == "onnx":
+            return sora_of(onnx, x, y, epsilon)
+        torch.manual_seed(0)
+        if tool == "torchattacks":
+            return peer_of(peer.torchattack("autoattack", module, "linf", epsilon, 10, 0), module, x, y)
+        return peer_of(peer.official("autoattack", module, "linf", epsilon, 0, args.official), module, x, y)
+
+    tools = args.tools.split(",")
+    if "onnx" in tools:
+        export(module, x, onnx)
+    print("| tool | robust accuracy | seconds | |\n|---|---|---|---|")
+    seconds = {}
+    for tool in tools:
+        started = time.time()
+        accuracy = run(tool)
+        seconds[tool] = time.time() - started
+        print(f"| {tool} | {accuracy:.4f} | {seconds[tool]:.1f} | |", flush=True)
+    for tool in ("module", "onnx"):
+        for other in ("torchattacks", "auto-attack"):
+            if tool in seconds and other in seconds:
+                print(f"{tool} / {other}: {seconds[tool] / seconds[other]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
