@@ -8,7 +8,8 @@ Weights are random (seed 0), running statistics too, so that every layer matters
 seeds for which PyTorch's gradients in f32 and f64 agree to 1e-5: elsewhere a value lies so near a kink of ReLU that
 rounding decides on which side.
 Forms, as in NAME@small@opset11:
-    smooth    SiLU in place of ReLU: deep ReLU networks with random weights have kinks that rounding falls on either side
+    smooth    SiLU in place of ReLU, means in place of largest values: deep networks with random weights have kinks that
+              rounding falls on either side of
     small     images of 64x64
     fixed     a fixed batch of two images
     opsetN    the TorchScript exporter with opset N (up to 17); from 18 on the newer exporter
@@ -102,11 +103,16 @@ def build(name):
 
 
 def smooth(model):
-    """Replaces ReLU by SiLU, as a module and as a function (which stays so: smooth forms come last)."""
-    torch.nn.functional.relu = lambda x, inplace=False: torch.nn.functional.silu(x)
+    """SiLU for ReLU and means for largest values, as modules and as functions (for good: smooth forms come last)."""
+    functional = torch.nn.functional
+    functional.relu = lambda x, inplace=False: functional.silu(x)
+    functional.max_pool2d = functional.avg_pool2d
     for name, child in model.named_children():
         if isinstance(child, (torch.nn.ReLU, torch.nn.ReLU6)):
             setattr(model, name, torch.nn.SiLU())
+        elif isinstance(child, torch.nn.MaxPool2d):
+            pool = torch.nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
+            setattr(model, name, pool)
         else:
             smooth(child)
 

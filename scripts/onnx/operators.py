@@ -127,6 +127,12 @@ case("pad-crop", "Pad", ints(0, 0, -1, 0, 0, 0, 0, -2))
 case("depth-to-space", "DepthToSpace", blocksize=2, before=[("Conv", [floats(8, 3, 1, 1)])])
 case("depth-to-space-crd", "DepthToSpace", blocksize=2, mode="CRD", before=[("Conv", [floats(8, 3, 1, 1)])])
 case("space-to-depth", "SpaceToDepth", blocksize=2)
+case("cumsum", "CumSum", np.array(2, dtype=np.int64))
+case("cumsum-back", "CumSum", np.array(-1, dtype=np.int64), exclusive=1, reverse=1)
+case("gather-nd", "GatherND", ints(0, 2, 1, 1, -1, 1).reshape(3, 2),
+     before=[("Transpose", [], {"perm": [1, 2, 3, 0]})], after=[("Transpose", [], {"perm": [2, 0, 1]})])
+case("gather-nd-batch", "GatherND", ints(0, 2, 1, 1, -1, 3).reshape(3, 2, 1), batch_dims=1,
+     before=[("Transpose", [], {"perm": [1, 2, 0, 3]})], after=[("Transpose", [], {"perm": [2, 0, 1, 3]})])
 case("trilu", "Trilu", np.array(1, dtype=np.int64), upper=0)
 NONE = np.zeros(0, np.float32)
 case("resize-nearest", "Resize", None, np.array([1, 1, 2, 1.5], np.float32))
@@ -177,8 +183,9 @@ def build(label):
         nodes.append(helper.make_node(op, inputs, out, name=f"{label}/{len(nodes)}", **attributes))
 
     current = "x"
-    for index, (kind, more) in enumerate(before):
-        add(kind, [current, *map(name_of, more)], [f"b{index}"], {})
+    for index, step in enumerate(before):
+        kind, more, options = (*step, {})[:3]
+        add(kind, [current, *map(name_of, more)], [f"b{index}"], options)
         current = f"b{index}"
     if label == "dequantize-axis":
         q = RNG.integers(-100, 100, (6, 4)).astype(np.int8)

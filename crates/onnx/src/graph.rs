@@ -18,6 +18,8 @@ pub(crate) type Id = usize;
 /// Most elements of all folded constants together, beyond those in the file; it bounds what hostile
 /// files can take.
 const FOLDED: usize = 1 << 26;
+/// More of them for each element in the file: weights that are standardised take some steps.
+const FOLDED_PER_GIVEN: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -120,9 +122,11 @@ impl Graph {
             last_use: Vec::new(),
             smooth: Vec::new(),
         };
-        let mut folded = 0;
+        let given =
+            this.constants.iter().flatten().map(|value| value.shape().iter().product::<usize>());
+        let mut left = FOLDED.saturating_add(FOLDED_PER_GIVEN.saturating_mul(given.sum()));
         for &index in &needed {
-            this.add(&nodes[index], opset, &types, &mut names, &mut folded)?;
+            this.add(&nodes[index], opset, &types, &mut names, &mut left)?;
         }
         this.output = match names.ids.get(output) {
             Some(&id) => id,
@@ -140,7 +144,7 @@ impl Graph {
         opset: i64,
         types: &HashMap<String, i32>,
         names: &mut Names,
-        folded: &mut usize,
+        left: &mut usize,
     ) -> Result<(), Fault> {
         let kind = match proto.domain.as_str() {
             "" | "ai.onnx" => proto.op_type.clone(),
@@ -178,11 +182,11 @@ impl Graph {
         if constant {
             let results = node.run(|id| self.constants[id].as_ref()).map_err(|e| node.fault(e))?;
             for (&id, value) in node.outputs.iter().zip(results) {
-                *folded += value.shape().iter().product::<usize>();
+                let count = value.shape().iter().product();
+                let rest = left.checked_sub(count);
+                *left =
+                    rest.ok_or_else(|| Fault::Graph("its constants take too much memory".into()))?;
                 self.constants[id] = Some(value);
-            }
-            if *folded > FOLDED {
-                return Err(Fault::Graph("its constants take too much memory".into()));
             }
         } else {
             self.nodes.push(node);

@@ -6,6 +6,8 @@
 mod arithmetic;
 mod cast;
 mod conv;
+mod cumsum;
+mod gather_nd;
 mod logic;
 mod matmul;
 mod moves;
@@ -118,7 +120,7 @@ impl Back<'_> {
 /// Builds the operator of a node; `None` if this crate does not know it.
 pub(crate) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
     type Builder = fn(&Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>>;
-    const FAMILIES: [Builder; 14] = [
+    const FAMILIES: [Builder; 16] = [
         unary::build,
         arithmetic::build,
         logic::build,
@@ -127,6 +129,8 @@ pub(crate) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
         norm::build,
         pool::build,
         reduce::build,
+        cumsum::build,
+        gather_nd::build,
         softmax::build,
         moves::build,
         shape::build,
@@ -160,6 +164,7 @@ pub(crate) const NAMES: &[&str] = &[
     "ConstantOfShape",
     "Conv",
     "Cos",
+    "CumSum",
     "DepthToSpace",
     "DequantizeLinear",
     "Div",
@@ -174,6 +179,7 @@ pub(crate) const NAMES: &[&str] = &[
     "Floor",
     "Gather",
     "GatherElements",
+    "GatherND",
     "Gelu",
     "Gemm",
     "GlobalAveragePool",
