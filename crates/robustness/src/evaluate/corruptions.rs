@@ -112,7 +112,7 @@ impl Evaluator<'_> {
         progress.advance(all.len() - pending.len());
         let (shape, seed) = (self.samples.shape(), self.config.seed);
         for chunk in pending.chunks(self.config.batch.max(1)) {
-            let started = Instant::now();
+            let (started, before) = (Instant::now(), self.model.queries());
             let (x, ids) = (self.pixels(chunk)?, self.ids(chunk));
             let rows: Vec<Vec<f32>> = (0..chunk.len())
                 .into_par_iter()
@@ -120,8 +120,8 @@ impl Evaluator<'_> {
                 .collect();
             let x = Rows::new(rows.concat(), x.width());
             let stands = self.score(&x, &self.labels(chunk))?;
-            let seconds = started.elapsed().as_secs_f64();
-            self.ledger.add(&key, 0, &ids, &stands, seconds, &[]);
+            let spent = self.spent_since(started, before);
+            self.ledger.add(&key, 0, &ids, &stands, spent, &[]);
             if let Some(error) = self.ledger.news() {
                 progress.tell(&EvalEvent::StateLost { error });
             }

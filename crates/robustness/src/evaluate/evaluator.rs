@@ -133,7 +133,7 @@ impl<'a> Evaluator<'a> {
     }
 
     /// What was spent since `started`, when the network had answered `before` images.
-    fn spent_since(&self, started: Instant, before: Option<u64>) -> Spent {
+    pub(super) fn spent_since(&self, started: Instant, before: Option<u64>) -> Spent {
         let counts = self.model.queries().zip(before);
         let queries = counts.map(|(now, before)| now.saturating_sub(before));
         Spent { seconds: started.elapsed().as_secs_f64(), queries }

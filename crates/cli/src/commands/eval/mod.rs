@@ -12,7 +12,6 @@ use sora::{
     evaluate::{EvalConfig, Evaluator, Pixels, Report},
     nn,
     robustness::{Classifier, Corruption, NotOf, Samples, Toward},
-    threat::Norm,
 };
 
 use model_info::ModelInfo;
