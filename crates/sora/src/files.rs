@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
@@ -21,14 +21,14 @@ use crate::{
 const TEMPORARY: &str = ".sora-tmp";
 
 /// Writes `path` so that a reader, or a kill at any moment, finds the old file or the whole new
-/// file. Other files beside `path` are not touched, and a symbolic link at `path` is replaced, not
-/// followed.
+/// file. Other files beside `path` are not touched, except for the unfinished ones that killed
+/// writes of `path` have left, and a symbolic link at `path` is replaced, not followed.
 ///
 /// # Errors
 /// [`Error::Io`] for a folder that cannot be written or a full disk; `path` is then unchanged.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let (temporary, file) = create_beside(path)?;
-    let written = fill(file, bytes).map_err(|e| Error::io("write", path, e)).and_then(|()| {
+    let (temporary, mut file) = create_beside(path)?;
+    let written = fill(&mut file, bytes).map_err(|e| Error::io("write", path, e)).and_then(|()| {
         fs::rename(&temporary, path).map_err(|e| Error::io("rename into place", path, e))
     });
     if written.is_err() {
@@ -39,22 +39,54 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Makes a file beside `path` with a name that no other file has.
+/// Makes a file beside `path` with a name that no other file has. The file is locked while it is
+/// open, which tells other processes that this one is alive; the unfinished files of `path` whose
+/// processes are gone are removed.
 fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    let name = path.file_name().unwrap_or_default();
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    sweep_beside(path, &name.to_string_lossy());
     loop {
-        let mut hidden = OsString::from(".");
-        hidden.push(name);
+        let mut hidden = name.clone();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         hidden.push(format!(".{}-{count}{TEMPORARY}", std::process::id()));
         let temporary = path.with_file_name(hidden);
         match File::create_new(&temporary) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
             Err(e) => return Err(Error::io("write", path, e)),
+            // Another process may have removed it as a leftover before it was locked.
+            Ok(file) if file.lock().is_ok() && !temporary.exists() => {}
             Ok(file) => return Ok((temporary, file)),
         }
     }
+}
+
+/// Removes the unfinished files of `path`, called `name.PROCESS-COUNT.sora-tmp`, whose processes
+/// are gone. A file that cannot be opened or removed stays; it does no harm.
+fn sweep_beside(path: &Path, name: &str) {
+    let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let Ok(entries) = fs::read_dir(folder.unwrap_or(Path::new("."))) else { return };
+    for entry in entries.filter_map(std::result::Result::ok) {
+        let belongs = |found: &str| {
+            let middle = found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(TEMPORARY)?;
+            let (process, count) = middle.split_once('-')?;
+            Some(process.parse::<u32>().is_ok() && count.parse::<u32>().is_ok())
+        };
+        if !entry.file_name().to_str().and_then(belongs).unwrap_or(false) {
+            continue;
+        }
+        let file = File::options().write(true).open(entry.path());
+        if file.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether `name` is that of a file that a process is writing, or was writing when it was killed.
+pub fn is_unfinished(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with('.') && name.ends_with(TEMPORARY)
 }
 
 /// Removes the unfinished files that killed processes have left in `dir`. The folder must have no
@@ -65,8 +97,7 @@ fn create_beside(path: &Path) -> Result<(PathBuf, File)> {
 pub fn remove_leftovers(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir).map_err(|e| Error::io("list", dir, e))? {
         let path = entry.map_err(|e| Error::io("list", dir, e))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') && name.ends_with(TEMPORARY) {
+        if is_unfinished(path.file_name().unwrap_or_default()) {
             fs::remove_file(&path).map_err(|e| Error::io("remove", &path, e))?;
         }
     }
@@ -106,11 +137,11 @@ pub fn write_figure(path: &Path, figure: &sora_plot::Figure) -> Result<()> {
 /// [`Error`] for a file that exists already, or a disk that fails.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<()> {
     File::create_new(path)
-        .and_then(|file| fill(file, bytes))
+        .and_then(|mut file| fill(&mut file, bytes))
         .map_err(|e| Error::io("write", path, e))
 }
 
-fn fill(mut file: File, bytes: &[u8]) -> std::io::Result<()> {
+fn fill(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()
 }
@@ -278,6 +309,25 @@ mod tests {
         fs::write(&left, "half").unwrap();
         remove_leftovers(dir.path()).unwrap();
         assert!(!left.exists() && dir.path().join("summary.tmp").exists());
+    }
+
+    #[test]
+    fn what_a_killed_write_left_goes_with_the_next_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("summary.json");
+        // Of a killed process, of one that is writing, and of another file.
+        let names = [".summary.json.1-2", ".summary.json.1-3", ".summary.json.x.1-2"];
+        let [gone, alive, other] = names.map(|name| dir.path().join(format!("{name}{TEMPORARY}")));
+        for path in [&gone, &alive, &other] {
+            fs::write(path, "half").unwrap();
+        }
+        let writing = File::options().write(true).open(&alive).unwrap();
+        writing.lock().unwrap();
+        write_atomic(&path, b"{}").unwrap();
+        assert!(!gone.exists() && alive.exists() && other.exists());
+        drop(writing);
+        write_atomic(&path, b"{}").unwrap();
+        assert!(!alive.exists() && other.exists());
     }
 
     #[test]

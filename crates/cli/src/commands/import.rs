@@ -94,7 +94,7 @@ pub fn run(args: ImportArgs) -> Result<()> {
     Threat::new(args.norm, &args.epsilon)?;
     let out = target(&args.out)?;
     let known = args.dataset.as_deref().map(|name| known(name, &args)).transpose()?;
-    let own = args.dataset.is_none().then(|| own_description(&args.file)).transpose()?.flatten();
+    let own = own_description(&args.file)?.filter(|_| args.dataset.is_none());
     let options = options(&args, known.as_ref(), own.as_ref());
     let (imported, _) = exchange::import(&args.file, &options, ABOUT, &device::device("cpu")?)?;
     let bytes = about(&args, own.as_ref(), &imported).file(&imported.model.to_host()?)?;
@@ -205,7 +205,11 @@ fn target(out: &Path) -> Result<PathBuf> {
         }
         return Ok(out.to_owned());
     }
-    match std::fs::read_dir(out).map(|mut entries| entries.next().is_some()) {
+    // What a killed import has left does not count.
+    let others = |entries: std::fs::ReadDir| {
+        entries.flatten().any(|entry| !files::is_unfinished(&entry.file_name()))
+    };
+    match std::fs::read_dir(out).map(others) {
         Ok(true) => {
             Err(Failure::input(format!("--out {}: not empty; choose a new folder", out.display())))
         }
@@ -247,11 +251,16 @@ fn known(name: &str, args: &ImportArgs) -> Result<Known> {
     })
 }
 
-/// The description in a file of this program; `None` for any other file.
+/// The description in a file of this program, whose tensors must be those that it was written with;
+/// `None` for any other file.
 fn own_description(file: &Path) -> Result<Option<About>> {
     let (_, text) = exchange::read(file, ABOUT)?;
     match text {
-        Some(text) => Ok(Some(About::parse(&text, file)?)),
+        Some(text) => {
+            let about = About::parse(&text, file)?;
+            about.verify(&files::read_safetensors(file)?.0, file)?;
+            Ok(Some(about))
+        }
         None => Ok(None),
     }
 }

@@ -50,6 +50,10 @@ fn a_run_goes_out_and_comes_back_with_the_same_figures() {
         assert!(text.contains(part) && text.lines().count() == 1, "{call:?}: {text}");
     };
     refused(&["import", &exported, "--model", "resnet18", "--out", &at("back")], "not empty");
+    let (flipped, mut bytes) = (at("flipped.safetensors"), std::fs::read(&exported).unwrap());
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&flipped, bytes).unwrap();
+    refused(&["import", &flipped, "--model", "resnet18", "--out", &at("new")], "SHA-256");
     refused(
         &[
             "import",

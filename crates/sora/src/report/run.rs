@@ -21,7 +21,7 @@ use crate::{
     diagnose::{CoEvent, CoSign},
     error::{Error, Result},
     run::{
-        RunDir,
+        RunDir, is_changed,
         log::{EpochLine, Lines, Rollback, StepLine, ValFigures},
     },
     threat::Epsilon,
@@ -67,6 +67,11 @@ impl Run {
         let epochs = Lines::read(&dir.epochs());
         let finished = dir.summary().is_file();
         let mut warnings = [steps.warnings, epochs.warnings].concat();
+        if is_changed(&text) {
+            warnings.push(
+                "config.toml was changed since the run wrote it: the settings may be others".into(),
+            );
+        }
         if !finished {
             warnings.push("the run is not finished: it has no summary.json".into());
         }
@@ -313,6 +318,14 @@ pub(super) mod tests {
             "eval/b.json is damaged",
         ] {
             assert!(text.contains(part), "no '{part}' in {text}");
+        }
+    }
+
+    #[test]
+    fn settings_that_were_changed_are_a_warning() {
+        for text in ["", "# sha256 of what follows: 00\nmethod = \"fgsm\"\n"] {
+            let run = Run::load(folder(&[("config.toml", text)]).path()).unwrap();
+            assert!(run.warnings.iter().any(|line| line.contains("config.toml was changed")));
         }
     }
 

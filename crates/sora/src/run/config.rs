@@ -80,6 +80,15 @@ pub struct RunConfig {
     pub sealed: bool,
 }
 
+/// Whether the text of a config.toml is another than the run wrote, as far as its first line tells.
+pub(crate) fn is_changed(text: &str) -> bool {
+    let sealed = text.strip_prefix(SEAL).and_then(|sealed| sealed.split_once('\n'));
+    match sealed {
+        Some((sum, rest)) => sum != files::sha256(rest.as_bytes()),
+        None => text.is_empty() || text.starts_with("# sha256"),
+    }
+}
+
 impl RunConfig {
     /// The text of config.toml.
     ///
@@ -97,14 +106,10 @@ impl RunConfig {
     /// # Errors
     /// [`Error`] for a text that was changed, is not TOML, or has an unknown key or a wrong value.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
-        if let Some(rest) = text.strip_prefix("# ") {
-            let sealed = text.strip_prefix(SEAL).and_then(|sealed| sealed.split_once('\n'));
-            let whole = sealed.is_some_and(|(sum, rest)| sum == files::sha256(rest.as_bytes()));
-            if !whole && (sealed.is_some() || rest.starts_with("sha256")) {
-                let problem = "changed since the run wrote it (damaged or edited); restore it, or \
-                               start a new run from it";
-                return Err(Error::damaged(file, problem));
-            }
+        if is_changed(text) {
+            let problem = "changed since the run wrote it (damaged or edited); restore it, or \
+                           start a new run from it";
+            return Err(Error::damaged(file, problem));
         }
         let config = Self::from_text(text).map_err(|e| Error::damaged(file, e.to_string()))?;
         Ok(Self { sealed: text.starts_with(SEAL), ..config })

@@ -14,6 +14,9 @@ use crate::{
     files,
 };
 
+/// Name of the file that is locked by the process that trains in the folder.
+const LOCK: &str = "lock";
+
 /// A run folder: every path in it is a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir(PathBuf);
@@ -39,21 +42,31 @@ impl RunDir {
         Ok((dir, config))
     }
 
-    /// Makes the folder of a new run and writes its config.toml.
+    /// Makes the folder of a new run, locks it as [`lock`](Self::lock) does, and writes its
+    /// config.toml.
     ///
     /// # Errors
-    /// [`Error`] for a folder that already holds files, or cannot be written.
-    pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
+    /// [`Error`] for a folder that already holds files, that another process has begun to train in,
+    /// or that cannot be written.
+    pub fn create(
+        path: &Path,
+        config: &RunConfig,
+        told: &mut dyn FnMut(&str),
+    ) -> Result<(Self, fs::File)> {
         let dir = Self::at(path);
         dir.check_free()?;
         let cannot =
             |e| Error::setting("out", path.display(), format!("cannot make the folder: {e}"));
         fs::create_dir_all(dir.checkpoints()).map_err(cannot)?;
+        let lock = dir.lock(told)?;
+        // Another process may have begun a run before the lock was taken.
+        dir.check_free()?;
         dir.write_config(config)?;
-        Ok(dir)
+        Ok((dir, lock))
     }
 
-    /// Refuses a folder that a new run cannot use.
+    /// Refuses a folder that a new run cannot use. What a process has left that was killed before it
+    /// wrote config.toml does not count.
     ///
     /// # Errors
     /// [`Error`] for a folder that holds files, or a path that is not a folder.
@@ -62,13 +75,31 @@ impl RunDir {
         if self.config().exists() {
             return out("holds a run already; resume it or choose another folder".into());
         }
-        match fs::read_dir(&self.0).map(|mut entries| entries.next().is_some()) {
-            Ok(true) => out("not empty; choose a new folder".into()),
+        match fs::read_dir(&self.0).and_then(|entries| self.only_begun(entries)) {
+            Ok(false) => out("not empty; choose a new folder".into()),
             Err(e) if e.kind() != ErrorKind::NotFound => {
                 out(format!("cannot use it as a folder: {e}"))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether `entries` of the folder are only what is made before config.toml.
+    fn only_begun(&self, entries: fs::ReadDir) -> std::io::Result<bool> {
+        for entry in entries {
+            let path = entry?.path();
+            let begun = if path == self.checkpoints() {
+                fs::read_dir(&path)?.next().is_none()
+            } else if path == self.0.join(LOCK) {
+                fs::symlink_metadata(&path)?.len() == 0
+            } else {
+                files::is_unfinished(path.file_name().unwrap_or_default())
+            };
+            if !begun {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Writes config.toml.
@@ -97,7 +128,7 @@ impl RunDir {
     /// among its files, or a folder that cannot be written.
     pub fn lock(&self, told: &mut dyn FnMut(&str)) -> Result<fs::File> {
         self.refuse_links()?;
-        let path = self.0.join("lock");
+        let path = self.0.join(LOCK);
         let file = fs::File::create(&path).map_err(|e| Error::io("make", &path, e))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -203,6 +234,25 @@ impl RunDir {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_start_left_is_no_hindrance_and_anything_else_is() {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("run");
+        let free = || RunDir::at(&run).check_free().is_ok();
+        assert!(free());
+        fs::create_dir_all(run.join("checkpoints")).unwrap();
+        fs::write(run.join(".config.toml.7-0.sora-tmp"), "epo").unwrap();
+        fs::write(run.join(LOCK), "").unwrap();
+        assert!(free());
+        for path in ["notes", "checkpoints/epoch-001"] {
+            fs::write(run.join(path), "mine").unwrap();
+            assert!(!free(), "{path}");
+            fs::remove_file(run.join(path)).unwrap();
+        }
+        fs::write(run.join(LOCK), "mine").unwrap();
+        assert!(!free());
+    }
 
     #[test]
     fn a_link_in_a_received_folder_is_not_written_through() {

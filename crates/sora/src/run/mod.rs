@@ -24,6 +24,7 @@ mod prepare;
 pub mod recipe;
 mod weights;
 
+pub(crate) use self::config::is_changed;
 pub use self::{
     config::{Provenance, RunConfig},
     dir::RunDir,

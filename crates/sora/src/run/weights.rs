@@ -99,7 +99,10 @@ impl About {
     }
 
     /// Checks that `tensors` are those with which the file `file` was written.
-    fn verify(&self, tensors: &BTreeMap<String, HostTensor>, file: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error`] for tensors with another digest.
+    pub fn verify(&self, tensors: &BTreeMap<String, HostTensor>, file: &Path) -> Result<()> {
         if self.sha256.is_empty() || self.sha256 == files::digest(tensors.values()) {
             return Ok(());
         }

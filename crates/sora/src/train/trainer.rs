@@ -285,10 +285,10 @@ impl Rest<'_> {
                     provenance: Provenance::here(&config.device)?,
                     sealed: true,
                 };
-                let dir = RunDir::create(dir.path(), &run)?;
-                let (mut told, digest) = (Vec::new(), dir.config_digest()?);
+                let mut told = Vec::new();
                 let mut tell = |line: &str| told.push(line.to_owned());
-                let lock = dir.lock(&mut tell)?;
+                let (dir, lock) = RunDir::create(dir.path(), &run, &mut tell)?;
+                let digest = dir.config_digest()?;
                 let folder = Folder::open(dir, digest, lock, None, &mut tell)?;
                 self.warn(&told)?;
                 Some(folder)
