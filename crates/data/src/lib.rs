@@ -26,6 +26,9 @@ mod augment;
 mod dataset;
 mod error;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod info;
 mod loader;
 mod memory;

@@ -17,6 +17,9 @@ pub mod corruption;
 mod error;
 pub mod evaluate;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod observer;
 pub mod rows;

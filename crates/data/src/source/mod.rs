@@ -24,4 +24,8 @@ pub(crate) mod synthetic;
 pub(crate) mod tiny_imagenet;
 mod tree;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use cache::load as load_cache;
 pub(crate) use parts::Parts;
+#[cfg(any(test, fuzzing))]
+pub(crate) use pickle::read_batch;

@@ -1,0 +1,217 @@
+//! Readers of files by their bytes, for the fuzz targets of the repository (`fuzz/`), which build
+//! this crate with `--cfg fuzzing`, and for the test that replays their seeds. No part of the
+//! library.
+//!
+//! Each may give an error, but not panic, hang, or take much more memory than the file is long.
+#![allow(missing_docs)]
+
+use std::fs;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::info::Info;
+use crate::options::{Channels, Decoding, OpenOptions, Orientation};
+use crate::picture;
+use crate::source::{
+    self,
+    cifar::{self, Layout},
+    idx, imagenette, mat, npz, tiny_imagenet,
+};
+use crate::split::Split;
+
+/// A reader by the name of its target.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: &[Target] = &[
+    ("data_cache", data_cache),
+    ("data_cifar", data_cifar),
+    ("data_idx", data_idx),
+    ("data_image", data_image),
+    ("data_mat", data_mat),
+    ("data_npz", data_npz),
+    ("data_parquet", data_parquet),
+    ("data_pickle", data_pickle),
+    ("data_tar", data_tar),
+    ("data_zip", data_zip),
+];
+
+/// Calls `open` with a data folder that holds `bytes` as `file`.
+fn with_file<T>(file: &str, bytes: &[u8], open: impl FnOnce(&Path) -> T) -> Option<T> {
+    let dir = tempfile::tempdir().ok()?;
+    let path = dir.path().join(file);
+    fs::create_dir_all(path.parent()?).ok()?;
+    fs::write(&path, bytes).ok()?;
+    Some(open(dir.path()))
+}
+
+/// The description of `name`, with few images.
+fn info(name: &str, train: usize, test: usize) -> Option<Info> {
+    Some(Info { train, test, ..crate::find(name)? })
+}
+
+/// Reads every image of a split that could be opened.
+fn touch(split: &Split) {
+    for i in 0..split.len().min(64) {
+        let _ = split.image(i);
+        let _ = split.label(i);
+    }
+}
+
+fn opened(parts: Option<Result<source::Parts>>) {
+    if let Some(Ok(parts)) = parts {
+        touch(&parts.train);
+        touch(&parts.test);
+    }
+}
+
+/// An image file: the first byte says how it is decoded.
+pub fn data_image(bytes: &[u8]) {
+    let Some((how, bytes)) = bytes.split_first() else { return };
+    let decoding = Decoding {
+        channels: if how & 1 == 0 { Channels::Rgb } else { Channels::Grey },
+        orientation: if how & 2 == 0 { Orientation::AsStored } else { Orientation::Exif },
+    };
+    let bad = |found| crate::DataError::bad("image", found, "an image", "get it again");
+    if let Ok(picture) = picture::decode(bytes, decoding, bad) {
+        assert_eq!(
+            picture.pixels().len(),
+            picture.height() * picture.width() * picture.channels(),
+            "a picture of another size than it says"
+        );
+    }
+}
+
+/// An IDX file of images, plain or gzipped.
+pub fn data_idx(bytes: &[u8]) {
+    let Some(mut info) = info("mnist", 2, 2) else { return };
+    (info.height, info.width) = (4, 3);
+    let labels = [&[0, 0, 8, 1, 0, 0, 0, 2][..], &[0, 9]].concat();
+    let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 3][..], &[7; 24]].concat();
+    // The file is each of the four in turn.
+    for at in 0..4 {
+        let dir = with_file("mnist/train-images-idx3-ubyte", &images, |dir| {
+            let set = dir.join("mnist");
+            let names = [
+                "train-images-idx3-ubyte",
+                "train-labels-idx1-ubyte",
+                "t10k-images-idx3-ubyte",
+                "t10k-labels-idx1-ubyte",
+            ];
+            for (i, name) in names.iter().enumerate() {
+                let usual = if i % 2 == 0 { &images } else { &labels };
+                fs::write(set.join(name), if i == at { bytes } else { usual }).ok()?;
+            }
+            Some(idx::open(&info, dir))
+        });
+        opened(dir.flatten());
+    }
+}
+
+/// A CIFAR archive, binary or of pickles: the first byte says which.
+pub fn data_cifar(bytes: &[u8]) {
+    let Some((how, bytes)) = bytes.split_first() else { return };
+    let Some(info) = info("cifar10", 5, 1) else { return };
+    let sources = [info.sources.first(), info.also.first()];
+    let Some(source) = sources[usize::from(how & 1)] else { return };
+    let file = format!("{}/{}", info.name, source.file);
+    opened(with_file(&file, bytes, |dir| cifar::open(&info, dir, Layout::Cifar10)));
+}
+
+/// A batch file of a CIFAR archive in Python's form.
+pub fn data_pickle(bytes: &[u8]) {
+    if let Ok(batch) = source::read_batch(bytes) {
+        assert_eq!(batch.data.len(), batch.shape[0] * batch.shape[1], "an array of another size");
+    }
+}
+
+/// A file of MedMNIST.
+pub fn data_npz(bytes: &[u8]) {
+    let Some(info) = info("pathmnist", 3, 2) else { return };
+    let file = format!("{}/{}", info.name, info.sources[0].file);
+    for max_memory in [u64::MAX, 0] {
+        let options = OpenOptions { max_memory, ..Default::default() };
+        opened(with_file(&file, bytes, |dir| {
+            let parts = npz::open(&info, dir, &options);
+            // Unpacked images are read while their file is there.
+            if let Ok(parts) = &parts {
+                touch(&parts.train);
+            }
+            parts
+        }));
+    }
+}
+
+/// A MATLAB file of SVHN.
+pub fn data_mat(bytes: &[u8]) {
+    let Some(info) = info("svhn", 2, 2) else { return };
+    let parts = with_file("svhn/train_32x32.mat", bytes, |dir| {
+        fs::write(dir.join("svhn/test_32x32.mat"), bytes).ok()?;
+        Some(mat::open(&info, dir))
+    });
+    opened(parts.flatten());
+}
+
+/// A Parquet shard.
+#[cfg(feature = "parquet")]
+pub fn data_parquet(bytes: &[u8]) {
+    let file = "data/train-00000-of-00001.parquet";
+    let data = with_file(file, bytes, |dir| {
+        fs::write(dir.join("data/validation-00000-of-00001.parquet"), bytes).ok()?;
+        let options = OpenOptions { image_size: Some(4), cache: false, ..Default::default() };
+        let data = crate::open(&format!("imagefolder:{}", dir.display()), &options).ok()?;
+        touch(&data.train);
+        Some(data)
+    });
+    drop(data);
+}
+
+#[cfg(not(feature = "parquet"))]
+fn data_parquet(_: &[u8]) {}
+
+/// Imagenette's archive.
+pub fn data_tar(bytes: &[u8]) {
+    let Some(mut info) = info("imagenette-160", 2, 2) else { return };
+    let options = OpenOptions { image_size: Some(8), ..Default::default() };
+    opened(with_file("imagenette2-160.tgz", bytes, |dir| {
+        imagenette::open(&mut info, dir, &options)
+    }));
+}
+
+/// Tiny ImageNet's archive.
+pub fn data_zip(bytes: &[u8]) {
+    let Some(mut info) = info("tiny-imagenet", 2, 2) else { return };
+    info.num_classes = 2;
+    opened(with_file("tiny-imagenet/tiny-imagenet-200.zip", bytes, |dir| {
+        tiny_imagenet::open(&mut info, dir, &OpenOptions::default())
+    }));
+}
+
+/// A file of decoded images. One that is taken is what was written with its key.
+pub fn data_cache(bytes: &[u8]) {
+    with_file("cache.bin", bytes, |dir| {
+        source::load_cache(&dir.join("cache.bin"), &[3; 32], [3, 2])
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What once went wrong or takes a long way through a reader, see `fuzz/seeds` (not in the
+    /// published package).
+    #[test]
+    fn every_seed_of_the_fuzz_targets_is_read_or_refused() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
+        if !seeds.is_dir() {
+            return;
+        }
+        for (name, target) in TARGETS {
+            let files: Vec<_> = fs::read_dir(seeds.join(name)).unwrap().collect();
+            assert!(!files.is_empty(), "no seeds of {name}");
+            for file in files {
+                target(&fs::read(file.unwrap().path()).unwrap());
+            }
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! See `crates/data/src/fuzzing.rs`.
+#![no_main]
+
+use sora_data::fuzzing::data_tar;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| data_tar(bytes));

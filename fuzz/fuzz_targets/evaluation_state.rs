@@ -1,0 +1,6 @@
+//! See `crates/robustness/src/fuzzing.rs`.
+#![no_main]
+
+use robustness::fuzzing::evaluation_state;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evaluation_state(bytes));

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""Makes the seeds of the fuzz targets, fuzz/seeds/TARGET/*: small files of each kind that are read
+from the first byte to the last. Standard library only. Usage: scripts/fuzz_seeds.py"""
+
+import gzip
+import hashlib
+import io
+import json
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FIXTURES = ROOT / "crates/data/tests/fixtures"
+PIXELS = 3072
+
+
+def png(side: int = 8, depth: int = 8, colour: int = 2, more: bytes = b"") -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    row = -(-side * samples * depth // 8)
+    rows = b"".join(bytes([y % 5]) + bytes((x * 9 + y) % 256 for x in range(row)) for y in range(side))
+    header = struct.pack(">IIBBBBB", side, side, depth, colour, 0, 0, 0)
+    palette = chunk(b"PLTE", bytes(range(48))) if colour == 3 else b""
+    data = chunk(b"IDAT", zlib.compress(rows))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + more + palette + data + chunk(b"IEND", b"")
+
+
+# A grey JPEG of 8 x 8 pixels, one value.
+JPEG = bytes.fromhex(
+    "ffd8ffe000104a46494600010100000100010000ffdb004300" + "01" * 64 + "ffc0000b080008000801011100"
+    "ffc40014000100000000000000000000000000000003ffc4001410010000000000000000000000000000000000"
+    "ffda0008010100003f0037ffd9"
+)
+
+
+def idx(*dims: int) -> bytes:
+    count = 1
+    for dim in dims:
+        count *= dim
+    return struct.pack(">I", 0x800 + len(dims)) + b"".join(struct.pack(">I", d) for d in dims) + bytes(i % 9 for i in range(count))
+
+
+def tar_gz(files: dict[str, bytes], level: int = 0) -> bytes:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    # With level 0 the bytes lie open, so that a changed byte is a changed byte of the archive.
+    return gzip.compress(plain.getvalue(), level, mtime=0)
+
+
+def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, method)
+    return out.getvalue()
+
+
+def npy(shape: tuple[int, ...], data: bytes) -> bytes:
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (117 - len(header)) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + data
+
+
+def medmnist() -> dict[str, bytes]:
+    images = lambda n: npy((n, 28, 28, 3), bytes(n * 28 * 28 * 3))
+    return {
+        "train_images.npy": images(3),
+        "train_labels.npy": npy((3, 1), bytes([8, 0, 5])),
+        "test_images.npy": images(2),
+        "test_labels.npy": npy((2, 1), bytes([1, 2])),
+    }
+
+
+def cifar() -> dict[str, bytes]:
+    folder, record = "cifar-10-batches-bin", lambda label: bytes([label]) + bytes(PIXELS)
+    found = {f"{folder}/data_batch_{i}.bin": record(i) for i in range(1, 6)}
+    return found | {f"{folder}/test_batch.bin": record(3)}
+
+
+def cifar_python() -> dict[str, bytes]:
+    def batch(label: int) -> bytes:
+        text = lambda value: b"U" + bytes([len(value)]) + value
+        numbers = b"".join(b"J" + struct.pack("<i", n) for n in (1, PIXELS))
+        return (
+            b"\x80\x02}q\x01(" + text(b"labels") + b"]q\x05(K" + bytes([label]) + b"e" + text(b"data")
+            + b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09(K\x01"
+            + numbers + b"\x86cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNN"
+            + b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<I", PIXELS) + bytes(PIXELS) + b"tbu."
+        )
+
+    folder = "cifar-10-batches-py"
+    return {f"{folder}/data_batch_{i}": batch(i) for i in range(1, 6)} | {f"{folder}/test_batch": batch(3)}
+
+
+def imagenette() -> dict[str, bytes]:
+    image = png()
+    return {
+        f"imagenette2-160/{split}/n0144076{k}/{k}_{i}.JPEG": image
+        for split, count in (("train", 2), ("val", 1)) for k in (4, 5) for i in range(count)
+    }
+
+
+def tiny_imagenet() -> dict[str, bytes]:
+    image, top = png(64, 1, 0), "tiny-imagenet-200"
+    return {
+        f"{top}/words.txt": b"n1\tgoldfish\nn3\tother\n",
+        f"{top}/val/val_annotations.txt": b"v0.JPEG\tn2\t0\t0\t9\t9\nv1.JPEG\tn1\t1\t1\t9\t9\n",
+        f"{top}/val/images/v0.JPEG": image,
+        f"{top}/val/images/v1.JPEG": image,
+        f"{top}/train/n1/images/n1_0.JPEG": image,
+        f"{top}/train/n2/images/n2_0.JPEG": image,
+    }
+
+
+def cache() -> bytes:
+    """As crates/data/src/source/cache.rs describes it: 3 + 2 images of 1 x 2 x 2."""
+    header = b"sorapix\0" + struct.pack("<I", 3) + bytes([3] * 32) + struct.pack("<IIIQQ", 1, 2, 2, 3, 2)
+    parts = [bytes(range(12)), bytes(range(8))]
+    hashed = b"".join(hashlib.sha256(part).digest() for part in parts)
+    return header + b"".join(parts) + hashlib.sha256(header + hashed).digest()
+
+
+def states() -> dict[str, bytes]:
+    """States of an evaluation, as crates/robustness/src/evaluate/state.rs describes them."""
+    dump = lambda value: json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    half = lambda data: hashlib.sha256(data).hexdigest()[:32]
+    identity = {
+        "program": "seed",
+        "weights": {"sha256": "", "step": None, "which": "", "network": ""},
+        "data": {"name": "", "split": "", "sha256": "", "images": 0, "classes": []},
+        "norm": "linf", "epsilon": 0.5, "seed": 0, "options": [], "attacks": [],
+    }
+    rows = struct.pack("<4f", 0.1, 0.2, 0.3, 0.4)
+    lines = [
+        {"attack": "clean", "round": 0, "ids": [1, 2, 3], "fallen": [3], "seconds": 1.5},
+        {"attack": "pgd-10", "round": 0, "ids": [1, 2], "fallen": [], "seconds": 0.25},
+        {"attack": "pgd-10", "round": 1, "ids": [1, 2], "fallen": [1, 2], "seconds": 0.5, "row": 0, "examples": half(rows)},
+    ]
+    text = dump({"sora_evaluation": 1, "identity": identity})
+    for line in lines:
+        text += dump(line | {"sum": half(dump(line))})
+    return {"plain": b"\0" + text, "begun": b"\0" + text[:-40], "with examples": b"\1" + text + b"\0" + rows}
+
+
+def seeds() -> dict[str, dict[str, bytes]]:
+    fixture = lambda name: (FIXTURES / name).read_bytes()
+    kinds = [(8, 0), (1, 0), (8, 2), (4, 3), (16, 4), (8, 6)]
+    images = {f"png-{depth}-{colour}": b"\0" + png(8, depth, colour) for depth, colour in kinds}
+    words = ["clean", "fgsm", "pgd-10", "pgd-50x10", "square-500", "autoattack", "apgd-ce", "8/255", "0.03", "1e-3", "0"]
+    return {
+        "data_image": images | {"jpeg": b"\1" + JPEG},
+        "data_idx": {"images": idx(2, 4, 3), "labels": idx(2), "images.gz": gzip.compress(idx(2, 4, 3), mtime=0)},
+        "data_cifar": {"binary": b"\0" + tar_gz(cifar()), "python": b"\1" + tar_gz(cifar_python()), "packed": b"\0" + tar_gz(cifar(), 9)},
+        "data_pickle": {f"protocol-{n}": fixture(f"batch_protocol{n}.pkl") for n in (2, 4, 5)},
+        "data_npz": {"stored": zipped(medmnist()), "packed": zipped(medmnist(), zipfile.ZIP_DEFLATED)},
+        "data_mat": {"plain": fixture("svhn_plain.mat"), "packed": fixture("svhn.mat")},
+        "data_parquet": {name: fixture(name) for name in ("train-00000-of-00001.parquet", "from_one.parquet")},
+        "data_tar": {"open": tar_gz(imagenette()), "packed": tar_gz(imagenette(), 9)},
+        "data_zip": {"stored": zipped(tiny_imagenet()), "packed": zipped(tiny_imagenet(), zipfile.ZIP_DEFLATED)},
+        "data_cache": {"whole": cache()},
+        "evaluation_state": states(),
+        "evaluation_words": {word.replace("/", "_"): word.encode() for word in words},
+    }
+
+
+def main() -> None:
+    for target, files in seeds().items():
+        folder = ROOT / "fuzz/seeds" / target
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, data in files.items():
+            (folder / name.replace(" ", "-")).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main()
