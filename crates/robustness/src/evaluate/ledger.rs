@@ -136,6 +136,8 @@ impl Ledger {
             seconds: spent.seconds,
             queries: spent.queries,
             row: None,
+            examples: String::new(),
+            sum: String::new(),
         };
         let written =
             self.state.as_mut().map_or(Ok(()), |state| state.write(&mut line, stands, points));
@@ -371,6 +373,42 @@ mod tests {
         assert_eq!(again.example("pgd", 2, 1).unwrap(), None);
         again.remove().unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// Bits all over the state and its examples: the evaluation is refused, or what is known is
+    /// what was written.
+    #[test]
+    fn a_flipped_bit_is_noticed_or_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, beside) = (dir.path().join("s.jsonl"), dir.path().join("s.jsonl.adv"));
+        let mut ledger = Ledger::open(&path, &identity(), PAIRS).unwrap();
+        ledger.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.1, 0.2, 0.3, 0.4]);
+        ledger.add("pgd", 1, &[1], &[false], 0.5, &[0.5, 0.6]);
+        let files = [path.clone(), beside].map(|path| (fs::read(&path).unwrap(), path));
+        drop(ledger);
+        let mut refused = 0;
+        for (whole, damaged) in &files {
+            for bit in (0..whole.len() * 8).step_by(7) {
+                for (bytes, path) in &files {
+                    fs::write(path, bytes).unwrap();
+                }
+                let mut bytes = whole.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                fs::write(damaged, bytes).unwrap();
+                let Ok(mut ledger) = Ledger::open(&path, &identity(), PAIRS) else {
+                    refused += 1;
+                    continue;
+                };
+                for (id, round, example) in [(2, 0, [0.3, 0.4]), (1, 1, [0.5, 0.6])] {
+                    if ledger.knows("pgd", id, round) {
+                        assert_eq!(ledger.fell_in("pgd", id), Some(round), "bit {bit}");
+                        let found = ledger.example("pgd", id, 2).unwrap();
+                        assert_eq!(found, Some(example.to_vec()), "bit {bit}");
+                    }
+                }
+            }
+        }
+        assert!(refused > 20, "damaged headers are refused");
     }
 
     #[test]

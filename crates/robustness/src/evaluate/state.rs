@@ -1,5 +1,5 @@
-//! The file of a ledger: a header with the identity, then a line for each finished batch. Beside
-//! it, where they are kept, a file of adversarial examples.
+//! The file of a ledger: a header with the identity, then a line for each finished batch with its
+//! digest. Beside it, where they are kept, a file of adversarial examples.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Identity;
 use crate::error::{Error, Result};
@@ -51,6 +52,32 @@ pub(super) struct Line {
     /// Row, in the file of adversarial examples, of the first of `fallen`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row: Option<u64>,
+    /// Digest of the adversarial examples of `fallen`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub examples: String,
+    /// Digest of the line without this field.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sum: String,
+}
+
+impl Line {
+    /// The text of the line with its digest.
+    fn sealed(&mut self) -> Result<String> {
+        self.sum.clear();
+        self.sum = digest(to_line(self)?.as_bytes());
+        to_line(self)
+    }
+
+    /// Whether the line is as it was written.
+    fn is_whole(&mut self) -> Result<bool> {
+        let sum = std::mem::take(&mut self.sum);
+        Ok(sum == digest(to_line(self)?.as_bytes()))
+    }
+}
+
+/// The first half of the SHA-256 of `bytes`, enough against damage.
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The first line.
@@ -82,11 +109,11 @@ impl State {
             TryLockError::Error(e) => cannot(e),
         })?;
         let (mut found, mut whole) = read(&mut lines, path, identity, options.start)?;
-        let examples = match options.examples {
+        let mut examples = match options.examples {
             None => None,
             Some(width) => Some(Examples::open(path, width, &identity.digest(), whole == 0)?),
         };
-        if let Some(examples) = &examples {
+        if let Some(examples) = &mut examples {
             found.retain(|line| examples.hold(line));
         }
         // A line that a kill cut off is removed.
@@ -107,9 +134,10 @@ impl State {
     /// Writes a finished batch and, if examples are kept, the rows of `points` that do not stand.
     pub fn write(&mut self, line: &mut Line, stands: &[bool], points: &[f32]) -> Result<()> {
         if let (Some(examples), false) = (&mut self.examples, points.is_empty()) {
-            line.row = Some(examples.write(stands, points)?);
+            let (row, digest) = examples.write(stands, points)?;
+            (line.row, line.examples) = (Some(row), digest);
         }
-        let text = to_line(line)?;
+        let text = line.sealed()?;
         self.lines.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))
     }
 
@@ -169,7 +197,11 @@ fn read(
     }
     let mut lines = Vec::new();
     while let Some(length) = next(&mut text)? {
-        let Ok(line) = serde_json::from_slice::<Line>(&text) else { break };
+        let Ok(mut line) = serde_json::from_slice::<Line>(&text) else { break };
+        // What follows a damaged line is evaluated again.
+        if !line.is_whole()? {
+            break;
+        }
         lines.push(line);
         whole += length;
     }
@@ -229,33 +261,46 @@ impl Examples {
         self.header + row * self.row_bytes()
     }
 
-    /// Whether the file holds the examples of `line`.
-    fn hold(&self, line: &Line) -> bool {
-        line.fallen.is_empty()
-            || line.attack == super::evaluator::CLEAN
-            || line.row.is_some_and(|row| row + line.fallen.len() as u64 <= self.rows)
+    /// Whether the file holds the examples of `line` as they were written.
+    fn hold(&mut self, line: &Line) -> bool {
+        if line.fallen.is_empty() || line.attack == super::evaluator::CLEAN {
+            return true;
+        }
+        let end = |row: u64| row.checked_add(line.fallen.len() as u64);
+        let Some(row) = line.row.filter(|&row| end(row).is_some_and(|end| end <= self.rows)) else {
+            return false;
+        };
+        let bytes = self.bytes(row, line.fallen.len());
+        bytes.is_ok_and(|bytes| digest(&bytes) == line.examples)
     }
 
-    /// Writes the rows of `points` that do not stand; returns the row of the first one.
-    fn write(&mut self, stands: &[bool], points: &[f32]) -> Result<u64> {
+    /// Writes the rows of `points` that do not stand; returns the row of the first one, and their
+    /// digest.
+    fn write(&mut self, stands: &[bool], points: &[f32]) -> Result<(u64, String)> {
         let fallen = points.chunks(self.width.max(1)).zip(stands).filter(|(_, stands)| !**stands);
         let bytes: Vec<u8> =
             fallen.flat_map(|(row, _)| row).flat_map(|v| v.to_le_bytes()).collect();
         self.file.write_all(&bytes).map_err(Error::io("write", &self.path))?;
         let first = self.rows;
         self.rows += stands.iter().filter(|stands| !**stands).count() as u64;
-        Ok(first)
+        Ok((first, digest(&bytes)))
     }
 
     fn read(&mut self, row: u64) -> Result<Vec<f32>> {
-        let mut bytes = vec![0; self.width * 4];
+        let bytes = self.bytes(row, 1)?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    }
+
+    /// The bytes of `count` rows; the file is then at its end again.
+    fn bytes(&mut self, row: u64, count: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; count * self.width * 4];
         let (start, end) = (self.place(row), self.place(self.rows));
         let file = &mut self.file;
         file.seek(SeekFrom::Start(start))
             .and_then(|_| file.read_exact(&mut bytes))
             .and_then(|()| file.seek(SeekFrom::Start(end)))
             .map_err(Error::io("read", &self.path))?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        Ok(bytes)
     }
 }
 
