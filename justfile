@@ -38,6 +38,15 @@ quickstart METHOD="sora":
 kill-resume N="20":
     scripts/kill_resume.sh {{N}}
 
+# Kills, full disks, failing calls, damaged files and more over every command, by count
+faults *FLAGS:
+    scripts/faults.sh {{FLAGS}}
+
+# A long training whose memory and open files must not grow
+soak STEPS="50000" WIDTH="4":
+    cargo build --release --bin sora
+    scripts/soak.py target/release/sora {{STEPS}} {{WIDTH}}
+
 # Golden values from PyTorch, made anew (see scripts/golden/README.md)
 golden:
     python3 -m venv .venv

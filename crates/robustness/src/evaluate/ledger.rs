@@ -382,8 +382,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, beside) = (dir.path().join("s.jsonl"), dir.path().join("s.jsonl.adv"));
         let mut ledger = Ledger::open(&path, &identity(), PAIRS).unwrap();
-        ledger.add("pgd", 0, &[1, 2], &[true, false], 1.0, &[0.1, 0.2, 0.3, 0.4]);
-        ledger.add("pgd", 1, &[1], &[false], 0.5, &[0.5, 0.6]);
+        ledger.add("pgd", 0, &[1, 2], &[true, false], spent(1.0), &[0.1, 0.2, 0.3, 0.4]);
+        ledger.add("pgd", 1, &[1], &[false], spent(0.5), &[0.5, 0.6]);
         let files = [path.clone(), beside].map(|path| (fs::read(&path).unwrap(), path));
         drop(ledger);
         let mut refused = 0;
