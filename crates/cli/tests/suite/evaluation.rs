@@ -280,9 +280,12 @@ fn l1_is_for_evaluation() {
     assert!(output.status.code() == Some(2) && text.contains("not defined in l1"), "{text}");
     let config = dir.path().join("l1.toml");
     fs::write(&config, "dataset = \"synthetic\"\nnorm = \"l1\"\nepsilon = \"4\"\n").unwrap();
-    let output = sora(&["train", "--config", config.to_str().unwrap()]);
+    let out = dir.path().join("l1");
+    let paths = [config.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let output = sora(&[&["train", "--config"][..], &paths].concat());
     let text = stderr(&output);
     assert!(output.status.code() == Some(2) && text.contains("l1"), "{text}");
+    assert!(!out.exists());
 }
 
 #[test]

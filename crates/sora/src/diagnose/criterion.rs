@@ -5,6 +5,8 @@ use serde::Serialize;
 
 /// How far above chance multi-step accuracy must have risen.
 const RISE: f64 = 0.05;
+/// What the sum of the two may lose by rounding: far less than one image.
+const EQUAL: f64 = 1e-9;
 /// Part of the peak below which it must have fallen for good.
 const LEFT: f64 = 0.25;
 /// Part of the peak that a healthy run ends with at least.
@@ -64,14 +66,15 @@ impl Judgement {
         let end = last.iter().map(|(_, accuracy)| accuracy).sum::<f64>() / LAST as f64;
         let (peak_step, peak) = peak(rest)?;
         let judged = |verdict| Self { verdict, peak, peak_step, end, step: None, halved: None };
-        if peak < chance + RISE {
+        let rose = chance + RISE - EQUAL;
+        if peak < rose {
             return Some(judged(Verdict::NeverRose));
         }
         // The first validation from which on all lie below `part` of the best before it.
         let below = |part: f64| {
             let place = (1..rest.len()).find(|&i| {
                 let best = peak_of(&rest[..i]);
-                best >= chance + RISE && rest[i..].iter().all(|(_, a)| *a < part * best)
+                best >= rose && rest[i..].iter().all(|(_, a)| *a < part * best)
             });
             place.filter(|i| rest.len() - i >= LAST)
         };
