@@ -31,6 +31,11 @@ fn pictures(root: &Path) {
     }
 }
 
+/// A change of a run folder.
+type OnFolder<'a> = &'a dyn Fn(&Path);
+/// A change of a record.
+type OnRecord<'a> = &'a dyn Fn(&mut Value);
+
 const TINY: &[&str] = &[
     "--model",
     "mnist-cnn",
@@ -196,7 +201,7 @@ fn what_was_found_of_other_weights_or_another_network_is_not_the_runs() {
     let run = place.train("run", &[]);
     let fresh = report(&run, &[]);
     let state = place.at("state.jsonl");
-    let others: [(&str, &dyn Fn(&Path), &str); 4] = [
+    let others: [(&str, OnFolder<'_>, &str); 4] = [
         (
             "weights",
             &|to| {
@@ -441,7 +446,7 @@ fn a_grid_takes_up_its_own_evaluations_alone() {
     };
     mark(&|_| {});
     assert_eq!(clean(), 0.125, "its own is taken up");
-    let changes: [(&str, &dyn Fn(&mut Value)); 8] = [
+    let changes: [(&str, OnRecord<'_>); 8] = [
         ("weights", &|r| r["identity"]["weights"]["sha256"] = json!("00")),
         ("network", &|r| {
             let network = r["identity"]["weights"]["network"].as_str().unwrap();

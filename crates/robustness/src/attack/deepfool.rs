@@ -108,8 +108,10 @@ fn nearest(
     let norm = cx.threat.norm;
     let mut best = Plane::to(cx, point, labels, |i| others[i][0])?;
     let mut least = best.distances(norm);
-    for rank in 1..BOUNDARIES.min(cx.classes() - 1) {
-        let plane = Plane::to(cx, point, labels, |i| others[i][rank])?;
+    let further = (1..BOUNDARIES.min(cx.classes() - 1))
+        .map(|rank| Plane::to(cx, point, labels, |i| others[i][rank]));
+    for plane in further {
+        let plane = plane?;
         for (i, distance) in plane.distances(norm).into_iter().enumerate() {
             if distance < least[i] {
                 least[i] = distance;

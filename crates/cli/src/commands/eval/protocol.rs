@@ -38,7 +38,7 @@ impl Suite {
     }
 
     /// What is left of it for a model that answers with logits.
-    fn from_scores(self) -> &'static [&'static str] {
+    fn by_scores(self) -> &'static [&'static str] {
         match self {
             Self::Quick => &["clean", "square-1000"],
             Self::Paper => &["clean", "square-1000", "square"],
@@ -47,7 +47,7 @@ impl Suite {
     }
 
     /// What is left of it for a model that answers with labels.
-    fn from_labels(self) -> &'static [&'static str] {
+    fn by_labels(self) -> &'static [&'static str] {
         match self {
             Self::Quick => &["clean", "rays-1000"],
             Self::Paper => &["clean", "rays-1000", "rays"],
@@ -97,8 +97,8 @@ impl Protocol {
                 let usual = if norm == Norm::L1 { USUAL_IN_L1 } else { USUAL };
                 return Ok(Self { names: owned(suite.map_or(usual, Suite::attacks)), note: None });
             }
-            Access::Scores => chosen.from_scores(),
-            Access::Labels if norm == Norm::Linf => chosen.from_labels(),
+            Access::Scores => chosen.by_scores(),
+            Access::Labels if norm == Norm::Linf => chosen.by_labels(),
             Access::Labels => {
                 return Err(Failure::input(format!(
                     "--norm {norm}: the model answers with labels alone, for which rays is the \
