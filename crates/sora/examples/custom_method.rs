@@ -15,7 +15,7 @@ use sora::{
     error::{Error, Result},
     method::{
         self, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput,
-        TrainBatch, boxed, range,
+        TrainBatch, range,
     },
     nn::BnMode,
     noise::Draw,
@@ -55,10 +55,10 @@ impl Hyperparameters for RFgsm {
 impl Method for RFgsm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let start = self.start as f32 * cx.threat.epsilon;
-        let eta = boxed(batch, cx.noise.sign(Draw::Sign, batch.x.dims()) * start);
+        let eta = batch.clamp_to_box(cx.noise.sign(Draw::Sign, batch.x.dims()) * start);
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = cx.threat.epsilon - start;
-        let delta = boxed(batch, eta + grad.clone().sign() * alpha);
+        let delta = batch.clamp_to_box(eta + grad.clone().sign() * alpha);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

@@ -16,9 +16,7 @@ use sora::{
     Trainer,
     config::TrainConfig,
     error::Result,
-    method::{
-        self, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch, boxed,
-    },
+    method::{self, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch},
     nn::{BnMode, HostTensor},
     run,
     threat::Norm,
@@ -40,7 +38,7 @@ struct Falling {
 impl Method for Falling {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
-        let delta = boxed(batch, grad.clone().sign() * cx.threat.epsilon);
+        let delta = batch.clamp_to_box(grad.clone().sign() * cx.threat.epsilon);
         let mut out = cx.train(batch, delta, Some(grad))?;
         out.metrics.pert_align = if self.step < self.fall { 0.9 } else { 0.05 };
         out.metrics.linearity = out.metrics.pert_align;

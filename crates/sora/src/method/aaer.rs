@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, Variant,
-    boxed, elle::Base, options::ranges, registry::passes,
+    elle::Base, options::ranges, registry::passes,
 };
 use crate::{
     error::Result,
@@ -140,8 +140,10 @@ impl Method for Aaer {
         let wide = self.noise as f32 * epsilon;
         let eta = match self.base {
             Base::Fgsm => None,
-            Base::FgsmRs => Some(boxed(batch, cx.threat.random_start(cx.noise, shape))),
-            Base::NFgsm => Some(boxed(batch, cx.noise.uniform(Draw::Eta, shape, -wide, wide))),
+            Base::FgsmRs => Some(batch.clamp_to_box(cx.threat.random_start(cx.noise, shape))),
+            Base::NFgsm => {
+                Some(batch.clamp_to_box(cx.noise.uniform(Draw::Eta, shape, -wide, wide)))
+            }
         };
         let point = eta.clone().map_or_else(|| batch.x.clone(), |eta| batch.x.clone() + eta);
         let attack = cx.input_gradient(point, &batch.labels);

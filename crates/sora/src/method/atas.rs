@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DataInfo, Hyperparameters, Method, MethodInfo, Options, Place, StepContext, StepOutput,
-    TrainBatch, Variant, boxed, no_state, options::ranges, registry::passes, store::SampleStore,
+    TrainBatch, Variant, no_state, options::ranges, registry::passes, store::SampleStore,
 };
 use crate::{
     error::Result,
@@ -179,13 +179,13 @@ impl Method for Running {
         let start = self
             .delta
             .gather(batch, || cx.noise.uniform(Draw::Delta, batch.x.dims(), -epsilon, epsilon))?;
-        let start = boxed(batch, start);
+        let start = batch.clamp_to_box(start);
         let grad = cx.input_gradient(batch.x.clone() + start.clone(), &batch.labels).grad;
         let steps = self.steps(cx, batch, &grad)?;
         let mean = steps.iter().sum::<f32>() / steps.len().max(1) as f32;
         let n = steps.len();
         let alpha = Tensor::<4>::from_data(TensorData::new(steps, [n, 1, 1, 1]), &batch.x.device());
-        let delta = boxed(batch, cx.threat.project(start + grad.clone().sign() * alpha));
+        let delta = batch.clamp_to_box(cx.threat.project(start + grad.clone().sign() * alpha));
         self.delta.scatter(batch, &delta)?;
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(mean))
     }

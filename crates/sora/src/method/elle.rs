@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
-    Variant, boxed, no_state, options::ranges,
+    Variant, no_state, options::ranges,
 };
 use crate::{
     error::Result,
@@ -171,8 +171,10 @@ impl Elle {
         let wide = 2.0 * cx.threat.epsilon;
         let eta = match self.base {
             Base::Fgsm => None,
-            Base::FgsmRs => Some(boxed(batch, cx.threat.random_start(cx.noise, shape))),
-            Base::NFgsm => Some(boxed(batch, cx.noise.uniform(Draw::Eta, shape, -wide, wide))),
+            Base::FgsmRs => Some(batch.clamp_to_box(cx.threat.random_start(cx.noise, shape))),
+            Base::NFgsm => {
+                Some(batch.clamp_to_box(cx.noise.uniform(Draw::Eta, shape, -wide, wide)))
+            }
         };
         let point = eta.clone().map_or_else(|| batch.x.clone(), |eta| batch.x.clone() + eta);
         let grad = cx.input_gradient(point, &batch.labels).grad;
@@ -212,7 +214,7 @@ impl Running {
             batch.x.clone()
                 + match self.options.variant {
                     Variant::Official => noise,
-                    Variant::Reference => boxed(batch, noise),
+                    Variant::Reference => batch.clamp_to_box(noise),
                 }
         };
         let (a, b) = (end(), end());

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     registry::passes,
 };
 use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
@@ -44,7 +44,7 @@ impl Method for Fgm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let alpha = cx.threat.epsilon;
-        let delta = boxed(batch, cx.threat.ascent(grad.clone()) * alpha);
+        let delta = batch.clamp_to_box(cx.threat.ascent(grad.clone()) * alpha);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     DataInfo, Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput,
-    TrainBatch, Variant, boxed, options::ranges, store::SampleStore,
+    TrainBatch, Variant, options::ranges, store::SampleStore,
 };
 use crate::{
     error::Result,
@@ -168,14 +168,14 @@ impl Method for Running {
             .prior
             .gather(batch, || cx.noise.sign(Draw::Sign, batch.x.dims()) * cx.threat.epsilon)?;
         let momentum = self.momentum.gather(batch, || batch.x.zeros_like())?;
-        let start = boxed(batch, cx.threat.project(prior));
+        let start = batch.clamp_to_box(cx.threat.project(prior));
         let point = batch.x.clone() + start.clone();
         let grad = cx
             .input_gradient_of(point.clone(), |logits| Ok(options.loss(logits, &batch.labels)))?
             .grad;
         let momentum = momentum * options.decay + options.normalised(grad.clone());
         let stepped = |direction: Tensor<4>| {
-            boxed(batch, cx.threat.project(start.clone() + direction.sign() * alpha))
+            batch.clamp_to_box(cx.threat.project(start.clone() + direction.sign() * alpha))
         };
         let (delta, prior) = (stepped(grad.clone()), stepped(momentum.clone()));
         self.prior.scatter(batch, &prior)?;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -60,7 +60,7 @@ impl Hyperparameters for FgsmRs {
 
 impl Method for FgsmRs {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
-        let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
+        let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, Bound::Ball);

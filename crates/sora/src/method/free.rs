@@ -16,7 +16,7 @@ use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -126,13 +126,13 @@ impl Method for Running {
         let delta = kept.unwrap_or_else(|| cx.threat.random_start(cx.noise, batch.x.dims()));
         // The images under a kept perturbation have changed, or epsilon has, so it is projected
         // again.
-        let delta = boxed(batch, cx.threat.project(delta));
+        let delta = batch.clamp_to_box(cx.threat.project(delta));
         let before =
             self.grad.take().and_then(|saved| saved.take(batch)).filter(|_| self.replay > 0);
         let alpha = self.options.alpha as f32 * cx.threat.epsilon;
         let out = cx.train(batch, delta.clone(), before)?.with_alpha(alpha);
         let next = cx.threat.project(delta + cx.threat.ascent(out.input_gradient.clone()) * alpha);
-        self.delta = Some(Saved::Device(boxed(batch, next)));
+        self.delta = Some(Saved::Device(batch.clamp_to_box(next)));
         self.replay = (self.replay + 1) % self.options.replays;
         self.grad = (self.replay > 0).then(|| Saved::Device(out.input_gradient.clone()));
         Ok(out)

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
-    Variant, boxed, options::ranges, registry::BOTH,
+    Variant, options::ranges, registry::BOTH,
 };
 use crate::{
     error::Result,
@@ -146,7 +146,7 @@ impl Method for GradAlign {
         let (mode, epsilon) = (cx.attack_bn, cx.threat.epsilon);
         let (alpha, lambda) = (self.alpha as f32 * epsilon, self.lambda_at(cx.threat));
         let clean = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
-        let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
+        let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
         let point = batch.x.clone() + eta.clone();
         let grad = cx.input_gradient(point.clone(), &batch.labels).grad;
         let (penalty, direction) = misalignment(clean.clone(), grad.clone());
@@ -159,7 +159,7 @@ impl Method for GradAlign {
             }
             Variant::Reference => (eta + cx.threat.ascent(grad.clone()) * alpha, grad),
         };
-        let delta = boxed(batch, cx.threat.project(delta));
+        let delta = batch.clamp_to_box(cx.threat.project(delta));
         let out = cx.train_with(batch, delta, Some(attack), |pass| {
             let logits = pass.at_point();
             let mut loss = pass.cross_entropy(logits.clone(), &batch.labels);

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
-    boxed, elle::Base, options::ranges,
+    elle::Base, options::ranges,
 };
 use crate::{
     error::Result,
@@ -130,8 +130,8 @@ impl Method for Lap {
         let wide = 2.0 * cx.threat.epsilon;
         let eta = match self.base {
             Base::Fgsm => batch.x.zeros_like(),
-            Base::FgsmRs => boxed(batch, cx.threat.random_start(cx.noise, shape)),
-            Base::NFgsm => boxed(batch, cx.noise.uniform(Draw::Eta, shape, -wide, wide)),
+            Base::FgsmRs => batch.clamp_to_box(cx.threat.random_start(cx.noise, shape)),
+            Base::NFgsm => batch.clamp_to_box(cx.noise.uniform(Draw::Eta, shape, -wide, wide)),
         };
         let attack = cx.weight_gradient(batch.x.clone() + eta.clone(), &batch.labels);
         let bound = if self.base == Base::NFgsm { Bound::Box } else { Bound::Ball };

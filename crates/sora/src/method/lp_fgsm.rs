@@ -16,7 +16,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges, registry::passes,
 };
 use crate::{error::Result, nn::BnMode, perturbation::sum_per_sample, threat::Norm};
@@ -104,7 +104,7 @@ impl Method for LpFgsm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let alpha = cx.threat.epsilon;
-        let delta = boxed(batch, self.direction(grad.clone()) * alpha);
+        let delta = batch.clamp_to_box(self.direction(grad.clone()) * alpha);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

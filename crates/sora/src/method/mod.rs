@@ -85,6 +85,14 @@ pub struct TrainBatch {
     pub draws: Vec<AugmentDraw>,
 }
 
+impl TrainBatch {
+    /// `delta`, `[N, C, H, W]`, clamped so that `x + delta` stays in [0, 1]. Every perturbation
+    /// ends with this clamp.
+    pub fn clamp_to_box(&self, delta: Tensor<4>) -> Tensor<4> {
+        clamp_to_box(&self.x, delta)
+    }
+}
+
 /// Numbers of forward and backward passes of the whole network over one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passes {
@@ -528,9 +536,4 @@ fn no_state(method: &str, what: &str) -> Error {
             "the state '{what}' of method {method} is missing or damaged; was the run made with another method?"
         ),
     )
-}
-
-/// Clamps `delta` so that `x + delta` stays in [0, 1]. Every perturbation ends with this clamp.
-pub fn boxed(batch: &TrainBatch, delta: Tensor<4>) -> Tensor<4> {
-    clamp_to_box(&batch.x, delta)
 }

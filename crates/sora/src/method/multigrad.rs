@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges, registry::passes,
 };
 use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
@@ -60,7 +60,7 @@ impl Method for MultiGrad {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (mut votes, mut sum) = (batch.x.zeros_like(), batch.x.zeros_like());
         for _ in 0..self.starts {
-            let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
+            let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
             let grad = cx.input_gradient(batch.x.clone() + eta, &batch.labels).grad;
             votes = votes + grad.clone().sign();
             sum = sum + grad;
@@ -68,7 +68,7 @@ impl Method for MultiGrad {
         let starts = self.starts as f32;
         let unanimous = (votes.clone().abs() - (starts - 0.5)).sign().clamp_min(0.0);
         let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let delta = boxed(batch, cx.threat.project(votes.sign() * unanimous * alpha));
+        let delta = batch.clamp_to_box(cx.threat.project(votes.sign() * unanimous * alpha));
         Ok(cx.train(batch, delta, Some(sum / starts))?.with_alpha(alpha))
     }
 }

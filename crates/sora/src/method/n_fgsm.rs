@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges, registry::passes,
 };
 use crate::{
@@ -64,7 +64,7 @@ impl Hyperparameters for NFgsm {
 impl Method for NFgsm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let radius = self.noise as f32 * cx.threat.epsilon;
-        let eta = boxed(batch, cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));
+        let eta = batch.clamp_to_box(cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, Bound::Box);

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Hyperparameters, Method, MethodInfo, Options, Passes, Place, StepContext, StepOutput,
-    TrainBatch, Variant, boxed, options::ranges,
+    TrainBatch, Variant, options::ranges,
 };
 use crate::{
     error::{Error, Result},
@@ -162,7 +162,7 @@ impl Method for NuAt {
             cx.logits(batch.x.clone())
         };
         let size = self.start as f32 * if official { 8.0 / 255.0 } else { epsilon };
-        let start = boxed(batch, cx.noise.sign(Draw::Sign, batch.x.dims()) * size);
+        let start = batch.clamp_to_box(cx.noise.sign(Draw::Sign, batch.x.dims()) * size);
         let attack = cx.input_gradient_of(batch.x.clone() + start.clone(), |logits| {
             let loss = cross_entropy(logits.clone(), batch.labels.clone());
             if in_attack == 0.0 {
@@ -171,7 +171,8 @@ impl Method for NuAt {
             Ok(loss + nuclear_norm(logits - clean.clone())? * in_attack)
         })?;
         let alpha = self.alpha as f32 * epsilon;
-        let delta = boxed(batch, cx.threat.project(start + attack.grad.clone().sign() * alpha));
+        let delta =
+            batch.clamp_to_box(cx.threat.project(start + attack.grad.clone().sign() * alpha));
         let out = cx.train_with(batch, delta, Some(attack.grad), |pass| {
             // This is the order in which the running statistics see the images.
             let (clean, logits) = if official {

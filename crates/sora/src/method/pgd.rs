@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -79,7 +79,7 @@ impl Hyperparameters for Pgd {
 impl Method for Pgd {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let mut delta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
+        let mut delta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
         let mut last = None;
         for _ in 0..self.steps {
             let grad = cx.input_gradient(batch.x.clone() + delta.clone(), &batch.labels).grad;

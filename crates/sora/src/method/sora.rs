@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sora_rng::{Key, Purpose, fill_uniform};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges,
     registry::{BOTH, passes},
 };
@@ -206,7 +206,7 @@ impl Method for Running {
         let shape = batch.x.dims();
         let alpha = self.alpha(cx.threat.epsilon, cx.place.step)?;
         let eta = if self.options.eta {
-            boxed(batch, cx.threat.random_start(cx.noise, shape))
+            batch.clamp_to_box(cx.threat.random_start(cx.noise, shape))
         } else {
             batch.x.zeros_like()
         };

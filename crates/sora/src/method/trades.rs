@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Hyperparameters, Method, MethodInfo, Options, Passes, StepContext, StepOutput, TrainBatch,
-    boxed, options::ranges, registry::BOTH,
+    options::ranges, registry::BOTH,
 };
 use crate::{error::Result, loss::kl_divergence, nn::BnMode, noise::Draw, perturbation::Perturb};
 
@@ -73,14 +73,16 @@ impl Method for Trades {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let clean = cx.logits(batch.x.clone());
-        let mut delta = boxed(batch, cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);
+        let mut delta =
+            batch.clamp_to_box(cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);
         let mut last: Option<Tensor<4>> = None;
         for _ in 0..self.steps {
             let point = batch.x.clone() + delta.clone();
             let grad = cx
                 .input_gradient_of(point, |logits| Ok(kl_divergence(clean.clone(), logits).mean()))?
                 .grad;
-            delta = boxed(batch, cx.threat.project(delta + cx.threat.ascent(grad.clone()) * alpha));
+            delta = batch
+                .clamp_to_box(cx.threat.project(delta + cx.threat.ascent(grad.clone()) * alpha));
             last = Some(grad);
         }
         let out = cx.train_with(batch, delta, last, |pass| {

@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch, boxed,
+    Hyperparameters, Method, MethodInfo, Options, StepContext, StepOutput, TrainBatch,
     options::ranges, registry::passes,
 };
 use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
@@ -74,13 +74,13 @@ fn quantile(x: Tensor<4>, q: f64) -> Tensor<4> {
 
 impl Method for ZeroGrad {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
-        let eta = boxed(batch, cx.threat.random_start(cx.noise, batch.x.dims()));
+        let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
         let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
         let size = grad.clone().abs();
         let below = (quantile(size.clone(), self.quantile) - size).sign().clamp_min(0.0);
         let step = grad.clone().sign() * (below.neg() + 1.0);
         let alpha = self.alpha as f32 * cx.threat.epsilon;
-        let delta = boxed(batch, cx.threat.project(eta + step * alpha));
+        let delta = batch.clamp_to_box(cx.threat.project(eta + step * alpha));
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use protocol::{Protocol, Suite};
 use sora::{
     attack::{self, Entry},
-    evaluate::{EvalConfig, Evaluator, Pixels, Report},
+    evaluate::{EvalConfig, Evaluator, Outcome, Pixels, Report},
     nn,
     robustness::{Classifier, Corruption, NotOf, Samples, Toward},
 };
@@ -109,18 +109,12 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         output_file::prepare(out, Overwrite::by(args.force))?;
     }
     let target = Target::load(&args.subject, args.suite.and_then(Suite::images))?;
-    let access = target.model().access();
-    let named = if args.attacks.is_empty() && args.suite.is_none() && !corruptions.is_empty() {
-        &["clean".to_owned()]
-    } else {
-        &args.attacks[..]
-    };
-    let Protocol { names, note } = Protocol::choose(named, args.suite, access, target.threat.norm)?;
-    let entries = attack::entries(&names, target.threat.norm)?;
+    let protocol = protocol(args, &target)?;
+    let entries = attack::entries(&protocol.names, target.threat.norm)?;
     let model_info = args
         .model_info
         .as_deref()
-        .map(|name| ModelInfo::open(name, &names, &target.dataset, target.threat.norm))
+        .map(|name| ModelInfo::open(name, &protocol.names, &target.dataset, target.threat.norm))
         .transpose()?;
     let goal = args.target.as_deref().map(|class| class_of(class, &target)).transpose()?;
     let toward = goal.map(|class| Toward::new(target.model(), class)).transpose()?;
@@ -143,19 +137,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         [] => None,
         list => Some(evaluator.corrupted(list)?),
     };
-    outcome.warnings.extend(target.probe()?);
-    if let (Some(clean), None) = (outcome.results.get("clean"), goal) {
-        outcome.warnings.extend(target.subject.warn_of_units(clean.correct, clean.attacked));
-    }
-    outcome.notes.extend(note);
-    outcome.notes.extend(protocol::upper_bound(&names, access));
-    target.subject.add_cost(&mut outcome);
-    outcome.notes.extend(goal.map(|class| {
-        format!(
-            "an image counts as standing while the network does not call it class {class}; images \
-             of that class are left out"
-        )
-    }));
+    explain(&mut outcome, &target, protocol, goal)?;
     let mut identity = identity.with_attacks(&entries);
     identity.attacks.extend(corruptions.iter().map(|one| format!("corruption {one}")));
     let mut report = Report::new(identity, outcome);
@@ -164,19 +146,61 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     report.notes.extend(corrupted.iter().flat_map(|found| &found.notes).map(|&n| n.to_owned()));
     report.corruptions = corrupted;
     log_memory();
+    tell_and_keep(args, &target, evaluator, &entries, &report, model_info)
+}
 
-    // The results are shown before a failure to store them can end the command.
-    let shown = if args.json { print_json(&report) } else { show::show(&report, &target.epsilon) };
+/// The attacks that were asked for; corruptions alone bring no attack with them.
+fn protocol(args: &EvalArgs, target: &Target) -> Result<Protocol> {
+    let named = if args.attacks.is_empty() && args.suite.is_none() && !args.corruptions.is_empty() {
+        &["clean".to_owned()]
+    } else {
+        &args.attacks[..]
+    };
+    Protocol::choose(named, args.suite, target.model().access(), target.threat.norm)
+}
+
+/// Adds what a reader of the figures has to know.
+fn explain(
+    outcome: &mut Outcome,
+    target: &Target,
+    protocol: Protocol,
+    goal: Option<usize>,
+) -> Result<()> {
+    outcome.warnings.extend(target.probe()?);
+    if let (Some(clean), None) = (outcome.results.get("clean"), goal) {
+        outcome.warnings.extend(target.subject.warn_of_units(clean.correct, clean.attacked));
+    }
+    outcome.notes.extend(protocol.note);
+    outcome.notes.extend(protocol::upper_bound(&protocol.names, target.model().access()));
+    target.subject.add_cost(outcome);
+    outcome.notes.extend(goal.map(|class| {
+        format!(
+            "an image counts as standing while the network does not call it class {class}; images \
+             of that class are left out"
+        )
+    }));
+    Ok(())
+}
+
+/// Shows the results, before a failure to store them can end the command, then stores them.
+fn tell_and_keep(
+    args: &EvalArgs,
+    target: &Target,
+    mut evaluator: Evaluator<'_>,
+    entries: &[Entry],
+    report: &Report,
+    model_info: Option<ModelInfo>,
+) -> Result<()> {
+    let shown = if args.json { print_json(report) } else { show::show(report, &target.epsilon) };
     for warning in &report.warnings {
         tracing::warn!("{warning}");
     }
     let stem = report.file_stem(&protocol_name(args.suite));
-    let kept = target.keep(&stem, args.out.as_deref(), &report);
-    let saved =
-        if args.save_adv { save(&target, &mut evaluator, &entries, &report) } else { Ok(()) };
+    let kept = target.keep(&stem, args.out.as_deref(), report);
+    let saved = if args.save_adv { save(target, &mut evaluator, entries, report) } else { Ok(()) };
     kept?;
     saved?;
-    model_info.map_or(Ok(()), |info| info.write(&report, &target.epsilon, &target.subject))?;
+    model_info.map_or(Ok(()), |info| info.write(report, &target.epsilon, &target.subject))?;
     evaluator.finish()?;
     target.say_what_is_left();
     shown
