@@ -126,10 +126,14 @@ fn forge(report: &Value, attacks: &[&str], file: &Path) {
     identity["attacks"] = json!([]);
     // The mark comes first.
     let mut text = format!("{{\"sora_evaluation\":1,\"identity\":{identity}}}\n");
-    let ids: Vec<u32> = (0..report["n"].as_u64().unwrap() as u32).collect();
+    let ids = json!((0..report["n"].as_u64().unwrap()).collect::<Vec<_>>());
     for attack in attacks {
-        let line = json!({"attack": attack, "round": 0, "ids": ids, "fallen": ids, "seconds": 1.0});
-        text += &format!("{line}\n");
+        let line = format!(
+            "{{\"attack\":\"{attack}\",\"round\":0,\"ids\":{ids},\"fallen\":{ids},\"seconds\":1.0"
+        );
+        // Each line is sealed by the first half of the SHA-256 of what it says.
+        let seal = sora::files::sha256(format!("{line}}}\n").as_bytes());
+        text += &format!("{line},\"sum\":\"{}\"}}\n", &seal[..32]);
     }
     fs::write(file, text).unwrap();
 }
