@@ -106,7 +106,12 @@ fn suites_take_what_a_model_without_gradients_allows_and_say_so() {
 fn what_does_not_work_is_one_line() {
     let of = command;
     let logits = of("logits");
-    refused(&call(&logits, &["--attacks", "pgd-10"]), &["needs gradients", "logits only"]);
+    // What is begun and not finished leaves a state.
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.jsonl");
+    let there = ["--state", state.to_str().unwrap(), "--fresh"];
+    let pgd = [&["--attacks", "pgd-10"][..], &there].concat();
+    refused(&call(&logits, &pgd), &["needs gradients", "logits only"]);
     refused(&call(&logits, &["--weights", "best"]), &["--weights", "served model"]);
     refused(&call(&logits, &["--timeout", "0"]), &["--timeout 0"]);
     refused(&call(&logits, &["--mean", "0.5", "--std", "0.5"]), &["3 numbers each"]);
@@ -119,7 +124,7 @@ fn what_does_not_work_is_one_line() {
     for (how, words) in
         [("dies", "ended (exit status: 9)"), ("wide", "shape [20, 11], expected [20, 10]")]
     {
-        let out = sora(&call(&of(how), &["--retries", "0"]));
+        let out = sora(&call(&of(how), &[&["--retries", "0"][..], &there].concat()));
         assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
         assert!(stderr(&out).contains(words), "{}", stderr(&out));
     }
