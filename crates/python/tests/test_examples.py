@@ -87,9 +87,12 @@ def png(image):
 def linear(tmp_path):
     """A linear model for `serve.py`, and a folder of images that it classifies correctly."""
     weight = RNG.normal(size=(3, 3 * 8 * 8)).astype(np.float32)
+    # What all images share decides nothing: each class gets some.
+    weight -= weight.mean(1, keepdims=True)
     np.savez(tmp_path / "m.npz", weight=weight, bias=np.zeros(3, np.float32), shape=[3, 8, 8])
     images = (RNG.uniform(0.2, 0.8, (60, 8, 8, 3)) * 255).round().astype(np.uint8)
     classes = (images.transpose(0, 3, 1, 2).reshape(60, -1).astype(np.float32) / 255 @ weight.T).argmax(1)
+    assert len(set(classes)) == 3
     for split in ("train", "test"):
         for number, (image, name) in enumerate(zip(images, classes)):
             folder = tmp_path / "set" / split / f"class{name}"
