@@ -4,8 +4,8 @@
 //!
 //! - The plain form, `{"shape": [3, 32, 32], "classes": 10, "answers": "logits", "batch": 256}`, as a
 //!   [program](crate::process) says it. Images go to `POST URL` as an npy array (f32 of shape
-//!   [n, 3, 32, 32], `Content-Type: application/x-npy`); the answer is an npy array: floating-point
-//!   logits [n, 10], or whole numbers [n] where `answers` is `labels`.
+//!   `[n, 3, 32, 32]`, `Content-Type: application/x-npy`); the answer is an npy array: floating-point
+//!   logits `[n, 10]`, or whole numbers `[n]` where `answers` is `labels`.
 //! - The Open Inference Protocol, version 2 (Triton, KServe, MLServer, TorchServe, OpenVINO Model
 //!   Server): URL is `http://HOST:PORT/v2/models/NAME`, images go to `POST URL/infer` in JSON.
 //!
