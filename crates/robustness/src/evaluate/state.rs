@@ -93,6 +93,9 @@ pub(super) struct State {
     path: PathBuf,
     lines: File,
     examples: Option<Examples>,
+    /// Whether the file holds what can be gone on from. One that does not goes with this value: a
+    /// failed evaluation leaves nothing that is of no use.
+    worth: bool,
 }
 
 impl State {
@@ -103,28 +106,30 @@ impl State {
         options: StateOptions,
     ) -> Result<(Self, Vec<Line>)> {
         let cannot = |e: io::Error| Error::io("write", path)(e);
-        let mut lines = open_or_create(path).map_err(cannot)?;
+        let lines = open_or_create(path).map_err(cannot)?;
         lines.try_lock().map_err(|e| match e {
             TryLockError::WouldBlock => Error::InUse(path.to_owned()),
             TryLockError::Error(e) => cannot(e),
         })?;
-        let (mut found, mut whole) = read(&mut lines, path, identity, options.start)?;
-        let mut examples = match options.examples {
-            None => None,
-            Some(width) => Some(Examples::open(path, width, &identity.digest(), whole == 0)?),
-        };
-        if let Some(examples) = &mut examples {
+        // Until all of it is open, a file that was there stays.
+        let worth = lines.metadata().map_err(cannot)?.len() > 0;
+        let mut state = Self { path: path.to_owned(), lines, examples: None, worth };
+        let (mut found, whole) = read(&mut state.lines, path, identity, options.start)?;
+        let worth = !found.is_empty();
+        if let Some(width) = options.examples {
+            let mut examples = Examples::open(path, width, &identity.digest(), whole == 0)?;
             found.retain(|line| examples.hold(line));
+            state.examples = Some(examples);
         }
         // A line that a kill cut off is removed.
+        let lines = &mut state.lines;
         lines.set_len(whole).and_then(|()| lines.seek(SeekFrom::Start(whole))).map_err(cannot)?;
         if whole == 0 {
             let text = to_line(&Header { sora_evaluation: 1, identity: identity.clone() })?;
             lines.write_all(text.as_bytes()).map_err(cannot)?;
-            whole = text.len() as u64;
         }
-        debug_assert!(whole > 0);
-        Ok((Self { path: path.to_owned(), lines, examples }, found))
+        state.worth = worth;
+        Ok((state, found))
     }
 
     pub fn path(&self) -> &Path {
@@ -138,7 +143,9 @@ impl State {
             (line.row, line.examples) = (Some(row), digest);
         }
         let text = line.sealed()?;
-        self.lines.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))
+        self.lines.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))?;
+        self.worth = true;
+        Ok(())
     }
 
     /// The adversarial example in `row`.
@@ -147,11 +154,17 @@ impl State {
     }
 
     /// Removes the files.
-    pub fn remove(self) -> Result<()> {
-        for path in self.examples.map(|examples| examples.path).into_iter().chain([self.path]) {
-            match fs::remove_file(&path) {
+    pub fn remove(mut self) -> Result<()> {
+        self.worth = true;
+        self.remove_files()
+    }
+
+    fn remove_files(&mut self) -> Result<()> {
+        let examples = self.examples.take().map(|examples| examples.path);
+        for path in examples.as_ref().into_iter().chain([&self.path]) {
+            match fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &path)(e));
+                    return Err(Error::io("remove", path)(e));
                 }
                 _ => {}
             }
@@ -163,7 +176,16 @@ impl State {
     pub fn on_full_disk() -> Self {
         let path = PathBuf::from("/dev/full");
         let lines = OpenOptions::new().write(true).open(&path).unwrap();
-        Self { path, lines, examples: None }
+        Self { path, lines, examples: None, worth: true }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if !self.worth {
+            // A state that stays is taken up, or removed, by the same call.
+            self.remove_files().ok();
+        }
     }
 }
 
