@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Sizes of a network's input and output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,19 @@ pub enum Access {
     Scores,
     /// Logits and gradients.
     Gradients,
+}
+
+impl Access {
+    /// Whether a classifier that answers so can be attacked by `attack`, which asks for `needs`.
+    ///
+    /// # Errors
+    /// [`Error::Access`] where it asks for more.
+    pub fn allows(self, attack: &str, needs: Self) -> Result<()> {
+        if needs <= self {
+            return Ok(());
+        }
+        Err(Error::Access { attack: attack.to_owned(), needs, access: self })
+    }
 }
 
 impl fmt::Display for Access {

@@ -1,6 +1,9 @@
 //! `sora eval --exec` and `--url`.
 
-use std::io::{self, BufRead, Read, Write};
+use std::{
+    io::{self, BufRead, Read, Write},
+    path::Path,
+};
 
 use assert_cmd::Command;
 use serde_json::{Value, json};
@@ -28,14 +31,15 @@ fn model() {
     let classes = if how == "few" { 5 } else { 10 };
     let says = json!({"shape": [3, 32, 32], "classes": classes, "answers": answers});
     writeln!(out, "\n{says}").unwrap();
-    let mut line = String::new();
+    let (mut line, mut asked) = (String::new(), 0);
     while input.read_line(&mut line).unwrap() > 0 {
         let head: Value = serde_json::from_str(&line).unwrap();
         let n = head["shape"][0].as_u64().unwrap() as usize;
         let mut bytes = vec![0; 4 * n * PIXELS];
         input.read_exact(&mut bytes).unwrap();
+        asked += 1;
         let x: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        if how == "dies" {
+        if how == "dies" || how.strip_prefix("dies-at-").is_some_and(|at| at == asked.to_string()) {
             std::process::exit(9);
         }
         let rows = x.chunks(PIXELS).map(logits);
@@ -107,7 +111,7 @@ fn suites_take_what_a_model_without_gradients_allows_and_say_so() {
 fn what_does_not_work_is_one_line() {
     let of = command;
     let logits = of("logits");
-    // What is begun and not finished leaves a state.
+    // What is refused, or fails before a batch is finished, leaves no state.
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state.jsonl");
     let there = ["--state", state.to_str().unwrap(), "--fresh"];
@@ -129,6 +133,40 @@ fn what_does_not_work_is_one_line() {
         assert_eq!(out.status.code(), Some(1), "{}", stderr(&out));
         assert!(stderr(&out).contains(words), "{}", stderr(&out));
     }
+    assert_eq!(files(dir.path()), [""; 0]);
+}
+
+/// Names of the files in `dir`, in order.
+fn files(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// A model that fails in the middle: the batch that was finished is kept, by a state in the folder
+/// of the call, and goes on from there.
+#[test]
+fn an_evaluation_that_fails_leaves_a_state_where_a_batch_was_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |how: &str| {
+        let command = command(how);
+        let more = ["--attacks", "clean,square-30", "--batch", "10", "--retries", "0"];
+        let call = call(&command, &more);
+        let all = Command::cargo_bin("sora").unwrap().current_dir(&dir).args(call).output();
+        all.unwrap()
+    };
+    // The digest of the clean answers takes two requests, the clean pass two more.
+    for (how, states) in [("dies-at-3", 0), ("dies-at-4", 1), ("dies-at-7", 1)] {
+        let failed = run(how);
+        assert_eq!(failed.status.code(), Some(1), "{how}: {}", stderr(&failed));
+        let left = files(dir.path());
+        assert_eq!(left.len(), states, "{how}: {left:?}");
+        assert!(left.iter().all(|name| name.starts_with("black-box-state-")), "{left:?}");
+        for name in left {
+            std::fs::remove_file(dir.path().join(name)).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -137,7 +175,6 @@ fn a_sweep_takes_attacks_without_gradients() {
     let record = dir.path().join("sweep.json");
     let (command, out) = (command("logits"), record.to_str().unwrap());
     let usual = ["--dataset", "synthetic", "--epsilon", "8/255", "--limit", "6", "--out", out];
-    // A curve that is refused leaves what was begun in the folder where it was called.
     let sweep = |more: &[&str]| {
         let call = [&["sweep", "--exec", &command][..], &usual, more].concat();
         Command::cargo_bin("sora").unwrap().current_dir(&dir).args(call).output().unwrap()
@@ -152,6 +189,11 @@ fn a_sweep_takes_attacks_without_gradients() {
     for curve in ["--steps", "--convergence", "--distances"] {
         let failed = sweep(&[curve, "--force"]);
         assert_eq!(failed.status.code(), Some(2), "{curve}: {}", stderr(&failed));
-        assert!(stderr(&failed).contains("gradients"), "{curve}: {}", stderr(&failed));
+        let words = format!("{curve}: needs gradients");
+        assert!(stderr(&failed).contains(&words), "{curve}: {}", stderr(&failed));
     }
+    let failed = sweep(&["--attacks", "pgd-10", "--force"]);
+    assert!(stderr(&failed).contains("'pgd-10' needs gradients"), "{}", stderr(&failed));
+    // Nothing was begun for what was refused.
+    assert_eq!(files(dir.path()), ["sweep.json", "sweep.svg"]);
 }

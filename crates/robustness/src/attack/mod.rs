@@ -27,7 +27,7 @@ use sora_rng::{self as rng, Key, Purpose};
 
 pub use fgsm::Fgsm;
 pub use objective::{Objective, largest_other, targets};
-pub use registry::{ATTACKS, AttackInfo, Entry, Part, entries, entry};
+pub use registry::{ATTACKS, AttackInfo, Entry, Part, allowed, entries, entry};
 
 use crate::{
     classifier::{Access, Classifier, Shape, stands},

@@ -122,6 +122,16 @@ pub fn entries<S: AsRef<str>>(names: &[S], norm: Norm) -> Result<Vec<Entry>> {
     Ok(found)
 }
 
+/// Whether a classifier that answers with `access` can be attacked by all of `entries`; asked before
+/// anything is begun for them.
+///
+/// # Errors
+/// [`Error::Access`] for the first attack that asks for more.
+pub fn allowed(entries: &[Entry], access: Access) -> Result<()> {
+    let mut parts = entries.iter().flat_map(|entry| &entry.parts);
+    parts.try_for_each(|part| access.allows(&part.name, part.attack.needs()))
+}
+
 /// Reads the name of a single attack.
 pub(super) fn single(name: &str, norm: Norm) -> Result<Part> {
     let named = |info: &&AttackInfo| {

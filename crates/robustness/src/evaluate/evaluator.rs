@@ -7,7 +7,7 @@ use super::{
     ledger::Spent,
 };
 use crate::{
-    attack::{AttackBatch, AttackContext, Entry, Part, Tick},
+    attack::{AttackBatch, AttackContext, Entry, Part, Tick, allowed},
     classifier::{Classifier, Shape, stands},
     error::{Error, Result},
     observer::{EvalEvent, EvalObserver, Progress, Standing},
@@ -60,16 +60,11 @@ impl<'a> Evaluator<'a> {
     /// Runs `entries` in order, each on all images that are classified correctly without attack.
     ///
     /// # Errors
+    /// [`Error::Access`] for an attack that asks for more than the classifier answers;
     /// [`Error::Classifier`] when the classifier fails; [`Error::Io`] when the ledger cannot be
     /// written.
     pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
-        let access = self.model.access();
-        for part in entries.iter().flat_map(|entry| &entry.parts) {
-            let (attack, needs) = (part.name.clone(), part.attack.needs());
-            if needs > access {
-                return Err(Error::Access { attack, needs, access });
-            }
-        }
+        allowed(entries, self.model.access())?;
         let _session = self.model.session();
         let all: Vec<usize> = (0..self.samples.len()).collect();
         let clean = self.clean(&all)?;

@@ -15,6 +15,7 @@ use crate::{
         Attack, AttackBatch, AttackContext, Entry, Objective, Part,
         pgd::{Pgd, StepSize},
     },
+    classifier::Access,
     error::{Error, Result},
     rows,
     stats::Accuracy,
@@ -133,8 +134,9 @@ impl Evaluator<'_> {
     /// `count` + 1 step sizes from 0 to 2 epsilon.
     ///
     /// # Errors
-    /// [`Error::Classifier`] when the classifier fails.
+    /// [`Error::Access`] without gradients; [`Error::Classifier`] when the classifier fails.
     pub fn step_sizes(&mut self, count: usize) -> Result<Vec<AtStep>> {
+        self.model.access().allows("step sizes", Access::Gradients)?;
         let epsilon = self.config.threat.epsilon;
         let alphas: Vec<f32> =
             (0..=count).map(|k| 2.0 * epsilon * k as f32 / count.max(1) as f32).collect();
@@ -179,8 +181,9 @@ impl Evaluator<'_> {
     /// Accuracy under PGD with steps of epsilon / 4, over the number of steps and over restarts.
     ///
     /// # Errors
-    /// [`Error::Classifier`] when the classifier fails.
+    /// [`Error::Access`] without gradients; [`Error::Classifier`] when the classifier fails.
     pub fn convergence(&mut self) -> Result<Convergence> {
+        self.model.access().allows("pgd", Access::Gradients)?;
         let n = self.samples.len() as u64;
         let correct = self.clean_correct()?;
         let most = STEPS.iter().copied().max().unwrap_or(1);
@@ -266,8 +269,10 @@ impl Evaluator<'_> {
     /// [`Fab`](crate::attack::fab::Fab) with `minimise` does.
     ///
     /// # Errors
+    /// [`Error::Access`] where `attack` asks for more than the classifier answers;
     /// [`Error::Classifier`] when the classifier fails.
     pub fn distances(&mut self, attack: &dyn Attack) -> Result<Distances> {
+        self.model.access().allows(&attack.key(), attack.needs())?;
         let correct = self.clean_correct()?;
         let rounds = attack.rounds(self.model.shape().classes);
         let n = self.samples.len() as u64;

@@ -125,6 +125,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     identity.options.extend(goal.map(|class| format!("target {class}")));
     identity.options.extend(args.eight_bit.then(|| "eight-bit".to_owned()));
 
+    attack::allowed(&entries, model.access())?;
     let examples = args.save_adv.then(|| model.shape().pixels());
     let options = state_options(args.fresh, examples);
     let ledger = target.ledger(args.state.as_deref(), &identity, options)?;

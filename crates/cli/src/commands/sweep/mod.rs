@@ -146,7 +146,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             output_file::prepare(&out.with_extension("svg"), overwrite)?;
         }
         let target = Target::load(&args.subject, Some(IMAGES))?;
-        let usual = match target.model().access() {
+        let access = target.model().access();
+        let usual = match access {
             Access::Gradients => &["fgsm", "pgd-10"][..],
             Access::Scores => &["square-1000"],
             Access::Labels => &["rays-1000"],
@@ -154,6 +155,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         let usual: Vec<String> = usual.iter().map(|&name| name.to_owned()).collect();
         let names = if args.attacks.is_empty() { &usual } else { &args.attacks };
         let entries = attack::entries(names, target.threat.norm)?;
+        attack::allowed(&entries, access)?;
+        refuse_curves(args, access)?;
         let radii = radii(args, target.threat.norm)?;
         let bar = EvaluationBar::new(target.plan(&vec![&entries[..]; radii.len()])?);
         let mut sessions = Sessions { target: &target, fresh: args.fresh, bar, open: Vec::new() };
@@ -167,6 +170,21 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         sessions.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
         shown
     })
+}
+
+/// Refuses curves that come from gradients where there are none.
+fn refuse_curves(args: &SweepArgs, access: Access) -> Result<()> {
+    let curves = [
+        ("steps", args.steps.is_some()),
+        ("convergence", args.convergence),
+        ("distances", args.distances),
+    ];
+    match curves.into_iter().find(|(_, asked)| *asked && access < Access::Gradients) {
+        Some((name, _)) => Err(Failure::input(format!(
+            "--{name}: needs gradients, and the model gives {access} only; leave it out"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The epsilons to attack with.
