@@ -8,14 +8,17 @@ mod cast;
 mod conv;
 mod cumsum;
 mod gather_nd;
+mod join;
 mod logic;
 mod matmul;
 mod moves;
 mod norm;
+mod places;
 mod pool;
 mod quantize;
 mod reduce;
 mod resize;
+mod scatter_nd;
 mod shape;
 mod softmax;
 mod unary;
@@ -120,7 +123,7 @@ impl Back<'_> {
 /// Builds the operator of a node; `None` if this crate does not know it.
 pub(crate) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
     type Builder = fn(&Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>>;
-    const FAMILIES: [Builder; 16] = [
+    const FAMILIES: [Builder; 18] = [
         unary::build,
         arithmetic::build,
         logic::build,
@@ -133,6 +136,8 @@ pub(crate) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
         gather_nd::build,
         softmax::build,
         moves::build,
+        join::build,
+        scatter_nd::build,
         shape::build,
         resize::build,
         cast::build,

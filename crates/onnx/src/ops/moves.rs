@@ -4,25 +4,17 @@
 //! is not the same operation backwards, the places of the numbers are moved in the same way to find
 //! it.
 
-use ndarray::{Axis, IxDyn};
-
-use super::{Attributes, Back, Inputs, Operator};
+use super::{
+    Attributes, Back, Inputs, Operator,
+    places::{Mode, Sources, everything, padded, pick, place, sliced},
+};
 use crate::{
     error::{Outcome, Problem, problem},
     value::{
-        Array, Value, array, elements, permute, plain, reshape, spread, to_axis, to_shape, to_vec,
-        unpermute, unspread, zeros,
+        Array, Value, array, elements, permute, plain, reshape, spread, to_axis, to_shape,
+        unpermute, unspread,
     },
 };
-
-/// The way in which a value is padded.
-#[derive(Clone, Copy, Debug)]
-enum Mode {
-    Constant,
-    Reflect,
-    Edge,
-    Wrap,
-}
 
 #[derive(Debug)]
 enum Move {
@@ -63,24 +55,6 @@ enum Move {
     },
 }
 
-#[derive(Debug)]
-struct Concat {
-    axis: i64,
-}
-
-/// `ScatterND`: rows of the third input replace rows of the first, or are added to them.
-#[derive(Debug)]
-struct ScatterNd {
-    add: bool,
-}
-
-#[derive(Debug)]
-struct Split {
-    axis: i64,
-    sizes: Option<Vec<i64>>,
-    parts: usize,
-}
-
 pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
     let axis = attributes.int("axis", 0);
     let block = match usize::try_from(attributes.int("blocksize", 1)) {
@@ -118,82 +92,9 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
         }
         "SpaceToDepth" => Move::SpaceToDepth { block },
         "Trilu" => Move::Trilu { upper: attributes.int("upper", 1) != 0 },
-        "Concat" => return Ok(Some(Box::new(Concat { axis }))),
-        "ScatterND" => {
-            let add = match attributes.text("reduction", "none").as_str() {
-                "none" => false,
-                "add" => true,
-                other => problem!("the reduction {other}"),
-            };
-            return Ok(Some(Box::new(ScatterNd { add })));
-        }
-        "Split" => {
-            let parts = usize::try_from(attributes.int("num_outputs", 0)).unwrap_or(0);
-            let parts = if parts == 0 { attributes.outputs() } else { parts };
-            let sizes = attributes.ints("split");
-            return Ok(Some(Box::new(Split { axis, sizes, parts })));
-        }
         _ => return Ok(None),
     };
     Ok(Some(Box::new(this)))
-}
-
-/// The source of each place of the result, for each axis; `None` for a place that is filled.
-type Sources = Vec<Vec<Option<usize>>>;
-
-/// Builds a value from the places `sources` of `x`.
-fn pick<T: Copy>(x: &Array<T>, sources: &Sources, fill: T) -> Outcome<Array<T>> {
-    let shape: Vec<usize> = sources.iter().map(Vec::len).collect();
-    let mut out = Vec::with_capacity(elements(&shape)?);
-    let x = plain(x);
-    let data = x.as_slice().unwrap_or_default();
-    let Some((last, outer)) = sources.split_last() else { return Ok(x.clone()) };
-    let count: usize = shape[..outer.len()].iter().product();
-    for index in 0..count {
-        // Start of the row of `x` from which this row of the result is taken.
-        let (mut rest, mut start) = (index, Some(0));
-        for (axis, places) in outer.iter().enumerate().rev() {
-            let place = places[rest % shape[axis]];
-            rest /= shape[axis];
-            start = start.zip(place).map(|(start, place)| {
-                start + place * x.shape()[axis + 1..].iter().product::<usize>()
-            });
-        }
-        match start {
-            Some(start) => {
-                out.extend(
-                    last.iter().map(|place| place.map_or(fill, |place| data[start + place])),
-                );
-            }
-            None => out.extend(std::iter::repeat_n(fill, last.len())),
-        }
-    }
-    array(&shape, out)
-}
-
-/// The sources of every axis for a value that stays as it is.
-fn everything(shape: &[usize]) -> Sources {
-    shape.iter().map(|&side| (0..side).map(Some).collect()).collect()
-}
-
-/// The source of place `at` of an axis of `side` under padding `mode`; `at` may lie before the
-/// first place or after the last.
-fn padded(mode: Mode, at: i64, side: i64) -> Option<usize> {
-    let inside = (0..side).contains(&at);
-    let place = match mode {
-        _ if inside => at,
-        Mode::Constant => return None,
-        _ if side == 0 => return None,
-        Mode::Edge => at.clamp(0, side - 1),
-        Mode::Wrap => at.rem_euclid(side),
-        Mode::Reflect if side == 1 => 0,
-        Mode::Reflect => {
-            let period = 2 * (side - 1);
-            let at = at.rem_euclid(period);
-            if at < side { at } else { period - at }
-        }
-    };
-    usize::try_from(place).ok()
 }
 
 impl Move {
@@ -396,39 +297,14 @@ fn slice_inputs(options: Option<&[Vec<i64>; 3]>, inputs: &Inputs<'_>) -> Outcome
     Ok([starts, ends, axes, steps])
 }
 
-/// The places of an axis of `side` from `start` to before `end` by `step`, clamped as in NumPy.
-fn sliced(side: i64, start: i64, end: i64, step: i64) -> Outcome<Vec<Option<usize>>> {
-    if step == 0 {
-        problem!("a step of 0");
-    }
-    let absolute = |v: i64| if v < 0 { v.saturating_add(side) } else { v };
-    let (low, high) = if step > 0 { (0, side) } else { (-1, side - 1) };
-    let (mut at, end) = (absolute(start).clamp(low, high), absolute(end).clamp(low, high));
-    let mut places = Vec::new();
-    while if step > 0 { at < end } else { at > end } {
-        places.push(usize::try_from(at).ok());
-        at = at.saturating_add(step);
-    }
-    Ok(places)
-}
-
-/// An index that may count from the end, as a place.
-fn place(index: i64, side: usize) -> Outcome<usize> {
-    match usize::try_from(if index < 0 { index + side as i64 } else { index }) {
-        Ok(place) if place < side => Ok(place),
-        _ => problem!("place {index} of {side}"),
-    }
-}
-
 fn gather<T: Copy>(x: &Array<T>, axis: usize, indices: &Array<i64>) -> Outcome<Array<T>> {
     let side = x.shape()[axis];
     let places = indices.iter().map(|&i| place(i, side).map(Some)).collect::<Outcome<Vec<_>>>()?;
     let mut sources = everything(x.shape());
     sources[axis] = places;
-    let Some(&Some(fill)) = x.first().map(Some).as_ref() else {
-        problem!("nothing to gather from");
-    };
-    let picked = pick(x, &sources, *fill)?;
+    // No place is filled, as each has a source.
+    let Some(&fill) = x.first() else { problem!("nothing to gather from") };
+    let picked = pick(x, &sources, fill)?;
     let (before, behind) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
     reshape(&picked, &[before, indices.shape(), behind].concat())
 }
@@ -503,191 +379,5 @@ impl Operator for Move {
             }
         };
         Ok(back.only(Some(gradient)))
-    }
-}
-
-fn concat<T: Copy>(parts: &[&Array<T>], axis: i64) -> Outcome<Array<T>> {
-    let Some(first) = parts.first() else { problem!("nothing to join") };
-    let axis = to_axis(axis, first.ndim())?;
-    if parts.iter().any(|part| part.ndim() != first.ndim()) {
-        problem!("its inputs have different numbers of axes");
-    }
-    let mut shape = first.shape().to_vec();
-    shape[axis] = parts.iter().map(|part| part.shape()[axis]).sum();
-    elements(&shape)?;
-    // The result has the kernels' order in memory if the first part has it.
-    let hwnc = first.ndim() == 4 && !first.is_standard_layout();
-    let order: &[usize] = if hwnc { &[2, 3, 0, 1] } else { &[] };
-    let views: Vec<_> = parts
-        .iter()
-        .map(|part| match order {
-            [] => part.view(),
-            order => part.view().permuted_axes(IxDyn(order)),
-        })
-        .collect();
-    let at = if hwnc { (axis + 2) % 4 } else { axis };
-    let joined = ndarray::concatenate(Axis(at), &views)?.into_shared();
-    Ok(if hwnc { unpermute(&joined, order) } else { joined })
-}
-
-impl Operator for Concat {
-    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
-        let all = (0..inputs.len()).map(|i| inputs.value(i)).collect::<Outcome<Vec<_>>>()?;
-        Ok(vec![match all.first() {
-            Some(Value::Float(_)) => {
-                let parts = all.iter().map(|v| v.float()).collect::<Outcome<Vec<_>>>()?;
-                Value::Float(concat(&parts, self.axis)?)
-            }
-            Some(Value::Int(_)) => {
-                let parts = all.iter().map(|v| v.int()).collect::<Outcome<Vec<_>>>()?;
-                Value::Int(concat(&parts, self.axis)?)
-            }
-            _ => problem!("expected numbers"),
-        }])
-    }
-
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
-        let g = back.gradient()?;
-        let axis = to_axis(self.axis, g.ndim())?;
-        let (mut all, mut start) = (vec![None; back.inputs.len()], 0);
-        for (index, place) in all.iter_mut().enumerate() {
-            let side = back.inputs.value(index)?.shape()[axis];
-            if back.wants(index) {
-                let part = g.slice_axis(Axis(axis), ndarray::Slice::from(start..start + side));
-                *place = Some(part.to_shared());
-            }
-            start += side;
-        }
-        Ok(all)
-    }
-}
-
-impl Split {
-    fn sizes(&self, side: usize, inputs: &Inputs<'_>) -> Outcome<Vec<usize>> {
-        let given = self.sizes.clone().map_or_else(|| inputs.list(1), |sizes| Ok(Some(sizes)))?;
-        let sizes = match given {
-            Some(sizes) => to_shape(&sizes)?,
-            None => {
-                let each = side.div_ceil(self.parts.max(1));
-                (0..self.parts).map(|i| each.min(side.saturating_sub(i * each))).collect()
-            }
-        };
-        if sizes.iter().sum::<usize>() != side {
-            problem!("parts of {sizes:?} of an axis of {side}");
-        }
-        Ok(sizes)
-    }
-
-    fn parts<T: Clone>(&self, x: &Array<T>, inputs: &Inputs<'_>) -> Outcome<Vec<Array<T>>> {
-        let axis = to_axis(self.axis, x.ndim())?;
-        let mut start = 0;
-        let parts = self.sizes(x.shape()[axis], inputs)?.into_iter().map(|size| {
-            let part = x.slice_axis(Axis(axis), ndarray::Slice::from(start..start + size));
-            start += size;
-            part.to_shared()
-        });
-        Ok(parts.collect())
-    }
-}
-
-impl Operator for Split {
-    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
-        Ok(match inputs.value(0)? {
-            Value::Float(x) => self.parts(x, inputs)?.into_iter().map(Value::Float).collect(),
-            Value::Int(x) => self.parts(x, inputs)?.into_iter().map(Value::Int).collect(),
-            Value::Bool(x) => self.parts(x, inputs)?.into_iter().map(Value::Bool).collect(),
-        })
-    }
-
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
-        let x = back.inputs.float(0)?;
-        let axis = to_axis(self.axis, x.ndim())?;
-        let sizes = self.sizes(x.shape()[axis], &back.inputs)?;
-        let parts = sizes.iter().enumerate().map(|(index, &size)| {
-            let mut shape = x.shape().to_vec();
-            shape[axis] = size;
-            back.gradients.get(index).cloned().flatten().unwrap_or_else(|| zeros(&shape))
-        });
-        let parts: Vec<_> = parts.collect();
-        Ok(back.only(Some(concat(&parts.iter().collect::<Vec<_>>(), self.axis)?)))
-    }
-}
-
-impl ScatterNd {
-    /// The start of each row of updates in the data, and the length of a row.
-    fn rows(shape: &[usize], indices: &Array<i64>) -> Outcome<(Vec<usize>, usize)> {
-        let Some((&depth, outer)) = indices.shape().split_last() else {
-            problem!("indices without an axis");
-        };
-        if depth > shape.len() {
-            problem!("indices of {depth} places into shape {shape:?}");
-        }
-        let len = shape[depth..].iter().product();
-        let indices = plain(indices);
-        let mut rows = Vec::with_capacity(outer.iter().product());
-        for index in indices.as_slice().unwrap_or_default().chunks(depth.max(1)) {
-            let mut at = 0;
-            for (&index, &side) in index.iter().zip(shape) {
-                at = at * side + place(index, side)?;
-            }
-            rows.push(at * len);
-        }
-        Ok((rows, len))
-    }
-
-    fn scatter<T: Copy>(
-        &self,
-        data: &Array<T>,
-        indices: &Array<i64>,
-        updates: &Array<T>,
-        add: impl Fn(T, T) -> T,
-    ) -> Outcome<Array<T>> {
-        let (rows, len) = Self::rows(data.shape(), indices)?;
-        if updates.len() != rows.len() * len {
-            problem!("{} updates for {} rows of {len}", updates.len(), rows.len());
-        }
-        let (mut out, updates) = (to_vec(data), to_vec(updates));
-        for (&start, update) in rows.iter().zip(updates.chunks(len.max(1))) {
-            for (out, &update) in out[start..start + len].iter_mut().zip(update) {
-                *out = if self.add { add(*out, update) } else { update };
-            }
-        }
-        array(data.shape(), out)
-    }
-}
-
-impl Operator for ScatterNd {
-    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
-        let indices = inputs.value(1)?.int()?;
-        Ok(vec![match (inputs.value(0)?, inputs.value(2)?) {
-            (Value::Float(data), Value::Float(updates)) => {
-                Value::Float(self.scatter(data, indices, updates, |a, b| a + b)?)
-            }
-            (Value::Int(data), Value::Int(updates)) => {
-                Value::Int(self.scatter(data, indices, updates, i64::wrapping_add)?)
-            }
-            (Value::Bool(data), Value::Bool(updates)) => {
-                Value::Bool(self.scatter(data, indices, updates, |a, b| a | b)?)
-            }
-            _ => problem!("its inputs are of different types"),
-        }])
-    }
-
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
-        let (shape, indices) = (back.inputs.value(0)?.shape(), back.inputs.value(1)?.int()?);
-        let (rows, len) = Self::rows(shape, indices)?;
-        let mut g = to_vec(back.gradient()?);
-        let mut all = vec![None; 3];
-        if back.wants(2) {
-            let taken = rows.iter().flat_map(|&start| g[start..start + len].to_vec()).collect();
-            all[2] = Some(array(back.inputs.value(2)?.shape(), taken)?);
-        }
-        if back.wants(0) {
-            if !self.add {
-                rows.iter().for_each(|&start| g[start..start + len].fill(0.0));
-            }
-            all[0] = Some(array(shape, g)?);
-        }
-        Ok(all)
     }
 }

@@ -9,11 +9,9 @@
 //! changes are counted where the point differs from the image at all, and the projection leaves no
 //! rounding errors behind that would count.
 
-use super::{
-    Active, AttackBatch, AttackContext, AttackDraw,
-    apgd::{Maximum, Plan, measure},
-};
+use super::{Maximum, Plan, passes::measure};
 use crate::{
+    attack::{Active, AttackBatch, AttackContext, AttackDraw},
     error::Result,
     rows::{self, Rows},
     threat::Threat,
@@ -37,7 +35,7 @@ pub(super) fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
     out
 }
 
-/// As [`super::apgd::maximise`].
+/// As [`super::maximise`].
 pub(super) fn maximise(
     cx: &mut AttackContext<'_>,
     batch: &AttackBatch<'_>,

@@ -1,165 +1,17 @@
-//! Square Attack (Andriushchenko et al. 2020, arXiv 1912.00049): random search with square-shaped
-//! changes, from the logits alone.
-//!
-//! The attack makes 5000 queries with p = 0.8, halved at the paper's query numbers (for 10000
-//! queries, not rescaled, as in AutoAttack), and the margin as loss. Departures from the public
-//! PyTorch code: every image has its own squares (as in the paper; there a batch shares them); a
-//! square may touch the last row and column; a proposal that changes nothing counts as a query but
-//! is not computed.
+//! The changes that Square Attack proposes.
 
-use std::{fmt, str::FromStr};
-
-use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, largest_other,
-    names::{self, Numbers},
-    registry::EVERY,
-};
 use crate::{
-    classifier::{Access, Shape, stands},
-    error::{Error, Result},
-    rows::{self, Rows},
+    classifier::Shape,
+    rows,
     threat::{Norm, Threat},
 };
 
-pub(super) const INFO: AttackInfo = AttackInfo {
-    base: "square",
-    name: "square[-Q[xR]]",
-    summary: "random search from the logits alone, 5000 queries",
-    source: "Andriushchenko et al. 2020, arXiv 1912.00049",
-    norms: EVERY,
-    needs: Access::Scores,
-    parse: |name, _| Ok(Box::new(name.parse::<Square>()?)),
-};
-
-/// Queries when the attack's name gives no number.
-const QUERIES: usize = 5000;
 /// Share of the image that the first squares cover.
 const P_INIT: f64 = 0.8;
 
-/// Random search in ball and box.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Square {
-    /// Queries of a round; 5000 in AutoAttack.
-    pub queries: usize,
-    /// Restarts.
-    pub restarts: usize,
-}
-
-impl fmt::Display for Square {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&names::spell("square", self.queries, Some(QUERIES), self.restarts))
-    }
-}
-
-impl FromStr for Square {
-    type Err = Error;
-
-    /// Reads `square[-Q[xR]]`.
-    fn from_str(name: &str) -> Result<Self> {
-        let Numbers { steps, restarts } = Numbers::after("square", name)?;
-        Ok(Self { queries: steps.unwrap_or(QUERIES), restarts })
-    }
-}
-
-/// Share of the image that query number `query` changes: halved after 10, 50, 200, 500, 1000, 2000,
-/// 4000, 6000 and 8000 queries.
-fn share(query: usize) -> f64 {
-    let halvings = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
-        .iter()
-        .filter(|&&after| query > after)
-        .count();
-    P_INIT / f64::from(1u32 << halvings)
-}
-
-impl Attack for Square {
-    fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
-        let (threat, shape) = (cx.threat, cx.model.shape());
-        if shape.classes < 2 {
-            return Ok(batch.x.clone());
-        }
-        let mut active = Active::new(batch);
-        let mut ids = batch.ids.to_vec();
-        // Margin z_y - max of the others at the best point.
-        let mut margin = vec![f64::INFINITY; batch.len()];
-        let mut best = batch.x.clone();
-        let mut proposal = Rows::default();
-        // Where squares are small, the network may offer a cheaper way to compute logits. The inner
-        // option holds that way; the outer one says whether the network has been asked for it.
-        let mut incremental = None;
-        // Query 0 is the start; the schedule counts from the first square.
-        for query in 0..=self.queries {
-            if active.is_empty() {
-                break;
-            }
-            let proposer = Proposer::new(threat, shape, query);
-            let mut draws = Rows::zeros(ids.len(), proposer.draws());
-            cx.fill_uniform_at(AttackDraw::Proposal, query, &mut draws, &ids);
-            proposal.copy_from(&best);
-            let changed = proposal.map(|i, z| {
-                proposer.propose(active.x.row(i), z, draws.row(i));
-                query == 0 || z != best.row(i)
-            });
-            let asked: Vec<usize> = (0..active.len()).filter(|&i| changed[i]).collect();
-            if asked.is_empty() {
-                continue;
-            }
-            if incremental.is_none() && proposer.is_small() {
-                incremental = Some(cx.model.incremental(&best)?);
-            }
-            let logits = match &mut incremental {
-                Some(Some(incremental)) => {
-                    Rows::new(incremental.step(&proposal, &asked)?, shape.classes)
-                }
-                _ if asked.len() == active.len() => cx.logits(&proposal)?,
-                _ => cx.logits(&proposal.select(&asked))?,
-            };
-            let mut done = vec![false; active.len()];
-            let mut refused = Vec::new();
-            for (row, &i) in asked.iter().enumerate() {
-                let (z, y) = (logits.row(row), active.labels[i]);
-                let found = largest_other(z, y)
-                    .map_or(f64::INFINITY, |m| f64::from(z[y]) - f64::from(z[m]));
-                // A point that crosses the boundary only by rounding does not count.
-                done[i] = !stands(z, y)
-                    && (incremental.is_none() || !stands(&cx.model.logits(proposal.row(i))?, y));
-                if query == 0 || found < margin[i] || done[i] {
-                    margin[i] = found;
-                    best.row_mut(i).copy_from_slice(proposal.row(i));
-                } else {
-                    refused.push(i);
-                }
-            }
-            if let Some(Some(incremental)) = &mut incremental {
-                incremental.back(&refused);
-            }
-            if done.contains(&true) {
-                incremental = None;
-                let keep = active.drop_done(&done, &best);
-                best.retain(&keep.0);
-                rows::keep(&mut margin, &keep.0);
-                rows::keep(&mut ids, &keep.0);
-            }
-            cx.tick(query, self.queries, active.fooled());
-        }
-        Ok(active.finish(&best))
-    }
-
-    fn key(&self) -> String {
-        names::spell("square", self.queries, Some(QUERIES), 1)
-    }
-
-    fn needs(&self) -> Access {
-        Access::Scores
-    }
-
-    fn rounds(&self, _classes: usize) -> usize {
-        self.restarts
-    }
-}
-
 /// Makes the proposals of one query.
 #[derive(Debug)]
-struct Proposer {
+pub(super) struct Proposer {
     threat: Threat,
     shape: Shape,
     first: bool,
@@ -172,7 +24,7 @@ struct Proposer {
 }
 
 impl Proposer {
-    fn new(threat: Threat, shape: Shape, query: usize) -> Self {
+    pub fn new(threat: Threat, shape: Shape, query: usize) -> Self {
         let Shape { height, width, .. } = shape;
         let first = query == 0;
         let smallest = height.min(width);
@@ -192,7 +44,7 @@ impl Proposer {
     }
 
     /// Whether a proposal changes only a small part of the image.
-    fn is_small(&self) -> bool {
+    pub fn is_small(&self) -> bool {
         let Shape { height, width, .. } = self.shape;
         self.threat.norm == Norm::Linf
             && !self.first
@@ -201,7 +53,7 @@ impl Proposer {
     }
 
     /// Number of values in [0, 1) that the proposal for one image takes.
-    fn draws(&self) -> usize {
+    pub fn draws(&self) -> usize {
         let Shape { channels, height, width, .. } = self.shape;
         match (self.threat.norm, self.first) {
             (Norm::Linf, true) => channels * width,
@@ -212,7 +64,7 @@ impl Proposer {
     }
 
     /// Changes `z`, the best point so far, into the proposal for the image `x`.
-    fn propose(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
+    pub fn propose(&self, x: &[f32], z: &mut [f32], draws: &[f32]) {
         match (self.threat.norm, self.first) {
             (Norm::Linf, true) => self.stripes(x, z, draws),
             (Norm::Linf, false) => self.square(x, z, draws),
@@ -329,6 +181,16 @@ impl Proposer {
         (top..top + rows)
             .flat_map(move |r| (left..left + columns).map(move |q| (c * height + r) * width + q))
     }
+}
+
+/// Share of the image that query number `query` changes: halved after 10, 50, 200, 500, 1000, 2000,
+/// 4000, 6000 and 8000 queries.
+fn share(query: usize) -> f64 {
+    let halvings = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
+        .iter()
+        .filter(|&&after| query > after)
+        .count();
+    P_INIT / f64::from(1u32 << halvings)
 }
 
 fn sign(u: f32) -> f32 {

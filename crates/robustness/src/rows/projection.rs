@@ -1,32 +1,7 @@
-//! Rows of pixels on the host: norms, balls, boxes, and removing the images that an attack has
-//! finished.
-//!
-//! Every operation works on one image at a time, so that an image's result does not depend on its
-//! batch.
+//! The nearest point in ball and box, and in eight bits.
 
-use std::ops::{Deref, DerefMut};
-
-use rayon::prelude::*;
-
+use super::distance;
 use crate::threat::{Norm, Threat};
-
-/// Smallest denominator of a normalised vector.
-const TINY: f64 = 1e-12;
-
-/// Euclidean length.
-pub fn l2(v: &[f32]) -> f64 {
-    v.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt()
-}
-
-/// Length of `a - b` in `norm`.
-pub fn distance(norm: Norm, a: &[f32], b: &[f32]) -> f64 {
-    let differences = a.iter().zip(b).map(|(a, b)| f64::from(a - b));
-    match norm {
-        Norm::Linf => differences.fold(0.0, |most, d| most.max(d.abs())),
-        Norm::L2 => differences.map(|d| d * d).sum::<f64>().sqrt(),
-        Norm::L1 => differences.map(f64::abs).sum(),
-    }
-}
 
 /// Brings `point` into the ball around `x` and into the box [0, 1]. A point that lies in both stays
 /// as it is, to the bit.
@@ -168,178 +143,6 @@ pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
     }
 }
 
-/// Moves `point` by `step` along the direction of steepest ascent of a loss with gradient `grad`:
-/// its sign (l-inf), itself over its length (l2), or the sign of its largest value (l1).
-pub fn ascend(norm: Norm, point: &mut [f32], grad: &[f32], step: f32) {
-    match norm {
-        Norm::Linf => {
-            for (p, g) in point.iter_mut().zip(grad) {
-                // `signum` of 0 is 1, but a gradient of 0 must not move the point.
-                *p += if *g > 0.0 {
-                    step
-                } else if *g < 0.0 {
-                    -step
-                } else {
-                    0.0
-                };
-            }
-        }
-        Norm::L2 => {
-            let scale = normaliser(grad) * f64::from(step);
-            for (p, g) in point.iter_mut().zip(grad) {
-                *p += (f64::from(*g) * scale) as f32;
-            }
-        }
-        Norm::L1 => {
-            let steepest = grad.iter().zip(point).max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()));
-            if let Some((g, p)) = steepest.filter(|(g, _)| **g != 0.0) {
-                *p += step.copysign(*g);
-            }
-        }
-    }
-}
-
-/// The factor that gives a vector the length 1; a vector of zeros stays zero.
-pub fn normaliser(v: &[f32]) -> f64 {
-    l2(v).max(f64::from(f32::MIN_POSITIVE) * TINY).recip().min(1e300)
-}
-
-/// Scales `direction` so that its length in `norm` is `radius`.
-pub fn scale_to(norm: Norm, direction: &mut [f32], radius: f32) {
-    let length = match norm {
-        Norm::Linf => f64::from(direction.iter().fold(0f32, |most, v| most.max(v.abs()))),
-        Norm::L2 => l2(direction),
-        Norm::L1 => direction.iter().map(|v| f64::from(v.abs())).sum(),
-    };
-    let scale = f64::from(radius) / length.max(TINY);
-    direction.iter_mut().for_each(|v| *v = (f64::from(*v) * scale) as f32);
-}
-
-/// Rows of values of one width: the pixels of images, or their logits. As a slice, the rows follow
-/// one another.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rows {
-    data: Vec<f32>,
-    width: usize,
-}
-
-impl Rows {
-    /// `data` cut into rows of `width` values.
-    pub fn new(data: Vec<f32>, width: usize) -> Self {
-        Self { data, width: width.max(1) }
-    }
-
-    /// `n` rows of zeros.
-    pub fn zeros(n: usize, width: usize) -> Self {
-        Self::new(vec![0.0; n * width], width)
-    }
-
-    /// Number of values of a row.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Number of rows.
-    pub fn count(&self) -> usize {
-        self.data.len() / self.width.max(1)
-    }
-
-    /// Row `i`.
-    pub fn row(&self, i: usize) -> &[f32] {
-        &self.data[i * self.width..(i + 1) * self.width]
-    }
-
-    /// Row `i`, mutable.
-    pub fn row_mut(&mut self, i: usize) -> &mut [f32] {
-        &mut self.data[i * self.width..(i + 1) * self.width]
-    }
-
-    /// The rows, one after another.
-    pub fn each(&self) -> impl ExactSizeIterator<Item = &[f32]> {
-        self.data.chunks_exact(self.width.max(1))
-    }
-
-    /// The rows at `indices`, copied.
-    #[must_use]
-    pub fn select(&self, indices: &[usize]) -> Self {
-        let data = indices.iter().flat_map(|&i| self.row(i)).copied().collect();
-        Self::new(data, self.width)
-    }
-
-    /// Removes the rows for which `keep` is false, in place.
-    pub fn retain(&mut self, keep: &[bool]) {
-        if keep.iter().all(|keep| *keep) {
-            return;
-        }
-        let mut kept = 0;
-        for (i, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
-            self.data.copy_within(i * self.width..(i + 1) * self.width, kept * self.width);
-            kept += 1;
-        }
-        self.data.truncate(kept * self.width);
-    }
-
-    /// Runs `work` on every row and its number, in parallel.
-    pub fn for_each(&mut self, work: impl Fn(usize, &mut [f32]) + Sync) {
-        self.data.par_chunks_mut(self.width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
-    }
-
-    /// Does what [`for_each`](Self::for_each) does, and returns the results of `work` in the order
-    /// of the rows.
-    pub fn map<R: Send>(&mut self, work: impl Fn(usize, &mut [f32]) -> R + Sync) -> Vec<R> {
-        let rows = self.data.par_chunks_mut(self.width.max(1)).enumerate();
-        rows.map(|(i, row)| work(i, row)).collect()
-    }
-
-    /// Copies `other` into this value's memory.
-    pub fn copy_from(&mut self, other: &Self) {
-        self.data.clear();
-        self.data.extend_from_slice(&other.data);
-        self.width = other.width;
-    }
-
-    /// All values, row by row.
-    pub fn into_values(self) -> Vec<f32> {
-        self.data
-    }
-}
-
-impl Deref for Rows {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.data
-    }
-}
-
-impl DerefMut for Rows {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.data
-    }
-}
-
-/// Row `i` of a slice of rows of `width` values.
-pub fn row<T>(rows: &[T], width: usize, i: usize) -> &[T] {
-    &rows[i * width..(i + 1) * width]
-}
-
-/// Runs `work` on the rows of a slice, each of `width` values, and on the rows' numbers, in
-/// parallel.
-pub fn for_each(rows: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
-    rows.par_chunks_mut(width.max(1)).enumerate().for_each(|(i, row)| work(i, row));
-}
-
-/// The values at `indices`, copied.
-pub(crate) fn pick<T: Copy>(values: &[T], indices: &[usize]) -> Vec<T> {
-    indices.iter().map(|&i| values[i]).collect()
-}
-
-/// Removes the values for which `stays` is false, in place.
-pub(crate) fn keep<T>(values: &mut Vec<T>, stays: &[bool]) {
-    let mut stays = stays.iter();
-    values.retain(|_| stays.next().is_none_or(|stays| *stays));
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,28 +150,6 @@ mod tests {
 
     fn norms() -> impl Strategy<Value = Norm> {
         prop_oneof![Just(Norm::Linf), Just(Norm::L2), Just(Norm::L1)]
-    }
-
-    #[test]
-    fn rows_are_left_out_in_place() {
-        let mut rows = Rows::new(vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 2);
-        rows.retain(&[true, false, true]);
-        assert_eq!((rows.count(), &*rows), (2, &[0.0, 1.0, 4.0, 5.0][..]));
-        assert_eq!(*rows.select(&[1, 1, 0]), [4.0, 5.0, 4.0, 5.0, 0.0, 1.0]);
-        let mut values = vec!['a', 'b', 'c'];
-        keep(&mut values, &[false, true, true]);
-        assert_eq!((pick(&values, &[1, 1]), values), (vec!['c', 'c'], vec!['b', 'c']));
-    }
-
-    #[test]
-    fn a_zero_gradient_moves_nothing_and_a_tiny_one_a_whole_step() {
-        for norm in [Norm::Linf, Norm::L2, Norm::L1] {
-            let mut point = [0.5f32; 4];
-            ascend(norm, &mut point, &[0.0; 4], 0.1);
-            assert_eq!(point, [0.5; 4]);
-            ascend(norm, &mut point, &[0.0, 1e-30, 0.0, 0.0], 0.1);
-            assert!((point[1] - 0.6).abs() < 1e-6 && point[0] == 0.5, "{norm}: {point:?}");
-        }
     }
 
     #[test]
@@ -413,7 +194,9 @@ mod tests {
     proptest! {
         #[test]
         fn rounded_points_are_of_eight_bits_and_in_the_ball(
-            pairs in proptest::collection::vec((0u8..=255, -1f32..2.0), 1..40), epsilon in 0f32..0.5, norm in norms()
+            pairs in proptest::collection::vec((0u8..=255, -1f32..2.0), 1..40),
+            epsilon in 0f32..0.5,
+            norm in norms()
         ) {
             let threat = Threat { norm, epsilon };
             let x: Vec<f32> = pairs.iter().map(|(level, _)| f32::from(*level) / 255.0).collect();
@@ -427,7 +210,9 @@ mod tests {
 
         #[test]
         fn projected_points_lie_in_ball_and_box_and_stay(
-            pairs in proptest::collection::vec((0f32..=1.0, -2f32..3.0), 1..40), epsilon in 0f32..1.0, norm in norms()
+            pairs in proptest::collection::vec((0f32..=1.0, -2f32..3.0), 1..40),
+            epsilon in 0f32..1.0,
+            norm in norms()
         ) {
             let threat = Threat { norm, epsilon };
             let (x, mut point): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();

@@ -1,5 +1,8 @@
 //! A graph as an image classifier.
 
+mod interface;
+mod parameters;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -12,7 +15,6 @@ use crate::{
     error::{Error, Result},
     file::Model,
     graph::{Fault, Graph},
-    proto::{Dimension, GraphProto, NodeProto, ValueInfoProto},
     value::{Array, Value, array, to_vec},
 };
 
@@ -98,9 +100,9 @@ impl Network {
         }
         let graph =
             model.proto.graph.as_ref().ok_or_else(|| damaged("it holds no graph".into()))?;
-        let input = input(graph).map_err(refuse)?;
+        let input = interface::input(graph).map_err(refuse)?;
         let (batch, [channels, height, width]) =
-            image(input, options.image_size).map_err(refuse)?;
+            interface::image(input, options.image_size).map_err(refuse)?;
         if let Some(Normalisation { mean, std }) = &options.normalisation
             && (mean.len() != channels || std.len() != channels || std.contains(&0.0))
         {
@@ -111,7 +113,8 @@ impl Network {
             )));
         }
         let mut notes = Vec::new();
-        let (output, activation) = output(graph, options.output.as_deref()).map_err(refuse)?;
+        let (output, activation) =
+            interface::output(graph, options.output.as_deref()).map_err(refuse)?;
         if let Some(activation) = activation {
             notes.push(format!(
                 "the last operator, {activation}, is left out: its input is taken as the logits"
@@ -171,11 +174,6 @@ impl Network {
     /// The normalisation that is applied before the graph.
     pub fn normalisation(&self) -> Option<&Normalisation> {
         self.normalisation.as_ref()
-    }
-
-    /// Names of the constants that the file holds as floating-point numbers.
-    pub fn parameters(&self) -> impl Iterator<Item = &str> {
-        self.graph.parameters.iter().map(|(name, _)| name.as_str())
     }
 
     fn row(&self) -> usize {
@@ -255,77 +253,6 @@ impl Network {
         Ok((logits, gradient))
     }
 
-    /// Computes the gradients of `sum cotangent * logits` over all images by the constants called
-    /// `names` (see [`parameters`](Self::parameters)), each in its own shape, row-major.
-    ///
-    /// # Errors
-    /// Those of [`logits`](Self::logits), and an error for a name that does not exist.
-    pub fn parameter_gradients(
-        &self,
-        x: &[f32],
-        cotangent: &[f32],
-        names: &[&str],
-    ) -> Result<Vec<Vec<f32>>> {
-        let ids = self.ids(names)?;
-        let mut sums: Vec<Vec<f32>> = Vec::new();
-        for (first, x) in self.groups(x)? {
-            let rows = x.len() / self.row();
-            let images = self.images(&self.filled(x)).map_err(|e| self.fault(e))?;
-            let (output, pass) = self.graph.record(images).map_err(|e| self.fault(e))?;
-            let width = output.shape().last().copied().unwrap_or(1);
-            let start = (first * width).min(cotangent.len());
-            let end = ((first + rows) * width).min(cotangent.len());
-            let mut back = cotangent[start..end].to_vec();
-            back.resize(output.shape().iter().product(), 0.0);
-            let back = array(output.shape(), back).map_err(|e| self.fault(e.into()))?;
-            let found = self.graph.parameter_gradients(pass, back, &ids);
-            for (index, gradient) in found.map_err(|e| self.fault(e))?.into_iter().enumerate() {
-                let shape = self.graph.constant(ids[index]).map_or(&[][..], Value::shape);
-                let gradient = gradient
-                    .map_or_else(|| vec![0.0; shape.iter().product()], |array| to_vec(&array));
-                match sums.get_mut(index) {
-                    Some(sum) => sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g),
-                    None => sums.push(gradient),
-                }
-            }
-        }
-        Ok(sums)
-    }
-
-    fn ids(&self, names: &[&str]) -> Result<Vec<usize>> {
-        let find = |name: &&str| {
-            let found = self.graph.parameters.iter().find(|(known, _)| known == name);
-            found.map(|(_, id)| *id).ok_or_else(|| Error::Damaged {
-                path: self.path.clone(),
-                problem: format!("no constant is called '{name}'"),
-            })
-        };
-        names.iter().map(find).collect()
-    }
-
-    /// Returns the shape and the numbers of a constant, row-major.
-    ///
-    /// # Errors
-    /// [`Error`] for a name that does not exist.
-    pub fn parameter(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let id = self.ids(&[name])?[0];
-        let value = self.graph.constant(id).and_then(|value| value.float().ok());
-        Ok(value.map(|value| (value.shape().to_vec(), to_vec(value))).unwrap_or_default())
-    }
-
-    /// Gives a constant other numbers, row-major. Nodes that were computed from this constant alone
-    /// when the file was read keep their old results.
-    ///
-    /// # Errors
-    /// [`Error`] for a name that does not exist, or data of another length than the constant's.
-    pub fn set_parameter(&mut self, name: &str, data: Vec<f32>) -> Result<()> {
-        let id = self.ids(&[name])?[0];
-        let shape = self.graph.constant(id).map_or(&[][..], Value::shape).to_vec();
-        let value = array(&shape, data).map_err(|e| self.fault(e.into()))?;
-        self.graph.set_constant(id, Value::Float(value));
-        Ok(())
-    }
-
     /// Splits the images into groups for the threads, each with the number of its first row.
     fn groups<'a>(&self, x: &'a [f32]) -> Result<Vec<(usize, &'a [f32])>> {
         let row = self.row();
@@ -388,88 +315,5 @@ impl Network {
 
     fn fault(&self, fault: Fault) -> Error {
         fault.at(&self.path, self.opset)
-    }
-}
-
-/// Finds the one input that is not a constant.
-fn input(graph: &GraphProto) -> Result<&ValueInfoProto, String> {
-    let constant = |name: &str| graph.initializer.iter().any(|t| t.name == name);
-    let inputs: Vec<_> = graph.input.iter().filter(|input| !constant(&input.name)).collect();
-    match inputs[..] {
-        [input] => Ok(input),
-        [] => Err("it has no input".into()),
-        _ => {
-            let names: Vec<_> = inputs.iter().take(5).map(|i| i.name.as_str()).collect();
-            Err(format!("it has {} inputs ({}, ...); expected one", inputs.len(), names.join(", ")))
-        }
-    }
-}
-
-/// Finds the batch size, if it is fixed, and the channels, height and width of the images.
-fn image(
-    input: &ValueInfoProto,
-    size: Option<[usize; 2]>,
-) -> Result<(Option<usize>, [usize; 3]), String> {
-    const LARGEST: i64 = 1 << 14;
-    let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
-    let dims = tensor.and_then(|t| t.shape.as_ref()).map(|shape| &shape.dim[..]);
-    let Some([batch, channels, height, width]) = dims else {
-        return Err(format!(
-            "its input '{}' has {} dimensions; expected images [N, C, H, W]",
-            input.name,
-            dims.map_or("unknown".into(), |dims| dims.len().to_string())
-        ));
-    };
-    let fixed = |dim: &crate::proto::DimensionProto| match dim.value {
-        Some(Dimension::Size(size @ 1..=LARGEST)) => usize::try_from(size).ok(),
-        _ => None,
-    };
-    let Some(channels) = fixed(channels).filter(|&c| c <= 4096) else {
-        return Err("its number of channels is open or out of range".into());
-    };
-    let side = |dim, given: Option<usize>| match (fixed(dim), given) {
-        (Some(side), Some(given)) if side != given => {
-            Err(format!("its images have {side} pixels a side, not {given}"))
-        }
-        (Some(side), _) => Ok(side),
-        (None, Some(given)) => Ok(given),
-        (None, None) => Err("its image size is open: say which, for example 224".into()),
-    };
-    let sides = [side(height, size.map(|s| s[0]))?, side(width, size.map(|s| s[1]))?];
-    let batch = fixed(batch);
-    if batch.unwrap_or(1).saturating_mul(channels * sides[0] * sides[1]) > 1 << 28 {
-        return Err("its input is too large".into());
-    }
-    Ok((batch, [channels, sides[0], sides[1]]))
-}
-
-/// Finds the name of the value with the logits, and the final activation that is left out.
-fn output<'a>(
-    graph: &'a GraphProto,
-    asked: Option<&str>,
-) -> Result<(String, Option<&'a str>), String> {
-    let known = || graph.output.iter().map(|o| o.name.as_str()).collect::<Vec<_>>().join(", ");
-    let output = match asked {
-        Some(name) => graph.output.iter().find(|output| output.name == name),
-        None => graph.output.first(),
-    };
-    let Some(output) = output else {
-        return Err(match asked {
-            Some(name) => format!("no output is called '{name}'; it has {}", known()),
-            None => "it has no output".into(),
-        });
-    };
-    let made_by = |name: &str| -> Option<&'a NodeProto> {
-        graph.node.iter().rev().find(|node| node.output.iter().any(|out| out == name))
-    };
-    // Attacks on probabilities meet slopes that round to zero; their logarithm has the same order.
-    match made_by(&output.name) {
-        Some(node)
-            if matches!(node.op_type.as_str(), "Softmax" | "LogSoftmax" | "Sigmoid")
-                && !node.input.is_empty() =>
-        {
-            Ok((node.input[0].clone(), Some(node.op_type.as_str())))
-        }
-        _ => Ok((output.name.clone(), None)),
     }
 }
