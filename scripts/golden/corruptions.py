@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Golden values of the 15 corruptions of CIFAR-10-C at severities 1 to 5, on one 32x32 picture, from NumPy, SciPy, scikit-image, OpenCV
 and Pillow: the libraries that the published images were made with. ImageMagick's motion blur is written out; `--imagemagick` holds it
-against the library itself (Wand). `--against FILE.py` holds everything against functions of the published names in a file of yours.
+against the library itself (Wand).
 
 Needs: numpy scipy scikit-image opencv-python-headless pillow safetensors (and wand).
 """
