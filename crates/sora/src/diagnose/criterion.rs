@@ -62,9 +62,9 @@ impl Judgement {
     /// Judges `series`, pairs of (step, accuracy under a multi-step attack) in the order of the
     /// steps, where `chance` is 1 / classes. `None` for fewer than three validations.
     pub fn of(series: &[(u64, f64)], chance: f64) -> Option<Self> {
-        let (last, rest) = (series.get(series.len().checked_sub(LAST)?..)?, series);
+        let last = series.get(series.len().checked_sub(LAST)?..)?;
         let end = last.iter().map(|(_, accuracy)| accuracy).sum::<f64>() / LAST as f64;
-        let (peak_step, peak) = peak(rest)?;
+        let (peak_step, peak) = peak(series)?;
         let judged = |verdict| Self { verdict, peak, peak_step, end, step: None, halved: None };
         let rose = chance + RISE - EQUAL;
         if peak < rose {
@@ -72,19 +72,19 @@ impl Judgement {
         }
         // The first validation from which on all lie below `part` of the best before it.
         let below = |part: f64| {
-            let place = (1..rest.len()).find(|&i| {
-                let best = peak_of(&rest[..i]);
-                best >= rose && rest[i..].iter().all(|(_, a)| *a < part * best)
+            let place = (1..series.len()).find(|&i| {
+                let best = peak_of(&series[..i]);
+                best >= rose && series[i..].iter().all(|(_, a)| *a < part * best)
             });
-            place.filter(|i| rest.len() - i >= LAST)
+            place.filter(|i| series.len() - i >= LAST)
         };
         let (Some(fallen), Some(half)) = (below(LEFT), below(KEPT)) else {
             let healthy = end >= KEPT * peak;
             return Some(judged(if healthy { Verdict::Healthy } else { Verdict::Between }));
         };
         Some(Self {
-            step: Some(rest[fallen].0),
-            halved: Some([rest[half - 1].0, rest[half].0]),
+            step: Some(series[fallen].0),
+            halved: Some([series[half - 1].0, series[half].0]),
             ..judged(Verdict::Collapsed)
         })
     }
