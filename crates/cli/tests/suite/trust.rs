@@ -7,6 +7,7 @@ use std::{
     fs::{self, File, OpenOptions},
     path::Path,
     process::{Command, Output, Stdio},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -333,6 +334,9 @@ fn long_run(command: &mut Command, out: &Path) -> std::process::Child {
 
 #[test]
 fn a_hang_up_ends_a_run_unless_it_was_ignored_from_the_start() {
+    // Under `nohup` the tests themselves ignore hang-ups, and a program that they start inherits
+    // that. A signal that is caught is the default again in the program.
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("plain");
     let mut child = long_run(&mut program(), &out);
