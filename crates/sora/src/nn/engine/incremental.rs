@@ -171,26 +171,26 @@ impl ImageMaps {
 
 /// Values that replace a part of a map.
 #[derive(Debug)]
-struct MapPatch {
-    /// As long as the map, but read inside `patched` only.
+struct MapOverlay {
+    /// As long as the map, but read inside `covered` only.
     values: Buffer,
     size: [usize; 2],
     channels: usize,
     /// The pixels that have changed, which later layers must follow.
     changed: Area,
     /// The pixels that `values` holds: `changed`, and the rest of its tiles.
-    patched: Area,
+    covered: Area,
 }
 
-impl MapPatch {
-    /// The range of elements of the patched pixels in row `y`.
+impl MapOverlay {
+    /// The range of elements of the covered pixels in row `y`.
     fn line(&self, y: usize) -> std::ops::Range<usize> {
-        let (width, Area { left, right, .. }) = (self.size[1], self.patched);
+        let (width, Area { left, right, .. }) = (self.size[1], self.covered);
         (y * width + left) * self.channels..(y * width + right) * self.channels
     }
 
-    fn patch(&self) -> Overlay<'_> {
-        let Area { top, left, bottom, right } = self.patched;
+    fn overlay(&self) -> Overlay<'_> {
+        let Area { top, left, bottom, right } = self.covered;
         Overlay { values: &self.values, rows: (top, bottom), columns: (left, right) }
     }
 }
@@ -199,16 +199,22 @@ impl MapPatch {
 /// stays in a core's cache, which the maps of all images do not.
 #[derive(Debug)]
 pub(crate) struct ImageMove {
-    patches: Vec<Option<MapPatch>>,
+    overlays: Vec<Option<MapOverlay>>,
 }
 
 impl ImageMove {
     pub(crate) fn new(shapes: &Shapes) -> Self {
-        let patch = |(size, channels): ([usize; 2], usize)| {
+        let overlay = |(size, channels): ([usize; 2], usize)| {
             let values = Buffer::zeroed(size[0] * size[1] * channels);
-            MapPatch { values, size, channels, changed: Area::default(), patched: Area::default() }
+            MapOverlay {
+                values,
+                size,
+                channels,
+                changed: Area::default(),
+                covered: Area::default(),
+            }
         };
-        Self { patches: shapes.iter().map(|shape| shape.map(patch)).collect() }
+        Self { overlays: shapes.iter().map(|shape| shape.map(overlay)).collect() }
     }
 
     /// Begins a move: inside `area`, map `map` takes the values `pixel(y, x, channel)`.
@@ -218,12 +224,12 @@ impl ImageMove {
         area: Area,
         pixel: impl Fn(usize, usize, usize) -> f32,
     ) {
-        let Some(MapPatch { values, size: [_, width], channels, changed, patched }) =
-            self.patches[map].as_mut()
+        let Some(MapOverlay { values, size: [_, width], channels, changed, covered }) =
+            self.overlays[map].as_mut()
         else {
             return;
         };
-        (*changed, *patched) = (area, area);
+        (*changed, *covered) = (area, area);
         for y in area.top..area.bottom {
             for x in area.left..area.right {
                 let at = (y * *width + x) * *channels;
@@ -242,17 +248,17 @@ impl ImageMove {
         let targets = [conv.raw, conv.norm.as_ref().map(|(map, _)| *map)];
         // The outputs are taken out, so that they can be written while the other maps are read.
         let mut outputs =
-            targets.map(|target| target.and_then(|target| self.patches[target].take()));
-        if let Some(input) = &self.patches[conv.input] {
-            let add = conv.add.and_then(|add| Some((&maps[add], self.patches[add].as_ref()?)));
+            targets.map(|target| target.and_then(|target| self.overlays[target].take()));
+        if let Some(input) = &self.overlays[conv.input] {
+            let add = conv.add.and_then(|add| Some((&maps[add], self.overlays[add].as_ref()?)));
             let area = input
                 .changed
                 .through(&geometry)
-                .union(add.map_or(Area::default(), |(_, patch)| patch.changed));
+                .union(add.map_or(Area::default(), |(_, overlay)| overlay.changed));
             outputs
                 .iter_mut()
                 .flatten()
-                .for_each(|map| (map.changed, map.patched) = (area, area.cover(size)));
+                .for_each(|map| (map.changed, map.covered) = (area, area.cover(size)));
             let tiles: Vec<TileIndex> =
                 area.tiles(size).map(|tile| TileIndex { sample: 0, tile }).collect();
             let mut written = outputs.iter_mut().flatten().map(|map| &mut map.values[..]);
@@ -268,8 +274,8 @@ impl ImageMove {
             };
             let partial = Partial {
                 tiles: &tiles,
-                input: Some(input.patch()),
-                add: add.map(|(_, patch)| patch.patch()),
+                input: Some(input.overlay()),
+                add: add.map(|(_, overlay)| overlay.overlay()),
             };
             if let Some(y) = first {
                 ok(profile::time(Stage::ConvForward, || {
@@ -286,18 +292,18 @@ impl ImageMove {
         }
         for (target, map) in targets.into_iter().zip(outputs) {
             if let Some(target) = target {
-                self.patches[target] = map;
+                self.overlays[target] = map;
             }
         }
     }
 
     /// Writes the changes to the image's maps.
     pub(crate) fn settle(&self, ImageMaps { maps }: &mut ImageMaps) {
-        for (map, patch) in maps.iter_mut().zip(&self.patches) {
-            let Some(patch) = patch else { continue };
-            for y in patch.patched.top..patch.patched.bottom {
-                let line = patch.line(y);
-                map[line.clone()].copy_from_slice(&patch.values[line]);
+        for (map, overlay) in maps.iter_mut().zip(&self.overlays) {
+            let Some(overlay) = overlay else { continue };
+            for y in overlay.covered.top..overlay.covered.bottom {
+                let line = overlay.line(y);
+                map[line.clone()].copy_from_slice(&overlay.values[line]);
             }
         }
     }
@@ -311,11 +317,11 @@ impl ImageMove {
         out: &mut [f32],
         stride: usize,
     ) {
-        let Some(patch) = &self.patches[map] else { return };
-        let (channels, [height, width]) = (patch.channels, patch.size);
+        let Some(overlay) = &self.overlays[map] else { return };
+        let (channels, [height, width]) = (overlay.channels, overlay.size);
         for (pixel, out) in out.chunks_mut(stride.max(1)).take(height * width).enumerate() {
-            let values = if patch.patched.holds(pixel / width, pixel % width) {
-                &patch.values
+            let values = if overlay.covered.holds(pixel / width, pixel % width) {
+                &overlay.values
             } else {
                 &maps[map]
             };
