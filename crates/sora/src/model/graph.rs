@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 
 use super::Network;
 use crate::nn::{
-    Activation, BatchNorm, Conv2d, Dense, Dual, Feature, Flat, Keep, LayerNorm, Linear, NormBehind,
+    Activation, BatchNorm, Conv2d, Dense, Feature, Flat, Jvp, Keep, LayerNorm, Linear, NormBehind,
     NormInput, ParamId, Pass, Weights, attention, enter, first, global_avg_pool, pool_tokens,
     prepend,
 };
@@ -85,8 +85,8 @@ pub(crate) struct Layer {
 #[derive(Clone, Debug)]
 enum Value {
     Map(Feature),
-    Vector(Dual<2>),
-    Sequence(Dual<3>),
+    Vector(Jvp<2>),
+    Sequence(Jvp<3>),
 }
 
 /// Layers in the order in which they run.

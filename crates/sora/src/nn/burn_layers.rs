@@ -8,7 +8,7 @@ use burn::tensor::{
 };
 
 use super::{
-    Activation, Backend, BnMode, Dual, Feature, Init, ParamId, Pass, Precision, SpecBuilder,
+    Activation, Backend, BnMode, Feature, Init, Jvp, ParamId, Pass, Precision, SpecBuilder,
     Weights,
     engine::{self, PoolOf},
     layers::{layer_norm, pool, stored},
@@ -17,25 +17,25 @@ use super::{
 
 impl Feature {
     /// The value and its derivative, in the layout of the pass's backend.
-    fn into_dual(self) -> Dual<4> {
-        Dual { value: self.map, tangent: self.tangent }
+    fn into_jvp(self) -> Jvp<4> {
+        Jvp { value: self.map, tangent: self.tangent }
     }
 
-    fn from_dual(dual: Dual<4>) -> Self {
-        Self { tangent: dual.tangent, ..dual.value.into() }
+    fn from_jvp(jvp: Jvp<4>) -> Self {
+        Self { tangent: jvp.tangent, ..jvp.value.into() }
     }
 
     /// Converts to `[N, C, H, W]`, in f32.
-    pub fn leave(self, pass: &Pass) -> Dual<4> {
-        self.into_dual().linear(|t| match pass.backend {
+    pub fn leave(self, pass: &Pass) -> Jvp<4> {
+        self.into_jvp().linear(|t| match pass.backend {
             Backend::Engine => wide(t).permute([2, 3, 0, 1]),
             Backend::Burn => wide(t),
         })
     }
 
     /// Converts from `[N, C, H, W]` in f32 to the pass's layout and storage type.
-    pub fn arrive(dual: Dual<4>, pass: &Pass) -> Self {
-        Self::from_dual(dual.linear(|t| match pass.backend {
+    pub fn arrive(jvp: Jvp<4>, pass: &Pass) -> Self {
+        Self::from_jvp(jvp.linear(|t| match pass.backend {
             Backend::Engine => engine::enter(t, pass.precision),
             Backend::Burn => stored(t, pass),
         }))
@@ -43,9 +43,9 @@ impl Feature {
 
     /// Applies Burn's operations to the map in its own layout. They compute in f32, and the result
     /// gets the pass's storage type.
-    fn wide(self, pass: &Pass, f: impl FnOnce(Dual<4>) -> Dual<4>) -> Self {
-        let dual = f(self.into_dual().linear(wide));
-        Self::from_dual(dual.linear(|t| match (pass.backend, pass.precision) {
+    fn wide(self, pass: &Pass, f: impl FnOnce(Jvp<4>) -> Jvp<4>) -> Self {
+        let jvp = f(self.into_jvp().linear(wide));
+        Self::from_jvp(jvp.linear(|t| match (pass.backend, pass.precision) {
             (Backend::Engine, Precision::Bf16) => t.cast(FloatDType::BF16),
             _ => stored(t, pass),
         }))
@@ -53,23 +53,23 @@ impl Feature {
 
     /// The sum of two maps.
     pub fn plus(self, other: Self, pass: &Pass) -> Self {
-        let other = other.into_dual().linear(wide);
-        self.wide(pass, |dual| dual.plus(other))
+        let other = other.into_jvp().linear(wide);
+        self.wide(pass, |jvp| jvp.plus(other))
     }
 
     /// Applies an activation function to each element.
     pub fn activate(self, activation: Activation, pass: &Pass) -> Self {
-        self.wide(pass, |dual| dual.activate(activation, pass))
+        self.wide(pass, |jvp| jvp.activate(activation, pass))
     }
 
     /// Multiplies each map by a factor of its sample and channel, `[N, C]`.
-    pub fn gate(self, factor: Dual<2>, pass: &Pass) -> Self {
+    pub fn gate(self, factor: Jvp<2>, pass: &Pass) -> Self {
         let [n, c] = factor.value.dims();
         let shape = match pass.backend {
             Backend::Engine => [1, 1, n, c],
             Backend::Burn => [n, c, 1, 1],
         };
-        self.wide(pass, |dual| dual.times(factor.linear(|t| t.reshape(shape))))
+        self.wide(pass, |jvp| jvp.times(factor.linear(|t| t.reshape(shape))))
     }
 
     /// The largest value of each window of `kernel` x `kernel` pixels; PyTorch's `MaxPool2d`.
@@ -77,7 +77,7 @@ impl Feature {
         if self.tangent.is_none() {
             return pool(self.map, kernel, stride, padding, PoolOf::Max, pass).into();
         }
-        let Dual { value, tangent } = self.leave(pass);
+        let Jvp { value, tangent } = self.leave(pass);
         let options = MaxPoolOptions {
             kernel_size: [kernel; 2],
             stride: [stride; 2],
@@ -95,8 +95,8 @@ impl Feature {
                 .gather(2, indices.reshape([n, c, oh * ow]))
                 .reshape([n, c, oh, ow])
         });
-        let dual = Dual { value, tangent };
-        Self::arrive(dual, pass)
+        let jvp = Jvp { value, tangent };
+        Self::arrive(jvp, pass)
     }
 
     /// Means over `side` by `side` regions, whatever the size of the map; PyTorch's
@@ -117,11 +117,11 @@ impl Feature {
             let zeros = Tensor::zeros(shape, (&t.device(), t.dtype()));
             Tensor::cat(vec![t, zeros], dim)
         };
-        Self::from_dual(self.into_dual().linear(|t| padded(padded(t, down), across)))
+        Self::from_jvp(self.into_jvp().linear(|t| padded(padded(t, down), across)))
     }
 
     /// `[N, C H W]`, in PyTorch's order.
-    pub fn flatten(self, pass: &Pass) -> Dual<2> {
+    pub fn flatten(self, pass: &Pass) -> Jvp<2> {
         self.leave(pass).linear(|t| {
             let [n, c, h, w] = t.dims();
             t.reshape([n, c * h * w])
@@ -129,7 +129,7 @@ impl Feature {
     }
 
     /// The pixels as a sequence, row by row: `[N, H W, C]`.
-    pub fn tokens(self, pass: &Pass) -> Dual<3> {
+    pub fn tokens(self, pass: &Pass) -> Jvp<3> {
         self.leave(pass).linear(|t| {
             let [n, c, h, w] = t.dims();
             t.reshape([n, c, h * w]).swap_dims(1, 2)
@@ -146,12 +146,12 @@ impl Feature {
         let Some(mask) = pass.dropout_mask(layer, rate, shape, &self.map.device().inner()) else {
             return self;
         };
-        let mask = Self::arrive(Dual { value: mask, tangent: None }, pass).map;
-        self.wide(pass, |dual| dual.scale(wide(mask)))
+        let mask = Self::arrive(Jvp { value: mask, tangent: None }, pass).map;
+        self.wide(pass, |jvp| jvp.scale(wide(mask)))
     }
 }
 
-impl<const D: usize> Dual<D> {
+impl<const D: usize> Jvp<D> {
     /// Dropout of single elements; the first dimension is the sample.
     pub fn dropout(self, layer: usize, rate: f32, pass: &Pass) -> Self {
         match pass.dropout_mask(layer, rate, self.value.dims(), &self.value.device().inner()) {
@@ -200,7 +200,7 @@ impl Dense {
     }
 
     /// Applies the layer: `[.., in]` to `[.., out]`.
-    pub fn forward<const D: usize>(&self, weights: &Weights, x: Dual<D>, pass: &Pass) -> Dual<D> {
+    pub fn forward<const D: usize>(&self, weights: &Weights, x: Jvp<D>, pass: &Pass) -> Jvp<D> {
         let weight = weights.matrix(self.weight);
         if let (Backend::Engine, Some(bias), None) = (pass.backend, self.bias, &x.tangent) {
             let mut shape = x.value.dims();
@@ -213,12 +213,12 @@ impl Dense {
                 weights.get(bias),
                 weights.version(self.weight),
             );
-            return Dual { value: y.reshape(shape), tangent: None };
+            return Jvp { value: y.reshape(shape), tangent: None };
         }
         let weight = weight.transpose();
         let linear = |x, bias| pass.products.linear(x, weight.clone(), bias);
         let tangent = x.tangent.map(|tangent| linear(tangent, None));
-        Dual { value: linear(x.value, self.bias.map(|bias| weights.get(bias))), tangent }
+        Jvp { value: linear(x.value, self.bias.map(|bias| weights.get(bias))), tangent }
     }
 }
 
@@ -241,7 +241,7 @@ impl LayerNorm {
     }
 
     /// Normalises each token of `[N, T, F]` by itself.
-    pub fn forward(&self, weights: &Weights, x: Dual<3>, pass: &Pass) -> Dual<3> {
+    pub fn forward(&self, weights: &Weights, x: Jvp<3>, pass: &Pass) -> Jvp<3> {
         if x.tangent.is_none() {
             let [n, t, features] = x.value.dims();
             let scale_and_shift = [weights.get(self.weight), weights.get(self.bias)];
@@ -251,7 +251,7 @@ impl LayerNorm {
                 self.epsilon as f32,
                 pass,
             );
-            return Dual { value: y.reshape([n, t, features]), tangent: None };
+            return Jvp { value: y.reshape([n, t, features]), tangent: None };
         }
         let wide = |id| {
             let t: Tensor<1> = weights.get(id);
@@ -264,9 +264,9 @@ impl LayerNorm {
 
 /// Attention of every token to every token over `heads` heads, of queries, keys and values side by
 /// side: `[N, T, 3 F]` to `[N, T, F]`.
-pub fn attention(qkv: Dual<3>, heads: usize, pass: &Pass) -> Dual<3> {
+pub fn attention(qkv: Jvp<3>, heads: usize, pass: &Pass) -> Jvp<3> {
     if pass.backend == Backend::Engine && qkv.tangent.is_none() {
-        return Dual { value: engine::attention(qkv.value, heads), tangent: None };
+        return Jvp { value: engine::attention(qkv.value, heads), tangent: None };
     }
     let [n, t, features] = qkv.value.dims();
     let features = features / 3;
@@ -286,7 +286,7 @@ pub fn attention(qkv: Dual<3>, heads: usize, pass: &Pass) -> Dual<3> {
 
 /// The mean of the tokens `[N, T, F]`, weighted by the softmax of their scores `[N, T, 1]`: `[N,
 /// F]`.
-pub fn pool_tokens(x: Dual<3>, scores: Dual<3>, pass: &Pass) -> Dual<2> {
+pub fn pool_tokens(x: Jvp<3>, scores: Jvp<3>, pass: &Pass) -> Jvp<2> {
     let [n, _, features] = x.value.dims();
     scores
         .softmax(1)
@@ -296,15 +296,15 @@ pub fn pool_tokens(x: Dual<3>, scores: Dual<3>, pass: &Pass) -> Dual<2> {
 }
 
 /// Puts a learned token before the other tokens: `[N, T, F]` to `[N, T + 1, F]`.
-pub fn prepend(token: Tensor<3>, x: Dual<3>) -> Dual<3> {
+pub fn prepend(token: Tensor<3>, x: Jvp<3>) -> Jvp<3> {
     let [n, _, features] = x.value.dims();
     let token = token.expand([n, 1, features]);
     let tangent = x.tangent.map(|t| Tensor::cat(vec![token.zeros_like(), t], 1));
-    Dual { value: Tensor::cat(vec![token, x.value], 1), tangent }
+    Jvp { value: Tensor::cat(vec![token, x.value], 1), tangent }
 }
 
 /// The first token: `[N, T, F]` to `[N, F]`.
-pub fn first(x: Dual<3>) -> Dual<2> {
+pub fn first(x: Jvp<3>) -> Jvp<2> {
     x.linear(|t| {
         let [n, _, features] = t.dims();
         t.slice([0..n, 0..1, 0..features]).reshape([n, features])

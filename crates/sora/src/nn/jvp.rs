@@ -9,32 +9,32 @@ use burn::tensor::{Tensor, activation};
 
 use super::{Activation, Flat, Pass, conv_layers::BN_EPSILON};
 
-/// A value and, where the pass has a tangent, its derivative along it. `None` stands for a
-/// derivative of zero.
+/// A value and, where the pass has a tangent, its derivative along it: the value's Jacobian-vector
+/// product. `None` stands for a derivative of zero.
 #[derive(Clone, Debug)]
-pub struct Dual<const D: usize> {
+pub struct Jvp<const D: usize> {
     /// The value.
     pub value: Tensor<D>,
     /// Its derivative along the tangent.
     pub tangent: Option<Tensor<D>>,
 }
 
-impl From<Flat> for Dual<2> {
+impl From<Flat> for Jvp<2> {
     fn from(flat: Flat) -> Self {
         Self { value: flat.values, tangent: flat.tangent }
     }
 }
 
-impl From<Dual<2>> for Flat {
-    fn from(dual: Dual<2>) -> Self {
-        Self { values: dual.value, tangent: dual.tangent }
+impl From<Jvp<2>> for Flat {
+    fn from(jvp: Jvp<2>) -> Self {
+        Self { values: jvp.value, tangent: jvp.tangent }
     }
 }
 
-impl<const D: usize> Dual<D> {
+impl<const D: usize> Jvp<D> {
     /// Applies a linear function to the value and to the derivative.
-    pub fn linear<const E: usize>(self, f: impl Fn(Tensor<D>) -> Tensor<E>) -> Dual<E> {
-        Dual { tangent: self.tangent.map(&f), value: f(self.value) }
+    pub fn linear<const E: usize>(self, f: impl Fn(Tensor<D>) -> Tensor<E>) -> Jvp<E> {
+        Jvp { tangent: self.tangent.map(&f), value: f(self.value) }
     }
 
     /// The sum of two values of the same shape.

@@ -24,7 +24,7 @@ pub(crate) use engine::{
     cross_entropy, sgd_step, sign_step,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
-pub use jvp::Dual;
+pub use jvp::Jvp;
 pub use layers::{
     Feature, Flat, Linear, enter, gelu, global_avg_pool, layer_norm, normalize, pool,
 };

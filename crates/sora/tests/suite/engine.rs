@@ -7,7 +7,7 @@ use sora::{
     method::method,
     model::Model,
     nn::{
-        self, Backend, BatchNorm, BnMode, Conv2d, Dual, Linear, NormInput, Pass, PoolOf, Precision,
+        self, Backend, BatchNorm, BnMode, Conv2d, Jvp, Linear, NormInput, Pass, PoolOf, Precision,
         SpecBuilder, TensorSet,
     },
     threat::Norm,
@@ -146,7 +146,7 @@ fn layer_norm_gelu_attention_and_cross_entropy_agree_with_burn() {
         let pass = Pass::new(backend, BnMode::Eval, buffers.frozen());
         let qkv = noise([12, 18], 5).autodiff().require_grad();
         let y =
-            nn::attention(Dual { value: qkv.clone().reshape([3, 4, 18]), tangent: None }, 2, &pass)
+            nn::attention(Jvp { value: qkv.clone().reshape([3, 4, 18]), tangent: None }, 2, &pass)
                 .value
                 .reshape([12, 6]);
         let mut gradients = (y.clone() * noise([12, 6], 6).autodiff()).sum().backward();
