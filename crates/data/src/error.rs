@@ -115,7 +115,8 @@ pub enum DataError {
 
     /// The loader's background thread died; the epoch is incomplete.
     #[error(
-        "the batch loader stopped after {done} of {total} batches; this is a defect of the program, please report it"
+        "the batch loader stopped after {done} of {total} batches; this is a defect of the \
+         program, please report it"
     )]
     Loader {
         /// Batches delivered.

@@ -10,7 +10,9 @@
 //!
 //! ```
 //! use sora_data::{Augment, Loader, LoaderOptions, OpenOptions, open};
-//! let data = open("synthetic", &OpenOptions { limit_train: Some(256), limit_test: Some(64), ..Default::default() })?;
+//! let few =
+//!     OpenOptions { limit_train: Some(256), limit_test: Some(64), ..Default::default() };
+//! let data = open("synthetic", &few)?;
 //! let (train, val) = data.train.hold_out(56, 0)?;
 //! assert_eq!((train.len(), val.len(), data.test.len()), (200, 56, 64));
 //! let loader = Loader::new(train.into(), LoaderOptions::train(32, 0, Augment::NONE))?;

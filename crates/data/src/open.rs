@@ -140,7 +140,8 @@ fn in_the_size_wanted(info: Info, size: Option<usize>) -> Result<Info> {
                 None => info.height.to_string(),
             };
             let expected = format!(
-                "none, or {sizes}, for {}: only folder:, imagefolder:, synthetic and the ImageNet family take any",
+                "none, or {sizes}, for {}: only folder:, imagefolder:, synthetic and the ImageNet \
+                 family take any",
                 info.name
             );
             Err(DataError::value("image size", size, expected))

@@ -593,7 +593,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
     fn any_geometry(
-        from in prop_oneof![1usize..40, Just(32), Just(64)], to in 1usize..70, h in 1usize..8, w in 1usize..8, n in prop_oneof![1usize..20, 30usize..36],
+        from in prop_oneof![1usize..40, Just(32), Just(64)], to in 1usize..70,
+        h in 1usize..8, w in 1usize..8, n in prop_oneof![1usize..20, 30usize..36],
         kernel in 1usize..4, stride in 1usize..3, padding in 0usize..2,
     ) {
         let geometry = ConvGeometry {

@@ -42,7 +42,12 @@ pub struct LandscapeArgs {
     #[arg(long, default_value_t = 41, help_heading = "Data")]
     pub grid: usize,
     /// Plane through the image
-    #[arg(long, value_parser = one_of::<Plane>(PLANES), default_value = "gradient-random", help_heading = "Data")]
+    #[arg(
+        long,
+        value_parser = one_of::<Plane>(PLANES),
+        default_value = "gradient-random",
+        help_heading = "Data"
+    )]
     pub plane: Plane,
     /// How far to look along both directions, from -S to S [default: -1 to 1, fgsm-pgd: 0 to 1]
     #[arg(long, value_name = "S", help_heading = "Data")]

@@ -66,7 +66,12 @@ pub struct PlotArgs {
     #[arg(long, value_name = "K|all", help_heading = "Data")]
     pub checkpoint: Option<Choice>,
     /// Plane of landscape
-    #[arg(long, value_parser = one_of::<Plane>(PLANES), default_value = "gradient-random", help_heading = "Data")]
+    #[arg(
+        long,
+        value_parser = one_of::<Plane>(PLANES),
+        default_value = "gradient-random",
+        help_heading = "Data"
+    )]
     pub plane: Plane,
     /// Test image of landscape, first image of examples; from 0
     #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Data")]

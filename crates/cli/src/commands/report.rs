@@ -35,7 +35,12 @@ pub struct ReportArgs {
     #[arg(long, help_heading = "Output")]
     pub png: bool,
     /// Plane of the loss landscapes
-    #[arg(long, value_parser = one_of::<Plane>(PLANES), default_value = "gradient-random", help_heading = "Data")]
+    #[arg(
+        long,
+        value_parser = one_of::<Plane>(PLANES),
+        default_value = "gradient-random",
+        help_heading = "Data"
+    )]
     pub plane: Plane,
     /// Test image of the loss landscapes, from 0
     #[arg(long, value_name = "I", default_value_t = 0, help_heading = "Data")]

@@ -103,7 +103,8 @@ fn child() {
 /// Starts (or goes on with) a run of the method above in `out`.
 fn falling(out: &Path, more: &str) -> Command {
     let config = format!(
-        "dataset = 'synthetic'\nimage_size = 8\nwidth = 4\nlimit_train = 260\nlimit_test = 50\nval = 20\nseed = 7\nmethod = 'falling'\n{more}"
+        "dataset = 'synthetic'\nimage_size = 8\nwidth = 4\nlimit_train = 260\nlimit_test = 50\nval \
+         = 20\nseed = 7\nmethod = 'falling'\n{more}"
     );
     let mut command = Command::new(env::current_exe().unwrap());
     command
@@ -243,7 +244,8 @@ fn a_fall_before_the_first_checkpoint_begins_anew() {
     // 30 steps an epoch, no checkpoint within it.
     let output = falling(
         &run,
-        "batch = 8\nepochs = 1\noptions = { fall = 22 }\ncheckpoint_steps = 1000\non_co = 'rollback'\non_co_method = 'n-fgsm'",
+        "batch = 8\nepochs = 1\noptions = { fall = 22 }\ncheckpoint_steps = 1000\non_co = \
+         'rollback'\non_co_method = 'n-fgsm'",
     )
     .output();
     let output = output.unwrap();

@@ -129,7 +129,8 @@ impl FromStr for Augment {
     type Err = DataError;
 
     fn from_str(text: &str) -> Result<Self> {
-        const EXPECTED: &str = "'none' or a list of crop:PAD, resized-crop:MIN_AREA, flip, rotate:DEGREES, cutout:PIXELS, such as crop:4,flip";
+        const EXPECTED: &str = "'none' or a list of crop:PAD, resized-crop:MIN_AREA, flip, \
+                                rotate:DEGREES, cutout:PIXELS, such as crop:4,flip";
         let wrong = || DataError::value("augmentation", format!("'{text}'"), EXPECTED);
         let mut augment = Self::NONE;
         if text.trim() == "none" {

@@ -102,7 +102,8 @@ impl<'a> Download<'a> {
         if let Some(wrong) = self.verify(&mut part)? {
             drop(part);
             fs::remove_file(&self.part).map_err(DataError::io("remove", &self.part))?;
-            let fix = "the download was removed; run the command again, and if it stays so the file at the address has changed";
+            let fix = "the download was removed; run the command again, and if it stays so the \
+                       file at the address has changed";
             return Err(self.error(wrong, fix));
         }
         part.sync_all().map_err(DataError::io("write", &self.part))?;

@@ -125,9 +125,9 @@ pub(super) fn imagenet() -> Info {
 pub(super) fn imagefolder() -> Info {
     Info {
         name: "imagefolder".into(),
-        title:
-            "Your own images of any size, decoded on demand: imagefolder:PATH with PATH/train/CLASS/*, PATH/val/CLASS/* or Parquet shards"
-                .into(),
+        title: "Your own images of any size, decoded on demand: imagefolder:PATH with \
+             PATH/train/CLASS/*, PATH/val/CLASS/* or Parquet shards"
+            .into(),
         num_classes: 0,
         train: 0,
         test: 0,
@@ -141,7 +141,9 @@ pub(super) fn imagefolder() -> Info {
 pub(super) fn folder() -> Info {
     Info {
         name: "folder".into(),
-        title: "Your own images: folder:PATH with PATH/train/CLASS/*.png|jpg and PATH/test/CLASS/*.png|jpg".into(),
+        title: "Your own images: folder:PATH with PATH/train/CLASS/*.png|jpg and \
+                PATH/test/CLASS/*.png|jpg"
+            .into(),
         classes: vec![],
         num_classes: 0,
         channels: 0,

@@ -155,7 +155,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_damage_is_noticed(at: prop::sample::Index, flip in 1u8.., cut in proptest::option::of(any::<prop::sample::Index>())) {
+        fn any_damage_is_noticed(
+            at: prop::sample::Index,
+            flip in 1u8..,
+            cut in proptest::option::of(any::<prop::sample::Index>()),
+        ) {
             let (_dir, path) = saved();
             let mut bytes = fs::read(&path).unwrap();
             match cut {

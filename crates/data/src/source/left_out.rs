@@ -56,7 +56,8 @@ impl LeftOut {
     pub(super) fn tell(&self, root: &Path) {
         if self.total() > 0 {
             tracing::warn!(
-                "{}: {} image files are left out: {self}; read are .png, .jpg and .jpeg files in SPLIT/CLASS/",
+                "{}: {} image files are left out: {self}; read are .png, .jpg and .jpeg files in \
+                 SPLIT/CLASS/",
                 shown(root),
                 self.total()
             );

@@ -45,7 +45,8 @@ impl Tree {
                     format!("no {split} folder"),
                     layout,
                     format!(
-                        "put the {split} images in {split}/CLASS/ (no part of another split is taken in its place)"
+                        "put the {split} images in {split}/CLASS/ (no part of another split is \
+                         taken in its place)"
                     ),
                 ));
             }

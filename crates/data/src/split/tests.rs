@@ -55,7 +55,11 @@ fn hold_out_is_seeded() {
 
 proptest! {
     #[test]
-    fn hold_out_is_a_stratified_partition(labels in proptest::collection::vec(0u32..4, 2..120), part in 0.0f64..1.0, seed: u64) {
+    fn hold_out_is_a_stratified_partition(
+        labels in proptest::collection::vec(0u32..4, 2..120),
+        part in 0.0f64..1.0,
+        seed: u64,
+    ) {
         let all = tiny(&labels);
         let n = ((labels.len() as f64 * part) as usize).min(labels.len() - 1);
         let (train, val) = all.hold_out(n, seed).unwrap();

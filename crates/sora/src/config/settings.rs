@@ -54,7 +54,10 @@ impl SettingInfo {
 }
 
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $default:expr, $value_name:literal $values:expr;)*) => {
+    ($(
+        $(#[doc = $doc:literal])+
+        $name:ident: $type:ty = $default:expr, $value_name:literal $values:expr;
+    )*) => {
         /// All settings of a training.
         ///
         /// `TrainConfig { epochs: 3, ..TrainConfig::default() }` takes every field as it is.
@@ -121,7 +124,8 @@ settings! {
     epsilon: Epsilon = Epsilon::ratio(8, 255), "EPSILON" Values::Text;
     /// How epsilon counts in l2 training: in pixel space, or as in the SORA reference, sqrt(channels)
     /// times that; evaluations are always in pixel space [default: pixel]
-    epsilon_convention: EpsilonConvention = EpsilonConvention::Pixel, "CONVENTION" Values::Choice(&["pixel", "reference"]);
+    epsilon_convention: EpsilonConvention = EpsilonConvention::Pixel,
+        "CONVENTION" Values::Choice(&["pixel", "reference"]);
     /// Norm that bounds the perturbations [default: linf]
     norm: Norm = Norm::Linf, "NORM" Values::Choice(&["linf", "l2"]);
     /// Batch-norm statistics in the attack pass [default: train; eval for trades, mart and atas]
@@ -133,7 +137,8 @@ settings! {
     /// Largest learning rate [default: 0.2 for sgd, 0.001 for adam and adamw]
     lr_max: f64 = 0.2, "LR_MAX" Values::Number;
     /// How the learning rate moves [default: cyclic]
-    schedule: Schedule = Schedule::Cyclic, "SCHEDULE" Values::Choice(&["cyclic", "multistep", "cosine", "warmup-cosine", "constant"]);
+    schedule: Schedule = Schedule::Cyclic, "SCHEDULE"
+        Values::Choice(&["cyclic", "multistep", "cosine", "warmup-cosine", "constant"]);
     /// Smallest learning rate: the ends of cyclic, where the cosines end, the floor of multistep
     /// [default: a twentieth of the largest for cyclic, else 0]
     lr_min: Option<f64> = None, "LR_MIN" Values::Number;

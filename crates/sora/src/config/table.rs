@@ -249,7 +249,8 @@ mod tests {
     #[test]
     fn what_belongs_to_a_replaced_method_or_network_goes_with_it() {
         let file = parse(
-            "method = 'sora'\nmodel = 'vit-tiny'\npatch = 4\nwidth = 3\nbatch = 8\n[options]\nbeta = 0.1\n[provenance]\nsora = '0'",
+            "method = 'sora'\nmodel = 'vit-tiny'\npatch = 4\nwidth = 3\nbatch = 8\n[options]\nbeta \
+             = 0.1\n[provenance]\nsora = '0'",
         )
         .unwrap();
         let given = parse("method = 'pgd'\nmodel = 'mnist-cnn'").unwrap();

@@ -92,7 +92,10 @@ pub fn import(
     if info.options.contains(&"shortcut") && config.options.shortcut.is_none() {
         if description.is_none() {
             return Err(wrong(
-                "its weights do not tell what the projection shortcuts take; give `shortcut`: input (Fast-AT, N-FGSM, GradAlign, SORA's reference) or activated (RobustBench's PreActBlockV2, ZeroGrad, ELLE)".into(),
+                "its weights do not tell what the projection shortcuts take; give `shortcut`: \
+                 input (Fast-AT, N-FGSM, GradAlign, SORA's reference) or activated (RobustBench's \
+                 PreActBlockV2, ZeroGrad, ELLE)"
+                    .into(),
             ));
         }
         // A file from before this option existed.
@@ -110,7 +113,9 @@ pub fn import(
     let specs: Vec<&Spec> = specs.params.iter().chain(&specs.buffers).collect();
     let left = compare(&found.weights, &specs, wanted.allow_unexpected).map_err(|problem| {
         wrong(format!(
-            "not the weights of {} at width {} for images of {}x{}: {problem}; check `model`, `width` and `image_size`, or take the file without what is unexpected with `allow_unexpected`{}",
+            "not the weights of {} at width {} for images of {}x{}: {problem}; check `model`, \
+             `width` and `image_size`, or take the file without what is unexpected with \
+             `allow_unexpected`{}",
             config.name,
             config.width,
             config.shape.height,

@@ -54,7 +54,9 @@ pub(super) fn find(
     }
     let source = if described { "from the file's metadata" } else { "of the data set" };
     let [mean, std] = options.fallback.clone().ok_or(
-        "has no normalisation layer; give `mean` and `std` in [0, 1], one value or one a channel (mean 0 and std 1 for a network that takes pixels as they are), or `dataset` for the set's own",
+        "has no normalisation layer; give `mean` and `std` in [0, 1], one value or one a channel \
+         (mean 0 and std 1 for a network that takes pixels as they are), or `dataset` for the \
+         set's own",
     )?;
     Ok(Normalisation { mean, std, source })
 }
@@ -75,7 +77,8 @@ fn in_pixel_space(
     }
     if largest(&mean) > 1.0 || largest(&std) > 2.0 {
         return Err(format!(
-            "a normalisation with mean {mean:?} and std {std:?} is for neither pixels in [0, 1] nor 0..255; give `mean` and `std` in [0, 1]"
+            "a normalisation with mean {mean:?} and std {std:?} is for neither pixels in [0, 1] \
+             nor 0..255; give `mean` and `std` in [0, 1]"
         ));
     }
     Ok(Normalisation { mean, std, source: sources[0] })

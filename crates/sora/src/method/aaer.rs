@@ -1,11 +1,12 @@
 //! AAER: abnormal adversarial examples regularization (Lin et al. 2024, arXiv 2404.08154).
 //!
-//! `delta` is made as in N-FGSM (`base = n-fgsm`), FGSM-RS (`fgsm-rs`) or FGSM (`fgsm`). A sample is abnormal if its loss at `x + delta` is below its loss
-//! at `x + eta`, which means that the step has passed a maximum. Loss: `L(x + delta) + lambda1
-//! (n_ab / n) (lambda2 F_ab + lambda3 max(0, D_ab - D_no))`. F_ab is the mean fall of the loss over
-//! the abnormal samples (a constant: it appears in the loss, not in the gradient). D is the mean
-//! squared l2 change of the logits from x + eta (constant) to x + delta, over the abnormal and over
-//! the normal samples (constant). A batch that lacks either kind has no regulariser.
+//! `delta` is made as in N-FGSM (`base = n-fgsm`), FGSM-RS (`fgsm-rs`) or FGSM (`fgsm`). A sample
+//! is abnormal if its loss at `x + delta` is below its loss at `x + eta`, which means that the step
+//! has passed a maximum. Loss: `L(x + delta) + lambda1 (n_ab / n) (lambda2 F_ab + lambda3 max(0,
+//! D_ab - D_no))`. F_ab is the mean fall of the loss over the abnormal samples (a constant: it
+//! appears in the loss, not in the gradient). D is the mean squared l2 change of the logits from
+//! x + eta (constant) to x + delta, over the abnormal and over the normal samples (constant). A
+//! batch that lacks either kind has no regulariser.
 //!
 //! The authors' repository (`official`) has its own weights for each radius (8, 12, 16 and 32 of
 //! 255) and for each of the bases n-fgsm and fgsm-rs. Between two radii this code takes the nearer

@@ -39,7 +39,8 @@ use crate::{
 /// The row of `elle`.
 pub static INFO: MethodInfo = MethodInfo {
     name: "elle",
-    summary: "fgsm with a penalty on the error of linear interpolation of the loss; adaptive=true gives ELLE-A",
+    summary: "fgsm with a penalty on the error of linear interpolation of the loss; adaptive=true \
+              gives ELLE-A",
     ..ROW
 };
 

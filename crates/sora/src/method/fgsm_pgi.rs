@@ -40,7 +40,8 @@ use crate::{
 /// The row of `fgsm-pgi`.
 pub static INFO: MethodInfo = MethodInfo {
     name: "fgsm-pgi",
-    summary: "a start from each image's accumulated gradients, one step, and a penalty on the change of the logits",
+    summary: "a start from each image's accumulated gradients, one step, and a penalty on the \
+              change of the logits",
     source: "Jia et al. 2022, arXiv 2207.08859",
     norms: &[Norm::Linf],
     attack_bn: BnMode::Train,

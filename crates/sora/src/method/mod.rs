@@ -533,7 +533,8 @@ fn no_state(method: &str, what: &str) -> Error {
     Error::unfit(
         "checkpoint",
         format!(
-            "the state '{what}' of method {method} is missing or damaged; was the run made with another method?"
+            "the state '{what}' of method {method} is missing or damaged; was the run made with \
+             another method?"
         ),
     )
 }

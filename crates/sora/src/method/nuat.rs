@@ -39,7 +39,8 @@ use crate::{
 /// The row of `nuat`.
 pub static INFO: MethodInfo = MethodInfo {
     name: "nuat",
-    summary: "one step from a random corner; the nuclear norm of the change of the logits is attacked and penalised",
+    summary: "one step from a random corner; the nuclear norm of the change of the logits is \
+              attacked and penalised",
     source: "Sriramanan et al. 2021, NeurIPS",
     norms: &[Norm::Linf],
     attack_bn: BnMode::Eval,

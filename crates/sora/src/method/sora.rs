@@ -31,7 +31,8 @@ use crate::{
 /// The row of `sora`.
 pub static INFO: MethodInfo = MethodInfo {
     name: "sora",
-    summary: "random start, one step whose size follows a free second-order estimate and is drawn anew for each pixel",
+    summary: "random start, one step whose size follows a free second-order estimate and is drawn \
+              anew for each pixel",
     source: "SORA 2026, arXiv 2606.00738",
     norms: BOTH,
     attack_bn: BnMode::Train,

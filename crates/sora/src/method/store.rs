@@ -31,7 +31,8 @@ impl SampleStore {
                 "augment",
                 data.augment,
                 format!(
-                    "method {method} keeps a perturbation for each image and must map it to and fro, which only crop and flip allow; choose for example crop:4,flip"
+                    "method {method} keeps a perturbation for each image and must map it to and \
+                     fro, which only crop and flip allow; choose for example crop:4,flip"
                 ),
             ));
         }
@@ -93,7 +94,8 @@ impl SampleStore {
         Error::unfit(
             "checkpoint",
             format!(
-                "nothing is kept for training image {id}: the method's checkpoint does not belong to this data set"
+                "nothing is kept for training image {id}: the method's checkpoint does not belong \
+                 to this data set"
             ),
         )
     }

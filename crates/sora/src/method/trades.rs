@@ -19,7 +19,8 @@ use crate::{error::Result, loss::kl_divergence, nn::BnMode, noise::Draw, perturb
 /// The row of `trades`.
 pub static INFO: MethodInfo = MethodInfo {
     name: "trades",
-    summary: "10 steps on the divergence from the clean prediction, which the loss weighs against clean accuracy",
+    summary: "10 steps on the divergence from the clean prediction, which the loss weighs against \
+              clean accuracy",
     source: "Zhang et al. 2019, arXiv 1901.08573",
     norms: BOTH,
     attack_bn: BnMode::Eval,

@@ -18,7 +18,8 @@ use crate::{error::Result, nn::BnMode, perturbation::Perturb, threat::Norm};
 /// The row of `zerograd`.
 pub static INFO: MethodInfo = MethodInfo {
     name: "zerograd",
-    summary: "random start, one step of 2 epsilon that leaves out the smallest gradient entries, projected on the ball",
+    summary: "random start, one step of 2 epsilon that leaves out the smallest gradient entries, \
+              projected on the ball",
     source: "Golgooni et al. 2021, arXiv 2103.15476",
     norms: &[Norm::Linf],
     attack_bn: BnMode::Train,

@@ -222,7 +222,8 @@ impl Builder {
         if out.contains(&0) {
             let Shape { height, width, .. } = self.shape;
             let problem = format!(
-                "too small for the network: a layer with windows of {k}x{k} meets a map of {}x{}; use larger ones (`image_size`) or another `model`",
+                "too small for the network: a layer with windows of {k}x{k} meets a map of {}x{}; \
+                 use larger ones (`image_size`) or another `model`",
                 sizes[0],
                 sizes[1],
                 k = window.kernel

@@ -15,7 +15,8 @@ use crate::nn::{Activation, Init};
 /// The row of cct-7-3x1.
 pub(super) const CCT_7_3X1: NetworkInfo = NetworkInfo {
     name: "cct-7-3x1",
-    summary: "compact convolutional transformer, 7 blocks, 4 heads, images up to 64x64; width is the size of a token",
+    summary: "compact convolutional transformer, 7 blocks, 4 heads, images up to 64x64; width is \
+              the size of a token",
     source: "Hassani et al. 2021, arXiv 2104.05704",
     names: "the authors' implementation",
     default_width: 256,

@@ -65,7 +65,8 @@ impl ModelConfig {
             return Err(Error::unfit(
                 "model",
                 format!(
-                    "normalisation has {} means and {} standard deviations; expected one of each for the {channels} channels",
+                    "normalisation has {} means and {} standard deviations; expected one of each \
+                     for the {channels} channels",
                     self.mean.len(),
                     self.std.len()
                 ),

@@ -8,7 +8,8 @@ use super::{Builder, Id, NetworkInfo, Start, Window};
 /// The row of mnist-cnn.
 pub(super) const MNIST_CNN: NetworkInfo = NetworkInfo {
     name: "mnist-cnn",
-    summary: "two 4x4 convolutions and two fully connected layers, the small network of fast training on MNIST",
+    summary: "two 4x4 convolutions and two fully connected layers, the small network of fast \
+              training on MNIST",
     source: "Wong et al. 2020, arXiv 2001.03994",
     names: "its nn.Sequential; PyTorch's default start",
     default_width: 16,

@@ -12,7 +12,8 @@ use super::{Builder, Id, NetworkInfo, Start, Window, registry::LARGE_IMAGE};
 /// The row of vgg16-bn.
 pub(super) const VGG16_BN: NetworkInfo = NetworkInfo {
     name: "vgg16-bn",
-    summary: "VGG-16 with batch norm, images from 32x32; below 96x96 with one fully connected layer, from there with three",
+    summary: "VGG-16 with batch norm, images from 32x32; below 96x96 with one fully connected \
+              layer, from there with three",
     source: "Simonyan and Zisserman 2014, arXiv 1409.1556",
     names: "torchvision",
     default_width: 64,

@@ -267,7 +267,8 @@ fn named<'a>(
         })?;
         if found.shape != spec.shape || found.data.len() != spec.len() {
             let problem = format!(
-                "tensor '{}' has shape {:?}, expected {:?}; check `model`, `width`, the image size and the number of classes",
+                "tensor '{}' has shape {:?}, expected {:?}; check `model`, `width`, the image size \
+                 and the number of classes",
                 spec.name, found.shape, spec.shape
             );
             return Err(Error::unfit(origin, problem));

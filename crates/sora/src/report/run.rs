@@ -296,7 +296,9 @@ pub(super) mod tests {
             ),
             (
                 "metrics.jsonl",
-                "{\"step\":0,\"loss\":null,\"new\":1}\nnonsense\n{\"step\":1,\"loss\":2.5,\"co\":{\"step\":1,\"from\":0.5,\"to\":0.1}}\n{\"step\":2,\"lo",
+                "{\"step\":0,\"loss\":null,\"new\":1}\nnonsense\n\
+                 {\"step\":1,\"loss\":2.5,\"co\":{\"step\":1,\"from\":0.5,\"to\":0.1}}\n\
+                 {\"step\":2,\"lo",
             ),
             (
                 "eval/a.json",
@@ -341,7 +343,8 @@ pub(super) mod tests {
     fn no_path_of_the_machine_is_among_the_settings() {
         let dir = folder(&[(
             "config.toml",
-            "dataset = \"imagefolder:/secret/x y/pets\"\ninit = \"/secret/place/a.safetensors\"\n[options]\nfile = \"/secret/b\"\n[provenance]\ndevice = \"/secret/c\"\n",
+            "dataset = \"imagefolder:/secret/x y/pets\"\ninit = \"/secret/place/a.safetensors\"\n\
+             [options]\nfile = \"/secret/b\"\n[provenance]\ndevice = \"/secret/c\"\n",
         )]);
         let run = Run::load(dir.path()).unwrap();
         let text = format!("{:?} {:?} {}", run.settings(), run.provenance(), run.dataset());

@@ -234,7 +234,8 @@ fn computed(
             Ok(opened) => opened,
             Err(e) => {
                 warn(
-                    "left out of the epsilon, landscape and example figures: its weights or its data set cannot be read",
+                    "left out of the epsilon, landscape and example figures: its weights or its \
+                     data set cannot be read",
                     e,
                 );
                 continue;

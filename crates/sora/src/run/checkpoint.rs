@@ -279,7 +279,8 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         .map_err(|e| Error::damaged(&file, format!("damaged: {e}")))?;
     if progress.format != FORMAT {
         let problem = format!(
-            "written in format {}, this version reads {FORMAT}; use the version of sora that the run's config.toml names",
+            "written in format {}, this version reads {FORMAT}; use the version of sora that the \
+             run's config.toml names",
             progress.format
         );
         return Err(Error::mismatch(&file, problem));

@@ -153,7 +153,8 @@ fn memory_fits(method: &str, bytes: u64, data: &DataInfo, available: Option<u64>
         return Ok(());
     }
     let subject = format!(
-        "method {method} keeps a perturbation for each of the {} training images, which while it writes a checkpoint",
+        "method {method} keeps a perturbation for each of the {} training images, which while it \
+         writes a checkpoint",
         data.images
     );
     match available {
@@ -165,7 +166,8 @@ fn memory_fits(method: &str, bytes: u64, data: &DataInfo, available: Option<u64>
         }),
         _ => {
             tracing::info!(
-                "method {method} keeps {} MiB for the {} training images, twice that while it writes a checkpoint",
+                "method {method} keeps {} MiB for the {} training images, twice that while it \
+                 writes a checkpoint",
                 bytes.div_ceil(1 << 20),
                 data.images
             );

@@ -62,7 +62,8 @@ impl Scale {
 macro_rules! recipes {
     ($($name:literal),* $(,)?) => {
         /// Name and text of every recipe that comes with the program.
-        pub const RECIPES: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../configs/", $name, ".toml")))),*];
+        pub const RECIPES: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../configs/", $name, ".toml")))),*];
     };
 }
 
@@ -367,7 +368,8 @@ mod tests {
     fn lists_that_combine_to_too_many_runs_are_refused_at_once() {
         let list = (0..100).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "title = 't'\n[[runs]]\nseed = [{list}]\nepochs = [{list}]\nbatch = [{list}]\nkeep = [{list}]\n[scale.smoke]\n"
+            "title = 't'\n[[runs]]\nseed = [{list}]\nepochs = [{list}]\nbatch = [{list}]\nkeep = \
+             [{list}]\n[scale.smoke]\n"
         );
         let recipe = Recipe::parse(&text, "bomb").unwrap();
         let started = std::time::Instant::now();

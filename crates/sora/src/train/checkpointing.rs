@@ -79,7 +79,8 @@ impl Log {
             file.set_len(bytes).map_err(cannot)?;
         } else if len < bytes {
             told(&format!(
-                "{}: {len} bytes, and {bytes} when the checkpoint was written: the lines between are lost, the run goes on",
+                "{}: {len} bytes, and {bytes} when the checkpoint was written: the lines between \
+                 are lost, the run goes on",
                 path.display()
             ));
             file.set_len(whole_lines(&path)?).map_err(cannot)?;

@@ -74,8 +74,8 @@ impl Session<'_> {
     /// Writes the final weights and figures. A run that was finished before stays unchanged.
     ///
     /// # Errors
-    /// [`Error::Diverged`](crate::Error::Diverged) where a final weight is not finite; [`Error::Io`](crate::Error::Io) for a disk that is
-    /// full.
+    /// [`Error::Diverged`](crate::Error::Diverged) where a final weight is not finite;
+    /// [`Error::Io`](crate::Error::Io) for a disk that is full.
     pub(super) fn finish(mut self) -> Result<Trained> {
         let model = self.learner.result();
         let summary = match self.written_before() {

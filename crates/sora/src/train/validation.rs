@@ -82,7 +82,8 @@ impl Session<'_> {
         if epoch >= best.epoch + patience && epoch < self.config.epochs {
             self.progress.stopped_early = Some(self.config.epochs);
             self.tell(&Event::Message(&format!(
-                "stopping after epoch {epoch}: validation accuracy under pgd-10 has not risen since step {} ({:.3})",
+                "stopping after epoch {epoch}: validation accuracy under pgd-10 has not risen \
+                 since step {} ({:.3})",
                 best.step, best.figures.pgd.accuracy
             )))?;
         }

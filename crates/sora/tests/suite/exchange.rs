@@ -429,8 +429,23 @@ proptest! {
     /// Any change to a file gives an error or weights, never a panic, and never more memory than
     /// the file is worth.
     #[test]
-    fn damaged_checkpoints_are_refused_or_read(which in 0..10usize, cut in 0.0f64..1.0, spots in proptest::collection::vec((0.0f64..1.0, any::<u8>()), 0..6)) {
-        let names = ["bare.pt", "module.pt", "model_state_dict.pth", "legacy.pt", "normalised.pt", "optimizer.pt", "bare.safetensors", "beside.pt", "whole_legacy.pt", "turned.pt"];
+    fn damaged_checkpoints_are_refused_or_read(
+        which in 0..10usize,
+        cut in 0.0f64..1.0,
+        spots in proptest::collection::vec((0.0f64..1.0, any::<u8>()), 0..6),
+    ) {
+        let names = [
+            "bare.pt",
+            "module.pt",
+            "model_state_dict.pth",
+            "legacy.pt",
+            "normalised.pt",
+            "optimizer.pt",
+            "bare.safetensors",
+            "beside.pt",
+            "whole_legacy.pt",
+            "turned.pt",
+        ];
         let mut bytes = fs::read(path("crates/sora/tests/golden/checkpoints").join(names[which])).unwrap();
         for (at, byte) in spots {
             let at = (at * bytes.len() as f64) as usize;

@@ -371,7 +371,12 @@ const CASE: Case = Case {
 
 macro_rules! steps {
     ($($test:ident: $file:literal, $method:literal $(, $field:ident: $value:expr)*;)*) => {
-        $(#[test] fn $test() { steps_agree(Case { file: $file, method: $method, $($field: $value,)* ..CASE }); })*
+        $(
+            #[test]
+            fn $test() {
+                steps_agree(Case { file: $file, method: $method, $($field: $value,)* ..CASE });
+            }
+        )*
     };
 }
 
@@ -399,18 +404,25 @@ steps! {
     step_nuat_official: "nuat-official", "nuat", from_settings: &["lambda"], epoch: 10;
     step_elle: "elle", "elle", set: REFERENCE, from_settings: &["lambda"], updates: 1;
     step_elle_official: "elle-official", "elle", from_settings: &["lambda"], updates: 1;
-    step_elle_a_official: "elle-a-official", "elle", set: &["adaptive=true"], from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
-    step_n_fgsm_elle_a: "n-fgsm-elle-a", "n-fgsm-elle-a", from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
+    step_elle_a_official: "elle-a-official", "elle", set: &["adaptive=true"],
+        from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
+    step_n_fgsm_elle_a: "n-fgsm-elle-a", "n-fgsm-elle-a",
+        from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
     step_lp_fgsm: "lp-fgsm", "lp-fgsm", from_settings: &["beta"];
     step_lp_fgsm_p: "lp-fgsm-p", "lp-fgsm", from_settings: &["p"];
     step_lap: "lap", "lap", from_settings: &["beta", "gamma"];
-    step_atas_official: "atas-official", "atas", from_settings: &["c", "decay"], epoch: 5, state: Some(atas_state), same_batch: true;
-    step_fgsm_pgi_official: "fgsm-pgi-official", "fgsm-pgi", from_settings: &["lambda", "decay"], same_batch: true;
-    step_elle_a: "elle-a", "elle", set: &["variant=reference", "adaptive=true"], from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
+    step_atas_official: "atas-official", "atas", from_settings: &["c", "decay"], epoch: 5,
+        state: Some(atas_state), same_batch: true;
+    step_fgsm_pgi_official: "fgsm-pgi-official", "fgsm-pgi", from_settings: &["lambda", "decay"],
+        same_batch: true;
+    step_elle_a: "elle-a", "elle", set: &["variant=reference", "adaptive=true"],
+        from_settings: &["lambda", "decay", "sensitivity"], state: Some(elle_a_state);
     step_aaer: "aaer", "aaer", from_settings: &["lambda1", "lambda2", "lambda3"];
     step_aaer_rs: "aaer-rs", "aaer", set: &["base=fgsm-rs"];
-    step_atas: "atas", "atas", set: REFERENCE, from_settings: &["c", "decay"], epoch: 5, state: Some(atas_state), same_batch: true;
-    step_fgsm_pgi: "fgsm-pgi", "fgsm-pgi", set: REFERENCE, from_settings: &["lambda", "decay"], same_batch: true;
+    step_atas: "atas", "atas", set: REFERENCE, from_settings: &["c", "decay"], epoch: 5,
+        state: Some(atas_state), same_batch: true;
+    step_fgsm_pgi: "fgsm-pgi", "fgsm-pgi", set: REFERENCE, from_settings: &["lambda", "decay"],
+        same_batch: true;
     step_free: "free", "free", from_settings: &["replays"], updates: 4, replays: 3;
     step_trades: "trades", "trades", from_settings: &["lambda", "steps", "start"];
     step_mart: "mart", "mart", from_settings: &["lambda", "steps", "start"];

@@ -186,7 +186,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn projection_lands_in_the_ball_and_keeps_what_is_inside(values in proptest::collection::vec(-2.0f32..2.0, 12), epsilon in 0.0f32..1.5) {
+    fn projection_lands_in_the_ball_and_keeps_what_is_inside(
+        values in proptest::collection::vec(-2.0f32..2.0, 12),
+        epsilon in 0.0f32..1.5,
+    ) {
         let delta = || Tensor::<4>::from_data(TensorData::new(values.clone(), [2, 1, 2, 3]), &Device::flex());
         for norm in [Norm::Linf, Norm::L2] {
             let threat = Threat { norm, epsilon };
@@ -212,7 +215,8 @@ proptest! {
     fn random_starts_lie_in_the_ball(seed: u64, epsilon in 1e-4f32..1.0) {
         for norm in [Norm::Linf, Norm::L2] {
             let threat = Threat { norm, epsilon };
-            let start = threat.random_start(&mut Noise::training(seed, 0, 0, vec![0, 1, 2], &Device::flex()), [3, 1, 4, 4]);
+            let mut noise = Noise::training(seed, 0, 0, vec![0, 1, 2], &Device::flex());
+            let start = threat.random_start(&mut noise, [3, 1, 4, 4]);
             let size = match norm {
                 Norm::Linf => host(&start),
                 Norm::L2 | Norm::L1 => host(&l2_norm(start)),

@@ -414,7 +414,10 @@ fn parameter_counts_are_those_of_the_literature() {
 
 #[test]
 fn a_description_from_before_there_were_options_still_loads() {
-    let old = r#"{"name":"preact-resnet18","width":4,"shape":{"channels":3,"height":8,"width":8,"classes":10},"mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}"#;
+    let old = concat!(
+        r#"{"name":"preact-resnet18","width":4,"shape":{"channels":3,"height":8,"width":8,"#,
+        r#""classes":10},"mean":[0.5,0.5,0.5],"std":[0.25,0.25,0.25]}"#
+    );
     let config: ModelConfig = serde_json::from_str(old).unwrap();
     assert_eq!(config, crate::support::small_model(0, 3, 8).config);
     let x = pixels("x", [2, 3, 8, 8], 0);

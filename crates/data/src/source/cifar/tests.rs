@@ -214,8 +214,15 @@ fn a_bomb_is_cut_off() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn damaged_archives(python: bool, hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
-        let (name, members) = if python { ("cifar-10-python.tar.gz", python10()) } else { ("cifar-10-binary.tar.gz", good10()) };
+    fn damaged_archives(
+        python: bool,
+        hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let (name, members) = if python {
+            ("cifar-10-python.tar.gz", python10())
+        } else {
+            ("cifar-10-binary.tar.gz", good10())
+        };
         let mut file = archive(&members);
         for (at, value) in hits {
             let at = at.index(file.len());

@@ -184,7 +184,8 @@ proptest! {
     ) {
         let format = if jpeg { ImageFormat::Jpeg } else { ImageFormat::Png };
         let mut bytes = Cursor::new(Vec::new());
-        RgbImage::from_fn(24, 17, |x, y| Rgb([(x * 10) as u8, (y * 15) as u8, (x * y) as u8])).write_to(&mut bytes, format).unwrap();
+        let pixel = |x, y| Rgb([(x * 10) as u8, (y * 15) as u8, (x * y) as u8]);
+        RgbImage::from_fn(24, 17, pixel).write_to(&mut bytes, format).unwrap();
         let mut bytes = bytes.into_inner();
         for (at, value) in hits {
             let at = at.index(bytes.len());
@@ -198,7 +199,10 @@ proptest! {
         fs::write(&path, bytes).unwrap();
         match load(&path, Decoding::PUBLISHED) {
             Ok(image) => prop_assert!(image.width() > 0 && image.height() > 0),
-            Err(error) => prop_assert!(error.to_string().contains("image.jpg: found") && !error.to_string().contains('\n')),
+            Err(error) => {
+                let text = error.to_string();
+                prop_assert!(text.contains("image.jpg: found") && !text.contains('\n'));
+            }
         }
     }
 }
@@ -401,7 +405,8 @@ fn what_is_left_out_is_counted() {
     let line = log.lines().find(|line| line.contains("left out")).unwrap();
     assert!(
         line.contains(
-            "7 image files are left out: 2 .bmp, 1 .jfif, 1 .webp, 2 in folders within class folders, 1 outside class folders"
+            "7 image files are left out: 2 .bmp, 1 .jfif, 1 .webp, 2 in folders within class \
+             folders, 1 outside class folders"
         ),
         "{line}"
     );

@@ -107,7 +107,9 @@ fn each_defect_has_its_line() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn damaged_archives(hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn damaged_archives(
+        hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
         let mut file = tgz(&files());
         for (at, value) in hits {
             let at = at.index(file.len());

@@ -150,7 +150,10 @@ fn labels_from_one_are_classes_from_zero() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn damaged_files(hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5), tail: bool) {
+    fn damaged_files(
+        hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        tail: bool,
+    ) {
         let mut file = TRAIN.to_vec();
         for (at, value) in hits {
             // The metadata are the last third of the file.

@@ -88,9 +88,10 @@ pub(crate) fn read_batch(input: &[u8]) -> Result<Batch, String> {
         return Err("a pickle of something else than a dictionary".into());
     };
     let entry = |names: &[&str]| {
-        pairs.iter().find(
-            |(key, _)| matches!(machine.value(*key), Ok(Value::Text(range)) if names.iter().any(|n| n.as_bytes() == &input[range.clone()])),
-        )
+        let is_one = |text: &[u8]| names.iter().any(|name| name.as_bytes() == text);
+        pairs.iter().find(|(key, _)| {
+            matches!(machine.value(*key), Ok(Value::Text(range)) if is_one(&input[range.clone()]))
+        })
     };
     let (_, data) = entry(&["data"]).ok_or("a pickle without 'data'")?;
     let (_, labels) =

@@ -21,12 +21,18 @@ pub(crate) fn python2(
     labels.iter().for_each(|&l| out.extend([b'K', l]));
     out.push(b'e');
     string(&mut out, b"data");
-    out.extend(b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85U\x01b\x87Rq\x09(K\x01");
+    out.extend(
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\n\
+                 q\x08K\x00\x85U\x01b\x87Rq\x09(K\x01",
+    );
     for n in [rows, columns] {
         out.push(b'J');
         out.extend((n as i32).to_le_bytes());
     }
-    out.extend(b"\x86cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T");
+    out.extend(
+        b"\x86cnumpy\ndtype\nq\x0aU\x02u1K\x00K\x01\x87Rq\x0b(K\x03U\x01|NNN\
+        J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T",
+    );
     out.extend((data.len() as u32).to_le_bytes());
     out.extend(data);
     out.extend(b"tbu.");
@@ -113,7 +119,10 @@ fn doubling_takes_no_memory() {
 
 proptest! {
     #[test]
-    fn damaged_pickles(hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6), cut in proptest::option::of(any::<prop::sample::Index>())) {
+    fn damaged_pickles(
+        hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
         let mut bytes = small();
         for (at, value) in hits {
             let at = at.index(bytes.len());

@@ -156,7 +156,9 @@ fn a_small_archive_does_not_unpack_to_much() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn damaged_archives(hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
+    fn damaged_archives(
+        hits in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
         let mut file = zipped(&files());
         for (at, value) in hits {
             let at = at.index(file.len());

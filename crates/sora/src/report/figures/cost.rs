@@ -41,7 +41,8 @@ pub fn cost(runs: &[Run]) -> Figure {
         }
         chart
     };
-    let time = "Time: wall clock of the training steps, without validation, on the machine of each run; compare only runs made on one machine under one load.";
+    let time = "Time: wall clock of the training steps, without validation, on the machine of each \
+                run; compare only runs made on one machine under one load.";
     Figure::new("Cost of training")
         .caption(format!(
             "{} {}; {}. {time} Top left is best; SORA is starred.",

@@ -22,8 +22,8 @@ use crate::{
 pub fn curves(runs: &[Run]) -> Figure {
     let all = groups(runs);
     let figure = Figure::new("Training and validation curves").panel_size(390.0, 265.0).caption(format!(
-        "{} Validation: {}; {}. Training accuracy (on the method's own examples) and loss: running means over 20 steps. \
-         CO: catastrophic overfitting as the detector noticed it.",
+        "{} Validation: {}; {}. Training accuracy (on the method's own examples) and loss: running \
+         means over 20 steps. CO: catastrophic overfitting as the detector noticed it.",
         setting(runs),
         validation_size(runs),
         bands(&all)

@@ -21,8 +21,11 @@ pub fn epsilon(sweeps: &[Sweep]) -> Figure {
     let seed = sweeps.first().map_or(0, |s| s.data.seed);
     let about = sweeps.first().map(|s| s.about.clone()).unwrap_or_default();
     let mut figure = Figure::new("Epsilon overfitting").columns(3).panel_size(370.0, 270.0).caption(format!(
-        "{about}. n = {} test images, seed of the random starts {seed}; bands are 95 % Wilson intervals. Accuracy against attacks of other radii than the \
-         one trained with (upright line); the dotted line is accuracy on clean images at the last weights. Under fgsm the radius is the step size: a network that has overfitted to its epsilon is stronger there than at smaller ones.",
+        "{about}. n = {} test images, seed of the random starts {seed}; bands are \
+         95 % Wilson intervals. Accuracy against attacks of other radii than the one trained with \
+         (upright line); the dotted line is accuracy on clean images at the last weights. Under \
+         fgsm the radius is the step size: a network that has overfitted to its epsilon is stronger \
+         there than at smaller ones.",
         thousands(n)
     ));
     let percent = |sweep: &Sweep, count: u64| 100.0 * count as f64 / sweep.data.n.max(1) as f64;

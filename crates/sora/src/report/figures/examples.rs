@@ -32,10 +32,14 @@ pub fn examples(sets: &[ExampleSet]) -> Figure {
     let about = sets.first().map(|set| set.about.clone()).unwrap_or_default();
     let seed = sets.first().map_or(0, |set| set.seed);
     let mut heights = Vec::new();
-    let mut figure = Figure::new("Adversarial examples").columns(columns).panel_size(122.0, 140.0).caption(format!(
-        "{about}. Test images; pgd-10 at the training epsilon, seed {seed}. Rows: image, perturbation amplified by the factor given (grey is no change), \
-         adversarial image; below each what the network says, with its probability; wrong answers in bold."
-    ));
+    let mut figure = Figure::new("Adversarial examples")
+        .columns(columns)
+        .panel_size(122.0, 140.0)
+        .caption(format!(
+            "{about}. Test images; pgd-10 at the training epsilon, seed {seed}. Rows: image, \
+         perturbation amplified by the factor given (grey is no change), adversarial image; below \
+         each what the network says, with its probability; wrong answers in bold."
+        ));
     for set in sets {
         heights.extend([28.0, 144.0, 126.0, 136.0]);
         for i in 0..columns {

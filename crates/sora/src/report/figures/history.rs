@@ -35,7 +35,8 @@ pub fn history(runs: &[Run]) -> Figure {
         .columns(3)
         .panel_size(350.0, 260.0)
         .caption(format!(
-            "{} Running means over 20 steps.{seeds} Vertical lines: catastrophic overfitting as the detector noticed it.",
+            "{} Running means over 20 steps.{seeds} Vertical lines: catastrophic overfitting as \
+             the detector noticed it.",
             setting(runs)
         ))
         .panel(alpha)

@@ -100,12 +100,14 @@ fn caption(of: &Landscapes) -> String {
             config.seed
         ),
         Plane::FgsmPgd => format!(
-            "the directions are the perturbations that fgsm and pgd-10 find at \u{3b5} = {epsilon}, pgd-10 from a start drawn from seed {}",
+            "the directions are the perturbations that fgsm and pgd-10 find at \u{3b5} = \
+             {epsilon}, pgd-10 from a start drawn from seed {}",
             config.seed
         ),
     };
     format!(
-        "{about}. Cross-entropy of test image {} (class {class}) in eval mode, pixels clipped to [0, 1]; {plane}. Strong line: where the answer turns wrong.",
+        "{about}. Cross-entropy of test image {} (class {class}) in eval mode, pixels clipped to \
+         [0, 1]; {plane}. Strong line: where the answer turns wrong.",
         config.index
     )
 }

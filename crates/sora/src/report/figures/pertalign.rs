@@ -22,8 +22,9 @@ use crate::{
 pub fn pertalign(runs: &[Run]) -> Figure {
     let all = groups(runs);
     let figure = Figure::new("PertAlign in action").panel_size(390.0, 215.0).caption(format!(
-        "{} PertAlign: cosine between the input gradients of a step's attack and training passes; faint line: each step, strong line: running mean over 20 \
-         steps. Validation: {}; {}. CO: catastrophic overfitting as the detector noticed it.",
+        "{} PertAlign: cosine between the input gradients of a step's attack and training passes; \
+         faint line: each step, strong line: running mean over 20 steps. Validation: {}; {}. \
+         CO: catastrophic overfitting as the detector noticed it.",
         setting(runs),
         validation_size(runs),
         bands(&all)

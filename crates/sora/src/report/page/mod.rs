@@ -78,7 +78,8 @@ fn warnings_of(run: &Run) -> Vec<String> {
     let mut all = Vec::new();
     if let Some(onset) = run.onset() {
         all.push(format!(
-            "catastrophic overfitting, noticed at step {}: {}. Its single-step accuracy says nothing about robustness.",
+            "catastrophic overfitting, noticed at step {}: {}. Its single-step accuracy says \
+             nothing about robustness.",
             onset.step,
             reason(&onset)
         ));
@@ -111,7 +112,8 @@ pub fn page(runs: &[Run], content: &PageContent) -> Result<String> {
     let (differing, common) = tables::settings(runs);
     let attacks = tables::attacks(runs);
     let licences = format!(
-        "uPlot (interactive charts), MIT:\n\n{}\n\nInter (font of PNG figures; the page names it and does not hold it), SIL Open Font License 1.1.",
+        "uPlot (interactive charts), MIT:\n\n{}\n\nInter (font of PNG figures; the page names it \
+         and does not hold it), SIL Open Font License 1.1.",
         include_str!("../vendor/LICENSE-uPlot")
     );
     let plural = if runs.len() == 1 { "" } else { "s" };
@@ -168,7 +170,8 @@ mod tests {
     fn run(name: &str, method: &str) -> Run {
         let accuracy = |v: f64| json!({"accuracy": v, "ci95": [v - 0.01, v + 0.01]});
         let config = format!(
-            "method = \"{method}\"\nepsilon = \"8/255\"\nnorm = \"linf\"\nseed = 0\nepochs = 2\ndataset = \"folder:/secret/place/pets\"\n"
+            "method = \"{method}\"\nepsilon = \"8/255\"\nnorm = \"linf\"\nseed = 0\nepochs = 2\n\
+             dataset = \"folder:/secret/place/pets\"\n"
         );
         let line = |step| json!({"step": step, "loss": 2.0, "pert_align": 0.5});
         let steps = (0..2000).map(|step| serde_json::from_value(line(step)).unwrap()).collect();
