@@ -46,6 +46,8 @@ pub fn library(error: &Error) -> String {
             }
         }
         Error::UnknownName { kind, name, known } => unknown(kind, name, known),
+        // A key in a file is no flag of the call.
+        Error::InFile { .. } => return one_line(&error.to_string()),
         Error::Interrupted { run: Some(run), .. } => {
             format!("{error}; go on with `sora resume {}`", run.display())
         }

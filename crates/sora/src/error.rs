@@ -93,6 +93,14 @@ pub enum Error {
         /// What does not fit.
         problem: String,
     },
+    /// A setting that stands in a file is wrong. `source` names it by its key there.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<Error>,
+    },
     /// A folder is not a run folder.
     #[error("{}: not a run folder: {problem}; expected a folder that a training made", path.display())]
     NotARun {
@@ -120,7 +128,8 @@ pub enum Error {
         advice: String,
     },
     /// A figure or a weight of the training is not finite.
-    #[error("training has diverged: {figure} is not finite at step {step}; try a smaller `lr_max`. {}", last(last_good.as_deref()))]
+    #[error("training has diverged: {figure} is not finite at step {step}; try a smaller `lr_max`. \
+             {}", last(last_good.as_deref()))]
     Diverged {
         /// The step.
         step: u64,
@@ -172,6 +181,7 @@ impl Error {
             | Self::Device(_)
             | Self::Defect(_) => ErrorKind::Work,
             Self::Interrupted { .. } => ErrorKind::Interrupted,
+            Self::InFile { source, .. } => source.kind(),
             Self::Data(e) if !e.is_input() => ErrorKind::Work,
             Self::Plot(e) if !e.is_input() => ErrorKind::Work,
             Self::Evaluation(e) if !e.is_input() => ErrorKind::Work,
@@ -221,6 +231,16 @@ impl Error {
     /// The error for a whole file that is not the one that is needed.
     pub fn mismatch(path: &Path, problem: impl Into<String>) -> Self {
         Self::Mismatch { path: path.into(), problem: problem.into() }
+    }
+
+    /// A wrong value or name of a setting becomes one that stands in `file`; other errors stay.
+    pub(crate) fn in_file(self, file: &Path) -> Self {
+        match self {
+            Self::Setting { .. } | Self::UnknownName { .. } => {
+                Self::InFile { path: file.into(), source: Box::new(self) }
+            }
+            other => other,
+        }
     }
 
     /// The error for a state that only a defect of the program can cause.

@@ -27,7 +27,7 @@ pub fn stderr(output: &Output) -> String {
 
 /// Asserts exit status 2 and one line that holds every part.
 #[track_caller]
-pub fn refused(call: &[&str], parts: &[&str]) {
+pub fn refused(call: &[&str], parts: &[&str]) -> String {
     let output = sora(call);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{call:?}: {text}");
@@ -38,6 +38,7 @@ pub fn refused(call: &[&str], parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{call:?}: no '{part}' in: {text}");
     }
+    text
 }
 
 /// Flags of a run of a few seconds.

@@ -197,19 +197,22 @@ fn a_run_that_goes_on_checks_its_settings_as_one_that_begins() {
         ("batch", "0", "batch"),
         ("epochs", "0", "epochs"),
         ("epsilon", "'8'", "8/255"),
+        ("epsilon", "'eight'", "epsilon eight"),
         ("width", "0", "width"),
-        ("lr_max", "nan", "lr-max"),
+        ("lr_max", "nan", "lr_max"),
         ("momentum", "inf", "momentum"),
-        ("steps_per_epoch", "0", "config.toml"),
-        ("steps_per_epoch", "9223372036854775807", "config.toml"),
+        ("steps_per_epoch", "0", ""),
+        ("steps_per_epoch", "9223372036854775807", ""),
         ("val", "100000", "val"),
         ("accumulate", "60000", "accumulate"),
         ("device", "'abacus'", "abacus"),
-        ("model", "'nonesuch'", "config.toml"),
+        ("on_co_method", "'nonesuch'", "nonesuch"),
+        ("model", "'nonesuch'", ""),
         ("seed", "9", ""),
     ] {
         fs::write(&config, open.replacen(&number(key), &format!("{key} = {value}"), 1)).unwrap();
-        refused(&["resume", run.to_str().unwrap()], &[part]);
+        let text = refused(&["resume", run.to_str().unwrap()], &[part, "config.toml"]);
+        assert!(!text.contains("--"), "a key in a file is no flag: {text}");
     }
     fs::write(&config, &sealed).unwrap();
     let output = sora(&["resume", run.to_str().unwrap()]);

@@ -6,8 +6,8 @@
 //! input, and in where it pads: a convolution of stride 2 has its zeros below and to the right
 //! alone. Swish (SiLU) is its activation in the published models.
 
-use super::{Builder, Id, NetworkInfo, Start, Window};
-use crate::nn::{Activation, NormInput};
+use super::{Builder, Id, NetworkInfo, Start, Window, builder::Block, dm_wide_resnet};
+use crate::nn::Activation;
 
 /// What the rows of this family share.
 const FAMILY: NetworkInfo = NetworkInfo {
@@ -41,26 +41,17 @@ const START: Start = Start::Default;
 
 /// Stages of `depths` blocks with `width`, 2, 4 and 8 times `width` channels.
 fn dm_preact_resnet(net: &mut Builder, x: Id, depths: [usize; 4]) {
-    let mut x = net.conv(x, "conv_2d", net.width(), Window::of(3, 1, 1), START);
-    for (stage, depth) in depths.into_iter().enumerate() {
-        for index in 0..depth {
-            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            let name = format!("layer_{stage}.{index}");
-            x = block(net, x, &name, net.width() << stage, stride);
-        }
-    }
-    let x = net.norm_act(x, "batchnorm");
-    let x = net.global_pool(x);
-    let classes = net.shape().classes;
-    net.dense(x, "logits", classes, START);
+    let x = net.conv(x, "conv_2d", net.width(), Window::of(3, 1, 1), START);
+    let x = net.stages(x, &depths, |net, x, Block { stage, index, channels, stride }| {
+        block(net, x, &format!("layer_{stage}.{index}"), channels, stride)
+    });
+    dm_wide_resnet::head(net, x);
 }
 
 /// Pre-activation block; its projection takes the block's input, padded as the first convolution.
 fn block(net: &mut Builder, x: Id, name: &str, cout: usize, stride: usize) -> Id {
-    let projected = stride != 1 || net.features(x) != cout;
     let at = |part: &str| format!("{name}.{part}");
-    let input = if projected { NormInput::Alone } else { NormInput::Shortcut };
-    let active = net.norm_act_beside(x, &at("batchnorm_0"), input);
+    let (active, projected) = net.preactivate(x, &at("batchnorm_0"), cout, stride);
     let window = Window::of(3, stride, if stride == 1 { 1 } else { 0 });
     let padded = |net: &mut Builder, x: Id| if stride == 1 { x } else { net.pad_end(x, 1) };
     // The projection runs first, and PyTorch registers its weight last.

@@ -6,8 +6,8 @@
 //! to the right only, so it sees the map one pixel further on. The published models of 2020 and
 //! later use Swish (SiLU). The width is that of the first stage, 16 times the widening factor.
 
-use super::{Builder, Id, NetworkInfo, Start, Window};
-use crate::nn::{Activation, NormInput};
+use super::{Builder, Id, NetworkInfo, Start, Window, builder::Block};
+use crate::nn::Activation;
 
 /// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
@@ -52,14 +52,16 @@ const STEM: usize = 16;
 
 /// A network of `depth` layers, 6 n + 4.
 fn dm_wide_resnet(net: &mut Builder, x: Id, depth: usize) {
-    let mut x = net.conv(x, "init_conv", STEM, Window::of(3, 1, 1), START);
-    for stage in 0..3 {
-        for index in 0..(depth - 4) / 6 {
-            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            let name = format!("layer.{stage}.block.{index}");
-            x = block(net, x, &name, net.width() << stage, stride);
-        }
-    }
+    let x = net.conv(x, "init_conv", STEM, Window::of(3, 1, 1), START);
+    let depths = [(depth - 4) / 6; 3];
+    let x = net.stages(x, &depths, |net, x, Block { stage, index, channels, stride }| {
+        block(net, x, &format!("layer.{stage}.block.{index}"), channels, stride)
+    });
+    head(net, x);
+}
+
+/// What follows the last block of the networks of this work.
+pub(super) fn head(net: &mut Builder, x: Id) {
     let x = net.norm_act(x, "batchnorm");
     let x = net.global_pool(x);
     let classes = net.shape().classes;
@@ -68,10 +70,8 @@ fn dm_wide_resnet(net: &mut Builder, x: Id, depth: usize) {
 
 /// Pre-activation block; its projection takes the pre-activated input, unpadded.
 fn block(net: &mut Builder, x: Id, name: &str, cout: usize, stride: usize) -> Id {
-    let projected = stride != 1 || net.features(x) != cout;
     let at = |part: &str| format!("{name}.{part}");
-    let input = if projected { NormInput::Alone } else { NormInput::Shortcut };
-    let active = net.norm_act_beside(x, &at("batchnorm_0"), input);
+    let (active, projected) = net.preactivate(x, &at("batchnorm_0"), cout, stride);
     // The projection runs first, but PyTorch registers its weight last.
     let shortcut =
         if projected { net.conv_ahead(active, cout, Window::of(1, stride, 0)) } else { x };

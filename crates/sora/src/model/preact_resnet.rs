@@ -5,8 +5,7 @@
 //! `layer2.0.shortcut.0`, `bn`, `linear`). These differ in the input of the projection shortcut,
 //! which the option `shortcut` selects. The initialisation is PyTorch's default.
 
-use super::{Builder, Id, NetworkInfo, Shortcut, Start, Stem, Window};
-use crate::nn::NormInput;
+use super::{Builder, builder::Block, Id, NetworkInfo, Shortcut, Start, Stem, Window};
 
 /// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
@@ -67,26 +66,16 @@ const START: Start = Start::Default;
 /// channels.
 fn preact_resnet(net: &mut Builder, x: Id, depths: [usize; 4], bottleneck: bool) {
     let width = net.width();
-    let mut x = match net.stem() {
+    let x = match net.stem() {
         Stem::Cifar => net.conv(x, "conv1", width, Window::of(3, 1, 1), START),
         Stem::Imagenet => {
             let x = net.conv(x, "conv1", width, Window::of(7, 2, 3), START);
             net.max_pool(x, Window::of(3, 2, 1))
         }
     };
-    for (stage, depth) in depths.into_iter().enumerate() {
-        for index in 0..depth {
-            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            x = block(
-                net,
-                x,
-                &format!("layer{}.{index}", stage + 1),
-                width << stage,
-                stride,
-                bottleneck,
-            );
-        }
-    }
+    let x = net.stages(x, &depths, |net, x, Block { stage, index, channels, stride }| {
+        block(net, x, &format!("layer{}.{index}", stage + 1), channels, stride, bottleneck)
+    });
     let x = net.norm_act(x, "bn");
     let x = net.global_pool(x);
     net.classifier(x, "linear");
@@ -103,10 +92,8 @@ fn block(
     bottleneck: bool,
 ) -> Id {
     let cout = if bottleneck { 4 * channels } else { channels };
-    let projected = stride != 1 || net.features(x) != cout;
     let at = |part: &str| format!("{name}.{part}");
-    let input = if projected { NormInput::Alone } else { NormInput::Shortcut };
-    let active = net.norm_act_beside(x, &at("bn1"), input);
+    let (active, projected) = net.preactivate(x, &at("bn1"), cout, stride);
     let source = match net.options().shortcut.unwrap_or(Shortcut::Activated) {
         Shortcut::Input => x,
         Shortcut::Activated => active,

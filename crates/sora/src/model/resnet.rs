@@ -2,7 +2,7 @@
 //! `fc`) and initialisation (`kaiming_normal_` by fan-out for convolutions). The stride of a
 //! bottleneck block is in its 3x3 convolution, as in torchvision.
 
-use super::{Builder, Id, NetworkInfo, Start, Stem, Window};
+use super::{Builder, builder::Block, Id, NetworkInfo, Start, Stem, Window};
 
 /// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
@@ -71,19 +71,9 @@ fn resnet(net: &mut Builder, x: Id, depths: [usize; 4], bottleneck: bool) {
     if pooled {
         x = net.max_pool(x, Window::of(3, 2, 1));
     }
-    for (stage, depth) in depths.into_iter().enumerate() {
-        for index in 0..depth {
-            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            x = block(
-                net,
-                x,
-                &format!("layer{}.{index}", stage + 1),
-                width << stage,
-                stride,
-                bottleneck,
-            );
-        }
-    }
+    let x = net.stages(x, &depths, |net, x, Block { stage, index, channels, stride }| {
+        block(net, x, &format!("layer{}.{index}", stage + 1), channels, stride, bottleneck)
+    });
     let x = net.global_pool(x);
     net.classifier(x, "fc");
 }

@@ -2,7 +2,7 @@
 //! each pre-activation block is scaled, channel by channel, by two 1x1 convolutions of its mean
 //! (`fc1`, `fc2`, reduction 16). The initialisation is PyTorch's default.
 
-use super::{Builder, Id, NetworkInfo, Start, Window};
+use super::{Builder, builder::Block, Id, NetworkInfo, Start, Window};
 
 /// The row of senet18.
 pub(super) const SENET18: NetworkInfo = NetworkInfo {
@@ -27,13 +27,10 @@ const REDUCTION: usize = 16;
 fn senet(net: &mut Builder, x: Id, depths: [usize; 4]) {
     let width = net.width();
     let x = net.conv(x, "conv1", width, Window::of(3, 1, 1), START);
-    let mut x = net.norm_act(x, "bn1");
-    for (stage, depth) in depths.into_iter().enumerate() {
-        for index in 0..depth {
-            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            x = block(net, x, &format!("layer{}.{index}", stage + 1), width << stage, stride);
-        }
-    }
+    let x = net.norm_act(x, "bn1");
+    let x = net.stages(x, &depths, |net, x, Block { stage, index, channels, stride }| {
+        block(net, x, &format!("layer{}.{index}", stage + 1), channels, stride)
+    });
     let x = net.global_pool(x);
     net.classifier(x, "linear");
 }

@@ -6,8 +6,7 @@
 //! 160 is WideResNet-28-10. Dropout lies between the two convolutions of a block; adversarial
 //! training usually sets it to 0, the paper to 0.3.
 
-use super::{Builder, Id, NetworkInfo, Start, Window};
-use crate::nn::NormInput;
+use super::{Builder, builder::Block, Id, NetworkInfo, Start, Window};
 
 /// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {
@@ -43,19 +42,11 @@ const STEM: usize = 16;
 
 /// A network of `depth` layers, 6 n + 4.
 fn wide_resnet(net: &mut Builder, x: Id, depth: usize) {
-    let mut x = net.conv(x, "conv1", STEM, Window::of(3, 1, 1), START);
-    for stage in 0..3 {
-        for index in 0..(depth - 4) / 6 {
-            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            x = block(
-                net,
-                x,
-                &format!("block{}.layer.{index}", stage + 1),
-                net.width() << stage,
-                stride,
-            );
-        }
-    }
+    let x = net.conv(x, "conv1", STEM, Window::of(3, 1, 1), START);
+    let depths = [(depth - 4) / 6; 3];
+    let x = net.stages(x, &depths, |net, x, Block { stage, index, channels, stride }| {
+        block(net, x, &format!("block{}.layer.{index}", stage + 1), channels, stride)
+    });
     let x = net.norm_act(x, "bn1");
     let x = net.global_pool(x);
     let classes = net.shape().classes;
@@ -64,10 +55,8 @@ fn wide_resnet(net: &mut Builder, x: Id, depth: usize) {
 
 /// Pre-activation block; its projection takes the pre-activated input.
 fn block(net: &mut Builder, x: Id, name: &str, cout: usize, stride: usize) -> Id {
-    let projected = stride != 1 || net.features(x) != cout;
     let at = |part: &str| format!("{name}.{part}");
-    let input = if projected { NormInput::Alone } else { NormInput::Shortcut };
-    let active = net.norm_act_beside(x, &at("bn1"), input);
+    let (active, projected) = net.preactivate(x, &at("bn1"), cout, stride);
     // The projection runs first, but PyTorch registers its weight last.
     let shortcut =
         if projected { net.conv_ahead(active, cout, Window::of(1, stride, 0)) } else { x };

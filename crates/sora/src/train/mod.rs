@@ -12,6 +12,7 @@ mod learner;
 mod memory;
 mod observer;
 mod rollback;
+mod start;
 mod step;
 mod summary;
 mod tensorboard;

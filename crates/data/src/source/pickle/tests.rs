@@ -1,3 +1,4 @@
+use super::machine::MAX_VALUES;
 use super::*;
 use proptest::prelude::*;
 

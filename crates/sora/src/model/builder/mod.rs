@@ -1,75 +1,23 @@
 //! Collects a network's layers.
 
+mod residual;
+mod start;
+mod tokens;
+
+pub(super) use self::residual::Block;
+pub use self::start::{Start, Window};
 use super::{
     NetworkOptions, Shape, Stem,
     graph::{Graph, Layer, Norm, Op},
 };
 use crate::{
     error::{Error, Result},
-    nn::{
-        Activation, BatchNorm, Conv2d, Dense, Init, LayerNorm, Linear, NormInput, ParamId,
-        SpecBuilder,
-    },
+    nn::{Activation, BatchNorm, Conv2d, Dense, Linear, NormInput, ParamId, SpecBuilder},
 };
 
 /// The output of a layer, identified by the layer's index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Id(pub(crate) usize);
-
-/// The initial values of convolutions and fully connected layers.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Start {
-    /// PyTorch's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), for weight and bias.
-    Default,
-    /// The default weight, and a bias of zero.
-    ZeroBias,
-    /// Weight N(0, 2 / (out k k)), bias 0: `kaiming_normal_(mode="fan_out")`.
-    KaimingOut,
-    /// Weight N(0, 2 / (in k k)), bias 0: `kaiming_normal_`.
-    KaimingIn,
-    /// Weight N(0, std^2), bias 0. PyTorch's `trunc_normal_` equals it in practice, because that
-    /// cuts at 2, which is 100 standard deviations of 0.02.
-    Normal(f32),
-}
-
-impl Start {
-    fn init(self, fan_in: usize, fan_out: usize) -> [Init; 2] {
-        let default = Init::Uniform((fan_in as f32).sqrt().recip());
-        let zero = Init::Constant(0.0);
-        match self {
-            Self::Default => [default, default],
-            Self::ZeroBias => [default, zero],
-            Self::KaimingOut => [Init::Normal((2.0 / fan_out as f32).sqrt()), zero],
-            Self::KaimingIn => [Init::Normal((2.0 / fan_in as f32).sqrt()), zero],
-            Self::Normal(std) => [Init::Normal(std), zero],
-        }
-    }
-}
-
-/// A window that slides over a map, the same in both directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Side in pixels.
-    pub kernel: usize,
-    /// Distance in pixels from one position to the next.
-    pub stride: usize,
-    /// Rows and columns of zeros on each side.
-    pub padding: usize,
-}
-
-impl Window {
-    /// A window of this side, stride and padding, all in pixels.
-    pub const fn of(kernel: usize, stride: usize, padding: usize) -> Self {
-        Self { kernel, stride, padding }
-    }
-
-    /// Number of positions in a map of `size` pixels a side; 0 where none fits.
-    fn output(self, size: usize) -> usize {
-        let Self { kernel, stride, padding } = self;
-        let room = size.saturating_add(padding.saturating_mul(2)).checked_sub(kernel);
-        room.and_then(|room| room.checked_div(stride)).map_or(0, |places| places + 1)
-    }
-}
 
 /// A finished network: its layers, and the names, shapes and initial values of its parameters and
 /// buffers.
@@ -116,7 +64,7 @@ impl Builder {
         Self::with_options(1, shape, NetworkOptions::default(), Activation::Relu)
     }
 
-    pub(super) fn with_options(
+    pub(in crate::model) fn with_options(
         width: usize,
         shape: Shape,
         options: NetworkOptions,
@@ -172,12 +120,12 @@ impl Builder {
     }
 
     /// Remembers a mistake, if it is the first.
-    pub(super) fn fail(&mut self, subject: &str, problem: impl Into<String>) {
+    pub(in crate::model) fn fail(&mut self, subject: &str, problem: impl Into<String>) {
         self.refuse(Error::unfit(subject, problem));
     }
 
     /// Remembers an error, if it is the first.
-    pub(super) fn refuse(&mut self, error: Error) {
+    pub(in crate::model) fn refuse(&mut self, error: Error) {
         self.failed.get_or_insert(error);
     }
 
@@ -294,7 +242,7 @@ impl Builder {
 
     /// Adds a convolution without bias that runs here. [`register`](Self::register) must follow at
     /// the place where PyTorch registers the weight.
-    pub(super) fn conv_ahead(&mut self, x: Id, cout: usize, window: Window) -> Id {
+    pub(in crate::model) fn conv_ahead(&mut self, x: Id, cout: usize, window: Window) -> Id {
         let [h, w] = self.windows(x, window);
         let Window { kernel, stride, padding } = window;
         let conv = Conv2d { weight: ParamId(usize::MAX), bias: None, stride, padding, groups: 1 };
@@ -302,7 +250,7 @@ impl Builder {
     }
 
     /// Registers the weight of a convolution that [`conv_ahead`](Self::conv_ahead) has placed.
-    pub(super) fn register(&mut self, placed: Id, name: &str, start: Start) {
+    pub(in crate::model) fn register(&mut self, placed: Id, name: &str, start: Start) {
         let cout = self.features(placed);
         let cin = self.layers[placed.0].inputs.first().map_or(0, |&x| self.features(Id(x)));
         if let Op::Conv { conv, kernel, .. } = &mut self.layers[placed.0].op {
@@ -334,13 +282,6 @@ impl Builder {
     /// Adds a batch norm and the network's activation.
     pub fn norm_act(&mut self, x: Id, name: &str) -> Id {
         self.norm(x, name, Some(self.activation), NormInput::Alone)
-    }
-
-    /// Adds a batch norm and the network's activation, where a later layer may read `x` too. With
-    /// [`NormInput::Shortcut`] this later layer must be one [`conv_add`](Self::conv_add), which
-    /// adds `x`.
-    pub(super) fn norm_act_beside(&mut self, x: Id, name: &str, input: NormInput) -> Id {
-        self.norm(x, name, Some(self.activation), input)
     }
 
     /// Adds the network's activation.
@@ -413,7 +354,7 @@ impl Builder {
     }
 
     /// Adds the classifier `NAME`, with PyTorch's default initialisation.
-    pub(super) fn classifier(&mut self, x: Id, name: &str) -> Id {
+    pub(in crate::model) fn classifier(&mut self, x: Id, name: &str) -> Id {
         let (features, classes) = (self.features(x), self.shape.classes);
         let linear = Linear::new(&mut self.specs, name, [features, classes]);
         self.push(Op::Linear(linear), &[x], vec![classes])
@@ -425,7 +366,13 @@ impl Builder {
     }
 
     /// Adds a fully connected layer that PyTorch stores as a 1x1 convolution.
-    pub(super) fn dense_as_conv(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
+    pub(in crate::model) fn dense_as_conv(
+        &mut self,
+        x: Id,
+        name: &str,
+        out: usize,
+        start: Start,
+    ) -> Id {
         self.fully_connected(x, name, out, start, true, &[1, 1])
     }
 
@@ -465,79 +412,8 @@ impl Builder {
         self.push(Op::Dropout { rate, layer: self.dropouts }, &[x], shape)
     }
 
-    /// Adds a conversion of a map to the sequence of its pixels.
-    pub fn tokens(&mut self, x: Id) -> Id {
-        self.expect(x, "tokens", &[3]);
-        let (channels, pixels) = (self.features(x), self.dims(x).iter().skip(1).product());
-        self.push(Op::Tokens, &[x], vec![pixels, channels])
-    }
-
-    fn tokens_of(&mut self, x: Id) -> [usize; 2] {
-        self.expect(x, "a layer of tokens", &[2]);
-        [self.dims(x).first().copied().unwrap_or(0), self.features(x)]
-    }
-
-    /// Adds a learned token before the other tokens.
-    pub fn prepend(&mut self, x: Id, name: &str, init: Init) -> Id {
-        let [tokens, features] = self.tokens_of(x);
-        let token = self.specs.param(name.to_owned(), &[1, 1, features], init);
-        self.push(Op::Prepend(token), &[x], vec![tokens + 1, features])
-    }
-
-    /// Adds a learned summand for every token.
-    pub fn position(&mut self, x: Id, name: &str, init: Init) -> Id {
-        let [tokens, features] = self.tokens_of(x);
-        let position = self.specs.param(name.to_owned(), &[1, tokens, features], init);
-        self.push(Op::Position(position), &[x], vec![tokens, features])
-    }
-
-    /// Adds a layer norm.
-    pub fn layer_norm(&mut self, x: Id, name: &str, epsilon: f64) -> Id {
-        self.expect(x, "layer norm", &[2]);
-        let shape = self.dims(x).to_vec();
-        let features = self.features(x);
-        let norm = LayerNorm::new(&mut self.specs, name, features, epsilon);
-        self.push(Op::LayerNorm(norm), &[x], shape)
-    }
-
-    /// Adds self-attention: `NAME.qkv`, attention, `NAME.proj`.
-    pub fn self_attention(
-        &mut self,
-        x: Id,
-        name: &str,
-        heads: usize,
-        qkv_bias: bool,
-        start: Start,
-    ) -> Id {
-        let [tokens, features] = self.tokens_of(x);
-        if heads == 0 || !features.is_multiple_of(heads) {
-            let problem =
-                format!("the network has {heads} attention heads; expected a multiple of {heads}");
-            self.refuse(Error::setting("width", features, problem));
-        }
-        let qkv =
-            self.fully_connected(x, &format!("{name}.qkv"), 3 * features, start, qkv_bias, &[]);
-        let out = self.push(Op::Attention { heads }, &[qkv], vec![tokens, features]);
-        self.dense(out, &format!("{name}.proj"), features, start)
-    }
-
-    /// Adds the selection of the first token.
-    pub fn first(&mut self, x: Id) -> Id {
-        self.expect(x, "the first token", &[2]);
-        let features = self.features(x);
-        self.push(Op::First, &[x], vec![features])
-    }
-
-    /// Adds the mean of the tokens, weighted by the softmax of learned scores.
-    pub fn pool_tokens(&mut self, x: Id, name: &str, start: Start) -> Id {
-        self.expect(x, "a mean of tokens", &[2]);
-        let features = self.features(x);
-        let scores = self.dense(x, name, 1, start);
-        self.push(Op::PoolTokens, &[x, scores], vec![features])
-    }
-
     /// The stem that the options select.
-    pub(super) fn stem(&self) -> Stem {
+    pub(in crate::model) fn stem(&self) -> Stem {
         self.options.stem.unwrap_or(Stem::Cifar)
     }
 }

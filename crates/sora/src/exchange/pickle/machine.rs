@@ -1,124 +1,46 @@
-//! Reads a pickle without running it: a stack machine that knows containers, numbers and PyTorch's
-//! tensors. The names of Python functions stay names, so no code runs. Unknown objects (settings,
-//! schedulers, sparse or quantised tensors beside the weights) are kept as objects whose attributes
-//! can be searched.
+//! The operations of a pickle, one by one.
 
-use std::{collections::HashMap, io::Read, sync::Arc};
+use std::{collections::HashMap, io::Read};
+
+use super::{Node, Problem, Value, text};
 
 /// Largest pickle in bytes that is read. The numbers of the tensors are not part of it.
 const LARGEST: u64 = 256 << 20;
 /// Most values that are kept at a time.
 const MOST_NODES: usize = 1 << 24;
 
-/// A description of a pickle's fault, as a part of a line.
-pub(super) type Problem = String;
-
-/// A value of a pickle; containers are [`Node`]s by number, which may be shared.
-#[derive(Clone, Debug)]
-pub(super) enum Value {
-    None,
-    Int(i64),
-    Text(Arc<str>),
-    /// `module.name`.
-    Global(Arc<str>),
-    Node(usize),
-    /// A number, bytes or another value that holds no tensor.
-    Other,
+/// A stack machine over the operations of Python's pickle module.
+pub(super) struct Machine<R> {
+    source: std::io::Take<R>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) stack: Vec<Value>,
+    marks: Vec<usize>,
+    memo: HashMap<u64, Value>,
+    /// Number of values, sizes and bytes that operations have copied out of others, so that a
+    /// short pickle cannot make much of little.
+    pub(super) copied: usize,
 }
 
-/// A value that holds other values.
-#[derive(Debug)]
-pub(super) enum Node {
-    /// A list, tuple, set or deque.
-    List(Vec<Value>),
-    Dict(Vec<(Value, Value)>),
-    /// An object of an unknown class: its items, if it is a subclass of dict or list, and its
-    /// attributes.
-    Object {
-        items: Vec<(Value, Value)>,
-        list: Vec<Value>,
-        state: Option<Value>,
-    },
-    Storage(Storage),
-    Tensor(Tensor),
-}
-
-/// A run of numbers in the file.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Storage {
-    /// Name of the storage in the file.
-    pub(super) key: Arc<str>,
-    /// Name of its type, `FloatStorage`, or of a dtype, `float8_e4m3fn`.
-    pub(super) kind: Arc<str>,
-    /// Number of elements, or of bytes where the storage has no type.
-    pub(super) len: u64,
-}
-
-/// A view of a storage.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Tensor {
-    pub(super) storage: Storage,
-    /// Offset in elements.
-    pub(super) offset: usize,
-    pub(super) shape: Vec<usize>,
-    /// Strides in elements.
-    pub(super) stride: Vec<usize>,
-}
-
-/// The values of one pickle.
-#[derive(Debug)]
-pub(super) struct Pickle {
-    nodes: Vec<Node>,
-    pub(super) root: Value,
-}
-
-impl Pickle {
-    /// Reads one pickle from `source` and leaves the source behind the pickle's end.
-    pub(super) fn read(source: &mut impl Read) -> Result<Self, Problem> {
-        let mut machine = Machine {
+impl<R: Read> Machine<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self {
             source: source.take(LARGEST),
             nodes: Vec::new(),
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
             copied: 0,
-        };
-        let root = machine.run()?;
-        Ok(Self { nodes: machine.nodes, root })
-    }
-
-    /// Every node.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = &Node> {
-        self.nodes.iter()
-    }
-
-    /// The node of a value, if the value is a node.
-    pub(super) fn node(&self, value: &Value) -> Option<&Node> {
-        match value {
-            Value::Node(index) => self.nodes.get(*index),
-            _ => None,
         }
     }
-}
 
-struct Machine<R> {
-    source: std::io::Take<R>,
-    nodes: Vec<Node>,
-    stack: Vec<Value>,
-    marks: Vec<usize>,
-    memo: HashMap<u64, Value>,
-    /// Number of values that calls have copied.
-    copied: usize,
-}
-
-impl<R: Read> Machine<R> {
-    fn run(&mut self) -> Result<Value, Problem> {
+    pub(super) fn run(&mut self) -> Result<Value, Problem> {
         loop {
             let op = self.byte()?;
             if op == b'.' {
                 return self.pop();
             }
-            if self.nodes.len().max(self.stack.len()).max(self.copied) > MOST_NODES {
+            let kept = [self.nodes.len(), self.stack.len(), self.marks.len(), self.memo.len()];
+            if kept.into_iter().any(|len| len > MOST_NODES) || self.copied > MOST_NODES {
                 return Err("a pickle of too many values".into());
             }
             self.step(op)?;
@@ -186,7 +108,7 @@ impl<R: Read> Machine<R> {
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    fn push_node(&mut self, node: Node) {
+    pub(super) fn push_node(&mut self, node: Node) {
         self.nodes.push(node);
         self.stack.push(Value::Node(self.nodes.len() - 1));
     }
@@ -271,7 +193,9 @@ impl<R: Read> Machine<R> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                self.stack.push(Value::Global(format!("{}.{}", text(&module), text(&name)).into()));
+                let global = format!("{}.{}", text(&module), text(&name));
+                self.copied += global.len();
+                self.stack.push(Value::Global(global.into()));
             }
             b'R' | 0x81 => {
                 let (args, class) = (self.pop()?, self.pop()?);
@@ -401,124 +325,8 @@ impl<R: Read> Machine<R> {
         Ok(())
     }
 
-    fn object(&mut self) {
+    pub(super) fn object(&mut self) {
         self.push_node(Node::Object { items: Vec::new(), list: Vec::new(), state: None });
-    }
-
-    /// The result of calling `class` with `args`.
-    fn call(&mut self, class: &Value, args: &Value) {
-        let class = text(class);
-        // No known call takes more arguments.
-        let values: Vec<Value> = self.list(args).iter().take(10).cloned().collect();
-        let name = class.rsplit('.').next().unwrap_or(&class);
-        let made = match name {
-            "OrderedDict" => {
-                let pairs = self.listed_pairs(&values);
-                self.copied += pairs.len();
-                Some(Node::Dict(pairs))
-            }
-            _ if name.starts_with("_rebuild_tensor") => self.tensor(&values).map(Node::Tensor),
-            "_rebuild_parameter" | "_rebuild_parameter_with_state" => {
-                return self.stack.push(values.first().cloned().unwrap_or(Value::Other));
-            }
-            "_rebuild_from_type_v2" | "_rebuild_from_type" => {
-                let inner = if name.ends_with("v2") { values.get(2) } else { values.get(1) };
-                return match (values.first(), inner) {
-                    (Some(function @ Value::Global(called)), Some(inner))
-                        if called.contains("_rebuild_tensor")
-                            || called.contains("_rebuild_parameter") =>
-                    {
-                        let (function, inner) = (function.clone(), inner.clone());
-                        self.call(&function, &inner)
-                    }
-                    _ => self.object(),
-                };
-            }
-            _ => None,
-        };
-        match made {
-            Some(node) => self.push_node(node),
-            None => self.object(),
-        }
-    }
-
-    fn list(&self, value: &Value) -> &[Value] {
-        match value {
-            Value::Node(index) => match self.nodes.get(*index) {
-                Some(Node::List(values)) => values,
-                _ => &[],
-            },
-            _ => &[],
-        }
-    }
-
-    /// The pairs of the list that `dict(list)` was called with.
-    fn listed_pairs(&self, args: &[Value]) -> Vec<(Value, Value)> {
-        let listed = args.first().map_or(&[][..], |list| self.list(list));
-        let pair = |pair: &Value| match self.list(pair) {
-            [key, value] => Some((key.clone(), value.clone())),
-            _ => None,
-        };
-        listed.iter().filter_map(pair).collect()
-    }
-
-    /// A tensor from (storage, offset, shape, stride, ..); the third form names its type itself.
-    fn tensor(&self, args: &[Value]) -> Option<Tensor> {
-        let [Value::Node(storage), Value::Int(offset), shape, stride, rest @ ..] = args else {
-            return None;
-        };
-        let Some(Node::Storage(storage)) = self.nodes.get(*storage) else { return None };
-        let mut storage = storage.clone();
-        if let Some(Value::Global(dtype)) = rest
-            .iter()
-            .find(|value| matches!(value, Value::Global(name) if name.starts_with("torch.")))
-        {
-            storage.kind = dtype.trim_start_matches("torch.").into();
-        }
-        let sizes = |list: &Value| -> Option<Vec<usize>> {
-            let size = |value: &Value| match value {
-                Value::Int(size) => usize::try_from(*size).ok(),
-                _ => None,
-            };
-            self.list(list).iter().map(size).collect()
-        };
-        let (shape, stride) = (sizes(shape)?, sizes(stride)?);
-        (shape.len() == stride.len()).then_some(())?;
-        Some(Tensor { storage, offset: usize::try_from(*offset).ok()?, shape, stride })
-    }
-
-    /// Resolves a reference to outside of the pickle: a storage, or, in old files, a class with its
-    /// source text.
-    fn persistent(&mut self, id: &Value) {
-        let known = match self.list(id) {
-            [Value::Text(kind), Value::Global(class), key, _, Value::Int(len), rest @ ..]
-                if &**kind == "storage" =>
-            {
-                let name = class.rsplit('.').next().unwrap_or(class);
-                let view = match rest.first() {
-                    // A part of another storage has (its name, its offset, its length).
-                    Some(view @ Value::Node(_)) => self.list(view).to_vec(),
-                    _ => Vec::new(),
-                };
-                // Old files name a view of a storage by itself, but no file of PyTorch's own does.
-                view.is_empty()
-                    .then(|| Storage {
-                        key: text(key),
-                        kind: name.into(),
-                        len: u64::try_from(*len).unwrap_or(0),
-                    })
-                    .map(Node::Storage)
-            }
-            [Value::Text(kind), class @ Value::Global(_), ..] if &**kind == "module" => {
-                let class = class.clone();
-                return self.stack.push(class);
-            }
-            _ => None,
-        };
-        match known {
-            Some(node) => self.push_node(node),
-            None => self.stack.push(Value::Other),
-        }
     }
 }
 
@@ -536,14 +344,4 @@ fn long(bytes: &[u8]) -> Value {
     let mut all = [if negative { 0xff } else { 0 }; 8];
     all.iter_mut().zip(bytes).for_each(|(all, byte)| *all = *byte);
     Value::Int(i64::from_le_bytes(all))
-}
-
-/// A value as part of a name.
-pub(super) fn text(value: &Value) -> Arc<str> {
-    match value {
-        Value::Text(text) | Value::Global(text) => text.clone(),
-        Value::Int(number) => number.to_string().into(),
-        Value::None => "None".into(),
-        Value::Node(_) | Value::Other => "?".into(),
-    }
 }
