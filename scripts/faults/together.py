@@ -47,9 +47,9 @@ def meet(bench: Bench, room: Room, meeting: Meeting) -> None:
     scenario = meeting.scenario
     room.clear(scenario.template)
     call = meeting.apart or (lambda folder, _: scenario.command(folder))
-    started = [
-        bench.program.start(call(room.files, i), room) for i in range(meeting.count)
-    ]
+    # All calls first: a process that has begun changes what the next one would be asked to do.
+    calls = [call(room.files, i) for i in range(meeting.count)]
+    started = [bench.program.start(words, room) for words in calls]
     ended = []
     for process in started:
         text = process.communicate()[0].decode(errors="replace")
