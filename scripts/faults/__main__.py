@@ -32,21 +32,30 @@ def main() -> int:
     words.add_argument("--table", type=Path, help="also write the table there")
     given = words.parse_args()
     work = Path(tempfile.mkdtemp(prefix="sora-faults-", dir=in_memory()))
+    # Apart: containers often forbid code in /dev/shm, and a library there would be passed over.
+    library = Path(tempfile.mkdtemp(prefix="sora-faults-"))
     try:
-        bench = Bench(Program(given.sora.resolve(), compile_shim(work)), work, given.jobs)
+        bench = Bench(Program(given.sora.resolve(), compile_shim(library)), work, given.jobs)
         templates = make_templates(bench.program, Room(work / "room-t"), work / "templates")
         run(bench, [*trainings(), *others(templates)], work, given)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(library, ignore_errors=True)
     print(bench.tally.table())
     if given.table:
         given.table.write_text(bench.tally.table() + "\n")
     return 1 if bench.tally.mismatches else 0
 
 
+# Bytes that all folders together may take; cases of the short form take 4 MiB.
+MOST_TAKEN = 64 << 20
+
+
 def in_memory() -> str | None:
-    """A folder in memory, where there is one: thousands of runs wait for the disk else."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    """A folder in memory, where there is one with room: thousands of runs wait for the disk else."""
+    shared = "/dev/shm"
+    roomy = os.access(shared, os.W_OK) and shutil.disk_usage(shared).free >= MOST_TAKEN
+    return shared if roomy else None
 
 
 # Budgets of each part: of one scenario, file, or meeting.

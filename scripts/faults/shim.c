@@ -1,5 +1,5 @@
 /* Faults of files and clocks, for LD_PRELOAD: counts what a program does to files below a folder and,
- * at a given one, kills it or lets the call fail. fault.py sets the variables:
+ * at a given one, kills it or lets the call fail. program.py sets the variables:
  *
  *   FAULT_DIR      the folder; other files are left alone
  *   FAULT_COUNTER  a file of 8 bytes: the operations so far, of this process and its children
