@@ -6,7 +6,7 @@
 # Usage: scripts/faults.sh [--short] [--only PART] [--scenario NAME] [--table FILE] [--sora PROGRAM]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-sora=target/release/sora
+sora=""
 rest=()
 while (($#)); do
     case $1 in
@@ -14,5 +14,8 @@ while (($#)); do
     *) rest+=("$1") && shift ;;
     esac
 done
-[ "$sora" != target/release/sora ] || cargo build --release --quiet --bin sora
+if [ -z "$sora" ]; then
+    cargo build --release --quiet --bin sora
+    sora=target/release/sora
+fi
 exec python3 scripts/faults "$sora" "${rest[@]}"
