@@ -22,8 +22,9 @@ pack() {
 }
 install() { SORA_BASE_URL=${from:-$folder/dist} SORA_PREFIX=$folder/prefix sh "$folder/dist/install.sh" >"$folder/log" 2>&1; }
 installed() { "$folder/prefix/bin/sora" --version; }
-failures=0
+cases=0 failures=0
 expect() {
+  cases=$((cases + 1))
   if ! eval "$2"; then
     echo "installer: $1: $2"
     cat "$folder/log"
@@ -44,16 +45,24 @@ expect "no archive" '! install && [ "$(installed)" = "sora 2" ]'
 pack 'exit 1'
 expect "a program that does not run" '! install && grep -q "does not run" "$folder/log" && [ "$(installed)" = "sora 2" ]'
 pack 'echo sora 6'
-(cd "$folder/dist" && exec python3 -u -m http.server 0 --bind 127.0.0.1 >"$folder/server" 2>&1) &
-server=$!
-trap 'kill $server; rm -rf "$folder"' EXIT
-for _ in $(seq 50); do
-  port=$(sed -n 's/.*port \([0-9]*\).*/\1/p' "$folder/server" 2>/dev/null) && [ -n "$port" ] && break
-  sleep 0.1
-done
-expect "from a server" 'from=http://127.0.0.1:$port install && [ "$(installed)" = "sora 6" ]'
-expect "a server without it" '! from=http://127.0.0.1:$port/none install && [ "$(installed)" = "sora 6" ]'
+server=""
+trap '[ -z "$server" ] || kill "$server"; rm -rf "$folder"' EXIT
+if command -v curl >/dev/null || command -v wget >/dev/null; then
+  (cd "$folder/dist" && exec python3 -u -m http.server 0 --bind 127.0.0.1 >"$folder/server" 2>&1) &
+  server=$!
+  for _ in $(seq 50); do
+    port=$(sed -n 's/.*port \([0-9]*\).*/\1/p' "$folder/server" 2>/dev/null) && [ -n "$port" ] && break
+    sleep 0.1
+  done
+  # A proxy of the surroundings does not know this server.
+  export no_proxy=127.0.0.1
+  expect "from a server" 'from=http://127.0.0.1:$port install && [ "$(installed)" = "sora 6" ]'
+  expect "a server without it" '! from=http://127.0.0.1:$port/none install && [ "$(installed)" = "sora 6" ]'
+else
+  echo "installer: neither curl nor wget is here: the cases of a server are skipped"
+fi
 # The same tree gives the same bytes.
 python3 scripts/dist/tar.py "$folder/pack" "$name" 0 "$folder/again.tar.gz"
 expect "bytes" 'cmp -s "$folder/again.tar.gz" "$folder/dist/$name.tar.gz"'
-[ $failures = 0 ] && echo "installer: 9 cases pass"
+echo "installer: $cases cases, $failures failed"
+[ $failures = 0 ]
