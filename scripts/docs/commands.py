@@ -24,8 +24,7 @@ sora = os.path.abspath(sys.argv[1])
 only = sys.argv[2:]
 os.chdir(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 
-SMALL = r'''#!/usr/bin/env python3
-"""`sora`, with little to do."""
+SMALL = f"#!{sys.executable}\n" + r'''"""`sora`, with little to do."""
 import os, shutil, sys
 words = sys.argv[1:]
 def have(flag): return any(w == flag or w.startswith(flag + "=") for w in words)
@@ -160,8 +159,8 @@ def main():
         os.makedirs(tools), os.makedirs(staged)
         write(f"{tools}/sora", SMALL, 0o755)
         write(f"{tools}/cargo", CARGO, 0o755)
-        env = {k: v for k, v in os.environ.items() if k in ("HOME", "LANG", "TMPDIR")}
-        env |= {"PATH": f"{tools}:/usr/bin:/bin", "REAL_SORA": sora, "SORA_DATA": f"{scratch}/data", "HOME": scratch, "IMAGES": f"{scratch}/images"}
+        env = {k: v for k, v in os.environ.items() if k in ("LANG", "TMPDIR")}
+        env |= {"PATH": f"{tools}:{os.environ['PATH']}", "REAL_SORA": sora, "SORA_DATA": f"{scratch}/data", "HOME": scratch, "IMAGES": f"{scratch}/images"}
         draws = random.Random(0)
         for split, each in [("train", 6), ("test", 2)]:
             for i in range(10 * each):
