@@ -21,6 +21,13 @@ check() { # NAME COMMAND...: the command must succeed
     fi
 }
 
+begun() { # PROCESS GLOB: waits for a file with something in it, as long as the process lives
+    until [[ -n $(find $2 -size +0 2>/dev/null) ]]; do
+        kill -0 "$1" 2>/dev/null || { echo "it ended before $2 was there" && return 1; }
+        sleep 0.02
+    done
+}
+
 short=(--dataset synthetic --image-size 8 --model mnist-cnn --width 4 --batch 8 --augment none
     --limit-train 64 --limit-test 16 --lr-max 0.05 --val 0)
 
@@ -36,7 +43,6 @@ exits() { # STATUS COMMAND...
 log_on_full_disk() { train --epochs 2 --out full 2>/dev/full && [[ -f full/model.safetensors ]]; }
 reader_gone() {
     { sleep 0.3; "$sora" eval full --attacks clean,fgsm --save-adv --json >eval.json; echo $? >status; } 2>&1 | true
-    sleep 2
     [[ $(<status) == 0 && -s eval.json ]]
 }
 check "training goes on when its log cannot be written" log_on_full_disk
@@ -151,7 +157,7 @@ check "a record of another data set takes no place and is not shown" another_set
 unfinished() {
     "$sora" train --dataset folder:d "${tiny[@]}" --epochs 100000 --out half >/dev/null 2>&1 &
     local process=$!
-    while [[ ! -s half/metrics.jsonl ]]; do sleep 0.02; done
+    begun $process half/metrics.jsonl || return 1
     kill -INT $process
     wait $process
     clean half --attacks clean >/dev/null
@@ -187,7 +193,7 @@ stale_images() {
     exits 0 "$sora" train --dataset folder:moving "${tiny[@]}" --epochs 20 --out moved || return 1
     "$sora" eval moved --attacks clean,pgd-1000x900 --batch 1 >/dev/null 2>&1 &
     local process=$!
-    until ls moved/eval/state-*.jsonl >/dev/null 2>&1; do sleep 0.02; done
+    begun $process 'moved/eval/state-*.jsonl' || return 1
     sleep 0.5
     kill -9 $process
     wait $process 2>/dev/null
@@ -210,7 +216,7 @@ changed_data() {
         rm -rf now going && cp -r d now
         "$sora" train --dataset folder:now "${tiny[@]}" --epochs 100000 --out going >/dev/null 2>&1 &
         local process=$!
-        while [[ ! -s going/metrics.jsonl ]]; do sleep 0.02; done
+        begun $process going/metrics.jsonl || return 1
         kill -INT $process
         wait $process
         eval "$change"
