@@ -5,14 +5,17 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from program import Ended, Fault, Program, Room
 from scenario import Outcome, Scenario, difference, leftovers
 from tally import Tally
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,15 @@ def spread(count: int, budget: int) -> list[int]:
     if count <= budget:
         return list(range(count))
     return sorted({i * count // budget for i in range(budget)})
+
+
+def faults_of(operations: int, manners: Sequence[M], budget: int) -> list[tuple[int, M]]:
+    """About `budget` pairs of an operation, from 1, and a manner: evenly in both."""
+    count = operations * len(manners)
+    cases = range(count)
+    if count > budget:
+        cases = [(2 * i + 1) * count // (2 * budget) for i in range(budget)]
+    return [(1 + case % operations, manners[case // operations]) for case in cases]
 
 
 def drawn(*key: object) -> random.Random:

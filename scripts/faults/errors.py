@@ -3,7 +3,7 @@ nothing has begun), or a warning; the repeated command ends in the unbroken outc
 
 import errno
 
-from bench import Bench, spread
+from bench import Bench, faults_of
 from program import Fault, Room
 from scenario import Scenario, difference
 
@@ -14,10 +14,8 @@ def errors(bench: Bench, scenario: Scenario, budget: int) -> None:
     """About `budget` operations that fail, spread over the command."""
     manners = [(error, sticks) for error in ERRORS for sticks in (False, True)]
     operations = bench.unbroken(scenario).operations
-    for point in spread(operations * len(manners), budget):
-        error, sticks = manners[point % len(manners)]
-        fault = Fault(1 + point // len(manners), str(error), sticks=sticks)
-        bench.submit(fails, scenario, fault)
+    for at, (error, sticks) in faults_of(operations, manners, budget):
+        bench.submit(fails, scenario, Fault(at, str(error), sticks=sticks))
 
 
 def fails(bench: Bench, room: Room, scenario: Scenario, fault: Fault) -> None:

@@ -1,7 +1,7 @@
 """Kills at counted and at random points: the repeated command ends in the outcome of an unbroken
 one, and nothing half-written stays."""
 
-from bench import Bench, drawn, spread
+from bench import Bench, drawn, faults_of
 from program import Fault, Room
 from scenario import Scenario
 
@@ -13,9 +13,8 @@ def kills(bench: Bench, scenario: Scenario, budget: int) -> None:
     """About `budget` kills: half spread over the operations of the command, a quarter at two or
     three of them one after the other, a quarter by the clock."""
     unbroken = bench.unbroken(scenario)
-    for point in spread(unbroken.operations * len(MANNERS), budget // 2):
-        at = 1 + point // len(MANNERS)
-        bench.submit(counted, scenario, [Fault(at, MANNERS[point % len(MANNERS)])])
+    for at, manner in faults_of(unbroken.operations, MANNERS, budget // 2):
+        bench.submit(counted, scenario, [Fault(at, manner)])
     for case in range(budget // 4 // 3):
         draw = drawn(scenario.name, case)
         # What goes on from a kill has less to do.
