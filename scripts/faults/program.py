@@ -1,5 +1,6 @@
 """The program under test: runs it, alone or with a fault, and says how it ended."""
 
+import contextlib
 import os
 import resource
 import shutil
@@ -102,7 +103,9 @@ class Program:
 
         def kill() -> None:
             killed.set()
-            os.killpg(process.pid, signal.SIGKILL)
+            # It may end at this very moment.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
         timer = threading.Timer(HANGS if kill_after is None else kill_after, kill)
         timer.start()
