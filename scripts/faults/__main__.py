@@ -25,7 +25,7 @@ from trainings import trainings
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__)
     words.add_argument("sora", type=Path)
-    words.add_argument("--short", action="store_true", help="about five minutes instead of all")
+    words.add_argument("--short", action="store_true", help="about a minute instead of all")
     words.add_argument("--jobs", type=int, default=2, help="cases at a time")
     words.add_argument("--only", default="", help="parts whose name holds this")
     words.add_argument("--scenario", default="", help="scenarios whose name holds this")
