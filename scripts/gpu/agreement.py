@@ -17,7 +17,7 @@ def main():
     print("| case | result | closest figure | cpu | device | off | allowed | s |")
     print("|---|---|---|---|---|---|---|---|")
     for case in cases:
-        why = case.get("exception") or case.get("reason")
+        why = case.get("reason")
         result = case["result"] + (f": {why}" if why else "")
         cells = [case.get(key, "") for key in ("figure", "cpu", "on_device", "off", "allowed")]
         seconds = f"{case['seconds']:.1f}" if "seconds" in case else ""

@@ -42,10 +42,6 @@ pub struct AgreeBench {
     pub threads: usize,
 }
 
-/// Cases that a device cannot pass, with the reason: (device, beginning of the case's name,
-/// reason).
-const EXCEPTIONS: &[(&str, &str, &str)] = &[];
-
 /// The results of two devices for one quantity.
 struct Figure {
     /// Name of the quantity, such as `loss`.
@@ -94,8 +90,7 @@ enum Found {
     Refused(String),
 }
 
-/// Compares the device with the CPU; the exit status is 1 if a result differs that is not a known
-/// exception.
+/// Compares the device with the CPU; the exit status is 1 if a result differs.
 ///
 /// # Errors
 /// A device that does not exist, or that differs.
@@ -137,17 +132,12 @@ fn line_of(failure: &Failure) -> String {
     }
 }
 
-/// Runs a case and prints a line for it; returns whether the result is as expected.
+/// Runs a case and prints a line for it; returns whether the device agrees or refuses the case.
 fn told(args: &AgreeBench, name: &str, case: cases::Case) -> Result<bool> {
     let started = Instant::now();
     // Burn panics where a device fails, but the other cases can still be compared.
     let found = panic::catch_unwind(AssertUnwindSafe(|| case(args)))
         .unwrap_or_else(|_| Err(Failure::work("it panicked; the reason is above")));
-    let kind = args.device.split(':').next().unwrap_or_default();
-    let exception = EXCEPTIONS
-        .iter()
-        .find(|(device, case, _)| *device == kind && name.starts_with(case))
-        .map(|(_, _, reason)| *reason);
     let mut line = json!({
         "kind": "agreement",
         "case": name,
@@ -167,11 +157,7 @@ fn told(args: &AgreeBench, name: &str, case: cases::Case) -> Result<bool> {
             ("failed", Vec::new())
         }
     };
-    let bad = matches!(word, "differs" | "failed");
-    line["result"] = json!(if bad && exception.is_some() { "exception" } else { word });
-    if let Some(reason) = exception.filter(|_| bad) {
-        line["exception"] = json!(reason);
-    }
+    line["result"] = json!(word);
     // The figure that is closest to its bound shows how much room there is.
     let tightness = |figure: &Figure| figure.off / figure.allowed.max(f64::MIN_POSITIVE);
     if let Some(figure) = figures.iter().max_by(|a, b| tightness(a).total_cmp(&tightness(b))) {
@@ -182,5 +168,5 @@ fn told(args: &AgreeBench, name: &str, case: cases::Case) -> Result<bool> {
         line["allowed"] = json!(figure.allowed);
     }
     print_json(&line)?;
-    Ok(!bad || exception.is_some())
+    Ok(!matches!(word, "differs" | "failed"))
 }
