@@ -48,7 +48,9 @@ def mount(path: Path, size: int) -> bool:
 
 
 def unmount(path: Path) -> None:
-    subprocess.run(["umount", str(path)], check=True)
+    # Lazily: whoever looks at the memory of a process that has just ended (monitors do) keeps the
+    # files that it had mapped for a moment.
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def blocks(bench: Bench, scenario: Scenario, run: bool) -> int:
