@@ -13,8 +13,10 @@ mkdir -p "fuzz/corpus/$target"
 directories=("fuzz/corpus/$target")
 [ -f "fuzz/seeds/$target.py" ] && python3 "fuzz/seeds/$target.py" "fuzz/corpus/$target"
 [ -d "fuzz/seeds/$target" ] && directories+=("fuzz/seeds/$target")
-# Readers of files write them to a folder for temporary files: one in memory is faster.
-[ -w /dev/shm ] && export TMPDIR=/dev/shm
 options=(-max_total_time="$seconds" -rss_limit_mb=4096 -timeout=30 -print_final_stats=1)
 [ -f "fuzz/dictionaries/$target.dict" ] && options+=(-dict="fuzz/dictionaries/$target.dict")
+nice -n 15 cargo fuzz build "$target" --features "$target"
+# Readers of files write them to a folder for temporary files: one in memory is faster. It may be too
+# small for the linker's.
+[ -w /dev/shm ] && export TMPDIR=/dev/shm
 exec nice -n 15 cargo fuzz run "$target" --features "$target" "${directories[@]}" -- "${options[@]}" "$@"

@@ -29,7 +29,7 @@ def sample(pid: int) -> tuple[float, int, int] | None:
 
 def main() -> int:
     sora, steps, width = sys.argv[1], int((sys.argv[2:] or ["50000"])[0]), (sys.argv[3:] or ["4"])[0]
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as work:
+    with tempfile.TemporaryDirectory() as work:
         words = (
             f"train --dataset synthetic --image-size 8 --model mnist-cnn --width {width} --augment none"
             f" --batch 16 --val 16 --lr-max 0.05"
