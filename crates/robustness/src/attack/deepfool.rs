@@ -8,7 +8,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackInfo, fab::Plane, names, registry::BOTH,
+    Active, Attack, AttackBatch, AttackContext, AttackInfo, names, plane::Plane, registry::BOTH,
     targets,
 };
 use crate::{

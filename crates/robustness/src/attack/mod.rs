@@ -18,6 +18,7 @@ pub mod fmn;
 mod names;
 mod objective;
 pub mod pgd;
+mod plane;
 pub mod rays;
 mod registry;
 pub mod square;

@@ -5,7 +5,7 @@
 //! `layer2.0.shortcut.0`, `bn`, `linear`). These differ in the input of the projection shortcut,
 //! which the option `shortcut` selects. The initialisation is PyTorch's default.
 
-use super::{Builder, builder::Block, Id, NetworkInfo, Shortcut, Start, Stem, Window};
+use super::{Builder, Id, NetworkInfo, Shortcut, Start, Stem, Window, builder::Block};
 
 /// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {

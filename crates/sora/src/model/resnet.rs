@@ -2,7 +2,7 @@
 //! `fc`) and initialisation (`kaiming_normal_` by fan-out for convolutions). The stride of a
 //! bottleneck block is in its 3x3 convolution, as in torchvision.
 
-use super::{Builder, builder::Block, Id, NetworkInfo, Start, Stem, Window};
+use super::{Builder, Id, NetworkInfo, Start, Stem, Window, builder::Block};
 
 /// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {

@@ -2,7 +2,7 @@
 //! each pre-activation block is scaled, channel by channel, by two 1x1 convolutions of its mean
 //! (`fc1`, `fc2`, reduction 16). The initialisation is PyTorch's default.
 
-use super::{Builder, builder::Block, Id, NetworkInfo, Start, Window};
+use super::{Builder, Id, NetworkInfo, Start, Window, builder::Block};
 
 /// The row of senet18.
 pub(super) const SENET18: NetworkInfo = NetworkInfo {

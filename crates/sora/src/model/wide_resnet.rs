@@ -6,7 +6,7 @@
 //! 160 is WideResNet-28-10. Dropout lies between the two convolutions of a block; adversarial
 //! training usually sets it to 0, the paper to 0.3.
 
-use super::{Builder, builder::Block, Id, NetworkInfo, Start, Window};
+use super::{Builder, Id, NetworkInfo, Start, Window, builder::Block};
 
 /// The common fields of this family's rows.
 const FAMILY: NetworkInfo = NetworkInfo {

@@ -9,18 +9,17 @@
 //! once; where a point is not expected to be adversarial, the forward pass that checks it also
 //! gives the next step's gradient; a random start that is adversarial counts.
 
-mod plane;
 mod projection;
 
 use std::{fmt, str::FromStr};
 
-pub(super) use plane::Plane;
 pub use projection::project_on_plane;
 
 use super::{
     Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Keep,
     names::{self, Numbers},
     nearest_between,
+    plane::Plane,
     registry::EVERY,
     targets,
 };

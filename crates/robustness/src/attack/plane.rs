@@ -20,7 +20,7 @@ pub(super) struct Plane {
 impl Plane {
     /// The boundary to the target of each image, or, where no image has a target, the nearest of
     /// all boundaries.
-    fn at(
+    pub fn at(
         cx: &AttackContext<'_>,
         point: &Rows,
         labels: &[usize],
@@ -101,7 +101,7 @@ impl Plane {
         rows::keep(&mut self.offset, keep);
     }
 
-    fn replace(&mut self, indices: &[usize], with: &Self) {
+    pub fn replace(&mut self, indices: &[usize], with: &Self) {
         for (from, &to) in indices.iter().enumerate() {
             self.offset[to] = with.offset[from];
             self.normal.row_mut(to).copy_from_slice(with.normal.row(from));
