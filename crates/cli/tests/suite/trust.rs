@@ -208,12 +208,14 @@ fn a_run_that_goes_on_checks_its_settings_as_one_that_begins() {
         ("device", "'abacus'", "abacus"),
         ("on_co_method", "'nonesuch'", "nonesuch"),
         ("model", "'nonesuch'", ""),
-        ("seed", "9", ""),
     ] {
         fs::write(&config, open.replacen(&number(key), &format!("{key} = {value}"), 1)).unwrap();
         let text = refused(&["resume", run.to_str().unwrap()], &[part, "config.toml"]);
         assert!(!text.contains("--"), "a key in a file is no flag: {text}");
     }
+    // Synthetic images are drawn from the seed.
+    fs::write(&config, open.replacen(&number("seed"), "seed = 9", 1)).unwrap();
+    refused(&["resume", run.to_str().unwrap()], &["not those that the run began with"]);
     fs::write(&config, &sealed).unwrap();
     let output = sora(&["resume", run.to_str().unwrap()]);
     assert!(output.status.success(), "{}", stderr(&output));

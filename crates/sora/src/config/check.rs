@@ -115,15 +115,15 @@ impl TrainConfig {
     }
 
     fn check_rollback(&self) -> Result<()> {
-        if self.on_co != OnCo::Rollback {
-            return Ok(());
-        }
         let after = method::method(&self.on_co_method).map_err(|e| match e {
             Error::UnknownName { .. } => {
                 Error::setting("on_co_method", &self.on_co_method, e.to_string())
             }
             other => other,
         })?;
+        if self.on_co != OnCo::Rollback {
+            return Ok(());
+        }
         if after.name == "none" || after.stored_images > 0 || after.name == "free" {
             let problem = "cannot take over in the middle of a run; choose a method that keeps \
                            nothing by image, such as sora or pgd";
