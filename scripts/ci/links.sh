@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every relative link of every committed Markdown file leads to a committed file or folder, and one
-# with a # to a heading that is there. Links to the web are not followed.
+# with a # to a heading that is there; so does every path in backticks that begins with a folder of
+# the repository. Links to the web are not followed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python3 - <<'PYTHON'
@@ -39,7 +40,14 @@ dead = []
 checked = 0
 # The site's summary names pages that are made when it is built: book.sh checks it.
 for path in sorted(name for name in files if name.endswith(".md") and name != "docs/SUMMARY.md"):
-    text = prose(path)[1]
+    blocks, text = prose(path)
+    for name in re.findall(r"`((?:crates|scripts|docs|benches|fuzz|examples|packaging)/[^`\s]+)`", blocks):
+        # What stands for something (TARGET, NAME.md, *) is no path.
+        if not re.search(r"[*{}<>]|[A-Z]{4}", name):
+            checked += 1
+            near = os.path.normpath(os.path.join(os.path.dirname(path), name))
+            if not {os.path.normpath(name), near} & (files | folders):
+                dead.append(f"{path}: `{name}`: no such committed file")
     links = re.findall(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)", text)
     links += re.findall(r"(?m)^ *\[[^\]^]+\]:\s*<?([^\s>]+)", text)
     links += re.findall(r"(?:href|src)=\"([^\"]+)\"", text)

@@ -90,16 +90,7 @@ pub fn import(
     let mut config = configure(info, &found, wanted)
         .map_err(|problem| wrong(problem + &suggestion(&entries, info, wanted)))?;
     if info.options.contains(&"shortcut") && config.options.shortcut.is_none() {
-        if description.is_none() {
-            return Err(wrong(
-                "its weights do not tell what the projection shortcuts take; give `shortcut`: \
-                 input (Fast-AT, N-FGSM, GradAlign, SORA's reference) or activated (RobustBench's \
-                 PreActBlockV2, ZeroGrad, ELLE)"
-                    .into(),
-            ));
-        }
-        // A file from before this option existed.
-        config.options.shortcut = Some(Shortcut::Activated);
+        config.options.shortcut = Some(shortcut(description.is_some()).map_err(wrong)?);
     }
     config.options = info.resolve(config.options, config.shape)?;
     let channels = config.shape.channels;
@@ -128,6 +119,18 @@ pub fn import(
     let model = Model::from_tensors(config, &tensors, &path.display().to_string(), device)?;
     let prefix = found.prefix;
     Ok((Imported { model, prefix, copies, taken, left, normalisation: source }, description))
+}
+
+/// What the projection shortcuts take where neither the call nor the weights tell it. Files of this
+/// program (`own`) without it are older than the option.
+fn shortcut(own: bool) -> Result<Shortcut, String> {
+    if own {
+        return Ok(Shortcut::Activated);
+    }
+    Err("its weights do not tell what the projection shortcuts take; give `shortcut`: input \
+         (Fast-AT, N-FGSM, GradAlign, SORA's reference) or activated (RobustBench's PreActBlockV2, \
+         ZeroGrad, ELLE)"
+        .into())
 }
 
 /// The tensors of the network, and the prefixes of the copies beside them.
