@@ -47,7 +47,7 @@ pub fn library(error: &Error) -> String {
         }
         Error::UnknownName { kind, name, known } => unknown(kind, name, known),
         // A key in a file is no flag of the call.
-        Error::InFile { .. } => return one_line(&error.to_string()),
+        Error::InFile { .. } | Error::Damaged { .. } => return one_line(&error.to_string()),
         Error::Interrupted { run: Some(run), .. } => {
             format!("{error}; go on with `sora resume {}`", run.display())
         }
@@ -146,6 +146,8 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -165,6 +167,8 @@ mod tests {
             library(&error),
             "--model 'resnet19': no such network; did you mean resnet18? `sora models` lists them all"
         );
+        let error = Error::damaged(Path::new("g.toml"), "unknown field `epochs`");
+        assert_eq!(library(&error), "g.toml: unknown field `epochs`");
     }
 
     #[test]

@@ -40,9 +40,10 @@ pub fn device(name: &str) -> Result<Device> {
         "vulkan" => probe::probed(name, || Device::vulkan(gpu(index))),
         #[cfg(feature = "metal")]
         "metal" => probe::probed(name, || Device::metal(gpu(index))),
-        "cuda" | "rocm" | "wgpu" | "vulkan" | "metal" => {
+        _ if DEVICES[1..].contains(&kind) => {
             let problem = format!(
-                "this program was built without it; rebuild with `cargo build --release --features {kind}`, or use cpu"
+                "this program was built without it; rebuild with \
+                 `cargo build --release --features {kind}`, or use cpu"
             );
             Err(Error::setting("device", name, problem))
         }

@@ -20,9 +20,12 @@
 //! limit = 1000                          # test images of it
 //! ```
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
 use crate::{
@@ -98,6 +101,9 @@ pub struct Recipe {
     train: Table,
     runs: Vec<Table>,
     scale: BTreeMap<Scale, ScaleOptions>,
+    /// The file, unless it comes with the program.
+    #[serde(skip)]
+    file: Option<PathBuf>,
 }
 
 /// The settings of a recipe for one scale.
@@ -144,7 +150,9 @@ impl Recipe {
     /// [`Error`] for an unknown name, or a file that cannot be read or parsed.
     pub fn find(name: &str) -> Result<Self> {
         if let Some((_, text)) = RECIPES.iter().find(|(known, _)| *known == name) {
-            return Self::parse(text, name);
+            return toml::from_str(text).map_err(|e| {
+                Error::defect(format!("recipe {name}: {}", one_line(&e.to_string())))
+            });
         }
         let path = Path::new(name);
         if path.extension().is_some_and(|extension| extension == "toml") {
@@ -154,14 +162,10 @@ impl Recipe {
                 return Err(Error::damaged(path, problem));
             }
             let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-            return Self::parse(&text, name);
+            let recipe: Self = from_toml(&text, path)?;
+            return Ok(Self { file: Some(path.to_owned()), ..recipe });
         }
         Err(Error::unknown("recipe", name, RECIPES.iter().map(|(name, _)| *name)))
-    }
-
-    fn parse(text: &str, origin: &str) -> Result<Self> {
-        toml::from_str(text)
-            .map_err(|e| Error::unfit(format!("recipe {origin}"), one_line(&e.to_string())))
     }
 
     /// The runs and evaluations at `scale`, with the settings `over` in place of all others.
@@ -208,7 +212,8 @@ impl Recipe {
                 let mut settings = fixed.clone();
                 settings.extend(choice.clone());
                 settings.extend(over.clone());
-                let run = planned(settings, &choice, label.as_deref())?;
+                let run = planned(settings, &choice, label.as_deref())
+                    .map_err(|e| self.placed(e, over))?;
                 if runs.iter().all(|known| known.name != run.name) {
                     runs.push(run);
                 }
@@ -216,6 +221,20 @@ impl Recipe {
         }
         Ok(RecipePlan { runs, attacks: at.attacks.clone(), limit: at.limit })
     }
+
+    /// A wrong setting of the recipe's file, and not `over` it, is told with the file.
+    fn placed(&self, error: Error, over: &Table) -> Error {
+        match (&self.file, &error) {
+            (_, Error::Setting { setting, .. }) if over.contains_key(setting.as_ref()) => error,
+            (Some(path), _) => Error::InFile { path: path.clone(), source: Box::new(error) },
+            (None, _) => error,
+        }
+    }
+}
+
+/// Reads the text of the file `path`.
+fn from_toml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    toml::from_str(text).map_err(|e| Error::damaged(path, one_line(&e.to_string())))
 }
 
 /// The content of a grid's file: a recipe of one scale that draws nothing.
@@ -240,8 +259,7 @@ impl Recipe {
     /// [`Error`] for a file that cannot be read or parsed.
     pub fn read_grid(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-        let grid: Grid =
-            toml::from_str(&text).map_err(|e| Error::damaged(path, one_line(&e.to_string())))?;
+        let grid: Grid = from_toml(&text, path)?;
         let options =
             ScaleOptions { attacks: grid.attacks, limit: grid.limit, ..Default::default() };
         Ok(Self {
@@ -251,6 +269,7 @@ impl Recipe {
             train: grid.train,
             runs: grid.runs,
             scale: [(Scale::Full, options)].into(),
+            file: Some(path.to_owned()),
         })
     }
 }
@@ -302,9 +321,13 @@ fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<Plann
 mod tests {
     use super::*;
 
+    fn parsed(text: &str) -> Result<Recipe> {
+        from_toml(text, Path::new("test.toml"))
+    }
+
     #[test]
     fn lists_are_swept_scales_go_over_and_equal_runs_are_made_once() {
-        let recipe = Recipe::parse(
+        let recipe = parsed(
             r#"
             title = "t"
             [train]
@@ -327,7 +350,6 @@ mod tests {
             [scale.full]
             attacks = ["clean"]
             "#,
-            "test",
         )
         .unwrap();
         let full = recipe.plan(Scale::Full, &Table::new()).unwrap();
@@ -353,15 +375,13 @@ mod tests {
         assert!(recipe.plan(Scale::Smoke, &over).unwrap().runs[0].config.contains("threads = 3"));
         let text = recipe.plan(Scale::Small, &Table::new()).unwrap_err().to_string();
         assert!(text.contains("smoke, full"), "{text}");
-        let wrong =
-            Recipe::parse("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]", "test")
-                .unwrap();
+        let wrong = parsed("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]").unwrap();
         let text = wrong.plan(Scale::Smoke, &Table::new()).unwrap_err().to_string();
         assert!(text.contains("magic"), "{text}");
         let text = Recipe::find("curvs").unwrap_err().to_string();
         assert!(text.contains("curves"), "{text}");
         assert!(matches!(Recipe::find("no-such.toml"), Err(Error::Read { .. })));
-        assert!(matches!(Recipe::parse("title = 3", "x"), Err(Error::Unfit { .. })));
+        assert!(matches!(parsed("title = 3"), Err(Error::Damaged { .. })));
     }
 
     #[test]
@@ -371,7 +391,7 @@ mod tests {
             "title = 't'\n[[runs]]\nseed = [{list}]\nepochs = [{list}]\nbatch = [{list}]\nkeep = \
              [{list}]\n[scale.smoke]\n"
         );
-        let recipe = Recipe::parse(&text, "bomb").unwrap();
+        let recipe = parsed(&text).unwrap();
         let started = std::time::Instant::now();
         let text = recipe.plan(Scale::Smoke, &Table::new()).unwrap_err().to_string();
         assert!(text.contains("more than 10000 runs"), "{text}");
@@ -394,5 +414,18 @@ mod tests {
                 "{name}: a table of evaluations"
             );
         }
+    }
+
+    #[test]
+    fn a_wrong_setting_is_told_with_the_file_that_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("g.toml");
+        std::fs::write(&path, "[[runs]]\ndataset = 'synthetic'\nepsilon = 'eight'").unwrap();
+        let grid = Recipe::read_grid(&path).unwrap();
+        let told = |over: &str| grid.plan(Scale::Full, &over.parse().unwrap()).unwrap_err();
+        assert!(
+            matches!(told(""), Error::InFile { .. }) && told("").to_string().contains("g.toml")
+        );
+        assert!(matches!(told("epsilon = 'nine'"), Error::Setting { .. }));
     }
 }

@@ -40,8 +40,9 @@ fn place(given: &Table, file: Option<&Path>, error: sora::Error) -> Failure {
     };
     match file.filter(|_| in_file) {
         Some(file) => {
-            let text = crate::render::library(&error);
-            Failure::input(format!("--config {}: {text}", file.display()))
+            let path = file.to_owned();
+            let error = sora::Error::InFile { path, source: Box::new(error) };
+            Failure::input(format!("--config {}", crate::render::library(&error)))
         }
         None => error.into(),
     }
@@ -66,7 +67,7 @@ mod tests {
         assert!(text.contains("'momemtum'") && text.contains("did you mean momentum?"), "{text}");
         assert!(text.len() < 200, "{text}");
         let text = told("", "dataset = 'synthetic'\nwidth = 'wide'");
-        assert!(text.contains("c.toml: --width wide"), "{text}");
+        assert!(text.contains("c.toml: width wide"), "{text}");
         let text = told("", "width = 3");
         assert!(text.contains("--dataset") && text.contains("synthetic"), "{text}");
         assert_eq!(told("", "= 3").lines().count(), 1);
