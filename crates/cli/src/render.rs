@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use clap::Command;
 use sora::{
-    data::Remedy,
+    data::{DataError, Remedy},
     error::{Error, nearest},
 };
 
@@ -50,6 +50,10 @@ pub fn library(error: &Error) -> String {
         Error::InFile { .. } | Error::Damaged { .. } => return one_line(&error.to_string()),
         Error::Interrupted { run: Some(run), .. } => {
             format!("{error}; go on with `sora resume {}`", run.display())
+        }
+        Error::Data(DataError::Unknown { name, known }) => {
+            let own = "a set of your own is folder:PATH, or a folder with train/ and test/";
+            format!("{}; {own}", unknown("data set", name, known))
         }
         Error::Data(error) => match error.remedy() {
             Some(Remedy::Fetch { name }) => format!("{error} (`sora data fetch {name}`)"),

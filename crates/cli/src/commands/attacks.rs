@@ -4,10 +4,7 @@ use serde_json::json;
 use sora::attack::{ATTACKS, AttackInfo};
 
 use super::shared::{Describe, Entry, Listing, norms};
-use crate::{
-    console::did_you_mean,
-    error::{Failure, Result},
-};
+use crate::{console::no_such, error::Result};
 
 /// Which attack, and how to print.
 #[derive(Debug, clap::Args)]
@@ -52,10 +49,8 @@ fn entry(info: &AttackInfo) -> Entry {
 fn pattern_of(name: &str) -> Result<&'static str> {
     let mut patterns = ATTACKS.iter().map(|info| info.name);
     patterns.find(|pattern| is_of(name, pattern)).ok_or_else(|| {
-        let hint = did_you_mean(name, ATTACKS.iter().map(|info| stem(info.name)));
-        Failure::input(format!(
-            "attack '{name}': there is none of this name{hint} `sora attacks` lists all"
-        ))
+        let known = ATTACKS.iter().map(|info| stem(info.name));
+        no_such("attack", name, known, "`sora attacks` lists them all")
     })
 }
 

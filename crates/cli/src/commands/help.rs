@@ -2,8 +2,8 @@
 
 use crate::{
     call::command,
-    console::{did_you_mean, print},
-    error::{Failure, Result},
+    console::{no_such, print},
+    error::Result,
 };
 
 /// The text of `sora help exit-status`.
@@ -43,8 +43,7 @@ pub fn run(args: &HelpArgs) -> Result<()> {
     for word in &args.topic {
         let next = found.find_subcommand(word).cloned().ok_or_else(|| {
             let known = found.get_subcommands().map(clap::Command::get_name);
-            let hint = did_you_mean(word, known.chain(["exit-status"]));
-            Failure::input(format!("help {word}: there is no such command{hint}"))
+            no_such("command", word, known.chain(["exit-status"]), "`sora help` lists them all")
         })?;
         found = next;
     }

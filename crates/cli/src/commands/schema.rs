@@ -4,8 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::train::settings::{SETTINGS, Values};
 use crate::{
-    console::{Table, did_you_mean, print},
-    error::{Failure, Result},
+    console::{Table, no_such, print},
+    error::Result,
 };
 
 /// The name, the description and the text of each schema. A test compares each with the program's
@@ -56,11 +56,8 @@ pub fn run(args: &SchemaArgs) -> Result<()> {
     match of(name) {
         Some(schema) => print(&schema),
         None => {
-            let hint = did_you_mean(name, names().map(|(known, _)| known));
-            let all = names().map(|(known, _)| known).collect::<Vec<_>>().join(", ");
-            Err(Failure::input(format!(
-                "schema '{name}': there is none of this name{hint} There are {all}"
-            )))
+            let known = names().map(|(known, _)| known);
+            Err(no_such("schema", name, known, "`sora schema` lists them all"))
         }
     }
 }

@@ -1,19 +1,28 @@
-//! Finds the known names nearest to an unknown one.
+//! Unknown names, with the known ones nearest to them.
 
 use sora::error::nearest;
 
-/// `: did you mean a or b?`, or an empty text where no name is near.
-pub fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+use crate::error::Failure;
+
+/// The failure for the `name` of a `kind` (attack, schema, ...) that is none of those `known`.
+/// `all` is a sentence that says which there are.
+pub fn no_such<'a>(
+    kind: &str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    all: &str,
+) -> Failure {
     let known: Vec<String> = known.into_iter().map(str::to_owned).collect();
-    match nearest(name, &known).as_slice() {
+    let near = match nearest(name, &known).as_slice() {
         [] => String::new(),
-        near => format!(": did you mean {}?", near.join(" or ")),
-    }
+        near => format!("did you mean {}? ", near.join(" or ")),
+    };
+    Failure::input(format!("{kind} '{name}': no such {kind}; {near}{all}"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::did_you_mean;
+    use super::*;
 
     #[test]
     fn a_slip_gives_the_name_and_nonsense_gives_none() {
@@ -26,9 +35,11 @@ mod tests {
             ("fgms", "fgsm"),
             ("spra", "sora"),
         ] {
-            let hint = did_you_mean(slip, known);
-            assert!(hint.starts_with(&format!(": did you mean {name}")), "{slip}: {hint}");
+            let told = crate::render::text(&no_such("word", slip, known, "`sora list`"));
+            let wanted = format!("word '{slip}': no such word; did you mean {name}");
+            assert!(told.starts_with(&wanted) && told.ends_with("? `sora list`"), "{told}");
         }
-        assert_eq!(did_you_mean("qqqq", known), "");
+        let told = crate::render::text(&no_such("word", "qqqq", known, "`sora list`"));
+        assert_eq!(told, "word 'qqqq': no such word; `sora list`");
     }
 }

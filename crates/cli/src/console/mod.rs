@@ -14,7 +14,7 @@ mod table;
 
 pub use bar::Bar;
 pub use duration::duration;
-pub use hint::did_you_mean;
+pub use hint::no_such;
 pub use log::{note, start_logging};
 pub use output::{print, print_json, visible, wrap};
 pub use style::{ColorChoice, Settings, color, set, settings, width};

@@ -6,8 +6,8 @@ use sora::data::{self, FetchOptions};
 
 use crate::{
     complete,
-    console::{Bar, did_you_mean, print},
-    error::{Failure, Result},
+    console::{Bar, no_such, print},
+    error::Result,
 };
 
 /// Which set, from where to where.
@@ -28,11 +28,8 @@ pub struct FetchArgs {
 pub fn run(args: FetchArgs) -> Result<()> {
     let info = data::find(&args.name).ok_or_else(|| {
         let known = data::registry();
-        let near = did_you_mean(&args.name, known.iter().map(|info| info.name.as_str()));
-        Failure::input(format!(
-            "data set '{}': there is none of this name{near} `sora data list` lists all",
-            args.name
-        ))
+        let known = known.iter().map(|info| info.name.as_str());
+        no_such("data set", &args.name, known, "`sora data list` lists them all")
     })?;
     let folder = data::data_dir(args.data_dir.as_deref())?;
     let bar: RefCell<Option<(String, Bar)>> = RefCell::new(None);

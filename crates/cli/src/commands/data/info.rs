@@ -7,8 +7,8 @@ use sora::data::{self, Info, OpenOptions};
 use super::how_to_get;
 use crate::{
     complete,
-    console::{Table, did_you_mean, print_json},
-    error::{Failure, Result},
+    console::{Table, no_such, print_json},
+    error::Result,
 };
 
 /// Number of class names that are printed; the JSON has all of them.
@@ -39,13 +39,10 @@ pub fn run(args: &InfoArgs) -> Result<()> {
 
 fn open(args: &InfoArgs) -> Result<Info> {
     let is_path = args.name.contains([':', '/', '\\']) || std::path::Path::new(&args.name).exists();
-    let known = data::registry();
-    let near = did_you_mean(&args.name, known.iter().map(|info| info.name.as_str()));
-    if !is_path && !near.is_empty() {
-        return Err(Failure::input(format!(
-            "data set '{}': there is none of this name{near} `sora data list` lists all",
-            args.name
-        )));
+    if !is_path {
+        let known = data::registry();
+        let known = known.iter().map(|info| info.name.as_str());
+        return Err(no_such("data set", &args.name, known, "`sora data list` lists them all"));
     }
     let options = OpenOptions { data_dir: args.data_dir.clone(), ..Default::default() };
     Ok(data::open(&args.name, &options)?.info)

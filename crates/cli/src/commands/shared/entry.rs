@@ -3,8 +3,8 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    console::{self, Table, did_you_mean},
-    error::{Failure, Result},
+    console::{self, Table, no_such},
+    error::Result,
 };
 
 /// One row of a registry.
@@ -39,9 +39,8 @@ impl Describe {
         };
         let entry = list.entries.iter().find(|entry| entry.name == name).ok_or_else(|| {
             let known = list.entries.iter().map(|entry| entry.name.as_str());
-            let hint = did_you_mean(name, known);
-            let list = format!("`sora {kind}s` lists all").replace("networks", "models");
-            Failure::input(format!("{kind} '{name}': there is none of this name{hint} {list}"))
+            let all = format!("`sora {kind}s` lists them all").replace("networks", "models");
+            no_such(kind, name, known, &all)
         })?;
         if self.json {
             return console::print_json(&entry.json);
