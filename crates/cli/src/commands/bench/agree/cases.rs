@@ -14,7 +14,7 @@ use sora::{
     data::{self, Dataset, OpenOptions},
     device,
     error::Error,
-    method::{METHODS, MethodInfo},
+    method::{METHODS, MethodInfo, StepMetrics},
     model::{Model, NETWORKS},
     nn::{BnMode, Products, to_vec},
     prelude::{Evaluation, Event, Norm, Observer, Trained, Trainer},
@@ -34,6 +34,8 @@ pub type Case = Box<dyn Fn(&AgreeBench) -> Result<Found>>;
 
 /// Allowed difference of a loss after some steps of training: see [`Figure::near`].
 const LOSS: f64 = 1e-4;
+/// Allowed difference of a loss, as a multiple of that which the last bits of the images make.
+const ROUNDING: f64 = 4.0;
 /// Allowed difference of logits.
 const LOGITS: f64 = 1e-4;
 /// Allowed difference of gradients, which change where a ReLU is at its kink.
@@ -85,7 +87,27 @@ fn pair<T>(args: &AgreeBench, mut of: impl FnMut(&str) -> Result<T>) -> Result<[
     Ok([of("cpu")?, of(&args.device)?])
 }
 
+/// The figures of some steps of a method on `device`, on images times `scale`.
+fn trace(
+    args: &AgreeBench,
+    info: &'static MethodInfo,
+    norm: Norm,
+    precision: Precision,
+    (device, scale): (&str, f64),
+) -> Result<Vec<StepMetrics>> {
+    let mut setup = setup(args, "preact-resnet18", args.width, device)?;
+    setup.x = setup.x.mul_scalar(scale);
+    // The CPU has no tf32, so a device's tf32 is compared with the CPU's f32.
+    let f32_there = device == "cpu" && precision == Precision::Tf32;
+    setup.model.set_precision(if f32_there { Precision::F32 } else { precision })?;
+    let mut training = Training::new(&setup, info, radius(norm))?;
+    (0..args.steps).map(|step| training.step(&mut setup, step as u64)).collect()
+}
+
 /// Runs some steps of a method: compares the losses, and the first step's figures of the gradients.
+///
+/// Attacks and updates multiply what rounding leaves: the sign of a gradient near 0 moves a pixel by
+/// a whole step. How much they do so is seen on the CPU, with images whose last bits are others.
 fn method(
     args: &AgreeBench,
     info: &'static MethodInfo,
@@ -95,29 +117,24 @@ fn method(
     if let Err(error) = Products::of(precision, &device::device(&args.device)?) {
         return Ok(Found::Refused(error.to_string()));
     }
-    let traces = pair(args, |device| {
-        let mut setup = setup(args, "preact-resnet18", args.width, device)?;
-        // The CPU has no tf32, so a device's tf32 is compared with the CPU's f32.
-        let of_cpu = if precision == Precision::Tf32 { Precision::F32 } else { precision };
-        setup.model.set_precision(if device == "cpu" { of_cpu } else { precision })?;
-        let mut training = Training::new(&setup, info, radius(norm))?;
-        (0..args.steps)
-            .map(|step| training.step(&mut setup, step as u64))
-            .collect::<Result<Vec<_>>>()
-    })?;
-    let [cpu, other] = &traces;
+    let run = |device: &str, scale| trace(args, info, norm, precision, (device, scale));
+    let (cpu, other) = (run("cpu", 1.0)?, run(&args.device, 1.0)?);
     let (loss, gradient) = match precision {
         Precision::F32 => (LOSS, 10.0 * GRADIENT),
         Precision::Tf32 | Precision::Bf16 => (LOSS_BF16, 0.5),
     };
-    let mut figures: Vec<Figure> = cpu
-        .iter()
-        .zip(other)
-        .enumerate()
-        .map(|(step, (a, b))| {
-            Figure::near(format!("loss of step {step}"), [a, b].map(|m| f64::from(m.loss)), loss)
-        })
-        .collect();
+    let ulp = f64::from(f32::EPSILON);
+    let nudged = [run("cpu", 1.0 - ulp)?, run("cpu", 1.0 + ulp)?];
+    let mut figures = Vec::new();
+    let mut moved = 0.0_f64;
+    for (step, (a, b)) in cpu.iter().zip(&other).enumerate() {
+        // What has moved once does not come back.
+        let by = nudged.iter().map(|trace| f64::from((trace[step].loss - a.loss).abs()));
+        moved = by.fold(moved, f64::max);
+        let losses = [a, b].map(|m| f64::from(m.loss));
+        let allowed = loss.max(ROUNDING * moved / losses[0].max(1.0));
+        figures.push(Figure::near(format!("loss of step {step}"), losses, allowed));
+    }
     if let (Some(a), Some(b)) = (cpu.first(), other.first()) {
         for (name, a, b) in [
             ("pert_align", a.pert_align, b.pert_align),
