@@ -45,7 +45,8 @@ if command == "train" and not asks:
     shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)
     for flag, value in [("--width", "2"), ("--batch", "8"), ("--limit-train", "40"), ("--limit-test", "8"),
                         ("--val", "8"), ("--val-steps", "2"), ("--epochs", "1"), ("--checkpoint-steps", "2")]:
-        if flag not in ("--val-steps", "--checkpoint-steps") or have(flag):
+        wanted = flag not in ("--val-steps", "--checkpoint-steps", "--width") or have(flag)
+        if wanted or flag == "--width" and not have("--init"):
             put(flag, value)
     if have("--milestones"):
         put("--milestones", "1")

@@ -8,8 +8,8 @@ use pyo3::{
 };
 use sora::{
     Error, ErrorKind, Trainer,
-    config::TrainConfig,
-    run::open_dataset,
+    config::{self, TrainConfig},
+    run::{open_dataset, with_initial_network},
     train::{Event, Observer},
 };
 
@@ -60,7 +60,8 @@ pub fn train(
     let stop = AtomicBool::new(false);
     let settings = settings.to_owned();
     let result = work::run(py, progress, &stop, |news| -> sora::Result<String> {
-        let mut config = TrainConfig::from_toml(&settings)?;
+        let table = with_initial_network(config::parse(&settings)?)?;
+        let mut config = TrainConfig::from_table(table)?;
         config.make_absolute();
         let dataset = open_dataset(&config)?;
         let trained = Trainer::from_config(config)

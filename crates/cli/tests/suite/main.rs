@@ -15,6 +15,7 @@ mod grid;
 mod guard;
 mod identity;
 mod ingredients;
+mod init;
 mod onnx;
 mod report;
 mod resume;

@@ -137,6 +137,7 @@ impl TrainConfig {
             std::path::absolute(&path).unwrap_or(path)
         };
         self.data_dir = self.data_dir.as_deref().map(absolute);
+        self.init = self.init.as_deref().map(absolute);
         let named = crate::data::find(&self.dataset).is_some();
         if let Some(path) = self.dataset.strip_prefix("imagefolder:") {
             self.dataset = format!("imagefolder:{}", absolute(Path::new(path)).display());

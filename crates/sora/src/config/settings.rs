@@ -105,6 +105,9 @@ settings! {
     method: String = "sora".into(), "NAME" Values::Text;
     /// Network, see `sora models` [default: preact-resnet18]
     model: String = "preact-resnet18".into(), "NAME" Values::Text;
+    /// Begin with the weights of a run folder or weights file instead of random ones. The network is
+    /// theirs unless `model` is given; with other classes its head is new
+    init: Option<PathBuf> = None, "RUN|FILE" Values::Text;
     /// Channels of the network's first stage [default: the paper's]
     width: usize = 64, "WIDTH" Values::Integer;
     /// Activation function [default: the network's, see `sora models`]

@@ -16,8 +16,8 @@ use crate::{
 /// Key of the method's hyperparameters.
 const OPTIONS: &str = "options";
 /// Keys that a run's own config.toml holds besides its settings.
-pub(crate) const ABOUT_THE_RUN: [&str; 6] =
-    ["provenance", "network", "steps_per_epoch", "data", "classes", "extended"];
+pub(crate) const ABOUT_THE_RUN: [&str; 7] =
+    ["provenance", "network", "steps_per_epoch", "data", "classes", "extended", "init_sha256"];
 /// Largest settings file in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 /// Steps between checkpoints of a run that may return to one.

@@ -16,6 +16,7 @@ use crate::{
     error::{Error, Result},
     files,
     model::ModelConfig,
+    run::InitialWeights,
 };
 
 /// The beginning of the first line of config.toml.
@@ -67,6 +68,9 @@ pub struct RunConfig {
     /// Earlier numbers of epochs of a run that was extended, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub extended: Vec<u64>,
+    /// SHA-256 of the tensors of the weights that the run began with, where `init` names some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_sha256: Option<String>,
     /// The network, with the values that the data set decides.
     pub network: ModelConfig,
     /// Identity of the images and labels at the begin of the run; absent in files of older
@@ -129,6 +133,7 @@ impl RunConfig {
             settings,
             steps_per_epoch: part(&mut about, "steps_per_epoch")?.unwrap_or(0),
             extended: part(&mut about, "extended")?.unwrap_or_default(),
+            init_sha256: part(&mut about, "init_sha256")?,
             network,
             data: part(&mut about, "data")?,
             provenance: part(&mut about, "provenance")?.unwrap_or_default(),
@@ -150,6 +155,21 @@ impl RunConfig {
                 format!("its training images are not those that the run began with: {difference}"),
             )),
         }
+    }
+
+    /// Reads the weights that the run began with, if `init` names some.
+    ///
+    /// # Errors
+    /// [`Error`] for weights that cannot be read, or that are others than then.
+    pub fn initial_weights(&self) -> Result<Option<InitialWeights>> {
+        let Some(path) = &self.settings.init else { return Ok(None) };
+        let found = InitialWeights::read(path)?;
+        if self.init_sha256.as_ref().is_some_and(|then| *then != found.sha256()) {
+            let problem = "not the weights that the run began with, which it needs again because it \
+                           has no checkpoint yet; restore them, or start a new run";
+            return Err(Error::mismatch(path, problem));
+        }
+        Ok(Some(found))
     }
 
     /// Number of steps of the whole run.

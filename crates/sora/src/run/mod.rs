@@ -19,6 +19,7 @@ pub mod checkpoint;
 mod config;
 mod dir;
 pub mod follow;
+mod initial;
 pub mod log;
 mod prepare;
 pub mod recipe;
@@ -28,6 +29,7 @@ pub(crate) use self::config::is_changed;
 pub use self::{
     config::{Provenance, RunConfig},
     dir::RunDir,
+    initial::{InitialWeights, with_initial_network},
     prepare::{TrainPlan, open_dataset},
     weights::{ABOUT, About, Source, Subject, Which},
 };

@@ -12,7 +12,10 @@ use crate::{
     model::{Model, ModelConfig},
     nn::BnMode,
     optim::Optimizer,
-    run::checkpoint::{Checkpoint, State},
+    run::{
+        InitialWeights,
+        checkpoint::{Checkpoint, State},
+    },
 };
 
 /// Everything that a step changes, except the run's position.
@@ -30,13 +33,25 @@ pub(super) struct Learner {
 }
 
 impl Learner {
-    /// The state at the start of a run.
+    /// The state at the start of a run, with random weights or those in `initial`.
     ///
     /// # Errors
-    /// [`Error`](crate::Error) for a network, method or device that is not available.
-    pub(super) fn new(config: &TrainConfig, network: &ModelConfig) -> Result<Self> {
+    /// [`Error`](crate::Error) for a network, method or device that is not available, or for initial
+    /// weights of another network.
+    pub(super) fn new(
+        config: &TrainConfig,
+        network: &ModelConfig,
+        initial: Option<&InitialWeights>,
+    ) -> Result<Self> {
         let device = device::device(&config.device)?;
         let mut model = Model::init(network.clone(), config.seed, &device)?;
+        if let Some(initial) = initial {
+            let head = initial.give(&mut model)?;
+            if !head.is_empty() {
+                let classes = network.shape.classes;
+                tracing::info!("a new head for {classes} classes: {} are random", head.join(", "));
+            }
+        }
         model.set_precision(config.precision)?;
         let method = method::method(&config.method)?.build(&config.options, config.threat())?;
         Ok(Self {

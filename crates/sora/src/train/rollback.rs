@@ -7,6 +7,7 @@ use crate::{
     error::{Error, Result},
     files,
     run::{
+        InitialWeights, RunDir,
         checkpoint::{self, Position},
         log::Rollback,
     },
@@ -49,7 +50,10 @@ impl Session<'_> {
                 self.learner.restore_weights(&found)?;
                 self.progress = found.progress;
             }
-            None => self.learner = Learner::new(self.config, &self.plan.network)?,
+            None => {
+                let initial = self.initial_weights()?;
+                self.learner = Learner::new(self.config, &self.plan.network, initial.as_ref())?;
+            }
         }
         let rollback = Rollback {
             co: *event,
@@ -68,6 +72,14 @@ impl Session<'_> {
         self.cut_off(target.as_deref(), &before)?;
         self.checkpoint()?;
         Ok(rollback)
+    }
+
+    /// The weights that the run began with, if they were not random.
+    fn initial_weights(&self) -> Result<Option<InitialWeights>> {
+        match &self.folder {
+            Some(folder) => RunDir::open(folder.dir.path())?.1.initial_weights(),
+            None => Ok(None),
+        }
     }
 
     /// Moves the lines of the abandoned steps aside and removes their checkpoints.

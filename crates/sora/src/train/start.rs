@@ -14,7 +14,7 @@ use crate::{
     data::Dataset,
     error::{Error, Result},
     run::{
-        Provenance, RunConfig, RunDir, TrainPlan,
+        InitialWeights, Provenance, RunConfig, RunDir, TrainPlan,
         checkpoint::{self, Checkpoint, Position},
     },
 };
@@ -42,8 +42,12 @@ impl Rest<'_> {
             let problem = "needs a folder with checkpoints to go back to";
             return Err(Error::setting("on_co", config.on_co, problem));
         }
-        let plan = TrainPlan::new(&mut config, data)?;
-        let learner = Learner::new(&config, &plan.network)?;
+        let initial = config.init.as_deref().map(InitialWeights::read).transpose()?;
+        let mut plan = TrainPlan::new(&mut config, data)?;
+        if let Some(initial) = &initial {
+            initial.normalise(&mut plan.network);
+        }
+        let learner = Learner::new(&config, &plan.network, initial.as_ref())?;
         memory::check(&config, &plan, &learner.model)?;
         let folder = match dir {
             None => None,
@@ -52,6 +56,7 @@ impl Rest<'_> {
                     settings: config.clone(),
                     steps_per_epoch: plan.steps_per_epoch,
                     extended: Vec::new(),
+                    init_sha256: initial.as_ref().map(InitialWeights::sha256),
                     network: plan.network.clone(),
                     data: Some(data.identity()?),
                     provenance: Provenance::here(&config.device)?,
@@ -93,7 +98,7 @@ impl Rest<'_> {
             ));
         }
         let mut learner =
-            Learner::new(&config.settings, &plan.network).map_err(|e| e.in_file(&file))?;
+            Learner::new(&config.settings, &plan.network, None).map_err(|e| e.in_file(&file))?;
         memory::check(&config.settings, &plan, &learner.model)?;
         let digest = dir.config_digest()?;
         let take = |found: Checkpoint| {
@@ -102,6 +107,11 @@ impl Rest<'_> {
             Ok(found)
         };
         let found = checkpoint::newest(&dir.checkpoints(), take, &mut tell)?;
+        if found.is_none()
+            && let Some(initial) = config.initial_weights()?
+        {
+            learner = Learner::new(&config.settings, &plan.network, Some(&initial))?;
+        }
         // Newer checkpoints that were skipped are useless and would stand in the way of later ones.
         checkpoint::discard_after(&dir.checkpoints(), found.as_ref().map(|found| &*found.path))?;
         let progress = found.as_ref().map_or_else(Position::default, |c| c.progress.clone());

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use sora::config::{self, TrainConfig};
+use sora::{
+    config::{self, TrainConfig},
+    run,
+};
 use toml::Table;
 
 use super::settings::Given;
@@ -28,6 +31,7 @@ pub fn settle(mut given: Given, file: Option<&Path>) -> Result<TrainConfig> {
              (images drawn from the seed, to try things out)",
         ));
     }
+    let table = run::with_initial_network(table)?;
     TrainConfig::from_table(table).map_err(|e| place(&given.table, file, e))
 }
 

@@ -1,0 +1,222 @@
+//! Weights that a training begins with, in place of random ones.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::Device;
+use toml::{Table, Value};
+
+use super::Subject;
+use crate::{
+    data::expand_home,
+    error::{Error, Result},
+    files,
+    model::{Model, ModelConfig},
+    nn::HostTensor,
+};
+
+/// Weights of a run folder or a weights file, for a training to begin with.
+#[derive(Debug)]
+pub struct InitialWeights {
+    path: PathBuf,
+    network: ModelConfig,
+    tensors: BTreeMap<String, HostTensor>,
+}
+
+impl InitialWeights {
+    /// Reads the weights of the run folder or weights file `path`.
+    ///
+    /// # Errors
+    /// [`Error`] for a path that is neither.
+    pub fn read(path: &Path) -> Result<Self> {
+        let path = expand_home(path);
+        let foreign = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("pt" | "pth" | "bin" | "tar") => "a checkpoint of PyTorch; import it first",
+            Some("onnx") => "an ONNX graph; a training begins with a network of its own kinds",
+            _ => "",
+        };
+        if !foreign.is_empty() {
+            return Err(Error::mismatch(&path, foreign));
+        }
+        let found = Subject::load(&path, &Device::flex())?;
+        let tensors = found.model.to_host()?.into_iter().map(|t| (t.name.clone(), t)).collect();
+        Ok(Self { path, network: found.about.network, tensors })
+    }
+
+    /// SHA-256 of the tensors ([`files::digest`]).
+    pub fn sha256(&self) -> String {
+        files::digest(self.tensors.values())
+    }
+
+    /// Gives `network` the normalisation that the weights were trained with, unless it is of images
+    /// with another number of channels.
+    pub(crate) fn normalise(&self, network: &mut ModelConfig) {
+        if self.network.shape.channels == network.shape.channels {
+            (network.mean, network.std) = (self.network.mean.clone(), self.network.std.clone());
+        }
+    }
+
+    /// Gives `model` these weights. With other classes its head stays random: the tensors that have
+    /// one row a class. The names of these are returned.
+    ///
+    /// # Errors
+    /// [`Error`] for weights of another network.
+    pub(crate) fn give(&self, model: &mut Model) -> Result<Vec<String>> {
+        let ours = model.config.clone();
+        let classes = (self.network.shape.classes, ours.shape.classes);
+        let (mut tensors, mut head) = (self.tensors.clone(), Vec::new());
+        let expected = model.to_host()?;
+        if let Some(name) = tensors.keys().find(|name| expected.iter().all(|t| t.name != **name)) {
+            return Err(self.another(&ours, &format!("it has a tensor {name} more")));
+        }
+        for own in expected {
+            match tensors.get(&own.name) {
+                None => return Err(self.another(&ours, &format!("it has no tensor {}", own.name))),
+                Some(given) if given.shape == own.shape => {}
+                Some(given) if of_classes(&given.shape, &own.shape, classes) => {
+                    head.push(own.name.clone());
+                    tensors.insert(own.name.clone(), own);
+                }
+                Some(given) => {
+                    let (name, theirs, own) = (&own.name, &given.shape, &own.shape);
+                    let what = format!("its {name} has shape {theirs:?}, expected {own:?}");
+                    return Err(self.another(&ours, &what));
+                }
+            }
+        }
+        model.load(&tensors, &self.path.display().to_string())?;
+        Ok(head)
+    }
+
+    fn another(&self, ours: &ModelConfig, what: &str) -> Error {
+        let problem = format!(
+            "weights of {} of width {}, and the training is of {} of width {}: {what}; leave out \
+             `model` and what belongs to it, so that the network is that of the weights",
+            self.network.name, self.network.width, ours.name, ours.width
+        );
+        Error::mismatch(&self.path, problem)
+    }
+}
+
+/// Whether two shapes differ in their first size alone, which is the number of classes before and
+/// now.
+fn of_classes(theirs: &[usize], ours: &[usize], (before, now): (usize, usize)) -> bool {
+    match (theirs, ours) {
+        ([first, rest @ ..], [second, others @ ..]) => {
+            before != now && (*first, *second) == (before, now) && rest == others
+        }
+        _ => false,
+    }
+}
+
+/// Completes the settings `table` of a training with the network of the weights that it begins with
+/// (`init`), unless `model` names one.
+///
+/// # Errors
+/// Weights that cannot be read.
+pub fn with_initial_network(mut table: Table) -> Result<Table> {
+    let init = table.get("init").and_then(Value::as_str);
+    let Some(init) = init.filter(|_| !table.contains_key("model")) else { return Ok(table) };
+    let network = InitialWeights::read(Path::new(init))?.network;
+    let text = |value: Option<String>| value.map(Value::String);
+    let whole = |value: usize| i64::try_from(value).ok().map(Value::Integer);
+    let options = network.options;
+    for (key, value) in [
+        ("model", Some(Value::String(network.name))),
+        ("width", whole(network.width)),
+        ("activation", text(options.activation.map(|v| v.to_string()))),
+        ("stem", text(options.stem.map(|v| v.to_string()))),
+        ("patch", options.patch.and_then(whole)),
+        ("shortcut", text(options.shortcut.map(|v| v.to_string()))),
+    ] {
+        if let Some(value) = value.filter(|_| !table.contains_key(key)) {
+            table.insert(key.into(), value);
+        }
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::TrainConfig,
+        model::Shape,
+        run::{ABOUT, About},
+    };
+
+    fn network(classes: usize, width: usize) -> ModelConfig {
+        let shape = Shape { channels: 3, height: 16, width: 16, classes };
+        let info = crate::model::network("preact-resnet18").unwrap();
+        let (mean, std) = (vec![0.25; 3], vec![0.125; 3]);
+        let options = info.resolve(Default::default(), shape).unwrap();
+        ModelConfig { name: info.name.into(), width, shape, mean, std, options }
+    }
+
+    fn model(classes: usize, width: usize, seed: u64) -> Model {
+        Model::init(network(classes, width), seed, &Device::flex()).unwrap()
+    }
+
+    /// The file of the weights of a network of 10 classes and width 4.
+    fn written(dir: &Path) -> PathBuf {
+        let config = TrainConfig::default();
+        let about = About {
+            network: network(10, 4),
+            dataset: "synthetic".into(),
+            orientation: config.orientation,
+            method: config.method,
+            epsilon: config.epsilon,
+            norm: config.norm,
+            step: None,
+            classes: Vec::new(),
+            sha256: String::new(),
+        };
+        let file = dir.join("w.safetensors");
+        std::fs::write(&file, about.file(&model(10, 4, 3).to_host().unwrap()).unwrap()).unwrap();
+        assert!(std::fs::read(&file).unwrap().windows(ABOUT.len()).any(|w| w == ABOUT.as_bytes()));
+        file
+    }
+
+    #[test]
+    fn everything_is_taken_but_a_head_of_other_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        let initial = InitialWeights::read(&written(dir.path())).unwrap();
+        let theirs = model(10, 4, 3).to_host().unwrap();
+        assert_eq!(initial.sha256(), files::digest(&theirs));
+        for (classes, new) in [(10, 0), (4, 2)] {
+            let mut begun = model(classes, 4, 9);
+            let random = begun.to_host().unwrap();
+            let head = initial.give(&mut begun).unwrap();
+            assert_eq!(head.len(), new, "{head:?}");
+            for ((now, before), given) in begun.to_host().unwrap().iter().zip(&random).zip(&theirs)
+            {
+                let source = if head.contains(&now.name) { before } else { given };
+                assert_eq!(now.data, source.data, "{}", now.name);
+            }
+        }
+        let error = initial.give(&mut model(10, 8, 9)).unwrap_err().to_string();
+        assert!(error.contains("of width 4") && error.contains("of width 8"), "{error}");
+        let mut other = network(10, 4);
+        (other.mean, other.std) = (vec![0.5; 3], vec![0.5; 3]);
+        initial.normalise(&mut other);
+        assert_eq!((other.mean, other.std), (vec![0.25; 3], vec![0.125; 3]));
+    }
+
+    #[test]
+    fn the_network_is_that_of_the_weights_unless_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = written(dir.path());
+        let settings = |more: &str| {
+            let text = format!("init = '{}'\n{more}", file.display());
+            TrainConfig::from_table(with_initial_network(text.parse().unwrap()).unwrap()).unwrap()
+        };
+        let found = settings("");
+        assert_eq!((&*found.model, found.width), ("preact-resnet18", 4));
+        assert_eq!(found.shortcut, network(10, 4).options.shortcut);
+        assert_eq!(settings("model = 'resnet18'").model, "resnet18");
+        let none = "init = 'nowhere'".parse().unwrap();
+        assert!(with_initial_network(none).is_err());
+    }
+}
