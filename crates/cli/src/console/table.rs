@@ -53,8 +53,36 @@ impl Table {
             let longest = (longest + 1).min(u16::try_from(width / 2).unwrap_or(40));
             first.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(longest)));
         }
+        self.keep_words_whole(width);
         let lines = self.rows.lines().map(|line| line.trim_end().to_owned() + "\n");
         lines.collect()
+    }
+
+    /// Gives every column the width of its longest word, with less space between the columns where
+    /// this is needed, unless the words do not fit in `width` at all.
+    fn keep_words_whole(&mut self, width: usize) {
+        let columns = self.rows.column_count();
+        let mut longest = vec![0_u16; columns];
+        let rows = self.rows.header().into_iter().chain(self.rows.row_iter());
+        for (column, cell) in rows.flat_map(|row| row.cell_iter().enumerate()) {
+            let text = cell.content();
+            let words = text.split_whitespace().map(|word| word.chars().count());
+            let most = u16::try_from(words.max().unwrap_or(0)).unwrap_or(u16::MAX);
+            longest[column] = longest[column].max(most);
+        }
+        let fits = |space: u16| {
+            let all: u64 = longest.iter().map(|word| u64::from(word + space)).sum();
+            all <= width as u64
+        };
+        let Some(space) = [2, 1].into_iter().find(|space| fits(*space)) else { return };
+        for (index, (column, word)) in self.rows.column_iter_mut().zip(&longest).enumerate() {
+            let left = if index == 0 { 0 } else { space - 1 };
+            column.set_padding((left, 1));
+            let least = ColumnConstraint::LowerBoundary(Width::Fixed(word + left + 1));
+            if index > 0 {
+                column.set_constraint(least);
+            }
+        }
     }
 
     /// Prints the table as wide as the terminal.
@@ -79,5 +107,17 @@ mod tests {
         assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
         assert!(text.contains("a-longer-name") && !text.contains('\u{1b}'), "{text}");
         assert_eq!(text.matches("word").count(), 40);
+    }
+
+    #[test]
+    fn words_wrap_as_wholes() {
+        let heading = ["run", "method", "epsilon", "noticed", "sign", "reference rule", "verdict"];
+        let mut table = Table::new(heading);
+        table.row(["runs/sora", "sora", "8/255", "-", "-", "-", "-"]);
+        let text = table.text(58);
+        assert!(text.lines().all(|line| line.chars().count() <= 58), "{text}");
+        for word in heading.iter().flat_map(|name| name.split(' ')) {
+            assert!(text.contains(word), "{word}: {text}");
+        }
     }
 }
