@@ -7,6 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use burn::tensor::{Tensor, TensorData};
 use serde_json::{Value, json};
 use sora::{
     compute::{self, LossAt},
@@ -19,6 +20,8 @@ use sora::{
     nn::{BnMode, Products, to_vec},
     prelude::{Evaluation, Event, Norm, Observer, Trained, Trainer},
 };
+
+use sora_rng::{Key, Purpose, fill_uniform};
 
 use super::{
     super::{
@@ -34,7 +37,9 @@ pub type Case = Box<dyn Fn(&AgreeBench) -> Result<Found>>;
 
 /// Allowed difference of a loss after some steps of training: see [`Figure::near`].
 const LOSS: f64 = 1e-4;
-/// Allowed difference of a loss, as a multiple of that which the last bits of the images make.
+/// Largest change of a pixel that stands for rounding.
+const NUDGE: f32 = 1e-6;
+/// Allowed difference of a figure, as a multiple of that which [`NUDGE`] makes.
 const ROUNDING: f64 = 4.0;
 /// Allowed difference of logits.
 const LOGITS: f64 = 1e-4;
@@ -87,16 +92,26 @@ fn pair<T>(args: &AgreeBench, mut of: impl FnMut(&str) -> Result<T>) -> Result<[
     Ok([of("cpu")?, of(&args.device)?])
 }
 
-/// The figures of some steps of a method on `device`, on images times `scale`.
+/// A figure of a step.
+type Of = fn(&StepMetrics) -> f32;
+
+/// The figures of some steps of a method on `device`. A `nudge` other than 0 moves every pixel by at
+/// most [`NUDGE`].
 fn trace(
     args: &AgreeBench,
     info: &'static MethodInfo,
     norm: Norm,
     precision: Precision,
-    (device, scale): (&str, f64),
+    (device, nudge): (&str, u64),
 ) -> Result<Vec<StepMetrics>> {
     let mut setup = setup(args, "preact-resnet18", args.width, device)?;
-    setup.x = setup.x.mul_scalar(scale);
+    if nudge > 0 {
+        let dims = setup.x.dims();
+        let mut draws = vec![0.0; dims.iter().product()];
+        fill_uniform(&mut draws, Key::new(nudge, Purpose::Synthetic), &setup.ids);
+        let draws = Tensor::from_data(TensorData::new(draws, dims), &setup.device);
+        setup.x = setup.x + (draws * 2.0 - 1.0) * NUDGE;
+    }
     // The CPU has no tf32, so a device's tf32 is compared with the CPU's f32.
     let f32_there = device == "cpu" && precision == Precision::Tf32;
     setup.model.set_precision(if f32_there { Precision::F32 } else { precision })?;
@@ -107,7 +122,8 @@ fn trace(
 /// Runs some steps of a method: compares the losses, and the first step's figures of the gradients.
 ///
 /// Attacks and updates multiply what rounding leaves: the sign of a gradient near 0 moves a pixel by
-/// a whole step. How much they do so is seen on the CPU, with images whose last bits are others.
+/// a whole step. How much they do so is seen on the CPU, with images that are moved by about as
+/// much as gradients are by the rounding of a network.
 fn method(
     args: &AgreeBench,
     info: &'static MethodInfo,
@@ -117,34 +133,43 @@ fn method(
     if let Err(error) = Products::of(precision, &device::device(&args.device)?) {
         return Ok(Found::Refused(error.to_string()));
     }
-    let run = |device: &str, scale| trace(args, info, norm, precision, (device, scale));
-    let (cpu, other) = (run("cpu", 1.0)?, run(&args.device, 1.0)?);
+    let run = |device: &str, nudge| trace(args, info, norm, precision, (device, nudge));
+    let (cpu, other) = (run("cpu", 0)?, run(&args.device, 0)?);
     let (loss, gradient) = match precision {
         Precision::F32 => (LOSS, 10.0 * GRADIENT),
         Precision::Tf32 | Precision::Bf16 => (LOSS_BF16, 0.5),
     };
-    let ulp = f64::from(f32::EPSILON);
-    let nudged = [run("cpu", 1.0 - ulp)?, run("cpu", 1.0 + ulp)?];
+    let nudged = [run("cpu", 1)?, run("cpu", 2)?, run("cpu", 3)?];
     let mut figures = Vec::new();
+    // What has moved once does not come back.
     let mut moved = 0.0_f64;
     for (step, (a, b)) in cpu.iter().zip(&other).enumerate() {
-        // What has moved once does not come back.
-        let by = nudged.iter().map(|trace| f64::from((trace[step].loss - a.loss).abs()));
-        moved = by.fold(moved, f64::max);
+        moved = moved.max(spread(a, nudged.iter().map(|trace| &trace[step]), |m| m.loss));
         let losses = [a, b].map(|m| f64::from(m.loss));
         let allowed = loss.max(ROUNDING * moved / losses[0].max(1.0));
         figures.push(Figure::near(format!("loss of step {step}"), losses, allowed));
     }
-    if let (Some(a), Some(b)) = (cpu.first(), other.first()) {
-        for (name, a, b) in [
-            ("pert_align", a.pert_align, b.pert_align),
-            ("grad_ratio", a.grad_ratio, b.grad_ratio),
-            ("delta_mean", a.delta_mean * 255.0, b.delta_mean * 255.0),
-        ] {
-            figures.push(Figure::near(name, [a, b].map(f64::from), gradient));
-        }
+    let first: [(&str, Of); 3] = [
+        ("pert_align", |m| m.pert_align),
+        ("grad_ratio", |m| m.grad_ratio),
+        ("delta_mean", |m| m.delta_mean * 255.0),
+    ];
+    for (name, of) in first {
+        let (a, b) = (&cpu[0], &other[0]);
+        let moved = spread(a, nudged.iter().map(|trace| &trace[0]), of);
+        let allowed = gradient.max(ROUNDING * moved / f64::from(of(a)).abs().max(1.0));
+        figures.push(Figure::near(name, [a, b].map(|m| f64::from(of(m))), allowed));
     }
     Ok(Found::Figures(figures))
+}
+
+/// The largest difference of a figure from that of `at` among `others`.
+fn spread<'a>(
+    at: &StepMetrics,
+    others: impl Iterator<Item = &'a StepMetrics>,
+    of: impl Fn(&StepMetrics) -> f32,
+) -> f64 {
+    others.map(|other| f64::from((of(other) - of(at)).abs())).fold(0.0, f64::max)
 }
 
 /// The smallest width that a network may have.
