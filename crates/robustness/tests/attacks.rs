@@ -299,19 +299,20 @@ fn losses_agree_with_pytorch() {
     }
 }
 
+/// Values of an attack on a perceptron: the values, the network, and its images of 3 x side x side.
+fn of_perceptron(name: &str, side: usize) -> (Golden, Perceptron, Rows) {
+    let golden = Golden::load(name);
+    let shape = Shape { channels: 3, height: side, width: side, classes: 5 };
+    let values = |key: &str| golden.values(key).to_vec();
+    let [w1, b1, w2, b2] = ["w1", "b1", "w2", "b2"].map(values);
+    let x = Rows::new(values("x"), shape.pixels());
+    let model = Perceptron { shape, w1, b1, w2, b2 };
+    (golden, model, x)
+}
+
 #[test]
 fn auto_pgd_agrees_with_pytorch() {
-    let golden = Golden::load("apgd");
-    let shape = Shape { channels: 3, height: 2, width: 2, classes: 5 };
-    let values = |key: &str| golden.values(key).to_vec();
-    let model = Perceptron {
-        shape,
-        w1: values("w1"),
-        b1: values("b1"),
-        w2: values("w2"),
-        b2: values("b2"),
-    };
-    let x = Rows::new(values("x"), shape.pixels());
+    let (golden, model, x) = of_perceptron("apgd", 2);
     let labels = golden.labels["y"].clone();
     let targets = golden.labels["target"].clone();
     let ids = ids(labels.len());
@@ -326,7 +327,8 @@ fn auto_pgd_agrees_with_pytorch() {
                 AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", 0, &mut tick);
             let plan = apgd::Plan { objective, steps: 40, eot: 1, leave_when_fooled: false };
             let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
-            let start = Rows::new(values(&format!("{norm}.start")), shape.pixels());
+            let start = golden.values(&format!("{norm}.start")).to_vec();
+            let start = Rows::new(start, model.shape.pixels());
             let found = apgd::maximise(&mut cx, &batch, &targets, start, plan).unwrap();
             let key = |what: &str| format!("{norm}.{name}.{what}");
             golden.check(&key("step"), &found.step, 1e-6);
@@ -342,17 +344,7 @@ fn auto_pgd_agrees_with_pytorch() {
 
 #[test]
 fn minimum_norm_attacks_agree_with_pytorch() {
-    let golden = Golden::load("minimal");
-    let shape = Shape { channels: 3, height: 2, width: 2, classes: 5 };
-    let values = |key: &str| golden.values(key).to_vec();
-    let model = Perceptron {
-        shape,
-        w1: values("w1"),
-        b1: values("b1"),
-        w2: values("w2"),
-        b2: values("b2"),
-    };
-    let x = Rows::new(values("x"), shape.pixels());
+    let (golden, model, x) = of_perceptron("minimal", 2);
     let labels = golden.labels["y"].clone();
     let ids = ids(labels.len());
     let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
@@ -427,17 +419,7 @@ fn projections_on_the_l1_ball_agree_with_pytorch() {
 
 #[test]
 fn auto_pgd_in_l1_agrees_with_pytorch() {
-    let golden = Golden::load("apgd_l1");
-    let shape = Shape { channels: 3, height: 4, width: 4, classes: 5 };
-    let values = |key: &str| golden.values(key).to_vec();
-    let model = Perceptron {
-        shape,
-        w1: values("w1"),
-        b1: values("b1"),
-        w2: values("w2"),
-        b2: values("b2"),
-    };
-    let x = Rows::new(values("x"), shape.pixels());
+    let (golden, model, x) = of_perceptron("apgd_l1", 4);
     let (labels, targets) = (golden.labels["y"].clone(), golden.labels["target"].clone());
     let ids = ids(labels.len());
     for (name, objective) in [
@@ -450,7 +432,7 @@ fn auto_pgd_in_l1_agrees_with_pytorch() {
         let mut cx = AttackContext::new(&model, threat, 0, "golden", 0, &mut tick);
         let plan = apgd::Plan { objective, steps: 100, eot: 1, leave_when_fooled: false };
         let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
-        let start = Rows::new(values("start"), shape.pixels());
+        let start = Rows::new(golden.values("start").to_vec(), model.shape.pixels());
         let found = apgd::maximise(&mut cx, &batch, &targets, start, plan).unwrap();
         let loss: Vec<f32> = found.loss.iter().map(|&v| v as f32).collect();
         golden.check(&format!("{name}.step"), &found.step, 1e-6);

@@ -153,6 +153,19 @@ fn folders_that_are_no_runs_are_passed_over() {
     refused(&["report", other, "--no-compute"], &["notes"]);
 }
 
+/// Calls that start threads to compute.
+fn computing<'a>(run: &'a str, out: &'a str) -> [Vec<&'a str>; 7] {
+    [
+        vec!["train", "--dataset", "synthetic", "--out", out],
+        vec!["eval", run],
+        vec!["sweep", run],
+        vec!["plot", "epsilon", run],
+        vec!["landscape", run],
+        vec!["report", run],
+        vec!["bench", "conv"],
+    ]
+}
+
 #[test]
 fn a_number_of_threads_that_is_a_slip_is_refused_everywhere() {
     let dir = tempfile::tempdir().unwrap();
@@ -161,18 +174,12 @@ fn a_number_of_threads_that_is_a_slip_is_refused_everywhere() {
     let out = dir.path().join("new");
     let out = out.to_str().unwrap();
     let many = ["--threads", "100000"];
-    for call in [
-        &["train", "--dataset", "synthetic", "--out", out][..],
-        &["eval", run],
-        &["sweep", run],
-        &["plot", "epsilon", run],
-        &["landscape", run],
-        &["report", run],
+    let more: [&[&str]; 3] = [
         &["reproduce", "curves", "--scale", "smoke", "--dry-run"],
         &["bench", "step"],
-        &["bench", "conv"],
         &["bench", "data", "--dataset", "synthetic"],
-    ] {
+    ];
+    for call in computing(run, out).iter().map(Vec::as_slice).chain(more) {
         let started = Instant::now();
         refused(&[call, &many].concat(), &["threads"]);
         assert!(started.elapsed() < Duration::from_secs(20), "{call:?}");
@@ -232,21 +239,13 @@ fn threads_that_the_system_does_not_give_are_a_line_and_no_hang() {
     let run = run.to_str().unwrap();
     let out = dir.path().join("new");
     let out = out.to_str().unwrap();
-    for call in [
-        &["train", "--dataset", "synthetic", "--out", out][..],
-        &["eval", run],
-        &["sweep", run],
-        &["plot", "epsilon", run],
-        &["landscape", run],
-        &["report", run],
-        &["bench", "conv"],
-    ] {
+    for call in computing(run, out) {
         let sora = assert_cmd::cargo::cargo_bin("sora");
         let mut command = Command::new("sh");
         command.args(["-c", "ulimit -v 3145728; exec \"$0\" \"$@\" --threads 1000"]);
         command.env("RUST_MIN_STACK", (1_u32 << 30).to_string());
         let started = Instant::now();
-        let output = command.arg(sora).args(call).stdin(Stdio::null()).output().unwrap();
+        let output = command.arg(sora).args(&call).stdin(Stdio::null()).output().unwrap();
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{call:?}: {text}");
         assert!(text.contains("cannot start 1000 threads"), "{call:?}: {text}");
