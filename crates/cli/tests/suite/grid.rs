@@ -121,3 +121,19 @@ fn a_grid_says_what_it_would_take_and_refuses_what_it_cannot_run() {
     refused(&["grid", file], &["sorra"]);
     refused(&["grid", file, "--shard", "3/2"], &["I/N"]);
 }
+
+#[test]
+fn a_recipe_is_a_grid_in_several_sizes_and_a_grid_a_recipe_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = |more: &[&str]| sora(&[&["grid", "curves", "--status"], more].concat());
+    let output = recipe(&["--scale", "smoke", "--out", dir.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).matches("missing").count() > 1);
+    refused(&["grid", "curves", "--status"], &["--scale", "smoke, small, full"]);
+    refused(&["grid", "curvs", "--status"], &["did you mean curves?"]);
+    let file = dir.path().join("grid.toml");
+    fs::write(&file, GRID).unwrap();
+    let output = sora(&["reproduce", file.to_str().unwrap(), "--dry-run"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("6 runs"), "{}", stderr(&output));
+}

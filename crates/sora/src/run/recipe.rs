@@ -1,5 +1,5 @@
-//! Recipes: which runs, evaluations and drawings make a figure or table of the paper. Those that
-//! come with the program are in `configs/`.
+//! Recipes: which runs and evaluations make a grid, and which drawings a figure or table of the
+//! paper. Those that come with the program are in `configs/`.
 //!
 //! ```toml
 //! title = "What the figure shows"
@@ -19,6 +19,8 @@
 //! attacks = ["clean", "pgd-10"]         # `sora eval` after each run; none: no evaluation
 //! limit = 1000                          # test images of it
 //! ```
+//!
+//! A recipe of one size has no scales; `attacks` and `limit` stand at its top.
 
 use std::{
     collections::BTreeMap,
@@ -90,6 +92,7 @@ recipes![
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Heading: what the figure shows.
+    #[serde(default)]
     pub title: String,
     /// The kinds of figures to draw.
     #[serde(default)]
@@ -100,6 +103,11 @@ pub struct Recipe {
     #[serde(default)]
     train: Table,
     runs: Vec<Table>,
+    #[serde(default)]
+    attacks: Vec<String>,
+    #[serde(default)]
+    limit: Option<usize>,
+    #[serde(default)]
     scale: BTreeMap<Scale, ScaleOptions>,
     /// The file, unless it comes with the program.
     #[serde(skip)]
@@ -144,7 +152,7 @@ pub struct RecipePlan {
 }
 
 impl Recipe {
-    /// Finds the recipe called `name`, or reads the file of that name.
+    /// Finds the recipe called `name`, or reads the file of that name, which ends in `.toml`.
     ///
     /// # Errors
     /// [`Error`] for an unknown name, or a file that cannot be read or parsed.
@@ -168,17 +176,14 @@ impl Recipe {
         Err(Error::unknown("recipe", name, RECIPES.iter().map(|(name, _)| *name)))
     }
 
-    /// The runs and evaluations at `scale`, with the settings `over` in place of all others.
+    /// The runs and evaluations at `scale`, with the settings `over` in place of all others. A
+    /// recipe without scales is the same at each.
     ///
     /// # Errors
-    /// [`Error`] for a scale that the recipe does not have, or a setting that a training would
-    /// refuse.
-    pub fn plan(&self, scale: Scale, over: &Table) -> Result<RecipePlan> {
-        let at = self.scale.get(&scale).ok_or_else(|| {
-            let known: Vec<_> = self.scale.keys().map(|scale| scale.name()).collect();
-            let problem = format!("the recipe has only {}", known.join(", "));
-            Error::setting("scale", scale.name(), problem)
-        })?;
+    /// [`Error`] for a scale that the recipe does not have, for none where it has some, or for a
+    /// setting that a training would refuse.
+    pub fn plan(&self, scale: Option<Scale>, over: &Table) -> Result<RecipePlan> {
+        let at = &self.at(scale)?;
         let mut runs: Vec<PlannedRun> = Vec::new();
         for table in &self.runs {
             let mut fixed = self.train.clone();
@@ -222,6 +227,18 @@ impl Recipe {
         Ok(RecipePlan { runs, attacks: at.attacks.clone(), limit: at.limit })
     }
 
+    fn at(&self, scale: Option<Scale>) -> Result<ScaleOptions> {
+        if self.scale.is_empty() {
+            let (attacks, limit) = (self.attacks.clone(), self.limit);
+            return Ok(ScaleOptions { attacks, limit, ..Default::default() });
+        }
+        scale.and_then(|scale| self.scale.get(&scale)).cloned().ok_or_else(|| {
+            let known: Vec<_> = self.scale.keys().map(|scale| scale.name()).collect();
+            let problem = format!("the recipe has the scales {}", known.join(", "));
+            Error::setting("scale", scale.map_or("", Scale::name), problem)
+        })
+    }
+
     /// A wrong setting of the recipe's file, and not `over` it, is told with the file.
     fn placed(&self, error: Error, over: &Table) -> Error {
         match (&self.file, &error) {
@@ -235,43 +252,6 @@ impl Recipe {
 /// Reads the text of the file `path`.
 fn from_toml<T: DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
     toml::from_str(text).map_err(|e| Error::damaged(path, one_line(&e.to_string())))
-}
-
-/// The content of a grid's file: a recipe of one scale that draws nothing.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Grid {
-    #[serde(default)]
-    title: String,
-    #[serde(default)]
-    train: Table,
-    runs: Vec<Table>,
-    #[serde(default)]
-    attacks: Vec<String>,
-    limit: Option<usize>,
-}
-
-impl Recipe {
-    /// Reads the grid in the file `path`: `[train]` settings, `[[runs]]` with lists, and `attacks`
-    /// and `limit` of the evaluation. Its one scale is [`Scale::Full`].
-    ///
-    /// # Errors
-    /// [`Error`] for a file that cannot be read or parsed.
-    pub fn read_grid(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-        let grid: Grid = from_toml(&text, path)?;
-        let options =
-            ScaleOptions { attacks: grid.attacks, limit: grid.limit, ..Default::default() };
-        Ok(Self {
-            title: grid.title,
-            plots: Vec::new(),
-            table: false,
-            train: grid.train,
-            runs: grid.runs,
-            scale: [(Scale::Full, options)].into(),
-            file: Some(path.to_owned()),
-        })
-    }
 }
 
 /// Every choice of one value for each key.
@@ -352,14 +332,14 @@ mod tests {
             "#,
         )
         .unwrap();
-        let full = recipe.plan(Scale::Full, &Table::new()).unwrap();
+        let full = recipe.plan(Some(Scale::Full), &Table::new()).unwrap();
         let labels =
             |plan: &RecipePlan| plan.runs.iter().map(|run| run.label.clone()).collect::<Vec<_>>();
         assert_eq!(
             labels(&full),
             ["fgsm, seed 0", "fgsm, seed 1", "sora, seed 0", "sora, seed 1", "no noise, seed 0"]
         );
-        let smoke = recipe.plan(Scale::Smoke, &Table::new()).unwrap();
+        let smoke = recipe.plan(Some(Scale::Smoke), &Table::new()).unwrap();
         assert_eq!(labels(&smoke), ["fgsm, seed 0", "sora, seed 0", "no noise, seed 0"]);
         assert!(
             smoke.runs[0].config.contains("width = 2")
@@ -372,11 +352,13 @@ mod tests {
             "other settings, another folder"
         );
         let over = toml::from_str("threads = 3").unwrap();
-        assert!(recipe.plan(Scale::Smoke, &over).unwrap().runs[0].config.contains("threads = 3"));
-        let text = recipe.plan(Scale::Small, &Table::new()).unwrap_err().to_string();
+        assert!(
+            recipe.plan(Some(Scale::Smoke), &over).unwrap().runs[0].config.contains("threads = 3")
+        );
+        let text = recipe.plan(Some(Scale::Small), &Table::new()).unwrap_err().to_string();
         assert!(text.contains("smoke, full"), "{text}");
         let wrong = parsed("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]").unwrap();
-        let text = wrong.plan(Scale::Smoke, &Table::new()).unwrap_err().to_string();
+        let text = wrong.plan(Some(Scale::Smoke), &Table::new()).unwrap_err().to_string();
         assert!(text.contains("magic"), "{text}");
         let text = Recipe::find("curvs").unwrap_err().to_string();
         assert!(text.contains("curves"), "{text}");
@@ -393,7 +375,7 @@ mod tests {
         );
         let recipe = parsed(&text).unwrap();
         let started = std::time::Instant::now();
-        let text = recipe.plan(Scale::Smoke, &Table::new()).unwrap_err().to_string();
+        let text = recipe.plan(Some(Scale::Smoke), &Table::new()).unwrap_err().to_string();
         assert!(text.contains("more than 10000 runs"), "{text}");
         assert!(started.elapsed().as_secs() < 5);
     }
@@ -405,7 +387,7 @@ mod tests {
         for (name, _) in RECIPES {
             let recipe = Recipe::find(name).unwrap();
             let plans = [Scale::Smoke, Scale::Small, Scale::Full].map(|scale| {
-                recipe.plan(scale, &one_network).unwrap_or_else(|e| panic!("{name}: {e}"))
+                recipe.plan(Some(scale), &one_network).unwrap_or_else(|e| panic!("{name}: {e}"))
             });
             assert!(plans.iter().all(|plan| !plan.runs.is_empty()), "{name}");
             assert!(!recipe.plots.is_empty() || recipe.table, "{name} draws something");
@@ -421,8 +403,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("g.toml");
         std::fs::write(&path, "[[runs]]\ndataset = 'synthetic'\nepsilon = 'eight'").unwrap();
-        let grid = Recipe::read_grid(&path).unwrap();
-        let told = |over: &str| grid.plan(Scale::Full, &over.parse().unwrap()).unwrap_err();
+        let grid = Recipe::find(path.to_str().unwrap()).unwrap();
+        let told = |over: &str| grid.plan(None, &over.parse().unwrap()).unwrap_err();
         assert!(
             matches!(told(""), Error::InFile { .. }) && told("").to_string().contains("g.toml")
         );

@@ -19,17 +19,22 @@ use crate::{
     finish::OnFinish,
     output_file::{Overwrite, make_folder, prepare},
     signals,
+    values::{SCALES, one_of},
 };
 
 /// Which grid, and what to do with it.
 #[derive(Debug, clap::Args)]
 pub struct GridArgs {
-    /// The grid: [train] settings, [[runs]] with lists, attacks and limit of the evaluation
+    /// The grid: [train] settings, [[runs]] with lists, attacks and limit of the evaluation; or a
+    /// recipe of `sora reproduce`
     ///
     /// Each [[runs]] is a product of its lists, such as method = ["fgsm", "sora"] and seed =
     /// [0, 1, 2]; runs that differ in nothing but the seed are put together in the table.
-    #[arg(value_name = "FILE.toml")]
-    pub file: PathBuf,
+    #[arg(value_name = "FILE.toml|FIGURE")]
+    pub file: String,
+    /// Size, for a recipe that has several
+    #[arg(long, value_parser = one_of::<Scale>(SCALES))]
+    pub scale: Option<Scale>,
     /// Folder of the runs [default: runs/ and the file's name]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -59,12 +64,13 @@ pub struct GridArgs {
 
 /// Runs the missing runs and prints the table.
 pub fn run(args: &GridArgs) -> Result<()> {
-    let plan = Recipe::read_grid(&args.file)?.plan(Scale::Full, &args.over.table()?)?;
+    let plan = Recipe::find(&args.file)?.plan(args.scale, &args.over.table()?)?;
     start_threads(args.over.threads.unwrap_or(1))?;
+    let name = Path::new(&args.file);
     let out = args
         .out
         .clone()
-        .unwrap_or_else(|| Path::new("runs").join(args.file.file_stem().unwrap_or_default()));
+        .unwrap_or_else(|| Path::new("runs").join(name.file_stem().unwrap_or_default()));
     let dirs: Vec<PathBuf> = plan.runs.iter().map(|run| out.join(&run.name)).collect();
     let shard = match args.shard {
         Some(shard) => shard,

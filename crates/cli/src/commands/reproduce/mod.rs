@@ -51,7 +51,7 @@ pub fn run(args: &ReproduceArgs) -> Result<()> {
         return list();
     };
     let recipe = Recipe::find(name)?;
-    let plan = recipe.plan(args.scale, &args.over.table()?)?;
+    let plan = recipe.plan(Some(args.scale), &args.over.table()?)?;
     start_threads(args.over.threads.unwrap_or(1))?;
     let runs = args.out.join("runs");
     let dirs: Vec<PathBuf> = plan.runs.iter().map(|run| runs.join(&run.name)).collect();
