@@ -169,8 +169,15 @@ pub fn data_parquet(bytes: &[u8]) {
 #[cfg(not(feature = "parquet"))]
 fn data_parquet(_: &[u8]) {}
 
-/// Imagenette's archive.
+/// Imagenette's archive, and a WebDataset shard.
 pub fn data_tar(bytes: &[u8]) {
+    with_file("train-0.tar", bytes, |dir| {
+        fs::write(dir.join("val-0.tar"), bytes).ok()?;
+        let options = OpenOptions { image_size: Some(8), cache: false, ..Default::default() };
+        let data = crate::open(&format!("imagefolder:{}", dir.display()), &options).ok()?;
+        touch(&data.train);
+        Some(())
+    });
     let Some(mut info) = info("imagenette-160", 2, 2) else { return };
     let options = OpenOptions { image_size: Some(8), ..Default::default() };
     opened(with_file("imagenette2-160.tgz", bytes, |dir| {

@@ -21,7 +21,7 @@ use crate::text::one_line;
 /// The images of a folder lie in `PATH/train/CLASS/` and `PATH/test/CLASS/` as `.png`, `.jpg` or
 /// `.jpeg` files; the sorted names of train's sub-folders are the classes. The images of an
 /// `imagefolder:` may have any size. They lie in `PATH/train/CLASS/` and `PATH/val/CLASS/` or in
-/// Parquet shards, and are decoded on demand.
+/// Parquet or WebDataset shards, and are decoded on demand.
 ///
 /// Mean and standard deviation are the published ones where the registry has them (CIFAR-10;
 /// ImageNet's for its family). Otherwise they are computed from the whole training split (from the

@@ -23,6 +23,7 @@ mod pickle;
 pub(crate) mod synthetic;
 pub(crate) mod tiny_imagenet;
 mod tree;
+mod web_dataset;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use cache::load as load_cache;

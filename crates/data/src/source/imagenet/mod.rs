@@ -1,5 +1,5 @@
 //! ImageNet, ImageNet-100 and folders of the user's own in the same form: class folders
-//! (`train/CLASS/*`, `val/CLASS/*`) or Hugging Face Parquet shards. Images of any size are decoded
+//! (`train/CLASS/*`, `val/CLASS/*`), Hugging Face Parquet shards, or WebDataset shards. Images of any size are decoded
 //! on demand, so that memory does not grow with the set.
 //!
 //! A training augmentation that crops and resizes works on the whole picture. Otherwise (and for
@@ -12,6 +12,7 @@ use super::encoded::OnDisk;
 use super::parquet;
 use super::parts::Parts;
 use super::tree::{Item, Tree, image_files};
+use super::web_dataset::Samples;
 use crate::error::{DataError, Result};
 use crate::info::Info;
 use crate::options::OpenOptions;
@@ -22,6 +23,9 @@ use crate::text::{shown, shown_all};
 /// Names of the folder or the shards that serve as test split, because the official test split has
 /// no labels.
 pub(crate) const TEST: [&str; 3] = ["val", "validation", "test"];
+/// Endings of shards.
+const PARQUET: &str = "parquet";
+const TAR: &str = "tar";
 
 /// Opens a registered set in its folder of the data folder.
 pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
@@ -43,56 +47,122 @@ pub(crate) fn open_path(info: &mut Info, root: &Path, options: &OpenOptions<'_>)
 }
 
 fn is_layout(root: &Path) -> bool {
-    root.join("train").is_dir() || !shards(root, &["train"]).is_empty()
+    let has = |kind: &str| !shards(root, &["train"], kind).is_empty();
+    root.join("train").is_dir() || has(PARQUET) || has(TAR)
 }
 
 fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
-    let train = shards(root, &["train"]);
-    if train.is_empty() || root.join("train").is_dir() {
-        return class_folders(info, root, options);
+    if !root.join("train").is_dir() {
+        for kind in [PARQUET, TAR] {
+            let train = shards(root, &["train"], kind);
+            if train.is_empty() {
+                continue;
+            }
+            let test = shards(root, &TEST, kind);
+            if test.is_empty() {
+                return Err(DataError::bad(
+                    root,
+                    format!("train-*.{kind} but no other shards"),
+                    format!("validation-*.{kind}"),
+                    "add the validation shards",
+                ));
+            }
+            return match kind {
+                PARQUET => parquet(info, root, options, [train, test]),
+                _ => web_dataset(info, root, options, [train, test]),
+            };
+        }
     }
-    let test = shards(root, &TEST);
-    if test.is_empty() {
-        return Err(DataError::bad(
-            root,
-            "train-*.parquet but no other shards",
-            "validation-*.parquet",
-            "add the validation shards",
-        ));
-    }
+    class_folders(info, root, options)
+}
+
+/// Opens Hugging Face shards.
+fn parquet(
+    info: &mut Info,
+    root: &Path,
+    options: &OpenOptions<'_>,
+    [train, test]: [Vec<PathBuf>; 2],
+) -> Result<Parts> {
     let (train, mut labels) = parquet::Shards::open(train)?;
     let (test, mut test_labels) = parquet::Shards::open(test)?;
     let names = train.class_names().map(<[String]>::to_vec);
-    let from_one = count_from_zero(&mut labels, &mut test_labels);
+    let shift = numbered(info, root, [&mut labels, &mut test_labels], names.as_deref())?;
+    train.check(&labels, info.num_classes)?;
+    test.check(&test_labels, info.num_classes)?;
+    match names {
+        Some(names) => Layout::Names(names).name(info),
+        None => info.classes = numbers(info.num_classes, shift),
+    }
+    let decoding = options.decoding();
+    let split = |shards: parquet::Shards, labels: &[u32], limit| {
+        some_of(labels, limit, info, options, |rows| Arc::new(shards.rows(rows, decoding)))
+    };
+    Ok(Parts {
+        train: split(train, &labels, options.limit_train)?,
+        test: split(test, &test_labels, options.limit_test)?,
+    })
+}
+
+/// Opens WebDataset shards.
+fn web_dataset(
+    info: &mut Info,
+    root: &Path,
+    options: &OpenOptions<'_>,
+    [train, test]: [Vec<PathBuf>; 2],
+) -> Result<Parts> {
+    let (train, mut labels) = Samples::open(train)?;
+    let (test, mut test_labels) = Samples::open(test)?;
+    let shift = numbered(info, root, [&mut labels, &mut test_labels], None)?;
+    info.classes = numbers(info.num_classes, shift);
+    let decoding = options.decoding();
+    let split = |samples: Samples, labels: &[u32], limit| {
+        some_of(labels, limit, info, options, |rows| Arc::new(samples.pictures(&rows, decoding)))
+    };
+    Ok(Parts {
+        train: split(train, &labels, options.limit_train)?,
+        test: split(test, &test_labels, options.limit_test)?,
+    })
+}
+
+/// Checks the number of classes of shards with numbers for labels, and of their images. Returns the
+/// number of the first class in the files, 0 or 1.
+fn numbered(
+    info: &mut Info,
+    root: &Path,
+    [train, test]: [&mut [u32]; 2],
+    names: Option<&[String]>,
+) -> Result<usize> {
+    let from_one = count_from_zero(train, test);
     if from_one {
         tracing::warn!(
             "{}: labels from 1 on, with no image of label 0: label 1 is taken for the first class",
             shown(root)
         );
     }
-    let most = labels.iter().chain(&test_labels).max();
-    let classes = names.as_ref().map_or(most.map_or(0, |m| *m as usize + 1), Vec::len);
-    train.check(&labels, classes)?;
-    test.check(&test_labels, classes)?;
-    count(info, root, classes)?;
-    split_sizes(info, root, [labels.len(), test_labels.len()]);
-    match names {
-        Some(names) => Layout::Names(names).name(info),
-        None => {
-            info.classes = (0..classes).map(|k| (k + usize::from(from_one)).to_string()).collect();
-        }
-    }
-    let split = |shards: parquet::Shards, labels: Vec<u32>, limit: Option<usize>| {
-        let n = limit.map_or(labels.len(), |l| l.min(labels.len()));
-        // Shards are often sorted by class, so the n rows are spread evenly over all.
-        let (rows, labels): (Vec<_>, Vec<_>) =
-            spread(labels.len(), n).map(|i| (i as u32, labels[i])).unzip();
-        on_demand(Arc::new(shards.rows(rows, options.decoding())), labels, info, options)
-    };
-    Ok(Parts {
-        train: split(train, labels, options.limit_train)?,
-        test: split(test, test_labels, options.limit_test)?,
-    })
+    let most = train.iter().chain(test.iter()).max();
+    count(info, root, names.map_or(most.map_or(0, |m| *m as usize + 1), <[String]>::len))?;
+    split_sizes(info, root, [train.len(), test.len()]);
+    Ok(usize::from(from_one))
+}
+
+/// Names of classes that have none but their numbers, of which `first` is the first.
+fn numbers(classes: usize, first: usize) -> Vec<String> {
+    (first..first + classes).map(|number| number.to_string()).collect()
+}
+
+/// A split of at most `limit` rows. Shards are often sorted by class, so these are spread evenly
+/// over all.
+fn some_of<P: Pictures + 'static>(
+    labels: &[u32],
+    limit: Option<usize>,
+    info: &Info,
+    options: &OpenOptions<'_>,
+    pictures: impl FnOnce(Vec<u32>) -> Arc<P>,
+) -> Result<Split> {
+    let n = limit.map_or(labels.len(), |l| l.min(labels.len()));
+    let (rows, labels): (Vec<_>, Vec<_>) =
+        spread(labels.len(), n).map(|i| (i as u32, labels[i])).unzip();
+    on_demand(pictures(rows), labels, info, options)
 }
 
 /// Subtracts 1 from all labels if the smallest training label is 1 and no label is smaller. Returns
@@ -228,9 +298,9 @@ pub(crate) fn on_demand(
     )
 }
 
-/// The sorted shards `PREFIX-*.parquet` (or `PREFIX.parquet`) of the first prefix that has some, in
-/// `root` or `root/data`.
-fn shards(root: &Path, prefixes: &[&str]) -> Vec<PathBuf> {
+/// The sorted shards `PREFIX-*.KIND` (or `PREFIX.KIND`) of the first prefix that has some, in `root`
+/// or `root/data`.
+fn shards(root: &Path, prefixes: &[&str], kind: &str) -> Vec<PathBuf> {
     for prefix in prefixes {
         for folder in [root.to_owned(), root.join("data")] {
             let Ok(entries) = std::fs::read_dir(&folder) else { continue };
@@ -238,7 +308,7 @@ fn shards(root: &Path, prefixes: &[&str]) -> Vec<PathBuf> {
                 let stem = path
                     .file_name()
                     .and_then(|n| n.to_str())
-                    .and_then(|n| n.strip_suffix(".parquet"));
+                    .and_then(|n| n.strip_suffix(kind)?.strip_suffix('.'));
                 stem.and_then(|s| s.strip_prefix(prefix))
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
             };
