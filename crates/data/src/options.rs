@@ -28,6 +28,9 @@ pub struct OpenOptions<'a> {
     /// At most this many training images: the first ones. (`folder:` and `synthetic` list their
     /// classes in turn, so the first images hold all classes.)
     pub limit_train: Option<usize>,
+    /// Whether `folder:` and `imagefolder:` must have test images; without, a folder that has none
+    /// has an empty test split.
+    pub needs_test: bool,
     /// At most this many test images: the first ones.
     pub limit_test: Option<usize>,
     /// Whether the decoded images of `folder:` are kept in the data folder and used from there.
@@ -49,6 +52,7 @@ impl Default for OpenOptions<'_> {
             orientation: Orientation::AsStored,
             seed: 0,
             limit_train: None,
+            needs_test: true,
             limit_test: None,
             cache: true,
             max_memory: 1 << 30,
@@ -66,6 +70,7 @@ impl fmt::Debug for OpenOptions<'_> {
             .field("orientation", &self.orientation)
             .field("seed", &self.seed)
             .field("limit_train", &self.limit_train)
+            .field("needs_test", &self.needs_test)
             .field("limit_test", &self.limit_test)
             .field("cache", &self.cache)
             .field("max_memory", &self.max_memory)

@@ -45,6 +45,8 @@ pub enum Purpose {
     Diagnose(u16),
     /// Draws of a corruption of images; the number tells corruptions and severities apart.
     Corruption(u16),
+    /// Order of the extra training images; the epoch counts the passes over them.
+    Extra,
 }
 
 impl Purpose {
@@ -63,6 +65,7 @@ impl Purpose {
             Self::Dropout => (10, 0),
             Self::Diagnose(n) => (11, n),
             Self::Corruption(n) => (12, n),
+            Self::Extra => (13, 0),
         };
         family << 16 | u32::from(sub)
     }

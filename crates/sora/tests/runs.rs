@@ -204,6 +204,42 @@ fn other_data_than_the_run_began_with_is_refused_in_a_line() {
 }
 
 #[test]
+fn a_run_with_extra_data_is_resumed_to_the_same_bits_and_only_with_them() {
+    let root = tempfile::tempdir().unwrap();
+    let data = data();
+    // The set's own images are among them: those that are held out must not come in by this door.
+    let mixed =
+        || trainer().set("extra_data", "synthetic:400").set("extra_fraction", 0.25).epochs(3);
+    let whole = mixed().fit(&data).unwrap();
+    // 30 of 40 images of a batch are the set's own: 8 batches for 240.
+    assert_eq!(whole.summary.steps, 24);
+    assert_ne!(weights(&whole), weights(&trainer().epochs(3).fit(&data).unwrap()));
+    let path = root.path().join("broken");
+    let flag = AtomicBool::new(false);
+    let cut = mixed().in_dir(&path).observe(StopAt(11, &flag)).interrupt(&flag).fit(&data);
+    assert!(matches!(cut.unwrap_err(), Error::Interrupted { step: 12, .. }));
+    let (_, config) = RunDir::open(&path).unwrap();
+    let extra = config.extra.as_ref().unwrap();
+    assert_eq!((extra.images, config.steps_per_epoch), (380, 8), "without the 20 held out");
+    let again = Trainer::resume(&path, None).unwrap().fit(&data).unwrap();
+    assert_eq!(weights(&whole), weights(&again));
+
+    // Other extra images than the run began with.
+    let mut other = config.clone();
+    other.extra.as_mut().unwrap().sha256 = "another".into();
+    let text = run::TrainPlan::again(&mut other, &data).unwrap_err().to_string();
+    assert!(text.starts_with("extra_data synthetic:400") && text.contains("began with"), "{text}");
+    for (key, value, part) in [
+        ("extra_fraction", toml::Value::from(0.01), "both sets"),
+        ("extra_data", "synthetic:9".into(), "choose a smaller `extra_fraction`"),
+        ("extra_data", "no-such-set".into(), "unknown data set 'no-such-set'"),
+    ] {
+        let text = mixed().set(key, value).fit(&data).unwrap_err().to_string();
+        assert!(text.contains(part) && !text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
 fn a_finished_run_is_extended_and_then_goes_on_by_itself() {
     let root = tempfile::tempdir().unwrap();
     let data = data();

@@ -149,6 +149,7 @@ fn about(args: &ImportArgs, own: Option<&About>, imported: &Imported) -> About {
     About {
         network: imported.model.config.clone(),
         dataset: dataset.unwrap_or_default(),
+        extra: own.map(|about| about.extra.clone()).unwrap_or_default(),
         orientation: own.map(|about| about.orientation).unwrap_or_default(),
         method: own.map_or("imported".into(), |about| about.method.clone()),
         epsilon: own.map_or(args.epsilon.clone(), |about| about.epsilon.clone()),

@@ -81,6 +81,7 @@ fn config() -> Value {
         ("options", "Hyperparameters of the method, see `sora methods NAME`"),
         ("network", "The network as the data set decided it; written by the program"),
         ("data", "Identity of the images and labels; written by the program"),
+        ("extra", "Identity of the extra training images; written by the program"),
         ("provenance", "Program and machine; written, not read"),
     ] {
         properties.insert(name.to_owned(), json!({"type": "object", "description": about}));

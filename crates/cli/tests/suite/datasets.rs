@@ -95,6 +95,73 @@ fn photographs_are_trained_on_resumed_and_evaluated() {
     );
 }
 
+/// Grey pictures of 16x16 in `root/SPLIT/CLASS/`, the same for the same number.
+fn shades(root: &Path, split: &str, class: &str, numbers: std::ops::Range<u8>) {
+    let folder = root.join(split).join(class);
+    fs::create_dir_all(&folder).unwrap();
+    for i in numbers {
+        let picture = RgbImage::from_fn(16, 16, |x, y| Rgb([i, (x * 9) as u8, (y * 7) as u8]));
+        picture.save(folder.join(format!("{i}.png"))).unwrap();
+    }
+}
+
+#[test]
+fn extra_data_are_mixed_in_by_the_names_of_their_classes_and_never_judged_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let text = |name: &str| path(name).to_str().unwrap().to_owned();
+    for (class, first) in [("ant", 0), ("bee", 100)] {
+        shades(&path("own"), "train", class, first..first + 30);
+        shades(&path("own"), "test", class, first + 30..first + 40);
+    }
+    // No test folder, one class only, the second of the set; 20 of the test images are among them.
+    shades(&path("more"), "train", "bee", 130..180);
+    shades(&path("more"), "train", "ant", 30..40);
+    shades(&path("others"), "train", "bee", 0..9);
+    shades(&path("others"), "train", "cat", 0..9);
+    let train = |out: &str, extra: &str, more: &[&str]| {
+        let (own, out) = (format!("folder:{}", text("own")), text(out));
+        let call = ["train", "--dataset", &own, "--model", "mnist-cnn", "--width", "4", "--batch"];
+        let call = [&call[..], &["8", "--epochs", "2", "--val", "12", "--data-dir"]].concat();
+        let data_dir = text("data");
+        let call = [&call[..], &[&data_dir, "--out", &out, "--extra-data", extra], more].concat();
+        sora(&call)
+    };
+    let output = train("run", &format!("folder:{}", text("more")), &["--extra-fraction", "0.25"]);
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    assert!(
+        said.contains("20 of 60 images are also among the validation or test images"),
+        "{said}"
+    );
+    assert!(said.contains("0.25 of each batch from folder:"), "{said}");
+    let config = fs::read_to_string(path("run/config.toml")).unwrap();
+    for line in ["extra_fraction = 0.25", "steps_per_epoch = 8", "[extra]", "images = 40"] {
+        assert!(config.contains(line), "{line}: {config}");
+    }
+    // The weights know it, without the place.
+    let weights = fs::read(path("run/model.safetensors")).unwrap();
+    assert!(String::from_utf8_lossy(&weights).contains(r#"\"extra\":\"folder:more\""#));
+    let output =
+        sora(&["report", &text("run"), "--out", &text("report"), "--data-dir", &text("data")]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = fs::read_to_string(path("report/report.html")).unwrap();
+    assert!(page.contains("with extra data, 0.25 of each batch from folder more"));
+    assert!(!page.contains(dir.path().to_str().unwrap()));
+
+    for (extra, more, parts) in [
+        (text("others"), &[][..], &["--extra-data", "'cat'", "ant, bee"][..]),
+        (text("more"), &["--extra-fraction", "1.5"], &["--extra-fraction 1.5", "below 1"]),
+        ("synthetic".into(), &[], &["--extra-data synthetic", "3x32x32", "--image-size"]),
+    ] {
+        let output = train("none", &extra, more);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        assert!(!path("none").exists());
+    }
+}
+
 #[test]
 fn the_loader_is_timed_and_sets_are_described() {
     let output = sora(&[

@@ -6,6 +6,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 use sora_rng::{Key, Purpose};
 
+use super::extra::{Extra, Place, Set};
 use super::options::LoaderOptions;
 use crate::augment::AugmentDraw;
 use crate::error::Result;
@@ -24,7 +25,8 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// Class indices, `[B]`.
     pub labels: Vec<u32>,
-    /// Sample ids, `[B]`; see [`Split::ids`].
+    /// Sample ids, `[B]`; see [`Split::ids`]. Those of extra images begin behind those of the
+    /// loader's own split.
     pub ids: Vec<u32>,
     /// The augmentation's draws, `[B]`.
     pub draws: Vec<AugmentDraw>,
@@ -46,11 +48,12 @@ impl Batch {
 #[derive(Clone)]
 pub(super) struct Maker {
     pub split: Arc<Split>,
+    pub extra: Option<Extra>,
     pub options: LoaderOptions,
     pub workers: Option<Arc<ThreadPool>>,
     pub epoch: u64,
-    /// Positions in the split in the order of the epoch.
-    pub order: Vec<u32>,
+    /// The images of the epoch in order.
+    pub order: Vec<Place>,
 }
 
 impl Maker {
@@ -61,20 +64,36 @@ impl Maker {
         }
     }
 
+    fn split_of(&self, place: &Place) -> &Split {
+        match (place.set, &self.extra) {
+            (Set::Extra, Some(extra)) => &extra.split,
+            _ => &self.split,
+        }
+    }
+
     fn make(&self, index: usize) -> Result<Batch> {
         let Self { split, options, .. } = self;
         let [channels, height, width] = split.shape();
         let first = index * options.batch;
-        let positions = &self.order[first..(first + options.batch).min(self.order.len())];
-        let key = Key::new(options.seed, Purpose::Augment).at_epoch(self.epoch);
-        let at = |p: u32| p as usize;
-        let ids: Vec<u32> = positions.iter().map(|&p| split.ids()[at(p)]).collect();
-        let mut images = vec![0.0; positions.len() * channels * height * width];
+        let places = &self.order[first..(first + options.batch).min(self.order.len())];
+        let key = Key::new(options.seed, Purpose::Augment);
+        let ids: Vec<u32> = places
+            .iter()
+            .map(|place| {
+                let first = if place.set == Set::Own { 0 } else { split.end_of_ids() as u32 };
+                first + self.split_of(place).ids()[place.position as usize]
+            })
+            .collect();
+        let mut images = vec![0.0; places.len() * channels * height * width];
         let draws = images
             .par_chunks_exact_mut(channels * height * width)
-            .zip(positions.par_iter().zip(&ids))
-            .map(|(out, (&p, &id))| {
-                split.augmented(at(p), &options.augment, || key.stream(u64::from(id)), out)
+            .zip(places.par_iter().zip(&ids))
+            .map(|(out, (place, &id))| {
+                // An extra image can come several times in an epoch, each time in another pass.
+                let key = key.at_epoch(place.pass);
+                let rng = || key.stream(u64::from(id));
+                let at = place.position as usize;
+                self.split_of(place).augmented(at, &options.augment, rng, out)
             })
             // All images are decoded before the first error is returned, so that of several bad
             // images the first in order is named, whichever thread is quickest.
@@ -84,9 +103,12 @@ impl Maker {
         Ok(Batch {
             epoch: self.epoch,
             index,
-            shape: [positions.len(), channels, height, width],
+            shape: [places.len(), channels, height, width],
             images,
-            labels: positions.iter().map(|&p| split.label(at(p))).collect(),
+            labels: places
+                .iter()
+                .map(|place| self.split_of(place).label(place.position as usize))
+                .collect(),
             ids,
             draws,
         })

@@ -2,6 +2,7 @@
 
 mod batch;
 mod epoch;
+mod extra;
 mod options;
 
 use std::sync::Arc;
@@ -15,9 +16,11 @@ use crate::memory;
 use crate::split::Split;
 use batch::Maker;
 use epoch::{Producer, prefetching};
+use extra::{Place, Set, batches, mixed};
 
 pub use batch::Batch;
 pub use epoch::Epoch;
+pub use extra::Extra;
 pub use options::LoaderOptions;
 
 /// Most bytes of batches that are prepared ahead.
@@ -34,6 +37,9 @@ const MAX_WORKERS: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Loader {
     split: Arc<Split>,
+    extra: Option<Extra>,
+    /// Images of `split` in a full batch.
+    own: usize,
     options: LoaderOptions,
     workers: Option<Arc<ThreadPool>>,
 }
@@ -46,10 +52,31 @@ impl Loader {
     /// that yields no batch; [`DataError::Memory`] for a batch that takes more memory than the
     /// machine has.
     pub fn new(split: Arc<Split>, options: LoaderOptions) -> Result<Self> {
+        Self::with_extra(split, None, options)
+    }
+
+    /// A loader of `split`, into whose batches images of `extra` are mixed.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new), and [`DataError::Value`] for extra images of another shape or
+    /// of other classes, fewer than a batch takes, or a share that leaves a batch without images of
+    /// one of the two sets.
+    pub fn with_extra(
+        split: Arc<Split>,
+        extra: Option<Extra>,
+        options: LoaderOptions,
+    ) -> Result<Self> {
         options.augment.check()?;
         if options.batch == 0 {
             return Err(DataError::value("batch size", 0, "1 or more"));
         }
+        let own = match &extra {
+            None => options.batch,
+            Some(extra) => {
+                extra.check(&split, options.batch)?;
+                options.batch - extra.in_batch(options.batch)?
+            }
+        };
         check_memory(&split, options.batch, memory::limit())?;
         let workers = match options.workers {
             0 => None,
@@ -70,7 +97,7 @@ impl Loader {
                 })?))
             }
         };
-        let loader = Self { split, options, workers };
+        let loader = Self { split, extra, own, options, workers };
         if loader.batches_per_epoch() == 0 {
             return Err(DataError::value(
                 "batch size",
@@ -83,11 +110,7 @@ impl Loader {
 
     /// Number of batches in an epoch, at least 1.
     pub fn batches_per_epoch(&self) -> usize {
-        if self.options.drop_last {
-            self.split.len() / self.options.batch
-        } else {
-            self.split.len().div_ceil(self.options.batch)
-        }
+        batches(self.split.len(), self.own, self.options.drop_last)
     }
 
     /// The split that the loader reads.
@@ -106,6 +129,7 @@ impl Loader {
         let total = self.batches_per_epoch();
         let maker = Maker {
             split: Arc::clone(&self.split),
+            extra: self.extra.clone(),
             options: self.options,
             workers: self.workers.clone(),
             epoch,
@@ -124,13 +148,19 @@ impl Loader {
         Epoch { producer, next: start_batch, total }
     }
 
-    /// Positions in the split, in the order of the epoch.
-    fn order(&self, epoch: u64) -> Vec<u32> {
+    /// The images of the epoch, in order.
+    fn order(&self, epoch: u64) -> Vec<Place> {
         let mut order: Vec<u32> = (0..self.split.len() as u32).collect();
         if self.options.shuffle {
             order.shuffle(&mut stream(self.options.seed, Purpose::Shuffle, epoch, 0, 0));
         }
-        order
+        match &self.extra {
+            Some(extra) => mixed(&order, extra, &self.options, self.own, epoch),
+            None => order
+                .into_iter()
+                .map(|position| Place { set: Set::Own, position, pass: epoch })
+                .collect(),
+        }
     }
 }
 
@@ -149,5 +179,7 @@ fn check_memory(split: &Split, batch: usize, limit: Option<u64>) -> Result<()> {
     }
 }
 
+#[cfg(test)]
+mod extra_tests;
 #[cfg(test)]
 mod tests;

@@ -32,14 +32,15 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Lists the image files under `root`. The test split is the first folder of `test` that
-    /// exists.
-    pub(crate) fn read(root: &Path, test: &[&str]) -> Result<Self> {
+    /// exists, and empty where there is none and `needs_test` is false.
+    pub(crate) fn read(root: &Path, test: &[&str], needs_test: bool) -> Result<Self> {
         let root = fs::canonicalize(root).map_err(DataError::io("read", root))?;
         let test_name =
             test.iter().copied().find(|name| root.join(name).is_dir()).unwrap_or(test[0]);
         let layout = format!("PATH/train/CLASS/*.png|jpg and PATH/{test_name}/CLASS/*.png|jpg");
+        let has_test = needs_test || root.join(test_name).is_dir();
         for split in ["train", test_name] {
-            if !root.join(split).is_dir() {
+            if !root.join(split).is_dir() && (split == "train" || has_test) {
                 return Err(DataError::bad(
                     &root,
                     format!("no {split} folder"),
@@ -65,6 +66,10 @@ impl Tree {
         }
         let classes: Vec<String> = present.iter().map(|class| class.name.clone()).collect();
         let train = list(&folder, &present, &classes, &mut left_out)?;
+        if !has_test {
+            left_out.tell(&root);
+            return Ok(Self { root, classes, train, test: Vec::new() });
+        }
         let folder = root.join(test_name);
         let present = sub_folders(&folder)?;
         if let Some(unknown) = present.iter().find(|c| !classes.contains(&c.name)) {

@@ -1,6 +1,7 @@
 //! The identity of a split as a hash, by which a run, a checkpoint or a record recognises the same
 //! data.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -61,6 +62,27 @@ impl SplitIdentity {
 }
 
 impl Split {
+    /// This split without the images that one of `others` has, too: those with the same pixels, or
+    /// the same files where both are decoded on demand.
+    ///
+    /// # Errors
+    /// Those of [`Split::image`].
+    pub fn without(&self, others: &[&Self]) -> Result<Self> {
+        let mut known = HashSet::new();
+        for other in others {
+            known.extend(other.digests()?);
+        }
+        let own = self.digests()?;
+        let left = (0..self.len()).filter(|&i| !known.contains(&own[i]));
+        self.subset(&left.collect::<Vec<_>>())
+    }
+
+    /// The digest of each image.
+    fn digests(&self) -> Result<Vec<[u8; 32]>> {
+        let digests = self.ids().par_iter().map(|&id| self.store.digest(id as usize));
+        digests.collect::<Vec<Result<_>>>().into_iter().collect()
+    }
+
     /// The content identity: a hash over every image, its label and place, the class names and the
     /// shape.
     ///
@@ -81,13 +103,7 @@ impl Split {
     /// # Errors
     /// Those of [`Split::image`].
     pub fn identity(&self) -> Result<SplitIdentity> {
-        let digests: Vec<[u8; 32]> = self
-            .ids()
-            .par_iter()
-            .map(|&id| self.store.digest(id as usize))
-            .collect::<Vec<Result<_>>>()
-            .into_iter()
-            .collect::<Result<_>>()?;
+        let digests = self.digests()?;
         let mut hash = Sha256::new();
         hash.update(VERSION);
         hash.update(self.store.storage());

@@ -16,8 +16,12 @@ pub struct Split {
     pub(super) store: Arc<Store>,
     /// Positions in the store, in the split's order; they are the samples' ids.
     ids: Vec<u32>,
+    /// Number of classes.
+    classes: usize,
     /// Class names in label order; empty where there are none.
     names: Arc<[String]>,
+    /// The class of each label of the store, where it is another.
+    renumbered: Option<Arc<[u32]>>,
 }
 
 /// The digests of a store's images; each is computed on its first request.
@@ -28,7 +32,6 @@ pub(super) struct Store {
     pub(super) images: Images,
     pub(super) labels: Vec<u32>,
     pub(super) shape: [usize; 3],
-    classes: usize,
     pub(super) digests: Digests,
 }
 
@@ -96,9 +99,11 @@ impl Split {
             ));
         }
         Ok(Self {
-            store: Arc::new(Store { images, labels, shape, classes, digests: Digests::new() }),
+            store: Arc::new(Store { images, labels, shape, digests: Digests::new() }),
             ids: (0..n).collect(),
+            classes,
             names: Arc::new([]),
+            renumbered: None,
         })
     }
 
@@ -115,6 +120,28 @@ impl Split {
             ));
         }
         Ok(Self { names: names.into(), ..self })
+    }
+
+    /// The same images, with the labels that a set of the classes `names` gives them: a class is
+    /// found by its name. Classes of `names` that no image has are allowed.
+    ///
+    /// # Errors
+    /// [`DataError::Value`] for a class of this split that `names` lacks.
+    pub fn in_classes(self, names: &[String]) -> Result<Self> {
+        let label_of = |name: &String| match names.iter().position(|known| known == name) {
+            Some(label) => Ok(label as u32),
+            None => {
+                let expected = format!("one of {}", names.join(", "));
+                Err(DataError::value("class", format!("'{name}'"), expected))
+            }
+        };
+        let now = self.names.iter().map(label_of).collect::<Result<Vec<u32>>>()?;
+        let renumbered = match &self.renumbered {
+            None => now,
+            Some(before) => before.iter().map(|&label| now[label as usize]).collect(),
+        };
+        let renumbered = Some(renumbered.into());
+        Ok(Self { classes: names.len(), names: names.into(), renumbered, ..self })
     }
 
     /// Whether images are decoded at every request.
@@ -139,7 +166,7 @@ impl Split {
 
     /// Number of classes of the data set, which may exceed the number of classes in this split.
     pub fn num_classes(&self) -> usize {
-        self.store.classes
+        self.classes
     }
 
     /// Names of the classes in label order; empty for a split that has none.
@@ -245,7 +272,8 @@ impl Split {
     /// # Panics
     /// If `i` is not below [`Split::len`].
     pub fn label(&self, i: usize) -> u32 {
-        self.store.labels[self.ids[i] as usize]
+        let label = self.store.labels[self.ids[i] as usize];
+        self.renumbered.as_ref().map_or(label, |classes| classes[label as usize])
     }
 
     /// The sample ids: positions in the split as it was first read. [`Split::subset`] and
@@ -255,9 +283,14 @@ impl Split {
         &self.ids
     }
 
+    /// A number above the ids of every view of these images.
+    pub(crate) fn end_of_ids(&self) -> usize {
+        self.store.labels.len()
+    }
+
     /// Number of images of each class.
     pub fn class_counts(&self) -> Vec<usize> {
-        let mut counts = vec![0; self.store.classes];
+        let mut counts = vec![0; self.classes];
         for i in 0..self.len() {
             counts[self.label(i) as usize] += 1;
         }
@@ -288,7 +321,13 @@ impl Split {
 
     /// A view of none of the images.
     fn clone_empty(&self) -> Self {
-        Self { store: Arc::clone(&self.store), ids: vec![], names: Arc::clone(&self.names) }
+        Self {
+            store: Arc::clone(&self.store),
+            ids: vec![],
+            classes: self.classes,
+            names: Arc::clone(&self.names),
+            renumbered: self.renumbered.clone(),
+        }
     }
 
     fn pixels(&self) -> usize {

@@ -18,6 +18,33 @@ fn sizes_must_fit() {
 }
 
 #[test]
+fn classes_are_found_by_their_names() {
+    let names = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let named = tiny(&[0, 1, 2, 3]).with_class_names(names("ape bee cat dog")).unwrap();
+    let there = named.clone().in_classes(&names("dog cat elk bee ape")).unwrap();
+    let labels = |split: &Split| (0..split.len()).map(|i| split.label(i)).collect::<Vec<_>>();
+    assert_eq!(labels(&there), [4, 3, 1, 0]);
+    assert_eq!((there.num_classes(), there.class_counts()), (5, vec![1, 1, 0, 1, 1]));
+    assert_eq!(labels(&there.subset(&[2, 0]).unwrap()), [1, 4]);
+    let other = named.clone().in_classes(&names("bee ape dog cat")).unwrap();
+    assert!(other.identity().unwrap().difference(&named.identity().unwrap()).is_some());
+    let back = there.in_classes(&names("ape bee cat dog elk")).unwrap();
+    assert_eq!(labels(&back), [0, 1, 2, 3], "names count, not the labels before");
+    let error = named.in_classes(&names("ape bee cat")).unwrap_err().to_string();
+    assert_eq!(error, "wrong class: 'dog'; expected one of ape, bee, cat");
+}
+
+#[test]
+fn images_of_another_split_are_left_out() {
+    let all = tiny(&[0, 1, 2, 3]);
+    // The same pixels under other labels, in another order.
+    let some = Split::new(vec![3, 1, 9], vec![0; 3], [1, 1, 1], 1).unwrap();
+    let left = all.without(&[&some.take(1), &some.subset(&[2, 1]).unwrap()]).unwrap();
+    assert_eq!(left.ids(), [0, 2]);
+    assert_eq!(all.without(&[]).unwrap().len(), 4);
+}
+
+#[test]
 fn subsets_keep_ids() {
     let all = tiny(&[0, 1, 2, 3]);
     let part = all.subset(&[3, 1]).unwrap();

@@ -27,6 +27,19 @@ impl TrainConfig {
 
     fn check_numbers(&self) -> Result<()> {
         range("epochs", self.epochs as f64, 1.0, 100_000.0)?;
+        if let Some(fraction) = self.extra_fraction {
+            if self.extra_data.is_none() {
+                let problem = "there is no `extra_data` to take it from; give both or none";
+                return Err(Error::setting("extra_fraction", fraction, problem));
+            }
+            if !(fraction > 0.0 && fraction < 1.0) {
+                return Err(Error::setting(
+                    "extra_fraction",
+                    fraction,
+                    "expected above 0 and below 1",
+                ));
+            }
+        }
         range("batch", self.batch as f64, 1.0, 65_536.0)?;
         range("lr_max", self.lr_max, 0.0, 1000.0)?;
         if let Some(lr_min) = self.lr_min {
@@ -155,6 +168,11 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_refused_under_its_name() {
+        refused(|c| c.extra_fraction = Some(0.5), "extra_fraction");
+        for fraction in [0.0, 1.0, -0.1, f64::NAN] {
+            let given = (Some("synthetic".to_owned()), Some(fraction));
+            refused(|c| (c.extra_data, c.extra_fraction) = given, "extra_fraction");
+        }
         refused(|c| c.label_smoothing = 1.5, "label_smoothing");
         refused(|c| c.awp = -0.1, "awp");
         refused(|c| c.ema = f32::NAN, "ema");

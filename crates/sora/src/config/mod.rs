@@ -138,15 +138,19 @@ impl TrainConfig {
         };
         self.data_dir = self.data_dir.as_deref().map(absolute);
         self.init = self.init.as_deref().map(absolute);
-        let named = crate::data::find(&self.dataset).is_some();
-        if let Some(path) = self.dataset.strip_prefix("imagefolder:") {
-            self.dataset = format!("imagefolder:{}", absolute(Path::new(path)).display());
-        } else if let Some(path) =
-            self.dataset.strip_prefix("folder:").or((!named).then_some(self.dataset.as_str()))
-            && crate::data::expand_home(Path::new(path)).is_dir()
-        {
-            self.dataset = format!("folder:{}", absolute(Path::new(path)).display());
-        }
+        let settle = |spec: &mut String| {
+            let named = crate::data::find(spec).is_some();
+            if let Some(path) = spec.strip_prefix("imagefolder:") {
+                *spec = format!("imagefolder:{}", absolute(Path::new(path)).display());
+            } else if let Some(path) =
+                spec.strip_prefix("folder:").or((!named).then_some(spec.as_str()))
+                && crate::data::expand_home(Path::new(path)).is_dir()
+            {
+                *spec = format!("folder:{}", absolute(Path::new(path)).display());
+            }
+        };
+        settle(&mut self.dataset);
+        self.extra_data.as_mut().map(settle);
     }
 }
 

@@ -99,6 +99,12 @@ settings! {
     /// How photographs lie that carry an orientation tag (EXIF), in folders and the ImageNet family:
     /// stored, as torchvision takes them, or exif, turned as viewers show them [default: stored]
     orientation: Orientation = Orientation::AsStored, "ORIENTATION" Values::Choice(&["stored", "exif"]);
+    /// Extra training data, mixed into every batch: a data set with the classes of `dataset`, of which
+    /// the training images are taken, never to validate or test
+    extra_data: Option<String> = None, "NAME|PATH" Values::Text;
+    /// Share of a batch that comes from `extra_data`, above 0 and below 1; an epoch is a pass over
+    /// `dataset` [default: 0.5]
+    extra_fraction: Option<f64> = None, "SHARE" Values::Number;
     /// Augmentation, for example none, flip or crop:4,flip [default: the data set's]
     augment: Option<Augment> = None, "AUGMENT" Values::Text;
     /// Training method, see `sora methods` [default: sora]

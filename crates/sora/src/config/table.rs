@@ -16,8 +16,16 @@ use crate::{
 /// Key of the method's hyperparameters.
 const OPTIONS: &str = "options";
 /// Keys that a run's own config.toml holds besides its settings.
-pub(crate) const ABOUT_THE_RUN: [&str; 7] =
-    ["provenance", "network", "steps_per_epoch", "data", "classes", "extended", "init_sha256"];
+pub(crate) const ABOUT_THE_RUN: [&str; 8] = [
+    "provenance",
+    "network",
+    "steps_per_epoch",
+    "data",
+    "extra",
+    "classes",
+    "extended",
+    "init_sha256",
+];
 /// Largest settings file in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 /// Steps between checkpoints of a run that may return to one.
@@ -74,12 +82,13 @@ pub(crate) fn complete(table: &mut Table) {
 /// Settings that belong to another setting. Where that setting gets another value than the file's,
 /// the file's values of these are dropped, because they were chosen for the old value or are its
 /// defaults.
-const BELONGINGS: [(&str, &[&str]); 5] = [
+const BELONGINGS: [(&str, &[&str]); 6] = [
     ("method", &[OPTIONS, "attack_bn"]),
     ("model", &["width", "activation", "dropout", "stem", "patch", "shortcut"]),
     ("norm", &["epsilon", "epsilon_convention"]),
     ("optimizer", &["lr_max", "cycle_momentum"]),
-    ("dataset", &["image_size", "augment"]),
+    ("dataset", &["image_size", "augment", "extra_data", "extra_fraction"]),
+    ("extra_data", &["extra_fraction"]),
 ];
 
 /// Completes `given` with the values of `file`. Where `given` replaces a method, network, norm,

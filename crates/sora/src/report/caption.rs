@@ -14,7 +14,7 @@ pub fn setting(runs: &[Run]) -> String {
     let several = if seeds.contains(',') { "s" } else { "" };
     format!(
         "{}; {}; {}; seed{several} {seeds}.",
-        distinct(&|r| r.dataset()),
+        distinct(&|r| r.training_data()),
         distinct(&|r| r.network()),
         distinct(&|r| r.threat())
     )

@@ -124,6 +124,20 @@ impl Run {
         dataset_name(&self.dataset_path())
     }
 
+    /// The data of the training in words: the data set, and the extra data where there are some.
+    pub fn training_data(&self) -> String {
+        let text = |key| self.config.get(key).map(value_text).unwrap_or_default();
+        match text("extra_data") {
+            extra if extra.is_empty() => self.dataset(),
+            extra => format!(
+                "{} with extra data, {} of each batch from {}",
+                self.dataset(),
+                text("extra_fraction"),
+                dataset_name(&extra)
+            ),
+        }
+    }
+
     /// Whether `dataset` is the run's own.
     pub fn is_own_dataset(&self, dataset: &str) -> bool {
         dataset.is_empty() || absolute_dataset(dataset) == absolute_dataset(&self.dataset_path())
@@ -234,7 +248,7 @@ impl Run {
 }
 
 /// Keys of config.toml that are not settings: facts about machine, data and network.
-const ASIDE: [&str; 5] = ["provenance", "network", "data", "classes", "data_dir"];
+const ASIDE: [&str; 6] = ["provenance", "network", "data", "extra", "classes", "data_dir"];
 
 /// The event in words.
 pub fn reason(event: &CoEvent) -> String {

@@ -11,7 +11,7 @@ use toml::Table;
 
 use crate::{
     config::{ABOUT_THE_RUN, TrainConfig, complete, one_line, read},
-    data::{Dataset, DatasetIdentity},
+    data::{Dataset, DatasetIdentity, SplitIdentity},
     device,
     error::{Error, Result},
     files,
@@ -77,6 +77,9 @@ pub struct RunConfig {
     /// versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<DatasetIdentity>,
+    /// Identity of the extra training images, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra: Option<SplitIdentity>,
     /// Program and machine of the run.
     pub provenance: Provenance,
     /// Whether the file carries its own digest; files of versions without manifests do not.
@@ -136,6 +139,7 @@ impl RunConfig {
             init_sha256: part(&mut about, "init_sha256")?,
             network,
             data: part(&mut about, "data")?,
+            extra: part(&mut about, "extra")?,
             provenance: part(&mut about, "provenance")?.unwrap_or_default(),
             sealed: false,
         })

@@ -18,6 +18,7 @@
 pub mod checkpoint;
 mod config;
 mod dir;
+mod extra;
 pub mod follow;
 mod initial;
 pub mod log;
@@ -29,6 +30,7 @@ pub(crate) use self::config::is_changed;
 pub use self::{
     config::{Provenance, RunConfig},
     dir::RunDir,
+    extra::EXTRA_FRACTION,
     initial::{InitialWeights, with_initial_network},
     prepare::{TrainPlan, open_dataset},
     weights::{ABOUT, About, Source, Subject, Which},

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::RunConfig;
+use super::{RunConfig, extra};
 use crate::{
     config::TrainConfig,
-    data::{self, Dataset, Split},
+    data::{self, Dataset, Extra, Split, SplitIdentity},
     device,
     error::{Error, Result},
     method::{self, DataInfo},
@@ -19,6 +19,8 @@ pub struct TrainPlan {
     pub train: Arc<Split>,
     /// Held-out images; empty where `val` is 0.
     pub val: Split,
+    /// Extra training images that are mixed into the batches.
+    pub extra: Option<Extra>,
     /// The network.
     pub network: ModelConfig,
     /// Names of the classes; empty where the set has no names.
@@ -88,7 +90,24 @@ impl TrainPlan {
             );
             return Err(Error::unfit(format!("data set {}", dataset.info.name), problem));
         }
-        Self::with_network(&mut config.settings, dataset, config.network.clone())
+        let plan = Self::with_network(&mut config.settings, dataset, config.network.clone())?;
+        let now = plan.extra_identity()?;
+        match now.zip(config.extra.as_ref()).and_then(|(now, before)| now.difference(before)) {
+            None => Ok(plan),
+            Some(difference) => Err(Error::setting(
+                "extra_data",
+                config.settings.extra_data.as_deref().unwrap_or_default(),
+                format!("its images are not those that the run began with: {difference}"),
+            )),
+        }
+    }
+
+    /// Identity of the extra training images.
+    ///
+    /// # Errors
+    /// [`Error`] for images that cannot be read.
+    pub fn extra_identity(&self) -> Result<Option<SplitIdentity>> {
+        Ok(self.extra.as_ref().map(|extra| extra.split.identity()).transpose()?)
     }
 
     fn with_network(
@@ -111,26 +130,25 @@ impl TrainPlan {
             let (train, val) = dataset.train.hold_out(val, config.seed)?;
             (Arc::new(train), val)
         };
-        if config.drop_last && train.len() < config.batch {
+        let extra = extra::open(config, dataset, &val)?;
+        let more = extra.as_ref().map_or(Ok(0), |extra| extra.in_batch(config.batch))?;
+        if config.drop_last && train.len() < config.batch - more {
             let problem = format!(
                 "only {} training images are left after validation; choose a smaller batch",
                 train.len()
             );
             return Err(Error::setting("batch", config.batch, problem));
         }
-        let info =
-            DataInfo { images: train.len(), shape: train.shape(), augment: config.augment() };
+        let images = train.len() + extra.as_ref().map_or(0, |extra| extra.split.len());
+        let info = DataInfo { images, shape: train.shape(), augment: config.augment() };
         let method = method::method(&config.method)?.build(&config.options, config.threat())?;
         memory_fits(&config.method, method.memory(&info)?, &info, device::available_memory())?;
-        let batches = if config.drop_last {
-            train.len() / config.batch
-        } else {
-            train.len().div_ceil(config.batch)
-        };
+        let own = config.batch - more;
+        let batches = if config.drop_last { train.len() / own } else { train.len().div_ceil(own) };
         let steps_per_epoch = batches as u64 * u64::from(method.updates_per_batch().max(1));
         updates_happen(config, steps_per_epoch)?;
         let classes = train.class_names().to_vec();
-        Ok(Self { train, val, network, classes, steps_per_epoch })
+        Ok(Self { train, val, extra, network, classes, steps_per_epoch })
     }
 }
 

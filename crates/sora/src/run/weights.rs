@@ -29,6 +29,9 @@ pub struct About {
     /// Data set of the training; empty if it is not known. A file holds only the last name of a
     /// folder, because files are passed on.
     pub dataset: String,
+    /// Extra data set of the training; empty if there was none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub extra: String,
     /// How photographs with an orientation tag were taken.
     #[serde(default, skip_serializing_if = "Orientation::is_as_stored")]
     pub orientation: Orientation,
@@ -55,6 +58,7 @@ impl About {
         Self {
             network: plan.network.clone(),
             dataset: config.dataset.clone(),
+            extra: config.extra_data.clone().unwrap_or_default(),
             orientation: config.orientation,
             method: config.method.clone(),
             epsilon: config.epsilon.clone(),
@@ -70,7 +74,11 @@ impl About {
     /// # Errors
     /// [`Error`] if the serialisation fails, which no known value causes.
     pub fn metadata(&self) -> Result<HashMap<String, String>> {
-        let about = Self { dataset: data::without_place(&self.dataset), ..self.clone() };
+        let about = Self {
+            dataset: data::without_place(&self.dataset),
+            extra: data::without_place(&self.extra),
+            ..self.clone()
+        };
         let json = serde_json::to_string(&about).map_err(|e| {
             Error::defect(format!("cannot serialise the network's description: {e}"))
         })?;
@@ -277,6 +285,7 @@ mod tests {
         let about = About {
             network,
             dataset: "folder:/home/me/secret/pets".into(),
+            extra: "folder:/home/me/secret/more".into(),
             orientation: Orientation::Exif,
             method: config.method,
             epsilon: config.epsilon,
@@ -288,7 +297,7 @@ mod tests {
         let text = &about.metadata().unwrap()[ABOUT];
         assert!(!text.contains("secret"), "{text}");
         let again = About::parse(text, Path::new("x")).unwrap();
-        assert_eq!(again.dataset, "folder:pets");
+        assert_eq!((&*again.dataset, &*again.extra), ("folder:pets", "folder:more"));
         assert_eq!(again.orientation, Orientation::Exif);
     }
 

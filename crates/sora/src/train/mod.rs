@@ -164,7 +164,8 @@ impl Session<'_> {
             prefetch: PREFETCH,
             workers: 0,
         };
-        Ok(Loader::new(self.plan.train.clone(), options)?)
+        let TrainPlan { train, extra, .. } = self.plan;
+        Ok(Loader::with_extra(train.clone(), extra.clone(), options)?)
     }
 
     fn is_done(&self) -> bool {

@@ -59,6 +59,7 @@ impl Rest<'_> {
                     init_sha256: initial.as_ref().map(InitialWeights::sha256),
                     network: plan.network.clone(),
                     data: Some(data.identity()?),
+                    extra: plan.extra_identity()?,
                     provenance: Provenance::here(&config.device)?,
                     sealed: true,
                 };

@@ -112,6 +112,10 @@ impl ModelInfo {
         entry.autoattack_acc = percent("autoattack");
         entry.reported = entry.reported.or_else(|| entry.autoattack_acc.clone());
         entry.unreliable = Some(!report.warnings.is_empty());
+        // What imported weights were trained on, only their authors know.
+        let ours = subject.about().filter(|about| about.method != "imported");
+        let extra = ours.map(|about| !about.extra.is_empty());
+        entry.additional_data = entry.additional_data.or(extra);
         entry.number_forward_passes = entry.number_forward_passes.or(Some(1));
         entry.architecture = entry.architecture.or_else(|| architecture(subject));
         let open = entry.open();

@@ -41,8 +41,14 @@ pub fn run(args: TrainArgs) -> Result<()> {
 }
 
 fn summary(config: &TrainConfig, data: &Dataset) -> String {
+    let extra = match (&config.extra_data, config.extra_fraction) {
+        (None, _) => String::new(),
+        (Some(extra), fraction) => {
+            format!("; {} of each batch from {extra}", fraction.unwrap_or(run::EXTRA_FRACTION))
+        }
+    };
     format!(
-        "{} on {} ({} training images), {} of width {}, {} {}, {} epochs on {} with {} threads",
+        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epochs on {} with {} threads",
         config.method,
         config.dataset,
         data.train.len(),

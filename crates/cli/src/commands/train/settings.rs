@@ -15,6 +15,8 @@ const HEADINGS: &[(&str, &[&str])] = &[
         "Data",
         &[
             "dataset",
+            "extra_data",
+            "extra_fraction",
             "data_dir",
             "image_size",
             "orientation",
@@ -112,7 +114,7 @@ fn argument(setting: &'static SettingInfo) -> Arg {
         arg = arg.visible_alias(*alias);
     }
     arg = match setting.name {
-        "dataset" => arg.add(complete::datasets()),
+        "dataset" | "extra_data" => arg.add(complete::datasets()),
         "method" | "on_co_method" => arg.add(complete::methods()),
         "model" => arg.add(complete::networks()),
         _ => arg,

@@ -27,7 +27,7 @@ use crate::text::{one_line, shown};
 
 /// Reads the folder `path` and fills in the fields of `info` that depend on the images.
 pub(crate) fn open(info: &mut Info, path: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
-    let tree = Tree::read(path, &["test"])?;
+    let tree = Tree::read(path, &["test"], options.needs_test)?;
     let classes = tree.classes.len();
     let shape = shape(&tree, options)?;
     let counts = wanted(&tree, options);

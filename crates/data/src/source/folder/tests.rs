@@ -102,6 +102,9 @@ fn each_defect_has_its_line() {
     let tree = Place::new();
     fs::rename(tree.path("test"), tree.path("tost")).unwrap();
     assert!(tree.message().contains("found no test folder; expected PATH/train/CLASS/"));
+    let alone = OpenOptions { needs_test: false, ..tree.options() };
+    let data = tree.open_with(&alone).unwrap();
+    assert_eq!((data.train.len(), data.test.len()), (5, 0));
     fs::create_dir(tree.path("test")).unwrap();
     assert!(tree.message().contains("test: found no class folders"));
     fs::create_dir(tree.path("test/c")).unwrap();
@@ -251,7 +254,7 @@ fn the_cache_is_used_and_rebuilt_when_stale_or_damaged() {
     );
     // Write 99 in place of the first image's bytes, to see whether the cache is used.
     let counts = [5, 2];
-    let listed = || key(&Tree::read(&tree.path(""), &["test"]).unwrap(), &tree.options());
+    let listed = || key(&Tree::read(&tree.path(""), &["test"], true).unwrap(), &tree.options());
     let key = listed();
     let mut forged = cache::load(cache, &key, counts).unwrap();
     forged.train[0] = 99;

@@ -201,7 +201,7 @@ pub(crate) fn class_folders(
             ));
         }
     }
-    let tree = Tree::read(root, &TEST)?;
+    let tree = Tree::read(root, &TEST, options.needs_test)?;
     count(info, root, tree.classes.len())?;
     split_sizes(info, root, [tree.train.len(), tree.test.len()]);
     Layout::Ids(tree.classes).name(info);
