@@ -9,7 +9,9 @@ use std::{
 };
 
 use pyo3::{prelude::*, types::PyBytes};
-use robustness::{Access, Classifier, Cotangent, Error, Incremental, PullBack, Result, Shape};
+use robustness::{
+    Access, Classifier, Cotangent, Error, Incremental, OneOutput, PullBack, Result, Shape,
+};
 
 /// A Python object with `logits(x) -> bytes` and, where it has gradients, `record(x) -> (bytes, pull)`, where
 /// `pull(cotangent) -> bytes`; x, logits, cotangents and gradients are bytes of f32.
@@ -145,6 +147,19 @@ impl Classifier for Stoppable<'_> {
     }
 }
 
+/// A model, and where it has one output for two classes, what that is said to be.
+#[derive(Debug)]
+pub struct Opened {
+    pub model: Box<dyn Classifier>,
+    pub one_output: Option<Option<OneOutput>>,
+}
+
+impl Opened {
+    pub fn plain(model: impl Classifier + 'static) -> Self {
+        Self { model: Box::new(model), one_output: None }
+    }
+}
+
 /// Opens the network of a file or of a run folder.
 ///
 /// # Errors
@@ -153,15 +168,23 @@ pub fn open(
     path: &Path,
     normalisation: Option<(Vec<f32>, Vec<f32>)>,
     image_size: Option<usize>,
-) -> Result<Box<dyn Classifier>, String> {
+    one_output: Option<OneOutput>,
+) -> Result<Opened, String> {
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
         let options = sora_onnx::Options {
             image_size: image_size.map(|side| [side, side]),
             normalisation: normalisation.map(|(mean, std)| sora_onnx::Normalisation { mean, std }),
             output: None,
+            one_output,
         };
         let network = sora_onnx::Network::open(path, &options).map_err(|e| e.to_string())?;
-        return Ok(Box::new(network));
+        let one_output = network.has_one_output().then(|| network.one_output());
+        return Ok(Opened { one_output, ..Opened::plain(network) });
+    }
+    if one_output.is_some() {
+        return Err(
+            "one_output: a run or a weights file of sora has an output for each class".into()
+        );
     }
     if normalisation.is_some() {
         return Err(
@@ -170,5 +193,5 @@ pub fn open(
     }
     let device = sora::device::device("cpu").map_err(|e| e.to_string())?;
     let subject = sora::run::Subject::load(path, &device).map_err(|e| e.to_string())?;
-    Ok(Box::new(subject.model))
+    Ok(Opened::plain(subject.model))
 }

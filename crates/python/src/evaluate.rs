@@ -15,12 +15,12 @@ use pyo3::{
 };
 use robustness::{
     Access, Classifier, EvalConfig, EvalEvent, EvalObserver, Evaluator, Identity, InMemory, Ledger,
-    Norm, Samples, Shape, Threat, WeightsIdentity, attack,
+    Norm, OneOutput, Samples, Shape, Threat, WeightsIdentity, attack,
     evaluate::{ExistingState, StateOptions},
 };
 
 use crate::{
-    classifier::{self, Callable, Stoppable},
+    classifier::{self, Callable, Opened, Stoppable},
     work::{self, News},
 };
 
@@ -41,6 +41,8 @@ pub struct Request {
     /// Folder for the adversarial examples.
     keep: Option<PathBuf>,
     normalisation: Option<(Vec<f32>, Vec<f32>)>,
+    /// What the one output of a network of two classes in a file is said to be.
+    one_output: Option<String>,
 }
 
 /// Sends progress to the calling thread.
@@ -78,8 +80,8 @@ pub fn shape_of(
     normalisation: Option<(Vec<f32>, Vec<f32>)>,
     image_size: Option<usize>,
 ) -> PyResult<[usize; 4]> {
-    let opened = py.detach(|| classifier::open(&path, normalisation, image_size));
-    let Shape { channels, height, width, classes } = opened.map_err(wrong)?.shape();
+    let opened = py.detach(|| classifier::open(&path, normalisation, image_size, None));
+    let Shape { channels, height, width, classes } = opened.map_err(wrong)?.model.shape();
     Ok([channels, height, width, classes])
 }
 
@@ -99,13 +101,16 @@ pub fn evaluate(
 ) -> PyResult<(String, Vec<(String, String)>)> {
     let raised = Arc::new(Mutex::new(None));
     let [channels, height, width, classes] = request.shape;
-    let model: Box<dyn Classifier> = match model.extract::<PathBuf>() {
+    let said = request.one_output.as_deref().map(str::parse::<OneOutput>).transpose();
+    let said = said.map_err(wrong)?;
+    let Opened { model, one_output } = match model.extract::<PathBuf>() {
         Ok(path) => {
             let given = request.normalisation.clone();
             let size = (height == width).then_some(height);
-            py.detach(|| classifier::open(&path, given, size)).map_err(wrong)?
+            py.detach(|| classifier::open(&path, given, size, said)).map_err(wrong)?
         }
-        Err(_) => Box::new(Callable {
+        // What a Python object gives was looked at in Python.
+        Err(_) => Opened::plain(Callable {
             access: match model.getattr("gradients")?.extract()? {
                 true => Access::Gradients,
                 false => Access::Scores,
@@ -119,7 +124,7 @@ pub fn evaluate(
     let stop = AtomicBool::new(false);
     let result = work::run(py, progress, &stop, |news| {
         let model = Stoppable { inner: &*model, stop: &stop };
-        judge(&model, &request, Reporter(news))
+        judge(&model, one_output, &request, Reporter(news))
     })?;
     result.map_err(|e| {
         let raised = raised.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -132,6 +137,7 @@ pub fn evaluate(
 
 fn judge(
     model: &dyn Classifier,
+    one_output: Option<Option<OneOutput>>,
     request: &Request,
     observer: Reporter,
 ) -> robustness::Result<(String, Vec<(String, String)>)> {
@@ -146,6 +152,7 @@ fn judge(
     let shape = Shape { channels, height, width, classes: model.shape().classes };
     let labels = request.y.iter().map(|&y| y as usize).collect();
     let samples = InMemory::new(shape, classifier::from_bytes(&request.x), labels)?;
+    let note = one_output.map(|said| OneOutput::check(said, model, &samples)).transpose()?;
     let config =
         EvalConfig { seed: request.seed, batch: request.batch, ..EvalConfig::under(threat) };
     let ledger = match &request.keep {
@@ -153,7 +160,8 @@ fn judge(
         Some(folder) => keeping(folder, &samples, threat, request.seed)?,
     };
     let mut evaluator = Evaluator::new(model, &samples, config, ledger)?.observe(observer);
-    let outcome = evaluator.run(&entries)?;
+    let mut outcome = evaluator.run(&entries)?;
+    outcome.notes.extend(note);
     let mut kept = Vec::new();
     if let Some(folder) = &request.keep {
         for (index, entry) in entries.iter().enumerate().filter(|(_, e)| !e.parts.is_empty()) {

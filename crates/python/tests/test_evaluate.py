@@ -142,6 +142,73 @@ def test_logits_alone_are_a_black_box(data):
         sora.evaluate(lambda x: x, x, y, epsilon=0.02, progress=False)
 
 
+def test_one_output_is_two_classes_whichever_way_it_is_written(data, tmp_path):
+    torch = pytest.importorskip("torch")
+    x, _ = data
+    w = WEIGHTS[1] - WEIGHTS[0]
+    shift = np.float32((x.reshape(len(x), -1) @ w).mean())
+
+    def logit(x):
+        return x.reshape(len(x), -1) @ w[:, None] - shift
+
+    y = (logit(x)[:, 0] > 0).astype(np.int64)
+
+    def probability(x):
+        return 1 / (1 + np.exp(-logit(x)))
+
+    def pull_logit(x, c):
+        assert c.shape == (len(x), 1)
+        return (c * w).reshape(x.shape)
+
+    def pull_probability(x, c):
+        p = probability(x)
+        return pull_logit(x, c * p * (1 - p))
+
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.from_numpy(w[None]))
+        module[1].bias.fill_(-float(shift))
+    path = tmp_path / "one.onnx"
+    judged = [
+        ((logit, pull_logit), {}),
+        ((logit, pull_logit), {"one_output": "logit"}),
+        ((probability, pull_probability), {"one_output": "probability"}),
+        (module, {}),
+        (torch.nn.Sequential(module, torch.nn.Sigmoid()), {"one_output": "probability"}),
+    ]
+    try:
+        torch.onnx.export(module, (torch.from_numpy(x[:2]),), path, dynamo=False,
+                          input_names=["x"], dynamic_axes={"x": {0: "n"}})  # fmt: skip
+        judged.append((path, {}))
+    except Exception as e:
+        print(f"this torch does not export: {e}")
+    options = {"epsilon": 0.005, "attacks": ["clean", "fgsm", "apgd-ce"], "progress": False}
+    # In closed form: a linear network of two classes.
+    margin = np.abs(logit(x)[:, 0]) - 0.005 * np.abs(w).sum()
+    for model, said in judged:
+        report = sora.evaluate(model, x, y, **options, **said)
+        assert report.accuracy["clean"] == 1.0
+        for attack in ("fgsm", "apgd-ce"):
+            assert abs(report.accuracy[attack] - (margin > 0).mean()) <= 1 / 40 + 1e-9, (attack, said)
+        assert any("one output" in note for note in report.notes), report.notes
+
+
+def test_one_output_that_may_be_a_probability_is_asked_about(data):
+    x, _ = data
+    y = np.zeros(len(x), np.int64)
+    options = {"epsilon": 0.01, "attacks": ["clean"], "progress": False}
+    bright = lambda x: x.mean(axis=(1, 2, 3))[:, None]  # noqa: E731
+    with pytest.raises(ValueError, match="probability of class 1, or its log-odds"):
+        sora.evaluate(bright, x, y, **options)
+    with pytest.raises(ValueError, match="not always from 0 to 1"):
+        sora.evaluate(lambda x: 9 * bright(x), x, y, one_output="probability", **options)
+    with pytest.raises(ValueError, match="5 values an image, not one"):
+        sora.evaluate(logits, x, y, one_output="logit", **options)
+    with pytest.raises(ValueError, match="expected 'logit' or 'probability'"):
+        sora.evaluate(bright, x, y, one_output="sigmoid", **options)
+    assert sora.evaluate(bright, x, y, one_output="logit", **options).accuracy["clean"] == 0.0
+
+
 def test_what_the_model_raises_comes_back_as_it_is(data):
     x, y = data
 

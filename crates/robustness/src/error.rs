@@ -66,6 +66,9 @@ pub enum Error {
         /// Number of classes of the network.
         classes: usize,
     },
+    /// It is open what the one output of a network of two classes is, or it is not what was said.
+    #[error("the network has one output, {0}")]
+    OneOutput(&'static str),
     /// The same attack is named twice.
     #[error("attack '{0}' is there twice; name each attack once")]
     Repeated(String),

@@ -28,7 +28,7 @@ impl Answers {
 pub struct Description {
     /// Channels, height and width of an image.
     pub shape: [usize; 3],
-    /// Classes. A model with one logit (a sigmoid output) says 1; it has two classes.
+    /// Classes. A model with one output (a sigmoid) says 1; it has two classes.
     pub classes: usize,
     /// What it answers with.
     pub answers: Answers,

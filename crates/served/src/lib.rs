@@ -10,6 +10,8 @@ mod served;
 
 use std::time::Duration;
 
+use robustness::OneOutput;
+
 pub use description::{Answers, Description};
 pub use error::{Error, Result};
 pub use served::{Cost, Served};
@@ -29,6 +31,8 @@ pub struct Options {
     pub image_size: Option<[usize; 2]>,
     /// The output with the answers, where a server has several.
     pub output: Option<String>,
+    /// What the answer of a model of two classes with one output is; `None` takes it as a logit.
+    pub one_output: Option<OneOutput>,
     /// Headers of every request to a URL, such as `("Authorization", "Bearer ...")`.
     pub headers: Vec<(String, String)>,
 }
@@ -42,6 +46,7 @@ impl Default for Options {
             normalisation: None,
             image_size: None,
             output: None,
+            one_output: None,
             headers: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use robustness::{Access, Classifier, Cotangent, PullBack, Samples, Shape};
+use robustness::{Access, Classifier, Cotangent, OneOutput, PullBack, Samples, Shape};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -95,6 +95,13 @@ impl Served {
                 return Err(Error::Option { who: name, problem });
             }
         }
+        if let (Some(said), true) = (options.one_output, description.classes > 1) {
+            let problem = format!(
+                "it has {} outputs an image, not one that is a {said} of class 1",
+                description.classes
+            );
+            return Err(Error::Option { who: name, problem });
+        }
         let counts = Counts { retries, ..Counts::default() };
         Ok(Self { name, description, options, transport: Mutex::new(transport), counts })
     }
@@ -107,6 +114,11 @@ impl Served {
     /// What the model says of itself.
     pub fn description(&self) -> &Description {
         &self.description
+    }
+
+    /// What its one output was said to be.
+    pub fn one_output(&self) -> Option<OneOutput> {
+        self.options.one_output
     }
 
     /// What was asked so far.
@@ -177,8 +189,9 @@ impl Served {
         if classes > 1 {
             return Ok(answer);
         }
-        // A sigmoid output z is the logits 0 and z of two classes.
-        Ok(answer.iter().flat_map(|&z| [if z.is_nan() { z } else { 0.0 }, z]).collect())
+        let said = self.options.one_output.unwrap_or(OneOutput::Logit);
+        let log_odds = answer.iter().map(|&value| said.log_odds(value));
+        Ok(log_odds.flat_map(|z| [if z.is_nan() { z } else { 0.0 }, z]).collect())
     }
 }
 

@@ -28,7 +28,11 @@ fn model() {
     };
     let (mut input, mut out) = (io::stdin().lock(), io::stdout());
     let answers = if how == "labels" { "labels" } else { "logits" };
-    let classes = if how == "few" { 5 } else { 10 };
+    let classes = match how.as_str() {
+        "few" => 5,
+        "one-logit" | "one-probability" => 1,
+        _ => 10,
+    };
     let says = json!({"shape": [3, 32, 32], "classes": classes, "answers": answers});
     writeln!(out, "\n{says}").unwrap();
     let (mut line, mut asked) = (String::new(), 0);
@@ -43,7 +47,13 @@ fn model() {
             std::process::exit(9);
         }
         let rows = x.chunks(PIXELS).map(logits);
-        let (shape, body): (Value, Vec<u8>) = if how == "labels" {
+        let (shape, body): (Value, Vec<u8>) = if classes == 1 {
+            // How bright an image is.
+            let mean = x.chunks(PIXELS).map(|x| x.iter().sum::<f32>() / PIXELS as f32);
+            let logit = how == "one-logit";
+            let values = mean.map(|p| if logit { 8.0 * (p - 0.5) } else { p });
+            (json!([n, 1]), values.flat_map(f32::to_le_bytes).collect())
+        } else if how == "labels" {
             let named = rows.map(|z| sora::robustness::predicted(&z) as i32);
             (json!([n]), named.flat_map(i32::to_le_bytes).collect())
         } else {
@@ -105,6 +115,56 @@ fn suites_take_what_a_model_without_gradients_allows_and_say_so() {
     let sha = |report: &Value| report["identity"]["weights"]["sha256"].clone();
     assert_ne!(sha(&own), sha(&other), "other answers, another model");
     assert_eq!(sha(&own), sha(&judge("logits", &["--attacks", "clean", "--batch", "7"])));
+}
+
+#[test]
+fn one_output_is_two_classes_and_is_asked_about_where_it_may_be_a_probability() {
+    let dir = tempfile::tempdir().unwrap();
+    for (class, first) in [("dark", 20u8), ("light", 160)] {
+        for split in ["train", "test"] {
+            let folder = dir.path().join("set").join(split).join(class);
+            std::fs::create_dir_all(&folder).unwrap();
+            for i in 0..8 {
+                let grey = image::Rgb([first + 5 * i; 3]);
+                let picture = image::RgbImage::from_pixel(32, 32, grey);
+                picture.save(folder.join(format!("{i}.png"))).unwrap();
+            }
+        }
+    }
+    let dataset = format!("folder:{}", dir.path().join("set").display());
+    let data_dir = dir.path().join("data").display().to_string();
+    let judge = |how: &str, more: &[&str]| {
+        let command = command(how);
+        let call = ["eval", "--exec", &command, "--dataset", &dataset, "--data-dir", &data_dir];
+        let usual = ["--epsilon", "8/255", "--attacks", "clean", "--json"];
+        sora(&[&call[..], &usual, more].concat())
+    };
+    let accuracy = |how: &str, more: &[&str]| {
+        let out = judge(how, more);
+        let said = stderr(&out);
+        assert!(out.status.success(), "{said}");
+        assert!(said.contains("the network's one output"), "{said}");
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        report["results"]["clean"]["accuracy"].as_f64().unwrap()
+    };
+    assert_eq!(accuracy("one-logit", &[]), 1.0);
+    let out = judge("one-probability", &[]);
+    let said = stderr(&out);
+    assert_eq!(out.status.code(), Some(2), "{said}");
+    assert!(said.contains("from 0 to 1") && said.contains("--one-output"), "{said}");
+    assert_eq!(accuracy("one-probability", &["--one-output", "probability"]), 1.0);
+    // Taken at its word, every image is called class 1.
+    assert_eq!(accuracy("one-probability", &["--one-output", "logit"]), 0.5);
+    for (how, more, part) in [
+        ("one-logit", ["--one-output", "probability"], "no probability"),
+        ("logits", ["--one-output", "logit"], "10 outputs"),
+        ("one-logit", ["--one-output", "sigmoid"], "expected logit or probability"),
+    ] {
+        let out = judge(how, &more);
+        let said = stderr(&out);
+        assert_eq!(out.status.code(), Some(2), "{said}");
+        assert!(said.contains(part), "{said}");
+    }
 }
 
 #[test]

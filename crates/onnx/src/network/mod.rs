@@ -9,7 +9,7 @@ use std::{
 };
 
 use rayon::prelude::*;
-use robustness::{Cotangent, Shape};
+use robustness::{Cotangent, OneOutput, Shape};
 
 use crate::{
     error::{Error, Result},
@@ -42,6 +42,8 @@ pub struct Options {
     pub normalisation: Option<Normalisation>,
     /// Name of the output with the logits; `None` selects the first output.
     pub output: Option<String>,
+    /// What the one output of a network of two classes is; `None` takes it as a logit.
+    pub one_output: Option<OneOutput>,
 }
 
 /// An image classifier read from a file.
@@ -57,8 +59,10 @@ pub struct Network {
     /// The batch size for which the file was exported; `None` for any size.
     batch: Option<usize>,
     normalisation: Option<Normalisation>,
-    /// Whether the graph computes one number: the logit of the second of two classes.
+    /// Whether the graph computes one number an image, for two classes.
     single: bool,
+    /// What that number is, where it is known.
+    one_output: Option<OneOutput>,
     digest: String,
     notes: Vec<String>,
     producer: String,
@@ -129,6 +133,8 @@ impl Network {
             batch,
             normalisation: options.normalisation.clone(),
             single: false,
+            // What goes into a sigmoid is a logit.
+            one_output: activation.map(|_| OneOutput::Logit).or(options.one_output),
             digest: model.beside.digest(),
             notes,
             producer: format!("{} {}", model.proto.producer_name, model.proto.producer_version),
@@ -147,6 +153,11 @@ impl Network {
             }
         };
         this.single = classes == 1;
+        if let (false, Some(said)) = (this.single, options.one_output) {
+            return Err(refuse(format!(
+                "it has {classes} outputs an image, not one that is a {said} of class 1"
+            )));
+        }
         this.shape.classes = classes.max(2);
         Ok(this)
     }
@@ -154,6 +165,16 @@ impl Network {
     /// Size of the images and number of classes.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// Whether the graph computes one number an image, for two classes.
+    pub fn has_one_output(&self) -> bool {
+        self.single
+    }
+
+    /// What that number is, where it was said or is known from the graph.
+    pub fn one_output(&self) -> Option<OneOutput> {
+        self.one_output
     }
 
     /// SHA-256, in hexadecimal, of the file and of the data beside it.
@@ -239,7 +260,12 @@ impl Network {
         let given = cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
         let mut back: Vec<f32> = match self.single {
             // The first class's logit is the constant 0.
-            true => given.chunks(2).map(|pair| pair.get(1).copied().unwrap_or(0.0)).collect(),
+            true => {
+                let values = output.iter().copied();
+                let slopes = values.map(|value| self.said().slope(value));
+                let given = given.chunks(2).map(|pair| pair.get(1).copied().unwrap_or(0.0));
+                given.zip(slopes).map(|(given, slope)| given * slope).collect()
+            }
             false => given,
         };
         back.resize(output.len(), 0.0);
@@ -308,9 +334,16 @@ impl Network {
     fn to_logits(&self, output: &Array<f32>, rows: usize) -> Vec<f32> {
         let all = to_vec(output);
         match self.single {
-            true => all.into_iter().take(rows).flat_map(|z| [0.0, z]).collect(),
+            true => {
+                let values = all.into_iter().take(rows);
+                values.flat_map(|value| [0.0, self.said().log_odds(value)]).collect()
+            }
             false => all.into_iter().take(rows * self.shape.classes).collect(),
         }
+    }
+
+    fn said(&self) -> OneOutput {
+        self.one_output.unwrap_or(OneOutput::Logit)
     }
 
     fn fault(&self, fault: Fault) -> Error {

@@ -26,6 +26,9 @@ FROM_LOGITS = {
     "autoattack": ["clean", "square"],
 }
 
+# Images on which a model's output is looked at before the attacks.
+LOOKED_AT = 64
+
 
 class Report:
     """The results of an evaluation.
@@ -119,6 +122,7 @@ def evaluate(
     adversarial: bool = False,
     mean: Optional[Sequence[float]] = None,
     std: Optional[Sequence[float]] = None,
+    one_output: Optional[str] = None,
 ) -> Report:
     """Accuracy of `model` on images `x` with classes `y`, clean and under attacks.
 
@@ -139,6 +143,9 @@ def evaluate(
         adversarial: keep the adversarial examples in the report.
         mean, std: mean and standard deviation of each channel, in [0, 1], for ONNX files that expect
             normalised images.
+        one_output: what a model of two classes with one output [n, 1] gives: "logit" (the log-odds of
+            class 1) or "probability" (of class 1); default "logit" where the values leave no doubt, and a
+            note says so.
 
     Raises:
         ValueError: a wrong argument or file.
@@ -159,10 +166,12 @@ def evaluate(
     if not 0 <= epsilon or (norm == "linf" and epsilon >= 1):
         hint = f"; did you mean {epsilon:g} / 255?" if epsilon >= 1 else ""
         raise ValueError(f"epsilon {epsilon:g}: expected a radius in pixel units on [0, 1]{hint}")
+    if one_output not in (None, "logit", "probability"):
+        raise ValueError(f"one_output {one_output!r}: expected 'logit' or 'probability'")
     if (mean is None) != (std is None):
         raise ValueError("mean and std: give both or none")
     normalisation = None if mean is None else ([float(v) for v in mean], [float(v) for v in std])
-    subject = adapt(model, images.shape[1:])
+    subject = adapt(model, images.shape[1:], one_output)
     black_box = not getattr(subject, "gradients", True)
     names = list(attacks) if attacks is not None else (FROM_LOGITS if black_box else SUITES)[suite or "quick"]
     try:
@@ -174,14 +183,14 @@ def evaluate(
         else:
             if normalisation is not None:
                 raise ValueError("mean and std: are for ONNX files; normalise in the model")
-            classes = subject.classes(images[:1])
+            classes = subject.classes(images[:LOOKED_AT])
         if labels.max() >= classes:
             raise ValueError(f"y: class {labels.max()}, the model has {classes} classes")
         with tempfile.TemporaryDirectory() as folder:
             request = SimpleNamespace(
                 x=images.tobytes(), y=labels.astype(np.uint32).tolist(), shape=[*images.shape[1:], classes],
                 epsilon=epsilon, norm=norm, attacks=names, seed=int(seed), batch=int(batch_size or 256),
-                keep=folder if adversarial else None, normalisation=normalisation,
+                keep=folder if adversarial else None, normalisation=normalisation, one_output=one_output,
             )  # fmt: skip
             show = listener(progress)
             try:
@@ -197,6 +206,9 @@ def evaluate(
         if hasattr(subject, "close"):
             subject.close()
     found = json.loads(text)
+    note = getattr(getattr(subject, "one_output", None), "note", None)
+    if note is not None:
+        found["notes"].append(note)
     if black_box:
         instead = "" if attacks is not None else f": {', '.join(names[1:])} in place of the attacks of the suite"
         found["notes"].append(

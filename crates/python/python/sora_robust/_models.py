@@ -21,28 +21,77 @@ def _bytes(values: Any, rows: int, what: str) -> bytes:
     return array.tobytes()
 
 
+class OneOutput:
+    """A model of two classes with one output an image: its logits are 0 and the log-odds of class 1."""
+
+    # The nearest to 0 and 1 that a probability counts as, so that its log-odds are finite.
+    NEAREST = 2.0**-24
+
+    def __init__(self, said: Optional[str]):
+        self.found, self.said = False, said
+
+    @property
+    def is_probability(self) -> bool:
+        return self.found and self.said == "probability"
+
+    def look(self, values: np.ndarray) -> int:
+        """The number of classes of a model that gives these values for the first images."""
+        if values.shape[1] > 1:
+            if self.said is not None:
+                raise ValueError(f"one_output: the model gives {values.shape[1]} values an image, not one")
+            return int(values.shape[1])
+        self.found = True
+        within = bool(((values >= 0) & (values <= 1)).all())
+        if self.said is None and within:
+            raise ValueError(
+                "the model has one output, from 0 to 1 on all images that were looked at: is it the probability of"
+                " class 1, or its log-odds? Say one_output='probability' or one_output='logit'"
+            )
+        if self.said == "probability" and not within:
+            raise ValueError("one_output='probability': the model's output is not always from 0 to 1")
+        return 2
+
+    @property
+    def note(self) -> Optional[str]:
+        if not self.found:
+            return None
+        if self.is_probability:
+            return "the network's one output is the probability p of class 1: its logits are 0 and ln(p / (1 - p))"
+        return "the network's one output z is the log-odds of class 1: its logits are 0 and z"
+
+
 class Callables:
     """A pair `(logits(x), pull_back(x, cotangent))` of functions of NumPy arrays, or `logits` alone.
 
-    With one sigmoid output (logits `[n, 1]`) the classes are 0 and 1.
+    With one output (`[n, 1]`) the classes are 0 and 1.
     """
 
-    def __init__(self, logits: Callable, pull_back: Optional[Callable], image: Tuple[int, int, int]):
+    def __init__(
+        self, logits: Callable, pull_back: Optional[Callable], image: Tuple[int, int, int], said: Optional[str]
+    ):
         self._logits, self._pull_back, self._image = logits, pull_back, image
         self.gradients = pull_back is not None
+        self.one_output = OneOutput(said)
 
     def _images(self, data: bytes) -> np.ndarray:
         return _array(data, (-1, *self._image))
 
     def classes(self, x: np.ndarray) -> int:
-        found = np.asarray(self._logits(x)).shape
-        if len(found) != 2 or found[0] != len(x):
-            raise ValueError(f"logits: shape {found}, expected [{len(x)}, classes]")
-        self.single = found[1] == 1
-        return 2 if self.single else int(found[1])
+        values = np.asarray(self._logits(x))
+        if values.ndim != 2 or len(values) != len(x):
+            raise ValueError(f"logits: shape {values.shape}, expected [{len(x)}, classes]")
+        return self.one_output.look(values)
 
-    def _two(self, logits: np.ndarray) -> np.ndarray:
-        return np.concatenate([np.zeros_like(logits), logits], axis=1) if self.single else logits
+    def _probability(self, values: np.ndarray) -> np.ndarray:
+        return np.clip(values.astype(np.float64), OneOutput.NEAREST, 1 - OneOutput.NEAREST)
+
+    def _two(self, values: np.ndarray) -> np.ndarray:
+        if not self.one_output.found:
+            return values
+        if self.one_output.is_probability:
+            p = self._probability(values)
+            values = np.log(p) - np.log1p(-p)
+        return np.concatenate([np.zeros_like(values), values], axis=1)
 
     def logits(self, data: bytes) -> bytes:
         x = self._images(data)
@@ -50,11 +99,17 @@ class Callables:
 
     def record(self, data: bytes) -> Tuple[bytes, Pull]:
         x = self._images(data)
-        logits = self._two(np.asarray(self._logits(x)))
+        values = np.asarray(self._logits(x))
+        logits = self._two(values)
 
         def pull(cotangent: bytes) -> bytes:
             c = _array(cotangent, logits.shape)
-            gradient = np.asarray(self._pull_back(x, c[:, 1:] if self.single else c))
+            if self.one_output.found:
+                c = c[:, 1:]
+            if self.one_output.is_probability:
+                p = self._probability(values)
+                c = (c / (p * (1 - p))).astype(np.float32)
+            gradient = np.asarray(self._pull_back(x, c))
             if gradient.shape != x.shape:
                 raise ValueError(f"gradient: shape {gradient.shape}, expected {x.shape}")
             return np.ascontiguousarray(gradient, dtype=np.float32).tobytes()
@@ -70,8 +125,10 @@ class Torch:
 
     gradients = True
 
-    def __init__(self, module: Any, image: Tuple[int, int, int]):
+    def __init__(self, module: Any, image: Tuple[int, int, int], said: Optional[str]):
         import torch
+
+        self.one_output = OneOutput(said)
 
         self._torch, self._module, self._image = torch, module, image
         first = next(iter(module.parameters()), None)
@@ -93,20 +150,27 @@ class Torch:
         array = _array(data, (-1, *self._image)).copy()
         return self._torch.from_numpy(array).to(self._device, self._dtype)
 
-    def _forward(self, x: Any) -> Any:
+    def _values(self, x: Any) -> Any:
         logits = self._module(x)
         if isinstance(logits, (tuple, list)):
             logits = logits[0]
         logits = getattr(logits, "logits", logits)
         if logits.ndim != 2:
             raise ValueError(f"the module gives shape {tuple(logits.shape)}, expected [n, classes]")
-        if logits.shape[1] == 1:
-            logits = self._torch.cat([self._torch.zeros_like(logits), logits], dim=1)
         return logits
+
+    def _forward(self, x: Any) -> Any:
+        values = self._values(x)
+        if not self.one_output.found:
+            return values
+        if self.one_output.is_probability:
+            p = values.double().clamp(OneOutput.NEAREST, 1 - OneOutput.NEAREST)
+            values = p.log() - (-p).log1p()
+        return self._torch.cat([self._torch.zeros_like(values), values], dim=1)
 
     def classes(self, x: np.ndarray) -> int:
         with self._torch.no_grad():
-            return int(self._forward(self._images(x.tobytes())).shape[1])
+            return self.one_output.look(self._values(self._images(x.tobytes())).float().cpu().numpy())
 
     def logits(self, data: bytes) -> bytes:
         x = self._images(data)
@@ -127,18 +191,18 @@ class Torch:
         return _bytes(logits.detach().float().cpu().numpy(), len(x), "logits"), pull
 
 
-def adapt(model: Any, image: Tuple[int, int, int]) -> Any:
+def adapt(model: Any, image: Tuple[int, int, int], one_output: Optional[str]) -> Any:
     """Converts `model` for the compiled part: to an object with `logits` and `record`, or to a path."""
     if isinstance(model, (str, os.PathLike)):
         return os.fspath(model)
     if hasattr(model, "path") and hasattr(model, "summary"):
         return os.fspath(model.path)
     if isinstance(model, tuple) and len(model) == 2 and all(map(callable, model)):
-        return Callables(model[0], model[1], image)
+        return Callables(model[0], model[1], image, one_output)
     if hasattr(model, "parameters") and hasattr(model, "modules") and callable(model):
-        return Torch(model, image)
+        return Torch(model, image, one_output)
     if callable(model):
-        return Callables(model, None, image)
+        return Callables(model, None, image, one_output)
     raise TypeError(
         "model: expected a torch.nn.Module, a path (.onnx, .safetensors or a run folder), a Run, a pair"
         " (logits(x), pull_back(x, cotangent)), or logits(x) alone"

@@ -8,7 +8,7 @@ use std::{
 
 use sora::{
     evaluate,
-    robustness::{Classifier, Samples, Shape, WeightsIdentity},
+    robustness::{Classifier, OneOutput, Samples, Shape, WeightsIdentity},
     run::{About, RunConfig, RunDir, Subject, Which},
 };
 use sora_onnx::{Network, Normalisation, Options};
@@ -136,18 +136,39 @@ impl Judged {
                 step: None,
                 which: String::new(),
                 network: format!(
-                    "ONNX {:?}, normalisation {:?}",
+                    "ONNX {:?}, normalisation {:?}{}",
                     network.shape(),
-                    network.normalisation()
+                    network.normalisation(),
+                    as_probability(network.one_output())
                 ),
             }),
             Self::Served(model) => Ok(WeightsIdentity {
                 sha256: model.digest(samples, batch)?,
                 step: None,
                 which: String::new(),
-                network: format!("{}, {:?}", model.name(), model.description()),
+                network: format!(
+                    "{}, {:?}{}",
+                    model.name(),
+                    model.description(),
+                    as_probability(model.one_output())
+                ),
             }),
         }
+    }
+
+    /// Says what the one output of a network of two classes is, where it has one.
+    ///
+    /// # Errors
+    /// An output that leaves it open, or that is not what it is said to be.
+    pub fn look_at_one_output(&self, samples: &dyn Samples) -> Result<()> {
+        let said = match self {
+            Self::Onnx { network, .. } if network.has_one_output() => network.one_output(),
+            Self::Served(model) if model.description().classes == 1 => model.one_output(),
+            _ => return Ok(()),
+        };
+        let note = OneOutput::check(said, self.classifier(), samples)?;
+        tracing::info!("{}: {note}", self.name());
+        Ok(())
     }
 
     /// A warning about the probable cause, if the clean accuracy is at the level of chance.
@@ -164,6 +185,14 @@ impl Judged {
                 self.name()
             )
         })
+    }
+}
+
+/// The part of an identity that says that one output is a probability.
+fn as_probability(one_output: Option<OneOutput>) -> &'static str {
+    match one_output {
+        Some(OneOutput::Probability) => ", the output is a probability",
+        _ => "",
     }
 }
 
@@ -186,6 +215,7 @@ impl ForeignArgs {
             image_size: self.side.map(|side| [side, side]),
             normalisation: self.normalisation()?.map(|(mean, std)| Normalisation { mean, std }),
             output: self.output.clone(),
+            one_output: self.one_output,
         })
     }
 
@@ -215,6 +245,7 @@ impl ForeignArgs {
             ("std", !self.std.is_empty()),
             ("image-size", self.side.is_some()),
             ("output", self.output.is_some()),
+            ("one-output", self.one_output.is_some()),
         ];
         match given.into_iter().find(|(_, given)| *given) {
             Some((name, _)) => Err(Failure::input(format!(

@@ -47,6 +47,7 @@ impl ServedArgs {
             normalisation: foreign.normalisation()?.map(|(mean, std)| Normalisation { mean, std }),
             image_size: foreign.side.map(|side| [side, side]),
             output: foreign.output.clone(),
+            one_output: foreign.one_output,
             headers: self.headers()?,
         };
         let opened = match (&self.exec, &self.url) {

@@ -10,7 +10,7 @@ use sora::{
     config::TrainConfig,
     data::{self, Dataset},
     evaluate::{self, EvalConfig, Identity, OnSplit},
-    robustness::{Access, Classifier, Samples, sanity},
+    robustness::{Access, Classifier, OneOutput, Samples, sanity},
     run::{self, RunConfig, RunDir, Which},
     threat::{Epsilon, Norm, Threat},
 };
@@ -87,6 +87,10 @@ pub struct ForeignArgs {
     /// For ONNX files and servers with several outputs: the one with the logits
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub output: Option<String>,
+    /// For two classes and one output: what it is, logit (the log-odds of class 1) or probability
+    /// (of class 1) [default: logit, where the values leave no doubt]
+    #[arg(long, value_name = "WHAT", help_heading = "Network")]
+    pub one_output: Option<OneOutput>,
 }
 
 /// The network, the images and the threat of an evaluation.
@@ -138,6 +142,7 @@ impl Target {
         let split = dataset.test.take(args.limit.or(default_limit).unwrap_or(usize::MAX));
         let threat = Threat::new(norm, &epsilon)?;
         let split = OnSplit(split);
+        subject.look_at_one_output(&split)?;
         let which = args.weights.unwrap_or(Which::Final);
         let weights = subject.weights(which, &split, args.batch)?;
         let data = split.identity(&data_config.dataset, "test")?;
