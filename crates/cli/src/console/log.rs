@@ -19,9 +19,12 @@ use tracing_subscriber::{
 };
 
 use super::{
-    output::visible,
+    output::{message, visible},
     style::{color, settings},
 };
+
+/// Columns of the name of a level.
+const LEVEL: usize = 5;
 
 /// Standard error without failures: text that cannot be written is dropped, because a log line must
 /// not stop a training run.
@@ -58,11 +61,11 @@ where
         let level = *event.metadata().level();
         let mut text = Text::default();
         event.record(&mut text);
-        let text = visible(&text.0).replace('\n', " ");
+        let text = message(&visible(&text.0).replace('\n', " "), LEVEL + 1);
         if writer.has_ansi_escapes() {
-            writeln!(writer, "\u{1b}[{}m{level:>5}\u{1b}[0m {text}", code(level))
+            writeln!(writer, "\u{1b}[{}m{level:>LEVEL$}\u{1b}[0m {text}", code(level))
         } else {
-            writeln!(writer, "{level:>5} {text}")
+            writeln!(writer, "{level:>LEVEL$} {text}")
         }
     }
 }
@@ -115,5 +118,5 @@ pub fn start_logging() {
 
 /// Writes a line to standard error, whatever the log's level.
 pub fn note(line: &str) {
-    writeln!(Lossy, "{}", visible(line)).ok();
+    writeln!(Lossy, "{}", message(&visible(line), 0)).ok();
 }

@@ -1,10 +1,10 @@
 //! Text and JSON on standard output.
 
-use std::io::{ErrorKind, Write, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 
 use serde::Serialize;
 
-use super::width;
+use super::{style::width_of_messages, width};
 use crate::error::{Failure, Result};
 
 /// Prints to standard output; a reader that has closed the pipe (`| head`) is not a failure.
@@ -49,19 +49,31 @@ pub fn visible(text: &str) -> String {
 
 /// `text` broken into lines between words, as wide as the terminal.
 pub fn wrap(text: &str) -> String {
-    wrap_at(text, width())
+    wrap_at(text, width(), 0)
 }
 
-fn wrap_at(text: &str, width: usize) -> String {
+/// A message of one line as a reader of standard error gets it: on a terminal broken between words,
+/// with `indent` in front of each line but the first; elsewhere, in a file or a pipe, one line. The
+/// message begins in the column after the indent.
+pub(super) fn message(text: &str, indent: usize) -> String {
+    if !stderr().is_terminal() {
+        return text.to_owned();
+    }
+    let before = " ".repeat(indent);
+    wrap_at(&format!("{before}{text}"), width_of_messages(), indent)[indent..].to_owned()
+}
+
+fn wrap_at(text: &str, width: usize, indent: usize) -> String {
     let mut wrapped = String::with_capacity(text.len());
     let mut column = 0;
     for line in text.split_inclusive('\n') {
-        for word in line.split_inclusive(' ') {
+        for word in words(line) {
             let long = word.trim_end().chars().count();
-            if column > 0 && column + long > width {
+            if column > indent && column + long > width {
                 wrapped.truncate(wrapped.trim_end_matches(' ').len());
                 wrapped.push('\n');
-                column = 0;
+                wrapped.extend(std::iter::repeat_n(' ', indent));
+                column = indent;
             }
             wrapped += word;
             column += word.chars().count();
@@ -71,15 +83,27 @@ fn wrap_at(text: &str, width: usize) -> String {
     wrapped
 }
 
+/// The words of a line, each with the spaces behind it. A command in backticks is one word: a line
+/// break in it would be copied with it.
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    line.split_inclusive(move |c| {
+        quoted ^= c == '`';
+        c == ' ' && !quoted
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::{visible, wrap_at};
 
     #[test]
     fn lines_break_between_words() {
-        assert_eq!(wrap_at("a bc def\nghi\n", 5), "a bc\ndef\nghi\n");
-        assert_eq!(wrap_at("a-very-long-word x", 5), "a-very-long-word\nx");
-        assert_eq!(wrap_at("\n\nx", 5), "\n\nx");
+        assert_eq!(wrap_at("a bc def\nghi\n", 5, 0), "a bc\ndef\nghi\n");
+        assert_eq!(wrap_at("a-very-long-word x", 5, 0), "a-very-long-word\nx");
+        assert_eq!(wrap_at("\n\nx", 5, 0), "\n\nx");
+        assert_eq!(wrap_at("  a bc def", 6, 2), "  a bc\n  def");
+        assert_eq!(wrap_at("use `a b c` now", 9, 0), "use\n`a b c`\nnow", "a command stays whole");
     }
 
     #[test]

@@ -78,11 +78,17 @@ pub fn can_redraw() -> bool {
 
 /// Number of columns for text on standard output: the terminal's, else COLUMNS, else 80.
 pub fn width() -> usize {
+    columns(terminal_size::terminal_size_of(stdout()))
+}
+
+/// The same for standard error.
+pub fn width_of_messages() -> usize {
+    columns(terminal_size::terminal_size_of(stderr()))
+}
+
+fn columns(terminal: Option<(terminal_size::Width, terminal_size::Height)>) -> usize {
     let given = env::var("COLUMNS").ok().and_then(|text| text.trim().parse().ok());
-    let terminal = || {
-        let (terminal_size::Width(width), _) = terminal_size::terminal_size_of(stdout())?;
-        Some(usize::from(width))
-    };
+    let terminal = || terminal.map(|(width, _)| usize::from(width.0));
     given.or_else(terminal).filter(|&width| width > 0).unwrap_or(80).max(20)
 }
 
