@@ -40,6 +40,7 @@ if command -v cargo-cyclonedx >/dev/null; then
   # It writes beside the manifest of every member.
   cargo cyclonedx --quiet --format json --target "$target" --override-filename sora-bom
   mv crates/cli/sora-bom.json "$out/$name.cdx.json"
+  python3 scripts/dist/components.py "$out/$name.cdx.json" "$target"
   rm -f crates/*/sora-bom.json
   cp "$out/$name.cdx.json" "$folder/$name/"
 else
