@@ -40,6 +40,8 @@ asks = {"--help", "-h", "--dry-run", "--status"} & set(words)
 # Small images wherever a set is named.
 if have("--dataset"):
     put("--dataset", "folder:" + os.environ["IMAGES"])
+if have("--extra-data"):
+    put("--extra-data", "folder:" + os.environ["IMAGES"])
 if command == "train" and not asks:
     # The folder's earlier run, which another text has made.
     shutil.rmtree(words[words.index("--out") + 1], ignore_errors=True)

@@ -48,7 +48,7 @@ fn summary(config: &TrainConfig, data: &Dataset) -> String {
         }
     };
     format!(
-        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epochs on {} with {} threads",
+        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epoch{} on {} with {} threads",
         config.method,
         config.dataset,
         data.train.len(),
@@ -57,6 +57,7 @@ fn summary(config: &TrainConfig, data: &Dataset) -> String {
         config.norm,
         config.epsilon,
         config.epochs,
+        if config.epochs == 1 { "" } else { "s" },
         config.device,
         config.threads
     )
