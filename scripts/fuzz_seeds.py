@@ -152,6 +152,24 @@ def states() -> dict[str, bytes]:
     return {"plain": b"\0" + text, "begun": b"\0" + text[:-40], "with examples": b"\1" + text + b"\0" + rows}
 
 
+def messages() -> dict[str, bytes]:
+    """What models send, see crates/served/src/fuzzing.rs."""
+    about = {"protocol": 1, "shape": [1, 2, 2], "classes": 3, "answers": "logits", "batch": 4}
+    line = lambda value: json.dumps(value).encode() + b"\n"
+    logits = bytes(24)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 1, -1, -1]}
+    metadata = {"name": "m", "inputs": [tensor], "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}]}
+    answer = {"outputs": [{"name": "y", "datatype": "FP32", "shape": [2, 3], "data": [0.5, 1, None, -1e9, 2, 3]}]}
+    labels = about | {"answers": "labels"}
+    return {
+        "description": b"\0" + line(about),
+        "array": b"\1" + npy((2, 3), bytes(6)),
+        "inference": b"\2" + line(metadata) + b"\0" + line(answer),
+        "logits": b"\3" + line(about) + line({"id": 0, "shape": [2, 3]}) + logits + line({"id": 1, "error": "no\tmore"}),
+        "labels": b"\3" + line(labels) + line({"id": 0, "shape": [2]}) + bytes(8),
+    }
+
+
 def seeds() -> dict[str, dict[str, bytes]]:
     fixture = lambda name: (FIXTURES / name).read_bytes()
     kinds = [(8, 0), (1, 0), (8, 2), (4, 3), (16, 4), (8, 6)]
@@ -169,6 +187,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "data_zip": {"stored": zipped(tiny_imagenet()), "packed": zipped(tiny_imagenet(), zipfile.ZIP_DEFLATED)},
         "data_cache": {"whole": cache()},
         "evaluation_state": states(),
+        "served_messages": messages(),
         "evaluation_words": {word.replace("/", "_"): word.encode() for word in words},
     }
 

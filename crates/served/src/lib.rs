@@ -2,6 +2,9 @@
 
 mod description;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 mod inference;
 mod npy;

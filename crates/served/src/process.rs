@@ -19,7 +19,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
     time::{Duration, Instant},
@@ -236,7 +236,7 @@ fn write(mut input: ChildStdin, requests: &Receiver<Vec<u8>>) {
 }
 
 /// A line without its end.
-fn read_line(output: &mut BufReader<ChildStdout>) -> Result<String, Broken> {
+fn read_line(output: &mut impl BufRead) -> Result<String, Broken> {
     let mut line = Vec::new();
     let read = output.by_ref().take(LONGEST).read_until(b'\n', &mut line).map_err(Broken::Pipe)?;
     match line.pop() {
@@ -249,7 +249,7 @@ fn read_line(output: &mut BufReader<ChildStdout>) -> Result<String, Broken> {
     }
 }
 
-fn read_description(output: &mut BufReader<ChildStdout>) -> Result<String, Broken> {
+fn read_description(output: &mut impl BufRead) -> Result<String, Broken> {
     for _ in 0..NOISE {
         let line = read_line(output)?;
         if line.starts_with('{') {
@@ -271,7 +271,7 @@ struct Head {
 }
 
 fn read_answers(
-    output: &mut BufReader<ChildStdout>,
+    output: &mut impl BufRead,
     expected: &Receiver<Expected>,
     give: &Sender<Result<Vec<f32>, Broken>>,
 ) {
@@ -285,10 +285,7 @@ fn read_answers(
     }
 }
 
-fn read_answer(
-    output: &mut BufReader<ChildStdout>,
-    expected: &Expected,
-) -> Result<Vec<f32>, Broken> {
+fn read_answer(output: &mut impl BufRead, expected: &Expected) -> Result<Vec<f32>, Broken> {
     let Expected { id, n, description } = expected;
     let line = read_line(output)?;
     let head: Head = serde_json::from_str(&line).map_err(|e| {
@@ -315,4 +312,20 @@ fn read_answer(
         Answers::Logits => words.map(f32::from_le_bytes).collect(),
         Answers::Labels => words.map(|word| i32::from_le_bytes(word) as f32).collect(),
     })
+}
+
+/// Reads all that a program writes, from its description on: answers to two images, numbered from 0,
+/// whose number of values `found` gets.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_all(mut output: &[u8], found: impl Fn(&Description, usize, usize)) {
+    let Ok(line) = read_line(&mut output) else { return };
+    let Ok(description) = Description::read(&line) else { return };
+    for id in 0.. {
+        let expected = Expected { id, n: 2, description: description.clone() };
+        match read_answer(&mut output, &expected) {
+            Ok(values) => found(&description, 2, values.len()),
+            Err(Broken::Said(text)) => assert!(!text.contains(char::is_control), "{text}"),
+            Err(_) => return,
+        }
+    }
 }

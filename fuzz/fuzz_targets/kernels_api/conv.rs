@@ -3,8 +3,8 @@
 use libfuzzer_sys::arbitrary::Result;
 use sora_kernels::Element;
 use sora_kernels::conv::{
-    Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, Overlay, Partial,
-    TileIndex,
+    Addend, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments, Normed, Overlay,
+    Partial, TileIndex,
 };
 use sora_kernels::linear::Linear;
 

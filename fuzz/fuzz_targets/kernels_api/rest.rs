@@ -6,7 +6,7 @@ use sora_kernels::attention::Attention;
 use sora_kernels::channels::{channel_moments, channel_sums};
 use sora_kernels::layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc};
 use sora_kernels::loss::softmax_cross_entropy;
-use sora_kernels::pool::{Window, global_average, global_average_grad};
+use sora_kernels::pool::{PoolWindow, global_average, global_average_grad};
 use sora_kernels::sgd::Sgd;
 use sora_kernels::{Buffer, Element};
 
@@ -14,7 +14,7 @@ use crate::input::{Input, assert_written, isa, length, numbers, output, product,
 
 pub fn pool<E: Element>(u: &mut Input<'_>) -> Result<()> {
     let kernel = [size(u)?, size(u)?];
-    let window = Window {
+    let window = PoolWindow {
         input: [size(u)?, size(u)?],
         kernel,
         stride: [size(u)?, size(u)?],
