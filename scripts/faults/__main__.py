@@ -17,7 +17,7 @@ from others import make_templates, others
 from program import Program, Room, compile_shim
 from scenario import Scenario
 from subjects import subjects
-from surroundings import clock, memory
+from surroundings import clock, locks, memory
 from together import meetings, together
 from trainings import trainings
 
@@ -59,8 +59,8 @@ def in_memory() -> str | None:
 
 
 # Budgets of each part: of one scenario, file, or meeting.
-SHORT = {"kills": 12, "errors": 5, "disks": 2, "damage": 2, "memory": 3, "clock": 4, "together": 2}
-LONG = {"kills": 80, "errors": 60, "disks": 50, "damage": 40, "memory": 30, "clock": 40, "together": 20}
+SHORT = {"kills": 12, "errors": 5, "disks": 2, "damage": 2, "memory": 3, "clock": 4, "locks": 1, "together": 2}
+LONG = {"kills": 80, "errors": 60, "disks": 50, "damage": 40, "memory": 30, "clock": 40, "locks": 3, "together": 20}
 
 
 def run(bench: Bench, scenarios: list[Scenario], work: Path, given: argparse.Namespace) -> None:
@@ -79,6 +79,7 @@ def run(bench: Bench, scenarios: list[Scenario], work: Path, given: argparse.Nam
     each("disks", disks, picked)
     each("memory", memory, picked)
     each("clock", clock, picked)
+    each("locks", locks, picked)
     each("together", together, [m for m in meetings(scenarios) if m.scenario in picked])
     if given.only in "damage":
         found = subjects(bench.program, Room(work / "room-s"), scenarios, work / "cut")

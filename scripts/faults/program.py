@@ -24,6 +24,7 @@ class Fault:
     ops: str | None = None
     sticks: bool = False
     clock: tuple[int, int] | None = None
+    locks: int | None = None
 
     def variables(self) -> dict[str, str]:
         found = {"FAULT_DO": self.do, "FAULT_STICKS": str(int(self.sticks))}
@@ -31,6 +32,8 @@ class Fault:
             found["FAULT_AT"] = str(self.at)
         if self.ops is not None:
             found["FAULT_OPS"] = self.ops
+        if self.locks is not None:
+            found["FAULT_LOCKS"] = str(self.locks)
         if self.clock is not None:
             found["FAULT_CLOCK"] = f"{self.clock[0]} {self.clock[1]}"
         return found

@@ -10,6 +10,7 @@
  *                  power: the same, and what no fsync has brought to the disk is lost
  *                  28, 5: the operation fails with that errno (ENOSPC, EIO)
  *   FAULT_STICKS   1: every operation from there on fails, too
+ *   FAULT_LOCKS    locks are refused with that errno, in all folders
  *   FAULT_CLOCK    "SECONDS CALL": the wall clock jumps by so much at that reading of it
  */
 #define _GNU_SOURCE
@@ -24,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -36,7 +38,7 @@ enum { OPEN = 'o', WRITE = 'w', SYNC = 's', RENAME = 'r', UNLINK = 'u', TRUNCATE
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 static const char *folder, *ops, *what;
-static long at, sticks, clock_step, clock_at;
+static long at, sticks, locks, clock_step, clock_at;
 static _Atomic long *counter, unshared;
 static atomic_long clock_calls;
 
@@ -54,6 +56,7 @@ static void begin(void) {
     what = (text = getenv("FAULT_DO")) ? text : "";
     at = (text = getenv("FAULT_AT")) ? atol(text) : 0;
     sticks = (text = getenv("FAULT_STICKS")) ? atol(text) : 0;
+    locks = (text = getenv("FAULT_LOCKS")) ? atol(text) : 0;
     if ((text = getenv("FAULT_CLOCK"))) sscanf(text, "%ld %ld", &clock_step, &clock_at);
     if ((text = getenv("FAULT_COUNTER"))) {
         int fd = NEXT(open)(text, O_RDWR | O_CLOEXEC);
@@ -191,6 +194,12 @@ int fdatasync(int fd) { return sync_by(fd, NEXT(fdatasync)); }
     }
 OPENS(open64)
 OPENS(open)
+
+int flock(int fd, int how) {
+    if (!locks) return NEXT(flock)(fd, how);
+    errno = locks;
+    return -1;
+}
 
 int clock_gettime(clockid_t clock, struct timespec *time) {
     int done = NEXT(clock_gettime)(clock, time);

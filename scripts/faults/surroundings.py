@@ -1,5 +1,7 @@
-"""A machine that does not do as it should: too little memory, a clock that jumps."""
+"""A machine that does not do as it should: too little memory, a clock that jumps, a file system
+without locks."""
 
+import errno
 import signal
 
 from bench import Bench
@@ -57,3 +59,28 @@ def with_a_jump(bench: Bench, room: Room, scenario: Scenario, jump: tuple[int, i
         bench.unbroken(scenario).outcome, scenario.outcome(room.files)
     )
     bench.tally.add("clock", scenario.name, "the same bits", problem and f"{words}: {problem}")
+
+
+# What file systems answer that have no locks.
+REFUSED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def locks(bench: Bench, scenario: Scenario, budget: int) -> None:
+    """`budget` of the answers of file systems without locks."""
+    bench.unbroken(scenario)
+    for answer in REFUSED[:budget]:
+        bench.submit(without_locks, scenario, answer)
+
+
+def without_locks(bench: Bench, room: Room, scenario: Scenario, answer: int) -> None:
+    room.clear(scenario.template)
+    ended = scenario.run(bench.program, room, fault=Fault(locks=answer))
+    problem = ended.problem() or difference(
+        bench.unbroken(scenario).outcome, scenario.outcome(room.files)
+    )
+    # Whatever two processes could spoil says so.
+    if not problem and scenario.name.startswith(("train", "eval", "sweep")):
+        problem = None if "has no locks" in ended.text else "not said"
+    verdict = "said" if "has no locks" in ended.text else "the same bits"
+    name = errno.errorcode[answer]
+    bench.tally.add("no locks", scenario.name, verdict, problem and f"{name}: {problem}")

@@ -228,6 +228,38 @@ fn a_run_that_goes_on_checks_its_settings_as_one_that_begins() {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
+/// The words of a run's config.toml for its instruction set.
+fn instruction_set(run: &Path) -> String {
+    let config: toml::Table = fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
+    config["provenance"]["instruction_set"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn another_instruction_set_is_said_where_a_run_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, fastest) = (dir.path().join("run"), dir.path().join("fastest"));
+    let sora = |isa: Option<&str>, call: &[&str]| {
+        let mut command = program();
+        command.env_remove("SORA_ISA").envs(isa.map(|isa| ("SORA_ISA", isa)));
+        let output = command.args(call).output().unwrap();
+        assert!(output.status.success(), "{call:?}: {}", stderr(&output));
+        stderr(&output)
+    };
+    let train = |isa, out: &Path| {
+        let call = ["train", "--out", out.to_str().unwrap()];
+        sora(isa, &[&call[..], SHORT, &["--epochs", "1"]].concat())
+    };
+    train(Some("portable"), &run);
+    train(None, &fastest);
+    let at = run.to_str().unwrap();
+    let said = sora(Some("portable"), &["resume", at, "--epochs", "2"]);
+    assert!(!said.contains("instruction set") && !said.contains("WARN"), "{said}");
+    // On a machine that has no other there is nothing to say.
+    let other = instruction_set(&fastest) != instruction_set(&run);
+    let said = sora(None, &["resume", at, "--epochs", "3"]);
+    assert_eq!(said.contains("began with instruction set portable"), other, "{said}");
+}
+
 /// Two of the threads can be started: a stack takes 1 of the 3 GiB of addresses, so what is left is
 /// too small for a third one and large enough for everything else. (With small stacks the last
 /// started threads find no room for their first words, which ends the process within libc.)

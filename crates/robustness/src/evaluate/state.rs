@@ -96,6 +96,8 @@ pub(super) struct State {
     /// Whether the file holds what can be gone on from. One that does not goes with this value: a
     /// failed evaluation leaves nothing that is of no use.
     worth: bool,
+    /// Why the file has no lock, where the file system refuses it.
+    unlocked: Option<io::Error>,
 }
 
 impl State {
@@ -107,13 +109,14 @@ impl State {
     ) -> Result<(Self, Vec<Line>)> {
         let cannot = |e: io::Error| Error::io("write", path)(e);
         let lines = open_or_create(path).map_err(cannot)?;
-        lines.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => Error::InUse(path.to_owned()),
-            TryLockError::Error(e) => cannot(e),
-        })?;
+        let unlocked = match lines.try_lock() {
+            Ok(()) => None,
+            Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
+            Err(TryLockError::Error(e)) => Some(e),
+        };
         // Until all of it is open, a file that was there stays.
         let worth = lines.metadata().map_err(cannot)?.len() > 0;
-        let mut state = Self { path: path.to_owned(), lines, examples: None, worth };
+        let mut state = Self { path: path.to_owned(), lines, examples: None, worth, unlocked };
         let (mut found, whole) = read(&mut state.lines, path, identity, options.start)?;
         let worth = !found.is_empty();
         if let Some(width) = options.examples {
@@ -134,6 +137,10 @@ impl State {
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub fn unlocked(&self) -> Option<&io::Error> {
+        self.unlocked.as_ref()
     }
 
     /// Writes a finished batch and, if examples are kept, the rows of `points` that do not stand.
@@ -176,7 +183,7 @@ impl State {
     pub fn on_full_disk() -> Self {
         let path = PathBuf::from("/dev/full");
         let lines = OpenOptions::new().write(true).open(&path).unwrap();
-        Self { path, lines, examples: None, worth: true }
+        Self { path, lines, examples: None, worth: true, unlocked: None }
     }
 }
 

@@ -91,6 +91,11 @@ impl Ledger {
         self.state.as_ref().map(State::path)
     }
 
+    /// Why no lock keeps a second process from the file: some file systems have none.
+    pub fn unlocked(&self) -> Option<&std::io::Error> {
+        self.state.as_ref()?.unlocked()
+    }
+
     /// Number of results in the ledger, and number of attacks that they belong to.
     pub fn known(&self) -> (usize, usize) {
         (self.records.values().map(HashMap::len).sum(), self.records.len())
