@@ -48,18 +48,6 @@ def damages(bench: Bench, subject: Subject, flips: int) -> None:
             bench.submit(damaged, subject, name, None, length)
 
 
-# Figures for readers, without a digest of their own: a changed digit of theirs is a changed digit of a
-# report. Nothing that is computed may depend on it.
-FIGURES = (
-    "metrics.jsonl",
-    "epochs.jsonl",
-    "abandoned.jsonl",
-    "summary.json",
-    "attacks.json",
-    "sweep.json",
-)
-
-
 def damaged(bench: Bench, room: Room, subject: Subject, name: str, bit: int | None, length: int | None) -> None:
     scenario = subject.scenario
     room.clear(scenario.template)
@@ -101,8 +89,6 @@ def judge(bench: Bench, room: Room, subject: Subject, name: str) -> tuple[str, s
         return "said", difference(*without(name, expected, found))
     if not problem:
         return "harmless", None
-    if general(name) in FIGURES and not difference(*map(weights, (expected, found))):
-        return "a figure is another", None
     if difference(*without(name, expected, found)):
         return "", problem
     # The file itself is as it was damaged; what reads it has to notice.
@@ -113,11 +99,6 @@ def judge(bench: Bench, room: Room, subject: Subject, name: str) -> tuple[str, s
         if ended.status and Path(name).name in ended.text:
             return "noticed by its reader", None
     return "", f"{problem}, and nothing that reads it notices"
-
-
-def weights(outcome: Outcome) -> Outcome:
-    """The files of an outcome that hold tensors."""
-    return {name: data for name, data in outcome.items() if name.endswith((".safetensors", ".npz"))}
 
 
 def warnings(outcome: Outcome) -> int:

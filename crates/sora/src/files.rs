@@ -10,7 +10,7 @@ use std::{
 };
 
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::{
     error::{Error, Result},
@@ -153,6 +153,21 @@ fn fill(file: &mut File, bytes: &[u8]) -> std::io::Result<()> {
 pub fn sync_dir(path: &Path) -> Result<()> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|e| Error::io("sync", path, e))
+}
+
+/// The SHA-256 of what was added so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Digest(Sha256);
+
+impl Digest {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// In lower-case hexadecimal.
+    pub(crate) fn text(&self) -> String {
+        hex(self.0.clone().finalize())
+    }
 }
 
 /// SHA-256 of `bytes` in lower-case hexadecimal.

@@ -66,6 +66,7 @@ pub mod prelude;
 pub mod profile;
 pub mod report;
 pub mod run;
+pub mod sealed;
 pub mod threat;
 pub mod train;
 

@@ -11,7 +11,8 @@ use std::{
 use sora::{
     Error, Result, Trainer,
     data::Dataset,
-    run::{self, RunDir, Subject, Which, checkpoint, log},
+    run::{self, RunDir, Subject, Which, checkpoint, digests::changed_logs, log},
+    sealed,
     train::{Event, Observer, Summary, Trained},
 };
 
@@ -175,6 +176,57 @@ fn a_changed_config_is_noticed_and_lost_log_lines_cost_nothing_else() {
     assert!(said.iter().any(|line| line.contains("are lost")), "{said:?}");
     let lines = log::Lines::<log::StepLine>::read(&dir.metrics());
     assert!(lines.warnings.is_empty() && lines.lines[1].step == 16, "{:?}", lines.warnings);
+}
+
+/// Puts another digit into the first figure of a file's first line that has this name.
+fn change_a_digit(file: &Path, name: &str) {
+    let mut text = fs::read(file).unwrap();
+    let key = format!("\"{name}\":");
+    let at = text.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+    let digit = text[at..].iter_mut().find(|byte| byte.is_ascii_digit()).unwrap();
+    *digit = if *digit == b'1' { b'2' } else { b'1' };
+    fs::write(file, text).unwrap();
+}
+
+#[test]
+fn a_changed_figure_of_a_log_or_a_summary_is_said_and_changes_no_weight() {
+    let root = tempfile::tempdir().unwrap();
+    let data = data();
+    let run = root.path().join("run");
+    let dir = RunDir::at(&run);
+    stopped(&run, &data, 15);
+    assert!(changed_logs(&dir).is_empty());
+    change_a_digit(&dir.metrics(), "loss");
+    change_a_digit(&dir.epochs(), "loss");
+    assert_eq!(changed_logs(&dir).len(), 2, "the newest checkpoint tells");
+    let go_on = || {
+        let mut said = Vec::new();
+        let trainer = Trainer::resume(&run, None).unwrap().observe(Said(&mut said));
+        let trained = trainer.fit(&data).unwrap();
+        (trained, said)
+    };
+    let (trained, said) = go_on();
+    for log in ["metrics.jsonl was changed", "epochs.jsonl was changed"] {
+        assert!(said.iter().any(|line| line.contains(log)), "{log}: {said:?}");
+    }
+    let whole = self::trainer().epochs(4).fit(&data).unwrap();
+    assert_eq!(weights(&whole), weights(&trained));
+
+    // Of a finished run the summary tells, without any checkpoint.
+    let aside = root.path().join("aside");
+    fs::rename(dir.checkpoints(), &aside).unwrap();
+    assert!(changed_logs(&dir).is_empty(), "what was said is part of the run now");
+    let summary = fs::read(dir.summary()).unwrap();
+    change_a_digit(&dir.metrics(), "lr");
+    assert!(matches!(&changed_logs(&dir)[..], [line] if line.contains("metrics.jsonl")));
+    fs::rename(&aside, dir.checkpoints()).unwrap();
+    change_a_digit(&dir.summary(), "steps");
+    assert!(sealed::is_changed(&fs::read(dir.summary()).unwrap()));
+    let (_, said) = go_on();
+    assert!(said.iter().any(|line| line.contains("summary.json: changed since")), "{said:?}");
+    let figures = |text: &[u8]| serde_json::from_slice::<Summary>(text).unwrap().steps;
+    assert_eq!(figures(&fs::read(dir.summary()).unwrap()), figures(&summary));
+    assert!(sealed::read::<Summary>(&dir.summary()).is_ok());
 }
 
 #[test]

@@ -10,6 +10,7 @@ use sora::{
     },
     run::{
         RunConfig, RunDir,
+        digests::changed_logs,
         follow::Follower,
         log::{EpochLine, Rollback, StepLine},
     },
@@ -148,6 +149,9 @@ fn of_run(path: &Path) -> Result<Diagnosis> {
     let (at, damaged) = (path.display(), steps.damaged() + epochs.damaged());
     if damaged > 0 {
         tracing::warn!("{at}: {damaged} damaged log lines passed over");
+    }
+    for line in changed_logs(&dir) {
+        tracing::warn!("{at}: {line}");
     }
     if steps.lines().is_empty() {
         return Err(Failure::input(format!(

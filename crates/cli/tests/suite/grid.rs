@@ -4,7 +4,10 @@ use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use serde_json::Value;
 
-use crate::cli::{refused, sora, stderr};
+use crate::{
+    cli::{refused, sora, stderr},
+    report::change_a_digit,
+};
 
 const GRID: &str = "
     attacks = ['clean', 'fgsm']
@@ -102,6 +105,22 @@ fn a_grid_in_parts_with_a_kill_in_it_ends_in_a_table() {
     let before = models();
     assert!(grid(dir.path(), &[]).status.success());
     assert_eq!(before, models());
+
+    // Changed figures are not the runs': they are made again, which is said.
+    let runs = fs::read_dir(dir.path().join("out")).unwrap().flatten().map(|run| run.path());
+    let run = runs.filter(|run| run.is_dir()).min().unwrap();
+    let record = fs::read_dir(run.join("eval")).unwrap().next().unwrap().unwrap().path();
+    change_a_digit(&record, "\"accuracy\":");
+    change_a_digit(&run.join("summary.json"), "\"seconds\":");
+    assert_eq!(states(dir.path()), [5, 0]);
+    let output = grid(dir.path(), &["--json"]);
+    let said = stderr(&output);
+    assert!(output.status.success(), "{said}");
+    for file in ["summary.json", record.file_name().unwrap().to_str().unwrap()] {
+        assert!(said.lines().any(|l| l.contains(file) && l.contains("changed since")), "{said}");
+    }
+    let again: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(again["groups"], table["groups"]);
 }
 
 #[test]

@@ -146,6 +146,8 @@ fn describe(file: &Path, change: impl Fn(&mut Value)) {
     let text = header["__metadata__"]["sora"].as_str().unwrap();
     let mut about: Value = serde_json::from_str(text).unwrap();
     change(&mut about);
+    // Without it the description is taken for one of an older version.
+    about.as_object_mut().unwrap().remove("sum");
     header["__metadata__"]["sora"] = about.to_string().into();
     let mut header = header.to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');

@@ -221,6 +221,52 @@ fn damaged_runs_give_a_page_with_warnings_and_what_is_no_run_a_line() {
     );
 }
 
+/// Puts another digit behind the first `key` of a file.
+pub fn change_a_digit(file: &Path, key: &str) {
+    let mut text = fs::read(file).unwrap();
+    let at = text.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+    let digit = text[at..].iter_mut().find(|byte| byte.is_ascii_digit()).unwrap();
+    *digit = if *digit == b'1' { b'2' } else { b'1' };
+    fs::write(file, text).unwrap();
+}
+
+#[test]
+fn changed_figures_are_said_on_the_page_and_those_of_records_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    copy(&RUNS.1[1], &run);
+    let attacks = ["--attacks", "clean,fgsm", "--limit", "10"];
+    let output = sora(&[&["eval", text(&run)], &attacks[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let record = fs::read_dir(run.join("eval")).unwrap().next().unwrap().unwrap().path();
+    let name = record.file_name().unwrap().to_str().unwrap().to_owned();
+    let page = || {
+        let output = sora(&["report", text(&run), "--no-compute"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+        plain(&run.join("report.html"))
+    };
+    assert!(!page().contains("was changed since"));
+    let before = fs::read(&record).unwrap();
+    change_a_digit(&record, "\"accuracy\":");
+    change_a_digit(&run.join("metrics.jsonl"), "\"linearity\":");
+    change_a_digit(&run.join("epochs.jsonl"), "\"pert_align\":");
+    let found = page();
+    for name in ["metrics.jsonl", "epochs.jsonl", &name] {
+        assert!(found.contains(&format!("{name} was changed since")), "{name}: {found}");
+    }
+    let said = stderr(&sora(&["diagnose", text(&run)]));
+    assert!(said.contains("metrics.jsonl was changed since"), "{said}");
+    // The evaluation is made again, to the same record.
+    let output = sora(&[&["eval", text(&run)], &attacks[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    let figures = |text: &[u8]| {
+        let record: serde_json::Value = serde_json::from_slice(text).unwrap();
+        ["clean", "fgsm"].map(|attack| record["results"][attack]["correct"].clone())
+    };
+    assert_eq!(figures(&fs::read(&record).unwrap()), figures(&before));
+    assert!(!page().contains(&format!("{name} was changed")));
+}
+
 /// A page as a browser shows it: its text without markup.
 fn plain(page: &Path) -> String {
     let mut html = fs::read_to_string(page).unwrap();

@@ -9,6 +9,7 @@ use super::privacy::without_paths;
 use crate::{
     model::ModelConfig,
     run::About,
+    sealed,
     stats::{Accuracy, wilson95},
 };
 
@@ -194,20 +195,28 @@ pub fn read(dir: &Path, weights: &WeightsOfRun, warnings: &mut Vec<String>) -> V
     let mut records = Vec::new();
     for file in files {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let bytes = fs::read(&file).map_err(|e| e.to_string());
-        let parsed =
-            bytes.and_then(|b| serde_json::from_slice::<Value>(&b).map_err(|e| e.to_string()));
-        match parsed {
+        match content(&file) {
             // Other records, such as sweeps, may lie beside the evaluations and are skipped.
             Ok(value) if !value.get("results").is_some_and(Value::is_object) => {}
             Ok(value) => match serde_json::from_value::<File>(value) {
                 Ok(file) => records.push(Record::new(name, file, weights)),
                 Err(e) => warnings.push(format!("eval/{name}.json is not an evaluation: {e}")),
             },
-            Err(e) => warnings.push(format!("eval/{name}.json is damaged: {e}")),
+            Err(problem) => warnings.push(format!("eval/{name}.json {problem}")),
         }
     }
     records
+}
+
+/// The content of a record, or what is wrong with it.
+fn content(file: &Path) -> Result<Value, String> {
+    let damaged = |e: &dyn std::fmt::Display| format!("is damaged: {e}");
+    let text = fs::read(file).map_err(|e| damaged(&e))?;
+    let value = serde_json::from_slice(&text).map_err(|e| damaged(&e))?;
+    if sealed::is_changed(&text) {
+        return Err("was changed since it was written (damaged or edited) and is left out".into());
+    }
+    Ok(value)
 }
 
 fn text(value: Option<&Value>) -> String {

@@ -21,7 +21,9 @@ use crate::{
     diagnose::{CoEvent, CoSign},
     error::{Error, Result},
     run::{
-        RunDir, is_changed,
+        RunDir,
+        digests::changed_logs,
+        is_changed,
         log::{EpochLine, Lines, Rollback, StepLine, ValFigures},
     },
     threat::Epsilon,
@@ -66,7 +68,7 @@ impl Run {
         let steps = Lines::read(&dir.metrics());
         let epochs = Lines::read(&dir.epochs());
         let finished = dir.summary().is_file();
-        let mut warnings = [steps.warnings, epochs.warnings].concat();
+        let mut warnings = [steps.warnings, epochs.warnings, changed_logs(&dir)].concat();
         if is_changed(&text) {
             warnings.push(
                 "config.toml was changed since the run wrote it: the settings may be others".into(),

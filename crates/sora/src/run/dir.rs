@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::RunConfig;
 use crate::{
     error::{Error, Result},
-    files,
+    files, sealed,
 };
 
 /// Name of the file that is locked by the process that trains in the folder.
@@ -226,7 +226,7 @@ impl RunDir {
         let dir = self.evaluations();
         fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
         let path = dir.join(format!("{name}.json"));
-        files::write_json(&path, report)?;
+        sealed::write(&path, report)?;
         Ok(path)
     }
 }

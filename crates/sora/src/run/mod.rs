@@ -17,6 +17,7 @@
 
 pub mod checkpoint;
 mod config;
+pub mod digests;
 mod dir;
 mod extra;
 pub mod follow;

@@ -15,6 +15,7 @@ use crate::{
     files,
     model::{Model, ModelConfig},
     nn::HostTensor,
+    sealed,
     threat::{Epsilon, Norm},
 };
 
@@ -79,9 +80,7 @@ impl About {
             extra: data::without_place(&self.extra),
             ..self.clone()
         };
-        let json = serde_json::to_string(&about).map_err(|e| {
-            Error::defect(format!("cannot serialise the network's description: {e}"))
-        })?;
+        let json = sealed::line(&about)?;
         // There is only one entry, because the order of several would differ from run to run, and
         // with it the file's bytes.
         Ok([(ABOUT.to_owned(), json)].into())
@@ -90,8 +89,13 @@ impl About {
     /// Reads the description in the metadata of the weights file `file`.
     ///
     /// # Errors
-    /// [`Error`] for a text that is not a description.
+    /// [`Error`] for a text that is not a description, or is another than was written.
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        if sealed::is_line_changed(text) {
+            let problem = "its description of the network is not that which was written: its `sum` \
+                           is another";
+            return Err(Error::damaged(file, problem));
+        }
         serde_json::from_str(text).map_err(|e| {
             Error::damaged(file, format!("its description of the network is damaged: {e}"))
         })
@@ -323,6 +327,14 @@ mod tests {
             std::fs::write(&file, &changed).unwrap();
             let error = Subject::load(&file, &device).unwrap_err();
             assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        }
+        // The description decides what the network computes: its normalisation, its options.
+        let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        for place in 0..8 + header {
+            let mut changed = bytes.clone();
+            changed[place] ^= 1 << (place % 8);
+            std::fs::write(&file, &changed).unwrap();
+            assert!(Subject::load(&file, &device).is_err(), "byte {place}");
         }
         assert_eq!("12".parse::<Which>().unwrap(), Which::Step(12));
         assert!("latest".parse::<Which>().is_err());

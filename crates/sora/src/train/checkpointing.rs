@@ -13,9 +13,11 @@ use crate::{
     config::{OnCo, TrainConfig},
     diagnose,
     error::{Error, Result},
+    files::{self, Digest},
     run::{
         About, RunConfig, RunDir,
         checkpoint::{self, Checkpoint, Content},
+        digests::{LogDigests, changed_line},
         log::Rollback,
     },
 };
@@ -28,6 +30,8 @@ pub(super) struct Folder {
     pub(super) digest: String,
     pub(super) metrics: Log,
     pub(super) epochs: Log,
+    /// SHA-256 of abandoned.jsonl, where there is one.
+    abandoned: Option<String>,
     _lock: File,
 }
 
@@ -45,13 +49,39 @@ impl Folder {
     ) -> Result<Self> {
         let (metrics, epochs) =
             found.map_or((0, 0), |c| (c.progress.metrics_bytes, c.progress.epochs_bytes));
-        Ok(Self {
-            digest,
-            metrics: Log::open(dir.metrics(), metrics, told)?,
-            epochs: Log::open(dir.epochs(), epochs, told)?,
-            dir,
-            _lock: lock,
-        })
+        let logs = found.and_then(|c| c.manifest.as_ref()).map(|manifest| &manifest.logs);
+        let sum = |path: &Path| logs.and_then(|logs| logs.get(&name_of(path))).map(String::as_str);
+        let mut open = |path: PathBuf, bytes| {
+            let sum = sum(&path);
+            Log::open(path, bytes, sum, told)
+        };
+        let (metrics, epochs) = (open(dir.metrics(), metrics)?, open(dir.epochs(), epochs)?);
+        let abandoned = fs::read(dir.abandoned()).ok().map(|lines| files::sha256(&lines));
+        if sum(&dir.abandoned()).is_some_and(|sum| Some(sum) != abandoned.as_deref()) {
+            told(&changed_line(&name_of(&dir.abandoned())));
+        }
+        Ok(Self { digest, metrics, epochs, abandoned, dir, _lock: lock })
+    }
+
+    /// Waits until the logs are on disk, and returns their digests.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a disk that fails.
+    pub(super) fn digests(&mut self) -> Result<LogDigests> {
+        let abandoned = self.abandoned.clone().map(|sum| (name_of(&self.dir.abandoned()), sum));
+        let logs = [&mut self.metrics, &mut self.epochs]
+            .map(|log| Ok((name_of(&log.path), log.sync()?.1)));
+        logs.into_iter().chain(abandoned.map(Ok)).collect()
+    }
+
+    /// Writes abandoned.jsonl.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a folder that cannot be written.
+    pub(super) fn abandon(&mut self, lines: &[u8]) -> Result<()> {
+        files::write_atomic(&self.dir.abandoned(), lines)?;
+        self.abandoned = Some(files::sha256(lines));
+        Ok(())
     }
 
     /// The newest checkpoint, whose values are all finite.
@@ -60,18 +90,30 @@ impl Folder {
     }
 }
 
+/// The file name of `path`, as text.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// A file of JSON lines that grows.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
     file: File,
+    /// Of the whole file so far.
+    digest: Digest,
 }
 
 impl Log {
     /// Opens a log for appending after its first `bytes`; the rest was written after the checkpoint
     /// from which the run continues, and is removed. A log that is shorter has lost lines; a
-    /// message says so, and the run goes on.
-    fn open(path: PathBuf, bytes: u64, told: &mut dyn FnMut(&str)) -> Result<Self> {
+    /// message says so, as of one whose digest is not `sum`, and the run goes on.
+    fn open(
+        path: PathBuf,
+        bytes: u64,
+        sum: Option<&str>,
+        told: &mut dyn FnMut(&str),
+    ) -> Result<Self> {
         let cannot = |e| Error::io("open", &path, e);
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(cannot)?;
         let len = file.metadata().map_err(cannot)?.len();
@@ -85,7 +127,11 @@ impl Log {
             ));
             file.set_len(whole_lines(&path)?).map_err(cannot)?;
         }
-        Ok(Self { path, file })
+        let digest = digest_of(&path)?;
+        if len >= bytes && sum.is_some_and(|sum| sum != digest.text()) {
+            told(&changed_line(&name_of(&path)));
+        }
+        Ok(Self { path, file, digest })
     }
 
     /// Writes `line` at the end.
@@ -96,13 +142,16 @@ impl Log {
         let mut json = serde_json::to_vec(line)
             .map_err(|e| Error::defect(format!("cannot serialise a log line: {e}")))?;
         json.push(b'\n');
-        self.file.write_all(&json).map_err(|e| Error::io("append to", &self.path, e))
+        self.file.write_all(&json).map_err(|e| Error::io("append to", &self.path, e))?;
+        self.digest.add(&json);
+        Ok(())
     }
 
-    /// Waits until everything is on disk, and returns the length in bytes.
-    fn sync(&mut self) -> Result<u64> {
+    /// Waits until everything is on disk, and returns the length in bytes and the SHA-256.
+    fn sync(&mut self) -> Result<(u64, String)> {
         self.file.sync_data().map_err(|e| Error::io("sync", &self.path, e))?;
-        Ok(self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?.len())
+        let found = self.file.metadata().map_err(|e| Error::io("look at", &self.path, e))?;
+        Ok((found.len(), self.digest.text()))
     }
 
     /// Removes everything after the first `bytes`.
@@ -110,7 +159,9 @@ impl Log {
     /// # Errors
     /// [`Error::Io`] for a file that cannot be truncated.
     pub(super) fn cut(&mut self, bytes: u64) -> Result<()> {
-        self.file.set_len(bytes).map_err(|e| Error::io("cut off", &self.path, e))
+        self.file.set_len(bytes).map_err(|e| Error::io("cut off", &self.path, e))?;
+        self.digest = digest_of(&self.path)?;
+        Ok(())
     }
 
     /// Reads everything after the first `bytes`.
@@ -121,6 +172,13 @@ impl Log {
         let lines = fs::read(&self.path).map_err(|e| Error::io("read", &self.path, e))?;
         Ok(lines.get(bytes as usize..).unwrap_or_default().to_vec())
     }
+}
+
+/// The digest of the file `path`.
+fn digest_of(path: &Path) -> Result<Digest> {
+    let mut digest = Digest::default();
+    digest.add(&fs::read(path).map_err(|e| Error::io("read", path, e))?);
+    Ok(digest)
 }
 
 /// Length in bytes of the complete lines of `path`.
@@ -136,8 +194,9 @@ impl Session<'_> {
     /// [`Error::Diverged`] where a value is not finite; [`Error::Io`] for a disk that is full.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
-        self.progress.metrics_bytes = folder.metrics.sync()?;
-        self.progress.epochs_bytes = folder.epochs.sync()?;
+        self.progress.metrics_bytes = folder.metrics.sync()?.0;
+        self.progress.epochs_bytes = folder.epochs.sync()?.0;
+        let logs = folder.digests()?;
         let (dir, config) = (folder.dir.checkpoints(), folder.digest.clone());
         let state = self.learner.state()?;
         let needed = self.needed()?;
@@ -147,6 +206,7 @@ impl Session<'_> {
             state: &state,
             metadata: &metadata,
             config: &config,
+            logs: &logs,
         };
         let path = checkpoint::save(&dir, content, self.config.keep, needed)?;
         self.tell(&Event::Checkpoint(&path))
@@ -247,7 +307,7 @@ mod tests {
         fs::write(&path, "1\n22\n333\n").unwrap();
         let mut lines = Vec::new();
         let mut open =
-            |bytes| Log::open(path.clone(), bytes, &mut |line| lines.push(line.to_owned()));
+            |bytes| Log::open(path.clone(), bytes, None, &mut |line| lines.push(line.to_owned()));
         let mut log = open(5).unwrap();
         log.append(&4).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n22\n4\n", "cut after the checkpoint");
@@ -256,5 +316,26 @@ mod tests {
         log.append(&5).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n5\n");
         assert!(lines.len() == 1 && lines[0].contains("are lost"), "{lines:?}");
+    }
+
+    #[test]
+    fn the_digest_of_a_log_is_that_of_its_bytes_and_another_is_said() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("epochs.jsonl");
+        fs::write(&path, "1\n22\n").unwrap();
+        let mut lines = Vec::new();
+        let mut open = |sum: &str| {
+            Log::open(path.clone(), 5, Some(sum), &mut |line| lines.push(line.to_owned())).unwrap()
+        };
+        let sum = files::sha256(b"1\n22\n");
+        let mut log = open(&sum);
+        log.append(&333).unwrap();
+        assert_eq!(log.sync().unwrap(), (9, files::sha256(b"1\n22\n333\n")));
+        log.cut(5).unwrap();
+        log.append(&4).unwrap();
+        assert_eq!(log.sync().unwrap(), (7, files::sha256(b"1\n22\n4\n")));
+        fs::write(&path, "1\n23\n").unwrap();
+        open(&sum);
+        assert!(lines.len() == 1 && lines[0].contains("epochs.jsonl was changed"), "{lines:?}");
     }
 }

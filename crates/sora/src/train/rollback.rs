@@ -5,7 +5,6 @@ use crate::{
     config::OnCo,
     diagnose::{CoDetector, CoEvent},
     error::{Error, Result},
-    files,
     run::{
         InitialWeights, RunDir,
         checkpoint::{self, Position},
@@ -87,7 +86,7 @@ impl Session<'_> {
         let Some(folder) = &mut self.folder else { return Ok(()) };
         let progress = &self.progress;
         let lines = folder.metrics.after(progress.metrics_bytes)?;
-        files::write_atomic(&folder.dir.abandoned(), &lines)?;
+        folder.abandon(&lines)?;
         checkpoint::discard_after(&folder.dir.checkpoints(), target)?;
         folder.metrics.cut(progress.metrics_bytes)?;
         folder.epochs.cut(progress.epochs_bytes)?;

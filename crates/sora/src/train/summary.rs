@@ -1,7 +1,5 @@
 //! The end of a training: final weights and figures.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Event, Session};
@@ -15,8 +13,10 @@ use crate::{
     run::{
         RunDir,
         checkpoint::{self, Best},
+        digests::LogDigests,
         log::{EpochLine, Lines, Rollback},
     },
+    sealed,
 };
 
 /// The final figures of a run: `summary.json`.
@@ -55,6 +55,9 @@ pub struct Summary {
     pub seconds: f64,
     /// Largest resident memory (MiB).
     pub peak_rss_mib: u64,
+    /// SHA-256 of the run's logs, by file name; empty without a folder, and in older files.
+    #[serde(default, skip_serializing_if = "LogDigests::is_empty")]
+    pub logs: LogDigests,
 }
 
 /// A finished training.
@@ -78,7 +81,7 @@ impl Session<'_> {
     /// [`Error::Io`](crate::Error::Io) for a disk that is full.
     pub(super) fn finish(mut self) -> Result<Trained> {
         let model = self.learner.result();
-        let summary = match self.written_before() {
+        let summary = match self.written_before()? {
             Some(summary) => {
                 let text = format!("the run is finished: {} epochs are trained", summary.epochs);
                 self.tell(&Event::Message(&text))?;
@@ -100,22 +103,32 @@ impl Session<'_> {
         if let Some(tensor) = files::not_finite(&tensors) {
             return Err(self.diverged(&format!("tensor '{tensor}'")));
         }
-        let summary = self.summary();
-        if let Some(folder) = &self.folder {
-            files::write_atomic(&folder.dir.model(), &self.about().file(&tensors)?)?;
-            files::write_json(&folder.dir.summary(), &summary)?;
+        let mut summary = self.summary();
+        let file = self.about().file(&tensors)?;
+        if let Some(folder) = &mut self.folder {
+            summary.logs = folder.digests()?;
+            files::write_atomic(&folder.dir.model(), &file)?;
+            sealed::write(&folder.dir.summary(), &summary)?;
         }
         Ok(summary)
     }
 
-    /// The summary of a run that was finished before this process continued it.
-    fn written_before(&self) -> Option<Summary> {
-        let dir = &self.folder.as_ref()?.dir;
-        if self.last_epoch.is_some() || !dir.model().exists() {
-            return None;
+    /// The summary of a run that was finished before this process continued it. Of one that was
+    /// changed since, the user is told; it is written anew.
+    fn written_before(&mut self) -> Result<Option<Summary>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
+        if self.last_epoch.is_some() || !folder.dir.model().exists() {
+            return Ok(None);
         }
-        let summary: Summary = serde_json::from_slice(&fs::read(dir.summary()).ok()?).ok()?;
-        (summary.steps == self.progress.step).then_some(summary)
+        let path = folder.dir.summary();
+        match sealed::read::<Summary>(&path) {
+            Ok(summary) => Ok(Some(summary).filter(|found| found.steps == self.progress.step)),
+            Err(_) if !path.exists() => Ok(None),
+            Err(e) => {
+                self.tell(&Event::Warning(&format!("{e}; it is written anew")))?;
+                Ok(None)
+            }
+        }
     }
 
     fn summary(&self) -> Summary {
@@ -142,6 +155,7 @@ impl Session<'_> {
             parameters: self.learner.model.params.num_elements() as u64,
             seconds: progress.seconds,
             peak_rss_mib: device::peak_rss_mib(),
+            logs: LogDigests::new(),
         }
     }
 }

@@ -1,14 +1,15 @@
 //! The results of a grid: mean and standard deviation over seeds, and paired differences.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use serde::Serialize;
 use serde_json::Value;
 use sora::run::recipe::PlannedRun;
 
 use crate::{
+    commands::shared::summary,
     console::{Table, print},
-    error::{Failure, Result},
+    error::Result,
 };
 
 /// The result of a run.
@@ -36,12 +37,7 @@ impl Outcome {
     pub fn read(run: &PlannedRun, dir: &Path, report: Option<Value>) -> Result<Self> {
         let config: toml::Table = run.config.parse().unwrap_or_default();
         let seed = config.get("seed").and_then(toml::Value::as_integer).unwrap_or(0);
-        let path = dir.join("summary.json");
-        let summary = match fs::read(&path) {
-            Err(_) => Value::Null,
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|e| Failure::work(format!("{}: damaged: {e}", path.display())))?,
-        };
+        let summary = summary(dir)?.unwrap_or_default();
         let validation = &summary["last_epoch"]["val"];
         let figures = match report.as_ref().and_then(|report| report["results"].as_object()) {
             Some(results) => accuracies(results.iter().map(|(name, of)| (name.as_str(), of))),

@@ -1,11 +1,14 @@
 //! The table of a recipe's evaluations, in Markdown.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 use sora::run::recipe::{Recipe, RecipePlan};
 
-use crate::error::{Failure, Result};
+use crate::{
+    commands::shared::summary,
+    error::{Failure, Result},
+};
 
 /// The table of the runs of `plan`, one row per run.
 ///
@@ -25,10 +28,9 @@ pub fn table(
     text += &"|---".repeat(plan.attacks.len() + 4);
     text += "|\n";
     for ((run, dir), report) in plan.runs.iter().zip(dirs).zip(results) {
-        let path = dir.join("summary.json");
-        let summary = fs::read(&path).map_err(|e| Failure::io("read", &path, &e))?;
-        let summary: Value = serde_json::from_slice(&summary)
-            .map_err(|e| Failure::work(format!("{}: damaged: {e}", path.display())))?;
+        let summary = summary(dir)?.ok_or_else(|| {
+            Failure::work(format!("{}: the run has no summary.json", dir.display()))
+        })?;
         let cells: Vec<_> =
             plan.attacks.iter().map(|name| accuracy(&report["results"][name])).collect();
         let seconds = summary["seconds"].as_f64().unwrap_or(f64::NAN);

@@ -14,7 +14,7 @@ pub use child::{Output, sora};
 pub use compute::{ComputeArgs, Machine, start_threads};
 pub use entry::{Describe, Entry, Listing, norms};
 pub use judged::Judged;
-pub use planned::{Overrides, evaluate, evaluated, is_done, state, train};
+pub use planned::{Overrides, evaluate, evaluated, is_done, state, summary, train};
 pub use record::state_options;
 pub use runs::passing_over;
 pub use served::ServedArgs;

@@ -3,6 +3,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -11,6 +12,7 @@ use serde_json::Value;
 use sora::{
     evaluate, files, report,
     run::recipe::{PlannedRun, RecipePlan},
+    sealed,
 };
 
 use super::child::{Output, sora};
@@ -18,6 +20,9 @@ use crate::{
     complete,
     error::{Failure, Result},
 };
+
+/// File name of a run's final figures.
+const SUMMARY: &str = "summary.json";
 
 /// Settings that go over those of a plan's file.
 #[derive(Clone, Debug, clap::Args)]
@@ -73,9 +78,23 @@ impl Overrides {
     }
 }
 
-/// Whether the run in `dir` is finished.
+/// Whether the run in `dir` is finished. One whose final figures were changed is not: going on with
+/// it writes them anew.
 pub fn is_done(dir: &Path) -> bool {
-    dir.join("summary.json").exists()
+    fs::read(dir.join(SUMMARY)).is_ok_and(|text| !sealed::is_changed(&text))
+}
+
+/// The final figures of the run in `dir`; `None` if it is not finished.
+///
+/// # Errors
+/// A file that is damaged or was changed.
+pub fn summary(dir: &Path) -> Result<Option<Value>> {
+    let path = dir.join(SUMMARY);
+    match fs::read(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::io("read", &path, &e)),
+        Ok(text) => Ok(Some(sealed::parse(&path, &text)?)),
+    }
 }
 
 /// `done`, `cut off` or `missing`.
@@ -96,6 +115,12 @@ pub fn train(run: &PlannedRun, dir: &Path, interrupt: &AtomicBool) -> Result<()>
         return Ok(());
     }
     if dir.join("config.toml").exists() {
+        if dir.join(SUMMARY).exists() {
+            tracing::warn!(
+                "{}: changed since it was written (damaged or edited); made anew from the run",
+                dir.join(SUMMARY).display()
+            );
+        }
         let call = [OsStr::new("resume"), dir.as_os_str()];
         return sora(&call, Output::Drop, interrupt).map(drop);
     }
@@ -144,6 +169,9 @@ pub fn evaluate(
 /// on its own test images under its own threat, with every attack of the plan and as many images.
 pub fn evaluated(plan: &RecipePlan, dir: &Path) -> Option<Value> {
     let run = report::Run::load(dir).ok()?;
+    for line in run.warnings.iter().filter(|line| line.starts_with("eval/")) {
+        tracing::warn!("{}: {line}", dir.display());
+    }
     // A run without its data in config.toml (of an older version) does not know how many there are.
     let all = run.test_identity().map(|own| own.images as u64);
     let most = run.records.iter().map(|record| record.n).max().unwrap_or(0);

@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 use sora::{
     evaluate::{ExistingState, Identity, Ledger, StateOptions},
-    files, robustness,
+    robustness, sealed,
 };
 
 use super::Target;
@@ -45,6 +45,13 @@ impl Target {
                 }
             },
         };
+        if let (Some(why), Some(path)) = (ledger.unlocked(), ledger.path()) {
+            tracing::warn!(
+                "{}: this file system has no locks ({why}); see to it that no second process goes on \
+                 with this evaluation",
+                path.display()
+            );
+        }
         if let ((results @ 1.., attacks), Some(path)) = (ledger.known(), ledger.path()) {
             tracing::info!(
                 "going on from {}: {results} results of {attacks} attacks are there",
@@ -96,7 +103,7 @@ impl Target {
             None => self.file(&format!("{stem}.json")),
         };
         let written = place.and_then(|place| {
-            files::write_json(&place, value)?;
+            sealed::write(&place, value)?;
             Ok(place)
         });
         match written {
@@ -104,7 +111,7 @@ impl Target {
             Err(e) => {
                 let why = crate::render::text(&e);
                 let spare = std::env::temp_dir().join(format!("sora-{stem}.json"));
-                Err(Failure::work(match files::write_json(&spare, value) {
+                Err(Failure::work(match sealed::write(&spare, value) {
                     Ok(()) => format!("{why}; the record is in {} instead", spare.display()),
                     Err(_) => format!("{why}; the figures above are all that there is"),
                 }))

@@ -6,13 +6,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Result},
-    files,
+    sealed,
 };
 
-/// Reads an earlier result; `None` if it does not exist or cannot be read, so that it is computed
-/// again.
+/// Reads an earlier result; `None` if it does not exist, was changed or cannot be read, so that it is
+/// computed again.
 pub(super) fn known<T: DeserializeOwned>(file: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(file).ok()?).ok()
+    sealed::read(file).ok()
 }
 
 /// Keeps a result. If the run folder cannot be written, the result is only computed again later.
@@ -21,9 +21,7 @@ pub(super) fn keep(file: &Path, value: &impl Serialize) {
         if let Some(dir) = file.parent() {
             fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         }
-        let json = serde_json::to_vec(value)
-            .map_err(|e| Error::defect(format!("cannot serialise {}: {e}", file.display())))?;
-        files::write_atomic(file, &json)
+        sealed::write(file, value)
     };
     if let Err(e) = write() {
         tracing::warn!("{e}; it will be computed again next time");

@@ -3,7 +3,8 @@
 //!
 //! `checkpoints/epoch-NNN/` holds the state after NNN epochs (`epoch-NNN-step-SSSSSS/`, a state
 //! inside the next epoch): `model.safetensors`, `optimizer.safetensors`, `method.safetensors`,
-//! `state.json`, and `MANIFEST.json` with the SHA-256 of each file and of the run's config.toml.
+//! `state.json`, and `MANIFEST.json` with the SHA-256 of each file, of the run's config.toml and of its
+//! logs up to there.
 //! The folder is written under a name that starts with a dot, synchronised, and renamed. A kill
 //! therefore leaves the old checkpoints, with or without the new one. Only finite values are
 //! written, and a changed byte is noticed when a checkpoint is read.
@@ -16,7 +17,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::log::{EpochTotals, Rollback, ValFigures};
+use super::{
+    digests::LogDigests,
+    log::{EpochTotals, Rollback, ValFigures},
+};
 use crate::{
     diagnose::CoDetector,
     error::{Error, Result},
@@ -44,6 +48,10 @@ pub struct Manifest {
     /// SHA-256 of the config.toml that the run had; absent for a training without a folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<String>,
+    /// SHA-256 of the run's logs: of their first bytes, as many as [`Position`] says, and of all of
+    /// abandoned.jsonl. Older versions wrote none.
+    #[serde(default, skip_serializing_if = "LogDigests::is_empty")]
+    pub logs: LogDigests,
 }
 
 /// The best validation of a run.
@@ -143,6 +151,8 @@ pub struct Content<'a> {
     pub metadata: &'a HashMap<String, String>,
     /// SHA-256 of the run's config.toml.
     pub config: &'a str,
+    /// SHA-256 of the run's logs up to this position.
+    pub logs: &'a LogDigests,
 }
 
 /// Writes a checkpoint under `dir` (the run's `checkpoints/`), then removes all checkpoints except
@@ -185,8 +195,9 @@ pub fn save(
 
 /// Writes the files of a checkpoint into the empty folder `dir`.
 fn fill(dir: &Path, content: Content<'_>) -> Result<()> {
-    let Content { progress, state, metadata, config } = content;
-    let mut manifest = Manifest { files: BTreeMap::new(), config: Some(config.to_owned()) };
+    let Content { progress, state, metadata, config, logs } = content;
+    let config = Some(config.to_owned());
+    let mut manifest = Manifest { files: BTreeMap::new(), config, logs: logs.clone() };
     let mut write = |name: &str, bytes: Vec<u8>| {
         manifest.files.insert(name.to_owned(), files::sha256(&bytes));
         files::write_new(&dir.join(name), &bytes)
@@ -268,25 +279,9 @@ pub fn newest<T>(
 /// [`Error`] for a file that is missing, or that was changed.
 pub fn load(path: &Path) -> Result<Checkpoint> {
     let manifest = manifest(path)?;
-    let read = |name: &str| {
-        let file = path.join(name);
-        let bytes = fs::read(&file).map_err(|e| Error::read(&file, e))?;
-        verify(manifest.as_ref(), name, &file, &bytes)?;
-        Ok::<_, Error>((file, bytes))
-    };
-    let (file, state) = read(STATE)?;
-    let progress: Position = serde_json::from_slice(&state)
-        .map_err(|e| Error::damaged(&file, format!("damaged: {e}")))?;
-    if progress.format != FORMAT {
-        let problem = format!(
-            "written in format {}, this version reads {FORMAT}; use the version of sora that the \
-             run's config.toml names",
-            progress.format
-        );
-        return Err(Error::mismatch(&file, problem));
-    }
+    let progress = position(path, manifest.as_ref())?;
     let tensors = |name: &str| {
-        let (file, bytes) = read(name)?;
+        let (file, bytes) = read(path, name, manifest.as_ref())?;
         Ok::<_, Error>(files::parse_safetensors(&file, &bytes)?.0)
     };
     Ok(Checkpoint {
@@ -297,6 +292,41 @@ pub fn load(path: &Path) -> Result<Checkpoint> {
         path: path.to_owned(),
         manifest,
     })
+}
+
+/// Reads where the run was at the checkpoint folder `path`, and the digests of its logs, without the
+/// tensors.
+///
+/// # Errors
+/// Those of [`load`].
+pub fn logs(path: &Path) -> Result<(Position, LogDigests)> {
+    let manifest = manifest(path)?;
+    let progress = position(path, manifest.as_ref())?;
+    Ok((progress, manifest.map(|manifest| manifest.logs).unwrap_or_default()))
+}
+
+/// Reads the file `name` of the checkpoint folder `path` and checks its digest.
+fn read(path: &Path, name: &str, manifest: Option<&Manifest>) -> Result<(PathBuf, Vec<u8>)> {
+    let file = path.join(name);
+    let bytes = fs::read(&file).map_err(|e| Error::read(&file, e))?;
+    verify(manifest, name, &file, &bytes)?;
+    Ok((file, bytes))
+}
+
+/// Reads state.json of the checkpoint folder `path`.
+fn position(path: &Path, manifest: Option<&Manifest>) -> Result<Position> {
+    let (file, state) = read(path, STATE, manifest)?;
+    let progress: Position = serde_json::from_slice(&state)
+        .map_err(|e| Error::damaged(&file, format!("damaged: {e}")))?;
+    if progress.format != FORMAT {
+        let problem = format!(
+            "written in format {}, this version reads {FORMAT}; use the version of sora that the \
+             run's config.toml names",
+            progress.format
+        );
+        return Err(Error::mismatch(&file, problem));
+    }
+    Ok(progress)
 }
 
 /// The manifest of the checkpoint folder `path`; `None` where an older version wrote it.
@@ -327,9 +357,7 @@ fn verify(manifest: Option<&Manifest>, name: &str, file: &Path, bytes: &[u8]) ->
 /// # Errors
 /// Those of [`load`].
 pub fn weights(path: &Path) -> Result<files::Loaded> {
-    let file = path.join(MODEL);
-    let bytes = fs::read(&file).map_err(|e| Error::read(&file, e))?;
-    verify(manifest(path)?.as_ref(), MODEL, &file, &bytes)?;
+    let (file, bytes) = read(path, MODEL, manifest(path)?.as_ref())?;
     files::parse_safetensors(&file, &bytes)
 }
 

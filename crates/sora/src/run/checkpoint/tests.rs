@@ -13,7 +13,7 @@ fn state(value: f32) -> State {
 
 fn write(dir: &Path, progress: &Position, state: &State) -> Result<PathBuf> {
     let metadata = &HashMap::new();
-    let content = Content { progress, state, metadata, config: "digest" };
+    let content = Content { progress, state, metadata, config: "digest", logs: &LogDigests::new() };
     save(dir, content, 3, |_| false)
 }
 
