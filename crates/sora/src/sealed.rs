@@ -1,8 +1,8 @@
 //! JSON records that carry the SHA-256 of their own text, so that a changed byte is noticed.
 //!
 //! The last field of a sealed record is `sum`: the digest of all of the text before it. So is that of
-//! the description in a weights file, which is one line. Records of older versions lack it and are read as they are, like those that another program has laid out
-//! anew.
+//! the description in a weights file, which is one line. Records of older versions lack it and are
+//! read as they are, like those that another program has laid out anew.
 
 use std::{fs, path::Path};
 

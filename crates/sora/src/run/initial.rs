@@ -165,6 +165,7 @@ mod tests {
         let about = About {
             network: network(10, 4),
             dataset: "synthetic".into(),
+            extra: String::new(),
             orientation: config.orientation,
             method: config.method,
             epsilon: config.epsilon,
