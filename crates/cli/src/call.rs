@@ -11,6 +11,7 @@ use crate::{
     console::{self, ColorChoice, Settings},
     error::Result,
     signals::{self, FirstSignal},
+    world,
 };
 
 /// Fast adversarial training, and robustness measured honestly.
@@ -114,8 +115,10 @@ impl Call {
     /// Parses the words with which the program was called; help, version and mistakes end the
     /// program.
     pub fn parse_words(words: Vec<std::ffi::OsString>) -> Self {
-        let matches = command().color(color_of(&words)).get_matches_from(words);
-        Self::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+        let matches = command().color(color_of(&words)).try_get_matches_from(words);
+        matches
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .unwrap_or_else(|e| world::leave_wrong_call(&e))
     }
 
     /// The global flags.

@@ -20,7 +20,7 @@ impl OnFinish {
     /// Those of `work`.
     pub fn after(&self, work: impl FnOnce() -> Result<()>) -> Result<()> {
         let result = work();
-        if let Some(command) = &self.on_finish {
+        if let Some(command) = self.on_finish.as_ref().filter(|_| crate::world::first()) {
             let status = result.as_ref().err().map_or(0, Failure::exit_code);
             tell(command, status);
         }

@@ -16,6 +16,7 @@ mod progress;
 pub mod render;
 mod signals;
 mod values;
+mod world;
 
 use std::process::ExitCode;
 
@@ -34,13 +35,13 @@ pub fn answer(words: Vec<std::ffi::OsString>) -> u8 {
 fn status(words: Vec<std::ffi::OsString>) -> u8 {
     let call = call::Call::parse_words(words);
     console::set(call.settings());
-    console::start_logging();
-    match call::run(call.command) {
-        Ok(()) => 0,
-        Err(failure) => {
-            console::note(&render::line(&failure));
-            failure.exit_code()
+    match world::join(&call.command) {
+        Ok(member) => {
+            console::start_logging();
+            let result = call::run(call.command);
+            member.end(result)
         }
+        Err(failure) => world::Member::default().end(Err(failure)),
     }
 }
 

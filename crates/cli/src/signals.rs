@@ -54,7 +54,12 @@ pub fn flag() -> Arc<AtomicBool> {
 /// A system that refuses the handler.
 pub fn watch(first: FirstSignal) -> Result<()> {
     let flag = flag();
-    let wanted = wanted();
+    let mut wanted = wanted();
+    #[cfg(unix)]
+    if matches!(first, FirstSignal::Finish(_)) {
+        // What a batch system can be told to send before the time is up.
+        wanted.push(signal_hook::consts::SIGUSR1);
+    }
     let mut signals = Signals::new(&wanted)
         .map_err(|e| Failure::work(format!("cannot watch for signals: {e}")))?;
     let raised = flag.clone();

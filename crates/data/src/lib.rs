@@ -49,7 +49,7 @@ pub use dataset::{Dataset, DatasetIdentity};
 pub use error::{DataError, Fix, Remedy, Result};
 pub use fetch::{FetchOptions, FetchProgress, fetch};
 pub use info::{Checksum, Info, Reader, Source};
-pub use loader::{Batch, Epoch, Extra, Loader, LoaderOptions};
+pub use loader::{Batch, Epoch, Extra, Loader, LoaderOptions, Share};
 pub use open::{comes_in, open};
 pub use options::{Channels, OpenOptions, Orientation};
 pub use paths::{data_dir, expand_home, without_place};

@@ -163,6 +163,9 @@ pub enum Error {
     /// An error of an evaluation.
     #[error(transparent)]
     Evaluation(robustness::Error),
+    /// Another process of a training that several share.
+    #[error("{0}")]
+    Ranks(String),
     /// The engine or a device failed.
     #[error("{0}")]
     Device(String),
@@ -179,6 +182,7 @@ impl Error {
             | Self::Diverged { .. }
             | Self::CoStopped { .. }
             | Self::Device(_)
+            | Self::Ranks(_)
             | Self::Defect(_) => ErrorKind::Work,
             Self::Interrupted { .. } => ErrorKind::Interrupted,
             Self::InFile { source, .. } => source.kind(),

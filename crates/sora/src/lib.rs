@@ -64,6 +64,7 @@ pub mod optim;
 pub mod perturbation;
 pub mod prelude;
 pub mod profile;
+pub mod ranks;
 pub mod report;
 pub mod run;
 pub mod sealed;

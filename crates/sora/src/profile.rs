@@ -63,6 +63,8 @@ pub enum Stage {
     Loader,
     /// Writing the log.
     Log,
+    /// Sums over the ranks of a training on several processes, the wait for the slowest included.
+    Ranks,
 }
 
 named!(Stage, "stage":
@@ -88,6 +90,7 @@ named!(Stage, "stage":
     Optimizer = "optimizer",
     Loader = "loader",
     Log = "log",
+    Ranks = "ranks",
 );
 
 static NANOSECONDS: [AtomicU64; Stage::ALL.len()] = [const { AtomicU64::new(0) }; Stage::ALL.len()];

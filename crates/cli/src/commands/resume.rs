@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sora::{Trainer, run};
+use sora::{Trainer, run, train::OtherWorld};
 
 use super::{shared::start_threads, train::to_the_end};
 use crate::{complete, error::Result, finish::OnFinish, progress::TrainingBar};
@@ -17,6 +17,10 @@ pub struct ResumeArgs {
     /// the longer run from here on
     #[arg(long)]
     pub epochs: Option<u64>,
+    /// Go on with another number of processes than the run began with: config.toml keeps both, and
+    /// the last bits differ from those of an unbroken run
+    #[arg(long)]
+    pub world_size_may_differ: bool,
     #[command(flatten)]
     pub finish: OnFinish,
 }
@@ -24,7 +28,11 @@ pub struct ResumeArgs {
 /// Continues a run from its newest checkpoint.
 pub fn run(args: &ResumeArgs) -> Result<()> {
     args.finish.after(|| {
-        let trainer = Trainer::resume(&args.dir, args.epochs)?;
+        let other_world = match args.world_size_may_differ {
+            true => OtherWorld::Allow,
+            false => OtherWorld::Refuse,
+        };
+        let trainer = Trainer::resume(&args.dir, args.epochs)?.other_world(other_world);
         let config = trainer.config()?;
         // The number of threads does not change any bit of the result.
         start_threads(config.threads)?;

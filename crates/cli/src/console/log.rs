@@ -22,6 +22,7 @@ use super::{
     output::{message, visible},
     style::{color, settings},
 };
+use crate::world;
 
 /// Columns of the name of a level.
 const LEVEL: usize = 5;
@@ -98,6 +99,9 @@ impl Visit for Text {
 
 /// Starts logging with the level of the global flags and RUST_LOG.
 pub fn start_logging() {
+    if !world::first() {
+        return;
+    }
     let settings = settings();
     let default = match (settings.quiet, settings.verbose) {
         (true, _) => "warn",
@@ -118,5 +122,8 @@ pub fn start_logging() {
 
 /// Writes a line to standard error, whatever the log's level.
 pub fn note(line: &str) {
+    if !world::first() {
+        return;
+    }
     writeln!(Lossy, "{}", message(&visible(line), 0)).ok();
 }

@@ -5,13 +5,19 @@ use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use serde::Serialize;
 
 use super::{style::width_of_messages, width};
-use crate::error::{Failure, Result};
+use crate::{
+    error::{Failure, Result},
+    world,
+};
 
 /// Prints to standard output; a reader that has closed the pipe (`| head`) is not a failure.
 ///
 /// # Errors
 /// A stream that cannot be written, such as one on a full disk.
 pub fn print(text: &str) -> Result<()> {
+    if !world::first() {
+        return Ok(());
+    }
     match stdout().write_all(visible(text).as_bytes()).and_then(|()| stdout().flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::work(format!("cannot write to standard output: {e}")))

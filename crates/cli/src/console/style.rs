@@ -73,7 +73,7 @@ fn decide(
 /// Whether standard error can show a bar that is redrawn in place.
 pub fn can_redraw() -> bool {
     let dumb = env::var("TERM").is_ok_and(|term| term == "dumb");
-    stderr().is_terminal() && !dumb && !settings().quiet
+    stderr().is_terminal() && !dumb && !settings().quiet && crate::world::first()
 }
 
 /// Number of columns for text on standard output: the terminal's, else COLUMNS, else 80.

@@ -24,3 +24,4 @@ mod shell;
 #[path = "../../../sora/tests/suite/support.rs"]
 mod support;
 mod trust;
+mod world;

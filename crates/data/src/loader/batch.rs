@@ -75,7 +75,9 @@ impl Maker {
         let Self { split, options, .. } = self;
         let [channels, height, width] = split.shape();
         let first = index * options.batch;
-        let places = &self.order[first..(first + options.batch).min(self.order.len())];
+        let whole = &self.order[first..(first + options.batch).min(self.order.len())];
+        let part = whole.len() / options.share.world.max(1);
+        let places = &whole[options.share.rank * part..][..part];
         let key = Key::new(options.seed, Purpose::Augment);
         let ids: Vec<u32> = places
             .iter()

@@ -21,7 +21,7 @@ use extra::{Place, Set, batches, mixed};
 pub use batch::Batch;
 pub use epoch::Epoch;
 pub use extra::Extra;
-pub use options::LoaderOptions;
+pub use options::{LoaderOptions, Share};
 
 /// Most bytes of batches that are prepared ahead.
 const MAX_AHEAD: usize = 256 << 20;
@@ -70,6 +70,10 @@ impl Loader {
         if options.batch == 0 {
             return Err(DataError::value("batch size", 0, "1 or more"));
         }
+        if options.share.rank >= options.share.world {
+            let expected = format!("below {}", options.share.world);
+            return Err(DataError::value("part of the batch", options.share.rank, expected));
+        }
         let own = match &extra {
             None => options.batch,
             Some(extra) => {
@@ -77,7 +81,7 @@ impl Loader {
                 options.batch - extra.in_batch(options.batch)?
             }
         };
-        check_memory(&split, options.batch, memory::limit())?;
+        check_memory(&split, options.batch / options.share.world, memory::limit())?;
         let workers = match options.workers {
             0 => None,
             n if n > MAX_WORKERS => {

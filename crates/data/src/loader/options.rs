@@ -21,12 +21,44 @@ pub struct LoaderOptions {
     /// Number of threads of its own that decode and augment; 0 uses rayon's global pool (without
     /// prefetch, the calling thread's pool).
     pub workers: usize,
+    /// The part of each batch that is made.
+    pub share: Share,
+}
+
+/// Which part of every batch is made, where several processes share it: the `rank`-th of `world`
+/// runs of equal length. A batch that `world` does not divide loses its last images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Which part, from 0.
+    pub rank: usize,
+    /// How many parts there are, at least 1.
+    pub world: usize,
+}
+
+impl Share {
+    /// The whole batch.
+    pub const ALL: Self = Self { rank: 0, world: 1 };
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self::ALL
+    }
 }
 
 impl LoaderOptions {
     /// Options for training: shuffled, full batches only, 4 prepared ahead.
     pub fn train(batch: usize, seed: u64, augment: Augment) -> Self {
-        Self { batch, seed, shuffle: true, drop_last: true, augment, prefetch: 4, workers: 0 }
+        Self {
+            batch,
+            seed,
+            shuffle: true,
+            drop_last: true,
+            augment,
+            prefetch: 4,
+            workers: 0,
+            share: Share::ALL,
+        }
     }
 
     /// Options for evaluation: every image once, in order, unchanged.
@@ -39,6 +71,7 @@ impl LoaderOptions {
             augment: Augment::NONE,
             prefetch: 2,
             workers: 0,
+            share: Share::ALL,
         }
     }
 }

@@ -21,6 +21,7 @@ fn options(prefetch: usize) -> LoaderOptions {
         augment,
         prefetch,
         workers: 0,
+        share: Share::ALL,
     }
 }
 
@@ -43,6 +44,31 @@ fn same_bits_for_every_thread_count_and_depth() {
     for (prefetch, workers) in [(1, 0), (2, 0), (9, 0), (0, 1), (2, 1), (3, 5)] {
         assert_eq!(batches(&split, LoaderOptions { workers, ..options(prefetch) }, 3, 0), want);
     }
+}
+
+#[test]
+fn the_parts_of_a_batch_are_the_batch() {
+    let split = split(42);
+    let options = LoaderOptions { batch: 12, drop_last: true, ..options(2) };
+    let whole = batches(&split, options, 2, 0);
+    for world in [1, 2, 3, 4] {
+        let parts: Vec<_> = (0..world)
+            .map(|rank| {
+                let share = Share { rank, world };
+                batches(&split, LoaderOptions { share, ..options }, 2, 0)
+            })
+            .collect();
+        for (index, whole) in whole.iter().enumerate() {
+            let of = |get: fn(&Batch) -> Vec<f32>| {
+                parts.iter().flat_map(|part| get(&part[index])).collect::<Vec<_>>()
+            };
+            assert_eq!(of(|batch| batch.images.clone()), whole.images);
+            let ids: Vec<_> = parts.iter().flat_map(|part| part[index].ids.clone()).collect();
+            assert_eq!(ids, whole.ids);
+        }
+    }
+    let share = Share { rank: 2, world: 2 };
+    assert!(Loader::new(split, LoaderOptions { share, ..options }).is_err());
 }
 
 #[test]

@@ -64,7 +64,11 @@ impl Evaluator<'_> {
     /// A device that fails.
     pub fn corrupted(&mut self, list: &[Corruption]) -> Result<Corruptions> {
         let _session = self.model.session();
-        let all: Vec<usize> = (0..self.samples.len()).collect();
+        self.shared(|evaluator, images| evaluator.corrupted_on(images, list))
+    }
+
+    /// Classifies the images `all` under each corruption of `list` at each severity.
+    fn corrupted_on(&mut self, all: &[usize], list: &[Corruption]) -> Result<Corruptions> {
         let mut standing = vec![0u32; all.len()];
         let mut each = Vec::with_capacity(list.len());
         for &corruption in list {
@@ -78,7 +82,7 @@ impl Evaluator<'_> {
             let total = all.len() * Severity::ALL.len();
             self.observed(corruption.name(), total, |evaluator, progress| {
                 for (severity, accuracy) in Severity::ALL.into_iter().zip(&mut result.accuracy) {
-                    let key = evaluator.corrupt(corruption, severity, &all, progress)?;
+                    let key = evaluator.corrupt(corruption, severity, all, progress)?;
                     let ids = all.iter().map(|&i| evaluator.id(i));
                     result.seconds += evaluator.ledger.seconds(&key, 1, ids);
                     let mut correct = 0;
@@ -87,7 +91,7 @@ impl Evaluator<'_> {
                         *count += u32::from(stands);
                         correct += u32::from(stands);
                     }
-                    *accuracy = f64::from(correct) / all.len() as f64;
+                    *accuracy = f64::from(correct) / all.len().max(1) as f64;
                 }
                 Ok(())
             })?;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{
-    AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Pixels, Results,
+    AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Peers, Pixels, Results,
     ledger::Spent,
 };
 use crate::{
@@ -24,7 +24,8 @@ pub struct Evaluator<'a> {
     pub(super) samples: &'a dyn Samples,
     pub(super) config: EvalConfig,
     pub(super) ledger: Ledger,
-    observer: Option<Box<dyn EvalObserver + 'a>>,
+    pub(super) observer: Option<Box<dyn EvalObserver + 'a>>,
+    pub(super) peers: Option<&'a dyn Peers>,
 }
 
 impl<'a> Evaluator<'a> {
@@ -47,7 +48,7 @@ impl<'a> Evaluator<'a> {
         {
             return Err(Error::Shape { network, images });
         }
-        Ok(Self { model, samples, config, ledger, observer: None })
+        Ok(Self { model, samples, config, ledger, observer: None, peers: None })
     }
 
     /// Reports the progress of the work to `observer`.
@@ -55,6 +56,12 @@ impl<'a> Evaluator<'a> {
     pub fn observe(mut self, observer: impl EvalObserver + 'a) -> Self {
         self.observer = Some(Box::new(observer));
         self
+    }
+
+    /// Shares the images with other processes that make the same calls; each finds the same.
+    #[must_use]
+    pub fn share(self, peers: &'a dyn Peers) -> Self {
+        Self { peers: Some(peers), ..self }
     }
 
     /// Runs `entries` in order, each on all images that are classified correctly without attack.
@@ -66,8 +73,12 @@ impl<'a> Evaluator<'a> {
     pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
         allowed(entries, self.model.access())?;
         let _session = self.model.session();
-        let all: Vec<usize> = (0..self.samples.len()).collect();
-        let clean = self.clean(&all)?;
+        self.shared(|evaluator, images| evaluator.run_on(images, entries))
+    }
+
+    /// Runs `entries` on those of the images `all` that are classified correctly clean.
+    fn run_on(&mut self, all: &[usize], entries: &[Entry]) -> Result<Outcome> {
+        let clean = self.clean(all)?;
         let n = self.samples.len() as u64;
         let mut results = Results::default();
         let mut notes = Vec::new();

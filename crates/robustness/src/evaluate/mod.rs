@@ -10,6 +10,7 @@ mod adversarial;
 mod corruptions;
 mod evaluator;
 mod ledger;
+mod peers;
 mod state;
 pub mod sweep;
 
@@ -19,6 +20,7 @@ pub use adversarial::Saved;
 pub use corruptions::{CorruptionResult, Corruptions, FamilyResult};
 pub use evaluator::Evaluator;
 pub use ledger::Ledger;
+pub use peers::Peers;
 pub use state::{ExistingState, StateOptions};
 
 use crate::{

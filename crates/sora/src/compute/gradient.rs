@@ -7,6 +7,7 @@ use crate::{
     model::Model,
     nn::{BatchStats, BnMode, Weights},
     profile::{self, Stage},
+    ranks::scope,
 };
 
 /// Gradient of a loss with respect to the input.
@@ -34,7 +35,7 @@ pub fn input_gradient(
     let (logits, stats) =
         profile::time(Stage::Network, || model.forward(&model.params.frozen(), x.clone(), mode));
     let value = profile::time(Stage::Loss, || loss(logits.clone()));
-    let mut gradients = profile::time(Stage::Autodiff, || value.backward());
+    let mut gradients = profile::time(Stage::Autodiff, || share_of(&value).backward());
     let grad = x.grad_remove(&mut gradients).unwrap_or_else(|| x.clone().inner().zeros_like());
     InputGradient { grad, loss: value.inner(), logits: logits.inner(), stats }
 }
@@ -162,12 +163,13 @@ impl<'a> TrainPass<'a> {
     pub fn finish(self, loss: Tensor<1>, logits: Tensor<2>) -> TrainGradient {
         let Self { weights, point, stats, forwards, .. } = self;
         let (params, input) = profile::time(Stage::Autodiff, || {
-            let mut gradients = loss.backward();
+            let mut gradients = share_of(&loss).backward();
             let input = point
                 .grad_remove(&mut gradients)
                 .unwrap_or_else(|| point.clone().inner().zeros_like());
             (weights.gradients(&mut gradients), input)
         });
+        let params = scope::sum_tensors(params);
         TrainGradient { params, input, loss: loss.inner(), logits: logits.inner(), stats, forwards }
     }
 
@@ -204,6 +206,15 @@ pub(super) fn recorded_training_gradient(loss: LossAt<'_>) -> TrainGradient {
     let logits = pass.at_point();
     let loss = pass.cross_entropy(logits.clone(), &labels);
     pass.finish(loss, logits)
+}
+
+/// What a mean over this rank's images adds to the mean over the whole batch: its gradients add up
+/// over the ranks.
+fn share_of(loss: &Tensor<1>) -> Tensor<1> {
+    match scope::world() {
+        1 => loss.clone(),
+        world => loss.clone().div_scalar(world as f32),
+    }
 }
 
 fn mean_cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f32) -> Tensor<1> {

@@ -12,6 +12,7 @@ use crate::{
     model::{Shortcut, Stem},
     nn::{Activation, BnMode, Precision},
     optim::{OptimizerKind, Schedule},
+    ranks::BatchNormScope,
     threat::{Epsilon, EpsilonConvention, Norm},
 };
 
@@ -139,6 +140,9 @@ settings! {
     norm: Norm = Norm::Linf, "NORM" Values::Choice(&["linf", "l2"]);
     /// Batch-norm statistics in the attack pass [default: train; eval for trades, mart and atas]
     attack_bn: BnMode = BnMode::Train, "MODE" Values::Choice(&["train", "eval"]);
+    /// Whose batch statistics batch norm takes where several processes share a batch: those of all, or
+    /// each its own [default: sync]
+    batch_norm: BatchNormScope = BatchNormScope::Sync, "WHOSE" Values::Choice(&["sync", "local"]);
     /// Passes over the training images [default: 30, divided by the replays of free]
     epochs: u64 = 30, "EPOCHS" Values::Integer;
     /// Images of a step [default: 128]

@@ -16,7 +16,7 @@ use crate::{
 /// Key of the method's hyperparameters.
 const OPTIONS: &str = "options";
 /// Keys that a run's own config.toml holds besides its settings.
-pub(crate) const ABOUT_THE_RUN: [&str; 8] = [
+pub(crate) const ABOUT_THE_RUN: [&str; 10] = [
     "provenance",
     "network",
     "steps_per_epoch",
@@ -25,6 +25,8 @@ pub(crate) const ABOUT_THE_RUN: [&str; 8] = [
     "classes",
     "extended",
     "init_sha256",
+    "world",
+    "worlds",
 ];
 /// Largest settings file in bytes.
 const LARGEST_FILE: u64 = 1 << 20;

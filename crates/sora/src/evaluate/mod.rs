@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     files,
     model::Model,
+    ranks::{Alone, Communicator},
 };
 
 /// The images of a split, as samples for an evaluation.
@@ -92,7 +93,42 @@ pub fn evaluate(
     names: &[&str],
     config: EvalConfig,
 ) -> Result<Outcome> {
+    evaluate_shared(&Alone, model, split, names, config)
+}
+
+/// As [`evaluate`], with the images shared out among the processes behind `link`: each finds what
+/// one process would.
+///
+/// # Errors
+/// As [`evaluate`], and a process that cannot be reached.
+pub fn evaluate_shared(
+    link: &dyn Communicator,
+    model: &Model,
+    split: &Split,
+    names: &[&str],
+    config: EvalConfig,
+) -> Result<Outcome> {
     let entries = attack::entries(names, config.threat.norm)?;
     let samples = OnSplit(split.clone());
-    Ok(Evaluator::new(model, &samples, config, Ledger::in_memory())?.run(&entries)?)
+    let peers = Linked(link);
+    let evaluator = Evaluator::new(model, &samples, config, Ledger::in_memory())?;
+    Ok(evaluator.share(&peers).run(&entries)?)
+}
+
+/// The processes behind a link, for an [`Evaluator`] to share its images with.
+#[derive(Debug)]
+pub struct Linked<'a>(pub &'a dyn Communicator);
+
+impl Peers for Linked<'_> {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn world(&self) -> usize {
+        self.0.world()
+    }
+
+    fn gather(&self, mine: &[u8]) -> robustness::Result<Vec<Vec<u8>>> {
+        Ok(self.0.gather_each(mine)?)
+    }
 }

@@ -27,6 +27,7 @@ use crate::{
     nn::BnMode,
     noise::Draw,
     perturbation::{Bound, Perturb},
+    ranks,
     threat::Norm,
 };
 
@@ -138,6 +139,7 @@ impl Method for Aaer {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (shape, epsilon) = (batch.x.dims(), cx.threat.epsilon);
         let n = shape[0];
+        let all = (n * ranks::world()) as f64;
         let wide = self.noise as f32 * epsilon;
         let eta = match self.base {
             Base::Fgsm => None,
@@ -161,14 +163,15 @@ impl Method for Aaer {
             // Masks and counts stay on the device, because reading them back would wait for it.
             let abnormal = fall.clone().sign().clamp_min(0.0);
             let normal = abnormal.clone().neg() + 1.0;
-            let (n_ab, n_no) = (abnormal.clone().sum(), normal.clone().sum());
+            let (n_ab, n_no) =
+                (ranks::sum(abnormal.clone().sum()), ranks::sum(normal.clone().sum()));
             let both = n_ab.clone().sign() * n_no.clone().sign();
             let change = (logits.clone() - start.clone()).square().sum_dim(1).reshape([n]);
-            let d_no = (change.clone().inner() * normal).sum() / n_no.clamp_min(1.0);
-            let d_ab = (change * abnormal.clone()).sum() / n_ab.clone().clamp_min(1.0);
-            let fall = (fall * abnormal).sum() / n_ab.clone().clamp_min(1.0);
+            let d_no = ranks::sum((change.clone().inner() * normal).sum()) / n_no.clamp_min(1.0);
+            let d_ab = ranks::sum((change * abnormal.clone()).sum()) / n_ab.clone().clamp_min(1.0);
+            let fall = ranks::sum((fall * abnormal).sum()) / n_ab.clone().clamp_min(1.0);
             let excess = (d_ab - d_no).clamp_min(0.0);
-            let share = n_ab * both / n as f64;
+            let share = n_ab * both / all;
             let penalty = (excess * of_change + fall * of_fall) * share;
             Ok((pass.cross_entropy(logits.clone(), &batch.labels) + penalty * self.lambda1, logits))
         })?;

@@ -31,6 +31,7 @@ use crate::{
     nn::{BnMode, HostTensor, to_vec},
     noise::Draw,
     perturbation::{Perturb, sum_per_sample},
+    ranks::share,
     threat::Norm,
 };
 
@@ -160,7 +161,12 @@ impl Running {
             (2.0 * unit / (1.0 + m.sqrt() / c as f32))
                 .clamp(least as f32 * unit, most as f32 * unit)
         };
-        Ok(batch.ids.iter().zip(squared).map(step).collect())
+        let steps = batch.ids.iter().zip(squared).map(step).collect();
+        let of = |id: &u32| self.m.get(id).map(std::slice::from_ref);
+        if let Some(others) = share::by_image(&batch.ids, 1, of) {
+            self.m.extend(others.into_iter().filter_map(|(id, m)| Some((id, *m.first()?))));
+        }
+        Ok(steps)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
     optim::Velocity,
     perturbation::clamp_to_box,
     profile::{self, Stage},
+    ranks::scope,
     threat::Threat,
 };
 
@@ -325,9 +326,14 @@ impl StepContext<'_> {
         })?;
         let Agreement { pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean } =
             figures.agreement;
+        let [loss, adv_acc, abnormal] = scope::mean_values([
+            figures.loss,
+            figures.accuracy,
+            figures.abnormal.unwrap_or_default(),
+        ]);
         Ok(StepMetrics {
-            loss: figures.loss,
-            adv_acc: figures.accuracy,
+            loss,
+            adv_acc,
             alpha: 0.0,
             linearity: linearity.clamp(-1.0, 1.0),
             linearity_raw: linearity,
@@ -335,7 +341,7 @@ impl StepContext<'_> {
             grad_ratio,
             pert_align,
             delta_mean,
-            abnormal: figures.abnormal,
+            abnormal: figures.abnormal.map(|_| abnormal),
         })
     }
 }

@@ -33,6 +33,7 @@ use crate::{
     nn::{BnMode, HostTensor, to_vec},
     noise::Draw,
     perturbation::{Bound, Perturb},
+    ranks::scope,
     threat::Norm,
 };
 
@@ -242,6 +243,7 @@ impl Method for Running {
             let error = gap.square().mean();
             let lambda = if self.options.adaptive {
                 let value = to_vec(&error.clone().inner())?.first().copied().unwrap_or_default();
+                let [value] = scope::mean_values([value]);
                 seen = (value, self.adapted(value, most));
                 match self.options.variant {
                     Variant::Official => self.lambda,

@@ -34,6 +34,7 @@ use crate::{
     nn::{BnMode, HostTensor},
     noise::Draw,
     perturbation::{Perturb, sum_per_sample},
+    ranks,
     threat::Norm,
 };
 
@@ -134,7 +135,7 @@ impl FgsmPgi {
     fn normalised(&self, grad: Tensor<4>) -> Tensor<4> {
         let sizes = sum_per_sample(grad.clone().abs());
         let size = match self.variant {
-            Variant::Official => sizes.sum().reshape([1, 1, 1, 1]),
+            Variant::Official => ranks::sum(sizes.sum()).reshape([1, 1, 1, 1]),
             Variant::Reference => sizes,
         };
         grad / size.clamp_min(1e-12)

@@ -24,6 +24,7 @@ use crate::{
     error::Result,
     nn::{BnMode, HostTensor, to_vec},
     perturbation::Perturb,
+    ranks::share,
 };
 
 /// The row of `free`.
@@ -145,7 +146,8 @@ impl Method for Running {
             data: vec![self.replay as f32],
         }];
         for (name, saved) in [("delta", &self.delta), ("grad", &self.grad)] {
-            state.extend(saved.as_ref().map(|saved| saved.host(name)).transpose()?);
+            let part = saved.as_ref().map(|saved| saved.host(name)).transpose()?;
+            state.extend(part.map(share::whole_batch));
         }
         Ok(state)
     }
@@ -155,8 +157,8 @@ impl Method for Running {
             return Err(super::no_state("free", "replay"));
         };
         self.replay = replay as u32 % self.options.replays;
-        self.delta = state.get("delta").cloned().map(Saved::Host);
-        self.grad = state.get("grad").cloned().map(Saved::Host);
+        self.delta = state.get("delta").map(|whole| Saved::Host(share::part_of_batch(whole)));
+        self.grad = state.get("grad").map(|whole| Saved::Host(share::part_of_batch(whole)));
         Ok(())
     }
 }

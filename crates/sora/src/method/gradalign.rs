@@ -34,6 +34,7 @@ use crate::{
     gradient::TrainPass,
     nn::BnMode,
     perturbation::{Perturb, l2_norm, sum_per_sample},
+    ranks,
     threat::{Norm, Threat},
 };
 
@@ -104,7 +105,7 @@ impl GradAlign {
 
 /// `R = 1 - mean cos(c, g)`, `[1]`, and `dR/dg`.
 fn misalignment(c: Tensor<4>, g: Tensor<4>) -> (Tensor<1>, Tensor<4>) {
-    let n = g.dims()[0];
+    let n = g.dims()[0] * ranks::world();
     let length = l2_norm(g.clone()).clamp_min(1e-12);
     let c = c.clone() / l2_norm(c).clamp_min(1e-12);
     let g = g / length.clone();

@@ -64,6 +64,7 @@ use crate::{
     error::{Error, Result},
     nn::{BnMode, HostTensor},
     profile::{self, Stage},
+    ranks::scope,
 };
 
 /// The figures of a step that are logged, for every method.
@@ -128,6 +129,10 @@ pub struct DataInfo {
 }
 
 /// A training method with its state.
+///
+/// Several ranks may share a batch: then [`TrainBatch`] is this rank's part, losses are means over
+/// it, and a method that computes with a figure of the whole batch adds it up with
+/// [`ranks::sum`](crate::ranks::sum).
 pub trait Method: Debug + Send {
     /// Number of updates that the loop makes on each batch; it calls [`step`](Self::step) that many
     /// times.
@@ -182,7 +187,11 @@ pub fn run_step(
     cx: &mut StepContext<'_>,
     batch: &TrainBatch,
 ) -> Result<StepOutput> {
-    rayon::scope(|_| profile::time(Stage::Perturbation, || method.step(cx, batch)))
+    // The pool's thread is one of the ranks, too.
+    let ranks = scope::current();
+    rayon::scope(|_| {
+        scope::within(ranks, || profile::time(Stage::Perturbation, || method.step(cx, batch)))
+    })
 }
 
 /// The error for a checkpoint without `what`, a part of the state of `method`.

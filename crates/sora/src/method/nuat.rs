@@ -33,6 +33,7 @@ use crate::{
     nn::{BnMode, to_vec},
     noise::Draw,
     perturbation::Perturb,
+    ranks::share,
     threat::Norm,
 };
 
@@ -140,7 +141,9 @@ fn polar_factor(values: &[f32], rows: usize, columns: usize) -> Result<Vec<f32>>
 fn nuclear_norm(matrix: Tensor<2>) -> Result<Tensor<1>> {
     let [n, k] = matrix.dims();
     let values = matrix.clone().inner();
-    let factor = polar_factor(&to_vec(&values)?, n, k)?;
+    let (all, place) = share::rows(to_vec(&values)?);
+    let factor = polar_factor(&all, all.len() / k.max(1), k)?;
+    let factor = factor[place..place + n * k].to_vec();
     let factor = Tensor::<2>::from_data(TensorData::new(factor, [n, k]), &values.device());
     Ok((matrix * factor).sum())
 }

@@ -10,6 +10,7 @@ use crate::{
     data::Crop,
     error::{Error, Result},
     nn::{HostTensor, to_vec},
+    ranks::share,
 };
 
 /// One tensor `[C, H, W]` for each image seen so far, on the host.
@@ -81,6 +82,25 @@ impl SampleStore {
             let stored =
                 self.values.get_mut(slot * len..(slot + 1) * len).ok_or_else(|| Self::lost(*id))?;
             draw.unapply(new, stored, self.shape)?;
+        }
+        self.share(&batch.ids)
+    }
+
+    /// Gives the values of the images `ids` to the other ranks of a training that several share,
+    /// and takes theirs: every rank keeps those of all images, since the next epoch deals the images
+    /// out anew.
+    fn share(&mut self, ids: &[u32]) -> Result<()> {
+        let len: usize = self.shape.iter().product();
+        let of = |id: &u32| self.slots.get(id).map(|slot| &self.values[slot * len..][..len]);
+        let Some(others) = share::by_image(ids, len, of) else { return Ok(()) };
+        for (id, new) in others {
+            let next = self.slots.len();
+            let slot = *self.slots.entry(id).or_insert(next);
+            if slot == next {
+                self.values.extend_from_slice(&new);
+            } else if let Some(stored) = self.values.get_mut(slot * len..(slot + 1) * len) {
+                stored.copy_from_slice(&new);
+            }
         }
         Ok(())
     }

@@ -30,10 +30,11 @@ use crate::{
     device,
     error::{Error, Result},
     nn::{
-        Backend, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision, Products,
-        TensorSet, Weights, normalize,
+        Backend, BatchPart, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision,
+        Products, TensorSet, Weights, normalize,
     },
     profile::{self, Stage},
+    ranks::scope,
 };
 
 pub use builder::{Builder, Id, Start, Structure, Window};
@@ -180,6 +181,11 @@ impl Model {
         self.dropout = DropoutSource::new(seed, step);
     }
 
+    /// As [`begin_step`](Self::begin_step), of a batch of which this process has a part.
+    pub fn begin_step_of(&mut self, seed: u64, step: u64, part: BatchPart) {
+        self.dropout = DropoutSource::new(seed, step).of_part(part);
+    }
+
     fn pass(&self, mode: BnMode) -> Pass {
         let mut pass = Pass {
             precision: self.precision,
@@ -285,11 +291,14 @@ impl Model {
     /// Moves the running statistics towards those of a pass: `r <- 0.9 r + 0.1 batch`.
     pub fn absorb(&mut self, stats: Vec<BatchStats>) {
         profile::time(Stage::Statistics, || {
-            for s in stats {
-                for (id, batch) in [(s.mean, s.batch_mean), (s.variance, s.batch_variance)] {
-                    let running = self.buffers.take(id.0);
-                    self.buffers.set(id.0, running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM);
-                }
+            let (ids, values): (Vec<_>, Vec<_>) = stats
+                .into_iter()
+                .map(|s| ([s.mean, s.variance], [s.batch_mean, s.batch_variance]))
+                .unzip();
+            let values = scope::mean_of_local(values.into_iter().flatten().collect());
+            for (id, batch) in ids.into_iter().flatten().zip(values) {
+                let running = self.buffers.take(id.0);
+                self.buffers.set(id.0, running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM);
             }
         });
     }

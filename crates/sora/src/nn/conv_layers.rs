@@ -300,7 +300,8 @@ impl BatchNorm {
             BnMode::Eval => (NormStatistics::Running, self.running(pass)),
             BnMode::Train => {
                 let moments = x.moments.unwrap_or_else(|| engine::moments(x.map.clone()));
-                self.note(moments.clone(), height * width * n, pass);
+                let (moments, ranks) = engine::moments_over_ranks(moments);
+                self.note(moments.clone(), height * width * n * ranks, pass);
                 (NormStatistics::Batch, moments)
             }
         };

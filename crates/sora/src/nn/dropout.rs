@@ -17,13 +17,48 @@ use sora_rng::{self as rng, Key, Purpose};
 pub struct DropoutSource {
     seed: u64,
     step: u64,
+    part: BatchPart,
     passes: Arc<AtomicU64>,
+}
+
+/// The part of a batch that one of several processes has: its images are the `rank`-th of `world`
+/// runs of equal length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPart {
+    /// Which part, from 0.
+    pub rank: usize,
+    /// How many parts there are.
+    pub world: usize,
+    /// Images of a part.
+    pub images: usize,
+}
+
+impl Default for BatchPart {
+    fn default() -> Self {
+        Self { rank: 0, world: 1, images: 1 }
+    }
+}
+
+impl BatchPart {
+    /// The place in the whole batch of row `row` of a pass, which may go over several batches side
+    /// by side.
+    fn place(self, row: usize) -> u32 {
+        let images = self.images.max(1);
+        let (batch, image) = (row / images, row % images);
+        ((batch * self.world + self.rank) * images + image) as u32
+    }
 }
 
 impl DropoutSource {
     /// The source of `step` of a run with `seed`.
     pub fn new(seed: u64, step: u64) -> Self {
-        Self { seed, step, passes: Arc::default() }
+        Self { seed, step, ..Self::default() }
+    }
+
+    /// The same for a process that has a part of the batch.
+    #[must_use]
+    pub fn of_part(self, part: BatchPart) -> Self {
+        Self { part, ..self }
     }
 
     /// The masks of the next pass.
@@ -31,6 +66,7 @@ impl DropoutSource {
         Dropout {
             seed: self.seed,
             step: self.step,
+            part: self.part,
             pass: self.passes.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -41,6 +77,7 @@ impl DropoutSource {
 pub struct Dropout {
     seed: u64,
     step: u64,
+    part: BatchPart,
     pass: u64,
 }
 
@@ -61,7 +98,7 @@ impl Dropout {
             step: self.step,
         };
         let mut mask = vec![0.0; shape.iter().product()];
-        let samples: Vec<u32> = (0..shape[0] as u32).collect();
+        let samples: Vec<u32> = (0..shape[0]).map(|row| self.part.place(row)).collect();
         rng::fill_uniform(&mut mask, key, &samples);
         let kept = (1.0 - rate).recip();
         mask.iter_mut().for_each(|u| *u = if *u < rate { 0.0 } else { kept });

@@ -7,7 +7,8 @@
 
 use burn::tensor::{Tensor, activation};
 
-use super::{Activation, Flat, Pass, conv_layers::BN_EPSILON};
+use super::{Activation, Flat, Pass, conv_layers::BN_EPSILON, sum_over_ranks};
+use crate::ranks::scope;
 
 /// A value and, where the pass has a tangent, its derivative along it: the value's Jacobian-vector
 /// product. `None` stands for a derivative of zero.
@@ -114,6 +115,18 @@ impl<const D: usize> Jvp<D> {
     }
 }
 
+/// The mean of `means` over the ranks that share the statistics of batch norm.
+fn over_ranks(means: Tensor<4>) -> Tensor<4> {
+    match scope::sharing_statistics() {
+        None => means,
+        Some(ranks) => {
+            let shape = means.dims();
+            let flat = means.reshape([shape.iter().product::<usize>()]);
+            sum_over_ranks(flat).div_scalar(ranks.world() as f32).reshape(shape)
+        }
+    }
+}
+
 /// Derivative of batch norm (and ReLU) at `x` along `tangent`. `statistics` holds the running mean
 /// and variance in eval mode; `None` stands for the batch's statistics, which have a derivative
 /// too. `channels` is the dimension of the channels.
@@ -135,7 +148,7 @@ pub(super) fn batch_norm(
         }
         None => {
             let average = |t: Tensor<4>| {
-                (0..4).filter(|&dim| dim != channels).fold(t, |t, dim| t.mean_dim(dim))
+                over_ranks((0..4).filter(|&dim| dim != channels).fold(t, |t, dim| t.mean_dim(dim)))
             };
             let centred = x.clone() - average(x);
             let scale = (average(centred.clone().square()) + BN_EPSILON).sqrt().recip();

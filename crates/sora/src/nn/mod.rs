@@ -17,11 +17,11 @@ mod products;
 pub use activation::Activation;
 pub use burn_layers::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
 pub use conv_layers::{BatchNorm, Conv2d, Keep, NormBehind, NormInput};
-pub use dropout::{Dropout, DropoutSource};
+pub use dropout::{BatchPart, Dropout, DropoutSource};
 pub use engine::PoolOf;
 pub(crate) use engine::{
     Area, ImageMaps, ImageMove, IncrementalConv, NormValues, agreement, clamp_to_box,
-    cross_entropy, sgd_step, sign_step,
+    cross_entropy, sgd_step, sign_step, sum_over_ranks,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
 pub use jvp::Jvp;

@@ -71,6 +71,12 @@ pub struct RunConfig {
     /// SHA-256 of the tensors of the weights that the run began with, where `init` names some.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init_sha256: Option<String>,
+    /// Processes that share each batch.
+    #[serde(skip_serializing_if = "is_one")]
+    pub world: usize,
+    /// How many there were before their number changed, oldest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub worlds: Vec<usize>,
     /// The network, with the values that the data set decides.
     pub network: ModelConfig,
     /// Identity of the images and labels at the begin of the run; absent in files of older
@@ -137,6 +143,8 @@ impl RunConfig {
             steps_per_epoch: part(&mut about, "steps_per_epoch")?.unwrap_or(0),
             extended: part(&mut about, "extended")?.unwrap_or_default(),
             init_sha256: part(&mut about, "init_sha256")?,
+            world: part(&mut about, "world")?.unwrap_or(1),
+            worlds: part(&mut about, "worlds")?.unwrap_or_default(),
             network,
             data: part(&mut about, "data")?,
             extra: part(&mut about, "extra")?,
@@ -180,6 +188,11 @@ impl RunConfig {
     pub fn total_steps(&self) -> u64 {
         self.steps_per_epoch * self.settings.epochs
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands it in like this")]
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 /// Takes the value of `key` out of `table`.

@@ -16,7 +16,7 @@ use crate::{
     files::{self, Digest},
     run::{
         About, RunConfig, RunDir,
-        checkpoint::{self, Checkpoint, Content},
+        checkpoint::{self, Checkpoint, Content, State},
         digests::{LogDigests, changed_line},
         log::Rollback,
     },
@@ -193,12 +193,17 @@ impl Session<'_> {
     /// # Errors
     /// [`Error::Diverged`] where a value is not finite; [`Error::Io`] for a disk that is full.
     pub(super) fn checkpoint(&mut self) -> Result<()> {
+        if !self.in_folder {
+            return Ok(());
+        }
+        // Every rank has a part in what a method keeps.
+        let state = self.ranks.enter(|| self.learner.state())??;
+        self.check_agreement(&state)?;
         let Some(folder) = &mut self.folder else { return Ok(()) };
         self.progress.metrics_bytes = folder.metrics.sync()?.0;
         self.progress.epochs_bytes = folder.epochs.sync()?.0;
         let logs = folder.digests()?;
         let (dir, config) = (folder.dir.checkpoints(), folder.digest.clone());
-        let state = self.learner.state()?;
         let needed = self.needed()?;
         let metadata = self.about().metadata()?;
         let content = Content {
@@ -210,6 +215,21 @@ impl Session<'_> {
         };
         let path = checkpoint::save(&dir, content, self.config.keep, needed)?;
         self.tell(&Event::Checkpoint(&path))
+    }
+
+    /// Refuses to keep what the ranks do not agree on.
+    fn check_agreement(&self, state: &State) -> Result<()> {
+        if self.ranks.world() == 1 {
+            return Ok(());
+        }
+        let all = self.ranks.link().gather_each(files::digest(&state.model).as_bytes())?;
+        match all.iter().position(|digest| *digest != all[0]) {
+            None => Ok(()),
+            Some(rank) => Err(Error::Ranks(format!(
+                "processes 0 and {rank} have different weights after step {}: one of the machines computes wrongly, or they are not alike; nothing was written",
+                self.progress.step
+            ))),
+        }
     }
 
     /// The newest checkpoint of at most `step` steps among those that every run with these settings
@@ -269,7 +289,7 @@ pub(super) fn same_settings(found: &Checkpoint, digest: &str, config: &RunConfig
     let problem = match &found.manifest {
         Some(manifest) => {
             let same = manifest.config.as_deref() == Some(digest);
-            if same || !config.extended.is_empty() {
+            if same || !config.extended.is_empty() || !config.worlds.is_empty() {
                 return Ok(());
             }
             "written with another config.toml than the run has now"

@@ -14,17 +14,23 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::Memory`] with both numbers.
-pub(super) fn check(config: &TrainConfig, plan: &TrainPlan, model: &Model) -> Result<()> {
+pub(super) fn check(
+    config: &TrainConfig,
+    plan: &TrainPlan,
+    model: &Model,
+    world: usize,
+) -> Result<()> {
     // The memory of another device is unknown.
     if config.device != "cpu" {
         return Ok(());
     }
-    let needed = estimate(config, model);
+    let images = config.batch / world;
+    let needed = estimate(config, model, images);
     match device::available_memory() {
         Some(free) if needed > free => Err(Error::Memory {
             subject: format!(
                 "a training step of {} images of {}x{} on {} of width {}",
-                config.batch,
+                images,
                 plan.network.shape.height,
                 plan.network.shape.width,
                 config.model,
@@ -38,9 +44,9 @@ pub(super) fn check(config: &TrainConfig, plan: &TrainPlan, model: &Model) -> Re
     }
 }
 
-/// Least number of bytes of a training step: the values that the backward pass reads of every
-/// layer, and the values that belong to each weight.
-fn estimate(config: &TrainConfig, model: &Model) -> u64 {
+/// Least number of bytes of a training step of `images` images: the values that the backward pass
+/// reads of every layer, and the values that belong to each weight.
+fn estimate(config: &TrainConfig, model: &Model, images: usize) -> u64 {
     let layers = model.graph().map_or(0, |graph| {
         graph.layers.iter().map(|layer| layer.shape.iter().product::<usize>() as u64).sum()
     });
@@ -54,5 +60,5 @@ fn estimate(config: &TrainConfig, model: &Model) -> u64 {
         _ => 2,
     };
     let copies = 2 + moments + u64::from(config.ema > 0.0) + u64::from(config.accumulate > 1);
-    layers * config.batch as u64 * stored + weights * 4 * copies
+    layers * images as u64 * stored + weights * 4 * copies
 }

@@ -7,7 +7,6 @@
 
 mod average;
 mod checkpointing;
-mod communicator;
 mod learner;
 mod memory;
 mod observer;
@@ -18,24 +17,29 @@ mod summary;
 mod tensorboard;
 mod trainer;
 mod validation;
+mod world;
 
 use std::{
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 pub use self::{
     average::WeightAverage,
-    communicator::{Alone, Communicator},
     observer::{Event, Observer, Progress},
     summary::{Summary, Trained},
     tensorboard::TensorBoard,
     trainer::{Chosen, Trainer},
+    world::OtherWorld,
 };
 use self::{checkpointing::Folder, learner::Learner, validation::due};
+pub use crate::ranks::{Alone, BatchNormScope, Communicator, Ranks, Threads};
 use crate::{
     config::TrainConfig,
-    data::{Loader, LoaderOptions},
+    data::{Loader, LoaderOptions, Share},
     diagnose::CoEvent,
     error::{Error, Result},
     method::TrainBatch,
@@ -60,9 +64,12 @@ struct Session<'a> {
     plan: &'a TrainPlan,
     learner: Learner,
     progress: checkpoint::Position,
+    /// The run folder, where there is one and this rank writes it.
     folder: Option<Folder>,
+    /// Whether a rank writes one.
+    in_folder: bool,
     observers: Vec<Box<dyn Observer + 'a>>,
-    communicator: &'a dyn Communicator,
+    ranks: Arc<Ranks>,
     interrupt: &'a AtomicBool,
     /// Number of updates that the method makes on each batch.
     updates: u64,
@@ -163,6 +170,7 @@ impl Session<'_> {
             augment: self.config.augment(),
             prefetch: PREFETCH,
             workers: 0,
+            share: Share { rank: self.ranks.link().rank(), world: self.ranks.world() },
         };
         let TrainPlan { train, extra, .. } = self.plan;
         Ok(Loader::with_extra(train.clone(), extra.clone(), options)?)
@@ -186,7 +194,7 @@ impl Session<'_> {
     }
 
     fn interrupted(&self) -> Result<bool> {
-        self.communicator.any(self.interrupt.load(Ordering::Relaxed))
+        self.ranks.link().any(self.interrupt.load(Ordering::Relaxed))
     }
 
     fn interruption(&self) -> Error {

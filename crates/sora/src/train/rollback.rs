@@ -1,5 +1,7 @@
 //! The reaction of a run to catastrophic overfitting.
 
+use std::path::PathBuf;
+
 use super::{Event, Flow, Session, learner::Learner};
 use crate::{
     config::OnCo,
@@ -41,8 +43,10 @@ impl Session<'_> {
     /// A kill at any point leaves a folder from which a resumed run goes back in the same way:
     /// lines are removed only after the newer checkpoints, and removed steps are trained again.
     fn roll_back(&mut self, event: &CoEvent) -> Result<Rollback> {
-        let target = self.regular_checkpoint(event.onset)?;
+        let target = self.of_writer(self.regular_checkpoint(event.onset)?)?;
         let found = target.as_deref().map(checkpoint::load).transpose()?;
+        // Everybody has read it before anything goes.
+        self.ranks.link().any(false)?;
         let before = std::mem::take(&mut self.progress);
         match found {
             Some(found) => {
@@ -77,8 +81,23 @@ impl Session<'_> {
     fn initial_weights(&self) -> Result<Option<InitialWeights>> {
         match &self.folder {
             Some(folder) => RunDir::open(folder.dir.path())?.1.initial_weights(),
+            // The rank that writes compares them with those of the begin.
+            None if self.in_folder => {
+                self.config.init.as_deref().map(InitialWeights::read).transpose()
+            }
             None => Ok(None),
         }
+    }
+
+    /// The path that the rank with the folder has found.
+    fn of_writer(&self, path: Option<PathBuf>) -> Result<Option<PathBuf>> {
+        if self.ranks.world() == 1 {
+            return Ok(path);
+        }
+        let text = path.map(|path| path.display().to_string()).unwrap_or_default();
+        let all = self.ranks.link().gather_each(text.as_bytes())?;
+        let text = all.first().map(|text| String::from_utf8_lossy(text).into_owned());
+        Ok(text.filter(|text| !text.is_empty()).map(PathBuf::from))
     }
 
     /// Moves the lines of the abandoned steps aside and removes their checkpoints.

@@ -4,16 +4,17 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::{Communicator, Session};
+use super::Session;
 use crate::{
     config::TrainConfig,
     data,
     error::{Error, Result},
     method::{self, Place, StepContext, StepMetrics, StepSettings, TrainBatch},
-    nn::to_vec,
+    nn::BatchPart,
     noise::Noise,
     optim::{OptimizerKind, Rates},
     profile::{self, Stage},
+    ranks::scope,
     run::{TrainPlan, log::StepLine},
     threat::Threat,
 };
@@ -36,9 +37,10 @@ impl Session<'_> {
     /// [`Error::Diverged`] where the loss is not finite; [`Error`] when a device fails.
     pub(super) fn step(&mut self, batch: &TrainBatch) -> Result<StepLine> {
         let started = Instant::now();
-        let Self { config, progress, learner, .. } = self;
+        let Self { config, progress, learner, ranks, .. } = self;
         let (epoch, step) = (progress.epoch, progress.step);
-        learner.model.begin_step(config.seed, step);
+        let (rank, world, images) = (ranks.link().rank(), ranks.world(), batch.ids.len());
+        learner.model.begin_step_of(config.seed, step, BatchPart { rank, world, images });
         let mut noise =
             Noise::training(config.seed, epoch, step, batch.ids.clone(), &learner.device);
         let settings = StepSettings {
@@ -50,9 +52,13 @@ impl Session<'_> {
         let rates = config.rates().at(step, self.plan.steps(config));
         let mut cx = StepContext::new(&mut learner.model, &mut noise, settings);
         cx.velocity = learner.optimizer.velocity(rates);
-        let mut out = method::run_step(learner.method.as_mut(), &mut cx, batch)?;
+        let out = ranks.enter(|| {
+            let mut out = method::run_step(learner.method.as_mut(), &mut cx, batch)?;
+            // Of a method that chooses it image by image: the mean over this rank's.
+            [out.metrics.alpha] = scope::mean_values([out.metrics.alpha]);
+            Ok::<_, Error>(out)
+        })??;
         progress.passes += cx.passes;
-        mean_over_ranks(self.communicator, &mut out.metrics, &mut out.gradients)?;
         if !out.metrics.loss.is_finite() {
             return Err(self.diverged("the loss"));
         }
@@ -66,9 +72,10 @@ impl Session<'_> {
             average.update(&learner.model);
         }
         let seconds = started.elapsed().as_secs_f64();
-        let line = self.line(&out.metrics, rates, batch.ids.len() as f64 / seconds.max(1e-9));
+        let images = images * world;
+        let line = self.line(&out.metrics, rates, images as f64 / seconds.max(1e-9));
         let progress = &mut self.progress;
-        progress.totals.add(&out.metrics, batch.ids.len(), seconds);
+        progress.totals.add(&out.metrics, images, seconds);
         progress.seconds += seconds;
         progress.step += 1;
         Ok(line)
@@ -113,46 +120,4 @@ fn step_threat(config: &TrainConfig, plan: &TrainPlan, step: u64) -> Threat {
         threat.epsilon *= config.warm_up(step, plan.steps_per_epoch);
     }
     threat
-}
-
-/// Averages figures and gradients of a step over all ranks. The reductions of a data-parallel
-/// training belong here.
-fn mean_over_ranks(
-    communicator: &dyn Communicator,
-    metrics: &mut StepMetrics,
-    gradients: &mut [Tensor<1>],
-) -> Result<()> {
-    if communicator.world() == 1 {
-        return Ok(());
-    }
-    let mut figures = [
-        metrics.loss,
-        metrics.adv_acc,
-        metrics.linearity_raw,
-        metrics.linearity_of_sums,
-        metrics.grad_ratio,
-        metrics.pert_align,
-        metrics.delta_mean,
-    ];
-    communicator.mean(&mut figures)?;
-    [
-        metrics.loss,
-        metrics.adv_acc,
-        metrics.linearity_raw,
-        metrics.linearity_of_sums,
-        metrics.grad_ratio,
-        metrics.pert_align,
-        metrics.delta_mean,
-    ] = figures;
-    metrics.linearity = metrics.linearity_raw.clamp(-1.0, 1.0);
-    if let Some(share) = &mut metrics.abnormal {
-        communicator.mean(std::slice::from_mut(share))?;
-    }
-    for gradient in gradients {
-        let mut values = to_vec(gradient)?;
-        communicator.mean(&mut values)?;
-        let length = values.len();
-        *gradient = Tensor::from_data(TensorData::new(values, [length]), &gradient.device());
-    }
-    Ok(())
 }

@@ -2,12 +2,15 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::{Arc, atomic::AtomicBool},
 };
 
 use toml::{Table, Value};
 
-use super::{Alone, Communicator, Observer, Trained, start::Rest};
+use super::{
+    Alone, Communicator, Observer, OtherWorld, Ranks, Trained,
+    start::{GoingOn, Rest},
+};
 use crate::{
     config::TrainConfig,
     data::Dataset,
@@ -75,7 +78,8 @@ pub struct Trainer<'a> {
     settings: Settings,
     dir: Option<PathBuf>,
     observers: Vec<Box<dyn Observer + 'a>>,
-    communicator: &'a dyn Communicator,
+    communicator: Arc<dyn Communicator>,
+    other_world: OtherWorld,
     interrupt: &'a AtomicBool,
 }
 
@@ -122,7 +126,14 @@ impl<'a> Trainer<'a> {
     }
 
     fn with(settings: Settings) -> Self {
-        Self { settings, dir: None, observers: Vec::new(), communicator: &Alone, interrupt: &NEVER }
+        Self {
+            settings,
+            dir: None,
+            observers: Vec::new(),
+            communicator: Arc::new(Alone),
+            other_world: OtherWorld::Refuse,
+            interrupt: &NEVER,
+        }
     }
 
     /// Writes a run folder with logs, checkpoints and weights. The folder must be empty or not
@@ -144,9 +155,17 @@ impl<'a> Trainer<'a> {
         self
     }
 
-    /// Trains together with other processes.
-    pub fn communicator(mut self, communicator: &'a dyn Communicator) -> Self {
+    /// Trains together with other processes, which must be given the same settings and data. Each
+    /// computes a part of every batch; the first of them writes the folder, which all must see when
+    /// the run goes on or goes back to a checkpoint.
+    pub fn communicator(mut self, communicator: Arc<dyn Communicator>) -> Self {
         self.communicator = communicator;
+        self
+    }
+
+    /// Whether a run may go on with another number of processes than it had.
+    pub fn other_world(mut self, other_world: OtherWorld) -> Self {
+        self.other_world = other_world;
         self
     }
 
@@ -213,12 +232,13 @@ impl<'a> Trainer<'a> {
     pub fn fit(self, data: &Dataset) -> Result<Trained> {
         match self.settings {
             Settings::Run { dir, config, epochs } => {
+                let norm = config.settings.batch_norm;
                 let rest = Rest {
                     observers: self.observers,
-                    communicator: self.communicator,
+                    ranks: Ranks::new(self.communicator, norm),
                     interrupt: self.interrupt,
                 };
-                rest.go_on(dir, *config, epochs, data)
+                rest.go_on(dir, *config, GoingOn { epochs, other_world: self.other_world }, data)
             }
             _ => {
                 let mut config = self.config()?;
@@ -229,7 +249,7 @@ impl<'a> Trainer<'a> {
                 }
                 let rest = Rest {
                     observers: self.observers,
-                    communicator: self.communicator,
+                    ranks: Ranks::new(self.communicator, config.batch_norm),
                     interrupt: self.interrupt,
                 };
                 rest.begin(config, self.dir, data)

@@ -106,7 +106,8 @@ impl Session<'_> {
         };
         let val = &self.plan.val;
         let model = self.learner.result().in_f32();
-        let outcome = evaluate::evaluate(&model, val, &["clean", "fgsm", "pgd-10"], config)?;
+        let names = ["clean", "fgsm", "pgd-10"];
+        let outcome = evaluate::evaluate_shared(self.ranks.link(), &model, val, &names, config)?;
         let figures = match outcome.results.0.as_slice() {
             [(_, clean), (_, fgsm), (_, pgd)] => ValFigures {
                 n: val.len() as u64,
@@ -140,7 +141,7 @@ impl Session<'_> {
                 return Err(self.diverged(&format!("tensor '{tensor}'")));
             }
             files::write_atomic(&folder.dir.best(), &self.about().file(&tensors)?)?;
-        } else {
+        } else if !self.in_folder {
             self.best = Some(model);
         }
         self.progress.best = Some(Best { step, epoch, figures });

@@ -10,4 +10,5 @@ mod golden;
 mod gradients;
 mod methods;
 mod models;
+mod ranks;
 mod support;

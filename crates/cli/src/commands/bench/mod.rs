@@ -6,6 +6,7 @@ mod attack;
 mod conv;
 mod conv_device;
 mod loader;
+mod scaling;
 mod setup;
 mod step;
 
@@ -18,6 +19,8 @@ use crate::error::Result;
 pub enum BenchCommand {
     /// One training step on random images
     Step(step::StepBench),
+    /// Training steps that processes share, and what they say to each other; start it with mpirun
+    Scaling(scaling::ScalingBench),
     /// The loader alone: images read, decoded and augmented a second
     Data(loader::DataBench),
     /// A device against the CPU, on the same values
@@ -37,6 +40,7 @@ pub enum BenchCommand {
 pub fn run(command: BenchCommand) -> Result<()> {
     match command {
         BenchCommand::Step(args) => step::run(&args),
+        BenchCommand::Scaling(args) => scaling::run(&args),
         BenchCommand::Data(args) => loader::run(args),
         BenchCommand::Agree(args) => agree::run(&args),
         BenchCommand::Attack(args) => attack::run(&args),

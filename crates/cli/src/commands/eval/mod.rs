@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use protocol::{Protocol, Suite};
 use sora::{
     attack::{self, Entry},
-    evaluate::{EvalConfig, Evaluator, Outcome, Pixels, Report},
+    evaluate::{EvalConfig, Evaluator, Linked, Outcome, Pixels, Report},
     nn,
     robustness::{Classifier, Corruption, NotOf, Samples, Toward},
 };
@@ -24,6 +24,7 @@ use crate::{
     finish::OnFinish,
     output_file::{self, Overwrite},
     progress::EvaluationBar,
+    world,
 };
 
 /// What is evaluated and how.
@@ -105,7 +106,12 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         [] => Vec::new(),
         names => Corruption::list(names).map_err(sora::Error::from)?,
     };
-    if let Some(out) = &args.out {
+    let link = world::link();
+    if args.save_adv && link.world() > 1 {
+        let problem = "--save-adv: works in one process; the examples would be spread over several";
+        return Err(Failure::input(problem));
+    }
+    if let Some(out) = args.out.as_ref().filter(|_| world::first()) {
         output_file::prepare(out, Overwrite::by(args.force))?;
     }
     let target = Target::load(&args.subject, args.suite.and_then(Suite::images))?;
@@ -131,7 +137,10 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let ledger = target.ledger(args.state.as_deref(), &identity, options)?;
     let pixels = if args.eight_bit { Pixels::EightBit } else { Pixels::Any };
     let config = EvalConfig { pixels, ..target.config() };
+    world::same_everywhere("network or data set", &identity.digest())?;
+    let peers = Linked(&*link);
     let mut evaluator = Evaluator::new(model, samples, config, ledger)?
+        .share(&peers)
         .observe(EvaluationBar::new(target.plan(&[&entries])?));
     let mut outcome = evaluator.run(&entries)?;
     let corrupted = match &corruptions[..] {

@@ -12,7 +12,10 @@ use sora::{
 };
 
 use super::Target;
-use crate::error::{Failure, Result};
+use crate::{
+    error::{Failure, Result},
+    world,
+};
 
 impl Target {
     /// Opens the ledger of the evaluation `identity`: in the file `state`, or else at the default
@@ -27,6 +30,8 @@ impl Target {
         options: StateOptions,
     ) -> Result<Ledger> {
         let ledger = match state {
+            // Of several processes the first has this file; the others lose a batch to a kill.
+            Some(_) if !world::first() => Ledger::in_memory(),
             Some(path) => Ledger::open(path, identity, options).map_err(|e| {
                 let again = match e {
                     robustness::Error::OtherEvaluation { .. } => " with --fresh",
@@ -97,6 +102,9 @@ impl Target {
         out: Option<&Path>,
         value: &impl Serialize,
     ) -> Result<Option<PathBuf>> {
+        if !world::first() {
+            return Ok(None);
+        }
         let place = match out {
             Some(out) => Ok(out.to_owned()),
             None if self.subject.run().is_none() => return Ok(None),

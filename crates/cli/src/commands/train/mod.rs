@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use sora::{Trainer, config::TrainConfig, data::Dataset, device, run};
 
 use super::shared::start_threads;
-use crate::{console::duration, error::Result, finish::OnFinish, progress::TrainingBar, signals};
+use crate::{
+    console::duration, error::Result, finish::OnFinish, progress::TrainingBar, signals, world,
+};
 
 /// Settings of a run, and where it goes.
 #[derive(Debug, clap::Args)]
@@ -47,8 +49,12 @@ fn summary(config: &TrainConfig, data: &Dataset) -> String {
             format!("; {} of each batch from {extra}", fraction.unwrap_or(run::EXTRA_FRACTION))
         }
     };
+    let processes = match world::link().world() {
+        1 => String::new(),
+        world => format!(" in each of {world} processes"),
+    };
     format!(
-        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epoch{} on {} with {} threads",
+        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epoch{} on {} with {} threads{processes}",
         config.method,
         config.dataset,
         data.train.len(),
@@ -69,7 +75,7 @@ fn summary(config: &TrainConfig, data: &Dataset) -> String {
 /// Those of the training; an interrupt, after a checkpoint was written.
 pub fn to_the_end(trainer: Trainer<'_>, data: &Dataset) -> Result<()> {
     let interrupt = signals::flag();
-    let trained = trainer.interrupt(&interrupt).fit(data)?;
+    let trained = trainer.communicator(world::link()).interrupt(&interrupt).fit(data)?;
     let summary = trained.summary;
     if let Some(dir) = trained.dir {
         tracing::info!(

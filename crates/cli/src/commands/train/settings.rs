@@ -52,7 +52,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
     ),
     ("Guard", &["on_co", "on_co_method"]),
     ("Output", &["val_steps", "early_stop", "keep", "checkpoint_steps", "tensorboard"]),
-    ("Machine", &["device", "threads", "precision"]),
+    ("Machine", &["device", "threads", "precision", "batch_norm"]),
 ];
 
 /// Other names of a flag.

@@ -1,6 +1,8 @@
 //! The results of an evaluation so far: for each attack and sample, the rounds that the sample
 //! survived.
 
+mod known;
+
 use std::{collections::HashMap, path::Path};
 
 use super::{

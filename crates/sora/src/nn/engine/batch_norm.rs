@@ -22,6 +22,7 @@ use sora_kernels::{
 use super::{
     buffers::Output,
     flex::{by_type, contiguous, dims, floats, isa, ok, output_like, sum_into, values},
+    over_ranks::RankKernels,
     recompute::Recompute,
     record,
 };
@@ -119,7 +120,7 @@ impl Norm<Flex> {
 }
 
 /// The kernels of a batch norm, forward and backward.
-pub trait NormKernels: Backend {
+pub trait NormKernels: RankKernels {
     /// Computes `gamma (x - mean) / sqrt(variance + epsilon) + beta` over the last dimension of `x`
     /// `[H, W, N, C]`, then ReLU if there is one. The time counts for `stage`.
     fn norm(norm: &Norm<Self>, x: &FloatTensor<Self>, stage: Stage) -> FloatTensor<Self>;
@@ -271,7 +272,9 @@ impl<B: NormKernels> Backward<B, 3> for NormBackward {
         let batch = statistics == NormStatistics::Batch;
         let wanted = batch || of_gamma.is_some() || of_beta.is_some();
         let parameters = wanted.then(|| B::norm_parameter_grads(&norm, &x, &dy));
-        let dx = B::norm_input_grad(&norm, &x, dy, parameters.as_ref().filter(|_| batch), add);
+        // Through the statistics every image of the batch moves this one, on whichever rank.
+        let shared = parameters.clone().filter(|_| batch).map(B::shared_means);
+        let dx = B::norm_input_grad(&norm, &x, dy, shared.as_ref(), add);
         let gradients = std::iter::once(dx).chain(parameters.into_iter().flatten());
         for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(gradients) {
             if let Some(node) = node {

@@ -10,7 +10,10 @@ use super::{
     buffers::Output,
     flex::{dims, floats, isa, ok, primitive},
 };
-use crate::compute::{Agreement, SignStep};
+use crate::{
+    compute::{Agreement, SignStep},
+    ranks::scope,
+};
 
 /// Values that one task processes.
 const CHUNK: usize = 1 << 14;
@@ -126,17 +129,27 @@ pub(crate) fn agreement(
         })
         .collect();
     let tiny = f64::from(f32::MIN_POSITIVE);
-    let mean = |figure: &dyn Fn(&Sums) -> f64| {
-        (samples.iter().map(figure).sum::<f64>() / n.max(1) as f64) as f32
-    };
     let sum = |figure: &dyn Fn(&Sums) -> f64| samples.iter().map(figure).sum::<f64>();
+    let mut sums = [
+        sum(&|s| s.dot / (s.attack.sqrt().max(tiny) * s.train.sqrt().max(tiny))),
+        sum(&|s| s.top / s.bottom.max(1e-12)),
+        sum(&|s| s.delta / len as f64),
+        sum(&|s| s.top),
+        sum(&|s| s.bottom),
+        sum(&|s| s.train.sqrt()),
+        sum(&|s| s.attack.sqrt()),
+        n as f64,
+    ];
+    scope::sum_values(&mut sums);
+    let [pert_align, linearity, delta_mean, top, bottom, train, attack, n] = sums;
+    let mean = |sum: f64| (sum / n.max(1.0)) as f32;
     let ratio = |top: f64, bottom: f64| (top / bottom.max(tiny)) as f32;
     Agreement {
-        pert_align: mean(&|s| s.dot / (s.attack.sqrt().max(tiny) * s.train.sqrt().max(tiny))),
-        linearity: mean(&|s| s.top / s.bottom.max(1e-12)),
-        linearity_of_sums: ratio(sum(&|s| s.top), sum(&|s| s.bottom)),
-        grad_ratio: ratio(sum(&|s| s.train.sqrt()), sum(&|s| s.attack.sqrt())),
-        delta_mean: mean(&|s| s.delta / len as f64),
+        pert_align: mean(pert_align),
+        linearity: mean(linearity),
+        linearity_of_sums: ratio(top, bottom),
+        grad_ratio: ratio(train, attack),
+        delta_mean: mean(delta_mean),
     }
 }
 

@@ -1,0 +1,84 @@
+//! What is said between ranks, counted.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::Communicator;
+use crate::error::Result;
+
+/// Calls, bytes and time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Calls.
+    pub calls: u64,
+    /// Bytes that this rank has sent.
+    pub sent: u64,
+    /// Time in calls, the wait for slower ranks included.
+    pub time: Duration,
+}
+
+/// A link that counts what goes over it.
+#[derive(Debug)]
+pub struct Counted {
+    link: Arc<dyn Communicator>,
+    calls: AtomicU64,
+    sent: AtomicU64,
+    nanoseconds: AtomicU64,
+}
+
+impl Counted {
+    /// Counts what goes over `link`.
+    pub fn new(link: Arc<dyn Communicator>) -> Self {
+        Self {
+            link,
+            calls: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            nanoseconds: AtomicU64::new(0),
+        }
+    }
+
+    /// What has gone over it since this was last asked.
+    pub fn take(&self) -> Traffic {
+        let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
+        Traffic {
+            calls: take(&self.calls),
+            sent: take(&self.sent),
+            time: Duration::from_nanos(take(&self.nanoseconds)),
+        }
+    }
+
+    fn counted<R>(&self, sent: usize, call: impl FnOnce() -> R) -> R {
+        let started = Instant::now();
+        let result = call();
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        result
+    }
+}
+
+impl Communicator for Counted {
+    fn rank(&self) -> usize {
+        self.link.rank()
+    }
+
+    fn world(&self) -> usize {
+        self.link.world()
+    }
+
+    fn gather(&self, mine: &[u8]) -> Result<Vec<u8>> {
+        let others = self.world() - 1;
+        self.counted(mine.len() * others, || self.link.gather(mine))
+    }
+
+    fn exchange(&self, mine: &[u8]) -> Result<Vec<u8>> {
+        let world = self.world().max(1);
+        self.counted(mine.len() / world * (world - 1), || self.link.exchange(mine))
+    }
+}

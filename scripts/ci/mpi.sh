@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Processes of OpenMPI that share a training, on this machine: the program with the feature `mpi`, and what
+# docs/cluster.md promises. Installs OpenMPI where Debian's packages can be had; skipped with a line where they cannot.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+has_all() {
+  command -v mpirun >/dev/null && command -v mpicc >/dev/null &&
+    { [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p | grep -q libclang || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
+}
+packages=(libopenmpi-dev openmpi-bin libclang-dev)
+if ! has_all && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  apt-get install -y -qq "${packages[@]}" >/dev/null 2>&1 ||
+    { apt-get update -qq && apt-get install -y -qq "${packages[@]}"; } >/dev/null 2>&1 || true
+fi
+has_all || { echo "skipped: OpenMPI or libclang is missing, and cannot be installed (${packages[*]})"; exit 0; }
+
+# One build of Burn serves the program with MPI and without.
+features() { cargo tree --locked -f "{p} {f}" --prefix none -e normal,build --workspace "$@" 2>/dev/null | sed 's/ (\*)//; s/ (proc-macro)//' | grep -v '^sora-' | sort -u; }
+changed=$(comm -23 <(features) <(features --features sora-robust-cli/mpi))
+[ -z "$changed" ] || { echo "with the feature mpi these are built anew:"; echo "$changed"; exit 1; }
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+if [ -z "${SORA_MPI:-}" ]; then
+  # Of what it adds to the other builds only the kernels take time, and they are built already: hence little optimised.
+  quick=(--config 'profile.release.package.sora-robust.opt-level=1' --config 'profile.release.package.sora-robust-cli.opt-level=1')
+  cargo build --release --workspace --bin sora --features sora-robust-cli/mpi "${quick[@]}"
+  cp target/release/sora "$work/sora-mpi"
+  # target/release/sora becomes the program without MPI again.
+  cargo build --release --workspace --bin sora
+  SORA_MPI=$work/sora-mpi
+fi
+root=(); [ "$(id -u)" != 0 ] || root=(--allow-run-as-root)
+# As many processes as wanted, whatever the number of cores; TCP over loopback stands for a network.
+world() { local n=$1; shift; timeout 600 mpirun "${root[@]}" --oversubscribe --mca btl tcp,self --mca btl_tcp_if_include lo --mca orte_abort_print_stack 0 -n "$n" "$@"; }
+flags=(--dataset synthetic --image-size 16 --width 8 --limit-train 700 --limit-test 60 --val 60 --batch 64 --epochs 2 --seed 3 --threads 1)
+train=("$SORA_MPI" train "${flags[@]}")
+strip() { sed -E 's/"(seconds|val_seconds|images_per_s|peak_rss_mib)":[^,}]*//g' "$1"; }
+
+echo "== one process and 1, 2, 4 begin alike; the same bits every time"
+"${train[@]}" --out "$work/alone" -q
+for n in 2 4; do world "$n" "${train[@]}" --out "$work/$n" -q; done
+world 2 "${train[@]}" --out "$work/2b" -q
+cmp "$work/2/model.safetensors" "$work/2b/model.safetensors"
+cmp <(strip "$work/2/metrics.jsonl") <(strip "$work/2b/metrics.jsonl")
+first() { head -1 "$work/$1/metrics.jsonl" | sed -E 's/.*"loss":([0-9.e-]+).*/\1/'; }
+for n in 2 4; do
+  awk -v a="$(first alone)" -v b="$(first "$n")" -v n="$n" 'BEGIN { d = (a - b) / a; if (d < 0) d = -d; printf "%d processes: loss of step 0 differs by %.1e\n", n, d; exit d > 1e-4 }'
+done
+grep -q '^world = 2$' "$work/2/config.toml"
+for name in model.safetensors best.safetensors summary.json; do [ -f "$work/2/$name" ]; done
+
+echo "== a kill of one process ends all; the run goes on to the same bits, and not with another number"
+world 2 "${train[@]}" --epochs 30 --out "$work/killed" -q 2>"$work/log" &
+job=$!
+for _ in $(seq 300); do [ -e "$work/killed/checkpoints" ] && [ -n "$(ls "$work/killed/checkpoints" 2>/dev/null)" ] && break; sleep 0.2; done
+victim=$(pgrep -n -f "^$SORA_MPI train .*$work/killed")
+kill -9 "$victim"
+if wait "$job"; then echo "a killed process was not noticed"; exit 1; fi
+! pgrep -f "^$SORA_MPI train .*$work/killed" >/dev/null
+[ "$(grep -c "exited on signal 9" "$work/log")" = 1 ] || { echo "expected one message of the end"; cat "$work/log"; exit 1; }
+world 2 "${train[@]}" --epochs 30 --out "$work/whole" -q
+if "$SORA_MPI" resume "$work/killed" 2>"$work/log"; then echo "another number of processes was taken"; exit 1; fi
+grep -q "the run began with 2" "$work/log"
+world 2 "$SORA_MPI" resume "$work/killed" -q
+cmp "$work/whole/model.safetensors" "$work/killed/model.safetensors"
+
+echo "== an evaluation that is shared out finds what one process does"
+counts() { sed -E 's/"(seconds|seconds_per_image)":[^,}]*,?//g' "$1"; }
+"$SORA_MPI" eval "$work/2" --limit 50 --attacks clean,pgd-10,square-50 --json -q --out "$work/one.json" >/dev/null
+world 3 "$SORA_MPI" eval "$work/2" --limit 50 --attacks clean,pgd-10,square-50 --json -q --out "$work/three.json" >/dev/null
+cmp <(counts "$work/one.json") <(counts "$work/three.json")
+
+echo "== what cannot be is refused in one line"
+refused() {
+  local part=$1; shift
+  if "$@" >"$work/log" 2>&1; then echo "taken: $*"; exit 1; fi
+  [ "$(grep -c "$part" "$work/log")" = 1 ] || { echo "expected once: $part"; cat "$work/log"; exit 1; }
+}
+refused "share a batch in equal parts" world 3 "${train[@]}" --out "$work/odd"
+refused "no such method" world 2 "${train[@]}" --method magic --out "$work/magic"
+refused "works in one process" world 2 "$SORA_MPI" methods
+refused "MPI sees 1" env SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=0 "${train[@]}" --out "$work/singleton"
+[ ! -e "$work/odd" ] && [ ! -e "$work/magic" ] && [ ! -e "$work/singleton" ]
+echo "== scaling, for the record"
+world 2 "$SORA_MPI" bench scaling --width 8 --batch 32 --steps 2 --threads 1
