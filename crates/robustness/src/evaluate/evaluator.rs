@@ -96,7 +96,7 @@ impl<'a> Evaluator<'a> {
                 notes.extend(part.attack.note(self.model.shape()));
             }
             let (Spent { seconds, queries }, attacked) = if parts.is_empty() {
-                (self.spent(CLEAN, 1, &all), n)
+                (self.spent(CLEAN, 1, all), n)
             } else {
                 let seconds = parts.iter().fold(0.0, |sum, part| sum + part.seconds);
                 let queries = parts.iter().map(|part| part.queries).sum();
