@@ -94,10 +94,13 @@ def table() -> str:
     for target, what in TARGETS.items():
         own = [found for found in rounds() if found["target"] == target]
         commits = ", ".join(dict.fromkeys(found["commit"] for found in own)) or "-"
-        most = lambda key: max((found[key] for found in own), default=0)
+        # Null where a round did not note it.
+        noted = lambda key: [found[key] for found in own if found[key] is not None]
+        most = lambda key: f"{max(noted(key)):,}" if noted(key) else "-"
         made = sum(found["executions"] for found in own)
+        words = f"{made:,}" if made else "seeds only"
         rows.append(
-            f"| `{target}` | {what} | {made:,} | {most('edges'):,} | {most('inputs'):,} | {commits} |"
+            f"| `{target}` | {what} | {words} | {most('edges')} | {most('inputs')} | {commits} |"
         )
     return "\n".join(rows) + "\n"
 
