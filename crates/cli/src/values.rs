@@ -27,6 +27,11 @@ pub const SHORTCUTS: Words = &[
     ("input", "the block's input"),
     ("activated", "the block's input behind its first norm and activation"),
 ];
+/// The first layers of a ResNet.
+pub const STEMS: Words = &[
+    ("cifar", "a 3x3 convolution at full resolution"),
+    ("imagenet", "a 7x7 convolution of stride 2 and a max pool"),
+];
 /// Storage and products of activations.
 pub const PRECISIONS: Words = &[
     ("f32", "single precision throughout"),

@@ -4,8 +4,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use sora::{
     device,
-    model::{Model, ModelConfig, Shape},
-    nn::Backend,
+    model::{self, Model, ModelConfig, NetworkOptions, Shape, Shortcut, Stem},
+    nn::{Activation, Backend},
     profile,
     threat::{Norm, Threat},
 };
@@ -15,7 +15,7 @@ use crate::{
     commands::shared::Machine,
     complete,
     error::{Failure, Result},
-    values::{BACKENDS, one_of},
+    values::{ACTIVATIONS, BACKENDS, SHORTCUTS, STEMS, one_of},
 };
 
 /// A network and a batch of random images.
@@ -40,7 +40,38 @@ pub struct BenchModel {
     #[arg(long, value_parser = one_of::<Backend>(BACKENDS))]
     pub backend: Option<Backend>,
     #[command(flatten)]
+    pub options: BenchOptions,
+    #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Options of the network; the size of the images and the literature decide those that are not
+/// given, as they do for a training.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Network")]
+pub struct BenchOptions {
+    /// Activation function [default: the network's]
+    #[arg(long, value_parser = one_of::<Activation>(ACTIVATIONS))]
+    pub activation: Option<Activation>,
+    /// Dropout rate, for networks that have it
+    #[arg(long, default_value_t = 0.0)]
+    pub dropout: f32,
+    /// First layers of a ResNet [default: cifar, imagenet for images from 96x96]
+    #[arg(long, value_parser = one_of::<Stem>(STEMS))]
+    pub stem: Option<Stem>,
+    /// Patch side of a vision transformer [default: 4, 8 from 48x48, 16 from 96x96]
+    #[arg(long, value_name = "PIXELS")]
+    pub patch: Option<usize>,
+    /// What PreActResNet's projection shortcuts take [default: input]
+    #[arg(long, value_parser = one_of::<Shortcut>(SHORTCUTS))]
+    pub shortcut: Option<Shortcut>,
+}
+
+impl From<&BenchOptions> for NetworkOptions {
+    fn from(given: &BenchOptions) -> Self {
+        let BenchOptions { activation, dropout, stem, patch, shortcut } = *given;
+        Self { activation, dropout, stem, patch, shortcut }
+    }
 }
 
 /// Classes of the random images.
@@ -66,7 +97,7 @@ impl Setup {
     /// Makes the network and images that `args` describe, with ids for `steps` steps.
     ///
     /// # Errors
-    /// A wrong size or an unknown network.
+    /// A wrong size, an unknown network, or an option that it does not take.
     pub fn new(args: &BenchModel, steps: usize) -> Result<Self> {
         if steps == 0 || args.batch == 0 || args.image_size == 0 {
             return Err(Failure::input(
@@ -88,7 +119,7 @@ impl Setup {
             shape,
             mean,
             std,
-            options: Default::default(),
+            options: model::network(&args.model)?.resolve((&args.options).into(), shape)?,
         };
         let mut model = Model::init(config, 0, &device)?;
         if let Some(backend) = args.backend {
@@ -139,6 +170,7 @@ impl Setup {
             "threads": self.threads,
             "isa": device::instruction_set()?.to_string(),
             "backend": self.model.backend(),
+            "options": self.model.config.options,
             "steps": steps,
         }))
     }

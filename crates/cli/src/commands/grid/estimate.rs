@@ -93,20 +93,26 @@ fn size(config: &TrainConfig) -> Result<(usize, [usize; 2])> {
 
 /// The call that measures a step of a run with these settings.
 fn step(config: &TrainConfig, [channels, side]: [usize; 2], over: &Overrides) -> Vec<OsString> {
-    let precision = serde_json::to_value(config.precision).unwrap_or_default();
-    let precision = precision.as_str().unwrap_or("f32").to_owned();
-    let flags = [
+    let mut flags = vec![
         ("--model", config.model.clone()),
         ("--method", config.method.clone()),
         ("--width", config.width.to_string()),
         ("--batch", config.batch.to_string()),
         ("--image-size", side.to_string()),
         ("--channels", channels.to_string()),
-        ("--precision", precision),
+        ("--precision", config.precision.to_string()),
         ("--device", config.device.clone()),
         ("--threads", over.threads.unwrap_or(config.threads).to_string()),
         ("--steps", STEPS.to_owned()),
+        ("--dropout", config.dropout.to_string()),
     ];
+    let options = [
+        ("--activation", config.activation.map(|activation| activation.to_string())),
+        ("--stem", config.stem.map(|stem| stem.to_string())),
+        ("--patch", config.patch.map(|patch| patch.to_string())),
+        ("--shortcut", config.shortcut.map(|shortcut| shortcut.to_string())),
+    ];
+    flags.extend(options.into_iter().filter_map(|(flag, value)| Some((flag, value?))));
     let mut call: Vec<OsString> = vec!["bench".into(), "step".into()];
     call.extend(flags.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
     call

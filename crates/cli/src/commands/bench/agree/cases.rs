@@ -25,7 +25,7 @@ use sora_rng::{Key, Purpose, fill_uniform};
 
 use super::{
     super::{
-        setup::{BenchModel, Setup, radius},
+        setup::{BenchModel, BenchOptions, Setup, radius},
         step::Training,
     },
     AgreeBench, Figure, Found,
@@ -83,6 +83,7 @@ fn setup(args: &AgreeBench, network: &str, width: usize, device: &str) -> Result
         image_size: side,
         channels: 3,
         backend: None,
+        options: BenchOptions::default(),
         machine: Machine { device: device.into(), threads: args.threads },
     };
     Setup::new(&model, args.steps)
