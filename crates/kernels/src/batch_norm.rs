@@ -12,7 +12,7 @@ use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
 use crate::isa::Isa;
 use crate::normalize::Normalize;
-use crate::simd::{Kernel, Simd, dispatch, load, store};
+use crate::simd::{Kernel, Simd, dispatch, for_each_vector, load, store};
 
 /// Statistics and affine parameters of a batch normalisation, each `[C]`.
 #[derive(Debug, Clone, Copy)]
@@ -282,26 +282,6 @@ impl Repeated {
             )
         }
     }
-}
-
-/// Runs the body once for each vector of `$len` elements, with the index of its first element and
-/// its number of lanes. This is a macro, because the compiler might not inline a closure into a
-/// function with other features.
-macro_rules! for_each_vector {
-    ($len:expr, |$i:ident, $lanes:ident| $body:expr) => {{
-        let len = $len;
-        let whole = len / S::LANES * S::LANES;
-        let mut $i = 0;
-        while $i < whole {
-            let $lanes = S::LANES;
-            $body;
-            $i += S::LANES;
-        }
-        if $i < len {
-            let $lanes = len - $i;
-            $body;
-        }
-    }};
 }
 
 struct Forward<'a, E> {

@@ -6,6 +6,8 @@ use crate::parallel::prelude::*;
 
 use crate::element::Element;
 use crate::error::{ShapeError, elements, expect_len, parameter};
+use crate::isa::Isa;
+use crate::simd::{Kernel, Simd, dispatch};
 
 /// Elements that one task of the global pooling averages.
 const CHUNK: usize = 4096;
@@ -181,6 +183,7 @@ impl PoolWindow {
     /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
     pub fn max<E: Element>(
         &self,
+        isa: Isa,
         row: usize,
         x: &[E],
         y: &mut [E],
@@ -193,21 +196,10 @@ impl PoolWindow {
         }
         y.par_chunks_exact_mut(row).zip(indices.par_chunks_exact_mut(row)).enumerate().for_each(
             |(pixel, (y, indices))| {
-                let mut sources = self.inputs(pixel);
-                if let Some(first) = sources.next() {
-                    y.copy_from_slice(&x[first * row..][..row]);
-                    indices.fill(first as u32);
-                }
-                for source in sources {
-                    let values = &x[source * row..][..row];
-                    for ((y, index), &x) in y.iter_mut().zip(indices.iter_mut()).zip(values) {
-                        let (new, old) = (x.widen(), y.widen());
-                        if new > old || (new.is_nan() && !old.is_nan()) {
-                            *y = x;
-                            *index = source as u32;
-                        }
-                    }
-                }
+                let kernel = MaxOf { sources: self.inputs(pixel), x, y, indices };
+                // SAFETY: `MaxOf::run` needs nothing but the features of the instruction set, which
+                // `dispatch` checks.
+                unsafe { dispatch(isa, kernel) };
             },
         );
         Ok(())
@@ -219,6 +211,7 @@ impl PoolWindow {
     /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
     pub fn max_grad<E: Element>(
         &self,
+        isa: Isa,
         row: usize,
         dy: &[E],
         indices: &[u32],
@@ -230,25 +223,85 @@ impl PoolWindow {
             return Ok(());
         }
         dx.par_chunks_exact_mut(row).enumerate().for_each(|(pixel, dx)| {
-            let mut sums = [0.0f32; SUMS];
-            for (block, dx) in dx.chunks_mut(SUMS).enumerate() {
-                let sums = &mut sums[..dx.len()];
-                sums.fill(0.0);
-                for target in self.outputs(pixel) {
-                    let start = target * row + block * SUMS;
-                    let targets = dy[start..].iter().zip(&indices[start..]);
-                    for (sum, (dy, &index)) in sums.iter_mut().zip(targets) {
-                        if index as usize == pixel {
-                            *sum += dy.widen();
-                        }
-                    }
-                }
-                for (dx, sum) in dx.iter_mut().zip(sums) {
-                    *dx = E::narrow(*sum);
-                }
-            }
+            let targets = || self.outputs(pixel);
+            let kernel = MaxGrad { targets, pixel: pixel as u32, row, dy, indices, dx };
+            // SAFETY: `MaxGrad::run` needs nothing but the features of the instruction set, which
+            // `dispatch` checks.
+            unsafe { dispatch(isa, kernel) };
         });
         Ok(())
+    }
+}
+
+/// The maximum of one window, and where each value came from.
+struct MaxOf<'a, I, E> {
+    /// Input pixels under the window.
+    sources: I,
+    x: &'a [E],
+    y: &'a mut [E],
+    indices: &'a mut [u32],
+}
+
+impl<I: Iterator<Item = usize>, E: Element> Kernel for MaxOf<'_, I, E> {
+    type Element = E;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(mut self) {
+        let row = self.y.len();
+        if let Some(first) = self.sources.next() {
+            self.y.copy_from_slice(&self.x[first * row..][..row]);
+            self.indices.fill(first as u32);
+        }
+        for source in self.sources {
+            let values = &self.x[source * row..][..row];
+            let outputs = self.y.iter_mut().zip(self.indices.iter_mut());
+            for ((y, index), &x) in outputs.zip(values) {
+                let (new, old) = (x.widen(), y.widen());
+                // Both values are written in any case and without branches, so that the loop
+                // becomes vector code.
+                let wins = (new > old) | (new.is_nan() & !old.is_nan());
+                *y = if wins { x } else { *y };
+                *index = if wins { source as u32 } else { *index };
+            }
+        }
+    }
+}
+
+/// The gradient of one input pixel of a max pool.
+struct MaxGrad<'a, F, E> {
+    /// Output pixels whose window covers the pixel.
+    targets: F,
+    pixel: u32,
+    row: usize,
+    dy: &'a [E],
+    indices: &'a [u32],
+    dx: &'a mut [E],
+}
+
+impl<I: Iterator<Item = usize>, F: Fn() -> I, E: Element> Kernel for MaxGrad<'_, F, E> {
+    type Element = E;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { targets, pixel, row, dy, indices, dx } = self;
+        let mut sums = [0.0f32; SUMS];
+        for (block, dx) in dx.chunks_mut(SUMS).enumerate() {
+            let sums = &mut sums[..dx.len()];
+            sums.fill(0.0);
+            for target in targets() {
+                let start = target * row + block * SUMS;
+                let targets = dy[start..].iter().zip(&indices[start..]);
+                for (sum, (dy, &index)) in sums.iter_mut().zip(targets) {
+                    let sum_with = *sum + dy.widen();
+                    *sum = if index == pixel { sum_with } else { *sum };
+                }
+            }
+            for (dx, sum) in dx.iter_mut().zip(sums) {
+                *dx = E::narrow(*sum);
+            }
+        }
     }
 }
 

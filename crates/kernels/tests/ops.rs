@@ -10,7 +10,7 @@ use common::{
     widened,
 };
 use proptest::prelude::*;
-use sora_kernels::activation::{gelu, gelu_grad, relu, relu_grad};
+use sora_kernels::activation::{add_relu, gelu, gelu_grad, relu, relu_grad, relu_grad_in_place};
 use sora_kernels::attention::Attention;
 use sora_kernels::batch_norm::{BatchNorm, Statistics};
 use sora_kernels::channels::{channel_moments, channel_sums};
@@ -203,9 +203,37 @@ fn relu_keeps_nan_and_masks() {
         let mut dx = [9.0; 7];
         relu_grad(isa, &x, &[3.0; 7], &mut dx).unwrap();
         assert_eq!(dx, [0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 0.0]);
+        let mut gradient = [3.0; 7];
+        relu_grad_in_place(isa, &y, &mut gradient).unwrap();
+        assert_eq!(gradient, dx, "the result of a ReLU gates as its input does");
         let case = BatchNormCase::new(isa, 4, 1, true);
         case.norm().forward(isa, &[f32::NAN], &mut y[..1]).unwrap();
         assert!(y[0].is_nan(), "batch norm with ReLU keeps NaN");
+    }
+}
+
+/// A residual sum in bf16 is the sum in f32, rounded once, whatever the length.
+#[test]
+fn add_relu_adds_rounds_and_gates() {
+    for isa in Isa::available() {
+        for len in [0, 1, 15, 16, 33, 70_001] {
+            let [x, add] = [21, 22].map(|seed| values_as::<bf16>(len, seed, 0.0));
+            let mut y = vec![bf16::NAN; len];
+            add_relu(isa, &x, &add, &mut y).unwrap();
+            let want: Vec<bf16> = (x.iter().zip(&add))
+                .map(|(x, add)| bf16::from_f32((x.to_f32() + add.to_f32()).max(0.0)))
+                .collect();
+            assert_eq!(y, want, "{isa:?}");
+            let mut gradient = add.clone();
+            relu_grad_in_place(isa, &y, &mut gradient).unwrap();
+            let gated = |(y, dy): (&bf16, &bf16)| if *y > bf16::ZERO { *dy } else { bf16::ZERO };
+            assert_eq!(gradient, want.iter().zip(&add).map(gated).collect::<Vec<_>>());
+        }
+        let mut y = [0.0; 2];
+        add_relu(isa, &[f32::NAN, 1.0], &[1.0, f32::INFINITY], &mut y).unwrap();
+        assert!(y[0].is_nan() && y[1] == f32::INFINITY);
+        assert!(add_relu(isa, &[1.0; 3], &[1.0; 2], &mut [0.0; 3]).is_err());
+        assert!(relu_grad_in_place(isa, &[1.0; 3], &mut [0.0; 2]).is_err());
     }
 }
 
@@ -495,10 +523,19 @@ fn check_pooling(window: PoolWindow, row: usize) {
     let (mut average, mut max) = (vec![f32::NAN; dy.len()], vec![f32::NAN; dy.len()]);
     let mut indices = vec![u32::MAX; dy.len()];
     window.average(row, &x, &mut average).unwrap();
-    window.max(row, &x, &mut max, &mut indices).unwrap();
+    window.max(Isa::detect(), row, &x, &mut max, &mut indices).unwrap();
     let (mut dx_average, mut dx_max) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
     window.average_grad(row, &dy, &mut dx_average).unwrap();
-    window.max_grad(row, &dy, &indices, &mut dx_max).unwrap();
+    window.max_grad(Isa::detect(), row, &dy, &indices, &mut dx_max).unwrap();
+    for isa in Isa::available() {
+        let (mut y, mut from, mut dx) = (max.clone(), indices.clone(), dx_max.clone());
+        y.fill(f32::NAN);
+        from.fill(u32::MAX);
+        dx.fill(f32::NAN);
+        window.max(isa, row, &x, &mut y, &mut from).unwrap();
+        window.max_grad(isa, row, &dy, &from, &mut dx).unwrap();
+        assert_eq!((&y, &from, &dx), (&max, &indices, &dx_max), "{isa:?}");
+    }
     let count = (window.kernel[0] * window.kernel[1]) as f64;
     let mut expected = [vec![0.0; dy.len()], vec![f64::NEG_INFINITY; dy.len()]];
     let mut expected_dx = [vec![0.0; x.len()], vec![0.0; x.len()]];
@@ -533,9 +570,10 @@ fn check_pooling(window: PoolWindow, row: usize) {
 fn max_pooling_reports_nan() {
     let window = PoolWindow { input: [2, 2], kernel: [2; 2], stride: [2; 2], padding: [0; 2] };
     let (mut y, mut indices) = ([0.0], [0]);
-    window.max(1, &[1.0, f32::NAN, 3.0, 2.0], &mut y, &mut indices).unwrap();
+    let isa = Isa::detect();
+    window.max(isa, 1, &[1.0, f32::NAN, 3.0, 2.0], &mut y, &mut indices).unwrap();
     assert!(y[0].is_nan() && indices == [1]);
-    assert!(window.max(1, &[0.0; 3], &mut y, &mut indices).is_err());
+    assert!(window.max(isa, 1, &[0.0; 3], &mut y, &mut indices).is_err());
     let degenerate = PoolWindow { stride: [0, 1], ..window };
     assert!(degenerate.average(1, &[0.0; 4], &mut y).is_err());
     let padded = PoolWindow { padding: [2, 0], ..window };
@@ -726,11 +764,11 @@ fn check_pooling_in_bf16(window: PoolWindow, row: usize) {
     window.average_grad(row, &wide_dy, &mut wide_dx).unwrap();
     assert_eq!(dx, narrowed::<bf16>(&wide_dx));
     let (mut indices, mut wide_indices) = (vec![0; dy.len()], vec![0; dy.len()]);
-    window.max(row, &x, &mut y, &mut indices).unwrap();
-    window.max(row, &wide_x, &mut wide_y, &mut wide_indices).unwrap();
+    window.max(Isa::detect(), row, &x, &mut y, &mut indices).unwrap();
+    window.max(Isa::detect(), row, &wide_x, &mut wide_y, &mut wide_indices).unwrap();
     assert_eq!((widened(&y), &indices), (wide_y, &wide_indices));
-    window.max_grad(row, &dy, &indices, &mut dx).unwrap();
-    window.max_grad(row, &wide_dy, &indices, &mut wide_dx).unwrap();
+    window.max_grad(Isa::detect(), row, &dy, &indices, &mut dx).unwrap();
+    window.max_grad(Isa::detect(), row, &wide_dy, &indices, &mut wide_dx).unwrap();
     assert_eq!(dx, narrowed::<bf16>(&wide_dx));
 }
 

@@ -297,11 +297,11 @@ fn pooling_windows_of_any_size_are_an_error_or_right() {
             let _ = window.output();
             for row in [1, edge] {
                 let (mut y, mut indices) = ([0.0], [0]);
-                let max = window.max(row, &[0.0], &mut y, &mut indices);
+                let max = window.max(Isa::detect(), row, &[0.0], &mut y, &mut indices);
                 let average = window.average(row, &[0.0], &mut y);
                 assert!(max.is_err() && average.is_err(), "{window:?}");
                 let _ = window.average_grad(row, &y, &mut [0.0]);
-                let _ = window.max_grad(row, &y, &indices, &mut [0.0]);
+                let _ = window.max_grad(Isa::detect(), row, &y, &indices, &mut [0.0]);
             }
         }
     }
@@ -322,6 +322,7 @@ fn other_sizes_are_checked_too() {
         let dimensions = Dimensions { n: edge, c: edge, h: 1, w: 1 };
         assert!(nchw_to_hwnc(dimensions, &[1.0f32], &mut [0.0f32]).is_err());
         let config = bench::Config {
+            network: bench::BenchNetwork::PreactResnet18,
             isa: Isa::Portable,
             precisions: vec![ElementType::F32],
             width: edge,

@@ -1,7 +1,9 @@
 //! Pooling, attention, elementwise functions, the loss, changes of layout.
 
 use libfuzzer_sys::arbitrary::Result;
-use sora_kernels::activation::{gelu, gelu_grad, relu, relu_grad};
+use sora_kernels::activation::{
+    add_relu, gelu, gelu_grad, relu, relu_grad, relu_grad_in_place,
+};
 use sora_kernels::attention::Attention;
 use sora_kernels::channels::{channel_moments, channel_sums};
 use sora_kernels::layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc};
@@ -13,6 +15,7 @@ use sora_kernels::{Buffer, Element};
 use crate::input::{Input, assert_written, isa, length, numbers, output, product, size};
 
 pub fn pool<E: Element>(u: &mut Input<'_>) -> Result<()> {
+    let isa = isa(u)?;
     let kernel = [size(u)?, size(u)?];
     let window = PoolWindow {
         input: [size(u)?, size(u)?],
@@ -33,13 +36,13 @@ pub fn pool<E: Element>(u: &mut Input<'_>) -> Result<()> {
     if window.average_grad(row, &dy, &mut dx).is_ok() {
         assert_written(&dx);
     }
-    if window.max(row, &x, &mut y, &mut indices).is_ok() {
+    if window.max(isa, row, &x, &mut y, &mut indices).is_ok() {
         assert_written(&y);
     }
     if u.ratio(1, 8)? {
         indices.iter_mut().for_each(|index| *index = u.arbitrary().unwrap_or(7));
     }
-    if window.max_grad(row, &dy, &indices, &mut dx).is_ok() {
+    if window.max_grad(isa, row, &dy, &indices, &mut dx).is_ok() {
         assert_written(&dx);
     }
     let pixels = size(u)?;
@@ -72,7 +75,12 @@ pub fn elementwise<E: Element>(u: &mut Input<'_>) -> Result<()> {
     let (isa, len) = (isa(u)?, size(u)?);
     let (x, dy): (Vec<E>, Vec<E>) = (numbers(u, len)?, numbers(u, len)?);
     let mut y: Vec<E> = output(u, len)?;
-    let done = match u.int_in_range(0..=3u8)? {
+    let done = match u.int_in_range(0..=5u8)? {
+        4 => add_relu(isa, &x, &dy, &mut y),
+        5 => {
+            y.fill(E::from_f32(1.0));
+            relu_grad_in_place(isa, &x, &mut y)
+        }
         0 => relu(isa, &x, &mut y),
         1 => relu_grad(isa, &x, &dy, &mut y),
         2 => gelu(isa, &x, &mut y),

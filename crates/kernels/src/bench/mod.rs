@@ -5,9 +5,11 @@
 //! algorithm, so Winograd can exceed the peak. Each time is the shortest of several repetitions.
 //! The threads are those of rayon's current pool.
 
+mod network;
 mod peak;
 mod record;
 
+pub use network::{BenchNetwork, UnknownNetwork};
 pub use peak::peaks;
 pub use record::BenchRecord;
 
@@ -16,7 +18,7 @@ use half::bf16;
 use crate::addend::Addend;
 use crate::batch_norm::{BatchNorm, Statistics};
 use crate::buffer::Buffer;
-use crate::conv::{Algorithms, Conv2d, ConvAlgorithm, ConvGeometry, Direction, Epilogue, Moments};
+use crate::conv::{Algorithms, Conv2d, ConvAlgorithm, Direction, Epilogue, Moments};
 use crate::element::{Element, ElementType};
 use crate::error::{ShapeError, extent};
 use crate::isa::Isa;
@@ -29,7 +31,9 @@ pub struct Config {
     pub isa: Isa,
     /// Storage types of the activations; they are measured one after the other.
     pub precisions: Vec<ElementType>,
-    /// Channels of the first stage of PreActResNet-18.
+    /// Network whose convolutions are measured.
+    pub network: BenchNetwork,
+    /// Channels of the network's first stage.
     pub width: usize,
     /// Side of the images in pixels.
     pub image: usize,
@@ -55,36 +59,14 @@ fn values<E: Element>(len: usize, seed: u32) -> Buffer<E> {
     buffer
 }
 
-/// The convolutions of PreActResNet-18 on images of `image` pixels a side, and how often each
-/// occurs.
-#[must_use]
-pub fn preact_resnet18(width: usize, image: usize) -> Vec<(usize, ConvGeometry)> {
-    let mut shapes = vec![(1, ConvGeometry::square(3, width, [image; 2], 3, 1))];
-    for stage in 0..4 {
-        let (c, size) = (width << stage, image >> stage);
-        if stage > 0 {
-            shapes.push((1, ConvGeometry::square(c / 2, c, [size * 2; 2], 3, 2)));
-            shapes.push((
-                1,
-                ConvGeometry {
-                    padding: [0; 2],
-                    ..ConvGeometry::square(c / 2, c, [size * 2; 2], 1, 2)
-                },
-            ));
-        }
-        shapes.push((if stage == 0 { 4 } else { 3 }, ConvGeometry::square(c, c, [size; 2], 3, 1)));
-    }
-    shapes
-}
-
 /// Measures the peaks, every convolution and every batch norm of the network, and hands each record
 /// to `found` as soon as it is measured.
 ///
 /// # Errors
 /// [`ShapeError`] when a size is zero or too large, or the machine lacks the instruction set.
 pub fn run(config: &Config, mut found: impl FnMut(&BenchRecord)) -> Result<(), ShapeError> {
-    // The widest stage has eight times the channels of the first.
-    extent("bench", &[8, config.width, config.image, config.image, config.batch])?;
+    // The widest layer has 32 times the channels of the first stage.
+    extent("bench", &[32, config.width, config.image, config.image, config.batch])?;
     let peaks = peaks(config.isa, config.seconds)?;
     peaks.iter().for_each(&mut found);
     let rate = |record: Option<&BenchRecord>| match record {
@@ -98,15 +80,11 @@ pub fn run(config: &Config, mut found: impl FnMut(&BenchRecord)) -> Result<(), S
         }
     }
     for &precision in &config.precisions {
-        for stage in 0..4 {
-            let rows = (config.image >> stage).pow(2) * config.batch;
+        for (pixels, channels) in config.network.norms(config.width, config.image) {
+            let rows = pixels * config.batch;
             match precision {
-                ElementType::F32 => {
-                    batch_norm::<f32>(config, rows, config.width << stage, &mut found)?
-                }
-                ElementType::Bf16 => {
-                    batch_norm::<bf16>(config, rows, config.width << stage, &mut found)?
-                }
+                ElementType::F32 => batch_norm::<f32>(config, rows, channels, &mut found)?,
+                ElementType::Bf16 => batch_norm::<bf16>(config, rows, channels, &mut found)?,
             }
         }
     }
@@ -124,7 +102,7 @@ fn convolutions<E: Element>(
 ) -> Result<(), ShapeError> {
     let n = config.batch;
     let mut total = [0.0; DIRECTIONS.len()];
-    for (count, geometry) in preact_resnet18(config.width, config.image) {
+    for (count, geometry) in config.network.convolutions(config.width, config.image) {
         let mut conv = Conv2d::<E>::new(geometry, config.isa)?;
         if let Some(algorithm) = config.algorithm {
             if !conv.supports(algorithm) {
@@ -241,6 +219,7 @@ mod tests {
         let config = Config {
             isa: Isa::detect(),
             precisions: vec![ElementType::F32, ElementType::Bf16],
+            network: BenchNetwork::PreactResnet18,
             width: 4,
             image: 8,
             batch: 2,

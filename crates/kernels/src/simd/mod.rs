@@ -14,4 +14,4 @@ mod portable;
 mod vector;
 
 pub(crate) use dispatch::{dispatch, lanes, tile_columns};
-pub(crate) use vector::{Kernel, Simd, load, store, stored};
+pub(crate) use vector::{Kernel, Simd, for_each_vector, load, store, stored};

@@ -111,3 +111,24 @@ pub(crate) unsafe fn stored<S: Simd, E: Element>(value: S) -> S {
         ElementType::Bf16 => unsafe { value.round_bf16() },
     }
 }
+
+/// Runs the body once for each vector of `$len` elements, with the index of its first element and
+/// its number of lanes. This is a macro, because the compiler might not inline a closure into a
+/// function with other features.
+macro_rules! for_each_vector {
+    ($len:expr, |$i:ident, $lanes:ident| $body:expr) => {{
+        let len = $len;
+        let whole = len / S::LANES * S::LANES;
+        let mut $i = 0;
+        while $i < whole {
+            let $lanes = S::LANES;
+            $body;
+            $i += S::LANES;
+        }
+        if $i < len {
+            let $lanes = len - $i;
+            $body;
+        }
+    }};
+}
+pub(crate) use for_each_vector;

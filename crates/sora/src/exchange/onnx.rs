@@ -259,6 +259,10 @@ impl Writer<'_> {
             Op::Normed => x.to_owned(),
             Op::Activate(activation) => self.activate(x, *activation),
             Op::Add => self.op("Add", &[x, y], vec![]),
+            Op::AddActivate(activation) => {
+                let sum = self.op("Add", &[x, y], vec![]);
+                self.activate(&sum, *activation)
+            }
             Op::MaxPool { kernel, stride, padding } => {
                 let attributes = vec![
                     ints("kernel_shape", &[*kernel; 2]),

@@ -28,6 +28,9 @@ pub(crate) enum Op {
     Activate(Activation),
     /// The sum of two inputs.
     Add,
+    /// An activation of the sum of two maps: the end of a residual block, whose shortcut is the
+    /// second.
+    AddActivate(Activation),
     /// Maxima of windows.
     MaxPool { kernel: usize, stride: usize, padding: usize },
     /// Zeros below and to the right.
@@ -205,6 +208,9 @@ impl Graph {
             (Op::Add, Some(Value::Map(x)), Some(Value::Map(y))) => Value::Map(x.plus(y, pass)),
             (Op::Add, Some(Value::Sequence(x)), Some(Value::Sequence(y))) => {
                 Value::Sequence(x.plus(y))
+            }
+            (Op::AddActivate(f), Some(Value::Map(x)), Some(Value::Map(y))) => {
+                Value::Map(x.plus_activated(y, *f, pass))
             }
             (Op::MaxPool { kernel, stride, padding }, Some(Value::Map(x)), _) => {
                 Value::Map(x.max_pool(*kernel, *stride, *padding, pass))

@@ -108,6 +108,5 @@ fn block(
     } else {
         x
     };
-    let sum = net.add(y, shortcut);
-    net.act(sum)
+    net.add_act(y, shortcut)
 }

@@ -10,7 +10,7 @@ use burn::tensor::{
 use super::{
     Activation, Backend, BnMode, Feature, Init, Jvp, ParamId, Pass, Precision, SpecBuilder,
     Weights,
-    engine::{self, PoolOf},
+    engine::{self, PoolOf, Recompute, ResidualPlan},
     layers::{layer_norm, pool, stored},
     products::wide,
 };
@@ -57,6 +57,18 @@ impl Feature {
         self.wide(pass, |jvp| jvp.plus(other))
     }
 
+    /// The end of a residual block: an activation of the sum of two maps, of which `shortcut` has
+    /// other readers.
+    pub fn plus_activated(self, shortcut: Self, activation: Activation, pass: &Pass) -> Self {
+        let plain = self.tangent.is_none() && shortcut.tangent.is_none();
+        if activation != Activation::Relu || pass.backend != Backend::Engine || !plain {
+            return self.plus(shortcut, pass).activate(activation, pass);
+        }
+        let plan = ResidualPlan { shortcut: shortcut.recompute };
+        let sum = engine::residual(self.map, shortcut.map, plan);
+        Self { recompute: Some(Recompute::default()), ..sum.into() }
+    }
+
     /// Applies an activation function to each element.
     pub fn activate(self, activation: Activation, pass: &Pass) -> Self {
         self.wide(pass, |jvp| jvp.activate(activation, pass))
@@ -75,7 +87,8 @@ impl Feature {
     /// The largest value of each window of `kernel` x `kernel` pixels; PyTorch's `MaxPool2d`.
     pub fn max_pool(self, kernel: usize, stride: usize, padding: usize, pass: &Pass) -> Self {
         if self.tangent.is_none() {
-            return pool(self.map, kernel, stride, padding, PoolOf::Max, pass).into();
+            let pooled = pool(self.map, kernel, stride, padding, PoolOf::Max, pass);
+            return Self { recompute: Some(Recompute::default()), ..pooled.into() };
         }
         let Jvp { value, tangent } = self.leave(pass);
         let options = MaxPoolOptions {

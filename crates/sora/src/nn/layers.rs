@@ -21,7 +21,7 @@ pub struct Feature {
     pub(super) tangent: Option<Tensor<4>>,
     /// Mean and biased variance of each channel.
     pub(super) moments: Option<[Tensor<1>; 2]>,
-    /// The batch norm whose result the map is, on the engine.
+    /// What the convolutions that read the map share in the backward pass, on the engine.
     pub(super) recompute: Option<Recompute>,
 }
 

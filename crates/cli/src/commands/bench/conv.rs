@@ -1,7 +1,8 @@
 //! `sora bench conv`: times each convolution and batch norm alone.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use sora::{config::Precision, device};
-use sora_kernels as kernels;
+use sora_kernels::{self as kernels, bench::BenchNetwork};
 
 use crate::{
     commands::shared::start_threads,
@@ -13,6 +14,9 @@ use crate::{
 /// Which sizes.
 #[derive(Debug, clap::Args)]
 pub struct ConvBench {
+    /// Network; resnet18 and resnet50 have the stem for ImageNet
+    #[arg(long, default_value = "preact-resnet18", value_parser = networks())]
+    pub model: BenchNetwork,
     /// Channels of the first stage
     #[arg(long, default_value_t = 64)]
     pub width: usize,
@@ -34,6 +38,11 @@ pub struct ConvBench {
     /// Seconds for each figure
     #[arg(long, default_value_t = 0.3)]
     pub seconds: f64,
+}
+
+fn networks() -> impl TypedValueParser<Value = BenchNetwork> {
+    PossibleValuesParser::new(BenchNetwork::ALL.map(BenchNetwork::name))
+        .try_map(|name| name.parse::<BenchNetwork>())
 }
 
 /// Times each convolution and batch norm alone.
@@ -66,6 +75,7 @@ pub fn run(args: &ConvBench) -> Result<()> {
     let config = kernels::bench::Config {
         isa: device::instruction_set()?,
         precisions,
+        network: args.model,
         width: args.width,
         image: args.image_size,
         batch: args.batch,

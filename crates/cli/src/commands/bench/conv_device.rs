@@ -6,7 +6,7 @@ use std::time::Instant;
 use burn::tensor::{Device, Distribution, FloatDType, Tensor, ops::ConvOptions};
 use serde_json::json;
 use sora::{config::Precision, nn::Products};
-use sora_kernels::{bench::preact_resnet18, conv::ConvGeometry};
+use sora_kernels::conv::ConvGeometry;
 
 use super::conv::ConvBench;
 use crate::{
@@ -36,7 +36,7 @@ pub fn run(args: &ConvBench, device: &Device) -> Result<()> {
     };
     for precision in precisions {
         let products = Products::of(precision, device)?;
-        for (count, geometry) in preact_resnet18(args.width, args.image_size) {
+        for (count, geometry) in args.model.convolutions(args.width, args.image_size) {
             let case = Case { geometry, batch: args.batch, products, device };
             let forward = case.seconds(Direction::Forward, args.seconds)?;
             let told = |direction: &str, seconds: f64| {

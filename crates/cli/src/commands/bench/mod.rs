@@ -30,7 +30,7 @@ pub enum BenchCommand {
     Agree(agree::AgreeBench),
     /// An evaluation attack on random images
     Attack(attack::AttackBench),
-    /// The convolutions and batch norms of preact-resnet18, next to the machine's peak
+    /// The convolutions and batch norms of a network, next to the machine's peak
     ///
     /// Each shape and direction by itself; on a device other than the CPU the convolutions alone.
     Conv(conv::ConvBench),

@@ -7,6 +7,7 @@ use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
 use crate::element::Storage;
 use crate::isa::Isa;
 use crate::parallel::prelude::*;
+use crate::simd::{Kernel, Simd, dispatch};
 
 /// Outputs of a panel.
 pub(super) const COLUMNS: usize = 32;
@@ -71,7 +72,12 @@ pub(in crate::conv) fn pack(
             std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<[bf16; 2]>(), panel_len)
         };
         let width = (mapping.to - first).min(COLUMNS);
-        if mapping.from.is_multiple_of(2) {
+        if mapping.from.is_multiple_of(2) && geometry.taps() == 1 {
+            let kernel = PackMatrix { weights: &weights, group, first, width, panel };
+            // SAFETY: `PackMatrix::run` needs nothing but the features of the instruction set,
+            // which `dispatch` checks.
+            unsafe { dispatch(isa, kernel) };
+        } else if mapping.from.is_multiple_of(2) {
             weights.pack_even(group, first, width, panel);
         } else {
             weights.pack_odd(group, first, width, panel);
@@ -86,6 +92,49 @@ struct Weights<'a> {
     w: &'a [f32],
     from: usize,
     to: usize,
+}
+
+/// Packs one panel of a kernel of one tap, whose weights are a matrix, and an even number of inputs.
+struct PackMatrix<'a, 'w> {
+    weights: &'a Weights<'w>,
+    group: usize,
+    first: usize,
+    width: usize,
+    panel: &'a mut [[bf16; 2]],
+}
+
+impl Kernel for PackMatrix<'_, '_> {
+    type Element = bf16;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { weights: &Weights { direction, w, from, to, .. }, group, first, width, panel } =
+            self;
+        let mut block = [[0.0f32; COLUMNS]; PACK_DEPTH];
+        let depths = (0..from).step_by(PACK_DEPTH);
+        for (start, panel) in depths.zip(panel.chunks_mut(PACK_DEPTH / 2 * COLUMNS)) {
+            let depth = (from - start).min(PACK_DEPTH);
+            match direction {
+                Direction::Forward => (0..width).for_each(|column| {
+                    let row = &w[(group * to + first + column) * from + start..][..depth];
+                    block.iter_mut().zip(row).for_each(|(block, w)| block[column] = *w);
+                }),
+                Direction::InputGrad => (0..depth).for_each(|f| {
+                    let row = &w[(group * from + start + f) * to + first..][..width];
+                    block[f][..width].copy_from_slice(row);
+                }),
+            }
+            let rows = block[..depth].as_chunks::<2>().0;
+            for (pairs, [a, b]) in panel.chunks_exact_mut(COLUMNS).zip(rows) {
+                for (pair, (a, b)) in pairs.iter_mut().zip(a.iter().zip(b)) {
+                    *pair = [bf16::narrow(*a), bf16::narrow(*b)];
+                }
+            }
+        }
+        // AMX steps are longer than a pair.
+        panel[from / 2 * COLUMNS..].fill([bf16::ZERO; 2]);
+    }
 }
 
 impl Weights<'_> {

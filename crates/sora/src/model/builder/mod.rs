@@ -298,12 +298,22 @@ impl Builder {
     /// Adds the sum of two layers.
     pub fn add(&mut self, x: Id, y: Id) -> Id {
         self.expect(x, "a sum", &[2, 3]);
+        self.sum(Op::Add, x, y)
+    }
+
+    /// Adds the network's activation of the sum of a map and the shortcut around it.
+    pub fn add_act(&mut self, x: Id, shortcut: Id) -> Id {
+        self.expect(x, "a sum", &[3]);
+        self.sum(Op::AddActivate(self.activation), x, shortcut)
+    }
+
+    fn sum(&mut self, op: Op, x: Id, y: Id) -> Id {
         if self.dims(x) != self.dims(y) {
             let problem = format!("a sum of {:?} and {:?}", self.dims(x), self.dims(y));
             self.fail("network", problem);
         }
         let shape = self.dims(x).to_vec();
-        self.push(Op::Add, &[x, y], shape)
+        self.push(op, &[x, y], shape)
     }
 
     /// Adds the maxima of windows.

@@ -33,6 +33,7 @@ mod over_ranks;
 mod packed;
 mod pooling;
 mod recompute;
+mod residual;
 mod step;
 
 /// Records `$y`, a result on `$b`, with its backward pass if a parent needs a gradient; `$state` is
@@ -65,4 +66,5 @@ pub(super) use packed::{forget, replaced};
 pub use pooling::PoolOf;
 pub(super) use pooling::{PoolPlan, global_pool, pool};
 pub(super) use recompute::Recompute;
+pub(super) use residual::{ResidualPlan, residual};
 pub(crate) use step::{agreement, clamp_to_box, sgd_step, sign_step};

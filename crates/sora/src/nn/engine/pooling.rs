@@ -20,7 +20,7 @@ use sora_kernels::pool::{PoolWindow, global_average, global_average_grad};
 
 use super::{
     buffers::Output,
-    flex::{by_type, dims, floats, ok, output_like, values},
+    flex::{by_type, dims, floats, isa, ok, output_like, values},
     record,
 };
 use crate::profile::{self, Stage};
@@ -92,7 +92,7 @@ impl PoolKernels for Flex {
         let mut y = output_like([oh, ow, n, c], &x);
         let mut indices = vec![0; if plan.of == PoolOf::Max { oh * ow * n * c } else { 0 }];
         by_type!(x, E => ok(profile::time(Stage::Pool, || match plan.of {
-            PoolOf::Max => window.max(n * c, values::<E>(&x), y.elements(), &mut indices),
+            PoolOf::Max => window.max(isa(), n * c, values::<E>(&x), y.elements(), &mut indices),
             PoolOf::Mean => window.average(n * c, values::<E>(&x), y.elements()),
         })));
         (y.finish(), indices)
@@ -109,7 +109,7 @@ impl PoolKernels for Flex {
         let window = plan.window([h, w]);
         let mut dx = output_like(input, &dy);
         by_type!(dy, E => ok(profile::time(Stage::Pool, || match plan.of {
-            PoolOf::Max => window.max_grad(n * c, values::<E>(&dy), indices, dx.elements()),
+            PoolOf::Max => window.max_grad(isa(), n * c, values::<E>(&dy), indices, dx.elements()),
             PoolOf::Mean => window.average_grad(n * c, values::<E>(&dy), dx.elements()),
         })));
         dx.finish()

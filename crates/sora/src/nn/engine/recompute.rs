@@ -17,8 +17,9 @@ use burn::backend::tensor::FloatTensor;
 use super::batch_norm::{Norm, NormKernels};
 use crate::profile::Stage;
 
-/// Connects a batch norm to the convolutions that read its result, for one pass. Plans carry it for
-/// every backend; its content is a [`State`] of the backend that records.
+/// Connects a map to the convolutions that read it, for one pass: a batch norm's result, which they
+/// compute again, or another map, whose gradients alone they share. Plans carry it for every
+/// backend; its content is a [`State`] of the backend that records.
 #[derive(Clone, Default)]
 pub struct Recompute(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
 
@@ -98,6 +99,21 @@ impl Recompute {
     /// Sum of the input gradients so far, to which the next gradient is added.
     pub(super) fn gradient<B: NormKernels>(&self) -> Option<FloatTensor<B>> {
         self.with::<B, _>(|state| state.gradient.take())
+    }
+
+    /// Leaves a gradient of another reader to the convolutions whose input gradient is still to
+    /// come; returns it where there is none.
+    pub(super) fn deposit<B: NormKernels>(
+        &self,
+        gradient: FloatTensor<B>,
+    ) -> Option<FloatTensor<B>> {
+        self.with::<B, _>(|state| {
+            if state.readers == 0 || state.gradient.is_some() {
+                return Some(gradient);
+            }
+            state.gradient = Some(gradient);
+            None
+        })
     }
 
     /// Stores the sum of the input gradients so far, and returns it when it is complete.

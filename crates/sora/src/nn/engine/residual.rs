@@ -1,0 +1,132 @@
+//! The end of a residual block: the sum of two maps and the ReLU behind it, in one pass over memory.
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        tensor::FloatTensor,
+    },
+    tensor::Tensor,
+};
+use burn_flex::{Flex, FlexTensor};
+use sora_kernels::activation;
+
+use super::{
+    batch_norm::NormKernels,
+    buffers::Output,
+    flex::{by_type, contiguous, dims, isa, ok, output_like, values},
+    recompute::Recompute,
+    record,
+};
+use crate::profile::{self, Stage};
+
+/// How the summands of a residual block came about.
+#[derive(Clone, Debug, Default)]
+pub struct ResidualPlan {
+    /// The state that the second summand, the shortcut, shares with the convolutions that read it.
+    pub shortcut: Option<Recompute>,
+}
+
+/// The kernels of a residual block's end, forward and backward.
+pub trait ResidualKernels: NormKernels {
+    /// `max(x + add, 0)`, element by element.
+    fn add_relu(x: &FloatTensor<Self>, add: &FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// `dy` where the result `y` is positive, zero elsewhere; the memory of `dy` is reused if
+    /// possible.
+    fn relu_grad(y: &FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self>;
+}
+
+impl ResidualKernels for Flex {
+    fn add_relu(x: &FlexTensor, add: &FlexTensor) -> FlexTensor {
+        let (x, add) = (x.to_contiguous(), add.to_contiguous());
+        let mut y = output_like(dims::<4>(&x), &x);
+        by_type!(x, E => ok(profile::time(Stage::Pointwise, || {
+            activation::add_relu(isa(), values::<E>(&x), values(&add), y.elements())
+        })));
+        y.finish()
+    }
+
+    fn relu_grad(y: &FlexTensor, dy: FlexTensor) -> FlexTensor {
+        let (y, dy) = (y.to_contiguous(), contiguous(dy));
+        by_type!(y, E => profile::time(Stage::Pointwise, || match Output::reuse(dy) {
+            Ok(mut gradient) => {
+                ok(activation::relu_grad_in_place(isa(), values::<E>(&y), gradient.elements()));
+                gradient.finish()
+            }
+            Err(dy) => {
+                let mut gradient = output_like(dims::<4>(&y), &y);
+                let dy = values::<E>(&dy);
+                ok(activation::relu_grad(isa(), values(&y), dy, gradient.elements()));
+                gradient.finish()
+            }
+        }))
+    }
+}
+
+/// The end of a residual block, as an operation whose backend [`Dispatch`] chooses.
+#[backend_extension(Autodiff, Flex)]
+pub trait ResidualOp: Backend {
+    /// `max(x + add, 0)` of two maps.
+    fn residual_op(
+        x: FloatTensor<Self>,
+        add: FloatTensor<Self>,
+        plan: ResidualPlan,
+    ) -> FloatTensor<Self>;
+}
+
+impl ResidualOp for Flex {
+    fn residual_op(x: FlexTensor, add: FlexTensor, _: ResidualPlan) -> FlexTensor {
+        Self::add_relu(&x, &add)
+    }
+}
+
+#[derive(Debug)]
+struct ResidualBackward;
+
+/// Parents: x and the shortcut.
+impl<B: ResidualKernels> Backward<B, 2> for ResidualBackward {
+    /// The result, and the plan.
+    type State = (FloatTensor<B>, ResidualPlan);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dy = grads.consume::<B>(&ops.node);
+        let (y, plan) = ops.state;
+        let gradient = B::relu_grad(&y, dy);
+        let [of_x, of_shortcut] = ops.parents;
+        if let Some(node) = of_shortcut {
+            // A convolution that reads the shortcut adds this gradient when it stores its own.
+            let left = match plan.shortcut {
+                Some(readers) => readers.deposit::<B>(gradient.clone()),
+                None => Some(gradient.clone()),
+            };
+            if let Some(gradient) = left {
+                grads.register::<B>(node.id, gradient);
+            }
+        }
+        if let Some(node) = of_x {
+            grads.register::<B>(node.id, gradient);
+        }
+    }
+}
+
+impl<B: ResidualKernels, C: CheckpointStrategy> ResidualOp for Autodiff<B, C> {
+    fn residual_op(
+        x: FloatTensor<Self>,
+        add: FloatTensor<Self>,
+        plan: ResidualPlan,
+    ) -> FloatTensor<Self> {
+        let ((x, of_x), (add, of_add)) = (x.into_parts(), add.into_parts());
+        let y = B::add_relu(&x, &add);
+        record!(B, C, ResidualBackward, [of_x, of_add], y, (y.clone(), plan))
+    }
+}
+
+pub(in crate::nn) fn residual(x: Tensor<4>, add: Tensor<4>, plan: ResidualPlan) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::residual_op(x.into_dispatch(), add.into_dispatch(), plan))
+}
