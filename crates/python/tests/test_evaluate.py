@@ -138,7 +138,7 @@ def test_logits_alone_are_a_black_box(data):
     assert any("upper bounds" in note for note in report.notes)
     with pytest.raises(ValueError, match="gradients"):
         sora.evaluate(logits, x, y, epsilon=0.02, attacks=["pgd-10"], progress=False)
-    with pytest.raises(ValueError, match="expected \\[1, classes\\]"):
+    with pytest.raises(ValueError, match="expected \\[40, classes\\]"):
         sora.evaluate(lambda x: x, x, y, epsilon=0.02, progress=False)
 
 
