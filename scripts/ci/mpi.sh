@@ -66,7 +66,7 @@ world 2 "$SORA_MPI" resume "$work/killed" -q
 cmp "$work/whole/model.safetensors" "$work/killed/model.safetensors"
 
 echo "== an evaluation that is shared out finds what one process does"
-counts() { sed -E 's/"(seconds|seconds_per_image)":[^,}]*,?//g' "$1"; }
+counts() { sed -E 's/"(seconds|seconds_per_image|sum)":[^,}]*,?//g' "$1"; }
 "$SORA_MPI" eval "$work/2" --limit 50 --attacks clean,pgd-10,square-50 --json -q --out "$work/one.json" >/dev/null
 world 3 "$SORA_MPI" eval "$work/2" --limit 50 --attacks clean,pgd-10,square-50 --json -q --out "$work/three.json" >/dev/null
 cmp <(counts "$work/one.json") <(counts "$work/three.json")

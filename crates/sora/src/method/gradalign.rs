@@ -103,14 +103,15 @@ impl GradAlign {
     }
 }
 
-/// `R = 1 - mean cos(c, g)`, `[1]`, and `dR/dg`.
+/// `R = 1 - mean cos(c, g)` over this rank's part of the batch, `[1]`, and `dR/dg` of the mean over
+/// the whole batch.
 fn misalignment(c: Tensor<4>, g: Tensor<4>) -> (Tensor<1>, Tensor<4>) {
-    let n = g.dims()[0] * ranks::world();
+    let n = g.dims()[0];
     let length = l2_norm(g.clone()).clamp_min(1e-12);
     let c = c.clone() / l2_norm(c).clamp_min(1e-12);
     let g = g / length.clone();
     let cosine = sum_per_sample(c.clone() * g.clone());
-    let slope = (g * cosine.clone() - c) / (length * n as f32);
+    let slope = (g * cosine.clone() - c) / (length * (n * ranks::world()) as f32);
     (cosine.reshape([n]).mean().neg() + 1.0, slope)
 }
 

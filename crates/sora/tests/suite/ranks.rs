@@ -196,12 +196,15 @@ fn every_method_begins_alike_in_one_process_and_in_several() {
 }
 
 /// Rounding is amplified by training: another instruction set moves the loss of this network's step
-/// 1 by 1e-3, its linearity by 7e-3. A wrong sum is off by much more at once.
+/// 1 by 1e-3, its linearity by 7e-3, and may decide an image or two of the 16. A wrong sum is off by
+/// much more at once.
 fn assert_alike(what: &str, step: usize, found: [f32; 9], alone: [f32; 9]) {
     let [of_loss, of_others] = [[1e-4, 2e-3], [1e-2, 2e-1]][step];
     for (figure, (a, b)) in found.iter().zip(&alone).enumerate() {
         let tolerance = if figure == 0 { of_loss } else { of_others };
-        let allowed = tolerance * b.abs().max(0.1);
+        let counts_images = matches!(figure, 1 | 8) && step > 0;
+        let images = if counts_images { 2.0 / 16.0 } else { 0.0 };
+        let allowed = tolerance * b.abs().max(0.1) + images;
         assert!((a - b).abs() <= allowed, "{what}, figure {figure}: {a}, alone {b}");
     }
 }
