@@ -28,8 +28,6 @@ use crate::parallel::Shared;
 #[derive(Debug, Clone)]
 pub struct Conv2d<E = f32> {
     geometry: ConvGeometry,
-    /// The convolution over an image of one pixel, where it is a matrix product.
-    product: Option<ConvGeometry>,
     isa: Isa,
     algorithms: Algorithms,
     element: PhantomData<E>,
@@ -47,8 +45,7 @@ impl<E: Element> Conv2d<E> {
         isa.checked().map_err(|error| parameter("isa", error.to_string()))?;
         geometry.check()?;
         let algorithms = Algorithms::fastest(&geometry, isa, E::PRECISION);
-        let product = geometry.as_product();
-        Ok(Self { geometry, product, isa, algorithms, element: PhantomData })
+        Ok(Self { geometry, isa, algorithms, element: PhantomData })
     }
 
     /// Whether `algorithm` can compute this convolution.
@@ -194,9 +191,7 @@ impl<E: Element> Conv2d<E> {
         }
         let pass = self.pass(Direction::Forward, n, x, weights)?;
         partial.check(&self.geometry, n, x.len(), y.len())?;
-        // Tiles are named by their place in the image.
-        let (geometry, partial) = (&self.geometry, Some(TileList::new(&partial)));
-        self.convolve(Pass { geometry, n, partial, ..pass }, y, epilogue)
+        self.convolve(Pass { partial: Some(TileList::new(&partial)), ..pass }, y, epilogue)
     }
 
     /// Computes `dx = conv^T(dy, w)` for a batch of `n`, followed by `epilogue`, whose channels are
@@ -219,16 +214,6 @@ impl<E: Element> Conv2d<E> {
         self.convolve(pass, dx, epilogue)
     }
 
-    /// The geometry and the batch that the algorithms see for a batch of `n`.
-    fn seen(&self, n: usize) -> Result<(&ConvGeometry, usize), ShapeError> {
-        self.geometry.check_batch(n)?;
-        let Some(product) = &self.product else { return Ok((&self.geometry, n)) };
-        let [h, w] = self.geometry.input;
-        let rows = elements("conv rows", &[h, w, n])?;
-        product.check_batch(rows)?;
-        Ok((product, rows))
-    }
-
     /// Returns the pass that reads `x`, whose length has been checked against the geometry.
     fn pass<'a>(
         &'a self,
@@ -237,7 +222,7 @@ impl<E: Element> Conv2d<E> {
         x: &'a [E],
         weights: &'a PackedWeights,
     ) -> Result<Pass<'a, E>, ShapeError> {
-        let (geometry, n) = self.seen(n)?;
+        self.geometry.check_batch(n)?;
         let layout = self.layout(direction);
         let weights = weights.of(&layout).ok_or_else(|| {
             parameter(
@@ -246,7 +231,7 @@ impl<E: Element> Conv2d<E> {
             )
         })?;
         Ok(Pass {
-            geometry,
+            geometry: &self.geometry,
             direction,
             algorithm: layout.algorithm,
             isa: self.isa,
@@ -303,13 +288,13 @@ impl<E: Element> Conv2d<E> {
         expect_len("conv input", x.len(), self.input_len(n)?)?;
         expect_len("conv output gradient", dy.len(), self.output_len(n)?)?;
         expect_len("conv weight gradient", dw.len(), self.weight_len())?;
-        let (geometry, n) = self.seen(n)?;
+        self.geometry.check_batch(n)?;
         if x.is_empty() || dy.is_empty() {
             dw.fill(0.0);
             return Ok(());
         }
         let pass = WeightPass {
-            geometry,
+            geometry: &self.geometry,
             algorithm: self.algorithms.weight_grad,
             isa: self.isa,
             n,

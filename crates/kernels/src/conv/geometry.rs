@@ -133,14 +133,6 @@ impl ConvGeometry {
         Ok(size)
     }
 
-    /// The same convolution over an image of one pixel, where every pixel of every sample counts as
-    /// a sample: one matrix product in place of one for each pixel. `None` where the kernel is
-    /// larger than a pixel or leaves pixels out.
-    pub(super) fn as_product(&self) -> Option<Self> {
-        let product = self.kernel == [1; 2] && self.stride == [1; 2];
-        product.then_some(Self { input: [1; 2], ..*self })
-    }
-
     pub(super) fn group_in(&self) -> usize {
         self.in_channels / self.groups
     }

@@ -11,14 +11,6 @@ const FEW_WEIGHTS: usize = 1 << 16;
 /// Rows (pixels times samples) that a task aims for.
 const TASK_ROWS: usize = 512;
 
-/// Samples of a task are a multiple of this number where there are several tasks.
-const STEP: usize = 16;
-
-/// Size of the parts, `most` or fewer, when `count` is cut into as few parts as possible.
-fn equal_parts(count: usize, most: usize) -> usize {
-    count.div_ceil(count.div_ceil(most).max(1)).max(1)
-}
-
 /// How output pixels and samples are cut into tasks.
 pub(super) struct Tasks {
     pixels: usize,
@@ -43,20 +35,6 @@ impl Tasks {
             samples,
             blocks: n.div_ceil(samples),
         }
-    }
-
-    /// Does what [`Tasks::new`] does, with tasks that are about equally large, so that threads do
-    /// not wait for each other where there are few.
-    pub(super) fn equal(
-        geometry: &ConvGeometry,
-        direction: Direction,
-        n: usize,
-        block: usize,
-    ) -> Self {
-        let tasks = Self::new(geometry, direction, n, block);
-        let samples = equal_parts(n, block).next_multiple_of(STEP).min(tasks.samples);
-        let group = equal_parts(tasks.pixels, (TASK_ROWS / samples).max(1));
-        Self { group, samples, blocks: n.div_ceil(samples), ..tasks }
     }
 
     pub(super) fn count(&self) -> usize {

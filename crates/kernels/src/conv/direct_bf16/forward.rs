@@ -26,7 +26,7 @@ const SHORT: usize = 16;
 fn tasks(geometry: &ConvGeometry, direction: Direction, isa: Isa, n: usize) -> Tasks {
     // With tiles, one task holds many pixels of few samples, because the taps of neighbouring
     // pixels overlap and then stay in the second-level cache.
-    Tasks::equal(geometry, direction, n, if isa == Isa::Amx { amx::BLOCK } else { BLOCK_SAMPLES })
+    Tasks::new(geometry, direction, n, if isa == Isa::Amx { amx::BLOCK } else { BLOCK_SAMPLES })
 }
 
 /// Number of outputs per channel of each task.
