@@ -11,7 +11,7 @@
 //! the hosts.
 //!
 //! Operations of the engine are functions without a handle: a step [`enters`](scope::Ranks::enter)
-//! its ranks, and what it calls on its thread asks [`scope`] for them.
+//! its ranks, and what it calls on its thread asks that scope for them.
 
 mod communicator;
 #[cfg(feature = "mpi")]
