@@ -1,10 +1,10 @@
 //! Evaluation attacks: algorithms that search for a perturbation. The evaluator, not the attack,
 //! decides whether a perturbation succeeds.
 //!
-//! Attacks work on rows of host pixels and ask a [`Classifier`] for logits and gradients. The
-//! result of an image is a function of the image, the threat, the seed and the round alone: every
-//! draw is keyed by the image's id, so the batch size changes nothing. An image that is fooled
-//! leaves the batch at once.
+//! Attacks work on rows of host pixels and ask a [`Classifier`](crate::Classifier) for logits and
+//! gradients. The result of an image is a function of the image, the threat, the seed and the round
+//! alone: every draw is keyed by the image's id, so the batch size changes nothing. An image that is
+//! fooled leaves the batch at once.
 
 mod active;
 pub mod apgd;

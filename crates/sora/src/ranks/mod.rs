@@ -10,7 +10,7 @@
 //! their bits are a function of the world's size alone: not of the MPI library, its algorithms or
 //! the hosts.
 //!
-//! Operations of the engine are functions without a handle: a step [`enters`](scope::Ranks::enter)
+//! Operations of the engine are functions without a handle: a step [`enters`](Ranks::enter)
 //! its ranks, and what it calls on its thread asks that scope for them.
 
 mod communicator;

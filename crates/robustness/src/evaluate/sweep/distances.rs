@@ -46,8 +46,9 @@ impl Evaluator<'_> {
     /// [`Fab`](crate::attack::fab::Fab) with `minimise` does.
     ///
     /// # Errors
-    /// [`Error::Access`] where `attack` asks for more than the classifier answers;
-    /// [`Error::Classifier`] when the classifier fails.
+    /// [`Error::Access`](crate::Error::Access) where `attack` asks for more than the classifier
+    /// answers;
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn distances(&mut self, attack: &dyn Attack) -> Result<Distances> {
         self.model.access().allows(&attack.key(), attack.needs())?;
         let correct = self.clean_correct()?;

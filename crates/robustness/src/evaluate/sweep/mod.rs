@@ -77,7 +77,8 @@ impl Evaluator<'_> {
     /// `count` + 1 step sizes from 0 to 2 epsilon.
     ///
     /// # Errors
-    /// [`Error::Access`] without gradients; [`Error::Classifier`] when the classifier fails.
+    /// [`Error::Access`](crate::Error::Access) without gradients;
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn step_sizes(&mut self, count: usize) -> Result<Vec<AtStep>> {
         self.model.access().allows("step sizes", Access::Gradients)?;
         let epsilon = self.config.threat.epsilon;
@@ -124,7 +125,8 @@ impl Evaluator<'_> {
     /// Accuracy under PGD with steps of epsilon / 4, over the number of steps and over restarts.
     ///
     /// # Errors
-    /// [`Error::Access`] without gradients; [`Error::Classifier`] when the classifier fails.
+    /// [`Error::Access`](crate::Error::Access) without gradients;
+    /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     pub fn convergence(&mut self) -> Result<Convergence> {
         self.model.access().allows("pgd", Access::Gradients)?;
         let n = self.samples.len() as u64;
