@@ -68,9 +68,10 @@ def fuzz(target: str, executions: int, seconds: int) -> bool:
     text = log.read_text(errors="replace")
     done = re.findall(r"stat::number_of_executed_units:\s+(\d+)", text)
     seen = re.findall(r"^#\d+\s+\w+\s+cov: (\d+) ft: (\d+) corp: (\d+)/", text, re.M)
-    if not done or not seen:
+    if not done or (not seen and status == 0):
         sys.exit(f"{target}: no round was made, see {log.relative_to(ROOT)}")
-    edges, features, inputs = map(int, seen[-1])
+    # An input that ends the program while the corpus is read leaves no figures.
+    edges, features, inputs = map(int, seen[-1]) if seen else (None, None, None)
     found = {
         "target": target,
         "date": datetime.date.today().isoformat(),
@@ -93,7 +94,7 @@ def table() -> str:
     rows.append("|---|---|---|---|---|---|")
     for target, what in TARGETS.items():
         own = [found for found in rounds() if found["target"] == target]
-        commits = ", ".join(dict.fromkeys(found["commit"] for found in own)) or "-"
+        commits = ", ".join(dict.fromkeys(found["commit"] + " (a finding)" * found["finding"] for found in own)) or "-"
         # Null where a round did not note it.
         noted = lambda key: [found[key] for found in own if found[key] is not None]
         most = lambda key: f"{max(noted(key)):,}" if noted(key) else "-"

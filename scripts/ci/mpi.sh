@@ -4,10 +4,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 has_all() {
-  command -v mpirun >/dev/null && command -v mpicc >/dev/null &&
+  command -v pgrep >/dev/null && command -v mpicc >/dev/null && mpirun --version 2>/dev/null | grep "Open MPI" >/dev/null &&
     { [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p | grep -q libclang || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
 }
-packages=(libopenmpi-dev openmpi-bin libclang-dev)
+packages=(libopenmpi-dev openmpi-bin libclang-dev procps)
 if ! has_all && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get install -y -qq "${packages[@]}" >/dev/null 2>&1 ||
     { apt-get update -qq && apt-get install -y -qq "${packages[@]}"; } >/dev/null 2>&1 || true
@@ -15,8 +15,10 @@ fi
 has_all || { echo "skipped: OpenMPI or libclang is missing, and cannot be installed (${packages[*]})"; exit 0; }
 
 # One build of Burn serves the program with MPI and without.
-features() { cargo tree --locked -f "{p} {f}" --prefix none -e normal,build --workspace "$@" 2>/dev/null | sed 's/ (\*)//; s/ (proc-macro)//' | grep -v '^sora-' | sort -u; }
-changed=$(comm -23 <(features) <(features --features sora-robust-cli/mpi))
+features() { cargo tree --locked -f "{p} {f}" --prefix none -e normal,build --workspace "$@" | sed 's/ (\*)//; s/ (proc-macro)//' | grep -v '^sora-' | sort -u; }
+without=$(features)
+with=$(features --features sora-robust-cli/mpi)
+changed=$(comm -23 <(echo "$without") <(echo "$with"))
 [ -z "$changed" ] || { echo "with the feature mpi these are built anew:"; echo "$changed"; exit 1; }
 
 work=$(mktemp -d)
@@ -57,7 +59,7 @@ for _ in $(seq 300); do [ -e "$work/killed/checkpoints" ] && [ -n "$(ls "$work/k
 victim=$(pgrep -n -f "^$SORA_MPI train .*$work/killed")
 kill -9 "$victim"
 if wait "$job"; then echo "a killed process was not noticed"; exit 1; fi
-! pgrep -f "^$SORA_MPI train .*$work/killed" >/dev/null
+if pgrep -f "^$SORA_MPI train .*$work/killed" >/dev/null; then echo "a process is still there"; exit 1; fi
 [ "$(grep -c "exited on signal 9" "$work/log")" = 1 ] || { echo "expected one message of the end"; cat "$work/log"; exit 1; }
 world 2 "${train[@]}" --epochs 30 --out "$work/whole" -q
 if "$SORA_MPI" resume "$work/killed" 2>"$work/log"; then echo "another number of processes was taken"; exit 1; fi
@@ -81,6 +83,6 @@ refused "share a batch in equal parts" world 3 "${train[@]}" --out "$work/odd"
 refused "no such method" world 2 "${train[@]}" --method magic --out "$work/magic"
 refused "works in one process" world 2 "$SORA_MPI" methods
 refused "MPI sees 1" env SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=0 "${train[@]}" --out "$work/singleton"
-[ ! -e "$work/odd" ] && [ ! -e "$work/magic" ] && [ ! -e "$work/singleton" ]
+for name in odd magic singleton; do [ ! -e "$work/$name" ]; done
 echo "== scaling, for the record"
 world 2 "$SORA_MPI" bench scaling --width 8 --batch 32 --steps 2 --threads 1

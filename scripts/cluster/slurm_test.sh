@@ -2,9 +2,10 @@
 # What docs/cluster.md says of Slurm, on a Slurm of two nodes over loopback: slurm_test.sh PROGRAM (built with --features mpi).
 # Needs root, slurm-wlm, munge and OpenMPI; changes nothing outside a temporary folder.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
-if [ -z "${SLURM_CONF:-}" ]; then exec scripts/cluster/slurm.sh "$0" "$(realpath "$1")"; fi
-sora=$1
+self=$(realpath "$0")
+sora=$(realpath "${1:?"usage: $0 PROGRAM"}")
+cd "$(dirname "$self")/../.."
+if [ -z "${SLURM_CONF:-}" ]; then exec scripts/cluster/slurm.sh "$self" "$sora"; fi
 export SORA=$sora OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl=tcp,self OMPI_MCA_btl_tcp_if_include=lo
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -1,12 +1,13 @@
 """Several processes at once in one place: each ends as promised, and the outcome is that of one."""
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import Bench
-from program import Ended, Room
+from program import HANGS, Ended, Room
 from scenario import Scenario, difference, leftovers
 
 PART = "at once"
@@ -52,7 +53,11 @@ def meet(bench: Bench, room: Room, meeting: Meeting) -> None:
     started = [bench.program.start(words, room) for words in calls]
     ended = []
     for process in started:
-        text = process.communicate()[0].decode(errors="replace")
+        try:
+            text = process.communicate(timeout=HANGS)[0].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            process.kill()
+            text = process.communicate()[0].decode(errors="replace") + f"\nerror: no end within {HANGS} s"
         ended.append(Ended(process.returncode, text))
     problem = first(one.problem((0, *meeting.refused)) for one in ended)
     # Of two grids each may have found a run of the other's in use.

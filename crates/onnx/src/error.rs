@@ -23,7 +23,8 @@ pub enum Error {
         problem: String,
     },
     /// The crate does not compute the operator, or not in this use.
-    #[error("{}: operator {operator} (node '{node}', opset {opset}) is not supported: {problem}", path.display())]
+    #[error("{}: operator {operator} (node '{node}', opset {opset}) is not supported: \
+         {problem}", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,

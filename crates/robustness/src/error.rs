@@ -79,7 +79,8 @@ pub enum Error {
     Epsilon(String),
     /// The epsilon is 1 or more in l-inf.
     #[error(
-        "epsilon {text} in linf reaches every image from every other; did you mean {meant}? Pixels lie in [0, 1]"
+        "epsilon {text} in linf reaches every image from every other; did you mean {meant}? \
+         Pixels lie in [0, 1]"
     )]
     EpsilonUnits {
         /// The text of the epsilon.
@@ -92,7 +93,8 @@ pub enum Error {
     Norm(String),
     /// The text is not a list of epsilons.
     #[error(
-        "epsilons '{text}': {problem}; expected a range such as 1..32/255, or a list such as 2/255,8/255 or 0.01,0.03"
+        "epsilons '{text}': {problem}; expected a range such as 1..32/255, or a list such as \
+         2/255,8/255 or 0.01,0.03"
     )]
     Epsilons {
         /// The text.
@@ -143,7 +145,8 @@ pub enum Error {
     NotAState(PathBuf),
     /// The file holds the state of another evaluation.
     #[error(
-        "{} is the state of another evaluation ({difference}); name another file, or start anew", path.display()
+        "{} is the state of another evaluation ({difference}); name another file, or start \
+         anew", path.display()
     )]
     OtherEvaluation {
         /// The file.

@@ -21,7 +21,9 @@ impl NewFile {
     /// Begins the file that will become `path`. It is locked while it is open, which tells other
     /// processes that this one is alive; what killed processes have left of `path` is removed.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
+        // With what is added, the longest name that a file may have has no room.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let prefix = format!(".{}.", &name[..name.floor_char_boundary(200)]);
         sweep(folder(path), &prefix);
         let mut builder = tempfile::Builder::new();
         builder.prefix(&prefix).suffix(UNFINISHED);

@@ -37,7 +37,8 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
                 && result.accuracy.accuracy != clean
             {
                 warnings.push(format!(
-                    "{name} at epsilon 0 ({:.4}) differs from the clean accuracy ({clean:.4}): the forward pass is random; average several passes before trusting any figure",
+                    "{name} at epsilon 0 ({:.4}) differs from the clean accuracy ({clean:.4}): \
+                     the forward pass is random; average several passes before trusting any figure",
                     result.accuracy.accuracy
                 ));
             }
@@ -47,12 +48,15 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
     if let (Some((_, fgsm)), Some((name, pgd))) = (of("fgsm"), of("pgd")) {
         if pgd > fgsm + TOLERANCE {
             warnings.push(format!(
-                "{name} leaves more standing ({pgd:.4}) than fgsm ({fgsm:.4}): the gradient misleads the stronger attack (masked gradients); do not trust these figures as robustness"
+                "{name} leaves more standing ({pgd:.4}) than fgsm ({fgsm:.4}): the gradient \
+                 misleads the stronger attack (masked gradients); do not trust these figures as \
+                 robustness"
             ));
         }
         if fgsm >= 0.1 && pgd < 0.5 * fgsm {
             warnings.push(format!(
-                "{name} accuracy ({pgd:.4}) is less than half of fgsm accuracy ({fgsm:.4}): the sign of catastrophic overfitting; only the stronger attack counts"
+                "{name} accuracy ({pgd:.4}) is less than half of fgsm accuracy ({fgsm:.4}): the \
+                 sign of catastrophic overfitting; only the stronger attack counts"
             ));
         }
     }
@@ -62,14 +66,17 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
         && strong > weaker + TOLERANCE
     {
         warnings.push(format!(
-            "{ensemble} leaves more standing ({strong:.4}) than {name} ({weaker:.4}): an ensemble should be the stronger one; the loss surface is rugged, take the lower figure and run more restarts"
+            "{ensemble} leaves more standing ({strong:.4}) than {name} ({weaker:.4}): an \
+             ensemble should be the stronger one; the loss surface is rugged, take the lower \
+             figure and run more restarts"
         ));
     }
     if let (Some((name, cw)), Some((pgd, least))) = (of("cw"), of("pgd"))
         && cw > least + TOLERANCE
     {
         warnings.push(format!(
-            "{name} leaves more standing ({cw:.4}) than {pgd} ({least:.4}): it has not found the way; take the lower figure"
+            "{name} leaves more standing ({cw:.4}) than {pgd} ({least:.4}): it has not found the \
+             way; take the lower figure"
         ));
     }
     for (name, result) in &results.0 {
@@ -96,7 +103,9 @@ pub fn of_results(results: &Results, threat: Threat, n: u64) -> Vec<String> {
 
 fn masked_by_square(who: &str, more: f64) -> String {
     format!(
-        "{who}, which sees no gradient, breaks {:.1} % of the images more than the gradient attacks: their gradients are masked; the true robustness is lower than any of these figures, try an attack adapted to the network",
+        "{who}, which sees no gradient, breaks {:.1} % of the images more than the gradient \
+         attacks: their gradients are masked; the true robustness is lower than any of these \
+         figures, try an attack adapted to the network",
         100.0 * more
     )
 }
@@ -128,14 +137,17 @@ pub fn probe(
     let broken = count(&|i| row(i).iter().any(|v| !v.is_finite()));
     if broken > 0 {
         warnings.push(format!(
-            "the logits of {broken} of {n} images are not finite numbers: they count as misclassified; look for overflow in the network (a diverged training, a low precision)"
+            "the logits of {broken} of {n} images are not finite numbers: they count as \
+             misclassified; look for overflow in the network (a diverged training, a low precision)"
         ));
     }
     let again = model.logits(x)?;
     if logits.iter().zip(&again).any(|(a, b)| a.to_bits() != b.to_bits()) {
         let most = logits.iter().zip(&again).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
         warnings.push(format!(
-            "two forward passes of the same images differ (by up to {most:.2e}): the network is random, so an image may fall or stand by luck; use autoattack-rand, which averages gradients, or make the forward pass deterministic"
+            "two forward passes of the same images differ (by up to {most:.2e}): the network is \
+             random, so an image may fall or stand by luck; use autoattack-rand, which averages \
+             gradients, or make the forward pass deterministic"
         ));
     }
     let probabilities = |i: usize| {
@@ -145,7 +157,9 @@ pub fn probe(
     };
     if classes > 1 && (0..n).all(probabilities) {
         warnings.push(
-            "the outputs are probabilities, not logits: every loss is flattened by a second softmax and gradients fade; evaluate the network without its last softmax".into(),
+            "the outputs are probabilities, not logits: every loss is flattened by a second \
+             softmax and gradients fade; evaluate the network without its last softmax"
+                .into(),
         );
     }
     if model.access() < Access::Gradients {
@@ -192,12 +206,17 @@ fn gradients(
     let zero = Rows::new(back.grad, x.width()).each().filter(vanished).count();
     if zero > 0 {
         warnings.push(format!(
-            "the input gradient of {zero} of {of} images is exactly zero: something in the network (rounding, a threshold, a detached part) stops it, so gradient attacks find nothing there; trust square more than the others, or attack a smooth stand-in for that part"
+            "the input gradient of {zero} of {of} images is exactly zero: something in the \
+             network (rounding, a threshold, a detached part) stops it, so gradient attacks find \
+             nothing there; trust square more than the others, or attack a smooth stand-in for \
+             that part"
         ));
     }
     if flat > 0 {
         warnings.push(format!(
-            "the cross-entropy of {flat} of {of} images rounds to zero in f32: attacks that use it unscaled see no gradient there (saturated loss). Those of this program scale it; compare with apgd-dlr, and distrust figures of tools that do not"
+            "the cross-entropy of {flat} of {of} images rounds to zero in f32: attacks that use \
+             it unscaled see no gradient there (saturated loss). Those of this program scale it; \
+             compare with apgd-dlr, and distrust figures of tools that do not"
         ));
     }
     Ok(warnings)
@@ -241,7 +260,8 @@ fn epsilons(
     let at_zero = standing(0.0, 1)?;
     if at_zero != of {
         warnings.push(format!(
-            "{} of {of} images fall at epsilon 0: the answer for the same pixels changes, so the forward pass is random or depends on the batch; no figure here is robustness",
+            "{} of {of} images fall at epsilon 0: the answer for the same pixels changes, so the \
+             forward pass is random or depends on the batch; no figure here is robustness",
             of - at_zero
         ));
     }
@@ -256,7 +276,9 @@ fn epsilons(
     let at_large = standing(large, 10)?;
     if at_large as f64 > STANDING_AT_LARGE * of as f64 {
         warnings.push(format!(
-            "{at_large} of {of} images withstand pgd-10 at epsilon {said}, which hides most of an image: the attack does not work on this network (masked gradients), or the images are nearly black and white, like MNIST; compare with square"
+            "{at_large} of {of} images withstand pgd-10 at epsilon {said}, which hides most of \
+             an image: the attack does not work on this network (masked gradients), or the \
+             images are nearly black and white, like MNIST; compare with square"
         ));
     }
     Ok(warnings)

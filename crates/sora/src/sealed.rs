@@ -2,7 +2,8 @@
 //!
 //! The last field of a sealed record is `sum`: the digest of all of the text before it. So is that of
 //! the description in a weights file, which is one line. Records of older versions lack it and are
-//! read as they are, like those that another program has laid out anew.
+//! read as they are, like those that another program has put on one line; any other layout with a
+//! `sum` counts as changed.
 
 use std::{fs, path::Path};
 

@@ -145,6 +145,24 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_to_the_same_bits() {
     }
 }
 
+/// What a finished run says of itself goes when it is no longer finished.
+#[test]
+fn a_run_that_goes_back_behind_its_end_has_no_summary() {
+    let root = tempfile::tempdir().unwrap();
+    let (data, run) = (data(), root.path().join("run"));
+    trainer().epochs(4).in_dir(&run).fit(&data).unwrap();
+    let dir = RunDir::at(&run);
+    assert!(dir.summary().exists());
+    let newest = checkpoint::list(&dir.checkpoints()).unwrap().pop().unwrap();
+    fs::remove_file(newest.join("MANIFEST.json")).unwrap();
+    let at_once = AtomicBool::new(true);
+    let cut = Trainer::resume(&run, None).unwrap().interrupt(&at_once).fit(&data);
+    assert!(matches!(cut, Err(Error::Interrupted { .. })), "{cut:?}");
+    assert!(!dir.summary().exists());
+    Trainer::resume(&run, None).unwrap().fit(&data).unwrap();
+    assert!(dir.summary().exists());
+}
+
 #[test]
 fn a_changed_config_is_noticed_and_lost_log_lines_cost_nothing_else() {
     let root = tempfile::tempdir().unwrap();

@@ -6,7 +6,8 @@ use std::{
     env, fs,
     path::Path,
     process::{self, Command, Stdio},
-    thread::sleep,
+    sync::Arc,
+    thread::{self, sleep},
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use sora::{
     nn::{BnMode, HostTensor},
     run,
     threat::Norm,
+    train::Threads,
 };
 
 use crate::{
@@ -121,6 +123,39 @@ fn json_lines(path: &Path) -> Vec<Value> {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// Two threads as the ranks of a training.
+#[test]
+fn a_rollback_goes_back_on_every_rank() {
+    method::register(&FALLING).unwrap();
+    let root = tempfile::tempdir().unwrap();
+    let text = "dataset = 'synthetic'\nimage_size = 8\nwidth = 4\nlimit_train = 260\nlimit_test = 50\n\
+                val = 20\nseed = 7\nmethod = 'falling'\nbatch = 40\nepochs = 9\n\
+                options = { fall = 40 }\ncheckpoint_steps = 4\non_co = 'rollback'\n";
+    let config = TrainConfig::from_toml(text).unwrap();
+    let data = run::open_dataset(&config).unwrap();
+    let train = |out: &Path, link: Threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let trained = pool.install(|| {
+            let trainer = Trainer::from_config(config.clone()).in_dir(out);
+            trainer.communicator(Arc::new(link)).fit(&data)
+        });
+        let trained = trained.unwrap();
+        let rollback = trained.summary.rollback.expect("it went back");
+        (rollback.to_step, trained.model.to_host().unwrap())
+    };
+    let run = |name: &str| {
+        let out = root.path().join(name);
+        let both: Vec<_> = thread::scope(|scope| {
+            let start = |link| scope.spawn(|| train(&out, link));
+            let ranks: Vec<_> = Threads::of(2).into_iter().map(start).collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        });
+        assert!(both[0].0 > 0 && both[0] == both[1], "both to the same step and weights");
+        both
+    };
+    assert_eq!(run("once"), run("again"));
 }
 
 #[test]

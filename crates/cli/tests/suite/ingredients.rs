@@ -198,6 +198,7 @@ fn a_forged_state_is_taken_for_the_evaluation_that_it_names_alone() {
         let call = ["eval", run.to_str().unwrap(), "--attacks", "clean,pgd-2"];
         refused(&[&call[..], &again, more].concat(), &["--state", part, "--fresh"]);
         assert_eq!(fs::read(&state).unwrap(), before, "{more:?}");
+        assert!(correct(&report(&run, more), "clean") > 0, "{more:?}");
     }
 }
 
@@ -405,6 +406,8 @@ fn kept_figures_are_of_the_weights_that_are_there() {
     };
     let first = plot();
     assert!(first["rows"][0]["clean"].is_u64(), "{first}");
+    // A row for each of the weights that the run keeps.
+    assert_eq!(first["rows"].as_array().unwrap().len(), 3);
     // Taken over: a mark in the file stays.
     let mark = |value: &Value| {
         let mut marked = value.clone();

@@ -76,7 +76,7 @@ impl Maker {
         let [channels, height, width] = split.shape();
         let first = index * options.batch;
         let whole = &self.order[first..(first + options.batch).min(self.order.len())];
-        let part = whole.len() / options.share.world.max(1);
+        let part = whole.len() / options.share.world;
         let places = &whole[options.share.rank * part..][..part];
         let key = Key::new(options.seed, Purpose::Augment);
         let ids: Vec<u32> = places

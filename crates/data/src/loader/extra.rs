@@ -55,8 +55,8 @@ impl Extra {
         Err(DataError::value("share of extra images", self.fraction, expected))
     }
 
-    /// Checks that the images can stand in batches of `own`.
-    pub(super) fn check(&self, own: &Split, batch: usize) -> Result<()> {
+    /// Checks that the images can stand in batches of `own`, and says how many do in each.
+    pub(super) fn check(&self, own: &Split, batch: usize) -> Result<usize> {
         let in_batch = self.in_batch(batch)?;
         let size = |[c, h, w]: [usize; 3]| format!("{c}x{h}x{w}");
         if self.split.shape() != own.shape() {
@@ -77,7 +77,7 @@ impl Extra {
             let expected = "at most 4294967295 with the other images";
             return Err(DataError::value("number of extra images", self.split.len(), expected));
         }
-        Ok(())
+        Ok(in_batch)
     }
 }
 

@@ -74,12 +74,13 @@ impl Loader {
             let expected = format!("below {}", options.share.world);
             return Err(DataError::value("part of the batch", options.share.rank, expected));
         }
+        if options.batch < options.share.world {
+            let expected = format!("at least the {} parts of a batch", options.share.world);
+            return Err(DataError::value("batch size", options.batch, expected));
+        }
         let own = match &extra {
             None => options.batch,
-            Some(extra) => {
-                extra.check(&split, options.batch)?;
-                options.batch - extra.in_batch(options.batch)?
-            }
+            Some(extra) => options.batch - extra.check(&split, options.batch)?,
         };
         check_memory(&split, options.batch / options.share.world, memory::limit())?;
         let workers = match options.workers {

@@ -126,7 +126,7 @@ pub(super) fn imagefolder() -> Info {
     Info {
         name: "imagefolder".into(),
         title: "Your own images of any size, decoded on demand: imagefolder:PATH with \
-             PATH/train/CLASS/*, PATH/val/CLASS/* or Parquet shards"
+             PATH/train/CLASS/*, PATH/val/CLASS/* or shards (Parquet, WebDataset)"
             .into(),
         num_classes: 0,
         train: 0,

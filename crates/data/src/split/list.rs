@@ -126,8 +126,12 @@ impl Split {
     /// found by its name. Classes of `names` that no image has are allowed.
     ///
     /// # Errors
-    /// [`DataError::Value`] for a class of this split that `names` lacks.
+    /// [`DataError::Value`] for a class of this split that `names` lacks, or for classes without
+    /// names.
     pub fn in_classes(self, names: &[String]) -> Result<Self> {
+        if self.names.is_empty() {
+            return Err(DataError::value("classes", "without names", "names to find them by"));
+        }
         let label_of = |name: &String| match names.iter().position(|known| known == name) {
             Some(label) => Ok(label as u32),
             None => {

@@ -174,7 +174,7 @@ impl Network {
 
     /// What that number is, where it was said or is known from the graph.
     pub fn one_output(&self) -> Option<OneOutput> {
-        self.one_output
+        self.one_output.filter(|_| self.single)
     }
 
     /// SHA-256, in hexadecimal, of the file and of the data beside it.

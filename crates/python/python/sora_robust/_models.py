@@ -90,7 +90,8 @@ class Callables:
             return values
         if self.one_output.is_probability:
             p = self._probability(values)
-            values = np.log(p) - np.log1p(-p)
+            # What is no probability is no answer: NaN counts as misclassified.
+            values = np.where((values >= 0) & (values <= 1), np.log(p) - np.log1p(-p), np.nan)
         return np.concatenate([np.zeros_like(values), values], axis=1)
 
     def logits(self, data: bytes) -> bytes:
@@ -165,7 +166,8 @@ class Torch:
             return values
         if self.one_output.is_probability:
             p = values.double().clamp(OneOutput.NEAREST, 1 - OneOutput.NEAREST)
-            values = p.log() - (-p).log1p()
+            is_one = (values >= 0) & (values <= 1)
+            values = self._torch.where(is_one, p.log() - (-p).log1p(), float("nan"))
         return self._torch.cat([self._torch.zeros_like(values), values], dim=1)
 
     def classes(self, x: np.ndarray) -> int:

@@ -26,7 +26,8 @@ use crate::{
 pub(super) const INFO: AttackInfo = AttackInfo {
     base: "cw",
     name: "cw[-K[xR]]",
-    summary: "Carlini-Wagner: in l-inf PGD on the margin, 50 steps; in l2 the nearest image by Adam with a binary search over c, 100 steps for each of 9 c",
+    summary: "Carlini-Wagner: in l-inf PGD on the margin, 50 steps; in l2 the nearest image by \
+         Adam with a binary search over c, 100 steps for each of 9 c",
     source: "Carlini and Wagner 2017, arXiv 1608.04644",
     norms: BOTH,
     needs: Access::Gradients,

@@ -21,7 +21,8 @@ use crate::{
 pub(super) const INFO: AttackInfo = AttackInfo {
     base: "deepfool",
     name: "deepfool[-K]",
-    summary: "DeepFool: steps to the nearest linearised boundary until the image is misclassified, 50 at most",
+    summary: "DeepFool: steps to the nearest linearised boundary until the image is \
+         misclassified, 50 at most",
     source: "Moosavi-Dezfooli et al. 2016, arXiv 1511.04599",
     norms: BOTH,
     needs: Access::Gradients,

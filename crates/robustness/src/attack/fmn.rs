@@ -23,7 +23,8 @@ use crate::{
 pub(super) const INFO: AttackInfo = AttackInfo {
     base: "fmn",
     name: "fmn[-K]",
-    summary: "fast minimum norm: the nearest adversarial image, by a radius that follows the boundary, 100 steps",
+    summary: "fast minimum norm: the nearest adversarial image, by a radius that follows the \
+         boundary, 100 steps",
     source: "Pintor et al. 2021, arXiv 2102.12827",
     norms: BOTH,
     needs: Access::Gradients,

@@ -22,7 +22,8 @@ use crate::{
 pub(super) const INFO: AttackInfo = AttackInfo {
     base: "pgd",
     name: "pgd-K[xR]",
-    summary: "K steps of epsilon/4 from a random start (50x10: steps of 2/255; pgd-20@2/255 names a size), R restarts; for example pgd-10 or pgd-50x10",
+    summary: "K steps of epsilon/4 from a random start (50x10: steps of 2/255; pgd-20@2/255 \
+         names a size), R restarts; for example pgd-10 or pgd-50x10",
     source: "Madry et al. 2018, arXiv 1706.06083; Wong et al. 2020, arXiv 2001.03994",
     norms: BOTH,
     needs: Access::Gradients,

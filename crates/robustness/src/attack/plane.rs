@@ -1,4 +1,5 @@
-//! Linearised decision boundaries.
+//! Linearised decision boundaries, to which DeepFool (Moosavi-Dezfooli, Fawzi and Frossard 2016,
+//! arXiv 1511.04599) and FAB (Croce and Hein 2020, arXiv 1907.02044) go.
 
 use crate::{
     attack::AttackContext,

@@ -108,11 +108,17 @@ impl State {
         options: StateOptions,
     ) -> Result<(Self, Vec<Line>)> {
         let cannot = |e: io::Error| Error::io("write", path)(e);
-        let lines = open_or_create(path).map_err(cannot)?;
-        let unlocked = match lines.try_lock() {
-            Ok(()) => None,
-            Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
-            Err(TryLockError::Error(e)) => Some(e),
+        let (lines, unlocked) = loop {
+            let lines = open_or_create(path).map_err(cannot)?;
+            let unlocked = match lines.try_lock() {
+                Ok(()) => None,
+                Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
+                Err(TryLockError::Error(e)) => Some(e),
+            };
+            // Another process may have removed it before it was locked.
+            if path.exists() {
+                break (lines, unlocked);
+            }
         };
         // Until all of it is open, a file that was there stays.
         let worth = lines.metadata().map_err(cannot)?.len() > 0;

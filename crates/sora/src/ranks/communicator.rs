@@ -67,8 +67,10 @@ pub trait Communicator: Debug + Send + Sync {
             lengths.as_chunks::<8>().0.iter().map(|b| u64::from_ne_bytes(*b) as usize).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let mut parts: Vec<Vec<u8>> = vec![Vec::new(); lengths.len()];
-        for start in (0..longest).step_by(PIECE) {
-            let size = PIECE.min(longest - start);
+        // What comes together has a length that MPI can count.
+        let most = (PIECE / lengths.len().max(1)).max(1);
+        for start in (0..longest).step_by(most) {
+            let size = most.min(longest - start);
             let mut piece = mine.get(start..mine.len().min(start + size)).unwrap_or(&[]).to_vec();
             piece.resize(size, 0);
             for (part, bytes) in parts.iter_mut().zip(self.gather(&piece)?.chunks_exact(size)) {

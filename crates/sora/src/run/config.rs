@@ -177,8 +177,8 @@ impl RunConfig {
         let Some(path) = &self.settings.init else { return Ok(None) };
         let found = InitialWeights::read(path)?;
         if self.init_sha256.as_ref().is_some_and(|then| *then != found.sha256()) {
-            let problem = "not the weights that the run began with, which it needs again because it \
-                           has no checkpoint yet; restore them, or start a new run";
+            let problem = "not the weights that the run began with, which it needs to begin \
+                           again; restore them, or start a new run";
             return Err(Error::mismatch(path, problem));
         }
         Ok(Some(found))

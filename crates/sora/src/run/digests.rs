@@ -1,7 +1,7 @@
 //! Digests of a run's logs. A checkpoint holds those of the lines before it, summary.json those of
 //! the whole files, so that a changed byte of a figure is said to whoever reads the logs.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, ffi::OsStr, fs, path::Path};
 
 use super::{RunDir, checkpoint};
 use crate::{files, sealed, train::Summary};
@@ -35,7 +35,7 @@ pub fn changed_logs(dir: &RunDir) -> Vec<String> {
 fn changed(dir: &RunDir, name: &str, length: Option<u64>, sum: &str) -> Option<String> {
     // The names stand in a file that may have come from others.
     let known = [dir.metrics(), dir.epochs(), dir.abandoned()];
-    let path = known.into_iter().find(|path| path.ends_with(name))?;
+    let path = known.into_iter().find(|path| path.file_name() == Some(OsStr::new(name)))?;
     let bytes = fs::read(path).ok()?;
     let length = length.map_or(bytes.len(), |length| usize::try_from(length).unwrap_or(usize::MAX));
     let written = bytes.get(..length)?;

@@ -75,9 +75,11 @@ pub(super) fn open(
 }
 
 /// `all` with the labels of `dataset`: classes are found by their names, where both sets have some.
+/// Numbers, as shards have, are no names unless both sets have numbers.
 fn in_classes(all: Split, dataset: &Dataset, refuse: impl Fn(String) -> Error) -> Result<Split> {
     let own = &dataset.train;
-    if !all.class_names().is_empty() && !own.class_names().is_empty() {
+    let both = !all.class_names().is_empty() && !own.class_names().is_empty();
+    if both && are_numbers(&all) == are_numbers(own) {
         return all.in_classes(own.class_names()).map_err(|e| {
             refuse(format!("{e}, the classes of {}; rename or leave it out", dataset.info.name))
         });
@@ -91,7 +93,12 @@ fn in_classes(all: Split, dataset: &Dataset, refuse: impl Fn(String) -> Error) -
         )));
     }
     tracing::warn!(
-        "the classes have no names in both sets: the labels of the extra images count as they are"
+        "the classes have no names in one of the sets: the labels of the extra images count as they \
+         are"
     );
     Ok(all.with_class_names(own.class_names().to_vec())?)
+}
+
+fn are_numbers(split: &Split) -> bool {
+    split.class_names().iter().all(|name| name.parse::<u32>().is_ok())
 }

@@ -226,7 +226,8 @@ impl Session<'_> {
         match all.iter().position(|digest| *digest != all[0]) {
             None => Ok(()),
             Some(rank) => Err(Error::Ranks(format!(
-                "processes 0 and {rank} have different weights after step {}: one of the machines computes wrongly, or they are not alike; nothing was written",
+                "processes 0 and {rank} have different weights after step {}: one of the \
+                 machines computes wrongly, or they are not alike; nothing was written",
                 self.progress.step
             ))),
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Event, Flow, Session, learner::Learner};
+use super::{Event, Flow, Session, learner::Learner, world};
 use crate::{
     config::OnCo,
     diagnose::{CoDetector, CoEvent},
@@ -44,9 +44,9 @@ impl Session<'_> {
     /// lines are removed only after the newer checkpoints, and removed steps are trained again.
     fn roll_back(&mut self, event: &CoEvent) -> Result<Rollback> {
         let target = self.of_writer(self.regular_checkpoint(event.onset)?)?;
-        let found = target.as_deref().map(checkpoint::load).transpose()?;
+        let found = target.as_deref().map(checkpoint::load).transpose();
         // Everybody has read it before anything goes.
-        self.ranks.link().any(false)?;
+        let found = world::agreed(self.ranks.link(), found)?;
         let before = std::mem::take(&mut self.progress);
         match found {
             Some(found) => {
@@ -54,7 +54,7 @@ impl Session<'_> {
                 self.progress = found.progress;
             }
             None => {
-                let initial = self.initial_weights()?;
+                let initial = world::agreed(self.ranks.link(), self.initial_weights())?;
                 self.learner = Learner::new(self.config, &self.plan.network, initial.as_ref())?;
             }
         }

@@ -105,18 +105,17 @@ impl Rest<'_> {
         let init = config.init_sha256.as_deref();
         world::same_everywhere(&ranks, &config.settings, &plan, init, data)?;
         let found = take_newest(&dir, &config, &mut learner, &ranks, &mut tell)?;
-        if found.is_none()
-            && let Some(initial) = config.initial_weights()?
-        {
-            learner = Learner::new(&config.settings, &plan.network, Some(&initial))?;
+        if found.is_none() && config.settings.init.is_some() {
+            learner = world::agreed(ranks.link(), with_initial_weights(&config, &plan))?;
         }
         let progress = found.as_ref().map_or_else(Position::default, |c| c.progress.clone());
         if let Some(epochs) = change.epochs {
             extend(&mut config, epochs, progress.epoch)?;
         }
-        let folder = lock
+        let opened = lock
             .map(|lock| reopen(dir, lock, &config, found.as_ref(), other_world, &mut tell))
-            .transpose()?;
+            .transpose();
+        let folder = world::agreed(ranks.link(), opened)?;
         self.warn(&told)?;
         if let Some(found) = &found {
             let Position { epoch, step, .. } = found.progress;
@@ -218,13 +217,15 @@ fn ready_again(
     let then = &config.provenance.instruction_set;
     if !then.is_empty() && *then != here.instruction_set {
         tell(&format!(
-            "the run began with instruction set {then} and goes on with {}: the last bits differ from those of an unbroken run",
+            "the run began with instruction set {then} and goes on with {}: the last bits differ \
+             from those of an unbroken run",
             here.instruction_set
         ));
     }
     if let (true, Some(before)) = (changed, config.worlds.last()) {
         tell(&format!(
-            "the run goes on with {world} processes instead of {before}: the last bits differ from those of an unbroken run"
+            "the run goes on with {world} processes instead of {before}: the last bits differ \
+             from those of an unbroken run"
         ));
     }
     let learner =
@@ -265,8 +266,14 @@ fn take_newest(
     world::agreed(ranks.link(), read)
 }
 
+/// The state at the start of a run that began with the weights of another one.
+fn with_initial_weights(config: &RunConfig, plan: &TrainPlan) -> Result<Learner> {
+    let initial = config.initial_weights()?;
+    Learner::new(&config.settings, &plan.network, initial.as_ref())
+}
+
 /// Opens the folder of a run for what follows the checkpoint `found`, and writes down what has
-/// changed of its settings: a run with more epochs is no longer finished.
+/// changed of its settings. The summary of a run that is not, or no longer, finished goes.
 fn reopen(
     dir: RunDir,
     lock: fs::File,
@@ -282,7 +289,11 @@ fn reopen(
     if extended || other_world {
         dir.write_config(config)?;
     }
-    if extended {
+    let all = config.settings.epochs;
+    let unfinished = found.is_none_or(|found| {
+        found.progress.epoch < all && found.progress.stopped_early != Some(all)
+    });
+    if unfinished {
         match fs::remove_file(dir.summary()) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::io("remove", &dir.summary(), e));

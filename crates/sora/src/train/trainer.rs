@@ -16,7 +16,7 @@ use crate::{
     data::Dataset,
     error::{Error, Result},
     method::Hyperparameters,
-    run::{RunConfig, RunDir},
+    run::{RunConfig, RunDir, with_initial_network},
 };
 
 /// The training method for [`Trainer::new`]: the name of a method with its defaults, or its
@@ -216,7 +216,7 @@ impl<'a> Trainer<'a> {
     /// [`Error`] for an unknown setting or a wrong value.
     pub fn config(&self) -> Result<TrainConfig> {
         match &self.settings {
-            Settings::Given(given) => TrainConfig::from_table(given.clone()),
+            Settings::Given(given) => TrainConfig::from_table(with_initial_network(given.clone())?),
             Settings::Unlisted(problem) => Err(Error::defect(problem)),
             Settings::Settled(config) => Ok((**config).clone()),
             Settings::Run { config, .. } => Ok(config.settings.clone()),

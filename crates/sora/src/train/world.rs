@@ -3,7 +3,7 @@
 use super::{Communicator, Ranks};
 use crate::{
     config::TrainConfig,
-    data::Dataset,
+    data::{self, Dataset},
     error::{Error, Result},
     nn::Backend,
     run::{Provenance, RunConfig, TrainPlan},
@@ -38,7 +38,8 @@ pub(super) fn check(config: &TrainConfig, plan: &TrainPlan, world: usize) -> Res
     let last = plan.train.len() % config.batch;
     if !config.drop_last && !last.is_multiple_of(world) {
         let problem = format!(
-            "the last batch of an epoch has {last} images, which {world} processes cannot share in equal parts; leave it out with true"
+            "the last batch of an epoch has {last} images, which {world} processes cannot share \
+             in equal parts; leave it out with true"
         );
         return Err(Error::setting("drop_last", false, problem));
     }
@@ -65,7 +66,8 @@ pub(super) fn take(config: &mut RunConfig, world: usize, other: OtherWorld) -> R
     }
     if other == OtherWorld::Refuse {
         let problem = format!(
-            "the run began with {before} and goes on to the same bits with {before} only; start as many, or allow another number with `world_size_may_differ`"
+            "the run began with {before} and goes on to the same bits with {before} only; start \
+             as many, or allow another number with `world_size_may_differ`"
         );
         return Err(Error::setting("processes", world, problem));
     }
@@ -107,42 +109,59 @@ pub(super) fn same_everywhere(
     if ranks.world() == 1 {
         return Ok(());
     }
-    // Where files lie and how many threads there are may differ from host to host.
-    let settings = TrainConfig { data_dir: None, threads: 0, init: None, ..config.clone() };
-    let here = Provenance::here(&config.device)?;
-    let extra = plan.extra_identity()?;
-    let facts = [
-        ("program", format!("{} {}", here.sora, here.git_revision)),
-        ("instruction set (SORA_ISA chooses one that all have)", here.instruction_set),
-        ("settings", format!("{settings:?}")),
-        ("weights to begin with", init_sha256.unwrap_or_default().to_owned()),
-        ("training images", data.train.identity()?.sha256),
-        ("extra training images", extra.map_or_else(String::new, |extra| extra.sha256)),
-        ("validation and test images", data.test.identity()?.sha256),
-    ];
-    let mine: Vec<u8> =
-        facts.iter().flat_map(|(_, fact)| format!("{fact}\n").into_bytes()).collect();
-    let all = ranks.link().gather_each(&mine)?;
+    let mine = agreed(ranks.link(), facts(config, plan, init_sha256, data))?;
+    let text: String = mine.iter().map(|(_, fact)| format!("{fact}\n")).collect();
+    let all = ranks.link().gather_each(text.as_bytes())?;
     let lines = |bytes: &[u8]| -> Vec<String> {
         String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
     };
     let first = lines(&all[0]);
     for (rank, theirs) in all.iter().enumerate().skip(1) {
         let theirs = lines(theirs);
-        let differs = (0..facts.len()).find(|&i| first.get(i) != theirs.get(i));
+        let differs = (0..mine.len()).find(|&i| first.get(i) != theirs.get(i));
         if let Some(i) = differs {
-            let shown = |lines: &[String]| {
-                lines
-                    .get(i)
-                    .map_or_else(String::new, |text| text.chars().take(64).collect::<String>())
+            let line = |lines: &[String]| lines.get(i).cloned().unwrap_or_default();
+            let (a, b) = (line(&first), line(&theirs));
+            let alike = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
+            let shown = |text: &str| -> String {
+                text.chars().skip(alike.saturating_sub(24)).take(64).collect()
             };
             return Err(Error::Ranks(format!(
                 "processes 0 and {rank} differ in their {}: {} and {}; all must do the same",
-                facts[i].0,
-                shown(&first),
-                shown(&theirs)
+                mine[i].0,
+                shown(&a),
+                shown(&b)
             )));
         }
     }
     Ok(())
+}
+
+/// What all ranks must have in common, and what it is called.
+fn facts(
+    config: &TrainConfig,
+    plan: &TrainPlan,
+    init_sha256: Option<&str>,
+    dataset: &Dataset,
+) -> Result<[(&'static str, String); 7]> {
+    // Where files lie and how many threads there are may differ from host to host.
+    let settings = TrainConfig {
+        data_dir: None,
+        threads: 0,
+        init: None,
+        dataset: data::without_place(&config.dataset),
+        extra_data: config.extra_data.as_deref().map(data::without_place),
+        ..config.clone()
+    };
+    let here = Provenance::here(&config.device)?;
+    let extra = plan.extra_identity()?;
+    Ok([
+        ("program", format!("{} {}", here.sora, here.git_revision)),
+        ("instruction set (SORA_ISA chooses one that all have)", here.instruction_set),
+        ("settings", format!("{settings:?}")),
+        ("weights to begin with", init_sha256.unwrap_or_default().to_owned()),
+        ("training images", dataset.train.identity()?.sha256),
+        ("extra training images", extra.map_or_else(String::new, |extra| extra.sha256)),
+        ("validation and test images", dataset.test.identity()?.sha256),
+    ])
 }

@@ -297,23 +297,6 @@ fn another_number_of_processes_is_refused_or_written_down() {
 }
 
 #[test]
-fn a_rollback_goes_back_on_every_rank() {
-    let (root, data) = (tempfile::tempdir().unwrap(), data());
-    let run = |name: &str| {
-        let dir = root.path().join(name);
-        let weights = on_ranks(2, |link| {
-            // A step this large overfits at once, or the run just ends: either way all agree.
-            let trainer = trainer("fgsm").epochs(4).set("on_co", "rollback").set("lr_max", 0.2);
-            let trained = trainer.set("epsilon", "48/255").in_dir(&dir).communicator(link);
-            trained.fit(&data).unwrap().model.to_host().unwrap()
-        });
-        assert_eq!(weights[0], weights[1]);
-        weights
-    };
-    assert_eq!(run("once")[0], run("again")[0]);
-}
-
-#[test]
 fn a_shared_evaluation_finds_what_one_process_does() {
     let data = data();
     let model = trainer("none").epochs(1).fit(&data).unwrap().model.in_f32();

@@ -210,6 +210,8 @@ fn tell_and_keep(
     let saved = if args.save_adv { save(target, &mut evaluator, entries, report) } else { Ok(()) };
     kept?;
     saved?;
+    // One process writes for all.
+    let model_info = model_info.filter(|_| world::first());
     model_info.map_or(Ok(()), |info| info.write(report, &target.epsilon, &target.subject))?;
     evaluator.finish()?;
     target.say_what_is_left();

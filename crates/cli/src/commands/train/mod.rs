@@ -54,7 +54,8 @@ fn summary(config: &TrainConfig, data: &Dataset) -> String {
         world => format!(" in each of {world} processes"),
     };
     format!(
-        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epoch{} on {} with {} threads{processes}",
+        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epoch{} on {} with {} \
+         threads{processes}",
         config.method,
         config.dataset,
         data.train.len(),

@@ -59,7 +59,7 @@ fn at(info: &mut Info, root: &Path, options: &OpenOptions<'_>) -> Result<Parts> 
                 continue;
             }
             let test = shards(root, &TEST, kind);
-            if test.is_empty() {
+            if test.is_empty() && options.needs_test {
                 return Err(DataError::bad(
                     root,
                     format!("train-*.{kind} but no other shards"),

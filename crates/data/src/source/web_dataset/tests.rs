@@ -96,6 +96,7 @@ fn damaged_shards_are_one_line() {
         shard(&train, &members);
         let text = told(dir.path());
         assert!(text.contains(part) && text.contains("train-0.tar"), "{part}: {text}");
+        assert!(!text.contains('\n'), "{text}");
     }
     shard(&train, &both());
     let whole = fs::read(&train).unwrap();
@@ -106,4 +107,7 @@ fn damaged_shards_are_one_line() {
     fs::remove_file(dir.path().join("val-0.tar")).unwrap();
     fs::write(&train, &whole).unwrap();
     assert!(told(dir.path()).contains("val"));
+    let options = OpenOptions { image_size: Some(8), needs_test: false, ..Default::default() };
+    let set = open(&format!("imagefolder:{}", dir.path().display()), &options).unwrap();
+    assert_eq!((set.train.len(), set.test.len()), (2, 0));
 }

@@ -57,7 +57,8 @@ pub(super) const DLR: AttackInfo = AttackInfo {
 pub(super) const TARGETED: AttackInfo = AttackInfo {
     base: "apgd-t",
     name: "apgd-t[-K[xR]]",
-    summary: "Auto-PGD on the targeted difference of logits ratio, 100 steps for each of the 9 likeliest other classes",
+    summary: "Auto-PGD on the targeted difference of logits ratio, 100 steps for each of the 9 \
+         likeliest other classes",
     ..CROSS_ENTROPY
 };
 
@@ -176,7 +177,8 @@ impl Attack for Apgd {
                 "apgd-dlr: the DLR loss needs 3 classes, the network has {k}: the margin was used"
             )),
             Objective::TargetedDlr if k < 4 => Some(format!(
-                "apgd-t: the targeted DLR loss needs 4 classes, the network has {k}: the targeted margin was used, on {} target class(es)",
+                "apgd-t: the targeted DLR loss needs 4 classes, the network has {k}: the \
+                 targeted margin was used, on {} target class(es)",
                 k.saturating_sub(1)
             )),
             Objective::TargetedDlr if k <= self.targets => Some(format!(

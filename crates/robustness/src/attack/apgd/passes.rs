@@ -1,4 +1,5 @@
-//! Loss and gradient over several passes of a network that is random (EOT).
+//! Loss and gradient over several passes of a network that is random: expectation over
+//! transformation (EOT; Athalye, Carlini and Wagner 2018, arXiv 1802.00420).
 
 use super::Plan;
 use crate::{

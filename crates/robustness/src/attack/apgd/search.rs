@@ -1,4 +1,4 @@
-//! Auto-PGD in l-inf and l2.
+//! Auto-PGD in l-inf and l2 (Croce and Hein 2020, arXiv 2003.01690, algorithm 1).
 
 use super::{Maximum, Plan, passes::measure};
 use crate::{

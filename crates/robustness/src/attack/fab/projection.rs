@@ -1,4 +1,5 @@
-//! The projection of a point on a linearised decision boundary, within the box [0, 1].
+//! The projection of a point on a linearised decision boundary, within the box [0, 1] (Croce and
+//! Hein 2020, arXiv 1907.02044).
 
 use crate::threat::Norm;
 

@@ -1,4 +1,5 @@
-//! The changes that Square Attack proposes.
+//! The changes that Square Attack proposes (Andriushchenko et al. 2020, arXiv 1912.00049,
+//! algorithms 2 and 3).
 
 use crate::{
     classifier::Shape,
