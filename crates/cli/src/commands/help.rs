@@ -17,7 +17,8 @@ Exit status of every command
     2  the call or its input is wrong: a flag, a value, a file. Nothing was
        changed.
   130  interrupted by Ctrl-C, SIGTERM, SIGHUP or, where a state is kept,
-       SIGUSR1. The state is saved; the same call, or `sora resume RUN`, goes on.
+       SIGUSR1. The state is saved; the same call, or `sora resume RUN`, goes
+       on.
 
 Log lines that cannot be written (a full disk, a closed terminal) are dropped
 and change no exit status. A result on standard output that cannot be written
