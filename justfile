@@ -64,6 +64,10 @@ bench-parts WIDTH="64":
     cargo run --release --bin sora -- bench attack --width {{WIDTH}} --steps 2
     cargo run --release --bin sora -- bench conv --width {{WIDTH}}
 
+# The kernels' tests on 64-bit Arm, emulated (nightly, QEMU)
+arm *OPTIONS:
+    scripts/arm.sh {{OPTIONS}}
+
 # The kernels' tests under AddressSanitizer (nightly)
 sanitize *FILTER:
     scripts/sanitize.sh {{FILTER}}

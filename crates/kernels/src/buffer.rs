@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+#[cfg(target_arch = "x86_64")]
 use half::bf16;
 
 use crate::element::Element;
@@ -159,6 +160,7 @@ pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R 
 }
 
 /// Does what [`with_scratch`] does, for `bf16`.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn with_bf16_scratch<R>(len: usize, f: impl FnOnce(&mut [bf16]) -> R) -> R {
     with_scratch(len.div_ceil(2), |scratch| {
         // SAFETY: the memory holds `len` values of half an `f32`'s size and a smaller alignment;

@@ -24,6 +24,8 @@ pub enum Isa {
     Avx512,
     /// AVX2 with fused multiply-add.
     Avx2,
+    /// The vectors of 128 bits that every 64-bit Arm processor has.
+    Neon,
     /// Plain Rust that compiles on every architecture.
     Portable,
 }
@@ -31,8 +33,11 @@ pub enum Isa {
 /// Why an instruction set could not be chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum IsaError {
-    /// The name is not one of `amx`, `avx512bf16`, `avx512`, `avx2` and `portable`.
-    #[error("unknown instruction set {0:?}: expected amx, avx512bf16, avx512, avx2 or portable")]
+    /// The name is not one of `amx`, `avx512bf16`, `avx512`, `avx2`, `neon` and
+    /// `portable`.
+    #[error(
+        "unknown instruction set {0:?}: expected amx, avx512bf16, avx512, avx2, neon or portable"
+    )]
     Unknown(String),
     /// This processor (or operating system) lacks the instruction set.
     #[error("instruction set {0} is not available on this machine: expected one of {1}")]
@@ -41,7 +46,8 @@ pub enum IsaError {
 
 impl Isa {
     /// Every instruction set, fastest first.
-    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Portable];
+    pub const ALL: [Isa; 6] =
+        [Isa::Amx, Isa::Avx512Bf16, Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
 
     /// Whether this machine can run the instruction set.
     #[must_use]
@@ -67,6 +73,7 @@ impl Isa {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 | Isa::Avx2 => false,
+            Isa::Neon => cfg!(target_arch = "aarch64"),
             Isa::Portable => true,
         }
     }
@@ -143,6 +150,7 @@ impl fmt::Display for Isa {
             Isa::Avx512Bf16 => "avx512bf16",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
             Isa::Portable => "portable",
         })
     }
@@ -157,6 +165,7 @@ impl FromStr for Isa {
             "avx512bf16" => Ok(Isa::Avx512Bf16),
             "avx512" => Ok(Isa::Avx512),
             "avx2" => Ok(Isa::Avx2),
+            "neon" => Ok(Isa::Neon),
             "portable" => Ok(Isa::Portable),
             _ => Err(IsaError::Unknown(name.to_owned())),
         }
@@ -179,7 +188,7 @@ mod tests {
         let error = Isa::from_setting(Some("sse9")).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown instruction set \"sse9\": expected amx, avx512bf16, avx512, avx2 or portable"
+            "unknown instruction set \"sse9\": expected amx, avx512bf16, avx512, avx2, neon or portable"
         );
     }
 

@@ -1,6 +1,7 @@
 //! The highest rate of the processor's arithmetic when no memory is involved.
 
 use std::hint::black_box;
+use std::iter;
 use std::time::Instant;
 
 use super::record::BenchRecord;
@@ -82,16 +83,27 @@ fn peak(
 /// None today: the result has the type that all measurements return.
 pub fn peaks(isa: Isa, seconds: f64) -> Result<Vec<BenchRecord>, ShapeError> {
     // SAFETY: `Fma::run` needs nothing but the features, which `dispatch` checks.
-    let mut peaks = vec![peak("fma", seconds, || unsafe { dispatch(isa, Fma) })?];
-    #[cfg(target_arch = "x86_64")]
+    let fma = peak("fma", seconds, || unsafe { dispatch(isa, Fma) })?;
+    Ok(iter::once(fma).chain(bf16_peaks(isa, seconds)?).collect())
+}
+
+/// Measures the peaks of the products of bf16 pairs that `isa` has.
+#[cfg(target_arch = "x86_64")]
+fn bf16_peaks(isa: Isa, seconds: f64) -> Result<Vec<BenchRecord>, ShapeError> {
+    let mut peaks = Vec::new();
     if matches!(isa, Isa::Avx512Bf16 | Isa::Amx) && isa.is_available() {
         // SAFETY: the condition above has found AVX-512 with its bf16 extension.
         peaks.push(peak("vdpbf16ps", seconds, || unsafe { crate::pair_tile::pair_peak(ROUNDS) })?);
     }
-    #[cfg(target_arch = "x86_64")]
     if isa == Isa::Amx && isa.is_available() {
         // SAFETY: the condition above has found the tile instructions.
         peaks.push(peak("tdpbf16ps", seconds, || unsafe { crate::amx::peak(1000) })?);
     }
     Ok(peaks)
+}
+
+/// There are none on other architectures.
+#[cfg(not(target_arch = "x86_64"))]
+fn bf16_peaks(_: Isa, _: f64) -> Result<Vec<BenchRecord>, ShapeError> {
+    Ok(Vec::new())
 }

@@ -1,5 +1,7 @@
 //! Chooses the code for an instruction set.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::portable;
 use super::vector::{Kernel, Simd};
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +34,10 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the guard has found the features; the caller keeps the kernel's own conditions.
         Isa::Avx2 if isa.is_available() => unsafe { avx2::run(kernel) },
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: every processor of this architecture has the instructions; the caller keeps the
+        // kernel's own conditions.
+        Isa::Neon => unsafe { kernel.run::<neon::F32x4>() },
         // SAFETY: portable code needs no features; the caller keeps the kernel's own conditions.
         _ => unsafe { kernel.run::<portable::F32x4>() },
     }
@@ -44,6 +50,8 @@ pub(crate) fn tile_columns(isa: Isa) -> usize {
         Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => <avx512::F32x16<false>>::TILE_COLUMNS,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::F32x8::TILE_COLUMNS,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::F32x4::TILE_COLUMNS,
         _ => portable::F32x4::TILE_COLUMNS,
     }
 }
@@ -55,6 +63,8 @@ pub(crate) fn lanes(isa: Isa) -> usize {
         Isa::Amx | Isa::Avx512Bf16 | Isa::Avx512 => <avx512::F32x16<false>>::LANES,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::F32x8::LANES,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon => neon::F32x4::LANES,
         _ => portable::F32x4::LANES,
     }
 }
