@@ -63,15 +63,17 @@ impl Folder {
         Ok(Self { digest, metrics, epochs, abandoned, dir, _lock: lock })
     }
 
-    /// Waits until the logs are on disk, and returns their digests.
+    /// Waits until the logs are on disk, and returns the lengths in bytes of metrics.jsonl and
+    /// epochs.jsonl, and the digests of all.
     ///
     /// # Errors
     /// [`Error::Io`] for a disk that fails.
-    pub(super) fn digests(&mut self) -> Result<LogDigests> {
+    pub(super) fn sync(&mut self) -> Result<([u64; 2], LogDigests)> {
         let abandoned = self.abandoned.clone().map(|sum| (name_of(&self.dir.abandoned()), sum));
-        let logs = [&mut self.metrics, &mut self.epochs]
-            .map(|log| Ok((name_of(&log.path), log.sync()?.1)));
-        logs.into_iter().chain(abandoned.map(Ok)).collect()
+        let (metrics, epochs) = (self.metrics.sync()?, self.epochs.sync()?);
+        let named = |log: &Log, sum| (name_of(&log.path), sum);
+        let logs = [named(&self.metrics, metrics.1), named(&self.epochs, epochs.1)];
+        Ok(([metrics.0, epochs.0], logs.into_iter().chain(abandoned).collect()))
     }
 
     /// Writes abandoned.jsonl.
@@ -200,9 +202,8 @@ impl Session<'_> {
         let state = self.ranks.enter(|| self.learner.state())??;
         self.check_agreement(&state)?;
         let Some(folder) = &mut self.folder else { return Ok(()) };
-        self.progress.metrics_bytes = folder.metrics.sync()?.0;
-        self.progress.epochs_bytes = folder.epochs.sync()?.0;
-        let logs = folder.digests()?;
+        let (bytes, logs) = folder.sync()?;
+        [self.progress.metrics_bytes, self.progress.epochs_bytes] = bytes;
         let (dir, config) = (folder.dir.checkpoints(), folder.digest.clone());
         let needed = self.needed()?;
         let metadata = self.about().metadata()?;

@@ -106,7 +106,7 @@ impl Session<'_> {
         let mut summary = self.summary();
         let file = self.about().file(&tensors)?;
         if let Some(folder) = &mut self.folder {
-            summary.logs = folder.digests()?;
+            summary.logs = folder.sync()?.1;
             files::write_atomic(&folder.dir.model(), &file)?;
             sealed::write(&folder.dir.summary(), &summary)?;
         }
