@@ -9,7 +9,7 @@ use std::{fmt, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::table::{ABOUT_THE_RUN, complete, read};
+pub(crate) use self::table::{ABOUT_THE_RUN, complete, read, read_text};
 pub use self::{
     settings::{SETTINGS, SettingInfo, TrainConfig, Values},
     table::{over, parse, put_option, read_file},

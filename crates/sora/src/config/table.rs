@@ -28,7 +28,7 @@ pub(crate) const ABOUT_THE_RUN: [&str; 10] = [
     "world",
     "worlds",
 ];
-/// Largest settings file in bytes.
+/// Largest file in bytes.
 const LARGEST_FILE: u64 = 1 << 20;
 /// Steps between checkpoints of a run that may return to one.
 const ROLLBACK_STEPS: u64 = 100;
@@ -39,13 +39,20 @@ const ROLLBACK_STEPS: u64 = 100;
 /// # Errors
 /// [`Error`] for a file that cannot be read, is too large, or is not TOML.
 pub fn read_file(path: &Path) -> Result<Table> {
+    parse(&read_text(path, "a settings file")?).map_err(|e| Error::damaged(path, e.to_string()))
+}
+
+/// The text of `path`, which is `what`.
+///
+/// # Errors
+/// [`Error`] for a file that cannot be read or is too large.
+pub(crate) fn read_text(path: &Path, what: &str) -> Result<String> {
     let size = std::fs::metadata(path).map_err(|e| Error::read(path, e))?.len();
     if size > LARGEST_FILE {
-        let problem = format!("{size} bytes; a settings file has at most {LARGEST_FILE}");
+        let problem = format!("{size} bytes; {what} has at most {LARGEST_FILE}");
         return Err(Error::damaged(path, problem));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-    parse(&text).map_err(|e| Error::damaged(path, e.to_string()))
+    std::fs::read_to_string(path).map_err(|e| Error::read(path, e))
 }
 
 /// Reads the settings in the text of a file.

@@ -35,8 +35,6 @@ use crate::{
     error::{Error, Result},
 };
 
-/// Largest recipe file in bytes.
-const LARGEST_FILE: u64 = 1 << 20;
 /// Most runs of a recipe.
 const MOST_RUNS: usize = 10_000;
 
@@ -164,13 +162,7 @@ impl Recipe {
         }
         let path = Path::new(name);
         if path.extension().is_some_and(|extension| extension == "toml") {
-            let size = std::fs::metadata(path).map_err(|e| Error::read(path, e))?.len();
-            if size > LARGEST_FILE {
-                let problem = format!("{size} bytes; a recipe has at most {LARGEST_FILE}");
-                return Err(Error::damaged(path, problem));
-            }
-            let text = std::fs::read_to_string(path).map_err(|e| Error::read(path, e))?;
-            let recipe: Self = from_toml(&text, path)?;
+            let recipe: Self = from_toml(&config::read_text(path, "a recipe")?, path)?;
             return Ok(Self { file: Some(path.to_owned()), ..recipe });
         }
         Err(Error::unknown("recipe", name, RECIPES.iter().map(|(name, _)| *name)))
