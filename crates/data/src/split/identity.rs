@@ -62,19 +62,33 @@ impl SplitIdentity {
 }
 
 impl Split {
-    /// This split without the images that one of `others` has, too: those with the same pixels, or
-    /// the same files where both are decoded on demand.
+    /// This split without the images that one of `others` has, too: those with the same pixels.
+    ///
+    /// Where all are decoded on demand and fitted alike, the same files: nothing is decoded then.
+    /// Where some are decoded and others in memory, each of the former is decoded once.
     ///
     /// # Errors
     /// Those of [`Split::image`].
     pub fn without(&self, others: &[&Self]) -> Result<Self> {
+        let alike = others.iter().all(|other| other.store.storage() == self.store.storage());
+        let digests = |split: &Self| if alike { split.digests() } else { split.pixel_digests() };
         let mut known = HashSet::new();
         for other in others {
-            known.extend(other.digests()?);
+            known.extend(digests(other)?);
         }
-        let own = self.digests()?;
+        let own = digests(self)?;
         let left = (0..self.len()).filter(|&i| !known.contains(&own[i]));
         self.subset(&left.collect::<Vec<_>>())
+    }
+
+    /// The digest of each image's pixels, however it is stored.
+    fn pixel_digests(&self) -> Result<Vec<[u8; 32]>> {
+        if matches!(self.store.images, Images::Memory(_)) {
+            return self.digests();
+        }
+        let digest = |i| Ok(Sha256::digest(self.image(i)?).into());
+        let digests = (0..self.len()).into_par_iter().map(digest);
+        digests.collect::<Vec<Result<_>>>().into_iter().collect()
     }
 
     /// The digest of each image.

@@ -1,6 +1,9 @@
 use super::*;
+use crate::error::Result;
+use crate::picture::{Fit, Picture, Pictures};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// One-pixel images whose value is the index.
 fn tiny(labels: &[u32]) -> Split {
@@ -42,6 +45,26 @@ fn images_of_another_split_are_left_out() {
     let left = all.without(&[&some.take(1), &some.subset(&[2, 1]).unwrap()]).unwrap();
     assert_eq!(left.ids(), [0, 2]);
     assert_eq!(all.without(&[]).unwrap().len(), 4);
+}
+
+#[test]
+fn images_of_another_split_are_found_however_they_are_stored() {
+    #[derive(Debug)]
+    struct Numbers;
+    impl Pictures for Numbers {
+        fn picture(&self, i: usize) -> Result<Picture> {
+            Picture::new(1, 1, 1, vec![i as u8])
+        }
+    }
+    let memory = tiny(&[0, 1, 2, 3]);
+    let on_demand =
+        |fit| Split::on_demand(Arc::new(Numbers), fit, vec![0; 6], [1, 1, 1], 1).unwrap();
+    let files = on_demand(Fit::Exact);
+    assert_eq!(memory.without(&[&files.subset(&[5, 2]).unwrap()]).unwrap().ids(), [0, 1, 3]);
+    assert_eq!(files.without(&[&memory]).unwrap().ids(), [4, 5]);
+    assert_eq!(files.without(&[&files.take(2), &memory.take(3)]).unwrap().ids(), [3, 4, 5]);
+    assert_eq!(files.without(&[&files.take(2)]).unwrap().ids(), [2, 3, 4, 5]);
+    assert_eq!(files.without(&[&on_demand(Fit::Square).take(5)]).unwrap().ids(), [5]);
 }
 
 #[test]

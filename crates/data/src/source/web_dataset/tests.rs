@@ -3,7 +3,7 @@ use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::{OpenOptions, open};
+use crate::{Augment, Loader, LoaderOptions, OpenOptions, Share, open};
 
 fn picture(shade: u8, format: ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
@@ -74,6 +74,36 @@ fn shards_are_one_set_with_every_image_at_its_label() {
     shard(&at("train-000000.tar"), &other);
     let set = open(&format!("imagefolder:{}", dir.path().display()), &options).unwrap();
     assert!(set.train.identity().unwrap().difference(&before).is_some());
+}
+
+#[test]
+fn ranks_read_the_batches_of_one_process_from_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    for (number, range) in [(0, 0..5), (1, 5..12), (2, 12..21)] {
+        let members: Members = range.flat_map(|i: u8| sample(&format!("{i:03}"), i % 4)).collect();
+        shard(&dir.path().join(format!("train-{number:06}.tar")), &members);
+    }
+    shard(&dir.path().join("val-000000.tar"), &sample("0", 0));
+    let options = OpenOptions { image_size: Some(8), cache: false, ..Default::default() };
+    let set = open(&format!("imagefolder:{}", dir.path().display()), &options).unwrap();
+    let epochs = |share: Share| {
+        let options = LoaderOptions { share, ..LoaderOptions::train(8, 5, Augment::NONE) };
+        let loader = Loader::new(set.train.clone(), options).unwrap();
+        let of = |epoch| loader.epoch(epoch, 0).map(Result::unwrap).collect::<Vec<_>>();
+        [of(0), of(1)].concat()
+    };
+    let whole = epochs(Share::ALL);
+    assert_eq!(whole.len(), 4);
+    assert_ne!(whole[0].ids, whole[2].ids, "another order in each epoch");
+    for world in [2, 4, 8] {
+        let parts: Vec<_> = (0..world).map(|rank| epochs(Share { rank, world })).collect();
+        for (index, whole) in whole.iter().enumerate() {
+            let ids: Vec<u32> = parts.iter().flat_map(|part| part[index].ids.clone()).collect();
+            let images: Vec<f32> =
+                parts.iter().flat_map(|part| part[index].images.clone()).collect();
+            assert!(ids == whole.ids && images == whole.images, "{world} ranks, batch {index}");
+        }
+    }
 }
 
 #[test]
