@@ -162,6 +162,11 @@ impl<'a> TrainPass<'a> {
     /// Computes the gradients of `loss`; `logits` are the logits at the training point.
     pub fn finish(self, loss: Tensor<1>, logits: Tensor<2>) -> TrainGradient {
         let Self { weights, point, stats, forwards, .. } = self;
+        // Weights of a pass through the network that is the only one have their gradients from it
+        // alone: each is complete when that layer's backward pass is.
+        if forwards == 1 {
+            scope::begin_pass();
+        }
         let (params, input) = profile::time(Stage::Autodiff, || {
             let mut gradients = share_of(&loss).backward();
             let input = point
@@ -169,7 +174,7 @@ impl<'a> TrainPass<'a> {
                 .unwrap_or_else(|| point.clone().inner().zeros_like());
             (weights.gradients(&mut gradients), input)
         });
-        let params = scope::sum_tensors(params);
+        let params = scope::end_of_pass(params, weights.versions());
         TrainGradient { params, input, loss: loss.inner(), logits: logits.inner(), stats, forwards }
     }
 

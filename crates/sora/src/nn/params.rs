@@ -309,6 +309,11 @@ impl Weights {
         self.values[id.0].clone().reshape([rows, self.specs[id.0].len() / rows.max(1)])
     }
 
+    /// The [`version`](Self::version) of each parameter.
+    pub(crate) fn versions(&self) -> &[u64] {
+        &self.versions
+    }
+
     /// Identifies the content of parameter `id`; its packed forms are kept under this number.
     pub(crate) fn version(&self, id: ParamId) -> u64 {
         self.versions[id.0]

@@ -1,6 +1,6 @@
 //! What the processes of a data-parallel training say to each other.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::Arc};
 
 use crate::error::Result;
 
@@ -32,6 +32,16 @@ pub trait Communicator: Debug + Send + Sync {
     /// # Errors
     /// As [`gather`](Self::gather).
     fn exchange(&self, mine: &[u8]) -> Result<Vec<u8>>;
+
+    /// Another link between the same ranks, for the thread that asks for it: calls over one and
+    /// over the other need not come in the same order everywhere. `None` where there can be one
+    /// link only, on every rank then. It is a call over this link, too.
+    ///
+    /// # Errors
+    /// As [`gather`](Self::gather).
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        Ok(None)
+    }
 
     /// Replaces `values` by their sums over all ranks, the same bits on each.
     ///

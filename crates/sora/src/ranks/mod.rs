@@ -13,6 +13,7 @@
 //! Operations of the engine are functions without a handle: a step [`enters`](Ranks::enter)
 //! its ranks, and what it calls on its thread asks that scope for them.
 
+mod beside;
 mod communicator;
 #[cfg(feature = "mpi")]
 mod mpi;

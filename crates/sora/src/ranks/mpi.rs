@@ -1,6 +1,6 @@
 //! MPI (feature `mpi`), through the crate `mpi`: OpenMPI, MPICH and what is made of them.
 
-use std::{fmt, sync::Arc};
+use std::{cell::RefCell, fmt, mem::ManuallyDrop, sync::Arc};
 
 use mpi::{
     Threading,
@@ -18,6 +18,24 @@ use crate::error::{Error, Result};
 pub struct Mpi {
     rank: usize,
     world: usize,
+    /// What the library allows.
+    threading: Threading,
+    link: Link,
+}
+
+/// Which of MPI's communicators a link is.
+#[derive(Clone, Copy)]
+enum Link {
+    World,
+    /// That of the thread: a handle of MPI's cannot be given to another.
+    Second,
+}
+
+thread_local! {
+    /// It is never freed: all would have to take part in that, and a process that has failed does
+    /// not.
+    static SECOND: RefCell<Option<ManuallyDrop<SimpleCommunicator>>> =
+        const { RefCell::new(None) };
 }
 
 impl fmt::Debug for Mpi {
@@ -33,21 +51,31 @@ impl Mpi {
     /// # Errors
     /// Joined before; an MPI library that allows one thread only.
     pub fn join() -> Result<(Arc<Self>, Joined)> {
-        // Steps run on a thread of rayon's, one at a time.
-        let (universe, threading) = initialize_with_threading(Threading::Serialized)
+        // Steps run on a thread of rayon's, one at a time; sums beside them on one more.
+        let (universe, threading) = initialize_with_threading(Threading::Multiple)
             .ok_or_else(|| Error::defect("MPI has been started before"))?;
         if threading < Threading::Serialized {
             let problem = "gives MPI_THREAD_FUNNELED at most; expected MPI_THREAD_SERIALIZED";
             return Err(Error::unfit("the MPI library", problem));
         }
         let world = SimpleCommunicator::world();
-        let mpi = Self { rank: world.rank() as usize, world: world.size() as usize };
-        Ok((Arc::new(mpi), Joined(universe)))
+        let (rank, world) = (world.rank() as usize, world.size() as usize);
+        Ok((Arc::new(Self { rank, world, threading, link: Link::World }), Joined(universe)))
     }
 
     /// Ends every process at once with this exit status.
     pub fn abort(&self, status: u8) -> ! {
         SimpleCommunicator::world().abort(i32::from(status))
+    }
+
+    fn with<R>(&self, call: impl FnOnce(&SimpleCommunicator) -> R) -> Result<R> {
+        match self.link {
+            Link::World => Ok(call(&SimpleCommunicator::world())),
+            Link::Second => SECOND.with_borrow(|second| {
+                let second = second.as_deref();
+                second.map(call).ok_or_else(|| Error::defect("a link of another thread"))
+            }),
+        }
     }
 }
 
@@ -65,13 +93,23 @@ impl Communicator for Mpi {
 
     fn gather(&self, mine: &[u8]) -> Result<Vec<u8>> {
         let mut all = vec![0; mine.len() * self.world];
-        SimpleCommunicator::world().all_gather_into(mine, &mut all[..]);
+        self.with(|link| link.all_gather_into(mine, &mut all[..]))?;
         Ok(all)
     }
 
     fn exchange(&self, mine: &[u8]) -> Result<Vec<u8>> {
         let mut theirs = vec![0; mine.len()];
-        SimpleCommunicator::world().all_to_all_into(mine, &mut theirs[..]);
+        self.with(|link| link.all_to_all_into(mine, &mut theirs[..]))?;
         Ok(theirs)
+    }
+
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        if self.any(self.threading < Threading::Multiple)? {
+            return Ok(None);
+        }
+        let second = self.with(SimpleCommunicator::duplicate)?;
+        SECOND.set(Some(ManuallyDrop::new(second)));
+        let Self { rank, world, threading, .. } = *self;
+        Ok(Some(Arc::new(Self { rank, world, threading, link: Link::Second })))
     }
 }

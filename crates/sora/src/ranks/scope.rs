@@ -3,12 +3,13 @@
 use std::{
     cell::RefCell,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{Alone, Communicator};
+use super::{Alone, Communicator, beside::Beside};
 use crate::{
     error::{Error, Result},
     names::named,
@@ -35,6 +36,8 @@ named!(BatchNormScope, "scope of batch norm": Sync = "sync", Local = "local");
 pub struct Ranks {
     link: Arc<dyn Communicator>,
     norm: BatchNormScope,
+    /// Sums gradients during the backward pass.
+    beside: Option<Beside>,
     /// What failed in an operation that cannot say so itself.
     failed: Mutex<Option<Error>>,
 }
@@ -55,7 +58,34 @@ impl Drop for Entered {
 impl Ranks {
     /// The ranks behind `link`.
     pub fn new(link: Arc<dyn Communicator>, norm: BatchNormScope) -> Arc<Self> {
-        Arc::new(Self { link, norm, failed: Mutex::default() })
+        Arc::new(Self { link, norm, beside: None, failed: Mutex::default() })
+    }
+
+    /// The ranks behind `link`, which sum the gradients of a layer's weights while those of the
+    /// layers in front of it are computed, to the same bits; where they can have one link only, as
+    /// [`new`](Self::new). All ranks must call it.
+    ///
+    /// # Errors
+    /// A rank that cannot be reached; a system without another thread.
+    pub fn overlapping(link: Arc<dyn Communicator>, norm: BatchNormScope) -> Result<Arc<Self>> {
+        let beside = if link.world() > 1 { Beside::start(&link)? } else { None };
+        Ok(Arc::new(Self { link, norm, beside, failed: Mutex::default() }))
+    }
+
+    /// As [`overlapping`](Self::overlapping) where every rank has a thread to spare for sums: where
+    /// one has a single thread, its sums would only take turns with its computing.
+    ///
+    /// # Errors
+    /// As [`overlapping`](Self::overlapping).
+    pub(crate) fn of_training(
+        link: Arc<dyn Communicator>,
+        norm: BatchNormScope,
+    ) -> Result<Arc<Self>> {
+        let busy = rayon::current_num_threads() < 2;
+        if link.world() == 1 || link.any(busy)? {
+            return Ok(Self::new(link, norm));
+        }
+        Self::overlapping(link, norm)
     }
 
     /// One process.
@@ -86,6 +116,12 @@ impl Ranks {
         let result = within(Some(Arc::clone(self)), work);
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take();
         failed.map_or(Ok(result), Err)
+    }
+
+    /// Time from the first complete gradient to the end of each backward pass since this was last
+    /// asked: what sums of gradients can be hidden in. Zero where none are.
+    pub fn take_window(&self) -> Duration {
+        self.beside.as_ref().map_or(Duration::ZERO, Beside::take_window)
     }
 
     fn note(&self, result: Result<()>) {
@@ -150,16 +186,22 @@ pub(crate) fn gather_each(mine: Vec<u8>) -> Vec<Vec<u8>> {
     }
 }
 
-/// Sums of all `tensors` over the ranks, in one go.
-///
-/// # Errors
-/// A device that fails, a rank that cannot be reached.
-fn sum_flat(ranks: &Ranks, tensors: &[Tensor<1>], factor: f32) -> Result<Vec<Tensor<1>>> {
+/// What `tensor` holds; where that cannot be read, NaN, and [`Ranks::enter`] tells: the other ranks
+/// wait for as many values.
+pub(crate) fn values_of(ranks: &Ranks, tensor: &Tensor<1>) -> Vec<f32> {
+    to_vec(tensor).unwrap_or_else(|e| {
+        ranks.note(Err(e));
+        vec![f32::NAN; tensor.dims()[0]]
+    })
+}
+
+/// Sums of all `tensors` over the ranks times `factor`, in one go.
+fn sum_flat(ranks: &Ranks, tensors: &[Tensor<1>], factor: f32) -> Vec<Tensor<1>> {
     let mut flat = Vec::with_capacity(tensors.iter().map(|tensor| tensor.dims()[0]).sum());
     for tensor in tensors {
-        flat.extend(to_vec(tensor)?);
+        flat.extend(values_of(ranks, tensor));
     }
-    profile::time(Stage::Ranks, || ranks.link.sum_f32(&mut flat))?;
+    ranks.note(profile::time(Stage::Ranks, || ranks.link.sum_f32(&mut flat)));
     if factor != 1.0 {
         flat.iter_mut().for_each(|value| *value *= factor);
     }
@@ -167,22 +209,48 @@ fn sum_flat(ranks: &Ranks, tensors: &[Tensor<1>], factor: f32) -> Result<Vec<Ten
     let mut sums = Vec::with_capacity(tensors.len());
     for tensor in tensors {
         let (values, after) = rest.split_at(tensor.dims()[0]);
-        sums.push(Tensor::from_data(
-            TensorData::new(values.to_vec(), [values.len()]),
-            &tensor.device(),
-        ));
+        sums.push(nn::flat(values.to_vec(), &tensor.device()));
         rest = after;
     }
-    Ok(sums)
+    sums
 }
 
-/// The sums of gradients over the ranks.
-pub(crate) fn sum_tensors(tensors: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
-    let Some(ranks) = current() else { return tensors };
-    sum_flat(&ranks, &tensors, 1.0).unwrap_or_else(|e| {
-        ranks.note(Err(e));
-        tensors
-    })
+/// A backward pass begins whose gradients are summed at its [end](end_of_pass).
+pub(crate) fn begin_pass() {
+    if let Some(beside) = current().as_ref().and_then(|ranks| ranks.beside.as_ref()) {
+        beside.begin();
+    }
+}
+
+/// The complete gradient by the weights `version` in such a pass, to be summed from now on.
+pub(crate) fn offer(version: u64, gradient: &[f32]) {
+    if let Some(beside) = current().as_ref().and_then(|ranks| ranks.beside.as_ref()) {
+        beside.offer(version, gradient);
+    }
+}
+
+/// The sums over the ranks of the gradients by the weights `versions`.
+pub(crate) fn end_of_pass(gradients: Vec<Tensor<1>>, versions: &[u64]) -> Vec<Tensor<1>> {
+    let Some(ranks) = current() else { return gradients };
+    let Some(beside) = &ranks.beside else { return sum_flat(&ranks, &gradients, 1.0) };
+    let rest = |taken: &[u64]| {
+        let left = versions.iter().zip(&gradients).filter(|(version, _)| !taken.contains(version));
+        let left: Vec<Tensor<1>> = left.map(|(_, gradient)| gradient.clone()).collect();
+        sum_flat(&ranks, &left, 1.0)
+    };
+    let (rest, mut taken) = match profile::time(Stage::Ranks, || beside.end(rest)) {
+        Ok(sums) => sums,
+        Err(e) => {
+            ranks.note(Err(e));
+            return gradients;
+        }
+    };
+    let (mut rest, device) = (rest.into_iter(), |of: &Tensor<1>| of.device());
+    let sum = |(version, gradient): (&u64, Tensor<1>)| match taken.remove(version) {
+        Some(values) => nn::flat(values, &device(&gradient)),
+        None => rest.next().unwrap_or(gradient),
+    };
+    versions.iter().zip(gradients).map(sum).collect()
 }
 
 /// Their means, where the ranks keep statistics of their own; as they are where those are shared.
@@ -190,8 +258,5 @@ pub(crate) fn mean_of_local(tensors: Vec<Tensor<1>>) -> Vec<Tensor<1>> {
     let Some(ranks) = current().filter(|ranks| ranks.norm == BatchNormScope::Local) else {
         return tensors;
     };
-    sum_flat(&ranks, &tensors, (ranks.world() as f32).recip()).unwrap_or_else(|e| {
-        ranks.note(Err(e));
-        tensors
-    })
+    sum_flat(&ranks, &tensors, (ranks.world() as f32).recip())
 }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -35,6 +35,8 @@ pub struct Threads {
     shared: Arc<Shared>,
     /// Calls made so far.
     calls: AtomicU64,
+    /// Second links made so far.
+    seconds: AtomicUsize,
 }
 
 struct Shared {
@@ -49,6 +51,14 @@ struct Table {
     calls: HashMap<u64, Call>,
     /// Ranks that have gone.
     gone: Vec<usize>,
+    /// The second links, in the order in which each rank has made them.
+    seconds: Vec<Arc<Shared>>,
+}
+
+impl Shared {
+    fn of(world: usize) -> Arc<Self> {
+        Arc::new(Self { world, table: Mutex::default(), changed: Condvar::default() })
+    }
 }
 
 struct Call {
@@ -59,10 +69,13 @@ struct Call {
 impl Threads {
     /// The ranks of a world of `world`.
     pub fn of(world: usize) -> Vec<Self> {
-        let shared =
-            Arc::new(Shared { world, table: Mutex::default(), changed: Condvar::default() });
-        let rank = |rank| Self { rank, shared: Arc::clone(&shared), calls: AtomicU64::new(0) };
-        (0..world).map(rank).collect()
+        let shared = Shared::of(world);
+        (0..world).map(|rank| Self::at(rank, &shared)).collect()
+    }
+
+    fn at(rank: usize, shared: &Arc<Shared>) -> Self {
+        let shared = Arc::clone(shared);
+        Self { rank, shared, calls: AtomicU64::new(0), seconds: AtomicUsize::new(0) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -132,6 +145,14 @@ impl Communicator for Threads {
             part.get(self.rank * size..(self.rank + 1) * size).unwrap_or_default().to_vec()
         };
         Ok(self.share(mine)?.iter().flat_map(block).collect())
+    }
+
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        let (number, mut table) = (self.seconds.fetch_add(1, Ordering::Relaxed), self.table());
+        while table.seconds.len() <= number {
+            table.seconds.push(Shared::of(self.shared.world));
+        }
+        Ok(Some(Arc::new(Self::at(self.rank, &table.seconds[number]))))
     }
 }
 

@@ -22,10 +22,17 @@ pub struct Traffic {
     pub time: Duration,
 }
 
-/// A link that counts what goes over it.
+/// A link that counts what goes over it, and over its second link.
 #[derive(Debug)]
 pub struct Counted {
     link: Arc<dyn Communicator>,
+    counts: Arc<[Counts; 2]>,
+    /// Which of the counts are this link's.
+    number: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     calls: AtomicU64,
     sent: AtomicU64,
     nanoseconds: AtomicU64,
@@ -34,31 +41,30 @@ pub struct Counted {
 impl Counted {
     /// Counts what goes over `link`.
     pub fn new(link: Arc<dyn Communicator>) -> Self {
-        Self {
-            link,
-            calls: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
-            nanoseconds: AtomicU64::new(0),
-        }
+        Self { link, counts: Arc::default(), number: 0 }
     }
 
-    /// What has gone over it since this was last asked.
-    pub fn take(&self) -> Traffic {
+    /// What has gone over it, and over its second link, since this was last asked.
+    pub fn take(&self) -> [Traffic; 2] {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
-        Traffic {
-            calls: take(&self.calls),
-            sent: take(&self.sent),
-            time: Duration::from_nanos(take(&self.nanoseconds)),
-        }
+        [0, 1].map(|number| {
+            let Counts { calls, sent, nanoseconds } = &self.counts[number];
+            Traffic {
+                calls: take(calls),
+                sent: take(sent),
+                time: Duration::from_nanos(take(nanoseconds)),
+            }
+        })
     }
 
     fn counted<R>(&self, sent: usize, call: impl FnOnce() -> R) -> R {
         let started = Instant::now();
         let result = call();
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        let counts = &self.counts[self.number];
+        counts.calls.fetch_add(1, Ordering::Relaxed);
+        counts.sent.fetch_add(sent as u64, Ordering::Relaxed);
         let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        counts.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
         result
     }
 }
@@ -80,5 +86,12 @@ impl Communicator for Counted {
     fn exchange(&self, mine: &[u8]) -> Result<Vec<u8>> {
         let world = self.world().max(1);
         self.counted(mine.len() / world * (world - 1), || self.link.exchange(mine))
+    }
+
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        let counted = |link| -> Arc<dyn Communicator> {
+            Arc::new(Self { link, counts: Arc::clone(&self.counts), number: 1 })
+        };
+        Ok(self.link.second()?.map(counted))
     }
 }

@@ -235,7 +235,7 @@ impl<'a> Trainer<'a> {
                 let norm = config.settings.batch_norm;
                 let rest = Rest {
                     observers: self.observers,
-                    ranks: Ranks::new(self.communicator, norm),
+                    ranks: Ranks::of_training(self.communicator, norm)?,
                     interrupt: self.interrupt,
                 };
                 rest.go_on(dir, *config, GoingOn { epochs, other_world: self.other_world }, data)
@@ -249,7 +249,7 @@ impl<'a> Trainer<'a> {
                 }
                 let rest = Rest {
                     observers: self.observers,
-                    ranks: Ranks::new(self.communicator, config.batch_norm),
+                    ranks: Ranks::of_training(self.communicator, config.batch_norm)?,
                     interrupt: self.interrupt,
                 };
                 rest.begin(config, self.dir, data)

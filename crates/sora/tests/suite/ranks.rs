@@ -18,7 +18,7 @@ use sora::{
     method::METHODS,
     model::{Model, ModelConfig, NetworkOptions, Shape},
     nn::{BatchPart, HostTensor},
-    ranks::{BatchNormScope, Ranks},
+    ranks::{BatchNormScope, Counted, Ranks},
     run::{self, RunDir, log},
     threat::Norm,
     train::{Communicator, Event, Observer, OtherWorld, Threads},
@@ -28,11 +28,20 @@ use crate::support::{SIDE, assert_close, batch, host, threat};
 
 /// What `work` gives on every rank of a world of `world`.
 fn on_ranks<T: Send>(world: usize, work: impl Fn(Arc<dyn Communicator>) -> T + Sync) -> Vec<T> {
+    on_ranks_of(1, world, work)
+}
+
+/// The same, with `threads` for each rank.
+fn on_ranks_of<T: Send>(
+    threads: usize,
+    world: usize,
+    work: impl Fn(Arc<dyn Communicator>) -> T + Sync,
+) -> Vec<T> {
     std::thread::scope(|scope| {
         let work = &work;
         let spawn = |link: Threads| {
             scope.spawn(move || {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| work(Arc::new(link)))
             })
         };
@@ -42,10 +51,14 @@ fn on_ranks<T: Send>(world: usize, work: impl Fn(Arc<dyn Communicator>) -> T + S
 }
 
 fn network(name: &str, dropout: f32) -> Model {
+    // The transformer's is a multiple of its heads.
+    network_of_width(name, if name == "vit-tiny" { 12 } else { 8 }, dropout)
+}
+
+fn network_of_width(name: &str, width: usize, dropout: f32) -> Model {
     let config = ModelConfig {
         name: name.into(),
-        // A multiple of the transformer's heads.
-        width: if name == "vit-tiny" { 12 } else { 8 },
+        width,
         shape: Shape { channels: 3, height: SIDE, width: SIDE, classes: 10 },
         mean: vec![0.5; 3],
         std: vec![0.25; 3],
@@ -57,7 +70,11 @@ fn network(name: &str, dropout: f32) -> Model {
 /// Gradients of weights and images, logits and running statistics of a training pass over a part
 /// of 16 images.
 fn pass(name: &str, dropout: f32, ranks: &Arc<Ranks>) -> [Vec<f32>; 4] {
-    let (whole, mut model) = (batch(16), network(name, dropout));
+    pass_of(network(name, dropout), ranks)
+}
+
+fn pass_of(mut model: Model, ranks: &Arc<Ranks>) -> [Vec<f32>; 4] {
+    let whole = batch(16);
     let (rank, world) = (ranks.link().rank(), ranks.world());
     let images = 16 / world;
     let part = rank * images..(rank + 1) * images;
@@ -101,6 +118,70 @@ fn gradients_of_a_shared_batch_are_those_of_one_process() {
             assert_close(&what("logits"), &of_logits, &logits, 1e-5);
         }
     }
+}
+
+#[test]
+fn gradients_that_are_summed_during_the_backward_pass_have_the_same_bits() {
+    // Weights of several buckets of a mebibyte, and of less than one.
+    for (name, width) in [("preact-resnet18", 24), ("vit-tiny", 12)] {
+        for (world, norm) in [(2, BatchNormScope::Sync), (4, BatchNormScope::Local)] {
+            let found = on_ranks(world, |link| {
+                let in_turn = pass_of(
+                    network_of_width(name, width, 0.0),
+                    &Ranks::new(Arc::clone(&link), norm),
+                );
+                let link = Arc::new(Counted::new(link));
+                let ranks = Ranks::overlapping(link.clone(), norm).unwrap();
+                // A second pass follows the first.
+                let both = [(); 2].map(|()| pass_of(network_of_width(name, width, 0.0), &ranks));
+                assert!(both.iter().all(|pass| *pass == in_turn), "{name}, {world} ranks");
+                assert!(!ranks.take_window().is_zero() && ranks.take_window().is_zero());
+                link.take()[1]
+            });
+            // Every rank sends the others' parts of all gradients, and its sums, in both passes.
+            let weights = network_of_width(name, width, 0.0).params.to_host().unwrap();
+            let bytes = |tensor: &HostTensor| tensor.data.len() as u64 * 4;
+            let large = weights.iter().filter(|tensor| tensor.shape.len() > 1).map(bytes);
+            let expected = 2 * 2 * large.sum::<u64>() * (world as u64 - 1) / world as u64;
+            for traffic in found {
+                assert!(traffic.sent.abs_diff(expected) < expected / 5, "{traffic:?}, {expected}");
+                let buckets = if width == 24 { 3 } else { 1 };
+                assert!(traffic.calls >= 2 * 2 * buckets, "{traffic:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_training_with_a_thread_to_spare_for_sums_has_the_same_bits() {
+    let data = data();
+    // The second has a weight perturbation: two backward passes a step.
+    for awp in [0.0, 0.01] {
+        let weights = |threads: usize| {
+            on_ranks_of(threads, 2, |link| {
+                let link = Arc::new(Counted::new(link));
+                let trainer = trainer("sora").set("awp", awp).epochs(1);
+                let trained = trainer.communicator(link.clone()).fit(&data).unwrap();
+                assert_eq!(link.take()[1].calls > 0, threads > 1, "summed beside the pass");
+                trained.model.to_host().unwrap()
+            })
+        };
+        assert_eq!(weights(1), weights(2));
+    }
+}
+
+#[test]
+fn a_rank_that_fails_ends_those_that_wait_for_its_gradients() {
+    let ended = on_ranks(2, |link| {
+        let failed = link.rank() == 1;
+        let ranks = Ranks::overlapping(link, BatchNormScope::Local).unwrap();
+        let model = network("preact-resnet18", 0.0);
+        let batch = batch(4);
+        let pass = || ranks.enter(|| train_gradient(&model, batch.x.clone(), batch.labels.clone()));
+        // The second leaves after the first pass.
+        pass().is_ok() && (failed || matches!(pass(), Err(Error::Ranks(_))))
+    });
+    assert_eq!(ended, [true, true]);
 }
 
 #[test]
@@ -227,6 +308,38 @@ fn extras_of_a_training_are_shared_too() {
     let (loss, expected) = (found[0].0[0].loss, alone[0].loss);
     assert!((loss - expected).abs() < 1e-2 * expected, "{loss}, alone {expected}");
     assert_eq!(found[0].1, ran(2, &data, make)[0].1, "the same bits every time");
+}
+
+#[test]
+fn extra_data_are_shared_too() {
+    let data = data();
+    let make = || trainer("sora").set("extra_data", "synthetic:200").set("extra_fraction", 0.25);
+    let (alone, weights_alone) = ran(1, &data, make).remove(0);
+    assert_ne!(weights_alone, ran(1, &data, || trainer("sora"))[0].1, "they count");
+    for world in [2, 4] {
+        let found = ran(world, &data, make);
+        assert!(found.iter().all(|(steps, weights)| {
+            *weights == found[0].1 && steps.len() == alone.len() && steps.len() == 5
+        }));
+        for step in [0, 1] {
+            let what = format!("extra data, {world} ranks, step {step}");
+            assert_alike(&what, step, figures(&found[0].0[step]), figures(&alone[step]));
+        }
+        assert_eq!(found[0].1, ran(world, &data, make)[0].1, "the same bits every time");
+    }
+    let data = &data;
+    let text = |set: &(dyn Fn(usize) -> Trainer<'static> + Sync)| {
+        on_ranks(2, |link| {
+            set(link.rank()).epochs(1).communicator(link).fit(data).unwrap_err().to_string()
+        })
+    };
+    let texts = text(&|_| make().set("drop_last", false));
+    assert!(
+        texts.iter().all(|text| text.contains("with extra images the last batch")),
+        "{texts:?}"
+    );
+    let texts = text(&|rank| make().set("extra_fraction", 0.25 + 0.25 * rank as f64));
+    assert!(texts.iter().all(|text| text.contains("differ in their settings")), "{texts:?}");
 }
 
 /// Sets the flag when a step is done.

@@ -6,6 +6,7 @@ mod attack;
 mod conv;
 mod conv_device;
 mod loader;
+mod network;
 mod scaling;
 mod setup;
 mod step;

@@ -25,7 +25,10 @@ use super::{
     packed::packed,
     record,
 };
-use crate::profile::{self, Stage};
+use crate::{
+    profile::{self, Stage},
+    ranks::scope,
+};
 
 /// The kernels of a fully connected layer, forward and backward; `version` identifies the content
 /// of the weight.
@@ -50,6 +53,7 @@ pub trait LinearKernels: Backend {
         x: &FloatTensor<Self>,
         dy: &FloatTensor<Self>,
         w: &FloatTensor<Self>,
+        version: u64,
     ) -> FloatTensor<Self>;
 
     /// Computes the gradient by the bias.
@@ -103,13 +107,19 @@ impl LinearKernels for Flex {
         dx.finish()
     }
 
-    fn linear_weight_grad(x: &FlexTensor, dy: &FlexTensor, w: &FlexTensor) -> FlexTensor {
+    fn linear_weight_grad(
+        x: &FlexTensor,
+        dy: &FlexTensor,
+        w: &FlexTensor,
+        version: u64,
+    ) -> FlexTensor {
         let (x, dy) = (x.to_contiguous(), dy.to_contiguous());
         let [n, _] = dims(&x);
         let mut dw = Output::new(dims::<2>(w));
         ok(profile::time(Stage::Linear, || {
             kernel(w).weight_grad(n, floats(&x), floats(&dy), dw.as_mut())
         }));
+        scope::offer(version, dw.as_mut());
         dw.finish()
     }
 
@@ -157,7 +167,7 @@ impl<B: LinearKernels> Backward<B, 3> for LinearBackward {
         let LinearState { x, w, version } = ops.state;
         let [of_x, of_w, of_bias] = ops.parents;
         if let (Some(node), Some(x)) = (of_w, x) {
-            grads.register::<B>(node.id, B::linear_weight_grad(&x, &dy, &w));
+            grads.register::<B>(node.id, B::linear_weight_grad(&x, &dy, &w, version));
         }
         if let Some(node) = of_x {
             grads.register::<B>(node.id, B::linear_input_grad(&dy, &w, version));

@@ -21,7 +21,7 @@ use super::{
     flex::{dims, floats},
     record,
 };
-use crate::{nn::to_vec, ranks::scope};
+use crate::ranks::scope;
 
 /// The kernels of a sum over ranks.
 pub trait RankKernels: Backend {
@@ -104,10 +104,9 @@ pub(crate) fn sum_over_ranks(values: Tensor<1>) -> Tensor<1> {
 /// how many ranks that are.
 pub(in crate::nn) fn moments([mean, variance]: [Tensor<1>; 2]) -> ([Tensor<1>; 2], usize) {
     let Some(ranks) = scope::sharing_statistics() else { return ([mean, variance], 1) };
-    let (Ok(means), Ok(variances)) = (to_vec(&mean), to_vec(&variance)) else {
-        return ([mean, variance], 1);
-    };
-    // Second moments of f32 values are exact in f64, and so is what is left of their difference.
+    let [means, variances] = [&mean, &variance].map(|values| scope::values_of(&ranks, values));
+    // f64 keeps 29 bits more than f32: the square of an f32 mean is exact in it, and sum and
+    // difference keep all bits of an f32 variance that is not below 2^-29 of that square.
     let squares = means.iter().zip(&variances).map(|(&mean, &variance)| {
         let mean = f64::from(mean);
         f64::from(variance) + mean * mean

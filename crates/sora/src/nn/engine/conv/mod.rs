@@ -22,6 +22,7 @@ use super::{
 use crate::{
     nn::Keep,
     profile::{self, Stage},
+    ranks::scope,
 };
 
 /// The settings of a convolution, and the identity of its weights.
@@ -227,6 +228,7 @@ impl ConvKernels for Flex {
                 kernel.weight_grad(n, values(&x), values(&dy), dw.as_mut())
             }));
         });
+        scope::offer(plan.version, dw.as_mut());
         dw.finish()
     }
 
