@@ -1,18 +1,28 @@
 #!/usr/bin/env bash
-# Processes of OpenMPI that share a training, on this machine: the program with the feature `mpi`, and what
-# docs/cluster.md promises. Installs OpenMPI where Debian's packages can be had; skipped with a line where they cannot.
+# Processes of MPI that share a training, on this machine: the program with the feature `mpi`, and what docs/cluster.md
+# promises. With OpenMPI; MPI=mpich with MPICH. Installs it where Debian's packages can be had; skipped with a line where not.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+MPI=${MPI:-openmpi}
+case $MPI in
+  openmpi) packages=(libopenmpi-dev openmpi-bin) says="Open MPI|OpenRTE" other=mpich ;;
+  mpich) packages=(libmpich-dev mpich) says=HYDRA other=openmpi ;;
+  *) echo "MPI=$MPI: expected openmpi or mpich" >&2; exit 2 ;;
+esac
+packages+=(libclang-dev procps)
+# Debian has both side by side, under names of their own; elsewhere there is one.
+program() { command -v "$1.$MPI" || command -v "$1"; }
 has_all() {
-  command -v pgrep >/dev/null && command -v mpicc >/dev/null && mpirun --version 2>/dev/null | grep "Open MPI" >/dev/null &&
+  command -v pgrep >/dev/null && program mpicc >/dev/null && "$(program mpirun)" --version 2>/dev/null | grep -E "$says" >/dev/null &&
     { [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p | grep -q libclang || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
 }
-packages=(libopenmpi-dev openmpi-bin libclang-dev procps)
 if ! has_all && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  apt-get install -y -qq "${packages[@]}" >/dev/null 2>&1 ||
-    { apt-get update -qq && apt-get install -y -qq "${packages[@]}"; } >/dev/null 2>&1 || true
+  apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null 2>&1 ||
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >/dev/null 2>&1 || true
 fi
-has_all || { echo "skipped: OpenMPI or libclang is missing, and cannot be installed (${packages[*]})"; exit 0; }
+has_all || { echo "skipped: $MPI or libclang is missing, and cannot be installed (${packages[*]})"; exit 0; }
+MPICC=$(program mpicc) mpirun=$(program mpirun)
+export MPICC
 
 # One build of Burn serves the program with MPI and without.
 features() { cargo tree --locked -f "{p} {f}" --prefix none -e normal,build --workspace "$@" | sed 's/ (\*)//; s/ (proc-macro)//' | grep -v '^sora-' | sort -u; }
@@ -26,15 +36,35 @@ trap 'rm -rf "$work"' EXIT
 if [ -z "${SORA_MPI:-}" ]; then
   # Of what it adds to the other builds only the kernels take time, and they are built already: hence little optimised.
   quick=(--config 'profile.release.package.sora-robust.opt-level=1' --config 'profile.release.package.sora-robust-cli.opt-level=1')
-  cargo build --release --workspace --bin sora --features sora-robust-cli/mpi "${quick[@]}"
-  cp target/release/sora "$work/sora-mpi"
+  target=target
+  if [ "$MPI" != openmpi ]; then
+    # The binding does not notice another library: a folder of its own, with links to what is the same for both.
+    target=target/$MPI
+    if [ ! -e "$target" ] && [ -e target/release ]; then
+      mkdir -p "$target/release"
+      cp -al target/release/{build,deps,.fingerprint} "$target/release/"
+      find "$target/release" -mindepth 2 -maxdepth 2 \( -name 'mpi*' -o -name 'libmpi*' -o -name '*probe*mpi*' -o -name '*sora*' -o -name '*robust*' \) -exec rm -rf {} +
+    fi
+  fi
+  CARGO_TARGET_DIR=$target cargo build --release --workspace --bin sora --features sora-robust-cli/mpi "${quick[@]}"
+  cp "$target/release/sora" "$work/sora-mpi"
   # target/release/sora becomes the program without MPI again.
-  cargo build --release --workspace --bin sora
+  [ "$MPI" != openmpi ] || cargo build --release --workspace --bin sora
   SORA_MPI=$work/sora-mpi
 fi
-root=(); [ "$(id -u)" != 0 ] || root=(--allow-run-as-root)
 # As many processes as wanted, whatever the number of cores; TCP over loopback stands for a network.
-world() { local n=$1; shift; timeout 600 mpirun "${root[@]}" --oversubscribe --mca btl tcp,self --mca btl_tcp_if_include lo --mca orte_abort_print_stack 0 -n "$n" "$@"; }
+case $MPI in
+  openmpi)
+    launch=("$mpirun" --oversubscribe --bind-to none --mca btl tcp,self --mca btl_tcp_if_include lo --mca orte_abort_print_stack 0)
+    [ "$(id -u)" != 0 ] || launch+=(--allow-run-as-root)
+    killed="exited on signal 9"
+    ;;
+  mpich)
+    launch=(env UCX_TLS=tcp,self UCX_NET_DEVICES=lo "$mpirun")
+    killed="BAD TERMINATION"
+    ;;
+esac
+world() { local n=$1; shift; timeout 600 "${launch[@]}" -n "$n" "$@"; }
 flags=(--dataset synthetic --image-size 16 --width 8 --limit-train 700 --limit-test 60 --val 60 --batch 64 --epochs 2 --seed 3 --threads 1)
 train=("$SORA_MPI" train "${flags[@]}")
 strip() { sed -E 's/"(seconds|val_seconds|images_per_s|peak_rss_mib)":[^,}]*//g' "$1"; }
@@ -45,6 +75,9 @@ for n in 2 4; do world "$n" "${train[@]}" --out "$work/$n" -q; done
 world 2 "${train[@]}" --out "$work/2b" -q
 cmp "$work/2/model.safetensors" "$work/2b/model.safetensors"
 cmp <(strip "$work/2/metrics.jsonl") <(strip "$work/2b/metrics.jsonl")
+# With a thread to spare the gradients are summed beside the backward pass.
+world 2 "${train[@]}" --threads 2 --out "$work/2t" -q
+cmp "$work/2/model.safetensors" "$work/2t/model.safetensors"
 first() { head -1 "$work/$1/metrics.jsonl" | sed -E 's/.*"loss":([0-9.e-]+).*/\1/'; }
 for n in 2 4; do
   awk -v a="$(first alone)" -v b="$(first "$n")" -v n="$n" 'BEGIN { d = (a - b) / a; if (d < 0) d = -d; printf "%d processes: loss of step 0 differs by %.1e\n", n, d; exit d > 1e-4 }'
@@ -52,18 +85,29 @@ done
 grep -q '^world = 2$' "$work/2/config.toml"
 for name in model.safetensors best.safetensors summary.json; do [ -f "$work/2/$name" ]; done
 
+echo "== extra data are shared, too"
+extra=(--extra-data synthetic:900 --extra-fraction 0.25)
+"${train[@]}" "${extra[@]}" --out "$work/mixed" -q
+for name in 2x 2y; do world 2 "${train[@]}" "${extra[@]}" --out "$work/$name" -q; done
+cmp "$work/2x/model.safetensors" "$work/2y/model.safetensors"
+awk -v a="$(first mixed)" -v b="$(first 2x)" 'BEGIN { d = (a - b) / a; if (d < 0) d = -d; exit d > 1e-4 }'
+
 echo "== a kill of one process ends all; the run goes on to the same bits, and not with another number"
-world 2 "${train[@]}" --epochs 30 --out "$work/killed" -q 2>"$work/log" &
+world 2 "${train[@]}" --epochs 30 --out "$work/killed" -q >"$work/log" 2>&1 &
 job=$!
 for _ in $(seq 300); do [ -e "$work/killed/checkpoints" ] && [ -n "$(ls "$work/killed/checkpoints" 2>/dev/null)" ] && break; sleep 0.2; done
 victim=$(pgrep -n -f "^$SORA_MPI train .*$work/killed")
 kill -9 "$victim"
 if wait "$job"; then echo "a killed process was not noticed"; exit 1; fi
 if pgrep -f "^$SORA_MPI train .*$work/killed" >/dev/null; then echo "a process is still there"; exit 1; fi
-[ "$(grep -c "exited on signal 9" "$work/log")" = 1 ] || { echo "expected one message of the end"; cat "$work/log"; exit 1; }
+[ "$(grep -c "$killed" "$work/log")" = 1 ] || { echo "expected one message of the end"; cat "$work/log"; exit 1; }
 world 2 "${train[@]}" --epochs 30 --out "$work/whole" -q
 if "$SORA_MPI" resume "$work/killed" 2>"$work/log"; then echo "another number of processes was taken"; exit 1; fi
 grep -q "the run began with 2" "$work/log"
+cp -r "$work/killed" "$work/taken"
+"$SORA_MPI" resume "$work/taken" --world-size-may-differ -q
+grep -q '^worlds = \[2\]$' "$work/taken/config.toml"
+[ "$(wc -l <"$work/taken/metrics.jsonl")" = "$(wc -l <"$work/whole/metrics.jsonl")" ]
 world 2 "$SORA_MPI" resume "$work/killed" -q
 cmp "$work/whole/model.safetensors" "$work/killed/model.safetensors"
 
@@ -83,6 +127,11 @@ refused "share a batch in equal parts" world 3 "${train[@]}" --out "$work/odd"
 refused "no such method" world 2 "${train[@]}" --method magic --out "$work/magic"
 refused "works in one process" world 2 "$SORA_MPI" methods
 refused "MPI sees 1" env SLURM_STEP_NUM_TASKS=2 SLURM_PROCID=0 "${train[@]}" --out "$work/singleton"
-for name in odd magic singleton; do [ ! -e "$work/$name" ]; done
+if command -v "mpirun.$other" >/dev/null; then
+  foreign=("mpirun.$other" -n 2)
+  [ "$other" = mpich ] || [ "$(id -u)" != 0 ] || foreign+=(--allow-run-as-root)
+  refused "is it the mpirun of the MPI library" "${foreign[@]}" "${train[@]}" --out "$work/foreign"
+fi
+for name in odd magic singleton foreign; do [ ! -e "$work/$name" ]; done
 echo "== scaling, for the record"
 world 2 "$SORA_MPI" bench scaling --width 8 --batch 32 --steps 2 --threads 1
