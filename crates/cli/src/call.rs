@@ -78,7 +78,7 @@ pub enum Command {
     Reproduce(reproduce::ReproduceArgs),
     /// Run a product of settings and seeds, on one machine or many, and put it in a table
     Grid(grid::GridArgs),
-    /// Write a network's weights for PyTorch (safetensors) or the network itself (ONNX)
+    /// Write weights for PyTorch (safetensors), the network (ONNX) or a log (CSV)
     Export(export::ExportArgs),
     /// Take a checkpoint of PyTorch, weights only, as a network for `sora eval`
     Import(Box<import::ImportArgs>),

@@ -98,6 +98,8 @@ fn is_own(head: &[u8]) -> bool {
         [0x08, _, 0x12, 4, b's', b'o', b'r', b'a', ..] => true,
         // The rows of a grid.
         [b'r', ..] => near("run,group,seed,folder,seconds", 40),
+        // The log of a run.
+        [b's', ..] => near("step,epoch,loss,adv_acc,lr", 40),
         // Manual pages.
         [b'.', b'i', ..] => near(".TH sora", 256),
         // Records of evaluations and sweeps.
@@ -140,5 +142,7 @@ mod tests {
         other.extend(br#"{"__metadata__":{"format":"pt","sora":"x"}}"#);
         assert!(!is_own(&other));
         assert!(!is_own(b"sora"));
+        assert!(is_own(b"step,epoch,loss,adv_acc,lr,momentum\n"));
+        assert!(!is_own(b"step,epoch,loss\n1,0,0.5\n"));
     }
 }

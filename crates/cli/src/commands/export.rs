@@ -7,6 +7,7 @@ use sora::{
     device, exchange, files,
     model::Model,
     nn::{HostTensor, to_vec},
+    report,
     run::Subject,
 };
 use sora_rng::{Key, Purpose, fill_uniform};
@@ -27,6 +28,8 @@ pub enum Format {
     Safetensors,
     /// The network, from pixels in [0, 1] to logits
     Onnx,
+    /// The log of a run, finished or not: a row for each step
+    Csv,
 }
 
 /// What to write where.
@@ -38,7 +41,7 @@ pub struct ExportArgs {
     /// File format
     #[arg(long, value_enum)]
     pub format: Format,
-    /// File to write [default: export/model.safetensors or .onnx beside the weights]
+    /// File to write [default: export/model.safetensors, model.onnx or log.csv]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Overwrite a file that another program wrote
@@ -50,24 +53,42 @@ pub struct ExportArgs {
     pub samples: usize,
 }
 
-/// Writes the weights or the network of a run or a weights file.
+/// Writes the weights or the network of a run or a weights file, or the log of a run.
 pub fn run(args: &ExportArgs) -> Result<()> {
     if args.samples > SAMPLES {
         return Err(Failure::input(format!("--samples {}: expected 0 to {SAMPLES}", args.samples)));
     }
+    match args.format {
+        Format::Csv if args.samples > 0 => {
+            Err(Failure::input("--samples: expected with --format safetensors or onnx, not csv"))
+        }
+        Format::Csv => log(args),
+        Format::Safetensors | Format::Onnx => network(args),
+    }
+}
+
+fn log(args: &ExportArgs) -> Result<()> {
+    let run = report::Run::load(&args.subject)?;
+    for warning in &run.warnings {
+        tracing::warn!("{}: {warning}", run.name);
+    }
+    let out = args.out.clone().unwrap_or_else(|| beside(&args.subject, "log.csv"));
+    write(&out, report::csv(&run).as_bytes(), Overwrite::by(args.force))?;
+    tracing::info!("{} steps of {} in {}", run.steps.len(), run.name, out.display());
+    Ok(())
+}
+
+fn network(args: &ExportArgs) -> Result<()> {
     let subject = Subject::load(&args.subject, &device::device("cpu")?)?;
     let metadata = subject.about.metadata()?;
-    let (ending, bytes) = match args.format {
-        Format::Safetensors => {
-            ("safetensors", files::to_safetensors(&subject.model.to_host()?, metadata)?)
-        }
-        Format::Onnx => {
-            ("onnx", exchange::to_onnx(&subject.model, &metadata.into_iter().collect::<Vec<_>>())?)
-        }
+    let (ending, bytes) = if args.format == Format::Onnx {
+        ("onnx", exchange::to_onnx(&subject.model, &metadata.into_iter().collect::<Vec<_>>())?)
+    } else {
+        ("safetensors", files::to_safetensors(&subject.model.to_host()?, metadata)?)
     };
     let out = match &args.out {
         Some(out) => out.clone(),
-        None => beside(&args.subject, ending),
+        None => beside(&args.subject, &format!("model.{ending}")),
     };
     if same_file(&out, &args.subject) {
         return Err(Failure::input(format!(
@@ -89,10 +110,10 @@ pub fn run(args: &ExportArgs) -> Result<()> {
     Ok(())
 }
 
-/// `export/model.ENDING` in the run folder or beside the weights file.
-fn beside(subject: &Path, ending: &str) -> PathBuf {
+/// `export/NAME` in the run folder or beside the weights file.
+fn beside(subject: &Path, name: &str) -> PathBuf {
     let dir = if subject.is_dir() { subject } else { subject.parent().unwrap_or(Path::new("")) };
-    dir.join("export").join(format!("model.{ending}"))
+    dir.join("export").join(name)
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

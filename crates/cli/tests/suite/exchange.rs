@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::cli::{sora, stderr, train_short};
+use crate::cli::{refused, sora, stderr, train_short};
 
 #[test]
 fn a_run_goes_out_and_comes_back_with_the_same_figures() {
@@ -123,4 +123,57 @@ fn an_import_finds_the_network_by_its_shapes_and_says_which_one_fits() {
         let output = sora(&["import", own.to_str().unwrap(), "--out", again.to_str().unwrap()]);
         assert!(output.status.success(), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_log_goes_out_as_csv_with_a_row_for_each_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let run = at("run");
+    assert!(train_short(Path::new(&run), &[]).status.success());
+    let export =
+        |more: &[&str]| sora(&[&["export", run.as_str(), "--format", "csv"], more].concat());
+    let out = export(&[]);
+    assert!(out.status.success(), "{}", stderr(&out));
+    let log = Path::new(&run).join("export/log.csv");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let mut rows = text.lines().map(|row| row.split(',').collect::<Vec<_>>());
+    let heading = rows.next().unwrap();
+    let rows: Vec<_> = rows.collect();
+
+    // Each line of the log, figure by figure, under the names that it has there.
+    let lines = std::fs::read_to_string(Path::new(&run).join("metrics.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(rows.len(), lines.len());
+    let mut figures = 0;
+    for (row, line) in rows.iter().zip(&lines) {
+        assert_eq!(row.len(), heading.len());
+        for (name, value) in line.as_object().unwrap() {
+            if let Some(value) = value.as_f64().filter(|_| name != "co") {
+                let column = heading.iter().position(|column| column == name);
+                let cell = row[column.unwrap_or_else(|| panic!("no column {name}"))];
+                assert_eq!(cell.parse::<f32>().unwrap(), value as f32, "{name}");
+                figures += 1;
+            }
+        }
+    }
+    assert!(figures >= 13 * rows.len(), "{figures} figures");
+    let validated = heading.iter().position(|name| *name == "val_pgd").unwrap();
+    assert!(rows.last().unwrap()[validated].parse::<f64>().is_ok(), "the last validation");
+
+    // A run that goes on has a log; a weights file has none. Files of others stay.
+    std::fs::remove_file(Path::new(&run).join("summary.json")).unwrap();
+    let out = export(&[]);
+    assert!(out.status.success() && stderr(&out).contains("not finished"), "{}", stderr(&out));
+    let mine = at("mine.csv");
+    std::fs::write(&mine, "step,loss\n1,2\n").unwrap();
+    refused(&["export", &run, "--format", "csv", "--out", &mine], &["mine.csv", "--force"]);
+    assert_eq!(std::fs::read_to_string(&mine).unwrap(), "step,loss\n1,2\n");
+    assert!(export(&["--out", &mine, "--force"]).status.success());
+    assert!(export(&["--out", &mine]).status.success(), "its own file");
+    let weights = Path::new(&run).join("model.safetensors");
+    let weights = weights.to_str().unwrap();
+    refused(&["export", weights, "--format", "csv"], &["not a run folder"]);
+    refused(&["export", &run, "--format", "csv", "--samples", "3"], &["--samples"]);
 }

@@ -8,7 +8,7 @@ use crate::run::log::{StepLine, ValFigures};
 /// A column: its name and its value.
 type Column = (&'static str, fn(&StepLine) -> Option<f64>);
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 13] = [
     ("loss", |s| Some(s.loss.into())),
     ("adv_acc", |s| Some(s.adv_acc.into())),
     ("lr", |s| Some(s.lr.into())),
@@ -18,6 +18,10 @@ const COLUMNS: [Column; 9] = [
     ("pert_align", |s| Some(s.pert_align.into())),
     ("delta_mean", |s| Some(s.delta_mean.into())),
     ("images_per_s", |s| Some(s.images_per_s.into())),
+    ("linearity_raw", |s| s.linearity_raw.map(f64::from)),
+    ("linearity_of_sums", |s| s.linearity_of_sums.map(f64::from)),
+    ("grad_ratio", |s| s.grad_ratio.map(f64::from)),
+    ("abnormal", |s| s.abnormal.map(f64::from)),
 ];
 
 /// One row for each step: its figures, and the validation after it where there was one. A figure
