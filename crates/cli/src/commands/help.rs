@@ -2,29 +2,31 @@
 
 use crate::{
     call::command,
-    console::{no_such, print},
+    console::{no_such, print, wrap, wrap_hanging},
     error::Result,
 };
 
-/// The text of `sora help exit-status`.
-const EXIT_STATUS: &str = "\
-Exit status of every command
+/// The exit statuses, and what each means for any command.
+const EXIT_STATUSES: [(u8, &str); 4] = [
+    (0, "done"),
+    (
+        1,
+        "the work failed: a full disk, a device that fails, training that diverged or was stopped \
+         by `--on-co stop`. What was complete is kept; the message says how to go on.",
+    ),
+    (2, "the call or its input is wrong: a flag, a value, a file. Nothing was changed."),
+    (
+        130,
+        "interrupted by Ctrl-C, SIGTERM, SIGHUP or, where a state is kept, SIGUSR1. The state is \
+         saved; the same call, or `sora resume RUN`, goes on.",
+    ),
+];
 
-    0  done
-    1  the work failed: a full disk, a device that fails, training that diverged
-       or was stopped by --on-co stop. What was complete is kept; the message
-       says how to go on.
-    2  the call or its input is wrong: a flag, a value, a file. Nothing was
-       changed.
-  130  interrupted by Ctrl-C, SIGTERM, SIGHUP or, where a state is kept,
-       SIGUSR1. The state is saved; the same call, or `sora resume RUN`, goes
-       on.
-
-Log lines that cannot be written (a full disk, a closed terminal) are dropped
-and change no exit status. A result on standard output that cannot be written
-gives 1, unless its reader has gone away (`| head`). A hang-up that was ignored
-when the program started stays ignored (nohup).
-";
+/// What else `sora help exit-status` says.
+const OUTPUT_THAT_FAILS: &str = "Log lines that cannot be written (a full disk, a closed terminal) \
+     are dropped and change no exit status. A result on standard output that cannot be written \
+     gives 1, unless its reader has gone away (`| head`). A hang-up that was ignored when the \
+     program started stays ignored (nohup).";
 
 /// What to explain.
 #[derive(Debug, clap::Args)]
@@ -37,7 +39,7 @@ pub struct HelpArgs {
 /// Prints the help.
 pub fn run(args: &HelpArgs) -> Result<()> {
     if args.topic == ["exit-status"] {
-        return print(EXIT_STATUS);
+        return print(&exit_status());
     }
     let mut found = command();
     found.build();
@@ -54,4 +56,12 @@ pub fn run(args: &HelpArgs) -> Result<()> {
         Err(help) => print(&help.render().to_string()),
         Ok(_) => Ok(()),
     }
+}
+
+fn exit_status() -> String {
+    let mut text = "Exit status of every command\n\n".to_owned();
+    for (status, meaning) in EXIT_STATUSES {
+        text += &wrap_hanging(&format!("{status:>5}  {meaning}\n"), 7);
+    }
+    text + &wrap(&format!("\n{OUTPUT_THAT_FAILS}\n"))
 }

@@ -58,6 +58,11 @@ pub fn wrap(text: &str) -> String {
     wrap_at(text, width(), 0)
 }
 
+/// The same, with `indent` spaces in front of each line that a break begins.
+pub fn wrap_hanging(text: &str, indent: usize) -> String {
+    wrap_at(text, width(), indent)
+}
+
 /// A message of one line as a reader of standard error gets it: on a terminal broken between words,
 /// with `indent` in front of each line but the first; elsewhere, in a file or a pipe, one line. The
 /// message begins in the column after the indent.

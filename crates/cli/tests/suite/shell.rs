@@ -77,6 +77,20 @@ fn every_list_fits_80_columns() {
     }
 }
 
+#[test]
+fn the_exit_statuses_are_as_wide_as_the_terminal() {
+    for columns in ["40", "57", "80", "120"] {
+        let mut call = Command::cargo_bin("sora").unwrap();
+        let output = call.args(["help", "exit-status"]).env("COLUMNS", columns).output().unwrap();
+        let text = text(&output);
+        let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        let columns: usize = columns.parse().unwrap();
+        assert!(longest <= columns && longest + 15 > columns, "{longest} of {columns}: {text}");
+        assert!(text.contains("\n  130  interrupted by"), "{text}");
+        assert!(text.contains("`sora resume RUN`"), "a command is broken: {text}");
+    }
+}
+
 /// The names in the first column of a list, without those that are patterns.
 fn names(list: &[&str]) -> Vec<String> {
     let object: Value = serde_json::from_str(&narrow(&[list, &["--json"]].concat())).unwrap();
