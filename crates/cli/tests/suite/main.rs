@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod black_box;
+mod browser;
 mod cli;
 mod dashboard;
 mod datasets;
@@ -17,6 +18,7 @@ mod identity;
 mod ingredients;
 mod init;
 mod onnx;
+mod page;
 mod report;
 mod resume;
 mod shell;

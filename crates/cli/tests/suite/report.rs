@@ -1,17 +1,15 @@
-//! Figures and the report page, from real runs of a few seconds, from damaged folders, and in a
-//! browser where there is one.
+//! Figures and the report page, from real runs of a few seconds and from damaged folders.
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::LazyLock,
 };
 
 use crate::cli::{sora, stderr, train_short};
 
 /// Two runs that every test may read: do not write to them.
-static RUNS: LazyLock<(tempfile::TempDir, [PathBuf; 2])> = LazyLock::new(|| {
+pub static RUNS: LazyLock<(tempfile::TempDir, [PathBuf; 2])> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     let runs = ["fgsm", "sora"].map(|method| {
         let out = dir.path().join(method);
@@ -22,7 +20,7 @@ static RUNS: LazyLock<(tempfile::TempDir, [PathBuf; 2])> = LazyLock::new(|| {
     (dir, runs)
 });
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -369,117 +367,4 @@ fn a_watched_page_is_kept_until_the_run_ends() {
     assert!(output.status.success(), "{}", stderr(&output));
     let page = fs::read_to_string(run.join("report.html")).unwrap();
     assert!(page.contains("At a glance") && !page.contains("http-equiv=\"refresh\""));
-}
-
-/// A browser, if this machine has one.
-fn chromium() -> Option<&'static str> {
-    let found = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok());
-    if found.is_none() {
-        eprintln!("skipped: no chromium on this machine");
-    }
-    found
-}
-
-/// Runs the browser on `page` with `more` arguments.
-fn browse(browser: &str, page: &str, more: &[String]) {
-    let profile = tempfile::tempdir().unwrap();
-    let output = Command::new(browser)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .args(["--hide-scrollbars", "--virtual-time-budget=4000"])
-        .arg(format!("--user-data-dir={}", text(profile.path())))
-        .args(more)
-        .arg(page)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A screenshot of the page. It is framed: a browser's window has a least width, a frame has not.
-fn shot(
-    browser: &str,
-    page: &Path,
-    theme: &str,
-    [width, height]: [u32; 2],
-    dir: &Path,
-) -> image::RgbImage {
-    let name = page.file_stem().unwrap().to_str().unwrap();
-    let picture = dir.join(format!("{name}-{theme}-{width}.png"));
-    let frame = dir.join(format!("{name}-{theme}-{width}-frame.html"));
-    let address = format!("{}?theme={theme}", page.file_name().unwrap().to_str().unwrap());
-    let style = format!("border:0;width:{width}px;height:{height}px");
-    let html = format!("<body style=margin:0><iframe style={style:?} src={address:?}></iframe>");
-    fs::write(&frame, html).unwrap();
-    let size = format!("--window-size={},{height}", width.max(500));
-    let to = format!("--screenshot={}", text(&picture));
-    browse(browser, &format!("file://{}", text(&frame)), &[size, to]);
-    let mut shot = image::open(&picture).unwrap().to_rgb8();
-    image::imageops::crop(&mut shot, 0, 0, width, height).to_image()
-}
-
-/// Pixels of each of the first two colours of the charts.
-fn coloured(shot: &image::RgbImage, theme: &str) -> [usize; 2] {
-    let colours = if theme == "dark" {
-        [[0x5a, 0xae, 0xe6], [0xff, 0x8c, 0x42]]
-    } else {
-        [[0x00, 0x72, 0xb2], [0xd5, 0x5e, 0x00]]
-    };
-    colours.map(|wanted: [u8; 3]| {
-        shot.pixels().filter(|p| p.0.iter().zip(wanted).all(|(a, b)| a.abs_diff(b) < 24)).count()
-    })
-}
-
-/// A report on both runs in a folder of its own; where `SORA_SCREENSHOTS` names a folder, there.
-fn page_of_both() -> (tempfile::TempDir, PathBuf) {
-    let dir = tempfile::tempdir().unwrap();
-    let kept = std::env::var_os("SORA_SCREENSHOTS").map(PathBuf::from);
-    let out = kept.unwrap_or_else(|| dir.path().to_owned());
-    let output =
-        sora(&["report", text(&RUNS.1[0]), text(&RUNS.1[1]), "--limit", "10", "--out", text(&out)]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    (dir, out)
-}
-
-#[test]
-fn the_page_draws_in_a_browser_at_390_and_1280_pixels_in_both_themes() {
-    let Some(browser) = chromium() else { return };
-    let (_kept, dir) = page_of_both();
-    let page = dir.join("report.html");
-    // The same page without its last script: what is more than on it, the charts drew.
-    let html = fs::read_to_string(&page).unwrap();
-    let still = dir.join("still.html");
-    fs::write(&still, &html[..html.rfind("<script>").unwrap()]).unwrap();
-    for size in [[1280, 4200], [390, 7000]] {
-        let without = coloured(&shot(browser, &still, "light", size, &dir), "light");
-        for theme in ["light", "dark"] {
-            let picture = shot(browser, &page, theme, size, &dir);
-            let paper = picture.get_pixel(1, 1).0[0];
-            assert_eq!(paper < 60, theme == "dark", "{theme}: the paper is {paper}");
-            // Without the script the page is light whatever was asked for.
-            let without = if theme == "light" { without } else { [0; 2] };
-            for (drawn, without) in coloured(&picture, theme).into_iter().zip(without) {
-                assert!(
-                    drawn > without + 1000,
-                    "{theme} {size:?}: {drawn}, {without} without charts"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn the_page_prints_to_a_pdf_of_some_pages() {
-    let Some(browser) = chromium() else { return };
-    let (_kept, dir) = page_of_both();
-    let pdf = dir.join("report.pdf");
-    let address = format!("file://{}?theme=dark", text(&dir.join("report.html")));
-    let to = format!("--print-to-pdf={}", text(&pdf));
-    browse(browser, &address, &[to, "--no-pdf-header-footer".into()]);
-    let bytes = fs::read(&pdf).unwrap();
-    let text = String::from_utf8_lossy(&bytes);
-    assert!(text.starts_with("%PDF"), "no PDF");
-    let pages = text.matches("/Type /Page\n").count() + text.matches("/Type/Page/").count();
-    assert!((3..=20).contains(&pages), "{pages} pages");
 }

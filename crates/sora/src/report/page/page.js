@@ -111,6 +111,14 @@
     });
   }
 
+  // The values at the cursor, for screen readers: a line that they speak when it changes.
+  function say(u, i) {
+    const values = u.series.slice(1)
+      .map((line, s) => line.show && u.data[s + 1][i] != null ? line.label + " " + line.value(u, u.data[s + 1][i]) : "")
+      .filter(Boolean);
+    u.root.parentNode.querySelector("[role=status]").textContent = "step " + number(u.data[0][i], 0) + ": " + (values.join("; ") || "no value");
+  }
+
   // Arrow keys read values off, + and - change the scale, Escape shows everything.
   function onKey(event, i) {
     const u = charts[i];
@@ -125,6 +133,7 @@
       const now = u.cursor.idx == null ? (by > 0 ? -1 : steps.length) : u.cursor.idx;
       const next = Math.min(Math.max(now + by, 0), steps.length - 1);
       u.setCursor({ left: u.valToPos(steps[next], "x"), top: u.bbox.height / 3 / (devicePixelRatio || 1) });
+      say(u, next);
     };
     const far = Math.max(1, Math.round(steps.length / 20));
     const actions = {
