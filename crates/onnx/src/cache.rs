@@ -59,11 +59,12 @@ impl Packed {
         ordered: impl FnOnce() -> Array<f32>,
         pack: impl FnOnce(&[f32]) -> Result<PackedWeights, sora_kernels::ShapeError>,
     ) -> Outcome<Arc<PackedWeights>> {
-        let same = |entry: &&Entry| {
-            entry.geometry == geometry
-                && entry.direction == direction
-                && entry.weights.as_ptr() == weights.as_ptr()
+        let of_these = |entry: &Entry| {
+            entry.weights.as_ptr() == weights.as_ptr()
                 && entry.weights.strides() == weights.strides()
+        };
+        let same = |entry: &&Entry| {
+            entry.geometry == geometry && entry.direction == direction && of_these(entry)
         };
         let found = |entries: &[Entry]| entries.iter().find(same).map(|e| e.packed.clone());
         if let Some(packed) = found(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
@@ -73,6 +74,8 @@ impl Packed {
         // make it once.
         let packed = Arc::new(pack(&crate::value::to_vec(&ordered()))?);
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Training has replaced the weights, or they are computed anew in each pass.
+        entries.retain(of_these);
         if entries.len() >= MOST {
             entries.remove(0);
         }

@@ -45,6 +45,14 @@ pub enum Error {
         /// What was found, and what is expected.
         problem: String,
     },
+    /// The graph is a classifier whose weights cannot be trained as asked.
+    #[error("{}: cannot be trained: {problem}", path.display())]
+    Untrainable {
+        /// The file.
+        path: PathBuf,
+        /// What stands in the way.
+        problem: String,
+    },
     /// A node failed on its inputs.
     #[error("{operator} (node '{node}'): {problem}")]
     Node {

@@ -124,7 +124,8 @@ enum Content {
     Bool(Vec<bool>),
 }
 
-fn external(tensor: &TensorProto, beside: &Beside) -> Outcome<Vec<u8>> {
+/// Reads the bytes of a tensor that lie beside the file.
+pub(crate) fn external(tensor: &TensorProto, beside: &Beside) -> Outcome<Vec<u8>> {
     let find = |key: &str| {
         tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
     };

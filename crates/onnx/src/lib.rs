@@ -31,7 +31,9 @@ pub mod proto;
 mod value;
 
 pub use error::{Error, Result};
-pub use network::{Network, Normalisation, Options};
+pub use network::{
+    Gradients, Network, Normalisation, Options, Role, Tape, Trainable, Values, Wanted, Weight,
+};
 pub use robustness::Shape;
 
 /// Names of the supported operators, in alphabetical order.

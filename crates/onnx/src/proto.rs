@@ -62,8 +62,12 @@ messages! {
         #[prost(string, repeated, tag = "4")] input: Vec<String>,
         /// Names of its outputs within.
         #[prost(string, repeated, tag = "5")] output: Vec<String>,
+        /// Names of its attributes without defaults.
+        #[prost(string, repeated, tag = "6")] attribute: Vec<String>,
         /// Its nodes.
         #[prost(message, repeated, tag = "7")] node: Vec<NodeProto>,
+        /// Operator sets of its nodes.
+        #[prost(message, repeated, tag = "9")] opset_import: Vec<OperatorSetIdProto>,
         /// Its operator set.
         #[prost(string, tag = "10")] domain: String,
         /// Attributes with defaults.
@@ -100,6 +104,8 @@ messages! {
         #[prost(float, repeated, tag = "7")] floats: Vec<f32>,
         /// Whole numbers.
         #[prost(int64, repeated, tag = "8")] ints: Vec<i64>,
+        /// Texts.
+        #[prost(bytes = "vec", repeated, tag = "9")] strings: Vec<Vec<u8>>,
         /// Which of the fields counts.
         #[prost(int32, tag = "20")] r#type: i32,
         /// Within a function: the attribute of the call that stands here.

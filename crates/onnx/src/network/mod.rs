@@ -1,7 +1,9 @@
 //! A graph as an image classifier.
 
+mod head;
 mod interface;
-mod parameters;
+mod trainable;
+mod written;
 
 use std::{
     path::{Path, PathBuf},
@@ -14,9 +16,11 @@ use robustness::{Cotangent, OneOutput, Shape};
 use crate::{
     error::{Error, Result},
     file::Model,
-    graph::{Fault, Graph},
+    graph::{Fault, Graph, Numbers},
     value::{Array, Value, array, to_vec},
 };
+
+pub use trainable::{Gradients, Role, Tape, Trainable, Values, Wanted, Weight};
 
 /// Supported versions of ONNX's operator set.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=23;
@@ -75,7 +79,8 @@ impl Network {
     /// [`Error`] with one line that says what is wrong and where, for a file that cannot be read,
     /// is not an ONNX model, uses an operator that is not supported, or is not an image classifier.
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        Self::build(&Model::read(path)?, path, options)
+        let this = Self::build(&Model::read(path)?, path, options, Numbers::Constant)?;
+        this.probed(options, &[])
     }
 
     /// Reads the bytes of a file that holds everything; messages call it `name`.
@@ -86,10 +91,10 @@ impl Network {
         let path = Path::new(name);
         let model = Model::parse(bytes, None)
             .map_err(|problem| Error::Damaged { path: path.to_owned(), problem })?;
-        Self::build(&model, path, options)
+        Self::build(&model, path, options, Numbers::Constant)?.probed(options, &[])
     }
 
-    fn build(model: &Model, path: &Path, options: &Options) -> Result<Self> {
+    fn build(model: &Model, path: &Path, options: &Options, numbers: Numbers) -> Result<Self> {
         let damaged = |problem: String| Error::Damaged { path: path.to_owned(), problem };
         let refuse = |problem: String| Error::NotAClassifier { path: path.to_owned(), problem };
         let ours = |domain: &str| domain.is_empty() || domain == "ai.onnx";
@@ -124,8 +129,8 @@ impl Network {
                 "the last operator, {activation}, is left out: its input is taken as the logits"
             ));
         }
-        let built = Graph::build(model, opset, &input.name, &output);
-        let mut this = Self {
+        let built = Graph::build(model, opset, [&input.name, &output], numbers);
+        Ok(Self {
             graph: built.map_err(|fault| fault.at(path, opset))?,
             path: path.to_owned(),
             opset,
@@ -138,28 +143,38 @@ impl Network {
             digest: model.beside.digest(),
             notes,
             producer: format!("{} {}", model.proto.producer_name, model.proto.producer_version),
-        };
-        // One pass gives the number of classes, and finds inputs that do not fit before an attack
-        // does.
-        let images = vec![0.5; this.batch.unwrap_or(1) * this.row()];
-        let found = this.run(&images)?.shape().to_vec();
+        })
+    }
+
+    /// Finds the number of classes with one pass, which also finds inputs that do not fit before an
+    /// attack does.
+    fn probed(mut self, options: &Options, weights: &[Value]) -> Result<Self> {
+        match self.probe(options, weights)? {
+            None => Ok(self),
+            Some(problem) => Err(Error::NotAClassifier { path: self.path, problem }),
+        }
+    }
+
+    fn probe(&mut self, options: &Options, weights: &[Value]) -> Result<Option<String>> {
+        let count = self.batch.unwrap_or(1);
+        let images = vec![0.5; count * self.row()];
+        let found = self.run(&images, weights)?.shape().to_vec();
         let classes = match found[..] {
-            [n, classes] if n == this.batch.unwrap_or(1) && classes > 0 => classes,
+            [n, classes] if n == count && classes > 0 => classes,
             _ => {
-                return Err(refuse(format!(
-                    "its output has shape {found:?} for {} image(s); expected [images, classes]",
-                    this.batch.unwrap_or(1)
+                return Ok(Some(format!(
+                    "its output has shape {found:?} for {count} image(s); expected [images, classes]"
                 )));
             }
         };
-        this.single = classes == 1;
-        if let (false, Some(said)) = (this.single, options.one_output) {
-            return Err(refuse(format!(
+        self.single = classes == 1;
+        if let (false, Some(said)) = (self.single, options.one_output) {
+            return Ok(Some(format!(
                 "it has {classes} outputs an image, not one that is a {said} of class 1"
             )));
         }
-        this.shape.classes = classes.max(2);
-        Ok(this)
+        self.shape.classes = classes.max(2);
+        Ok(None)
     }
 
     /// Size of the images and number of classes.
@@ -217,7 +232,7 @@ impl Network {
     fn group_logits(&self, x: &[f32]) -> Result<Vec<f32>> {
         let rows = x.len() / self.row();
         let filled = self.filled(x);
-        let output = self.run(&filled)?;
+        let output = self.run(&filled, &[])?;
         Ok(self.to_logits(output.float().map_err(|e| self.fault(e.into()))?, rows))
     }
 
@@ -254,10 +269,22 @@ impl Network {
         let rows = x.len() / self.row();
         let filled = self.filled(x);
         let images = self.images(&filled).map_err(|e| self.fault(e))?;
-        let (output, pass) = self.graph.record(images).map_err(|e| self.fault(e))?;
+        let (output, pass) = self.graph.record(images, &[]).map_err(|e| self.fault(e))?;
         let output = output.float().map_err(|e| self.fault(e.into()))?.clone();
         let logits = self.to_logits(&output, rows);
         let given = cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
+        let back = self.back_of(&output, given)?;
+        let gradient = self.graph.pull_back(pass, back).map_err(|e| self.fault(e))?;
+        let mut gradient = to_vec(&gradient);
+        gradient.truncate(x.len());
+        if let Some(Normalisation { std, .. }) = &self.normalisation {
+            self.by_channel(&mut gradient, |g, channel| *g /= std[channel]);
+        }
+        Ok((logits, gradient))
+    }
+
+    /// The cotangent of an output, from that of the logits of its first rows.
+    fn back_of(&self, output: &Array<f32>, given: Vec<f32>) -> Result<Array<f32>> {
         let mut back: Vec<f32> = match self.single {
             // The first class's logit is the constant 0.
             true => {
@@ -269,14 +296,7 @@ impl Network {
             false => given,
         };
         back.resize(output.len(), 0.0);
-        let back = array(output.shape(), back).map_err(|e| self.fault(e.into()))?;
-        let gradient = self.graph.pull_back(pass, back).map_err(|e| self.fault(e))?;
-        let mut gradient = to_vec(&gradient);
-        gradient.truncate(x.len());
-        if let Some(Normalisation { std, .. }) = &self.normalisation {
-            self.by_channel(&mut gradient, |g, channel| *g /= std[channel]);
-        }
-        Ok((logits, gradient))
+        array(output.shape(), back).map_err(|e| self.fault(e.into()))
     }
 
     /// Splits the images into groups for the threads, each with the number of its first row.
@@ -323,9 +343,9 @@ impl Network {
         Ok(Value::Float(array(&[n, channels, height, width], x)?))
     }
 
-    fn run(&self, x: &[f32]) -> Result<Value> {
+    fn run(&self, x: &[f32], weights: &[Value]) -> Result<Value> {
         let images = self.images(x).map_err(|e| self.fault(e))?;
-        let output = self.graph.forward(images).map_err(|e| self.fault(e))?;
+        let output = self.graph.forward(images, weights).map_err(|e| self.fault(e))?;
         output.float().map_err(|e| self.fault(e.into()))?;
         Ok(output)
     }

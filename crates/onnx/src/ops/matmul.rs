@@ -174,7 +174,15 @@ impl Operator for MatMul {
             all[0] = Some(reshape(&unspread(whole, a2.shape())?, a.shape())?);
         }
         if back.wants(1) {
-            let whole = stacked(&a2, &g, [true, false])?;
+            let whole = match b2.shape() {
+                // One product over all rows, not one for each matrix of the stack.
+                &[inner, columns] => {
+                    let a = reshape(&a2, &[a2.len().checked_div(inner).unwrap_or(0), inner])?;
+                    let g = reshape(&g, &[g.len().checked_div(columns).unwrap_or(0), columns])?;
+                    product(two(&a)?.reversed_axes(), two(&g)?)?
+                }
+                _ => stacked(&a2, &g, [true, false])?,
+            };
             all[1] = Some(reshape(&unspread(whole, b2.shape())?, b.shape())?);
         }
         Ok(all)

@@ -126,6 +126,17 @@ struct Rows {
     len: usize,
 }
 
+/// Brings the gradient of a scale or a shift from one value a channel to `shape`, which may have one
+/// a group.
+fn of_groups(of_channel: &Array<f32>, shape: &[usize]) -> Outcome<Array<f32>> {
+    let (channels, groups) = (of_channel.len(), shape.iter().product::<usize>());
+    if groups == 0 || groups >= channels {
+        return reshape(of_channel, shape);
+    }
+    let of_channel = reshape(of_channel, &[groups, channels / groups])?;
+    reshape(&of_channel.sum_axis(ndarray::Axis(1)).into_shared(), shape)
+}
+
 impl Normalise {
     fn rows(&self, shape: &[usize]) -> Outcome<Rows> {
         let rank = shape.len();
@@ -205,7 +216,8 @@ impl Operator for Normalise {
                 };
                 let target = back.inputs.value(index)?.shape();
                 let Some(spread) = self.affine(&back.inputs, index)? else { continue };
-                all[index] = Some(reshape(&unspread(each, spread.shape())?, target)?);
+                let of_channel = unspread(each, spread.shape())?;
+                all[index] = Some(of_groups(&of_channel, target)?);
             }
         }
         if back.wants(0) {

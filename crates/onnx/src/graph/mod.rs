@@ -1,5 +1,7 @@
 //! A graph: nodes in an order in which they can be computed, and its forward and backward pass.
 
+mod weights;
+
 use std::collections::{HashMap, HashSet};
 
 use crate::{
@@ -11,6 +13,8 @@ use crate::{
     proto::{GraphProto, NodeProto, TensorProto},
     value::{Array, Value, combine},
 };
+
+pub(crate) use weights::{Numbers, Weight};
 
 /// Index of a value.
 pub(crate) type Id = usize;
@@ -37,9 +41,8 @@ pub(crate) struct Graph {
     nodes: Vec<Node>,
     /// Constants by index; `None` for a value that is computed.
     constants: Vec<Option<Value>>,
-    /// Names of the constants that the file holds as floating-point numbers, the values that
-    /// training changes.
-    pub parameters: Vec<(String, Id)>,
+    /// What is given with each pass, where the graph is built for that.
+    pub weights: Vec<Weight>,
     input: Id,
     output: Id,
     /// The last node that reads each value.
@@ -49,7 +52,7 @@ pub(crate) struct Graph {
 }
 
 /// Values of a forward pass.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pass {
     values: Vec<Option<Value>>,
 }
@@ -87,7 +90,12 @@ impl Names {
 
 impl Graph {
     /// Builds the graph of `model` from its input `input` to its output `output`.
-    pub fn build(model: &Model, opset: i64, input: &str, output: &str) -> Result<Self, Fault> {
+    pub fn build(
+        model: &Model,
+        opset: i64,
+        [input, output]: [&str; 2],
+        numbers: Numbers,
+    ) -> Result<Self, Fault> {
         let Some(graph) = &model.proto.graph else {
             return Err(Fault::Graph("the file holds no graph".into()));
         };
@@ -96,27 +104,35 @@ impl Graph {
         let types = types(graph, &nodes);
         let mut names = Names::default();
         let mut constants = Vec::new();
-        let mut parameters = Vec::new();
+        let mut candidates = Vec::new();
         let input = names.new_value(input);
         constants.push(None);
         let used: HashSet<&str> =
             needed.iter().flat_map(|&i| nodes[i].input.iter().map(String::as_str)).collect();
         for initializer in graph.initializer.iter().filter(|t| used.contains(t.name.as_str())) {
-            let value = file::tensor(initializer, Some(&model.beside))
-                .map_err(|Problem(text)| Fault::Graph(format!("'{}': {text}", initializer.name)))?;
             if names.ids.get(&initializer.name) == Some(&input) {
                 continue;
             }
+            let open = numbers == Numbers::Given && weights::is_left_out(initializer);
+            let value = match open {
+                true => None,
+                false => Some(file::tensor(initializer, Some(&model.beside)).map_err(
+                    |Problem(text)| Fault::Graph(format!("'{}': {text}", initializer.name)),
+                )?),
+            };
             let id = names.new_value(&initializer.name);
-            if matches!(value, Value::Float(_)) {
-                parameters.push((initializer.name.clone(), id));
+            match (numbers, value) {
+                (Numbers::Given, value @ (None | Some(Value::Float(_)))) => {
+                    candidates.push(weights::Candidate::new(initializer, id, value)?);
+                    constants.push(None);
+                }
+                (_, value) => constants.push(value),
             }
-            constants.push(Some(value));
         }
         let mut this = Self {
             nodes: Vec::with_capacity(needed.len()),
             constants,
-            parameters,
+            weights: Vec::new(),
             input,
             output: input,
             last_use: Vec::new(),
@@ -132,6 +148,7 @@ impl Graph {
             Some(&id) => id,
             None => return Err(Fault::Graph(format!("nothing computes the output '{output}'"))),
         };
+        this.choose_weights(candidates)?;
         this.last_use = this.last_uses();
         this.smooth = this.reached_from(&[input]);
         Ok(this)
@@ -204,7 +221,7 @@ impl Graph {
     }
 
     /// The values that depend smoothly on `sources`.
-    fn reached_from(&self, sources: &[Id]) -> Vec<bool> {
+    pub fn reached_from(&self, sources: &[Id]) -> Vec<bool> {
         let mut reached = vec![false; self.constants.len()];
         sources.iter().for_each(|&id| reached[id] = true);
         for node in &self.nodes {
@@ -217,10 +234,9 @@ impl Graph {
         reached
     }
 
-    /// Computes the output for `input`.
-    pub fn forward(&self, input: Value) -> Result<Value, Fault> {
-        let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
-        values[self.input] = Some(input);
+    /// Computes the output for `input`, with the values of the weights.
+    pub fn forward(&self, input: Value, weights: &[Value]) -> Result<Value, Fault> {
+        let mut values = self.begin(input, weights)?;
         for (index, node) in self.nodes.iter().enumerate() {
             self.compute(node, &mut values)?;
             for &id in node.inputs.iter().flatten().chain(&node.outputs) {
@@ -233,13 +249,26 @@ impl Graph {
     }
 
     /// Does what [`forward`](Self::forward) does, and keeps all values that a pull-back needs.
-    pub fn record(&self, input: Value) -> Result<(Value, Pass), Fault> {
-        let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
-        values[self.input] = Some(input);
+    pub fn record(&self, input: Value, weights: &[Value]) -> Result<(Value, Pass), Fault> {
+        let mut values = self.begin(input, weights)?;
         for node in &self.nodes {
             self.compute(node, &mut values)?;
         }
         Ok((self.result(&values)?, Pass { values }))
+    }
+
+    fn begin(&self, input: Value, weights: &[Value]) -> Result<Vec<Option<Value>>, Fault> {
+        if weights.len() != self.weights.len() {
+            let (found, expected) = (weights.len(), self.weights.len());
+            return Err(Fault::Graph(format!("{found} weights, expected {expected}")));
+        }
+        let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
+        values[self.input] = Some(input);
+        for (weight, value) in self.weights.iter().zip(weights) {
+            weight.check(value)?;
+            values[weight.id] = Some(value.clone());
+        }
+        Ok(values)
     }
 
     fn result(&self, values: &[Option<Value>]) -> Result<Value, Fault> {
@@ -264,20 +293,16 @@ impl Graph {
         })
     }
 
-    /// Computes the gradients of `sum cotangent * output` by the constants `parameters`; `None`
-    /// stands for zero.
-    pub fn parameter_gradients(
-        &self,
-        pass: Pass,
-        cotangent: Array<f32>,
-        parameters: &[Id],
-    ) -> Result<Vec<Option<Array<f32>>>, Fault> {
-        self.back(pass, cotangent, &self.reached_from(parameters), parameters)
+    /// The input.
+    pub fn input(&self) -> Id {
+        self.input
     }
 
-    fn back(
+    /// Computes the gradients of `sum cotangent * output` by the values `targets`; `None` stands for
+    /// zero. `smooth` is what depends on them ([`reached_from`](Self::reached_from)).
+    pub fn back(
         &self,
-        pass: Pass,
+        mut pass: Pass,
         cotangent: Array<f32>,
         smooth: &[bool],
         targets: &[Id],
@@ -314,18 +339,10 @@ impl Graph {
                     });
                 }
             }
+            // No node before this one reads its outputs.
+            node.outputs.iter().for_each(|&id| pass.values[id] = None);
         }
         Ok(targets.iter().map(|&id| gradients[id].take()).collect())
-    }
-
-    /// The value of a constant.
-    pub fn constant(&self, id: Id) -> Option<&Value> {
-        self.constants[id].as_ref()
-    }
-
-    /// Gives a constant another value of the same shape.
-    pub fn set_constant(&mut self, id: Id, value: Value) {
-        self.constants[id] = Some(value);
     }
 }
 
