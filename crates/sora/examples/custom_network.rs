@@ -80,6 +80,7 @@ fn main() -> Result<()> {
         mean: vec![0.5],
         std: vec![0.25],
         options: Default::default(),
+        onnx: None,
     };
     let mut model = Model::init(config, 0, &device)?;
     let mut optimizer = OptimizerKind::Sgd.build(&model.params, 5e-4);

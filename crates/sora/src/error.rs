@@ -163,6 +163,9 @@ pub enum Error {
     /// An error of an evaluation.
     #[error(transparent)]
     Evaluation(robustness::Error),
+    /// An ONNX file that cannot be trained.
+    #[error(transparent)]
+    Onnx(#[from] sora_onnx::Error),
     /// Another process of a training that several share.
     #[error("{0}")]
     Ranks(String),

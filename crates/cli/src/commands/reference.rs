@@ -82,6 +82,7 @@ fn values(setting: &SettingInfo) -> String {
         Values::Integer => "whole number".into(),
         Values::Integers => "whole numbers".into(),
         Values::Number => "number".into(),
+        Values::Numbers => "numbers".into(),
         Values::Switch => "true, false".into(),
         Values::Choice(words) => words.join(", "),
     }

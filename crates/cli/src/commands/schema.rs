@@ -70,6 +70,7 @@ fn config() -> Value {
             Values::Text => json!({"type": "string"}),
             Values::Integer => json!({"type": "integer", "minimum": 0}),
             Values::Integers => json!({"type": "array", "items": {"type": "integer"}}),
+            Values::Numbers => json!({"type": "array", "items": {"type": "number"}}),
             Values::Number => json!({"type": "number"}),
             Values::Switch => json!({"type": "boolean"}),
             Values::Choice(words) => json!({"enum": words}),

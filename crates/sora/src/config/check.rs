@@ -5,6 +5,8 @@ use crate::{
     device::MOST_THREADS,
     error::{Error, Result},
     method,
+    model::{IMPORTED, NetworkOptions},
+    nn::Precision,
     optim::{OptimizerKind, Schedule},
     threat::{EpsilonConvention, Norm, Threat},
 };
@@ -21,8 +23,86 @@ impl TrainConfig {
         self.check_schedule()?;
         self.check_validation()?;
         self.check_rollback()?;
+        self.check_imported()?;
         // A norm or option that the method does not know must fail before any data is read.
         method::method(&self.method)?.build(&self.options, self.threat()).map(drop)
+    }
+
+    /// Refuses what a network of an ONNX file does not have, and what only such a file needs.
+    fn check_imported(&self) -> Result<()> {
+        let is_file = self.begins_with_onnx();
+        for (setting, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if values.is_empty() {
+                continue;
+            }
+            let all = values.iter().map(f64::to_string).collect::<Vec<_>>().join(",");
+            if !is_file {
+                let problem = "is for an ONNX file as `init`; other networks know what they take";
+                return Err(Error::setting(setting, all, problem));
+            }
+            if self.mean.len() != self.std.len() {
+                let problem = "give one value a channel of `mean` and of `std`";
+                return Err(Error::setting(setting, all, problem));
+            }
+            // A mean of 125 means that the file expects pixels from 0 to 255.
+            if !values.iter().all(|value| (-10.0..=10.0).contains(value)) {
+                let problem = "no values for pixels in [0, 1]; divide by 255?";
+                return Err(Error::setting(setting, all, problem));
+            }
+        }
+        if self.std.iter().any(|std| *std <= 0.0) {
+            return Err(Error::setting("std", "", "expected values above 0"));
+        }
+        let imported = self.model == IMPORTED;
+        if is_file && !imported {
+            let problem = "an ONNX file as `init` brings its own network; leave it out";
+            return Err(Error::setting("model", &self.model, problem));
+        }
+        if !imported {
+            return Ok(());
+        }
+        if self.init.is_none() {
+            let problem = "the network of an ONNX file needs that file, or a run that began with \
+                           it, as `init`";
+            return Err(Error::setting("model", &self.model, problem));
+        }
+        self.check_for_imported()
+    }
+
+    fn check_for_imported(&self) -> Result<()> {
+        let NetworkOptions { activation, dropout, stem, patch, shortcut } = self.network_options();
+        let given = [
+            ("width", self.width != 1),
+            ("activation", activation.is_some()),
+            ("dropout", dropout != 0.0),
+            ("stem", stem.is_some()),
+            ("patch", patch.is_some()),
+            ("shortcut", shortcut.is_some()),
+        ];
+        if let Some((setting, _)) = given.into_iter().find(|(_, given)| *given) {
+            let problem = "the network of an ONNX file is what the file says; leave it out";
+            return Err(Error::setting(setting, "", problem));
+        }
+        if self.precision != Precision::F32 {
+            let problem = "a network of an ONNX file is computed in f32";
+            return Err(Error::setting("precision", self.precision, problem));
+        }
+        if self.device != "cpu" {
+            let problem = "a network of an ONNX file is computed on the cpu only";
+            return Err(Error::setting("device", &self.device, problem));
+        }
+        let after = (self.on_co == OnCo::Rollback).then_some(("on_co_method", &self.on_co_method));
+        for (setting, name) in [("method", &self.method)].into_iter().chain(after) {
+            let info = method::method(name)?;
+            let options =
+                if setting == "method" { self.options.clone() } else { (info.options)()? };
+            if info.build(&options, self.threat())?.needs_tangents() {
+                let problem = "differentiates layers along a direction, which is not possible in \
+                               the network of an ONNX file; choose another method, such as sora";
+                return Err(Error::setting(setting, name, problem));
+            }
+        }
+        Ok(())
     }
 
     fn check_numbers(&self) -> Result<()> {

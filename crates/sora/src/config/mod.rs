@@ -18,7 +18,7 @@ pub use crate::nn::Precision;
 use crate::{
     data::Augment,
     method::Extras,
-    model::NetworkOptions,
+    model::{IMPORTED, NetworkOptions},
     nn::TensorSet,
     optim::{Accumulated, CYCLIC_MOMENTUM_AT_PEAK, Clipped, MILESTONES, Optimizer, RatePlan},
     threat::{EpsilonConvention, Norm, Threat},
@@ -129,6 +129,21 @@ impl TrainConfig {
         }
     }
 
+    /// Whether the training begins with an ONNX file.
+    pub fn begins_with_onnx(&self) -> bool {
+        self.init.as_deref().is_some_and(is_onnx)
+    }
+
+    /// The network in words: its name and width, or its file.
+    pub fn network(&self) -> String {
+        match &self.init {
+            Some(file) if self.model == IMPORTED => {
+                format!("the network of {}", file.file_name().unwrap_or_default().display())
+            }
+            _ => format!("{} of width {}", self.model, self.width),
+        }
+    }
+
     /// Makes the paths absolute, so that a run can be resumed from any working folder.
     pub fn make_absolute(&mut self) {
         // Only an empty path fails here; the checks refuse it later with its name.
@@ -152,6 +167,11 @@ impl TrainConfig {
         settle(&mut self.dataset);
         self.extra_data.as_mut().map(settle);
     }
+}
+
+/// Whether `path` is called like an ONNX file.
+pub(crate) fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"))
 }
 
 /// Joins the lines of a library's message into one.

@@ -29,6 +29,8 @@ pub enum Values {
     Switch,
     /// Whole numbers, in a text separated by commas.
     Integers,
+    /// Numbers, in a text separated by commas.
+    Numbers,
     /// One of these names.
     Choice(&'static [&'static str]),
 }
@@ -112,9 +114,14 @@ settings! {
     method: String = "sora".into(), "NAME" Values::Text;
     /// Network, see `sora models` [default: preact-resnet18]
     model: String = "preact-resnet18".into(), "NAME" Values::Text;
-    /// Begin with the weights of a run folder or weights file instead of random ones. The network is
-    /// theirs unless `model` is given; with other classes its head is new
+    /// Begin with the weights of a run folder, weights file or ONNX file instead of random ones. The
+    /// network is theirs unless `model` is given; with other classes its head is new
     init: Option<PathBuf> = None, "RUN|FILE" Values::Text;
+    /// For an ONNX file as `init` that expects normalised images: mean of each channel, pixels in
+    /// [0, 1] [default: the pixels go in as they are]
+    mean: Vec<f64> = Vec::new(), "VALUES" Values::Numbers;
+    /// As `mean`: standard deviation of each channel
+    std: Vec<f64> = Vec::new(), "VALUES" Values::Numbers;
     /// Channels of the network's first stage [default: the paper's]
     width: usize = 64, "WIDTH" Values::Integer;
     /// Activation function [default: the network's, see `sora models`]

@@ -8,7 +8,7 @@ use super::{OnCo, SETTINGS, TrainConfig, one_line};
 use crate::{
     error::{Error, Result},
     method::{self, Variant},
-    model::network,
+    model::{IMPORTED, network},
     optim::{OptimizerKind, Schedule},
     threat::{Epsilon, Norm},
 };
@@ -161,6 +161,9 @@ impl TrainConfig {
     pub fn from_table(table: Table) -> Result<Self> {
         let mut config = read(&table)?;
         let given = |key: &str| table.contains_key(key);
+        if config.begins_with_onnx() && !given("model") {
+            config.model = IMPORTED.into();
+        }
         let info = method::method(&config.method)?;
         let mut options = (info.options)()?;
         options.merge(&config.options, &config.method)?;
@@ -169,7 +172,10 @@ impl TrainConfig {
             config.epsilon = default_epsilon(config.norm);
         }
         if !given("width") {
-            config.width = network(&config.model)?.default_width;
+            config.width = match config.model.as_str() {
+                IMPORTED => 1,
+                model => network(model)?.default_width,
+            };
         }
         if !given("lr_max") && config.optimizer != OptimizerKind::Sgd {
             config.lr_max = 0.001;

@@ -77,7 +77,7 @@ pub fn weights_identity(
     step: Option<u64>,
     which: impl Into<String>,
 ) -> Result<WeightsIdentity> {
-    let network = serde_json::to_string(&model.config)
+    let network = serde_json::to_string(&model.config.for_identity())
         .map_err(|e| Error::defect(format!("cannot serialise the network's options: {e}")))?;
     let sha256 = files::digest(&model.to_host()?);
     Ok(WeightsIdentity { sha256, step, which: which.into(), network })

@@ -210,7 +210,7 @@ fn configure(
         wanted.image.unwrap_or_else(|| guess_size(info, found, options, channels));
     let shape = Shape { channels, height, width: breadth, classes };
     let [mean, std] = [Vec::new(), Vec::new()];
-    Ok(ModelConfig { name: info.name.into(), width, shape, mean, std, options })
+    Ok(ModelConfig { name: info.name.into(), width, shape, mean, std, options, onnx: None })
 }
 
 /// Image size of a network whose weights do not show it: 32, 28 for one channel, and 224 for the

@@ -15,7 +15,7 @@ use super::proto::{
 };
 use crate::{
     error::{Error, Result},
-    model::{Layer, Model, Norm, Op},
+    model::{Layer, Model, Norm, Op, imported_to_onnx},
     nn::{Activation, HostTensor, ParamId},
 };
 
@@ -29,12 +29,16 @@ const LARGEST: usize = (1 << 31) - 1;
 const BN_EPSILON: f32 = 1e-5;
 
 /// The bytes of an `.onnx` file: input `images` `[N, C, H, W]` in [0, 1], output `logits` `[N,
-/// classes]`. `metadata` goes into the file's properties.
+/// classes]`. `metadata` goes into the file's properties. A network that was read from an ONNX file
+/// keeps that file's graph, with its names.
 ///
 /// # Errors
 /// [`Error`] for a network of another crate that is not a list of layers, or one too large for the
 /// format.
 pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> {
+    if model.config.is_imported() {
+        return imported_to_onnx(model, metadata);
+    }
     let graph = model.graph().ok_or_else(|| {
         let problem = "the network is no list of layers; use safetensors";
         Error::unfit(model.config.name.as_str(), problem)

@@ -144,6 +144,10 @@ impl Tangent {
 }
 
 impl Method for GradAlign {
+    fn needs_tangents(&self) -> bool {
+        true
+    }
+
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let (mode, epsilon) = (cx.attack_bn, cx.threat.epsilon);
         let (alpha, lambda) = (self.alpha as f32 * epsilon, self.lambda_at(cx.threat));

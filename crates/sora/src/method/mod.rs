@@ -145,6 +145,13 @@ pub trait Method: Debug + Send {
         None
     }
 
+    /// Whether the method differentiates the network's layers along a direction
+    /// ([`TrainPass::forward_along`](crate::gradient::TrainPass::forward_along)), which the graph of
+    /// an ONNX file cannot.
+    fn needs_tangents(&self) -> bool {
+        false
+    }
+
     /// Number of bytes of state that the method will keep for the training data, besides a few
     /// numbers.
     ///

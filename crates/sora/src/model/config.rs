@@ -1,8 +1,10 @@
 //! The configuration of a network's structure.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::{NetworkOptions, Shape, Structure, network};
+use super::{Network, NetworkOptions, OnnxGraph, Shape, Structure, imported::Imported, network};
 use crate::{
     error::{Error, Result},
     nn::SpecBuilder,
@@ -25,6 +27,9 @@ pub struct ModelConfig {
     /// options lack them.
     #[serde(default)]
     pub options: NetworkOptions,
+    /// The structure of a network that was read from an ONNX file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onnx: Option<OnnxGraph>,
 }
 
 impl ModelConfig {
@@ -33,19 +38,22 @@ impl ModelConfig {
     /// # Errors
     /// [`Error`] for an unknown network or an impossible configuration.
     pub fn specs(&self) -> Result<SpecBuilder> {
-        self.check()?;
-        Ok(self.structure()?.specs)
+        Ok(self.network()?.1)
     }
 
-    /// The network's structure.
+    /// The network, and its parameters and buffers.
     ///
     /// # Errors
     /// [`Error`] for an unknown network or an impossible configuration.
-    pub(super) fn structure(&self) -> Result<Structure> {
+    pub(super) fn network(&self) -> Result<(Arc<dyn Network>, SpecBuilder)> {
         self.check()?;
+        if self.is_imported() {
+            return Imported::new(self);
+        }
         let info = network(&self.name)?;
         info.check(self.options)?;
-        info.structure(self.width, self.shape, self.options)
+        let Structure { graph, specs } = info.structure(self.width, self.shape, self.options)?;
+        Ok((Arc::new(graph), specs))
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -11,6 +11,7 @@ mod config;
 mod dm_preact_resnet;
 mod dm_wide_resnet;
 mod graph;
+mod imported;
 mod incremental;
 mod mnist_cnn;
 mod options;
@@ -31,7 +32,7 @@ use crate::{
     error::{Error, Result},
     nn::{
         Backend, BatchPart, BatchStats, BnMode, DropoutSource, Flat, HostTensor, Pass, Precision,
-        Products, TensorSet, Weights, normalize,
+        Products, SpecBuilder, TensorSet, Weights, normalize,
     },
     profile::{self, Stage},
     ranks::scope,
@@ -41,6 +42,8 @@ pub use builder::{Builder, Id, Start, Structure, Window};
 pub use config::ModelConfig;
 pub use graph::Graph;
 pub(crate) use graph::{Layer, Norm, Op};
+pub(crate) use imported::to_onnx as imported_to_onnx;
+pub use imported::{IMPORTED, OnnxGraph};
 pub(crate) use incremental::{IncrementalImage, IncrementalPass};
 pub use options::{NetworkOptions, Shortcut, Stem};
 pub use registry::{NETWORKS, NetworkInfo, network, networks, register};
@@ -86,8 +89,8 @@ impl Model {
     /// [`Error`] for an unknown network, an impossible configuration, or one that exceeds the
     /// memory.
     pub fn init(config: ModelConfig, seed: u64, device: &Device) -> Result<Self> {
-        let structure = config.structure()?;
-        Self::from_structure(config, structure, seed, device)
+        let (network, specs) = config.network()?;
+        Self::fresh(config, network, specs, seed, device)
     }
 
     /// A network of your own, made from the layers of a [`Builder`] and freshly initialised. It
@@ -105,9 +108,11 @@ impl Model {
         device: &Device,
     ) -> Result<Self> {
         let (width, shape, options) = (builder.width(), builder.shape(), builder.options());
-        let config = ModelConfig { name: name.into(), width, shape, mean, std, options };
+        let config =
+            ModelConfig { name: name.into(), width, shape, mean, std, options, onnx: None };
         config.check()?;
-        Self::from_structure(config, builder.finish()?, seed, device)
+        let Structure { graph, specs } = builder.finish()?;
+        Self::fresh(config, Arc::new(graph), specs, seed, device)
     }
 
     /// A network with the values of `tensors`, by PyTorch's names; `origin` names their file in
@@ -122,15 +127,16 @@ impl Model {
         origin: &str,
         device: &Device,
     ) -> Result<Self> {
-        let Structure { graph, specs } = config.structure()?;
+        let (network, specs) = config.network()?;
         let params = TensorSet::from_host(specs.params, tensors, origin, device)?;
         let buffers = TensorSet::from_host(specs.buffers, tensors, origin, device)?;
-        Ok(Self::of_values(config, graph, [params, buffers], device))
+        Self::of_values(config, network, [params, buffers], device)
     }
 
-    fn from_structure(
+    fn fresh(
         config: ModelConfig,
-        Structure { graph, specs }: Structure,
+        network: Arc<dyn Network>,
+        specs: SpecBuilder,
         seed: u64,
         device: &Device,
     ) -> Result<Self> {
@@ -148,26 +154,30 @@ impl Model {
         }
         let params = TensorSet::init(specs.params, seed, device);
         let buffers = TensorSet::init(specs.buffers, seed, device);
-        Ok(Self::of_values(config, graph, [params, buffers], device))
+        Self::of_values(config, network, [params, buffers], device)
     }
 
     fn of_values(
         config: ModelConfig,
-        graph: Graph,
+        network: Arc<dyn Network>,
         [params, buffers]: [TensorSet; 2],
         device: &Device,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        if config.is_imported() && Backend::of(device) != Backend::Engine {
+            let problem = "a network of an ONNX file is computed on the cpu only";
+            return Err(Error::setting("device", "", problem));
+        }
+        Ok(Self {
             config,
             params,
             buffers,
             backend: Backend::of(device),
             precision: Precision::F32,
             products: Products::of_f32(device),
-            network: Arc::new(graph),
+            network,
             dropout: DropoutSource::default(),
             device: device.clone(),
-        }
+        })
     }
 
     /// The network as a list of layers.

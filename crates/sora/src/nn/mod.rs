@@ -11,6 +11,7 @@ mod dropout;
 mod engine;
 mod jvp;
 mod layers;
+mod onnx_graph;
 mod params;
 mod products;
 
@@ -28,6 +29,7 @@ pub use jvp::Jvp;
 pub use layers::{
     Feature, Flat, Linear, enter, gelu, global_avg_pool, layer_norm, normalize, pool,
 };
+pub(crate) use onnx_graph::OnnxLayer;
 pub(crate) use params::flat;
 pub use params::{
     BufferId, HostTensor, Init, ParamId, Spec, SpecBuilder, TensorSet, Weights, to_vec,

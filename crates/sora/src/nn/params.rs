@@ -319,6 +319,20 @@ impl Weights {
         self.versions[id.0]
     }
 
+    /// The version of the content of value `index`, and the value, flat.
+    pub(super) fn at(&self, index: usize) -> (u64, &Tensor<1>) {
+        (self.versions[index], &self.values[index])
+    }
+
+    /// All values one after the other where their gradients are recorded, else nothing.
+    pub(super) fn joined(&self) -> Tensor<1> {
+        match self.values.first() {
+            Some(value) if value.is_autodiff() => Tensor::cat(self.values.clone(), 0),
+            Some(value) => Tensor::zeros([0], &value.device()),
+            None => Tensor::zeros([0], &Device::flex()),
+        }
+    }
+
     /// Buffer `id` in its own shape.
     pub fn buffer<const D: usize>(&self, id: BufferId) -> Tensor<D> {
         self.shaped(id.0)

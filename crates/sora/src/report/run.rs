@@ -20,6 +20,7 @@ use crate::{
     data::{DatasetIdentity, SplitIdentity},
     diagnose::{CoEvent, CoSign},
     error::{Error, Result},
+    model::IMPORTED,
     run::{
         RunDir,
         digests::changed_logs,
@@ -153,7 +154,11 @@ impl Run {
 
     /// Network and its width.
     pub fn network(&self) -> String {
-        format!("{} of width {}", self.setting("model"), self.setting("width"))
+        let (model, init) = (self.setting("model"), self.setting("init"));
+        match Path::new(&init).file_name() {
+            Some(file) if model == IMPORTED => format!("the network of {}", file.display()),
+            _ => format!("{model} of width {}", self.setting("width")),
+        }
     }
 
     /// Norm and radius, for readers.

@@ -15,7 +15,7 @@ use crate::{
     device,
     error::{Error, Result},
     files,
-    model::ModelConfig,
+    model::{ModelConfig, Shape},
     run::InitialWeights,
 };
 
@@ -174,8 +174,11 @@ impl RunConfig {
     /// # Errors
     /// [`Error`] for weights that cannot be read, or that are others than then.
     pub fn initial_weights(&self) -> Result<Option<InitialWeights>> {
-        let Some(path) = &self.settings.init else { return Ok(None) };
-        let found = InitialWeights::read(path)?;
+        let Shape { height, width, .. } = self.network.shape;
+        let found = InitialWeights::of(&self.settings, [height, width])?;
+        let Some((path, found)) = self.settings.init.as_deref().zip(found) else {
+            return Ok(None);
+        };
         if self.init_sha256.as_ref().is_some_and(|then| *then != found.sha256()) {
             let problem = "not the weights that the run began with, which it needs to begin \
                            again; restore them, or start a new run";

@@ -6,35 +6,104 @@ use std::{
 };
 
 use burn::tensor::Device;
+use sora_onnx::{Options, Role, Trainable};
 use toml::{Table, Value};
 
 use super::Subject;
 use crate::{
+    config::{TrainConfig, is_onnx},
     data::expand_home,
     error::{Error, Result},
     files,
-    model::{Model, ModelConfig},
+    model::{Model, ModelConfig, Shape},
     nn::HostTensor,
 };
 
-/// Weights of a run folder or a weights file, for a training to begin with.
+/// Weights of a run folder, a weights file or an ONNX file, for a training to begin with.
 #[derive(Debug)]
 pub struct InitialWeights {
     path: PathBuf,
     network: ModelConfig,
     tensors: BTreeMap<String, HostTensor>,
+    /// What a user should know about an ONNX file.
+    note: Option<String>,
 }
 
 impl InitialWeights {
+    /// Reads the weights that `config` names (`init`), if it does, for images of this height and
+    /// width.
+    ///
+    /// # Errors
+    /// [`Error`] for a path that is no run folder, weights file or ONNX file, or an ONNX file that
+    /// cannot be trained.
+    pub fn of(config: &TrainConfig, size: [usize; 2]) -> Result<Option<Self>> {
+        let Some(path) = &config.init else { return Ok(None) };
+        match config.begins_with_onnx() {
+            true => Self::read_onnx(&expand_home(path), config, size).map(Some),
+            false => Self::read(path).map(Some),
+        }
+    }
+
+    fn read_onnx(path: &Path, config: &TrainConfig, size: [usize; 2]) -> Result<Self> {
+        let options = Options { image_size: Some(size), ..Options::default() };
+        let (graph, values) = Trainable::open(path, &options)?;
+        let channels = graph.shape().channels;
+        let f32s = |values: &[f64], plain: f32| match values {
+            [] => vec![plain; channels],
+            values => values.iter().map(|&v| v as f32).collect(),
+        };
+        let normalisation = [f32s(&config.mean, 0.0), f32s(&config.std, 1.0)];
+        let origin = path.display().to_string();
+        let network = ModelConfig::imported(&graph, normalisation, &origin)?;
+        let note = format!("{origin}: {}", about(&graph, config));
+        let named = graph.weights().iter().zip(values).map(|(weight, data)| {
+            let (name, shape) = (weight.name.clone(), weight.shape.clone());
+            (name.clone(), HostTensor { name, shape, data })
+        });
+        Ok(Self { path: path.to_owned(), network, tensors: named.collect(), note: Some(note) })
+    }
+
+    /// What a user should know about an ONNX file, in one line.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// The network of the weights for images of `shape`, with a new head for other classes, if it is
+    /// one of an ONNX file.
+    ///
+    /// # Errors
+    /// [`Error`] for images of another size, or a graph that cannot get a new head.
+    pub(crate) fn imported(&self, shape: Shape) -> Result<Option<ModelConfig>> {
+        if !self.network.is_imported() {
+            return Ok(None);
+        }
+        let known = self.network.shape;
+        let sizes = |shape: Shape| [shape.channels, shape.height, shape.width];
+        if sizes(known) != sizes(shape) {
+            let ([c, h, w], [channels, height, width]) = (sizes(known), sizes(shape));
+            let problem = format!(
+                "it takes images of {c}x{h}x{w}, and the data set has images of \
+                 {channels}x{height}x{width}"
+            );
+            return Err(Error::mismatch(&self.path, problem));
+        }
+        if known.classes == shape.classes {
+            return Ok(Some(self.network.clone()));
+        }
+        let graph = self.network.onnx_graph()?.with_classes(shape.classes);
+        let graph = graph.map_err(|e| Error::mismatch(&self.path, e.to_string()))?;
+        let (mean, std) = (self.network.mean.clone(), self.network.std.clone());
+        ModelConfig::imported(&graph, [mean, std], &self.path.display().to_string()).map(Some)
+    }
+
     /// Reads the weights of the run folder or weights file `path`.
     ///
     /// # Errors
     /// [`Error`] for a path that is neither.
-    pub fn read(path: &Path) -> Result<Self> {
+    fn read(path: &Path) -> Result<Self> {
         let path = expand_home(path);
         let foreign = match path.extension().and_then(|extension| extension.to_str()) {
             Some("pt" | "pth" | "bin" | "tar") => "a checkpoint of PyTorch; import it first",
-            Some("onnx") => "an ONNX graph; a training begins with a network of its own kinds",
             _ => "",
         };
         if !foreign.is_empty() {
@@ -42,7 +111,7 @@ impl InitialWeights {
         }
         let found = Subject::load(&path, &Device::flex())?;
         let tensors = found.model.to_host()?.into_iter().map(|t| (t.name.clone(), t)).collect();
-        Ok(Self { path, network: found.about.network, tensors })
+        Ok(Self { path, network: found.about.network, tensors, note: None })
     }
 
     /// SHA-256 of the tensors ([`files::digest`]).
@@ -100,14 +169,33 @@ impl InitialWeights {
     }
 }
 
-/// Whether two shapes differ in their first size alone, which is the number of classes before and
-/// now.
+/// Whether two shapes differ in one size alone, which is the number of classes before and now. In a
+/// graph of one output for two classes it is 1.
 fn of_classes(theirs: &[usize], ours: &[usize], (before, now): (usize, usize)) -> bool {
-    match (theirs, ours) {
-        ([first, rest @ ..], [second, others @ ..]) => {
-            before != now && (*first, *second) == (before, now) && rest == others
-        }
-        _ => false,
+    let mut differ = theirs.iter().zip(ours).filter(|(a, b)| a != b);
+    let is = |size: usize, classes: usize| size == classes || (classes, size) == (2, 1);
+    theirs.len() == ours.len()
+        && before != now
+        && differ.next().is_some_and(|(a, b)| is(*a, before) && is(*b, now))
+        && differ.next().is_none()
+}
+
+/// What is trained of a graph, and what happens to its images.
+fn about(graph: &Trainable, config: &TrainConfig) -> String {
+    let trained = graph.weights().iter().filter(|weight| weight.role == Role::Trained).count();
+    let mut text = format!("{trained} tensors ({} values) are trained", graph.trained_len());
+    match graph.batch_norms() {
+        0 => {}
+        1 => text += "; a batch norm keeps its running statistics",
+        norms => text += &format!("; {norms} batch norms keep their running statistics"),
+    }
+    for note in graph.notes() {
+        text += &format!("; {note}");
+    }
+    text + match (config.mean.is_empty(), graph.normalises()) {
+        (false, _) => "; images are normalised before it",
+        (true, true) => "; it normalises images itself",
+        (true, false) => "; images go in as they are, in [0, 1]",
     }
 }
 
@@ -119,6 +207,10 @@ fn of_classes(theirs: &[usize], ours: &[usize], (before, now): (usize, usize)) -
 pub fn with_initial_network(mut table: Table) -> Result<Table> {
     let init = table.get("init").and_then(Value::as_str);
     let Some(init) = init.filter(|_| !table.contains_key("model")) else { return Ok(table) };
+    // An ONNX file brings its network without being read.
+    if is_onnx(Path::new(init)) {
+        return Ok(table);
+    }
     let network = InitialWeights::read(Path::new(init))?.network;
     let text = |value: Option<String>| value.map(Value::String);
     let whole = |value: usize| i64::try_from(value).ok().map(Value::Integer);
@@ -141,18 +233,14 @@ pub fn with_initial_network(mut table: Table) -> Result<Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        config::TrainConfig,
-        model::Shape,
-        run::{ABOUT, About},
-    };
+    use crate::run::{ABOUT, About};
 
     fn network(classes: usize, width: usize) -> ModelConfig {
         let shape = Shape { channels: 3, height: 16, width: 16, classes };
         let info = crate::model::network("preact-resnet18").unwrap();
         let (mean, std) = (vec![0.25; 3], vec![0.125; 3]);
         let options = info.resolve(Default::default(), shape).unwrap();
-        ModelConfig { name: info.name.into(), width, shape, mean, std, options }
+        ModelConfig { name: info.name.into(), width, shape, mean, std, options, onnx: None }
     }
 
     fn model(classes: usize, width: usize, seed: u64) -> Model {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{RunConfig, extra};
+use super::{InitialWeights, RunConfig, extra};
 use crate::{
     config::TrainConfig,
     data::{self, Dataset, Extra, Split, SplitIdentity},
@@ -59,17 +59,38 @@ impl TrainPlan {
     /// [`Error`] for a validation split that leaves no training image, or a network that does not
     /// fit the images.
     pub fn new(config: &mut TrainConfig, dataset: &Dataset) -> Result<Self> {
+        Self::begin(config, dataset, None)
+    }
+
+    /// As [`new`](Self::new), for a training that begins with the weights `initial`: these decide
+    /// the normalisation, and those of an ONNX file the network.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn begin(
+        config: &mut TrainConfig,
+        dataset: &Dataset,
+        initial: Option<&InitialWeights>,
+    ) -> Result<Self> {
         let [channels, height, width] = dataset.train.shape();
         let shape = Shape { channels, height, width, classes: dataset.train.num_classes() };
         let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
-        let network = ModelConfig {
+        let imported = initial.map(|initial| initial.imported(shape)).transpose()?.flatten();
+        if let Some(network) = imported {
+            return Self::with_network(config, dataset, network);
+        }
+        let mut network = ModelConfig {
             name: config.model.clone(),
             width: config.width,
             shape,
             options: model::network(&config.model)?.resolve(config.network_options(), shape)?,
             mean: f32s(&dataset.info.mean),
             std: f32s(&dataset.info.std),
+            onnx: None,
         };
+        if let Some(initial) = initial {
+            initial.normalise(&mut network);
+        }
         Self::with_network(config, dataset, network)
     }
 

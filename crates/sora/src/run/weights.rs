@@ -285,6 +285,7 @@ mod tests {
             mean: vec![0.5],
             std: vec![0.5],
             options: Default::default(),
+            onnx: None,
         };
         let about = About {
             network,

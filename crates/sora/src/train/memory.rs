@@ -29,12 +29,11 @@ pub(super) fn check(
     match device::available_memory() {
         Some(free) if needed > free => Err(Error::Memory {
             subject: format!(
-                "a training step of {} images of {}x{} on {} of width {}",
+                "a training step of {} images of {}x{} on {}",
                 images,
                 plan.network.shape.height,
                 plan.network.shape.width,
-                config.model,
-                config.width
+                config.network()
             ),
             needed,
             free,

@@ -7,6 +7,7 @@ use crate::{
     config::OnCo,
     diagnose::{CoDetector, CoEvent},
     error::{Error, Result},
+    model::Shape,
     run::{
         InitialWeights, RunDir,
         checkpoint::{self, Position},
@@ -83,7 +84,8 @@ impl Session<'_> {
             Some(folder) => RunDir::open(folder.dir.path())?.1.initial_weights(),
             // The rank that writes compares them with those of the begin.
             None if self.in_folder => {
-                self.config.init.as_deref().map(InitialWeights::read).transpose()
+                let Shape { height, width, .. } = self.plan.network.shape;
+                InitialWeights::of(self.config, [height, width])
             }
             None => Ok(None),
         }

@@ -187,11 +187,12 @@ fn ready(
         let problem = "needs a folder with checkpoints to go back to";
         return Err(Error::setting("on_co", config.on_co, problem));
     }
-    let initial = config.init.as_deref().map(InitialWeights::read).transpose()?;
-    let mut plan = TrainPlan::new(config, data)?;
-    if let Some(initial) = &initial {
-        initial.normalise(&mut plan.network);
+    let [_, height, width] = data.train.shape();
+    let initial = InitialWeights::of(config, [height, width])?;
+    if let Some(note) = initial.as_ref().and_then(InitialWeights::note) {
+        tracing::info!("{note}");
     }
+    let plan = TrainPlan::begin(config, data, initial.as_ref())?;
     world::check(config, &plan, ranks.world())?;
     let learner = Learner::new(config, &plan.network, initial.as_ref())?;
     memory::check(config, &plan, &learner.model, ranks.world())?;

@@ -136,6 +136,7 @@ fn a_registered_network_is_built_by_its_name() {
         mean: vec![0.5; 3],
         std: vec![0.25; 3],
         options: NetworkOptions::default(),
+        onnx: None,
     };
     let again = Model::init(config, 3, &Device::flex()).unwrap();
     let x = batch(2).x;

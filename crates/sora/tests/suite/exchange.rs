@@ -477,6 +477,7 @@ fn onnx_names_every_weight_once() {
             mean: MEAN.to_vec(),
             std: STD.to_vec(),
             options: NetworkOptions::default(),
+            onnx: None,
         };
         let model = Model::init(config, 0, &Device::flex()).unwrap();
         let bytes = to_onnx(&model, &[]).unwrap();

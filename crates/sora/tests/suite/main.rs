@@ -8,6 +8,7 @@ mod engine;
 mod exchange;
 mod golden;
 mod gradients;
+mod imported;
 mod methods;
 mod models;
 mod ranks;

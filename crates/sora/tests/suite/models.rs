@@ -99,6 +99,7 @@ fn case(golden: &Golden) -> (ModelConfig, u32, f32) {
         mean: [0.49, 0.48, 0.45][..channels].to_vec(),
         std: [0.25, 0.24, 0.26][..channels].to_vec(),
         options,
+        onnx: None,
     };
     (config, number("seed").unwrap() as u32, golden.settings["gap"].parse().unwrap())
 }
@@ -256,6 +257,7 @@ fn tiny(name: &str, options: NetworkOptions) -> Model {
         mean: vec![0.5; 3],
         std: vec![0.25; 3],
         options,
+        onnx: None,
     };
     Model::init(config, 1, &Device::flex()).unwrap()
 }
@@ -352,6 +354,7 @@ fn options_that_a_network_does_not_take_and_images_that_do_not_fit_are_refused()
             mean: vec![0.5; 3],
             std: vec![0.25; 3],
             options,
+            onnx: None,
         };
         Model::init(config, 0, &Device::flex()).map(drop)
     };

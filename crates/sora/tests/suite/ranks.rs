@@ -63,6 +63,7 @@ fn network_of_width(name: &str, width: usize, dropout: f32) -> Model {
         mean: vec![0.5; 3],
         std: vec![0.25; 3],
         options: NetworkOptions { dropout, ..Default::default() },
+        onnx: None,
     };
     Model::init(config, 5, &Device::flex()).unwrap()
 }

@@ -149,6 +149,7 @@ pub fn golden_model(images: &Golden, channels: usize, height: usize, width: usiz
         mean: images.values("mean").to_vec(),
         std: images.values("std").to_vec(),
         options: Default::default(),
+        onnx: None,
     };
     let mut model = Model::init(config, 0, &Device::flex()).unwrap();
     let weights = Golden::load("weights");
@@ -169,6 +170,7 @@ pub fn small_model(seed: u64, channels: usize, side: usize) -> Model {
         mean: vec![0.5; channels],
         std: vec![0.25; channels],
         options: Default::default(),
+        onnx: None,
     };
     Model::init(config, seed, &Device::flex()).unwrap()
 }
@@ -211,8 +213,15 @@ pub fn batch(n: usize) -> TrainBatch {
 pub fn warm_model(name: &str, shape: Shape) -> Model {
     let Shape { channels, height, width, .. } = shape;
     let (mean, std) = (vec![0.5; channels], vec![0.25; channels]);
-    let config =
-        ModelConfig { name: name.into(), width: 8, shape, mean, std, options: Default::default() };
+    let config = ModelConfig {
+        name: name.into(),
+        width: 8,
+        shape,
+        mean,
+        std,
+        options: Default::default(),
+        onnx: None,
+    };
     let mut model = Model::init(config, 3, &Device::flex()).unwrap();
     let pixels =
         (0..8 * channels * height * width).map(|p| (p as f32 * 0.618).fract()).collect::<Vec<_>>();

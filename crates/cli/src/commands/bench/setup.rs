@@ -120,6 +120,7 @@ impl Setup {
             mean,
             std,
             options: model::network(&args.model)?.resolve((&args.options).into(), shape)?,
+            onnx: None,
         };
         let mut model = Model::init(config, 0, &device)?;
         if let Some(backend) = args.backend {

@@ -54,13 +54,12 @@ fn summary(config: &TrainConfig, data: &Dataset) -> String {
         world => format!(" in each of {world} processes"),
     };
     format!(
-        "{} on {} ({} training images{extra}), {} of width {}, {} {}, {} epoch{} on {} with {} \
+        "{} on {} ({} training images{extra}), {}, {} {}, {} epoch{} on {} with {} \
          threads{processes}",
         config.method,
         config.dataset,
         data.train.len(),
-        config.model,
-        config.width,
+        config.network(),
         config.norm,
         config.epsilon,
         config.epochs,

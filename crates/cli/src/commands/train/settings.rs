@@ -27,7 +27,21 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "drop_last",
         ],
     ),
-    ("Network", &["model", "init", "width", "activation", "shortcut", "dropout", "stem", "patch"]),
+    (
+        "Network",
+        &[
+            "model",
+            "init",
+            "mean",
+            "std",
+            "width",
+            "activation",
+            "shortcut",
+            "dropout",
+            "stem",
+            "patch",
+        ],
+    ),
     ("Threat", &["method", "epsilon", "norm", "epsilon_convention", "epsilon_warmup", "attack_bn"]),
     (
         "Optimiser",
@@ -128,6 +142,11 @@ fn argument(setting: &'static SettingInfo) -> Arg {
             .value_delimiter(',')
             .action(ArgAction::Append),
         Values::Number => arg.value_parser(value_parser!(f64)).allow_negative_numbers(true),
+        Values::Numbers => arg
+            .value_parser(value_parser!(f64))
+            .allow_negative_numbers(true)
+            .value_delimiter(',')
+            .action(ArgAction::Append),
         Values::Switch => arg
             .value_parser(value_parser!(bool))
             .num_args(0..=1)
@@ -189,6 +208,10 @@ fn value(setting: &SettingInfo, matches: &ArgMatches) -> Option<Value> {
             Some(Value::Array(numbers.map(Value::Integer).collect()))
         }
         Values::Number => matches.get_one(name).copied().map(Value::Float),
+        Values::Numbers => {
+            let numbers = matches.get_many::<f64>(name)?.copied();
+            Some(Value::Array(numbers.map(Value::Float).collect()))
+        }
         Values::Switch => matches.get_one(name).copied().map(Value::Boolean),
     }
 }

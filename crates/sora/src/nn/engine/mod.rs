@@ -29,6 +29,7 @@ mod incremental;
 mod layer_norm;
 mod layout;
 mod linear;
+mod onnx;
 mod over_ranks;
 mod packed;
 mod pooling;
@@ -60,6 +61,7 @@ pub(crate) use incremental::{Area, ImageMaps, ImageMove, IncrementalConv, NormVa
 pub(super) use layer_norm::layer_norm;
 pub(super) use layout::{enter, normalize};
 pub(super) use linear::linear;
+pub(super) use onnx::{OnnxPlan, onnx};
 pub(super) use over_ranks::moments as moments_over_ranks;
 pub(crate) use over_ranks::sum_over_ranks;
 pub(super) use packed::{forget, replaced};
