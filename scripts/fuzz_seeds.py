@@ -110,6 +110,12 @@ def imagenette() -> dict[str, bytes]:
     }
 
 
+def shard() -> dict[str, bytes]:
+    """A shard of a WebDataset: each sample an image and its class."""
+    parts = lambda i: {f"{i}.png": png(), f"{i}.cls": str(i).encode()}
+    return parts(0) | parts(1)
+
+
 def tiny_imagenet() -> dict[str, bytes]:
     image, top = png(64, 1, 0), "tiny-imagenet-200"
     return {
@@ -177,13 +183,22 @@ def seeds() -> dict[str, dict[str, bytes]]:
     words = ["clean", "fgsm", "pgd-10", "pgd-50x10", "square-500", "autoattack", "apgd-ce", "8/255", "0.03", "1e-3", "0"]
     return {
         "data_image": images | {"jpeg": b"\1" + JPEG},
-        "data_idx": {"images": idx(2, 4, 3), "labels": idx(2), "images.gz": gzip.compress(idx(2, 4, 3), mtime=0)},
+        "data_idx": {
+            "images": b"\0" + idx(2, 4, 3), "labels": b"\1" + idx(2),
+            "images.gz": b"\2" + gzip.compress(idx(2, 4, 3), mtime=0), "labels.gz": b"\3" + gzip.compress(idx(2), mtime=0),
+        },
         "data_cifar": {"binary": b"\0" + tar_gz(cifar()), "python": b"\1" + tar_gz(cifar_python()), "packed": b"\0" + tar_gz(cifar(), 9)},
         "data_pickle": {f"protocol-{n}": fixture(f"batch_protocol{n}.pkl") for n in (2, 4, 5)},
-        "data_npz": {"stored": zipped(medmnist()), "packed": zipped(medmnist(), zipfile.ZIP_DEFLATED)},
+        "data_npz": {
+            f"{name}-{where}": bytes([where]) + zipped(medmnist(), method)
+            for name, method in (("stored", zipfile.ZIP_STORED), ("packed", zipfile.ZIP_DEFLATED)) for where in (0, 1)
+        },
         "data_mat": {"plain": fixture("svhn_plain.mat"), "packed": fixture("svhn.mat")},
         "data_parquet": {name: fixture(name) for name in ("train-00000-of-00001.parquet", "from_one.parquet")},
-        "data_tar": {"open": tar_gz(imagenette()), "packed": tar_gz(imagenette(), 9)},
+        "data_tar": {
+            "open": b"\0" + tar_gz(imagenette()), "packed": b"\2" + tar_gz(imagenette(), 9),
+            "shard": b"\1" + gzip.decompress(tar_gz(shard())), "kept": b"\3" + gzip.decompress(tar_gz(shard())),
+        },
         "data_zip": {"stored": zipped(tiny_imagenet()), "packed": zipped(tiny_imagenet(), zipfile.ZIP_DEFLATED)},
         "data_cache": {"whole": cache()},
         "evaluation_state": states(),

@@ -3,4 +3,4 @@
 
 use robustness::fuzzing::evaluation_state;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evaluation_state(bytes));
+libfuzzer_sys::fuzz_target!(init: sora_robust_fuzz::one_thread(), |bytes: &[u8]| evaluation_state(bytes));

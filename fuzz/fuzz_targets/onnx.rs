@@ -10,7 +10,7 @@ use sora_onnx::{Network, Options};
 /// Values of the largest images that are computed.
 const MOST: usize = 1 << 14;
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: sora_robust_fuzz::one_thread(), |data: &[u8]| {
     match Network::from_bytes(data, "m.onnx", &Options::default()) {
         Err(e) => assert!(!e.to_string().contains('\n') && !e.to_string().is_empty()),
         Ok(network) => {

@@ -82,30 +82,23 @@ pub fn data_image(bytes: &[u8]) {
     }
 }
 
-/// An IDX file of images, plain or gzipped.
+/// An IDX file, plain or gzipped: the first byte says which of the four of a set.
 pub fn data_idx(bytes: &[u8]) {
+    let Some((at, bytes)) = bytes.split_first() else { return };
     let Some(mut info) = info("mnist", 2, 2) else { return };
     (info.height, info.width) = (4, 3);
     let labels = [&[0, 0, 8, 1, 0, 0, 0, 2][..], &[0, 9]].concat();
     let images = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 3][..], &[7; 24]].concat();
-    // The file is each of the four in turn.
-    for at in 0..4 {
-        let dir = with_file("mnist/train-images-idx3-ubyte", &images, |dir| {
-            let set = dir.join("mnist");
-            let names = [
-                "train-images-idx3-ubyte",
-                "train-labels-idx1-ubyte",
-                "t10k-images-idx3-ubyte",
-                "t10k-labels-idx1-ubyte",
-            ];
-            for (i, name) in names.iter().enumerate() {
-                let usual = if i % 2 == 0 { &images } else { &labels };
-                fs::write(set.join(name), if i == at { bytes } else { usual }).ok()?;
-            }
-            Some(idx::open(&info, dir))
-        });
-        opened(dir.flatten());
-    }
+    let mut files = [&images[..], &labels, &images, &labels];
+    files[usize::from(at % 4)] = bytes;
+    let parts = with_file("mnist/train-images-idx3-ubyte", files[0], |dir| {
+        let names = ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"];
+        for (name, bytes) in names.iter().zip(&files[1..]) {
+            fs::write(dir.join("mnist").join(name), bytes).ok()?;
+        }
+        Some(idx::open(&info, dir))
+    });
+    opened(parts.flatten());
 }
 
 /// A CIFAR archive, binary or of pickles: the first byte says which.
@@ -125,21 +118,21 @@ pub fn data_pickle(bytes: &[u8]) {
     }
 }
 
-/// A file of MedMNIST.
+/// A file of MedMNIST: the first byte says whether it is read into memory or unpacked to disk.
 pub fn data_npz(bytes: &[u8]) {
+    let Some((how, bytes)) = bytes.split_first() else { return };
     let Some(info) = info("pathmnist", 3, 2) else { return };
     let file = format!("{}/{}", info.name, info.sources[0].file);
-    for max_memory in [u64::MAX, 0] {
-        let options = OpenOptions { max_memory, ..Default::default() };
-        opened(with_file(&file, bytes, |dir| {
-            let parts = npz::open(&info, dir, &options);
-            // Unpacked images are read while their file is there.
-            if let Ok(parts) = &parts {
-                touch(&parts.train);
-            }
-            parts
-        }));
-    }
+    let max_memory = if how & 1 == 0 { u64::MAX } else { 0 };
+    let options = OpenOptions { max_memory, ..Default::default() };
+    opened(with_file(&file, bytes, |dir| {
+        let parts = npz::open(&info, dir, &options);
+        // Unpacked images are read while their file is there.
+        if let Ok(parts) = &parts {
+            touch(&parts.train);
+        }
+        parts
+    }));
 }
 
 /// A MATLAB file of SVHN.
@@ -169,20 +162,24 @@ pub fn data_parquet(bytes: &[u8]) {
 #[cfg(not(feature = "parquet"))]
 fn data_parquet(_: &[u8]) {}
 
-/// Imagenette's archive, and a WebDataset shard.
+/// Imagenette's archive, or with an odd first byte a WebDataset shard; the next bit says whether the
+/// decoded images are kept.
 pub fn data_tar(bytes: &[u8]) {
+    let Some((how, bytes)) = bytes.split_first() else { return };
+    let options = OpenOptions { image_size: Some(8), cache: how & 2 != 0, ..Default::default() };
+    if how & 1 == 0 {
+        let Some(mut info) = info("imagenette-160", 2, 2) else { return };
+        opened(with_file("imagenette2-160.tgz", bytes, |dir| {
+            imagenette::open(&mut info, dir, &options)
+        }));
+        return;
+    }
     with_file("train-0.tar", bytes, |dir| {
         fs::write(dir.join("val-0.tar"), bytes).ok()?;
-        let options = OpenOptions { image_size: Some(8), cache: false, ..Default::default() };
         let data = crate::open(&format!("imagefolder:{}", dir.display()), &options).ok()?;
         touch(&data.train);
         Some(())
     });
-    let Some(mut info) = info("imagenette-160", 2, 2) else { return };
-    let options = OpenOptions { image_size: Some(8), ..Default::default() };
-    opened(with_file("imagenette2-160.tgz", bytes, |dir| {
-        imagenette::open(&mut info, dir, &options)
-    }));
 }
 
 /// Tiny ImageNet's archive.

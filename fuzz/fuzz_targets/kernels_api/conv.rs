@@ -9,7 +9,7 @@ use sora_kernels::conv::{
 use sora_kernels::linear::Linear;
 
 use crate::input::{
-    Input, MOST, Norm, addend, assert_written, isa, numbers, output, product, size,
+    Input, MOST, MOST_TERMS, Norm, addend, assert_written, isa, numbers, output, product, size,
 };
 
 fn geometry(u: &mut Input<'_>) -> Result<ConvGeometry> {
@@ -87,7 +87,8 @@ pub fn conv<E: Element>(u: &mut Input<'_>) -> Result<()> {
     let (input, out) = (input.unwrap_or(0), out.unwrap_or(0));
     let [forward, backward] = [Direction::Forward, Direction::InputGrad];
     let _ = (conv.packed_len(forward), conv.packed_len(backward));
-    if input.max(out).max(conv.weight_len()) > MOST {
+    let terms = product(&[out, conv.weight_len() / geometry.out_channels.max(1)]);
+    if input.max(out).max(conv.weight_len()) > MOST || terms > MOST_TERMS {
         return Ok(());
     }
     let w = numbers::<f32>(u, conv.weight_len())?;
@@ -166,7 +167,9 @@ fn partial<E: Element>(
 pub fn linear<E: Element>(u: &mut Input<'_>) -> Result<()> {
     let (inputs, outputs, n) = (size(u)?, size(u)?, size(u)?);
     let Ok(linear) = Linear::<E>::new(inputs, outputs, isa(u)?) else { return Ok(()) };
-    if product(&[inputs, outputs]).max(product(&[n, inputs.max(outputs)])) > MOST {
+    if product(&[inputs, outputs]).max(product(&[n, inputs.max(outputs)])) > MOST
+        || product(&[n, inputs, outputs]) > MOST_TERMS
+    {
         return Ok(());
     }
     let w = numbers::<f32>(u, inputs * outputs)?;

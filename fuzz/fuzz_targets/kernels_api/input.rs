@@ -8,6 +8,9 @@ use sora_kernels::{Element, Isa};
 /// Longest slice that is made.
 pub const MOST: usize = 1 << 14;
 
+/// Most products in the sums of an accepted call. More of them take longer and go no other way.
+pub const MOST_TERMS: usize = 1 << 18;
+
 pub type Input<'a> = Unstructured<'a>;
 
 /// A size: mostly small, sometimes at the edge of what arithmetic can hold.

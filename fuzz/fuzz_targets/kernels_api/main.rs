@@ -42,7 +42,7 @@ fn run(u: &mut Input<'_>) -> Result<()> {
     }
 }
 
-fuzz_target!(|data: &[u8]| {
+fuzz_target!(init: sora_robust_fuzz::one_thread(), |data: &[u8]| {
     // An input that ends too early stops there.
     let _ = run(&mut Unstructured::new(data));
 });

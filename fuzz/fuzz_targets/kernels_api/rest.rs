@@ -1,9 +1,7 @@
 //! Pooling, attention, elementwise functions, the loss, changes of layout.
 
 use libfuzzer_sys::arbitrary::Result;
-use sora_kernels::activation::{
-    add_relu, gelu, gelu_grad, relu, relu_grad, relu_grad_in_place,
-};
+use sora_kernels::activation::{add_relu, gelu, gelu_grad, relu, relu_grad, relu_grad_in_place};
 use sora_kernels::attention::Attention;
 use sora_kernels::channels::{channel_moments, channel_sums};
 use sora_kernels::layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc};

@@ -1,6 +1,9 @@
 //! What a graph takes and gives: the images that go in, and the logits that come out.
 
-use crate::proto::{Dimension, DimensionProto, GraphProto, NodeProto, ValueInfoProto};
+use crate::{
+    proto::{Dimension, DimensionProto, GraphProto, NodeProto, ValueInfoProto},
+    value::MOST_ELEMENTS,
+};
 
 /// Finds the one input that is not a constant.
 pub(super) fn input(graph: &GraphProto) -> Result<&ValueInfoProto, String> {
@@ -48,7 +51,7 @@ pub(super) fn image(
     };
     let sides = [side(height, size.map(|s| s[0]))?, side(width, size.map(|s| s[1]))?];
     let batch = fixed(batch);
-    if batch.unwrap_or(1).saturating_mul(channels * sides[0] * sides[1]) > 1 << 28 {
+    if batch.unwrap_or(1).saturating_mul(channels * sides[0] * sides[1]) > MOST_ELEMENTS {
         return Err("its input is too large".into());
     }
     Ok((batch, [channels, sides[0], sides[1]]))
