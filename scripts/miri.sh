@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Runs the kernels' unit tests and tests/sizes.rs under Miri, on portable code without threads.
+# Runs the tests of the kernels under Miri, on portable code without threads. Tests take small sizes
+# there (`cases` of crates/kernels/tests/common).
 # Needs: rustup toolchain install nightly --component miri,rust-src
 # Usage: scripts/miri.sh [TEST FILTER]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/miri}
-cargo +nightly miri test -p sora-robust-kernels --features serial --lib --test sizes -- "$@"
+cargo +nightly miri test -p sora-robust-kernels --features serial --lib --test sizes --test ops --test conv -- "$@"

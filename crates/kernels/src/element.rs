@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(bf16::narrow(f32::NEG_INFINITY).widen(), f32::NEG_INFINITY);
         // A NaN whose payload lies in the lower half alone must not turn into infinity.
         assert!(bf16::narrow(f32::from_bits(0x7f80_0001)).widen().is_nan());
-        for bits in 0..=u16::MAX {
+        for bits in (0..=u16::MAX).step_by(if cfg!(miri) { 499 } else { 1 }) {
             let x = bf16::from_bits(bits);
             assert!(x.is_nan() || bf16::narrow(x.widen()).to_bits() == bits);
         }

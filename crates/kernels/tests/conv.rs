@@ -5,8 +5,8 @@
 mod common;
 
 use common::{
-    assert_close, assert_rounded, distinct_instruction_sets, for_each_term, instruction_sets,
-    moments, narrowed, on_threads, to_f64, values, values_as, widened,
+    assert_close, assert_rounded, cases, distinct_instruction_sets, for_each_term,
+    instruction_sets, moments, narrowed, on_threads, to_f64, values, values_as, widened,
 };
 use proptest::prelude::*;
 use sora_kernels::batch_norm::BatchNorm;
@@ -274,7 +274,7 @@ fn check_everywhere(geometry: ConvGeometry, n: usize) {
 
 #[test]
 fn three_by_three_stride_one() {
-    for (from, to, h, w, n) in [
+    let all = [
         (64, 64, 8, 8, 16),
         (16, 16, 8, 8, 33),
         (3, 64, 6, 5, 4),
@@ -286,20 +286,22 @@ fn three_by_three_stride_one() {
         (20, 150, 2, 9, 2),
         (32, 48, 5, 3, 40),
         (96, 20, 3, 4, 21),
-    ] {
+    ];
+    for (from, to, h, w, n) in cases(&all, &[(1, 1, 1, 1, 1), (3, 9, 3, 5, 2)]) {
         check_everywhere(ConvGeometry::square(from, to, [h, w], 3, 1), n);
     }
 }
 
 #[test]
 fn three_by_three_stride_two() {
-    for (from, to, h, w, n) in [
+    let all = [
         (16, 32, 8, 8, 16),
         (3, 10, 7, 5, 3),
         (72, 40, 5, 8, 6),
         (1, 1, 1, 1, 1),
         (5, 3, 2, 3, 300),
-    ] {
+    ];
+    for (from, to, h, w, n) in cases(&all, &[(1, 1, 1, 1, 1), (5, 6, 3, 2, 3)]) {
         check_everywhere(ConvGeometry::square(from, to, [h, w], 3, 2), n);
     }
 }
@@ -307,7 +309,8 @@ fn three_by_three_stride_two() {
 #[test]
 fn one_by_one() {
     for stride in [1, 2] {
-        for (from, to, h, w, n) in [(64, 96, 4, 6, 9), (3, 1, 5, 3, 2), (17, 33, 1, 1, 270)] {
+        let all = [(64, 96, 4, 6, 9), (3, 1, 5, 3, 2), (17, 33, 1, 1, 270)];
+        for (from, to, h, w, n) in cases(&all, &[(3, 1, 3, 2, 2), (9, 6, 1, 1, 5)]) {
             let mut geometry = ConvGeometry::square(from, to, [h, w], 1, stride);
             geometry.padding = [0; 2];
             check_everywhere(geometry, n);
@@ -317,7 +320,8 @@ fn one_by_one() {
 
 #[test]
 fn other_geometries() {
-    let base = ConvGeometry::square(12, 8, [9, 7], 5, 1);
+    let (channels, size) = cases(&[([12, 8], [9, 7])], &[([4, 8], [4, 3])])[0];
+    let base = ConvGeometry::square(channels[0], channels[1], size, 5, 1);
     for geometry in [
         base,
         ConvGeometry { padding: [0, 4], ..base },
@@ -388,6 +392,7 @@ fn same_bits_as<E: Element>() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the kernels use one thread")]
 fn same_bits_on_any_number_of_threads() {
     same_bits_as::<f32>();
     same_bits_as::<bf16>();
@@ -412,7 +417,8 @@ fn bf16_is_f32_rounded_when_it_is_stored() {
     for isa in distinct_instruction_sets::<bf16>() {
         for algorithm in [ConvAlgorithm::Direct, ConvAlgorithm::Winograd] {
             for stride in [1, 2] {
-                let geometry = ConvGeometry::square(20, 36, [9, 6], 3, stride);
+                let (from, to, size, n) = cases(&[(20, 36, [9, 6], 9)], &[(5, 6, [5, 2], 2)])[0];
+                let geometry = ConvGeometry::square(from, to, size, 3, stride);
                 let Ok(conv) =
                     Conv2d::<bf16>::new(geometry, isa).unwrap().with_algorithm(algorithm)
                 else {
@@ -420,7 +426,7 @@ fn bf16_is_f32_rounded_when_it_is_stored() {
                 };
                 let plain =
                     Conv2d::<f32>::new(geometry, isa).unwrap().with_algorithm(algorithm).unwrap();
-                let case = Case::new(&conv, 9, 5);
+                let case = Case::new(&conv, n, 5);
                 let wide = Case {
                     n: case.n,
                     x: widened(&case.x),
@@ -467,7 +473,8 @@ fn one_buffer_packs_many_convolutions() {
     for isa in instruction_sets() {
         let mut shared = PackedWeights::default();
         let mut largest = 0;
-        for (from, to, kernel) in [(70, 40, 3), (3, 5, 1), (90, 80, 3), (8, 8, 5)] {
+        let all = [(70, 40, 3), (3, 5, 1), (90, 80, 3), (8, 8, 5)];
+        for (from, to, kernel) in cases(&all, &[(7, 4, 3), (3, 5, 1), (9, 8, 3)]) {
             let conv = Conv2d::<bf16>::new(ConvGeometry::square(from, to, [6, 5], kernel, 1), isa)
                 .unwrap();
             let case = Case::new(&conv, 3, 5);
@@ -494,12 +501,12 @@ fn one_buffer_packs_many_convolutions() {
 fn variance_as<E: Element>() {
     for isa in distinct_instruction_sets::<E>() {
         for algorithm in ALGORITHMS {
-            let geometry = ConvGeometry::square(8, 8, [8, 8], 3, 1);
+            let (side, n) = cases(&[(8, 40)], &[(2, 6)])[0];
+            let geometry = ConvGeometry::square(8, 8, [side; 2], 3, 1);
             let Ok(conv) = Conv2d::<E>::new(geometry, isa).unwrap().with_algorithm(algorithm)
             else {
                 continue;
             };
-            let n = 40;
             let x = vec![E::default(); conv.input_len(n).unwrap()];
             let packed = conv.pack(&vec![0.0; conv.weight_len()], Direction::Forward).unwrap();
             // In bf16 the values around 4096 are 32 apart, so they have to spread further.
@@ -532,7 +539,8 @@ fn variance_survives_a_large_mean() {
 fn not_finite_as<E: Element>() {
     for isa in distinct_instruction_sets::<E>() {
         for algorithm in ALGORITHMS {
-            for (bad, from) in [(f32::NAN, 8), (f32::INFINITY, 8), (f32::NAN, 32), (f32::NAN, 9)] {
+            let all = [(f32::NAN, 8), (f32::INFINITY, 8), (f32::NAN, 32), (f32::NAN, 9)];
+            for (bad, from) in cases(&all, &[(f32::INFINITY, 4), (f32::NAN, 5)]) {
                 let geometry = ConvGeometry::square(from, 8, [4, 4], 3, 1);
                 let Ok(conv) = Conv2d::<E>::new(geometry, isa).unwrap().with_algorithm(algorithm)
                 else {
@@ -592,6 +600,7 @@ fn wrong_lengths_and_parameters_are_errors() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
+    #[cfg_attr(miri, ignore = "too long; the tests above take the same ways")]
     fn any_geometry(
         from in prop_oneof![1usize..40, Just(32), Just(64)], to in 1usize..70,
         h in 1usize..8, w in 1usize..8, n in prop_oneof![1usize..20, 30usize..36],

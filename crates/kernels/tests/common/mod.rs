@@ -24,6 +24,12 @@ pub fn distinct_instruction_sets<E: Element>() -> Vec<Isa> {
     instruction_sets().into_iter().filter(|&isa| !same(isa)).collect()
 }
 
+/// `all` of the cases; under Miri, where a step takes a thousand times as long, `few` that take the
+/// same ways.
+pub fn cases<T: Copy>(all: &[T], few: &[T]) -> Vec<T> {
+    if cfg!(miri) { few } else { all }.to_vec()
+}
+
 /// As [`values`], rounded to `E`.
 pub fn values_as<E: Element>(len: usize, seed: u64, mean: f32) -> Vec<E> {
     narrowed(&values(len, seed, mean))
@@ -134,7 +140,10 @@ pub fn to_f64(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
-/// Runs `f` on a pool of `threads` threads.
+/// Runs `f` on a pool of `threads` threads; on this one where the kernels use no other.
 pub fn on_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+    if cfg!(feature = "serial") {
+        return f();
+    }
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a thread pool").install(f)
 }
