@@ -11,7 +11,13 @@ use std::{
 use sora::{
     Error, Result, Trainer,
     data::Dataset,
-    run::{self, RunDir, Subject, Which, checkpoint, digests::changed_logs, log},
+    files,
+    run::{
+        self, RunDir, Subject, Which,
+        checkpoint::{self, Manifest},
+        digests::changed_logs,
+        log,
+    },
     sealed,
     train::{Event, Observer, Summary, Trained},
 };
@@ -114,12 +120,26 @@ fn in_memory_in_a_folder_and_stopped_in_between_the_weights_are_the_same_bits() 
     assert!(said.iter().any(|line| line.contains("the run is finished")), "{said:?}");
 }
 
+/// Takes a tensor out of a file of the checkpoint at `path`, whose digests are then right.
+fn take_a_tensor_out(path: &Path, file: &str) {
+    let (mut tensors, metadata) = files::read_safetensors(&path.join(file)).unwrap();
+    assert!(tensors.len() > 1, "{file}");
+    tensors.pop_first();
+    let left: Vec<_> = tensors.into_values().collect();
+    let bytes = files::to_safetensors(&left, metadata).unwrap();
+    fs::write(path.join(file), &bytes).unwrap();
+    let manifest = path.join("MANIFEST.json");
+    let mut parts: Manifest = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    parts.files.insert(file.to_owned(), files::sha256(&bytes)).unwrap();
+    files::write_json(&manifest, &parts).unwrap();
+}
+
 #[test]
 fn a_damaged_checkpoint_gives_way_to_the_one_before_to_the_same_bits() {
     let root = tempfile::tempdir().unwrap();
     let data = data();
     let whole = trainer().epochs(4).fit(&data).unwrap();
-    let damage: [&dyn Fn(&Path); 3] = [
+    let damage: [&dyn Fn(&Path); 6] = [
         // One bit of a weight.
         &|path| {
             let file = path.join("model.safetensors");
@@ -130,6 +150,10 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_to_the_same_bits() {
         },
         &|path| fs::remove_file(path.join("MANIFEST.json")).unwrap(),
         &|path| fs::remove_file(path.join("optimizer.safetensors")).unwrap(),
+        &|path| take_a_tensor_out(path, "model.safetensors"),
+        &|path| take_a_tensor_out(path, "optimizer.safetensors"),
+        // The averages of the weights.
+        &|path| take_a_tensor_out(path, "method.safetensors"),
     ];
     for (i, damage) in damage.iter().enumerate() {
         let run = root.path().join(i.to_string());

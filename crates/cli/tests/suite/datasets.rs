@@ -8,7 +8,7 @@ use image::{Rgb, RgbImage};
 use crate::cli::{sora, stderr};
 
 /// Three classes of pictures of different sizes.
-fn photos(root: &Path) {
+pub fn photos(root: &Path) {
     for class in 0..3u8 {
         for (split, n) in [("train", 24), ("val", 6)] {
             let folder = root.join(split).join(format!("class-{class}"));

@@ -19,9 +19,11 @@ mod ingredients;
 mod init;
 mod onnx;
 mod page;
+mod privacy;
 mod report;
 mod resume;
 mod shell;
+mod signals;
 #[allow(dead_code)]
 #[path = "../../../sora/tests/suite/support.rs"]
 mod support;
