@@ -58,7 +58,9 @@ impl NewFile {
     }
 }
 
-/// Removes the unfinished files in `folder` with this prefix whose processes are gone.
+/// Removes the unfinished files in `folder` with this prefix whose processes are gone. The crates of
+/// the data sets and of the training do so with names of their own: these crates are used alone, and
+/// a crate below all of them for twenty lines would be one more to publish.
 fn sweep(folder: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.filter_map(Result::ok) {
