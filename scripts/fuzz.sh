@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs a fuzz target under AddressSanitizer on the pinned stable toolchain, from its seeds and what
 # earlier runs found (fuzz/corpus). Needs: cargo install cargo-fuzz.
-# Usage: scripts/fuzz.sh TARGET [SECONDS] [LIBFUZZER OPTION...]
+# Usage: [BUILT=1] scripts/fuzz.sh TARGET [SECONDS] [LIBFUZZER OPTION...]
+# With BUILT=1 the target runs as it was built before, for example while another one is built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target=${1:?usage: scripts/fuzz.sh TARGET [SECONDS] [LIBFUZZER OPTION...]}
@@ -9,15 +10,16 @@ seconds=${2:-60}
 shift $(($# < 2 ? $# : 2))
 # libFuzzer's instrumentation and the sanitizer are unstable options of the stable compiler.
 export RUSTC_BOOTSTRAP=1
-mkdir -p "fuzz/corpus/$target"
+mkdir -p "fuzz/corpus/$target" "fuzz/artifacts/$target"
 directories=("fuzz/corpus/$target")
 [ -f "fuzz/seeds/$target.py" ] && python3 "fuzz/seeds/$target.py" "fuzz/corpus/$target"
 [ -d "fuzz/seeds/$target" ] && directories+=("fuzz/seeds/$target")
-options=(-max_total_time="$seconds" -rss_limit_mb=4096 -timeout=30 -print_final_stats=1)
+options=(-max_total_time="$seconds" -rss_limit_mb=4096 -timeout=120 -print_final_stats=1 -artifact_prefix="fuzz/artifacts/$target/")
 # Its bytes choose sizes; the numbers in the slices are made.
 [ "$target" = kernels_api ] && options+=(-max_len=256)
 [ -f "fuzz/dictionaries/$target.dict" ] && options+=(-dict="fuzz/dictionaries/$target.dict")
-nice -n 15 cargo fuzz build "$target" --features "$target"
+[ -n "${BUILT:-}" ] || nice -n 15 cargo fuzz build "$target" --features "$target"
+program=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release/$target
 # Readers of files write them to a folder for temporary files: one in memory is faster. It may be too
 # small for the linker's.
 if [ -w /dev/shm ]; then
@@ -27,7 +29,7 @@ if [ -w /dev/shm ]; then
 fi
 # A third of the time went into what only reports and C need: the stack of each allocation, memory that
 # stays freed for long, and frames on the heap (references of safe Rust do not outlive theirs).
-asan=malloc_context_size=0:quarantine_size_mb=16
+asan=detect_odr_violation=0:malloc_context_size=0:quarantine_size_mb=16
 [ "$target" = kernels_api ] || asan+=:detect_stack_use_after_return=0
 export ASAN_OPTIONS=$asan${ASAN_OPTIONS:+:$ASAN_OPTIONS}
-nice -n 15 cargo fuzz run "$target" --features "$target" "${directories[@]}" -- "${options[@]}" "$@"
+nice -n 15 "$program" "${options[@]}" "$@" "${directories[@]}"
