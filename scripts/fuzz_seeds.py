@@ -72,7 +72,7 @@ def npy(shape: tuple[int, ...], data: bytes) -> bytes:
 
 
 def medmnist() -> dict[str, bytes]:
-    images = lambda n: npy((n, 28, 28, 3), bytes(n * 28 * 28 * 3))
+    images = lambda n: npy((n, 4, 3, 3), bytes(n * 4 * 3 * 3))
     return {
         "train_images.npy": images(3),
         "train_labels.npy": npy((3, 1), bytes([8, 0, 5])),
