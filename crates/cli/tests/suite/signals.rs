@@ -100,7 +100,8 @@ fn passes_signals_on(command: &str, runs: &str) {
     for signal in ["-TERM", "-INT", "-HUP", "-KILL"] {
         let out = dir.path().join(format!("out{signal}"));
         let mut program = program();
-        program.args([command, recipe.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        program.args([command, recipe.to_str().unwrap(), "--scale", "small"]);
+        program.args(["--out", out.to_str().unwrap()]);
         let mut child = program.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let run = || fs::read_dir(out.join(runs)).ok()?.flatten().find(|e| e.path().is_dir());
         wait_for("a step", || {
