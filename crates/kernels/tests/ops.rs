@@ -287,7 +287,7 @@ fn gelu_is_exact() {
 #[test]
 fn attention_matches_a_plain_reference_and_its_slopes() {
     let all = [(2, 5, 3, 4), (1, 1, 1, 1), (3, 19, 2, 7), (1, 33, 1, 18), (0, 4, 2, 2)];
-    for (n, tokens, heads, width) in cases(&all, &[(2, 3, 2, 5), (1, 1, 1, 1), (0, 4, 2, 2)]) {
+    for (n, tokens, heads, width) in cases(&all, &[(1, 3, 1, 5), (2, 1, 2, 1), (0, 4, 2, 2)]) {
         let len = tokens * heads * width;
         let attention = Attention { tokens, heads, width };
         let at = |part: usize, token: usize, head: usize, c: usize| {
