@@ -1,13 +1,13 @@
 //! The errors of reading a file and of a pass.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A file that cannot be read or used, or a pass that failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file that cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {source}", shown(path))]
     Io {
         /// The file.
         path: PathBuf,
@@ -15,7 +15,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The bytes are not an ONNX model, or the model contradicts itself.
-    #[error("{}: {problem}", path.display())]
+    #[error("{}: {}", shown(path), one_line(problem))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -23,8 +23,13 @@ pub enum Error {
         problem: String,
     },
     /// The crate does not compute the operator, or not in this use.
-    #[error("{}: operator {operator} (node '{node}', opset {opset}) is not supported: \
-         {problem}", path.display())]
+    #[error(
+        "{}: operator {} (node '{}', opset {opset}) is not supported: {}",
+        shown(path),
+        one_line(operator),
+        one_line(node),
+        one_line(problem)
+    )]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -38,7 +43,7 @@ pub enum Error {
         problem: String,
     },
     /// The graph is not an image classifier.
-    #[error("{}: not an image classifier: {problem}", path.display())]
+    #[error("{}: not an image classifier: {}", shown(path), one_line(problem))]
     NotAClassifier {
         /// The file.
         path: PathBuf,
@@ -54,7 +59,7 @@ pub enum Error {
         problem: String,
     },
     /// A node failed on its inputs.
-    #[error("{operator} (node '{node}'): {problem}")]
+    #[error("{} (node '{}'): {}", one_line(operator), one_line(node), one_line(problem))]
     Node {
         /// The operator.
         operator: String,
@@ -71,6 +76,28 @@ pub enum Error {
         /// Number of pixels of one image.
         expected: usize,
     },
+}
+
+/// `text` on one line. Names in a file may hold line breaks, a terminal's escape characters, and
+/// characters that turn the direction of writing; they are escaped.
+pub(crate) fn one_line(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut line, c| {
+        if steers(c) {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+        line
+    })
+}
+
+fn shown(path: &Path) -> String {
+    one_line(&path.to_string_lossy())
 }
 
 /// Result with the crate's [`Error`].

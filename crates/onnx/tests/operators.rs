@@ -158,6 +158,33 @@ fn what_is_not_supported_is_one_line_that_names_it() {
     assert!(error.contains("operator set 5"), "{error}");
 }
 
+/// Names that would break a line or steer a terminal, wherever a file has one.
+#[test]
+fn names_in_a_file_break_no_line_of_an_error() {
+    use prost::Message;
+    let (_, cases) = golden();
+    let bytes = &cases.iter().find(|case| case.label == "relu").unwrap().model;
+    let odd = "x\r\n\u{1b}[2J\u{202e}y";
+    let said = |change: &dyn Fn(&mut sora_onnx::proto::GraphProto)| {
+        let mut model = sora_onnx::proto::ModelProto::decode(&bytes[..]).unwrap();
+        change(model.graph.as_mut().unwrap());
+        let error = open(&model.encode_to_vec()).unwrap_err().to_string();
+        assert!(error.contains(r"x\r\n\u{1b}[2J\u{202e}y"), "{error}");
+        assert!(!error.chars().any(|c| c.is_control() || c == '\u{202e}'), "{error}");
+    };
+    said(&|graph| graph.node[0].op_type = odd.into());
+    said(&|graph| graph.node[0].input[0] = odd.into());
+    said(&|graph| graph.output[0].name = odd.into());
+    said(&|graph| {
+        graph.input[0].name = odd.into();
+        graph.input[0].r#type = None;
+    });
+    said(&|graph| {
+        graph.node[0].name = odd.into();
+        graph.node[0].op_type = "Det".into();
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
@@ -177,12 +204,15 @@ proptest! {
                 *byte = value;
             }
         }
-        if let Ok(network) = open(&bytes) {
-            let shape = network.shape();
-            let row = shape.channels * shape.height * shape.width;
-            if row < 1 << 20 {
-                let x = vec![0.5; row];
-                let _ = network.pull_back(&x, &mut |_, logits| vec![1.0; logits.len()]);
+        match open(&bytes) {
+            Err(error) => prop_assert!(!error.to_string().chars().any(char::is_control), "{error}"),
+            Ok(network) => {
+                let shape = network.shape();
+                let row = shape.channels * shape.height * shape.width;
+                if row < 1 << 20 {
+                    let x = vec![0.5; row];
+                    let _ = network.pull_back(&x, &mut |_, logits| vec![1.0; logits.len()]);
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use robustness::{Cotangent, OneOutput, Shape};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, one_line},
     file::Model,
     graph::{Fault, Graph, Numbers},
     value::{Array, Value, array, to_vec},
@@ -142,7 +142,10 @@ impl Network {
             one_output: activation.map(|_| OneOutput::Logit).or(options.one_output),
             digest: model.beside.digest(),
             notes,
-            producer: format!("{} {}", model.proto.producer_name, model.proto.producer_version),
+            producer: one_line(&format!(
+                "{} {}",
+                model.proto.producer_name, model.proto.producer_version
+            )),
         })
     }
 
