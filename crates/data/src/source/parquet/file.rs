@@ -2,10 +2,12 @@
 //! file.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use bytes::Bytes;
 use parquet::errors::{ParquetError, Result as ParquetResult};
@@ -26,6 +28,25 @@ pub(super) fn byte_range(chunk: &ColumnChunkMetaData) -> Option<(u64, u64)> {
     Some((start, start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?))
 }
 
+thread_local! {
+    /// Whether this thread runs a decoder whose panics are errors of the file.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes guarded panics silent: their error says what was wrong, and a reader of standard error
+/// would take what a panic prints for a defect of the program. All others are printed as before.
+fn silence_guarded_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                before(info);
+            }
+        }));
+    });
+}
+
 /// Third-party decoders may panic on damaged files; this function turns a panic into an error of
 /// the file.
 pub(super) fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
@@ -35,7 +56,11 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> ParquetResult<T>) -> Result<T, S
             panic.downcast::<&str>().map_or("a defect of the decoder".into(), |text| (*text).into())
         }
     };
-    catch_unwind(AssertUnwindSafe(work)).map_err(text)?.map_err(|e| e.to_string())
+    silence_guarded_panics();
+    let outer = GUARDED.replace(true);
+    let done = panic::catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(outer);
+    done.map_err(text)?.map_err(|e| e.to_string())
 }
 
 pub(super) fn broken(path: &Path, error: &str) -> DataError {
@@ -90,5 +115,31 @@ impl ChunkReader for Source {
         let mut bytes = vec![0; length];
         self.at(start)?.read_exact(&mut bytes)?;
         Ok(bytes.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// In a process of its own, whose standard error is read.
+    #[test]
+    fn a_panic_of_the_decoder_is_an_error_and_prints_nothing() {
+        const CHILD: &str = "SORA_TEST_GUARDED";
+        if std::env::var_os(CHILD).is_some() {
+            let found = guarded::<()>(|| panic!("of the decoder"));
+            assert_eq!(found, Err("of the decoder".into()));
+            assert!(panic::catch_unwind(|| panic!("of another")).is_err());
+            return;
+        }
+        let name =
+            "source::parquet::file::tests::a_panic_of_the_decoder_is_an_error_and_prints_nothing";
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(said.contains("of another") && !said.contains("of the decoder"), "{said}");
     }
 }
