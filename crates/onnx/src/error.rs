@@ -51,7 +51,7 @@ pub enum Error {
         problem: String,
     },
     /// The graph is a classifier whose weights cannot be trained as asked.
-    #[error("{}: cannot be trained: {problem}", path.display())]
+    #[error("{}: cannot be trained: {}", shown(path), one_line(problem))]
     Untrainable {
         /// The file.
         path: PathBuf,

@@ -48,7 +48,7 @@ impl ModelConfig {
     pub(super) fn network(&self) -> Result<(Arc<dyn Network>, SpecBuilder)> {
         self.check()?;
         if self.is_imported() {
-            return Imported::new(self);
+            return Imported::open(self);
         }
         let info = network(&self.name)?;
         info.check(self.options)?;

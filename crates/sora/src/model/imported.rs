@@ -79,7 +79,7 @@ pub(super) struct Imported(OnnxLayer);
 
 impl Imported {
     /// The network and its values.
-    pub fn new(config: &ModelConfig) -> Result<(Arc<dyn Network>, SpecBuilder)> {
+    pub fn open(config: &ModelConfig) -> Result<(Arc<dyn Network>, SpecBuilder)> {
         let mut specs = SpecBuilder::default();
         let layer = OnnxLayer::new(&mut specs, config.onnx_graph()?);
         Ok((Arc::new(Self(layer)), specs))
