@@ -59,7 +59,8 @@ def rounds() -> list[dict]:
 
 def fuzz(target: str, executions: int, seconds: int) -> bool:
     """A round of `target`; returns whether it had no finding."""
-    started = time.monotonic()
+    # A change while it runs is no part of it.
+    started, of = time.monotonic(), commit(target)
     log = ROOT / f"fuzz/corpus/{target}.log"
     log.parent.mkdir(exist_ok=True)
     with log.open("wb") as out:
@@ -75,7 +76,7 @@ def fuzz(target: str, executions: int, seconds: int) -> bool:
     found = {
         "target": target,
         "date": datetime.date.today().isoformat(),
-        "commit": commit(target),
+        "commit": of,
         "executions": int(done[-1]),
         "seconds": round(time.monotonic() - started),
         "edges": edges,
