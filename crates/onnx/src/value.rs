@@ -72,12 +72,14 @@ pub(crate) fn array<T: Clone>(shape: &[usize], data: Vec<T>) -> Outcome<Array<T>
     Ok(ArcArray::from_shape_vec(IxDyn(shape), data)?)
 }
 
-/// Number of elements of `shape`.
+/// Number of elements of `shape`. The other sides are bounded where one is 0, too: operators list
+/// the places along a side.
 pub(crate) fn elements(shape: &[usize]) -> Outcome<usize> {
-    let count = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side));
-    count
-        .filter(|&count| count <= MOST_ELEMENTS)
-        .ok_or_else(|| Problem::new(format!("a value of shape {shape:?} is too large")))
+    let bound = shape.iter().try_fold(1usize, |product, &side| product.checked_mul(side.max(1)));
+    match bound {
+        Some(bound) if bound <= MOST_ELEMENTS => Ok(shape.iter().product()),
+        _ => problem!("a value of shape {shape:?} is too large"),
+    }
 }
 
 /// Non-negative whole numbers as a shape.
@@ -280,5 +282,23 @@ mod tests {
         assert_eq!(to_axis(-1, 3).unwrap(), 2);
         assert!(to_axis(3, 3).is_err() && to_axis(-4, 3).is_err());
         assert!(to_shape(&[1 << 20, 1 << 20]).is_err() && to_shape(&[-1]).is_err());
+    }
+
+    #[test]
+    fn no_side_is_without_bound() {
+        assert_eq!(elements(&[]).unwrap(), 1);
+        assert_eq!(elements(&[2, 0, 5]).unwrap(), 0);
+        assert_eq!(elements(&[3, MOST_ELEMENTS / 3]).unwrap(), MOST_ELEMENTS / 3 * 3);
+        let beyond = [
+            &[1 << 46][..],
+            &[0, 1 << 46],
+            &[1 << 46, 0],
+            &[usize::MAX, 2, 0],
+            &[2, MOST_ELEMENTS],
+        ];
+        for shape in beyond {
+            assert!(elements(shape).is_err(), "{shape:?}");
+        }
+        assert!(to_shape(&[0, 1 << 46]).is_err());
     }
 }
