@@ -6,7 +6,7 @@
 
 use super::{
     Attributes, Back, Inputs, Operator,
-    places::{Mode, Sources, everything, padded, pick, place, sliced},
+    places::{Mode, Sources, around, everything, pick, place, sliced},
 };
 use crate::{
     error::{Outcome, Problem, problem},
@@ -216,19 +216,9 @@ impl Move {
                 if pads.len() != 2 * axes.len() {
                     problem!("{} paddings for {} axes", pads.len(), axes.len());
                 }
-                let mut sources = everything(shape);
-                for (index, &axis) in axes.iter().enumerate() {
-                    let axis = to_axis(axis, rank)?;
-                    let (before, behind) = (pads[index], pads[index + axes.len()]);
-                    let side = shape[axis] as i64;
-                    let end = side.saturating_add(behind);
-                    let start = before.saturating_neg();
-                    if end.saturating_sub(start) > 1 << 28 {
-                        problem!("a padding of {before} and {behind}");
-                    }
-                    sources[axis] = (start..end).map(|at| padded(*mode, at, side)).collect();
-                }
-                Ok(sources)
+                let axes = axes.iter().map(|&axis| to_axis(axis, rank));
+                let axes = axes.collect::<Outcome<Vec<_>>>()?;
+                around(shape, *mode, &axes, &pads)
             }
             _ => Ok(everything(shape)),
         }

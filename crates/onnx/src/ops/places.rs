@@ -1,8 +1,10 @@
 //! Where each value of a result comes from.
 
+use std::ops::Range;
+
 use crate::{
     error::{Outcome, problem},
-    value::{Array, array, elements, plain},
+    value::{Array, array, elements, plain, to_shape},
 };
 
 /// The way in which a value is padded.
@@ -52,9 +54,31 @@ pub(super) fn everything(shape: &[usize]) -> Sources {
     shape.iter().map(|&side| (0..side).map(Some).collect()).collect()
 }
 
+/// The sources of a value of `shape` with `pads` around it: one before each of `axes`, then one behind
+/// each; numbers below 0 leave places out.
+pub(super) fn around(
+    shape: &[usize],
+    mode: Mode,
+    axes: &[usize],
+    pads: &[i64],
+) -> Outcome<Sources> {
+    let mut ranges: Vec<Range<i64>> = shape.iter().map(|&side| 0..side as i64).collect();
+    let (before, behind) = pads.split_at(axes.len());
+    for ((&axis, before), &behind) in axes.iter().zip(before).zip(behind) {
+        ranges[axis] = before.saturating_neg()..(shape[axis] as i64).saturating_add(behind);
+    }
+    // Their number is bounded before the places are listed.
+    let side = |range: &Range<i64>| range.end.saturating_sub(range.start).max(0);
+    to_shape(&ranges.iter().map(side).collect::<Vec<_>>())?;
+    let places = |(range, &side): (Range<i64>, &usize)| {
+        range.map(|at| padded(mode, at, side as i64)).collect()
+    };
+    Ok(ranges.into_iter().zip(shape).map(places).collect())
+}
+
 /// The source of place `at` of an axis of `side` under padding `mode`; `at` may lie before the
 /// first place or after the last.
-pub(super) fn padded(mode: Mode, at: i64, side: i64) -> Option<usize> {
+fn padded(mode: Mode, at: i64, side: i64) -> Option<usize> {
     let inside = (0..side).contains(&at);
     let place = match mode {
         _ if inside => at,
@@ -93,5 +117,23 @@ pub(super) fn place(index: i64, side: usize) -> Outcome<usize> {
     match usize::try_from(if index < 0 { index + side as i64 } else { index }) {
         Ok(place) if place < side => Ok(place),
         _ => problem!("place {index} of {side}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_padding_is_bounded_before_it_is_listed() {
+        let around = |pads: &[i64]| around(&[2, 3], Mode::Constant, &[1], pads);
+        let rows = vec![Some(0), Some(1)];
+        let padded = vec![None, Some(0), Some(1), Some(2), None, None];
+        assert_eq!(around(&[1, 2]).unwrap(), [rows.clone(), padded]);
+        assert_eq!(around(&[-1, -1]).unwrap(), [rows.clone(), vec![Some(1)]]);
+        assert_eq!(around(&[-2, -2]).unwrap(), [rows, vec![]]);
+        for pads in [[1 << 40, 0], [0, i64::MAX], [i64::MAX, i64::MAX]] {
+            assert!(around(&pads).is_err(), "{pads:?}");
+        }
     }
 }
