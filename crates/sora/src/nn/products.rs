@@ -6,22 +6,9 @@
 //! that three products in tf32 make one of about 18 bits (Ootomo and Yokota 2022, arXiv 2203.03341,
 //! with a first part of 8 bits, to which every device can round).
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::{Device, FloatDType, Tensor, module, ops::ConvOptions},
-};
-use burn_flex::Flex;
+use burn::tensor::{Device, FloatDType, module, ops::ConvOptions};
 
-use super::{Backend as Layers, Precision, engine::record};
+use super::{Backend as Layers, Precision, engine::extension::*};
 use crate::{
     device,
     error::{Error, Result},

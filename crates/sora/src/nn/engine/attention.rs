@@ -1,25 +1,11 @@
 //! Attention of every token to every token.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
 use sora_kernels::attention::Attention;
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{dims, floats, isa, ok},
-    record,
 };
 use crate::profile::{self, Stage};
 

@@ -1,19 +1,6 @@
 //! Batch norm and the ReLU behind it.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch, ExtensionType,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, NodeGuard, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::{ExtensionType, autodiff::ops::NodeGuard};
 use sora_kernels::{
     batch_norm::{BatchNorm as Kernel, Statistics},
     channels::channel_moments,
@@ -21,10 +8,10 @@ use sora_kernels::{
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{by_type, contiguous, dims, floats, isa, ok, output_like, sum_into, values},
     over_ranks::RankKernels,
     recompute::Recompute,
-    record,
 };
 use crate::{
     nn::NormInput,

@@ -1,25 +1,15 @@
 //! Cross-entropy of each sample with label smoothing.
 
 use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::{FloatTensor, IntTensor},
-    },
-    tensor::{DType, Int, Tensor},
+    backend::tensor::IntTensor,
+    tensor::{DType, Int},
 };
-use burn_flex::{Flex, FlexTensor};
 use sora_kernels::loss::softmax_cross_entropy;
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{dims, floats, ok},
-    record,
 };
 
 /// The kernels of the loss, forward and backward.

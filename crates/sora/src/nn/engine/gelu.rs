@@ -1,25 +1,12 @@
 //! GELU, `x Phi(x)`.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::{DType, Tensor},
-};
-use burn_flex::{Flex, FlexTensor};
+use burn::tensor::DType;
 use sora_kernels::activation;
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{floats, isa, ok},
-    record,
 };
 use crate::profile::{self, Stage};
 

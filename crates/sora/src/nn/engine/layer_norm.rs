@@ -1,25 +1,11 @@
 //! Layer norm.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
 use sora_kernels::layer_norm::LayerNorm;
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{dims, floats, ok},
-    record,
 };
 use crate::profile::{self, Stage};
 

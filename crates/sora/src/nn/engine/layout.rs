@@ -1,26 +1,12 @@
 //! The entry of images into the network: their normalisation, and the layout of the kernels.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
 use sora_kernels::layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc};
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{by_type, dims, floats, map_type, ok, values},
-    record,
 };
 use crate::{
     nn::Precision,

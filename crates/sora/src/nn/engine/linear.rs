@@ -1,19 +1,5 @@
 //! A fully connected layer: a 1x1 convolution of one pixel.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
 use sora_kernels::{
     channels,
     conv::{Conv2d, ConvGeometry, Direction, Epilogue},
@@ -21,9 +7,9 @@ use sora_kernels::{
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{by_type, dims, floats, isa, ok, values},
     packed::packed,
-    record,
 };
 use crate::{
     profile::{self, Stage},

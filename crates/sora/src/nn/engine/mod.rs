@@ -23,6 +23,7 @@ mod batch_norm;
 mod buffers;
 mod conv;
 mod cross_entropy;
+pub(super) mod extension;
 mod flex;
 mod gelu;
 mod incremental;
@@ -36,20 +37,6 @@ mod pooling;
 mod recompute;
 mod residual;
 mod step;
-
-/// Records `$y`, a result on `$b`, with its backward pass if a parent needs a gradient; `$state` is
-/// made in that case only.
-macro_rules! record {
-    ($b:ty, $strategy:ty, $backward:ident, $nodes:expr, $y:expr, $state:expr) => {
-        match Backward::<$b, _>::prepare::<$strategy>($backward, $nodes).compute_bound().stateful()
-        {
-            OpsKind::Tracked(prep) => prep.finish($state, $y),
-            OpsKind::UnTracked(prep) => prep.finish($y),
-        }
-    };
-}
-
-pub(super) use record;
 
 pub(super) use attention::attention;
 pub(super) use batch_norm::{NormPlan, NormStatistics, batch_norm, moments};

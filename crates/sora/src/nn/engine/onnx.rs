@@ -2,26 +2,12 @@
 
 use std::sync::Arc;
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
 use sora_onnx::{Shape, Tape, Trainable, Values, Wanted};
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{dims, floats},
-    record,
 };
 
 /// A graph and the values of its weights.

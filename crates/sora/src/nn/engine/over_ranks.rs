@@ -1,25 +1,12 @@
 //! Figures of a whole batch whose images are spread over ranks: the moments of batch norm, the sums
 //! of its backward pass, and sums that a method computes with.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::{Tensor, TensorData},
-};
-use burn_flex::{Flex, FlexTensor};
+use burn::tensor::TensorData;
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{dims, floats},
-    record,
 };
 use crate::ranks::scope;
 

@@ -2,26 +2,13 @@
 
 use std::sync::Arc;
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch, TensorMetadata,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::{DType, Tensor},
-};
-use burn_flex::{Flex, FlexTensor};
+use burn::{backend::TensorMetadata, tensor::DType};
 use sora_kernels::pool::{PoolWindow, global_average, global_average_grad};
 
 use super::{
     buffers::Output,
+    extension::*,
     flex::{by_type, dims, floats, isa, ok, output_like, values},
-    record,
 };
 use crate::profile::{self, Stage};
 

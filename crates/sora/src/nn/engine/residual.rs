@@ -1,27 +1,13 @@
 //! The end of a residual block: the sum of two maps and the ReLU behind it, in one pass over memory.
 
-use burn::{
-    backend::{
-        Autodiff, Backend, Dispatch,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        tensor::FloatTensor,
-    },
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
 use sora_kernels::activation;
 
 use super::{
     batch_norm::NormKernels,
     buffers::Output,
+    extension::*,
     flex::{by_type, contiguous, dims, isa, ok, output_like, values},
     recompute::Recompute,
-    record,
 };
 use crate::profile::{self, Stage};
 

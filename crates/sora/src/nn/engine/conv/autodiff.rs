@@ -1,21 +1,13 @@
 //! The backward pass of a convolution with its epilogue: what is recorded forward, and what is taken
 //! apart.
 
-use burn::backend::{
-    Autodiff, Backend, TensorMetadata,
-    autodiff::{
-        checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-        grads::Gradients,
-        ops::{Backward, NodeGuard, Ops, OpsKind},
-    },
-    tensor::FloatTensor,
-};
+use burn::backend::{TensorMetadata, autodiff::ops::NodeGuard};
 
 use super::{
     super::{
         batch_norm::{self, NormValues},
+        extension::*,
         recompute::Recompute,
-        record,
     },
     ConvKernels, ConvOp, ConvPlan, Convolved, Epilogue,
 };

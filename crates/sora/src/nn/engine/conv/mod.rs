@@ -2,11 +2,7 @@
 
 mod autodiff;
 
-use burn::{
-    backend::{Backend, Dispatch, ExtensionType, backend_extension, tensor::FloatTensor},
-    tensor::Tensor,
-};
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::ExtensionType;
 use sora_kernels::conv::{
     Addend, Conv2d as Kernel, ConvGeometry, Direction, Epilogue as Store, Moments, Normed,
 };
@@ -14,6 +10,7 @@ use sora_kernels::conv::{
 use super::{
     batch_norm::{Norm, NormKernels, NormPlan, NormValues},
     buffers::Output,
+    extension::*,
     flex::{Stored, by_type, contiguous, dims, floats, isa, ok, output_like, sum_into, values},
     linear::channel_sums,
     packed::packed,
