@@ -167,6 +167,9 @@ messages! {
     }
 }
 
+/// Largest message in bytes that readers of the format accept.
+pub const LARGEST: usize = (1 << 31) - 1;
+
 /// Size of a dimension.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Dimension {

@@ -8,15 +8,13 @@ use crate::{
     error::Problem,
     file::{self, Model},
     proto::{
-        Dimension, DimensionProto, GraphProto, ModelProto, NodeProto, StringStringEntryProto,
-        TensorProto, ValueInfoProto, data_type,
+        Dimension, DimensionProto, GraphProto, LARGEST, ModelProto, NodeProto,
+        StringStringEntryProto, TensorProto, ValueInfoProto, data_type,
     },
 };
 
 /// First version of the format in which initializers need not be inputs as well.
 const LEAST_IR: i64 = 4;
-/// Largest message in bytes that readers of the format accept.
-const LARGEST: usize = (1 << 31) - 1;
 
 /// Removes the numbers of the initializers `weights`, and takes those of the others that lie beside
 /// the file into it.

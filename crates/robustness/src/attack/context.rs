@@ -1,4 +1,5 @@
-//! What an attack works with: the network, its draws, and the loss that it climbs.
+//! What an attack works with: the network, its draws, and the loss that it climbs. No paper's: each
+//! attack names its own.
 
 use std::fmt::Debug;
 
@@ -167,7 +168,7 @@ impl<'a> AttackContext<'a> {
     }
 }
 
-/// A number that separates attacks in the random streams: FNV-1a of the name.
+/// A number that separates attacks in the random streams: FNV-1a (Fowler, Noll and Vo) of the name.
 fn attack_id(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

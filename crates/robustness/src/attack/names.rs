@@ -1,4 +1,5 @@
-//! The numbers in an attack's name.
+//! The numbers in an attack's name. `pgd-50x10` is what papers call PGD-50-10: 50 steps from each of 10
+//! random starts (as in Wong, Rice and Kolter, "Fast is better than free", ICLR 2020).
 
 use std::fmt::Write as _;
 

@@ -7,7 +7,6 @@ mod import;
 mod normalisation;
 mod onnx;
 mod pickle;
-mod proto;
 mod pytorch;
 
 pub use checkpoint::{StoredTensor, read};

@@ -1,5 +1,7 @@
 //! Collects a network's layers.
 
+mod dense;
+mod pools;
 mod residual;
 mod start;
 mod tokens;
@@ -12,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    nn::{Activation, BatchNorm, Conv2d, Dense, Linear, NormInput, ParamId, SpecBuilder},
+    nn::{Activation, BatchNorm, Conv2d, NormInput, ParamId, SpecBuilder},
 };
 
 /// The output of a layer, identified by the layer's index.
@@ -316,43 +318,6 @@ impl Builder {
         self.push(op, &[x, y], shape)
     }
 
-    /// Adds the maxima of windows.
-    pub fn max_pool(&mut self, x: Id, window: Window) -> Id {
-        let [h, w] = self.windows(x, window);
-        let (channels, Window { kernel, stride, padding }) = (self.features(x), window);
-        self.push(Op::MaxPool { kernel, stride, padding }, &[x], vec![channels, h, w])
-    }
-
-    /// Adds the means of `side` by `side` regions.
-    pub fn adaptive_pool(&mut self, x: Id, side: usize) -> Id {
-        self.expect(x, "a pool", &[3]);
-        let channels = self.features(x);
-        self.push(Op::AdaptivePool { side }, &[x], vec![channels, side, side])
-    }
-
-    /// Adds rows and columns of zeros below and to the right of a map. With a window of stride 2
-    /// this is the padding that other frameworks call "same".
-    pub fn pad_end(&mut self, x: Id, pixels: usize) -> Id {
-        self.expect(x, "padding", &[3]);
-        let mut shape = self.dims(x).to_vec();
-        shape.iter_mut().skip(1).for_each(|side| *side += pixels);
-        self.push(Op::PadEnd { pixels }, &[x], shape)
-    }
-
-    /// Adds the mean of each map.
-    pub fn global_pool(&mut self, x: Id) -> Id {
-        self.expect(x, "a pool", &[3]);
-        let channels = self.features(x);
-        self.push(Op::GlobalPool, &[x], vec![channels])
-    }
-
-    /// Adds a conversion of a map to a vector, in PyTorch's order.
-    pub fn flatten(&mut self, x: Id) -> Id {
-        self.expect(x, "flatten", &[3]);
-        let len = self.dims(x).iter().product();
-        self.push(Op::Flatten, &[x], vec![len])
-    }
-
     /// Adds the product of a map and the sigmoid of a factor for each channel.
     pub fn gate(&mut self, x: Id, factor: Id) -> Id {
         self.expect(x, "a gate", &[3]);
@@ -361,54 +326,6 @@ impl Builder {
         }
         let shape = self.dims(x).to_vec();
         self.push(Op::Gate, &[x, factor], shape)
-    }
-
-    /// Adds the classifier `NAME`, with PyTorch's default initialisation.
-    pub(in crate::model) fn classifier(&mut self, x: Id, name: &str) -> Id {
-        let (features, classes) = (self.features(x), self.shape.classes);
-        let linear = Linear::new(&mut self.specs, name, [features, classes]);
-        self.push(Op::Linear(linear), &[x], vec![classes])
-    }
-
-    /// Adds a fully connected layer.
-    pub fn dense(&mut self, x: Id, name: &str, out: usize, start: Start) -> Id {
-        self.fully_connected(x, name, out, start, true, &[])
-    }
-
-    /// Adds a fully connected layer that PyTorch stores as a 1x1 convolution.
-    pub(in crate::model) fn dense_as_conv(
-        &mut self,
-        x: Id,
-        name: &str,
-        out: usize,
-        start: Start,
-    ) -> Id {
-        self.fully_connected(x, name, out, start, true, &[1, 1])
-    }
-
-    fn fully_connected(
-        &mut self,
-        x: Id,
-        name: &str,
-        out: usize,
-        start: Start,
-        bias: bool,
-        ones: &[usize],
-    ) -> Id {
-        self.expect(x, "a fully connected layer", &[1, 2]);
-        let features = self.features(x);
-        let [weight, start_of_bias] = start.init(features, out);
-        let dense = Dense::new(
-            &mut self.specs,
-            name,
-            &[&[out, features], ones].concat(),
-            weight,
-            bias.then_some(start_of_bias),
-        );
-        let mut shape = self.dims(x).to_vec();
-        shape.pop();
-        shape.push(out);
-        self.push(Op::Dense(dense), &[x], shape)
     }
 
     /// Adds dropout at the run's rate; adds nothing at rate 0.

@@ -1,201 +1,18 @@
-//! Exports a network as an ONNX graph with pixels in [0, 1] as input, logits as output, the
-//! normalisation inside, and any number of images at a time.
-//!
-//! Layers become operators of ONNX's own set, with batch norm on the running statistics and without
-//! dropout. The constants are the weights, under PyTorch's names.
+//! Each layer of a network as operators of ONNX.
 
-use std::collections::BTreeSet;
-
-use prost::Message;
-
-use super::proto::{
-    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, AttributeProto, Dimension, DimensionProto,
-    FLOAT, GraphProto, INT64, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto,
-    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
-};
+use super::writer::{Writer, float, int, ints, node};
 use crate::{
     error::{Error, Result},
-    model::{Layer, Model, Norm, Op, imported_to_onnx},
+    model::{Layer, Norm, Op},
     nn::{Activation, HostTensor, ParamId},
 };
 
-/// Version of the operator set: the first with layer norm.
-pub const OPSET: i64 = 17;
-/// Version of the file format that came with this operator set.
-const IR_VERSION: i64 = 8;
-/// Largest message in bytes that readers of the format accept.
-const LARGEST: usize = (1 << 31) - 1;
 /// Epsilon of batch norm.
 const BN_EPSILON: f32 = 1e-5;
 
-/// The bytes of an `.onnx` file: input `images` `[N, C, H, W]` in [0, 1], output `logits` `[N,
-/// classes]`. `metadata` goes into the file's properties. A network that was read from an ONNX file
-/// keeps that file's graph, with its names.
-///
-/// # Errors
-/// [`Error`] for a network of another crate that is not a list of layers, or one too large for the
-/// format.
-pub fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Vec<u8>> {
-    if model.config.is_imported() {
-        return imported_to_onnx(model, metadata);
-    }
-    let graph = model.graph().ok_or_else(|| {
-        let problem = "the network is no list of layers; use safetensors";
-        Error::unfit(model.config.name.as_str(), problem)
-    })?;
-    let mut writer = Writer {
-        model,
-        graph: GraphProto { name: model.config.name.clone(), ..Default::default() },
-        named: BTreeSet::new(),
-    };
-    let shape = model.config.shape;
-    let images = [shape.channels, shape.height, shape.width];
-    let mut values = vec![writer.normalise()?];
-    // The batch norm of the convolution before, whose result is the next layer's.
-    let mut fused = None;
-    for layer in graph.layers.iter().skip(1) {
-        let inputs: Vec<String> =
-            layer.inputs.iter().filter_map(|&id| values.get(id).cloned()).collect();
-        let before = layer
-            .inputs
-            .first()
-            .and_then(|&id| graph.layers.get(id))
-            .map_or(&[][..], |input| &input.shape);
-        let out = writer.layer(layer, before, &inputs)?;
-        values.push(match fused.take() {
-            Some(norm) => writer.norm(&out, norm)?,
-            None => out,
-        });
-        if let Op::ConvNorm { norm, .. } = &layer.op {
-            fused = Some(norm);
-        }
-    }
-    if let Some(last) = values.last() {
-        writer.graph.node.push(node("Identity", &[last], &["logits"], "logits", vec![]));
-    }
-    writer.graph.input = vec![value("images", &images)];
-    writer.graph.output = vec![value("logits", &[shape.classes])];
-    let file = ModelProto {
-        ir_version: IR_VERSION,
-        producer_name: "sora".into(),
-        producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(writer.graph),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
-        metadata_props: metadata
-            .iter()
-            .map(|(key, value)| StringStringEntryProto { key: key.clone(), value: value.clone() })
-            .collect(),
-    };
-    if file.encoded_len() > LARGEST {
-        let problem = format!(
-            "{} MiB as ONNX, whose files end at 2048 MiB; use safetensors",
-            file.encoded_len() >> 20
-        );
-        return Err(Error::unfit(model.config.name.as_str(), problem));
-    }
-    Ok(file.encode_to_vec())
-}
-
-/// A float tensor of any number of images.
-fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
-    let sizes = shape.iter().map(|&size| Dimension::Size(size as i64));
-    let dim = std::iter::once(Dimension::Named("N".into()))
-        .chain(sizes)
-        .map(|value| DimensionProto { value: Some(value) })
-        .collect();
-    let tensor_type = TensorTypeProto { elem_type: FLOAT, shape: Some(TensorShapeProto { dim }) };
-    ValueInfoProto { name: name.into(), r#type: Some(TypeProto { tensor_type: Some(tensor_type) }) }
-}
-
-fn node(
-    op: &str,
-    inputs: &[&str],
-    outputs: &[&str],
-    name: &str,
-    attribute: Vec<AttributeProto>,
-) -> NodeProto {
-    let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    NodeProto {
-        input: strings(inputs),
-        output: strings(outputs),
-        name: name.into(),
-        op_type: op.into(),
-        attribute,
-    }
-}
-
-fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.into(), i, r#type: ATTRIBUTE_INT, ..Default::default() }
-}
-
-fn ints(name: &str, ints: &[usize]) -> AttributeProto {
-    let ints = ints.iter().map(|&i| i as i64).collect();
-    AttributeProto { name: name.into(), ints, r#type: ATTRIBUTE_INTS, ..Default::default() }
-}
-
-fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.into(), f, r#type: ATTRIBUTE_FLOAT, ..Default::default() }
-}
-
-struct Writer<'a> {
-    model: &'a Model,
-    graph: GraphProto,
-    /// Names of the constants so far.
-    named: BTreeSet<String>,
-}
-
 impl Writer<'_> {
-    /// Adds an operator with one output; returns the output's name.
-    fn op(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
-        let name = format!("{}_{}", op.to_lowercase(), self.graph.node.len());
-        self.graph.node.push(node(op, inputs, &[&name], &name, attribute));
-        name
-    }
-
-    fn floats(&mut self, name: &str, shape: &[usize], data: &[f32]) -> String {
-        let raw_data = data.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.constant(name, shape, FLOAT, raw_data)
-    }
-
-    fn integers(&mut self, name: &str, shape: &[usize], data: &[i64]) -> String {
-        let raw_data = data.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.constant(name, shape, INT64, raw_data)
-    }
-
-    /// Adds a constant unless it exists; returns its name.
-    fn constant(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        data_type: i32,
-        raw_data: Vec<u8>,
-    ) -> String {
-        if self.named.insert(name.to_owned()) {
-            let dims = shape.iter().map(|&size| size as i64).collect();
-            self.graph.initializer.push(TensorProto {
-                dims,
-                data_type,
-                name: name.into(),
-                raw_data,
-            });
-        }
-        name.to_owned()
-    }
-
-    fn scalar(&mut self, value: f32) -> String {
-        self.floats(&format!("constant_{value:e}"), &[], &[value])
-    }
-
-    fn param(&self, id: ParamId) -> Result<HostTensor> {
-        self.model.params.host(id.0)
-    }
-
-    fn weight(&mut self, id: ParamId) -> Result<String> {
-        let HostTensor { name, shape, data } = self.param(id)?;
-        Ok(self.floats(&name, &shape, &data))
-    }
-
-    fn normalise(&mut self) -> Result<String> {
+    /// The images with the normalisation.
+    pub(super) fn normalise(&mut self) -> Result<String> {
         let config = &self.model.config;
         let wide = [1, config.mean.len(), 1, 1];
         let scale: Vec<f32> = config.std.iter().map(|std| std.recip()).collect();
@@ -228,20 +45,14 @@ impl Writer<'_> {
         }
     }
 
-    fn reshape(&mut self, x: &str, shape: &[i64]) -> String {
-        let name =
-            format!("shape_{}", shape.iter().map(i64::to_string).collect::<Vec<_>>().join("_"));
-        let shape = self.integers(&name, &[shape.len()], shape);
-        self.op("Reshape", &[x, &shape], vec![])
-    }
-
-    fn transpose(&mut self, x: &str, perm: &[usize]) -> String {
-        self.op("Transpose", &[x], vec![ints("perm", perm)])
-    }
-
     /// Adds a layer's operators; `before` is the shape of its first input. Returns the name of its
     /// output.
-    fn layer(&mut self, layer: &Layer, before: &[usize], inputs: &[String]) -> Result<String> {
+    pub(super) fn layer(
+        &mut self,
+        layer: &Layer,
+        before: &[usize],
+        inputs: &[String],
+    ) -> Result<String> {
         let x = inputs.first().map_or("", String::as_str);
         let y = inputs.get(1).map_or("", String::as_str);
         Ok(match &layer.op {
@@ -341,7 +152,7 @@ impl Writer<'_> {
         })
     }
 
-    fn norm(&mut self, x: &str, norm: &Norm) -> Result<String> {
+    pub(super) fn norm(&mut self, x: &str, norm: &Norm) -> Result<String> {
         let Norm { norm, activation, .. } = norm;
         let (scale, shift) = (self.weight(norm.weight)?, self.weight(norm.bias)?);
         let mut taken = vec![x.to_owned(), scale, shift];
