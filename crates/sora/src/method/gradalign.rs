@@ -119,15 +119,15 @@ fn misalignment(c: Tensor<4>, g: Tensor<4>) -> (Tensor<1>, Tensor<4>) {
 #[derive(Debug)]
 struct Tangent {
     point: Tensor<4>,
-    /// The direction, scaled so that its largest entry is 1, which keeps the derivative in f32's
-    /// range.
+    /// The direction, scaled so that its largest entry is 1 (at most 1 over several ranks), which keeps
+    /// the derivative in f32's range. All ranks scale alike: batch norm adds up their tangents.
     direction: Tensor<4>,
     scale: Tensor<1>,
 }
 
 impl Tangent {
     fn new(point: Tensor<4>, direction: Tensor<4>) -> Self {
-        let scale = direction.clone().abs().max().clamp_min(1e-30);
+        let scale = ranks::sum(direction.clone().abs().max()).clamp_min(1e-30);
         Self { point, direction: direction / scale.clone().reshape([1, 1, 1, 1]), scale }
     }
 

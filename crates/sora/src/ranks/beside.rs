@@ -153,7 +153,8 @@ impl Beside {
             let mut rest = &values[..];
             for (version, len) in parts {
                 let (part, after) = rest.split_at(len);
-                sums.insert(version, part.to_vec());
+                let twice = sums.insert(version, part.to_vec()).is_some();
+                debug_assert!(!twice, "weights that two layers share have one gradient");
                 rest = after;
             }
         }

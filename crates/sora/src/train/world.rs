@@ -143,7 +143,7 @@ fn facts(
     plan: &TrainPlan,
     init_sha256: Option<&str>,
     dataset: &Dataset,
-) -> Result<[(&'static str, String); 7]> {
+) -> Result<[(&'static str, String); 8]> {
     // Where files lie and how many threads there are may differ from host to host.
     let settings = TrainConfig {
         data_dir: None,
@@ -155,6 +155,8 @@ fn facts(
     };
     let here = Provenance::here(&config.device)?;
     let extra = plan.extra_identity()?;
+    let network = serde_json::to_string(&plan.network.for_identity())
+        .map_err(|e| Error::defect(format!("cannot serialise the network's options: {e}")))?;
     Ok([
         ("program", format!("{} {}", here.sora, here.git_revision)),
         ("instruction set (SORA_ISA chooses one that all have)", here.instruction_set),
@@ -163,5 +165,7 @@ fn facts(
         ("training images", dataset.train.identity()?.sha256),
         ("extra training images", extra.map_or_else(String::new, |extra| extra.sha256)),
         ("validation and test images", dataset.test.identity()?.sha256),
+        // Last: its normalisation follows from the images.
+        ("network", network),
     ])
 }

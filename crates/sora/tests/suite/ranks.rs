@@ -5,7 +5,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -15,7 +15,7 @@ use sora::{
     data::{self, Dataset, OpenOptions},
     evaluate::{self, EvalConfig},
     gradient::train_gradient,
-    method::METHODS,
+    method::{METHODS, MethodInfo},
     model::{Model, ModelConfig, NetworkOptions, Shape},
     nn::{BatchPart, HostTensor},
     ranks::{BatchNormScope, Counted, Ranks},
@@ -185,6 +185,65 @@ fn a_rank_that_fails_ends_those_that_wait_for_its_gradients() {
     assert_eq!(ended, [true, true]);
 }
 
+/// A link whose second link breaks at the call `after`.
+#[derive(Debug)]
+struct Breaks {
+    link: Arc<dyn Communicator>,
+    second: bool,
+    after: usize,
+    calls: AtomicUsize,
+}
+
+impl Breaks {
+    fn new(link: Arc<dyn Communicator>, second: bool, after: usize) -> Arc<Self> {
+        Arc::new(Self { link, second, after, calls: AtomicUsize::new(0) })
+    }
+
+    fn count(&self) -> Result<()> {
+        let broken = self.second && self.calls.fetch_add(1, Ordering::Relaxed) >= self.after;
+        if broken { Err(Error::Ranks("the link is broken".into())) } else { Ok(()) }
+    }
+}
+
+impl Communicator for Breaks {
+    fn rank(&self) -> usize {
+        self.link.rank()
+    }
+    fn world(&self) -> usize {
+        self.link.world()
+    }
+    fn gather(&self, mine: &[u8]) -> Result<Vec<u8>> {
+        self.count()?;
+        self.link.gather(mine)
+    }
+    fn exchange(&self, mine: &[u8]) -> Result<Vec<u8>> {
+        self.count()?;
+        self.link.exchange(mine)
+    }
+    fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {
+        let second = self.link.second()?;
+        Ok(second.map(|link| Self::new(link, true, self.after) as Arc<dyn Communicator>))
+    }
+}
+
+#[test]
+fn a_link_that_breaks_while_buckets_are_under_way_ends_the_pass_of_all() {
+    // A bucket takes two calls.
+    for after in [0, 1, 2, 3] {
+        let ended = on_ranks(2, |link| {
+            let after = if link.rank() == 1 { after } else { usize::MAX };
+            let link = Breaks::new(link, false, after);
+            let ranks = Ranks::overlapping(link, BatchNormScope::Local).unwrap();
+            let model = network_of_width("preact-resnet18", 24, 0.0);
+            let batch = batch(4);
+            let pass =
+                ranks.enter(|| train_gradient(&model, batch.x.clone(), batch.labels.clone()));
+            matches!(pass, Err(Error::Ranks(_)))
+        });
+        assert_eq!(ended, [true, true], "after {after} calls");
+    }
+}
+
 #[test]
 fn local_statistics_are_each_ranks_own_and_weights_stay_the_same_everywhere() {
     let found =
@@ -253,12 +312,55 @@ fn figures(line: &log::StepLine) -> [f32; 9] {
     ]
 }
 
+/// A trainer of the method, with the options under which what it shares counts from the first step
+/// on.
+fn trainer_of(method: &str) -> Trainer<'static> {
+    let (name, value) = match method {
+        "nuat" => ("variant", toml::Value::from("reference")),
+        "atas" => ("warmup", 0.into()),
+        _ => return trainer(method),
+    };
+    trainer(method).set("options", toml::Table::from_iter([(name.to_owned(), value)]))
+}
+
+/// The norm that `info` is tried in.
+fn norm_of(info: &MethodInfo) -> &'static str {
+    if info.norms.contains(&Norm::Linf) { "linf" } else { "l2" }
+}
+
+/// A wrong factor of a term of the loss, or of its gradient, is seen in the weights after one step of
+/// plain SGD at once.
+#[test]
+fn the_first_step_of_every_method_moves_the_weights_as_in_one_process() {
+    for info in METHODS {
+        let make = || {
+            let plain = trainer_of(info.name).set("norm", norm_of(info)).set("limit_train", 36);
+            plain.set("momentum", 0.0).set("weight_decay", 0.0).set("cycle_momentum", false)
+        };
+        let data = run::open_dataset(&make().config().unwrap()).unwrap();
+        let (steps, alone) = ran(1, &data, make).remove(0);
+        let (_, still) = ran(1, &data, || make().set("lr_max", 1e-30)).remove(0);
+        assert!(steps.len() <= 8, "{}: {} steps", info.name, steps.len());
+        let found = ran(2, &data, make).remove(0).1;
+        let moves = |weights: &[HostTensor]| -> Vec<f64> {
+            let each = weights.iter().zip(&still).filter(|(w, _)| !w.name.contains("running_"));
+            each.flat_map(|(a, b)| a.data.iter().zip(&b.data))
+                .map(|(a, b)| f64::from(*a) - f64::from(*b))
+                .collect()
+        };
+        let (alone, found) = (moves(&alone), moves(&found));
+        let length = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+        let off = length(&mut alone.iter().zip(&found).map(|(a, b)| a - b));
+        let whole = length(&mut alone.iter().copied());
+        assert!(whole > 1e-2 && off < 1e-4 * whole, "{}: {off:e} of {whole:e}", info.name);
+    }
+}
+
 #[test]
 fn every_method_begins_alike_in_one_process_and_in_several() {
     let data = data();
     for info in METHODS {
-        let norm = if info.norms.contains(&Norm::Linf) { "linf" } else { "l2" };
-        let make = || trainer(info.name).set("norm", norm);
+        let make = || trainer_of(info.name).set("norm", norm_of(info));
         let (alone, _) = ran(1, &data, make).remove(0);
         let worlds = if info.name == "sora" { [2, 4].as_slice() } else { &[2] };
         for &world in worlds {
