@@ -190,6 +190,14 @@ fn the_graph_of_an_onnx_file_trains_goes_on_and_is_exported() {
         let correct = |found: &serde_json::Value| found[attack]["correct"].as_i64().unwrap();
         assert!((correct(&run) - correct(&file)).abs() <= 1, "{run} {file}");
     }
+    // A report knows the evaluation of such a run as the run's own.
+    let page = text("page");
+    for call in [&["eval", &whole, "--attacks", "clean"][..], &["report", &whole, "--out", &page]] {
+        let output = sora(call);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let html = fs::read_to_string(dir.path().join("page/report.html")).unwrap();
+    assert!(html.contains("At a glance") && !html.contains("Not measured yet"));
     // A run of such a network is a beginning, too.
     let again = ["--init", &whole, "--epochs", "1", "--out", &text("again")];
     let output = sora(&[GRAPH, &again].concat());

@@ -162,7 +162,7 @@ impl WeightsOfRun {
 /// option; a record that names none is believed.
 fn is_network(text: &str, about: &About) -> bool {
     let named: Option<ModelConfig> = serde_json::from_str(text).ok();
-    text.is_empty() || named.as_ref() == Some(&about.network)
+    text.is_empty() || named.map(|named| named.for_identity()) == Some(about.network.for_identity())
 }
 
 /// Largest header of a weights file in bytes that is read.
