@@ -13,7 +13,7 @@ use sora::{
 
 use crate::{
     commands::attacks::stem,
-    console::visible,
+    console::{steers, visible},
     error::{Failure, Kind},
 };
 
@@ -135,11 +135,11 @@ fn with_flags(text: &str, flags: &BTreeSet<String>) -> String {
     out
 }
 
-/// Escapes control characters, because a message is one line and a file name must not steer the
-/// terminal.
+/// Escapes control characters and those that turn the direction of writing, because a message is
+/// one line and a file name must not steer the terminal.
 fn one_line(text: &str) -> String {
     text.chars().fold(String::new(), |mut out, c| {
-        if c.is_control() {
+        if steers(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line_that_cannot_steer_a_terminal() {
-        let error = Error::damaged(std::path::Path::new("a\n\u{1b}[2J"), "cut off");
-        assert_eq!(library(&error), "a\\n\\u{1b}[2J: cut off");
+        let error = Error::damaged(std::path::Path::new("a\n\u{1b}[2J\u{202e}"), "cut off");
+        assert_eq!(library(&error), "a\\n\\u{1b}[2J\\u{202e}: cut off");
     }
 }

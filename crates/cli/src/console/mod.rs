@@ -16,6 +16,6 @@ pub use bar::Bar;
 pub use duration::duration;
 pub use hint::no_such;
 pub use log::{note, start_logging};
-pub use output::{print, print_json, visible, wrap, wrap_hanging};
+pub use output::{print, print_json, steers, visible, wrap, wrap_hanging};
 pub use style::{ColorChoice, Settings, color, set, settings, width};
 pub use table::Table;

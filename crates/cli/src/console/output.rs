@@ -36,15 +36,20 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
     print(&(json + "\n"))
 }
 
-/// `text` with control characters escaped, so that a name from a file cannot move the cursor, hide
+/// Whether a character moves the cursor, ends the line, or turns the direction of the text that
+/// follows.
+pub fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` with such characters escaped, so that a name from a file cannot move the cursor, hide
 /// a line or write in the terminal's name. Line feeds and tabs stay.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        // Bidirectional overrides change the order of the text on screen, so they are escaped too.
-        let hidden = c.is_control() && !matches!(c, '\n' | '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if hidden {
+        if steers(c) && !matches!(c, '\n' | '\t') {
             shown.extend(c.escape_unicode());
         } else {
             shown.push(c);
