@@ -6,7 +6,11 @@
 
 use std::{fs, path::PathBuf};
 
-use sora_onnx::{Error, Network, Normalisation, Options, Role, Trainable, Values, Wanted, Weight};
+use prost::Message;
+use sora_onnx::{
+    Error, Network, Normalisation, Options, Role, Trainable, Values, Wanted, Weight,
+    proto::{GraphProto, ModelProto, NodeProto, TensorProto, data_type},
+};
 
 /// Those whose weights can be trained.
 const TRAINABLE: [&str; 7] = [
@@ -235,6 +239,116 @@ fn a_written_file_gives_the_same_logits() {
         let logits = graph.logits(&given(&graph, &values), &normalised).unwrap();
         assert!(gap(&read.logits(&x).unwrap(), &logits) < 1e-5, "{name}");
         assert!(graph.to_file(&slices[1..], None, &[]).is_err());
+    }
+}
+
+/// `convolutions` with another graph.
+fn changed(golden: &Golden, change: impl Fn(&mut GraphProto)) -> Vec<u8> {
+    let mut model = ModelProto::decode(&*golden.bytes("convolutions.model")).unwrap();
+    change(model.graph.as_mut().unwrap());
+    model.encode_to_vec()
+}
+
+/// Lets `node` give the output in place of the last node, which gives `before` then.
+fn append(graph: &mut GraphProto, node: &str, inputs: [&str; 2]) {
+    let output = graph.output[0].name.clone();
+    let last = graph.node.iter_mut().find(|node| node.output[0] == output).unwrap();
+    last.output[0] = "before".into();
+    graph.node.push(NodeProto {
+        op_type: node.into(),
+        input: inputs.map(str::to_owned).into(),
+        output: vec![output],
+        ..NodeProto::default()
+    });
+}
+
+#[test]
+fn a_mask_of_infinities_is_not_trained() {
+    let golden = Golden::read();
+    let mut of_mask = [0.0f32; 10];
+    for masked in [0.0, f32::NEG_INFINITY] {
+        of_mask[3] = masked;
+        let file = changed(&golden, |graph| {
+            append(graph, "Add", ["before", "mask"]);
+            graph.initializer.push(TensorProto {
+                name: "mask".into(),
+                dims: vec![10],
+                data_type: data_type::FLOAT,
+                float_data: of_mask.to_vec(),
+                ..TensorProto::default()
+            });
+        });
+        let (graph, values) = open(&file).unwrap();
+        let trained = graph.weights().iter().any(|weight| weight.name == "mask");
+        assert_eq!(trained, masked.is_finite());
+        let again =
+            Trainable::from_structure(&graph.structure(), "s", &Options::default()).unwrap();
+        let logits = again.logits(&given(&again, &values), &golden.floats("x")).unwrap();
+        assert_eq!(logits[3].is_finite(), masked.is_finite(), "the mask stays");
+    }
+}
+
+#[test]
+fn a_head_in_a_circle_is_none_and_other_outputs_keep_their_size() {
+    let golden = Golden::read();
+    // Each Transpose reads what it gives: the last one of that name counts.
+    let file = changed(&golden, |graph| {
+        let head = graph.node.iter_mut().rfind(|node| node.op_type == "Gemm").unwrap();
+        let weight = std::mem::replace(&mut head.input[1], "turned".into());
+        for input in [weight.as_str(), "turned"] {
+            let turn = NodeProto {
+                op_type: "Transpose".into(),
+                input: vec![input.into()],
+                output: vec!["turned".into()],
+                ..NodeProto::default()
+            };
+            let place = graph.node.iter().position(|node| node.op_type == "Gemm").unwrap();
+            graph.node.insert(place, turn);
+        }
+    });
+    let (graph, _) = open(&file).unwrap();
+    assert!(graph.with_classes(4).unwrap_err().to_string().contains("last layer"));
+
+    let file = changed(&golden, |graph| {
+        let mut features = graph.output[0].clone();
+        features.name = "features".into();
+        graph.node.push(NodeProto {
+            op_type: "Relu".into(),
+            input: vec![graph.output[0].name.clone()],
+            output: vec!["features".into()],
+            ..NodeProto::default()
+        });
+        graph.output.push(features);
+    });
+    let sizes = |graph: &Trainable| {
+        let model = ModelProto::decode(&*graph.structure()).unwrap();
+        let size = |output: &sora_onnx::proto::ValueInfoProto| {
+            let kind = output.r#type.as_ref().unwrap().tensor_type.as_ref().unwrap();
+            kind.shape.as_ref().unwrap().dim[1].value.clone()
+        };
+        model.graph.unwrap().output.iter().map(size).collect::<Vec<_>>()
+    };
+    let options = Options { output: Some("logits".into()), ..Options::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("two.onnx");
+    fs::write(&path, file).unwrap();
+    let (graph, _) = Trainable::open(&path, &options).unwrap();
+    let (before, after) = (sizes(&graph), sizes(&graph.with_classes(4).unwrap()));
+    assert!(before[0] != after[0] && before[1] == after[1], "{before:?} {after:?}");
+}
+
+#[test]
+fn a_pass_counts_its_values_once() {
+    let golden = Golden::read();
+    for name in TRAINABLE {
+        let (graph, _) = golden.trainable(name);
+        let [one, nine] = [1, 9].map(|images| graph.least_bytes(images));
+        // A recorded pass holds the image and more; beyond eight groups only the values grow.
+        let image = 3 * 16 * 16 * 4;
+        let weights = graph.trained_len() as u64 * 4;
+        let an_image = one - weights;
+        assert!(an_image > image && an_image < 200 * image, "{name}: {an_image}");
+        assert_eq!(nine, 9 * an_image + 8 * weights, "{name}");
     }
 }
 

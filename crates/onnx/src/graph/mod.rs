@@ -57,6 +57,17 @@ pub(crate) struct Pass {
     values: Vec<Option<Value>>,
 }
 
+impl Pass {
+    /// Number of floating-point values that the pass holds, each piece of memory counted once.
+    pub fn elements(&self) -> usize {
+        let arrays = self.values.iter().flatten().filter_map(|value| match value {
+            Value::Float(array) => Some((array.as_ptr(), array.len())),
+            _ => None,
+        });
+        arrays.collect::<HashMap<_, _>>().into_values().sum()
+    }
+}
+
 /// A problem, and whether it concerns the graph or one of its nodes.
 pub(crate) enum Fault {
     Graph(String),

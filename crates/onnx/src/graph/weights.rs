@@ -3,8 +3,8 @@
 //! A file does not say which of its numbers were trained. Taken as trained are the floating-point
 //! initializers of more than one element on which the output depends smoothly, and single ones that
 //! a layer reads as its weight or bias. Left as they are: statistics of batch norm, options given as
-//! inputs (bounds, scales of a resize or a quantisation, exponents), and what a sum or a product
-//! with the images themselves takes, which normalises them.
+//! inputs (bounds, scales of a resize or a quantisation, exponents), what a sum or a product
+//! with the images themselves takes, which normalises them, and what is not finite (masks).
 
 use super::{Graph, Id, Node};
 use crate::{
@@ -72,6 +72,14 @@ pub(crate) fn is_left_out(tensor: &TensorProto) -> bool {
         && !tensor.dims.contains(&0)
 }
 
+/// Whether a value holds numbers that training can change: the masks of transformers hold infinities.
+fn is_finite(value: &Value) -> bool {
+    match value {
+        Value::Float(value) => value.iter().all(|v| v.is_finite()),
+        _ => true,
+    }
+}
+
 /// What the input `index` of an operator is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
@@ -81,6 +89,8 @@ enum Use {
     Statistic,
     /// An option.
     Option,
+    /// A sum or a product with the images, which normalises them.
+    Images,
     /// Anything else.
     Operand,
 }
@@ -114,25 +124,15 @@ impl Graph {
         if open.fold(0usize, usize::saturating_add) > LEFT_OUT {
             return Err(Fault::Graph("its weights are too large".into()));
         }
-        let (reaching, pixels) = (self.reaching(), self.pixels());
+        let (reaching, all_uses) = (self.reaching(), self.uses());
         for Candidate { name, shape, id, value } in candidates {
-            let mut uses: Vec<Use> = Vec::new();
-            let mut normalises = false;
-            for node in &self.nodes {
-                for (index, _) in node.inputs.iter().enumerate().filter(|(_, i)| **i == Some(id)) {
-                    uses.push(match self.is_group_norm(node) {
-                        true => Use::Option,
-                        false => use_of(&node.kind, index),
-                    });
-                    normalises |= node.outputs.iter().any(|&out| pixels[out]);
-                }
-            }
+            let uses = &all_uses[id];
             let large = shape.iter().product::<usize>() > 1;
             let statistic = !uses.is_empty() && uses.iter().all(|&of| of == Use::Statistic);
             let trained = reaching[id]
-                && !normalises
-                && !uses.iter().any(|of| matches!(of, Use::Statistic | Use::Option))
-                && (large || uses.contains(&Use::Weight));
+                && uses.iter().all(|of| matches!(of, Use::Weight | Use::Operand))
+                && (large || uses.contains(&Use::Weight))
+                && value.as_ref().is_none_or(is_finite);
             if trained || statistic {
                 self.weights.push(Weight { name, shape, id, trained, value });
             } else if value.is_some() {
@@ -144,14 +144,30 @@ impl Graph {
         Ok(())
     }
 
-    /// Whether a node is an exporter's group norm: an instance norm of a reshaped value, whose scale
-    /// and shift only stand in for those that follow.
-    fn is_group_norm(&self, node: &Node) -> bool {
-        let from_reshape = |id: Id| {
-            self.nodes.iter().any(|node| node.kind == "Reshape" && node.outputs.contains(&id))
-        };
-        node.kind == "InstanceNormalization"
-            && node.inputs.first().copied().flatten().is_some_and(from_reshape)
+    /// What each value is for, in the order of the nodes that read it.
+    fn uses(&self) -> Vec<Vec<Use>> {
+        let (pixels, mut reshaped) = (self.pixels(), vec![false; self.constants.len()]);
+        let mut uses = vec![Vec::new(); self.constants.len()];
+        for node in &self.nodes {
+            let first = node.inputs.first().copied().flatten();
+            // An exporter's group norm is an instance norm of a reshaped value, whose scale and shift
+            // only stand in for those that follow.
+            let stands_in =
+                node.kind == "InstanceNormalization" && first.is_some_and(|id| reshaped[id]);
+            let of_images = node.outputs.iter().any(|&id| pixels[id]);
+            for (index, id) in node.inputs.iter().enumerate() {
+                let Some(id) = *id else { continue };
+                uses[id].push(match (stands_in, of_images) {
+                    (true, _) => Use::Option,
+                    (_, true) => Use::Images,
+                    _ => use_of(&node.kind, index),
+                });
+            }
+            if node.kind == "Reshape" {
+                node.outputs.iter().for_each(|&id| reshaped[id] = true);
+            }
+        }
+        uses
     }
 
     /// The values on which the output depends smoothly.

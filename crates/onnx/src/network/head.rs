@@ -1,5 +1,7 @@
 //! The head of a graph: the last layer, which has one row of weights a class.
 
+use std::collections::HashMap;
+
 use crate::{graph, proto::NodeProto};
 
 /// A tensor of the head.
@@ -21,7 +23,9 @@ pub(super) fn find(
     weights: &[graph::Weight],
     classes: usize,
 ) -> Vec<Part> {
-    let head = Search { nodes, weights };
+    let made = nodes.iter().flat_map(|node| node.output.iter().map(move |out| (&**out, node)));
+    let named = weights.iter().enumerate().map(|(index, weight)| (&*weight.name, index));
+    let head = Search { made: made.collect(), named: named.collect(), weights };
     let Some((layer, bias)) = head.layer(output) else { return Vec::new() };
     let weight = layer.input.get(1).and_then(|name| head.weight(name, head.axis(layer)));
     let Some((weight, axis)) = weight.filter(|(index, axis)| {
@@ -34,7 +38,7 @@ pub(super) fn find(
     let bound = (inputs.max(1) as f32).sqrt().recip();
     let own = layer.input.get(2).map(String::as_str);
     let bias = own.into_iter().chain(bias).filter_map(|name| {
-        let index = weights.iter().position(|weight| weight.trained && weight.name == name)?;
+        let index = *head.named.get(name).filter(|&&index| weights[index].trained)?;
         let shape = &weights[index].shape;
         let last = shape.len().checked_sub(1)?;
         let fits = shape[last] == classes && shape[..last].iter().all(|&side| side == 1);
@@ -44,24 +48,24 @@ pub(super) fn find(
 }
 
 struct Search<'a> {
-    nodes: &'a [NodeProto],
+    /// The node that gives each value.
+    made: HashMap<&'a str, &'a NodeProto>,
+    /// Index of each weight.
+    named: HashMap<&'a str, usize>,
     weights: &'a [graph::Weight],
 }
 
 impl<'a> Search<'a> {
-    fn made_by(&self, name: &str) -> Option<&'a NodeProto> {
-        self.nodes.iter().rev().find(|node| node.output.iter().any(|out| out == name))
-    }
-
     /// The layer before `output`, and the bias that is added to its result, if one is.
     fn layer(&self, output: &str) -> Option<(&'a NodeProto, Option<&'a str>)> {
         let (mut name, mut bias) = (output, None);
-        for _ in 0..self.nodes.len() {
-            let node = self.made_by(name)?;
+        // A damaged file may lead in a circle.
+        for _ in 0..self.made.len() {
+            let node = *self.made.get(name)?;
             match node.op_type.as_str() {
                 "Gemm" | "MatMul" | "Conv" => return Some((node, bias)),
                 "Add" => {
-                    let is_weight = |name: &str| self.weights.iter().any(|w| w.name == name);
+                    let is_weight = |name: &str| self.named.contains_key(name);
                     let [a, b] = node.input.first_chunk()?;
                     let (value, added) = if is_weight(a) { (b, a) } else { (a, b) };
                     (name, bias) = (value.as_str(), Some(added.as_str()));
@@ -84,16 +88,21 @@ impl<'a> Search<'a> {
 
     /// The trained tensor that the value `name` is, itself or transposed, and its axis that is the
     /// value's `axis`.
-    fn weight(&self, name: &str, axis: usize) -> Option<(usize, usize)> {
-        if let Some(index) = self.weights.iter().position(|w| w.trained && w.name == name) {
-            return Some((index, axis));
+    fn weight(&self, name: &'a str, axis: usize) -> Option<(usize, usize)> {
+        let (mut name, mut axis) = (name, axis);
+        for _ in 0..=self.made.len() {
+            if let Some(&index) = self.named.get(name).filter(|&&index| self.weights[index].trained)
+            {
+                return Some((index, axis));
+            }
+            let node = self.made.get(name).filter(|node| node.op_type == "Transpose")?;
+            let order = node.attribute.iter().find(|a| a.name == "perm").map(|a| &a.ints[..]);
+            axis = match order {
+                Some(order) => usize::try_from(*order.get(axis)?).ok()?,
+                None => 1 - axis.min(1),
+            };
+            name = node.input.first()?;
         }
-        let node = self.made_by(name).filter(|node| node.op_type == "Transpose")?;
-        let order = node.attribute.iter().find(|a| a.name == "perm").map(|a| &a.ints[..]);
-        let axis = match order {
-            Some(order) => usize::try_from(*order.get(axis)?).ok()?,
-            None => 1 - axis.min(1),
-        };
-        self.weight(node.input.first()?, axis)
+        None
     }
 }

@@ -56,10 +56,10 @@ pub(super) fn resize(model: &mut ModelProto, name: &str, axis: usize, size: usiz
     }
 }
 
-/// Says that the outputs have `classes` values an image.
-pub(super) fn resize_outputs(model: &mut ModelProto, classes: usize) {
+/// Says that the output `name` has `classes` values an image.
+pub(super) fn resize_output(model: &mut ModelProto, name: &str, classes: usize) {
     let outputs = model.graph.iter_mut().flat_map(|graph| &mut graph.output);
-    for dims in outputs.filter_map(dims) {
+    for dims in outputs.filter(|output| output.name == name).filter_map(dims) {
         if let [_, side] = &mut dims[..] {
             side.value = Some(Dimension::Size(classes as i64));
         }

@@ -26,6 +26,9 @@ const LONGEST: usize = 4 << 20;
 /// Most bytes of a structure that is unpacked.
 const LARGEST: u64 = 64 << 20;
 
+/// What a short name begins with; it is no base64.
+const DIGEST: &str = "sha256:";
+
 /// The structure of an ONNX file, without its weights: the file, compressed, as text in base64.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -44,32 +47,47 @@ impl OnnxGraph {
     /// [`Error`] for a file that holds too much beside its weights.
     pub fn new(graph: &Trainable, origin: &str) -> Result<Self> {
         let bytes = graph.structure();
+        if bytes.len() as u64 > LARGEST {
+            return Err(Self::too_large(origin, bytes.len()));
+        }
         let mut packed = Vec::new();
         let read = DeflateEncoder::new(&*bytes, Compression::best()).read_to_end(&mut packed);
         read.map_err(|e| Error::defect(format!("compressing a graph: {e}")))?;
         let text = BASE64_STANDARD.encode(packed);
-        if text.len() > LONGEST {
-            let problem = format!(
-                "it holds {} MiB of numbers that are no weights; expected them folded into weights",
-                bytes.len() >> 20
-            );
-            return Err(Error::unfit(origin, problem));
+        match text.len() > LONGEST {
+            true => Err(Self::too_large(origin, bytes.len())),
+            false => Ok(Self(text)),
         }
-        Ok(Self(text))
+    }
+
+    fn too_large(origin: &str, len: usize) -> Error {
+        let mib = len >> 20;
+        let problem = format!(
+            "it holds {mib} MiB of numbers that are no weights; expected them folded into weights"
+        );
+        Error::unfit(origin, problem)
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
         let damaged = |e: String| Error::unfit("network", format!("its graph is damaged: {e}"));
         let packed = BASE64_STANDARD.decode(&self.0).map_err(|e| damaged(e.to_string()))?;
         let mut bytes = Vec::new();
-        let read = DeflateDecoder::new(&*packed).take(LARGEST).read_to_end(&mut bytes);
+        let read = DeflateDecoder::new(&*packed).take(LARGEST + 1).read_to_end(&mut bytes);
         read.map_err(|e| damaged(e.to_string()))?;
-        Ok(bytes)
+        match bytes.len() as u64 > LARGEST {
+            true => Err(damaged(format!("more than {} MiB", LARGEST >> 20))),
+            false => Ok(bytes),
+        }
     }
 
-    /// A short name for the structure, in the same form.
+    /// A short name for the structure, in the same form; a short name is its own. It is of the file's
+    /// bytes, as they may be packed in more than one way.
     pub(super) fn digest(&self) -> Self {
-        Self(format!("sha256:{}", files::sha256(self.0.as_bytes())))
+        if self.0.starts_with(DIGEST) {
+            return self.clone();
+        }
+        let bytes = self.bytes().unwrap_or_else(|_| self.0.clone().into_bytes());
+        Self(format!("{DIGEST}{}", files::sha256(&bytes)))
     }
 }
 
@@ -89,6 +107,10 @@ impl Imported {
 impl Network for Imported {
     fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &mut Pass) -> Flat {
         self.0.forward(weights, x, pass)
+    }
+
+    fn least_bytes(&self, images: usize) -> Option<u64> {
+        Some(self.0.least_bytes(images))
     }
 }
 
@@ -166,4 +188,34 @@ pub(crate) fn to_onnx(model: &Model, metadata: &[(String, String)]) -> Result<Ve
     graph
         .to_file(&values, normalisation.as_ref(), metadata)
         .map_err(|e| Error::unfit(model.config.name.as_str(), e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(bytes: &[u8], how: Compression) -> OnnxGraph {
+        let mut packed = Vec::new();
+        DeflateEncoder::new(bytes, how).read_to_end(&mut packed).unwrap();
+        OnnxGraph(BASE64_STANDARD.encode(packed))
+    }
+
+    #[test]
+    fn a_digest_is_of_the_bytes_and_its_own() {
+        let bytes: Vec<u8> = (0..9000).map(|i| (i % 251) as u8).collect();
+        let [fast, best] =
+            [Compression::fast(), Compression::best()].map(|how| packed(&bytes, how));
+        assert_ne!(fast, best);
+        assert_eq!(fast.digest(), best.digest());
+        assert_eq!(fast.digest(), fast.digest().digest());
+        assert_ne!(fast.digest(), packed(&bytes[1..], Compression::fast()).digest());
+        assert!(fast.digest().bytes().is_err(), "a digest is no graph");
+    }
+
+    #[test]
+    fn a_graph_that_unpacks_without_end_is_refused() {
+        let zeros = packed(&vec![0; LARGEST as usize + 1], Compression::fast());
+        assert!(zeros.0.len() < LONGEST);
+        assert!(zeros.bytes().unwrap_err().to_string().contains("more than 64 MiB"));
+    }
 }

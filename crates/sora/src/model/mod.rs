@@ -61,6 +61,12 @@ pub trait Network: Debug + Send + Sync {
     fn graph(&self) -> Option<&Graph> {
         None
     }
+
+    /// Least number of bytes that the gradients of `images` images take at once beside the weights,
+    /// if the network is no list of layers and knows it.
+    fn least_bytes(&self, _images: usize) -> Option<u64> {
+        None
+    }
 }
 
 /// A network with its values, on a device. Its input is pixels in [0, 1], because the normalisation
@@ -180,6 +186,11 @@ impl Model {
         })
     }
 
+    /// As [`Network::least_bytes`].
+    pub(crate) fn least_bytes(&self, images: usize) -> Option<u64> {
+        self.network.least_bytes(images)
+    }
+
     /// The network as a list of layers.
     pub(crate) fn graph(&self) -> Option<&Graph> {
         self.network.graph()
@@ -289,7 +300,8 @@ impl Model {
             normalize(x, &self.config.mean, &self.config.std, self.backend),
             &mut pass,
         );
-        let along = logits.tangent.unwrap_or_else(|| logits.values.zeros_like());
+        // A network without derivatives along a direction must not pass for one that is flat.
+        let along = logits.tangent.unwrap_or_else(|| logits.values.full_like(f32::NAN));
         (logits.values, along)
     }
 

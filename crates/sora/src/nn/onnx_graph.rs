@@ -46,6 +46,11 @@ impl OnnxLayer {
         Self { values: Mutex::new(vec![None; places.len()]), places, graph: Arc::new(graph) }
     }
 
+    /// As [`Trainable::least_bytes`].
+    pub fn least_bytes(&self, images: usize) -> u64 {
+        self.graph.least_bytes(images)
+    }
+
     /// The logits of `x` `[N, C, H, W]`.
     pub fn forward(&self, weights: &Weights, x: Tensor<4>, pass: &Pass) -> Flat {
         // Without values the pass fails, and its logits are not finite.

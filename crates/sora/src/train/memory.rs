@@ -46,12 +46,18 @@ pub(super) fn check(
 /// Least number of bytes of a training step of `images` images: the values that the backward pass
 /// reads of every layer, and the values that belong to each weight.
 fn estimate(config: &TrainConfig, model: &Model, images: usize) -> u64 {
-    let layers = model.graph().map_or(0, |graph| {
-        graph.layers.iter().map(|layer| layer.shape.iter().product::<usize>() as u64).sum()
-    });
     let stored = match config.precision {
         Precision::F32 | Precision::Tf32 => 4,
         Precision::Bf16 => 2,
+    };
+    let values = match model.graph() {
+        Some(graph) => {
+            let layers = graph.layers.iter();
+            let an_image: u64 =
+                layers.map(|layer| layer.shape.iter().product::<usize>() as u64).sum();
+            an_image * images as u64 * stored
+        }
+        None => model.least_bytes(images).unwrap_or(0),
     };
     let weights = model.params.num_elements() as u64;
     let moments = match config.optimizer {
@@ -59,5 +65,5 @@ fn estimate(config: &TrainConfig, model: &Model, images: usize) -> u64 {
         _ => 2,
     };
     let copies = 2 + moments + u64::from(config.ema > 0.0) + u64::from(config.accumulate > 1);
-    layers * images as u64 * stored + weights * 4 * copies
+    values + weights * 4 * copies
 }

@@ -133,6 +133,15 @@ fn a_short_training_lowers_the_loss_and_leaves_the_statistics() {
 }
 
 #[test]
+fn a_derivative_along_a_direction_is_not_taken_for_zero() {
+    let (model, x) = (imported("depthwise"), images().x);
+    let weights = model.params.frozen();
+    let (logits, along) = model.forward_along(&weights, x.clone(), x, sora::nn::BnMode::Eval);
+    assert!(host(&logits).iter().all(|v| v.is_finite()));
+    assert!(host(&along).iter().all(|v| v.is_nan()));
+}
+
+#[test]
 fn the_configuration_keeps_the_graph_through_a_file() {
     let model = imported("transformer");
     let text = toml::to_string(&model.config).unwrap();

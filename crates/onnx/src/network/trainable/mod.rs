@@ -59,6 +59,8 @@ pub struct Trainable {
     options: Options,
     weights: Vec<Weight>,
     head: Vec<head::Part>,
+    /// Number of values of a recorded pass, for each image.
+    recorded: usize,
     /// What depends smoothly on the weights, and on the weights or the pixels.
     smooth: [Vec<bool>; 2],
 }
@@ -118,6 +120,7 @@ impl Trainable {
             options: options.clone(),
             weights: Vec::new(),
             head: Vec::new(),
+            recorded: 0,
             smooth: [Vec::new(), Vec::new()],
         };
         let values = this.probe()?;
@@ -148,6 +151,13 @@ impl Trainable {
                 return Err(Error::NotAClassifier { path: self.network.path.clone(), problem });
             }
         }
+        let images = vec![0.5; self.network.batch.unwrap_or(1) * self.network.row()];
+        let images = self.network.images(&images).map_err(|fault| self.network.fault(fault))?;
+        let recorded = self.network.graph.record(images, &given);
+        let (_, pass) = recorded.map_err(|fault| self.network.fault(fault))?;
+        let weights: usize =
+            given.iter().map(|value| value.shape().iter().product::<usize>()).sum();
+        self.recorded = pass.elements().saturating_sub(weights) / self.network.batch.unwrap_or(1);
         Ok(values)
     }
 
@@ -155,8 +165,7 @@ impl Trainable {
         let graph = self.model.graph.as_ref().ok_or_else(|| self.damaged("no graph".into()))?;
         let nodes = functions::expand(&graph.node, &self.model.functions)
             .map_err(|fault| self.network.fault(fault))?;
-        let output = interface::output(graph, self.options.output.as_deref());
-        let (output, _) = output.map_err(|problem| self.damaged(problem))?;
+        let output = self.output()?;
         let all = &self.network.graph.weights;
         self.head = head::find(&nodes, &output, all, self.outputs());
         let bound = |index: usize| {
@@ -174,6 +183,13 @@ impl Trainable {
         ids.push(self.network.graph.input());
         self.smooth = [of_weights, self.network.graph.reached_from(&ids)];
         Ok(())
+    }
+
+    /// Name of the output that is taken for the logits.
+    fn output(&self) -> Result<String> {
+        let graph = self.model.graph.as_ref().ok_or_else(|| self.damaged("no graph".into()))?;
+        let output = interface::output(graph, self.options.output.as_deref());
+        output.map(|(name, _)| name).map_err(|problem| self.damaged(problem))
     }
 
     /// Indices of the trained weights' values in the graph.
@@ -205,6 +221,14 @@ impl Trainable {
     pub fn trained_len(&self) -> usize {
         let trained = self.weights.iter().filter(|weight| weight.role == Role::Trained);
         trained.map(|weight| weight.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Least number of bytes that the gradients of `images` images take at once, beside the weights:
+    /// the values of the recorded passes, and a gradient of all weights for each group of images.
+    pub fn least_bytes(&self, images: usize) -> u64 {
+        let values = (self.recorded as u64).saturating_mul(images as u64);
+        let gradients = self.trained_len() as u64 * passes::GROUPS.min(images) as u64;
+        values.saturating_add(gradients).saturating_mul(4)
     }
 
     /// Number of batch norms.
@@ -247,7 +271,8 @@ impl Trainable {
             let name = &self.weights[part.weight].name;
             written::resize(&mut model.proto, name, part.axis, classes);
         }
-        written::resize_outputs(&mut model.proto, classes);
+        let output = self.output()?;
+        written::resize_output(&mut model.proto, &output, classes);
         let (this, _) =
             Self::build(model, path, &self.options).map_err(|e| failed(e.to_string()))?;
         match this.network.shape.classes == classes {

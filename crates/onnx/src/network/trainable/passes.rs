@@ -12,7 +12,7 @@ use crate::{
 
 /// Largest number of groups of images that are computed at the same time. Each has its own gradient
 /// of all weights.
-const GROUPS: usize = 8;
+pub(super) const GROUPS: usize = 8;
 
 /// The gradients that are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ pub trait OnnxKernels: Backend {
     /// are wanted.
     fn onnx_gradients(
         dy: &FloatTensor<Self>,
-        state: &OnnxState,
+        state: OnnxState,
         wanted: Wanted,
     ) -> [Option<FloatTensor<Self>>; 2];
 }
@@ -77,16 +77,15 @@ impl OnnxKernels for Flex {
 
     fn onnx_gradients(
         dy: &FlexTensor,
-        state: &OnnxState,
+        state: OnnxState,
         wanted: Wanted,
     ) -> [Option<FlexTensor>; 2] {
         let OnnxState { plan, tape } = state;
         let dy = dy.to_contiguous();
         let Shape { channels, height, width, .. } = plan.graph.shape();
         let images = [dims::<2>(&dy)[0], channels, height, width];
-        let found = tape.as_ref().and_then(|tape| {
-            or_not_finite(plan.graph.pull_back(tape.clone(), floats(&dy), wanted))
-        });
+        let found =
+            tape.and_then(|tape| or_not_finite(plan.graph.pull_back(tape, floats(&dy), wanted)));
         let sora_onnx::Gradients { input, weights } = found.unwrap_or_default();
         [
             (wanted != Wanted::Weights).then(|| filled(images, &input)),
@@ -129,7 +128,7 @@ impl<B: OnnxKernels> Backward<B, 2> for OnnxBackward {
             (Some(_), None) => Wanted::Input,
             (None, None) => return,
         };
-        let [dx, dw] = B::onnx_gradients(&dy, &ops.state, wanted);
+        let [dx, dw] = B::onnx_gradients(&dy, ops.state, wanted);
         for (node, gradient) in [(of_x, dx), (of_weights, dw)] {
             if let (Some(node), Some(gradient)) = (node, gradient) {
                 grads.register::<B>(node.id, gradient);
