@@ -1,6 +1,9 @@
 //! `sora export`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{Tensor, TensorData};
 use sora::{
@@ -15,7 +18,7 @@ use sora_rng::{Key, Purpose, fill_uniform};
 use crate::{
     complete,
     error::{Failure, Result},
-    output_file::{Overwrite, prepare},
+    output_file::{Content, Overwrite, prepare},
 };
 
 /// Largest number of sample images.
@@ -63,7 +66,12 @@ pub fn run(args: &ExportArgs) -> Result<()> {
             Err(Failure::input("--samples: expected with --format safetensors or onnx, not csv"))
         }
         Format::Csv => log(args),
-        Format::Safetensors | Format::Onnx => network(args),
+        Format::Safetensors => network(args, Content::Weights, "safetensors", |model, metadata| {
+            files::to_safetensors(&model.to_host()?, metadata)
+        }),
+        Format::Onnx => network(args, Content::Onnx, "onnx", |model, metadata| {
+            exchange::to_onnx(model, &metadata.into_iter().collect::<Vec<_>>())
+        }),
     }
 }
 
@@ -73,19 +81,20 @@ fn log(args: &ExportArgs) -> Result<()> {
         tracing::warn!("{}: {warning}", run.name);
     }
     let out = args.out.clone().unwrap_or_else(|| beside(&args.subject, "log.csv"));
-    write(&out, report::csv(&run).as_bytes(), Overwrite::by(args.force))?;
+    write(&out, Content::Log, report::csv(&run).as_bytes(), args)?;
     tracing::info!("{} steps of {} in {}", run.steps.len(), run.name, out.display());
     Ok(())
 }
 
-fn network(args: &ExportArgs) -> Result<()> {
+/// Writes the network as `encode` does, to a file with this ending.
+fn network(
+    args: &ExportArgs,
+    content: Content,
+    ending: &str,
+    encode: impl Fn(&Model, HashMap<String, String>) -> sora::Result<Vec<u8>>,
+) -> Result<()> {
     let subject = Subject::load(&args.subject, &device::device("cpu")?)?;
-    let metadata = subject.about.metadata()?;
-    let (ending, bytes) = if args.format == Format::Onnx {
-        ("onnx", exchange::to_onnx(&subject.model, &metadata.into_iter().collect::<Vec<_>>())?)
-    } else {
-        ("safetensors", files::to_safetensors(&subject.model.to_host()?, metadata)?)
-    };
+    let bytes = encode(&subject.model, subject.about.metadata()?)?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => beside(&args.subject, &format!("model.{ending}")),
@@ -96,15 +105,14 @@ fn network(args: &ExportArgs) -> Result<()> {
             out.display()
         )));
     }
-    let overwrite = Overwrite::by(args.force);
-    write(&out, &bytes, overwrite)?;
+    write(&out, content, &bytes, args)?;
     tracing::info!("{} of {} in {}", ending, subject.model.config.name, out.display());
     if args.samples > 0 {
         let path = PathBuf::from(format!("{}.samples.safetensors", out.display()));
         // This mark lets the program recognise its own files.
         let metadata = [("sora".to_owned(), "samples".to_owned())].into();
         let tensors = samples(&subject.model, args.samples)?;
-        write(&path, &files::to_safetensors(&tensors, metadata)?, overwrite)?;
+        write(&path, Content::Samples, &files::to_safetensors(&tensors, metadata)?, args)?;
         tracing::info!("{} images and their logits in {}", args.samples, path.display());
     }
     Ok(())
@@ -120,8 +128,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
-fn write(path: &Path, bytes: &[u8], overwrite: Overwrite) -> Result<()> {
-    prepare(path, overwrite)?;
+fn write(path: &Path, content: Content, bytes: &[u8], args: &ExportArgs) -> Result<()> {
+    prepare(path, content, Overwrite::by(args.force))?;
     Ok(files::write_atomic(path, bytes)?)
 }
 

@@ -17,7 +17,7 @@ use crate::{
     complete,
     console::print,
     error::{Failure, Result},
-    output_file::{Overwrite, make_folder, prepare},
+    output_file::{Content, Overwrite, make_folder, prepare},
     values::{PLANES, one_of},
 };
 
@@ -115,7 +115,11 @@ pub fn run(args: &LandscapeArgs) -> Result<()> {
 
 /// In a folder that the user named, files of others stay.
 fn guard(args: &LandscapeArgs, path: &Path) -> Result<()> {
-    if args.out.is_some() { prepare(path, Overwrite::by(args.force)) } else { Ok(()) }
+    if args.out.is_some() {
+        prepare(path, Content::Figure, Overwrite::by(args.force))
+    } else {
+        Ok(())
+    }
 }
 
 /// Writes `figure` to `stem.svg`, and to `stem.png` if that is asked for.

@@ -8,7 +8,7 @@ use sora::files;
 use crate::{
     console::print,
     error::{Failure, Result},
-    output_file::{Overwrite, prepare},
+    output_file::{Content, Overwrite, prepare},
 };
 
 /// Where to write.
@@ -30,7 +30,7 @@ pub fn run(args: &ManArgs) -> Result<()> {
     collect(&root, "sora", &mut pages)?;
     for (name, page) in &pages {
         let path = args.dir.join(format!("{name}.1"));
-        prepare(&path, Overwrite::by(args.force))?;
+        prepare(&path, Content::Manual, Overwrite::by(args.force))?;
         files::write_atomic(&path, page)?;
     }
     print(&format!("{} pages in {}\n", pages.len(), args.dir.display()))

@@ -18,7 +18,7 @@ use crate::{
     complete,
     console::print,
     error::{Failure, Result},
-    output_file::{Overwrite, guard, make_folder},
+    output_file::{Content, Overwrite, guard, make_folder},
     values::{PLANES, one_of},
 };
 
@@ -96,7 +96,7 @@ pub fn run(args: &PlotArgs) -> Result<()> {
     }
     // The default place in the run folder belongs to this program, so only a given path is guarded.
     if let Some(out) = &args.out {
-        guard(out, Overwrite::by(args.force))?;
+        guard(out, Content::Figure, Overwrite::by(args.force))?;
     }
     let figure = draw(args, &runs)?;
     if let Some(dir) = out.parent().filter(|dir| !dir.as_os_str().is_empty()) {

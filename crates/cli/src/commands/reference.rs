@@ -9,7 +9,7 @@ use super::{attacks, data as sets, methods, models, schema, shared::Listing};
 use crate::{
     console::print,
     error::Result,
-    output_file::{Overwrite, prepare},
+    output_file::{Content, Overwrite, prepare},
 };
 use sora::config::{SETTINGS, SettingInfo, Values};
 
@@ -40,7 +40,7 @@ pub fn run(args: &ReferenceArgs) -> Result<()> {
     ];
     for (name, text) in &pages {
         let path = args.dir.join(format!("{name}.md"));
-        prepare(&path, Overwrite::by(args.force))?;
+        prepare(&path, Content::Reference, Overwrite::by(args.force))?;
         files::write_atomic(&path, format!("{MARK}{text}").as_bytes())?;
     }
     print(&format!("{} pages in {}\n", pages.len(), args.dir.display()))

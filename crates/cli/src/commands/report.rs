@@ -9,7 +9,7 @@ use crate::{
     complete,
     console::print,
     error::{Failure, Result},
-    output_file::{Overwrite, guard},
+    output_file::{Content, Overwrite, guard},
     values::{PLANES, one_of},
 };
 
@@ -77,7 +77,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     };
     let runs = Runs::load(&args.runs)?;
     if args.out.is_some() {
-        guard(&out.join("report.html"), Overwrite::by(args.force))?;
+        guard(&out.join("report.html"), Content::Page, Overwrite::by(args.force))?;
     }
     let page = report::write(&runs, &out, &options)?;
     for warning in report::warnings(&runs) {

@@ -177,3 +177,62 @@ fn a_log_goes_out_as_csv_with_a_row_for_each_step() {
     refused(&["export", weights, "--format", "csv"], &["not a run folder"]);
     refused(&["export", &run, "--format", "csv", "--samples", "3"], &["--samples"]);
 }
+
+#[test]
+fn a_file_of_a_run_or_of_another_kind_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let run = at("run");
+    assert!(train_short(Path::new(&run), &[]).status.success());
+    let export = |format: &str, out: &str| {
+        ["export", &run, "--format", format, "--out", out].map(str::to_owned).to_vec()
+    };
+    let eval = |out: &str| {
+        let eval = ["eval", &run, "--limit", "5", "--attacks", "clean", "--out", out];
+        eval.map(str::to_owned).to_vec()
+    };
+    let figure = |out: &str| ["plot", "curves", &run, "--out", out].map(str::to_owned).to_vec();
+    let unchanged = |path: &str, call: &[String], more: &[&str], part: &str| {
+        let before = std::fs::read(path).unwrap();
+        let call: Vec<&str> = call.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        refused(&call, &[path, part]);
+        assert_eq!(std::fs::read(path).unwrap(), before, "{call:?}");
+    };
+    // With --force, too, and under another name.
+    let checkpoint = std::fs::read_dir(at("run/checkpoints")).unwrap().next().unwrap().unwrap();
+    let manifest = checkpoint.path().join("MANIFEST.json");
+    std::os::unix::fs::symlink(at("run/model.safetensors"), at("link.safetensors")).unwrap();
+    for own in [
+        at("run/model.safetensors"),
+        at("run/summary.json"),
+        at("run/../run/metrics.jsonl"),
+        at("link.safetensors"),
+        manifest.to_str().unwrap().to_owned(),
+    ] {
+        for call in [export("csv", &own), export("onnx", &own), export("safetensors", &own)] {
+            unchanged(&own, &call, &[], "belongs to a run");
+            unchanged(&own, &call, &["--force"], "belongs to a run");
+        }
+        unchanged(&own, &eval(&own), &["--force"], "belongs to a run");
+    }
+    // What this program wrote is safe from its other commands.
+    let [log, onnx, weights] = ["log.csv", "net.onnx", "net.safetensors"].map(at);
+    let calls = [export("csv", &log), export("onnx", &onnx), export("safetensors", &weights)];
+    for call in &calls {
+        let call: Vec<&str> = call.iter().map(String::as_str).collect();
+        assert!(sora(&call).status.success(), "{call:?}");
+    }
+    for (path, others) in [
+        (&weights, [export("csv", &weights), export("onnx", &weights), eval(&weights)]),
+        (&onnx, [export("csv", &onnx), export("safetensors", &onnx), eval(&onnx)]),
+        (&log, [export("onnx", &log), export("safetensors", &log), eval(&log)]),
+    ] {
+        others.iter().for_each(|call| unchanged(path, call, &[], "--force"));
+    }
+    let svg = at("figure.svg");
+    std::fs::copy(&weights, &svg).unwrap();
+    unchanged(&svg, &figure(&svg), &[], "is not a figure that sora wrote");
+    let forced = [&export("csv", &weights)[..], &["--force".to_owned()]].concat();
+    assert!(sora(&forced.iter().map(String::as_str).collect::<Vec<_>>()).status.success());
+    assert!(std::fs::read(&weights).unwrap().starts_with(b"step,"));
+}

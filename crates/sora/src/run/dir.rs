@@ -218,6 +218,16 @@ impl RunDir {
         self.0.join("tensorboard")
     }
 
+    /// Whether a training writes `path` and goes on from it, or from what it says; what was computed
+    /// from a run does not count.
+    pub fn consists_of(&self, path: &Path) -> bool {
+        let logs = [self.metrics(), self.abandoned(), self.epochs(), self.summary()];
+        let others = [self.config(), self.model(), self.best(), self.0.join(LOCK)];
+        logs.iter().chain(&others).any(|own| own == path)
+            || path.starts_with(self.checkpoints())
+            || path.starts_with(self.tensorboard())
+    }
+
     /// Writes an evaluation to `eval/NAME.json`.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use crate::{
     console::print_json,
     error::{Failure, Result},
     finish::OnFinish,
-    output_file::{self, Overwrite},
+    output_file::{self, Content, Overwrite},
     progress::EvaluationBar,
     world,
 };
@@ -112,7 +112,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         return Err(Failure::input(problem));
     }
     if let Some(out) = args.out.as_ref().filter(|_| world::first()) {
-        output_file::prepare(out, Overwrite::by(args.force))?;
+        output_file::prepare(out, Content::Record, Overwrite::by(args.force))?;
     }
     let target = Target::load(&args.subject, args.suite.and_then(Suite::images))?;
     let protocol = protocol(args, &target)?;

@@ -22,7 +22,7 @@ use crate::{
     console::print_json,
     error::{Failure, Result},
     finish::OnFinish,
-    output_file::{self, Overwrite},
+    output_file::{self, Content, Overwrite},
     progress::EvaluationBar,
 };
 
@@ -142,8 +142,8 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         }
         if let Some(out) = &args.out {
             let overwrite = Overwrite::by(args.force);
-            output_file::prepare(out, overwrite)?;
-            output_file::prepare(&out.with_extension("svg"), overwrite)?;
+            output_file::prepare(out, Content::Record, overwrite)?;
+            output_file::prepare(&out.with_extension("svg"), Content::Figure, overwrite)?;
         }
         let target = Target::load(&args.subject, Some(IMAGES))?;
         let access = target.model().access();
