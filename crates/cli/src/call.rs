@@ -115,10 +115,10 @@ impl Call {
     /// Parses the words with which the program was called; help, version and mistakes end the
     /// program.
     pub fn parse_words(words: Vec<std::ffi::OsString>) -> Self {
-        let matches = command().color(color_of(&words)).try_get_matches_from(words);
+        let matches = command().color(color_of(&words)).try_get_matches_from(&words);
         matches
             .and_then(|matches| Self::from_arg_matches(&matches))
-            .unwrap_or_else(|e| world::leave_wrong_call(&e))
+            .unwrap_or_else(|e| world::leave_wrong_call(&e, &words))
     }
 
     /// The global flags.

@@ -30,10 +30,10 @@ impl OnFinish {
 
 fn tell(command: &str, status: u8) {
     let (shell, flag) = if cfg!(windows) { ("cmd", "/C") } else { ("sh", "-c") };
-    let ended = Command::new(shell)
+    // A call of this program inside the command is neither one of these processes nor their child.
+    let ended = crate::world::leave(&mut Command::new(shell))
         .args([flag, command])
         .env("SORA_STATUS", status.to_string())
-        // A call of this program inside the command must not take this process for its parent.
         .env_remove(crate::signals::WATCH_STDIN)
         .stdin(Stdio::null())
         // Standard output belongs to the result, so the command writes to standard error.

@@ -5,6 +5,8 @@
 
 use std::{
     env,
+    ffi::OsString,
+    process,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -21,12 +23,17 @@ use crate::{
 
 static LINK: OnceLock<Arc<dyn Communicator>> = OnceLock::new();
 
-/// Where OpenMPI and MPICH say how many processes were started for MPI, and which this is.
-const MPIRUN: [(&str, &str); 2] =
-    [("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"), ("PMI_SIZE", "PMI_RANK")];
-/// Where `srun` says how many tasks it has started, MPI or not. The script of a job, which is one
-/// process whatever the job's number of tasks, does not have it.
-const SLURM: &str = "SLURM_STEP_NUM_TASKS";
+/// Where OpenMPI, MPICH and `srun` say how many processes they have started, and which this is.
+/// Within a job of Slurm mpirun, which comes first, may start fewer than it has tasks. `srun` says
+/// so with MPI or without; the script of a job, which is one process whatever the job's number of
+/// tasks, is not told.
+const LAUNCHERS: [(&str, [&str; 2]); 3] = [
+    ("mpirun", ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"]),
+    ("mpirun", ["PMI_SIZE", "PMI_RANK"]),
+    ("srun", ["SLURM_STEP_NUM_TASKS", "SLURM_PROCID"]),
+];
+/// Words of the calls that can be shared out.
+const SHARED: [&str; 4] = ["train", "resume", "eval", "scaling"];
 
 /// How long a process waits for the first to say what has failed on both.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,11 +42,16 @@ fn number(variable: &str) -> Option<usize> {
     env::var(variable).ok()?.parse().ok()
 }
 
-/// Who has started this process, and how many of them.
-fn started() -> Option<(&'static str, usize)> {
-    // Within a job of Slurm mpirun may start fewer than it has tasks.
-    let mpirun = MPIRUN.iter().find_map(|(size, _)| number(size)).map(|size| ("mpirun", size));
-    mpirun.or_else(|| Some(("srun", number(SLURM)?)))
+/// Who has started this process, how many of them, and which this is.
+fn started() -> Option<(&'static str, usize, usize)> {
+    LAUNCHERS.iter().find_map(|(launcher, [size, rank])| {
+        Some((*launcher, number(size)?, number(rank).unwrap_or(0)))
+    })
+}
+
+/// Makes a command that this process starts one process by itself, and not one of several.
+pub fn leave(command: &mut process::Command) -> &mut process::Command {
+    LAUNCHERS.iter().flat_map(|(_, names)| names).fold(command, process::Command::env_remove)
 }
 
 /// Whether this process speaks and writes: the first, or the only one.
@@ -47,7 +59,7 @@ pub fn first() -> bool {
     match LINK.get() {
         Some(link) => link.rank() == 0,
         // Before the processes know each other.
-        None => MPIRUN.iter().find_map(|(_, rank)| number(rank)).is_none_or(|rank| rank == 0),
+        None => started().is_none_or(|(_, _, rank)| rank == 0),
     }
 }
 
@@ -74,12 +86,16 @@ pub fn join(command: &Command) -> Result<Member> {
         _ => false,
     };
     match started() {
-        Some((launcher, size)) if size > 1 && shared => join_as_one_of(launcher, size),
-        Some(("mpirun", size)) if size > 1 => Err(Failure::input(format!(
+        Some((launcher, size, _)) if size > 1 && shared => join_as_one_of(launcher, size),
+        Some(("mpirun", size, _)) if size > 1 => Err(Failure::input(format!(
             "this command works in one process, and mpirun has started {size}; `sora train`, \
              `resume`, `eval` and `bench scaling` can be shared out"
         ))),
-        _ => Ok(Member::default()),
+        _ => {
+            // The tasks of `srun` do something else each, as the parts of a grid.
+            LINK.set(Arc::new(Alone)).ok();
+            Ok(Member::default())
+        }
     }
 }
 
@@ -156,13 +172,15 @@ impl Drop for Member {
     }
 }
 
-/// Ends a process whose call is wrong, as it is on every process: the first tells.
-pub fn leave_wrong_call(error: &clap::Error) -> ! {
-    if first() {
+/// Ends a process whose call, `words`, is wrong, as it is on every process: the first tells. A task
+/// of `srun` tells itself where each may have another call.
+pub fn leave_wrong_call(error: &clap::Error, words: &[OsString]) -> ! {
+    let shared = words.iter().any(|word| SHARED.iter().any(|shared| word == shared));
+    if first() || (!shared && matches!(started(), Some(("srun", ..)))) {
         error.exit();
     }
     std::thread::sleep(PATIENCE);
-    std::process::exit(error.exit_code());
+    process::exit(error.exit_code());
 }
 
 /// Refuses work whose `identity` is not the same on all processes.

@@ -70,10 +70,7 @@ impl Bar {
                 bar.set_message(text());
                 bar.set_position(done);
             }
-            None if !settings().quiet
-                && crate::world::first()
-                && self.last_line.elapsed() >= LINE_EVERY =>
-            {
+            None if !settings().quiet && self.last_line.elapsed() >= LINE_EVERY => {
                 self.last_line = Instant::now();
                 let percent = 100.0 * done as f64 / self.total.max(1) as f64;
                 tracing::info!("{} {percent:.0} %, {}", self.label, text());

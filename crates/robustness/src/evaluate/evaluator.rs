@@ -58,7 +58,8 @@ impl<'a> Evaluator<'a> {
         self
     }
 
-    /// Shares the images with other processes that make the same calls; each finds the same.
+    /// Shares the images with other processes that make the same calls; each finds the same. Each
+    /// needs a ledger of its own, in which it writes down its part.
     #[must_use]
     pub fn share(self, peers: &'a dyn Peers) -> Self {
         Self { peers: Some(peers), ..self }

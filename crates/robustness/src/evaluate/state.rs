@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -17,6 +18,9 @@ use crate::error::{Error, Result};
 const MARK: &[u8] = b"{\"sora_evaluation\":1,";
 /// The beginning of every file of adversarial examples; the digest of the identity follows.
 const EXAMPLES_MARK: &str = "sora adversarial examples 1 ";
+
+/// How often a state is opened that others remove before it is locked.
+const TRIES: usize = 100;
 
 /// Options of opening a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,17 +112,13 @@ impl State {
         options: StateOptions,
     ) -> Result<(Self, Vec<Line>)> {
         let cannot = |e: io::Error| Error::io("write", path)(e);
+        let mut tries = 0..TRIES;
         let (lines, unlocked) = loop {
-            let lines = open_or_create(path).map_err(cannot)?;
-            let unlocked = match lines.try_lock() {
-                Ok(()) => None,
-                Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
-                Err(TryLockError::Error(e)) => Some(e),
-            };
-            // Another process may have removed it before it was locked.
-            if path.exists() {
-                break (lines, unlocked);
+            let file = open_or_create(path).map_err(cannot)?;
+            if let Some(locked) = lock(file, path)? {
+                break locked;
             }
+            tries.next().ok_or_else(|| Error::InUse(path.to_owned()))?;
         };
         // Until all of it is open, a file that was there stays.
         let worth = lines.metadata().map_err(cannot)?.len() > 0;
@@ -173,6 +173,11 @@ impl State {
     }
 
     fn remove_files(&mut self) -> Result<()> {
+        let same = leads_to(&self.path, &self.lines).map_err(Error::io("read", &self.path))?;
+        // The file of another process, since somebody has taken this one away.
+        if same == Some(false) {
+            return Ok(());
+        }
         let examples = self.examples.take().map(|examples| examples.path);
         for path in examples.as_ref().into_iter().chain([&self.path]) {
             match fs::remove_file(path) {
@@ -199,6 +204,28 @@ impl Drop for State {
             // A state that stays is taken up, or removed, by the same call.
             self.remove_files().ok();
         }
+    }
+}
+
+/// Locks `file`, which was opened as `path`; returns it, and why it has no lock where the file system
+/// refuses it. `None` where the process that had it has removed it meanwhile: `path` is another
+/// file then, or none.
+pub(super) fn lock(file: File, path: &Path) -> Result<Option<(File, Option<io::Error>)>> {
+    let unlocked = match file.try_lock() {
+        Ok(()) => None,
+        Err(TryLockError::WouldBlock) => return Err(Error::InUse(path.to_owned())),
+        Err(TryLockError::Error(e)) => Some(e),
+    };
+    let same = leads_to(path, &file).map_err(Error::io("read", path))?;
+    Ok((same == Some(true)).then_some((file, unlocked)))
+}
+
+/// Whether `path` is the open `file`; `None` where there is no such file any more.
+fn leads_to(path: &Path, file: &File) -> io::Result<Option<bool>> {
+    match Handle::from_path(path) {
+        Ok(there) => Ok(Some(there == Handle::from_file(file.try_clone()?)?)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 

@@ -16,6 +16,7 @@ use std::{
 use crate::{
     error::{Failure, Result},
     signals::WATCH_STDIN,
+    world,
 };
 
 /// Time between two checks of a child.
@@ -44,7 +45,7 @@ pub fn sora<S: AsRef<OsStr>>(
     let name = words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let program = std::env::current_exe()
         .map_err(|e| Failure::work(format!("cannot find this program: {e}")))?;
-    let mut child = Command::new(program)
+    let mut child = world::leave(&mut Command::new(program))
         .args(&words)
         .env(WATCH_STDIN, "1")
         .stdin(Stdio::piped())

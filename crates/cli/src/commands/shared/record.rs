@@ -1,6 +1,7 @@
 //! The files of an evaluation: its state while it runs, and its record.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -17,6 +18,10 @@ use crate::{
     world,
 };
 
+/// What follows in the name of a file of state of a process that is not the first; its number
+/// follows.
+const RANK: &str = ".rank-";
+
 impl Target {
     /// Opens the ledger of the evaluation `identity`: in the file `state`, or else at the default
     /// place. If the default place cannot be written, the evaluation runs without a file.
@@ -30,9 +35,7 @@ impl Target {
         options: StateOptions,
     ) -> Result<Ledger> {
         let ledger = match state {
-            // Of several processes the first has this file; the others lose a batch to a kill.
-            Some(_) if !world::first() => Ledger::in_memory(),
-            Some(path) => Ledger::open(path, identity, options).map_err(|e| {
+            Some(path) => Ledger::open(&own(path), identity, options).map_err(|e| {
                 let again = match e {
                     robustness::Error::OtherEvaluation { .. } => " with --fresh",
                     _ => "",
@@ -68,7 +71,7 @@ impl Target {
 
     fn usual_ledger(&self, identity: &Identity, options: StateOptions) -> Result<Ledger> {
         let name = format!("state-{}-{:.4}-{}", identity.norm, identity.epsilon, identity.short());
-        let place = self.file(&name)?;
+        let place = own(&self.file(&name)?);
         let dir = place.parent().unwrap_or(Path::new("."));
         let stem = place.file_name().unwrap_or_default().to_string_lossy();
         Ok(Ledger::open_in(dir, &stem, identity, options)?)
@@ -81,7 +84,10 @@ impl Target {
         let entries = fs::read_dir(dir.evaluations()).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
         let states = names.filter(|name| name.starts_with("state-") && name.ends_with(".jsonl"));
-        match states.count() {
+        // Several processes have a file each.
+        let evaluation =
+            |name: String| name.split(RANK).next().map(|stem| stem.replace(".jsonl", ""));
+        match states.map(evaluation).collect::<BTreeSet<_>>().len() {
             0 => {}
             left => tracing::info!(
                 "{} holds state-*.jsonl of {left} evaluations that were cut off or are still \
@@ -128,10 +134,37 @@ impl Target {
     }
 }
 
+/// The file `path` of this process: of several, each writes down its own part. Names and not locks,
+/// which some file systems do not have, keep them apart.
+fn own(path: &Path) -> PathBuf {
+    named(path, world::link().rank())
+}
+
+fn named(path: &Path, rank: usize) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    if rank > 0 {
+        name.push(format!("{RANK}{rank}"));
+    }
+    name.into()
+}
+
 /// The options of a state: new if `fresh`, with examples of `examples` values or without.
 pub fn state_options(fresh: bool, examples: Option<usize>) -> StateOptions {
     StateOptions {
         start: if fresh { ExistingState::Fresh } else { ExistingState::Resume },
         examples,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_process_has_a_file_of_its_own() {
+        let name = |rank| named(Path::new("eval/state-linf.x"), rank);
+        assert_eq!(name(0), Path::new("eval/state-linf.x"));
+        assert_eq!(name(1), Path::new("eval/state-linf.x.rank-1"));
+        assert_eq!(name(20), Path::new("eval/state-linf.x.rank-20"));
     }
 }

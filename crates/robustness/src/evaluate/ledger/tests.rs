@@ -1,10 +1,10 @@
 //! Tests of the ledger and its files.
 
-use std::fs;
+use std::fs::{self, File};
 
 use super::*;
 use crate::{
-    evaluate::state::ExistingState,
+    evaluate::state::{ExistingState, lock},
     identity::tests::{identity, others},
 };
 
@@ -111,6 +111,32 @@ fn two_evaluations_at_once_have_files_of_their_own() {
     one.remove().unwrap();
     two.remove().unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_file_that_another_process_has_made_meanwhile_is_not_taken_for_the_own_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.jsonl");
+    // Taken away while it is in use: what is there now stays.
+    let mut first = Ledger::open(&path, &identity(), PAIRS).unwrap();
+    first.add("clean", 0, &[1], &[true], spent(1.0), &[]);
+    fs::remove_file(&path).unwrap();
+    let mut second = Ledger::open(&path, &identity(), RESUME).unwrap();
+    second.add("clean", 0, &[2], &[true], spent(1.0), &[]);
+    let there = fs::read(&path).unwrap();
+    first.remove().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), there);
+    drop(second);
+    assert!(Ledger::open(&path, &identity(), RESUME).unwrap().knows("clean", 2, 0));
+    // Taken away, and made again by another, between opening and locking.
+    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let stale = open().unwrap();
+    fs::remove_file(&path).unwrap();
+    assert!(lock(stale, &path).unwrap().is_none(), "no file");
+    let stale = open().unwrap();
+    fs::remove_file(&path).unwrap();
+    let (_held, unlocked) = lock(open().unwrap(), &path).unwrap().expect("the file of the path");
+    assert!(unlocked.is_none() && lock(stale, &path).unwrap().is_none(), "another file");
 }
 
 #[test]
