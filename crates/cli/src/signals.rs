@@ -54,13 +54,7 @@ pub fn flag() -> Arc<AtomicBool> {
 /// A system that refuses the handler.
 pub fn watch(first: FirstSignal) -> Result<()> {
     let flag = flag();
-    let mut wanted = wanted();
-    #[cfg(unix)]
-    if matches!(first, FirstSignal::Finish(_)) {
-        // What a batch system can be told to send before the time is up.
-        wanted.push(signal_hook::consts::SIGUSR1);
-    }
-    let mut signals = Signals::new(&wanted)
+    let mut signals = Signals::new(wanted())
         .map_err(|e| Failure::work(format!("cannot watch for signals: {e}")))?;
     let raised = flag.clone();
     let on_signal = move || {
@@ -100,6 +94,9 @@ fn react(first: FirstSignal, raised: &AtomicBool) {
 /// The signals that ask a program to end.
 fn wanted() -> Vec<i32> {
     let mut wanted = vec![SIGINT, SIGTERM];
+    // What a batch system can be told to send before the time is up.
+    #[cfg(unix)]
+    wanted.push(signal_hook::consts::SIGUSR1);
     #[cfg(unix)]
     if ignored() & (1 << (signal_hook::consts::SIGHUP - 1)) == 0 {
         wanted.push(signal_hook::consts::SIGHUP);

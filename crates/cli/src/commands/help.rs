@@ -17,8 +17,8 @@ const EXIT_STATUSES: [(u8, &str); 4] = [
     (2, "the call or its input is wrong: a flag, a value, a file. Nothing was changed."),
     (
         130,
-        "interrupted by Ctrl-C, SIGTERM, SIGHUP or, where a state is kept, SIGUSR1. The state is \
-         saved; the same call, or `sora resume RUN`, goes on.",
+        "interrupted by Ctrl-C, SIGTERM, SIGHUP or SIGUSR1. Where a state is kept, it is saved; the \
+         same call, or `sora resume RUN`, goes on.",
     ),
 ];
 

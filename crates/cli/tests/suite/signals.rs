@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{cli::SHORT, trust::program};
+use crate::{
+    cli::{SHORT, stderr},
+    report::{RUNS, text},
+    trust::program,
+};
 
 fn wait_for(what: &str, happened: impl Fn() -> bool) {
     let started = Instant::now();
@@ -50,8 +54,34 @@ fn a_run_that_is_told_that_its_time_is_up_saves_and_ends() {
     let mut child = long_run(&mut program(), &out);
     kill("-USR1", child.id());
     assert_eq!(child.wait().unwrap().code(), Some(130), "saved and ended");
-    let newest = fs::read_dir(out.join("checkpoints")).unwrap().next();
-    assert!(newest.is_some_and(|entry| entry.unwrap().path().join("MANIFEST.json").exists()));
+    let checkpoints = fs::read_dir(out.join("checkpoints")).unwrap();
+    let newest = checkpoints.map(|entry| entry.unwrap().path()).max();
+    assert!(newest.is_some_and(|newest| newest.join("MANIFEST.json").exists()));
+}
+
+#[test]
+fn an_evaluation_or_a_sweep_that_is_told_that_its_time_is_up_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = dir.path().join("w.safetensors");
+    fs::copy(RUNS.1[0].join("model.safetensors"), &weights).unwrap();
+    let states = || {
+        let entries = fs::read_dir(dir.path()).unwrap().flatten();
+        entries.filter(|entry| entry.file_name().to_string_lossy().contains("-state-")).count()
+    };
+    for (command, more) in
+        [("eval", ["--attacks", "clean,pgd-50x1000"]), ("sweep", ["--attacks", "pgd-50x1000"])]
+    {
+        let before = states();
+        let call = [command, text(&weights), "--dataset", "synthetic", "--batch", "4"];
+        let mut child = program();
+        child.args(call).args(more).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = child.spawn().unwrap();
+        wait_for("a state", || states() > before);
+        kill("-USR1", child.id());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{command}: {}", stderr(&output));
+        assert!(stderr(&output).contains("the same call goes on"), "{}", stderr(&output));
+    }
 }
 
 #[test]
@@ -97,7 +127,7 @@ fn passes_signals_on(command: &str, runs: &str) {
                 width = 4\nbatch = 40\nlimit_train = 260\nval = 0\nepochs = 2000\n\
                 [[runs]]\nmethod = 'fgsm'\n[scale.small]\n";
     fs::write(&recipe, text).unwrap();
-    for signal in ["-TERM", "-INT", "-HUP", "-KILL"] {
+    for signal in ["-TERM", "-INT", "-HUP", "-USR1", "-KILL"] {
         let out = dir.path().join(format!("out{signal}"));
         let mut program = program();
         program.args([command, recipe.to_str().unwrap(), "--scale", "small"]);
