@@ -74,7 +74,7 @@ pub fn value<T: DeserializeOwned>(word: &str) -> Result<T, Error> {
 mod tests {
     use sora::{
         config::Precision,
-        model::Shortcut,
+        model::{Shortcut, Stem},
         nn::{Activation, Backend},
         run::recipe::Scale,
         threat::Norm,
@@ -95,6 +95,7 @@ mod tests {
         all::<Activation>(ACTIVATIONS);
         all::<Precision>(PRECISIONS);
         all::<Shortcut>(SHORTCUTS);
+        all::<Stem>(STEMS);
         all::<Backend>(BACKENDS);
         all::<Scale>(SCALES);
     }

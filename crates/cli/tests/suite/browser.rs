@@ -6,6 +6,9 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -24,33 +27,46 @@ const FLAGS: [&str; 10] = [
     "--hide-scrollbars",
 ];
 
-/// Keys that tests press: name, code of Windows, text that they type.
-pub const KEYS: [(&str, u32, &str); 8] = [
-    ("Tab", 9, ""),
-    ("Enter", 13, "\r"),
-    (" ", 32, " "),
-    ("Escape", 27, ""),
-    ("ArrowRight", 39, ""),
-    ("ArrowLeft", 37, ""),
-    ("End", 35, ""),
-    ("+", 187, "+"),
+/// Keys that tests press: name, place on the keyboard, code of Windows, text that they type.
+pub const KEYS: [(&str, &str, u32, &str); 6] = [
+    ("Tab", "Tab", 9, ""),
+    ("Enter", "Enter", 13, "\r"),
+    (" ", "Space", 32, " "),
+    ("ArrowRight", "ArrowRight", 39, ""),
+    ("ArrowLeft", "ArrowLeft", 37, ""),
+    ("End", "End", 35, ""),
 ];
 
-/// A browser, if this machine has one.
+/// How long a browser may be silent.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A browser, if this machine has one; with `SORA_BROWSER=required` it must.
 pub fn chromium() -> Option<&'static str> {
-    let found = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok());
+    let found =
+        ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| works(name));
     if found.is_none() {
+        let required = std::env::var("SORA_BROWSER").is_ok_and(|value| value == "required");
+        assert!(!required, "no chromium on this machine, and SORA_BROWSER=required");
         eprintln!("skipped: no chromium on this machine");
     }
     found
 }
 
+fn works(program: &str) -> bool {
+    let said = Command::new(program).arg("--version").output();
+    said.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_browser_that_ends_with_an_error_is_none() {
+    assert!(works("true") && !works("false") && !works("no-such-browser"));
+}
+
 /// Runs the browser on `page` with `more` arguments.
 pub fn browse(browser: &str, page: &str, more: &[String]) {
     let profile = tempfile::tempdir().unwrap();
-    let output = Command::new(browser)
+    let output = assert_cmd::Command::new(browser)
+        .timeout(PATIENCE)
         .args(FLAGS)
         .arg("--virtual-time-budget=4000")
         .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -65,7 +81,7 @@ pub fn browse(browser: &str, page: &str, more: &[String]) {
 pub struct Browser {
     process: Child,
     to: File,
-    from: BufReader<File>,
+    from: Receiver<Value>,
     session: Option<String>,
     calls: u64,
     _folder: tempfile::TempDir,
@@ -89,7 +105,7 @@ impl Browser {
             .spawn()
             .unwrap();
         let to = File::options().write(true).open(to).unwrap();
-        let from = BufReader::new(File::open(from).unwrap());
+        let from = messages(File::open(from).unwrap());
         let mut opened = Self { process, to, from, session: None, calls: 0, _folder: folder };
         let target = opened.call("Target.createTarget", json!({"url": "about:blank"}));
         let call = json!({"targetId": target["targetId"], "flatten": true});
@@ -123,13 +139,12 @@ impl Browser {
         found["result"]["value"].clone()
     }
 
-    /// Presses one of [`KEYS`], with Shift where `modifiers` is 8.
-    pub fn press(&mut self, name: &str, modifiers: u32) {
-        let (name, code, typed) = *KEYS.iter().find(|(known, ..)| *known == name).unwrap();
+    /// Presses one of [`KEYS`].
+    pub fn press(&mut self, name: &str) {
+        let (name, code, number, typed) = *KEYS.iter().find(|(known, ..)| *known == name).unwrap();
         for kind in ["keyDown", "keyUp"] {
             let mut event = json!({
-                "type": kind, "key": name, "code": name, "windowsVirtualKeyCode": code,
-                "modifiers": modifiers,
+                "type": kind, "key": name, "code": code, "windowsVirtualKeyCode": number,
             });
             if kind == "keyDown" && !typed.is_empty() {
                 event["text"] = typed.into();
@@ -143,11 +158,10 @@ impl Browser {
     }
 
     fn read_until(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
         loop {
-            let mut bytes = Vec::new();
-            self.from.read_until(0, &mut bytes).unwrap();
-            assert_eq!(bytes.pop(), Some(0), "the browser has gone");
-            let message: Value = serde_json::from_slice(&bytes).unwrap();
+            let left = until.saturating_duration_since(Instant::now());
+            let message = self.from.recv_timeout(left).expect("the browser has gone, or is silent");
             if is_it(&message) {
                 return message;
             }
@@ -155,14 +169,31 @@ impl Browser {
     }
 }
 
+/// What comes from `file`, up to its end.
+fn messages(file: File) -> Receiver<Value> {
+    let (to, from) = channel();
+    thread::spawn(move || {
+        for message in BufReader::new(file).split(0) {
+            let message = serde_json::from_slice(&message.unwrap()).unwrap();
+            if to.send(message).is_err() {
+                break;
+            }
+        }
+    });
+    from
+}
+
 impl Drop for Browser {
     fn drop(&mut self) {
         self.session = None;
         let close = json!({"id": 0, "method": "Browser.close"});
         self.to.write_all(format!("{close}\0").as_bytes()).ok();
-        if std::thread::panicking() {
-            self.process.kill().ok();
+        let until = Instant::now() + PATIENCE;
+        let ended = |process: &mut Child| !matches!(process.try_wait(), Ok(None));
+        while !thread::panicking() && !ended(&mut self.process) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(20));
         }
+        self.process.kill().ok();
         self.process.wait().ok();
     }
 }

@@ -123,7 +123,7 @@ fn the_tab_key_walks_the_page_from_top_to_bottom() {
     let mut page = Browser::open(browser, &address(&dir.join("report.html")), [1280, 900]);
     let mut walked: Vec<Value> = Vec::new();
     loop {
-        page.press("Tab", 0);
+        page.press("Tab");
         let focused = page.value(FOCUSED);
         if focused.is_null() || walked.first() == Some(&focused) {
             break;
@@ -137,8 +137,10 @@ fn the_tab_key_walks_the_page_from_top_to_bottom() {
     }
     assert_eq!(walked[0]["name"], "To the results", "the first key leads past the links");
     let walked_by = |kind: &str| walked.iter().filter(|at| at["kind"] == kind).count() as u64;
-    // All that can be used is on the way: buttons, boxes, charts, tables and drawings that scroll.
+    // All that can be used is on the way: links, buttons, boxes, charts, tables and drawings that
+    // scroll.
     for (kind, all) in [
+        ("a", "a[href]"),
         ("button", "button"),
         ("input", "input"),
         ("section", "section.chart"),
@@ -178,14 +180,14 @@ fn tables_are_sorted_by_keys_and_say_how() {
     // Texts, by Enter and by the space bar.
     focus(&mut page, 1);
     assert_eq!(column(&mut page, 1), (both("fgsm", "sora"), "none".into()));
-    page.press("Enter", 0);
+    page.press("Enter");
     assert_eq!(column(&mut page, 1), (both("fgsm", "sora"), "ascending".into()));
-    page.press(" ", 0);
+    page.press(" ");
     assert_eq!(column(&mut page, 1), (both("sora", "fgsm"), "descending".into()));
     // Numbers, the largest first.
     focus(&mut page, 6);
     for (sorted, largest_first) in [("descending", true), ("ascending", false)] {
-        page.press("Enter", 0);
+        page.press("Enter");
         let (cells, state) = column(&mut page, 6);
         let speeds: Vec<f64> =
             cells.iter().map(|cell| cell.replace(',', "").parse().unwrap()).collect();
@@ -211,7 +213,7 @@ fn charts_are_read_and_runs_switched_off_by_keys() {
     assert_eq!(said(&mut page), "");
     let mut spoken = Vec::new();
     for key in ["ArrowRight", "ArrowRight", "ArrowLeft", "End"] {
-        page.press(key, 0);
+        page.press(key);
         spoken.push(said(&mut page));
     }
     assert!(spoken[0].starts_with("step 0: fgsm ") && spoken[0].contains("; sora "), "{spoken:?}");
@@ -219,10 +221,10 @@ fn charts_are_read_and_runs_switched_off_by_keys() {
     assert!(spoken[3].starts_with("step ") && spoken[3] != spoken[1], "{spoken:?}");
 
     page.value("document.querySelector('[data-toggle]').focus()");
-    page.press(" ", 0);
+    page.press(" ");
     assert_eq!(page.value("document.querySelectorAll('.card.off').length"), 1);
     page.value(chart);
-    page.press("ArrowLeft", 0);
+    page.press("ArrowLeft");
     let now = said(&mut page);
     assert!(now.contains("sora ") && !now.contains("fgsm"), "a run that is off: {now}");
 }
