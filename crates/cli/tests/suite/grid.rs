@@ -131,6 +131,16 @@ fn a_grid_says_what_it_would_take_and_refuses_what_it_cannot_run() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("training in all: about") && text.contains(" 6 "), "{text}");
     assert!(!dir.path().join("out").exists());
+    // The network of an ONNX file cannot be timed without its file.
+    let file = dir.path().join("onnx.toml");
+    let file = file.to_str().unwrap();
+    let begin = "[train]\ndataset = 'synthetic'\nlimit_train = 260\nval = 20\nbatch = 40\n\
+                 init = 'x.onnx'\n[[runs]]\nmethod = 'fgsm'";
+    fs::write(file, begin).unwrap();
+    let output = sora(&["grid", file, "--dry-run"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("not measured") && text.contains("in all: more than 0"), "{text}");
     refused(&["grid", "/no/such.toml"], &["/no/such.toml"]);
     let file = dir.path().join("wrong.toml");
     let file = file.to_str().unwrap();

@@ -11,6 +11,7 @@ use serde_json::Value;
 use sora::{
     config::TrainConfig,
     data::{self, OpenOptions},
+    model::IMPORTED,
     run::recipe::RecipePlan,
 };
 
@@ -31,7 +32,7 @@ const STEPS: &str = "3";
 pub fn estimate(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> Result<()> {
     let mut measured = HashMap::new();
     let mut table = Table::new(["run", "state", "steps", "a step", "training"]);
-    let mut total = 0.0;
+    let (mut total, mut about) = (0.0, "about");
     for (i, (run, dir)) in plan.runs.iter().zip(dirs).enumerate() {
         if !shard.takes(i) {
             continue;
@@ -46,12 +47,19 @@ pub fn estimate(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overri
         )?;
         let (images, shape) = size(&config)?;
         let steps = (images / config.batch.max(1)) as u64 * config.epochs;
+        let left = steps.saturating_sub(steps_done(dir));
+        // `bench step` has no file to take the network from.
+        if config.model == IMPORTED {
+            about = "more than";
+            let [label, state] = [&run.label, state(dir)];
+            table.row([label, state, &left.to_string(), "not measured", ""]);
+            continue;
+        }
         let call = step(&config, shape, over);
         let seconds = match measured.get(&call) {
             Some(seconds) => *seconds,
             None => *measured.entry(call.clone()).or_insert(measure(&call)?),
         };
-        let left = steps.saturating_sub(steps_done(dir));
         total += seconds * left as f64;
         table.row([
             run.label.clone(),
@@ -64,7 +72,7 @@ pub fn estimate(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overri
     table.figures_from(2).print()?;
     let evaluations = if plan.attacks.is_empty() { "" } else { ", and the evaluations" };
     print(&format!(
-        "\ntraining in all: about {}, without validation{evaluations}\n",
+        "\ntraining in all: {about} {}, without validation{evaluations}\n",
         duration(total)
     ))
 }

@@ -17,7 +17,7 @@ use crate::{
     console::{Table, duration, print, print_json},
     error::{Failure, Kind, Result},
     finish::OnFinish,
-    output_file::{Overwrite, make_folder, prepare},
+    output_file::{Content, Overwrite, make_folder, prepare},
     signals,
     values::{SCALES, one_of},
 };
@@ -84,7 +84,7 @@ pub fn run(args: &GridArgs) -> Result<()> {
     }
     make_folder(&out)?;
     if let Some(csv) = &args.csv {
-        prepare(csv, Overwrite::by(args.force))?;
+        prepare(csv, Content::Rows, Overwrite::by(args.force))?;
     }
     args.finish.after(|| {
         work(&plan, &dirs, shard, &args.over)?;
@@ -140,6 +140,7 @@ fn work(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> 
 
 /// Prints the table of the finished runs.
 fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
+    let mut missing = 0;
     let outcomes: Vec<Outcome> = plan
         .runs
         .iter()
@@ -152,6 +153,7 @@ fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
             if unmeasured {
                 outcome.figures.clear();
             }
+            missing += usize::from(unmeasured || outcome.seconds.is_none());
             Ok(outcome)
         })
         .collect::<Result<_>>()?;
@@ -163,7 +165,6 @@ fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
     if args.json {
         return print_json(&summary);
     }
-    let missing = outcomes.iter().filter(|outcome| outcome.figures.is_empty()).count();
     if missing > 0 {
         print(&format!("{missing} of {} runs are not done\n\n", outcomes.len()))?;
     }

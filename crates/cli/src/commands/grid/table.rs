@@ -23,7 +23,7 @@ pub struct Outcome {
     pub seed: i64,
     /// Folder.
     pub folder: String,
-    /// Accuracies by attack, as fractions; empty where it is not done.
+    /// Accuracies by attack, as fractions; empty where nothing was measured.
     pub figures: Vec<(String, f64)>,
     /// Seconds of training.
     pub seconds: Option<f64>,
