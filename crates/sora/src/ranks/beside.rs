@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 
 /// Bytes that are summed together at least, by `world` ranks: a sum of less would take the time of
 /// its messages, of which there are as many as ranks, and one of more would begin late.
-fn bucket(world: usize) -> usize {
+pub fn bucket(world: usize) -> usize {
     ((256 << 10) * world).clamp(1 << 20, 8 << 20).max((64 << 10) * world)
 }
 

@@ -9,7 +9,7 @@ const PIECE: usize = 1 << 24;
 
 /// Bytes in all that every rank may be sent where it adds up everything by itself: one message
 /// less than adding up a part and sharing it.
-const SMALL: usize = 64 << 10;
+pub const SMALL_SUM: usize = 64 << 10;
 
 /// The link between the processes of one training. All ranks make the same calls in the same
 /// order.
@@ -133,7 +133,7 @@ fn add_rows<T: Summand>(all: &[u8], sums: &mut [T]) {
 
 fn sum_piece<T: Summand, C: Communicator + ?Sized>(link: &C, values: &mut [T]) -> Result<()> {
     let world = link.world();
-    if size_of_val(values) * world <= SMALL {
+    if size_of_val(values) * world <= SMALL_SUM {
         let all = link.gather(bytemuck::cast_slice(values))?;
         add_rows(&all, values);
         return Ok(());

@@ -25,7 +25,8 @@ mod traffic;
 #[cfg(feature = "mpi")]
 pub use self::mpi::{Joined, Mpi};
 pub use self::{
-    communicator::{Alone, Communicator},
+    beside::bucket,
+    communicator::{Alone, Communicator, SMALL_SUM},
     scope::{BatchNormScope, Ranks, sum, world},
     threads::Threads,
     traffic::{Counted, Traffic},

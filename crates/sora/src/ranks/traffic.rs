@@ -16,6 +16,10 @@ use crate::error::Result;
 pub struct Traffic {
     /// Calls.
     pub calls: u64,
+    /// Of these, those that end a sum; a large one takes two calls.
+    pub sums: u64,
+    /// Bytes of the values that were summed.
+    pub summed: u64,
     /// Bytes that this rank has sent.
     pub sent: u64,
     /// Time in calls, the wait for slower ranks included.
@@ -34,6 +38,8 @@ pub struct Counted {
 #[derive(Debug, Default)]
 struct Counts {
     calls: AtomicU64,
+    sums: AtomicU64,
+    summed: AtomicU64,
     sent: AtomicU64,
     nanoseconds: AtomicU64,
 }
@@ -48,23 +54,32 @@ impl Counted {
     pub fn take(&self) -> [Traffic; 2] {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::Relaxed);
         [0, 1].map(|number| {
-            let Counts { calls, sent, nanoseconds } = &self.counts[number];
+            let Counts { calls, sums, summed, sent, nanoseconds } = &self.counts[number];
             Traffic {
                 calls: take(calls),
+                sums: take(sums),
+                summed: take(summed),
                 sent: take(sent),
                 time: Duration::from_nanos(take(nanoseconds)),
             }
         })
     }
 
-    fn counted<R>(&self, sent: usize, call: impl FnOnce() -> R) -> R {
+    fn counted<R>(&self, of: [usize; 3], call: impl FnOnce() -> R) -> R {
         let started = Instant::now();
         let result = call();
-        let counts = &self.counts[self.number];
-        counts.calls.fetch_add(1, Ordering::Relaxed);
-        counts.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        let [sums, summed, sent] = of.map(|count| count as u64);
         let nanoseconds = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        counts.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        let counts = &self.counts[self.number];
+        for (counter, more) in [
+            (&counts.calls, 1),
+            (&counts.sums, sums),
+            (&counts.summed, summed),
+            (&counts.sent, sent),
+            (&counts.nanoseconds, nanoseconds),
+        ] {
+            counter.fetch_add(more, Ordering::Relaxed);
+        }
         result
     }
 }
@@ -80,12 +95,13 @@ impl Communicator for Counted {
 
     fn gather(&self, mine: &[u8]) -> Result<Vec<u8>> {
         let others = self.world() - 1;
-        self.counted(mine.len() * others, || self.link.gather(mine))
+        self.counted([1, mine.len(), mine.len() * others], || self.link.gather(mine))
     }
 
     fn exchange(&self, mine: &[u8]) -> Result<Vec<u8>> {
-        let world = self.world().max(1);
-        self.counted(mine.len() / world * (world - 1), || self.link.exchange(mine))
+        // Of a sum: the rank's own part is among what it gathers then.
+        let sent = mine.len() - mine.len() / self.world();
+        self.counted([0, sent, sent], || self.link.exchange(mine))
     }
 
     fn second(&self) -> Result<Option<Arc<dyn Communicator>>> {

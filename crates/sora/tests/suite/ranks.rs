@@ -148,6 +148,10 @@ fn gradients_that_are_summed_during_the_backward_pass_have_the_same_bits() {
                 assert!(traffic.sent.abs_diff(expected) < expected / 5, "{traffic:?}, {expected}");
                 let buckets = if width == 24 { 3 } else { 1 };
                 assert!(traffic.calls >= 2 * 2 * buckets, "{traffic:?}");
+                // Their parts are added up and shared, in two calls that are one sum.
+                assert_eq!(traffic.calls, 2 * traffic.sums, "{traffic:?}");
+                let sent = 2 * traffic.summed * (world as u64 - 1) / world as u64;
+                assert_eq!(traffic.sent, sent, "{traffic:?}");
             }
         }
     }

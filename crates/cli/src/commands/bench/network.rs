@@ -2,6 +2,7 @@
 //! messages of a round all go at once, nothing else is on the network, and no process is late.
 
 use serde_json::{Value, json};
+use sora::ranks::{SMALL_SUM, bucket};
 
 /// A network.
 #[derive(Clone, Copy)]
@@ -18,16 +19,6 @@ pub const NETWORKS: [Network; 2] =
 
 /// Numbers of processes.
 pub const PROCESSES: [usize; 6] = [8, 16, 32, 64, 128, 256];
-
-/// Up to here each process is sent all values of a sum, and adds them up itself; as
-/// `ranks/communicator.rs`.
-const SMALL: f64 = (64 << 10) as f64;
-
-/// Bytes of gradients that are summed together; as `ranks/beside.rs`.
-fn bucket(processes: f64) -> f64 {
-    let kib = |kib: f64| kib * 1024.0;
-    kib(256.0 * processes).clamp(kib(1024.0), kib(8192.0)).max(kib(64.0 * processes))
-}
 
 /// What a process does in a step, and has to say.
 #[derive(Clone, Copy)]
@@ -54,7 +45,7 @@ impl Network {
     fn waits(self, work: &Work, processes: f64) -> f64 {
         let each = work.bytes / work.sums.max(1.0);
         let others = processes - 1.0;
-        let (calls, sent) = match each * processes <= SMALL {
+        let (calls, sent) = match each * processes <= SMALL_SUM as f64 {
             true => (1.0, each * others),
             false => (2.0, 2.0 * each * others / processes),
         };
@@ -73,7 +64,7 @@ impl Network {
         let n = processes as f64;
         let waits = self.waits(work, n);
         let in_turn = self.gradients(work.gradients, 1.0, n);
-        let buckets = (work.gradients / bucket(n)).ceil().max(1.0);
+        let buckets = (work.gradients / bucket(processes) as f64).ceil().max(1.0);
         let all = self.gradients(work.gradients, buckets, n);
         // The last bucket is complete when the pass ends.
         let left = (all - work.window).max(all / buckets);

@@ -5,14 +5,13 @@ use std::{sync::Arc, time::Instant};
 use serde_json::{Value, json};
 use sora::{
     method,
-    nn::Spec,
     ranks::{BatchNormScope, Counted, Ranks, Traffic},
     threat::Norm,
     train::Communicator,
 };
 
 use super::{
-    network::{NETWORKS, PROCESSES, Work},
+    network::{NETWORKS, Network, PROCESSES, Work},
     setup::{BenchModel, Setup, radius},
     step::Training,
 };
@@ -61,6 +60,8 @@ struct Timed {
 #[derive(Clone, Copy)]
 struct Mean {
     calls: f64,
+    sums: f64,
+    summed: f64,
     sent: f64,
     seconds: f64,
 }
@@ -72,6 +73,8 @@ impl Mean {
             |figure: &dyn Fn(&Traffic) -> f64| traffic.iter().map(figure).sum::<f64>() / steps;
         Self {
             calls: mean(&|t| t.calls as f64),
+            sums: mean(&|t| t.sums as f64),
+            summed: mean(&|t| t.summed as f64),
             sent: mean(&|t| t.sent as f64),
             seconds: mean(&|t| t.time.as_secs_f64()),
         }
@@ -94,11 +97,11 @@ pub fn run(args: &ScalingBench) -> Result<()> {
     // The others wait until the first has the machine no longer to itself.
     link.any(false)?;
     let in_turn = Ranks::new(link.clone(), BatchNormScope::Sync);
-    let in_turn = timed(args, part_of(link.rank())?, &in_turn, &link)?;
+    let setup = part_of(link.rank())?;
+    let weights = setup.model.params.num_elements();
+    let in_turn = timed(args, setup, &in_turn, &link)?;
     let overlapping = Ranks::overlapping(link.clone(), BatchNormScope::Sync)?;
     let overlapping = timed(args, part_of(link.rank())?, &overlapping, &link)?;
-    let specs = Setup::new(&args.network, args.steps)?.model.params;
-    let weights = specs.specs().iter().map(Spec::len).sum::<usize>();
     let sums = [timed_sums(&*link, VALUES, SUMS)?, timed_sums(&*link, weights.div_ceil(2), 5)?];
     if let Some(alone) = alone {
         let steps = [in_turn, overlapping];
@@ -176,14 +179,14 @@ fn timed_sums(link: &dyn Communicator, values: usize, times: usize) -> Result<f6
 
 /// What a process does in a step, for the model. Where sums and computing take turns on a core, the
 /// window is longer by what sums take of it.
-fn work(args: &ScalingBench, world: usize, weights: usize, part: f64, overlapping: &Timed) -> Work {
+fn work(args: &ScalingBench, weights: usize, part: f64, overlapping: &Timed) -> Work {
     let [waits, _] = overlapping.traffic;
     let computing = args.computing.unwrap_or(part);
     Work {
         computing,
         window: overlapping.window / overlapping.step * computing,
-        sums: waits.calls,
-        bytes: waits.sent / (world.saturating_sub(1)).max(1) as f64,
+        sums: waits.sums,
+        bytes: waits.summed,
         gradients: (weights * size_of::<f32>()) as f64,
     }
 }
@@ -207,14 +210,13 @@ fn report(
             "beside_s": beside.seconds,
         })
     };
-    let work = work(args, world, weights, part, overlapping);
-    let predicted = NETWORKS.map(|network| {
-        json!({
-            "gigabits": network.gigabits,
-            "latency_s": network.latency,
-            "steps": PROCESSES.map(|processes| network.step(&work, processes)),
-        })
-    });
+    let work = work(args, weights, part, overlapping);
+    let of = |network: Network| {
+        let steps = PROCESSES.map(|processes| network.step(&work, processes));
+        json!({ "gigabits": network.gigabits, "latency_s": network.latency, "steps": steps })
+    };
+    // One process sums nothing, so that nothing is known of its sums.
+    let predicted = (world > 1).then(|| NETWORKS.map(of));
     json!({
         "framework": concat!("sora ", env!("CARGO_PKG_VERSION")),
         "world": world,
