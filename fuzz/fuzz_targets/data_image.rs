@@ -3,4 +3,4 @@
 
 use sora_data::fuzzing::data_image;
 
-libfuzzer_sys::fuzz_target!(init: sora_robust_fuzz::one_thread(), |bytes: &[u8]| data_image(bytes));
+libfuzzer_sys::fuzz_target!(init: sora_robust_fuzz::one_thread(), |bytes: &[u8]| { data_image(bytes); });

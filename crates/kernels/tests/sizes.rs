@@ -219,12 +219,11 @@ fn input_gradients_take_every_part_of_an_epilogue() {
 
 #[test]
 fn gradients_of_weights_agree_with_the_sum_of_products() {
-    let all = [
+    for (algorithm, channels) in [
         (ConvAlgorithm::Direct, [3, 9]),
         (ConvAlgorithm::Winograd, [3, 9]),
         (ConvAlgorithm::Winograd, [66, 2]),
-    ];
-    for (algorithm, channels) in cases(&all, &all[..2]) {
+    ] {
         let geometry = ConvGeometry::square(channels[0], channels[1], [3, 4], 3, 1);
         let conv = Conv2d::<f32>::new(geometry, Isa::Portable).unwrap();
         let conv = conv.with_algorithm(algorithm).unwrap();

@@ -147,6 +147,17 @@ fn labels_from_one_are_classes_from_zero() {
     assert_eq!((0..3).map(of).collect::<Vec<_>>(), [(0, 10), (2, 20), (1, 30)]);
 }
 
+/// A file whose column says that it has a dictionary and has none; the decoder panics on it.
+#[test]
+fn a_missing_dictionary_is_an_error() {
+    let file = include_bytes!("../../../tests/fixtures/no_dictionary.parquet");
+    let read = opened(file, None).and_then(|(_dir, data)| {
+        (0..data.train.len()).try_for_each(|i| data.train.image(i).map(drop))
+    });
+    let error = read.unwrap_err().to_string();
+    assert!(error.contains("train-00000-of-00001.parquet") && !error.contains('\n'), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
