@@ -25,11 +25,20 @@ program=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/re
 if [ -w /dev/shm ]; then
     TMPDIR=$(mktemp -d /dev/shm/fuzz.XXXXXX)
     export TMPDIR
-    trap 'rm -rf "$TMPDIR"' EXIT
+    folder=$TMPDIR
 fi
+end() {
+    # After a signal to this script: the fuzzer writes its figures and ends.
+    kill $(jobs -p) 2>/dev/null || true
+    wait
+    [ -z "${folder:-}" ] || rm -rf "$folder"
+}
+trap end EXIT
 # A third of the time went into what only reports and C need: the stack of each allocation, memory that
 # stays freed for long, and frames on the heap (references of safe Rust do not outlive theirs).
 asan=detect_odr_violation=0:malloc_context_size=0:quarantine_size_mb=16
 [ "$target" = kernels_api ] || asan+=:detect_stack_use_after_return=0
 export ASAN_OPTIONS=$asan${ASAN_OPTIONS:+:$ASAN_OPTIONS}
-nice -n 15 "$program" "${options[@]}" "$@" "${directories[@]}"
+# In the background, so that a signal to this script is heard at once.
+nice -n 15 "$program" "${options[@]}" "$@" "${directories[@]}" &
+wait $!

@@ -35,7 +35,7 @@ TARGETS = {
     "data_npz": "MedMNIST archives, into memory and unpacked to disk",
     "data_mat": "MATLAB files of SVHN",
     "data_parquet": "Parquet shards of image sets",
-    "data_tar": "Imagenette's archive",
+    "data_tar": "Imagenette's archive and WebDataset shards, with decoded images kept or not",
     "data_zip": "Tiny ImageNet's archive",
     "data_cache": "files of decoded images",
     "evaluation_state": "the state of an evaluation with its examples",
@@ -47,7 +47,11 @@ CRATES = {"kernels": "kernels", "onnx": "onnx", "data": "data", "evaluation": "r
 
 def commit(target: str) -> str:
     """The last commit that changed what `target` runs; `+` marks changes that are not committed."""
-    paths = [f"crates/{CRATES[target.split('_')[0]]}/src", "fuzz/fuzz_targets", "fuzz/Cargo.lock"]
+    crate = CRATES[target.split("_")[0]]
+    # The reader of ONNX files runs what it has read on the kernels.
+    crates = [crate, "kernels"] if crate == "onnx" else [crate]
+    paths = [f"crates/{name}/src" for name in crates]
+    paths += ["fuzz/fuzz_targets", "fuzz/src", "fuzz/Cargo.toml", "fuzz/Cargo.lock"]
     git = lambda *words: subprocess.check_output(["git", *words, "--", *paths], cwd=ROOT, text=True)
     return git("log", "-1", "--format=%h").strip() + ("+" if git("status", "--porcelain") else "")
 

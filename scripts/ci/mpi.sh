@@ -14,7 +14,12 @@ packages+=(libclang-dev procps)
 program() { command -v "$1.$MPI" || command -v "$1"; }
 has_all() {
   command -v pgrep >/dev/null && program mpicc >/dev/null && "$(program mpirun)" --version 2>/dev/null | grep -E "$says" >/dev/null &&
-    { [ -n "${LIBCLANG_PATH:-}" ] || ldconfig -p | grep -q libclang || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null; }
+    { [ -n "${LIBCLANG_PATH:-}" ] || has_libclang; }
+}
+# The library (not libclang-cpp), and its own headers, without which it reads nothing.
+has_libclang() {
+  { ldconfig -p | grep -E 'libclang(-[0-9]+)?\.so' || compgen -G '/usr/lib/llvm-*/lib/libclang.so*'; } >/dev/null &&
+    { compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' || compgen -G '/usr/lib*/clang/*/include/stddef.h'; } >/dev/null
 }
 if ! has_all && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null 2>&1 ||
@@ -32,7 +37,13 @@ changed=$(comm -23 <(echo "$without") <(echo "$with"))
 [ -z "$changed" ] || { echo "with the feature mpi these are built anew:"; echo "$changed"; exit 1; }
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+end() {
+  # What is left after a failure or Ctrl-C: `timeout` hands the signal on to mpirun, and that ends its processes.
+  kill $(jobs -p) 2>/dev/null || true
+  wait
+  rm -rf "$work"
+}
+trap end EXIT
 if [ -z "${SORA_MPI:-}" ]; then
   # Of what it adds to the other builds only the kernels take time, and they are built already: hence little optimised.
   quick=(--config 'profile.release.package.sora-robust.opt-level=1' --config 'profile.release.package.sora-robust-cli.opt-level=1')
@@ -64,7 +75,9 @@ case $MPI in
     killed="BAD TERMINATION"
     ;;
 esac
-world() { local n=$1; shift; timeout 600 "${launch[@]}" -n "$n" "$@"; }
+# In the background, so that a signal to this script is heard at once.
+start() { timeout -k 20 600 "${launch[@]}" -n "$@" & job=$!; }
+world() { start "$@"; wait "$job"; }
 flags=(--dataset synthetic --image-size 16 --width 8 --limit-train 700 --limit-test 60 --val 60 --batch 64 --epochs 2 --seed 3 --threads 1)
 train=("$SORA_MPI" train "${flags[@]}")
 strip() { sed -E 's/"(seconds|val_seconds|images_per_s|peak_rss_mib)":[^,}]*//g' "$1"; }
@@ -79,9 +92,13 @@ cmp <(strip "$work/2/metrics.jsonl") <(strip "$work/2b/metrics.jsonl")
 world 2 "${train[@]}" --threads 2 --out "$work/2t" -q
 cmp "$work/2/model.safetensors" "$work/2t/model.safetensors"
 first() { head -1 "$work/$1/metrics.jsonl" | sed -E 's/.*"loss":([0-9.e-]+).*/\1/'; }
-for n in 2 4; do
-  awk -v a="$(first alone)" -v b="$(first "$n")" -v n="$n" 'BEGIN { d = (a - b) / a; if (d < 0) d = -d; printf "%d processes: loss of step 0 differs by %.1e\n", n, d; exit d > 1e-4 }'
-done
+alike() { # RUN RUN
+  awk -v a="$(first "$1")" -v b="$(first "$2")" -v runs="$1 and $2" 'BEGIN {
+    if (!(a + 0 > 0 && b + 0 > 0)) { print runs ": no loss of step 0"; exit 1 }
+    d = (a - b) / a; if (d < 0) d = -d
+    printf "%s: loss of step 0 differs by %.1e\n", runs, d; exit d > 1e-4 }'
+}
+for n in 2 4; do alike alone "$n"; done
 grep -q '^world = 2$' "$work/2/config.toml"
 for name in model.safetensors best.safetensors summary.json; do [ -f "$work/2/$name" ]; done
 
@@ -90,11 +107,10 @@ extra=(--extra-data synthetic:900 --extra-fraction 0.25)
 "${train[@]}" "${extra[@]}" --out "$work/mixed" -q
 for name in 2x 2y; do world 2 "${train[@]}" "${extra[@]}" --out "$work/$name" -q; done
 cmp "$work/2x/model.safetensors" "$work/2y/model.safetensors"
-awk -v a="$(first mixed)" -v b="$(first 2x)" 'BEGIN { d = (a - b) / a; if (d < 0) d = -d; exit d > 1e-4 }'
+alike mixed 2x
 
 echo "== a kill of one process ends all; the run goes on to the same bits, and not with another number"
-world 2 "${train[@]}" --epochs 30 --out "$work/killed" -q >"$work/log" 2>&1 &
-job=$!
+start 2 "${train[@]}" --epochs 30 --out "$work/killed" -q >"$work/log" 2>&1
 for _ in $(seq 300); do [ -e "$work/killed/checkpoints" ] && [ -n "$(ls "$work/killed/checkpoints" 2>/dev/null)" ] && break; sleep 0.2; done
 victim=$(pgrep -n -f "^$SORA_MPI train .*$work/killed")
 kill -9 "$victim"

@@ -10,6 +10,11 @@ done
 dir=$(mktemp -d /tmp/slurm-XXXXXX)
 pids=()
 end() {
+  if [ -n "${up:-}" ]; then
+    # Jobs and their slurmstepd would outlive the daemons.
+    scancel --user "$(id -un)" 2>/dev/null || true
+    for _ in $(seq 120); do [ -n "$(squeue -h 2>/dev/null)" ] || break; sleep 0.5; done
+  fi
   kill "${pids[@]}" 2>/dev/null || true
   wait 2>/dev/null || true
   rm -rf "$dir"
@@ -48,7 +53,7 @@ NodeName=n1 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((${SLURM_PORT:
 NodeName=n2 NodeHostname=$(hostname -s) NodeAddr=127.0.0.1 Port=$((${SLURM_PORT:-16817} + 2)) CPUs=1 RealMemory=1000
 PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 CONF
-export SLURM_CONF=$dir/slurm.conf
+export SLURM_CONF=$dir/slurm.conf LOOPBACK_SLURM=$dir/slurm.conf
 
 munged --foreground --force --key-file "$dir/munge/key" --socket "$dir/munge/socket" --pid-file "$dir/munge/pid" \
   --log-file "$dir/munge/log" --seed-file "$dir/munge/seed" >/dev/null 2>&1 &
@@ -65,4 +70,5 @@ for _ in $(seq 100); do
   sleep 0.3
 done
 [ "$(sinfo -h -N -t idle | wc -l)" = 2 ] || { sinfo >&2; tail -5 "$dir"/*.log >&2; exit 1; }
+up=1
 "$@"

@@ -87,6 +87,13 @@ class Room:
             shutil.copytree(template, self.files, symlinks=True)
 
 
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """A SIGKILL to a process that `Program.start` began and to its children."""
+    # It may end at this very moment.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 class Program:
     def __init__(self, sora: Path, shim: Path | None) -> None:
         self.sora, self.shim = sora, shim
@@ -106,9 +113,7 @@ class Program:
 
         def kill() -> None:
             killed.set()
-            # It may end at this very moment.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_all(process)
 
         timer = threading.Timer(HANGS if kill_after is None else kill_after, kill)
         timer.start()

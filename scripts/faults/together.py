@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import Bench
-from program import HANGS, Ended, Room
+from program import HANGS, Ended, Room, kill_all
 from scenario import Scenario, difference, leftovers
 
 PART = "at once"
@@ -56,7 +56,7 @@ def meet(bench: Bench, room: Room, meeting: Meeting) -> None:
         try:
             text = process.communicate(timeout=HANGS)[0].decode(errors="replace")
         except subprocess.TimeoutExpired:
-            process.kill()
+            kill_all(process)
             text = process.communicate()[0].decode(errors="replace") + f"\nerror: no end within {HANGS} s"
         ended.append(Ended(process.returncode, text))
     problem = first(one.problem((0, *meeting.refused)) for one in ended)
