@@ -194,7 +194,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
             for name, method in (("stored", zipfile.ZIP_STORED), ("packed", zipfile.ZIP_DEFLATED)) for where in (0, 1)
         },
         "data_mat": {"plain": fixture("svhn_plain.mat"), "packed": fixture("svhn.mat")},
-        "data_parquet": {name: fixture(name) for name in ("train-00000-of-00001.parquet", "from_one.parquet", "no_dictionary.parquet")},
+        "data_parquet": {name: fixture(name) for name in ("train-00000-of-00001.parquet", "from_one.parquet", "no_dictionary.parquet", "huge_label.parquet")},
         "data_tar": {
             "open": b"\0" + tar_gz(imagenette()), "packed": b"\2" + tar_gz(imagenette(), 9),
             "shard": b"\1" + gzip.decompress(tar_gz(shard())), "kept": b"\3" + gzip.decompress(tar_gz(shard())),

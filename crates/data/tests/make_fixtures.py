@@ -58,6 +58,8 @@ shard("validation-00000-of-00001.parquet", [200, 201], [0, 2], use_dictionary=Fa
 
 # Labels from 1 on, without names.
 shard("from_one.parquet", [10, 20, 30], [1, 3, 2], named=False)
+# A class number that would ask for as many names.
+shard("huge_label.parquet", [10, 20, 30], [0, 1, 10_000_000], named=False)
 # A small file with many rows: one image and one label again and again.
 one = pa.array([{"bytes": b"", "path": None}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 many = pa.table({"image": pa.concat_arrays([one]).take(pa.array(np.zeros(200_000, np.int32))), "label": pa.array(np.zeros(200_000, np.int64))})

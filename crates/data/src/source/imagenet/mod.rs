@@ -26,6 +26,8 @@ pub(crate) const TEST: [&str; 3] = ["val", "validation", "test"];
 /// Endings of shards.
 const PARQUET: &str = "parquet";
 const TAR: &str = "tar";
+/// Most classes of a set; ImageNet-21k has 21,841. A label asks for as many names and outputs.
+const MAX_CLASSES: usize = 1 << 16;
 
 /// Opens a registered set in its folder of the data folder.
 pub(crate) fn open(info: &mut Info, data_dir: &Path, options: &OpenOptions<'_>) -> Result<Parts> {
@@ -221,9 +223,16 @@ fn count(info: &mut Info, root: &Path, classes: usize) -> Result<()> {
     if info.num_classes == 0 {
         info.num_classes = classes;
     }
+    let fix = "see docs/datasets.md for the layout, or use imagefolder:PATH for a set of your own";
+    if classes > MAX_CLASSES {
+        return Err(DataError::bad(
+            root,
+            format!("{classes} classes, as the largest label is {}", classes - 1),
+            format!("at most {MAX_CLASSES}"),
+            "number the classes from 0 on",
+        ));
+    }
     if classes != info.num_classes || classes < 2 {
-        let fix =
-            "see docs/datasets.md for the layout, or use imagefolder:PATH for a set of your own";
         return Err(DataError::bad(
             root,
             format!("{classes} classes"),

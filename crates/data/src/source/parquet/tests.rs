@@ -147,6 +147,13 @@ fn labels_from_one_are_classes_from_zero() {
     assert_eq!((0..3).map(of).collect::<Vec<_>>(), [(0, 10), (2, 20), (1, 30)]);
 }
 
+#[test]
+fn a_label_is_bounded() {
+    let file = include_bytes!("../../../tests/fixtures/huge_label.parquet");
+    let error = opened(file, None).unwrap_err().to_string();
+    assert!(error.contains("10000001 classes") && error.contains("at most 65536"), "{error}");
+}
+
 /// A file whose column says that it has a dictionary and has none; the decoder panics on it.
 #[test]
 fn a_missing_dictionary_is_an_error() {

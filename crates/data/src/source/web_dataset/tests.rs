@@ -128,6 +128,10 @@ fn damaged_shards_are_one_line() {
         assert!(text.contains(part) && text.contains("train-0.tar"), "{part}: {text}");
         assert!(!text.contains('\n'), "{text}");
     }
+    let mut members = both();
+    members[2].1 = b"99999".to_vec();
+    shard(&train, &members);
+    assert!(told(dir.path()).contains("100000 classes, as the largest label is 99999"));
     shard(&train, &both());
     let whole = fs::read(&train).unwrap();
     for cut in (0..whole.len() - 1).step_by(100) {
