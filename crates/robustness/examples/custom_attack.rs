@@ -26,9 +26,9 @@ impl Attack for Corners {
         let mut best = batch.x.clone();
         let mut fooled = vec![false; batch.len()];
         for k in 0..self.points {
-            // Draws are keyed by sample and try, so the batch size changes nothing.
+            // Draws are keyed by row and try, so the batch size changes nothing.
             let mut points = Rows::zeros(batch.len(), cx.pixels());
-            cx.fill_uniform_at(AttackDraw::Sign, k, &mut points, batch.ids);
+            cx.fill_uniform_at(AttackDraw::Sign, k, &mut points, batch.keys);
             points
                 .iter_mut()
                 .zip(batch.x.iter())

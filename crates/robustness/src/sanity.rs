@@ -6,7 +6,7 @@
 
 use crate::{
     attack::{
-        Attack, AttackBatch, AttackContext, largest_other,
+        Attack, AttackBatch, AttackContext, RowKey, largest_other,
         pgd::{Pgd, StepSize},
     },
     classifier::{Access, Classifier, predicted, stands},
@@ -251,8 +251,9 @@ fn epsilons(
             objective: crate::attack::Objective::CrossEntropy,
         };
         let mut tick = |_| {};
-        let mut cx = AttackContext::new(model, threat, seed, "sanity", 0, &mut tick);
-        let mut points = attack.run(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids })?;
+        let mut cx = AttackContext::new(model, threat, seed, "sanity", &mut tick);
+        let mut points = attack
+            .run(&mut cx, &AttackBatch { x: &x, labels: &labels, keys: &RowKey::of(&ids, 0) })?;
         points.for_each(|i, row| rows::project(threat, x.row(i), row));
         let logits = Rows::new(model.logits(&points)?, classes);
         Ok(labels.iter().enumerate().filter(|&(i, &label)| stands(logits.row(i), label)).count())

@@ -14,7 +14,7 @@ use common::{
 use robustness::{
     Attack, AttackContext, Classifier, Error, Norm, Rows, Shape, Threat,
     attack::{
-        AttackBatch, Objective, apgd, cw::CarliniWagner, deepfool::DeepFool, fab::Fab,
+        AttackBatch, Objective, RowKey, apgd, cw::CarliniWagner, deepfool::DeepFool, fab::Fab,
         fmn::FastMinimumNorm, square::Square,
     },
     entry, predicted, rows, sanity,
@@ -52,8 +52,9 @@ fn run(
     let mut out = batch.x.clone();
     for round in 0..attack.rounds(model.shape().classes) {
         let mut tick = |_| {};
-        let mut cx = AttackContext::new(model, threat, 1, "test", round, &mut tick);
-        let found = attack.run(&mut cx, batch).unwrap();
+        let mut cx = AttackContext::new(model, threat, 1, "test", &mut tick);
+        let keys: Vec<RowKey> = batch.keys.iter().map(|key| RowKey { round, ..*key }).collect();
+        let found = attack.run(&mut cx, &AttackBatch { keys: &keys, ..*batch }).unwrap();
         let logits = model.scores(&out);
         for (i, &label) in batch.labels.iter().enumerate() {
             if predicted(logits.row(i)) == label {
@@ -64,8 +65,8 @@ fn run(
     out
 }
 
-fn ids(n: usize) -> Vec<u32> {
-    (0..n as u32).map(|i| 3 * i + 1).collect()
+fn keys(n: usize) -> Vec<RowKey> {
+    RowKey::of(&(0..n as u32).map(|i| 3 * i + 1).collect::<Vec<_>>(), 0)
 }
 
 /// The largest value of `w . d` over `|d|_inf <= epsilon` (or the l2 or l1 ball) with `x + d` in
@@ -126,9 +127,9 @@ fn apgd_reaches_the_worst_loss_in_the_ball() {
             };
             let threat = Threat { norm, epsilon };
             for objective in [Objective::CrossEntropy, Objective::Margin] {
-                let batch = AttackBatch { x: &x, labels: &labels, ids: &ids(12) };
+                let batch = AttackBatch { x: &x, labels: &labels, keys: &keys(12) };
                 let mut tick = |_| {};
-                let mut cx = AttackContext::new(&model, threat, 0, "apgd", 0, &mut tick);
+                let mut cx = AttackContext::new(&model, threat, 0, "apgd", &mut tick);
                 let plan = apgd::Plan { objective, steps: 100, eot: 1, leave_when_fooled: false };
                 let mut start = x.clone();
                 if norm == Norm::L1 {
@@ -171,8 +172,8 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
         let n = 10;
         let (x, labels) = images(&model, n, contrast);
         let logits = model.scores(&x);
-        let ids = ids(n);
-        let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+        let keys = keys(n);
+        let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
         for norm in NORMS {
             let exact: Vec<f64> = (0..n)
                 .map(|i| {
@@ -226,7 +227,9 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
                 for round in 0..attack.rounds(4) {
                     let mut tick = |_| {};
                     let threat = Threat { norm, epsilon: 1.0 };
-                    let mut cx = AttackContext::new(&model, threat, 0, name, round, &mut tick);
+                    let mut cx = AttackContext::new(&model, threat, 0, name, &mut tick);
+                    let keys: Vec<_> = keys.iter().map(|key| RowKey { round, ..*key }).collect();
+                    let batch = AttackBatch { keys: &keys, ..batch };
                     let found = attack.run(&mut cx, &batch).unwrap();
                     let at = model.scores(&found);
                     for i in 0..n {
@@ -254,8 +257,8 @@ fn minimal_perturbations_of_a_linear_network_are_found() {
 fn carlini_wagner_finds_the_way_whatever_the_scale_of_the_logits() {
     let model = Linear::new(SHAPE, 9);
     let (x, labels) = images(&model, 40, 0.5);
-    let ids = ids(40);
-    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+    let keys = keys(40);
+    let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
     let threat = Threat { norm: Norm::L2, epsilon: 0.15 };
     let standing = |name: &str, scale: f32| {
         let mut model = model.clone();
@@ -315,7 +318,7 @@ fn auto_pgd_agrees_with_pytorch() {
     let (golden, model, x) = of_perceptron("apgd", 2);
     let labels = golden.labels["y"].clone();
     let targets = golden.labels["target"].clone();
-    let ids = ids(labels.len());
+    let keys = keys(labels.len());
     for (norm, epsilon) in [(Norm::Linf, 0.2), (Norm::L2, 0.5)] {
         for (name, objective) in [
             ("ce", Objective::CrossEntropy),
@@ -324,9 +327,9 @@ fn auto_pgd_agrees_with_pytorch() {
         ] {
             let mut tick = |_| {};
             let mut cx =
-                AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", 0, &mut tick);
+                AttackContext::new(&model, Threat { norm, epsilon }, 0, "golden", &mut tick);
             let plan = apgd::Plan { objective, steps: 40, eot: 1, leave_when_fooled: false };
-            let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+            let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
             let start = golden.values(&format!("{norm}.start")).to_vec();
             let start = Rows::new(start, model.shape.pixels());
             let found = apgd::maximise(&mut cx, &batch, &targets, start, plan).unwrap();
@@ -346,8 +349,8 @@ fn auto_pgd_agrees_with_pytorch() {
 fn minimum_norm_attacks_agree_with_pytorch() {
     let (golden, model, x) = of_perceptron("minimal", 2);
     let labels = golden.labels["y"].clone();
-    let ids = ids(labels.len());
-    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+    let keys = keys(labels.len());
+    let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
     for norm in BOTH {
         // In no ball worth speaking of: the search goes on to its end.
         let threat = Threat { norm, epsilon: 1e-6 };
@@ -357,7 +360,7 @@ fn minimum_norm_attacks_agree_with_pytorch() {
         ];
         for (name, attack) in attacks {
             let mut tick = |_| {};
-            let mut cx = AttackContext::new(&model, threat, 0, "golden", 0, &mut tick);
+            let mut cx = AttackContext::new(&model, threat, 0, "golden", &mut tick);
             let found = attack.run(&mut cx, &batch).unwrap();
             golden.check(&format!("{norm}.{name}"), &found, 1e-4);
         }
@@ -373,8 +376,8 @@ fn minimum_norm_attacks_are_exact_on_linear_networks() {
     x.iter_mut().for_each(|v| *v = 0.5 + 0.02 * (*v - 0.5));
     let logits = model.scores(&x);
     let labels: Vec<usize> = (0..labels.len()).map(|i| predicted(logits.row(i))).collect();
-    let ids = ids(labels.len());
-    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+    let keys = keys(labels.len());
+    let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
     for norm in BOTH {
         let least: Vec<f64> = (0..labels.len())
             .map(|i| {
@@ -421,7 +424,7 @@ fn projections_on_the_l1_ball_agree_with_pytorch() {
 fn auto_pgd_in_l1_agrees_with_pytorch() {
     let (golden, model, x) = of_perceptron("apgd_l1", 4);
     let (labels, targets) = (golden.labels["y"].clone(), golden.labels["target"].clone());
-    let ids = ids(labels.len());
+    let keys = keys(labels.len());
     for (name, objective) in [
         ("ce", Objective::CrossEntropy),
         ("dlr", Objective::Dlr),
@@ -429,9 +432,9 @@ fn auto_pgd_in_l1_agrees_with_pytorch() {
     ] {
         let threat = Threat { norm: Norm::L1, epsilon: 1.5 };
         let mut tick = |_| {};
-        let mut cx = AttackContext::new(&model, threat, 0, "golden", 0, &mut tick);
+        let mut cx = AttackContext::new(&model, threat, 0, "golden", &mut tick);
         let plan = apgd::Plan { objective, steps: 100, eot: 1, leave_when_fooled: false };
-        let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+        let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
         let start = Rows::new(golden.values("start").to_vec(), model.shape.pixels());
         let found = apgd::maximise(&mut cx, &batch, &targets, start, plan).unwrap();
         let loss: Vec<f32> = found.loss.iter().map(|&v| v as f32).collect();
@@ -449,8 +452,8 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
         let shape = Shape { channels, height, width, classes };
         let model = Linear::new(shape, 5);
         let (x, labels) = images(&model, 6, 1.0);
-        let ids = ids(6);
-        let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+        let keys = keys(6);
+        let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
         for norm in NORMS {
             let threat = Threat { norm, epsilon: if norm == Norm::Linf { 0.15 } else { 0.6 } };
             let defined = |name: &&str| !matches!(entry(name, norm), Err(Error::Undefined { .. }));
@@ -486,8 +489,8 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
 fn stronger_attacks_leave_less_standing() {
     let model = Linear::new(SHAPE, 8);
     let (x, labels) = images(&model, 60, 0.9);
-    let ids = ids(60);
-    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+    let keys = keys(60);
+    let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
     let standing = |name: &str, norm: Norm, epsilon: f32| -> usize {
         let threat = Threat { norm, epsilon };
         let mut left = vec![true; 60];
@@ -559,7 +562,7 @@ fn eot_averages_a_random_network() {
         parts[0].attack.as_ref(),
         &model,
         threat,
-        &AttackBatch { x: &x, labels: &labels, ids: &ids(8) },
+        &AttackBatch { x: &x, labels: &labels, keys: &keys(8) },
     );
     let logits = model.inner.scores(&out);
     let fallen = (0..8).filter(|&i| predicted(logits.row(i)) != labels[i]).count();
@@ -572,8 +575,8 @@ fn eot_averages_a_random_network() {
 fn square_needs_no_gradient() {
     let model = Quantised(Linear::new(SHAPE, 6));
     let (x, labels) = images(&model, 10, 0.6);
-    let ids = ids(10);
-    let batch = AttackBatch { x: &x, labels: &labels, ids: &ids };
+    let keys = keys(10);
+    let batch = AttackBatch { x: &x, labels: &labels, keys: &keys };
     let threat = Threat { norm: Norm::Linf, epsilon: 0.3 };
     let fallen = |attack: &dyn Attack| {
         let logits = model.scores(&run(attack, &model, threat, &batch));

@@ -8,7 +8,7 @@ use common::classifiers::{Linear, Scores, images};
 use robustness::{
     Access, Attack, AttackContext, Classifier, Cotangent, Error, EvalConfig, Evaluator, InMemory,
     Ledger, Norm, NotOf, PullBack, Result, Samples, Shape, Threat, Toward,
-    attack::{AttackBatch, rays::RayS},
+    attack::{AttackBatch, RowKey, rays::RayS},
     entry, predicted, rows, sanity, stands,
 };
 
@@ -88,9 +88,11 @@ fn ray_search_finds_the_corner_of_a_linear_network() {
     let ids: Vec<u32> = (0..8).collect();
     let mut tick = |_| {};
     let threat = Threat { norm: Norm::Linf, epsilon: 1.0 };
-    let mut cx = AttackContext::new(&model, threat, 0, "rays", 0, &mut tick);
+    let mut cx = AttackContext::new(&model, threat, 0, "rays", &mut tick);
     let rays = RayS { queries: 6000, minimise: true };
-    let found = rays.run(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids }).unwrap();
+    let found = rays
+        .run(&mut cx, &AttackBatch { x: &x, labels: &labels, keys: &RowKey::of(&ids, 0) })
+        .unwrap();
     let (before, after) = (model.scores(&x), model.scores(&found));
     for (i, &y) in labels.iter().enumerate() {
         assert!(!stands(after.row(i), y), "{i}");

@@ -86,6 +86,37 @@ fn a_misclassified_image_is_broken_and_the_batch_does_not_matter() {
     }
 }
 
+/// Where the images that are left do not fill a batch, rounds run side by side, and so do the
+/// queries of a search: in fewer calls, to the same result.
+#[test]
+fn a_few_images_take_few_calls_and_fall_in_the_same_rounds() {
+    let model = Linear::new(SHAPE, 17);
+    let split = split(&model, 20);
+    for name in ["apgd-t-6x2", "fab-t-6", "pgd-2x8", "square-300"] {
+        let entry = entry(name, Norm::Linf).unwrap();
+        let key = entry.parts[0].key.clone();
+        let run = |batch: usize, epsilon: f32, tells: bool| {
+            let counted = Counting { tells, ..Counting::new(&model, usize::MAX) };
+            let threat = Threat { norm: Norm::Linf, epsilon };
+            let config = EvalConfig { batch, ..EvalConfig::under(threat) };
+            let mut evaluator =
+                Evaluator::new(&counted, &split, config, Ledger::in_memory()).unwrap();
+            let outcome = evaluator.run(std::slice::from_ref(&entry)).unwrap();
+            let fell = evaluator.fell_in(&key, &(0..20).collect::<Vec<_>>());
+            (fell, outcome.results.0[0].1.queries, counted.calls(), counted.images())
+        };
+        for epsilon in [0.004, 0.012, 0.02] {
+            let (few, many) = (run(1, epsilon, true), run(200, epsilon, false));
+            assert_eq!(few.0, many.0, "{name} {epsilon}");
+            assert!(many.2 < few.2 / 8, "{name} {epsilon}: {} and {} calls", few.2, many.2);
+            // Where answers cost, none is asked for that may not be needed.
+            let told = run(200, epsilon, true);
+            assert_eq!((&told.0, told.1), (&few.0, few.1), "{name} {epsilon}");
+            assert!(told.3 <= many.3, "{name} {epsilon}: {} and {} images", told.3, many.3);
+        }
+    }
+}
+
 #[test]
 fn an_evaluation_that_broke_down_goes_on_where_it_was() {
     let model = Linear::new(SHAPE, 12);

@@ -120,12 +120,13 @@ impl Active {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::RowKey;
 
     #[test]
     fn a_hint_is_the_candidate_of_an_image_that_stands_to_the_end() {
         let rows = |values: [f32; 3]| Rows::new(values.to_vec(), 1);
         let x = rows([0.1, 0.2, 0.3]);
-        let batch = AttackBatch { x: &x, labels: &[0, 0, 0], ids: &[7, 8, 9] };
+        let batch = AttackBatch { x: &x, labels: &[0, 0, 0], keys: &RowKey::of(&[7, 8, 9], 0) };
         let mut active = Active::new(&batch);
         // The last pass takes images 0 and 1 for class 1.
         active.hint(&Rows::new(vec![0.0, 1.0, 0.0, 1.0, 1.0, 0.0], 2), &rows([0.5, 0.6, 0.7]));

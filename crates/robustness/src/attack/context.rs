@@ -5,7 +5,7 @@ use std::fmt::Debug;
 
 use sora_rng::{self as rng, Key, Purpose};
 
-use super::Objective;
+use super::{Objective, RowKey};
 use crate::{classifier::Classifier, error::Result, rows::Rows, threat::Threat};
 
 /// The purpose of an attack's random draw. The numbers decide the draws: append, never renumber.
@@ -45,8 +45,6 @@ pub struct AttackContext<'a> {
     pub model: &'a dyn Classifier,
     /// Norm and epsilon.
     pub threat: Threat,
-    /// Number of the round, from 0.
-    pub round: usize,
     seed: u64,
     stream: u64,
     tick: &'a mut (dyn FnMut(Tick) + Send),
@@ -57,7 +55,6 @@ impl Debug for AttackContext<'_> {
         f.debug_struct("AttackContext")
             .field("model", &self.model)
             .field("threat", &self.threat)
-            .field("round", &self.round)
             .finish_non_exhaustive()
     }
 }
@@ -80,17 +77,16 @@ pub(crate) struct Ascent {
 }
 
 impl<'a> AttackContext<'a> {
-    /// The context of round `round` of the attack called `name`; the name separates its draws from
-    /// those of other attacks.
+    /// The context of the attack called `name`; the name separates its draws from those of other
+    /// attacks.
     pub fn new(
         model: &'a dyn Classifier,
         threat: Threat,
         seed: u64,
         name: &str,
-        round: usize,
         tick: &'a mut (dyn FnMut(Tick) + Send),
     ) -> Self {
-        Self { model, threat, round, seed, stream: attack_id(name), tick }
+        Self { model, threat, seed, stream: attack_id(name), tick }
     }
 
     /// Number of values of an image.
@@ -116,30 +112,50 @@ impl<'a> AttackContext<'a> {
         (self.tick)(Tick { done: step as f64 / steps.max(1) as f64, fooled });
     }
 
-    fn key(&self, draw: AttackDraw) -> Key {
-        Key {
-            seed: self.seed,
-            purpose: Purpose::Attack(draw.number() << 8),
-            epoch: self.stream,
-            step: self.round as u64,
+    /// Calls `fill` with the rows of each round, the key of their draws, and their samples.
+    fn fill(
+        &self,
+        draw: AttackDraw,
+        mut out: &mut [f32],
+        keys: &[RowKey],
+        fill: impl Fn(&mut [f32], Key, &[u32]),
+    ) {
+        let width = out.len() / keys.len().max(1);
+        for keys in keys.chunk_by(|a, b| a.round == b.round) {
+            let (rows, others) = out.split_at_mut(keys.len() * width);
+            let key = Key {
+                seed: self.seed,
+                purpose: Purpose::Attack(draw.number() << 8),
+                epoch: self.stream,
+                step: keys[0].round as u64,
+            };
+            fill(rows, key, &keys.iter().map(|key| key.id).collect::<Vec<_>>());
+            out = others;
         }
     }
 
-    /// Fills the rows of `out` with U[0, 1); the id of a row's sample decides its numbers.
-    pub fn fill_uniform(&self, draw: AttackDraw, out: &mut [f32], ids: &[u32]) {
-        rng::fill_uniform(out, self.key(draw), ids);
+    /// Fills the rows of `out` with U[0, 1); the key of a row decides its numbers.
+    pub fn fill_uniform(&self, draw: AttackDraw, out: &mut [f32], keys: &[RowKey]) {
+        self.fill(draw, out, keys, rng::fill_uniform);
     }
 
-    /// Fills the rows of `out` with N(0, 1); the id of a row's sample decides its numbers.
-    pub fn fill_normal(&self, draw: AttackDraw, out: &mut [f32], ids: &[u32]) {
-        rng::fill_normal(out, self.key(draw), ids);
+    /// Fills the rows of `out` with N(0, 1); the key of a row decides its numbers.
+    pub fn fill_normal(&self, draw: AttackDraw, out: &mut [f32], keys: &[RowKey]) {
+        self.fill(draw, out, keys, rng::fill_normal);
     }
 
     /// Does what [`fill_uniform`](Self::fill_uniform) does, for query number `query` of an attack
     /// that draws new numbers at each query.
-    pub fn fill_uniform_at(&self, draw: AttackDraw, query: usize, out: &mut [f32], ids: &[u32]) {
-        let key = self.key(draw);
-        rng::fill_uniform(out, Key { step: key.step << 32 | query as u64, ..key }, ids);
+    pub fn fill_uniform_at(
+        &self,
+        draw: AttackDraw,
+        query: usize,
+        out: &mut [f32],
+        keys: &[RowKey],
+    ) {
+        self.fill(draw, out, keys, |out, key, ids| {
+            rng::fill_uniform(out, Key { step: key.step << 32 | query as u64, ..key }, ids);
+        });
     }
 
     /// Computes `objective` at the points `x`, and its gradient; `targets` may be empty where the

@@ -2,7 +2,7 @@
 //! decides whether a perturbation succeeds.
 //!
 //! Attacks work on rows of host pixels and ask a [`Classifier`](crate::Classifier) for logits and
-//! gradients. The result of an image is a function of the image, the threat, the seed and the round
+//! gradients. The result of a row is a function of the image, the threat, the seed and the round
 //! alone: every draw is keyed by the image's id, so the batch size changes nothing. An image that is
 //! fooled leaves the batch at once.
 
@@ -38,15 +38,32 @@ use crate::{
     rows::Rows,
 };
 
-/// The images that still stand, that is, whose label the network still predicts.
+/// What decides the draws of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RowKey {
+    /// The id of its sample.
+    pub id: u32,
+    /// Number of the round, from 0.
+    pub round: usize,
+}
+
+impl RowKey {
+    /// The samples `ids` in round `round`.
+    pub fn of(ids: &[u32], round: usize) -> Vec<Self> {
+        ids.iter().map(|&id| Self { id, round }).collect()
+    }
+}
+
+/// The images that still stand, that is, whose label the network still predicts. An image may have
+/// several rows, each in a round of its own.
 #[derive(Clone, Copy, Debug)]
 pub struct AttackBatch<'a> {
     /// N rows of pixels in [0, 1].
     pub x: &'a Rows,
-    /// Classes of the N images.
+    /// Classes of the N rows.
     pub labels: &'a [usize],
-    /// Sample ids of the N images, by which the draws are keyed.
-    pub ids: &'a [u32],
+    /// Samples and rounds of the N rows.
+    pub keys: &'a [RowKey],
 }
 
 impl AttackBatch<'_> {
@@ -63,15 +80,16 @@ impl AttackBatch<'_> {
 
 /// An attack. It returns candidate images; the evaluator projects and scores them itself.
 pub trait Attack: Debug + Send + Sync {
-    /// Candidates, N rows of pixels, for the images of `batch` in round [`AttackContext::round`].
+    /// Candidates, N rows of pixels, for the images of `batch` in the rounds of its
+    /// [`keys`](AttackBatch::keys).
     ///
     /// # Errors
     /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
     fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows>;
 
     /// Number of independent rounds on a network of `classes` classes: random restarts, target
-    /// classes, or both. An image stands only if it survives every round; a round runs on the
-    /// images that survived the rounds before it.
+    /// classes, or both. An image stands only if it survives every round; what comes after the round
+    /// in which it fell is not asked for, or not looked at.
     fn rounds(&self, classes: usize) -> usize {
         let _ = classes;
         1

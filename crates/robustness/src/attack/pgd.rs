@@ -176,13 +176,13 @@ impl Pgd {
         let mut out = Rows::zeros(batch.len(), cx.pixels());
         match norm {
             Norm::Linf => {
-                cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
+                cx.fill_uniform(AttackDraw::Eta, &mut out, batch.keys);
                 out.iter_mut().for_each(|v| *v = *v * 2.0 * epsilon - epsilon);
             }
             Norm::L2 | Norm::L1 => {
-                cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids);
+                cx.fill_normal(AttackDraw::Direction, &mut out, batch.keys);
                 let mut radius = vec![0.0; batch.len()];
-                cx.fill_uniform(AttackDraw::Radius, &mut radius, batch.ids);
+                cx.fill_uniform(AttackDraw::Radius, &mut radius, batch.keys);
                 out.for_each(|i, row| rows::scale_to(norm, row, epsilon * radius[i]));
             }
         }

@@ -1,13 +1,13 @@
 //! Runs attacks on images and scores the candidates that they return.
 
-use std::time::Instant;
+use std::{collections::HashSet, ops::Range, time::Instant};
 
 use super::{
     AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Peers, Pixels, Results,
     ledger::Spent,
 };
 use crate::{
-    attack::{AttackBatch, AttackContext, Entry, Part, Tick, allowed},
+    attack::{AttackBatch, AttackContext, Entry, Part, RowKey, Tick, allowed},
     classifier::{Classifier, Shape, stands},
     error::{Error, Result},
     observer::{EvalEvent, EvalObserver, Progress, Standing},
@@ -221,42 +221,65 @@ impl<'a> Evaluator<'a> {
     fn survivors(&mut self, part: &Part, standing: &[usize]) -> Result<Vec<usize>> {
         let rounds = part.attack.rounds(self.model.shape().classes);
         self.observed(&part.name, standing.len() * rounds, |evaluator, progress| {
-            for round in 0..rounds {
-                evaluator.round(part, [round, rounds], standing, progress)?;
+            let mut first = 0;
+            while first < rounds {
+                let left = evaluator.left(part, standing, first);
+                let together = evaluator.together(left.len(), first).min(rounds - first);
+                let run = first..first + together;
+                evaluator.rounds(part, run, [standing.len(), rounds], &left, progress)?;
+                first += together;
             }
             Ok(())
         })?;
-        let survived = |&i: &usize| self.ledger.survived(&part.key, self.id(i), rounds);
-        Ok(standing.iter().copied().filter(survived).collect())
+        Ok(self.left(part, standing, rounds))
     }
 
-    /// Runs round `round` of `rounds` of `part` on the images of `standing` that survived the
-    /// rounds before.
-    fn round(
+    /// The images of `standing` that survive the first `rounds` rounds of `part`.
+    fn left(&self, part: &Part, standing: &[usize], rounds: usize) -> Vec<usize> {
+        let survived = |&i: &usize| self.ledger.survived(&part.key, self.id(i), rounds);
+        standing.iter().copied().filter(survived).collect()
+    }
+
+    /// How many rounds, from round `first` on, are run at once on `left` images: a few images are
+    /// too little work for a processor. Most images that fall do so in the first round, which
+    /// therefore runs alone; and where queries are counted, none is made for a round that the one
+    /// before may spare.
+    fn together(&self, left: usize, first: usize) -> usize {
+        match first == 0 || self.model.queries().is_some() {
+            true => 1,
+            false => (self.config.batch / left.max(1)).max(1),
+        }
+    }
+
+    /// Runs the rounds `run` of `part` on the images `left`, which survived the rounds before; of
+    /// `all` images in all rounds.
+    fn rounds(
         &mut self,
         part: &Part,
-        [round, rounds]: [usize; 2],
-        standing: &[usize],
+        run: Range<usize>,
+        [all, rounds]: [usize; 2],
+        left: &[usize],
         progress: &mut Progress<'_>,
     ) -> Result<()> {
-        let survived = |i: usize, rounds| self.ledger.survived(&part.key, self.id(i), rounds);
-        let left: Vec<usize> = standing.iter().copied().filter(|&i| survived(i, round)).collect();
-        let (known, pending): (Vec<usize>, Vec<usize>) =
-            left.iter().partition(|&&i| self.ledger.knows(&part.key, self.id(i), round));
-        let mut fallen = known.iter().filter(|&&i| !survived(i, round + 1)).count();
+        let pairs = run.clone().flat_map(|round| left.iter().map(move |&i| (i, round)));
+        let (known, pending): (Vec<_>, Vec<_>) =
+            pairs.partition(|&(i, round)| self.ledger.knows(&part.key, self.id(i), round));
+        let mut fallen = left.len() - self.left(part, left, run.end).len();
         // Number of finished image-rounds: finished rounds, images that fell before (with the
-        // rounds that they are spared), and images known in this round.
-        let mut behind = (standing.len() - left.len()) * rounds + left.len() * round + known.len();
+        // rounds that they are spared), and images known in these rounds.
+        let mut behind = (all - left.len()) * rounds + left.len() * run.start + known.len();
         let images = self.samples.len() as u64;
         for chunk in pending.chunks(self.config.batch.max(1)) {
             let mut tick = |tick: Tick| {
-                let standing = left.len().saturating_sub(fallen + tick.fooled) as u64;
+                // Of several rounds an image may be fooled in each.
+                let fooled = if run.len() == 1 { tick.fooled } else { 0 };
+                let standing = left.len().saturating_sub(fallen + fooled) as u64;
                 progress.reach(
                     behind as u64 + (tick.done * chunk.len() as f64) as u64,
-                    Some(Standing { round, rounds, standing, images }),
+                    Some(Standing { round: run.start, rounds, standing, images }),
                 );
             };
-            fallen += self.batch(part, round, chunk, &mut tick)?;
+            fallen += self.batch(part, chunk, &mut tick)?;
             if let Some(error) = self.ledger.news() {
                 progress.tell(&EvalEvent::StateLost { error });
             }
@@ -291,21 +314,22 @@ impl<'a> Evaluator<'a> {
         Ok(Rows::new(found, width))
     }
 
-    /// Runs a round of `part` on the images `chunk` and records which ones stand; returns the
-    /// number that fell.
+    /// Runs `part` on `chunk`, pairs of an image and a round, and records which images stand; returns
+    /// the number that fell.
     fn batch(
         &mut self,
         part: &Part,
-        round: usize,
-        chunk: &[usize],
+        chunk: &[(usize, usize)],
         tick: &mut (dyn FnMut(Tick) + Send),
     ) -> Result<usize> {
         let (started, before) = (Instant::now(), self.model.queries());
-        let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
+        let positions: Vec<usize> = chunk.iter().map(|&(i, _)| i).collect();
+        let keys: Vec<RowKey> =
+            chunk.iter().map(|&(i, round)| RowKey { id: self.id(i), round }).collect();
+        let (x, labels) = (self.pixels(&positions)?, self.labels(&positions));
         let EvalConfig { threat, pixels, .. } = self.config;
-        let mut cx =
-            AttackContext::new(self.model, threat, self.config.seed, &part.key, round, tick);
-        let images = AttackBatch { x: &x, labels: &labels, ids: &ids };
+        let mut cx = AttackContext::new(self.model, threat, self.config.seed, &part.key, tick);
+        let images = AttackBatch { x: &x, labels: &labels, keys: &keys };
         // The attack runs inside the thread pool, like a training step, because a call from outside
         // would wake a thread of the pool for each of its parallel parts.
         let mut candidates = rayon::scope(|_| part.attack.run(&mut cx, &images))?;
@@ -324,8 +348,41 @@ impl<'a> Evaluator<'a> {
         });
         let stands = self.score(&candidates, &labels)?;
         let spent = self.spent_since(started, before);
-        self.ledger.add(&part.key, round, &ids, &stands, spent, &candidates);
-        Ok(stands.iter().filter(|stands| !**stands).count())
+        Ok(self.record(part, &keys, &stands, spent, &candidates))
+    }
+
+    /// Records the rows `keys`, round by round, and returns the number of images that fell. What
+    /// comes after the round in which an image fell is as if it had not been run.
+    fn record(
+        &mut self,
+        part: &Part,
+        keys: &[RowKey],
+        stands: &[bool],
+        spent: Spent,
+        candidates: &Rows,
+    ) -> usize {
+        let mut fallen = HashSet::new();
+        let mut counts = vec![false; keys.len()];
+        for ((key, stands), counts) in keys.iter().zip(stands).zip(&mut counts) {
+            *counts = !fallen.contains(&key.id);
+            if !stands {
+                fallen.insert(key.id);
+            }
+        }
+        let counted = counts.iter().filter(|counts| **counts).count();
+        let mut first = 0;
+        for round in keys.chunk_by(|a, b| a.round == b.round) {
+            let rows: Vec<usize> = (first..first + round.len()).filter(|&i| counts[i]).collect();
+            first += round.len();
+            let ids: Vec<u32> = rows.iter().map(|&i| keys[i].id).collect();
+            let stands: Vec<bool> = rows.iter().map(|&i| stands[i]).collect();
+            let share = rows.len() as f64 / counted as f64;
+            // Where queries are counted, there is one round.
+            let spent = Spent { seconds: share * spent.seconds, ..spent };
+            let points = candidates.select(&rows);
+            self.ledger.add(&part.key, round[0].round, &ids, &stands, spent, &points);
+        }
+        fallen.len()
     }
 
     /// Whether each image is classified as its label.

@@ -210,15 +210,22 @@ pub struct Counting<'a> {
     pub images: AtomicUsize,
     pub calls: AtomicUsize,
     pub break_after: usize,
+    /// Whether it tells, as a model whose answers cost.
+    pub tells: bool,
 }
 
 impl<'a> Counting<'a> {
     pub fn new(inner: &'a dyn Classifier, break_after: usize) -> Self {
-        Self { inner, images: AtomicUsize::new(0), calls: AtomicUsize::new(0), break_after }
+        let (images, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { inner, images, calls, break_after, tells: false }
     }
 
     pub fn images(&self) -> usize {
         self.images.load(Ordering::Relaxed)
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     fn count(&self, x: &[f32]) -> Result<()> {
@@ -234,6 +241,10 @@ impl<'a> Counting<'a> {
 impl Classifier for Counting<'_> {
     fn shape(&self) -> Shape {
         self.inner.shape()
+    }
+
+    fn queries(&self) -> Option<u64> {
+        self.tells.then(|| self.images() as u64)
     }
 
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {

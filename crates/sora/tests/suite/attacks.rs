@@ -1,8 +1,9 @@
 //! Networks under attack: what must hold of every group of images, thread and small change.
 
 use sora::robustness::{
-    Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat, attack::AttackBatch, entry,
-    predicted,
+    Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat,
+    attack::{AttackBatch, RowKey},
+    entry, predicted,
 };
 
 use crate::support::{assert_close, small_model, warm_model};
@@ -33,8 +34,9 @@ fn run(
     let mut out = batch.x.clone();
     for round in 0..attack.rounds(model.shape().classes) {
         let mut tick = |_| {};
-        let mut cx = AttackContext::new(model, threat, 1, "test", round, &mut tick);
-        let found = attack.run(&mut cx, batch).unwrap();
+        let mut cx = AttackContext::new(model, threat, 1, "test", &mut tick);
+        let keys: Vec<RowKey> = batch.keys.iter().map(|key| RowKey { round, ..*key }).collect();
+        let found = attack.run(&mut cx, &AttackBatch { keys: &keys, ..*batch }).unwrap();
         let logits = Rows::new(model.logits(&out).unwrap(), model.shape().classes);
         for (i, &label) in batch.labels.iter().enumerate() {
             if predicted(logits.row(i)) == label {
@@ -45,8 +47,8 @@ fn run(
     out
 }
 
-fn ids(n: usize) -> Vec<u32> {
-    (0..n as u32).map(|i| 3 * i + 1).collect()
+fn keys(n: usize) -> Vec<RowKey> {
+    RowKey::of(&(0..n as u32).map(|i| 3 * i + 1).collect::<Vec<_>>(), 0)
 }
 
 /// Images around 1/2 that `model` gives different classes, with those classes.
@@ -69,7 +71,7 @@ fn the_batch_changes_no_bit() {
     let (side, n) = (8, 11);
     let model = small_model(3, 3, side);
     let (x, labels) = images(&model, n, 0.8);
-    let all = ids(n);
+    let all = keys(n);
     for norm in NORMS {
         let threat = Threat { norm, epsilon: if norm == Norm::Linf { 0.02 } else { 0.3 } };
         for name in SHORT {
@@ -78,7 +80,7 @@ fn the_batch_changes_no_bit() {
                     part.attack.as_ref(),
                     &model,
                     threat,
-                    &AttackBatch { x: &x, labels: &labels, ids: &all },
+                    &AttackBatch { x: &x, labels: &labels, keys: &all },
                 );
                 for size in [1, 4] {
                     let mut pieces = Vec::new();
@@ -87,7 +89,7 @@ fn the_batch_changes_no_bit() {
                         let piece = AttackBatch {
                             x: &x.select(&(start..end).collect::<Vec<_>>()),
                             labels: &labels[start..end],
-                            ids: &all[start..end],
+                            keys: &all[start..end],
                         };
                         pieces.extend(
                             run(part.attack.as_ref(), &model, threat, &piece).into_values(),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use sora::{
-    attack::{self, AttackContext, Entry},
+    attack::{self, AttackContext, Entry, RowKey},
     nn,
     profile::{self, Stage},
     robustness::{Classifier, Rows, predicted, stands},
@@ -94,11 +94,12 @@ impl Images {
             for round in 0..part.attack.rounds(CLASSES) {
                 let rows = self.x.select(&left);
                 let labels: Vec<usize> = left.iter().map(|&i| self.labels[i]).collect();
-                let ids: Vec<u32> = left.iter().map(|&i| setup.ids[i]).collect();
+                let key_of = |&i: &usize| RowKey { id: setup.ids[i], round };
+                let keys: Vec<RowKey> = left.iter().map(key_of).collect();
                 let mut ignore = |_| {};
                 let (model, key) = (&setup.model, &part.key);
-                let mut cx = AttackContext::new(model, threat, batch, key, round, &mut ignore);
-                let images = attack::AttackBatch { x: &rows, labels: &labels, ids: &ids };
+                let mut cx = AttackContext::new(model, threat, batch, key, &mut ignore);
+                let images = attack::AttackBatch { x: &rows, labels: &labels, keys: &keys };
                 let found =
                     profile::time(Stage::Perturbation, || part.attack.run(&mut cx, &images))?;
                 let logits = Classifier::logits(model, &found)?;

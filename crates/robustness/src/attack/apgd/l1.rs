@@ -30,7 +30,7 @@ const FALLS: f64 = 0.95;
 /// Random starts: normal noise, to be projected.
 pub(super) fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
     let mut out = Rows::zeros(batch.len(), cx.pixels());
-    cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids);
+    cx.fill_normal(AttackDraw::Direction, &mut out, batch.keys);
     out.iter_mut().zip(batch.x.iter()).for_each(|(v, x)| *v += x);
     out
 }

@@ -20,7 +20,7 @@ mod search;
 use std::{fmt, str::FromStr};
 
 use super::{
-    Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective,
+    Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective, RowKey,
     names::{self, Numbers},
     registry::EVERY,
     targets,
@@ -134,14 +134,10 @@ impl Attack for Apgd {
     fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
         let classes = cx.classes();
         let targets = if self.targeted() {
-            let rank = self.round_target(cx.round, classes);
             let logits = cx.logits(batch.x)?;
-            batch
-                .labels
-                .iter()
-                .enumerate()
-                .map(|(i, &label)| targets(logits.row(i), label)[rank])
-                .collect()
+            let rows = logits.each().zip(batch.labels).zip(batch.keys);
+            let rank = |key: &RowKey| self.round_target(key.round, classes);
+            rows.map(|((z, &label), key)| targets(z, label)[rank(key)]).collect()
         } else {
             Vec::new()
         };
@@ -204,10 +200,10 @@ fn starts(cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
     let mut out = Rows::zeros(batch.len(), cx.pixels());
     match threat.norm {
         Norm::Linf => {
-            cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
+            cx.fill_uniform(AttackDraw::Eta, &mut out, batch.keys);
             out.iter_mut().for_each(|v| *v = *v * 2.0 - 1.0);
         }
-        Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
+        Norm::L2 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.keys),
         Norm::L1 => return l1::starts(cx, batch),
     }
     out.for_each(|i, row| {

@@ -98,18 +98,19 @@ impl Fab {
     /// Random starts of later restarts, at half of epsilon from the image.
     fn starts(&self, cx: &AttackContext<'_>, batch: &AttackBatch<'_>) -> Rows {
         let Threat { norm, epsilon } = cx.threat;
-        if cx.round.is_multiple_of(self.restarts.max(1)) {
-            return batch.x.clone();
-        }
         let mut out = Rows::zeros(batch.len(), cx.pixels());
         match norm {
             Norm::Linf => {
-                cx.fill_uniform(AttackDraw::Eta, &mut out, batch.ids);
+                cx.fill_uniform(AttackDraw::Eta, &mut out, batch.keys);
                 out.iter_mut().for_each(|v| *v = *v * 2.0 - 1.0);
             }
-            Norm::L2 | Norm::L1 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.ids),
+            Norm::L2 | Norm::L1 => cx.fill_normal(AttackDraw::Direction, &mut out, batch.keys),
         }
         out.for_each(|i, row| {
+            if batch.keys[i].round.is_multiple_of(self.restarts.max(1)) {
+                row.copy_from_slice(batch.x.row(i));
+                return;
+            }
             rows::scale_to(norm, row, epsilon / 2.0);
             row.iter_mut().zip(batch.x.row(i)).for_each(|(v, x)| *v = (*v + x).clamp(0.0, 1.0));
         });
@@ -124,10 +125,10 @@ impl Attack for Fab {
             return Ok(batch.x.clone());
         }
         let target = if self.targeted {
-            let rank = (cx.round / self.restarts.max(1)).min(classes - 2);
+            let rank = |round: usize| (round / self.restarts.max(1)).min(classes - 2);
             let logits = cx.logits(batch.x)?;
-            let pairs = logits.each().zip(batch.labels);
-            pairs.map(|(z, &label)| Some(targets(z, label)[rank])).collect()
+            let rows = logits.each().zip(batch.labels).zip(batch.keys);
+            rows.map(|((z, &label), key)| Some(targets(z, label)[rank(key.round)])).collect()
         } else {
             vec![None; batch.len()]
         };

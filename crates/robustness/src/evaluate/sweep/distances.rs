@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    attack::{Attack, AttackBatch, AttackContext},
+    attack::{Attack, AttackBatch, AttackContext, RowKey},
     error::Result,
     evaluate::Evaluator,
     rows,
@@ -82,8 +82,11 @@ impl Evaluator<'_> {
         let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
         let mut tick = |_| {};
         let key = attack.key();
-        let mut cx = AttackContext::new(self.model, threat, seed, &key, round, &mut tick);
-        let mut points = attack.run(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids })?;
+        let mut cx = AttackContext::new(self.model, threat, seed, &key, &mut tick);
+        let mut points = attack.run(
+            &mut cx,
+            &AttackBatch { x: &x, labels: &labels, keys: &RowKey::of(&ids, round) },
+        )?;
         // The evaluator does not rely on the attack: it clips to the box and asks the network
         // itself.
         points.iter_mut().for_each(|v| *v = if v.is_nan() { 0.0 } else { v.clamp(0.0, 1.0) });

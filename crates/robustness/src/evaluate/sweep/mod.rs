@@ -18,7 +18,7 @@ pub use warnings::warnings;
 use super::Evaluator;
 use crate::{
     attack::{
-        AttackBatch, AttackContext, Entry, Objective, Part,
+        AttackBatch, AttackContext, Entry, Objective, Part, RowKey,
         pgd::{Pgd, StepSize},
     },
     classifier::Access,
@@ -107,7 +107,7 @@ impl Evaluator<'_> {
         let (threat, seed) = (self.config.threat, self.config.seed);
         let (x, labels) = (self.pixels(chunk)?, self.labels(chunk));
         let mut tick = |_| {};
-        let cx = AttackContext::new(self.model, threat, seed, "step-sizes", 0, &mut tick);
+        let cx = AttackContext::new(self.model, threat, seed, "step-sizes", &mut tick);
         let ascent = cx.ascend(&x, &labels, &[], Objective::CrossEntropy)?;
         for (&alpha, standing) in alphas.iter().zip(standing) {
             let mut point = x.clone();
@@ -173,7 +173,7 @@ impl Evaluator<'_> {
         let (threat, seed) = (self.config.threat, self.config.seed);
         let (x, labels, ids) = (self.pixels(chunk)?, self.labels(chunk), self.ids(chunk));
         let mut tick = |_| {};
-        let mut cx = AttackContext::new(self.model, threat, seed, "pgd-trace", 0, &mut tick);
-        pgd.trace(&mut cx, &AttackBatch { x: &x, labels: &labels, ids: &ids })
+        let mut cx = AttackContext::new(self.model, threat, seed, "pgd-trace", &mut tick);
+        pgd.trace(&mut cx, &AttackBatch { x: &x, labels: &labels, keys: &RowKey::of(&ids, 0) })
     }
 }

@@ -3,7 +3,7 @@
 
 use robustness::{
     Classifier, Samples,
-    attack::{AttackContext, AttackDraw as Draw},
+    attack::{AttackContext, AttackDraw as Draw, RowKey},
     rows,
 };
 
@@ -102,17 +102,17 @@ pub(super) fn multi_step(
 fn start(model: &dyn Classifier, threat: Threat, images: &Images, seed: u64) -> Vec<f32> {
     let width = images.width();
     let mut none = |_| {};
-    let draws = AttackContext::new(model, threat, seed, "figure", 0, &mut none);
+    let draws = AttackContext::new(model, threat, seed, "figure", &mut none);
     let mut point = vec![0.0; images.x.len()];
     match threat.norm {
         Norm::Linf => {
-            draws.fill_uniform(Draw::Eta, &mut point, &images.ids);
+            draws.fill_uniform(Draw::Eta, &mut point, &RowKey::of(&images.ids, 0));
             point.iter_mut().for_each(|v| *v = (2.0 * *v - 1.0) * threat.epsilon);
         }
         Norm::L2 | Norm::L1 => {
-            draws.fill_normal(Draw::Direction, &mut point, &images.ids);
+            draws.fill_normal(Draw::Direction, &mut point, &RowKey::of(&images.ids, 0));
             let mut lengths = vec![0.0; images.labels.len()];
-            draws.fill_uniform(Draw::Radius, &mut lengths, &images.ids);
+            draws.fill_uniform(Draw::Radius, &mut lengths, &RowKey::of(&images.ids, 0));
             rows::for_each(&mut point, width, |i, row| {
                 rows::scale_to(threat.norm, row, threat.epsilon * lengths[i]);
             });
@@ -134,9 +134,9 @@ pub(super) fn random_direction(
     seed: u64,
 ) -> Vec<f32> {
     let mut none = |_| {};
-    let draws = AttackContext::new(model, threat, seed, "figure", 0, &mut none);
+    let draws = AttackContext::new(model, threat, seed, "figure", &mut none);
     let mut direction = vec![0.0; images.x.len()];
-    draws.fill_normal(Draw::Direction, &mut direction, &images.ids);
+    draws.fill_normal(Draw::Direction, &mut direction, &RowKey::of(&images.ids, 0));
     match threat.norm {
         Norm::Linf => direction.iter_mut().for_each(|v| *v = v.signum()),
         Norm::L2 | Norm::L1 => {
