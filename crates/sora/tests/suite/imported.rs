@@ -21,7 +21,7 @@ use crate::{
 
 const NAMES: [&str; 3] = ["pre-activation", "depthwise", "transformer"];
 
-fn values(name: &str) -> Vec<u8> {
+pub fn values(name: &str) -> Vec<u8> {
     let bytes = fs::read(path("crates/onnx/tests/golden/small.safetensors")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     file.tensor(name).unwrap().data().to_vec()

@@ -360,6 +360,34 @@ fn the_first_step_of_every_method_moves_the_weights_as_in_one_process() {
     }
 }
 
+/// A graph has no statistics of a batch; its gradients are summed as those of other networks.
+#[test]
+fn the_graph_of_an_onnx_file_trains_as_in_one_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("m.onnx");
+    fs::write(&file, crate::imported::values("pre-activation.model")).unwrap();
+    let make = || {
+        let settings = [("dataset", "synthetic"), ("schedule", "constant")];
+        let sizes = [("image_size", 16), ("limit_train", 84), ("limit_test", 20), ("val", 20)];
+        let begun = Trainer::new("sora").set("init", file.to_str().unwrap()).batch(16).seed(7);
+        let begun = begun.set("lr_max", 0.01).set("momentum", 0.0).set("cycle_momentum", false);
+        let begun = settings.into_iter().fold(begun, |begun, (name, value)| begun.set(name, value));
+        sizes.into_iter().fold(begun, |begun, (name, value)| begun.set(name, value))
+    };
+    let data = run::open_dataset(&make().config().unwrap()).unwrap();
+    let (steps, alone) = ran(1, &data, make).remove(0);
+    let found = ran(2, &data, make);
+    assert_eq!(found[0].1, found[1].1, "the same weights on every rank");
+    for (a, b) in steps.iter().zip(&found[0].0) {
+        assert!((a.loss - b.loss).abs() < 1e-4 * a.loss, "{} and {}", a.loss, b.loss);
+    }
+    for (a, b) in alone.iter().zip(&found[0].1) {
+        let most = a.data.iter().fold(1e-2f32, |m, v| m.max(v.abs()));
+        let off = a.data.iter().zip(&b.data).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off < 1e-3 * most, "{}: {off:e} of {most:e}", a.name);
+    }
+}
+
 #[test]
 fn every_method_begins_alike_in_one_process_and_in_several() {
     let data = data();
