@@ -1,5 +1,6 @@
 //! Elementwise activations and their gradients.
 
+use crate::parallel::block_size;
 use crate::parallel::prelude::*;
 
 use crate::element::Element;
@@ -9,7 +10,7 @@ use crate::math::{exp, normal_cdf};
 use crate::simd::{Kernel, Simd, dispatch, for_each_vector, load, store};
 
 /// Elements that one task processes.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = block_size(1 << 16, 16);
 
 /// An elementwise function of `x`, or of `x` and `dy`, compiled for each instruction set.
 trait Elementwise: Copy + Send + Sync {

@@ -4,6 +4,7 @@
 //! that is long enough for the compiler's vector loops; tensors are then processed period by
 //! period.
 
+use crate::parallel::block_size;
 use crate::parallel::prelude::*;
 
 use crate::element::Element;
@@ -12,9 +13,9 @@ use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Least number of elements of a period.
-const MIN_PERIOD: usize = 256;
+const MIN_PERIOD: usize = block_size(256, 16);
 /// Elements that one task aims for.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = block_size(1 << 16, 32);
 
 /// Number of elements of a period for `channels` channels: a multiple of `channels`.
 pub(crate) fn period(channels: usize) -> usize {

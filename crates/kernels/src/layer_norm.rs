@@ -2,6 +2,7 @@
 //!
 //! Source: J. L. Ba, J. R. Kiros and G. E. Hinton, "Layer Normalization", arXiv:1607.06450.
 
+use crate::parallel::block_size;
 use crate::parallel::prelude::*;
 
 use crate::channels::expect_rows;
@@ -10,7 +11,7 @@ use crate::error::{ShapeError, expect_len};
 use crate::math::sum;
 
 /// Rows that one task normalises.
-const ROWS: usize = 64;
+const ROWS: usize = block_size(64, 2);
 
 /// Parameters of a layer normalisation, each `[D]`.
 #[derive(Debug, Clone, Copy)]

@@ -15,6 +15,13 @@ pub(crate) mod prelude {
 
 use prelude::*;
 
+/// The size of a block of work. Miri takes a thousand times as long for a step, so that its tests
+/// have sizes that would lie inside one block of the `usual` size; with blocks that are `small`
+/// there, they go from block to block all the same.
+pub(crate) const fn block_size(usual: usize, small: usize) -> usize {
+    if cfg!(miri) { small } else { usual }
+}
+
 /// Runs `task` for each index below `count` once, on the current thread pool, in no particular
 /// order.
 pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {

@@ -2,6 +2,7 @@
 //!
 //! A pixel is one contiguous row of `N x C` values, so pooling is elementwise arithmetic on rows.
 
+use crate::parallel::block_size;
 use crate::parallel::prelude::*;
 
 use crate::element::Element;
@@ -10,9 +11,9 @@ use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Elements that one task of the global pooling averages.
-const CHUNK: usize = 4096;
+const CHUNK: usize = block_size(4096, 16);
 /// Sums held at a time, few enough for the first-level cache.
-const SUMS: usize = 1024;
+const SUMS: usize = block_size(1024, 8);
 
 /// Computes `out[i] = after(sum of before(x[row + i]))` over the start indices of rows, in `f32`.
 fn sum_rows<A: Element, B: Element, R: Iterator<Item = usize>>(

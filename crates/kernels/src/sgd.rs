@@ -1,5 +1,6 @@
 //! Stochastic gradient descent with momentum and weight decay in one pass.
 
+use crate::parallel::block_size;
 use crate::parallel::prelude::*;
 
 use crate::error::{ShapeError, expect_len};
@@ -7,7 +8,7 @@ use crate::isa::Isa;
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Elements that one task updates.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = block_size(1 << 16, 32);
 
 /// Hyper-parameters of a step, with the meaning they have in `torch.optim.SGD` (dampening 0).
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,11 +1,11 @@
 //! Sums the partial gradients of tasks.
 
 use crate::isa::Isa;
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, block_size, for_each};
 use crate::simd;
 
 /// Input channels that one task sums.
-const FROM: usize = 16;
+const FROM: usize = block_size(16, 4);
 
 /// Number of elements of one chunk of partial gradients, `[panel][tap][from][TILE_COLUMNS]`.
 pub(super) fn plane_len(isa: Isa, taps: usize, from: usize, to: usize) -> usize {

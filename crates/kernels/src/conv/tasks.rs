@@ -2,14 +2,15 @@
 //! goes through them.
 
 use super::geometry::{ConvGeometry, Direction, Mapping};
+use crate::parallel::block_size;
 
 /// Most samples of a task.
-pub(super) const BLOCK_SAMPLES: usize = 256;
+pub(super) const BLOCK_SAMPLES: usize = block_size(256, 5);
 /// Largest number of packed weights (`f32`) for which a task goes pixel by pixel: that many stay in
 /// the second-level cache.
-const FEW_WEIGHTS: usize = 1 << 16;
+const FEW_WEIGHTS: usize = block_size(1 << 16, 512);
 /// Rows (pixels times samples) that a task aims for.
-const TASK_ROWS: usize = 512;
+const TASK_ROWS: usize = block_size(512, 16);
 
 /// How output pixels and samples are cut into tasks.
 pub(super) struct Tasks {

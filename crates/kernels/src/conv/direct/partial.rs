@@ -6,12 +6,12 @@ use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
 use crate::conv::partial::{Rows, TILE_SIDE, TileList, window};
 use crate::conv::pass::Pass;
 use crate::element::Element;
-use crate::parallel::for_each;
+use crate::parallel::{block_size, for_each};
 use crate::simd::{Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
 /// Most tiles of one task.
-const BLOCK_TILES: usize = 32;
+const BLOCK_TILES: usize = block_size(32, 2);
 
 /// Computes `tiles` of `pass`, a forward pass, and leaves all other tiles as they are. Where the
 /// weights are finite, the values have the bits of the whole convolution.

@@ -6,23 +6,23 @@ use crate::conv::geometry::{ConvGeometry, Direction};
 use crate::conv::pass::WeightPass;
 use crate::conv::reduce::{Cut, Task, plane_len, reduce_weights};
 use crate::element::{Element, ElementType};
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, block_size, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
 /// Samples that one product covers.
-const BLOCK_SAMPLES: usize = 256;
+const BLOCK_SAMPLES: usize = block_size(256, 5);
 /// Most output channels of a task.
-const BLOCK_TO: usize = 128;
+const BLOCK_TO: usize = block_size(128, 8);
 /// Most input channels of a task.
-const BLOCK_FROM: usize = 64;
+const BLOCK_FROM: usize = block_size(64, 4);
 /// Number of tasks to aim for, enough to keep many cores busy.
-const TASKS: usize = 64;
+const TASKS: usize = block_size(64, 4);
 /// How many depths ahead memory is fetched.
 const PREFETCH: usize = 8;
 /// Largest number of input channels for which all taps of a pixel are gathered into one matrix; one
 /// tap alone would leave tiles almost empty.
-const GATHER_FROM: usize = 8;
+const GATHER_FROM: usize = block_size(8, 4);
 
 /// Computes `pass` and writes to `dw`, which has the length of the weights.
 pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {

@@ -3,13 +3,13 @@
 use super::transform::{self, IN, POINTS, square};
 use crate::conv::geometry::{ConvGeometry, Direction};
 use crate::isa::Isa;
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, block_size, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 
 /// Input channels that are transformed at a time.
-pub(super) const BLOCK_DEPTH: usize = 128;
+pub(super) const BLOCK_DEPTH: usize = block_size(128, 4);
 /// Output channels of a task, a multiple of every panel width.
-pub(super) const BLOCK_COLUMNS: usize = 256;
+pub(super) const BLOCK_COLUMNS: usize = block_size(256, 8);
 
 /// The numbers of channels that `direction` reads and writes.
 pub(super) fn channels(geometry: &ConvGeometry, direction: Direction) -> (usize, usize) {

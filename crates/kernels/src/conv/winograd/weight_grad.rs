@@ -18,30 +18,30 @@ use crate::conv::pass::WeightPass;
 use crate::conv::reduce::{plane_len, reduce_weights};
 use crate::element::Element;
 use crate::isa::Isa;
-use crate::parallel::{Shared, for_each};
+use crate::parallel::{Shared, block_size, for_each};
 use crate::simd::{self, dispatch};
 
 /// Rows that are transformed at a time.
-const BLOCK_ROWS: usize = 32;
+const BLOCK_ROWS: usize = block_size(32, 5);
 /// Largest number of channels for which a task keeps all products.
-const FUSED_CHANNELS: usize = 64;
+const FUSED_CHANNELS: usize = block_size(64, 4);
 /// Number of tasks of the fused form, enough to keep many cores busy.
-const FUSED_TASKS: usize = 64;
+const FUSED_TASKS: usize = block_size(64, 2);
 /// Least number of blocks of rows of a fused task: fewer do not pay for its transform back.
-const FUSED_MIN_BLOCKS: usize = 8;
+const FUSED_MIN_BLOCKS: usize = block_size(8, 1);
 /// Floats that the transformed rows of a section may take, so that they stay in the last-level
 /// cache.
-const SECTION: usize = 3 << 20;
+const SECTION: usize = block_size(3 << 20, 1);
 /// Least number of blocks of rows of a section: fewer would load and store the products too often.
-const SECTION_MIN_BLOCKS: usize = 4;
+const SECTION_MIN_BLOCKS: usize = block_size(4, 1);
 /// Most input and output channels of a task that takes all points: its products then stay in the
 /// second-level cache.
-const BLOCK_FROM: usize = 28;
-const BLOCK_TO: usize = 128;
+const BLOCK_FROM: usize = block_size(28, 4);
+const BLOCK_TO: usize = block_size(128, 8);
 /// Channels that one task transforms.
-const TRANSFORM_CHANNELS: usize = 128;
+const TRANSFORM_CHANNELS: usize = block_size(128, 8);
 /// Input channels that one task transforms back.
-const BACK_CHANNELS: usize = 16;
+const BACK_CHANNELS: usize = block_size(16, 4);
 
 /// Computes `pass` and writes to `dw`, which has the length of the weights.
 pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {

@@ -4,12 +4,12 @@
 use super::grid::{Block, Grid};
 use super::transform::{self, IN, OUT, columns};
 use crate::element::Element;
-use crate::parallel::Shared;
+use crate::parallel::{Shared, block_size};
 use crate::simd::{Kernel, Simd, load};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
 /// Rows that are multiplied at a time, so that a panel stays in the first-level cache.
-const BLOCK_DEPTH: usize = 128;
+const BLOCK_DEPTH: usize = block_size(128, 4);
 /// How many depths ahead memory is fetched.
 const PREFETCH: usize = 8;
 

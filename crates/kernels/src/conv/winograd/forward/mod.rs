@@ -15,12 +15,12 @@ use crate::conv::epilogue::Output;
 use crate::conv::partial::{Rows, TileList};
 use crate::conv::pass::Pass;
 use crate::element::Element;
-use crate::parallel::for_each;
+use crate::parallel::{block_size, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
 /// Rows of a task. A task reads each weight once and uses it for this many rows.
-const BLOCK_ROWS: usize = 32;
+const BLOCK_ROWS: usize = block_size(32, 5);
 
 /// Number of outputs per channel of each block of rows. The tasks of a block share a row of partial
 /// sums.
