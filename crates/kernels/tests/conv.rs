@@ -86,7 +86,7 @@ impl<E: Element> Case<E> {
         let channels = conv.geometry().out_channels;
         let [mean, gamma, beta] = [8, 9, 10].map(|seed| values(channels, seed, 0.0));
         let variance: Vec<f32> = values(channels, 11, 0.0).iter().map(|v| v.abs()).collect();
-        for relu in [true, false] {
+        for relu in cases(&[true, false], &[self.n.is_multiple_of(2)]) {
             let norm = BatchNorm {
                 mean: &mean,
                 variance: &variance,
@@ -287,7 +287,10 @@ fn three_by_three_stride_one() {
         (32, 48, 5, 3, 40),
         (96, 20, 3, 4, 21),
     ];
-    for (from, to, h, w, n) in cases(&all, &[(1, 1, 1, 1, 1), (3, 9, 3, 5, 2)]) {
+    // One value, a whole tile and several blocks of rows; then more channels than a block has, for a
+    // weight gradient in one section and in several.
+    let few = [(1, 1, 1, 1, 1), (3, 4, 4, 4, 1), (2, 3, 1, 9, 5), (5, 9, 1, 5, 2), (5, 3, 1, 5, 3)];
+    for (from, to, h, w, n) in cases(&all, &few) {
         check_everywhere(ConvGeometry::square(from, to, [h, w], 3, 1), n);
     }
 }
@@ -301,7 +304,7 @@ fn three_by_three_stride_two() {
         (1, 1, 1, 1, 1),
         (5, 3, 2, 3, 300),
     ];
-    for (from, to, h, w, n) in cases(&all, &[(1, 1, 1, 1, 1), (5, 6, 3, 2, 3)]) {
+    for (from, to, h, w, n) in cases(&all, &[(1, 1, 1, 1, 1), (5, 9, 3, 2, 6)]) {
         check_everywhere(ConvGeometry::square(from, to, [h, w], 3, 2), n);
     }
 }
@@ -320,7 +323,8 @@ fn one_by_one() {
 
 #[test]
 fn other_geometries() {
-    let (channels, size) = cases(&[([12, 8], [9, 7])], &[([4, 8], [4, 3])])[0];
+    let all = ([12, 8], [9, 7], 40, 3);
+    let (channels, size, depthwise, n) = cases(&[all], &[([4, 4], [5, 3], 5, 2)])[0];
     let base = ConvGeometry::square(channels[0], channels[1], size, 5, 1);
     for geometry in [
         base,
@@ -330,14 +334,14 @@ fn other_geometries() {
         ConvGeometry {
             kernel: [3; 2],
             padding: [1; 2],
-            in_channels: 40,
-            out_channels: 40,
-            groups: 40,
+            in_channels: depthwise,
+            out_channels: depthwise,
+            groups: depthwise,
             ..base
         },
         ConvGeometry { kernel: [7; 2], stride: [2; 2], padding: [3; 2], in_channels: 3, ..base },
     ] {
-        check_everywhere(geometry, 3);
+        check_everywhere(geometry, n);
     }
 }
 
@@ -345,7 +349,8 @@ fn other_geometries() {
 fn empty_shapes() {
     for (h, w, n) in [(0, 4, 2), (4, 0, 2), (4, 4, 0)] {
         for stride in [1, 2] {
-            check_everywhere(ConvGeometry::square(9, 10, [h, w], 3, stride), n);
+            let (from, to) = cases(&[(9, 10)], &[(2, 3)])[0];
+            check_everywhere(ConvGeometry::square(from, to, [h, w], 3, stride), n);
         }
     }
     // A kernel larger than the padded input has no output.
@@ -475,8 +480,9 @@ fn one_buffer_packs_many_convolutions() {
         let mut largest = 0;
         let all = [(70, 40, 3), (3, 5, 1), (90, 80, 3), (8, 8, 5)];
         for (from, to, kernel) in cases(&all, &[(7, 4, 3), (3, 5, 1), (9, 8, 3)]) {
-            let conv = Conv2d::<bf16>::new(ConvGeometry::square(from, to, [6, 5], kernel, 1), isa)
-                .unwrap();
+            let size = cases(&[[6, 5]], &[[3, 3]])[0];
+            let conv =
+                Conv2d::<bf16>::new(ConvGeometry::square(from, to, size, kernel, 1), isa).unwrap();
             let case = Case::new(&conv, 3, 5);
             for direction in [Direction::Forward, Direction::InputGrad] {
                 conv.pack_into(&case.w, direction, &mut shared).unwrap();

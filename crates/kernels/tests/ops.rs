@@ -96,7 +96,7 @@ impl BatchNormCase {
 fn batch_norm_gradients_match_finite_differences() {
     for isa in Isa::available() {
         let all = [(40, 3, true), (33, 5, false), (7, 20, true)];
-        for (rows, c, relu) in cases(&all, &[(5, 3, true), (2, 9, false)]) {
+        for (rows, c, relu) in cases(&all, &[(5, 3, true), (3, 9, false)]) {
             let case = BatchNormCase::new(isa, rows, c, relu);
             let norm = case.norm();
             let (x, gamma, beta) = (to_f64(&case.x), to_f64(&case.gamma), to_f64(&case.beta));
@@ -287,7 +287,7 @@ fn gelu_is_exact() {
 #[test]
 fn attention_matches_a_plain_reference_and_its_slopes() {
     let all = [(2, 5, 3, 4), (1, 1, 1, 1), (3, 19, 2, 7), (1, 33, 1, 18), (0, 4, 2, 2)];
-    for (n, tokens, heads, width) in cases(&all, &[(1, 3, 1, 5), (2, 1, 2, 1), (0, 4, 2, 2)]) {
+    for (n, tokens, heads, width) in cases(&all, &[(1, 5, 1, 9), (2, 1, 2, 1), (0, 4, 2, 2)]) {
         let len = tokens * heads * width;
         let attention = Attention { tokens, heads, width };
         let at = |part: usize, token: usize, head: usize, c: usize| {
@@ -504,7 +504,7 @@ fn layouts_round_trip() {
 
 #[test]
 fn global_average_pooling() {
-    let (pixels, row) = (9, cases(&[5000], &[13])[0]);
+    let (pixels, row) = (9, cases(&[5000], &[21])[0]);
     let x = values(pixels * row, 1, 0.0);
     let mut y = vec![f32::NAN; row];
     global_average(pixels, &x, &mut y).unwrap();
