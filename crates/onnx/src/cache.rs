@@ -3,14 +3,23 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sora_kernels::{
+    Isa,
     conv::{Conv2d, ConvGeometry, Direction, PackedWeights},
     linear::Linear,
 };
 
-use crate::{error::Outcome, value::Array};
+use crate::{
+    error::{Outcome, Problem},
+    value::Array,
+};
 
 /// Most packed forms of one node's weights: two directions of a few image sizes.
 const MOST: usize = 8;
+
+/// The instruction set that the kernels use.
+pub(crate) fn isa() -> Outcome<Isa> {
+    Isa::current().map_err(|e| Problem::new(e.to_string()))
+}
 
 /// Packed forms of a node's weights.
 #[derive(Debug, Default)]

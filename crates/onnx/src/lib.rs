@@ -19,8 +19,10 @@
 #![warn(missing_docs)]
 
 mod attributes;
+mod buffers;
 mod cache;
 mod classifier;
+mod elementwise;
 mod error;
 mod file;
 mod functions;

@@ -4,8 +4,9 @@
 //! Convolutions leave their results as `[H][W][N][C]`, elementwise operations keep the order of
 //! their input, and only operations that need another order copy.
 
-use ndarray::{ArcArray, ArrayViewD, Dimension, IxDyn, Zip};
+use ndarray::{ArcArray, ArrayViewD, Dimension, IxDyn};
 
+pub(crate) use crate::elementwise::{combine, combine_into, lie_alike, like, map, select, update};
 use crate::error::{Outcome, Problem, problem};
 
 /// A shared array of any rank.
@@ -100,13 +101,13 @@ pub(crate) fn to_axis(axis: i64, rank: usize) -> Outcome<usize> {
 }
 
 /// The axes of `x` from the slowest to the fastest in memory.
-fn memory_order<T>(x: &ArrayViewD<'_, T>) -> Vec<usize> {
+pub(crate) fn memory_order<T>(x: &ArrayViewD<'_, T>) -> Vec<usize> {
     let mut axes: Vec<usize> = (0..x.ndim()).collect();
     axes.sort_by_key(|&axis| std::cmp::Reverse(x.strides()[axis].unsigned_abs()));
     axes
 }
 
-fn inverse(permutation: &[usize]) -> Vec<usize> {
+pub(crate) fn inverse(permutation: &[usize]) -> Vec<usize> {
     let mut inverse = vec![0; permutation.len()];
     for (to, &from) in permutation.iter().enumerate() {
         inverse[from] = to;
@@ -140,42 +141,6 @@ pub(crate) fn spread<'a, T>(x: &'a Array<T>, shape: &[usize]) -> Outcome<ArrayVi
     })
 }
 
-/// Applies `f` to the elements of `a` and `b`, broadcast to a common shape. The result has the
-/// order in memory of the array with that shape.
-pub(crate) fn combine<A, B, R>(
-    a: &Array<A>,
-    b: &Array<B>,
-    f: impl Fn(A, B) -> R,
-) -> Outcome<Array<R>>
-where
-    A: Copy,
-    B: Copy,
-    R: Copy,
-{
-    let shape = broadcast_shape(a.shape(), b.shape())?;
-    let (a_all, b_all) = (spread(a, &shape)?, spread(b, &shape)?);
-    let order = if a.shape() == shape { memory_order(&a_all) } else { memory_order(&b_all) };
-    let (a_all, b_all) = (a_all.permuted_axes(IxDyn(&order)), b_all.permuted_axes(IxDyn(&order)));
-    let out = match (a_all.as_slice(), b_all.as_slice()) {
-        (Some(a), Some(b)) => {
-            let data = a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
-            array(a_all.shape(), data)?
-        }
-        _ => Zip::from(&a_all).and(&b_all).map_collect(|&a, &b| f(a, b)).into_shared(),
-    };
-    Ok(out.permuted_axes(IxDyn(&inverse(&order))))
-}
-
-/// Does what [`combine`] does, for three arrays.
-pub(crate) fn select<T: Copy>(
-    condition: &Array<bool>,
-    yes: &Array<T>,
-    no: &Array<T>,
-) -> Outcome<Array<T>> {
-    let pairs = combine(yes, no, |yes, no| (yes, no))?;
-    combine(&pairs, condition, |(yes, no), condition| if condition { yes } else { no })
-}
-
 /// The gradient of an array of `shape` that was broadcast to the shape of `gradient`: the sum over
 /// the axes along which the array was repeated.
 pub(crate) fn unspread(gradient: Array<f32>, shape: &[usize]) -> Outcome<Array<f32>> {
@@ -193,13 +158,6 @@ pub(crate) fn unspread(gradient: Array<f32>, shape: &[usize]) -> Outcome<Array<f
         problem!("a gradient of shape {:?} for a value of {shape:?}", gradient.shape());
     }
     Ok(gradient)
-}
-
-/// Applies `f` to each element and keeps the order in memory.
-pub(crate) fn map<T: Clone, R: Clone>(x: &Array<T>, f: impl Fn(T) -> R) -> Array<R> {
-    let order = memory_order(&x.view());
-    let view = x.view().permuted_axes(IxDyn(&order));
-    view.mapv(f).into_shared().permuted_axes(IxDyn(&inverse(&order)))
 }
 
 /// `x` in row-major order.

@@ -1,5 +1,7 @@
 //! A graph: nodes in an order in which they can be computed, and its forward and backward pass.
 
+mod fuse;
+mod passes;
 mod weights;
 
 use std::collections::{HashMap, HashSet};
@@ -9,11 +11,12 @@ use crate::{
     error::{Error, Outcome, Problem},
     file::{self, Model},
     functions,
-    ops::{self, Back, Inputs, Operator},
+    ops::{self, Inputs, Operator},
     proto::{GraphProto, NodeProto, TensorProto},
-    value::{Array, Value, combine},
+    value::Value,
 };
 
+pub(crate) use passes::Pass;
 pub(crate) use weights::{Numbers, Weight};
 
 /// Index of a value.
@@ -33,6 +36,8 @@ pub(crate) struct Node {
     /// Operator and name, for messages.
     kind: String,
     name: String,
+    /// The nodes behind this one that a pass computes with it.
+    fusion: Option<fuse::Fusion>,
 }
 
 /// A graph from one input to one output.
@@ -49,23 +54,6 @@ pub(crate) struct Graph {
     last_use: Vec<usize>,
     /// Whether a gradient for the input passes through each value.
     smooth: Vec<bool>,
-}
-
-/// Values of a forward pass.
-#[derive(Clone, Debug)]
-pub(crate) struct Pass {
-    values: Vec<Option<Value>>,
-}
-
-impl Pass {
-    /// Number of floating-point values that the pass holds, each piece of memory counted once.
-    pub fn elements(&self) -> usize {
-        let arrays = self.values.iter().flatten().filter_map(|value| match value {
-            Value::Float(array) => Some((array.as_ptr(), array.len())),
-            _ => None,
-        });
-        arrays.collect::<HashMap<_, _>>().into_values().sum()
-    }
 }
 
 /// A problem, and whether it concerns the graph or one of its nodes.
@@ -162,6 +150,7 @@ impl Graph {
         this.choose_weights(candidates)?;
         this.last_use = this.last_uses();
         this.smooth = this.reached_from(&[input]);
+        this.fuse();
         Ok(this)
     }
 
@@ -206,7 +195,8 @@ impl Graph {
         let constant = inputs.iter().flatten().all(|&id| self.constants[id].is_some());
         let outputs: Vec<Id> = proto.output.iter().map(|name| names.new_value(name)).collect();
         self.constants.resize(names.count, None);
-        let node = Node { operator, inputs, outputs, kind, name: proto.name.clone() };
+        let name = proto.name.clone();
+        let node = Node { operator, inputs, outputs, kind, name, fusion: None };
         if constant {
             let results = node.run(|id| self.constants[id].as_ref()).map_err(|e| node.fault(e))?;
             for (&id, value) in node.outputs.iter().zip(results) {
@@ -243,117 +233,6 @@ impl Graph {
             }
         }
         reached
-    }
-
-    /// Computes the output for `input`, with the values of the weights.
-    pub fn forward(&self, input: Value, weights: &[Value]) -> Result<Value, Fault> {
-        let mut values = self.begin(input, weights)?;
-        for (index, node) in self.nodes.iter().enumerate() {
-            self.compute(node, &mut values)?;
-            for &id in node.inputs.iter().flatten().chain(&node.outputs) {
-                if self.last_use[id] <= index {
-                    values[id] = None;
-                }
-            }
-        }
-        self.result(&values)
-    }
-
-    /// Does what [`forward`](Self::forward) does, and keeps all values that a pull-back needs.
-    pub fn record(&self, input: Value, weights: &[Value]) -> Result<(Value, Pass), Fault> {
-        let mut values = self.begin(input, weights)?;
-        for node in &self.nodes {
-            self.compute(node, &mut values)?;
-        }
-        Ok((self.result(&values)?, Pass { values }))
-    }
-
-    fn begin(&self, input: Value, weights: &[Value]) -> Result<Vec<Option<Value>>, Fault> {
-        if weights.len() != self.weights.len() {
-            let (found, expected) = (weights.len(), self.weights.len());
-            return Err(Fault::Graph(format!("{found} weights, expected {expected}")));
-        }
-        let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
-        values[self.input] = Some(input);
-        for (weight, value) in self.weights.iter().zip(weights) {
-            weight.check(value)?;
-            values[weight.id] = Some(value.clone());
-        }
-        Ok(values)
-    }
-
-    fn result(&self, values: &[Option<Value>]) -> Result<Value, Fault> {
-        let found = values[self.output].as_ref().or(self.constants[self.output].as_ref());
-        found.cloned().ok_or_else(|| Fault::Graph("the output was not computed".into()))
-    }
-
-    fn compute(&self, node: &Node, values: &mut [Option<Value>]) -> Result<(), Fault> {
-        let find = |id: Id| values[id].as_ref().or(self.constants[id].as_ref());
-        let results = node.run(find).map_err(|e| node.fault(e))?;
-        for (&id, value) in node.outputs.iter().zip(results) {
-            values[id] = Some(value);
-        }
-        Ok(())
-    }
-
-    /// Computes the gradient of `sum cotangent * output` by the input.
-    pub fn pull_back(&self, pass: Pass, cotangent: Array<f32>) -> Result<Array<f32>, Fault> {
-        let mut gradients = self.back(pass, cotangent, &self.smooth, &[self.input])?;
-        gradients.remove(0).ok_or_else(|| {
-            Fault::Graph("the output does not depend on the input in a smooth way".into())
-        })
-    }
-
-    /// The input.
-    pub fn input(&self) -> Id {
-        self.input
-    }
-
-    /// Computes the gradients of `sum cotangent * output` by the values `targets`; `None` stands for
-    /// zero. `smooth` is what depends on them ([`reached_from`](Self::reached_from)).
-    pub fn back(
-        &self,
-        mut pass: Pass,
-        cotangent: Array<f32>,
-        smooth: &[bool],
-        targets: &[Id],
-    ) -> Result<Vec<Option<Array<f32>>>, Fault> {
-        let mut gradients: Vec<Option<Array<f32>>> = vec![None; self.constants.len()];
-        gradients[self.output] = Some(cotangent);
-        for node in self.nodes.iter().rev() {
-            let reached = node.outputs.iter().any(|&id| gradients[id].is_some());
-            let wanted: Vec<bool> =
-                node.inputs.iter().map(|id| id.is_some_and(|id| smooth[id])).collect();
-            if !reached || !node.operator.is_differentiable() || !wanted.contains(&true) {
-                continue;
-            }
-            let of_outputs: Vec<_> = node.outputs.iter().map(|&id| gradients[id].take()).collect();
-            let find = |id: Id| pass.values[id].as_ref().or(self.constants[id].as_ref());
-            let inputs: Vec<_> = node.inputs.iter().map(|id| id.and_then(find)).collect();
-            let outputs: Vec<_> = node.outputs.iter().map(|&id| find(id)).collect();
-            let back = Back {
-                inputs: Inputs(&inputs),
-                outputs: &outputs,
-                gradients: &of_outputs,
-                wanted: &wanted,
-            };
-            let pulled = node.operator.backward(&back).map_err(|e| node.fault(e))?;
-            for (id, gradient) in node.inputs.iter().zip(pulled) {
-                if let (Some(id), Some(gradient)) = (*id, gradient)
-                    && smooth[id]
-                {
-                    gradients[id] = Some(match gradients[id].take() {
-                        Some(sum) => {
-                            combine(&sum, &gradient, |a, b| a + b).map_err(|e| node.fault(e))?
-                        }
-                        None => gradient,
-                    });
-                }
-            }
-            // No node before this one reads its outputs.
-            node.outputs.iter().for_each(|&id| pass.values[id] = None);
-        }
-        Ok(targets.iter().map(|&id| gradients[id].take()).collect())
     }
 }
 

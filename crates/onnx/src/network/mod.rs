@@ -14,9 +14,11 @@ use rayon::prelude::*;
 use robustness::{Cotangent, OneOutput, Shape};
 
 use crate::{
+    buffers::recycle,
     error::{Error, Result, one_line},
     file::Model,
     graph::{Fault, Graph, Numbers},
+    ops::conv::to_pixels,
     value::{Array, Value, array, to_vec},
 };
 
@@ -278,7 +280,7 @@ impl Network {
         let given = cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
         let back = self.back_of(&output, given)?;
         let gradient = self.graph.pull_back(pass, back).map_err(|e| self.fault(e))?;
-        let mut gradient = to_vec(&gradient);
+        let mut gradient = self.pixels(gradient)?;
         gradient.truncate(x.len());
         if let Some(Normalisation { std, .. }) = &self.normalisation {
             self.by_channel(&mut gradient, |g, channel| *g /= std[channel]);
@@ -344,6 +346,13 @@ impl Network {
         }
         let n = x.len() / self.row();
         Ok(Value::Float(array(&[n, channels, height, width], x)?))
+    }
+
+    /// A gradient by the images in their own form.
+    fn pixels(&self, gradient: Array<f32>) -> Result<Vec<f32>> {
+        let pixels = to_pixels(&gradient).map_err(|e| self.fault(e.into()))?;
+        recycle(gradient);
+        Ok(pixels)
     }
 
     fn run(&self, x: &[f32], weights: &[Value]) -> Result<Value> {

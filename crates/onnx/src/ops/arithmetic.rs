@@ -1,9 +1,9 @@
 //! Sums, products, powers and bounds of two or more values, broadcast to a common shape.
 
-use super::{Attributes, Back, Inputs, Operator};
+use super::{Attributes, Back, Inputs, Operator, Part};
 use crate::{
     error::{Outcome, problem},
-    value::{Array, Value, combine, map, unspread},
+    value::{Array, Value, combine, map, unspread, update},
 };
 
 /// An operation on pairs.
@@ -106,6 +106,22 @@ impl Pairs {
         }
     }
 
+    /// The gradient of the input `side` of a pair.
+    fn pulled(&self, side: usize, [a, b]: [&Array<f32>; 2], g: &Array<f32>) -> Outcome<Array<f32>> {
+        let pulled = match (self.kind, side) {
+            (Kind::Sub, 0) => g.clone(),
+            (Kind::Sub, _) => map(g, |g| -g),
+            (Kind::Mul, 0) => combine(g, b, |g, b| g * b)?,
+            (Kind::Mul, _) => combine(g, a, |g, a| g * a)?,
+            (Kind::Div, 0) => combine(g, b, |g, b| g / b)?,
+            (kind, _) => {
+                let (pairs, slope) = (combine(a, b, |a, b| (a, b))?, Self::slopes(kind)[side]);
+                combine(&pairs, g, |(a, b), g| slope(a, b, g))?
+            }
+        };
+        unspread(pulled, if side == 0 { a.shape() } else { b.shape() })
+    }
+
     /// Slopes by the two inputs, as functions of both inputs and the gradient.
     fn slopes(kind: Kind) -> [fn(f32, f32, f32) -> f32; 2] {
         match kind {
@@ -162,9 +178,9 @@ impl Operator for Pairs {
         Ok(vec![result])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let count = back.inputs.len();
-        let mut gradient = back.gradient()?.clone();
+        let mut gradient = back.take_gradient()?;
         if self.mean {
             gradient = map(&gradient, |g| g / count as f32);
         }
@@ -172,7 +188,9 @@ impl Operator for Pairs {
         if self.kind == Kind::Add {
             for (index, place) in all.iter_mut().enumerate() {
                 if back.wants(index) {
-                    *place = Some(unspread(gradient.clone(), back.inputs.value(index)?.shape())?);
+                    // A summand that was never stored has the sum's shape.
+                    let shape = back.inputs.get(index).map_or(gradient.shape(), Value::shape);
+                    *place = Some(unspread(gradient.clone(), shape)?);
                 }
             }
             return Ok(all);
@@ -182,21 +200,28 @@ impl Operator for Pairs {
         for index in 1..count.saturating_sub(1) {
             left.push(self.pair(&left[index - 1], back.inputs.value(index)?)?);
         }
-        let slopes = Self::slopes(self.kind);
         for index in (1..count).rev() {
             let (a, b) = (numbers(&left[index - 1])?, numbers(back.inputs.value(index)?)?);
-            let pull = |slope: fn(f32, f32, f32) -> f32, shape: &[usize]| {
-                let pairs = combine(&a, &b, |a, b| (a, b))?;
-                unspread(combine(&pairs, &gradient, |(a, b), g| slope(a, b, g))?, shape)
-            };
             if back.wants(index) {
-                all[index] = Some(pull(slopes[1], b.shape())?);
+                all[index] = Some(self.pulled(1, [&a, &b], &gradient)?);
             }
-            gradient = pull(slopes[0], a.shape())?;
+            if index > 1 || back.wants(0) {
+                gradient = self.pulled(0, [&a, &b], &gradient)?;
+            }
         }
         all[0] = back.wants(0).then_some(gradient);
         Ok(all)
     }
+
+    fn part(&self) -> Option<Part<'_>> {
+        (self.kind == Kind::Add && !self.mean).then_some(Part::Add)
+    }
+}
+
+/// NaN stays NaN; where the bounds cross, the upper one counts.
+fn clipped(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
 }
 
 impl Clip {
@@ -224,12 +249,13 @@ impl Operator for Clip {
             return Ok(vec![Value::Int(map(x, |x| x.max(low).min(high)))]);
         }
         let [low, high] = self.bounds(inputs)?;
-        Ok(vec![Value::Float(map(inputs.float(0)?, |x| x.max(low).min(high)))])
+        Ok(vec![Value::Float(map(inputs.float(0)?, |x| clipped(x, low, high)))])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let [low, high] = self.bounds(&back.inputs)?;
-        let inside = |x: f32, g: f32| if x >= low && x <= high { g } else { 0.0 };
-        Ok(back.only(Some(combine(back.inputs.float(0)?, back.gradient()?, inside)?)))
+        let g = back.take_gradient()?;
+        let inside = |g: f32, [x]: [f32; 1]| if x < low || x > high { 0.0 } else { g };
+        Ok(back.only(Some(update(g, [back.inputs.float(0)?], inside)?)))
     }
 }

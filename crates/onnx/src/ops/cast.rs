@@ -91,7 +91,7 @@ impl Operator for Cast {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         // A conversion to whole numbers passes no gradient, whatever the next cast does.
         let smooth = matches!(back.inputs.value(0)?, Value::Float(_))
             && matches!(back.outputs.first(), Some(Some(Value::Float(_))));

@@ -4,16 +4,17 @@ use std::borrow::Cow;
 
 use ndarray::{Axis, IxDyn, Slice};
 use sora_kernels::{
-    Isa,
-    conv::{Conv2d, ConvGeometry, Direction, Epilogue},
-    layout::{Dimensions, nchw_to_hwnc},
+    Addend, batch_norm,
+    conv::{Conv2d, ConvGeometry, Direction, Epilogue, Normed},
+    layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc},
 };
 
-use super::{Attributes, Back, Inputs, Operator};
+use super::{Attributes, Back, Inputs, Operator, Part, norm::BatchNorm};
 use crate::{
-    cache::Packed,
-    error::{Outcome, Problem, problem},
-    value::{Array, Value, array, elements, expect_rank, permute, plain, reshape, zeros},
+    buffers::taken,
+    cache::{Packed, isa},
+    error::{Outcome, problem},
+    value::{Array, Value, array, elements, expect_rank, permute, plain, reshape, to_vec, zeros},
 };
 
 /// The way in which padding is given.
@@ -61,7 +62,7 @@ impl Padding {
 
 /// `Conv`.
 #[derive(Debug)]
-struct Conv {
+pub(crate) struct Conv {
     stride: Vec<usize>,
     dilation: Vec<usize>,
     padding: Padding,
@@ -94,7 +95,7 @@ pub(super) fn to_hwnc(x: &Array<f32>) -> Outcome<Cow<'_, [f32]>> {
         return Ok(Cow::Borrowed(slice));
     }
     let [n, c, h, w] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
-    let mut out = vec![0.0; x.len()];
+    let mut out = taken(x.len());
     let plain = plain(x);
     nchw_to_hwnc(Dimensions { n, c, h, w }, plain.as_slice().unwrap_or_default(), &mut out)?;
     Ok(Cow::Owned(out))
@@ -103,6 +104,20 @@ pub(super) fn to_hwnc(x: &Array<f32>) -> Outcome<Cow<'_, [f32]>> {
 /// Converts numbers in the kernels' order to images `[N, C, H, W]`.
 pub(super) fn from_hwnc([n, c, h, w]: [usize; 4], data: Vec<f32>) -> Outcome<Array<f32>> {
     Ok(permute(&array(&[h, w, n, c], data)?, &[2, 3, 0, 1]))
+}
+
+/// The elements in row-major order, of images by the kernels.
+pub(crate) fn to_pixels(x: &Array<f32>) -> Outcome<Vec<f32>> {
+    if x.ndim() == 4
+        && !x.is_standard_layout()
+        && let Some(hwnc) = x.view().permuted_axes(IxDyn(&[2, 3, 0, 1])).to_slice()
+    {
+        let [n, c, h, w] = [x.shape()[0], x.shape()[1], x.shape()[2], x.shape()[3]];
+        let mut pixels = vec![0.0; x.len()];
+        hwnc_to_nchw(Dimensions { n, c, h, w }, hwnc, &mut pixels)?;
+        return Ok(pixels);
+    }
+    Ok(to_vec(x))
 }
 
 /// Pads `x` with zeros, `[before, after]` of each axis.
@@ -138,6 +153,29 @@ struct Plan {
     /// Padding that was added beforehand; zeros where the kernels pad.
     before: [[usize; 2]; 2],
     output: [usize; 4],
+}
+
+/// Room for a convolution of `x`: zeros where there is nothing to sum.
+fn room(len: usize, x: &[f32]) -> Vec<f32> {
+    if x.is_empty() { vec![0.0; len] } else { taken(len) }
+}
+
+/// What follows a convolution: a sum, a batch norm with its inputs, a rectifier.
+#[derive(Debug)]
+pub(crate) struct Tail<'a> {
+    pub add: Option<&'a Array<f32>>,
+    pub norm: Option<(&'a BatchNorm, Inputs<'a>)>,
+    pub relu: bool,
+    /// Whether the value before batch norm and rectifier is needed, too.
+    pub keep: bool,
+}
+
+/// The values of a convolution and its [`Tail`].
+#[derive(Debug)]
+pub(crate) struct Followed {
+    /// The value before batch norm and rectifier, where it was asked for and differs from `end`.
+    pub sum: Option<Array<f32>>,
+    pub end: Array<f32>,
 }
 
 impl Conv {
@@ -188,8 +226,7 @@ impl Conv {
             padding: if even { [pads[0][0], pads[1][0]] } else { [0, 0] },
             groups: self.groups,
         };
-        let isa = Isa::current().map_err(|e| Problem::new(e.to_string()))?;
-        let conv = Conv2d::new(geometry, isa)?;
+        let conv = Conv2d::new(geometry, isa()?)?;
         if weights.len() != conv.weight_len() {
             problem!(
                 "weights of shape {:?} for {} channels in {} groups",
@@ -213,6 +250,60 @@ impl Conv {
         direction: Direction,
     ) -> Outcome<std::sync::Arc<sora_kernels::conv::PackedWeights>> {
         self.packed.conv(&plan.conv, inputs.float(1)?, direction, || plan.weights.clone())
+    }
+
+    /// The result, with what `epilogue` does to it.
+    fn run(&self, plan: &Plan, inputs: &Inputs<'_>, epilogue: Epilogue<'_>) -> Outcome<Vec<f32>> {
+        let packed = self.pack(plan, inputs, Direction::Forward)?;
+        let bias = inputs.get(2).map(|bias| bias.float().map(plain)).transpose()?;
+        let bias = bias.as_ref().and_then(|bias| bias.as_slice());
+        let (n, x) = (plan.output[0], to_hwnc(&plan.x)?);
+        let mut y = room(elements(&plan.output)?, &x);
+        plan.conv.forward(n, &x, &packed, &mut y, Epilogue { bias, ..epilogue })?;
+        Ok(y)
+    }
+
+    /// Computes the convolution of images and what follows it, in one pass: the sum, if that is
+    /// needed, and the end. `None` where the shapes do not allow it.
+    pub fn followed(&self, inputs: &Inputs<'_>, tail: &Tail<'_>) -> Outcome<Option<Followed>> {
+        let plan = self.plan(inputs)?;
+        if inputs.float(0)?.ndim() != 4 || tail.add.is_some_and(|add| add.shape() != plan.output) {
+            return Ok(None);
+        }
+        let (channels, relu) = (plan.output[1], tail.relu);
+        let (zeros, ones) = (vec![0.0; channels], vec![1.0; channels]);
+        let norm = match &tail.norm {
+            Some((norm, inputs)) => match norm.kernel(inputs, channels, relu) {
+                None => return Ok(None),
+                norm => norm,
+            },
+            // The batch norm that changes nothing carries the rectifier.
+            None => relu.then_some(batch_norm::BatchNorm {
+                mean: &zeros,
+                variance: &ones,
+                gamma: &ones,
+                beta: &zeros,
+                epsilon: 0.0,
+                relu,
+            }),
+        };
+        let add = tail.add.map(to_hwnc).transpose()?;
+        let apart = tail.keep && norm.is_some();
+        let mut end = if apart { taken(elements(&plan.output)?) } else { Vec::new() };
+        let y = self.run(
+            &plan,
+            inputs,
+            Epilogue {
+                add: add.as_ref().map_or(Addend::None, |add| Addend::Tensor(add)),
+                norm: norm.map(|norm| Normed { norm, y: apart.then_some(&mut end[..]) }),
+                ..Epilogue::default()
+            },
+        )?;
+        let y = from_hwnc(plan.output, y)?;
+        Ok(Some(match apart {
+            true => Followed { sum: Some(y), end: from_hwnc(plan.output, end)? },
+            false => Followed { sum: None, end: y },
+        }))
     }
 }
 
@@ -247,14 +338,8 @@ fn undilate(wide: &Array<f32>, dilation: [usize; 2]) -> Array<f32> {
 impl Operator for Conv {
     fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
         let plan = self.plan(inputs)?;
-        let packed = self.pack(&plan, inputs, Direction::Forward)?;
-        let bias = inputs.get(2).map(|bias| bias.float().map(plain)).transpose()?;
-        let bias = bias.as_ref().and_then(|bias| bias.as_slice());
-        let [n, c, h, w] = plan.output;
-        let mut y = vec![0.0; elements(&plan.output)?];
-        let epilogue = Epilogue { bias, ..Epilogue::default() };
-        plan.conv.forward(n, &to_hwnc(&plan.x)?, &packed, &mut y, epilogue)?;
-        let y = from_hwnc([n, c, h, w], y)?;
+        let y = from_hwnc(plan.output, self.run(&plan, inputs, Epilogue::default())?)?;
+        let [n, c, _, w] = plan.output;
         Ok(vec![Value::Float(if inputs.float(0)?.ndim() == 3 {
             reshape(&y, &[n, c, w])?
         } else {
@@ -262,14 +347,14 @@ impl Operator for Conv {
         })])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let plan = self.plan(&back.inputs)?;
         let g = reshape_to(back.gradient()?, plan.output)?;
         let (n, dy) = (plan.output[0], to_hwnc(&g)?);
         let mut all = vec![None; back.inputs.len()];
         if back.wants(0) {
             let packed = self.pack(&plan, &back.inputs, Direction::InputGrad)?;
-            let mut dx = vec![0.0; plan.x.len()];
+            let mut dx = room(plan.x.len(), &dy);
             plan.conv.input_grad(n, &dy, &packed, &mut dx, Epilogue::default())?;
             let s = plan.x.shape();
             let mut dx = from_hwnc([s[0], s[1], s[2], s[3]], dx)?;
@@ -297,6 +382,10 @@ impl Operator for Conv {
             all[2] = Some(sums.into_shared());
         }
         Ok(all)
+    }
+
+    fn part(&self) -> Option<Part<'_>> {
+        Some(Part::Conv(self))
     }
 }
 

@@ -64,7 +64,7 @@ impl Operator for CumSum {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let axis = Self::axis(&back.inputs)?;
         // What an element went into lies on its other side.
         let back_sums = self.sums(back.gradient()?, axis, !self.reverse, 0.0, |a, b| a + b);

@@ -77,7 +77,7 @@ impl Operator for GatherNd {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let blocks = self.blocks(&back.inputs)?;
         let shape = back.inputs.value(0)?.shape();
         let mut sums = vec![0.0; shape.iter().product()];

@@ -77,7 +77,7 @@ impl Operator for Concat {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let g = back.gradient()?;
         let axis = to_axis(self.axis, g.ndim())?;
         let (mut all, mut start) = (vec![None; back.inputs.len()], 0);
@@ -130,7 +130,7 @@ impl Operator for Split {
         })
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let x = back.inputs.float(0)?;
         let axis = to_axis(self.axis, x.ndim())?;
         let sizes = self.sizes(x.shape()[axis], &back.inputs)?;

@@ -76,7 +76,7 @@ impl Operator for Logic {
         Ok(vec![Value::Bool(result)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         Ok(vec![None; back.inputs.len()])
     }
 
@@ -96,7 +96,7 @@ impl Operator for Where {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let condition = back.inputs.value(0)?.bool()?;
         let gradient = back.gradient()?;
         let zero = zeros(&[]);

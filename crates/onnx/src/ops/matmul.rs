@@ -1,12 +1,12 @@
 //! Matrix products.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Ix2, linalg::general_mat_mul};
-use sora_kernels::{Isa, linear::Linear};
+use sora_kernels::linear::Linear;
 
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
-    cache::Packed,
-    error::{Outcome, Problem, problem},
+    cache::{Packed, isa},
+    error::{Outcome, problem},
     value::{
         Array, Value, array, broadcast_shape, combine, elements, map, permute, plain, reshape,
         unspread,
@@ -78,8 +78,7 @@ fn layer(
     } else {
         [weights.shape()[0], weights.shape()[1]]
     };
-    let isa = Isa::current().map_err(|e| Problem::new(e.to_string()))?;
-    let linear = Linear::<f32>::new(inputs, outputs, isa)?;
+    let linear = Linear::<f32>::new(inputs, outputs, isa()?)?;
     let ordered = || if out_first { weights.clone() } else { plain(&permute(weights, &[1, 0])) };
     let packed = packed.linear(&linear, weights, direction, ordered)?;
     let forward = direction == sora_kernels::conv::Direction::Forward;
@@ -150,7 +149,7 @@ impl Operator for MatMul {
         Ok(vec![Value::Float(self.product(a, b)?)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let (a, b, g) = (back.inputs.float(0)?, back.inputs.float(1)?, back.gradient()?);
         let mut all = vec![None; 2];
         // A vector counts as a matrix of one row or one column; the product lacks that axis.
@@ -242,7 +241,7 @@ impl Operator for Gemm {
         Ok(vec![Value::Float(y)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let (a, b, g) = (back.inputs.float(0)?, back.inputs.float(1)?, back.gradient()?);
         let [turn_a, turn_b] = self.transpose;
         let mut all = vec![None; back.inputs.len()];
@@ -342,7 +341,7 @@ impl Operator for Einsum {
         Ok(vec![Value::Float(y)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let mut all = vec![None; 2];
         for (index, place) in all.iter_mut().enumerate() {
             if back.wants(index) {

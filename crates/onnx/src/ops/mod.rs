@@ -5,18 +5,19 @@
 
 mod arithmetic;
 mod cast;
-mod conv;
+pub(crate) mod conv;
 mod cumsum;
 mod gather_nd;
 mod join;
 mod logic;
 mod matmul;
 mod moves;
-mod norm;
+pub(crate) mod norm;
 mod places;
 mod pool;
 mod quantize;
 mod reduce;
+mod relu;
 mod resize;
 mod scatter_nd;
 mod shape;
@@ -25,6 +26,7 @@ mod unary;
 
 use std::fmt::Debug;
 
+use self::{conv::Conv, norm::BatchNorm};
 use crate::{
     attributes::Attributes,
     error::{Outcome, problem},
@@ -38,13 +40,30 @@ pub(crate) trait Operator: Debug + Send + Sync {
 
     /// Computes, for each input that is wanted, the gradient that comes back through the node;
     /// `None` where no gradient does.
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>>;
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>>;
 
     /// Whether the outputs depend smoothly on the inputs. An operator that does not passes no
     /// gradient.
     fn is_differentiable(&self) -> bool {
         true
     }
+
+    /// What a pass may compute together with the nodes beside it; `None` for all other operators.
+    fn part(&self) -> Option<Part<'_>> {
+        None
+    }
+}
+
+/// An operator that a pass may compute together with others.
+///
+/// Its backward pass does not read the values that then are never stored: the sum's summands, the
+/// batch norm's input unless its parameters are weights, and the rectifier's input.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Part<'a> {
+    Conv(&'a Conv),
+    Add,
+    Norm(&'a BatchNorm),
+    Relu,
 }
 
 /// Inputs of a node. Inputs at the end, and inputs with an empty name, may be absent.
@@ -78,13 +97,13 @@ impl<'a> Inputs<'a> {
 }
 
 /// The values that a backward pass needs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Back<'a> {
     pub inputs: Inputs<'a>,
     /// Outputs of the forward pass.
     pub outputs: &'a [Option<&'a Value>],
     /// Gradient of each output; `None` stands for zero.
-    pub gradients: &'a [Option<Array<f32>>],
+    pub gradients: &'a mut [Option<Array<f32>>],
     /// Whether the gradient of each input is asked for.
     pub wanted: &'a [bool],
 }
@@ -95,6 +114,14 @@ impl Back<'_> {
         match self.gradients.first() {
             Some(Some(gradient)) => Ok(gradient),
             _ => problem!("its gradient is missing"),
+        }
+    }
+
+    /// Takes the gradient of the first output, whose memory can then become an input's.
+    pub fn take_gradient(&mut self) -> Outcome<Array<f32>> {
+        match self.gradients.first_mut().and_then(Option::take) {
+            Some(gradient) => Ok(gradient),
+            None => problem!("its gradient is missing"),
         }
     }
 
@@ -123,7 +150,8 @@ impl Back<'_> {
 /// Builds the operator of a node; `None` if this crate does not know it.
 pub(crate) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
     type Builder = fn(&Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>>;
-    const FAMILIES: [Builder; 18] = [
+    const FAMILIES: [Builder; 19] = [
+        relu::build,
         unary::build,
         arithmetic::build,
         logic::build,

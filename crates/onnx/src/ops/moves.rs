@@ -346,7 +346,7 @@ impl Operator for Move {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let shape = back.inputs.value(0)?.shape();
         let g = back.gradient()?;
         let gradient = match self {

@@ -1,14 +1,20 @@
 //! Normalisations: with stored statistics (batch norm) and with statistics of each image or token.
 
-use super::{Attributes, Back, Inputs, Operator};
+use sora_kernels::batch_norm;
+
+use super::{Attributes, Back, Inputs, Operator, Part};
 use crate::{
+    buffers::taken,
+    cache::isa,
     error::{Outcome, problem},
-    value::{Array, Value, combine, map, plain, reshape, to_axis, unspread, zeros},
+    value::{
+        Array, Value, combine, combine_into, like, map, plain, reshape, to_axis, unspread, zeros,
+    },
 };
 
 /// `BatchNormalization` in inference: a scale and a shift of each channel.
 #[derive(Debug)]
-struct BatchNorm {
+pub(crate) struct BatchNorm {
     epsilon: f32,
 }
 
@@ -76,20 +82,63 @@ fn of_channels(x: &Array<f32>, rank: usize) -> Outcome<Array<f32>> {
 }
 
 impl BatchNorm {
-    /// `[scale / sqrt(variance + epsilon), mean]`, by channel.
-    fn slope(&self, inputs: &Inputs<'_>) -> Outcome<[Array<f32>; 2]> {
-        let rank = inputs.value(0)?.shape().len();
+    /// `[scale / sqrt(variance + epsilon), mean]`, by channel, for values of `rank` dimensions.
+    fn slope(&self, inputs: &Inputs<'_>, rank: usize) -> Outcome<[Array<f32>; 2]> {
         let spread = combine(inputs.float(1)?, inputs.float(4)?, |scale, variance| {
             scale / (variance + self.epsilon).sqrt()
         })?;
         Ok([of_channels(&spread, rank)?, of_channels(inputs.float(3)?, rank)?])
     }
+
+    /// The kernels' form of this batch norm, from the parameters in `inputs`; `None` where they are
+    /// not plain lists of one value a channel.
+    pub fn kernel<'a>(
+        &self,
+        inputs: &Inputs<'a>,
+        channels: usize,
+        relu: bool,
+    ) -> Option<batch_norm::BatchNorm<'a>> {
+        let list = |index: usize| {
+            let list = inputs.get(index)?.float().ok()?.as_slice()?;
+            (list.len() == channels && channels > 0).then_some(list)
+        };
+        Some(batch_norm::BatchNorm {
+            mean: list(3)?,
+            variance: list(4)?,
+            gamma: list(1)?,
+            beta: list(2)?,
+            epsilon: self.epsilon,
+            relu,
+        })
+    }
+
+    /// The forward pass, and that of a rectifier behind it, of values whose channels are neighbours
+    /// in memory; `None` for others.
+    pub fn in_rows(&self, inputs: &Inputs<'_>, relu: bool) -> Outcome<Option<Array<f32>>> {
+        let x = inputs.float(0)?;
+        let (Some(&channels), Some(&stride)) = (x.shape().get(1), x.strides().get(1)) else {
+            return Ok(None);
+        };
+        let data = x.as_slice_memory_order().filter(|_| x.strides().iter().all(|&s| s >= 0));
+        let (Some(data), Some(kernel)) = (data, self.kernel(inputs, channels, relu)) else {
+            return Ok(None);
+        };
+        if channels > 1 && stride != 1 {
+            return Ok(None);
+        }
+        let mut y = taken(data.len());
+        kernel.forward(isa()?, data, &mut y)?;
+        like(x, y).map(Some)
+    }
 }
 
 impl Operator for BatchNorm {
     fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
+        if let Some(y) = self.in_rows(inputs, false)? {
+            return Ok(vec![Value::Float(y)]);
+        }
         let x = inputs.float(0)?;
-        let [slope, mean] = self.slope(inputs)?;
+        let [slope, mean] = self.slope(inputs, x.ndim())?;
         let shift = of_channels(inputs.float(2)?, x.ndim())?;
         let product = combine(&slope, &mean, |slope, mean| slope * mean)?;
         let offset = combine(&shift, &product, |shift, product| shift - product)?;
@@ -97,26 +146,31 @@ impl Operator for BatchNorm {
         Ok(vec![Value::Float(combine(x, &both, |x, (slope, offset)| x * slope + offset)?)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
-        let (x, g) = (back.inputs.float(0)?, back.gradient()?);
-        let [slope, mean] = self.slope(&back.inputs)?;
-        let mut all = back.only(match back.wants(0) {
-            true => Some(combine(g, &slope, |g, slope| g * slope)?),
-            false => None,
-        });
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+        let g = back.take_gradient()?;
+        let [slope, mean] = self.slope(&back.inputs, g.ndim())?;
+        let mut all = vec![None; back.inputs.len()];
         if back.wants(1) {
+            let x = back.inputs.float(0)?;
             let centred = combine(x, &mean, |x, mean| x - mean)?;
             let variance = of_channels(back.inputs.float(4)?, x.ndim())?;
             let unit =
                 combine(&centred, &variance, |x, variance| x / (variance + self.epsilon).sqrt())?;
-            let sum = unspread(combine(&unit, g, |unit, g| unit * g)?, slope.shape())?;
+            let sum = unspread(combine(&unit, &g, |unit, g| unit * g)?, slope.shape())?;
             all[1] = Some(reshape(&sum, back.inputs.value(1)?.shape())?);
         }
         if back.wants(2) {
             let sum = unspread(g.clone(), slope.shape())?;
             all[2] = Some(reshape(&sum, back.inputs.value(2)?.shape())?);
         }
+        if back.wants(0) {
+            all[0] = Some(combine_into(g, &slope, |g, slope| g * slope)?);
+        }
         Ok(all)
+    }
+
+    fn part(&self) -> Option<Part<'_>> {
+        Some(Part::Norm(self))
     }
 }
 
@@ -202,7 +256,7 @@ impl Operator for Normalise {
         Ok(vec![Value::Float(y)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let x = back.inputs.float(0)?;
         let (unit, scales) = self.unit(x)?;
         let g = back.gradient()?;
@@ -265,7 +319,7 @@ impl Operator for Lp {
         Ok(vec![Value::Float(combine(x, &length, divide)?)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let (x, y, g) = (back.inputs.float(0)?, back.output()?, back.gradient()?);
         let length = self.length(x)?;
         let dot = unspread(combine(y, g, |y, g| y * g)?, length.shape())?;

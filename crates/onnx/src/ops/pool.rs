@@ -170,7 +170,7 @@ impl Operator for Pool {
         Ok(vec![Value::Float(if x.ndim() == 3 { reshape(&y, &[n, c, shape[3]])? } else { y })])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let x = back.inputs.float(0)?;
         let sides = self.sides(x.shape())?;
         let (wide, g, out) = (two(x)?, two(back.gradient()?)?, two(back.output()?)?);

@@ -81,7 +81,7 @@ impl Operator for Quantize {
         Ok(vec![Value::Int(whole)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let [scale, zero] = scale_and_zero(&back.inputs, self.axis)?;
         let [low, high] = self.range.map(|bound| bound as f32);
         let steps = combine(back.inputs.float(0)?, &scale, |x, scale| x / scale)?;
@@ -99,7 +99,7 @@ impl Operator for Dequantize {
         Ok(vec![Value::Float(combine(&steps, &scale, |steps, scale| steps * scale)?)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let [scale, _] = scale_and_zero(&back.inputs, self.axis)?;
         Ok(back.only(Some(combine(back.gradient()?, &scale, |g, scale| g * scale)?)))
     }

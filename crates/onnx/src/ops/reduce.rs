@@ -120,12 +120,12 @@ impl Reduce {
         }
     }
 
-    /// The factor of the output's gradient at each input, as a function of input and output.
-    fn slope(&self, count: usize) -> impl Fn(f32, f32) -> f32 {
+    /// The factor of the output's gradient at each input, as a function of input and output, but for
+    /// means.
+    fn slope(&self) -> impl Fn(f32, f32) -> f32 {
         let kind = self.kind;
         move |x: f32, y: f32| match kind {
-            Kind::Sum => 1.0,
-            Kind::Mean => 1.0 / count as f32,
+            Kind::Sum | Kind::Mean => 1.0,
             // The gradient is shared among equal values below.
             Kind::Max | Kind::Min => f32::from(u8::from(x == y)),
             Kind::Prod => y / x,
@@ -176,17 +176,21 @@ impl Operator for Reduce {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let x = back.inputs.float(0)?;
         let Some(axes) = self.axes(&back.inputs)? else {
             return Ok(back.only(Some(back.gradient()?.clone())));
         };
         let mut kept = x.shape().to_vec();
         axes.iter().for_each(|&axis| kept[axis] = 1);
-        let y = reshape(back.output()?, &kept)?;
         let g = reshape(back.gradient()?, &kept)?;
-        let count = axes.iter().map(|&axis| x.shape()[axis]).product();
-        let mut slope = combine(x, &y, self.slope(count))?;
+        let count: usize = axes.iter().map(|&axis| x.shape()[axis]).product();
+        if matches!(self.kind, Kind::Sum | Kind::Mean) {
+            let share = if self.kind == Kind::Mean { 1.0 / count as f32 } else { 1.0 };
+            return Ok(back.only(Some(combine(x, &g, |_, g| g * share)?)));
+        }
+        let y = reshape(back.output()?, &kept)?;
+        let mut slope = combine(x, &y, self.slope())?;
         if matches!(self.kind, Kind::Max | Kind::Min) {
             let ties = fold(&slope, &axes, 0.0, |a, b| a + b);
             slope = combine(&slope, &ties, |slope, ties| slope / ties)?;
@@ -212,7 +216,7 @@ impl Operator for ArgMax {
         Ok(vec![Value::Int(if self.keep { index.insert_axis(axis) } else { index })])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         Ok(vec![None; back.inputs.len()])
     }
 

@@ -209,7 +209,7 @@ impl Operator for Resize {
         Ok(vec![Value::Float(x)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let shape = back.inputs.value(0)?.shape();
         let sides = self.sides(&back.inputs)?;
         let mut g = plain(back.gradient()?);

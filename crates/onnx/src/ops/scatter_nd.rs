@@ -83,7 +83,7 @@ impl Operator for ScatterNd {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let (shape, indices) = (back.inputs.value(0)?.shape(), back.inputs.value(1)?.int()?);
         let (rows, len) = Self::rows(shape, indices)?;
         let mut g = to_vec(back.gradient()?);

@@ -112,7 +112,7 @@ impl Operator for Shape {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         Ok(vec![None; back.inputs.len()])
     }
 

@@ -58,7 +58,7 @@ impl Operator for Softmax {
         Ok(vec![Value::Float(reshape(&y, x.shape())?)])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let (y, axis) = self.arrange(back.output()?)?;
         let (mut g, _) = self.arrange(back.gradient()?)?;
         for (mut g, y) in g.lanes_mut(Axis(axis)).into_iter().zip(y.lanes(Axis(axis))) {

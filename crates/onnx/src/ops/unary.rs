@@ -1,20 +1,24 @@
 //! Functions of one number: activations, roots, exponentials.
 
-use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+use std::{
+    f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI},
+    fmt::{self, Debug},
+};
 
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
     error::{Outcome, problem},
-    value::{Array, Value, combine, map},
+    value::{Array, Value, map, update},
 };
 
-/// A function with up to two options.
-#[derive(Clone, Copy, Debug)]
-struct Unary {
+/// A function with up to two options. Each has a type of its own, so that the loops over its values
+/// are compiled with it and not with calls.
+#[derive(Clone, Copy)]
+struct Unary<F, D> {
     options: [f32; 2],
-    f: fn(f32, [f32; 2]) -> f32,
+    f: F,
     /// The derivative, as a function of the argument and the value.
-    derivative: fn(f32, f32, [f32; 2]) -> f32,
+    derivative: D,
     /// The same function on whole numbers, if there is one.
     of_int: Option<fn(i64) -> i64>,
 }
@@ -44,91 +48,98 @@ fn gelu_argument(x: f32) -> [f32; 2] {
     [ROOT * (x + CUBIC * x * x * x), ROOT * (1.0 + 3.0 * CUBIC * x * x)]
 }
 
-const IDENTITY: Unary =
-    Unary { options: [0.0; 2], f: |x, _| x, derivative: |_, _, _| 1.0, of_int: Some(|x| x) };
+/// A function of a number and the options.
+trait Function: Fn(f32, [f32; 2]) -> f32 + Copy + Send + Sync + 'static {}
+impl<F: Fn(f32, [f32; 2]) -> f32 + Copy + Send + Sync + 'static> Function for F {}
+
+/// A derivative.
+trait Derivative: Fn(f32, f32, [f32; 2]) -> f32 + Copy + Send + Sync + 'static {}
+impl<D: Fn(f32, f32, [f32; 2]) -> f32 + Copy + Send + Sync + 'static> Derivative for D {}
 
 /// A function without options.
-const fn plain(f: fn(f32, [f32; 2]) -> f32, derivative: fn(f32, f32, [f32; 2]) -> f32) -> Unary {
+fn plain(f: impl Function, derivative: impl Derivative) -> Unary<impl Function, impl Derivative> {
     Unary { options: [0.0; 2], f, derivative, of_int: None }
 }
 
 /// A function that is constant between its jumps.
-const fn steps(f: fn(f32, [f32; 2]) -> f32) -> Unary {
+fn steps(f: impl Function) -> Unary<impl Function, impl Derivative> {
     plain(f, |_, _, _| 0.0)
+}
+
+impl<F: Function, D: Derivative> Unary<F, D> {
+    fn with(self, options: [f32; 2]) -> Box<dyn Operator> {
+        Self { options, ..self }.boxed()
+    }
+
+    fn and_of_int(self, of_int: fn(i64) -> i64) -> Box<dyn Operator> {
+        Self { of_int: Some(of_int), ..self }.boxed()
+    }
+
+    fn boxed(self) -> Box<dyn Operator> {
+        Box::new(self)
+    }
 }
 
 pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Operator>>> {
     let alpha = |default: f32| attributes.float("alpha", default);
     let unary = match attributes.kind() {
-        "Abs" => {
-            Unary { of_int: Some(i64::wrapping_abs), ..plain(|x, _| x.abs(), |x, _, _| sign(x)) }
+        "Abs" => plain(|x, _| x.abs(), |x, _, _| sign(x)).and_of_int(i64::wrapping_abs),
+        "Neg" => plain(|x, _| -x, |_, _, _| -1.0).and_of_int(i64::wrapping_neg),
+        "Exp" => plain(|x, _| x.exp(), |_, y, _| y).boxed(),
+        "Log" => plain(|x, _| x.ln(), |x, _, _| 1.0 / x).boxed(),
+        "Sqrt" => plain(|x, _| x.sqrt(), |_, y, _| 0.5 / y).boxed(),
+        "Reciprocal" => plain(|x, _| 1.0 / x, |_, y, _| -y * y).boxed(),
+        "Erf" => plain(|x, _| libm::erff(x), |x, _, _| FRAC_2_SQRT_PI * (-x * x).exp()).boxed(),
+        "Tanh" => plain(|x, _| x.tanh(), |_, y, _| 1.0 - y * y).boxed(),
+        "Sin" => plain(|x, _| x.sin(), |x, _, _| x.cos()).boxed(),
+        "Cos" => plain(|x, _| x.cos(), |x, _, _| -x.sin()).boxed(),
+        "Sigmoid" => plain(|x, _| sigmoid(x), |_, y, _| y * (1.0 - y)).boxed(),
+        "Softplus" => plain(|x, _| softplus(x), |x, _, _| sigmoid(x)).boxed(),
+        "Softsign" => {
+            plain(|x, _| x / (1.0 + x.abs()), |x, _, _| (1.0 + x.abs()).powi(2).recip()).boxed()
         }
-        "Neg" => Unary { of_int: Some(i64::wrapping_neg), ..plain(|x, _| -x, |_, _, _| -1.0) },
-        "Exp" => plain(|x, _| x.exp(), |_, y, _| y),
-        "Log" => plain(|x, _| x.ln(), |x, _, _| 1.0 / x),
-        "Sqrt" => plain(|x, _| x.sqrt(), |_, y, _| 0.5 / y),
-        "Reciprocal" => plain(|x, _| 1.0 / x, |_, y, _| -y * y),
-        "Erf" => plain(|x, _| libm::erff(x), |x, _, _| FRAC_2_SQRT_PI * (-x * x).exp()),
-        "Tanh" => plain(|x, _| x.tanh(), |_, y, _| 1.0 - y * y),
-        "Sin" => plain(|x, _| x.sin(), |x, _, _| x.cos()),
-        "Cos" => plain(|x, _| x.cos(), |x, _, _| -x.sin()),
-        "Sigmoid" => plain(|x, _| sigmoid(x), |_, y, _| y * (1.0 - y)),
-        "Relu" => plain(|x, _| x.max(0.0), |x, _, _| f32::from(u8::from(x > 0.0))),
-        "Softplus" => plain(|x, _| softplus(x), |x, _, _| sigmoid(x)),
-        "Softsign" => plain(|x, _| x / (1.0 + x.abs()), |x, _, _| (1.0 + x.abs()).powi(2).recip()),
         "Mish" => plain(
             |x, _| x * softplus(x).tanh(),
             |x, _, _| {
                 let t = softplus(x).tanh();
                 t + x * (1.0 - t * t) * sigmoid(x)
             },
-        ),
-        "Floor" => steps(|x, _| x.floor()),
-        "Ceil" => steps(|x, _| x.ceil()),
-        "Round" => steps(|x, _| x.round_ties_even()),
-        "Sign" => steps(|x, _| sign(x)),
-        "LeakyRelu" => Unary {
-            options: [alpha(0.01), 0.0],
-            ..plain(
-                |x, [a, _]| if x > 0.0 { x } else { a * x },
-                |x, _, [a, _]| if x > 0.0 { 1.0 } else { a },
-            )
-        },
-        "ThresholdedRelu" => Unary {
-            options: [alpha(1.0), 0.0],
-            ..plain(
-                |x, [a, _]| if x > a { x } else { 0.0 },
-                |x, _, [a, _]| f32::from(u8::from(x > a)),
-            )
-        },
-        "Elu" => Unary {
-            options: [alpha(1.0), 0.0],
-            ..plain(
-                |x, [a, _]| if x > 0.0 { x } else { a * x.exp_m1() },
-                |x, y, [a, _]| if x > 0.0 { 1.0 } else { y + a },
-            )
-        },
-        "Selu" => Unary {
-            options: [alpha(1.673_263_2), attributes.float("gamma", 1.050_701)],
-            ..plain(
-                |x, [a, g]| if x > 0.0 { g * x } else { g * a * x.exp_m1() },
-                |x, y, [a, g]| if x > 0.0 { g } else { y + g * a },
-            )
-        },
-        "Celu" => Unary {
-            options: [alpha(1.0), 0.0],
-            ..plain(
-                |x, [a, _]| if x > 0.0 { x } else { a * (x / a).exp_m1() },
-                |x, _, [a, _]| if x > 0.0 { 1.0 } else { (x / a).exp() },
-            )
-        },
-        "HardSigmoid" => Unary {
-            options: [alpha(0.2), attributes.float("beta", 0.5)],
-            ..plain(
-                |x, [a, b]| (a * x + b).clamp(0.0, 1.0),
-                |_, y, [a, _]| if y > 0.0 && y < 1.0 { a } else { 0.0 },
-            )
-        },
+        )
+        .boxed(),
+        "Floor" => steps(|x, _| x.floor()).boxed(),
+        "Ceil" => steps(|x, _| x.ceil()).boxed(),
+        "Round" => steps(|x, _| x.round_ties_even()).boxed(),
+        "Sign" => steps(|x, _| sign(x)).boxed(),
+        "LeakyRelu" => plain(
+            |x, [a, _]| if x > 0.0 { x } else { a * x },
+            |x, _, [a, _]| if x > 0.0 { 1.0 } else { a },
+        )
+        .with([alpha(0.01), 0.0]),
+        "ThresholdedRelu" => plain(
+            |x, [a, _]| if x > a { x } else { 0.0 },
+            |x, _, [a, _]| f32::from(u8::from(x > a)),
+        )
+        .with([alpha(1.0), 0.0]),
+        "Elu" => plain(
+            |x, [a, _]| if x > 0.0 { x } else { a * x.exp_m1() },
+            |x, y, [a, _]| if x > 0.0 { 1.0 } else { y + a },
+        )
+        .with([alpha(1.0), 0.0]),
+        "Selu" => plain(
+            |x, [a, g]| if x > 0.0 { g * x } else { g * a * x.exp_m1() },
+            |x, y, [a, g]| if x > 0.0 { g } else { y + g * a },
+        )
+        .with([alpha(1.673_263_2), attributes.float("gamma", 1.050_701)]),
+        "Celu" => plain(
+            |x, [a, _]| if x > 0.0 { x } else { a * (x / a).exp_m1() },
+            |x, _, [a, _]| if x > 0.0 { 1.0 } else { (x / a).exp() },
+        )
+        .with([alpha(1.0), 0.0]),
+        "HardSigmoid" => plain(
+            |x, [a, b]| (a * x + b).clamp(0.0, 1.0),
+            |_, y, [a, _]| if y > 0.0 && y < 1.0 { a } else { 0.0 },
+        )
+        .with([alpha(0.2), attributes.float("beta", 0.5)]),
         "HardSwish" => plain(
             |x, _| x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
             |x, _, _| {
@@ -140,7 +151,8 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
                     1.0
                 }
             },
-        ),
+        )
+        .boxed(),
         "Gelu" if attributes.text("approximate", "none") == "tanh" => plain(
             |x, _| 0.5 * x * (1.0 + gelu_argument(x)[0].tanh()),
             |x, _, _| {
@@ -148,22 +160,30 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
                 let t = u.tanh();
                 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * du
             },
-        ),
+        )
+        .boxed(),
         "Gelu" => plain(
             |x, _| x * normal(x)[0],
             |x, _, _| {
                 let [below, density] = normal(x);
                 below + x * density
             },
-        ),
+        )
+        .boxed(),
         // In inference, dropout is the identity.
-        "Identity" | "Dropout" => IDENTITY,
+        "Identity" | "Dropout" => plain(|x, _| x, |_, _, _| 1.0).and_of_int(|x| x),
         _ => return Ok(None),
     };
-    Ok(Some(Box::new(unary)))
+    Ok(Some(unary))
 }
 
-impl Operator for Unary {
+impl<F, D> Debug for Unary<F, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unary").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl<F: Function, D: Derivative> Operator for Unary<F, D> {
     fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
         let Self { options, f, of_int, .. } = *self;
         Ok(vec![match (inputs.value(0)?, of_int) {
@@ -174,11 +194,12 @@ impl Operator for Unary {
         }])
     }
 
-    fn backward(&self, back: &Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
         let Self { options, derivative, .. } = *self;
-        let slope =
-            combine(back.inputs.float(0)?, back.output()?, |x, y| derivative(x, y, options))?;
-        Ok(back.only(Some(combine(&slope, back.gradient()?, |slope, g| slope * g)?)))
+        let g = back.take_gradient()?;
+        let (x, y) = (back.inputs.float(0)?, back.output()?);
+        let pulled = update(g, [x, y], |g, [x, y]| g * derivative(x, y, options))?;
+        Ok(back.only(Some(pulled)))
     }
 }
 
@@ -223,7 +244,7 @@ mod tests {
         for name in NAMES {
             let node = NodeProto { op_type: (*name).into(), ..NodeProto::default() };
             let types = Default::default();
-            let operator = build(&Attributes::new(&node, 20, &types)).unwrap().unwrap();
+            let operator = crate::ops::build(&Attributes::new(&node, 20, &types)).unwrap().unwrap();
             // The argument is positive for functions that need it, and away from kinks and jumps.
             let sign = if matches!(*name, "Log" | "Sqrt") { 1.0 } else { -1.0 };
             let points: Vec<f32> = (0..60)
@@ -239,13 +260,13 @@ mod tests {
                 operator.forward(&Inputs(&[Some(&x)])).unwrap().remove(0)
             };
             let (x, y) = (Value::Float(array(&[count], points.clone()).unwrap()), at(0.0));
-            let back = Back {
+            let mut back = Back {
                 inputs: Inputs(&[Some(&x)]),
                 outputs: &[Some(&y)],
-                gradients: &[Some(array(&[count], vec![1.0; count]).unwrap())],
+                gradients: &mut [Some(array(&[count], vec![1.0; count]).unwrap())],
                 wanted: &[true],
             };
-            let slope = operator.backward(&back).unwrap().remove(0).unwrap();
+            let slope = operator.backward(&mut back).unwrap().remove(0).unwrap();
             let (high, low) = (at(1e-2), at(-1e-2));
             for i in 0..count {
                 let difference = (high.float().unwrap()[i] - low.float().unwrap()[i]) / 2e-2;

@@ -117,7 +117,8 @@ impl Trainable {
         let back = network.back_of(&output, own.to_vec())?;
         if wanted == Wanted::Input {
             let gradient = network.graph.pull_back(pass, back);
-            let mut input = to_vec(&gradient.map_err(|fault| network.fault(fault))?);
+            let gradient = gradient.map_err(|fault| network.fault(fault))?;
+            let mut input = network.pixels(gradient)?;
             input.truncate(pixels);
             return Ok(Gradients { input, weights: Vec::new() });
         }
@@ -132,7 +133,8 @@ impl Trainable {
             Wanted::Both => found.pop().flatten(),
             _ => None,
         };
-        let mut input = input.map(|gradient| to_vec(&gradient)).unwrap_or_default();
+        let input = input.map(|gradient| network.pixels(gradient)).transpose()?;
+        let mut input = input.unwrap_or_default();
         if wanted == Wanted::Both {
             input.resize(pixels, 0.0);
         }
