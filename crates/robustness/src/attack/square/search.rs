@@ -1,4 +1,5 @@
-//! The random search of Square Attack.
+//! The random search of Square Attack (Andriushchenko et al. 2020, arXiv 1912.00049, algorithm 1).
+//! That queries are computed ahead of refusals is this crate's own, and changes no result.
 
 use std::collections::BTreeMap;
 
