@@ -103,6 +103,21 @@ impl Key {
 
     /// The stream of sample number `sample`, at its beginning.
     pub fn stream(&self, sample: u64) -> Stream {
+        let mut stream = ChaCha8Rng::from_seed(self.bytes());
+        stream.set_stream(sample);
+        stream
+    }
+
+    /// The key of the generator, as its eight little-endian words: block `i` of the stream of a sample
+    /// is ChaCha's block `i` (64 bits) of stream number `sample` (64 bits) under this key.
+    pub fn words(&self) -> [u32; 8] {
+        let bytes = self.bytes();
+        std::array::from_fn(|i| {
+            u32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]])
+        })
+    }
+
+    fn bytes(&self) -> [u8; 32] {
         let mut key = [0u8; 32];
         key[0..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..12].copy_from_slice(&self.purpose.number().to_le_bytes());
@@ -111,9 +126,7 @@ impl Key {
         key[12..16].copy_from_slice(b"sora");
         key[16..24].copy_from_slice(&self.epoch.to_le_bytes());
         key[24..32].copy_from_slice(&self.step.to_le_bytes());
-        let mut stream = ChaCha8Rng::from_seed(key);
-        stream.set_stream(sample);
-        stream
+        key
     }
 }
 
