@@ -1,0 +1,35 @@
+//! What sora does itself on GPUs, beside Burn's operations: kernels in CubeCL, one source for CUDA,
+//! Vulkan, Metal and ROCm, and launches that are recorded once and replayed.
+//!
+//! Without the feature `gpu` the crate is empty.
+
+#![cfg(feature = "gpu")]
+
+pub mod conv;
+mod copy;
+pub mod draws;
+pub mod figures;
+pub mod norm;
+mod patches;
+mod recording;
+#[cfg(all(test, feature = "vulkan"))]
+mod testing;
+pub mod update;
+
+pub use burn_cubecl::CubeBackend;
+pub use copy::snapshot;
+pub use recording::{Recording, Slot};
+
+use burn::tensor::{DType, Shape};
+use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
+use cubecl::ir::ElemType;
+
+/// The storage type of `t`, as kernels name it.
+fn elem(t: &CubeTensor) -> ElemType {
+    burn::backend::cubecl::dtype_to_storage_type(t.dtype)
+}
+
+/// Memory without content on the device of `like`.
+fn contiguous(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
+}
