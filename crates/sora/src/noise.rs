@@ -122,7 +122,34 @@ impl Noise {
         high: f32,
     ) -> Tensor<D> {
         let width = high - low;
+        #[cfg(feature = "gpu")]
+        if let Some(drawn) = self.on_device(draw, shape, [width, low]) {
+            return drawn;
+        }
         self.base(draw, shape, rng::fill_uniform, |v| v * width + low)
+    }
+
+    /// The uniform draws of [`uniform`](Self::uniform), made on a GPU; `None` on the CPU, and for draws
+    /// that are supplied.
+    #[cfg(feature = "gpu")]
+    fn on_device<const D: usize>(
+        &mut self,
+        draw: Draw,
+        shape: [usize; D],
+        scale: [f32; 2],
+    ) -> Option<Tensor<D>> {
+        use crate::nn::{Backend, updates};
+        let Source::Seeded { key, seed, epoch, step, ids } = &self.source else { return None };
+        if Backend::of(&self.device) == Backend::Engine || ids.len() != shape[0] {
+            return None;
+        }
+        let count = self.drawn.entry(draw).or_insert(0);
+        let purpose = key(((draw as u16) << 8) | (*count & 0xff));
+        *count += 1;
+        let key = Key { seed: *seed, purpose, epoch: *epoch, step: *step };
+        let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+        let samples = Tensor::from_data(ids.as_slice(), &self.device);
+        Some(updates::uniform(samples, key.words(), shape, scale))
     }
 
     /// Standard normal, with an independent draw for each element; the first dimension is the

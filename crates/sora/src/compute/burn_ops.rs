@@ -1,91 +1,14 @@
-//! Burn's own operations as a [`Compute`], for every device.
+//! Operations of a step made of Burn's own, for every device.
 
-use burn::tensor::{Int, Tensor, activation::log_softmax};
-use sora_kernels::sgd::Sgd;
+use burn::tensor::Tensor;
 
 use super::{Agreement, Compute, FigureInputs, Figures, SignStep};
 use crate::{
     error::{Error, Result},
     loss,
-    nn::{Backend, TensorSet, to_vec},
     perturbation::{l2_norm, sum_per_sample},
     threat::Norm,
 };
-
-/// Any device that Burn supports.
-#[derive(Debug)]
-pub(super) struct BurnOps;
-
-impl Compute for BurnOps {
-    fn layers(&self) -> Backend {
-        Backend::Burn
-    }
-
-    fn sign_step(&self, step: SignStep<'_>) -> Tensor<4> {
-        sign_step(self, step)
-    }
-
-    fn clamp_to_box(&self, x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
-        clamp_to_box(x, delta)
-    }
-
-    fn cross_entropy(
-        &self,
-        logits: Tensor<2>,
-        labels: Tensor<1, Int>,
-        smoothing: f32,
-    ) -> Tensor<1> {
-        let n = logits.dims()[0];
-        let log = log_softmax(logits, 1);
-        let hard = log.clone().gather(1, labels.reshape([n, 1])).reshape([n]).neg();
-        if smoothing == 0.0 {
-            return hard;
-        }
-        hard * (1.0 - smoothing) - log.mean_dim(1).reshape([n]) * smoothing
-    }
-
-    fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures> {
-        let FigureInputs { norm, attack, train, delta, .. } = *step;
-        let mut parts = vec![
-            pert_align(attack.clone(), train.clone()),
-            linearity(norm, attack.clone(), train.clone()),
-            linearity_of_sums(norm, attack.clone(), train.clone()),
-            grad_ratio(attack.clone(), train.clone()),
-            delta.clone().abs().mean(),
-        ];
-        parts.extend(of_logits(self, step));
-        let scalars = to_vec(&Tensor::cat(parts, 0))?;
-        let &[pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean, ref rest @ ..] =
-            scalars.as_slice()
-        else {
-            return Err(Error::defect("a step yielded too few figures"));
-        };
-        let agreement =
-            Agreement { pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean };
-        named(rest, agreement)
-    }
-
-    fn sgd_update(
-        &self,
-        rule: &Sgd,
-        params: &mut TensorSet,
-        momenta: &mut TensorSet,
-        gradients: Vec<Tensor<1>>,
-    ) {
-        for (index, gradient) in gradients.into_iter().enumerate() {
-            let value = params.take(index);
-            let gradient = gradient + value.clone() * rule.weight_decay;
-            let momentum = momenta.take(index) * rule.momentum + gradient.clone();
-            let step = if rule.nesterov {
-                gradient + momentum.clone() * rule.momentum
-            } else {
-                momentum.clone()
-            };
-            params.set(index, value - step * rule.learning_rate);
-            momenta.set(index, momentum);
-        }
-    }
-}
 
 pub(super) fn sign_step(compute: &dyn Compute, step: SignStep<'_>) -> Tensor<4> {
     let SignStep { x, start, grad, factor, alpha, radius } = step;
@@ -147,18 +70,6 @@ pub fn linearity(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
     let top = sum_per_sample(step.clone() * train);
     let bottom = sum_per_sample(step * attack).clamp_min(1e-12);
     (top / bottom).reshape([n]).mean()
-}
-
-/// The ratio of sums in place of [`linearity`]'s mean of ratios, `[1]`: the sum of the upper slopes
-/// divided by the sum of the lower slopes.
-fn linearity_of_sums(norm: Norm, attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
-    let step = along(norm, attack.clone());
-    (step.clone() * train).sum() / (step * attack).sum().clamp_min(f32::MIN_POSITIVE)
-}
-
-/// Sum of the norms of the training pass's gradients divided by the sum for the attack pass, `[1]`.
-fn grad_ratio(attack: Tensor<4>, train: Tensor<4>) -> Tensor<1> {
-    l2_norm(train).sum() / l2_norm(attack).sum().clamp_min(f32::MIN_POSITIVE)
 }
 
 /// The direction along which linearity is measured: the gradient's sign (l-inf) or the gradient

@@ -1,16 +1,20 @@
 //! The seam for devices: the operations of a training step and an attack.
 //!
 //! The operations are coarse: the gradient of a loss over a network and its named values, a step of
-//! a perturbation, the figures of a step, an optimizer's update. The CPU engine and Burn's own
-//! operations implement them here; a plan compiled for one network and device would be a third
-//! [`Compute`]. [`of`] chooses the implementation, and no other code asks what the device is.
+//! a perturbation, the figures of a step, an optimizer's update. The CPU engine and GPUs implement them
+//! here. [`of`] chooses the implementation, and no other code asks what the device is.
 //!
 //! A loss that is not a mean cross-entropy is written with Burn's operations by the method that
 //! needs it, and recorded: see [`gradient`].
 
 mod burn_ops;
 mod cpu_engine;
+#[cfg(feature = "gpu")]
+mod gpu;
 pub mod gradient;
+#[cfg(feature = "gpu")]
+mod recorded;
+mod sample_sums;
 
 use std::fmt::Debug;
 
@@ -19,6 +23,7 @@ use sora_kernels::sgd::Sgd;
 
 pub use burn_ops::{linearity, pert_align};
 use gradient::{InputGradient, TrainGradient};
+pub(crate) use sample_sums::SampleSums;
 
 use crate::{
     error::Result,
@@ -162,6 +167,10 @@ pub trait Compute: Debug + Sync {
 pub fn of(device: &Device) -> &'static dyn Compute {
     match Backend::of(device) {
         Backend::Engine => &cpu_engine::CpuEngine,
-        Backend::Burn => &burn_ops::BurnOps,
+        #[cfg(feature = "gpu")]
+        Backend::Burn => &gpu::Gpu,
+        // There is no other device.
+        #[cfg(not(feature = "gpu"))]
+        Backend::Burn => &cpu_engine::CpuEngine,
     }
 }

@@ -52,6 +52,15 @@ pub use robustness::Shape;
 /// PyTorch's default momentum of the running statistics.
 const BN_MOMENTUM: f32 = 0.1;
 
+/// A running statistic, moved towards the one of a batch.
+fn moved(running: Tensor<1>, batch: Tensor<1>) -> Tensor<1> {
+    #[cfg(feature = "gpu")]
+    if Backend::of(&running.device()) == Backend::Burn {
+        return crate::nn::updates::blend(running, batch, BN_MOMENTUM);
+    }
+    running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM
+}
+
 /// A network's structure: a pure function of weights, buffers and input.
 pub trait Network: Debug + Send + Sync {
     /// Logits `[N, classes]` of normalised images `[N, C, H, W]`.
@@ -255,6 +264,18 @@ impl Model {
         Ok(())
     }
 
+    /// How Burn's operations multiply.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn products(&self) -> Products {
+        self.products
+    }
+
+    /// Identifies the structure, as long as a clone of the model is there.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn network_address(&self) -> usize {
+        Arc::as_ptr(&self.network).cast::<()>() as usize
+    }
+
     /// The same network and values in f32, the precision of evaluations.
     pub fn in_f32(&self) -> Self {
         let products = Products::of_f32(&self.device);
@@ -320,7 +341,7 @@ impl Model {
             let values = scope::mean_of_local(values.into_iter().flatten().collect());
             for (id, batch) in ids.into_iter().flatten().zip(values) {
                 let running = self.buffers.take(id.0);
-                self.buffers.set(id.0, running * (1.0 - BN_MOMENTUM) + batch * BN_MOMENTUM);
+                self.buffers.set(id.0, moved(running, batch));
             }
         });
     }

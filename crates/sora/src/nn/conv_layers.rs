@@ -1,11 +1,7 @@
 //! Convolution and batch norm. The types hold structure and identifiers; [`Weights`] holds the
 //! values.
 
-use burn::tensor::{
-    DType, Tensor, activation,
-    module::{batch_norm, batch_norm_train},
-    ops::ConvOptions,
-};
+use burn::tensor::{DType, Tensor, activation, module::batch_norm, ops::ConvOptions};
 
 use super::{
     Backend, BatchStats, BnMode, BufferId, Init, ParamId, Pass, SpecBuilder, Weights,
@@ -13,6 +9,7 @@ use super::{
     jvp,
     layers::{Feature, stored},
     products::{half, wide},
+    train_norm::{TrainNormPlan, train_norm},
 };
 
 /// PyTorch's default epsilon in the denominator of batch norm.
@@ -320,18 +317,14 @@ impl BatchNorm {
         pass: &mut Pass,
     ) -> Feature {
         let [n, _, height, width] = x.map.dims();
-        let x = wide(x.map);
-        let y = match pass.mode {
-            BnMode::Eval => {
-                let [mean, variance] = self.running(pass);
-                batch_norm(x, gamma, beta, mean, variance, BN_EPSILON)
-            }
-            BnMode::Train => {
-                let out = batch_norm_train(x, gamma, beta, BN_EPSILON);
-                self.note([out.mean, out.variance], height * width * n, pass);
-                out.output
-            }
-        };
+        if pass.mode == BnMode::Train {
+            let plan = TrainNormPlan { epsilon: BN_EPSILON as f32, relu };
+            let (y, statistics) = train_norm(stored(x.map, pass), [gamma, beta], plan);
+            self.note(statistics, height * width * n, pass);
+            return Feature { tangent, ..y.into() };
+        }
+        let [mean, variance] = self.running(pass);
+        let y = batch_norm(wide(x.map), gamma, beta, mean, variance, BN_EPSILON);
         let y = if relu { activation::relu(y) } else { y };
         Feature { tangent, ..stored(y, pass).into() }
     }

@@ -170,10 +170,13 @@ pub fn normalize(x: Tensor<4>, mean: &[f32], std: &[f32], backend: Backend) -> T
     match backend {
         Backend::Engine => engine::normalize(x, mean, std),
         Backend::Burn => {
-            let (channels, device) = (mean.len(), x.device().inner());
-            let shaped =
-                |values: Vec<f32>| super::flat(values, &device).reshape([1, channels, 1, 1]);
-            (x - shaped(mean.to_vec())) * shaped(std.iter().map(|s| s.recip()).collect())
+            // Made on the device: a recorded pass sends nothing from the host.
+            let device = x.device().inner();
+            let of_channels = |value: &dyn Fn(usize) -> f32| {
+                let one = |channel| Tensor::full([1; 4], value(channel), &device);
+                Tensor::cat((0..mean.len()).map(one).collect(), 1)
+            };
+            (x - of_channels(&|c| mean[c])) * of_channels(&|c| std[c].recip())
         }
     }
 }

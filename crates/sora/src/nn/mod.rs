@@ -14,6 +14,9 @@ mod layers;
 mod onnx_graph;
 mod params;
 mod products;
+mod train_norm;
+#[cfg(feature = "gpu")]
+pub(crate) mod updates;
 
 pub use activation::Activation;
 pub use burn_layers::{Dense, LayerNorm, attention, first, pool_tokens, prepend};

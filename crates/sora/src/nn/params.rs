@@ -151,6 +151,18 @@ impl TensorSet {
         &self.values
     }
 
+    /// Identifies the content of each value.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn versions(&self) -> &[u64] {
+        &self.versions
+    }
+
+    /// A set of the same specs with other values.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn with_values(&self, values: Vec<Tensor<1>>) -> Self {
+        Self::new(self.specs.clone(), values)
+    }
+
     /// Number of scalar values in the set.
     pub fn num_elements(&self) -> usize {
         self.specs.iter().map(Spec::len).sum()

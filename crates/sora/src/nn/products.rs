@@ -6,7 +6,12 @@
 //! that three products in tf32 make one of about 18 bits (Ootomo and Yokota 2022, arXiv 2203.03341,
 //! with a first part of 8 bits, to which every device can round).
 
-use burn::tensor::{Device, FloatDType, module, ops::ConvOptions};
+#[cfg(feature = "gpu")]
+use burn::tensor::Shape;
+use burn::{
+    backend::ops::{FloatTensorOps, ModuleOps},
+    tensor::{Device, FloatDType, ops::ConvOptions},
+};
 
 use super::{Backend as Layers, Precision, engine::extension::*};
 use crate::{
@@ -63,14 +68,21 @@ impl Products {
         bias: Option<Tensor<1>>,
         options: ConvOptions<2>,
     ) -> Tensor<4> {
+        let conv = |x: Tensor<4>, w: Tensor<4>| {
+            Tensor::from_dispatch(Dispatch::conv(
+                x.into_dispatch(),
+                w.into_dispatch(),
+                options.clone(),
+            ))
+        };
         let y = match self {
-            Self::Whole => return module::conv2d(x, w, bias, options),
+            Self::Whole => conv(x, w),
             Self::Split => Tensor::from_dispatch(Dispatch::split_conv(
                 x.into_dispatch(),
                 w.into_dispatch(),
                 options,
             )),
-            Self::Bf16 => module::conv2d(half(x), half(w), None, options),
+            Self::Bf16 => conv(half(x), half(w)),
         };
         let Some(bias) = bias else { return y };
         let channels = bias.dims()[0];
@@ -80,12 +92,15 @@ impl Products {
     /// The matrix product in f32 over the last two dimensions of tensors whose other dimensions
     /// agree.
     pub(super) fn matmul<const D: usize>(self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+        let product = |a: Tensor<D>, b: Tensor<D>| {
+            Tensor::from_dispatch(Dispatch::product(a.into_dispatch(), b.into_dispatch()))
+        };
         match self {
-            Self::Whole => a.matmul(b),
+            Self::Whole => product(a, b),
             Self::Split => {
                 Tensor::from_dispatch(Dispatch::split_matmul(a.into_dispatch(), b.into_dispatch()))
             }
-            Self::Bf16 => wide(half(a).matmul(half(b))),
+            Self::Bf16 => wide(product(half(a), half(b))),
         }
     }
 
@@ -96,9 +111,6 @@ impl Products {
         weight: Tensor<2>,
         bias: Option<Tensor<1>>,
     ) -> Tensor<D> {
-        if self == Self::Whole {
-            return module::linear(x, weight, bias);
-        }
         let mut shape = x.dims();
         let [features, out] = weight.dims();
         let rows: usize = shape[..D - 1].iter().product();
@@ -118,30 +130,150 @@ pub(super) fn half<const D: usize>(t: Tensor<D>) -> Tensor<D> {
     t.cast(FloatDType::BF16)
 }
 
-/// Products of f32 tensors with split operands, as operations whose backend [`Dispatch`] chooses.
+/// The gradients of convolutions of operands of one type.
+#[backend_extension(Flex, Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
+pub trait ConvKernels: Backend {
+    /// The gradient for `x`.
+    #[fusion(dtype = dy, shape = x)]
+    fn conv_input_gradient(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self>;
+
+    /// The gradient for `w`, in f32.
+    #[fusion(dtype = burn::tensor::DType::F32, shape = w)]
+    fn conv_weight_gradient(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self>;
+}
+
+/// The shape of a convolution's result.
+#[cfg(feature = "gpu")]
+fn conv_shape(x: &Shape, w: &Shape, options: &ConvOptions<2>) -> Shape {
+    let ([n, _, height, width], [out, _, kernel, _]) = (x.dims::<4>(), w.dims::<4>());
+    let size = |pixels: usize, axis: usize| {
+        let (before, behind) = options.padding[axis];
+        (pixels + before + behind - kernel) / options.stride[axis] + 1
+    };
+    Shape::from([n, out, size(height, 0), size(width, 1)])
+}
+
+/// The shape of a matrix product.
+#[cfg(feature = "gpu")]
+fn product_shape(a: &Shape, b: &Shape) -> Shape {
+    let (mut shape, last) = (a.clone(), a.num_dims() - 1);
+    shape[last] = b[last];
+    shape
+}
+
+impl ConvKernels for Flex {
+    fn conv_input_gradient(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d_x_backward(x, w, dy, options)
+    }
+
+    fn conv_weight_gradient(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::float_cast(Self::conv2d_weight_backward(x, w, dy, options), FloatDType::F32)
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl ConvKernels for sora_devices::CubeBackend {
+    fn conv_input_gradient(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        sora_devices::conv::input_gradient(dy, w, x.meta.shape().dims(), options)
+    }
+
+    fn conv_weight_gradient(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        sora_devices::conv::weight_gradient(x, dy, w.meta.shape().dims(), options)
+    }
+}
+
+/// Products of tensors, as operations whose backend [`Dispatch`] chooses; those with `split` are of
+/// f32 operands in two parts.
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"))]
-pub trait SplitOp: Backend {
-    /// Convolution of `x` `[N, in, H, W]` with `w` `[out, in / groups, k, k]`.
+pub trait ProductOp: Backend {
+    /// Convolution of `x` `[N, in, H, W]` with `w` `[out, in / groups, k, k]`, of one type.
+    #[fusion(dtype = x, shape = conv_shape(x, w, options))]
+    fn conv(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self>;
+
+    /// [`conv`](Self::conv) of split operands.
     #[fusion(default)]
     fn split_conv(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
         options: ConvOptions<2>,
     ) -> FloatTensor<Self> {
-        split::<Self>(x, w, |x, w| Self::conv2d(x, w, None, options.clone()))
+        split::<Self>(x, w, |x, w| Self::conv(x, w, options.clone()))
     }
 
-    /// The matrix product over the last two dimensions; the other dimensions agree.
+    /// The matrix product over the last two dimensions of tensors of one type; the other dimensions
+    /// agree.
+    #[fusion(dtype = a, shape = product_shape(a, b))]
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// [`product`](Self::product) of split operands.
     #[fusion(default)]
     fn split_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
-        split::<Self>(a, b, |a, b| Self::float_matmul(a, b))
+        split::<Self>(a, b, |a, b| Self::product(a, b))
     }
 }
 
-impl SplitOp for Flex {}
+impl ProductOp for Flex {
+    fn conv(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        Self::conv2d(x, w, None, options)
+    }
+
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_matmul(a, b)
+    }
+}
 
 #[cfg(feature = "gpu")]
-impl SplitOp for burn::backend::Cube {}
+impl ProductOp for sora_devices::CubeBackend {
+    fn conv(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        sora_devices::conv::forward(x, w, options)
+    }
+
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        sora_devices::conv::matmul(a, b)
+    }
+}
 
 /// The first 8 significant bits of each element, and the rest of it.
 fn parts<B: Backend>(t: FloatTensor<B>) -> [FloatTensor<B>; 2] {
@@ -164,43 +296,49 @@ fn split<B: Backend>(
 }
 
 #[derive(Debug)]
-struct ConvBackward;
+struct ConvBackward {
+    split: bool,
+}
 
 /// Parents: x and w.
-impl<B: Backend> Backward<B, 2> for ConvBackward {
+impl<B: ConvKernels> Backward<B, 2> for ConvBackward {
     type State = (FloatTensor<B>, FloatTensor<B>, ConvOptions<2>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
         let (x, w, options) = ops.state;
         let [of_x, of_w] = ops.parents;
+        let product = |a, b, f: &dyn Fn(_, _) -> FloatTensor<B>| {
+            if self.split { split::<B>(a, b, f) } else { f(a, b) }
+        };
         if let Some(node) = of_x {
-            let dx = split::<B>(dy.clone(), w.clone(), |dy, w| {
-                B::conv2d_x_backward(x.clone(), w, dy, options.clone())
+            let dx = product(dy.clone(), w.clone(), &|dy, w| {
+                B::conv_input_gradient(x.clone(), w, dy, options.clone())
             });
             grads.register::<B>(node.id, dx);
         }
         if let Some(node) = of_w {
-            let dw = split::<B>(dy, x, |dy, x| {
-                B::conv2d_weight_backward(x, w.clone(), dy, options.clone())
-            });
+            let dw =
+                product(dy, x, &|dy, x| B::conv_weight_gradient(x, w.clone(), dy, options.clone()));
             grads.register::<B>(node.id, dw);
         }
     }
 }
 
 #[derive(Debug)]
-struct MatmulBackward;
+struct MatmulBackward {
+    split: bool,
+}
 
 /// Parents: a and b.
-impl<B: Backend> Backward<B, 2> for MatmulBackward {
+impl<B: ProductOp> Backward<B, 2> for MatmulBackward {
     type State = (FloatTensor<B>, FloatTensor<B>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
         let (a, b) = ops.state;
         let [of_a, of_b] = ops.parents;
-        let product = |a, b| split::<B>(a, b, |a, b| B::float_matmul(a, b));
+        let product = |a, b| if self.split { B::split_matmul(a, b) } else { B::product(a, b) };
         if let Some(node) = of_a {
             grads.register::<B>(node.id, product(dy.clone(), B::float_transpose(b)));
         }
@@ -210,7 +348,17 @@ impl<B: Backend> Backward<B, 2> for MatmulBackward {
     }
 }
 
-impl<B: SplitOp, C: CheckpointStrategy> SplitOp for Autodiff<B, C> {
+impl<B: ProductOp + ConvKernels, C: CheckpointStrategy> ProductOp for Autodiff<B, C> {
+    fn conv(
+        x: FloatTensor<Self>,
+        w: FloatTensor<Self>,
+        options: ConvOptions<2>,
+    ) -> FloatTensor<Self> {
+        let ((x, of_x), (w, of_w)) = (x.into_parts(), w.into_parts());
+        let y = B::conv(x.clone(), w.clone(), options.clone());
+        record!(B, C, ConvBackward { split: false }, [of_x, of_w], y, (x, w, options))
+    }
+
     fn split_conv(
         x: FloatTensor<Self>,
         w: FloatTensor<Self>,
@@ -218,13 +366,19 @@ impl<B: SplitOp, C: CheckpointStrategy> SplitOp for Autodiff<B, C> {
     ) -> FloatTensor<Self> {
         let ((x, of_x), (w, of_w)) = (x.into_parts(), w.into_parts());
         let y = B::split_conv(x.clone(), w.clone(), options.clone());
-        record!(B, C, ConvBackward, [of_x, of_w], y, (x, w, options))
+        record!(B, C, ConvBackward { split: true }, [of_x, of_w], y, (x, w, options))
+    }
+
+    fn product(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
+        let ((a, of_a), (b, of_b)) = (a.into_parts(), b.into_parts());
+        let y = B::product(a.clone(), b.clone());
+        record!(B, C, MatmulBackward { split: false }, [of_a, of_b], y, (a, b))
     }
 
     fn split_matmul(a: FloatTensor<Self>, b: FloatTensor<Self>) -> FloatTensor<Self> {
         let ((a, of_a), (b, of_b)) = (a.into_parts(), b.into_parts());
         let y = B::split_matmul(a.clone(), b.clone());
-        record!(B, C, MatmulBackward, [of_a, of_b], y, (a, b))
+        record!(B, C, MatmulBackward { split: true }, [of_a, of_b], y, (a, b))
     }
 }
 

@@ -19,7 +19,7 @@ pub(in crate::nn) use burn_flex::{Flex, FlexTensor};
 /// Records `$y`, a result on `$b`, with its backward pass if a parent needs a gradient; `$state` is
 /// made in that case only.
 macro_rules! record {
-    ($b:ty, $strategy:ty, $backward:ident, $nodes:expr, $y:expr, $state:expr) => {
+    ($b:ty, $strategy:ty, $backward:expr, $nodes:expr, $y:expr, $state:expr) => {
         match Backward::<$b, _>::prepare::<$strategy>($backward, $nodes).compute_bound().stateful()
         {
             OpsKind::Tracked(prep) => prep.finish($state, $y),

@@ -10,10 +10,7 @@ use super::{
     buffers::Output,
     flex::{dims, floats, isa, ok, primitive},
 };
-use crate::{
-    compute::{Agreement, SignStep},
-    ranks::scope,
-};
+use crate::compute::{Agreement, SampleSums, SignStep};
 
 /// Values that one task processes.
 const CHUNK: usize = 1 << 14;
@@ -85,17 +82,6 @@ pub(crate) fn sign_step(step: SignStep<'_>) -> Tensor<4> {
     finished(out)
 }
 
-/// Sums over one sample, for the figures of a step.
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    attack: f64,
-    train: f64,
-    dot: f64,
-    top: f64,
-    bottom: f64,
-    delta: f64,
-}
-
 /// Agreement of the gradients of a step's attack pass and training pass, `[N, C, H, W]`, on the
 /// CPU. Linearity is measured along the sign of `attack`, or along `attack` itself.
 pub(crate) fn agreement(
@@ -105,14 +91,14 @@ pub(crate) fn agreement(
     delta: &Tensor<4>,
 ) -> Agreement {
     let [attack, train, delta] = [attack, train, delta].map(|tensor| primitive(tensor.clone()));
-    let [n, c, h, w] = dims(&attack);
+    let [_, c, h, w] = dims(&attack);
     let len = (c * h * w).max(1);
-    let samples: Vec<Sums> = floats(&attack)
+    let samples: Vec<SampleSums> = floats(&attack)
         .par_chunks(len)
         .zip(floats(&train).par_chunks(len))
         .zip(floats(&delta).par_chunks(len))
         .map(|((attack, train), delta)| {
-            let mut sums = Sums::default();
+            let mut sums = SampleSums::default();
             // Short sums of f32 products in f64 neither overflow nor underflow, whatever the size
             // of the gradients.
             for ((&a, &t), &d) in attack.iter().zip(train).zip(delta) {
@@ -128,29 +114,7 @@ pub(crate) fn agreement(
             sums
         })
         .collect();
-    let tiny = f64::from(f32::MIN_POSITIVE);
-    let sum = |figure: &dyn Fn(&Sums) -> f64| samples.iter().map(figure).sum::<f64>();
-    let mut sums = [
-        sum(&|s| s.dot / (s.attack.sqrt().max(tiny) * s.train.sqrt().max(tiny))),
-        sum(&|s| s.top / s.bottom.max(1e-12)),
-        sum(&|s| s.delta / len as f64),
-        sum(&|s| s.top),
-        sum(&|s| s.bottom),
-        sum(&|s| s.train.sqrt()),
-        sum(&|s| s.attack.sqrt()),
-        n as f64,
-    ];
-    scope::sum_values(&mut sums);
-    let [pert_align, linearity, delta_mean, top, bottom, train, attack, n] = sums;
-    let mean = |sum: f64| (sum / n.max(1.0)) as f32;
-    let ratio = |top: f64, bottom: f64| (top / bottom.max(tiny)) as f32;
-    Agreement {
-        pert_align: mean(pert_align),
-        linearity: mean(linearity),
-        linearity_of_sums: ratio(top, bottom),
-        grad_ratio: ratio(train, attack),
-        delta_mean: mean(delta_mean),
-    }
+    SampleSums::agreement(&samples, len)
 }
 
 /// One fused SGD update of `[value, buffer]` with `gradient`, in place where they have no other

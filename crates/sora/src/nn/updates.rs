@@ -1,0 +1,106 @@
+//! What a training step does outside the network on a GPU, as operations of its backend: one kernel
+//! each, where Burn's operations would take several.
+
+use burn::tensor::{DType, Shape};
+use burn::{backend::tensor::IntTensor, tensor::Int};
+use sora_devices::{CubeBackend, draws, figures, update};
+
+use super::engine::extension::*;
+
+/// The operations. They have no gradients.
+#[backend_extension(Cube, Fusion)]
+pub(super) trait UpdateOp: Backend {
+    /// Value and momentum buffer after a step with `gradient`.
+    #[fusion(meta = |value, buffer, _gradient, _rule| (value.clone(), buffer.clone()))]
+    fn sgd(
+        value: FloatTensor<Self>,
+        buffer: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        rule: update::Sgd,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    /// `old (1 - share) + new share`.
+    #[fusion(dtype = old, shape = old)]
+    fn blend(old: FloatTensor<Self>, new: FloatTensor<Self>, share: f32) -> FloatTensor<Self>;
+
+    /// Uniform draws for `samples` (i32), `[N, len]`.
+    #[fusion(dtype = DType::F32, shape = Shape::from([samples[0], *len]))]
+    fn uniform(
+        samples: IntTensor<Self>,
+        key: [u32; 8],
+        len: usize,
+        scale: [f32; 2],
+    ) -> FloatTensor<Self>;
+
+    /// The sums of a step's figures, `[N, 8]`.
+    #[fusion(dtype = DType::F32, shape = Shape::from([attack[0], figures::SUMS]))]
+    fn figure_sums(
+        attack: FloatTensor<Self>,
+        train: FloatTensor<Self>,
+        delta: FloatTensor<Self>,
+        along_sign: bool,
+    ) -> FloatTensor<Self>;
+}
+
+impl UpdateOp for CubeBackend {
+    fn sgd(
+        value: FloatTensor<Self>,
+        buffer: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        rule: update::Sgd,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        update::sgd(value, buffer, gradient, rule)
+    }
+
+    fn blend(old: FloatTensor<Self>, new: FloatTensor<Self>, share: f32) -> FloatTensor<Self> {
+        update::blend(old, new, share)
+    }
+
+    fn uniform(
+        samples: IntTensor<Self>,
+        key: [u32; 8],
+        len: usize,
+        scale: [f32; 2],
+    ) -> FloatTensor<Self> {
+        draws::uniform(samples, key, len, scale)
+    }
+
+    fn figure_sums(
+        attack: FloatTensor<Self>,
+        train: FloatTensor<Self>,
+        delta: FloatTensor<Self>,
+        along_sign: bool,
+    ) -> FloatTensor<Self> {
+        figures::sums(attack, train, delta, along_sign)
+    }
+}
+
+/// As [`update::sgd`]; without autodiff.
+pub(crate) fn sgd([value, buffer, gradient]: [Tensor<1>; 3], rule: update::Sgd) -> [Tensor<1>; 2] {
+    let [value, buffer, gradient] = [value, buffer, gradient].map(Tensor::into_dispatch);
+    let (value, buffer) = Dispatch::sgd(value, buffer, gradient, rule);
+    [value, buffer].map(Tensor::from_dispatch)
+}
+
+/// As [`update::blend`]; without autodiff.
+pub(crate) fn blend(old: Tensor<1>, new: Tensor<1>, share: f32) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::blend(old.into_dispatch(), new.into_dispatch(), share))
+}
+
+/// As [`draws::uniform`], of `shape`, whose first dimension is the samples'.
+pub(crate) fn uniform<const D: usize>(
+    samples: Tensor<1, Int>,
+    key: [u32; 8],
+    shape: [usize; D],
+    scale: [f32; 2],
+) -> Tensor<D> {
+    let len = shape[1..].iter().product();
+    let drawn = Dispatch::uniform(samples.into_dispatch(), key, len, scale);
+    Tensor::<2>::from_dispatch(drawn).reshape(shape)
+}
+
+/// As [`figures::sums`]; without autodiff.
+pub(crate) fn figure_sums([attack, train, delta]: [Tensor<4>; 3], along_sign: bool) -> Tensor<2> {
+    let [attack, train, delta] = [attack, train, delta].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(Dispatch::figure_sums(attack, train, delta, along_sign))
+}
