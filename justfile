@@ -80,3 +80,4 @@ fuzz TARGET SECONDS="60":
 gpu-check *OPTIONS:
     cargo build --release --bin sora --features vulkan
     RUN=scripts/gpu/lavapipe.sh scripts/gpu/check.sh vulkan {{OPTIONS}}
+    scripts/gpu/tests.sh

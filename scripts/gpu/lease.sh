@@ -36,7 +36,13 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 case $program in
-  *.xz) xz --decompress --stdout "$program" >"$work/sora" && chmod +x "$work/sora" && program=$work/sora ;;
+  *.xz)
+    # By Python where there is no xz.
+    { xz --decompress --stdout "$program" 2>/dev/null ||
+      "$python" -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$program"
+    } >"$work/sora"
+    chmod +x "$work/sora" && program=$work/sora
+    ;;
 esac
 [ -x "$program" ] || { echo "$0: $program is no program" >&2; exit 2; }
 export SORA=$program LD_LIBRARY_PATH=${LIBS:+$LIBS:}${LD_LIBRARY_PATH:-} TORCHINDUCTOR_CACHE_DIR=$work/inductor
@@ -84,14 +90,15 @@ ours() { # BATCH PRECISION SECONDS METHODS
     --precision "$2" --steps "$steps" --method "$4"
 }
 theirs() { # BATCH PRECISION SECONDS METHOD [OPTIONS]
-  local batch=$1 precision=$2 most=$3 method=$4 options=(--precision f32)
+  local batch=$1 precision=$2 most=$3 method=$4 options=(--precision f32) script=("$peer")
   shift 4
+  case "$*" in *reduce-overhead*) script=("$here/torch_graphs.py" "$peer") ;; esac
   case $precision in
     f32) options+=(--no-tf32) ;;
     tf32) options+=(--channels-last) ;;
     bf16) options=(--precision bf16 --channels-last) ;;
   esac
-  stage "torch $precision batch $batch $method $*" "$most" "$python" "$peer" --device "$torch" --method "$method" \
+  stage "torch $precision batch $batch $method $*" "$most" "$python" "${script[@]}" --device "$torch" --method "$method" \
     --width "$width" --size "$image" --batch "$batch" --steps "$steps" "${options[@]}" "$@"
 }
 check() { # DEVICE SECONDS GROUPS
@@ -132,7 +139,7 @@ done
 check "$device" 60 network
 if [ -n "$cifar" ] && [ $((limit - SECONDS)) -gt 40 ]; then
   mkdir "$work/cifar"
-  stage "unpack" 30 tar --extract --file "$cifar" --directory "$work/cifar"
+  stage "unpack" 30 "$python" -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$cifar" "$work/cifar"
   data=$(dirname "$(find "$work/cifar" -maxdepth 2 -name train -type d | head -1)")
   # It is stopped when the time is over: a checkpoint and the log are there then.
   stage "training" $((limit - SECONDS - 8)) "${sora[@]}" train --dataset "folder:$data" --method sora --model preact-resnet18 \
