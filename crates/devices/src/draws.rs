@@ -123,17 +123,18 @@ fn quarter(
     #[comptime] c: usize,
     #[comptime] d: usize,
 ) {
-    state[a] = state[a] + state[b];
+    state[a] += state[b];
     state[d] = rotated(state[d] ^ state[a], 16u32);
-    state[c] = state[c] + state[d];
+    state[c] += state[d];
     state[b] = rotated(state[b] ^ state[c], 12u32);
-    state[a] = state[a] + state[b];
+    state[a] += state[b];
     state[d] = rotated(state[d] ^ state[a], 8u32);
-    state[c] = state[c] + state[d];
+    state[c] += state[d];
     state[b] = rotated(state[b] ^ state[c], 7u32);
 }
 
 #[cube]
+#[allow(clippy::manual_rotate, reason = "CubeCL has no rotation")]
 fn rotated(x: u32, by: u32) -> u32 {
     (x << by) | (x >> (32u32 - by))
 }

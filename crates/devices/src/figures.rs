@@ -55,7 +55,7 @@ fn over_cube(value: f32, #[comptime] largest: bool) -> f32 {
             if largest {
                 shared[unit] = f32::max(shared[unit], other);
             } else {
-                shared[unit] = shared[unit] + other;
+                shared[unit] += other;
             }
         }
         sync_cube();

@@ -96,7 +96,7 @@ mod tests {
     }
 
     fn host(t: &Tensor<1>) -> Vec<f32> {
-        t.clone().into_data().try_to_vec_as::<f32>().unwrap()
+        t.clone().into_data().try_to_vec_as::<f32>().expect("values in f32")
     }
 
     #[test]

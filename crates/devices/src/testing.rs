@@ -16,8 +16,8 @@ pub(crate) fn device() -> CubeDevice {
 }
 
 pub(crate) fn read(t: CubeTensor) -> Vec<f32> {
-    let data = cubecl::future::block_on(CubeBackend::float_into_data(t)).unwrap();
-    data.try_to_vec_as::<f32>().unwrap()
+    let data = cubecl::future::block_on(CubeBackend::float_into_data(t)).expect("a working device");
+    data.try_to_vec_as::<f32>().expect("values in f32")
 }
 
 /// Values in (-1, 1) that look random.
