@@ -114,30 +114,35 @@ impl Outputs {
 
 /// A network's parameters and buffers in slots, and the versions of what they hold.
 struct Values {
-    network: usize,
+    /// The network with the slots' memory for its values. It keeps the network's address its own.
+    model: Model,
     params: Vec<(u64, Slot)>,
     buffers: Vec<(u64, Slot)>,
 }
 
 impl Values {
     fn of(model: &Model) -> Self {
-        let slots = |set: &TensorSet| {
+        let slots = |set: &TensorSet| -> Vec<(u64, Slot)> {
             let values = set.values().iter().zip(set.versions());
             values.map(|(value, version)| (*version, Slot::new(value.clone()))).collect()
         };
-        Self {
-            network: model.network_address(),
-            params: slots(&model.params),
-            buffers: slots(&model.buffers),
-        }
+        let tensors = |slots: &[(u64, Slot)]| slots.iter().map(|(_, slot)| slot.tensor()).collect();
+        let (params, buffers) = (slots(&model.params), slots(&model.buffers));
+        let mut over = model.clone();
+        over.params = model.params.with_values(tensors(&params));
+        over.buffers = model.buffers.with_values(tensors(&buffers));
+        Self { model: over, params, buffers }
+    }
+
+    fn network(&self) -> usize {
+        self.model.network_address()
     }
 
     /// `model` with the slots' memory for its values.
     fn model(&self, model: &Model) -> Model {
-        let tensors = |slots: &[(u64, Slot)]| slots.iter().map(|(_, slot)| slot.tensor()).collect();
         let mut over = model.clone();
-        over.params = model.params.with_values(tensors(&self.params));
-        over.buffers = model.buffers.with_values(tensors(&self.buffers));
+        over.params = self.model.params.with_values(self.model.params.values().to_vec());
+        over.buffers = self.model.buffers.with_values(self.model.buffers.values().to_vec());
         over
     }
 
@@ -213,7 +218,7 @@ impl Passes {
         }
         let out = match &mut entry.1 {
             State::Recorded { pixels, labels, recording } => {
-                let values = self.values.iter_mut().find(|v| v.network == entry.0.network)?;
+                let values = self.values.iter_mut().find(|v| v.network() == entry.0.network)?;
                 Some(profile::time(Stage::Network, || {
                     values.refresh(loss.model, entry.0.mode);
                     pixels.write(flat(loss.x.clone()));
@@ -232,13 +237,13 @@ impl Passes {
                     kind.network == network && matches!(state, State::Recorded { .. })
                 })
             };
-            self.values.retain(|values| used(values.network));
+            self.values.retain(|values| used(values.network()));
         }
         out
     }
 
     fn record(&mut self, kind: &Kind, loss: &LossAt<'_>) -> State {
-        let place = self.values.iter().position(|values| values.network == kind.network);
+        let place = self.values.iter().position(|values| values.network() == kind.network);
         let place = place.unwrap_or_else(|| {
             self.values.push(Values::of(loss.model));
             self.values.len() - 1
