@@ -175,11 +175,14 @@ enum State {
     Plain(u32),
     /// The device refused to record it.
     Refused,
-    Recorded {
-        pixels: Slot,
-        labels: Slot,
-        recording: Recording<Outputs>,
-    },
+    Recorded(Box<Recorded>),
+}
+
+/// A recording, with the slots of what each pass brings.
+struct Recorded {
+    pixels: Slot,
+    labels: Slot,
+    recording: Recording<Outputs>,
 }
 
 #[derive(Default)]
@@ -217,7 +220,8 @@ impl Passes {
             }
         }
         let out = match &mut entry.1 {
-            State::Recorded { pixels, labels, recording } => {
+            State::Recorded(recorded) => {
+                let Recorded { pixels, labels, recording } = &mut **recorded;
                 let values = self.values.iter_mut().find(|v| v.network() == entry.0.network)?;
                 Some(profile::time(Stage::Network, || {
                     values.refresh(loss.model, entry.0.mode);
@@ -234,7 +238,7 @@ impl Passes {
             let kinds = &self.kinds;
             let used = |network| {
                 kinds.iter().any(|(kind, state)| {
-                    kind.network == network && matches!(state, State::Recorded { .. })
+                    kind.network == network && matches!(state, State::Recorded(_))
                 })
             };
             self.values.retain(|values| used(values.network()));
@@ -276,7 +280,7 @@ impl Passes {
             }
         };
         match Recording::new(loss.model.device(), slots, pass) {
-            Some(recording) => State::Recorded { pixels, labels, recording },
+            Some(recording) => State::Recorded(Box::new(Recorded { pixels, labels, recording })),
             None => {
                 tracing::debug!("the device does not record passes; each launches its kernels");
                 State::Refused
