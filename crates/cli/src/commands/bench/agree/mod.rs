@@ -35,7 +35,7 @@ pub struct AgreeBench {
     #[arg(long, default_value_t = 16, value_name = "PIXELS")]
     pub image_size: usize,
     /// Steps of each method
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 6)]
     pub steps: usize,
     /// CPU threads; 0: one a core
     #[arg(long, default_value_t = 0)]
