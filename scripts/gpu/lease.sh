@@ -37,10 +37,11 @@ trap 'rm -rf "$work"' EXIT
 
 case $program in
   *.xz)
-    # By Python where there is no xz.
-    { xz --decompress --stdout "$program" 2>/dev/null ||
+    if command -v xz >/dev/null; then
+      xz --decompress --stdout "$program"
+    else
       "$python" -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$program"
-    } >"$work/sora"
+    fi >"$work/sora"
     chmod +x "$work/sora" && program=$work/sora
     ;;
 esac

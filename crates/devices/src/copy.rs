@@ -4,12 +4,13 @@ use burn::{
     backend::{Backend, Dispatch, backend_extension, tensor::FloatTensor},
     tensor::Tensor,
 };
-use burn_cubecl::{CubeBackend, ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::{
-    calculate_cube_count_elemwise,
     prelude::*,
     std::tensor::layout::linear::{LinearView, LinearViewMut},
 };
+
+use crate::{contiguous, elem, one_each};
 
 #[cube(launch)]
 fn copy_kernel<E: Numeric>(
@@ -25,10 +26,8 @@ fn copy_kernel<E: Numeric>(
 
 fn copy(source: CubeTensor, target: &CubeTensor) {
     let client = source.client.clone();
-    let len = source.meta.num_elements();
-    let cube_dim = CubeDim::new(&client, len);
-    let cube_count = calculate_cube_count_elemwise(&client, len, cube_dim);
-    let dtype = burn::backend::cubecl::dtype_to_storage_type(source.dtype);
+    let (cube_count, cube_dim) = one_each(&client, source.meta.num_elements());
+    let dtype = elem(&source);
     copy_kernel::launch(
         &client,
         cube_count,
@@ -58,9 +57,7 @@ impl CopyOp for CubeBackend {
     }
 
     fn snapshot(source: FloatTensor<Self>) -> FloatTensor<Self> {
-        let (client, device) = (source.client.clone(), source.device.clone());
-        let shape = source.meta.shape().clone();
-        let target = empty_device_contiguous_dtype(client, device, shape, source.dtype);
+        let target = contiguous(&source, source.meta.shape().clone(), source.dtype);
         copy(source, &target);
         target
     }

@@ -2,9 +2,9 @@
 
 use burn::tensor::DType;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
-use cubecl::{calculate_cube_count_elemwise, prelude::*, std::FastDivmod};
+use cubecl::{prelude::*, std::FastDivmod};
 
-use crate::contiguous;
+use crate::{contiguous, one_each};
 
 /// Words of a block.
 const BLOCK: usize = 16;
@@ -22,8 +22,7 @@ pub fn uniform(
     let out = contiguous(&samples, [n, len], DType::F32);
     let blocks = len.div_ceil(BLOCK);
     let client = samples.client.clone();
-    let dim = CubeDim::new(&client, n * blocks);
-    let count = calculate_cube_count_elemwise(&client, n * blocks, dim);
+    let (count, dim) = one_each(&client, n * blocks);
     let [a, b, c, d, e, f, g, h] = key;
     uniform_kernel::launch(
         &client,

@@ -11,6 +11,7 @@ pub mod draws;
 pub mod figures;
 pub mod norm;
 mod patches;
+pub mod product;
 mod recording;
 #[cfg(all(test, feature = "vulkan"))]
 mod testing;
@@ -22,7 +23,12 @@ pub use recording::{Recording, Slot};
 
 use burn::tensor::{DType, Shape};
 use burn_cubecl::{ops::numeric::empty_device_contiguous_dtype, tensor::CubeTensor};
-use cubecl::ir::ElemType;
+use cubecl::{
+    calculate_cube_count_elemwise,
+    client::Client,
+    ir::ElemType,
+    prelude::{CubeCount, CubeDim},
+};
 
 /// The storage type of `t`, as kernels name it.
 fn elem(t: &CubeTensor) -> ElemType {
@@ -32,4 +38,10 @@ fn elem(t: &CubeTensor) -> ElemType {
 /// Memory without content on the device of `like`.
 fn contiguous(like: &CubeTensor, shape: impl Into<Shape>, dtype: DType) -> CubeTensor {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape.into(), dtype)
+}
+
+/// The cubes and their threads for `threads` pieces of work that do not depend on each other.
+fn one_each(client: &Client, threads: usize) -> (CubeCount, CubeDim) {
+    let dim = CubeDim::new(client, threads);
+    (calculate_cube_count_elemwise(client, threads, dim), dim)
 }

@@ -3,13 +3,11 @@
 use burn::tensor::DType;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::{
-    calculate_cube_count_elemwise,
-    client::Client,
     prelude::*,
     std::{FastDivmod, tensor::layout::linear::LinearViewMut},
 };
 
-use crate::{contiguous, elem};
+use crate::{contiguous, elem, one_each};
 
 /// The matrix of the windows of `image` `[N, H, W, C]`: a row for each pixel of the result, `[N H' W',
 /// columns]` with the values of its window in the order `[k, k, C]`, zeros outside of the image and in
@@ -25,7 +23,7 @@ pub(crate) fn patches(
     let step = step(&image, columns);
     let strides: Vec<usize> = image.meta.strides().iter().map(|s| s.div_ceil(step)).collect();
     let (client, dtype) = (image.client.clone(), elem(&image));
-    let (count, dim) = grid(&client, out.meta.num_elements() / step);
+    let (count, dim) = one_each(&client, out.meta.num_elements() / step);
     patches_kernel::launch(
         &client,
         count,
@@ -104,7 +102,7 @@ pub(crate) fn spread(map: CubeTensor, step: usize, [height, width]: [usize; 2]) 
     let vector = self::step(&map, channels);
     let strides: Vec<usize> = map.meta.strides().iter().map(|s| s.div_ceil(vector)).collect();
     let (client, dtype) = (map.client.clone(), elem(&map));
-    let (count, dim) = grid(&client, out.meta.num_elements() / vector);
+    let (count, dim) = one_each(&client, out.meta.num_elements() / vector);
     spread_kernel::launch(
         &client,
         count,
@@ -164,7 +162,7 @@ pub(crate) fn sum_parts(parts: CubeTensor, shape: [usize; 4]) -> CubeTensor {
     let [count_parts, rows, columns] = parts.meta.shape().dims();
     let out = contiguous(&parts, shape, DType::F32);
     let client = parts.client.clone();
-    let (count, dim) = grid(&client, out.meta.num_elements());
+    let (count, dim) = one_each(&client, out.meta.num_elements());
     sum_parts_kernel::launch(
         &client,
         count,
@@ -220,7 +218,7 @@ pub(crate) fn reversed(w: CubeTensor) -> CubeTensor {
     let turned = contiguous(&w, [channels, kernel, kernel, out], w.dtype);
     let strides = w.meta.strides().to_vec();
     let (client, dtype) = (w.client.clone(), elem(&w));
-    let (count, dim) = grid(&client, turned.meta.num_elements());
+    let (count, dim) = one_each(&client, turned.meta.num_elements());
     reversed_kernel::launch(
         &client,
         count,
@@ -279,9 +277,4 @@ fn step(map: &CubeTensor, columns: usize) -> usize {
         1 => map.client.io_optimized_vector_sizes(map.dtype.size()).find(fits).unwrap_or(1),
         _ => 1,
     }
-}
-
-fn grid(client: &Client, threads: usize) -> (CubeCount, CubeDim) {
-    let dim = CubeDim::new(client, threads);
-    (calculate_cube_count_elemwise(client, threads, dim), dim)
 }

@@ -79,10 +79,11 @@ impl<T> Recording<T> {
     #[allow(unsafe_code, reason = "the safe form of Burn's unsafe replay")]
     pub fn replay(&mut self) -> &T {
         // SAFETY: the memory that the recording reads and writes is alive: the slots are held by
-        // `self`, what else the pass reads belongs to its closure, and its results to the graph, which
-        // hands out clones only. A recording, its slots and all that touches them stay on one thread
-        // (neither is `Send`), whose work the device runs in order; what was queued before is launched
-        // first.
+        // `self`, what else the pass reads belongs to its closure, and its results to the graph,
+        // which hands out clones only. A recording and its slots stay on one thread (neither is
+        // `Send`), whose work the device runs in order; what was queued before is launched first. A
+        // clone of a result that goes to another thread may be read there in the middle of a
+        // replay: its values are then of neither, but they are values of the device's memory.
         unsafe { self.graph.replay() }
     }
 }

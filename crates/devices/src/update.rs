@@ -3,12 +3,11 @@
 use burn::tensor::DType;
 use burn_cubecl::{kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::{
-    calculate_cube_count_elemwise,
     prelude::*,
     std::tensor::layout::linear::{LinearView, LinearViewMut},
 };
 
-use crate::contiguous;
+use crate::{contiguous, one_each};
 
 /// The numbers of a step of stochastic gradient descent.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +32,7 @@ pub fn sgd(
     let [value, buffer, gradient] = [value, buffer, gradient].map(into_contiguous);
     let [new_value, new_buffer] =
         [0, 1].map(|_| contiguous(&value, value.meta.shape().clone(), DType::F32));
-    let (count, dim) = grid(&value);
+    let (count, dim) = one_each(&value.client, value.meta.num_elements());
     sgd_kernel::launch(
         &value.client.clone(),
         count,
@@ -78,7 +77,7 @@ fn sgd_kernel(
 pub fn blend(old: CubeTensor, new: CubeTensor, share: f32) -> CubeTensor {
     let [old, new] = [old, new].map(into_contiguous);
     let out = contiguous(&old, old.meta.shape().clone(), DType::F32);
-    let (count, dim) = grid(&old);
+    let (count, dim) = one_each(&old.client, old.meta.num_elements());
     blend_kernel::launch(
         &old.client.clone(),
         count,
@@ -105,12 +104,6 @@ fn blend_kernel(
         ABSOLUTE_POS,
         old.read(ABSOLUTE_POS) * (1.0f32 - share) + new.read(ABSOLUTE_POS) * share,
     );
-}
-
-fn grid(like: &CubeTensor) -> (CubeCount, CubeDim) {
-    let threads = like.meta.num_elements();
-    let dim = CubeDim::new(&like.client, threads);
-    (calculate_cube_count_elemwise(&like.client, threads, dim), dim)
 }
 
 #[cfg(all(test, feature = "vulkan"))]

@@ -143,11 +143,12 @@ impl Noise {
         if Backend::of(&self.device) == Backend::Engine || ids.len() != shape[0] {
             return None;
         }
+        // Devices have no u32 tensors.
+        let ids: Vec<i32> = ids.iter().map(|id| i32::try_from(*id).ok()).collect::<Option<_>>()?;
         let count = self.drawn.entry(draw).or_insert(0);
         let purpose = key(((draw as u16) << 8) | (*count & 0xff));
         *count += 1;
         let key = Key { seed: *seed, purpose, epoch: *epoch, step: *step };
-        let ids: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
         let samples = Tensor::from_data(ids.as_slice(), &self.device);
         Some(updates::uniform(samples, key.words(), shape, scale))
     }

@@ -73,7 +73,8 @@ impl Recorded {
 /// The result of a training pass.
 #[derive(Debug)]
 pub struct TrainGradient {
-    /// Gradient of each parameter, flat, in the order of the model's parameters.
+    /// Gradient of each parameter, flat, in the order of the model's parameters. On a GPU the next
+    /// gradient of the same network may write over them: compute with them before, or copy them.
     pub params: Vec<Tensor<1>>,
     /// Gradient with respect to the training point's pixels, `[N, C, H, W]`. The backward pass
     /// computes it at no extra cost.
