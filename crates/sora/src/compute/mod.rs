@@ -12,6 +12,8 @@ mod cpu_engine;
 #[cfg(feature = "gpu")]
 mod gpu;
 pub mod gradient;
+#[cfg(any(feature = "gpu", test))]
+mod read_back;
 #[cfg(feature = "gpu")]
 mod recorded;
 mod sample_sums;
