@@ -6,10 +6,13 @@ torchattacks, and, from a checkout, the official AutoAttack. Robust accuracy, se
 
 WEIGHTS is a preact-resnet18 that `sora train` wrote, IMAGES an archive with `x` [n, 3, 32, 32] and `y`. Needs torch,
 torchattacks, onnx, safetensors and the installed wheel. The peers run with the schedule of the paper (100 steps).
-On a busy machine take `--threads 1` with RAYON_NUM_THREADS=1, and the CPU seconds.
+Each tool runs in a process of its own. On a busy machine take `--threads 1` with RAYON_NUM_THREADS=1, and the CPU
+seconds.
 """
 
 import argparse
+import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -43,7 +46,7 @@ def peer_of(attack, module, x, y):
         return int((module(adversarial).argmax(1) == y[right]).sum()) / len(x)
 
 
-def main():
+def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
     parser.add_argument("images", type=Path)
@@ -52,7 +55,11 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--official", type=Path)
     parser.add_argument("--tools", default="module,onnx,torchattacks")
-    args = parser.parse_args()
+    parser.add_argument("--tool", help="measure this tool alone, here: accuracy, seconds and CPU seconds as JSON")
+    return parser.parse_args()
+
+
+def measure(args):
     torch.set_num_threads(args.threads)
     top, _, bottom = args.epsilon.partition("/")
     epsilon = float(top) / float(bottom or 1)
@@ -63,33 +70,37 @@ def main():
     module = load(args.weights).to(memory_format=torch.channels_last).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    folder = tempfile.TemporaryDirectory()
-    onnx = Path(folder.name) / "m.onnx"
-
-    def run(tool):
-        if tool == "module":
-            return sora_of(module, x, y, epsilon)
-        if tool == "onnx":
-            return sora_of(onnx, x, y, epsilon)
-        torch.manual_seed(0)
-        if tool == "torchattacks":
-            return peer_of(peer.torchattack("autoattack", module, "linf", epsilon, 10, 0), module, x, y)
-        return peer_of(peer.official("autoattack", module, "linf", epsilon, 0, args.official), module, x, y)
-
-    tools = args.tools.split(",")
-    if "onnx" in tools:
-        export(module, x, onnx)
-    print("| tool | robust accuracy | seconds | CPU seconds |\n|---|---|---|---|")
-    seconds, cpu = {}, {}
-    for tool in tools:
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.tool == "onnx":
+            export(module, x, Path(folder) / "m.onnx")
         started, worked = time.time(), time.process_time()
-        accuracy = run(tool)
-        seconds[tool], cpu[tool] = time.time() - started, time.process_time() - worked
-        print(f"| {tool} | {accuracy:.4f} | {seconds[tool]:.1f} | {cpu[tool]:.1f} |", flush=True)
+        if args.tool == "module":
+            accuracy = sora_of(module, x, y, epsilon)
+        elif args.tool == "onnx":
+            accuracy = sora_of(Path(folder) / "m.onnx", x, y, epsilon)
+        elif args.tool == "torchattacks":
+            accuracy = peer_of(peer.torchattack("autoattack", module, "linf", epsilon, 10, 0), module, x, y)
+        else:
+            accuracy = peer_of(peer.official("autoattack", module, "linf", epsilon, 0, args.official), module, x, y)
+        print(json.dumps([accuracy, time.time() - started, time.process_time() - worked]))
+
+
+def main():
+    args = arguments()
+    if args.tool:
+        return measure(args)
+    print("| tool | robust accuracy | seconds | CPU seconds |\n|---|---|---|---|")
+    times = {}
+    for tool in args.tools.split(","):
+        call = [sys.executable, __file__, *sys.argv[1:], "--tool", tool]
+        output = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+        accuracy, *times[tool] = json.loads(output.splitlines()[-1])
+        print(f"| {tool} | {accuracy:.4f} | {times[tool][0]:.1f} | {times[tool][1]:.1f} |", flush=True)
     for tool in ("module", "onnx"):
         for other in ("torchattacks", "auto-attack"):
-            if tool in seconds and other in seconds:
-                ratios = seconds[tool] / seconds[other], cpu[tool] / cpu[other]
+            if tool in times and other in times:
+                ratios = [ours / theirs for ours, theirs in zip(times[tool], times[other])]
                 print(f"{tool} / {other}: {ratios[0]:.2f}, in CPU seconds {ratios[1]:.2f}")
 
 

@@ -25,8 +25,13 @@ pub struct Callable {
     pub raised: Arc<Mutex<Option<PyErr>>>,
 }
 
-fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|v| v.to_ne_bytes()).collect()
+fn to_bytes<'py>(py: Python<'py>, values: &[f32]) -> PyResult<Bound<'py, PyBytes>> {
+    PyBytes::new_with(py, size_of_val(values), |bytes| {
+        for (b, v) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+            *b = v.to_ne_bytes();
+        }
+        Ok(())
+    })
 }
 
 pub fn from_bytes(bytes: &[u8]) -> Vec<f32> {
@@ -73,16 +78,14 @@ impl Classifier for Callable {
     fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
         self.queries.fetch_add(self.rows(x) as u64, Ordering::Relaxed);
         self.kept(Python::attach(|py| {
-            let found =
-                self.object.bind(py).call_method1("logits", (PyBytes::new(py, &to_bytes(x)),))?;
+            let found = self.object.bind(py).call_method1("logits", (to_bytes(py, x)?,))?;
             self.numbers("logits", &found, self.rows(x) * self.shape.classes)
         }))
     }
 
     fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
         let (logits, pull) = self.kept(Python::attach(|py| {
-            let bytes = PyBytes::new(py, &to_bytes(x));
-            let found = self.object.bind(py).call_method1("record", (bytes,))?;
+            let found = self.object.bind(py).call_method1("record", (to_bytes(py, x)?,))?;
             let (logits, pull): (Bound<'_, PyAny>, Py<PyAny>) = found.extract()?;
             let expected = self.rows(x);
             Ok((self.numbers("logits", &logits, expected * self.shape.classes)?, pull))
@@ -91,7 +94,7 @@ impl Classifier for Callable {
         // may run.
         let back = cotangent(0, &logits);
         let grad = self.kept(Python::attach(|py| {
-            let found = pull.bind(py).call1((PyBytes::new(py, &to_bytes(&back)),))?;
+            let found = pull.bind(py).call1((to_bytes(py, &back)?,))?;
             self.numbers("values of a gradient", &found, x.len())
         }))?;
         Ok(PullBack { logits, grad })

@@ -140,6 +140,10 @@ class Torch:
         module.eval()
         for parameter, _ in self._flags:
             parameter.requires_grad_(False)
+        if self._device.type == "cpu":
+            # glibc gives freed blocks above a size back to the system, which clears them for the next pass. The size
+            # grows to that of the largest block that was freed, up to 32 MiB.
+            torch.empty(31 << 20, dtype=torch.uint8)
 
     def close(self) -> None:
         for module, training in self._training:
