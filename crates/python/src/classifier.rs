@@ -25,7 +25,7 @@ pub struct Callable {
     pub raised: Arc<Mutex<Option<PyErr>>>,
 }
 
-fn to_bytes<'py>(py: Python<'py>, values: &[f32]) -> PyResult<Bound<'py, PyBytes>> {
+pub fn to_bytes<'py>(py: Python<'py>, values: &[f32]) -> PyResult<Bound<'py, PyBytes>> {
     PyBytes::new_with(py, size_of_val(values), |bytes| {
         for (b, v) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
             *b = v.to_ne_bytes();

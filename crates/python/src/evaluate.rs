@@ -12,10 +12,11 @@ use std::{
 use pyo3::{
     exceptions::{PyRuntimeError, PyValueError},
     prelude::*,
+    types::PyBytes,
 };
 use robustness::{
     Access, Classifier, EvalConfig, EvalEvent, EvalObserver, Evaluator, Identity, InMemory, Ledger,
-    Norm, OneOutput, Samples, Shape, Threat, WeightsIdentity, attack,
+    Norm, OneOutput, PullBack, Samples, Shape, Threat, WeightsIdentity, attack,
     evaluate::{ExistingState, StateOptions},
 };
 
@@ -83,6 +84,39 @@ pub fn shape_of(
     let opened = py.detach(|| classifier::open(&path, normalisation, image_size, None));
     let Shape { channels, height, width, classes } = opened.map_err(wrong)?.model.shape();
     Ok([channels, height, width, classes])
+}
+
+/// The logits of images, and the products of their cotangents with the Jacobians, of the network in a
+/// file; all are bytes of f32.
+#[pyfunction]
+#[pyo3(signature = (path, x, cotangent, image_size=None, one_output=None))]
+pub fn pull_back<'py>(
+    py: Python<'py>,
+    path: PathBuf,
+    x: Vec<u8>,
+    cotangent: Vec<u8>,
+    image_size: Option<usize>,
+    one_output: Option<&str>,
+) -> PyResult<(Bound<'py, PyBytes>, Bound<'py, PyBytes>)> {
+    let said = one_output.map(str::parse::<OneOutput>).transpose().map_err(wrong)?;
+    let (x, cotangent) = (classifier::from_bytes(&x), classifier::from_bytes(&cotangent));
+    let pulled = py.detach(|| {
+        let model = classifier::open(&path, None, image_size, said)?.model;
+        let Shape { classes, .. } = model.shape();
+        let pixels = model.shape().pixels();
+        if x.len() / pixels.max(1) * classes != cotangent.len() || x.len() % pixels.max(1) != 0 {
+            return Err(format!(
+                "cotangent: expected {classes} numbers for each image of {pixels}"
+            ));
+        }
+        let mut rows = |first: usize, logits: &[f32]| {
+            let at = first * classes;
+            cotangent.get(at..at + logits.len()).unwrap_or_default().to_vec()
+        };
+        model.pull_back(&x, &mut rows).map_err(|e| e.to_string())
+    });
+    let PullBack { logits, grad } = pulled.map_err(wrong)?;
+    Ok((classifier::to_bytes(py, &logits)?, classifier::to_bytes(py, &grad)?))
 }
 
 /// Returns a report as JSON, and the archives of adversarial examples by attack. `model` is a path,

@@ -25,6 +25,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(program, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate::evaluate, module)?)?;
+    module.add_function(wrap_pyfunction!(evaluate::pull_back, module)?)?;
     module.add_function(wrap_pyfunction!(evaluate::shape_of, module)?)?;
     module.add_function(wrap_pyfunction!(train::train, module)?)?;
     Ok(())

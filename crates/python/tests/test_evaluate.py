@@ -77,6 +77,71 @@ def test_a_torch_module_is_judged_like_its_arrays_and_left_as_it_was(data):
     assert module[2].weight.grad is None
 
 
+def small_network(torch):
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten()]
+    return torch.nn.Sequential(*layers, torch.nn.Linear(6 * 64, 5))
+
+
+def test_a_module_is_attacked_in_the_engine_as_a_copy_that_is_compared(data):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    x, _ = data
+    module = small_network(torch).train()
+    with torch.no_grad():
+        y = module.eval()(torch.from_numpy(x)).argmax(1)
+    module.train()
+    options = {"epsilon": 0.01, "attacks": ["clean", "pgd-10", "fab-t-10", "square-100"], "progress": False}
+    own = sora.evaluate(module, x, y, **options)
+    copy = sora.evaluate(module, x, y, engine="sora", adversarial=True, **options)
+    assert 0 < own.accuracy["pgd-10"] < 1
+    assert all(abs(own.accuracy[name] - copy.accuracy[name]) <= 1 / 40 + 1e-9 for name in own.accuracy)
+    assert "attacked in sora's engine, as a copy of the module" in copy.notes
+    assert not any("do not fool" in note for note in copy.notes)
+    assert module.training and module[0].weight.requires_grad
+    found = copy.adversarial["pgd-10"]
+    with torch.no_grad():
+        pred = module.eval()(torch.from_numpy(found["x_adv"])).argmax(1).numpy()
+    assert (pred == y.numpy()).mean() == copy.accuracy["pgd-10"]
+    assert sora.evaluate(module, x, y, engine="sora", **options).adversarial == {}
+
+
+def test_a_module_that_is_another_when_it_is_exported_has_no_copy(data):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    x, y = data
+
+    class Sly(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = small_network(torch)
+
+        def forward(self, x):
+            return self.network(x) * (2.0 if torch.onnx.is_in_onnx_export() else 1.0)
+
+    with pytest.raises(ValueError, match="no copy of this module: its logits differ"):
+        sora.evaluate(Sly(), x, y, epsilon=0.01, engine="sora", progress=False)
+    with pytest.raises(ValueError, match="for a torch.nn.Module"):
+        sora.evaluate((logits, pull_back), x, y, epsilon=0.01, engine="sora", progress=False)
+    with pytest.raises(ValueError, match="engine 'onnx': expected 'sora', or none"):
+        sora.evaluate(small_network(torch), x, y, epsilon=0.01, engine="onnx", progress=False)
+
+
+def test_examples_that_do_not_fool_the_module_are_said(data):
+    torch = pytest.importorskip("torch")
+    from sora_robust._copy import confirmed
+
+    x, _ = data
+    module = small_network(torch)
+    with torch.no_grad():
+        y = module.eval()(torch.from_numpy(x)).argmax(1).numpy()
+    found = {"x_adv": x, "y": y, "fallen": np.arange(len(x)) < 3}
+    assert confirmed(module, {"pgd-10": found}, 2, None) == [
+        "pgd-10: 3 of 3 adversarial examples of the copy do not fool the module itself"
+    ]
+    assert confirmed(module, {"pgd-10": found | {"y": (y + 1) % 5}}, 2, None) == []
+
+
 def export(torch, module, x, path):
     """Writes `module` as an ONNX file; needs the package onnx."""
     # The exporter that needs no onnxscript, which was the only one before torch 2.5.
