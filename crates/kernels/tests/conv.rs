@@ -312,7 +312,15 @@ fn three_by_three_stride_two() {
 #[test]
 fn one_by_one() {
     for stride in [1, 2] {
-        let all = [(64, 96, 4, 6, 9), (3, 1, 5, 3, 2), (17, 33, 1, 1, 270)];
+        // The last two have several tasks of a product and of a weight gradient, and tiles of one to
+        // four vectors.
+        let all = [
+            (64, 96, 4, 6, 9),
+            (3, 1, 5, 3, 2),
+            (17, 33, 1, 1, 270),
+            (20, 300, 5, 9, 9),
+            (272, 112, 3, 4, 33),
+        ];
         for (from, to, h, w, n) in cases(&all, &[(3, 1, 3, 2, 2), (9, 6, 1, 1, 5)]) {
             let mut geometry = ConvGeometry::square(from, to, [h, w], 1, stride);
             geometry.padding = [0; 2];
@@ -377,6 +385,7 @@ fn same_bits_as<E: Element>() {
             ConvGeometry::square(3, 20, [8, 8], 3, 1),
             ConvGeometry::square(24, 40, [9, 8], 3, 2),
             ConvGeometry::square(64, 33, [5, 4], 1, 2),
+            ConvGeometry::square(64, 80, [9, 8], 1, 1),
         ] {
             for algorithm in ALGORITHMS {
                 let conv = Conv2d::<E>::new(geometry, isa).unwrap();

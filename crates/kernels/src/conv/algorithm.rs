@@ -6,6 +6,8 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::geometry::ConvGeometry;
+#[cfg(target_arch = "x86_64")]
+use super::geometry::Direction;
 use crate::element::ElementType;
 use crate::isa::Isa;
 
@@ -136,7 +138,7 @@ impl Algorithms {
         let fastest = |from: usize| {
             if winograd && from >= 8 {
                 ConvAlgorithm::Winograd
-            } else if pairs && from > FEW_CHANNELS {
+            } else if pairs && (from > FEW_CHANNELS || strips_apply(geometry, isa)) {
                 ConvAlgorithm::DirectBf16
             } else {
                 ConvAlgorithm::Direct
@@ -144,10 +146,30 @@ impl Algorithms {
         };
         Self {
             forward: fastest(geometry.in_channels),
-            input_grad: fastest(geometry.out_channels),
+            input_grad: if pairs && blocks_apply(geometry, isa) {
+                ConvAlgorithm::DirectBf16
+            } else {
+                fastest(geometry.out_channels)
+            },
             // The weight gradient sums over rows, so both channel counts have to pay for a
             // transform.
             weight_grad: fastest(geometry.in_channels.min(geometry.out_channels)),
         }
     }
+}
+
+/// Whether outputs and weight gradients are computed from strips of few channels.
+fn strips_apply(geometry: &ConvGeometry, isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return super::direct_bf16::strips_apply(geometry, isa);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether the input gradient goes by blocks of pixels, which is the fastest way to few channels.
+fn blocks_apply(geometry: &ConvGeometry, isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return super::direct_bf16::blocks_apply(geometry, Direction::InputGrad, isa);
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }

@@ -361,7 +361,7 @@ fn weight_grad_bf16(pass: &WeightPass<'_, bf16>, dw: &mut [f32]) {
     match pass.algorithm {
         ConvAlgorithm::Winograd => winograd::weight_grad(pass, dw),
         #[cfg(target_arch = "x86_64")]
-        ConvAlgorithm::DirectBf16 if direct_bf16::pays_for_weights(pass.geometry) => {
+        ConvAlgorithm::DirectBf16 if direct_bf16::pays_for_weights(pass.geometry, pass.isa) => {
             direct_bf16::weight_grad(pass, dw)
         }
         ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => direct::weight_grad(pass, dw),

@@ -221,6 +221,7 @@ impl<E: Element> Convolve<'_, E> {
                 a_row,
                 a_depth: 1,
                 b_depth: S::TILE_COLUMNS,
+                b_panel: 0,
                 c: self.out.y.at(at),
                 c_row: to_row,
                 columns,

@@ -2,8 +2,13 @@
 
 use std::arch::x86_64::*;
 
+use super::pack::COLUMNS;
+
 /// Channels that are transposed at a time.
 const LANES: usize = 16;
+/// How many samples ahead memory is fetched: rows of a few channels are short and far apart, so the
+/// processor's own prefetcher does not follow them.
+const FETCH: usize = 16;
 
 /// The samples that one unit of work covers.
 #[derive(Clone, Copy)]
@@ -100,11 +105,22 @@ unsafe fn sample_pair(
     unsafe { pair(at(2 * pair_index), at(2 * pair_index + 1), lanes) }
 }
 
+/// The indices that interleave 16 values of two vectors, from value `first` on: those of the first
+/// vector are 0 to 31, those of the second 32 to 63.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn interleaved(first: i32) -> __m512i {
+    let lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let index = _mm512_add_epi32(lane, _mm512_set1_epi32(first));
+    let second = _mm512_add_epi32(index, _mm512_set1_epi32(32));
+    _mm512_or_si512(index, _mm512_slli_epi32::<16>(second))
+}
+
 /// Writes `[pair][from][2]` of `padded` samples at one pixel.
 ///
 /// # Safety
 /// `x` is readable for `width` values of the samples that exist, `row` apart; `out` is writable for
-/// whole vectors of `width` in a row for each pair.
+/// whole blocks of 32 of `width` in a row for each pair.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
 pub(super) unsafe fn interleave(
     x: *const u16,
@@ -114,12 +130,29 @@ pub(super) unsafe fn interleave(
     out: *mut u32,
     out_row: usize,
 ) {
-    // SAFETY: the caller promises readable samples and writable rows; the loops stay inside them.
+    let (low, high) = (interleaved(0), interleaved(16));
+    // SAFETY: the caller promises readable samples and writable rows; the loops stay inside them,
+    // and the masks keep values that do not exist from being read.
     unsafe {
         for p in 0..samples.padded / 2 {
-            for c in (0..width).step_by(LANES) {
-                let value = sample_pair(x.add(c), row, p, samples.count, (width - c).min(LANES));
-                _mm512_storeu_si512(out.add(p * out_row + c).cast(), value);
+            // All bits where the sample exists.
+            let exists =
+                [2 * p, 2 * p + 1].map(|sample| 0u32.wrapping_sub((sample < samples.count).into()));
+            let a = x.wrapping_add(2 * p * row);
+            for c in (0..width).step_by(COLUMNS) {
+                let mask = if width - c >= COLUMNS { !0 } else { (1u32 << (width - c)) - 1 };
+                let a = a.wrapping_add(c);
+                for ahead in [FETCH, FETCH + 1] {
+                    _mm_prefetch::<_MM_HINT_T0>(a.wrapping_add(ahead * row).cast());
+                }
+                let first = _mm512_maskz_loadu_epi16(mask & exists[0], a.cast());
+                let second = _mm512_maskz_loadu_epi16(mask & exists[1], a.wrapping_add(row).cast());
+                let out = out.add(p * out_row + c);
+                _mm512_storeu_si512(out.cast(), _mm512_permutex2var_epi16(first, low, second));
+                _mm512_storeu_si512(
+                    out.add(LANES).cast(),
+                    _mm512_permutex2var_epi16(first, high, second),
+                );
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use half::bf16;
 
+use super::strips;
 use crate::amx;
 use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
 use crate::element::Storage;
@@ -14,11 +15,21 @@ pub(super) const COLUMNS: usize = 32;
 /// Input channels packed at a time, even.
 const PACK_DEPTH: usize = 16;
 
+/// What a task copies side by side before it multiplies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gather {
+    /// Nothing: activations are read in place.
+    Nothing,
+    /// The taps of a pixel.
+    Taps,
+    /// The strips of a row of outputs.
+    Strips,
+}
+
 /// How the depth of one output (all the values that its sum multiplies) is laid out.
 #[derive(Clone, Copy)]
 pub(super) struct Depth {
-    /// Whether the taps of a pixel are gathered side by side.
-    pub(super) gather: bool,
+    pub(super) gather: Gather,
     /// Number of values of one term.
     pub(super) term: usize,
     /// Number of values of all terms, with their padding.
@@ -27,20 +38,23 @@ pub(super) struct Depth {
 
 impl Depth {
     pub(super) fn new(geometry: &ConvGeometry, direction: Direction, isa: Isa) -> Self {
+        if direction == Direction::Forward && strips::apply(geometry, isa) {
+            let term = strips::len(geometry);
+            return Self { gather: Gather::Strips, term, total: term * geometry.kernel[1] };
+        }
         let from = Mapping::new(geometry, direction).from;
         let step = if isa == Isa::Amx { amx::STEP } else { 2 };
         let total = (geometry.taps() * from).next_multiple_of(step);
-        let gather = !from.is_multiple_of(step);
-        Self { gather, term: if gather { total } else { from }, total }
+        if from.is_multiple_of(step) {
+            Self { gather: Gather::Nothing, term: from, total }
+        } else {
+            Self { gather: Gather::Taps, term: total, total }
+        }
     }
 }
 
 /// Number of pairs of the packed weights; a pair takes the space of an `f32`.
-pub(in crate::conv) fn packed_len(
-    geometry: &ConvGeometry,
-    direction: Direction,
-    isa: Isa,
-) -> usize {
+pub(super) fn packed_len(geometry: &ConvGeometry, direction: Direction, isa: Isa) -> usize {
     let to = Mapping::new(geometry, direction).to;
     geometry.groups
         * to.div_ceil(COLUMNS)
@@ -50,7 +64,7 @@ pub(in crate::conv) fn packed_len(
 
 /// Packs weights as `[group][panel][pair of tap and from][COLUMNS][2]`, with zeros for columns and
 /// depths beyond the last.
-pub(in crate::conv) fn pack(
+pub(super) fn pack(
     geometry: &ConvGeometry,
     direction: Direction,
     isa: Isa,
@@ -58,7 +72,8 @@ pub(in crate::conv) fn pack(
     packed: &mut [f32],
 ) {
     let mapping = Mapping::new(geometry, direction);
-    let panel_len = Depth::new(geometry, direction, isa).total / 2 * COLUMNS;
+    let depth = Depth::new(geometry, direction, isa);
+    let panel_len = depth.total / 2 * COLUMNS;
     if panel_len == 0 {
         return;
     }
@@ -72,7 +87,9 @@ pub(in crate::conv) fn pack(
             std::slice::from_raw_parts_mut(panel.as_mut_ptr().cast::<[bf16; 2]>(), panel_len)
         };
         let width = (mapping.to - first).min(COLUMNS);
-        if mapping.from.is_multiple_of(2) && geometry.taps() == 1 {
+        if depth.gather == Gather::Strips {
+            weights.pack_strips(depth.term, first, width, panel);
+        } else if mapping.from.is_multiple_of(2) && geometry.taps() == 1 {
             let kernel = PackMatrix { weights: &weights, group, first, width, panel };
             // SAFETY: `PackMatrix::run` needs nothing but the features of the instruction set,
             // which `dispatch` checks.
@@ -151,17 +168,38 @@ impl Weights<'_> {
     /// Packs one panel of an odd number of inputs, where a pair may hold the last input of one tap
     /// and the first input of the next.
     fn pack_odd(&self, group: usize, first: usize, width: usize, panel: &mut [[bf16; 2]]) {
-        let depth = self.geometry.taps() * self.from;
+        let (from, taps) = (self.from, self.geometry.taps());
+        let place = |k: usize| (k < taps * from).then(|| (k / from, k % from));
+        self.pack_by(place, group, first, width, panel);
+    }
+
+    /// Packs one panel of strips of `len` values.
+    fn pack_strips(&self, len: usize, first: usize, width: usize, panel: &mut [[bf16; 2]]) {
+        let (from, [rows, columns]) = (self.from, self.geometry.kernel);
+        let place = |k: usize| {
+            let (column, at) = (k / len, k % len);
+            (at < rows * from).then(|| (at / from * columns + column, at % from))
+        };
+        self.pack_by(place, 0, first, width, panel);
+    }
+
+    /// Packs one panel whose depth `k` has the tap and the input that `place` says, or zeros.
+    fn pack_by(
+        &self,
+        place: impl Fn(usize) -> Option<(usize, usize)>,
+        group: usize,
+        first: usize,
+        width: usize,
+        panel: &mut [[bf16; 2]],
+    ) {
         for (row, pairs) in panel.chunks_exact_mut(COLUMNS).enumerate() {
+            let places = [place(2 * row), place(2 * row + 1)];
             for (column, pair) in pairs.iter_mut().enumerate() {
-                *pair = std::array::from_fn(|half| {
-                    let k = 2 * row + half;
-                    if column < width && k < depth {
-                        let taps = self.taps(group, first + column, k % self.from);
-                        bf16::narrow(taps[k / self.from])
-                    } else {
-                        bf16::ZERO
+                *pair = places.map(|place| match place {
+                    Some((tap, f)) if column < width => {
+                        bf16::narrow(self.taps(group, first + column, f)[tap])
                     }
+                    _ => bf16::ZERO,
                 });
             }
         }

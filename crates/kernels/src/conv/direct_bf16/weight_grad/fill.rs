@@ -68,14 +68,16 @@ impl<E: Element> WeightGrad<'_, E> {
         unsafe {
             let geometry = self.geometry;
             let pixel = (row * geometry.input[1] + column) * self.n + samples.first;
-            let x = self
-                .x
-                .add(
-                    pixel * geometry.in_channels
-                        + self.group * geometry.group_in()
-                        + self.from_range.0,
-                )
-                .cast();
+            let x = match &self.strips {
+                None => self.x.wrapping_add(pixel * geometry.in_channels),
+                Some(strips) => {
+                    let strip = self.strip.cast();
+                    strips.fill(row, column, (samples.first, samples.count), strip);
+                    strip.cast_const()
+                }
+            };
+            let first = self.group * geometry.group_in() + self.from_range.0;
+            let x = x.wrapping_add(first).cast();
             let width = self.from_range.1 - self.from_range.0;
             let out = self.left(row, column).cast();
             if self.tiles {

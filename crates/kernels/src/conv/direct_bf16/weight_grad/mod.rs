@@ -12,7 +12,8 @@ use half::bf16;
 
 use super::operands::Samples;
 use super::pack::COLUMNS;
-use super::plan::{Plan, used};
+use super::plan::{Plan, as_product, used};
+use super::strips::{self, Strips};
 use crate::amx::{self, Sums, TileTerm, Tiles};
 use crate::buffer::{with_bf16_scratch, with_scratch};
 use crate::conv::geometry::{ConvGeometry, Direction};
@@ -20,15 +21,11 @@ use crate::conv::pass::WeightPass;
 use crate::conv::reduce::{Cut, Task, plane_len, reduce_weights};
 use crate::element::Element;
 use crate::isa::Isa;
-use crate::pair_tile::pair_tile;
+use crate::pair_tile::pair_rows;
 use crate::parallel::{Shared, for_each};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::tile::{Term, Tile, panel_extent, row_blocks};
+use crate::tile::{Term, Tile, panel_extent};
 
-/// Most input channels of a task.
-const BLOCK_FROM: usize = 64;
-/// Most output channels of a task.
-const BLOCK_TO: usize = 128;
 /// Number of tasks to aim for. Each task costs a pass over its partial gradients.
 const TASKS: usize = 32;
 /// Largest number of input channels for which the direct algorithm is used instead: so few would
@@ -36,19 +33,40 @@ const TASKS: usize = 32;
 const FEW_CHANNELS: usize = 8;
 
 /// Whether this algorithm beats the direct one for the weight gradient of `geometry`.
-pub(in crate::conv) fn pays_for_weights(geometry: &ConvGeometry) -> bool {
-    geometry.group_in() > FEW_CHANNELS
+pub(in crate::conv) fn pays_for_weights(geometry: &ConvGeometry, isa: Isa) -> bool {
+    geometry.group_in() > FEW_CHANNELS || strips::apply(geometry, isa)
 }
 
 /// Computes `pass`, whose activations are bf16, and writes to `dw`, which has the length of the
 /// weights.
 pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {
-    let WeightPass { geometry, isa, n, x, dy, .. } = *pass;
+    if !strips::apply(pass.geometry, pass.isa) {
+        let (geometry, n) = as_product(pass.geometry, pass.n, pass.isa);
+        return weight_grad_of(&geometry, n, pass, None, dw);
+    }
+    let strips = Strips { geometry: pass.geometry, n: pass.n, x: pass.x };
+    let rows = strips::along_rows(pass.geometry);
+    let mut of_strips = vec![0.0; rows.out_channels * rows.in_channels * rows.taps()];
+    weight_grad_of(&rows, pass.n, pass, Some(strips), &mut of_strips);
+    strips.scatter_weights(&of_strips, dw);
+}
+
+/// Computes the weight gradient of `geometry`, whose input is that of `pass` or its strips, for a
+/// batch of `n`.
+fn weight_grad_of<E: Element>(
+    geometry: &ConvGeometry,
+    n: usize,
+    pass: &WeightPass<'_, E>,
+    strips: Option<Strips<'_, E>>,
+    dw: &mut [f32],
+) {
+    let WeightPass { isa, x, dy, .. } = *pass;
     let (from, to, taps) = (geometry.group_in(), geometry.group_out(), geometry.taps());
     let plan = Plan::new(geometry, n);
     let units = plan.sample_blocks * plan.steps;
     let plane = plane_len(isa, taps, from, to);
-    let cut = Cut::new([from, to], [BLOCK_FROM, BLOCK_TO], units, plane, TASKS);
+    let cut = Cut::new([from, to], plan.block, units, plane, TASKS);
+    let strip_len = if strips.is_some() { plan.samples * from } else { 0 };
     with_scratch(cut.chunks * plane, |partials| {
         for (group, dw) in dw.chunks_exact_mut((taps * from * to).max(1)).enumerate() {
             let shared = Shared::new(partials);
@@ -58,8 +76,9 @@ pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mu
                 let to_padded = (to_range.1 - to_range.0).next_multiple_of(COLUMNS);
                 let left_len = plan.ring * geometry.input[1] * from_padded * plan.samples;
                 let right_len = plan.step_rows * geometry.output()[1] * to_padded * plan.samples;
-                with_bf16_scratch(left_len + right_len, |scratch| {
-                    let (left, right) = scratch.split_at_mut(left_len);
+                with_bf16_scratch(left_len + right_len + strip_len, |scratch| {
+                    let (left, rest) = scratch.split_at_mut(left_len);
+                    let (right, strip) = rest.split_at_mut(right_len);
                     let kernel = WeightGrad {
                         geometry,
                         plan,
@@ -75,6 +94,8 @@ pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mu
                         dy: dy.at(0),
                         left: left.as_mut_ptr(),
                         right: right.as_mut_ptr(),
+                        strips,
+                        strip: strip.as_mut_ptr(),
                         dw: shared.at(chunk * plane),
                     };
                     // SAFETY: `WeightPass` promises activations in bf16, an instruction set that
@@ -110,6 +131,10 @@ struct WeightGrad<'a, E> {
     left: *mut bf16,
     /// Output gradients of a step, `[row][column][panel][pair][COLUMNS][2]`.
     right: *mut bf16,
+    /// Where the input is made of strips, their source.
+    strips: Option<Strips<'a, E>>,
+    /// Memory for the strips of one column, `[sample][from]`.
+    strip: *mut bf16,
     /// The task's weight gradients, `[panel][tap][from][COLUMNS]`.
     dw: *mut f32,
 }
@@ -232,22 +257,19 @@ impl<E: Element> WeightGrad<'_, E> {
             let width = self.to_range.1 - self.to_range.0;
             for column in (0..width).step_by(COLUMNS) {
                 let (_, vectors) = panel_extent::<S>(width, column);
-                for (row, rows) in row_blocks::<S>(self.from_range.1 - self.from_range.0) {
-                    let c = self.destination(tap, row, column);
-                    let tile = Tile::<f32> {
-                        a_offset: row,
-                        depth: samples.padded / 2,
-                        a_row: 1,
-                        a_depth: self.from_padded,
-                        b_depth: COLUMNS,
-                        c,
-                        c_row: COLUMNS,
-                        columns: vectors * S::LANES,
-                        add: c,
-                        ..Tile::plain(terms)
-                    };
-                    pair_tile(rows, vectors, &tile);
-                }
+                let c = self.destination(tap, 0, column);
+                let tile = Tile::<f32> {
+                    depth: samples.padded / 2,
+                    a_row: 1,
+                    a_depth: self.from_padded,
+                    b_depth: COLUMNS,
+                    c,
+                    c_row: COLUMNS,
+                    columns: vectors * S::LANES,
+                    add: c,
+                    ..Tile::plain(terms)
+                };
+                pair_rows(self.from_range.1 - self.from_range.0, vectors, &tile);
                 // Move each term's right operand to the next panel.
                 for term in terms.iter_mut() {
                     term.b = term.b.wrapping_add(self.plan.samples / 2 * COLUMNS);

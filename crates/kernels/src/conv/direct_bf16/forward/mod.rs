@@ -6,8 +6,12 @@
 //! update, as panels of 32 outputs whose rows hold one pair for each output; a row is a vector
 //! operand and a row of an AMX tile alike.
 
-use super::pack::{COLUMNS, Depth};
-use crate::amx::{self, Sums, TileTerm, Tiles};
+mod strips;
+mod tiles;
+
+use super::pack::{COLUMNS, Depth, Gather};
+use super::plan::as_product;
+use crate::amx::{self, Tiles};
 use crate::buffer::with_bf16_scratch;
 use crate::conv::epilogue::Output;
 use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
@@ -15,33 +19,61 @@ use crate::conv::pass::Pass;
 use crate::conv::tasks::{BLOCK_SAMPLES, Tasks, order};
 use crate::element::Element;
 use crate::isa::Isa;
-use crate::pair_tile::pair_tile;
-use crate::parallel::for_each;
+use crate::pair_tile::{VECTORS, pair_rows};
+use crate::parallel::{Shared, block_size, for_each};
 use crate::simd::{Kernel, Simd, dispatch};
-use crate::tile::{Term, Tile, TileStats, epilogue, panel_extent, row_blocks};
+use crate::tile::{Term, Tile, TileStats};
+use tiles::ThreadTiles;
 
+pub(super) use tiles::finish;
+
+/// Lanes of a vector of AVX-512.
+const LANES: usize = 16;
 /// Largest number of channels for which gathering copies values one by one.
 const SHORT: usize = 16;
+/// Bytes of the activations of a task that is one matrix product: they stay in the second-level
+/// cache while every panel of weights passes over them.
+const PRODUCT_BYTES: usize = 1 << 18;
+/// Rows of such a task, at least and at most. Fewer would read the weights too often; more would
+/// leave too few tasks.
+const PRODUCT_ROWS: [usize; 2] = [block_size(96, 5), block_size(384, 5)];
 
 fn tasks(geometry: &ConvGeometry, direction: Direction, isa: Isa, n: usize) -> Tasks {
-    // With tiles, one task holds many pixels of few samples, because the taps of neighbouring
-    // pixels overlap and then stay in the second-level cache.
-    Tasks::new(geometry, direction, n, if isa == Isa::Amx { amx::BLOCK } else { BLOCK_SAMPLES })
+    let block = if isa == Isa::Amx {
+        // With tiles, one task holds many pixels of few samples, because the taps of neighbouring
+        // pixels overlap and then stay in the second-level cache.
+        amx::BLOCK
+    } else if geometry.input == [1; 2] {
+        let row = Mapping::new(geometry, direction).from * geometry.groups * size_of::<u16>();
+        (PRODUCT_BYTES / row.max(1)).clamp(PRODUCT_ROWS[0], PRODUCT_ROWS[1])
+    } else {
+        BLOCK_SAMPLES
+    };
+    Tasks::new(geometry, direction, n, block)
 }
 
 /// Number of outputs per channel of each task.
-pub(in crate::conv) fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
-    tasks(pass.geometry, pass.direction, pass.isa, pass.n).counts(pass.n)
+pub(super) fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
+    let (geometry, n) = as_product(pass.geometry, pass.n, pass.isa);
+    tasks(&geometry, pass.direction, pass.isa, n).counts(n)
 }
 
 /// Computes `pass`, whose activations are bf16.
-pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
-    let Pass { geometry, direction, isa, n, x, weights, .. } = *pass;
+pub(super) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
+    let Pass { direction, isa, x, weights, .. } = *pass;
+    let (geometry, n) = as_product(pass.geometry, pass.n, isa);
+    let geometry = &geometry;
     let tasks = tasks(geometry, direction, isa, n);
     let depth = Depth::new(geometry, direction, isa);
-    // Tiles read whole blocks of 16 samples.
-    let gathered =
-        if depth.gather { tasks.samples.next_multiple_of(amx::BLOCK) * depth.total } else { 0 };
+    let gathered = match depth.gather {
+        Gather::Nothing => 0,
+        // Tiles read whole blocks of 16 samples.
+        Gather::Taps => tasks.samples.next_multiple_of(amx::BLOCK) * depth.total,
+        Gather::Strips => {
+            let pixels = tasks.range(0, n).0;
+            tasks.samples * strips::scratch_len(geometry, pixels.1 - pixels.0)
+        }
+    };
     for_each(tasks.count(), |task| {
         let (pixels, samples) = tasks.range(task, n);
         with_bf16_scratch(gathered, |gathered| {
@@ -52,7 +84,7 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
                 depth,
                 tiles: isa == Isa::Amx,
                 n,
-                x: x.at(0),
+                x,
                 weights: weights.at(0),
                 out,
                 sums: out.sums.at(task * 3 * geometry.groups * mapping.to),
@@ -78,7 +110,7 @@ struct Convolve<'a, E> {
     /// Whether to multiply with AMX tiles.
     tiles: bool,
     n: usize,
-    x: *const E,
+    x: Shared<E>,
     /// Packed pairs of bf16.
     weights: *const f32,
     out: Output<'a, E>,
@@ -99,7 +131,8 @@ impl<E: Element> Kernel for Convolve<'_, E> {
         let (geometry, mapping) = (self.geometry, &self.mapping);
         let panel_len = self.depth.total / 2 * COLUMNS;
         let panels = mapping.to.div_ceil(COLUMNS);
-        let rows = if self.depth.gather { amx::BLOCK } else { self.n };
+        let in_place = self.depth.gather == Gather::Nothing;
+        let rows = if in_place { self.n } else { amx::BLOCK };
         let rows = [rows.min(16), rows.saturating_sub(16).min(16)];
         let mut tiles = self.tiles.then(|| {
             // SAFETY: `run` sets `tiles` only on an instruction set that has the tile instructions.
@@ -110,18 +143,17 @@ impl<E: Element> Kernel for Convolve<'_, E> {
             // SAFETY: the caller enabled the features of `S`; `run` made the task's pointers valid;
             // the group exists.
             unsafe {
-                if self.depth.gather {
-                    self.run_gathered::<S>(&mut tiles, group, weights, [panels, panel_len]);
-                } else {
-                    self.run_in_place::<S>(&mut tiles, group, weights, [panels, panel_len]);
+                match self.depth.gather {
+                    Gather::Nothing => {
+                        self.run_in_place::<S>(&mut tiles, group, weights, panel_len);
+                    }
+                    Gather::Taps => self.run_gathered::<S>(&mut tiles, group, weights, panel_len),
+                    Gather::Strips => self.run_strips::<S>(weights, panel_len),
                 }
             }
         }
     }
 }
-
-/// This thread's tiles and room for their terms, where the instruction set has tiles.
-type ThreadTiles = Option<(Tiles, Vec<TileTerm>)>;
 
 impl<E: Element> Convolve<'_, E> {
     /// Computes one group whose taps are gathered side by side.
@@ -134,7 +166,7 @@ impl<E: Element> Convolve<'_, E> {
         tiles: &mut ThreadTiles,
         group: usize,
         weights: *const f32,
-        [panels, panel_len]: [usize; 2],
+        panel_len: usize,
     ) {
         let mut sources = Vec::with_capacity(self.geometry.taps());
         for pixel in self.pixels.0..self.pixels.1 {
@@ -143,12 +175,12 @@ impl<E: Element> Convolve<'_, E> {
             // room for every tap.
             unsafe {
                 self.gather(group, &sources);
-                for panel in 0..panels {
+                for column in (0..self.mapping.to).step_by(self.columns()) {
                     let term = Term {
                         a: self.gathered.cast_const().cast(),
-                        b: weights.wrapping_add(panel * panel_len),
+                        b: weights.wrapping_add(column / COLUMNS * panel_len),
                     };
-                    self.multiply::<S>(tiles, pixel, group, panel * COLUMNS, &[term]);
+                    self.multiply::<S>(tiles, pixel, group, column, &[term]);
                 }
             }
         }
@@ -164,12 +196,15 @@ impl<E: Element> Convolve<'_, E> {
         tiles: &mut ThreadTiles,
         group: usize,
         weights: *const f32,
-        [panels, panel_len]: [usize; 2],
+        panel_len: usize,
     ) {
         let mut sources = Vec::with_capacity(self.geometry.taps());
         let mut terms = Vec::with_capacity(self.geometry.taps());
-        for (panel, pixel) in order(self.pixels, panels, panel_len) {
-            let weights = weights.wrapping_add(panel * panel_len);
+        let columns = self.columns();
+        let strips = self.mapping.to.div_ceil(columns);
+        let strip_len = columns / COLUMNS * panel_len;
+        for (strip, pixel) in order(self.pixels, strips, strip_len) {
+            let weights = weights.wrapping_add(strip * strip_len);
             self.mapping.find_sources(self.geometry, self.direction, pixel, &mut sources);
             terms.clear();
             terms.extend(sources.iter().map(|&(source, tap)| Term {
@@ -178,15 +213,22 @@ impl<E: Element> Convolve<'_, E> {
             }));
             // SAFETY: the caller enabled the features of `S`; each term names a source pixel that
             // exists and the weights of a tap.
-            unsafe { self.multiply::<S>(tiles, pixel, group, panel * COLUMNS, &terms) };
+            unsafe { self.multiply::<S>(tiles, pixel, group, strip * columns, &terms) };
         }
+    }
+
+    /// Outputs that are multiplied at a time: a register tile takes several panels, a product of
+    /// AMX tiles takes one.
+    #[inline(always)]
+    fn columns(&self) -> usize {
+        if self.tiles { COLUMNS } else { VECTORS * LANES }
     }
 
     /// Address of `sample` at a source pixel.
     #[inline(always)]
     fn source(&self, pixel: usize, group: usize, sample: usize) -> *const E {
         let row = self.mapping.from * self.geometry.groups;
-        self.x.wrapping_add((pixel * self.n + sample) * row + group * self.mapping.from)
+        self.x.at((pixel * self.n + sample) * row + group * self.mapping.from)
     }
 
     /// Copies the values under each tap of a pixel side by side, with zeros for taps outside the
@@ -222,7 +264,7 @@ impl<E: Element> Convolve<'_, E> {
         }
     }
 
-    /// Computes one panel of outputs of one pixel for all samples of the task. Terms begin at
+    /// Computes [`columns`](Self::columns) outputs of one pixel for all samples of the task. Terms begin at
     /// sample 0, or at the task's first sample where they are gathered.
     ///
     /// # Safety
@@ -237,23 +279,24 @@ impl<E: Element> Convolve<'_, E> {
         column: usize,
         terms: &[Term],
     ) {
-        let (columns, vectors) = panel_extent::<S>(self.mapping.to, column);
+        let columns = (self.mapping.to - column).min(self.columns());
         let place = Place { pixel, group, column, columns };
+        let vectors = columns.div_ceil(LANES);
         let Some((tiles, moved)) = tiles else {
-            let first = if self.depth.gather { 0 } else { self.samples.0 };
-            for (row, rows) in row_blocks::<S>(self.samples.1 - self.samples.0) {
-                let tile = Tile {
-                    terms,
-                    a_offset: (first + row) * self.row_pairs(),
-                    depth: self.depth.term / 2,
-                    a_row: self.row_pairs(),
-                    ..self.tile(place, row)
-                };
-                // SAFETY: the caller enabled the features of `S`, which include AVX-512's bf16, and
-                // promises readable terms; the rows and columns of the output exist, and no other
-                // task writes them.
-                unsafe { pair_tile(rows, vectors, &tile) };
-            }
+            let in_place = self.depth.gather == Gather::Nothing;
+            let first = if in_place { self.samples.0 } else { 0 };
+            let tile = Tile {
+                terms,
+                a_offset: first * self.row_pairs(),
+                depth: self.depth.term / 2,
+                a_row: self.row_pairs(),
+                b_panel: self.depth.total / 2 * COLUMNS,
+                ..self.tile(place, 0)
+            };
+            // SAFETY: the caller enabled the features of `S`, which include AVX-512's bf16, and
+            // promises readable terms; the rows and columns of the output exist, and no other task
+            // writes them.
+            unsafe { pair_rows(self.samples.1 - self.samples.0, vectors, &tile) };
             return;
         };
         // SAFETY: the caller enabled the features of `S` and promises readable terms; `tiles` were
@@ -261,73 +304,12 @@ impl<E: Element> Convolve<'_, E> {
         unsafe { self.multiply_tiles::<S>(tiles, moved, place, vectors, terms) };
     }
 
-    /// Does what [`multiply`](Self::multiply) does, on AMX tiles.
-    ///
-    /// # Safety
-    /// The conditions of [`multiply`](Self::multiply) hold, and `tiles` were set up on this thread
-    /// for this task.
-    #[inline(always)]
-    unsafe fn multiply_tiles<S: Simd>(
-        &self,
-        tiles: &Tiles,
-        moved: &mut Vec<TileTerm>,
-        place: Place,
-        vectors: usize,
-        terms: &[Term],
-    ) {
-        let (count, row_pairs) = (self.samples.1 - self.samples.0, self.row_pairs());
-        // A block at the end of the batch begins earlier, so that it is whole; the rows before the
-        // task's first sample are dropped.
-        let (start, skip) = if self.depth.gather {
-            (0, 0)
-        } else {
-            let start = self.samples.0.min(self.n.saturating_sub(amx::BLOCK));
-            (start, self.samples.0 - start)
-        };
-        moved.clear();
-        moved.extend(terms.iter().map(|term| TileTerm {
-            a: term.a.wrapping_add(start * row_pairs).cast(),
-            b: term.b.cast(),
-        }));
-        let mut sums = Sums::zeroed();
-        let steps = self.depth.term / amx::STEP;
-        // SAFETY: the caller promises terms of which a whole block of samples is readable, or as
-        // many rows as the tiles were set up for; a panel is 32 columns wide.
-        unsafe {
-            amx::multiply(
-                tiles,
-                moved,
-                steps,
-                row_pairs * 4,
-                skip + count,
-                place.columns,
-                &mut sums,
-            );
-        }
-        let mut row = 0;
-        while row < count {
-            let tile = self.tile(place, row);
-            let sums = sums.0[skip + row..].as_ptr().cast::<f32>();
-            // SAFETY: the caller enabled the features of `S`; that many rows of the sums and of the
-            // output exist, and no other task writes them.
-            row += unsafe {
-                match (count - row >= 8, vectors) {
-                    (true, 2) => finish::<S, E, 8, 2>(&tile, sums),
-                    (true, _) => finish::<S, E, 8, 1>(&tile, sums),
-                    (false, 2) => finish::<S, E, 1, 2>(&tile, sums),
-                    (false, _) => finish::<S, E, 1, 1>(&tile, sums),
-                }
-            };
-        }
-    }
-
     /// Distance in pairs from one sample to the next.
     #[inline(always)]
     fn row_pairs(&self) -> usize {
-        let row = if self.depth.gather {
-            self.depth.total
-        } else {
-            self.mapping.from * self.geometry.groups
+        let row = match self.depth.gather {
+            Gather::Nothing => self.mapping.from * self.geometry.groups,
+            Gather::Taps | Gather::Strips => self.depth.term,
         };
         row / 2
     }
@@ -358,35 +340,11 @@ impl<E: Element> Convolve<'_, E> {
     }
 }
 
-/// A panel of outputs at one pixel: `columns` columns from `column` of `group` on.
+/// Panels of outputs at one pixel: `columns` columns from `column` of `group` on.
 #[derive(Clone, Copy)]
 struct Place {
     pixel: usize,
     group: usize,
     column: usize,
     columns: usize,
-}
-
-/// Finishes `R` rows of `V` vectors of an AMX product and returns `R`.
-///
-/// # Safety
-/// The features of `S` are enabled; `R` rows of `V` vectors of sums are readable, and `tile`
-/// describes writable memory for them.
-#[inline(always)]
-unsafe fn finish<S: Simd, E: Element, const R: usize, const V: usize>(
-    tile: &Tile<E>,
-    sums: *const f32,
-) -> usize {
-    // SAFETY: the caller enabled the features of `S` and promises readable sums and a writable
-    // tile.
-    unsafe {
-        let mut acc = [[S::zero(); V]; R];
-        for (r, row) in acc.iter_mut().enumerate() {
-            for (v, value) in row.iter_mut().enumerate() {
-                *value = S::load(sums.add(r * amx::BLOCK + v * S::LANES));
-            }
-        }
-        epilogue(tile, acc);
-    }
-    R
 }

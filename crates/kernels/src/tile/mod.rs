@@ -1,8 +1,12 @@
 //! The register tile: a small block of a matrix product held in vector registers.
 
+mod epilogue;
+
+pub(crate) use epilogue::epilogue;
+
 use crate::element::Element;
 use crate::normalize::Normalize;
-use crate::simd::{Kernel, Simd, load, store, stored};
+use crate::simd::{Kernel, Simd, store, stored};
 
 /// One term of a tile: `rows(a) * panel(b)`.
 #[derive(Clone, Copy)]
@@ -92,6 +96,7 @@ impl<E: Element> TileNorm<E> {
 
 /// Arguments of one register tile, `c = sum over terms of a * b (+ bias) (+ add)`, and a batch norm
 /// of `c`.
+#[derive(Clone, Copy)]
 pub struct Tile<'a, E> {
     pub terms: &'a [Term],
     /// Number of elements added to every `a`, so that a tile steps over rows without new terms.
@@ -104,6 +109,8 @@ pub struct Tile<'a, E> {
     pub a_depth: usize,
     /// Distance between depths of `b`.
     pub b_depth: usize,
+    /// Distance from the first two vectors of `b` to the next two, in tiles that have more than two.
+    pub b_panel: usize,
     /// Destination; null where the sums are not stored.
     pub c: *mut E,
     /// Distance between rows of `c`, of `add` and of the batch norm's result.
@@ -136,6 +143,7 @@ impl<'a, E> Tile<'a, E> {
             a_row: 0,
             a_depth: 1,
             b_depth: 0,
+            b_panel: 0,
             c: std::ptr::null_mut(),
             c_row: 0,
             columns: 0,
@@ -148,10 +156,35 @@ impl<'a, E> Tile<'a, E> {
         }
     }
 
+    /// Moves down by `rows` rows.
+    #[inline(always)]
+    pub(crate) fn step(&mut self, rows: usize) {
+        let at = rows * self.c_row;
+        self.a_offset += rows * self.a_row;
+        if !self.c.is_null() {
+            self.c = self.c.wrapping_add(at);
+        }
+        if !self.add.is_null() {
+            self.add = self.add.wrapping_add(at);
+        }
+        if let Some(stats) = &mut self.stats {
+            stats.first = false;
+        }
+        if let Some(norm) = &mut self.norm {
+            norm.c = norm.c.wrapping_add(at);
+        }
+    }
+
     /// Whether the sums are stored with nothing but `add` added to them.
     #[inline(always)]
     fn is_plain(&self) -> bool {
         self.bias.is_null() && self.stats.is_none() && self.norm.is_none() && !self.c.is_null()
+    }
+
+    /// Whether the sums are stored and their statistics taken, with nothing but `add` added.
+    #[inline(always)]
+    fn has_sums(&self) -> bool {
+        self.bias.is_null() && self.stats.is_some() && self.norm.is_none() && !self.c.is_null()
     }
 }
 
@@ -253,101 +286,6 @@ unsafe fn compute<S: Simd, E: Element, const R: usize, const V: usize>(tile: &Ti
             }
         }
         epilogue(tile, acc);
-    }
-}
-
-/// Adds bias and `add` to the sums of a tile, stores them and their batch norm, and accumulates the
-/// statistics.
-///
-/// # Safety
-/// The conditions of [`compute`] on `c`, `add`, `bias`, the statistics and the batch norm hold.
-#[inline(always)]
-pub(crate) unsafe fn epilogue<S: Simd, E: Element, const R: usize, const V: usize>(
-    tile: &Tile<E>,
-    acc: [[S; V]; R],
-) {
-    // SAFETY: the caller enabled the features of `S` and promises destinations of `R` rows of
-    // `columns` columns.
-    unsafe {
-        if tile.is_plain() && tile.columns == V * S::LANES {
-            // A plain tile is stored straight from the registers; the other cases pass the sums
-            // through memory.
-            for (r, row) in acc.iter().enumerate() {
-                for (v, y) in row.iter().enumerate() {
-                    let at = r * tile.c_row + v * S::LANES;
-                    let y = if tile.add.is_null() {
-                        *y
-                    } else {
-                        y.add(load(tile.add.add(at), S::LANES))
-                    };
-                    store(y, tile.c.add(at), S::LANES);
-                }
-            }
-            return;
-        }
-        for v in 0..V {
-            let at = v * S::LANES;
-            let lanes = (tile.columns - at).min(S::LANES);
-            let mut column = acc.map(|row| row[v]);
-            if lanes == S::LANES {
-                finish::<S, E, R, true>(tile, &mut column, at, lanes);
-            } else {
-                finish::<S, E, R, false>(tile, &mut column, at, lanes);
-            }
-        }
-    }
-}
-
-/// Adds bias and `add`, stores, normalises, and accumulates the statistics of one vector of `lanes`
-/// columns. `WHOLE` says that `lanes` fills the vector.
-#[inline(always)]
-unsafe fn finish<S: Simd, E: Element, const R: usize, const WHOLE: bool>(
-    tile: &Tile<E>,
-    column: &mut [S; R],
-    at: usize,
-    lanes: usize,
-) {
-    // SAFETY: the caller enabled the features of `S` and promises `R` rows of `lanes` columns at
-    // `c`, `add`, `bias`, the statistics and the batch norm.
-    unsafe {
-        let lanes = if WHOLE { S::LANES } else { lanes };
-        if !tile.bias.is_null() {
-            let bias = load(tile.bias.add(at), lanes);
-            for y in column.iter_mut() {
-                *y = y.add(bias);
-            }
-        }
-        if !tile.add.is_null() {
-            for (r, y) in column.iter_mut().enumerate() {
-                *y = y.add(load(tile.add.add(r * tile.c_row + at), lanes));
-            }
-        }
-        if !tile.c.is_null() {
-            for (r, y) in column.iter().enumerate() {
-                store(*y, tile.c.add(r * tile.c_row + at), lanes);
-            }
-        }
-        if let Some(norm) = &tile.norm {
-            let channels = norm.channels::<S>(at, lanes);
-            for (r, y) in column.iter().enumerate() {
-                norm.store(channels, *y, r * tile.c_row + at, lanes);
-            }
-        }
-        if let Some(stats) = tile.stats {
-            if stats.first {
-                store(stored::<S, E>(column[0]), stats.shift.add(at), lanes);
-            }
-            let shift: S = load(stats.shift.add(at), lanes);
-            let mut sum: S = load(stats.sum.add(at), lanes);
-            let mut square: S = load(stats.square.add(at), lanes);
-            for y in column.iter() {
-                let d = stored::<S, E>(*y).sub(shift);
-                sum = sum.add(d);
-                square = d.mul_add(d, square);
-            }
-            store(sum, stats.sum.add(at), lanes);
-            store(square, stats.square.add(at), lanes);
-        }
     }
 }
 
