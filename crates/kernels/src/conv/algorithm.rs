@@ -14,6 +14,9 @@ use crate::isa::Isa;
 /// Largest number of channels for which gathering pairs for `vdpbf16ps` costs more than the
 /// instruction saves.
 const FEW_CHANNELS: usize = 8;
+/// Least number of input and output channels for which products of bf16 pay for the transforms of
+/// Winograd's smaller tile.
+const MANY_CHANNELS: usize = 32;
 
 /// Which algorithm computes one direction of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,17 +30,26 @@ pub enum ConvAlgorithm {
     /// in `f32`: AMX tiles or `vdpbf16ps`. Activations are bf16, and weights are rounded to bf16
     /// when they are packed. It needs the instruction set `amx` or `avx512bf16`.
     DirectBf16,
+    /// Winograd F(2x2, 3x3) in the cases of [`ConvAlgorithm::Winograd`] and
+    /// [`ConvAlgorithm::DirectBf16`]: the transformed activations and weights are rounded to bf16,
+    /// and products of pairs are summed in `f32`. Its error is at most twice that of rounded
+    /// weights. The weight gradient is that of [`ConvAlgorithm::Winograd`].
+    WinogradBf16,
 }
 
 /// The error for a name that no algorithm has; it holds the name.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("unknown algorithm {0:?}: expected direct, winograd or direct-bf16")]
+#[error("unknown algorithm {0:?}: expected direct, winograd, direct-bf16 or winograd-bf16")]
 pub struct UnknownAlgorithm(String);
 
 impl ConvAlgorithm {
     /// Every algorithm.
-    pub const ALL: [ConvAlgorithm; 3] =
-        [ConvAlgorithm::Direct, ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+    pub const ALL: [ConvAlgorithm; 4] = [
+        ConvAlgorithm::Direct,
+        ConvAlgorithm::Winograd,
+        ConvAlgorithm::DirectBf16,
+        ConvAlgorithm::WinogradBf16,
+    ];
 
     /// The algorithm's name in output and settings.
     #[must_use]
@@ -46,6 +58,7 @@ impl ConvAlgorithm {
             ConvAlgorithm::Direct => "direct",
             ConvAlgorithm::Winograd => "winograd",
             ConvAlgorithm::DirectBf16 => "direct-bf16",
+            ConvAlgorithm::WinogradBf16 => "winograd-bf16",
         }
     }
 
@@ -73,6 +86,10 @@ impl ConvAlgorithm {
                     && matches!(isa, Isa::Amx | Isa::Avx512Bf16)
                     && cfg!(target_arch = "x86_64")
             }
+            ConvAlgorithm::WinogradBf16 => {
+                let needed = [ConvAlgorithm::Winograd, ConvAlgorithm::DirectBf16];
+                needed.into_iter().all(|algorithm| algorithm.supports(geometry, isa, precision))
+            }
         }
     }
 
@@ -86,6 +103,9 @@ impl ConvAlgorithm {
             }
             ConvAlgorithm::DirectBf16 => {
                 "products of bf16 need bf16 activations and the instruction set amx or avx512bf16"
+            }
+            ConvAlgorithm::WinogradBf16 => {
+                "Winograd with products of bf16 needs what winograd and direct-bf16 need"
             }
         }
     }
@@ -144,12 +164,20 @@ impl Algorithms {
                 ConvAlgorithm::Direct
             }
         };
+        // The products have to weigh more than the transforms, of which a smaller tile has more.
+        let channels = geometry.in_channels.min(geometry.out_channels);
+        let points = is_large && channels >= MANY_CHANNELS;
+        let winograd_bf16 =
+            points && ConvAlgorithm::WinogradBf16.supports(geometry, isa, precision);
+        let fastest_pass = |from: usize| {
+            if winograd_bf16 { ConvAlgorithm::WinogradBf16 } else { fastest(from) }
+        };
         Self {
-            forward: fastest(geometry.in_channels),
+            forward: fastest_pass(geometry.in_channels),
             input_grad: if pairs && blocks_apply(geometry, isa) {
                 ConvAlgorithm::DirectBf16
             } else {
-                fastest(geometry.out_channels)
+                fastest_pass(geometry.out_channels)
             },
             // The weight gradient sums over rows, so both channel counts have to pay for a
             // transform.

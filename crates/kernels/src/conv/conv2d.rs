@@ -317,8 +317,10 @@ fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
         ConvAlgorithm::Winograd => winograd::task_counts(pass),
         #[cfg(target_arch = "x86_64")]
         ConvAlgorithm::DirectBf16 => direct_bf16::task_counts(pass),
+        #[cfg(target_arch = "x86_64")]
+        ConvAlgorithm::WinogradBf16 => winograd::pairs::task_counts(pass),
         #[cfg(not(target_arch = "x86_64"))]
-        ConvAlgorithm::DirectBf16 => Vec::new(),
+        ConvAlgorithm::DirectBf16 | ConvAlgorithm::WinogradBf16 => Vec::new(),
     }
 }
 
@@ -335,7 +337,9 @@ fn run_f32(pass: &Pass<'_, f32>, output: Output<'_, f32>) {
     match pass.algorithm {
         ConvAlgorithm::Direct => direct::run(pass, output),
         ConvAlgorithm::Winograd => winograd::run(pass, output),
-        ConvAlgorithm::DirectBf16 => debug_assert!(false, "is for bf16"),
+        ConvAlgorithm::DirectBf16 | ConvAlgorithm::WinogradBf16 => {
+            debug_assert!(false, "is for bf16");
+        }
     }
 }
 
@@ -345,21 +349,25 @@ fn run_bf16(pass: &Pass<'_, bf16>, output: Output<'_, bf16>) {
         ConvAlgorithm::Winograd => winograd::run(pass, output),
         #[cfg(target_arch = "x86_64")]
         ConvAlgorithm::DirectBf16 => direct_bf16::run(pass, output),
+        #[cfg(target_arch = "x86_64")]
+        ConvAlgorithm::WinogradBf16 => winograd::pairs::run(pass, output),
         #[cfg(not(target_arch = "x86_64"))]
-        ConvAlgorithm::DirectBf16 => debug_assert!(false, "needs x86-64"),
+        ConvAlgorithm::DirectBf16 | ConvAlgorithm::WinogradBf16 => {
+            debug_assert!(false, "needs x86-64");
+        }
     }
 }
 
 fn weight_grad_f32(pass: &WeightPass<'_, f32>, dw: &mut [f32]) {
     match pass.algorithm {
-        ConvAlgorithm::Winograd => winograd::weight_grad(pass, dw),
+        ConvAlgorithm::Winograd | ConvAlgorithm::WinogradBf16 => winograd::weight_grad(pass, dw),
         ConvAlgorithm::Direct | ConvAlgorithm::DirectBf16 => direct::weight_grad(pass, dw),
     }
 }
 
 fn weight_grad_bf16(pass: &WeightPass<'_, bf16>, dw: &mut [f32]) {
     match pass.algorithm {
-        ConvAlgorithm::Winograd => winograd::weight_grad(pass, dw),
+        ConvAlgorithm::Winograd | ConvAlgorithm::WinogradBf16 => winograd::weight_grad(pass, dw),
         #[cfg(target_arch = "x86_64")]
         ConvAlgorithm::DirectBf16 if direct_bf16::pays_for_weights(pass.geometry, pass.isa) => {
             direct_bf16::weight_grad(pass, dw)

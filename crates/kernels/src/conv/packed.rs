@@ -27,8 +27,10 @@ impl Layout {
             ConvAlgorithm::Winograd => winograd::packed_len(geometry, *direction, *isa),
             #[cfg(target_arch = "x86_64")]
             ConvAlgorithm::DirectBf16 => direct_bf16::packed_len(geometry, *direction, *isa),
+            #[cfg(target_arch = "x86_64")]
+            ConvAlgorithm::WinogradBf16 => winograd::pairs::packed_len(geometry, *direction),
             #[cfg(not(target_arch = "x86_64"))]
-            ConvAlgorithm::DirectBf16 => 0,
+            ConvAlgorithm::DirectBf16 | ConvAlgorithm::WinogradBf16 => 0,
         }
     }
 
@@ -42,8 +44,12 @@ impl Layout {
             ConvAlgorithm::DirectBf16 => {
                 direct_bf16::pack(geometry, *direction, *isa, weights, packed)
             }
+            #[cfg(target_arch = "x86_64")]
+            ConvAlgorithm::WinogradBf16 => {
+                winograd::pairs::pack(geometry, *direction, *isa, weights, packed)
+            }
             #[cfg(not(target_arch = "x86_64"))]
-            ConvAlgorithm::DirectBf16 => {}
+            ConvAlgorithm::DirectBf16 | ConvAlgorithm::WinogradBf16 => {}
         }
     }
 }

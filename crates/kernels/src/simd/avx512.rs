@@ -118,6 +118,18 @@ impl<const NATIVE: bool> Simd for F32x16<NATIVE> {
         unsafe { Self::widen(self.narrow()) }
     }
     #[inline(always)]
+    unsafe fn store_pairs(self, other: Self, p: *mut bf16) {
+        // SAFETY: the caller promises AVX-512, and that `p` is valid for twice the lanes.
+        unsafe {
+            let (first, second) = (self.narrow(), other.narrow());
+            let pairs = _mm512_or_si512(
+                _mm512_cvtepu16_epi32(first),
+                _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(second)),
+            );
+            _mm512_storeu_si512(p.cast(), pairs);
+        }
+    }
+    #[inline(always)]
     unsafe fn where_positive(self, gate: Self) -> Self {
         // SAFETY: the caller promises that the processor has AVX-512.
         unsafe {

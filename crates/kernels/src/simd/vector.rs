@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::element::{Element, ElementType};
+use crate::element::{Element, ElementType, Storage};
 
 /// A vector of [`Simd::LANES`] `f32`.
 ///
@@ -36,6 +36,21 @@ pub trait Simd: Copy + 'static {
     unsafe fn store_first_bf16(self, p: *mut bf16, n: usize);
     /// The nearest bf16, ties to even, as `f32`.
     unsafe fn round_bf16(self) -> Self;
+    /// Rounds both to nearest even and stores them side by side, lane by lane: `2 LANES` values.
+    #[inline(always)]
+    unsafe fn store_pairs(self, other: Self, p: *mut bf16) {
+        // 16 lanes hold the widest vector.
+        let (mut first, mut second) = ([0.0f32; 16], [0.0f32; 16]);
+        // SAFETY: the caller promises the features, and that `p` is valid for twice the lanes.
+        unsafe {
+            self.store(first.as_mut_ptr());
+            other.store(second.as_mut_ptr());
+            for lane in 0..Self::LANES {
+                *p.add(2 * lane) = bf16::narrow(first[lane]);
+                *p.add(2 * lane + 1) = bf16::narrow(second[lane]);
+            }
+        }
+    }
     /// Keeps each lane where `gate > 0` or `gate` is NaN; the other lanes become zero.
     unsafe fn where_positive(self, gate: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;

@@ -1,6 +1,6 @@
 //! The output tiles of a batch, cut into blocks.
 
-use super::transform::OUT;
+use super::transform::Tiling;
 use crate::conv::geometry::ConvGeometry;
 use crate::conv::partial::Rows;
 
@@ -11,6 +11,8 @@ pub(super) struct Grid {
     pub height: usize,
     pub width: usize,
     pub n: usize,
+    /// Side of an output tile.
+    side: usize,
     tiles_x: usize,
     tiles: usize,
     /// Most samples of a block.
@@ -56,15 +58,17 @@ impl<E> Rows<E> for Block {
 }
 
 impl Grid {
-    /// Cuts a batch of `n` images into blocks of at most `rows` rows. Both are at least 1.
-    pub(super) fn new(geometry: &ConvGeometry, n: usize, rows: usize) -> Self {
+    /// Cuts a batch of `n` images into blocks of at most `rows` rows of output tiles of `T`. Both are
+    /// at least 1.
+    pub(super) fn new<T: Tiling>(geometry: &ConvGeometry, n: usize, rows: usize) -> Self {
         let [height, width] = geometry.input;
-        let (tiles_y, tiles_x) = (height.div_ceil(OUT), width.div_ceil(OUT));
+        let (tiles_y, tiles_x) = (height.div_ceil(T::OUT), width.div_ceil(T::OUT));
         let tiles = tiles_y * tiles_x;
         Self {
             height,
             width,
             n,
+            side: T::OUT,
             tiles_x,
             tiles,
             samples: n.div_ceil(n.div_ceil(rows)),
@@ -95,14 +99,14 @@ impl Grid {
     /// The top left output pixel (row, column) of `tile`.
     #[inline(always)]
     pub(super) fn origin(&self, tile: usize) -> (usize, usize) {
-        (tile / self.tiles_x * OUT, tile % self.tiles_x * OUT)
+        (tile / self.tiles_x * self.side, tile % self.tiles_x * self.side)
     }
 
     /// Height and width of the part of `tile` that lies in the image.
     #[inline(always)]
     pub(super) fn extent(&self, tile: usize) -> (usize, usize) {
         let (y, x) = self.origin(tile);
-        ((self.height - y).min(OUT), (self.width - x).min(OUT))
+        ((self.height - y).min(self.side), (self.width - x).min(self.side))
     }
 
     /// Number of output pixels of `block`, over all its samples.

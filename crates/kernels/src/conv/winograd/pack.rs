@@ -1,11 +1,13 @@
 //! Weights transformed and packed for Winograd's algorithm.
 
-use super::transform::{self, IN, POINTS, square};
+use super::transform::{F4, Line, SIDE, Tiling, columns};
 use crate::conv::geometry::{ConvGeometry, Direction};
 use crate::isa::Isa;
 use crate::parallel::{Shared, block_size, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 
+/// Number of products of a tile.
+const POINTS: usize = F4::POINTS;
 /// Input channels that are transformed at a time.
 pub(super) const BLOCK_DEPTH: usize = block_size(128, 4);
 /// Output channels of a task, a multiple of every panel width.
@@ -50,10 +52,7 @@ pub(in crate::conv) fn pack(
         let first = column / BLOCK_COLUMNS * BLOCK_COLUMNS;
         let block_columns = (to - first).min(BLOCK_COLUMNS).next_multiple_of(columns);
         let kernel = PackWeights {
-            w: w.as_ptr(),
-            direction,
-            from,
-            to,
+            kernels: Kernels { w: w.as_ptr(), direction, from, to },
             out: out.at(POINTS * (first * from + depth * block_columns) + (column - first) * width),
             point: block_columns * width,
             column,
@@ -65,11 +64,62 @@ pub(in crate::conv) fn pack(
     });
 }
 
+/// Kernels of nine weights between `from` and `to` channels, in PyTorch's order.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    pub(super) w: *const f32,
+    pub(super) direction: Direction,
+    pub(super) from: usize,
+    pub(super) to: usize,
+}
+
+impl Kernels {
+    /// The points of the kernels between channel `ci` that is read and those from `column` on that
+    /// are written; those beyond the last are zero.
+    ///
+    /// # Safety
+    /// The features of `S` are enabled; `w` holds the kernels, and channel `ci` exists.
+    #[inline(always)]
+    pub(super) unsafe fn points<T: Tiling, S: Simd>(
+        &self,
+        ci: usize,
+        column: usize,
+    ) -> [Line<S>; SIDE] {
+        let lanes = self.to.saturating_sub(column).min(S::LANES);
+        // Taps by lanes; 16 lanes hold the widest vector.
+        let mut taps = [[0.0f32; 16]; 9];
+        for lane in 0..lanes {
+            let co = column + lane;
+            let index = match self.direction {
+                Direction::Forward => co * self.from + ci,
+                Direction::InputGrad => ci * self.to + co,
+            };
+            for (t, tap) in taps.iter_mut().enumerate() {
+                let t = match self.direction {
+                    Direction::Forward => t,
+                    Direction::InputGrad => 8 - t,
+                };
+                // SAFETY: the caller promises that both channels exist.
+                tap[lane] = unsafe { *self.w.add(index * 9 + t) };
+            }
+        }
+        // SAFETY: the caller enabled the features of `S`.
+        unsafe {
+            let mut rows = [[S::zero(); SIDE]; SIDE];
+            for (row, taps) in rows.iter_mut().zip(taps.as_chunks::<3>().0) {
+                let mut line = [S::zero(); SIDE];
+                for (value, tap) in line.iter_mut().zip(taps) {
+                    *value = S::load(tap.as_ptr());
+                }
+                *row = T::weight(line);
+            }
+            columns!(&rows, T::IN, T::weight)
+        }
+    }
+}
+
 struct PackWeights {
-    w: *const f32,
-    direction: Direction,
-    from: usize,
-    to: usize,
+    kernels: Kernels,
     out: *mut f32,
     /// Distance in floats between points of `out`.
     point: usize,
@@ -83,35 +133,13 @@ impl Kernel for PackWeights {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        use transform::weight;
         // SAFETY: the caller enabled the features of `S` and promises kernels of `from * to`
         // channels at `w`, and a panel of these rows at every point of `out`.
         unsafe {
             for ci in self.range.0..self.range.1 {
                 for v in 0..S::TILE_VECTORS {
                     let column = self.column + v * S::LANES;
-                    let lanes = self.to.saturating_sub(column).min(S::LANES);
-                    // Taps by lanes; 16 lanes hold the widest vector.
-                    let mut taps = [[0.0f32; 16]; 9];
-                    for lane in 0..lanes {
-                        let co = column + lane;
-                        let index = match self.direction {
-                            Direction::Forward => co * self.from + ci,
-                            Direction::InputGrad => ci * self.to + co,
-                        };
-                        for (t, tap) in taps.iter_mut().enumerate() {
-                            let t = match self.direction {
-                                Direction::Forward => t,
-                                Direction::InputGrad => 8 - t,
-                            };
-                            tap[lane] = *self.w.add(index * 9 + t);
-                        }
-                    }
-                    let mut kernel = [[S::zero(); 3]; 3];
-                    for (t, tap) in taps.iter().enumerate() {
-                        kernel[t / 3][t % 3] = S::load(tap.as_ptr());
-                    }
-                    let u = square!(&kernel, 3 => IN, weight);
+                    let u = self.kernels.points::<F4, S>(ci, column);
                     for (p, value) in u.as_flattened().iter().enumerate() {
                         let row = (ci - self.range.0) * S::TILE_COLUMNS;
                         value.store(self.out.add(p * self.point + row + v * S::LANES));

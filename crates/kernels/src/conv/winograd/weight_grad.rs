@@ -7,9 +7,11 @@
 //! which keeps its products in registers over the whole section. Where one section holds all rows
 //! (small images), each task instead takes a block of channels through all points and back.
 
+use std::marker::PhantomData;
+
 use super::grid::{Block, Grid};
 use super::input_transform::InputTransform;
-use super::transform::POINTS;
+use super::transform::{F4, Tiling};
 use super::weight_kernels::{
     Channels, Memory, Multiply, OutputGradTransform, TransformBack, Write,
 };
@@ -21,6 +23,8 @@ use crate::isa::Isa;
 use crate::parallel::{Shared, block_size, for_each};
 use crate::simd::{self, dispatch};
 
+/// Number of products of a tile.
+const POINTS: usize = F4::POINTS;
 /// Rows that are transformed at a time.
 const BLOCK_ROWS: usize = block_size(32, 5);
 /// Largest number of channels for which a task keeps all products.
@@ -47,7 +51,7 @@ const BACK_CHANNELS: usize = block_size(16, 4);
 pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mut [f32]) {
     let WeightPass { geometry, isa, n, x, dy, .. } = *pass;
     let (from, to) = (geometry.in_channels, geometry.out_channels);
-    let problem = Problem { grid: Grid::new(geometry, n, BLOCK_ROWS), isa, from, to, x, dy };
+    let problem = Problem { grid: Grid::new::<F4>(geometry, n, BLOCK_ROWS), isa, from, to, x, dy };
     if from.max(to) <= FUSED_CHANNELS {
         problem.run_fused(dw);
     } else {
@@ -230,6 +234,7 @@ impl<E: Element> Problem<E> {
     /// `memory` holds these rows, and nothing else accesses these rows and channels.
     unsafe fn transform(&self, memory: Memory, block: Block, first: usize, (from, to): Channels) {
         let input = InputTransform {
+            tiling: PhantomData::<F4>,
             grid: self.grid,
             channels: self.from,
             x: self.x.at(0),

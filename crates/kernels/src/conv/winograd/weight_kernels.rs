@@ -2,7 +2,7 @@
 //! back.
 
 use super::grid::{Block, Grid};
-use super::transform::{self, IN, OUT, columns};
+use super::transform::{F4, SIDE, Tiling, columns};
 use crate::element::Element;
 use crate::parallel::{Shared, block_size};
 use crate::simd::{Kernel, Simd, load};
@@ -57,7 +57,7 @@ impl<E: Element> Kernel for OutputGradTransform<E> {
         // images, and memory for these rows that only this task accesses.
         unsafe {
             for (row, tile, sample) in self.block.iter() {
-                let whole_tile = self.grid.extent(tile) == (OUT, OUT);
+                let whole_tile = self.grid.extent(tile) == (F4::OUT, F4::OUT);
                 let mut c = self.range.0;
                 while c < self.range.1 {
                     if whole_tile && self.range.1 - c >= S::LANES {
@@ -86,25 +86,24 @@ impl<E: Element> OutputGradTransform<E> {
         sample: usize,
         c: usize,
     ) {
-        use transform::output_grad;
         // SAFETY: the caller enabled the features of `S` and promises a row, tile, sample and
         // channels that exist, and memory for them that only this task accesses.
         unsafe {
             let Self { grid, to, dy, .. } = *self;
             let (y0, x0) = grid.origin(tile);
-            let (tall, wide) = if WHOLE { (OUT, OUT) } else { grid.extent(tile) };
+            let (tall, wide) = if WHOLE { (F4::OUT, F4::OUT) } else { grid.extent(tile) };
             let lanes = if WHOLE { S::LANES } else { (self.range.1 - c).min(S::LANES) };
             let start = ((y0 * grid.width + x0) * grid.n + sample) * to + c;
             let (down, right) = (grid.width * grid.n * to, grid.n * to);
-            let mut rows = [[S::zero(); IN]; OUT];
+            let mut rows = [[S::zero(); SIDE]; SIDE];
             for (i, line) in rows.iter_mut().enumerate().take(tall) {
-                let mut y = [S::zero(); OUT];
+                let mut y = [S::zero(); SIDE];
                 for (j, value) in y.iter_mut().enumerate().take(wide) {
                     *value = load(dy.at(start + i * down + j * right), lanes);
                 }
-                *line = output_grad(y);
+                *line = F4::output_grad(y);
             }
-            let points = columns!(&rows, OUT, IN => IN, output_grad);
+            let points = columns!(&rows, F4::IN, F4::output_grad);
             let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
             let at = (panel * self.memory.rows + self.first + row) * S::TILE_COLUMNS + lane;
             for (p, value) in points.as_flattened().iter().enumerate() {
@@ -214,7 +213,6 @@ impl Kernel for TransformBack {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        use transform::weight_grad;
         // SAFETY: the caller enabled the features of `S` and promises memory that holds these
         // products, and channels of `dw` that only this task writes.
         unsafe {
@@ -224,21 +222,22 @@ impl Kernel for TransformBack {
                 let u_row = self.memory.u.at((ci - self.origin.0) * self.memory.u_row);
                 let mut c = outputs.0;
                 while c < outputs.1 {
-                    let mut rows = [[S::zero(); 3]; IN];
+                    let mut rows = [[S::zero(); SIDE]; SIDE];
                     for (i, row) in rows.iter_mut().enumerate() {
-                        let mut u = [S::zero(); IN];
+                        let mut u = [S::zero(); SIDE];
                         for (j, u) in u.iter_mut().enumerate() {
-                            *u = S::load(
-                                u_row.add((i * IN + j) * self.memory.u_point + c - self.origin.1),
-                            );
+                            *u =
+                                S::load(u_row.add(
+                                    (i * F4::IN + j) * self.memory.u_point + c - self.origin.1,
+                                ));
                         }
-                        *row = weight_grad(u);
+                        *row = F4::weight_grad(u);
                     }
-                    let dw = columns!(&rows, IN, 3 => 3, weight_grad);
+                    let dw = columns!(&rows, 3, F4::weight_grad);
                     let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
-                    for (tap, value) in dw.as_flattened().iter().enumerate() {
+                    for tap in 0..9 {
                         let row = (panel * 9 + tap) * from + ci;
-                        value.store(self.dw.add(row * S::TILE_COLUMNS + lane));
+                        dw[tap / 3][tap % 3].store(self.dw.add(row * S::TILE_COLUMNS + lane));
                     }
                     c += S::LANES;
                 }

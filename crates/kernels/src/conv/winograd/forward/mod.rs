@@ -4,12 +4,16 @@
 //! [C_in x C_out]`. A task transforms a block of rows, multiplies, and transforms back while all of
 //! its data stays in the second-level cache.
 
+#[cfg(target_arch = "x86_64")]
+pub(in crate::conv) mod pairs;
 mod store;
+
+use std::marker::PhantomData;
 
 use super::grid::Grid;
 use super::input_transform::InputTransform;
 use super::pack::{BLOCK_COLUMNS, BLOCK_DEPTH, channels};
-use super::transform::POINTS;
+use super::transform::{F4, Tiling};
 use crate::buffer::with_scratch;
 use crate::conv::epilogue::Output;
 use crate::conv::partial::{Rows, TileList};
@@ -18,14 +22,17 @@ use crate::element::Element;
 use crate::parallel::{block_size, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
+use store::Store;
 
+/// Number of products of a tile.
+const POINTS: usize = F4::POINTS;
 /// Rows of a task. A task reads each weight once and uses it for this many rows.
 const BLOCK_ROWS: usize = block_size(32, 5);
 
 /// Number of outputs per channel of each block of rows. The tasks of a block share a row of partial
 /// sums.
 pub(in crate::conv) fn task_counts<E: Element>(pass: &Pass<'_, E>) -> Vec<usize> {
-    let grid = Grid::new(pass.geometry, pass.n, BLOCK_ROWS);
+    let grid = Grid::new::<F4>(pass.geometry, pass.n, BLOCK_ROWS);
     (0..grid.blocks()).map(|index| grid.pixels(&grid.block(index))).collect()
 }
 
@@ -38,7 +45,7 @@ fn padded(width: usize, lanes: usize) -> usize {
 /// Computes `pass` and writes to `out`.
 pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     let (_, to) = channels(pass.geometry, pass.direction);
-    let grid = Grid::new(pass.geometry, pass.n, BLOCK_ROWS);
+    let grid = Grid::new::<F4>(pass.geometry, pass.n, BLOCK_ROWS);
     let column_blocks = to.div_ceil(BLOCK_COLUMNS);
     if let Some(tiles) = pass.partial {
         return run_partial(pass, grid, tiles, out);
@@ -152,6 +159,7 @@ impl<E: Element, R: Rows<E>> Kernel for Convolve<'_, E, R> {
             while depth < self.from {
                 let width = (self.from - depth).min(BLOCK_DEPTH);
                 InputTransform {
+                    tiling: PhantomData::<F4>,
                     grid: self.grid,
                     channels: self.from,
                     x: self.x,
@@ -165,7 +173,19 @@ impl<E: Element, R: Rows<E>> Kernel for Convolve<'_, E, R> {
                 self.multiply::<S>(depth, width);
                 depth += width;
             }
-            self.store::<S>();
+            Store {
+                tiling: PhantomData::<F4>,
+                grid: self.grid,
+                to: self.to,
+                out: self.out,
+                sums: self.sums,
+                rows: self.rows,
+                columns: self.columns,
+                m: self.m,
+                m_row: self.m_row,
+                m_point: self.m_point,
+            }
+            .store::<S>();
         }
     }
 }

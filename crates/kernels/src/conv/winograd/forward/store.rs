@@ -1,25 +1,47 @@
 //! From the products back to pixels of the output, with the epilogue.
 
-use super::super::transform::{self, IN, OUT, columns};
-use super::Convolve;
+use std::marker::PhantomData;
+
+use super::super::grid::Grid;
+use super::super::transform::{SIDE, Tiling, columns};
+use crate::conv::epilogue::Output;
 use crate::conv::partial::Rows;
 use crate::element::Element;
 use crate::simd::{Simd, load, store, stored};
 
-impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
+/// The products of a block of rows, and where their outputs go.
+pub(super) struct Store<'a, T, E, R> {
+    pub(super) tiling: PhantomData<T>,
+    pub(super) grid: Grid,
+    /// Number of channels of the output.
+    pub(super) to: usize,
+    pub(super) out: Output<'a, E>,
+    /// Null, or this task's part of the output's sums.
+    pub(super) sums: *mut f32,
+    pub(super) rows: R,
+    /// The channels of the products.
+    pub(super) columns: (usize, usize),
+    /// Products, `[point][row][column]`.
+    pub(super) m: *const f32,
+    pub(super) m_row: usize,
+    pub(super) m_point: usize,
+}
+
+impl<T: Tiling, E: Element, R: Rows<E>> Store<'_, T, E, R> {
     /// Transforms `M` back to output pixels, applies the epilogue and stores the result.
     ///
     /// # Safety
-    /// The features of `S` are enabled, and `M` holds the products.
+    /// The features of `S` are enabled; `m` holds the products of all rows and whole vectors of
+    /// columns; no other task writes these outputs and sums.
     #[inline(always)]
     pub(super) unsafe fn store<S: Simd>(&self) {
-        // SAFETY: the caller enabled the features of `S` and promises that `M` holds the products;
-        // `run_rows` made the fields point to memory for all rows.
+        // SAFETY: the caller enabled the features of `S` and promises that `m` holds the products
+        // of all rows.
         unsafe {
             let width = self.columns.1 - self.columns.0;
             let mut row = 0;
             for (tile, first, end) in self.rows.runs() {
-                let whole_tile = self.grid.extent(tile) == (OUT, OUT);
+                let whole_tile = self.grid.extent(tile) == (T::OUT, T::OUT);
                 for sample in first..end {
                     let mut c = 0;
                     while c < width {
@@ -50,26 +72,25 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
         sample: usize,
         c: usize,
     ) {
-        use transform::output;
         // SAFETY: the caller enabled the features of `S` and promises a row, tile, sample and
-        // channels that exist; `run_rows` made the fields point to memory for them.
+        // channels that exist, and products of all rows in `m`.
         unsafe {
             let grid = &self.grid;
             let (y0, x0) = grid.origin(tile);
-            let (tall, wide) = if WHOLE { (OUT, OUT) } else { grid.extent(tile) };
+            let (tall, wide) = if WHOLE { (T::OUT, T::OUT) } else { grid.extent(tile) };
             let lanes =
                 if WHOLE { S::LANES } else { (self.columns.1 - self.columns.0 - c).min(S::LANES) };
             let channel = self.columns.0 + c;
             let m_row = self.m.add(row * self.m_row + c);
-            let mut rows = [[S::zero(); OUT]; IN];
-            for (i, row) in rows.iter_mut().enumerate() {
-                let mut m = [S::zero(); IN];
-                for (j, m) in m.iter_mut().enumerate() {
-                    *m = S::load(m_row.add((i * IN + j) * self.m_point));
+            let mut rows = [[S::zero(); SIDE]; SIDE];
+            for (i, row) in rows.iter_mut().enumerate().take(T::IN) {
+                let mut m = [S::zero(); SIDE];
+                for (j, m) in m.iter_mut().enumerate().take(T::IN) {
+                    *m = S::load(m_row.add((i * T::IN + j) * self.m_point));
                 }
-                *row = output(m);
+                *row = T::output(m);
             }
-            let mut pixels = columns!(&rows, IN, OUT => OUT, output);
+            let mut pixels = columns!(&rows, T::OUT, T::output);
             let start = ((y0 * grid.width + x0) * grid.n + sample) * self.to + channel;
             let tile = OutputTile {
                 y0,
@@ -95,14 +116,16 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
     /// # Safety
     /// The features of `S` are enabled, and the tile exists.
     #[inline(always)]
-    unsafe fn add_operands<S: Simd>(&self, tile: &OutputTile, pixels: &mut [[S; OUT]; OUT]) {
+    unsafe fn add_operands<S: Simd>(&self, tile: &OutputTile, pixels: &mut [[S; SIDE]; SIDE]) {
         // SAFETY: the caller enabled the features of `S` and promises that the tile exists;
         // `Output` promises tensors of the output's shape.
         unsafe {
             if !self.out.bias.is_null() {
                 let bias = load(self.out.bias.at(tile.channel), tile.lanes);
-                for value in pixels.as_flattened_mut() {
-                    *value = value.add(bias);
+                for line in pixels.iter_mut().take(T::OUT) {
+                    for value in line.iter_mut().take(T::OUT) {
+                        *value = value.add(bias);
+                    }
                 }
             }
             if !self.out.add.is_null() {
@@ -121,7 +144,7 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
     /// # Safety
     /// The features of `S` are enabled; the tile exists, and no other task writes it.
     #[inline(always)]
-    unsafe fn write<S: Simd>(&self, tile: &OutputTile, pixels: &[[S; OUT]; OUT]) {
+    unsafe fn write<S: Simd>(&self, tile: &OutputTile, pixels: &[[S; SIDE]; SIDE]) {
         // SAFETY: the caller enabled the features of `S` and promises that the tile exists and that
         // only this task writes it.
         unsafe {
@@ -150,7 +173,7 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
     /// # Safety
     /// The features of `S` are enabled, the channels exist, and the sums are this task's.
     #[inline(always)]
-    unsafe fn add_sums<S: Simd>(&self, tile: &OutputTile, first: bool, pixels: &[[S; OUT]; OUT]) {
+    unsafe fn add_sums<S: Simd>(&self, tile: &OutputTile, first: bool, pixels: &[[S; SIDE]; SIDE]) {
         let lanes = tile.lanes;
         // SAFETY: the caller enabled the features of `S` and promises that `sums` is this task's
         // `[3][to]`.
