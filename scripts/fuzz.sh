@@ -18,6 +18,8 @@ options=(-max_total_time="$seconds" -rss_limit_mb=4096 -timeout=120 -print_final
 # Its bytes choose sizes; the numbers in the slices are made.
 [ "$target" = kernels_api ] && options+=(-max_len=256)
 [ -f "fuzz/dictionaries/$target.dict" ] && options+=(-dict="fuzz/dictionaries/$target.dict")
+# Below the readers of runs lies Burn, of which they call little: half an hour of compiling becomes ten minutes.
+[ "${target%%_*}" != run ] || export CARGO_PROFILE_RELEASE_OPT_LEVEL=1
 [ -n "${BUILT:-}" ] || nice -n 15 cargo fuzz build "$target" --features "$target"
 program=${CARGO_TARGET_DIR:-fuzz/target}/$(rustc -vV | sed -n 's/^host: //p')/release/$target
 # Readers of files write them to a folder for temporary files: one in memory is faster. It may be too

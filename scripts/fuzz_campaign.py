@@ -41,8 +41,13 @@ TARGETS = {
     "evaluation_state": "the state of an evaluation with its examples",
     "evaluation_words": "names of attacks, radii",
     "served_messages": "what models behind a command or a URL send: descriptions, arrays, answers",
+    "run_config": "settings, config.toml, recipes and grids",
+    "run_logs": "logs, summary, records and settings of a run, as `diagnose`, `watch` and `report` read them",
+    "run_checkpoint": "checkpoints, and what weights, optimizers and methods take of them",
+    "run_weights": "weights files with their descriptions",
+    "run_pytorch": "weights of PyTorch, old form and new, and the import",
 }
-CRATES = {"kernels": "kernels", "onnx": "onnx", "data": "data", "evaluation": "robustness", "served": "served"}
+CRATES = {"kernels": "kernels", "onnx": "onnx", "data": "data", "evaluation": "robustness", "served": "served", "run": "sora"}
 
 
 def commit(target: str) -> str:

@@ -1,14 +1,20 @@
 #!/usr/bin/env python3
 """Makes the seeds of the fuzz targets, fuzz/seeds/TARGET/*: small files of each kind that are read
-from the first byte to the last. Standard library only. Usage: scripts/fuzz_seeds.py"""
+from the first byte to the last. Those of a run's files come from a run that it makes, with
+target/release/sora. Standard library only. Usage: scripts/fuzz_seeds.py"""
 
 import gzip
 import hashlib
 import io
 import json
+import pickle
 import shutil
 import struct
+import subprocess
+import sys
 import tarfile
+import tempfile
+import types
 import zipfile
 import zlib
 from pathlib import Path
@@ -176,6 +182,110 @@ def messages() -> dict[str, bytes]:
     }
 
 
+def unsealed(text: str) -> bytes:
+    """A record without the digest at its end, as older versions wrote them: changed bytes are then read."""
+    return text.split(',\n  "sum"')[0].encode() + b"\n}\n"
+
+
+def safetensors(data: bytes) -> tuple[dict, bytes]:
+    """Header and numbers of a weights file; the description without its digests."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    if "__metadata__" in header:
+        about = json.loads(header["__metadata__"]["sora"])
+        about = {key: value for key, value in about.items() if key not in ("sum", "sha256")}
+        header["__metadata__"]["sora"] = json.dumps(about)
+    return header, data[8 + length :]
+
+
+def weights(header: dict, numbers: bytes) -> bytes:
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + numbers
+
+
+class Storage:
+    """Stands for the numbers of a tensor, which a PyTorch file keeps beside its pickle."""
+
+    def __init__(self, key: str, length: int):
+        self.key, self.length = key, length
+
+
+def torch_pickle(state: object) -> bytes:
+    """A pickle as `torch.save` writes it, without PyTorch: its names are in modules made for it."""
+    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
+    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch", "__qualname__": "FloatStorage"})
+
+    def _rebuild_tensor_v2(*parts): ...
+
+    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    utils._rebuild_tensor_v2, torch._utils = _rebuild_tensor_v2, utils
+    sys.modules.update({"torch": torch, "torch._utils": utils})
+
+    class Tensor:
+        def __init__(self, key: str, shape: list[int]):
+            self.key, self.shape = key, tuple(shape)
+
+        def __reduce__(self):
+            strides, step = [], 1
+            for side in reversed(self.shape):
+                strides.insert(0, step)
+                step *= side
+            return _rebuild_tensor_v2, (Storage(self.key, step), 0, self.shape, tuple(strides), False, {})
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, found):
+            if isinstance(found, Storage):
+                return ("storage", torch.FloatStorage, found.key, "cpu", found.length)
+
+    out = io.BytesIO()
+    Pickler(out, protocol=2).dump({name: Tensor(key, shape) for name, (key, shape) in state.items()})
+    return out.getvalue()
+
+
+def torch_files(header: dict, numbers: bytes) -> dict[str, bytes]:
+    """The tensors of a weights file in the two forms of PyTorch's files."""
+    state, data = {}, {}
+    for i, (name, info) in enumerate((k, v) for k, v in header.items() if k != "__metadata__"):
+        begin, end = info["data_offsets"]
+        state[name], data[str(i)] = (str(i), info["shape"]), numbers[begin:end]
+    tensors = torch_pickle(state)
+    old = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    old += tensors + pickle.dumps(list(data), protocol=2)
+    old += b"".join(struct.pack("<q", len(part) // 4) + part for part in data.values())
+    archive = {"m/data.pkl": tensors, "m/byteorder": b"little", "m/version": b"3\n"}
+    return {"old": old, "zip": zipped(archive | {f"m/data/{key}": part for key, part in data.items()})}
+
+
+def run_files() -> dict[str, dict[str, bytes]]:
+    """Seeds of the readers of a run, see crates/sora/src/fuzzing.rs."""
+    program = ROOT / "target/release/sora"
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "r"
+        small = "--dataset synthetic --limit-train 96 --limit-test 8 --val 16 --model mnist-cnn --width 1 --image-size 8"
+        call = f"train {small} --epochs 1 --batch 32 --checkpoint-steps 1 --threads 1 --out {run}"
+        subprocess.run([program, *call.split()], check=True, capture_output=True)
+        subprocess.run([program, "eval", run, "--attacks", "clean"], check=True, capture_output=True)
+        text = lambda name: (run / name).read_text()
+        config = text("config.toml").split("\n", 1)[1]
+        checkpoint = run / "checkpoints/epoch-000-step-000001"
+        header, numbers = safetensors((run / "model.safetensors").read_bytes())
+        momentum, values = safetensors((checkpoint / "optimizer.safetensors").read_bytes())
+        logs = [text("metrics.jsonl"), text("epochs.jsonl"), unsealed(text("summary.json")).decode()]
+        logs += [unsealed(next((run / "eval").glob("*.json")).read_text()).decode(), config]
+        position = (checkpoint / "state.json").read_bytes()
+    settings = config.split("steps_per_epoch")[0]
+    recipe = '[train]\nmethod = "fgsm"\n\n[[runs]]\nlabel = "a"\nepsilon = ["8/255", "12/255"]\nseed = [0, 1]\n'
+    scales = 'title = "t"\nruns = [{ method = ["sora", "fgsm"] }]\n[scale.smoke.train]\nepochs = 1\n[scale.smoke.keep]\nmethod = ["sora"]\n'
+    return {
+        "run_config": {"config": config.encode(), "settings": settings.encode(), "recipe": recipe.encode(), "scales": scales.encode()},
+        "run_logs": {"whole": "\0".join(logs).encode()},
+        "run_checkpoint": {"weights": position + b"\0" + weights(header, numbers), "momentum": position + b"\0" + weights(momentum, values)},
+        "run_weights": {"whole": weights(header, numbers)},
+        "run_pytorch": torch_files(header, numbers) | {"safetensors": weights({k: v for k, v in header.items() if k != "__metadata__"}, numbers)},
+    }
+
+
 def seeds() -> dict[str, dict[str, bytes]]:
     fixture = lambda name: (FIXTURES / name).read_bytes()
     kinds = [(8, 0), (1, 0), (8, 2), (4, 3), (16, 4), (8, 6)]
@@ -204,7 +314,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "evaluation_state": states(),
         "served_messages": messages(),
         "evaluation_words": {word.replace("/", "_"): word.encode() for word in words},
-    }
+    } | run_files()
 
 
 def main() -> None:

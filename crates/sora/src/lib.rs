@@ -54,6 +54,9 @@ pub mod error;
 pub mod evaluate;
 pub mod exchange;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod loss;
 pub mod method;
 pub mod model;

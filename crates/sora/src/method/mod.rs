@@ -54,6 +54,8 @@ pub use nuat::NuAt;
 pub use options::{Hyperparameters, Options, Variant, range};
 pub use pgd::Pgd;
 pub use registry::{METHODS, MethodInfo, method, register};
+#[cfg(any(test, fuzzing))]
+pub(crate) use sora::recorded_steps;
 pub use sora::{Sora, StepFactor};
 pub use trades::Trades;
 pub use zerograd::ZeroGrad;

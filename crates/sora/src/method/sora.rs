@@ -173,7 +173,7 @@ impl Running {
 }
 
 /// The step sizes of a recorded run, in pixel units and in order; at least one.
-fn recorded_steps(path: &Path) -> Result<Vec<f32>> {
+pub(crate) fn recorded_steps(path: &Path) -> Result<Vec<f32>> {
     #[derive(Deserialize)]
     struct Line {
         alpha: f32,

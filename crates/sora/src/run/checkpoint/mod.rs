@@ -37,12 +37,12 @@ use crate::{
 const FORMAT: u32 = 1;
 
 /// Names of a checkpoint's files.
-const STATE: &str = "state.json";
+pub(crate) const STATE: &str = "state.json";
 const MANIFEST: &str = "MANIFEST.json";
 /// File name of the weights of a checkpoint.
 pub const MODEL: &str = "model.safetensors";
-const OPTIMIZER: &str = "optimizer.safetensors";
-const METHOD: &str = "method.safetensors";
+pub(crate) const OPTIMIZER: &str = "optimizer.safetensors";
+pub(crate) const METHOD: &str = "method.safetensors";
 
 /// The content of `MANIFEST.json`: the parts of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -162,10 +162,18 @@ impl Recipe {
         }
         let path = Path::new(name);
         if path.extension().is_some_and(|extension| extension == "toml") {
-            let recipe: Self = from_toml(&config::read_text(path, "a recipe")?, path)?;
-            return Ok(Self { file: Some(path.to_owned()), ..recipe });
+            return Self::parse(&config::read_text(path, "a recipe")?, path);
         }
         Err(Error::unknown("recipe", name, RECIPES.iter().map(|(name, _)| *name)))
+    }
+
+    /// Reads the text of the recipe in `file`.
+    ///
+    /// # Errors
+    /// [`Error`] for a text that is no recipe.
+    pub(crate) fn parse(text: &str, file: &Path) -> Result<Self> {
+        let recipe: Self = from_toml(text, file)?;
+        Ok(Self { file: Some(file.to_owned()), ..recipe })
     }
 
     /// The runs and evaluations at `scale`, with the settings `over` in place of all others. A
