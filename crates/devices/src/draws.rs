@@ -69,6 +69,32 @@ fn uniform_kernel(
         terminate!();
     }
     let (row, block) = blocks.div_mod(ABSOLUTE_POS);
+    let sample = u32::cast_from(samples[row]);
+    let words = block_of(block as u32, sample, a, b, c, d, e, f, g, h);
+    let first = block * BLOCK;
+    #[unroll]
+    for i in 0..16 {
+        if first + i < len {
+            out[row * len + first + i] =
+                f32::cast_from(words[i] >> 8u32) * (1.0f32 / 16777216.0f32) * width + low;
+        }
+    }
+}
+
+/// The words of block `block` of the stream `sample` under the key `a` to `h`.
+#[cube]
+pub(crate) fn block_of(
+    block: u32,
+    sample: u32,
+    a: u32,
+    b: u32,
+    c: u32,
+    d: u32,
+    e: u32,
+    f: u32,
+    g: u32,
+    h: u32,
+) -> Array<u32> {
     let mut start = Array::<u32>::new(16usize);
     // "expand 32-byte k"
     start[0] = 0x61707865u32;
@@ -83,9 +109,9 @@ fn uniform_kernel(
     start[9] = f;
     start[10] = g;
     start[11] = h;
-    start[12] = block as u32;
+    start[12] = block;
     start[13] = 0u32;
-    start[14] = u32::cast_from(samples[row]);
+    start[14] = sample;
     start[15] = 0u32;
     let mut state = Array::<u32>::new(16usize);
     #[unroll]
@@ -103,15 +129,11 @@ fn uniform_kernel(
         quarter(&mut state, 2usize, 7usize, 8usize, 13usize);
         quarter(&mut state, 3usize, 4usize, 9usize, 14usize);
     }
-    let first = block * BLOCK;
     #[unroll]
     for i in 0..16 {
-        if first + i < len {
-            let word = (state[i] + start[i]) >> 8u32;
-            out[row * len + first + i] =
-                f32::cast_from(word) * (1.0f32 / 16777216.0f32) * width + low;
-        }
+        state[i] += start[i];
     }
+    state
 }
 
 #[cube]

@@ -40,6 +40,81 @@ pub fn sums(
     out
 }
 
+/// The linearity of a batch from the `sums` `[N, 8]` of its samples, `[1]`: the mean over them of the
+/// slope at the end of the step divided by that at its start (at least 1e-12), in [-1, 1].
+pub fn linearity(sums: CubeTensor, along_sign: bool) -> CubeTensor {
+    let sums = into_contiguous(sums);
+    let [n, _] = sums.meta.shape().dims();
+    let out = contiguous(&sums, [1], DType::F32);
+    linearity_kernel::launch(
+        &sums.client.clone(),
+        CubeCount::Static(1, 1, 1),
+        CubeDim::new_1d(THREADS as u32),
+        sums.into_tensor_arg(),
+        out.clone().into_tensor_arg(),
+        n,
+        along_sign,
+    );
+    out
+}
+
+#[cube(launch)]
+fn linearity_kernel(
+    sums: &Tensor<f32>,
+    out: &mut Tensor<f32>,
+    n: usize,
+    #[comptime] along_sign: bool,
+) {
+    let unit = UNIT_POS_X as usize;
+    let mut ratios = 0.0f32;
+    let mut sample = unit;
+    while sample < n {
+        let place = sample * SUMS;
+        let most_a = sums[place];
+        let mut top = sums[place + 5] * sums[place + 1];
+        let mut bottom = sums[place + 6] * most_a;
+        if !along_sign {
+            top *= most_a;
+            bottom *= most_a;
+        }
+        ratios += top / f32::max(bottom, 1.0e-12f32);
+        sample += THREADS;
+    }
+    let ratios = over_cube(ratios, false);
+    if unit == 0 {
+        let mean = ratios / f32::cast_from(n);
+        // Comparisons keep NaN.
+        out[0] = select(mean > 1.0f32, 1.0f32, select(mean < -1.0f32, -1.0f32, mean));
+    }
+}
+
+/// The Newton step to where a slope vanishes that is 1 at first and `slope` `[1]` after a step of
+/// length `first`, `[1]`: `first / (1 - slope)`, at most `longest`, and `longest` where the slope does
+/// not fall, or is not a number.
+pub fn newton_step(slope: CubeTensor, first: f32, longest: f32) -> CubeTensor {
+    let slope = into_contiguous(slope);
+    let out = contiguous(&slope, [1], DType::F32);
+    newton_kernel::launch(
+        &slope.client.clone(),
+        CubeCount::Static(1, 1, 1),
+        CubeDim::new_1d(1),
+        slope.into_tensor_arg(),
+        out.clone().into_tensor_arg(),
+        first,
+        longest,
+    );
+    out
+}
+
+#[cube(launch)]
+fn newton_kernel(slope: &Tensor<f32>, out: &mut Tensor<f32>, first: f32, longest: f32) {
+    let mut step = longest;
+    if slope[0] < 1.0f32 {
+        step = f32::min(longest, first / (1.0f32 - slope[0]));
+    }
+    out[0] = step;
+}
+
 /// The sum, or the largest, of `value` over the threads of the cube.
 #[cube]
 fn over_cube(value: f32, #[comptime] largest: bool) -> f32 {
@@ -169,6 +244,41 @@ mod tests {
                     close(&found[2..], &expected, 1e-5);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn linearity_is_the_mean_ratio_of_slopes_and_stays_in_its_range() {
+        for n in [1, 3, 300] {
+            for (size, along_sign) in [(0.5, true), (0.5, false), (5.0, true), (f32::NAN, true)] {
+                // The slope at the start is that of a step of the gradient itself: above 0.
+                let mut values: Vec<f32> = noise(n * SUMS, 1).iter().map(|v| v * size).collect();
+                for sample in values.chunks_mut(SUMS) {
+                    for place in [0, 1, 6] {
+                        sample[place] = sample[place].abs() + 0.1;
+                    }
+                }
+                // Along the gradient, both slopes are longer by `A`.
+                let ratio = |s: &[f32]| s[5] * s[1] / (s[6] * s[0]);
+                let mean = values.chunks(SUMS).map(ratio).sum::<f32>() / n as f32;
+                let found = read(linearity(tensor(&values, [n, SUMS]), along_sign))[0];
+                if size.is_nan() {
+                    assert!(found.is_nan(), "{found}");
+                } else {
+                    let expected = mean.clamp(-1.0, 1.0);
+                    assert!((found - expected).abs() < 1e-4, "{n} {size}: {found}, not {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn newton_steps_are_those_of_the_definition() {
+        for (slope, expected) in
+            [(0.99, 2.0), (0.9, 0.4), (0.0, 0.04), (-1.0, 0.02), (1.0, 2.0), (f32::NAN, 2.0)]
+        {
+            let found = read(newton_step(tensor(&[slope], [1]), 0.04, 2.0))[0];
+            assert!((found - expected).abs() < 1e-6, "{slope}: {found}, not {expected}");
         }
     }
 }

@@ -10,8 +10,10 @@ mod copy;
 pub mod draws;
 pub mod figures;
 pub mod norm;
+pub mod normal;
 mod patches;
 pub mod product;
+mod read_back;
 mod recording;
 #[cfg(all(test, feature = "vulkan"))]
 mod testing;
@@ -19,6 +21,7 @@ pub mod update;
 
 pub use burn_cubecl::CubeBackend;
 pub use copy::snapshot;
+pub use read_back::{Asked, ask};
 pub use recording::{Recording, Slot};
 
 use burn::tensor::{DType, Shape};

@@ -8,6 +8,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::{convert::Infallible, sync::OnceLock};
+
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
@@ -173,6 +175,47 @@ pub fn fill_normal(out: &mut [f32], key: Key, samples: &[u32]) {
             *value = StandardNormal.sample(rng);
         }
     });
+}
+
+/// The edges of the ziggurat from which [`fill_normal`] draws: the width of each of its 256 layers from
+/// the bottom up, of which the first is the base with the tail, and 0. The tail begins at the second.
+///
+/// A program that draws elsewhere to the same values needs them.
+pub fn normal_layers() -> &'static [f64; 257] {
+    static LAYERS: OnceLock<[f64; 257]> = OnceLock::new();
+    LAYERS.get_or_init(|| {
+        let mut layers = [0.0; 257];
+        for (layer, width) in (0..256).zip(&mut layers) {
+            // The sampler itself tells: in the layer of the low byte, the point at half the width (u =
+            // 1/2 in its high 52 bits), which a second word of ones accepts where it is in doubt.
+            let half: f64 = StandardNormal.sample(&mut Said([0xc << 60 | layer, u64::MAX]));
+            *width = 2.0 * half;
+        }
+        layers
+    })
+}
+
+/// Says its words again and again.
+struct Said([u64; 2]);
+
+impl rand::TryRng for Said {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        self.try_next_u64().map(|word| word as u32)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.0.swap(0, 1);
+        Ok(self.0[1])
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.try_next_u64()?.to_le_bytes()[..chunk.len()]);
+        }
+        Ok(())
+    }
 }
 
 /// Fills `out` with -1 or +1, equally likely. Shapes and panics are those of [`fill_uniform`].
@@ -346,6 +389,19 @@ mod tests {
         fill_sign(&mut out, KEY, &ids);
         let (mean, _) = moments(&out);
         assert!(out.iter().all(|&v| v.abs() == 1.0) && mean.abs() < five_sigma(1.0), "{mean}");
+    }
+
+    /// The layers have the same area under the density (Marsaglia and Tsang 2000).
+    #[test]
+    fn layers_of_the_ziggurat_have_one_area() {
+        let layers = normal_layers();
+        let density = |x: f64| (-x * x / 2.0).exp();
+        assert_eq!((layers[1], layers[256]), (3.654_152_885_361_009, 0.0));
+        let area = layers[0] * density(layers[1]);
+        for pair in layers[1..].windows(2) {
+            let found = pair[0] * (density(pair[1]) - density(pair[0]));
+            assert!(pair[0] > pair[1] && (found - area).abs() < 1e-11, "{pair:?} {found} {area}");
+        }
     }
 
     #[test]
