@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 
 use crate::{
-    compute::{self, SignStep},
+    compute::{self, Number, SignStep},
     noise::{Draw, Noise},
     threat::{Norm, Threat},
 };
@@ -38,7 +38,7 @@ pub trait Perturb {
         x: &Tensor<4>,
         start: Option<Tensor<4>>,
         grad: Tensor<4>,
-        alpha: f32,
+        alpha: impl Into<Number>,
         factor: Option<Tensor<4>>,
         bound: Bound,
     ) -> Tensor<4>;
@@ -78,16 +78,17 @@ impl Perturb for Threat {
         x: &Tensor<4>,
         start: Option<Tensor<4>>,
         grad: Tensor<4>,
-        alpha: f32,
+        alpha: impl Into<Number>,
         factor: Option<Tensor<4>>,
         bound: Bound,
     ) -> Tensor<4> {
+        let alpha = alpha.into();
         if self.norm == Norm::Linf {
             let radius = (bound == Bound::Ball).then_some(self.epsilon);
             let step = SignStep { x, start, grad, factor, alpha, radius };
             return compute::of(&x.device()).sign_step(step);
         }
-        let mut delta = self.ascent(grad) * alpha;
+        let mut delta = alpha.times(self.ascent(grad));
         if let Some(factor) = factor {
             delta = delta * factor;
         }

@@ -349,7 +349,7 @@ fn weight_perturbation_goes_with_every_method_and_leaves_the_weights_alone() {
                 let passes = cx.passes;
                 let after: Vec<f32> = fresh.params.values().iter().flat_map(host).collect();
                 assert_eq!(before, after, "{}: the weights come back to the bit", info.name);
-                (out.metrics.loss, host(&out.delta), passes)
+                (out.metrics.wait().unwrap().loss, host(&out.delta), passes)
             };
             let (plain, perturbed) = (step(0.0), step(0.01));
             // A second set of forward and full backward passes; the attack is the same, the loss

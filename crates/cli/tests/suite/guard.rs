@@ -42,8 +42,9 @@ impl Method for Falling {
         let grad = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let delta = batch.clamp_to_box(grad.clone().sign() * cx.threat.epsilon);
         let mut out = cx.train(batch, delta, Some(grad))?;
-        out.metrics.pert_align = if self.step < self.fall { 0.9 } else { 0.05 };
-        out.metrics.linearity = out.metrics.pert_align;
+        let metrics = out.metrics.get()?;
+        metrics.pert_align = if self.step < self.fall { 0.9 } else { 0.05 };
+        metrics.linearity = metrics.pert_align;
         self.step += 1;
         Ok(out)
     }

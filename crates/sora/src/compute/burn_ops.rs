@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) fn sign_step(compute: &dyn Compute, step: SignStep<'_>) -> Tensor<4> {
     let SignStep { x, start, grad, factor, alpha, radius } = step;
-    let mut delta = grad.sign() * alpha;
+    let mut delta = alpha.times(grad.sign());
     if let Some(factor) = factor {
         delta = delta * factor;
     }

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor};
 use sora_kernels::sgd::Sgd;
 
-use super::{Compute, FigureInputs, Figures, SignStep, burn_ops};
+use super::{Awaited, Compute, FigureInputs, Number, SignStep, StepFigures, burn_ops};
 use crate::{
     error::Result,
     nn::{self, Backend, TensorSet, to_vec},
@@ -20,10 +20,11 @@ impl Compute for CpuEngine {
     }
 
     fn sign_step(&self, step: SignStep<'_>) -> Tensor<4> {
-        if step.factor.as_ref().is_some_and(|factor| factor.dims() != step.grad.dims()) {
-            return burn_ops::sign_step(self, step);
+        let whole = step.factor.as_ref().is_none_or(|factor| factor.dims() == step.grad.dims());
+        match step.alpha {
+            Number::Known(alpha) if whole => nn::sign_step(step, alpha),
+            _ => burn_ops::sign_step(self, step),
         }
-        nn::sign_step(step)
     }
 
     fn clamp_to_box(&self, x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
@@ -43,11 +44,12 @@ impl Compute for CpuEngine {
         nn::cross_entropy(logits, labels, smoothing)
     }
 
-    fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures> {
+    fn figures(&self, step: &FigureInputs<'_>) -> Result<StepFigures> {
         let scalars = to_vec(&Tensor::cat(burn_ops::of_logits(self, step), 0))?;
         let along_sign = step.norm == Norm::Linf;
         let agreement = nn::agreement(along_sign, step.attack, step.train, step.delta);
-        burn_ops::named(&scalars, agreement)
+        let figures = Awaited::Known(burn_ops::named(&scalars, agreement)?);
+        Ok(StepFigures { figures, linearity: None })
     }
 
     fn sgd_update(

@@ -1,19 +1,22 @@
 //! GPUs as a [`Compute`]: passes are recorded and replayed, and the work outside the network is few
 //! kernels and one read-back.
 
-use burn::tensor::{Int, Tensor, activation::log_softmax};
-use sora_devices::{figures::SUMS, update};
+use burn::tensor::{Device, Int, Tensor, activation::log_softmax};
+use sora_devices::update;
 use sora_kernels::sgd::Sgd;
 
 use super::{
-    Compute, FigureInputs, Figures, LossAt, SampleSums, SignStep, burn_ops,
+    Awaited, Compute, FigureInputs, LossAt, Number, SignStep, StepFigures,
+    awaited::ask,
+    burn_ops,
     gradient::{InputGradient, TrainGradient},
-    read_back::{cross_entropy, largest, of_sample},
+    read_back::Layout,
     recorded,
 };
 use crate::{
-    error::{Error, Result},
-    nn::{Backend, TensorSet, to_vec, updates},
+    error::Result,
+    nn::{Backend, TensorSet, updates},
+    ranks::scope,
     threat::Norm,
 };
 
@@ -57,8 +60,14 @@ impl Compute for Gpu {
         hard * (1.0 - smoothing) - log.mean_dim(1).reshape([n]) * smoothing
     }
 
-    fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures> {
+    fn figures(&self, step: &FigureInputs<'_>) -> Result<StepFigures> {
         figures(step)
+    }
+
+    fn kept(&self, number: f32, device: &Device) -> Number {
+        let number = Number::Known(number);
+        // Processes that share a step know its figures at once.
+        if scope::world() > 1 { number } else { Number::OnDevice(number.tensor(device)) }
     }
 
     fn sgd_update(
@@ -79,41 +88,26 @@ impl Compute for Gpu {
     }
 }
 
-/// The figures of a step. The sums over each sample, the logits and the labels come back at once; the
-/// rest is little and takes place here.
-fn figures(step: &FigureInputs<'_>) -> Result<Figures> {
+/// The figures of a step. The device computes the sums over each sample; these, the logits and the
+/// labels are little, and the rest takes place on the host when they have come.
+fn figures(step: &FigureInputs<'_>) -> Result<StepFigures> {
     let FigureInputs { norm, attack, train, delta, logits, attacked, labels, loss } = *step;
     let along_sign = norm == Norm::Linf;
     let sums = updates::figure_sums([attack, train, delta].map(Tensor::clone), along_sign);
-    let [n, classes] = logits.dims();
     let flat = |t: Tensor<2>| {
         let [rows, columns] = t.dims();
         t.reshape([rows * columns])
     };
-    let mut parts = vec![loss.clone(), labels.clone().float(), flat(sums), flat(logits.clone())];
+    let mut parts =
+        vec![loss.clone(), labels.clone().float(), flat(sums.clone()), flat(logits.clone())];
     parts.extend(attacked.cloned().map(flat));
-    let read = to_vec(&Tensor::cat(parts, 0))?;
-    let (&loss, rest) = read.split_first().ok_or_else(|| Error::defect("a step without a loss"))?;
-    let (labels, rest) = rest.split_at(n);
-    let (sums, rest) = rest.split_at(n * SUMS);
-    let (logits, attacked) = rest.split_at(n * classes);
-
-    let [_, c, h, w] = attack.dims();
-    let samples: Vec<_> = sums.chunks_exact(SUMS).map(|sums| of_sample(sums, along_sign)).collect();
-    let label = |sample: usize| labels[sample] as usize;
-    let row = |logits: &[f32], sample: usize| logits[sample * classes..][..classes].to_vec();
-    let share = |holds: &dyn Fn(usize) -> bool| {
-        (0..n).filter(|&sample| holds(sample)).count() as f32 / n.max(1) as f32
-    };
-    Ok(Figures {
-        loss,
-        accuracy: share(&|sample| largest(&row(logits, sample)) == label(sample)),
-        abnormal: (!attacked.is_empty()).then(|| {
-            share(&|sample| {
-                let loss = |logits| cross_entropy(&row(logits, sample), label(sample));
-                loss(logits) < loss(attacked)
-            })
-        }),
-        agreement: SampleSums::agreement(&samples, c * h * w),
-    })
+    let ([n, classes], [_, c, h, w]) = (logits.dims(), attack.dims());
+    let layout = Layout { n, classes, len: c * h * w, along_sign, attacked: attacked.is_some() };
+    let asked = ask(Tensor::cat(parts, 0));
+    let figures = Awaited::coming(move || layout.figures(&asked()?));
+    if scope::world() > 1 {
+        // The ranks take sums of them, all at the same place in the step.
+        return Ok(StepFigures { figures: Awaited::Known(figures.wait()?), linearity: None });
+    }
+    Ok(StepFigures { figures, linearity: Some(updates::linearity(sums, along_sign)) })
 }

@@ -7,11 +7,13 @@
 //! A loss that is not a mean cross-entropy is written with Burn's operations by the method that
 //! needs it, and recorded: see [`gradient`].
 
+mod awaited;
 mod burn_ops;
 mod cpu_engine;
 #[cfg(feature = "gpu")]
 mod gpu;
 pub mod gradient;
+mod number;
 #[cfg(any(feature = "gpu", test))]
 mod read_back;
 #[cfg(feature = "gpu")]
@@ -23,8 +25,10 @@ use std::fmt::Debug;
 use burn::tensor::{Device, Int, Tensor};
 use sora_kernels::sgd::Sgd;
 
+pub use awaited::{Awaited, Coming};
 pub use burn_ops::{linearity, pert_align};
 use gradient::{InputGradient, TrainGradient};
+pub use number::Number;
 pub(crate) use sample_sums::SampleSums;
 
 use crate::{
@@ -63,7 +67,7 @@ pub struct SignStep<'a> {
     /// Factor of each element's step; `None` for 1.
     pub factor: Option<Tensor<4>>,
     /// Length, in pixel units on [0, 1].
-    pub alpha: f32,
+    pub alpha: Number,
     /// Radius of the l-inf ball around 0 on which the result is projected; `None` if only the box
     /// bounds it.
     pub radius: Option<f32>,
@@ -102,6 +106,15 @@ pub struct Figures {
     pub abnormal: Option<f32>,
     /// Agreement of the two passes' gradients.
     pub agreement: Agreement,
+}
+
+/// The figures of a training step, which a device may still be computing.
+#[derive(Debug)]
+pub struct StepFigures {
+    /// All of them, for the host.
+    pub figures: Awaited<Figures>,
+    /// [`Agreement::linearity`] in [-1, 1], `[1]`, of a device that computes behind the host.
+    pub linearity: Option<Tensor<1>>,
 }
 
 /// Agreement of the gradients of the attack pass and of the training pass, over a batch.
@@ -147,12 +160,18 @@ pub trait Compute: Debug + Sync {
     fn cross_entropy(&self, logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f32)
     -> Tensor<1>;
 
-    /// Computes the figures of a step and reads them back at once, because each read waits for the
-    /// device.
+    /// Computes the figures of a step. A device is asked for all of them at once and computes on; but
+    /// where several processes share the step, they are known.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when the device fails.
-    fn figures(&self, step: &FigureInputs<'_>) -> Result<Figures>;
+    fn figures(&self, step: &FigureInputs<'_>) -> Result<StepFigures>;
+
+    /// The form in which a number is kept that follows the figures of the steps on `device`.
+    fn kept(&self, number: f32, device: &Device) -> Number {
+        let _ = device;
+        Number::Known(number)
+    }
 
     /// Updates every parameter and its momentum once by stochastic gradient descent; `gradients`
     /// are flat, in the order of `params`.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{StepMetrics, StepOutput};
 use crate::{
-    compute::{self, Agreement, FigureInputs, LossAt},
+    compute::{self, FigureInputs, LossAt, StepFigures},
     data::AugmentDraw,
     error::{Error, Result},
     gradient::{self, InputGradient, TrainGradient, TrainPass},
@@ -15,7 +15,6 @@ use crate::{
     optim::Velocity,
     perturbation::clamp_to_box,
     profile::{self, Stage},
-    ranks::scope,
     threat::Threat,
 };
 
@@ -293,7 +292,7 @@ impl StepContext<'_> {
         };
         self.model.absorb(std::mem::take(&mut out.stats));
 
-        let metrics = profile::time(Stage::Metrics, || {
+        let StepFigures { figures, linearity } = profile::time(Stage::Metrics, || {
             self.figures(&out, batch, &delta, attack_grad.as_ref().unwrap_or(&out.input))
         })?;
         Ok(StepOutput {
@@ -301,7 +300,8 @@ impl StepContext<'_> {
             delta,
             input_gradient: out.input,
             logits: out.logits,
-            metrics,
+            metrics: figures.map(StepMetrics::of),
+            linearity,
         })
     }
 
@@ -313,8 +313,8 @@ impl StepContext<'_> {
         batch: &TrainBatch,
         delta: &Tensor<4>,
         attack: &Tensor<4>,
-    ) -> Result<StepMetrics> {
-        let figures = compute::of(self.model.device()).figures(&FigureInputs {
+    ) -> Result<StepFigures> {
+        compute::of(self.model.device()).figures(&FigureInputs {
             loss: &out.loss,
             logits: &out.logits,
             attacked: self.attacked.as_ref(),
@@ -323,25 +323,6 @@ impl StepContext<'_> {
             attack,
             train: &out.input,
             delta,
-        })?;
-        let Agreement { pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean } =
-            figures.agreement;
-        let [loss, adv_acc, abnormal] = scope::mean_values([
-            figures.loss,
-            figures.accuracy,
-            figures.abnormal.unwrap_or_default(),
-        ]);
-        Ok(StepMetrics {
-            loss,
-            adv_acc,
-            alpha: 0.0,
-            linearity: linearity.clamp(-1.0, 1.0),
-            linearity_raw: linearity,
-            linearity_of_sums,
-            grad_ratio,
-            pert_align,
-            delta_mean,
-            abnormal: figures.abnormal.map(|_| abnormal),
         })
     }
 }

@@ -60,11 +60,12 @@ pub use sora::{Sora, StepFactor};
 pub use trades::Trades;
 pub use zerograd::ZeroGrad;
 
-pub use crate::compute::{Agreement, linearity, pert_align};
+pub use crate::compute::{Agreement, Awaited, Number, linearity, pert_align};
 use crate::{
+    compute::Figures,
     data::Augment,
     error::{Error, Result},
-    nn::{BnMode, HostTensor},
+    nn::{Backend, BnMode, HostTensor},
     profile::{self, Stage},
     ranks::scope,
 };
@@ -96,6 +97,31 @@ pub struct StepMetrics {
     pub abnormal: Option<f32>,
 }
 
+impl StepMetrics {
+    /// The figures of a step without a step size; the ranks that share the step must all call it.
+    fn of(figures: Figures) -> Self {
+        let Agreement { pert_align, linearity, linearity_of_sums, grad_ratio, delta_mean } =
+            figures.agreement;
+        let [loss, adv_acc, abnormal] = scope::mean_values([
+            figures.loss,
+            figures.accuracy,
+            figures.abnormal.unwrap_or_default(),
+        ]);
+        Self {
+            loss,
+            adv_acc,
+            alpha: 0.0,
+            linearity: linearity.clamp(-1.0, 1.0),
+            linearity_raw: linearity,
+            linearity_of_sums,
+            grad_ratio,
+            pert_align,
+            delta_mean,
+            abnormal: figures.abnormal.map(|_| abnormal),
+        }
+    }
+}
+
 /// The result of a step for the loop.
 #[derive(Debug)]
 pub struct StepOutput {
@@ -107,15 +133,29 @@ pub struct StepOutput {
     pub input_gradient: Tensor<4>,
     /// Logits at the training point.
     pub logits: Tensor<2>,
-    /// Figures to log.
-    pub metrics: StepMetrics,
+    /// Figures to log, for which the host need not wait within the step.
+    pub metrics: Awaited<StepMetrics>,
+    /// [`StepMetrics::linearity`], where a device keeps it.
+    pub(crate) linearity: Option<Tensor<1>>,
 }
 
 impl StepOutput {
     /// Sets the step size in the figures, in pixel units.
-    pub fn with_alpha(mut self, alpha: f32) -> Self {
-        self.metrics.alpha = alpha;
+    pub fn with_alpha(mut self, alpha: impl Into<Number>) -> Self {
+        self.metrics =
+            self.metrics.with(alpha.into(), |metrics, alpha| StepMetrics { alpha, ..metrics });
         self
+    }
+
+    /// The batch linearity, in [-1, 1], where it was computed.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device fails.
+    pub fn linearity(&mut self) -> Result<Number> {
+        match &self.linearity {
+            Some(linearity) => Ok(Number::OnDevice(linearity.clone())),
+            None => Ok(Number::Known(self.metrics.get()?.linearity)),
+        }
     }
 }
 
@@ -186,8 +226,9 @@ pub trait Method: Debug + Send {
     }
 }
 
-/// Runs one step of `method` inside the thread pool, because a kernel that is called from outside
-/// of the pool waits each time for a thread to wake up.
+/// Runs one step of `method`: on the CPU inside the thread pool, because a kernel that is called from
+/// outside of the pool waits each time for a thread to wake up. A GPU orders the work of each thread by
+/// itself and records passes for each, so its steps stay on the thread that calls.
 ///
 /// # Errors
 /// Those of the step.
@@ -196,6 +237,9 @@ pub fn run_step(
     cx: &mut StepContext<'_>,
     batch: &TrainBatch,
 ) -> Result<StepOutput> {
+    if Backend::of(&batch.x.device()) == Backend::Burn {
+        return profile::time(Stage::Perturbation, || method.step(cx, batch));
+    }
     // The pool's thread is one of the ranks, too.
     let ranks = scope::current();
     rayon::scope(|_| {

@@ -22,6 +22,7 @@ use super::{
     registry::{BOTH, passes},
 };
 use crate::{
+    compute::{self, Number},
     error::{Error, Result},
     nn::{BnMode, HostTensor},
     noise::Draw,
@@ -126,7 +127,7 @@ impl Hyperparameters for Sora {
     }
 
     fn into_method(self) -> Box<dyn Method> {
-        Box::new(Running { v: self.v0 as f32, replayed: None, options: self })
+        Box::new(Running { v: (self.v0 as f32).into(), replayed: None, options: self })
     }
 }
 
@@ -134,27 +135,23 @@ impl Hyperparameters for Sora {
 #[derive(Clone, Debug)]
 struct Running {
     options: Sora,
-    /// Running linearity.
-    v: f32,
+    /// Running linearity, on a device from its first step on.
+    v: Number,
     /// The steps to replay, in pixel units and in the order in which they are taken.
     replayed: Option<Vec<f32>>,
 }
 
 impl Running {
     /// `alpha*` of step `step`, in pixel units.
-    fn alpha(&mut self, epsilon: f32, step: u64) -> Result<f32> {
+    fn alpha(&mut self, epsilon: f32, step: u64) -> Result<Number> {
         if self.options.fixed_alpha >= 0.0 {
-            return Ok(self.options.fixed_alpha as f32 * epsilon);
+            return Ok(Number::Known(self.options.fixed_alpha as f32 * epsilon));
         }
         if !self.options.replay.is_empty() {
-            return self.replayed(step);
+            return self.replayed(step).map(Number::Known);
         }
         let alpha_max = self.options.alpha_max as f32 * epsilon;
-        Ok(if self.v < 1.0 {
-            alpha_max.min(self.options.alpha_0 as f32 * alpha_max / (1.0 - self.v))
-        } else {
-            alpha_max
-        })
+        Ok(self.v.newton_step(self.options.alpha_0 as f32 * alpha_max, alpha_max))
     }
 
     /// The recorded step for step `step`; a run longer than the record repeats it.
@@ -204,7 +201,10 @@ fn shuffled(steps: Vec<f32>, seed: u64) -> Vec<f32> {
 
 impl Method for Running {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
-        let shape = batch.x.dims();
+        let (shape, device) = (batch.x.dims(), batch.x.device());
+        if let Number::Known(v) = self.v {
+            self.v = compute::of(&device).kept(v, &device);
+        }
         let alpha = self.alpha(cx.threat.epsilon, cx.place.step)?;
         let eta = if self.options.eta {
             batch.clamp_to_box(cx.threat.random_start(cx.noise, shape))
@@ -219,21 +219,21 @@ impl Method for Running {
             }
             StepFactor::One => None,
         };
-        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, r, Bound::Box);
-        let out = cx.train(batch, delta, Some(grad))?.with_alpha(alpha);
-        let beta = self.options.beta as f32;
-        self.v = (1.0 - beta) * self.v + beta * out.metrics.linearity;
+        let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha.clone(), r, Bound::Box);
+        let mut out = cx.train(batch, delta, Some(grad))?.with_alpha(alpha);
+        let linearity = out.linearity()?;
+        self.v = self.v.blend(&linearity, self.options.beta as f32);
         Ok(out)
     }
 
     fn state(&self) -> Result<Vec<HostTensor>> {
-        Ok(vec![HostTensor { name: "v".into(), shape: vec![1], data: vec![self.v] }])
+        Ok(vec![HostTensor { name: "v".into(), shape: vec![1], data: vec![self.v.wait()?] }])
     }
 
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
         match state.get("v").map(|tensor| tensor.data.as_slice()) {
             Some(&[v]) => {
-                self.v = v;
+                self.v = v.into();
                 Ok(())
             }
             _ => Err(super::no_state("sora", "v")),
@@ -243,19 +243,45 @@ impl Method for Running {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
-    fn at(v: f32) -> f32 {
-        Running { options: Sora::default(), v, replayed: None }.alpha(1.0, 0).unwrap()
+    fn running(v: Number) -> Running {
+        Running { options: Sora::default(), v, replayed: None }
+    }
+
+    /// The number as a device keeps it.
+    fn on_device(number: f32) -> Number {
+        Number::OnDevice(Number::Known(number).tensor(&Device::flex()))
     }
 
     #[test]
     fn step_size_is_the_newton_step_up_to_alpha_max() {
-        assert_eq!(at(0.99), 2.0, "alpha_0 / (1 - 0.99) = 4, cut at alpha_max = 2");
-        assert!((at(0.9) - 0.4).abs() < 1e-6, "0.04 / 0.1");
-        assert!((at(0.0) - 0.04).abs() < 1e-7);
-        assert!((at(-1.0) - 0.02).abs() < 1e-7);
-        assert_eq!(at(1.0), 2.0);
+        for number in [Number::Known, on_device] {
+            let at = |v| running(number(v)).alpha(1.0, 0).unwrap().wait().unwrap();
+            assert_eq!(at(0.99), 2.0, "alpha_0 / (1 - 0.99) = 4, cut at alpha_max = 2");
+            assert!((at(0.9) - 0.4).abs() < 1e-6, "0.04 / 0.1");
+            assert!((at(0.0) - 0.04).abs() < 1e-7);
+            assert!((at(-1.0) - 0.02).abs() < 1e-7);
+            assert_eq!(at(1.0), 2.0);
+            assert_eq!(at(f32::NAN), 2.0, "no step that is not a number");
+        }
+    }
+
+    #[test]
+    fn running_linearity_is_the_same_wherever_it_is_kept() {
+        let after = |v: Number, batches: [Number; 2]| {
+            let v = batches.iter().fold(v, |v, batch| v.blend(batch, 0.05));
+            running(v).state().unwrap()[0].data[0]
+        };
+        let expected = 0.95f32 * (0.95 * 0.99 + 0.05 * 0.5) + 0.05 * -1.0;
+        let here = after(0.99.into(), [0.5.into(), (-1.0).into()]);
+        let there = after(on_device(0.99), [on_device(0.5), on_device(-1.0)]);
+        let taken_over = after(0.99.into(), [on_device(0.5), (-1.0).into()]);
+        for found in [here, there, taken_over] {
+            assert!((found - expected).abs() < 1e-6, "{found}, not {expected}");
+        }
     }
 
     /// A run's log with these steps.
@@ -276,8 +302,10 @@ mod tests {
         let replayed = |replay_seed: u32, from: u64| -> Vec<f32> {
             let replay = file.path().display().to_string();
             let options = Sora { replay, replay_seed, ..Sora::default() };
-            let mut running = Running { v: 0.5, replayed: None, options };
-            (from..from + 100).map(|step| running.alpha(0.1, step).unwrap()).collect()
+            let mut running = Running { v: 0.5.into(), replayed: None, options };
+            (from..from + 100)
+                .map(|step| running.alpha(0.1, step).unwrap().wait().unwrap())
+                .collect()
         };
         let first = replayed(0, 0);
         assert_ne!(first, alphas);

@@ -40,6 +40,14 @@ pub(super) trait UpdateOp: Backend {
         delta: FloatTensor<Self>,
         along_sign: bool,
     ) -> FloatTensor<Self>;
+
+    /// The linearity of a batch from such sums, `[1]`.
+    #[fusion(dtype = DType::F32, shape = Shape::from([1]))]
+    fn linearity(sums: FloatTensor<Self>, along_sign: bool) -> FloatTensor<Self>;
+
+    /// A Newton step from a slope `[1]`, `[1]`.
+    #[fusion(dtype = slope, shape = slope)]
+    fn newton_step(slope: FloatTensor<Self>, first: f32, longest: f32) -> FloatTensor<Self>;
 }
 
 impl UpdateOp for CubeBackend {
@@ -73,6 +81,14 @@ impl UpdateOp for CubeBackend {
     ) -> FloatTensor<Self> {
         figures::sums(attack, train, delta, along_sign)
     }
+
+    fn linearity(sums: FloatTensor<Self>, along_sign: bool) -> FloatTensor<Self> {
+        figures::linearity(sums, along_sign)
+    }
+
+    fn newton_step(slope: FloatTensor<Self>, first: f32, longest: f32) -> FloatTensor<Self> {
+        figures::newton_step(slope, first, longest)
+    }
 }
 
 /// As [`update::sgd`]; without autodiff.
@@ -103,4 +119,14 @@ pub(crate) fn uniform<const D: usize>(
 pub(crate) fn figure_sums([attack, train, delta]: [Tensor<4>; 3], along_sign: bool) -> Tensor<2> {
     let [attack, train, delta] = [attack, train, delta].map(Tensor::into_dispatch);
     Tensor::from_dispatch(Dispatch::figure_sums(attack, train, delta, along_sign))
+}
+
+/// As [`figures::linearity`].
+pub(crate) fn linearity(sums: Tensor<2>, along_sign: bool) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::linearity(sums.into_dispatch(), along_sign))
+}
+
+/// As [`figures::newton_step`].
+pub(crate) fn newton_step(slope: Tensor<1>, first: f32, longest: f32) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::newton_step(slope.into_dispatch(), first, longest))
 }

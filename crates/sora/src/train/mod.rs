@@ -7,6 +7,7 @@
 
 mod average;
 mod checkpointing;
+mod issued;
 mod learner;
 mod memory;
 mod observer;
@@ -35,7 +36,7 @@ pub use self::{
     trainer::{Chosen, Trainer},
     world::OtherWorld,
 };
-use self::{checkpointing::Folder, learner::Learner, validation::due};
+use self::{checkpointing::Folder, issued::Issued, learner::Learner, validation::due};
 pub use crate::ranks::{Alone, BatchNormScope, Communicator, Ranks, Threads};
 use crate::{
     config::TrainConfig,
@@ -64,6 +65,8 @@ struct Session<'a> {
     plan: &'a TrainPlan,
     learner: Learner,
     progress: checkpoint::Position,
+    /// The last step, while its figures are coming.
+    issued: Option<Issued>,
     /// The run folder, where there is one and this rank writes it.
     folder: Option<Folder>,
     /// Whether a rank writes one.
@@ -120,12 +123,18 @@ impl Session<'_> {
             if self.progress.batch < self.batches {
                 let interrupted = self.interrupted()?;
                 if interrupted || due(self.config.checkpoint_steps, first, self.progress.step) {
+                    if self.catch_up()? == Flow::Back {
+                        return Ok(Flow::Back);
+                    }
                     self.checkpoint()?;
                 }
                 if interrupted {
                     return Err(self.interruption());
                 }
             }
+        }
+        if self.catch_up()? == Flow::Back {
+            return Ok(Flow::Back);
         }
         tracing::debug!("where the epoch's time went, in seconds: {}", profile_text());
         let before = self.progress.co.event();
@@ -136,25 +145,22 @@ impl Session<'_> {
         }
     }
 
-    /// Makes all updates on one batch; returns the event, if one was noticed.
+    /// Makes all updates on one batch; returns the first event that the figures show which have come.
     fn batch(&mut self, batch: &TrainBatch) -> Result<Option<CoEvent>> {
         let first = self.progress.step;
         let mut noticed = None;
         for update in 1..=self.updates {
-            let mut line = self.step(batch)?;
-            // While epsilon grows, PertAlign falls for that reason alone, so the detector pauses.
-            if !self.warming_up(line.step) {
-                line.co = self.progress.co.observe(&line, self.config.lr_max);
+            let issued = self.step(batch)?;
+            if let Some(before) = self.issued.take() {
+                noticed = noticed.or(self.settle(before, None)?);
             }
-            if update == self.updates {
-                self.progress.batch += 1;
-                self.validate_within(first, &mut line)?;
+            let last = update == self.updates;
+            self.progress.batch += u64::from(last);
+            if issued.metrics.known().is_some() || last && self.validation_due(first) {
+                noticed = noticed.or(self.settle(issued, last.then_some(first))?);
+            } else {
+                self.issued = Some(issued);
             }
-            noticed = noticed.or(line.co);
-            if let Some(folder) = &mut self.folder {
-                profile::time(Stage::Log, || folder.metrics.append(&line))?;
-            }
-            self.tell(&Event::Step(&line))?;
         }
         Ok(noticed)
     }

@@ -30,6 +30,10 @@ impl Session<'_> {
                 Ok(Flow::Back)
             }
             OnCo::Stop => {
+                if let Some(issued) = self.issued.take() {
+                    // The detector tells of one event.
+                    self.settle(issued, None)?;
+                }
                 self.checkpoint()?;
                 Err(Error::CoStopped { event: Box::new(*event), run: self.path() })
             }
@@ -48,6 +52,8 @@ impl Session<'_> {
         let found = target.as_deref().map(checkpoint::load).transpose();
         // Everybody has read it before anything goes.
         let found = world::agreed(self.ranks.link(), found)?;
+        // A step that was made meanwhile is one of those that are abandoned.
+        self.issued = None;
         let before = std::mem::take(&mut self.progress);
         match found {
             Some(found) => {

@@ -156,6 +156,7 @@ impl Rest<'_> {
             updates,
             batches: plan.steps_per_epoch / updates,
             steps_per_epoch: plan.steps_per_epoch,
+            issued: None,
             validated: None,
             last_epoch: None,
             best: None,

@@ -4,18 +4,17 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::Session;
+use super::{Session, issued::Issued};
 use crate::{
     config::TrainConfig,
     data,
     error::{Error, Result},
-    method::{self, Place, StepContext, StepMetrics, StepSettings, TrainBatch},
+    method::{self, Awaited, Place, StepContext, StepSettings, TrainBatch},
     nn::BatchPart,
     noise::Noise,
-    optim::{OptimizerKind, Rates},
     profile::{self, Stage},
     ranks::scope,
-    run::{TrainPlan, log::StepLine},
+    run::TrainPlan,
     threat::Threat,
 };
 
@@ -34,8 +33,8 @@ impl Session<'_> {
     /// One update on `batch`.
     ///
     /// # Errors
-    /// [`Error::Diverged`] where the loss is not finite; [`Error`] when a device fails.
-    pub(super) fn step(&mut self, batch: &TrainBatch) -> Result<StepLine> {
+    /// [`Error::Diverged`] where the loss is known and not finite; [`Error`] when a device fails.
+    pub(super) fn step(&mut self, batch: &TrainBatch) -> Result<Issued> {
         let started = Instant::now();
         let Self { config, progress, learner, ranks, .. } = self;
         let (epoch, step) = (progress.epoch, progress.step);
@@ -54,13 +53,15 @@ impl Session<'_> {
         cx.velocity = learner.optimizer.velocity(rates);
         let out = ranks.enter(|| {
             let mut out = method::run_step(learner.method.as_mut(), &mut cx, batch)?;
-            // Of a method that chooses it image by image: the mean over this rank's.
-            [out.metrics.alpha] = scope::mean_values([out.metrics.alpha]);
+            if let Awaited::Known(metrics) = &mut out.metrics {
+                // Of a method that chooses it image by image: the mean over this rank's.
+                [metrics.alpha] = scope::mean_values([metrics.alpha]);
+            }
             Ok::<_, Error>(out)
         })??;
         progress.passes += cx.passes;
-        if !out.metrics.loss.is_finite() {
-            return Err(self.diverged("the loss"));
+        if out.metrics.known().is_some_and(|metrics| !metrics.loss.is_finite()) {
+            return Err(self.diverged(step, "the loss"));
         }
         let learner = &mut self.learner;
         profile::time(Stage::Optimizer, || {
@@ -71,45 +72,9 @@ impl Session<'_> {
         {
             average.update(&learner.model);
         }
+        self.progress.step += 1;
         let seconds = started.elapsed().as_secs_f64();
-        let images = images * world;
-        let line = self.line(&out.metrics, rates, images as f64 / seconds.max(1e-9));
-        let progress = &mut self.progress;
-        progress.totals.add(&out.metrics, images, seconds);
-        progress.seconds += seconds;
-        progress.step += 1;
-        Ok(line)
-    }
-
-    /// The log line of the current step.
-    fn line(&self, metrics: &StepMetrics, rates: Rates, images_per_s: f64) -> StepLine {
-        let (step, rollback) = (self.progress.step, self.progress.rollback.as_ref());
-        StepLine {
-            step,
-            epoch: self.progress.epoch,
-            loss: metrics.loss,
-            adv_acc: metrics.adv_acc,
-            lr: rates.lr,
-            momentum: (self.config.optimizer == OptimizerKind::Sgd).then_some(rates.momentum),
-            alpha: metrics.alpha,
-            linearity: metrics.linearity,
-            pert_align: metrics.pert_align,
-            delta_mean: metrics.delta_mean,
-            images_per_s: images_per_s as f32,
-            linearity_raw: Some(metrics.linearity_raw),
-            linearity_of_sums: Some(metrics.linearity_of_sums),
-            grad_ratio: Some(metrics.grad_ratio),
-            abnormal: metrics.abnormal,
-            val: None,
-            co: None,
-            rollback: rollback.filter(|rollback| rollback.to_step == step).cloned(),
-            method: rollback.map(|rollback| rollback.method.clone()),
-        }
-    }
-
-    pub(super) fn diverged(&self, figure: &str) -> Error {
-        let last_good = self.folder.as_ref().and_then(|folder| folder.newest_checkpoint());
-        Error::Diverged { step: self.progress.step, figure: figure.into(), last_good }
+        Ok(Issued { step, rates, metrics: out.metrics, images: images * world, seconds })
     }
 }
 

@@ -101,7 +101,7 @@ impl Session<'_> {
     fn write_result(&mut self, model: &Model) -> Result<Summary> {
         let tensors = model.to_host()?;
         if let Some(tensor) = files::not_finite(&tensors) {
-            return Err(self.diverged(&format!("tensor '{tensor}'")));
+            return Err(self.diverged(self.progress.step, &format!("tensor '{tensor}'")));
         }
         let mut summary = self.summary();
         let file = self.about().file(&tensors)?;

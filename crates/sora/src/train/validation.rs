@@ -22,9 +22,7 @@ impl Session<'_> {
     /// # Errors
     /// [`Error`] when a device fails, or best weights cannot be written.
     pub(super) fn validate_within(&mut self, first: u64, line: &mut StepLine) -> Result<()> {
-        // A validation after the epoch's last batch also serves as the validation after the epoch.
-        let last = self.progress.batch == self.batches && self.config.val_steps.is_some();
-        if !last && !due(self.config.val_steps, first, self.progress.step) {
+        if !self.validation_due(first) {
             return Ok(());
         }
         let started = Instant::now();
@@ -32,8 +30,19 @@ impl Session<'_> {
         self.progress.totals.val_seconds += started.elapsed().as_secs_f64();
         line.co = line.co.or_else(|| self.watch_validation(line.step, &figures));
         line.val = Some(figures);
-        self.validated = last.then_some(figures);
+        self.validated = self.serves_epoch().then_some(figures);
         Ok(())
+    }
+
+    /// Whether a validation is due after a batch whose first step was `first`.
+    pub(super) fn validation_due(&self, first: u64) -> bool {
+        self.serves_epoch() || due(self.config.val_steps, first, self.progress.step)
+    }
+
+    /// Whether a validation takes place that also serves as the validation after the epoch: the one
+    /// after its last batch.
+    fn serves_epoch(&self) -> bool {
+        self.progress.batch == self.batches && self.config.val_steps.is_some()
     }
 
     /// Validates, unless the epoch's last step did, and logs the epoch.
@@ -138,7 +147,8 @@ impl Session<'_> {
         if let Some(folder) = &self.folder {
             let tensors = model.to_host()?;
             if let Some(tensor) = files::not_finite(&tensors) {
-                return Err(self.diverged(&format!("tensor '{tensor}'")));
+                let step = self.progress.step;
+                return Err(self.diverged(step, &format!("tensor '{tensor}'")));
             }
             files::write_atomic(&folder.dir.best(), &self.about().file(&tensors)?)?;
         } else if !self.in_folder {

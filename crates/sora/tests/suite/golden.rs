@@ -229,7 +229,7 @@ fn steps_agree(case: Case) {
         if golden.has(&format!("grad_train{t}")) {
             golden.check(&format!("grad_train{t}"), &host(&out.input_gradient), TOLERANCE);
         }
-        let metrics = out.metrics;
+        let metrics = out.metrics.wait().unwrap();
         for (key, value) in [
             ("loss", metrics.loss),
             ("adv_acc", metrics.adv_acc),

@@ -9,6 +9,7 @@ mod exchange;
 mod golden;
 mod gradients;
 mod imported;
+mod late;
 mod methods;
 mod models;
 mod ranks;

@@ -54,9 +54,9 @@ pub fn run(
         let mut cx = StepContext::new(model, &mut noise, settings);
         let out = method.step(&mut cx, batch).unwrap();
         assert_eq!(cx.passes, info.passes, "{}: the registry's passes are those made", info.name);
-        trace.losses.push(out.metrics.loss);
         trace.deltas.push(host(&out.delta));
-        let m = out.metrics;
+        let m = out.metrics.wait().unwrap();
+        trace.losses.push(m.loss);
         for value in [
             m.loss,
             m.adv_acc,

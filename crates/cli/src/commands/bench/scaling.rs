@@ -154,7 +154,8 @@ fn timed(
         link.take();
         ranks.take_window();
         let started = Instant::now();
-        ranks.enter(|| training.step(&mut setup, step as u64))??;
+        ranks.enter(|| training.step(&mut setup, step as u64))??.wait()?;
+        setup.sync()?;
         if step >= WARM_UP {
             seconds.push(started.elapsed().as_secs_f64());
             traffic.iter_mut().zip(link.take()).for_each(|(all, one)| all.push(one));

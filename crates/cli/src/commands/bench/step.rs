@@ -7,7 +7,8 @@ use sora::{
     config::Precision,
     data::AugmentDraw,
     method::{
-        self, Extras, Method, MethodInfo, Place, StepContext, StepMetrics, StepSettings, TrainBatch,
+        self, Awaited, Extras, Method, MethodInfo, Place, StepContext, StepMetrics, StepSettings,
+        TrainBatch,
     },
     nn::{self, BnMode},
     noise::Noise,
@@ -41,6 +42,10 @@ pub struct StepBench {
     /// Also give the mean seconds of each part of a step
     #[arg(long)]
     pub profile: bool,
+    /// Make a step before the figures of the one before have come, as a training
+    /// does on a device
+    #[arg(long)]
+    pub ahead: bool,
     /// Steps to time, after two that are not
     #[arg(long, default_value_t = 5)]
     pub steps: usize,
@@ -70,9 +75,16 @@ fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
     let mut training = Training::new(&setup, info, threat)?;
     let mut seconds = Vec::with_capacity(args.steps);
     let (mut first, mut faults) = (nn::pool_counts(), profile::page_faults());
+    let mut before = None;
     for step in 0..WARM_UP + args.steps {
         let started = Instant::now();
-        training.step(&mut setup, step as u64)?;
+        let figures = training.step(&mut setup, step as u64)?;
+        if args.ahead {
+            before.replace(figures).map(Awaited::wait).transpose()?;
+        } else {
+            figures.wait()?;
+            setup.sync()?;
+        }
         if step == 0 {
             first = nn::pool_counts();
         }
@@ -97,6 +109,7 @@ fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
     let mut result = setup.result(&args.network, seconds)?;
     result["method"] = json!(info.name);
     result["precision"] = json!(args.precision);
+    result["ahead"] = json!(args.ahead);
     result["pool_misses_after_first_step"] = json!(pool.misses - first.misses);
     result["pool_mib"] = json!(pool.bytes >> 20);
     result["page_faults_per_step"] = json!(faults);
@@ -126,11 +139,11 @@ impl Training {
         })
     }
 
-    /// One step, complete on the device.
+    /// Makes one step.
     ///
     /// # Errors
     /// A device that fails.
-    pub fn step(&mut self, setup: &mut Setup, step: u64) -> Result<StepMetrics> {
+    pub fn step(&mut self, setup: &mut Setup, step: u64) -> Result<Awaited<StepMetrics>> {
         let mut noise = Noise::training(0, 0, step, setup.ids.clone(), &setup.device);
         let settings = StepSettings {
             threat: self.threat,
@@ -144,7 +157,6 @@ impl Training {
             let rates = Rates { lr: 0.01, momentum: 0.9 };
             self.optimizer.step(&mut setup.model.params, out.gradients, rates)
         });
-        setup.sync()?;
         Ok(out.metrics)
     }
 }

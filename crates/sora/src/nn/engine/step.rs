@@ -53,9 +53,9 @@ pub(crate) fn clamp_to_box(x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4> {
     finished(out)
 }
 
-/// A step of a perturbation. All tensors are on the CPU and of one shape.
-pub(crate) fn sign_step(step: SignStep<'_>) -> Tensor<4> {
-    let SignStep { x, start, grad, factor, alpha, radius } = step;
+/// A step of a perturbation, of length `alpha`. All tensors are on the CPU and of one shape.
+pub(crate) fn sign_step(step: SignStep<'_>, alpha: f32) -> Tensor<4> {
+    let SignStep { x, start, grad, factor, radius, .. } = step;
     let (x, grad, start, factor) =
         (primitive(x.clone()), primitive(grad), start.map(primitive), factor.map(primitive));
     let (x_values, start, factor) =

@@ -124,7 +124,7 @@ fn trace(
     let f32_there = device == "cpu" && precision == Precision::Tf32;
     setup.model.set_precision(if f32_there { Precision::F32 } else { precision })?;
     let mut training = Training::new(&setup, info, radius(norm))?;
-    (0..args.steps).map(|step| training.step(&mut setup, step as u64)).collect()
+    (0..args.steps).map(|step| Ok(training.step(&mut setup, step as u64)?.wait()?)).collect()
 }
 
 /// Runs some steps of a method: compares the losses, and the first step's figures of the gradients.
