@@ -7,8 +7,8 @@ use crate::simd::Simd;
 use crate::simd::avx512::F32x16;
 use crate::tile::{Tile, epilogue};
 
-/// Rows of a tile of one or two vectors, and of one of three or four: as many as leave registers for
-/// the operands.
+/// Rows of a tile of one or two vectors, and of one of three or four: as many as leave registers
+/// for the operands.
 const ROWS: [usize; 2] = [14, 6];
 /// Most vectors of a row: two panels of two vectors each.
 pub(crate) const VECTORS: usize = 4;

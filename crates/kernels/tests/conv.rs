@@ -307,8 +307,8 @@ fn relative_error(y: &[f32], expected: &[f64]) -> f64 {
     (error / square(&mut expected.iter().copied())).sqrt()
 }
 
-/// Products of bf16 in Winograd's algorithm err about twice as much, at most, as those of the direct
-/// algorithm with weights rounded to bf16, which is what PyTorch computes, in activations as well
+/// Products of bf16 in Winograd's algorithm err about twice as much, at most, as those of the
+/// direct algorithm with weights rounded to bf16, which is what PyTorch computes, in activations as well
 /// as in their gradients.
 #[test]
 #[cfg_attr(miri, ignore = "millions of operations")]
@@ -321,7 +321,7 @@ fn rounded_points_err_at_most_twice_as_much_as_rounded_weights() {
             if !conv.supports(ConvAlgorithm::WinogradBf16) {
                 continue;
             }
-            // Activations behind a ReLU, and values of either sign, for which a transform rounds most.
+            // Activations behind a ReLU, and values of either sign, whose points are the largest.
             for relu in [true, false] {
                 let mut case = Case::new(&conv, n, seed);
                 case.w = values(case.w.len(), seed + 1, 0.0);
@@ -374,8 +374,8 @@ fn three_by_three_stride_two() {
 #[test]
 fn one_by_one() {
     for stride in [1, 2] {
-        // The last two have several tasks of a product and of a weight gradient, and tiles of one to
-        // four vectors.
+        // The last two have several tasks of a product and of a weight gradient, and tiles of one
+        // to four vectors.
         let all = [
             (64, 96, 4, 6, 9),
             (3, 1, 5, 3, 2),

@@ -49,10 +49,18 @@ fn field(geometry: &mut ConvGeometry, index: usize) -> &mut usize {
     }
 }
 
-/// Calls everything that needs no large slice.
+/// Calls everything that needs no large slice, on portable code, and outside Miri also on the
+/// fastest instruction set, whose algorithms are more.
 fn touch<E: Element>(geometry: ConvGeometry, n: usize) {
     let _ = geometry.output();
-    let Ok(conv) = Conv2d::<E>::new(geometry, Isa::Portable) else { return };
+    touch_on::<E>(geometry, n, Isa::Portable);
+    if !cfg!(miri) {
+        touch_on::<E>(geometry, n, Isa::detect());
+    }
+}
+
+fn touch_on<E: Element>(geometry: ConvGeometry, n: usize, isa: Isa) {
+    let Ok(conv) = Conv2d::<E>::new(geometry, isa) else { return };
     for algorithm in ConvAlgorithm::ALL {
         let Ok(conv) = conv.clone().with_algorithm(algorithm) else { continue };
         let _ = (conv.input_len(n), conv.output_len(n), conv.weight_len());

@@ -5,8 +5,8 @@
 //! C_out]`; a tap outside the image is skipped. *Winograd* F(4x4, 3x3), for 3x3 kernels of stride
 //! 1, needs four times fewer multiplications. Both compute in `f32`, whatever the storage type of
 //! the activations. For bf16 activations a second form of each uses the processor's own products of
-//! bf16 pairs, which are summed in `f32`: `direct_bf16`, and Winograd F(2x2, 3x3), whose points bear
-//! to be rounded.
+//! bf16 pairs, which are summed in `f32`: `direct_bf16`, and Winograd F(2x2, 3x3), whose points
+//! bear to be rounded.
 
 mod algorithm;
 mod conv2d;

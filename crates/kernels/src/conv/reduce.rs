@@ -4,7 +4,9 @@ use crate::isa::Isa;
 use crate::parallel::{Shared, block_size, for_each};
 use crate::simd;
 
-/// Input channels that one task sums.
+/// Input channels that one task sums, times the taps: so long are the runs that it writes.
+const RUN: usize = block_size(144, 4);
+/// Least input channels that one task sums.
 const FROM: usize = block_size(16, 4);
 
 /// Number of elements of one chunk of partial gradients, `[panel][tap][from][TILE_COLUMNS]`.
@@ -89,12 +91,13 @@ pub(super) fn reduce_weights(
     let columns = simd::tile_columns(isa);
     let plane = plane_len(isa, taps, from, to);
     let out = Shared::new(dw);
-    let blocks = from.div_ceil(FROM);
+    let block_from = (RUN / taps.max(1)).max(FROM);
+    let blocks = from.div_ceil(block_from);
     for_each(to.div_ceil(columns) * blocks, |task| {
         let (panel, block) = (task / blocks, task % blocks);
         let (first, width) = (panel * columns, (to - panel * columns).min(columns));
-        let start = block * FROM;
-        let count = (from - start).min(FROM);
+        let start = block * block_from;
+        let count = (from - start).min(block_from);
         // `[from][tap][TILE_COLUMNS]`
         let mut sums = vec![0.0f32; count * taps * columns];
         for tap in 0..taps {

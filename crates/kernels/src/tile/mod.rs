@@ -109,7 +109,7 @@ pub struct Tile<'a, E> {
     pub a_depth: usize,
     /// Distance between depths of `b`.
     pub b_depth: usize,
-    /// Distance from the first two vectors of `b` to the next two, in tiles that have more than two.
+    /// Distance from the first two vectors of `b` to the next two, in tiles of more than two.
     pub b_panel: usize,
     /// Destination; null where the sums are not stored.
     pub c: *mut E,

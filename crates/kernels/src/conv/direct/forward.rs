@@ -215,13 +215,11 @@ impl<E: Element> Convolve<'_, E> {
         for (row, rows) in row_blocks::<S>(self.samples.1 - self.samples.0) {
             let at = (pixel * self.n + self.samples.0 + row) * to_row + channel;
             let tile = Tile {
-                terms,
                 a_offset: row * a_row,
                 depth: self.mapping.from,
                 a_row,
                 a_depth: 1,
                 b_depth: S::TILE_COLUMNS,
-                b_panel: 0,
                 c: self.out.y.at(at),
                 c_row: to_row,
                 columns,
@@ -236,6 +234,7 @@ impl<E: Element> Convolve<'_, E> {
                 norm: self.out.norm.map(|norm| norm.tile(at, channel)),
                 prefetch: terms.first().map_or(std::ptr::null(), |term| term.b),
                 prefetch_step: 16,
+                ..Tile::plain(terms)
             };
             // SAFETY: the caller enabled the features of `S` and promises readable terms; the rows
             // and columns of the output exist, and no other task writes them.

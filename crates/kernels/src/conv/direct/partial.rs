@@ -149,13 +149,11 @@ impl<E: Element> ConvolvePartial<'_, E> {
             for (row, rows) in row_blocks::<S>(count) {
                 let at = (pixel + row) * to_row + sample * mapping.to * geometry.groups + channel;
                 let tile = Tile {
-                    terms,
                     a_offset: row * a_row,
                     depth: mapping.from,
                     a_row,
                     a_depth: 1,
                     b_depth: S::TILE_COLUMNS,
-                    b_panel: 0,
                     c: self.out.y.at(at),
                     c_row: to_row,
                     columns,
@@ -165,10 +163,10 @@ impl<E: Element> ConvolvePartial<'_, E> {
                         self.rows.addend(add.at(0), y, x).wrapping_add(at)
                     },
                     bias: self.out.bias.at(channel),
-                    stats: None,
                     norm: self.out.norm.map(|norm| norm.tile(at, channel)),
                     prefetch: weights,
                     prefetch_step: 16,
+                    ..Tile::plain(terms)
                 };
                 // SAFETY: the caller enabled the features of `S` and promises pixels that exist;
                 // the terms lie in the window.

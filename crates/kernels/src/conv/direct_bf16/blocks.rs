@@ -1,8 +1,8 @@
 //! Input gradient towards few channels, as those of an image.
 //!
 //! Three channels would fill a fifth of a vector. A vector therefore holds the channels of a block
-//! of 2 x 2 input pixels, whose gradients are sums over the same few output pixels: a convolution of
-//! the output gradient with a larger kernel, in which weights that a pixel does not have are zero.
+//! of 2 x 2 input pixels, whose gradients are sums over the same few output pixels: a convolution
+//! of the output gradient with a larger kernel, in which weights that a pixel does not have are zero.
 
 use half::bf16;
 
@@ -34,7 +34,7 @@ pub(in crate::conv) fn apply(geometry: &ConvGeometry, direction: Direction, isa:
     direction == Direction::InputGrad
         && isa == Isa::Avx512Bf16
         && geometry.groups == 1
-        && geometry.in_channels <= CHANNELS
+        && (1..=CHANNELS).contains(&geometry.in_channels)
         && geometry.out_channels.is_multiple_of(2)
         && (0..2).all(|d| {
             // Blocks that are as long as the stride, or a multiple, see output pixels at equal
@@ -263,8 +263,8 @@ impl<E: Element> BlockGrad<'_, E> {
                 ..Tile::plain(&[])
             };
             let products = self.products.wrapping_add(row * ROW + in_block * channels);
-            // SAFETY: the caller enabled the features of `S` and promises products of this pixel, of
-            // which a vector lies inside the row; the rows of the output exist, and no other task
+            // SAFETY: the caller enabled the features of `S` and promises products of this pixel,
+            // of which a vector lies inside the row; the rows of the output exist, and no other task
             // writes them.
             row += unsafe {
                 if count - row >= 8 {

@@ -111,7 +111,8 @@ struct Weights<'a> {
     to: usize,
 }
 
-/// Packs one panel of a kernel of one tap, whose weights are a matrix, and an even number of inputs.
+/// Packs one panel of a kernel of one tap, whose weights are a matrix, and an even number of
+/// inputs.
 struct PackMatrix<'a, 'w> {
     weights: &'a Weights<'w>,
     group: usize,

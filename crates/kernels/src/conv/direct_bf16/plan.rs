@@ -64,6 +64,17 @@ impl Plan {
             block: if one_tap { BLOCK_OF_ONE_TAP } else { BLOCK },
         }
     }
+
+    /// Number of units.
+    pub(super) fn units(&self) -> usize {
+        self.sample_blocks * self.steps
+    }
+
+    /// Number of values of the left and the right operand of a step, for `padded` channels each.
+    pub(super) fn operand_lens(&self, geometry: &ConvGeometry, padded: [usize; 2]) -> [usize; 2] {
+        let pixels = [self.ring * geometry.input[1], self.step_rows * geometry.output()[1]];
+        [0, 1].map(|side| pixels[side] * padded[side] * self.samples)
+    }
 }
 
 /// Which input rows (dimension 0) or columns (1) at least one output reads.

@@ -18,6 +18,8 @@ pub(in crate::conv) fn apply(geometry: &ConvGeometry, isa: Isa) -> bool {
         && geometry.groups == 1
         && (1..=CHANNELS).contains(&geometry.in_channels)
         && geometry.taps() > 1
+        // Every column between two outputs gets a strip.
+        && geometry.stride[1] <= geometry.kernel[1]
 }
 
 /// Number of values of a strip, even.

@@ -58,8 +58,8 @@ impl<E> Rows<E> for Block {
 }
 
 impl Grid {
-    /// Cuts a batch of `n` images into blocks of at most `rows` rows of output tiles of `T`. Both are
-    /// at least 1.
+    /// Cuts a batch of `n` images into blocks of at most `rows` rows of output tiles of `T`. Both
+    /// are at least 1.
     pub(super) fn new<T: Tiling>(geometry: &ConvGeometry, n: usize, rows: usize) -> Self {
         let [height, width] = geometry.input;
         let (tiles_y, tiles_x) = (height.div_ceil(T::OUT), width.div_ceil(T::OUT));

@@ -264,8 +264,8 @@ impl<E: Element> Convolve<'_, E> {
         }
     }
 
-    /// Computes [`columns`](Self::columns) outputs of one pixel for all samples of the task. Terms begin at
-    /// sample 0, or at the task's first sample where they are gathered.
+    /// Computes [`columns`](Self::columns) outputs of one pixel for all samples of the task. Terms
+    /// begin at sample 0, or at the task's first sample where they are gathered.
     ///
     /// # Safety
     /// The features of `S` are enabled; the pixel is one of the task's, and the terms are readable

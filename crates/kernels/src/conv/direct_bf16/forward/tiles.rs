@@ -43,15 +43,8 @@ impl<E: Element> Convolve<'_, E> {
         // SAFETY: the caller promises terms of which a whole block of samples is readable, or as
         // many rows as the tiles were set up for; a panel is 32 columns wide.
         unsafe {
-            amx::multiply(
-                tiles,
-                moved,
-                steps,
-                row_pairs * 4,
-                skip + count,
-                place.columns,
-                &mut sums,
-            );
+            let (rows, bytes) = (skip + count, row_pairs * 4);
+            amx::multiply(tiles, moved, steps, bytes, rows, place.columns, &mut sums);
         }
         let mut row = 0;
         while row < count {

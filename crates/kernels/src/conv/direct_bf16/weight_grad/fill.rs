@@ -47,14 +47,14 @@ impl<E: Element> WeightGrad<'_, E> {
     #[inline(always)]
     pub(super) fn left(&self, row: usize, column: usize) -> *mut bf16 {
         let pixel = row % self.plan.ring * self.geometry.input[1] + column;
-        self.left.wrapping_add(pixel * self.from_padded * self.plan.samples)
+        self.left.wrapping_add(pixel * self.padded[0] * self.plan.samples)
     }
 
     /// Address of the right operand of an output pixel; `row` counts from the step's first row.
     #[inline(always)]
     pub(super) fn right(&self, row: usize, column: usize) -> *mut bf16 {
         let pixel = row * self.geometry.output()[1] + column;
-        self.right.wrapping_add(pixel * self.to_padded * self.plan.samples)
+        self.right.wrapping_add(pixel * self.padded[1] * self.plan.samples)
     }
 
     /// Fills the left operand of an input pixel.
@@ -86,12 +86,12 @@ impl<E: Element> WeightGrad<'_, E> {
                     geometry.in_channels,
                     samples,
                     width,
-                    self.from_padded,
+                    self.padded[0],
                     out,
                     self.plan.samples / 2,
                 );
             } else {
-                interleave(x, geometry.in_channels, samples, width, out, self.from_padded);
+                interleave(x, geometry.in_channels, samples, width, out, self.padded[0]);
             }
         }
     }

@@ -62,23 +62,20 @@ fn weight_grad_of<E: Element>(
 ) {
     let WeightPass { isa, x, dy, .. } = *pass;
     let (from, to, taps) = (geometry.group_in(), geometry.group_out(), geometry.taps());
-    let plan = Plan::new(geometry, n);
-    let units = plan.sample_blocks * plan.steps;
-    let plane = plane_len(isa, taps, from, to);
-    let cut = Cut::new([from, to], plan.block, units, plane, TASKS);
+    let (plan, plane) = (Plan::new(geometry, n), plane_len(isa, taps, from, to));
+    let cut = Cut::new([from, to], plan.block, plan.units(), plane, TASKS);
     let strip_len = if strips.is_some() { plan.samples * from } else { 0 };
     with_scratch(cut.chunks * plane, |partials| {
         for (group, dw) in dw.chunks_exact_mut((taps * from * to).max(1)).enumerate() {
             let shared = Shared::new(partials);
             for_each(cut.tasks(), |task| {
                 let Task { chunk, units, from_range, to_range } = cut.task(task);
-                let from_padded = (from_range.1 - from_range.0).next_multiple_of(amx::BLOCK);
-                let to_padded = (to_range.1 - to_range.0).next_multiple_of(COLUMNS);
-                let left_len = plan.ring * geometry.input[1] * from_padded * plan.samples;
-                let right_len = plan.step_rows * geometry.output()[1] * to_padded * plan.samples;
-                with_bf16_scratch(left_len + right_len + strip_len, |scratch| {
-                    let (left, rest) = scratch.split_at_mut(left_len);
-                    let (right, strip) = rest.split_at_mut(right_len);
+                let padded = [from_range, to_range]
+                    .map(|range| (range.1 - range.0).next_multiple_of(COLUMNS));
+                let lens = plan.operand_lens(geometry, padded);
+                with_bf16_scratch(lens[0] + lens[1] + strip_len, |scratch| {
+                    let (left, rest) = scratch.split_at_mut(lens[0]);
+                    let (right, strip) = rest.split_at_mut(lens[1]);
                     let kernel = WeightGrad {
                         geometry,
                         plan,
@@ -88,8 +85,7 @@ fn weight_grad_of<E: Element>(
                         units,
                         from_range,
                         to_range,
-                        from_padded,
-                        to_padded,
+                        padded,
                         x: x.at(0),
                         dy: dy.at(0),
                         left: left.as_mut_ptr(),
@@ -98,10 +94,8 @@ fn weight_grad_of<E: Element>(
                         strip: strip.as_mut_ptr(),
                         dw: shared.at(chunk * plane),
                     };
-                    // SAFETY: `WeightPass` promises activations in bf16, an instruction set that
-                    // multiplies them, and tensors of the geometry's lengths; the scratch memory
-                    // has those computed above; tasks write disjoint chunks or channels of the
-                    // partial gradients.
+                    // SAFETY: `WeightPass` promises whole tensors of bf16, which the machine
+                    // multiplies; scratch memory is as long as planned; tasks share no gradients.
                     unsafe { dispatch(isa, kernel) };
                 });
             });
@@ -122,8 +116,8 @@ struct WeightGrad<'a, E> {
     units: (usize, usize),
     from_range: (usize, usize),
     to_range: (usize, usize),
-    from_padded: usize,
-    to_padded: usize,
+    /// Input and output channels of the task, filled up to whole panels or AMX tiles.
+    padded: [usize; 2],
     x: *const E,
     dy: *const E,
     /// Ring of input rows: `[row][column][from][sample]` for tiles, else
@@ -261,7 +255,7 @@ impl<E: Element> WeightGrad<'_, E> {
                 let tile = Tile::<f32> {
                     depth: samples.padded / 2,
                     a_row: 1,
-                    a_depth: self.from_padded,
+                    a_depth: self.padded[0],
                     b_depth: COLUMNS,
                     c,
                     c_row: COLUMNS,
