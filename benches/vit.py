@@ -53,22 +53,29 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["f32", "bf16", "autocast"], default="f32",
+                        help="bf16: all weights and activations; autocast: torch.autocast's choice")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     model = ViT(args.width)
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
+    half = {"f32": torch.float32}.get(args.precision, torch.bfloat16)
+    if args.precision == "bf16":
+        model = model.to(half)
+    forward = torch.autocast("cpu", half, enabled=args.precision == "autocast")(
+        lambda x: model(x.to(half) if args.precision == "bf16" else x).float())
     images, labels = torch.rand(args.batch, 3, 32, 32), torch.randint(0, 10, (args.batch,))
     seconds = []
     for _ in range(2 + args.steps):
         started = time.perf_counter()
         x = images.clone().requires_grad_()
         model.requires_grad_(False)
-        (grad,) = torch.autograd.grad(F.cross_entropy(model(x), labels), x)
+        (grad,) = torch.autograd.grad(F.cross_entropy(forward(x), labels), x)
         model.requires_grad_(True)
         adversarial = (images + 8 / 255 * grad.sign()).clamp(0, 1)
         optimizer.zero_grad()
-        F.cross_entropy(model(adversarial), labels).backward()
+        F.cross_entropy(forward(adversarial), labels).backward()
         optimizer.step()
         seconds.append(time.perf_counter() - started)
     print(json.dumps({"median_s": statistics.median(seconds[2:]), "min_s": min(seconds[2:]), **vars(args)}))

@@ -16,7 +16,7 @@ const CHUNK: usize = block_size(1 << 16, 16);
 trait Elementwise: Copy + Send + Sync {
     /// Computes one element. Implementations are `#[inline(always)]`, so that they compile for the
     /// instruction set of the loop that calls them.
-    fn apply(self, x: f32, dy: f32) -> f32;
+    fn apply<S: Simd>(self, x: f32, dy: f32) -> f32;
 }
 
 struct Map<'a, F, E> {
@@ -33,7 +33,7 @@ impl<F: Elementwise, E: Element> Kernel for Map<'_, F, E> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         for ((out, &x), &dy) in self.out.iter_mut().zip(self.x).zip(self.dy) {
-            *out = E::narrow(self.f.apply(x.widen(), dy.widen()));
+            *out = E::narrow(self.f.apply::<S>(x.widen(), dy.widen()));
         }
     }
 }
@@ -62,8 +62,8 @@ struct Gelu;
 
 impl Elementwise for Gelu {
     #[inline(always)]
-    fn apply(self, x: f32, _: f32) -> f32 {
-        x * normal_cdf(x, exp(-0.5 * x * x))
+    fn apply<S: Simd>(self, x: f32, _: f32) -> f32 {
+        x * normal_cdf::<S>(x, exp::<S>(-0.5 * x * x))
     }
 }
 
@@ -72,14 +72,21 @@ struct GeluGrad;
 
 impl Elementwise for GeluGrad {
     #[inline(always)]
-    fn apply(self, x: f32, dy: f32) -> f32 {
-        /// `1 / sqrt(2 pi)`, the density of the standard normal at 0.
-        const DENSITY: f32 = 0.398_942_3;
-        let exponential = exp(-0.5 * x * x);
-        // At infinity the density is 0, but its product with `x` would be NaN.
-        let slope = if exponential == 0.0 { 0.0 } else { x * (DENSITY * exponential) };
-        dy * (normal_cdf(x, exponential) + slope)
+    fn apply<S: Simd>(self, x: f32, dy: f32) -> f32 {
+        dy * gelu_and_slope::<S>(x)[1]
     }
+}
+
+/// GELU of `x` and its derivative.
+#[inline(always)]
+pub(crate) fn gelu_and_slope<S: Simd>(x: f32) -> [f32; 2] {
+    /// `1 / sqrt(2 pi)`, the density of the standard normal at 0.
+    const DENSITY: f32 = 0.398_942_3;
+    let exponential = exp::<S>(-0.5 * x * x);
+    let cdf = normal_cdf::<S>(x, exponential);
+    // At infinity the density is 0, but its product with `x` would be NaN.
+    let slope = if exponential == 0.0 { 0.0 } else { x * (DENSITY * exponential) };
+    [x * cdf, cdf + slope]
 }
 
 /// `y = max(x, 0)`; NaN stays NaN.

@@ -8,7 +8,7 @@ use crate::parallel::prelude::*;
 use crate::channels::expect_rows;
 use crate::element::Element;
 use crate::error::{ShapeError, expect_len};
-use crate::math::sum;
+use crate::math::sums;
 
 /// Rows that one task normalises.
 const ROWS: usize = block_size(64, 2);
@@ -33,10 +33,13 @@ impl LayerNorm<'_> {
     }
 
     /// Mean and `1 / sqrt(variance + epsilon)` of a row.
+    #[inline(always)]
     fn statistics<E: Element>(&self, x: &[E]) -> (f32, f32) {
         let count = x.len() as f32;
-        let mean = sum(x.len(), |i| x[i].widen()) / count;
-        let variance = sum(x.len(), |i| (x[i].widen() - mean) * (x[i].widen() - mean)) / count;
+        let [total] = sums(x, x, x, |x, _, _| [x.widen()]);
+        let mean = total / count;
+        let [squares] = sums(x, x, x, |x, _, _| [(x.widen() - mean) * (x.widen() - mean)]);
+        let variance = squares / count;
         (mean, 1.0 / (variance + self.epsilon).sqrt())
     }
 
@@ -52,14 +55,18 @@ impl LayerNorm<'_> {
         y.par_chunks_exact_mut(features)
             .with_min_len(ROWS)
             .zip(x.par_chunks_exact(features))
-            .for_each(|(y, x)| {
-                let (mean, inverse) = self.statistics(x);
-                let parameters = self.gamma.iter().zip(self.beta);
-                for ((y, x), (gamma, beta)) in y.iter_mut().zip(x).zip(parameters) {
-                    *y = E::narrow((x.widen() - mean) * inverse * gamma + beta);
-                }
-            });
+            .for_each(|(y, x)| self.forward_row(x, y));
         Ok(())
+    }
+
+    /// Normalises one row.
+    #[inline(always)]
+    pub(crate) fn forward_row<A: Element, B: Element>(&self, x: &[A], y: &mut [B]) {
+        let (mean, inverse) = self.statistics(x);
+        let parameters = self.gamma.iter().zip(self.beta);
+        for ((y, x), (gamma, beta)) in y.iter_mut().zip(x).zip(parameters) {
+            *y = B::narrow((x.widen() - mean) * inverse * gamma + beta);
+        }
     }
 
     /// Computes `dx`, `dgamma` and `dbeta` from `x` and `dy`. The statistics are computed again
@@ -105,7 +112,9 @@ impl LayerNorm<'_> {
         Ok(())
     }
 
-    fn backward_row<E: Element>(
+    /// Computes `dx` of one row and adds the row's part of `dgamma` and `dbeta`.
+    #[inline(always)]
+    pub(crate) fn backward_row<E: Element>(
         &self,
         x: &[E],
         dy: &[E],
@@ -115,15 +124,18 @@ impl LayerNorm<'_> {
     ) {
         let count = x.len() as f32;
         let (mean, inverse) = self.statistics(x);
-        let normalised = |i: usize| (x[i].widen() - mean) * inverse;
         // With g = dy gamma: dx = (g - mean(g) - xhat mean(g xhat)) / deviation.
-        let offset = sum(x.len(), |i| dy[i].widen() * self.gamma[i]) / count;
-        let slope = sum(x.len(), |i| dy[i].widen() * self.gamma[i] * normalised(i)) / count;
-        for i in 0..x.len() {
-            let hat = normalised(i);
-            dx[i] = E::narrow(inverse * (dy[i].widen() * self.gamma[i] - offset - hat * slope));
-            dgamma[i] += dy[i].widen() * hat;
-            dbeta[i] += dy[i].widen();
+        let [offset, slope] = sums(x, dy, self.gamma, |x, dy, gamma| {
+            let gradient = dy.widen() * gamma;
+            [gradient, gradient * ((x.widen() - mean) * inverse)]
+        });
+        let (offset, slope) = (offset / count, slope / count);
+        let (values, sums) = (x.iter().zip(dy).zip(self.gamma), dgamma.iter_mut().zip(dbeta));
+        for ((((x, dy), gamma), dx), (dgamma, dbeta)) in values.zip(dx).zip(sums) {
+            let hat = (x.widen() - mean) * inverse;
+            *dx = E::narrow(inverse * (dy.widen() * gamma - offset - hat * slope));
+            *dgamma += dy.widen() * hat;
+            *dbeta += dy.widen();
         }
     }
 }

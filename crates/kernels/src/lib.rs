@@ -21,6 +21,7 @@ mod amx;
 pub mod attention;
 pub mod batch_norm;
 pub mod bench;
+pub mod branch;
 pub mod buffer;
 pub mod channels;
 pub mod conv;

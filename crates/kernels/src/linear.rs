@@ -19,6 +19,12 @@ impl<E: Element> Linear<E> {
         Conv2d::new(ConvGeometry::square(inputs, outputs, [1, 1], 1, 1), isa).map(Self)
     }
 
+    /// The layer as a convolution of one pixel.
+    #[must_use]
+    pub fn as_conv(&self) -> &Conv2d<E> {
+        &self.0
+    }
+
     /// Packs `weights`, `[out][in]`, for `direction`.
     ///
     /// # Errors

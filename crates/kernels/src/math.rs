@@ -1,43 +1,60 @@
 //! Sums and functions of `f32` without branches and calls, so that the compiler makes vector code
 //! of them.
 
+use crate::simd::Simd;
+
 /// Number of independent partial results of a reduction, enough for the widest vectors.
 pub(crate) const LANES: usize = 16;
 
-/// Sum of `f(i)` for `i` below `len`, in a fixed order that vectorises.
+/// Sums of the values of `f` over the elements of three slices of one length, in a fixed order that
+/// vectorises.
 #[inline(always)]
-pub(crate) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let whole = len / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(start + lane);
+pub(crate) fn sums<const N: usize, A: Copy, B: Copy, C: Copy>(
+    a: &[A],
+    b: &[B],
+    c: &[C],
+    f: impl Fn(A, B, C) -> [f32; N],
+) -> [f32; N] {
+    let mut lanes = [[0.0f32; LANES]; N];
+    let ((a, a_rest), (b, b_rest), (c, c_rest)) =
+        (a.as_chunks::<LANES>(), b.as_chunks::<LANES>(), c.as_chunks::<LANES>());
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        for lane in 0..LANES {
+            let values = f(a[lane], b[lane], c[lane]);
+            for n in 0..N {
+                lanes[n][lane] += values[n];
+            }
         }
     }
-    for i in whole..len {
-        lanes[i - whole] += f(i);
+    for (lane, ((a, b), c)) in a_rest.iter().zip(b_rest).zip(c_rest).enumerate() {
+        let values = f(*a, *b, *c);
+        for n in 0..N {
+            lanes[n][lane] += values[n];
+        }
     }
-    lanes.iter().sum()
+    let mut totals = [0.0; N];
+    for (total, lanes) in totals.iter_mut().zip(&mut lanes) {
+        for width in [8, 4, 2, 1] {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+        }
+        *total = lanes[0];
+    }
+    totals
 }
 
-/// The largest value; NaN is ignored. An empty slice gives negative infinity.
+/// `a * b + c`, in one operation where the processor has it: a function made of such steps takes
+/// half as long.
 #[inline(always)]
-pub(crate) fn largest(values: &[f32]) -> f32 {
-    let more = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (whole, rest) = values.as_chunks::<LANES>();
-    for chunk in whole {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = more(*lane, *value);
-        }
-    }
-    lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, more)
+fn mul_add<S: Simd>(a: f32, b: f32, c: f32) -> f32 {
+    if S::FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// `exp(x)` for `x <= 0`. Below -87 the exact result is not a normal number, and the function
 /// returns 0.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
     const LEAST: f32 = -87.0;
     /// Adding this constant rounds `x` to an integer, which then lies in the lowest bits of the
     /// sum.
@@ -46,12 +63,12 @@ pub(crate) fn exp(x: f32) -> f32 {
     /// is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     let inside = if x < LEAST { LEAST } else { x };
-    let rounded = inside * std::f32::consts::LOG2_E + ROUND;
+    let rounded = mul_add::<S>(inside, std::f32::consts::LOG2_E, ROUND);
     let k = rounded - ROUND;
-    let r = inside - k * LN_2[0] - k * LN_2[1];
+    let r = mul_add::<S>(-k, LN_2[1], mul_add::<S>(-k, LN_2[0], inside));
     let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
     let power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
-    let value = series.iter().fold(0.0, |sum, c| sum * r + c) * power;
+    let value = series[1..].iter().fold(series[0], |sum, c| mul_add::<S>(sum, r, *c)) * power;
     if x < LEAST { 0.0 } else { value }
 }
 
@@ -60,7 +77,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 /// (6e-7, plus the error of the exponential's argument). `scripts/fit_erfcx.py` fits the polynomial
 /// Q.
 #[inline(always)]
-pub(crate) fn normal_cdf(x: f32, exponential: f32) -> f32 {
+pub(crate) fn normal_cdf<S: Simd>(x: f32, exponential: f32) -> f32 {
     const Q: [f32; 9] = [
         0.169_187_68,
         0.170_719_89,
@@ -72,8 +89,8 @@ pub(crate) fn normal_cdf(x: f32, exponential: f32) -> f32 {
         0.485_658,
         -0.129_540_97,
     ];
-    let t = 1.0 / (1.0 + 0.3 * std::f32::consts::FRAC_1_SQRT_2 * x.abs());
-    let q = Q.iter().rev().fold(0.0, |sum, c| sum * t + c);
+    let t = 1.0 / mul_add::<S>(0.3 * std::f32::consts::FRAC_1_SQRT_2, x.abs(), 1.0);
+    let q = Q[..8].iter().rev().fold(Q[8], |sum, c| mul_add::<S>(sum, t, *c));
     let tail = 0.5 * exponential * t * q;
     if x > 0.0 { 1.0 - tail } else { tail }
 }

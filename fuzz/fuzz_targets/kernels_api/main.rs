@@ -6,6 +6,7 @@
 //! else it returned memory that it never wrote.
 #![no_main]
 
+mod branch;
 mod conv;
 mod input;
 mod norm;
@@ -15,6 +16,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use sora_kernels::bf16;
 
+use branch::branch;
 use conv::{conv, linear};
 use input::Input;
 use norm::{batch_norm, layer_norm};
@@ -22,7 +24,7 @@ use rest::{attention, elementwise, layout, loss, pool};
 
 fn run(u: &mut Input<'_>) -> Result<()> {
     let half: bool = u.arbitrary()?;
-    match u.int_in_range(0..=15u8)? {
+    match u.int_in_range(0..=16u8)? {
         0..=7 if half => conv::<bf16>(u),
         0..=7 => conv::<f32>(u),
         8 if half => batch_norm::<bf16>(u),
@@ -37,6 +39,8 @@ fn run(u: &mut Input<'_>) -> Result<()> {
         13 => loss(u),
         14 if half => layout::<f32, bf16>(u),
         14 => layout::<f32, f32>(u),
+        15 if half => branch::<bf16>(u),
+        15 => branch::<f32>(u),
         _ if half => linear::<bf16>(u),
         _ => linear::<f32>(u),
     }

@@ -10,7 +10,7 @@ use super::direct_bf16;
 use super::epilogue::{Epilogue, Moments, Output};
 use super::geometry::{ConvGeometry, Direction};
 use super::moments;
-use super::packed::{Layout, PackedWeights};
+use super::packed::{Layout, PackedWeights, Panels};
 use super::partial::{Partial, TileList};
 use super::pass::{Pass, WeightPass};
 use super::{direct, winograd};
@@ -18,6 +18,7 @@ use crate::element::{Element, ElementType};
 use crate::error::{ShapeError, elements, expect_len, parameter};
 use crate::isa::Isa;
 use crate::parallel::Shared;
+use crate::simd::tile_columns;
 
 /// A convolution prepared for one geometry, instruction set and storage type `E` of the
 /// activations.
@@ -116,6 +117,32 @@ impl<E: Element> Conv2d<E> {
     #[must_use]
     pub fn packed_len(&self, direction: Direction) -> usize {
         self.layout(direction).len()
+    }
+
+    /// The panels of `weights`, which were packed for `direction` of a fully connected layer.
+    ///
+    /// # Errors
+    /// [`ShapeError::Parameter`] when `weights` was packed for another convolution or direction.
+    pub(crate) fn panels(
+        &self,
+        direction: Direction,
+        weights: &PackedWeights,
+    ) -> Result<Panels, ShapeError> {
+        let layout = self.layout(direction);
+        let data = weights.of(&layout).ok_or_else(|| {
+            parameter(
+                "packed weights",
+                "were packed for another layer or direction; pack them with this one",
+            )
+        })?;
+        let (from, to) = match direction {
+            Direction::Forward => (self.geometry.in_channels, self.geometry.out_channels),
+            Direction::InputGrad => (self.geometry.out_channels, self.geometry.in_channels),
+        };
+        let pairs = layout.algorithm == ConvAlgorithm::DirectBf16;
+        let panel = layout.len() / to.div_ceil(tile_columns(self.isa)).max(1);
+        let depth = if pairs { from.div_ceil(2) } else { from };
+        Ok(Panels { data, panel, depth, columns: to, pairs })
     }
 
     /// Packs `weights` for `direction`.

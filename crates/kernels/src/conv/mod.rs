@@ -29,4 +29,5 @@ pub use conv2d::Conv2d;
 pub use epilogue::{Epilogue, Moments, Normed};
 pub use geometry::{ConvGeometry, Direction};
 pub use packed::PackedWeights;
+pub(crate) use packed::Panels;
 pub use partial::{Overlay, Partial, TILE_SIDE, TileIndex};

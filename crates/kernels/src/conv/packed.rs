@@ -68,6 +68,21 @@ pub struct PackedWeights {
     layout: Option<Layout>,
 }
 
+/// The packed weights of a fully connected layer: a panel of columns after the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels {
+    /// Depths of `f32`, or of pairs of bf16 in the same space; each holds a panel's columns.
+    pub(crate) data: Shared,
+    /// Distance between panels in floats, which may be more than their depths.
+    pub(crate) panel: usize,
+    /// Number of depths.
+    pub(crate) depth: usize,
+    /// Columns of all panels.
+    pub(crate) columns: usize,
+    /// Whether they hold pairs of bf16, on a processor that multiplies these.
+    pub(crate) pairs: bool,
+}
+
 impl PackedWeights {
     /// Number of bytes of memory held.
     #[must_use]

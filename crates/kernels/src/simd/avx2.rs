@@ -61,6 +61,7 @@ unsafe fn pack(x: __m256i) -> __m128i {
 impl Simd for F32x8 {
     const LANES: usize = 8;
     const TILE_ROWS: usize = 6;
+    const FUSED: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> Self {

@@ -23,6 +23,41 @@ pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<F32x16<true>>() }
 }
 
+/// Exchanges rows and columns of a square.
+#[inline(always)]
+unsafe fn transposed(rows: [__m512; 16]) -> [__m512; 16] {
+    // SAFETY: the caller promises that the processor has AVX-512.
+    unsafe {
+        let float = |x: __m512d| _mm512_castpd_ps(x);
+        let double = |x: __m512| _mm512_castps_pd(x);
+        // First the squares of 4 x 4 within the 128-bit lanes, then the lanes.
+        let mut fours = [_mm512_setzero_pd(); 16];
+        for i in (0..16).step_by(4) {
+            let [a, b, c, d] = [rows[i], rows[i + 1], rows[i + 2], rows[i + 3]];
+            let (low, high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (lower, higher) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            fours[i] = _mm512_unpacklo_pd(double(low), double(lower));
+            fours[i + 1] = _mm512_unpackhi_pd(double(low), double(lower));
+            fours[i + 2] = _mm512_unpacklo_pd(double(high), double(higher));
+            fours[i + 3] = _mm512_unpackhi_pd(double(high), double(higher));
+        }
+        // `fours[4 i + j]` holds column 4 l + j of rows 4 i .. 4 i + 4 in lane l.
+        let mut out = [_mm512_setzero_ps(); 16];
+        for j in 0..4 {
+            let [a, b, c, d] = [fours[j], fours[4 + j], fours[8 + j], fours[12 + j]].map(float);
+            let even = _mm512_shuffle_f32x4::<0x88>(a, b);
+            let odd = _mm512_shuffle_f32x4::<0xdd>(a, b);
+            let even_below = _mm512_shuffle_f32x4::<0x88>(c, d);
+            let odd_below = _mm512_shuffle_f32x4::<0xdd>(c, d);
+            out[j] = _mm512_shuffle_f32x4::<0x88>(even, even_below);
+            out[8 + j] = _mm512_shuffle_f32x4::<0xdd>(even, even_below);
+            out[4 + j] = _mm512_shuffle_f32x4::<0x88>(odd, odd_below);
+            out[12 + j] = _mm512_shuffle_f32x4::<0xdd>(odd, odd_below);
+        }
+        out
+    }
+}
+
 impl<const NATIVE: bool> F32x16<NATIVE> {
     /// The nearest bf16 of each lane, ties to even.
     #[inline(always)]
@@ -61,6 +96,7 @@ impl<const NATIVE: bool> F32x16<NATIVE> {
 impl<const NATIVE: bool> Simd for F32x16<NATIVE> {
     const LANES: usize = 16;
     const TILE_ROWS: usize = 14;
+    const FUSED: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -158,6 +194,19 @@ impl<const NATIVE: bool> Simd for F32x16<NATIVE> {
     unsafe fn mul_add(self, m: Self, a: Self) -> Self {
         // SAFETY: the caller promises that the processor has AVX-512.
         unsafe { Self(_mm512_fmadd_ps(self.0, m.0, a.0)) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
+        // SAFETY: the caller promises AVX-512, and squares of 16 rows of 16 floats.
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (i, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(x.add(i * x_row));
+            }
+            for (i, row) in transposed(rows).into_iter().enumerate() {
+                _mm512_storeu_ps(y.add(i * y_row), row);
+            }
+        }
     }
     #[inline(always)]
     unsafe fn prefetch(p: *const f32) {

@@ -35,6 +35,7 @@ impl Simd for F32x4 {
     const LANES: usize = 4;
     // 24 sums, two vectors of the panel and the factors of a row fit the 32 registers.
     const TILE_ROWS: usize = 12;
+    const FUSED: bool = true;
 
     #[inline(always)]
     unsafe fn zero() -> Self {

@@ -19,6 +19,7 @@ impl F32x4 {
 impl Simd for F32x4 {
     const LANES: usize = 4;
     const TILE_ROWS: usize = 4;
+    const FUSED: bool = false;
 
     #[inline(always)]
     unsafe fn zero() -> Self {

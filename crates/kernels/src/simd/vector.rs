@@ -19,6 +19,9 @@ pub trait Simd: Copy + 'static {
     /// Columns of a register tile, the width of a packed panel.
     const TILE_COLUMNS: usize = Self::LANES * Self::TILE_VECTORS;
 
+    /// Whether a product and a sum in one operation cost no more than the product alone.
+    const FUSED: bool;
+
     unsafe fn zero() -> Self;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
@@ -58,6 +61,15 @@ pub trait Simd: Copy + 'static {
     unsafe fn mul(self, other: Self) -> Self;
     /// `self * m + a`.
     unsafe fn mul_add(self, m: Self, a: Self) -> Self;
+    /// Writes the transpose of the square of [`Simd::LANES`] rows at `x`, which are `x_row` floats
+    /// apart, to rows at `y`, `y_row` floats apart.
+    #[inline(always)]
+    unsafe fn transpose(x: *const f32, x_row: usize, y: *mut f32, y_row: usize) {
+        for (i, j) in (0..Self::LANES).flat_map(|i| (0..Self::LANES).map(move |j| (i, j))) {
+            // SAFETY: the caller promises two squares of as many rows and columns as lanes.
+            unsafe { *y.add(j * y_row + i) = *x.add(i * x_row + j) };
+        }
+    }
     /// Hints that the cache line at `p` will be read soon; `p` may be any address.
     unsafe fn prefetch(p: *const f32);
     /// Runs `kernel` in a function of its own that is compiled with these features: for a kernel

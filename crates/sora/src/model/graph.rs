@@ -5,9 +5,9 @@ use burn::tensor::Tensor;
 
 use super::Network;
 use crate::nn::{
-    Activation, BatchNorm, Conv2d, Dense, Feature, Flat, Jvp, Keep, LayerNorm, Linear, NormBehind,
-    NormInput, ParamId, Pass, Weights, attention, enter, first, global_avg_pool, pool_tokens,
-    prepend,
+    Activation, BatchNorm, BranchMiddle, Conv2d, Dense, Feature, Flat, Jvp, Keep, LayerNorm,
+    Linear, NormBehind, NormInput, ParamId, Pass, TokenBranch, Weights, attention, enter, first,
+    global_avg_pool, pool_tokens, prepend,
 };
 
 /// The operation of a layer.
@@ -98,7 +98,14 @@ pub struct Graph {
     pub(crate) layers: Vec<Layer>,
     /// The last layer that reads each layer's result.
     pub(super) last: Vec<usize>,
+    /// For the first layer of each residual branch of a transformer block, the branch as one
+    /// operation.
+    branches: Vec<Option<TokenBranch>>,
 }
+
+/// Number of layers of a residual branch: norm, fully connected layer, GELU or attention, fully
+/// connected layer, sum.
+const BRANCH: usize = 5;
 
 impl Graph {
     /// A graph of layers in the order in which they run; each reads earlier layers.
@@ -107,9 +114,35 @@ impl Graph {
         for (index, layer) in layers.iter().enumerate() {
             layer.inputs.iter().for_each(|&input| last[input] = index);
         }
-        let mut graph = Self { layers, last };
+        let mut graph = Self { layers, last, branches: Vec::new() };
         (0..graph.layers.len()).for_each(|index| graph.fuse(index));
+        graph.branches = (0..graph.layers.len()).map(|index| graph.branch(index)).collect();
         graph
+    }
+
+    /// The residual branch whose first layer is `index`, if there is one and no other layer reads
+    /// what lies inside it.
+    fn branch(&self, index: usize) -> Option<TokenBranch> {
+        let layers: &[Layer; BRANCH] = self.layers.get(index..)?.first_chunk()?;
+        let [first, .., sum] = layers;
+        let chained = layers.windows(2).enumerate().all(|(i, pair)| {
+            pair[1].inputs.last() == Some(&(index + i)) && self.last[index + i] == index + i + 1
+        });
+        if !chained || sum.inputs.first() != first.inputs.first() || first.shape.len() != 2 {
+            return None;
+        }
+        let [Op::LayerNorm(norm), Op::Dense(first), middle, Op::Dense(second), Op::Add] =
+            layers.each_ref().map(|layer| &layer.op)
+        else {
+            return None;
+        };
+        let middle = match middle {
+            Op::Attention { heads } => BranchMiddle::Attention(*heads),
+            Op::Activate(Activation::Gelu) => BranchMiddle::Gelu,
+            _ => return None,
+        };
+        let (norm, first, second) = (norm.clone(), first.clone(), second.clone());
+        Some(TokenBranch { norm, first, middle, second })
     }
 
     /// Fuses layer `index` and the next layer if they are a convolution and a batch norm of its
@@ -155,7 +188,24 @@ impl Graph {
     fn run(&self, weights: &Weights, start: usize, out: Value, pass: &mut Pass) -> Flat {
         let mut values: Vec<Option<Value>> = vec![None; self.layers.len()];
         values[start] = Some(out);
+        let mut next = start + 1;
         for (index, Layer { op, inputs, .. }) in self.layers.iter().enumerate().skip(start + 1) {
+            if index < next {
+                continue;
+            }
+            next = index + 1;
+            if let Some((branch, x)) = self.branches[index].as_ref().zip(inputs.first())
+                && let Some(Value::Sequence(x)) = &values[*x]
+                && let Some(sum) = branch.forward(weights, x, pass)
+            {
+                next = index + BRANCH;
+                values[next - 1] = Some(Value::Sequence(sum));
+                let input = inputs[0];
+                if self.last[input] < next {
+                    values[input] = None;
+                }
+                continue;
+            }
             // A value that no later layer reads is moved to the layer, so that its memory is freed
             // as early as possible.
             let mut inputs = inputs.iter().filter_map(|&id| {

@@ -10,7 +10,7 @@ use burn::tensor::{
 use super::{
     Activation, Backend, BnMode, Feature, Init, Jvp, ParamId, Pass, Precision, SpecBuilder,
     Weights,
-    engine::{self, PoolOf, Recompute, ResidualPlan},
+    engine::{self, BranchPlan, Middle, PoolOf, Recompute, ResidualPlan},
     layers::{layer_norm, pool, stored},
     products::wide,
 };
@@ -272,6 +272,56 @@ impl LayerNorm {
             t.reshape([1, 1, features])
         };
         x.standardise(self.epsilon).scale(wide(self.weight)).shift(wide(self.bias))
+    }
+}
+
+/// What lies between the two fully connected layers of a [`TokenBranch`].
+#[derive(Clone, Copy, Debug)]
+pub enum BranchMiddle {
+    /// GELU.
+    Gelu,
+    /// Attention over this number of heads.
+    Attention(usize),
+}
+
+/// A residual branch of a transformer block, which the engine computes in one operation: `x +
+/// second(middle(first(norm(x))))`.
+#[derive(Clone, Debug)]
+pub struct TokenBranch {
+    pub(crate) norm: LayerNorm,
+    pub(crate) first: Dense,
+    pub(crate) middle: BranchMiddle,
+    pub(crate) second: Dense,
+}
+
+impl TokenBranch {
+    /// Computes the branch of `[N, T, F]`, if the pass is one that the operation computes: on the
+    /// engine, without a tangent.
+    pub fn forward(&self, weights: &Weights, x: &Jvp<3>, pass: &Pass) -> Option<Jvp<3>> {
+        if pass.backend != Backend::Engine || x.tangent.is_some() {
+            return None;
+        }
+        let layer = |dense: &Dense| {
+            let weight = weights.matrix(dense.weight);
+            let bias = dense.bias.map_or_else(
+                || Tensor::zeros([weight.dims()[0]], &weight.device().inner()),
+                |bias| weights.get(bias),
+            );
+            (weight, bias)
+        };
+        let layers = [layer(&self.first), layer(&self.second)];
+        let plan = BranchPlan {
+            middle: match self.middle {
+                BranchMiddle::Gelu => Middle::Gelu { hidden: layers[0].0.dims()[0] },
+                BranchMiddle::Attention(heads) => Middle::Attention { heads },
+            },
+            epsilon: self.norm.epsilon as f32,
+            half: pass.precision == Precision::Bf16,
+            versions: [&self.first, &self.second].map(|dense| weights.version(dense.weight)),
+        };
+        let norm = [weights.get(self.norm.weight), weights.get(self.norm.bias)];
+        let value = engine::branch(x.value.clone(), norm, layers, plan);
+        Some(Jvp { value, tangent: None })
     }
 }
 

@@ -19,7 +19,9 @@ mod train_norm;
 pub(crate) mod updates;
 
 pub use activation::Activation;
-pub use burn_layers::{Dense, LayerNorm, attention, first, pool_tokens, prepend};
+pub use burn_layers::{
+    BranchMiddle, Dense, LayerNorm, TokenBranch, attention, first, pool_tokens, prepend,
+};
 pub use conv_layers::{BatchNorm, Conv2d, Keep, NormBehind, NormInput};
 pub use dropout::{BatchPart, Dropout, DropoutSource};
 pub use engine::PoolOf;

@@ -219,6 +219,44 @@ fn bf16_costs_what_its_roundings_cost() {
     }
 }
 
+/// A small vision transformer, of 12 blocks.
+fn transformer() -> Model {
+    let mut config = small_model(8, 3, SIDE).config;
+    (config.name, config.width) = ("vit-tiny".into(), 24);
+    Model::init(config, 8, &Device::flex()).unwrap()
+}
+
+/// A block stores what lies inside its two branches; its tokens stay f32. As much is rounded as with
+/// Burn's operations, whose products take rounded operands.
+#[test]
+fn transformers_in_bf16_cost_what_their_roundings_cost() {
+    let mut model = transformer();
+    let exact = train(&model, Precision::F32);
+    let engine = errors(&model, &exact);
+    model.set_backend(Backend::Burn).unwrap();
+    let burn = errors(&model, &exact);
+    for (engine, burn) in engine.into_iter().zip(burn) {
+        assert!(engine > 0.1 * UNIT && engine < 3.0 * burn, "engine {engine}, Burn {burn}");
+    }
+}
+
+/// The engine computes a branch of a block in one operation; with Burn's operations it is five.
+#[test]
+fn transformers_agree_with_burn() {
+    let mut model = transformer();
+    let engine = train(&model, Precision::F32);
+    model.set_backend(Backend::Burn).unwrap();
+    let burn = train(&model, Precision::F32);
+    agree("logits", &host(&engine.logits), &host(&burn.logits));
+    agree("gradient for the images", &host(&engine.input), &host(&burn.input));
+    for (i, (engine, burn)) in engine.params.iter().zip(&burn.params).enumerate() {
+        let (engine, burn) = (host(engine), host(burn));
+        // The bias of the keys has a gradient of zero but for rounding.
+        let off = norm(&engine.iter().zip(&burn).map(|(a, b)| a - b).collect::<Vec<_>>());
+        assert!(off < 1e-4 * norm(&burn).max(1e-3), "gradient {i}: {off}");
+    }
+}
+
 #[test]
 fn every_method_trains_in_bf16() {
     let batch = methods::batch(16);
@@ -241,15 +279,17 @@ fn every_method_trains_in_bf16() {
 fn bf16_gives_the_same_bits_for_every_number_of_threads() {
     let batch = methods::batch(24);
     let info = method("sora").unwrap();
-    let run = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let mut model = small_model(8, 3, SIDE);
-            model.set_precision(Precision::Bf16).unwrap();
-            methods::run(info, Norm::Linf, &mut model, &batch, 3, None).weights
-        })
-    };
-    let one = run(1);
-    assert_eq!(one, run(2));
-    assert_eq!(one, run(3));
+    for start in [small_model(8, 3, SIDE), transformer()] {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let mut model = start.clone();
+                model.set_precision(Precision::Bf16).unwrap();
+                methods::run(info, Norm::Linf, &mut model, &batch, 3, None).weights
+            })
+        };
+        let one = run(1);
+        assert_eq!(one, run(2));
+        assert_eq!(one, run(3));
+    }
 }

@@ -20,6 +20,7 @@
 
 mod attention;
 mod batch_norm;
+mod branch;
 mod buffers;
 mod conv;
 mod cross_entropy;
@@ -40,6 +41,7 @@ mod step;
 
 pub(super) use attention::attention;
 pub(super) use batch_norm::{NormPlan, NormStatistics, batch_norm, moments};
+pub(super) use branch::{BranchPlan, Middle, branch};
 pub use buffers::{PoolCounts, Shrinking, pool_counts, shrinking};
 pub(super) use conv::{ConvPlan, MapAndMoments, Plus, conv, conv_norm};
 pub(crate) use cross_entropy::cross_entropy;
