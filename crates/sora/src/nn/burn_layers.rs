@@ -212,10 +212,19 @@ impl Dense {
         }
     }
 
+    /// The bias, or zeros if there is none: the engine's operations take one.
+    fn bias_or_zeros(&self, weights: &Weights) -> Tensor<1> {
+        let zeros = || {
+            let weight = weights.matrix(self.weight);
+            Tensor::zeros([weight.dims()[0]], &weight.device().inner())
+        };
+        self.bias.map_or_else(zeros, |bias| weights.get(bias))
+    }
+
     /// Applies the layer: `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, weights: &Weights, x: Jvp<D>, pass: &Pass) -> Jvp<D> {
         let weight = weights.matrix(self.weight);
-        if let (Backend::Engine, Some(bias), None) = (pass.backend, self.bias, &x.tangent) {
+        if let (Backend::Engine, None) = (pass.backend, &x.tangent) {
             let mut shape = x.value.dims();
             let features = shape[D - 1];
             let rows = shape[..D - 1].iter().product();
@@ -223,7 +232,7 @@ impl Dense {
             let y = engine::linear(
                 x.value.reshape([rows, features]),
                 weight,
-                weights.get(bias),
+                self.bias_or_zeros(weights),
                 weights.version(self.weight),
             );
             return Jvp { value: y.reshape(shape), tangent: None };
@@ -301,14 +310,7 @@ impl TokenBranch {
         if pass.backend != Backend::Engine || x.tangent.is_some() {
             return None;
         }
-        let layer = |dense: &Dense| {
-            let weight = weights.matrix(dense.weight);
-            let bias = dense.bias.map_or_else(
-                || Tensor::zeros([weight.dims()[0]], &weight.device().inner()),
-                |bias| weights.get(bias),
-            );
-            (weight, bias)
-        };
+        let layer = |dense: &Dense| (weights.matrix(dense.weight), dense.bias_or_zeros(weights));
         let layers = [layer(&self.first), layer(&self.second)];
         let plan = BranchPlan {
             middle: match self.middle {
