@@ -2,6 +2,8 @@
 
 use crate::conv::Panels;
 use crate::element::Element;
+#[cfg(target_arch = "x86_64")]
+use crate::pair_tile::{VECTORS, pair_rows};
 use crate::simd::{Simd, for_each_vector, load, store};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
@@ -26,41 +28,65 @@ pub(super) struct Out {
 /// Computes `a b + bias + add` for `rows` rows of `b.columns` columns.
 ///
 /// # Safety
-/// The features of `S` are enabled; `a` is an operand for `b` of `rows` rows, and the pointers of `out`
-/// are null or valid for the result.
+/// The features of `S` are enabled; `a` is an operand for `b` of `rows` rows, and the pointers of
+/// `out` are null or valid for the result.
 #[inline(always)]
 pub(super) unsafe fn multiply<S: Simd>(rows: usize, a: Left, b: &Panels, out: Out) {
+    #[cfg(target_arch = "x86_64")]
+    if b.pairs {
+        // Tiles of pairs have up to two panels.
+        for column in (0..b.columns).step_by(VECTORS * S::LANES) {
+            let columns = (b.columns - column).min(VECTORS * S::LANES);
+            let terms = [b.term::<S>(a, column)];
+            let tile = tile::<S>(&terms, a, b, out, [column, columns]);
+            // SAFETY: the caller promises operands and a result of these sizes; weights are packed
+            // in pairs where the processor multiplies them.
+            unsafe { pair_rows(rows, columns.div_ceil(S::LANES), &tile) };
+        }
+        return;
+    }
     for column in (0..b.columns).step_by(S::TILE_COLUMNS) {
         let (columns, vectors) = panel_extent::<S>(b.columns, column);
-        let panel = b.data.at(column / S::TILE_COLUMNS * b.panel).cast_const();
-        let terms = [Term { a: a.at, b: panel }];
-        for (row, count) in row_blocks::<S>(rows) {
-            let at = row * b.columns + column;
-            let tile = Tile::<f32> {
-                a_offset: row * a.row,
-                depth: b.depth,
-                a_row: a.row,
-                b_depth: S::TILE_COLUMNS,
-                c: out.at.wrapping_add(at),
-                c_row: b.columns,
-                columns,
-                bias: beside(out.bias, column),
-                add: beside(out.add, at),
-                prefetch: panel,
-                prefetch_step: 16,
-                ..Tile::plain(&terms)
-            };
+        let terms = [b.term::<S>(a, column)];
+        let mut tile = tile::<S>(&terms, a, b, out, [column, columns]);
+        (tile.prefetch, tile.prefetch_step) = (terms[0].b, 16);
+        for (_, count) in row_blocks::<S>(rows) {
             // SAFETY: the caller enabled the features of `S` and promises operands and a result of
-            // these sizes; weights are packed in pairs where the processor multiplies them.
-            unsafe {
-                #[cfg(target_arch = "x86_64")]
-                if b.pairs {
-                    crate::pair_tile::pair_tile(count, vectors, &tile);
-                    continue;
-                }
-                run_tile::<S, f32>(count, vectors, &tile);
-            }
+            // these sizes.
+            unsafe { run_tile::<S, f32>(count, vectors, &tile) };
+            tile.step(count);
         }
+    }
+}
+
+impl Panels {
+    /// The product of `a` with the columns from `column` on.
+    fn term<S: Simd>(&self, a: Left, column: usize) -> Term {
+        let panel = column / S::TILE_COLUMNS * self.panel;
+        Term { a: a.at, b: self.data.at(panel).cast_const() }
+    }
+}
+
+/// The tile of the first row of `columns` columns from `column` on.
+#[inline(always)]
+fn tile<'a, S: Simd>(
+    terms: &'a [Term],
+    a: Left,
+    b: &Panels,
+    out: Out,
+    [column, columns]: [usize; 2],
+) -> Tile<'a, f32> {
+    Tile {
+        depth: b.depth,
+        a_row: a.row,
+        b_depth: S::TILE_COLUMNS,
+        b_panel: b.panel,
+        c: out.at.wrapping_add(column),
+        c_row: b.columns,
+        columns,
+        bias: beside(out.bias, column),
+        add: beside(out.add, column),
+        ..Tile::plain(terms)
     }
 }
 
