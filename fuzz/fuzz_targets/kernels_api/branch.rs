@@ -51,7 +51,7 @@ pub fn branch<E: Element>(u: &mut Input<'_>) -> Result<()> {
         output::<E>(u, rows * inner)?,
         output::<E>(u, rows * outer)?,
     );
-    let operands = u.arbitrary()?;
+    let operands: bool = u.arbitrary()?;
     let operands = operands.then(|| WeightOperands {
         normed: &mut normed,
         inner: &mut d_inner,
