@@ -8,6 +8,7 @@ use crate::{error::Result, nn::to_vec};
 
 /// A number that the host knows, or that a device keeps, so that the host need not wait for it.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a method keeps one or two")]
 pub enum Number {
     /// On the host.
     Known(f32),

@@ -275,7 +275,7 @@ mod tests {
             let v = batches.iter().fold(v, |v, batch| v.blend(batch, 0.05));
             running(v).state().unwrap()[0].data[0]
         };
-        let expected = 0.95f32 * (0.95 * 0.99 + 0.05 * 0.5) + 0.05 * -1.0;
+        let expected = 0.95f32 * (0.95 * 0.99 + 0.05 * 0.5) - 0.05;
         let here = after(0.99.into(), [0.5.into(), (-1.0).into()]);
         let there = after(on_device(0.99), [on_device(0.5), on_device(-1.0)]);
         let taken_over = after(0.99.into(), [on_device(0.5), (-1.0).into()]);
