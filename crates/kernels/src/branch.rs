@@ -89,7 +89,7 @@ impl<E: Element> Branch<E> {
             return Err(parameter("heads", format!("{heads} must divide {features} features")));
         }
         // A task's scratch memory is at most twelve matrices of this size, and that of attention.
-        let widest = hidden.max(features).next_multiple_of(32);
+        let widest = elements("features", &[hidden.max(features).div_ceil(32), 32])?;
         let rows = elements("tokens", &[tokens.max(TASK_ROWS), 2])?;
         elements("scratch memory of a branch", &[64, rows, widest])?;
         let inner = match middle {
