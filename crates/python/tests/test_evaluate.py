@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -81,6 +82,68 @@ def small_network(torch):
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 6, 3, padding=1), torch.nn.BatchNorm2d(6), torch.nn.ReLU(), torch.nn.Flatten()]
     return torch.nn.Sequential(*layers, torch.nn.Linear(6 * 64, 5))
+
+
+class Watched:
+    """A hook that notes of each call the thread, the number of images, and PyTorch's threads."""
+
+    def __init__(self, torch):
+        self.torch, self.calls = torch, []
+
+    def __call__(self, layer, inputs):
+        self.calls.append((threading.get_ident(), len(inputs[0]), self.torch.get_num_threads()))
+
+
+@pytest.fixture
+def two_threads():
+    torch = pytest.importorskip("torch")
+    if "backend: OpenMP" not in torch.__config__.parallel_info():
+        pytest.skip("a PyTorch with one number of threads for the whole process")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield torch
+    torch.set_num_threads(before)
+
+
+def threads_of_a_new_thread(torch):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_shares_of_a_batch_go_through_a_module_side_by_side(data, two_threads):
+    torch, (x, _) = two_threads, data
+    module, watched = small_network(torch).eval(), Watched(torch)
+    with torch.no_grad():
+        y = module(torch.from_numpy(x)).argmax(1)
+    options = {"epsilon": 0.01, "attacks": ["clean", "pgd-10", "fab-t-10", "square-100"], "progress": False}
+    module.register_forward_pre_hook(watched)
+    shared = sora.evaluate(module, x, y, adversarial=True, **options)
+    assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
+    # The first call is the look at the whole.
+    assert len({thread for thread, rows, _ in watched.calls if rows == 20}) == 2
+    assert {threads for _, rows, threads in watched.calls[1:] if rows > 3} == {1}
+    torch.set_num_threads(1)
+    watched.calls.clear()
+    whole = sora.evaluate(module, x, y, adversarial=True, **options)
+    assert {rows for _, rows, _ in watched.calls} >= {40}
+    assert 0 < whole.accuracy["pgd-10"] < 1 and shared.accuracy == whole.accuracy
+    a, b = (report.adversarial["fab-t-10"]["x_adv"] for report in (shared, whole))
+    assert np.abs(a - b).max() < 1e-4
+
+
+def test_a_module_that_looks_at_the_whole_batch_gets_it(data, two_threads):
+    torch, (x, y) = two_threads, data
+    layers = [torch.nn.Flatten(), torch.nn.Linear(192, 5), torch.nn.BatchNorm1d(5, track_running_stats=False)]
+    module, watched = torch.nn.Sequential(*layers), Watched(torch)
+    module.register_forward_pre_hook(watched)
+    sora.evaluate(module, x, y, epsilon=0.01, attacks=["clean", "fgsm"], progress=False)
+    # The look at the whole and at its two shares, then whole batches.
+    rows = [rows for _, rows, _ in watched.calls]
+    assert rows[:4] == [40, 20, 20, 40] and 20 not in rows[3:]
+    assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
 
 
 def test_a_module_is_attacked_in_the_engine_as_a_copy_that_is_compared(data):

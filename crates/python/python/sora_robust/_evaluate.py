@@ -130,8 +130,9 @@ def evaluate(
     """Accuracy of `model` on images `x` with classes `y`, clean and under attacks.
 
     Args:
-        model: a `torch.nn.Module` that gives logits (any device; taken in eval mode), a path (an ONNX
-            file, a weights file or run folder of sora), a `Run`, or a pair of functions of NumPy arrays
+        model: a `torch.nn.Module` that gives logits (any device; taken in eval mode; on a CPU called by several
+            threads at once, unless its logits on the first images change by that), a path (an ONNX file, a
+            weights file or run folder of sora), a `Run`, or a pair of functions of NumPy arrays
             `(logits(x) -> [n, k], pull_back(x, cotangent [n, k]) -> gradient like x)`, for JAX and others.
             `logits` alone is a black box: suites then take what needs no gradient, and a note says so.
         x: [n, c, h, w], floating point in [0, 1]; NumPy or torch. Normalisation belongs into the model.
