@@ -5,6 +5,9 @@ use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Width, pr
 use super::{print, visible, width};
 use crate::error::Result;
 
+/// Fewest characters of a name that is cut.
+const LEAST_NAME: usize = 8;
+
 /// Rows under a heading; long cells wrap within their column.
 #[derive(Debug)]
 pub struct Table {
@@ -59,7 +62,8 @@ impl Table {
     }
 
     /// Gives every column the width of its longest word, with less space between the columns where
-    /// this is needed, unless the words do not fit in `width` at all.
+    /// this is needed, unless the words do not fit in `width` at all. A word of the first column, such
+    /// as a path, may be cut, so that those of the others are not.
     fn keep_words_whole(&mut self, width: usize) {
         let columns = self.rows.column_count();
         let mut longest = vec![0_u16; columns];
@@ -67,19 +71,39 @@ impl Table {
         for (column, cell) in rows.flat_map(|row| row.cell_iter().enumerate()) {
             let text = cell.content();
             let words = text.split_whitespace().map(|word| word.chars().count());
-            let most = u16::try_from(words.max().unwrap_or(0)).unwrap_or(u16::MAX);
+            // Room for the space beside it.
+            let most =
+                u16::try_from(words.max().unwrap_or(0)).unwrap_or(u16::MAX).min(u16::MAX - 3);
             longest[column] = longest[column].max(most);
+        }
+        let others: usize = longest.iter().skip(1).map(|word| usize::from(word + 1)).sum();
+        let room = width.saturating_sub(others + 1);
+        let cut =
+            longest.first().is_some_and(|first| usize::from(*first) > room) && room >= LEAST_NAME;
+        if let (true, Some(first)) = (cut, longest.first_mut()) {
+            *first = u16::try_from(room).unwrap_or(u16::MAX);
         }
         let fits = |space: u16| {
             let all: u64 = longest.iter().map(|word| u64::from(word + space)).sum();
             all <= width as u64
         };
-        let Some(space) = [2, 1].into_iter().find(|space| fits(*space)) else { return };
+        let Some(space) = [2, 1].into_iter().find(|space| fits(*space)) else {
+            // Every column is cut: a long name leaves most of the width to the others.
+            let name = longest
+                .first()
+                .map_or(0, |first| (first + 1).min(u16::try_from(width / 5).unwrap_or(u16::MAX)));
+            if let Some(first) = self.rows.column_mut(0) {
+                first.set_constraint(ColumnConstraint::Absolute(Width::Fixed(name.max(1))));
+            }
+            return;
+        };
         for (index, (column, word)) in self.rows.column_iter_mut().zip(&longest).enumerate() {
             let left = if index == 0 { 0 } else { space - 1 };
             column.set_padding((left, 1));
             let least = ColumnConstraint::LowerBoundary(Width::Fixed(word + left + 1));
-            if index > 0 {
+            if cut && index == 0 {
+                column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(word + 1)));
+            } else if index > 0 {
                 column.set_constraint(least);
             }
         }
@@ -119,5 +143,21 @@ mod tests {
         for word in heading.iter().flat_map(|name| name.split(' ')) {
             assert!(text.contains(word), "{word}: {text}");
         }
+    }
+
+    #[test]
+    fn a_long_path_is_cut_before_the_words_of_other_columns() {
+        let heading = ["run", "method", "epsilon", "noticed", "sign", "reference rule", "verdict"];
+        let mut table = Table::new(heading);
+        let path = "runs/w8_60_epochs_warm_10_seed_0-555bd98b-and-more-of-it";
+        table.row([path, "fgsm", "16/255", "2431", "pertalign", "3129", "collapsed"]);
+        let text = table.text(70);
+        assert!(text.lines().all(|line| line.chars().count() <= 70), "{text}");
+        for word in ["method", "epsilon", "noticed", "pertalign", "reference", "collapsed", "3129"]
+        {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+        assert_eq!(text.lines().skip(2).map(first).collect::<String>(), path, "{text}");
     }
 }
