@@ -27,6 +27,7 @@ pub mod channels;
 pub mod conv;
 mod element;
 mod error;
+pub mod gate;
 pub mod isa;
 pub mod layer_norm;
 pub mod layout;

@@ -6,8 +6,8 @@ use burn::tensor::Tensor;
 use super::Network;
 use crate::nn::{
     Activation, BatchNorm, BranchMiddle, Conv2d, Dense, Feature, Flat, Jvp, Keep, LayerNorm,
-    Linear, NormBehind, NormInput, ParamId, Pass, TokenBranch, Weights, attention, enter, first,
-    global_avg_pool, pool_tokens, prepend,
+    Linear, NormBehind, NormInput, ParamId, Pass, PoolInput, TokenBranch, Weights, attention,
+    enter, first, global_avg_pool, pool_tokens, prepend,
 };
 
 /// The operation of a layer.
@@ -37,8 +37,8 @@ pub(crate) enum Op {
     PadEnd { pixels: usize },
     /// Means of `side` by `side` regions.
     AdaptivePool { side: usize },
-    /// The mean of each map.
-    GlobalPool,
+    /// The mean of each map, whose other readers are named.
+    GlobalPool(PoolInput),
     /// A map, flattened to a vector.
     Flatten,
     /// The first input, a map, times the sigmoid of the second, a factor for each channel.
@@ -268,8 +268,8 @@ impl Graph {
             (Op::AdaptivePool { side }, Some(Value::Map(x)), _) => {
                 Value::Map(x.adaptive_avg_pool(*side, pass))
             }
-            (Op::GlobalPool, Some(Value::Map(x)), _) => {
-                Value::Vector(global_avg_pool(x, pass).into())
+            (Op::GlobalPool(input), Some(Value::Map(x)), _) => {
+                Value::Vector(global_avg_pool(x, *input, pass).into())
             }
             (Op::Flatten, Some(Value::Map(x)), _) => Value::Vector(x.flatten(pass)),
             (Op::Gate, Some(Value::Map(x)), Some(Value::Vector(factor))) => {

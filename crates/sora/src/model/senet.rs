@@ -37,16 +37,16 @@ fn senet(net: &mut Builder, x: Id, depths: [usize; 4]) {
 
 fn block(net: &mut Builder, x: Id, name: &str, cout: usize, stride: usize) -> Id {
     let at = |part: &str| format!("{name}.{part}");
-    let active = net.norm_act(x, &at("bn1"));
+    let (active, projected) = net.preactivate(x, &at("bn1"), cout, stride);
     let y = net.conv(active, &at("conv1"), cout, Window::of(3, stride, 1), START);
     let y = net.norm_act(y, &at("bn2"));
     let y = net.conv(y, &at("conv2"), cout, Window::of(3, 1, 1), START);
-    let shortcut = if stride != 1 || net.features(x) != cout {
+    let shortcut = if projected {
         net.conv(active, &at("shortcut.0"), cout, Window::of(1, stride, 0), START)
     } else {
         x
     };
-    let mean = net.global_pool(y);
+    let mean = net.squeeze(y);
     let squeezed = net.dense_as_conv(mean, &at("fc1"), (cout / REDUCTION).max(1), START);
     let squeezed = net.act(squeezed);
     let factor = net.dense_as_conv(squeezed, &at("fc2"), cout, START);

@@ -53,6 +53,14 @@ impl Feature {
 
     /// The sum of two maps.
     pub fn plus(self, other: Self, pass: &Pass) -> Self {
+        if pass.backend == Backend::Engine {
+            let sum = |a, b| engine::residual(a, b, ResidualPlan { relu: false, shortcut: None });
+            let tangent = match (self.tangent, other.tangent) {
+                (Some(a), Some(b)) => Some(sum(a, b)),
+                (a, b) => a.or(b),
+            };
+            return Self { tangent, ..sum(self.map, other.map).into() };
+        }
         let other = other.into_jvp().linear(wide);
         self.wide(pass, |jvp| jvp.plus(other))
     }
@@ -64,7 +72,7 @@ impl Feature {
         if activation != Activation::Relu || pass.backend != Backend::Engine || !plain {
             return self.plus(shortcut, pass).activate(activation, pass);
         }
-        let plan = ResidualPlan { shortcut: shortcut.recompute };
+        let plan = ResidualPlan { relu: true, shortcut: shortcut.recompute };
         let sum = engine::residual(self.map, shortcut.map, plan);
         Self { recompute: Some(Recompute::default()), ..sum.into() }
     }
@@ -76,12 +84,18 @@ impl Feature {
 
     /// Multiplies each map by a factor of its sample and channel, `[N, C]`.
     pub fn gate(self, factor: Jvp<2>, pass: &Pass) -> Self {
-        let [n, c] = factor.value.dims();
-        let shape = match pass.backend {
-            Backend::Engine => [1, 1, n, c],
-            Backend::Burn => [n, c, 1, 1],
+        if pass.backend == Backend::Burn {
+            let [n, c] = factor.value.dims();
+            return self.wide(pass, |jvp| jvp.times(factor.linear(|t| t.reshape([n, c, 1, 1]))));
+        }
+        let along = self.tangent.map(|tangent| engine::gate(tangent, factor.value.clone()).into());
+        let across = factor.tangent.map(|tangent| engine::gate(self.map.clone(), tangent).into());
+        let tangent = match (along, across) {
+            (Some(a), Some(b)) => Some(Self::plus(a, b, pass)),
+            (a, b) => a.or(b),
         };
-        self.wide(pass, |jvp| jvp.times(factor.linear(|t| t.reshape(shape))))
+        let gated = engine::gate(self.map, factor.value);
+        Self { tangent: tangent.map(|sum: Self| sum.map), ..gated.into() }
     }
 
     /// The largest value of each window of `kernel` x `kernel` pixels; PyTorch's `MaxPool2d`.

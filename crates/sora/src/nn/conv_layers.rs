@@ -204,8 +204,9 @@ pub struct NormBehind<'a> {
 pub enum NormInput {
     /// No other reader, or readers that add their gradients to it on their own.
     Alone,
-    /// One later convolution adds the input: the identity shortcut around this layer. Its gradient
-    /// exists when this layer's backward pass runs, and is added in the same pass over memory.
+    /// One later layer, a convolution or a sum, adds the input: the identity shortcut around this
+    /// layer. Its gradient exists when this layer's backward pass runs, and is added in the same
+    /// pass over memory.
     Shortcut,
 }
 

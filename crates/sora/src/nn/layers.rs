@@ -8,7 +8,7 @@ use burn::tensor::{
 
 use super::{
     Backend, Init, ParamId, Pass, Precision, SpecBuilder, Weights,
-    engine::{self, PoolOf, PoolPlan, Recompute},
+    engine::{self, PoolInput, PoolOf, PoolPlan, Recompute},
     products::{half, wide},
 };
 
@@ -88,10 +88,12 @@ impl Linear {
     }
 }
 
-/// Mean over height and width: a feature map to `[N, C]`.
-pub fn global_avg_pool(x: Feature, pass: &Pass) -> Flat {
+/// Mean over height and width: a feature map, whose other readers `input` names, to `[N, C]`.
+pub fn global_avg_pool(x: Feature, input: PoolInput, pass: &Pass) -> Flat {
+    // With derivatives the gate's gradient need not exist before the mean's backward pass.
+    let input = if x.tangent.is_some() { PoolInput::Alone } else { input };
     let pool = |x: Tensor<4>| match pass.backend {
-        Backend::Engine => engine::global_pool(x),
+        Backend::Engine => engine::global_pool(x, input),
         Backend::Burn => {
             let [n, c, h, w] = x.dims();
             wide(x).reshape([n, c, h * w]).mean_dim(2).reshape([n, c])

@@ -24,12 +24,12 @@ pub use burn_layers::{
 };
 pub use conv_layers::{BatchNorm, Conv2d, Keep, NormBehind, NormInput};
 pub use dropout::{BatchPart, Dropout, DropoutSource};
-pub use engine::PoolOf;
 pub(crate) use engine::{
     Area, ImageMaps, ImageMove, IncrementalConv, NormValues, agreement, clamp_to_box,
     cross_entropy, sgd_step, sign_step, sum_over_ranks,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
+pub use engine::{PoolInput, PoolOf};
 pub use jvp::Jvp;
 pub use layers::{
     Feature, Flat, Linear, enter, gelu, global_avg_pool, layer_norm, normalize, pool,

@@ -7,8 +7,8 @@ use sora::{
     method::method,
     model::Model,
     nn::{
-        self, Backend, BatchNorm, BnMode, Conv2d, Jvp, Linear, NormInput, Pass, PoolOf, Precision,
-        SpecBuilder, TensorSet,
+        self, Backend, BatchNorm, BnMode, Conv2d, Jvp, Linear, NormInput, Pass, PoolInput, PoolOf,
+        Precision, SpecBuilder, TensorSet,
     },
     threat::Norm,
 };
@@ -73,7 +73,9 @@ fn odd_convolutions_agree_with_burn() {
         // Two readers of one map, one of which adds the other's result.
         let other = third.forward(&weights, map.clone(), None, &pass);
         let map = second.forward(&weights, map, Some(other), &pass);
-        let out = linear.forward(&weights, nn::global_avg_pool(map, &pass), &pass).values;
+        let out = linear
+            .forward(&weights, nn::global_avg_pool(map, PoolInput::Alone, &pass), &pass)
+            .values;
         let mut gradients = (out.clone() * noise([3, 3], 9).autodiff()).sum().backward();
         let of_x = host(&x.grad_remove(&mut gradients).unwrap());
         let of_weights: Vec<Vec<f32>> =

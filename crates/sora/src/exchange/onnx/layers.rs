@@ -93,7 +93,7 @@ impl Writer<'_> {
                 self.op("Pad", &[x, &pads], vec![])
             }
             Op::AdaptivePool { side } => self.adaptive_pool(x, before, *side),
-            Op::GlobalPool => {
+            Op::GlobalPool(_) => {
                 let mean = self.op("GlobalAveragePool", &[x], vec![]);
                 self.op("Flatten", &[&mean], vec![int("axis", 1)])
             }

@@ -1,7 +1,7 @@
 //! Layers that change the size of a map.
 
 use super::{Builder, Id, Window};
-use crate::model::graph::Op;
+use crate::{model::graph::Op, nn::PoolInput};
 
 impl Builder {
     /// Adds the maxima of windows.
@@ -29,9 +29,19 @@ impl Builder {
 
     /// Adds the mean of each map.
     pub fn global_pool(&mut self, x: Id) -> Id {
+        self.mean(x, PoolInput::Alone)
+    }
+
+    /// Adds the mean of each map, from which the factor of a [`gate`](Self::gate) on `x` is to
+    /// follow, the only other reader of `x`.
+    pub(in crate::model) fn squeeze(&mut self, x: Id) -> Id {
+        self.mean(x, PoolInput::Gated)
+    }
+
+    fn mean(&mut self, x: Id, input: PoolInput) -> Id {
         self.expect(x, "a pool", &[3]);
         let channels = self.features(x);
-        self.push(Op::GlobalPool, &[x], vec![channels])
+        self.push(Op::GlobalPool(input), &[x], vec![channels])
     }
 
     /// Adds a conversion of a map to a vector, in PyTorch's order.

@@ -37,7 +37,7 @@ impl Builder {
 
     /// Adds the batch norm and activation at the beginning of a pre-activation block of `stride`
     /// that gives `cout` channels. Also tells whether the block needs a projection; without one, its
-    /// only use of `x` must be a [`conv_add`](Self::conv_add).
+    /// only use of `x` must be a later [`conv_add`](Self::conv_add) or [`add`](Self::add).
     pub(in crate::model) fn preactivate(
         &mut self,
         x: Id,

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use burn::{backend::TensorMetadata, tensor::DType};
-use sora_kernels::pool::{PoolWindow, global_average, global_average_grad};
+use sora_kernels::{
+    gate::add_average_grad,
+    pool::{PoolWindow, global_average, global_average_grad},
+};
 
 use super::{
     buffers::Output,
     extension::*,
-    flex::{by_type, dims, floats, isa, ok, output_like, values},
+    flex::{by_type, contiguous, dims, floats, isa, ok, output_like, values},
 };
 use crate::profile::{self, Stage};
 
@@ -32,6 +35,16 @@ pub enum PoolOf {
     Max,
     /// The mean; padding counts as zeros.
     Mean,
+}
+
+/// The other readers of the map of which a mean is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolInput {
+    /// No other reader, or readers that add their gradients to it on their own.
+    Alone,
+    /// A later gate, whose factor follows from the mean. Its gradient exists when the mean's
+    /// backward pass runs, which adds to it in place.
+    Gated,
 }
 
 impl PoolPlan {
@@ -68,6 +81,11 @@ pub trait PoolKernels: Backend {
         input: [usize; 4],
         dtype: DType,
     ) -> FloatTensor<Self>;
+
+    /// Adds that gradient to `so_far`, another gradient of the map, in place where that has no other
+    /// owner.
+    fn add_global_pool_grad(dy: &FloatTensor<Self>, so_far: FloatTensor<Self>)
+    -> FloatTensor<Self>;
 }
 
 impl PoolKernels for Flex {
@@ -120,6 +138,22 @@ impl PoolKernels for Flex {
         })));
         dx.finish()
     }
+
+    fn add_global_pool_grad(dy: &FlexTensor, so_far: FlexTensor) -> FlexTensor {
+        let (dy, so_far) = (dy.to_contiguous(), contiguous(so_far));
+        let shape = dims::<4>(&so_far);
+        by_type!(so_far, E => {
+            let mut dx = Output::reuse(so_far).unwrap_or_else(|shared| {
+                let mut copy = output_like(shape, &shared);
+                copy.elements().copy_from_slice(values::<E>(&shared));
+                copy
+            });
+            ok(profile::time(Stage::Pool, || {
+                add_average_grad(isa(), shape[0] * shape[1], floats(&dy), dx.elements::<E>())
+            }));
+            dx.finish()
+        })
+    }
 }
 
 /// Pools, as operations whose backend [`Dispatch`] chooses.
@@ -129,7 +163,7 @@ pub trait PoolOp: Backend {
     fn pool_op(x: FloatTensor<Self>, plan: PoolPlan) -> FloatTensor<Self>;
 
     /// Mean over all pixels: `[H, W, N, C]` to `[N, C]`.
-    fn global_pool_op(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn global_pool_op(x: FloatTensor<Self>, input: PoolInput) -> FloatTensor<Self>;
 }
 
 impl PoolOp for Flex {
@@ -137,7 +171,7 @@ impl PoolOp for Flex {
         Self::pool(&x, plan).0
     }
 
-    fn global_pool_op(x: FlexTensor) -> FlexTensor {
+    fn global_pool_op(x: FlexTensor, _: PoolInput) -> FlexTensor {
         Self::global_pool(&x)
     }
 }
@@ -169,14 +203,18 @@ impl<B: PoolKernels> Backward<B, 1> for PoolBackward {
 struct GlobalPoolBackward;
 
 impl<B: PoolKernels> Backward<B, 1> for GlobalPoolBackward {
-    /// Shape and type of the map.
-    type State = ([usize; 4], DType);
+    /// Shape, type and other readers of the map.
+    type State = ([usize; 4], DType, PoolInput);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
         if let [Some(x)] = ops.parents {
-            let (input, dtype) = ops.state;
-            grads.register::<B>(x.id, B::global_pool_grad(&dy, input, dtype));
+            let (shape, dtype, input) = ops.state;
+            let gradient = match input {
+                PoolInput::Alone => B::global_pool_grad(&dy, shape, dtype),
+                PoolInput::Gated => B::add_global_pool_grad(&dy, grads.consume::<B>(&x)),
+            };
+            grads.register::<B>(x.id, gradient);
         }
     }
 }
@@ -189,15 +227,15 @@ impl<B: PoolKernels, C: CheckpointStrategy> PoolOp for Autodiff<B, C> {
         record!(B, C, PoolBackward, [of_x], y, state())
     }
 
-    fn global_pool_op(x: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn global_pool_op(x: FloatTensor<Self>, input: PoolInput) -> FloatTensor<Self> {
         let (x, of_x) = x.into_parts();
         let y = B::global_pool(&x);
-        record!(B, C, GlobalPoolBackward, [of_x], y, (x.shape().dims(), x.dtype()))
+        record!(B, C, GlobalPoolBackward, [of_x], y, (x.shape().dims(), x.dtype(), input))
     }
 }
 
-pub(in crate::nn) fn global_pool(x: Tensor<4>) -> Tensor<2> {
-    Tensor::from_dispatch(Dispatch::global_pool_op(x.into_dispatch()))
+pub(in crate::nn) fn global_pool(x: Tensor<4>, input: PoolInput) -> Tensor<2> {
+    Tensor::from_dispatch(Dispatch::global_pool_op(x.into_dispatch(), input))
 }
 
 pub(in crate::nn) fn pool(x: Tensor<4>, plan: PoolPlan) -> Tensor<4> {

@@ -1,6 +1,7 @@
-//! The end of a residual block: the sum of two maps and the ReLU behind it, in one pass over memory.
+//! The end of a residual block: the sum of two maps and the ReLU behind it, if there is one, in one
+//! pass over memory.
 
-use sora_kernels::activation;
+use sora_kernels::{activation, gate};
 
 use super::{
     batch_norm::NormKernels,
@@ -11,17 +12,19 @@ use super::{
 };
 use crate::profile::{self, Stage};
 
-/// How the summands of a residual block came about.
-#[derive(Clone, Debug, Default)]
+/// How the summands of a residual block came about, and what follows.
+#[derive(Clone, Debug)]
 pub struct ResidualPlan {
+    /// Whether ReLU follows.
+    pub relu: bool,
     /// The state that the second summand, the shortcut, shares with the convolutions that read it.
     pub shortcut: Option<Recompute>,
 }
 
 /// The kernels of a residual block's end, forward and backward.
 pub trait ResidualKernels: NormKernels {
-    /// `max(x + add, 0)`, element by element.
-    fn add_relu(x: &FloatTensor<Self>, add: &FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `x + add`, or `max(x + add, 0)` with `relu`, element by element.
+    fn residual(x: &FloatTensor<Self>, add: &FloatTensor<Self>, relu: bool) -> FloatTensor<Self>;
 
     /// `dy` where the result `y` is positive, zero elsewhere; the memory of `dy` is reused if
     /// possible.
@@ -29,11 +32,15 @@ pub trait ResidualKernels: NormKernels {
 }
 
 impl ResidualKernels for Flex {
-    fn add_relu(x: &FlexTensor, add: &FlexTensor) -> FlexTensor {
+    fn residual(x: &FlexTensor, add: &FlexTensor, relu: bool) -> FlexTensor {
         let (x, add) = (x.to_contiguous(), add.to_contiguous());
         let mut y = output_like(dims::<4>(&x), &x);
         by_type!(x, E => ok(profile::time(Stage::Pointwise, || {
-            activation::add_relu(isa(), values::<E>(&x), values(&add), y.elements())
+            let (x, add) = (values::<E>(&x), values(&add));
+            match relu {
+                true => activation::add_relu(isa(), x, add, y.elements()),
+                false => gate::add(isa(), x, add, y.elements()),
+            }
         })));
         y.finish()
     }
@@ -58,7 +65,7 @@ impl ResidualKernels for Flex {
 /// The end of a residual block, as an operation whose backend [`Dispatch`] chooses.
 #[backend_extension(Autodiff, Flex)]
 pub trait ResidualOp: Backend {
-    /// `max(x + add, 0)` of two maps.
+    /// The sum of two maps and the ReLU of the plan.
     fn residual_op(
         x: FloatTensor<Self>,
         add: FloatTensor<Self>,
@@ -67,8 +74,8 @@ pub trait ResidualOp: Backend {
 }
 
 impl ResidualOp for Flex {
-    fn residual_op(x: FlexTensor, add: FlexTensor, _: ResidualPlan) -> FlexTensor {
-        Self::add_relu(&x, &add)
+    fn residual_op(x: FlexTensor, add: FlexTensor, plan: ResidualPlan) -> FlexTensor {
+        Self::residual(&x, &add, plan.relu)
     }
 }
 
@@ -77,17 +84,20 @@ struct ResidualBackward;
 
 /// Parents: x and the shortcut.
 impl<B: ResidualKernels> Backward<B, 2> for ResidualBackward {
-    /// The result, and the plan.
-    type State = (FloatTensor<B>, ResidualPlan);
+    /// The result where ReLU follows, and the shortcut's readers.
+    type State = (Option<FloatTensor<B>>, Option<Recompute>);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let (y, plan) = ops.state;
-        let gradient = B::relu_grad(&y, dy);
+        let (y, readers) = ops.state;
+        let gradient = match y {
+            Some(y) => B::relu_grad(&y, dy),
+            None => dy,
+        };
         let [of_x, of_shortcut] = ops.parents;
         if let Some(node) = of_shortcut {
             // A convolution that reads the shortcut adds this gradient when it stores its own.
-            let left = match plan.shortcut {
+            let left = match readers {
                 Some(readers) => readers.deposit::<B>(gradient.clone()),
                 None => Some(gradient.clone()),
             };
@@ -108,8 +118,10 @@ impl<B: ResidualKernels, C: CheckpointStrategy> ResidualOp for Autodiff<B, C> {
         plan: ResidualPlan,
     ) -> FloatTensor<Self> {
         let ((x, of_x), (add, of_add)) = (x.into_parts(), add.into_parts());
-        let y = B::add_relu(&x, &add);
-        record!(B, C, ResidualBackward, [of_x, of_add], y, (y.clone(), plan))
+        let y = B::residual(&x, &add, plan.relu);
+        record!(B, C, ResidualBackward, [of_x, of_add], y, {
+            (plan.relu.then(|| y.clone()), plan.shortcut)
+        })
     }
 }
 
