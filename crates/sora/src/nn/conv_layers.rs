@@ -125,7 +125,14 @@ impl Conv2d {
         }
         let recompute = Recompute::default();
         let statistics = NormStatistics::Running;
-        let plan = NormPlan { statistics, input, relu, recompute: recompute.clone() };
+        let shared = Recompute::default();
+        let plan = NormPlan {
+            statistics,
+            input,
+            shared: Some(shared.clone()),
+            relu,
+            recompute: recompute.clone(),
+        };
         let plan = ConvPlan { norm: Some((plan, keep)), ..self.plan(weights, x.recompute, false) };
         let [gamma, beta] = [norm.weight, norm.bias].map(|id| weights.get(id));
         let [mean, variance] = norm.running(pass);
@@ -136,7 +143,8 @@ impl Conv2d {
             [gamma, beta, mean, variance],
             plan,
         );
-        (kept(&Feature::from(y)), Feature { recompute: Some(recompute), ..normed.into() })
+        let y = Feature { recompute: Some(shared), ..y.into() };
+        (kept(&y), Feature { recompute: Some(recompute), ..normed.into() })
     }
 
     fn plan(&self, weights: &Weights, recompute: Option<Recompute>, moments: bool) -> ConvPlan {
@@ -169,7 +177,9 @@ impl Conv2d {
                     // The sum is another map than the one that the moments describe, so they are
                     // dropped.
                     Some(add) => (map + add).into(),
-                    None => Feature { moments, ..map.into() },
+                    None => {
+                        Feature { moments, recompute: Some(Recompute::default()), ..map.into() }
+                    }
                 }
             }
             Backend::Burn => {
@@ -304,7 +314,9 @@ impl BatchNorm {
             }
         };
         let recompute = Recompute::default();
-        let plan = NormPlan { statistics, input, relu, recompute: recompute.clone() };
+        // With derivatives, not every reader takes part in the backward pass.
+        let shared = if tangent.is_none() { x.recompute } else { None };
+        let plan = NormPlan { statistics, input, shared, relu, recompute: recompute.clone() };
         let y = engine::batch_norm(x.map, [gamma, beta, mean, variance], plan);
         Feature { tangent, recompute: Some(recompute), ..y.into() }
     }

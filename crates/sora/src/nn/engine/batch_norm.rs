@@ -11,7 +11,7 @@ use super::{
     extension::*,
     flex::{by_type, contiguous, dims, floats, isa, ok, output_like, sum_into, values},
     over_ranks::RankKernels,
-    recompute::Recompute,
+    recompute::{Readers, Recompute},
 };
 use crate::{
     nn::NormInput,
@@ -28,6 +28,8 @@ pub struct NormPlan {
     pub statistics: NormStatistics,
     /// The other readers of `x`.
     pub input: NormInput,
+    /// The state that it shares with the convolutions that read `x`, if any may do so.
+    pub shared: Option<Recompute>,
     /// Whether ReLU follows.
     pub relu: bool,
     /// The state that it shares with the convolutions that read the result.
@@ -240,6 +242,7 @@ struct NormState<B: Backend> {
     norm: Norm<B>,
     statistics: NormStatistics,
     input: NormInput,
+    shared: Option<Recompute>,
 }
 
 /// Parents: x, gamma, beta.
@@ -248,23 +251,39 @@ impl<B: NormKernels> Backward<B, 3> for NormBackward {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dy = grads.consume::<B>(&ops.node);
-        let NormState { x, norm, statistics, input } = ops.state;
+        let NormState { x, norm, statistics, input, shared: readers } = ops.state;
         let [of_x, of_gamma, of_beta] = ops.parents;
-        let add = match &of_x {
-            // Backward steps run from the last operation to the first, and the convolution that
-            // adds the shortcut comes after this layer, so its gradient exists.
-            Some(node) if input == NormInput::Shortcut => Some(grads.consume::<B>(node)),
-            _ => None,
-        };
+        // The gradient of x so far, to which this one is added in the same pass over memory, and who
+        // takes the sum if not x.
+        let (mut add, mut taker) = (None, None);
+        if let Some(node) = &of_x {
+            match readers.as_ref().map_or(Readers::Nobody, Recompute::readers::<B>) {
+                // Backward steps run from the last operation to the first, and the layer that adds
+                // the shortcut comes after this one, so its gradient exists.
+                Readers::Nobody if input == NormInput::Shortcut => {
+                    add = Some(grads.consume::<B>(node));
+                }
+                Readers::Nobody => {}
+                Readers::Registered => add = Some(grads.consume::<B>(node)),
+                Readers::Awaited(so_far) => (add, taker) = (so_far, readers),
+            }
+        }
         let batch = statistics == NormStatistics::Batch;
         let wanted = batch || of_gamma.is_some() || of_beta.is_some();
         let parameters = wanted.then(|| B::norm_parameter_grads(&norm, &x, &dy));
         // Through the statistics every image of the batch moves this one, on whichever rank.
         let shared = parameters.clone().filter(|_| batch).map(B::shared_means);
         let dx = B::norm_input_grad(&norm, &x, dy, shared.as_ref(), add);
-        let gradients = std::iter::once(dx).chain(parameters.into_iter().flatten());
-        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip(gradients) {
-            if let Some(node) = node {
+        let dx = match taker {
+            Some(readers) => readers.deposit::<B>(dx),
+            None => Some(dx),
+        };
+        let [dgamma, dbeta] = match parameters {
+            Some(gradients) => gradients.map(Some),
+            None => [None, None],
+        };
+        for (node, gradient) in [of_x, of_gamma, of_beta].into_iter().zip([dx, dgamma, dbeta]) {
+            if let (Some(node), Some(gradient)) = (node, gradient) {
                 grads.register::<B>(node.id, gradient);
             }
         }
@@ -279,12 +298,12 @@ pub(super) fn record_normed<B: NormKernels, C: CheckpointStrategy>(
     plan: NormPlan,
     y: FloatTensor<B>,
 ) -> FloatTensor<Autodiff<B, C>> {
-    let NormPlan { statistics, input, relu, recompute } = plan;
+    let NormPlan { statistics, input, shared, relu, recompute } = plan;
     let (x, of_x) = x.into_parts();
     let norm = Norm::new(values, relu);
     record!(B, C, NormBackward, [of_x, of_gamma, of_beta], y, {
         recompute.record::<B>(x.clone(), norm.clone());
-        NormState { x, norm, statistics, input }
+        NormState { x, norm, statistics, input, shared }
     })
 }
 

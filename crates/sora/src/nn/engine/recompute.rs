@@ -18,7 +18,7 @@ use super::batch_norm::{Norm, NormKernels};
 use crate::profile::Stage;
 
 /// Connects a map to the convolutions that read it, for one pass: a batch norm's result, which they
-/// compute again, or another map, whose gradients alone they share. Plans carry it for every
+/// compute again, or another map, whose gradients alone they and the batch norm behind it share. Plans carry it for every
 /// backend; its content is a [`State`] of the backend that records.
 #[derive(Clone, Default)]
 pub struct Recompute(Arc<Mutex<Option<Box<dyn Any + Send>>>>);
@@ -40,6 +40,18 @@ struct State<B: NormKernels> {
     readers: usize,
     /// Sum of the input gradients so far.
     gradient: Option<FloatTensor<B>>,
+    /// Whether all convolutions that were announced have registered their sum with the map.
+    settled: bool,
+}
+
+/// What the convolutions that read a map have done about its gradient.
+pub(super) enum Readers<T> {
+    /// There is none.
+    Nobody,
+    /// Some are still to come, and will add what is deposited; here is the sum so far.
+    Awaited(Option<T>),
+    /// Their sum is registered with the map.
+    Registered,
 }
 
 impl Recompute {
@@ -51,6 +63,7 @@ impl Recompute {
             map: None,
             readers: 0,
             gradient: None,
+            settled: false,
         };
         match held.get_or_insert_with(|| Box::new(empty())).downcast_mut() {
             Some(state) => work(state),
@@ -116,6 +129,15 @@ impl Recompute {
         })
     }
 
+    /// What the convolutions have done so far, for a reader that is none.
+    pub(super) fn readers<B: NormKernels>(&self) -> Readers<FloatTensor<B>> {
+        self.with::<B, _>(|state| match (state.readers, state.settled) {
+            (0, false) => Readers::Nobody,
+            (0, true) => Readers::Registered,
+            _ => Readers::Awaited(state.gradient.take()),
+        })
+    }
+
     /// Stores the sum of the input gradients so far, and returns it when it is complete.
     pub(super) fn settle<B: NormKernels>(
         &self,
@@ -124,6 +146,7 @@ impl Recompute {
         self.with::<B, _>(|state| {
             state.readers = state.readers.saturating_sub(1);
             if state.readers == 0 {
+                state.settled = true;
                 return Some(gradient);
             }
             state.gradient = Some(gradient);
