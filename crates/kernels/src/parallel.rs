@@ -1,7 +1,8 @@
 //! Runs fixed tasks on any number of threads.
 //!
-//! Shapes alone decide how work is cut into tasks, never the number of threads, and every reduction
-//! over tasks runs in task order. Results are therefore bit-identical for every thread count. With
+//! Shapes alone decide how work is cut into tasks that a sum runs over, and every such sum runs in
+//! task order; the number of threads decides only what no result depends on, such as the outputs that
+//! a task computes. Results are therefore bit-identical for every thread count. With
 //! the feature `serial` all tasks run in order on the calling thread.
 
 /// The traits that split slices and ranges into tasks: rayon's, or serial ones with the same
@@ -22,6 +23,10 @@ pub(crate) const fn block_size(usual: usize, small: usize) -> usize {
     if cfg!(miri) { small } else { usual }
 }
 
+/// Tasks for each thread that [`parts`] aims for: enough that the last ones end at about the same
+/// time.
+const TASKS_PER_THREAD: usize = 4;
+
 /// Runs `task` for each index below `count` once, on the current thread pool, in no particular
 /// order.
 pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
@@ -30,6 +35,12 @@ pub(crate) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
         1 => task(0),
         _ => (0..count).into_par_iter().with_max_len(1).for_each(task),
     }
+}
+
+/// Number of parts, at most `most`, into which each of `tasks` tasks is cut, so that every thread
+/// finds a few. For cuts that cost nothing and change no result.
+pub(crate) fn parts(tasks: usize, most: usize) -> usize {
+    (TASKS_PER_THREAD * threads()).div_ceil(tasks.max(1)).clamp(1, most.max(1))
 }
 
 /// Number of threads of the current pool.

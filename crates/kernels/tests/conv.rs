@@ -448,13 +448,16 @@ fn same_bits_as<E: Element>() {
             ConvGeometry::square(24, 40, [9, 8], 3, 2),
             ConvGeometry::square(64, 33, [5, 4], 1, 2),
             ConvGeometry::square(64, 80, [9, 8], 1, 1),
+            // Two blocks of columns, which many threads cut into parts.
+            ConvGeometry::square(12, 330, [4, 4], 3, 1),
+            ConvGeometry::square(32, 200, [6, 6], 3, 2),
         ] {
             for algorithm in ALGORITHMS {
                 let conv = Conv2d::<E>::new(geometry, isa).unwrap();
                 let Ok(conv) = conv.with_algorithm(algorithm) else { continue };
                 let case = Case::new(&conv, 70, 3);
                 let one = on_threads(1, || case.run(&conv).unwrap());
-                for threads in [2, 3, 7] {
+                for threads in [2, 7, 40] {
                     let many = on_threads(threads, || case.run(&conv).unwrap());
                     assert!(
                         one == many,

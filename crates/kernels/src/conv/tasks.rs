@@ -66,10 +66,10 @@ impl Tasks {
 /// by pixel, so that each pixel is read and written in one go.
 pub(super) fn order(
     pixels: (usize, usize),
-    panels: usize,
+    panels: (usize, usize),
     panel_len: usize,
 ) -> impl Iterator<Item = (usize, usize)> {
-    let count = pixels.1 - pixels.0;
+    let (first, count, panels) = (panels.0, pixels.1 - pixels.0, panels.1 - panels.0);
     let by_pixel = panels * panel_len <= FEW_WEIGHTS;
     (0..panels * count).map(move |index| {
         let (panel, pixel) = if by_pixel {
@@ -77,6 +77,6 @@ pub(super) fn order(
         } else {
             (index / count, index % count)
         };
-        (panel, pixels.0 + pixel)
+        (first + panel, pixels.0 + pixel)
     })
 }

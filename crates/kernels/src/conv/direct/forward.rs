@@ -12,8 +12,8 @@ use crate::conv::geometry::{ConvGeometry, Direction, Mapping};
 use crate::conv::pass::Pass;
 use crate::conv::tasks::{BLOCK_SAMPLES, Tasks, order};
 use crate::element::{Element, ElementType};
-use crate::parallel::for_each;
-use crate::simd::{Kernel, Simd, dispatch, load, store};
+use crate::parallel::{for_each, parts};
+use crate::simd::{self, Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, TileStats, panel_extent, row_blocks, run_tile};
 
 /// Number of outputs per channel of each task.
@@ -33,7 +33,11 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
         ElementType::F32 => 0,
         ElementType::Bf16 => tasks.samples * geometry.taps() * mapping.from,
     };
-    for_each(tasks.count(), |task| {
+    let panels = mapping.to.div_ceil(simd::tile_columns(isa));
+    // Gathered activations serve every panel.
+    let parts = if gathered > 0 { 1 } else { parts(tasks.count(), panels) };
+    for_each(tasks.count() * parts, |index| {
+        let (task, part) = (index / parts, index % parts);
         let (pixels, samples) = tasks.range(task, n);
         with_scratch(gathered, |gathered| {
             let kernel = Convolve {
@@ -48,10 +52,11 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
                 gathered: gathered.as_mut_ptr(),
                 pixels,
                 samples,
+                panels: (part * panels / parts, (part + 1) * panels / parts),
             };
             // SAFETY: `Pass` and `Output` promise tensors of the geometry's lengths and weights of
             // `packed_len`; the scratch memory holds every tap of the task's samples; tasks write
-            // disjoint pixels and samples of the output, and their own partial sums.
+            // disjoint pixels, samples and channels of the output and of the partial sums.
             unsafe { dispatch(isa, kernel) };
         });
     });
@@ -72,6 +77,8 @@ struct Convolve<'a, E> {
     gathered: *mut f32,
     pixels: (usize, usize),
     samples: (usize, usize),
+    /// Panels of outputs, of every group.
+    panels: (usize, usize),
 }
 
 impl<E: Element> Kernel for Convolve<'_, E> {
@@ -88,8 +95,8 @@ impl<E: Element> Kernel for Convolve<'_, E> {
             // the group exists.
             unsafe {
                 match E::PRECISION {
-                    ElementType::F32 => self.run_in_place::<S>(group, weights, panels, panel_len),
-                    ElementType::Bf16 => self.run_gathered::<S>(group, weights, panels, panel_len),
+                    ElementType::F32 => self.run_in_place::<S>(group, weights, panel_len),
+                    ElementType::Bf16 => self.run_gathered::<S>(group, weights, panel_len),
                 }
             }
         }
@@ -102,17 +109,11 @@ impl<E: Element> Convolve<'_, E> {
     /// # Safety
     /// The features of `S` are enabled; `E` is `f32`; `weights` are those of `group`.
     #[inline(always)]
-    unsafe fn run_in_place<S: Simd>(
-        &self,
-        group: usize,
-        weights: *const f32,
-        panels: usize,
-        panel_len: usize,
-    ) {
+    unsafe fn run_in_place<S: Simd>(&self, group: usize, weights: *const f32, panel_len: usize) {
         let (geometry, mapping) = (self.geometry, &self.mapping);
         let mut sources = Vec::with_capacity(geometry.taps());
         let mut terms = Vec::with_capacity(geometry.taps());
-        for (panel, pixel) in order(self.pixels, panels, panel_len) {
+        for (panel, pixel) in order(self.pixels, self.panels, panel_len) {
             let weights = weights.wrapping_add(panel * panel_len);
             mapping.find_sources(geometry, self.direction, pixel, &mut sources);
             terms.clear();
@@ -132,13 +133,7 @@ impl<E: Element> Convolve<'_, E> {
     /// # Safety
     /// The features of `S` are enabled; `weights` are those of `group`.
     #[inline(always)]
-    unsafe fn run_gathered<S: Simd>(
-        &self,
-        group: usize,
-        weights: *const f32,
-        panels: usize,
-        panel_len: usize,
-    ) {
+    unsafe fn run_gathered<S: Simd>(&self, group: usize, weights: *const f32, panel_len: usize) {
         let (geometry, mapping) = (self.geometry, &self.mapping);
         let mut sources = Vec::with_capacity(geometry.taps());
         let mut terms = Vec::with_capacity(geometry.taps());
@@ -150,7 +145,7 @@ impl<E: Element> Convolve<'_, E> {
                 // row of the gathered matrix has room for every tap.
                 unsafe { self.gather::<S>(self.source(source, group), index * mapping.from, row) };
             }
-            for panel in 0..panels {
+            for panel in self.panels.0..self.panels.1 {
                 let weights = weights.wrapping_add(panel * panel_len);
                 terms.clear();
                 terms.extend(sources.iter().enumerate().map(|(index, &(_, tap))| Term {

@@ -20,7 +20,7 @@ use crate::conv::tasks::{BLOCK_SAMPLES, Tasks, order};
 use crate::element::Element;
 use crate::isa::Isa;
 use crate::pair_tile::{VECTORS, pair_rows};
-use crate::parallel::{Shared, block_size, for_each};
+use crate::parallel::{Shared, block_size, for_each, parts};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, TileStats};
 use tiles::ThreadTiles;
@@ -74,7 +74,14 @@ pub(super) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
             tasks.samples * strips::scratch_len(geometry, pixels.1 - pixels.0)
         }
     };
-    for_each(tasks.count(), |task| {
+    let tiles = isa == Isa::Amx;
+    let outputs = Mapping::new(geometry, direction).to;
+    let strips = outputs.div_ceil(strip(tiles));
+    // Gathered activations and the set-up of AMX tiles serve every strip.
+    let whole = tiles || depth.gather != Gather::Nothing;
+    let parts = if whole { 1 } else { parts(tasks.count(), strips) };
+    for_each(tasks.count() * parts, |index| {
+        let (task, part) = (index / parts, index % parts);
         let (pixels, samples) = tasks.range(task, n);
         with_bf16_scratch(gathered, |gathered| {
             let mapping = Mapping::new(geometry, direction);
@@ -82,7 +89,7 @@ pub(super) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
                 geometry,
                 direction,
                 depth,
-                tiles: isa == Isa::Amx,
+                tiles,
                 n,
                 x,
                 weights: weights.at(0),
@@ -92,13 +99,20 @@ pub(super) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
                 gathered: gathered.as_mut_ptr().cast(),
                 pixels,
                 samples,
+                strips: (part * strips / parts, (part + 1) * strips / parts),
             };
             // SAFETY: `Pass` and `Output` promise activations in bf16 and an instruction set that
             // multiplies them, tensors of the geometry's lengths and weights of `packed_len`; tasks
-            // write disjoint pixels and samples of the output, and their own partial sums.
+            // write disjoint pixels, samples and channels of the output and of the partial sums.
             unsafe { dispatch(isa, kernel) };
         });
     });
+}
+
+/// Outputs that are multiplied at a time, with AMX tiles or without.
+#[inline(always)]
+fn strip(tiles: bool) -> usize {
+    if tiles { COLUMNS } else { VECTORS * LANES }
 }
 
 /// One task. [`run`] guarantees that its pointers are valid; `pixels` and `samples` exist.
@@ -120,6 +134,8 @@ struct Convolve<'a, E> {
     gathered: *mut E,
     pixels: (usize, usize),
     samples: (usize, usize),
+    /// Strips of outputs, of every group, where activations are read in place.
+    strips: (usize, usize),
 }
 
 impl<E: Element> Kernel for Convolve<'_, E> {
@@ -201,9 +217,8 @@ impl<E: Element> Convolve<'_, E> {
         let mut sources = Vec::with_capacity(self.geometry.taps());
         let mut terms = Vec::with_capacity(self.geometry.taps());
         let columns = self.columns();
-        let strips = self.mapping.to.div_ceil(columns);
         let strip_len = columns / COLUMNS * panel_len;
-        for (strip, pixel) in order(self.pixels, strips, strip_len) {
+        for (strip, pixel) in order(self.pixels, self.strips, strip_len) {
             let weights = weights.wrapping_add(strip * strip_len);
             self.mapping.find_sources(self.geometry, self.direction, pixel, &mut sources);
             terms.clear();
@@ -221,7 +236,7 @@ impl<E: Element> Convolve<'_, E> {
     /// AMX tiles takes one.
     #[inline(always)]
     fn columns(&self) -> usize {
-        if self.tiles { COLUMNS } else { VECTORS * LANES }
+        strip(self.tiles)
     }
 
     /// Address of `sample` at a source pixel.

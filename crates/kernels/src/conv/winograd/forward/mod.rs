@@ -19,7 +19,7 @@ use crate::conv::epilogue::Output;
 use crate::conv::partial::{Rows, TileList};
 use crate::conv::pass::Pass;
 use crate::element::Element;
-use crate::parallel::{block_size, for_each};
+use crate::parallel::{block_size, for_each, threads};
 use crate::simd::{self, Kernel, Simd, dispatch};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 use store::Store;
@@ -28,6 +28,11 @@ use store::Store;
 const POINTS: usize = F4::POINTS;
 /// Rows of a task. A task reads each weight once and uses it for this many rows.
 const BLOCK_ROWS: usize = block_size(32, 5);
+/// Columns of a task: a block of the weights or a part of it, in whole strips and panels.
+const TASK_COLUMNS: [usize; 3] = [BLOCK_COLUMNS, block_size(128, 8), block_size(64, 8)];
+/// Columns whose products take as long as the transformation of the rows, which each task does for
+/// itself: measured with 256 and 512 channels.
+const TRANSFORM_COLUMNS: usize = 32;
 
 /// Number of outputs per channel of each block of rows. The tasks of a block share a row of partial
 /// sums.
@@ -46,17 +51,28 @@ fn padded(width: usize, lanes: usize) -> usize {
 pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     let (_, to) = channels(pass.geometry, pass.direction);
     let grid = Grid::new::<F4>(pass.geometry, pass.n, BLOCK_ROWS);
-    let column_blocks = to.div_ceil(BLOCK_COLUMNS);
     if let Some(tiles) = pass.partial {
         return run_partial(pass, grid, tiles, out);
     }
-    for_each(column_blocks * grid.blocks(), |task| {
-        let (column_block, index) = (task / grid.blocks(), task % grid.blocks());
+    let width = task_columns(grid.blocks(), to);
+    for_each(to.div_ceil(width) * grid.blocks(), |task| {
+        let (part, index) = (task / grid.blocks(), task % grid.blocks());
         let sums = out.sums.at(index * 3 * to);
+        let columns = (part * width, ((part + 1) * width).min(to));
         // SAFETY: the block's rows exist; tasks have disjoint rows and columns of the output and of
         // the partial sums.
-        unsafe { run_rows(pass, grid, out, sums, grid.block(index), column_block) };
+        unsafe { run_rows(pass, grid, out, sums, grid.block(index), columns) };
     });
+}
+
+/// Columns of a task where there are `blocks` blocks of rows and `to` columns: as many as keep the
+/// threads busy for the shortest time. They change no result.
+fn task_columns(blocks: usize, to: usize) -> usize {
+    let time = |&width: &usize| {
+        let rounds = (to.div_ceil(width) * blocks).div_ceil(threads());
+        rounds * (width.min(to) + TRANSFORM_COLUMNS)
+    };
+    TASK_COLUMNS.into_iter().min_by_key(time).unwrap_or(BLOCK_COLUMNS)
 }
 
 /// Computes some tiles of some samples and leaves the others as they are.
@@ -69,14 +85,15 @@ fn run_partial<E: Element>(
     let (_, to) = channels(pass.geometry, pass.direction);
     let blocks = tiles.tasks(BLOCK_ROWS);
     for_each(to.div_ceil(BLOCK_COLUMNS) * blocks.len(), |task| {
-        let (column_block, rows) = (task / blocks.len(), blocks[task % blocks.len()]);
+        let (block, rows) = (task / blocks.len(), blocks[task % blocks.len()]);
+        let columns = (block * BLOCK_COLUMNS, ((block + 1) * BLOCK_COLUMNS).min(to));
         // SAFETY: `Pass` promises tiles that exist and differ, and overlays as large as the maps
         // that they replace.
-        unsafe { run_rows(pass, grid, out, std::ptr::null_mut(), rows, column_block) };
+        unsafe { run_rows(pass, grid, out, std::ptr::null_mut(), rows, columns) };
     });
 }
 
-/// Runs one task: `rows` of one block of columns.
+/// Runs one task: `rows` of `columns`, which lie in one block of the weights and begin at a panel.
 ///
 /// # Safety
 /// The rows exist, nothing else accesses their outputs, and `sums` is null or belongs to this task
@@ -87,11 +104,12 @@ unsafe fn run_rows<E: Element, R: Rows<E>>(
     out: Output<'_, E>,
     sums: *mut f32,
     rows: R,
-    column_block: usize,
+    columns: (usize, usize),
 ) {
     let Pass { geometry, direction, isa, x, weights, .. } = *pass;
     let (from, to) = channels(geometry, direction);
-    let columns = (column_block * BLOCK_COLUMNS, ((column_block + 1) * BLOCK_COLUMNS).min(to));
+    let first = columns.0 / BLOCK_COLUMNS * BLOCK_COLUMNS;
+    let block_columns = (to - first).min(BLOCK_COLUMNS).next_multiple_of(simd::tile_columns(isa));
     let lanes = simd::lanes(isa);
     let v_row = padded(from.min(BLOCK_DEPTH), lanes);
     let m_row = padded(columns.1 - columns.0, lanes);
@@ -106,7 +124,9 @@ unsafe fn run_rows<E: Element, R: Rows<E>>(
             from,
             to,
             x: x.at(0),
-            weights: weights.at(POINTS * columns.0 * from),
+            weights: weights.at(POINTS * first * from),
+            block_columns,
+            skipped: columns.0 - first,
             out,
             sums,
             rows,
@@ -131,8 +151,12 @@ struct Convolve<'a, E, R> {
     from: usize,
     to: usize,
     x: *const E,
-    /// Packed weights of this task's columns.
+    /// Packed weights of the block of columns that holds this task's.
     weights: *const f32,
+    /// Columns of that block, in whole panels.
+    block_columns: usize,
+    /// Columns of that block before the task's.
+    skipped: usize,
     out: Output<'a, E>,
     /// Null, or this task's part of the output's sums.
     sums: *mut f32,
@@ -203,9 +227,9 @@ impl<E: Element, R: Rows<E>> Convolve<'_, E, R> {
         unsafe {
             let columns = self.columns.1 - self.columns.0;
             let panel_len = width * S::TILE_COLUMNS;
-            let mut panel =
-                self.weights.add(POINTS * depth * columns.next_multiple_of(S::TILE_COLUMNS));
+            let block = self.weights.add(POINTS * depth * self.block_columns);
             for p in 0..POINTS {
+                let mut panel = block.add((p * self.block_columns + self.skipped) * width);
                 let mut column = 0;
                 while column < columns {
                     let (_, vectors) = panel_extent::<S>(columns, column);

@@ -11,10 +11,10 @@ use half::bf16;
 
 use super::super::grid::{Block, Grid};
 use super::super::input_transform::InputTransform;
-use super::super::pack::{BLOCK_COLUMNS, Kernels, channels};
+use super::super::pack::{Kernels, channels};
 use super::super::transform::{F2, Tiling};
-use super::padded;
 use super::store::Store;
+use super::{padded, task_columns};
 use crate::buffer::with_scratch;
 use crate::conv::epilogue::Output;
 use crate::conv::geometry::{ConvGeometry, Direction};
@@ -123,9 +123,10 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
     let v_row = padded(from, LANES);
     let v_point = grid.block_rows() * v_row + 32;
     let m_point = grid.block_rows() * STRIP + 16;
-    for_each(to.div_ceil(BLOCK_COLUMNS) * grid.blocks(), |task| {
-        let (column_block, index) = (task / grid.blocks(), task % grid.blocks());
-        let first = column_block * BLOCK_COLUMNS;
+    let width = task_columns(grid.blocks(), to);
+    for_each(to.div_ceil(width) * grid.blocks(), |task| {
+        let (part, index) = (task / grid.blocks(), task % grid.blocks());
+        let first = part * width;
         with_scratch(POINTS * (v_point / 2 + m_point), |scratch| {
             let (v, m) = scratch.split_at_mut(POINTS * v_point / 2);
             let kernel = Convolve {
@@ -138,7 +139,7 @@ pub(in crate::conv) fn run<E: Element>(pass: &Pass<'_, E>, out: Output<'_, E>) {
                 out,
                 sums: out.sums.at(index * 3 * to),
                 rows: grid.block(index),
-                columns: (first, (first + BLOCK_COLUMNS).min(to)),
+                columns: (first, (first + width).min(to)),
                 v: v.as_mut_ptr().cast(),
                 v_row,
                 v_point,
