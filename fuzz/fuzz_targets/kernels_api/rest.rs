@@ -4,6 +4,7 @@ use libfuzzer_sys::arbitrary::Result;
 use sora_kernels::activation::{add_relu, gelu, gelu_grad, relu, relu_grad, relu_grad_in_place};
 use sora_kernels::attention::Attention;
 use sora_kernels::channels::{channel_moments, channel_sums};
+use sora_kernels::gate::{add, add_average_grad, gate, gate_factor_grad};
 use sora_kernels::layout::{Dimensions, hwnc_to_nchw, nchw_to_hwnc};
 use sora_kernels::loss::softmax_cross_entropy;
 use sora_kernels::pool::{PoolWindow, global_average, global_average_grad};
@@ -73,7 +74,8 @@ pub fn elementwise<E: Element>(u: &mut Input<'_>) -> Result<()> {
     let (isa, len) = (isa(u)?, size(u)?);
     let (x, dy): (Vec<E>, Vec<E>) = (numbers(u, len)?, numbers(u, len)?);
     let mut y: Vec<E> = output(u, len)?;
-    let done = match u.int_in_range(0..=5u8)? {
+    let done = match u.int_in_range(0..=6u8)? {
+        6 => add(isa, &x, &dy, &mut y),
         4 => add_relu(isa, &x, &dy, &mut y),
         5 => {
             y.fill(E::from_f32(1.0));
@@ -92,6 +94,17 @@ pub fn elementwise<E: Element>(u: &mut Input<'_>) -> Result<()> {
     let gradient = numbers::<f32>(u, len)?;
     let (mut p, mut buffer) = (numbers::<f32>(u, len)?, numbers::<f32>(u, len)?);
     let _ = sgd.step(isa, &mut p, &gradient, &mut buffer);
+    let row = size(u)?;
+    let factor = numbers::<f32>(u, row)?;
+    if gate(isa, &x, &factor, &mut y).is_ok() {
+        assert_written(&y);
+        let pixels = len.checked_div(row).unwrap_or(1);
+        let _ = add_average_grad(isa, pixels, &factor, &mut y);
+    }
+    let mut gradient: Vec<f32> = output(u, row)?;
+    if gate_factor_grad(isa, &x, &dy, &mut gradient).is_ok() {
+        assert_written(&gradient);
+    }
     let channels = size(u)?;
     let (mut sums, mut squares): (Vec<f32>, Vec<f32>) =
         (output(u, channels)?, output(u, channels)?);
