@@ -35,19 +35,8 @@ pub struct DiagnoseArgs {
 }
 
 /// Columns of the table.
-const HEADING: [&str; 11] = [
-    "run",
-    "method",
-    "epsilon",
-    "seed",
-    "steps",
-    "noticed",
-    "sign",
-    "reference rule",
-    "pgd halved",
-    "steps ahead",
-    "verdict",
-];
+const HEADING: [&str; 7] =
+    ["run", "training", "noticed", "reference rule", "pgd halved", "steps ahead", "verdict"];
 
 /// The findings on a run.
 #[derive(Serialize)]
@@ -84,19 +73,19 @@ pub fn run(args: &DiagnoseArgs) -> Result<()> {
     }
     let mut table = Table::new(HEADING);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    let common = common_folder(found.iter().map(|run| Path::new(&run.run)));
     for run in &found {
+        let name = Path::new(&run.run).strip_prefix(common).unwrap_or(Path::new(&run.run));
+        let noticed =
+            |co: CoEvent| format!("{} {}", co.step, format!("{:?}", co.sign).to_lowercase());
         let halved = |c: Collapse| match c.half_step {
             Some(step) => step.to_string(),
             None => "never rose".into(),
         };
         table.row([
-            run.run.clone(),
-            run.method.clone(),
-            run.epsilon.clone(),
-            run.seed.to_string(),
-            run.steps.to_string(),
-            or_dash(run.co.map(|co| co.step.to_string())),
-            or_dash(run.co.map(|co| format!("{:?}", co.sign).to_lowercase())),
+            name.display().to_string(),
+            format!("{} {}, seed {}", run.method, run.epsilon, run.seed),
+            or_dash(run.co.map(noticed)),
             or_dash(run.alarms.0.get(REFERENCE).copied().flatten().map(|step| step.to_string())),
             or_dash(run.collapse.map(halved)),
             or_dash(run.ahead.map(|ahead| ahead.to_string())),
@@ -105,6 +94,19 @@ pub fn run(args: &DiagnoseArgs) -> Result<()> {
     }
     table.print()?;
     if found.len() > 1 { show_rules(&rules) } else { Ok(()) }
+}
+
+/// The folder that holds all of several runs, which the table does not repeat.
+fn common_folder<'a>(mut runs: impl Iterator<Item = &'a Path>) -> &'a Path {
+    let nothing = Path::new("");
+    let Some(first) = runs.next() else { return nothing };
+    let holds = |folder: &Path, run: &Path| run.parent().is_some_and(|at| at.starts_with(folder));
+    let (mut common, mut alone) = (first.parent().unwrap_or(nothing), true);
+    for run in runs {
+        alone = false;
+        common = common.ancestors().find(|folder| holds(folder, run)).unwrap_or(nothing);
+    }
+    if alone { nothing } else { common }
 }
 
 /// How often and how early each rule was right.
@@ -205,4 +207,19 @@ fn replay(
         }
     }
     (rules, pgd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_runs_are_named_within_their_common_folder() {
+        let common = |runs: &[&str]| common_folder(runs.iter().map(Path::new));
+        assert_eq!(common(&["runs/a"]), Path::new(""), "one run keeps its path");
+        assert_eq!(common(&["runs/small/a", "runs/small/b/"]), Path::new("runs/small"));
+        assert_eq!(common(&["runs/small/a", "runs/large/b"]), Path::new("runs"));
+        assert_eq!(common(&["/x/a", "y/b"]), Path::new(""));
+        assert_eq!(common(&["a", "a/b"]), Path::new(""), "a run within a run's folder");
+    }
 }
