@@ -10,8 +10,11 @@ use crate::parallel::{Shared, block_size, for_each};
 use crate::simd::{self, Kernel, Simd, dispatch, load, store};
 use crate::tile::{Term, Tile, panel_extent, row_blocks, run_tile};
 
-/// Samples that one product covers.
+/// Most samples of a unit.
 const BLOCK_SAMPLES: usize = block_size(256, 5);
+/// Products of a unit that are summed in registers, at least if there are as many: fewer samples are
+/// taken of several pixels together.
+const UNIT_DEPTH: usize = block_size(128, 7);
 /// Most output channels of a task.
 const BLOCK_TO: usize = block_size(128, 8);
 /// Most input channels of a task.
@@ -31,7 +34,8 @@ pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mu
     let (from, to, taps) = (geometry.group_in(), geometry.group_out(), geometry.taps());
     let samples = n.min(BLOCK_SAMPLES);
     let sample_blocks = n.div_ceil(samples);
-    let units = height * width * sample_blocks;
+    let group_pixels = (UNIT_DEPTH / samples).clamp(1, height * width);
+    let units = (height * width).div_ceil(group_pixels) * sample_blocks;
     let plane = plane_len(isa, taps, from, to);
     let cut = Cut::new([from, to], [BLOCK_FROM, BLOCK_TO], units, plane, TASKS);
     with_scratch(cut.chunks * plane, |partials| {
@@ -46,14 +50,16 @@ pub(in crate::conv) fn weight_grad<E: Element>(pass: &WeightPass<'_, E>, dw: &mu
                     Gather::Tap => from_range.1 - from_range.0,
                     Gather::Taps => taps * from,
                 };
-                with_scratch(samples * (columns + gathered), |scratch| {
-                    let (panels, gathered) = scratch.split_at_mut(samples * columns);
+                let rows = group_pixels * samples;
+                with_scratch(rows * (columns + gathered), |scratch| {
+                    let (panels, gathered) = scratch.split_at_mut(rows * columns);
                     let kernel = WeightGrad {
                         geometry,
                         group,
                         n,
                         samples,
                         sample_blocks,
+                        group_pixels,
                         units,
                         from_range,
                         to_range,
@@ -106,16 +112,18 @@ struct WeightGrad<'a, E> {
     n: usize,
     samples: usize,
     sample_blocks: usize,
-    /// Range of units; a unit is one output pixel and one block of samples.
+    /// Output pixels of a unit.
+    group_pixels: usize,
+    /// Range of units; a unit is a group of output pixels and one block of samples.
     units: (usize, usize),
     from_range: (usize, usize),
     to_range: (usize, usize),
     x: *const E,
     dy: *const E,
-    /// The output gradient of one pixel, `[panel][sample][TILE_COLUMNS]`.
+    /// The output gradient of a unit, `[panel][pixel][sample][TILE_COLUMNS]`.
     panels: *mut f32,
     gather: Gather,
-    /// Gathered inputs, `[sample][tap][from]`, with one tap or all taps.
+    /// Gathered inputs, `[pixel][sample][tap][from]`, with one tap or all taps.
     gathered: *mut f32,
     /// The task's weight gradients, `[panel][tap][from][TILE_COLUMNS]`.
     dw: *mut f32,
@@ -127,17 +135,22 @@ impl<E: Element> Kernel for WeightGrad<'_, E> {
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let [_, out_width] = self.geometry.output();
+        let [height, width] = self.geometry.output();
         // SAFETY: the caller enabled the features of `S` and promises the memory that the fields
         // name; the units are output pixels and blocks of samples that exist.
         unsafe {
             self.clear::<S>();
+            let mut terms = Vec::with_capacity(self.group_pixels);
             for unit in self.units.0..self.units.1 {
-                let (pixel, block) = (unit / self.sample_blocks, unit % self.sample_blocks);
+                let (group, block) = (unit / self.sample_blocks, unit % self.sample_blocks);
                 let first = block * self.samples;
                 let count = (self.n - first).min(self.samples);
-                self.pack_panels::<S>(pixel, first, count);
-                self.add_pixel::<S>([pixel / out_width, pixel % out_width], first, count);
+                let pixel = group * self.group_pixels;
+                let pixels = (pixel, (pixel + self.group_pixels).min(height * width));
+                for (index, pixel) in (pixels.0..pixels.1).enumerate() {
+                    self.pack_panels::<S>(index, pixel, first, count);
+                }
+                self.add_pixels::<S>(pixels, first, count, &mut terms);
             }
         }
     }
@@ -162,67 +175,105 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// Adds to the gradients, for `count` samples from `first` on, the products of the output pixel
-    /// at (y, x) with the pixels under its taps. The panels hold the output pixel's gradient.
+    /// Adds to the gradients, for `count` samples from `first` on, the products of the output
+    /// `pixels` with those under their taps. The panels hold the output pixels' gradients. `terms`
+    /// is memory for the factors.
     ///
     /// # Safety
-    /// The features of `S` are enabled; the pixel and the samples exist.
+    /// The features of `S` are enabled; the pixels, those of a unit, and the samples exist.
     #[inline(always)]
-    unsafe fn add_pixel<S: Simd>(&self, [y, x]: [usize; 2], first: usize, count: usize) {
+    unsafe fn add_pixels<S: Simd>(
+        &self,
+        pixels: (usize, usize),
+        first: usize,
+        count: usize,
+        terms: &mut Vec<Term>,
+    ) {
         let geometry = self.geometry;
-        let (from, [height, width]) = (geometry.group_in(), geometry.input);
+        let from = geometry.group_in();
         let channels = self.from_range.1 - self.from_range.0;
         let all_taps = geometry.taps() * from;
         for tap in 0..geometry.taps() {
-            let (ky, kx) = (tap / geometry.kernel[1], tap % geometry.kernel[1]);
-            let sy = geometry.source(Direction::Forward, 0, y, ky, height);
-            let sx = geometry.source(Direction::Forward, 1, x, kx, width);
-            let source = sy.zip(sx).map(|(sy, sx)| {
-                let pixel = (sy * width + sx) * self.n + first;
-                self.x.wrapping_add(pixel * geometry.in_channels + self.group * from)
-            });
-            let row = tap * from + self.from_range.0;
-            // SAFETY: the caller enabled the features of `S`; a source is a pixel of the input, and
-            // the gathered matrix has room for one tap, or for all taps where they lie side by
-            // side.
-            unsafe {
-                match (self.gather, source) {
-                    (Gather::Taps, source) => {
-                        self.gather::<S>(source, tap * from, all_taps, from, count)
+            terms.clear();
+            for (index, pixel) in (pixels.0..pixels.1).enumerate() {
+                let source = self.source(pixel, tap, first);
+                let rows = index * self.samples;
+                // SAFETY: the caller enabled the features of `S`; a source is a pixel of the input,
+                // and the gathered matrix has room for one tap, or for all taps where they lie side
+                // by side, of every pixel of a unit.
+                unsafe {
+                    match (self.gather, source) {
+                        (Gather::Taps, source) => {
+                            let at = rows * all_taps + tap * from;
+                            self.gather::<S>(source, at, all_taps, from, count);
+                        }
+                        (Gather::Tap, Some(source)) => {
+                            let source = source.add(self.from_range.0);
+                            let at = rows * channels;
+                            self.gather::<S>(Some(source), at, channels, channels, count);
+                            terms.push(self.term::<S>(self.gathered.add(at), index));
+                        }
+                        (Gather::No, Some(source)) => {
+                            let source = source.add(self.from_range.0).cast();
+                            terms.push(self.term::<S>(source, index));
+                        }
+                        (Gather::Tap | Gather::No, None) => {}
                     }
-                    (Gather::Tap, Some(source)) => {
-                        let source = source.add(self.from_range.0);
-                        self.gather::<S>(Some(source), 0, channels, channels, count);
-                        self.multiply::<S>(self.gathered, channels, count, row, channels);
-                    }
-                    (Gather::No, Some(source)) => {
-                        let source = source.add(self.from_range.0).cast();
-                        self.multiply::<S>(source, geometry.in_channels, count, row, channels);
-                    }
-                    (Gather::Tap | Gather::No, None) => {}
                 }
             }
+            let a_depth = if self.gather == Gather::No { geometry.in_channels } else { channels };
+            // SAFETY: the caller enabled the features of `S`; the terms name `count` samples of
+            // input pixels, and the panels those of the output pixels.
+            unsafe {
+                self.multiply::<S>(terms, a_depth, count, tap * from + self.from_range.0, channels)
+            };
         }
         if self.gather == Gather::Taps {
+            terms.extend((0..pixels.1 - pixels.0).map(|index| {
+                let rows = self.gathered.wrapping_add(index * self.samples * all_taps);
+                self.term::<S>(rows, index)
+            }));
             // SAFETY: the caller enabled the features of `S`; the loop above has gathered all taps
             // of `count` samples.
-            unsafe { self.multiply::<S>(self.gathered, all_taps, count, 0, all_taps) };
+            unsafe { self.multiply::<S>(terms, all_taps, count, 0, all_taps) };
         }
     }
 
-    /// Copies the output gradient of one pixel into panels, where depths are contiguous.
+    /// Address of sample `first` at the input pixel under `tap` of an output pixel; `None` outside
+    /// the image.
+    #[inline(always)]
+    fn source(&self, pixel: usize, tap: usize, first: usize) -> Option<*const E> {
+        let geometry = self.geometry;
+        let ([height, width], out_width) = (geometry.input, geometry.output()[1]);
+        let [y, x] = [pixel / out_width, pixel % out_width];
+        let (ky, kx) = (tap / geometry.kernel[1], tap % geometry.kernel[1]);
+        let sy = geometry.source(Direction::Forward, 0, y, ky, height)?;
+        let sx = geometry.source(Direction::Forward, 1, x, kx, width)?;
+        let pixel = (sy * width + sx) * self.n + first;
+        let channel = self.group * geometry.group_in();
+        Some(self.x.wrapping_add(pixel * geometry.in_channels + channel))
+    }
+
+    /// The product of the rows at `a` with the first panel of the unit's pixel `index`.
+    #[inline(always)]
+    fn term<S: Simd>(&self, a: *const f32, index: usize) -> Term {
+        Term { a, b: self.panels.wrapping_add(index * self.samples * S::TILE_COLUMNS) }
+    }
+
+    /// Copies the output gradient of one pixel, the unit's `index`-th, into panels, where depths are
+    /// contiguous.
     ///
     /// # Safety
     /// The features of `S` are enabled; the pixel and the samples exist.
     #[inline(always)]
-    unsafe fn pack_panels<S: Simd>(&self, pixel: usize, first: usize, count: usize) {
+    unsafe fn pack_panels<S: Simd>(&self, index: usize, pixel: usize, first: usize, count: usize) {
         // SAFETY: the caller enabled the features of `S` and promises a pixel and samples that
         // exist; the panels have room for one block of samples.
         unsafe {
-            let row = self.geometry.out_channels;
+            let dy_row = self.geometry.out_channels;
             let width = self.to_range.1 - self.to_range.0;
             let dy = self.dy.add(
-                (pixel * self.n + first) * row
+                (pixel * self.n + first) * dy_row
                     + self.group * self.geometry.group_out()
                     + self.to_range.0,
             );
@@ -231,16 +282,17 @@ impl<E: Element> WeightGrad<'_, E> {
                 while c < width {
                     let lanes = (width - c).min(S::LANES);
                     let (panel, lane) = (c / S::TILE_COLUMNS, c % S::TILE_COLUMNS);
-                    let at = (panel * self.samples + sample) * S::TILE_COLUMNS + lane;
-                    load::<S, E>(dy.add(sample * row + c), lanes).store(self.panels.add(at));
+                    let row = (panel * self.group_pixels + index) * self.samples + sample;
+                    let at = row * S::TILE_COLUMNS + lane;
+                    load::<S, E>(dy.add(sample * dy_row + c), lanes).store(self.panels.add(at));
                     c += S::LANES;
                 }
             }
         }
     }
 
-    /// Copies the `width` channels at `source` to the columns from `at` on of the gathered matrix,
-    /// whose rows have `row` floats, or writes zeros where the tap lies outside the image.
+    /// Copies the `width` channels at `source` to the gathered matrix from `at` on, where its rows have
+    /// `row` floats, or writes zeros where the tap lies outside the image.
     ///
     /// # Safety
     /// The features of `S` are enabled; the source is readable for `count` samples, and the columns
@@ -275,30 +327,30 @@ impl<E: Element> WeightGrad<'_, E> {
         }
     }
 
-    /// `dw[row..][to_range] += a^T * panels` for `rows` columns of `a`, which is
-    /// `[count][a_depth]`.
+    /// `dw[first..][to_range] += sum over terms of a^T * panels` for `rows` columns of each `a`, which
+    /// is `[count][a_depth]`. The terms name the first panel.
     ///
     /// # Safety
-    /// The features of `S` are enabled; `a` is readable for `count` samples, and the panels hold
+    /// The features of `S` are enabled; each `a` is readable for `count` samples, and the panels hold
     /// them; the rows of `dw` exist.
     #[inline(always)]
     unsafe fn multiply<S: Simd>(
         &self,
-        a: *const f32,
+        terms: &mut [Term],
         a_depth: usize,
         count: usize,
         first: usize,
         rows: usize,
     ) {
-        // SAFETY: the caller enabled the features of `S` and promises `count` samples in `a` and in
-        // the panels, and rows of `dw` that exist and that no other task writes.
+        let Some(Term { a, .. }) = terms.first().copied() else { return };
+        // SAFETY: the caller enabled the features of `S` and promises `count` samples in each `a`
+        // and in the panels, and rows of `dw` that exist and that no other task writes.
         unsafe {
             let plane_rows = self.geometry.taps() * self.geometry.group_in();
             let width = self.to_range.1 - self.to_range.0;
             let mut column = 0;
             while column < width {
                 let (_, vectors) = panel_extent::<S>(width, column);
-                let terms = [Term { a, b: self.panels.add(column * self.samples) }];
                 for (row, rows) in row_blocks::<S>(rows) {
                     let panel = (self.to_range.0 + column) / S::TILE_COLUMNS;
                     let c = self.dw.add((panel * plane_rows + first + row) * S::TILE_COLUMNS);
@@ -316,9 +368,13 @@ impl<E: Element> WeightGrad<'_, E> {
                         // follow them.
                         prefetch: a.wrapping_add(row + rows - 1 + PREFETCH * a_depth),
                         prefetch_step: a_depth,
-                        ..Tile::plain(&terms)
+                        ..Tile::plain(terms)
                     };
                     run_tile::<S, f32>(rows, vectors, &tile);
+                }
+                for term in terms.iter_mut() {
+                    term.b =
+                        term.b.wrapping_add(self.group_pixels * self.samples * S::TILE_COLUMNS);
                 }
                 column += S::TILE_COLUMNS;
             }
