@@ -3,7 +3,7 @@
 use super::values::part;
 use crate::{
     axis::Axis,
-    paint::{Anchor, MUTED, Stroke, TextStyle},
+    paint::{MUTED, Stroke, TextStyle},
     style::{hex, viridis},
     svg::{Fill, Svg},
 };
@@ -33,5 +33,6 @@ pub(crate) fn colour_bar(
         svg.line([x + width, at], [x + width + 3.0, at], Stroke::new(MUTED, 1.0));
         svg.text([x + width + 6.0, at + 4.0], &text, TextStyle::new(10.5).paint(MUTED));
     }
-    svg.text([x + width, y - 7.0], label, TextStyle::new(10.5).paint(MUTED).anchor(Anchor::Middle));
+    // Below, since above it a long title may reach over the strip.
+    svg.text([x, y + height + 16.0], label, TextStyle::new(10.5).paint(MUTED));
 }
