@@ -215,7 +215,9 @@ mod tests {
 
     #[test]
     fn several_runs_are_named_within_their_common_folder() {
-        let common = |runs: &[&str]| common_folder(runs.iter().map(Path::new));
+        fn common<'a>(runs: &[&'a str]) -> &'a Path {
+            common_folder(runs.iter().map(|run| Path::new(*run)))
+        }
         assert_eq!(common(&["runs/a"]), Path::new(""), "one run keeps its path");
         assert_eq!(common(&["runs/small/a", "runs/small/b/"]), Path::new("runs/small"));
         assert_eq!(common(&["runs/small/a", "runs/large/b"]), Path::new("runs"));
