@@ -1,5 +1,7 @@
 //! Gates, their gradients and sums of maps, against plain loops in `f64`.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use common::{
