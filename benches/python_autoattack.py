@@ -1,9 +1,9 @@
-"""AutoAttack `standard` on one PyTorch module: sora from Python (calls of the module, a copy in sora's engine, and
-exported to ONNX before), torchattacks, and, from a checkout, the official AutoAttack. Robust accuracy, seconds, CPU
+"""AutoAttack `standard` on one PyTorch module: sora from Python (calls of the module in f32 and in bf16, a copy in sora's
+engine, and exported to ONNX before), torchattacks, and, from a checkout, the official AutoAttack. Robust accuracy, seconds, CPU
 seconds, ratios of both.
 
     python benches/python_autoattack.py WEIGHTS.safetensors IMAGES.npz [--n 64] [--epsilon 8/255] [--threads 2]
-        [--official CHECKOUT] [--tools module,copy,onnx,torchattacks,auto-attack]
+        [--official CHECKOUT] [--tools module,bf16,copy,onnx,torchattacks,auto-attack]
 
 WEIGHTS is a preact-resnet18 that `sora train` wrote, IMAGES an archive with `x` [n, 3, 32, 32] and `y`. Needs torch,
 torchattacks, onnx, safetensors and the installed wheel. The peers run with the schedule of the paper (100 steps).
@@ -27,10 +27,10 @@ import peer  # noqa: E402
 from network import load  # noqa: E402
 
 
-def sora_of(model, x, y, epsilon, engine=None):
+def sora_of(model, x, y, epsilon, **options):
     import sora_robust as sora
 
-    report = sora.evaluate(model, x, y, epsilon=epsilon, suite="autoattack", engine=engine, progress=False)
+    report = sora.evaluate(model, x, y, epsilon=epsilon, suite="autoattack", progress=False, **options)
     return report.accuracy["autoattack"]
 
 
@@ -55,7 +55,7 @@ def arguments():
     parser.add_argument("--epsilon", default="8/255")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--official", type=Path)
-    parser.add_argument("--tools", default="module,copy,onnx,torchattacks")
+    parser.add_argument("--tools", default="module,bf16,copy,onnx,torchattacks")
     parser.add_argument("--tool", help="measure this tool alone, here: accuracy, seconds and CPU seconds as JSON")
     return parser.parse_args()
 
@@ -78,8 +78,10 @@ def measure(args):
         started, worked = time.time(), time.process_time()
         if args.tool == "module":
             accuracy = sora_of(module, x, y, epsilon)
+        elif args.tool == "bf16":
+            accuracy = sora_of(module, x, y, epsilon, attack_precision="bf16")
         elif args.tool == "copy":
-            accuracy = sora_of(module, x, y, epsilon, "sora")
+            accuracy = sora_of(module, x, y, epsilon, engine="sora")
         elif args.tool == "onnx":
             accuracy = sora_of(Path(folder) / "m.onnx", x, y, epsilon)
         elif args.tool == "torchattacks":
@@ -100,7 +102,7 @@ def main():
         output = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
         accuracy, *times[tool] = json.loads(output.splitlines()[-1])
         print(f"| {tool} | {accuracy:.4f} | {times[tool][0]:.1f} | {times[tool][1]:.1f} |", flush=True)
-    for tool in ("module", "copy", "onnx"):
+    for tool in ("module", "bf16", "copy", "onnx"):
         for other in ("torchattacks", "auto-attack"):
             if tool in times and other in times:
                 ratios = [ours / theirs for ours, theirs in zip(times[tool], times[other])]

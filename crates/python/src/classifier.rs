@@ -154,12 +154,14 @@ impl Classifier for Stoppable<'_> {
 #[derive(Debug)]
 pub struct Opened {
     pub model: Box<dyn Classifier>,
+    /// The same in bf16, where that was asked for.
+    pub near: Option<Box<dyn Classifier>>,
     pub one_output: Option<Option<OneOutput>>,
 }
 
 impl Opened {
     pub fn plain(model: impl Classifier + 'static) -> Self {
-        Self { model: Box::new(model), one_output: None }
+        Self { model: Box::new(model), near: None, one_output: None }
     }
 }
 
@@ -172,8 +174,12 @@ pub fn open(
     normalisation: Option<(Vec<f32>, Vec<f32>)>,
     image_size: Option<usize>,
     one_output: Option<OneOutput>,
+    in_bf16: bool,
 ) -> Result<Opened, String> {
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
+        if in_bf16 {
+            return Err("attack_precision 'bf16': not of an ONNX file, which is computed in f32".into());
+        }
         let options = sora_onnx::Options {
             image_size: image_size.map(|side| [side, side]),
             normalisation: normalisation.map(|(mean, std)| sora_onnx::Normalisation { mean, std }),
@@ -196,5 +202,11 @@ pub fn open(
     }
     let device = sora::device::device("cpu").map_err(|e| e.to_string())?;
     let subject = sora::run::Subject::load(path, &device).map_err(|e| e.to_string())?;
-    Ok(Opened::plain(subject.model))
+    let mut near = None;
+    if in_bf16 {
+        let mut model = subject.model.clone();
+        model.set_precision(sora::nn::Precision::Bf16).map_err(|e| e.to_string())?;
+        near = Some(Box::new(model) as Box<dyn Classifier>);
+    }
+    Ok(Opened { near, ..Opened::plain(subject.model) })
 }

@@ -44,6 +44,8 @@ pub struct Request {
     normalisation: Option<(Vec<f32>, Vec<f32>)>,
     /// What the one output of a network of two classes in a file is said to be.
     one_output: Option<String>,
+    /// Attacks search in bf16.
+    in_bf16: bool,
 }
 
 /// Sends progress to the calling thread.
@@ -81,7 +83,7 @@ pub fn shape_of(
     normalisation: Option<(Vec<f32>, Vec<f32>)>,
     image_size: Option<usize>,
 ) -> PyResult<[usize; 4]> {
-    let opened = py.detach(|| classifier::open(&path, normalisation, image_size, None));
+    let opened = py.detach(|| classifier::open(&path, normalisation, image_size, None, false));
     let Shape { channels, height, width, classes } = opened.map_err(wrong)?.model.shape();
     Ok([channels, height, width, classes])
 }
@@ -101,7 +103,7 @@ pub fn pull_back<'py>(
     let said = one_output.map(str::parse::<OneOutput>).transpose().map_err(wrong)?;
     let (x, cotangent) = (classifier::from_bytes(&x), classifier::from_bytes(&cotangent));
     let pulled = py.detach(|| {
-        let model = classifier::open(&path, None, image_size, said)?.model;
+        let model = classifier::open(&path, None, image_size, said, false)?.model;
         let Shape { classes, .. } = model.shape();
         let pixels = model.shape().pixels();
         if x.len() / pixels.max(1) * classes != cotangent.len() || x.len() % pixels.max(1) != 0 {
@@ -137,28 +139,26 @@ pub fn evaluate(
     let [channels, height, width, classes] = request.shape;
     let said = request.one_output.as_deref().map(str::parse::<OneOutput>).transpose();
     let said = said.map_err(wrong)?;
-    let Opened { model, one_output } = match model.extract::<PathBuf>() {
+    let Opened { model, near, one_output } = match model.extract::<PathBuf>() {
         Ok(path) => {
             let given = request.normalisation.clone();
             let size = (height == width).then_some(height);
-            py.detach(|| classifier::open(&path, given, size, said)).map_err(wrong)?
+            py.detach(|| classifier::open(&path, given, size, said, request.in_bf16)).map_err(wrong)?
         }
         // What a Python object gives was looked at in Python.
-        Err(_) => Opened::plain(Callable {
-            access: match model.getattr("gradients")?.extract()? {
-                true => Access::Gradients,
-                false => Access::Scores,
-            },
-            queries: AtomicU64::new(0),
-            object: model.unbind(),
-            shape: Shape { channels, height, width, classes },
-            raised: raised.clone(),
-        }),
+        Err(_) => {
+            let shape = Shape { channels, height, width, classes };
+            let near = request.in_bf16.then(|| model.getattr("near")).transpose()?;
+            let near = near.map(|near| called(near, shape, &raised)).transpose()?;
+            let near = near.map(|near| Box::new(near) as Box<dyn Classifier>);
+            Opened { near, ..Opened::plain(called(model, shape, &raised)?) }
+        }
     };
     let stop = AtomicBool::new(false);
     let result = work::run(py, progress, &stop, |news| {
         let model = Stoppable { inner: &*model, stop: &stop };
-        judge(&model, one_output, &request, Reporter(news))
+        let near = near.as_deref().map(|inner| Stoppable { inner, stop: &stop });
+        judge(&model, near.as_ref(), one_output, &request, Reporter(news))
     })?;
     result.map_err(|e| {
         let raised = raised.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -169,8 +169,23 @@ pub fn evaluate(
     })
 }
 
+/// A Python object as a classifier.
+fn called(
+    object: Bound<'_, PyAny>,
+    shape: Shape,
+    raised: &Arc<Mutex<Option<PyErr>>>,
+) -> PyResult<Callable> {
+    let access = match object.getattr("gradients")?.extract()? {
+        true => Access::Gradients,
+        false => Access::Scores,
+    };
+    let (queries, raised) = (AtomicU64::new(0), raised.clone());
+    Ok(Callable { object: object.unbind(), shape, access, queries, raised })
+}
+
 fn judge(
     model: &dyn Classifier,
+    near: Option<&Stoppable<'_>>,
     one_output: Option<Option<OneOutput>>,
     request: &Request,
     observer: Reporter,
@@ -194,6 +209,9 @@ fn judge(
         Some(folder) => keeping(folder, &samples, threat, request.seed)?,
     };
     let mut evaluator = Evaluator::new(model, &samples, config, ledger)?.observe(observer);
+    if let Some(near) = near {
+        evaluator = evaluator.search_on(near, "bf16")?;
+    }
     let mut outcome = evaluator.run(&entries)?;
     outcome.notes.extend(note);
     let mut kept = Vec::new();

@@ -169,6 +169,45 @@ def test_a_module_is_attacked_in_the_engine_as_a_copy_that_is_compared(data):
     assert sora.evaluate(module, x, y, engine="sora", **options).adversarial == {}
 
 
+def test_attacks_search_in_bf16_and_are_judged_in_f32(data):
+    torch = pytest.importorskip("torch")
+    x, _ = data
+    precisions = set()
+
+    class Watched(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small_network(torch)
+
+        def forward(self, x):
+            values = self.inner(x)
+            precisions.add((values.dtype, torch.is_grad_enabled()))
+            return values
+
+    module = Watched().eval()
+    with torch.no_grad():
+        y = module(torch.from_numpy(x)).argmax(1).numpy()
+    options = dict(epsilon=0.02, attacks=["clean", "pgd-10", "apgd-ce"], progress=False)
+    exact = sora.evaluate(module, x, y, **options)
+    assert precisions == {(torch.float32, False), (torch.float32, True)}
+    precisions.clear()
+    rough = sora.evaluate(module, x, y, attack_precision="bf16", adversarial=True, **options)
+    # No gradient is taken in f32, but for images that the search alone took for fooled.
+    assert {(torch.float32, False), (torch.bfloat16, True)} <= precisions
+    assert 0 < exact.accuracy["apgd-ce"] < 1 and rough.accuracy["clean"] == 1
+    for name in ("pgd-10", "apgd-ce"):
+        assert abs(rough.accuracy[name] - exact.accuracy[name]) <= 0.1
+        found = rough.adversarial[name]
+        with torch.no_grad():
+            again = module(torch.from_numpy(found["x_adv"])).argmax(1).numpy()
+        assert np.array_equal(again != y, found["fallen"].astype(bool))
+    assert any("searched in bf16" in note for note in rough.notes)
+    with pytest.raises(ValueError, match="attack_precision 'half'"):
+        sora.evaluate(module, x, y, attack_precision="half", **options)
+    with pytest.raises(ValueError, match="a run or a weights file"):
+        sora.evaluate((logits, pull_back), x, y, attack_precision="bf16", **options)
+
+
 def test_a_module_that_is_another_when_it_is_exported_has_no_copy(data):
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")

@@ -117,6 +117,53 @@ fn a_few_images_take_few_calls_and_fall_in_the_same_rounds() {
     }
 }
 
+/// Attacks that search on `near`, and when each image fell to the last of them.
+fn searched(model: &Linear, near: &Linear, split: &InMemory) -> (Results, Vec<Option<usize>>) {
+    let entries: Vec<_> = NAMES.iter().map(|name| entry(name, Norm::Linf).unwrap()).collect();
+    let evaluator = Evaluator::new(model, split, config(64), Ledger::in_memory()).unwrap();
+    let mut evaluator = evaluator.search_on(near, "a rough form").unwrap();
+    let outcome = evaluator.run(&entries).unwrap();
+    let said = outcome.notes.iter().any(|note| note.contains("searched in a rough form"));
+    assert!(said, "{:?}", outcome.notes);
+    let key = &entries.last().unwrap().parts[0].key;
+    (outcome.results, evaluator.fell_in(key, &(0..split.len()).collect::<Vec<_>>()))
+}
+
+#[test]
+fn what_a_rough_search_finds_is_judged_by_the_network_itself() {
+    let model = Linear::new(SHAPE, 11);
+    let split = split(&model, 50);
+    let plain = evaluate(&model, &split, 64, Ledger::in_memory()).unwrap();
+    let (same, fell) = searched(&model, &model, &split);
+    assert_eq!(essence(&same), essence(&plain));
+    assert!(fell.iter().any(Option::is_some) && fell.iter().any(Option::is_none));
+
+    // Weights of eight bits: candidates lie on the wrong side of the border by little.
+    let rounded = |w: &f32| f32::from_bits(w.to_bits() & 0xffff_0000);
+    let near = Linear { weights: model.weights.iter().map(rounded).collect(), ..model.clone() };
+    for ((name, rough), (_, exact)) in searched(&model, &near, &split).0.0.iter().zip(&plain.0) {
+        assert!(rough.correct.abs_diff(exact.correct) <= 1, "{name}: {rough:?}, {exact:?}");
+    }
+
+    // A form that calls nearly everything class 0: what it takes for fooled is attacked in earnest.
+    let mut near = model.clone();
+    near.bias[0] += 1e3;
+    let (results, sly) = searched(&model, &near, &split);
+    assert_eq!(results.get("clean").unwrap().correct, plain.get("clean").unwrap().correct);
+    for (i, (sly, fell)) in sly.iter().zip(&fell).enumerate() {
+        assert!(split.label(i) == 0 || sly == fell, "image {i}: {sly:?}, {fell:?}");
+    }
+}
+
+#[test]
+fn a_search_on_another_network_is_refused() {
+    let (model, other) = (Linear::new(SHAPE, 11), Shape { classes: 4, ..SHAPE });
+    let other = Linear::new(other, 11);
+    let split = split(&model, 5);
+    let evaluator = Evaluator::new(&model, &split, config(64), Ledger::in_memory()).unwrap();
+    assert!(evaluator.search_on(&other, "another").is_err());
+}
+
 #[test]
 fn an_evaluation_that_broke_down_goes_on_where_it_was() {
     let model = Linear::new(SHAPE, 12);

@@ -179,6 +179,16 @@ fn examples_for_files_and_attacks_towards_a_class() {
     assert_eq!(rounded["results"]["pgd-5"]["correct"], rounded["results"]["clean"]["correct"]);
     assert_eq!(rounded["identity"]["options"][0], "eight-bit");
 
+    let rough = json(&sora(&[&call[..], &["--attack-precision", "bf16"]].concat()));
+    assert_eq!(rough["identity"]["options"][0], "attacks in bf16");
+    assert!(rough["notes"].to_string().contains("searched in bf16"), "{rough}");
+    let plain = json(&sora(&[&call[..], &["--attack-precision", "f32"]].concat()));
+    assert_eq!(plain["identity"]["options"].as_array().unwrap().len(), 0);
+    assert_eq!(rough["results"]["clean"]["correct"], plain["results"]["clean"]["correct"]);
+    let [rough, plain] = [rough, plain].map(|r| r["results"]["pgd-5"]["correct"].as_u64().unwrap());
+    assert!(rough.abs_diff(plain) <= 1, "{rough} {plain}");
+    refused(&[&call[..], &["--attack-precision", "tf32"]].concat(), &["tf32"]);
+
     let toward = json(&sora(&[&call[..], &["--target", "1"]].concat()));
     assert!(toward["n"].as_u64().unwrap() < 50, "{toward}");
     assert!(toward["notes"].to_string().contains("class 1"), "{toward}");

@@ -191,6 +191,7 @@ fn a_forged_state_is_taken_for_the_evaluation_that_it_names_alone() {
         (&["--seed", "1"], "seed 1, 0 before"),
         (&["--limit", "11"], "11 images, 12 before"),
         (&["--eight-bit"], "other options"),
+        (&["--attack-precision", "bf16"], "other options"),
         (&["--target", "a"], "other options"),
     ] {
         forge(&fresh, &["clean", "pgd-2"], &state);
@@ -376,6 +377,7 @@ fn a_report_shows_nothing_of_another_threat_or_of_attacks_towards_a_class() {
         &["--norm", "l2", "--epsilon", "0.03137"],
         &["--target", "a"],
         &["--eight-bit"],
+        &["--attack-precision", "bf16"],
     ] {
         fs::remove_dir_all(run.join("eval")).ok();
         report(&run, more);
@@ -387,7 +389,11 @@ fn a_report_shows_nothing_of_another_threat_or_of_attacks_towards_a_class() {
         assert!(html.contains("Not measured yet"), "{more:?}");
         if more.len() < 3 && more[0] != "--epsilon" {
             // The table of all records says what it is.
-            let word = if more[0] == "--target" { "target 0" } else { "eight-bit" };
+            let word = match more[0] {
+                "--target" => "target 0",
+                "--eight-bit" => "eight-bit",
+                _ => "attacks in bf16",
+            };
             assert!(html.contains(word), "{more:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from typing import Any, Callable, List, Optional, Tuple
 
@@ -150,6 +151,14 @@ class Torch:
             # grows to that of the largest block that was freed, up to 32 MiB.
             torch.empty(31 << 20, dtype=torch.uint8)
         self._shares = Shares(torch, self._device)
+        self._in_bf16 = False
+
+    @property
+    def near(self) -> "Torch":
+        """The same calls under autocast to bf16, for as long as this one is open."""
+        near = copy.copy(self)
+        near._in_bf16 = True
+        return near
 
     def close(self) -> None:
         self._shares.close()
@@ -163,7 +172,11 @@ class Torch:
         return self._torch.from_numpy(array).to(self._device, self._dtype)
 
     def _values(self, x: Any) -> Any:
-        logits = self._module(x)
+        if self._in_bf16:
+            with self._torch.autocast(self._device.type, self._torch.bfloat16):
+                logits = self._module(x)
+        else:
+            logits = self._module(x)
         if isinstance(logits, (tuple, list)):
             logits = logits[0]
         logits = getattr(logits, "logits", logits)

@@ -3,15 +3,16 @@
 use std::{collections::HashSet, ops::Range, time::Instant};
 
 use super::{
-    AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Peers, Pixels, Results,
+    AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Peers, Results,
     ledger::Spent,
+    search::Near,
 };
 use crate::{
-    attack::{AttackBatch, AttackContext, Entry, Part, RowKey, Tick, allowed},
-    classifier::{Classifier, Shape, stands},
+    attack::{AttackBatch, Entry, Part, RowKey, Tick, allowed},
+    classifier::{Classifier, Shape},
     error::{Error, Result},
     observer::{EvalEvent, EvalObserver, Progress, Standing},
-    rows::{self, Rows},
+    rows::Rows,
     samples::Samples,
     sanity,
     stats::Accuracy,
@@ -21,6 +22,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Evaluator<'a> {
     pub(super) model: &'a dyn Classifier,
+    /// Where attacks search, if not on `model`.
+    pub(super) near: Option<Near<'a>>,
     pub(super) samples: &'a dyn Samples,
     pub(super) config: EvalConfig,
     pub(super) ledger: Ledger,
@@ -48,7 +51,15 @@ impl<'a> Evaluator<'a> {
         {
             return Err(Error::Shape { network, images });
         }
-        Ok(Self { model, samples, config, ledger, observer: None, peers: None })
+        Ok(Self {
+            model,
+            near: None,
+            samples,
+            config,
+            ledger,
+            observer: None,
+            peers: None,
+        })
     }
 
     /// Reports the progress of the work to `observer`.
@@ -73,7 +84,7 @@ impl<'a> Evaluator<'a> {
     /// written.
     pub fn run(&mut self, entries: &[Entry]) -> Result<Outcome> {
         allowed(entries, self.model.access())?;
-        let _session = self.model.session();
+        let _sessions = (self.model.session(), self.near.as_ref().map(|near| near.model.session()));
         self.shared(|evaluator, images| evaluator.run_on(images, entries))
     }
 
@@ -82,7 +93,7 @@ impl<'a> Evaluator<'a> {
         let clean = self.clean(all)?;
         let n = self.samples.len() as u64;
         let mut results = Results::default();
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.near.iter().map(|near| near.note.clone()).collect();
         for entry in entries {
             let mut left = clean.clone();
             let mut parts: Vec<PartResult> = Vec::new();
@@ -327,26 +338,8 @@ impl<'a> Evaluator<'a> {
         let keys: Vec<RowKey> =
             chunk.iter().map(|&(i, round)| RowKey { id: self.id(i), round }).collect();
         let (x, labels) = (self.pixels(&positions)?, self.labels(&positions));
-        let EvalConfig { threat, pixels, .. } = self.config;
-        let mut cx = AttackContext::new(self.model, threat, self.config.seed, &part.key, tick);
         let images = AttackBatch { x: &x, labels: &labels, keys: &keys };
-        // The attack runs inside the thread pool, like a training step, because a call from outside
-        // would wake a thread of the pool for each of its parallel parts.
-        let mut candidates = rayon::scope(|_| part.attack.run(&mut cx, &images))?;
-        if candidates.len() != x.len() {
-            return Err(Error::Length {
-                what: format!("candidates of attack {}", part.name),
-                found: candidates.len(),
-                expected: x.len(),
-            });
-        }
-        candidates.for_each(|i, row| {
-            rows::project(threat, x.row(i), row);
-            if pixels == Pixels::EightBit {
-                rows::round_to_eight_bits(threat, x.row(i), row);
-            }
-        });
-        let stands = self.score(&candidates, &labels)?;
+        let (candidates, stands) = self.attacked(part, &images, tick)?;
         let spent = self.spent_since(started, before);
         Ok(self.record(part, &keys, &stands, spent, &candidates))
     }
@@ -383,12 +376,6 @@ impl<'a> Evaluator<'a> {
             self.ledger.add(&part.key, round[0].round, &ids, &stands, spent, &points);
         }
         fallen.len()
-    }
-
-    /// Whether each image is classified as its label.
-    pub(super) fn score(&self, x: &Rows, labels: &[usize]) -> Result<Vec<bool>> {
-        let logits = Rows::new(self.model.logits(x)?, self.model.shape().classes);
-        Ok(logits.each().zip(labels).map(|(z, &label)| stands(z, label)).collect())
     }
 }
 

@@ -3,7 +3,8 @@
 //! A sample that is misclassified without attack counts as broken (delta = 0 lies in every ball).
 //! An attack runs on the samples that still stand, round by round (a restart, a target class), in
 //! full batches of survivors. The evaluator projects its candidates on the ball and on [0, 1] and
-//! scores them again. Everything runs in eval mode, in f32. Results go to a ledger batch by batch,
+//! scores them again. Everything runs in eval mode, in f32; on request attacks search on a rougher
+//! and faster form of the network ([`Evaluator::search_on`]). Results go to a ledger batch by batch,
 //! so that an evaluation that was killed continues where it stopped.
 
 mod adversarial;
@@ -11,6 +12,7 @@ mod corruptions;
 mod evaluator;
 mod ledger;
 mod peers;
+mod search;
 mod state;
 pub mod sweep;
 

@@ -10,7 +10,7 @@ use protocol::{Protocol, Suite};
 use sora::{
     attack::{self, Entry},
     evaluate::{EvalConfig, Evaluator, Linked, Outcome, Pixels, Report},
-    nn,
+    nn::{self, Precision},
     robustness::{Classifier, Corruption, NotOf, Samples, Toward},
 };
 
@@ -24,6 +24,7 @@ use crate::{
     finish::OnFinish,
     output_file::{self, Content, Overwrite},
     progress::EvaluationBar,
+    values::{PRECISIONS, one_of},
     world,
 };
 
@@ -63,6 +64,10 @@ pub struct EvalArgs {
     /// Round adversarial images to eight bits a value, as files hold them, before they are scored
     #[arg(long, help_heading = "Threat")]
     pub eight_bit: bool,
+    /// Precision in which attacks search, if not f32: bf16 is faster. What they find is scored in
+    /// f32, and what only the search takes for fooled is attacked again in f32
+    #[arg(long, value_parser = one_of::<Precision>(PRECISIONS), help_heading = "Threat")]
+    pub attack_precision: Option<Precision>,
     /// The record, in place of a file in the run's eval folder
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -122,14 +127,20 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
         .as_deref()
         .map(|name| ModelInfo::open(name, &protocol.names, &target.dataset, target.threat.norm))
         .transpose()?;
+    let precision = args.attack_precision.filter(|&precision| precision != Precision::F32);
+    let near = precision.map(|precision| target.subject.computed_in(precision)).transpose()?;
     let goal = args.target.as_deref().map(|class| class_of(class, &target)).transpose()?;
     let toward = goal.map(|class| Toward::new(target.model(), class)).transpose()?;
+    let near = near.as_ref().map(|model| model as &dyn Classifier);
+    let near_toward = near.zip(goal).map(|(near, class)| Toward::new(near, class)).transpose()?;
+    let near = near_toward.as_ref().map(|toward| toward as &dyn Classifier).or(near);
     let others = goal.map(|class| NotOf::new(&target.split, class));
     let model: &dyn Classifier = toward.as_ref().map_or(target.model(), |toward| toward);
     let samples: &dyn Samples = others.as_ref().map_or(&target.split, |others| others);
     let mut identity = target.identity.clone();
     identity.options.extend(goal.map(|class| format!("target {class}")));
     identity.options.extend(args.eight_bit.then(|| "eight-bit".to_owned()));
+    identity.options.extend(precision.map(|precision| format!("attacks in {precision}")));
 
     attack::allowed(&entries, model.access())?;
     let examples = args.save_adv.then(|| model.shape().pixels());
@@ -142,6 +153,9 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let mut evaluator = Evaluator::new(model, samples, config, ledger)?
         .share(&peers)
         .observe(EvaluationBar::new(target.plan(&[&entries])?));
+    if let (Some(near), Some(precision)) = (near, precision) {
+        evaluator = evaluator.search_on(near, precision)?;
+    }
     let mut outcome = evaluator.run(&entries)?;
     let corrupted = match &corruptions[..] {
         [] => None,

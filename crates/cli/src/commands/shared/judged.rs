@@ -8,6 +8,8 @@ use std::{
 
 use sora::{
     evaluate,
+    model::Model,
+    nn::Precision,
     robustness::{Classifier, OneOutput, Samples, Shape, WeightsIdentity},
     run::{About, RunConfig, RunDir, Subject, Which},
 };
@@ -73,6 +75,22 @@ impl Judged {
             Self::Onnx { network, .. } => &**network,
             Self::Served(model) => &**model,
         }
+    }
+
+    /// The network computed in `precision`, for attacks to search on.
+    ///
+    /// # Errors
+    /// A network that is not ours, or a precision that its device does not have.
+    pub fn computed_in(&self, precision: Precision) -> Result<Model> {
+        let Self::Ours { subject, .. } = self else {
+            return Err(Failure::input(format!(
+                "--attack-precision {precision}: for a run or a weights file; {} is computed as it is",
+                self.name()
+            )));
+        };
+        let mut model = subject.model.clone();
+        model.set_precision(precision)?;
+        Ok(model)
     }
 
     /// Sizes of its images, and its number of classes.
