@@ -6,9 +6,13 @@
 
 use std::collections::BTreeMap;
 
+#[cfg(feature = "gpu")]
+use burn::tensor::Int;
 use burn::tensor::{Device, Tensor, TensorData};
 use sora_rng::{self as rng, Key, Purpose};
 
+#[cfg(feature = "gpu")]
+use crate::nn::{Backend, updates};
 use crate::profile::{self, Stage};
 
 /// The purpose of a draw. The numbers are part of the reproducibility of a run: append, never
@@ -123,24 +127,18 @@ impl Noise {
     ) -> Tensor<D> {
         let width = high - low;
         #[cfg(feature = "gpu")]
-        if let Some(drawn) = self.on_device(draw, shape, [width, low]) {
-            return drawn;
+        if let Some((samples, key)) = self.on_device(draw, shape[0]) {
+            return updates::uniform(samples, key, shape, [width, low]);
         }
         self.base(draw, shape, rng::fill_uniform, |v| v * width + low)
     }
 
-    /// The uniform draws of [`uniform`](Self::uniform), made on a GPU; `None` on the CPU, and for draws
-    /// that are supplied.
+    /// The numbers of the `n` samples, and the words of the next key of `draw`, for draws that are made
+    /// on a GPU; `None` on the CPU, and for draws that are supplied.
     #[cfg(feature = "gpu")]
-    fn on_device<const D: usize>(
-        &mut self,
-        draw: Draw,
-        shape: [usize; D],
-        scale: [f32; 2],
-    ) -> Option<Tensor<D>> {
-        use crate::nn::{Backend, updates};
+    fn on_device(&mut self, draw: Draw, n: usize) -> Option<(Tensor<1, Int>, [u32; 8])> {
         let Source::Seeded { key, seed, epoch, step, ids } = &self.source else { return None };
-        if Backend::of(&self.device) == Backend::Engine || ids.len() != shape[0] {
+        if Backend::of(&self.device) == Backend::Engine || ids.len() != n {
             return None;
         }
         // Devices have no u32 tensors.
@@ -149,13 +147,18 @@ impl Noise {
         let purpose = key(((draw as u16) << 8) | (*count & 0xff));
         *count += 1;
         let key = Key { seed: *seed, purpose, epoch: *epoch, step: *step };
-        let samples = Tensor::from_data(ids.as_slice(), &self.device);
-        Some(updates::uniform(samples, key.words(), shape, scale))
+        Some((Tensor::from_data(ids.as_slice(), &self.device), key.words()))
     }
 
     /// Standard normal, with an independent draw for each element; the first dimension is the
     /// sample.
     pub fn normal<const D: usize>(&mut self, draw: Draw, shape: [usize; D]) -> Tensor<D> {
+        #[cfg(feature = "gpu")]
+        if sora_devices::normal::is_possible(&self.device)
+            && let Some((samples, key)) = self.on_device(draw, shape[0])
+        {
+            return updates::normal(samples, key, shape);
+        }
         self.base(draw, shape, rng::fill_normal, |v| v)
     }
 

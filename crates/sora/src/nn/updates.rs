@@ -3,7 +3,7 @@
 
 use burn::tensor::{DType, Shape};
 use burn::{backend::tensor::IntTensor, tensor::Int};
-use sora_devices::{CubeBackend, draws, figures, update};
+use sora_devices::{CubeBackend, draws, figures, normal, update};
 
 use super::engine::extension::*;
 
@@ -31,6 +31,10 @@ pub(super) trait UpdateOp: Backend {
         len: usize,
         scale: [f32; 2],
     ) -> FloatTensor<Self>;
+
+    /// Standard normal draws for `samples` (i32), `[N, len]`.
+    #[fusion(dtype = DType::F32, shape = Shape::from([samples[0], *len]))]
+    fn normal(samples: IntTensor<Self>, key: [u32; 8], len: usize) -> FloatTensor<Self>;
 
     /// The sums of a step's figures, `[N, 8]`.
     #[fusion(dtype = DType::F32, shape = Shape::from([attack[0], figures::SUMS]))]
@@ -73,6 +77,10 @@ impl UpdateOp for CubeBackend {
         draws::uniform(samples, key, len, scale)
     }
 
+    fn normal(samples: IntTensor<Self>, key: [u32; 8], len: usize) -> FloatTensor<Self> {
+        normal::normal(samples, key, len, normal::Layers(sora_rng::normal_layers()))
+    }
+
     fn figure_sums(
         attack: FloatTensor<Self>,
         train: FloatTensor<Self>,
@@ -112,6 +120,17 @@ pub(crate) fn uniform<const D: usize>(
 ) -> Tensor<D> {
     let len = shape[1..].iter().product();
     let drawn = Dispatch::uniform(samples.into_dispatch(), key, len, scale);
+    Tensor::<2>::from_dispatch(drawn).reshape(shape)
+}
+
+/// As [`normal::normal`], of `shape`, whose first dimension is the samples'.
+pub(crate) fn normal<const D: usize>(
+    samples: Tensor<1, Int>,
+    key: [u32; 8],
+    shape: [usize; D],
+) -> Tensor<D> {
+    let len = shape[1..].iter().product();
+    let drawn = Dispatch::normal(samples.into_dispatch(), key, len);
     Tensor::<2>::from_dispatch(drawn).reshape(shape)
 }
 

@@ -17,7 +17,7 @@ use sora::{
     error::Error,
     method::{METHODS, MethodInfo, StepMetrics},
     model::{Model, NETWORKS},
-    nn::{BnMode, Products, to_vec},
+    nn::{Backend, BnMode, Products, to_vec},
     prelude::{Evaluation, Event, Norm, Observer, Trained, Trainer},
 };
 
@@ -75,8 +75,25 @@ pub fn all() -> Vec<(String, Case)> {
     cases
 }
 
-/// A network and images on `device`.
-fn setup(args: &AgreeBench, network: &str, width: usize, device: &str) -> Result<Setup> {
+/// Where and how something is computed.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    device: &'a str,
+    /// What computes the layers, unless the device's own.
+    backend: Option<Backend>,
+    /// Moves every pixel by at most [`NUDGE`], unless it is 0; a number gives other draws than the next.
+    nudge: u64,
+}
+
+impl<'a> Place<'a> {
+    fn plain(device: &'a str) -> Self {
+        Self { device, backend: None, nudge: 0 }
+    }
+}
+
+/// A network and images at `place`.
+fn setup(args: &AgreeBench, network: &str, width: usize, place: Place<'_>) -> Result<Setup> {
+    let Place { device, backend, nudge } = place;
     let side = if network.starts_with("vgg") { args.image_size.max(32) } else { args.image_size };
     let model = BenchModel {
         model: network.into(),
@@ -84,11 +101,13 @@ fn setup(args: &AgreeBench, network: &str, width: usize, device: &str) -> Result
         batch: args.batch,
         image_size: side,
         channels: 3,
-        backend: None,
+        backend,
         options: BenchOptions::default(),
         machine: Machine { device: device.into(), threads: args.threads },
     };
-    Setup::new(&model, args.steps)
+    let mut setup = Setup::new(&model, args.steps)?;
+    move_images(&mut setup, nudge);
+    Ok(setup)
 }
 
 fn pair<T>(args: &AgreeBench, mut of: impl FnMut(&str) -> Result<T>) -> Result<[T; 2]> {
@@ -116,12 +135,11 @@ fn trace(
     info: &'static MethodInfo,
     norm: Norm,
     precision: Precision,
-    (device, nudge): (&str, u64),
+    place: Place<'_>,
 ) -> Result<Vec<StepMetrics>> {
-    let mut setup = setup(args, "preact-resnet18", args.width, device)?;
-    move_images(&mut setup, nudge);
+    let mut setup = setup(args, "preact-resnet18", args.width, place)?;
     // The CPU has no tf32, so a device's tf32 is compared with the CPU's f32.
-    let f32_there = device == "cpu" && precision == Precision::Tf32;
+    let f32_there = place.device == "cpu" && precision == Precision::Tf32;
     setup.model.set_precision(if f32_there { Precision::F32 } else { precision })?;
     let mut training = Training::new(&setup, info, radius(norm))?;
     (0..args.steps).map(|step| Ok(training.step(&mut setup, step as u64)?.wait()?)).collect()
@@ -131,7 +149,8 @@ fn trace(
 ///
 /// Attacks and updates multiply what rounding leaves: the sign of a gradient near 0 moves a pixel by
 /// a whole step. How much they do so is seen on the CPU, with images that are moved by about as
-/// much as gradients are by the rounding of a network.
+/// much as gradients are by the rounding of a network, and with Burn's operations, which round each
+/// pass on its own: a divergence of two passes near its minimum is little but their rounding.
 fn method(
     args: &AgreeBench,
     info: &'static MethodInfo,
@@ -141,18 +160,22 @@ fn method(
     if let Err(error) = Products::of(precision, &device::device(&args.device)?) {
         return Ok(Found::Refused(error.to_string()));
     }
-    let run = |device: &str, nudge| trace(args, info, norm, precision, (device, nudge));
-    let (cpu, other) = (run("cpu", 0)?, run(&args.device, 0)?);
+    let run = |place| trace(args, info, norm, precision, place);
+    let there = Place::plain("cpu");
+    let (cpu, other) = (run(there)?, run(Place::plain(&args.device))?);
     let (loss, gradient) = match precision {
         Precision::F32 => (LOSS, 10.0 * GRADIENT),
         Precision::Tf32 | Precision::Bf16 => (LOSS_BF16, 0.5),
     };
-    let nudged = [run("cpu", 1)?, run("cpu", 2)?, run("cpu", 3)?];
+    let nudged = (1..=3).map(|nudge| run(Place { nudge, ..there }));
+    let by_burn = (precision == Precision::F32)
+        .then(|| run(Place { backend: Some(Backend::Burn), ..there }));
+    let others = nudged.chain(by_burn).collect::<Result<Vec<_>>>()?;
     let mut figures = Vec::new();
     // What has moved once does not come back.
     let mut moved = 0.0_f64;
     for (step, (a, b)) in cpu.iter().zip(&other).enumerate() {
-        moved = moved.max(spread(a, nudged.iter().map(|trace| &trace[step]), |m| m.loss));
+        moved = moved.max(spread(a, others.iter().map(|trace| &trace[step]), |m| m.loss));
         let losses = [a, b].map(|m| f64::from(m.loss));
         let allowed = loss.max((ROUNDING * moved / losses[0].max(1.0)).min(EXCUSED));
         figures.push(Figure::near(format!("loss of step {step}"), losses, allowed));
@@ -164,7 +187,7 @@ fn method(
     ];
     for (name, of) in first {
         let (a, b) = (&cpu[0], &other[0]);
-        let moved = spread(a, nudged.iter().map(|trace| &trace[0]), of);
+        let moved = spread(a, others.iter().map(|trace| &trace[0]), of);
         let allowed =
             gradient.max((ROUNDING * moved / f64::from(of(a)).abs().max(1.0)).min(EXCUSED));
         figures.push(Figure::near(name, [a, b].map(|m| f64::from(of(m))), allowed));
@@ -196,11 +219,10 @@ fn narrow(name: &str, default: usize) -> usize {
 fn passes(
     args: &AgreeBench,
     name: &'static str,
-    (device, nudge): (&str, u64),
+    place: Place<'_>,
 ) -> Result<[(&'static str, f64, Vec<f32>); 4]> {
     let default = NETWORKS.iter().find(|info| info.name == name).map_or(64, |n| n.default_width);
-    let mut setup = setup(args, name, narrow(name, default), device)?;
-    move_images(&mut setup, nudge);
+    let setup = setup(args, name, narrow(name, default), place)?;
     let model = &setup.model;
     let (eval, _) = model.forward(&model.params.frozen(), setup.x.clone(), BnMode::Eval);
     let gradient = compute::of(&setup.device).training_gradient(LossAt {
@@ -225,9 +247,11 @@ fn passes(
 /// Compares the logits of a network in both modes, and its gradients. Where an input of a ReLU is
 /// near 0, rounding decides whether a gradient passes, so what nudged images change is allowed, too.
 fn network(args: &AgreeBench, name: &'static str) -> Result<Found> {
-    let run = |device: &str, nudge| passes(args, name, (device, nudge));
-    let (cpu, other) = (run("cpu", 0)?, run(&args.device, 0)?);
-    let nudged = [run("cpu", 1)?, run("cpu", 2)?, run("cpu", 3)?];
+    let run = |place| passes(args, name, place);
+    let there = Place::plain("cpu");
+    let (cpu, other) = (run(there)?, run(Place::plain(&args.device))?);
+    let nudged =
+        (1..=3).map(|nudge| run(Place { nudge, ..there })).collect::<Result<Vec<_>>>()?;
     let figures = cpu.iter().zip(&other).enumerate().map(|(at, ((name, bound, a), (_, _, b)))| {
         let moved = nudged.iter().map(|of| Figure::distance(*name, [a, &of[at].2], *bound).off);
         let allowed = moved.fold(*bound, |most, moved| most.max((ROUNDING * moved).min(EXCUSED)));
