@@ -178,7 +178,9 @@ pub fn open(
 ) -> Result<Opened, String> {
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
         if in_bf16 {
-            return Err("attack_precision 'bf16': not of an ONNX file, which is computed in f32".into());
+            return Err(
+                "attack_precision 'bf16': not of an ONNX file, which is computed in f32".into()
+            );
         }
         let options = sora_onnx::Options {
             image_size: image_size.map(|side| [side, side]),

@@ -143,7 +143,8 @@ pub fn evaluate(
         Ok(path) => {
             let given = request.normalisation.clone();
             let size = (height == width).then_some(height);
-            py.detach(|| classifier::open(&path, given, size, said, request.in_bf16)).map_err(wrong)?
+            py.detach(|| classifier::open(&path, given, size, said, request.in_bf16))
+                .map_err(wrong)?
         }
         // What a Python object gives was looked at in Python.
         Err(_) => {

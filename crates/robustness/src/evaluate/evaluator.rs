@@ -4,8 +4,7 @@ use std::{collections::HashSet, ops::Range, time::Instant};
 
 use super::{
     AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Peers, Results,
-    ledger::Spent,
-    search::Near,
+    ledger::Spent, search::Near,
 };
 use crate::{
     attack::{AttackBatch, Entry, Part, RowKey, Tick, allowed},
@@ -51,15 +50,7 @@ impl<'a> Evaluator<'a> {
         {
             return Err(Error::Shape { network, images });
         }
-        Ok(Self {
-            model,
-            near: None,
-            samples,
-            config,
-            ledger,
-            observer: None,
-            peers: None,
-        })
+        Ok(Self { model, near: None, samples, config, ledger, observer: None, peers: None })
     }
 
     /// Reports the progress of the work to `observer`.

@@ -189,6 +189,14 @@ impl Report {
         }
     }
 
+    /// The same with accuracies on corrupted images, and what is to be known of them.
+    #[must_use]
+    pub fn on_corrupted(mut self, found: Option<Corruptions>) -> Self {
+        self.notes.extend(found.iter().flat_map(|found| &found.notes).map(|&note| note.to_owned()));
+        self.corruptions = found;
+        self
+    }
+
     /// A name for the report's file that no other evaluation has:
     /// `PROTOCOL-linf-0.0314-3f09ab51c2`.
     pub fn file_stem(&self, protocol: &str) -> String {

@@ -32,7 +32,8 @@ impl<'a> Evaluator<'a> {
             return Err(Error::Shape { network, images });
         }
         near.access().allows("on the network itself", self.model.access())?;
-        let note = format!("attacks searched in {form}; what they found was scored in full precision");
+        let note =
+            format!("attacks searched in {form}; what they found was scored in full precision");
         Ok(Self { near: Some(Near { model: near, note }), ..self })
     }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use protocol::{Protocol, Suite};
 use sora::{
     attack::{self, Entry},
-    evaluate::{EvalConfig, Evaluator, Linked, Outcome, Pixels, Report},
+    evaluate::{EvalConfig, Evaluator, Identity, Linked, Outcome, Pixels, Report},
     nn::{self, Precision},
     robustness::{Classifier, Corruption, NotOf, Samples, Toward},
 };
@@ -137,10 +137,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let others = goal.map(|class| NotOf::new(&target.split, class));
     let model: &dyn Classifier = toward.as_ref().map_or(target.model(), |toward| toward);
     let samples: &dyn Samples = others.as_ref().map_or(&target.split, |others| others);
-    let mut identity = target.identity.clone();
-    identity.options.extend(goal.map(|class| format!("target {class}")));
-    identity.options.extend(args.eight_bit.then(|| "eight-bit".to_owned()));
-    identity.options.extend(precision.map(|precision| format!("attacks in {precision}")));
+    let identity = identity(args, &target, goal, precision);
 
     attack::allowed(&entries, model.access())?;
     let examples = args.save_adv.then(|| model.shape().pixels());
@@ -164,13 +161,25 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     explain(&mut outcome, &target, protocol, goal)?;
     let mut identity = identity.with_attacks(&entries);
     identity.attacks.extend(corruptions.iter().map(|one| format!("corruption {one}")));
-    let mut report = Report::new(identity, outcome);
+    let mut report = Report::new(identity, outcome).on_corrupted(corrupted);
     report.n = samples.len() as u64;
     report.split_sha256.clone_from(&target.split_sha256);
-    report.notes.extend(corrupted.iter().flat_map(|found| &found.notes).map(|&n| n.to_owned()));
-    report.corruptions = corrupted;
     log_memory();
     tell_and_keep(args, &target, evaluator, &entries, &report, model_info)
+}
+
+/// The target's identity with what this call adds to it.
+fn identity(
+    args: &EvalArgs,
+    target: &Target,
+    goal: Option<usize>,
+    precision: Option<Precision>,
+) -> Identity {
+    let mut identity = target.identity.clone();
+    identity.options.extend(goal.map(|class| format!("target {class}")));
+    identity.options.extend(args.eight_bit.then(|| "eight-bit".to_owned()));
+    identity.options.extend(precision.map(|precision| format!("attacks in {precision}")));
+    identity
 }
 
 /// The attacks that were asked for; corruptions alone bring no attack with them.

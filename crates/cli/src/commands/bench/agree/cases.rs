@@ -168,8 +168,8 @@ fn method(
         Precision::Tf32 | Precision::Bf16 => (LOSS_BF16, 0.5),
     };
     let nudged = (1..=3).map(|nudge| run(Place { nudge, ..there }));
-    let by_burn = (precision == Precision::F32)
-        .then(|| run(Place { backend: Some(Backend::Burn), ..there }));
+    let by_burn =
+        (precision == Precision::F32).then(|| run(Place { backend: Some(Backend::Burn), ..there }));
     let others = nudged.chain(by_burn).collect::<Result<Vec<_>>>()?;
     let mut figures = Vec::new();
     // What has moved once does not come back.
@@ -250,8 +250,7 @@ fn network(args: &AgreeBench, name: &'static str) -> Result<Found> {
     let run = |place| passes(args, name, place);
     let there = Place::plain("cpu");
     let (cpu, other) = (run(there)?, run(Place::plain(&args.device))?);
-    let nudged =
-        (1..=3).map(|nudge| run(Place { nudge, ..there })).collect::<Result<Vec<_>>>()?;
+    let nudged = (1..=3).map(|nudge| run(Place { nudge, ..there })).collect::<Result<Vec<_>>>()?;
     let figures = cpu.iter().zip(&other).enumerate().map(|(at, ((name, bound, a), (_, _, b)))| {
         let moved = nudged.iter().map(|of| Figure::distance(*name, [a, &of[at].2], *bound).off);
         let allowed = moved.fold(*bound, |most, moved| most.max((ROUNDING * moved).min(EXCUSED)));
