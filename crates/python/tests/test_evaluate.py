@@ -268,6 +268,8 @@ def test_an_onnx_file_is_judged_like_the_module_it_was_exported_from(data, tmp_p
     a, b = sora.evaluate(module, x, y, **options), sora.evaluate(path, x, y, **options)
     for name in a.accuracy:
         assert abs(a.accuracy[name] - b.accuracy[name]) <= 1 / 40 + 1e-9
+    with pytest.raises(ValueError, match="ONNX file"):
+        sora.evaluate(path, x, y, attack_precision="bf16", **options)
 
 
 def test_a_run_is_trained_and_judged(tmp_path):
@@ -275,8 +277,12 @@ def test_a_run_is_trained_and_judged(tmp_path):
                      limit_train=200, limit_test=40, epochs=1, batch=20, val=20, progress=False)  # fmt: skip
     assert run.summary["epochs"] == 1 and os.path.exists(os.path.join(run.path, "model.safetensors"))
     x = RNG.uniform(0, 1, (20, 3, 8, 8)).astype(np.float32)
-    report = sora.evaluate(run, x, np.zeros(20, dtype=int), epsilon="0.01" and 0.01, progress=False)
+    y = np.zeros(20, dtype=int)
+    report = sora.evaluate(run, x, y, epsilon=0.01, progress=False)
     assert set(report.accuracy) == {"clean", "fgsm", "pgd-10"}
+    rough = sora.evaluate(run, x, y, epsilon=0.01, attack_precision="bf16", progress=False)
+    assert rough.accuracy["clean"] == report.accuracy["clean"]
+    assert any("searched in bf16" in note for note in rough.notes)
     with pytest.raises(ValueError, match="method"):
         sora.train("synthetic", method="no-such", progress=False)
 
