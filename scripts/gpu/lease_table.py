@@ -64,7 +64,7 @@ def convolutions(lines):
     print("\nPeak of PyTorch's matrix products: " + ", ".join(f"{p} {v / 1e3:.1f} TFLOP/s" for p, v in peaks.items()))
     cells = defaultdict(dict)
     for line in lines:
-        if line["kind"] == "conv":
+        if line["kind"] == "conv" and line["ms"]:
             shape = f"{line['in']} to {line['out']}, {line['image'][0]} px, {line['kernel']}x{line['kernel']} / {line['stride']}"
             who = "sora" if line["framework"].startswith("sora") else "torch"
             cells[line["precision"], shape, line["direction"]][who] = line
