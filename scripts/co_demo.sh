@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains FGSM into catastrophic overfitting on real images and SORA past the same point without it, says when it was noticed, shows over which
 # radii each is robust, and makes the report page of the two runs: 60 epochs of 10,000 images each, a validation on 500 images after each.
-# Half an hour on two cores. The same call goes on where it was cut off.
+# A quarter of an hour on two cores of today. The same call goes on where it was cut off.
 # Usage: scripts/co_demo.sh IMAGE_FOLDER [OUT]      IMAGE_FOLDER: train/CLASS/*.jpg|png and test/CLASS/*, for example CIFAR-10 in folders
 set -euo pipefail
 cd "$(dirname "$0")/.."
