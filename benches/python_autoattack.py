@@ -1,6 +1,6 @@
-"""AutoAttack `standard` on one PyTorch module: sora from Python (calls of the module in f32 and in bf16, a copy in sora's
-engine, and exported to ONNX before), torchattacks, and, from a checkout, the official AutoAttack. Robust accuracy, seconds, CPU
-seconds, ratios of both.
+"""AutoAttack `standard` on one PyTorch module: sora from Python (calls of the module in f32 and in bf16, a copy in
+sora's engine, and exported to ONNX before), torchattacks, and, from a checkout, the official AutoAttack. Robust
+accuracy, seconds, CPU seconds, ratios of both.
 
     python benches/python_autoattack.py WEIGHTS.safetensors IMAGES.npz [--n 64] [--epsilon 8/255] [--threads 2]
         [--official CHECKOUT] [--tools module,bf16,copy,onnx,torchattacks,auto-attack]
