@@ -192,7 +192,7 @@ def test_attacks_search_in_bf16_and_are_judged_in_f32(data):
     assert precisions == {(torch.float32, False), (torch.float32, True)}
     precisions.clear()
     rough = sora.evaluate(module, x, y, attack_precision="bf16", adversarial=True, **options)
-    # No gradient is taken in f32, but for images that the search alone took for fooled.
+    # Gradients in bf16, scores in f32; in f32 also what the search alone took for fooled.
     assert {(torch.float32, False), (torch.bfloat16, True)} <= precisions
     assert 0 < exact.accuracy["apgd-ce"] < 1 and rough.accuracy["clean"] == 1
     for name in ("pgd-10", "apgd-ce"):
