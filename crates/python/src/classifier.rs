@@ -145,6 +145,10 @@ impl Classifier for Stoppable<'_> {
         self.inner.incremental(x)
     }
 
+    fn lanes(&self) -> usize {
+        self.inner.lanes()
+    }
+
     fn session(&self) -> Option<Box<dyn std::any::Any>> {
         self.inner.session()
     }

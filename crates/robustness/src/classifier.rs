@@ -114,6 +114,13 @@ pub trait Classifier: Debug + Send + Sync {
         Ok(None)
     }
 
+    /// How many batches may be asked about at the same time, each from a thread of its own, where that
+    /// is faster than one after another: 2 for a network on a device, which computes one batch while
+    /// the host works on the other.
+    fn lanes(&self) -> usize {
+        1
+    }
+
     /// Returns a value that the evaluator holds during many passes over shrinking batches, such as
     /// a claim on reused memory. `None` where nothing needs to be held.
     fn session(&self) -> Option<Box<dyn Any>> {

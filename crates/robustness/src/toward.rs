@@ -81,6 +81,10 @@ impl Classifier for Toward<'_> {
         Ok(inner.map(|inner| Box::new(TwoClasses { of: self, inner }) as Box<dyn Incremental>))
     }
 
+    fn lanes(&self) -> usize {
+        self.network.lanes()
+    }
+
     fn session(&self) -> Option<Box<dyn Any>> {
         self.network.session()
     }

@@ -4,12 +4,12 @@
 
 mod common;
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, atomic::AtomicUsize};
 
-use common::classifiers::{Counting, Linear, Quantised, Random, images};
+use common::classifiers::{Counting, Linear, Quantised, Random, TwoLanes, images};
 use robustness::{
-    Classifier, DataIdentity, EvalConfig, Evaluator, Identity, InMemory, Ledger, Norm, Report,
-    Results, Samples, Shape, Threat, WeightsIdentity,
+    Classifier, DataIdentity, EvalConfig, EvalEvent, EvalObserver, Evaluator, Identity, InMemory,
+    Ledger, Norm, Report, Results, Samples, Shape, Threat, WeightsIdentity,
     attack::fab::Fab,
     entry,
     evaluate::{ClassResult, ExistingState, Pixels, StateOptions},
@@ -118,6 +118,44 @@ fn a_few_images_take_few_calls_and_fall_in_the_same_rounds() {
 }
 
 /// Attacks that search on `near`, and when each image fell to the last of them.
+#[test]
+fn two_lanes_work_at_the_same_time_and_find_the_same() {
+    let model = Linear::new(SHAPE, 11);
+    let split = split(&model, 50);
+    let plain = evaluate(&model, &split, 64, Ledger::in_memory()).unwrap();
+    let entries: Vec<_> = NAMES.iter().map(|name| entry(name, Norm::Linf).unwrap()).collect();
+    let all: Vec<usize> = (0..split.len()).collect();
+    let key = &entries.last().unwrap().parts[0].key;
+    let (_, fell) = searched(&model, &model, &split);
+    for batch in [7, 64] {
+        let lanes = TwoLanes::new(&model);
+        let mut evaluator =
+            Evaluator::new(&lanes, &split, config(batch), Ledger::in_memory()).unwrap();
+        let seen = Events::default();
+        evaluator = evaluator.observe(seen.clone());
+        let found = evaluator.run(&entries).unwrap().results;
+        assert_eq!(essence(&found), essence(&plain), "batches of {batch}");
+        assert_eq!(evaluator.fell_in(key, &all), fell);
+        assert_eq!(lanes.most(), 2);
+        // Both lanes report into one bar, which ends where all is done.
+        let seen = seen.0.lock().unwrap();
+        assert!(seen.iter().all(|(done, total)| done <= total), "{seen:?}");
+        assert!(seen.iter().any(|(done, total)| done == total));
+    }
+}
+
+/// What was reported: units done and in total.
+#[derive(Clone, Debug, Default)]
+struct Events(Arc<Mutex<Vec<(u64, u64)>>>);
+
+impl EvalObserver for Events {
+    fn on(&mut self, event: &EvalEvent<'_>) {
+        if let EvalEvent::Advanced { done, total, .. } = event {
+            self.0.lock().unwrap().push((*done, *total));
+        }
+    }
+}
+
 fn searched(model: &Linear, near: &Linear, split: &InMemory) -> (Results, Vec<Option<usize>>) {
     let entries: Vec<_> = NAMES.iter().map(|name| entry(name, Norm::Linf).unwrap()).collect();
     let evaluator = Evaluator::new(model, split, config(64), Ledger::in_memory()).unwrap();

@@ -4,10 +4,10 @@ use std::{collections::HashSet, ops::Range, time::Instant};
 
 use super::{
     AttackResult, ClassResult, EvalConfig, Ledger, Outcome, PartResult, Peers, Results,
-    ledger::Spent, search::Near,
+    lanes::Batch, ledger::Spent, search::Near,
 };
 use crate::{
-    attack::{AttackBatch, Entry, Part, RowKey, Tick, allowed},
+    attack::{Entry, Part, RowKey, Tick, allowed},
     classifier::{Classifier, Shape},
     error::{Error, Result},
     observer::{EvalEvent, EvalObserver, Progress, Standing},
@@ -271,21 +271,25 @@ impl<'a> Evaluator<'a> {
         // rounds that they are spared), and images known in these rounds.
         let mut behind = (all - left.len()) * rounds + left.len() * run.start + known.len();
         let images = self.samples.len() as u64;
-        for chunk in pending.chunks(self.config.batch.max(1)) {
+        let lanes = self.search().lanes();
+        let batch = self.config.batch.min(pending.len().div_ceil(lanes)).max(1);
+        let chunks: Vec<_> = pending.chunks(batch).collect();
+        for together in chunks.chunks(lanes) {
+            let rows: usize = together.iter().map(|chunk| chunk.len()).sum();
             let mut tick = |tick: Tick| {
                 // Of several rounds an image may be fooled in each.
                 let fooled = if run.len() == 1 { tick.fooled } else { 0 };
                 let standing = left.len().saturating_sub(fallen + fooled) as u64;
                 progress.reach(
-                    behind as u64 + (tick.done * chunk.len() as f64) as u64,
+                    behind as u64 + (tick.done * rows as f64) as u64,
                     Some(Standing { round: run.start, rounds, standing, images }),
                 );
             };
-            fallen += self.batch(part, chunk, &mut tick)?;
+            fallen += self.batches(part, together, &mut tick)?;
             if let Some(error) = self.ledger.news() {
                 progress.tell(&EvalEvent::StateLost { error });
             }
-            behind += chunk.len();
+            behind += rows;
         }
         Ok(())
     }
@@ -316,27 +320,38 @@ impl<'a> Evaluator<'a> {
         Ok(Rows::new(found, width))
     }
 
-    /// Runs `part` on `chunk`, pairs of an image and a round, and records which images stand; returns
-    /// the number that fell.
-    fn batch(
+    /// Runs `part` on each of `chunks`, pairs of an image and a round, at the same time, and records
+    /// which images stand; returns the number that fell.
+    fn batches(
         &mut self,
         part: &Part,
-        chunk: &[(usize, usize)],
+        chunks: &[&[(usize, usize)]],
         tick: &mut (dyn FnMut(Tick) + Send),
     ) -> Result<usize> {
         let (started, before) = (Instant::now(), self.model.queries());
-        let positions: Vec<usize> = chunk.iter().map(|&(i, _)| i).collect();
-        let keys: Vec<RowKey> =
-            chunk.iter().map(|&(i, round)| RowKey { id: self.id(i), round }).collect();
-        let (x, labels) = (self.pixels(&positions)?, self.labels(&positions));
-        let images = AttackBatch { x: &x, labels: &labels, keys: &keys };
-        let (candidates, stands) = self.attacked(part, &images, tick)?;
+        let batches: Vec<Batch> =
+            chunks.iter().map(|chunk| self.read(chunk)).collect::<Result<_>>()?;
+        let attacked = self.search().attacked_together(part, &batches, tick)?;
         let spent = self.spent_since(started, before);
-        Ok(self.record(part, &keys, &stands, spent, &candidates))
+        let rows: usize = batches.iter().map(|batch| batch.keys.len()).sum();
+        let mut fallen = HashSet::new();
+        for (Batch { keys, .. }, (candidates, stands)) in batches.iter().zip(attacked) {
+            let share = keys.len() as f64 / rows as f64;
+            let spent = Spent { seconds: share * spent.seconds, ..spent };
+            self.record(part, keys, &stands, spent, &candidates, &mut fallen);
+        }
+        Ok(fallen.len())
     }
 
-    /// Records the rows `keys`, round by round, and returns the number of images that fell. What
-    /// comes after the round in which an image fell is as if it had not been run.
+    /// The images of `chunk`, pairs of an image and a round.
+    fn read(&self, chunk: &[(usize, usize)]) -> Result<Batch> {
+        let positions: Vec<usize> = chunk.iter().map(|&(i, _)| i).collect();
+        let keys = chunk.iter().map(|&(i, round)| RowKey { id: self.id(i), round }).collect();
+        Ok(Batch { x: self.pixels(&positions)?, labels: self.labels(&positions), keys })
+    }
+
+    /// Records the rows `keys`, round by round, and adds the images that fell to `fallen`. What comes
+    /// after the round in which an image fell is as if it had not been run.
     fn record(
         &mut self,
         part: &Part,
@@ -344,8 +359,8 @@ impl<'a> Evaluator<'a> {
         stands: &[bool],
         spent: Spent,
         candidates: &Rows,
-    ) -> usize {
-        let mut fallen = HashSet::new();
+        fallen: &mut HashSet<u32>,
+    ) {
         let mut counts = vec![false; keys.len()];
         for ((key, stands), counts) in keys.iter().zip(stands).zip(&mut counts) {
             *counts = !fallen.contains(&key.id);
@@ -358,6 +373,9 @@ impl<'a> Evaluator<'a> {
         for round in keys.chunk_by(|a, b| a.round == b.round) {
             let rows: Vec<usize> = (first..first + round.len()).filter(|&i| counts[i]).collect();
             first += round.len();
+            if rows.is_empty() {
+                continue;
+            }
             let ids: Vec<u32> = rows.iter().map(|&i| keys[i].id).collect();
             let stands: Vec<bool> = rows.iter().map(|&i| stands[i]).collect();
             let share = rows.len() as f64 / counted as f64;
@@ -366,7 +384,6 @@ impl<'a> Evaluator<'a> {
             let points = candidates.select(&rows);
             self.ledger.add(&part.key, round[0].round, &ids, &stands, spent, &points);
         }
-        fallen.len()
     }
 }
 

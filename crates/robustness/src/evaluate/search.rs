@@ -37,14 +37,42 @@ impl<'a> Evaluator<'a> {
         Ok(Self { near: Some(Near { model: near, note }), ..self })
     }
 
+    /// Where this evaluation searches.
+    pub(super) fn search(&self) -> Search<'a> {
+        let near = self.near.as_ref().map(|near| near.model);
+        Search { model: self.model, near, config: self.config }
+    }
+
+    /// Whether the network classifies each image as its label.
+    pub(super) fn score(&self, x: &Rows, labels: &[usize]) -> Result<Vec<bool>> {
+        scored(self.model, x, labels)
+    }
+}
+
+/// The network, and the form of it that attacks search on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Search<'a> {
+    model: &'a dyn Classifier,
+    near: Option<&'a dyn Classifier>,
+    config: EvalConfig,
+}
+
+impl Search<'_> {
+    /// How many batches are attacked at the same time.
+    pub fn lanes(&self) -> usize {
+        let lanes = self.near.map_or(usize::MAX, Classifier::lanes).min(self.model.lanes());
+        // Which of two batches a network answered for, its count does not say.
+        if self.model.queries().is_some() { 1 } else { lanes.max(1) }
+    }
+
     /// The candidates of `part` for `images`, within the ball, and whether each image stands.
-    pub(super) fn attacked(
+    pub fn attacked(
         &self,
         part: &Part,
         images: &AttackBatch<'_>,
         tick: &mut (dyn FnMut(Tick) + Send),
     ) -> Result<(Rows, Vec<bool>)> {
-        let Some(Near { model: near, .. }) = self.near else {
+        let Some(near) = self.near else {
             return self.attacked_on(self.model, part, images, tick);
         };
         let (mut candidates, mut stands) = self.attacked_on(near, part, images, tick)?;
@@ -93,13 +121,8 @@ impl<'a> Evaluator<'a> {
                 rows::round_to_eight_bits(threat, images.x.row(i), row);
             }
         });
-        let stands = self.score(&candidates, images.labels)?;
+        let stands = scored(self.model, &candidates, images.labels)?;
         Ok((candidates, stands))
-    }
-
-    /// Whether the network classifies each image as its label.
-    pub(super) fn score(&self, x: &Rows, labels: &[usize]) -> Result<Vec<bool>> {
-        scored(self.model, x, labels)
     }
 }
 

@@ -55,6 +55,13 @@ impl Classifier for Model {
         Ok(Some(Box::new(IncrementalModel { pass, images })))
     }
 
+    fn lanes(&self) -> usize {
+        match self.backend() {
+            Backend::Engine => 1,
+            Backend::Burn => 2,
+        }
+    }
+
     fn session(&self) -> Option<Box<dyn Any>> {
         Some(Box::new(nn::shrinking()))
     }

@@ -49,7 +49,7 @@ impl Judged {
         let foreign = &args.foreign;
         let Some(path) = &args.subject else {
             refuse_weights(args, "a served model")?;
-            return Ok(Self::Served(Box::new(args.served.open(foreign, args.batch)?)));
+            return Ok(Self::Served(Box::new(args.served.open(foreign, args.batch())?)));
         };
         args.served.refuse()?;
         if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
