@@ -26,13 +26,14 @@ use cubek::{
         AcceleratedTileKind, ConvAlgorithm, ConvolutionArgs, ConvolutionInputs, Strategy,
         launch_ref,
     },
-    matmul::multi_level::Strategy as MatmulStrategy,
+    matmul::{multi_level::Strategy as MatmulStrategy, routine::BlueprintStrategy},
 };
 
 use crate::{
     contiguous,
-    patches::{patches, reversed, spread, sum_parts},
+    patches::{patches, spread, sum_parts},
     product::{has_tensor_cores, input, on_tensor_cores, product, types},
+    tiles::Sums,
 };
 
 /// Largest matrix of patches that a weight gradient makes at once, in elements; a larger batch is
@@ -53,10 +54,6 @@ pub fn forward(x: CubeTensor, w: CubeTensor, options: ConvOptions<2>) -> CubeTen
     conv_forward(x, w, None, options, ConvStrategy::default()).expect("a convolution")
 }
 
-/// A convolution of stride 1 is also the input gradient of another: of the one whose weight has the
-/// roles of its channels exchanged and its taps in reverse. It is computed so, because Burn's kernel
-/// for input gradients reads its weight faster: on an H200 512 channels at 4x4 pixels took half the
-/// time.
 fn on_tensor_cores_forward(
     x: &CubeTensor,
     w: &CubeTensor,
@@ -67,26 +64,14 @@ fn on_tensor_cores_forward(
     let size = |pixels| (pixels + 2 * padding - kernel) / stride + 1;
     let y = nhwc_like(x, [n, size(height), size(width), out]);
     let image = permute_nchw_to_nhwc(x.clone());
-    let launched = if stride == 1 && padding < kernel {
-        let weight = reversed(w.clone());
-        let turned = ConvOptions::new([1; 2], [kernel - 1 - padding; 2], [1; 2], 1);
-        let inputs = || ConvolutionInputs::BackwardData {
-            out_grad: input(&image),
-            weights: input(&weight),
-            in_grad: y.clone().binding(),
-        };
-        accelerated(&y, inputs, &turned)
-    } else {
-        let weight = channels_last(w.clone());
-        let inputs = || ConvolutionInputs::Forward {
-            input: input(&image),
-            weight: input(&weight),
-            bias: None,
-            out: y.clone().binding(),
-        };
-        accelerated(&y, inputs, options)
+    let weight = channels_last(w.clone());
+    let inputs = || ConvolutionInputs::Forward {
+        input: input(&image),
+        weight: input(&weight),
+        bias: None,
+        out: y.clone().binding(),
     };
-    launched.then(|| permute_nhwc_to_nchw(y))
+    accelerated(&y, inputs, options, Sums::forward(&y, &weight)).then(|| permute_nhwc_to_nchw(y))
 }
 
 /// Gradient by the input, of the shape `x_shape`, of a convolution with `w`, from the gradient `dy`
@@ -118,7 +103,7 @@ pub fn input_gradient(
             weights: input(&weight),
             in_grad: dx.clone().binding(),
         };
-        if accelerated(&dx, inputs, &plain) {
+        if accelerated(&dx, inputs, &plain, Sums::backward(&dx, &weight)) {
             return permute_nhwc_to_nchw(dx);
         }
     }
@@ -141,8 +126,13 @@ pub fn weight_gradient(
     options: ConvOptions<2>,
 ) -> CubeTensor {
     if fits(&x, &options)
-        && let Some(dw) =
-            weight_gradient_in_parts([&x, &dy], w_shape, &options, &on_tensor_cores(), MOST_PATCHES)
+        && let Some(dw) = weight_gradient_in_parts(
+            [&x, &dy],
+            w_shape,
+            &options,
+            &by_patches(&x, w_shape),
+            MOST_PATCHES,
+        )
     {
         return dw;
     }
@@ -188,11 +178,25 @@ fn weight_gradient_in_parts(
     total.map(permute_nhwc_to_nchw)
 }
 
+/// The products for a weight gradient of the shape `w_shape`, in the order in which they are tried:
+/// what was fastest on an H100 (docs/devices.md).
+fn by_patches(x: &CubeTensor, [out, ..]: [usize; 4]) -> Vec<MatmulStrategy> {
+    let inferred = BlueprintStrategy::Inferred(Default::default());
+    let first = match (x.dtype, out) {
+        (DType::F32, _) => MatmulStrategy::SimpleCyclicCmma(inferred),
+        (_, ..=64) => {
+            MatmulStrategy::SimpleStridedMma(BlueprintStrategy::Inferred(Default::default()))
+        }
+        _ => MatmulStrategy::SimpleCyclicMma(inferred),
+    };
+    [vec![first], on_tensor_cores().to_vec()].concat()
+}
+
 /// The parts into which a sum over `rows` with `out` by `columns` results is cut: enough for every
 /// processor of a large card, each of at least 256 rows.
 fn parts_of(rows: usize, out: usize, columns: usize) -> usize {
     const TILE: usize = 128;
-    const TILES: usize = 256;
+    const TILES: usize = 320;
     let tiles = out.div_ceil(TILE) * columns.div_ceil(TILE);
     let wanted = TILES.div_ceil(tiles).next_power_of_two();
     let mut parts = wanted.min(1 << (rows / 256).max(1).ilog2());
@@ -207,19 +211,21 @@ fn accelerated(
     like: &CubeTensor,
     inputs: impl Fn() -> ConvolutionInputs,
     options: &ConvOptions<2>,
+    sums: Sums,
 ) -> bool {
-    let kinds = [
-        (ConvAlgorithm::SimpleSyncStrided, AcceleratedTileKind::Mma),
-        (ConvAlgorithm::SimpleSyncCyclic, AcceleratedTileKind::Cmma),
+    let args = || ConvolutionArgs {
+        stride: options.stride,
+        padding: options.padding_begin(),
+        dilation: options.dilation,
+    };
+    let inferred = |algorithm, tile_kind| Strategy::Inferred { algorithm, tile_kind };
+    let strategies = [
+        sums.tiled(),
+        Some(inferred(ConvAlgorithm::SimpleSyncStrided, AcceleratedTileKind::Mma)),
+        Some(inferred(ConvAlgorithm::SimpleSyncCyclic, AcceleratedTileKind::Cmma)),
     ];
-    kinds.into_iter().any(|(algorithm, tile_kind)| {
-        let args = ConvolutionArgs {
-            stride: options.stride,
-            padding: options.padding_begin(),
-            dilation: options.dilation,
-        };
-        let strategy = Strategy::Inferred { algorithm, tile_kind };
-        launch_ref(&strategy, &like.client, inputs(), args, types(like, like, like)).is_ok()
+    strategies.into_iter().flatten().any(|strategy| {
+        launch_ref(&strategy, &like.client, inputs(), args(), types(like, like, like)).is_ok()
     })
 }
 

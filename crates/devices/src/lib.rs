@@ -17,6 +17,7 @@ mod read_back;
 mod recording;
 #[cfg(all(test, feature = "vulkan"))]
 mod testing;
+mod tiles;
 pub mod update;
 
 pub use burn_cubecl::CubeBackend;

@@ -16,7 +16,7 @@ use burn_cubecl::{
 use cubecl::prelude::*;
 use kernels::{
     gradient_kernel, gradient_sums_kernel, moments_kernel, normalize_kernel, statistics_kernel,
-    total_kernel,
+    totals_kernel,
 };
 
 use crate::{contiguous, elem, one_each};
@@ -101,7 +101,7 @@ pub fn backward(
         grid.lanes,
         elem(&x),
     );
-    let [dbeta, dgamma] = [first, second].map(|parts| total(parts, grid, shape.channels));
+    let [dbeta, dgamma] = totals([first, second], grid, shape.channels);
     let dx = contiguous(&x, x.meta.shape().clone(), x.dtype);
     let (count, dim, step) = elementwise(&x, shape.channels);
     let [gamma_arg, beta_arg, mean_arg, variance_arg] = args();
@@ -171,9 +171,10 @@ impl Grid {
     }
 }
 
-/// Threads for each element of a map, or for several channels where their number allows.
+/// Threads for each element of a map, or for 16 bytes of channels where their number allows.
 fn elementwise(map: &CubeTensor, channels: usize) -> (CubeCount, CubeDim, usize) {
-    let step = if channels.is_multiple_of(4) { 4 } else { 1 };
+    let step = 16 / map.dtype.size();
+    let step = if channels.is_multiple_of(step) { step } else { 1 };
     let (count, dim) = one_each(&map.client, map.meta.num_elements() / step);
     (count, dim, step)
 }
@@ -215,15 +216,18 @@ fn statistics(x: &CubeTensor, shape: Matrix) -> [CubeTensor; 2] {
     [mean, variance]
 }
 
-/// Sum of each column of `parts`.
-fn total(parts: CubeTensor, grid: Grid, channels: usize) -> CubeTensor {
-    let out = contiguous(&parts, [channels], DType::F32);
-    total_kernel::launch(
-        &parts.client.clone(),
-        grid.count(1),
+/// Sum of each column of two matrices.
+fn totals([first, second]: [CubeTensor; 2], grid: Grid, channels: usize) -> [CubeTensor; 2] {
+    let out = [0, 1].map(|_| contiguous(&first, [channels], DType::F32));
+    let client = first.client.clone();
+    totals_kernel::launch(
+        &client,
+        CubeCount::Static(grid.columns as u32, 1, 2),
         grid.dim(),
-        parts.into_tensor_arg(),
-        out.clone().into_tensor_arg(),
+        first.into_tensor_arg(),
+        second.into_tensor_arg(),
+        out[0].clone().into_tensor_arg(),
+        out[1].clone().into_tensor_arg(),
         grid.parts,
         channels,
         grid.lanes,

@@ -212,59 +212,6 @@ fn sum_parts_kernel(
     out.write(ABSOLUTE_POS, (sum_0 + sum_1) + (sum_2 + sum_3));
 }
 
-/// The weight `w` `[out, in, k, k]` with its taps in reverse, as `[in, k, k, out]`.
-pub(crate) fn reversed(w: CubeTensor) -> CubeTensor {
-    let [out, channels, kernel, _] = w.meta.shape().dims();
-    let turned = contiguous(&w, [channels, kernel, kernel, out], w.dtype);
-    let strides = w.meta.strides().to_vec();
-    let (client, dtype) = (w.client.clone(), elem(&w));
-    let (count, dim) = one_each(&client, turned.meta.num_elements());
-    reversed_kernel::launch(
-        &client,
-        count,
-        dim,
-        w.into_tensor_arg(),
-        turned.clone().into_linear_view(),
-        out,
-        kernel,
-        kernel,
-        kernel,
-        strides[0],
-        strides[1],
-        strides[2],
-        strides[3],
-        dtype,
-    );
-    turned
-}
-
-#[cube(launch)]
-fn reversed_kernel<E: Numeric>(
-    w: &Tensor<E>,
-    mut turned: LinearViewMut<'_, E>,
-    out: FastDivmod<usize>,
-    across: FastDivmod<usize>,
-    down: FastDivmod<usize>,
-    kernel: usize,
-    stride_out: usize,
-    stride_in: usize,
-    stride_down: usize,
-    stride_across: usize,
-    #[define(E)] _dtype: ElemType,
-) {
-    if !turned.is_in_bounds(ABSOLUTE_POS) {
-        terminate!();
-    }
-    let (rest, o) = out.div_mod(ABSOLUTE_POS);
-    let (rest, x) = across.div_mod(rest);
-    let (i, y) = down.div_mod(rest);
-    let at = o * stride_out
-        + i * stride_in
-        + (kernel - 1 - y) * stride_down
-        + (kernel - 1 - x) * stride_across;
-    turned.write(ABSOLUTE_POS, w[at]);
-}
-
 /// Elements that a thread moves at once: several channels where they lie next to each other.
 fn step(map: &CubeTensor, columns: usize) -> usize {
     let (channels, strides) = (map.meta.shape()[3], map.meta.strides());

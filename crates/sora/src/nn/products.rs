@@ -80,7 +80,7 @@ impl Products {
                 w.into_dispatch(),
                 options,
             )),
-            Self::Bf16 => conv(half(x), half(w)),
+            Self::Bf16 => conv(half(x), half_weight(w)),
         };
         let Some(bias) = bias else { return y };
         let channels = bias.dims()[0];
@@ -126,6 +126,12 @@ pub(super) fn wide<const D: usize>(t: Tensor<D>) -> Tensor<D> {
 /// `t` in bf16, rounded to nearest even.
 pub(super) fn half<const D: usize>(t: Tensor<D>) -> Tensor<D> {
     t.cast(FloatDType::BF16)
+}
+
+/// The weight `[out, in, k, k]` in bf16, with the channels next to each other in memory, as the kernels
+/// of devices read it: one kernel where rounding it first would be two.
+fn half_weight(w: Tensor<4>) -> Tensor<4> {
+    half(w.permute([0, 2, 3, 1])).permute([0, 3, 1, 2])
 }
 
 #[cfg(test)]
