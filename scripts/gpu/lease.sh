@@ -10,9 +10,9 @@
 # CIFAR10  an archive with train/CLASS/*.jpg and test/CLASS/*.jpg: trained on with the time that is left
 #
 # In the order of their worth: the card and its peak; steps of sora, fgsm and pgd in f32, tf32 and bf16 against PyTorch's
-# eager, compiled and CUDA-graph steps, in turn; the device against the CPU (check.sh); each convolution against cuDNN;
-# batch 512; Vulkan; a training at the paper's size. A stage that fails or takes too long is a line in the results, and the
-# next one begins.
+# eager, compiled and CUDA-graph steps, in turn; the kernels of a step (kernels.sh); the device against the CPU (check.sh);
+# each convolution against cuDNN; batch 512; Vulkan; a training at the paper's size (paper_run.sh has a call to itself, and
+# evaluates it). A stage that fails or takes too long is a line in the results, and the next one begins.
 #
 # A rehearsal without a card (small, on lavapipe and PyTorch's CPU): scripts/gpu/rehearse.sh. Environment, with the
 # values of a card: DEVICE=cuda SECOND=vulkan TORCH=cuda WIDTH=64 BATCHES="128 512" IMAGE=32 STEPS=20 MATRIX=8192
@@ -120,6 +120,9 @@ for precision in "${precisions[@]}"; do
 done
 table
 [ "${COMPILE:-1}" = 0 ] || theirs "$batch" bf16 60 sora --compile --compile-mode reduce-overhead
+if [ "$device" = cuda ] && command -v ncu >/dev/null; then
+  stage "kernels" 90 bash "$here/kernels.sh" --width "$width" --image-size "$image" --batch "$batch" --precision bf16
+fi
 check "$device" 100 "method evaluation resume bf16"
 for precision in "${precisions[@]}"; do
   stage "burn $precision" 30 "${sora[@]}" bench conv --device "$device" --width "$width" --image-size "$image" --batch "$batch" \
