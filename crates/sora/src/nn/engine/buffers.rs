@@ -1,134 +1,31 @@
-//! A pool of buffers. The next step reuses an activation's memory, instead of returning it to the
-//! system and paying for page faults again.
+//! Tensors over memory of the pool.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::sync::{Arc, Weak};
 
 use burn::tensor::{AllocationProperty, Bytes, DType, Shape};
 use burn_flex::{FlexTensor, Layout};
-use serde::Serialize;
 use sora_kernels::Buffer;
+
+use super::pool::{Taken, with_pool};
 
 /// Bytes below which buffers come from the allocator, which handles small ones well.
 const SMALLEST: usize = 16 * 1024;
 
-/// Number of requests after which an unused buffer is returned to the system. This is a few steps
-/// of training, so that a phase of the work with other shapes does not hold the memory of two
-/// phases.
-const PATIENCE: u64 = 4096;
-
-/// The number of requests while batches shrink. It is larger because their sizes come and go, a
-/// step of an attack makes few requests, and a returned buffer costs page faults.
-const PATIENCE_SHRINKING: u64 = 16 * PATIENCE;
-
-/// Greatest ratio of a lent buffer's length to the request while batches shrink.
-const LONGER: usize = 4;
-
-/// Counts of the pool's work so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PoolCounts {
-    /// Number of requests for buffers of 64 KiB and more.
-    pub requests: u64,
-    /// Number of requests that had to allocate.
-    pub misses: u64,
-    /// Bytes of all buffers, in use and idle.
-    pub bytes: u64,
-    /// Greatest number of bytes in use at one time.
-    pub peak_used: u64,
-}
-
-/// Idle buffers by length, each with the request count at which it came back.
-#[derive(Default)]
-struct Pool {
-    idle: BTreeMap<usize, Vec<(Buffer, u64)>>,
-    /// Number of live [`Shrinking`] values.
-    shrinking: usize,
-    /// Buffers that tensors hold, by address.
-    lent: HashMap<usize, Weak<Pooled>>,
-    counts: PoolCounts,
-    used: u64,
-}
-
-fn bytes(len: usize) -> u64 {
-    (len * size_of::<f32>()) as u64
-}
-
-impl Pool {
-    fn take(&mut self, len: usize) -> Option<Buffer> {
-        self.counts.requests += 1;
-        if self.counts.requests.is_multiple_of(PATIENCE / 8) {
-            let patience = if self.shrinking > 0 { PATIENCE_SHRINKING } else { PATIENCE };
-            let oldest = self.counts.requests.saturating_sub(patience);
-            let mut freed = 0;
-            self.idle.iter_mut().for_each(|(len, buffers)| {
-                let before = buffers.len();
-                buffers.retain(|(_, since)| *since >= oldest);
-                freed += bytes(*len) * (before - buffers.len()) as u64;
-            });
-            self.idle.retain(|_, buffers| !buffers.is_empty());
-            self.counts.bytes -= freed;
-        }
-        // Among buffers of one length the newest comes first: it is the likeliest to be in a cache,
-        // and the age of the others shows how many are not needed.
-        let most = if self.shrinking > 0 { LONGER * len + 1 } else { len + 1 };
-        let taken = self
-            .idle
-            .range_mut(len..most)
-            .find_map(|(_, buffers)| buffers.pop())
-            .map(|(buffer, _)| buffer);
-        if taken.is_none() {
-            self.counts.misses += 1;
-            self.counts.bytes += bytes(len);
-        }
-        self.used += bytes(taken.as_ref().map_or(len, |buffer| buffer.len()));
-        self.counts.peak_used = self.counts.peak_used.max(self.used);
-        taken
-    }
-
-    fn give_back(&mut self, buffer: Buffer) {
-        self.used -= bytes(buffer.len());
-        self.idle.entry(buffer.len()).or_default().push((buffer, self.counts.requests));
-    }
-}
-
-static POOL: Mutex<Option<Pool>> = Mutex::new(None);
-
-fn with_pool<T>(work: impl FnOnce(&mut Pool) -> T) -> T {
-    work(POOL.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Pool::default))
-}
-
-/// Counts of the work of this process's pool so far.
-pub fn pool_counts() -> PoolCounts {
-    with_pool(|pool| pool.counts)
-}
-
-/// While a value of this type lives, a request may also get a buffer up to four times as long. An
-/// attack's batch of survivors shrinks at each step and thus continues in the memory that it had;
-/// groups of a validation's images use the memory of the training batch. A training step always has
-/// the same sizes and keeps buffers of these sizes, so that no later step has to allocate.
-pub struct Shrinking(());
-
-/// Begins work whose batches shrink; it ends when the value is dropped.
-pub fn shrinking() -> Shrinking {
-    with_pool(|pool| pool.shrinking += 1);
-    Shrinking(())
-}
-
-impl Drop for Shrinking {
-    fn drop(&mut self) {
-        with_pool(|pool| pool.shrinking -= 1);
-    }
-}
-
 /// Memory that returns to the pool when it is dropped.
 #[derive(Debug)]
-struct Pooled(Option<Buffer>);
+pub(super) struct Pooled(Option<Buffer>);
 
 impl Pooled {
     fn take(len: usize) -> Self {
-        Self(Some(with_pool(|pool| pool.take(len)).unwrap_or_else(|| Buffer::zeroed(len))))
+        let buffer = match with_pool(|pool| pool.take(len)) {
+            Taken::Idle(buffer) => buffer,
+            Taken::None(0) => Buffer::zeroed(len),
+            Taken::None(times) => {
+                let whole = Buffer::zeroed(len << times);
+                with_pool(|pool| pool.cut(whole, times))
+            }
+        };
+        Self(Some(buffer))
     }
 
     fn floats(&self) -> &[f32] {
@@ -285,7 +182,7 @@ fn lend(memory: Arc<Pooled>, shape: Shape, dtype: DType) -> FlexTensor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::pool::shrinking, *};
 
     const LEN: usize = SMALLEST + 3;
 
@@ -330,8 +227,33 @@ mod tests {
         let mut again = Output::reuse(tensor).unwrap_or_else(|_| panic!("nobody else reads it"));
         assert_eq!(again.as_mut().len(), longest - 1);
         drop(again.finish());
-        let small = Output::new([longest / LONGER - 1]).finish();
+        let small = Output::new([longest / 4 - 1]).finish();
         assert_ne!(small.bytes().as_ptr(), address, "so long a buffer is left to others");
+    }
+
+    #[test]
+    fn small_buffers_are_parts_of_large_ones_that_join_again() {
+        // No other test asks for these lengths.
+        let long = 64 * 30_011;
+        let address = |tensor: &FlexTensor| tensor.bytes().as_ptr().addr();
+        let first = Output::new([long]).finish();
+        let place = address(&first);
+        drop(first);
+        let [a, b] = [0, 1].map(|_| Output::new([long / 2]).finish());
+        assert_eq!([address(&a), address(&b)], [place, place + 2 * long]);
+        drop(a);
+        let quarter = Output::new([long / 4]).finish();
+        assert_eq!(address(&quarter), place);
+        drop(b);
+        drop(quarter);
+        assert_eq!(address(&Output::new([long]).finish()), place);
+        // What is new is made as long as the longest that is known, for those to come.
+        let quarters: Vec<_> = (0..8).map(|_| Output::new([long / 4]).finish()).collect();
+        let mut places: Vec<_> = quarters[4..].iter().map(address).collect();
+        places.sort_unstable();
+        let first = places[0];
+        assert_ne!(first, place);
+        assert_eq!(places, [0, 1, 2, 3].map(|part| first + part * long));
     }
 
     #[test]
