@@ -16,7 +16,7 @@ use sora::{
 use sora_onnx::{Network, Normalisation, Options};
 use sora_served::Served;
 
-use super::{ForeignArgs, SubjectArgs};
+use super::{ForeignArgs, SubjectArgs, subject::CPU_BATCH};
 use crate::error::{Failure, Result};
 
 /// The network to evaluate, and the facts known about it.
@@ -49,7 +49,8 @@ impl Judged {
         let foreign = &args.foreign;
         let Some(path) = &args.subject else {
             refuse_weights(args, "a served model")?;
-            return Ok(Self::Served(Box::new(args.served.open(foreign, args.batch())?)));
+            let batch = args.batch.unwrap_or(CPU_BATCH);
+            return Ok(Self::Served(Box::new(args.served.open(foreign, batch)?)));
         };
         args.served.refuse()?;
         if !path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {

@@ -10,7 +10,7 @@ use sora::{
     config::TrainConfig,
     data::{self, Dataset},
     evaluate::{self, EvalConfig, Identity, OnSplit},
-    robustness::{Access, Classifier, OneOutput, Samples, sanity},
+    robustness::{Access, Classifier, OneOutput, Samples, Shape, sanity},
     run::{self, RunConfig, RunDir, Which},
     threat::{Epsilon, Norm, Threat},
 };
@@ -23,6 +23,9 @@ use crate::{
     progress::{Plan, Speed},
     values::{NORMS, one_of},
 };
+
+/// Images at a time on the CPU.
+pub const CPU_BATCH: usize = 256;
 
 /// Number of images for the sanity checks.
 const PROBED: usize = 64;
@@ -62,9 +65,10 @@ pub struct SubjectArgs {
     /// Where data sets are kept
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     pub data_dir: Option<PathBuf>,
-    /// Images at a time; it changes no result [default: 256; on another device than the CPU 512]
+    /// Images at a time; it changes no result [default: 256; on another device than the CPU 512 of
+    /// 32x32 pixels, and fewer larger ones]
     #[arg(long, visible_alias = "batch-size", help_heading = "Machine")]
-    batch: Option<usize>,
+    pub batch: Option<usize>,
     #[command(flatten)]
     pub foreign: ForeignArgs,
     #[command(flatten)]
@@ -72,9 +76,14 @@ pub struct SubjectArgs {
 }
 
 impl SubjectArgs {
-    /// Images at a time: more where they are to fill a device.
-    pub fn batch(&self) -> usize {
-        self.batch.unwrap_or(if self.machine.device == "cpu" { 256 } else { 512 })
+    /// Images of `shape` at a time: on a device as many as fill it, and its memory holds.
+    fn batch(&self, shape: Shape) -> usize {
+        let filling = 512 * 32 * 32 / (shape.height * shape.width).max(1);
+        let default = match self.machine.device.as_str() {
+            "cpu" => CPU_BATCH,
+            _ => filling.clamp(32, 512),
+        };
+        self.batch.unwrap_or(default)
     }
 }
 
@@ -131,7 +140,7 @@ impl Target {
     /// A wrong value, or a model or data set that does not exist.
     pub fn load(args: &SubjectArgs, default_limit: Option<usize>) -> Result<Self> {
         args.machine.start_threads()?;
-        if args.batch() == 0 {
+        if args.batch == Some(0) {
             return Err(Failure::input("--batch 0: expected at least 1"));
         }
         if args.limit == Some(0) {
@@ -151,7 +160,8 @@ impl Target {
         let split = OnSplit(split);
         subject.look_at_one_output(&split)?;
         let which = args.weights.unwrap_or(Which::Final);
-        let weights = subject.weights(which, &split, args.batch())?;
+        let batch = args.batch(subject.classifier().shape());
+        let weights = subject.weights(which, &split, batch)?;
         let data = split.identity(&data_config.dataset, "test")?;
         let identity = Identity::new(evaluate::program(), weights, data, threat, args.seed);
         Ok(Self {
@@ -163,7 +173,7 @@ impl Target {
             seed: args.seed,
             identity,
             split_sha256,
-            batch: args.batch(),
+            batch,
         })
     }
 
