@@ -122,8 +122,8 @@ impl Sums {
         )
     }
 
-    /// The product cut so, if there is a cut for its type and sizes: tiles that are full but for the last
-    /// rows. A device without such instructions refuses it.
+    /// The product cut so, if there is a cut for its type and it fills its tiles. A device without such
+    /// instructions refuses it.
     pub fn tiled(&self) -> Option<Strategy> {
         let elem = self.elem?;
         let Cut { warps, each, buffering } = self.cut();
@@ -136,7 +136,8 @@ impl Sums {
         let (terms, columns) =
             (scheme.elements_per_stage_along_k(), scheme.elements_per_stage_along_n());
         let fits = |size: usize, tile: u32| size.is_multiple_of(tile as usize);
-        if !fits(self.columns, columns) || !fits(self.terms, terms) {
+        let rows = scheme.elements_per_stage_along_m();
+        if !fits(self.rows, rows) || !fits(self.columns, columns) || !fits(self.terms, terms) {
             return None;
         }
         // Eight numbers, of 16 bytes, are read at once.
@@ -175,7 +176,7 @@ mod tests {
         for direction in [Direction::Forward, Direction::Backward] {
             let sums = |columns, channels: usize, kernel: usize| Sums {
                 direction,
-                rows: 1000,
+                rows: 2048,
                 columns,
                 terms: channels * kernel * kernel,
                 elem: Some(elem),
@@ -184,6 +185,7 @@ mod tests {
                 assert!(sums(width, width, 3).tiled().is_some(), "{direction:?} {width}");
                 assert!(sums(width, width, 1).tiled().is_some(), "{direction:?} {width}");
                 assert!(Sums { elem: None, ..sums(width, width, 3) }.tiled().is_none());
+                assert!(Sums { rows: 2000, ..sums(width, width, 3) }.tiled().is_none());
             }
             for (columns, channels) in [(64, 3), (3, 64), (16, 16), (96, 96)] {
                 assert!(sums(columns, channels, 3).tiled().is_none(), "{columns} by {channels}");
