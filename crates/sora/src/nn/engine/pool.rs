@@ -201,3 +201,61 @@ impl Drop for Shrinking {
         with_pool(|pool| pool.shrinking -= 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A buffer as the users of a pool get it.
+    fn taken(pool: &mut Pool, len: usize) -> Buffer {
+        match pool.take(len) {
+            Taken::Idle(buffer) => buffer,
+            Taken::None(times) => {
+                let whole = Buffer::zeroed(len << times);
+                pool.cut(whole, times)
+            }
+        }
+    }
+
+    fn places(buffer: &Buffer) -> std::ops::Range<usize> {
+        let start = buffer.as_ptr().addr();
+        start..start + size_of_val(&buffer[..])
+    }
+
+    #[test]
+    fn no_two_users_share_memory_and_what_comes_back_joins_again() {
+        let (mut pool, mut live) = (Pool::default(), Vec::<(Buffer, f32)>::new());
+        let mut state = 7u32;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as usize % below
+        };
+        for round in 0..4000 {
+            // Halves of each other, multiples of a cache line and not.
+            let lens = [4096, 2048, 1024, 512, 96, 48, 33, 66];
+            if draw(5) < 3 && live.len() < 60 {
+                let len = lens[draw(lens.len())];
+                let mut buffer = taken(&mut pool, len);
+                assert_eq!(buffer.len(), len);
+                let own = places(&buffer);
+                let apart = |(other, _): &(Buffer, f32)| {
+                    let other = places(other);
+                    own.end <= other.start || other.end <= own.start
+                };
+                assert!(live.iter().all(apart), "round {round}");
+                buffer.fill(round as f32);
+                live.push((buffer, round as f32));
+            } else if !live.is_empty() {
+                let (buffer, mark) = live.swap_remove(draw(live.len()));
+                assert!(buffer.iter().all(|value| *value == mark), "round {round}");
+                pool.give_back(buffer);
+            }
+        }
+        live.into_iter().for_each(|(buffer, _)| pool.give_back(buffer));
+        assert_eq!(pool.used, 0);
+        let idle: Vec<&Buffer> = pool.idle.values().flatten().map(|(buffer, _)| buffer).collect();
+        assert!(idle.iter().all(|buffer| !buffer.is_part()));
+        let held: u64 = idle.iter().map(|buffer| bytes(buffer.len())).sum();
+        assert_eq!(held, pool.counts.bytes);
+    }
+}
