@@ -5,6 +5,8 @@
 //! The draws of a tile are judged side by side; one thread then goes over them and says which are values
 //! and where they stand, since that depends on all before.
 
+use std::f64::consts::{FRAC_1_SQRT_2, LN_2};
+
 use burn::tensor::{DType, TensorData};
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 use cubecl::prelude::*;
@@ -271,7 +273,7 @@ fn exp(x: f64) -> f64 {
 fn ln(x: f64) -> f64 {
     let mut part = x;
     let mut halvings = 0.0f64;
-    while part < 0.7071067811865476f64 {
+    while part < FRAC_1_SQRT_2 {
         part *= 2.0f64;
         halvings += 1.0f64;
     }
@@ -282,7 +284,7 @@ fn ln(x: f64) -> f64 {
     for i in 0..13 {
         sum = sum * square + comptime!(1.0 / (25 - 2 * i) as f64);
     }
-    2.0f64 * ratio * sum - halvings * 0.6931471805599453f64
+    2.0f64 * ratio * sum - halvings * LN_2
 }
 
 #[cfg(all(test, feature = "vulkan"))]
