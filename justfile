@@ -31,7 +31,7 @@ dist:
 # The README's run
 quickstart METHOD="sora":
     scripts/setup.sh
-    cargo run --release -- train --dataset fashion-mnist --method {{METHOD}} --width 16 --epochs 2 --val 500 --out runs/{{METHOD}}
+    cargo run --release -- train --dataset fashion-mnist --method {{METHOD}} --width 16 --epochs 1 --val 500 --out runs/{{METHOD}}
     cargo run --release -- eval runs/{{METHOD}} --limit 2000
 
 # Twenty kills at random moments, then the same bits

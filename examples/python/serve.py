@@ -1,12 +1,12 @@
 """Serves a classifier to `sora eval --exec` and `sora eval --url`.
 
-    sora eval --exec "python serve.py MODEL" --dataset cifar10 --epsilon 8/255
-    python serve.py MODEL --port 8000 &
+    sora eval --exec "python serve.py MODEL --shape 3,32,32" --dataset cifar10 --epsilon 8/255
+    python serve.py MODEL --shape 3,32,32 --port 8000 &
     sora eval --url http://127.0.0.1:8000 --dataset cifar10 --epsilon 8/255
 
 MODEL is a TorchScript file (.pt), an ONNX file (.onnx, through onnxruntime), or an .npz archive with the `weight`
 [classes, c * h * w] and `bias` of a linear classifier and its `shape` [c, h, w]. For a model of your own replace
-`load`. With --labels the answers are classes alone. docs/black-box.md describes both protocols.
+`load`. --shape is for files that do not say it, as no TorchScript file does. With --labels the answers are classes alone. docs/black-box.md describes both protocols.
 """
 
 import argparse

@@ -7,7 +7,8 @@
 //!
 //! Activations and their gradients are stored as an [`Element`], `f32` or [`bf16`]. Weights,
 //! statistics, reductions and sums are `f32` in both, and a result is rounded once, to nearest
-//! even, when it is stored.
+//! even, when it is stored. Where pairs of bf16 are multiplied, the packed weights and Winograd's
+//! transformed values are bf16, too.
 //!
 //! On one instruction set ([`Isa`]), every result is bit-identical between runs and for every
 //! number of threads (see `parallel`). The thread pool is rayon's current one. A [`Buffer`] is

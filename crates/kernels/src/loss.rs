@@ -13,7 +13,7 @@ const ROWS: usize = 64;
 /// With `s = label_smoothing` in `[0, 1]` and `K` classes, sample `i` has loss `-(1 - s) log
 /// p[label] - s / K sum_k log p[k]` (as `torch.nn.functional.cross_entropy`), written to `loss[i]`,
 /// and `gradient[i] = gradient_scale * (p - target)`; pass `1 / N` for the gradient of the mean.
-/// NaN and infinite logits give NaN.
+/// A logit of -inf is a class of probability 0, as in PyTorch; NaN and +inf give NaN.
 ///
 /// # Errors
 /// [`ShapeError`] when a length does not fit, a label is not below `classes`, or the smoothing is

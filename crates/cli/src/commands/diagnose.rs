@@ -123,7 +123,12 @@ fn show_rules(rules: &[RuleResult]) -> Result<()> {
         "recall",
         "steps ahead: median (range)",
     ]);
-    let percent = |share: Option<f64>| share.map_or("-".into(), |v| format!("{:.0} %", 100.0 * v));
+    let percent = |share: Option<f64>, interval: Option<[f64; 2]>| match (share, interval) {
+        (Some(share), Some([low, high])) => {
+            format!("{:.0} % ({:.0} - {:.0})", 100.0 * share, 100.0 * low, 100.0 * high)
+        }
+        _ => "-".into(),
+    };
     let lead = |FiveNumbers { min, quartiles, max, .. }: FiveNumbers| {
         format!("{:.0} ({min:.0} to {max:.0})", quartiles[1])
     };
@@ -134,8 +139,8 @@ fn show_rules(rules: &[RuleResult]) -> Result<()> {
             rule.late.to_string(),
             rule.missed.to_string(),
             rule.false_alarms.to_string(),
-            percent(rule.precision),
-            percent(rule.recall),
+            percent(rule.precision, rule.precision_ci95),
+            percent(rule.recall, rule.recall_ci95),
             rule.lead.map_or("-".into(), lead),
         ]);
     }

@@ -44,7 +44,7 @@ class Report:
             empty unless `evaluate` was called with `adversarial=True`.
         n: number of images.
         epsilon: radius in pixel units.
-        norm: "linf" or "l2".
+        norm: "linf", "l2" or "l1".
         seed: seed of the random draws.
     """
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use robustness::stats::exact95;
 use serde::Serialize;
 
 use super::{CoDetector, CoEvent, Judgement, ReferenceRule, Verdict};
@@ -119,8 +120,12 @@ pub struct RuleResult {
     pub false_alarms: usize,
     /// Hits among hits and false alarms; `None` where it spoke of none.
     pub precision: Option<f64>,
+    /// Its exact 95 % interval.
+    pub precision_ci95: Option<[f64; 2]>,
     /// Hits among collapses; `None` where there were none.
     pub recall: Option<f64>,
+    /// Its exact 95 % interval.
+    pub recall_ci95: Option<[f64; 2]>,
     /// Over all collapses that were told: steps from the word to the first validation below half of
     /// the peak for good. Negative: it came after.
     pub lead: Option<FiveNumbers>,
@@ -177,6 +182,7 @@ fn judge_rule(rule: &str, runs: &[(Judgement, &Alarms)]) -> RuleResult {
         FiveNumbers::of(steps.collect())
     };
     let share = |part: usize, of: usize| (of > 0).then(|| part as f64 / of as f64);
+    let interval = |part: usize, of: usize| (of > 0).then(|| exact95(part, of));
     let collapsed = collapses().count();
     RuleResult {
         rule: rule.to_owned(),
@@ -187,7 +193,9 @@ fn judge_rule(rule: &str, runs: &[(Judgement, &Alarms)]) -> RuleResult {
         missed,
         false_alarms,
         precision: share(hits, hits + false_alarms),
+        precision_ci95: interval(hits, hits + false_alarms),
         recall: share(hits, collapsed),
+        recall_ci95: interval(hits, collapsed),
         lead: lead(1),
         lead_least: lead(0),
     }
@@ -232,6 +240,8 @@ mod tests {
         assert_eq!((found.collapsed, found.healthy), (4, 2));
         assert_eq!((found.hits, found.late, found.missed, found.false_alarms), (2, 1, 1, 1));
         assert_eq!((found.precision, found.recall), (Some(2.0 / 3.0), Some(0.5)));
+        assert_eq!(found.precision_ci95, Some(exact95(2, 3)));
+        assert_eq!(found.recall_ci95, Some(exact95(2, 4)));
         let lead = found.lead.unwrap();
         assert_eq!(
             (lead.n, lead.min, lead.quartiles, lead.max),

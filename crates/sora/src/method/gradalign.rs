@@ -16,11 +16,11 @@
 //! difference of two weight gradients at x + eta +- h w, takes two forward and two backward passes
 //! as well, but each ReLU that switches between the two points adds its jump over 2 h: on the
 //! golden network its error is 74 times the gradient at h = 1e-4, and 3 % at best, where f32's
-//! rounding takes over (docs/methods.md has PyTorch's figures, in f64 too). Cost: 5 forward-sized
-//! and 5 backward-sized passes, of which the directional derivative takes 2 and 2; a step took 4.0
-//! and 4.8 times as long as one of fgsm-rs, and 521 MiB instead of 179 (width 16, batch 64, 32 x
-//! 32, two busy threads with AVX-512, medians of 3 steps, 2 runs). The l2 form starts in the l2
-//! ball and steps along the normalised gradient.
+//! rounding takes over (docs/methods.md has PyTorch's figures, in f64 too). Cost: 7 forward-sized
+//! and 7 backward-sized passes (`variant=reference`: 5 and 5), of which a directional derivative
+//! takes 2 and 2; a step took 4.0 and 4.8 times as long as one of fgsm-rs, and 521 MiB instead of
+//! 179 (width 16, batch 64, 32 x 32, two busy threads with AVX-512, medians of 3 steps, 2 runs).
+//! The l2 form starts in the l2 ball and steps along the normalised gradient.
 
 use burn::tensor::{Tensor, activation::softmax};
 use serde::{Deserialize, Serialize};

@@ -1,9 +1,12 @@
 //! Networks under attack: what must hold of every group of images, thread and small change.
 
-use sora::robustness::{
-    Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat,
-    attack::{AttackBatch, RowKey},
-    entry, predicted,
+use sora::{
+    model::{Builder, Id, NetworkInfo, Start, Window, register},
+    robustness::{
+        Attack, AttackContext, Classifier, Norm, Rows, Shape, Threat,
+        attack::{AttackBatch, RowKey},
+        entry, predicted,
+    },
 };
 
 use crate::support::{assert_close, small_model, warm_model};
@@ -126,16 +129,39 @@ fn the_number_of_threads_changes_no_bit() {
     }
 }
 
+/// A network whose second convolution adds the images themselves.
+fn adds_its_input(net: &mut Builder, x: Id) {
+    let same = Window::of(3, 1, 1);
+    let y = net.conv(x, "first", net.width(), same, Start::KaimingOut);
+    let y = net.norm_act(y, "bn1");
+    let y = net.conv_add(y, x, "second", net.shape().channels, same, Start::KaimingOut);
+    let y = net.norm_act(y, "bn2");
+    let y = net.conv(y, "third", net.width(), same, Start::KaimingOut);
+    let y = net.norm_act(y, "bn3");
+    let y = net.flatten(y);
+    net.dense(y, "head", net.shape().classes, Start::ZeroBias);
+}
+
+static ADDS_ITS_INPUT: NetworkInfo = NetworkInfo {
+    name: "adds-its-input",
+    width_from: "first.weight",
+    classes_from: &["head.weight"],
+    build: adds_its_input,
+    ..NetworkInfo::BASE
+};
+
 #[test]
 fn small_changes_have_the_logits_of_a_whole_pass() {
     // Networks that begin with convolutions and batch norms; strides, biases, and images whose
     // sides are no multiples of a tile.
+    register(&ADDS_ITS_INPUT).unwrap();
     let mut seen = 0;
     for (name, [channels, height, width]) in [
         ("preact-resnet18", [3, 18, 21]),
         ("wideresnet-28-10", [1, 9, 8]),
         ("preact-resnet50", [3, 9, 9]),
         ("vgg16-bn", [3, 32, 32]),
+        (ADDS_ITS_INPUT.name, [3, 18, 21]),
     ] {
         let shape = Shape { channels, height, width, classes: 5 };
         let model = warm_model(name, shape);
@@ -177,7 +203,7 @@ fn small_changes_have_the_logits_of_a_whole_pass() {
             }
         }
     }
-    assert_eq!(seen, 4, "networks with such layers");
+    assert_eq!(seen, 5, "networks with such layers");
     // Others go through the whole network.
     assert!(
         warm_model("mnist-cnn", Shape { channels: 1, height: 28, width: 28, classes: 5 })

@@ -102,6 +102,15 @@ fn layers_that_do_not_fit_are_refused_with_a_reason() {
         ),
         (
             refused(&|net, x| {
+                let side = conv(net, x, 3);
+                net.norm_act(side, "unread");
+                let flat = net.flatten(x);
+                net.dense(flat, "head", 10, Start::ZeroBias);
+            }),
+            "no layer reads the result of layer 2, of shape [4, 6, 6]",
+        ),
+        (
+            refused(&|net, x| {
                 let x = net.tokens(x);
                 let x = net.self_attention(x, "attn", 2, true, Start::Default);
                 net.first(x);

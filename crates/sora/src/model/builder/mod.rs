@@ -104,14 +104,24 @@ impl Builder {
     /// Finishes the network; its last layer gives the logits.
     ///
     /// # Errors
-    /// [`Error`] for a layer that does not fit its input, or a last layer that does not give one
-    /// logit per class.
+    /// [`Error`] for a layer that does not fit its input, one whose result no layer reads, or a last
+    /// layer that does not give one logit per class.
     pub fn finish(mut self) -> Result<Structure> {
         let last = self.layers.last().map_or(&[][..], |layer| &layer.shape);
         if last != [self.shape.classes] {
             let problem = format!(
                 "its last layer gives {last:?} an image; expected {} logits",
                 self.shape.classes
+            );
+            self.fail("network", problem);
+        }
+        // A layer whose result goes nowhere would wait for its gradient for ever.
+        let is_read = |index| self.layers.iter().any(|layer| layer.inputs.contains(&index));
+        if let Some(index) = (0..self.layers.len().saturating_sub(1)).find(|&i| !is_read(i)) {
+            let shape = self.layers[index].shape.clone();
+            let problem = format!(
+                "no layer reads the result of layer {index}, of shape {shape:?}; leave that layer out, or make it part \
+                 of the logits"
             );
             self.fail("network", problem);
         }

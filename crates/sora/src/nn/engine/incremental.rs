@@ -217,22 +217,25 @@ impl ImageMove {
         Self { overlays: shapes.iter().map(|shape| shape.map(overlay)).collect() }
     }
 
-    /// Begins a move: inside `area`, map `map` takes the values `pixel(y, x, channel)`.
+    /// Begins a move: map `map` takes the values `pixel(y, x, channel)`, which are new inside `area`
+    /// alone.
     pub(crate) fn begin(
         &mut self,
         map: usize,
         area: Area,
         pixel: impl Fn(usize, usize, usize) -> f32,
     ) {
-        let Some(MapOverlay { values, size: [_, width], channels, changed, covered }) =
+        let Some(MapOverlay { values, size, channels, changed, covered }) =
             self.overlays[map].as_mut()
         else {
             return;
         };
-        (*changed, *covered) = (area, area);
-        for y in area.top..area.bottom {
-            for x in area.left..area.right {
-                let at = (y * *width + x) * *channels;
+        // Whole tiles, because a convolution may add this map.
+        (*changed, *covered) = (area, area.cover(*size));
+        let width = size[1];
+        for y in covered.top..covered.bottom {
+            for x in covered.left..covered.right {
+                let at = (y * width + x) * *channels;
                 values[at..at + *channels]
                     .iter_mut()
                     .enumerate()

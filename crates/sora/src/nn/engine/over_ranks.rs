@@ -109,7 +109,9 @@ pub(in crate::nn) fn moments([mean, variance]: [Tensor<1>; 2]) -> ([Tensor<1>; 2
     let new_means = first.iter().map(|sum| (sum / world) as f32).collect();
     let new_variances = first.iter().zip(second).map(|(mean, square)| {
         let mean = mean / world;
-        (square / world - mean * mean).max(0.0) as f32
+        let variance = square / world - mean * mean;
+        // `max` would turn NaN into 0 and hide a diverged network.
+        if variance < 0.0 { 0.0 } else { variance as f32 }
     });
     ([tensor(new_means), tensor(new_variances.collect())], ranks.world())
 }

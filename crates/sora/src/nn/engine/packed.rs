@@ -84,15 +84,17 @@ pub(super) fn packed<E: Element>(
         let mut packed = memory.unwrap_or_default();
         conv.pack_into(weights, direction, &mut packed).map(|()| Arc::new(packed))
     })?;
-    let form = (wanted, fresh.clone());
-    with_cache(|cache| {
-        if once {
-            cache.shared.push(form)
-        } else {
-            cache.valid.entry(version).or_default().push(form)
+    let form = (wanted, fresh);
+    Ok(with_cache(|cache| {
+        let list = if once { &mut cache.shared } else { cache.valid.entry(version).or_default() };
+        // Threads begin a pass together, so another may have kept the same form meanwhile.
+        let kept = if once { None } else { list.iter().find(|form| is_it(form)) };
+        let packed = kept.unwrap_or(&form).1.clone();
+        if kept.is_none() {
+            list.push(form);
         }
-    });
-    Ok(fresh)
+        packed
+    }))
 }
 
 /// Counts a use of a large form.
@@ -182,5 +184,23 @@ mod tests {
         assert!(!kept(large), "a new content counts anew");
         replaced(large);
         forget(small);
+    }
+
+    #[test]
+    fn threads_that_pack_together_keep_one_form() {
+        let version = u64::MAX - 3;
+        let conv = conv(16);
+        let weights = vec![0.5; conv.weight_len()];
+        let together = std::sync::Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    together.wait();
+                    packed(&conv, &weights, Direction::Forward, version).unwrap();
+                });
+            }
+        });
+        assert_eq!(with_cache(|cache| cache.valid[&version].len()), 1);
+        forget(version);
     }
 }

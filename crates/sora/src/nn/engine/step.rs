@@ -30,9 +30,21 @@ fn sign(x: f32) -> f32 {
     }
 }
 
+/// Clamps `delta` to `low..=high`, and keeps NaN, as PyTorch does: `min` and `max` would make the
+/// gradient of a diverged network a step far outside the ball, and hide it.
+fn clamped(delta: f32, low: f32, high: f32) -> f32 {
+    if delta < low {
+        low
+    } else if delta > high {
+        high
+    } else {
+        delta
+    }
+}
+
 /// Clamps `delta` so that `x + delta` stays in [0, 1].
 fn clamped_to_box(x: f32, delta: f32) -> f32 {
-    delta.min(1.0 - x).max(-x)
+    clamped(delta, -x, 1.0 - x)
 }
 
 /// Clamps `delta` so that `x + delta` stays in [0, 1]. Both are on the CPU, without autodiff.
@@ -73,7 +85,7 @@ pub(crate) fn sign_step(step: SignStep<'_>, alpha: f32) -> Tensor<4> {
             out.iter_mut().zip(&start[at..at + len]).for_each(|(out, start)| *out += start);
         }
         if let Some(radius) = radius {
-            out.iter_mut().for_each(|out| *out = out.max(-radius).min(radius));
+            out.iter_mut().for_each(|out| *out = clamped(*out, -radius, radius));
         }
         out.iter_mut()
             .zip(&x_values[at..at + len])
