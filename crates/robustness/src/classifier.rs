@@ -161,7 +161,38 @@ pub fn predicted(logits: &[f32]) -> usize {
     best
 }
 
-/// Whether the logits of an image predict `label`; logits that are NaN predict no class.
+/// Whether the logits of an image predict `label`. Logits that have overflowed (NaN or +inf among
+/// them, or -inf alone) predict no class: no attack could learn from them. A class of logit -inf has
+/// the probability 0.
 pub fn stands(logits: &[f32], label: usize) -> bool {
-    predicted(logits) == label && logits.iter().all(|v| !v.is_nan())
+    let class = predicted(logits);
+    class == label && !is_broken(logits)
+}
+
+/// Whether the logits have overflowed.
+pub(crate) fn is_broken(logits: &[f32]) -> bool {
+    let largest = logits.get(predicted(logits)).copied().unwrap_or(f32::NAN);
+    !largest.is_finite() || logits.iter().any(|v| v.is_nan())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logits_that_have_overflowed_predict_no_class() {
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        for (logits, class) in [
+            ([2.0, 1.0, 0.5], Some(0)),
+            ([-inf, 1.0, -inf], Some(1)),
+            ([inf, 1.0, 0.5], None),
+            ([inf, -inf, -inf], None),
+            ([-inf, -inf, -inf], None),
+            ([0.0, nan, 1.0], None),
+            ([nan, nan, nan], None),
+        ] {
+            let found: Vec<_> = (0..3).filter(|&label| stands(&logits, label)).collect();
+            assert_eq!(found, class.into_iter().collect::<Vec<_>>(), "{logits:?}");
+        }
+    }
 }

@@ -29,6 +29,18 @@ pub trait Samples: Debug + Sync {
     /// Class of the image at `position`, which is below [`len`](Self::len).
     fn label(&self, position: usize) -> usize;
 
+    /// Class of the image at `position` in reports and archives. It is the
+    /// [`label`](Self::label), except where a label says something else of the image, as that of
+    /// [`NotOf`](crate::NotOf) does.
+    fn class(&self, position: usize) -> usize {
+        self.label(position)
+    }
+
+    /// Number of classes in reports, see [`class`](Self::class).
+    fn classes(&self) -> usize {
+        self.shape().classes
+    }
+
     /// A number that identifies the image at `position`, whichever part of a set is taken. Random
     /// draws are keyed by it.
     fn id(&self, position: usize) -> u32 {

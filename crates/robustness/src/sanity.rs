@@ -9,7 +9,7 @@ use crate::{
         Attack, AttackBatch, AttackContext, RowKey, largest_other,
         pgd::{Pgd, StepSize},
     },
-    classifier::{Access, Classifier, predicted, stands},
+    classifier::{Access, Classifier, is_broken, predicted, stands},
     error::Result,
     evaluate::Results,
     rows::{self, Rows},
@@ -112,7 +112,8 @@ fn masked_by_square(who: &str, more: f64) -> String {
 
 /// Queries `model` on the images `x` (rows of pixels) of the classes `labels`. The probe checks
 /// whether the forward pass is deterministic, the outputs are logits, and the gradients exist, and
-/// how the attacks do at epsilon 0 and at an epsilon that no network should withstand.
+/// how the attacks do at epsilon 0 and at an epsilon that no network should withstand. Labels alone, which come as rows
+/// with a single 1, are not taken for probabilities.
 ///
 /// # Errors
 /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.
@@ -134,11 +135,19 @@ pub fn probe(
     let row = |i: usize| logits.row(i);
     let count = |test: &dyn Fn(usize) -> bool| (0..n).filter(|&i| test(i)).count();
 
-    let broken = count(&|i| row(i).iter().any(|v| !v.is_finite()));
+    let broken = count(&|i| is_broken(row(i)));
     if broken > 0 {
         warnings.push(format!(
             "the logits of {broken} of {n} images are not finite numbers: they count as \
              misclassified; look for overflow in the network (a diverged training, a low precision)"
+        ));
+    }
+    let vanished = count(&|i| !is_broken(row(i)) && row(i).iter().any(|v| v.is_infinite()));
+    if vanished > 0 {
+        warnings.push(format!(
+            "the logits of {vanished} of {n} images hold -inf (the logarithm of a probability that \
+             vanished?): attacks by gradients may see nothing there; evaluate the logits before the \
+             logarithm"
         ));
     }
     let again = model.logits(x)?;
@@ -155,7 +164,7 @@ pub fn probe(
         z.iter().all(|v| (-1e-5..=1.0 + 1e-5).contains(v))
             && (z.iter().sum::<f32>() - 1.0).abs() < 1e-4
     };
-    if classes > 1 && (0..n).all(probabilities) {
+    if classes > 1 && model.access() > Access::Labels && (0..n).all(probabilities) {
         warnings.push(
             "the outputs are probabilities, not logits: every loss is flattened by a second \
              softmax and gradients fade; evaluate the network without its last softmax"

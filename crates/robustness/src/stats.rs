@@ -41,8 +41,7 @@ pub fn exact95(successes: usize, n: usize) -> [f64; 2] {
     } else {
         bisect(|p| 1.0 - binomial_cdf(successes - 1, n, p) < TAIL)
     };
-    let upper =
-        if successes >= n { 1.0 } else { bisect(|p| binomial_cdf(successes, n, p) > TAIL) };
+    let upper = if successes >= n { 1.0 } else { bisect(|p| binomial_cdf(successes, n, p) > TAIL) };
     [lower, upper]
 }
 

@@ -106,7 +106,8 @@ impl Incremental for TwoClasses<'_> {
 }
 
 /// The images that do not have the target class, for [`Toward`]. Their label is 0, and an image
-/// stands while the network does not predict the target.
+/// stands while the network does not predict the target. Reports and archives name the class that it
+/// has.
 #[derive(Debug)]
 pub struct NotOf<'a> {
     samples: &'a dyn Samples,
@@ -133,6 +134,14 @@ impl Samples for NotOf<'_> {
 
     fn label(&self, _position: usize) -> usize {
         0
+    }
+
+    fn class(&self, position: usize) -> usize {
+        self.samples.class(self.positions[position])
+    }
+
+    fn classes(&self) -> usize {
+        self.samples.classes()
     }
 
     fn id(&self, position: usize) -> u32 {

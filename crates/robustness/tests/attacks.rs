@@ -8,14 +8,16 @@ mod common;
 use std::sync::atomic::AtomicUsize;
 
 use common::{
-    classifiers::{Linear, Perceptron, Quantised, Random, Scores, Softmax, images, saturated},
+    classifiers::{
+        Linear, Perceptron, Quantised, Random, Scores, Softmax, Tally, images, saturated,
+    },
     golden::Golden,
 };
 use robustness::{
     Attack, AttackContext, Classifier, Error, Norm, Rows, Shape, Threat,
     attack::{
-        AttackBatch, Objective, RowKey, apgd, cw::CarliniWagner, deepfool::DeepFool, fab::Fab,
-        fmn::FastMinimumNorm, square::Square,
+        AttackBatch, Objective, Passes, RowKey, apgd, cw::CarliniWagner, deepfool::DeepFool,
+        fab::Fab, fmn::FastMinimumNorm, square::Square,
     },
     entry, predicted, rows, sanity,
 };
@@ -485,6 +487,53 @@ fn candidates_lie_in_ball_and_box_whatever_the_shape_and_the_classes() {
     }
 }
 
+/// The calls of the first round of `attack` on one image that stands to the end: those for logits
+/// alone, and those for gradients.
+fn calls(attack: &dyn Attack, model: &Tally<'_>, norm: Norm) -> [usize; 2] {
+    let (x, labels) = images(model, 1, 0.3);
+    model.take();
+    let threat = Threat { norm, epsilon: 1e-6 };
+    let mut tick = |_| {};
+    let mut cx = AttackContext::new(model, threat, 1, "test", &mut tick);
+    attack.run(&mut cx, &AttackBatch { x: &x, labels: &labels, keys: &keys(1) }).unwrap();
+    model.take()
+}
+
+#[test]
+fn an_image_takes_no_more_passes_than_an_attack_says() {
+    let linear = Linear::new(SHAPE, 3);
+    let model = Tally::new(&linear);
+    let said = |attack: &dyn Attack| {
+        let Passes { forward, gradient } = attack.passes(SHAPE.classes);
+        [forward, gradient]
+    };
+    let more = ["pgd-7@0.1", "cw", "rays-40", "autoattack-rand", "fab-30", "fab-t-30"];
+    for norm in NORMS {
+        let names = SHORT.into_iter().chain(more);
+        for entry in names.filter_map(|name| entry(name, norm).ok()) {
+            for part in &entry.parts {
+                let (found, said) = (calls(&*part.attack, &model, norm), said(&*part.attack));
+                let within = found.iter().zip(&said).all(|(found, said)| found <= said);
+                assert!(within, "{} {norm}: {found:?}, not {said:?}", part.name);
+            }
+        }
+    }
+    let searches: [&dyn Attack; 2] = [
+        &CarliniWagner { steps: 4, searches: 3, minimise: true },
+        &Fab { targeted: false, steps: 9, restarts: 1, minimise: true },
+    ];
+    for attack in searches {
+        let (found, said) = (calls(attack, &model, Norm::L2), said(attack));
+        assert!(found[0] <= said[0] && found[1] <= said[1], "{attack:?}: {found:?}, not {said:?}");
+    }
+    // Where the number does not hang on what is found, it is exact.
+    for (name, norm) in [("pgd-7@0.1", Norm::Linf), ("cw-4", Norm::L2), ("rays-40", Norm::Linf)] {
+        let parts = entry(name, norm).unwrap().parts;
+        let attack = &*parts[0].attack;
+        assert_eq!(calls(attack, &model, norm), said(attack), "{name}");
+    }
+}
+
 #[test]
 fn stronger_attacks_leave_less_standing() {
     let model = Linear::new(SHAPE, 8);
@@ -622,4 +671,10 @@ fn sanity_checks_say_what_is_wrong() {
     broken.bias[0] = f32::NAN;
     let found = sanity::probe(&broken, &[0.5; 90], &[1], Norm::Linf, 0).unwrap().join("\n");
     assert!(found.contains("not finite"), "{found}");
+    broken.bias[0] = f32::INFINITY;
+    let found = sanity::probe(&broken, &[0.5; 90], &[1], Norm::Linf, 0).unwrap().join("\n");
+    assert!(found.contains("not finite"), "{found}");
+    broken.bias[0] = f32::NEG_INFINITY;
+    let found = sanity::probe(&broken, &[0.5; 90], &[1], Norm::Linf, 0).unwrap().join("\n");
+    assert!(found.contains("hold -inf") && !found.contains("not finite"), "{found}");
 }

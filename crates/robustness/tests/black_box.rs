@@ -4,12 +4,17 @@
 
 mod common;
 
+use std::{fs::File, io::Read, path::Path};
+
 use common::classifiers::{Linear, Scores, images};
 use robustness::{
-    Access, Attack, AttackContext, Classifier, Cotangent, Error, EvalConfig, Evaluator, InMemory,
-    Ledger, Norm, NotOf, PullBack, Result, Samples, Shape, Threat, Toward,
+    Access, Attack, AttackContext, Classifier, Cotangent, DataIdentity, Error, EvalConfig,
+    Evaluator, Identity, InMemory, Ledger, Norm, NotOf, PullBack, Result, Samples, Shape, Threat,
+    Toward, WeightsIdentity,
     attack::{AttackBatch, RowKey, rays::RayS},
-    entry, predicted, rows, sanity, stands,
+    entry,
+    evaluate::{ExistingState, StateOptions},
+    predicted, rows, sanity, stands,
 };
 
 const SHAPE: Shape = Shape { channels: 3, height: 4, width: 4, classes: 4 };
@@ -158,6 +163,61 @@ fn an_attack_towards_a_class_makes_the_network_name_it() {
         assert!(strongest - out_of_reach <= 6, "{norm}: {strongest} {out_of_reach}");
     }
     assert!(matches!(Toward::new(&model, 4), Err(Error::Target { .. })));
+}
+
+/// The bytes of an array of an npz archive after numpy's header.
+fn array(npz: &Path, name: &str) -> Vec<u8> {
+    let mut archive = zip::ZipArchive::new(File::open(npz).unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    archive.by_name(&format!("{name}.npy")).unwrap().read_to_end(&mut bytes).unwrap();
+    let header = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    bytes.split_off(header)
+}
+
+fn integers(npz: &Path, name: &str) -> Vec<usize> {
+    let bytes = array(npz, name);
+    bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as usize).collect()
+}
+
+#[test]
+fn reports_and_archives_of_attacks_towards_a_class_name_the_classes_of_the_network() {
+    let model = Linear::new(SHAPE, 23);
+    let (x, labels) = images(&model, 40, 0.5);
+    let target = labels[0];
+    let others: Vec<usize> = labels.iter().copied().filter(|&label| label != target).collect();
+    let samples = InMemory::new(SHAPE, x.into_values(), labels).unwrap();
+    let (toward, left) = (Toward::new(&model, target).unwrap(), NotOf::new(&samples, target));
+    let threat = Threat { norm: Norm::Linf, epsilon: 0.04 };
+    let (weights, data) = (WeightsIdentity::default(), DataIdentity::default());
+    let identity = Identity::new("program", weights, data, threat, 0);
+    let options = StateOptions { start: ExistingState::Fresh, examples: Some(SHAPE.pixels()) };
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(&dir.path().join("state"), &identity, options).unwrap();
+    let mut evaluator = Evaluator::new(&toward, &left, EvalConfig::under(threat), ledger)
+        .unwrap()
+        .predict_by(&model);
+    let entries = [entry("pgd-20", Norm::Linf).unwrap()];
+    let outcome = evaluator.run(&entries).unwrap();
+    let result = outcome.results.get("pgd-20").unwrap();
+    assert!(result.correct > 0 && result.correct < others.len() as u64, "{result:?}");
+    assert_eq!(result.by_class.len(), 4);
+    for class in &result.by_class {
+        let n = others.iter().filter(|&&other| other == class.class).count() as u64;
+        assert!(class.n == n && class.correct <= n, "{class:?}, {n}");
+    }
+    assert_eq!(result.by_class.iter().map(|class| class.correct).sum::<u64>(), result.correct);
+
+    let npz = evaluator.save(&entries[0], &dir.path().join("adv")).unwrap().npz;
+    assert_eq!(integers(&npz, "y"), others);
+    let bytes = array(&npz, "x_adv");
+    let x_adv: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let named: Vec<usize> = model.scores(&x_adv).each().map(predicted).collect();
+    let pred = integers(&npz, "pred");
+    assert_eq!(pred, named);
+    let standing = pred.iter().filter(|&&class| class != target).count() as u64;
+    assert_eq!(standing, result.correct);
+    let fallen: Vec<bool> = array(&npz, "fallen").iter().map(|&byte| byte == 1).collect();
+    assert_eq!(fallen, pred.iter().map(|&class| class == target).collect::<Vec<_>>());
 }
 
 #[test]

@@ -247,6 +247,37 @@ fn an_evaluation_that_broke_down_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_short_evaluation_leaves_what_a_long_one_was_cut_off_in() {
+    let model = Linear::new(SHAPE, 11);
+    let split = split(&model, 50);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.jsonl");
+    let run = |model: &dyn Classifier, names: &[&str]| -> robustness::Result<Results> {
+        let entries = robustness::attack::entries(names, Norm::Linf)?;
+        let ledger = Ledger::open(&path, &identity(&config(8)), RESUME)?;
+        let mut evaluator = Evaluator::new(model, &split, config(8), ledger)?;
+        let results = evaluator.run(&entries)?.results;
+        evaluator.finish()?;
+        Ok(results)
+    };
+    let long = ["clean", "apgd-ce-8", "pgd-50x40"];
+    let whole = Counting::new(&model, usize::MAX);
+    let unbroken = run(&whole, &long).unwrap();
+    assert!(!path.exists() && unbroken.get("pgd-50x40").unwrap().correct > 0);
+
+    assert!(run(&Counting::new(&model, 150), &long).is_err());
+    let cut_off = std::fs::read(&path).unwrap();
+    for names in [&["fgsm"][..], &["clean", "pgd-3"], &["apgd-ce-8"], &["pgd-50x2"]] {
+        run(&model, names).unwrap();
+        assert!(std::fs::read(&path).unwrap().starts_with(&cut_off), "{names:?}");
+    }
+    let rest = Counting::new(&model, usize::MAX);
+    assert_eq!(essence(&run(&rest, &long).unwrap()), essence(&unbroken));
+    assert!(rest.images() < whole.images(), "{} {}", rest.images(), whole.images());
+    assert!(!path.exists(), "nothing is left in the end");
+}
+
+#[test]
 fn masked_gradients_and_randomness_show_in_the_results() {
     let model = Quantised(Linear::new(SHAPE, 13));
     let split_of = split(&model, 40);

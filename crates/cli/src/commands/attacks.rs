@@ -60,12 +60,16 @@ pub fn stem(pattern: &str) -> &str {
     before.strip_suffix("-K").unwrap_or(before)
 }
 
-/// Whether `name` is `pattern` with any sizes.
+/// Whether `name` is `pattern` with any sizes; PGD takes the size of a step behind them.
 fn is_of(name: &str, pattern: &str) -> bool {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let Some(sizes) = name.strip_prefix(stem(pattern)) else { return false };
     let is_size = |sizes: &str| {
-        let (steps, restarts) = sizes.split_once('x').unwrap_or((sizes, "1"));
+        let numbers = match sizes.split_once('@') {
+            Some((numbers, _)) if stem(pattern) == "pgd" => numbers,
+            _ => sizes,
+        };
+        let (steps, restarts) = numbers.split_once('x').unwrap_or((numbers, "1"));
         is_number(steps) && is_number(restarts)
     };
     name == pattern || sizes.is_empty() || sizes.strip_prefix('-').is_some_and(is_size)
@@ -81,6 +85,8 @@ mod tests {
             ("fgsm", "fgsm"),
             ("pgd-10", "pgd-K[xR]"),
             ("pgd-50x10", "pgd-K[xR]"),
+            ("pgd-20@2/255", "pgd-K[xR]"),
+            ("pgd-50x10@eps/4", "pgd-K[xR]"),
             ("pgd", "pgd-K[xR]"),
             ("pgd-K[xR]", "pgd-K[xR]"),
             ("fab-t", "fab-t[-K[xR]]"),
@@ -91,6 +97,8 @@ mod tests {
         }
         let refused = crate::render::text(&pattern_of("autoatack").unwrap_err());
         assert!(refused.contains("did you mean autoattack"), "{refused}");
-        assert!(pattern_of("pgd-x").is_err());
+        for wrong in ["pgd-x", "pgd-@2/255", "fab-100@2/255"] {
+            assert!(pattern_of(wrong).is_err(), "{wrong}");
+        }
     }
 }

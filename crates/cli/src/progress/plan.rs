@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use sora::{
-    attack::Entry,
+    attack::{Entry, Passes},
     robustness::{Access, Classifier, PullBack, Result, Samples},
 };
 
@@ -72,8 +72,10 @@ impl Plan {
         for entry in entries {
             for (i, part) in entry.parts.iter().enumerate() {
                 let units = (images * part.attack.rounds(classes)) as f64;
-                let (forward, gradient) = passes(&part.name);
-                let seconds = units * (forward * speed.forward + gradient * speed.gradient);
+                let Passes { forward, gradient } = part.attack.passes(classes);
+                // One more forward pass scores the candidate.
+                let forward = (forward + 1) as f64 * speed.forward;
+                let seconds = units * (forward + gradient as f64 * speed.gradient);
                 self.0.push(Planned { name: part.name.clone(), first: i == 0, units, seconds });
             }
         }
@@ -85,27 +87,6 @@ impl Plan {
     }
 }
 
-/// Numbers of forward passes and gradients of an image in one round of the attack called `name`;
-/// for an unknown attack they are a guess.
-fn passes(name: &str) -> (f64, f64) {
-    let (stem, steps) = match name.rsplit_once('-') {
-        Some((stem, size)) => {
-            let steps = size.split('x').next().unwrap_or(size).parse::<f64>().ok();
-            (if steps.is_some() { stem } else { name }, steps)
-        }
-        None => (name, None),
-    };
-    // The last forward pass scores the candidates.
-    match stem {
-        "fgsm" => (1.0, 1.0),
-        "square" => (steps.unwrap_or(5000.0) + 1.0, 0.0),
-        "rays" => (steps.unwrap_or(10_000.0) + 1.0, 0.0),
-        "fab" | "fab-t" => (steps.unwrap_or(100.0) + 1.0, steps.unwrap_or(100.0)),
-        _ if stem.starts_with("apgd") => (1.0, steps.unwrap_or(100.0) + 1.0),
-        _ => (1.0, steps.unwrap_or(50.0)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use sora::{attack, threat::Norm};
@@ -113,15 +94,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cost_of_attacks_follows_their_names() {
-        assert_eq!(passes("fgsm"), (1.0, 1.0));
-        assert_eq!(passes("pgd-10"), (1.0, 10.0));
-        assert_eq!(passes("pgd-50x10"), (1.0, 50.0));
-        assert_eq!(passes("apgd-ce"), (1.0, 101.0));
-        assert_eq!(passes("apgd-t-20"), (1.0, 21.0));
-        assert_eq!(passes("square-100"), (101.0, 0.0));
-        assert_eq!(passes("rays"), (10_001.0, 0.0));
-        assert_eq!(passes("fab-t"), (101.0, 100.0));
+    fn the_longest_time_follows_from_the_settings_of_the_attacks() {
+        let seconds = |name: &str, norm, speed| {
+            let mut plan = Plan::default();
+            plan.add(&[attack::entry(name, norm).unwrap()], 3, 10, speed);
+            plan.seconds() / 3.0
+        };
+        let gradients = Speed { forward: 0.0, gradient: 1.0 };
+        for (name, norm, expected) in [
+            ("fgsm", Norm::Linf, 1.0),
+            ("pgd-1000@0.1", Norm::Linf, 1000.0),
+            ("pgd-50x10@eps/4", Norm::Linf, 500.0),
+            // 101 gradients for each of 9 constants.
+            ("cw", Norm::L2, 909.0),
+            // Means of 20 gradients, on two losses.
+            ("autoattack-rand", Norm::Linf, 2.0 * 20.0 * 103.0),
+        ] {
+            assert_eq!(seconds(name, norm, gradients), expected, "{name}");
+        }
+        // The last one scores the candidate.
+        let forward = Speed { forward: 1.0, gradient: 0.0 };
+        for (name, expected) in [("pgd-10", 1.0), ("square-100", 102.0), ("rays", 10_001.0)] {
+            assert_eq!(seconds(name, Norm::Linf, forward), expected, "{name}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::cli::{sora, stderr, train_short};
+use crate::cli::{refused, sora, stderr, train_short};
 
 /// Values of an array of an npz archive, as bytes after numpy's header.
 fn array(path: &Path, name: &str) -> (String, Vec<u8>) {
@@ -200,6 +200,20 @@ fn eval_keeps_examples_suites_and_sweeps() {
     }
 }
 
+/// The chart goes beside the record, under its name with .svg.
+#[test]
+fn a_record_of_a_sweep_does_not_take_the_place_of_its_chart() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["x.svg", "a.b.SVG"] {
+        let out = dir.path().join("new").join(name);
+        let out = out.to_str().unwrap();
+        // Before any work: that there is no such run is not found out.
+        let call = ["sweep", "/no/such/run", "--epsilons", "4/255,8/255", "--out", out, "--force"];
+        refused(&call, &[name, "chart", ".json"]);
+        assert!(!dir.path().join("new").exists(), "{name}");
+    }
+}
+
 #[test]
 fn corruptions_are_measured_beside_attacks_and_by_themselves() {
     let dir = tempfile::tempdir().unwrap();
@@ -340,6 +354,17 @@ fn a_killed_evaluation_is_not_repeated() {
     let before = fs::read(&state_file).unwrap();
     let whole = before.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
 
+    // A short evaluation and a sweep in between, of the same images, leave it as it is.
+    for short in [["eval", "--attacks", "fgsm"], ["sweep", "--epsilons", "0.2/255"]] {
+        let kept = dir.path().join("short.json");
+        let more = [&short[1..], &["--out", kept.to_str().unwrap()]].concat();
+        let same = ["--dataset", "synthetic", "--limit", "60", "--epsilon", "0.2/255", "--force"];
+        let output = sora(&[&[short[0], weights][..], &same[..], &more[..]].concat());
+        assert!(output.status.success(), "{short:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("going on from"), "{short:?}: {}", stderr(&output));
+        assert!(fs::read(&state_file).unwrap() == before[..whole], "{short:?}");
+    }
+
     let output = sora(&[&call[..], &["--json"]].concat());
     assert!(stderr(&output).contains("going on from"), "{}", stderr(&output));
     let resumed = json(&output);
@@ -360,6 +385,31 @@ fn a_killed_evaluation_is_not_repeated() {
             .collect::<Vec<_>>()
     };
     assert_eq!(parts(&resumed), parts(&unbroken));
+}
+
+#[test]
+fn examples_towards_a_class_name_the_classes_of_the_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let call = ["eval", run.to_str().unwrap(), "--attacks", "clean,pgd-5", "--target", "3"];
+    let report = json(&sora(&[&call[..], &["--save-adv", "--json"]].concat()));
+    let mut kept = fs::read_dir(run.join("eval")).unwrap().map(|entry| entry.unwrap().path());
+    let npz = kept.find(|path| path.extension().is_some_and(|ending| ending == "npz")).unwrap();
+    let longs = |name: &str| -> Vec<i64> {
+        let bytes = array(&npz, name).1;
+        bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()
+    };
+    let (y, pred) = (longs("y"), longs("pred"));
+    let result = &report["results"]["pgd-5"];
+    let standing = pred.iter().filter(|&&class| class != 3).count();
+    assert_eq!((&report["n"], &result["correct"]), (&y.len().into(), &standing.into()));
+    assert!(y.iter().any(|&label| label > 3) && !y.contains(&3), "{y:?}");
+    let by_class = result["by_class"].as_array().unwrap();
+    assert_eq!(by_class.len(), 10);
+    for (class, found) in by_class.iter().enumerate() {
+        let n = y.iter().filter(|&&label| label == class as i64).count();
+        assert!(found["class"] == class && found["n"] == n, "{result}");
+    }
 }
 
 #[test]

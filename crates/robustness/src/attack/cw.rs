@@ -10,7 +10,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackInfo, largest_other,
+    Active, Attack, AttackBatch, AttackContext, AttackInfo, HALVINGS, Passes, largest_other,
     names::{self, Numbers},
     nearest_between,
     pgd::Pgd,
@@ -127,7 +127,11 @@ impl Constant {
 
 impl Attack for CarliniWagner {
     fn key(&self) -> String {
-        if self.minimise { format!("{self}-minimise") } else { self.to_string() }
+        let mut key = self.to_string();
+        if self.searches != SEARCHES {
+            key += &format!("-searches-{}", self.searches);
+        }
+        if self.minimise { key + "-minimise" } else { key }
     }
 
     fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {
@@ -194,6 +198,11 @@ impl Attack for CarliniWagner {
         }
         Ok(active.into_candidates())
     }
+
+    fn passes(&self, _classes: usize) -> Passes {
+        let forward = if self.minimise { HALVINGS } else { 0 };
+        Passes { forward, gradient: self.searches * (self.steps + 1) }
+    }
 }
 
 /// Adam on w, with one image a row.
@@ -256,6 +265,21 @@ impl Adam {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn other_options_have_other_keys() {
+        let key = |steps, searches, minimise| CarliniWagner { steps, searches, minimise }.key();
+        let usual = [(STEPS, false), (STEPS, true), (7, false), (7, true)];
+        let keys = usual.map(|(steps, minimise)| key(steps, SEARCHES, minimise));
+        assert_eq!(keys, ["cw", "cw-minimise", "cw-7", "cw-7-minimise"]);
+        let mut all = keys.to_vec();
+        for searches in [1, 7, 10] {
+            all.extend(usual.map(|(steps, minimise)| key(steps, searches, minimise)));
+        }
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), 16, "{all:?}");
+    }
 
     #[test]
     fn the_constant_is_found_by_halving() {

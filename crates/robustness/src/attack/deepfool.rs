@@ -8,8 +8,8 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackInfo, names, plane::Plane, registry::BOTH,
-    targets,
+    Active, Attack, AttackBatch, AttackContext, AttackInfo, Passes, names, plane::Plane,
+    registry::BOTH, targets,
 };
 use crate::{
     classifier::Access,
@@ -96,6 +96,11 @@ impl Attack for DeepFool {
 
     fn key(&self) -> String {
         self.to_string()
+    }
+
+    fn passes(&self, classes: usize) -> Passes {
+        let boundaries = BOUNDARIES.min(classes.saturating_sub(1));
+        Passes { forward: 1, gradient: self.steps * boundaries }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{fmt, str::FromStr};
 
-use super::{Attack, AttackBatch, AttackContext, AttackInfo, Objective, registry::BOTH};
+use super::{Attack, AttackBatch, AttackContext, AttackInfo, Objective, Passes, registry::BOTH};
 use crate::{
     classifier::Access,
     error::{Error, Result},
@@ -43,6 +43,10 @@ impl FromStr for Fgsm {
 impl Attack for Fgsm {
     fn key(&self) -> String {
         self.to_string()
+    }
+
+    fn passes(&self, _classes: usize) -> Passes {
+        Passes { forward: 0, gradient: 1 }
     }
 
     fn run(&self, cx: &mut AttackContext<'_>, batch: &AttackBatch<'_>) -> Result<Rows> {

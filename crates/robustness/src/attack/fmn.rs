@@ -11,7 +11,8 @@
 use std::{f64::consts::PI, fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackInfo, Objective, names, registry::BOTH,
+    Active, Attack, AttackBatch, AttackContext, AttackInfo, Objective, Passes, names,
+    registry::BOTH,
 };
 use crate::{
     classifier::{Access, stands},
@@ -81,7 +82,11 @@ impl Search {
             self.radius *= 1.0 + change;
         } else {
             // Beyond where the boundary would be if the network were linear.
-            self.radius = (distance + margin.abs() / dual.max(1e-12)) * (1.0 + change);
+            let beyond = (distance + margin.abs() / dual.max(1e-12)) * (1.0 + change);
+            // Logits that have overflowed say nothing of it.
+            if beyond.is_finite() {
+                self.radius = beyond;
+            }
         }
     }
 }
@@ -135,6 +140,10 @@ impl Attack for FastMinimumNorm {
 
     fn key(&self) -> String {
         self.to_string()
+    }
+
+    fn passes(&self, _classes: usize) -> Passes {
+        Passes { forward: 0, gradient: self.steps + 1 }
     }
 }
 

@@ -78,6 +78,15 @@ impl AttackBatch<'_> {
     }
 }
 
+/// Passes of an image through a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    /// For logits alone.
+    pub forward: usize,
+    /// For logits and a gradient by the image.
+    pub gradient: usize,
+}
+
 /// An attack. It returns candidate images; the evaluator projects and scores them itself.
 pub trait Attack: Debug + Send + Sync {
     /// Candidates, N rows of pixels, for the images of `batch` in the rounds of its
@@ -93,6 +102,15 @@ pub trait Attack: Debug + Send + Sync {
     fn rounds(&self, classes: usize) -> usize {
         let _ = classes;
         1
+    }
+
+    /// The most passes, one after the other, that an image takes in one round on a network of
+    /// `classes` classes: as many as if it stands to the end. The one by which the evaluator scores
+    /// the candidate is not among them. The default, none at all, is that of an attack that does not
+    /// say; a plan leaves its time out.
+    fn passes(&self, classes: usize) -> Passes {
+        let _ = classes;
+        Passes::default()
     }
 
     /// A text that separates the attack's draws and kept results from those of other attacks. It
@@ -115,6 +133,9 @@ pub trait Attack: Debug + Send + Sync {
     }
 }
 
+/// Forward passes of [`nearest_between`].
+pub(crate) const HALVINGS: usize = 16;
+
 /// Runs a bisection between each image and its adversarial example, which lies somewhat beyond the
 /// boundary; images without one stay.
 pub(crate) fn nearest_between(
@@ -122,7 +143,6 @@ pub(crate) fn nearest_between(
     batch: &AttackBatch<'_>,
     mut found: Rows,
 ) -> Result<Rows> {
-    const HALVINGS: usize = 16;
     let far = found.clone();
     let (mut low, mut high) = (vec![0f32; batch.len()], vec![1f32; batch.len()]);
     for _ in 0..HALVINGS {

@@ -8,7 +8,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective,
+    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective, Passes,
     names::{self, Numbers},
     registry::BOTH,
 };
@@ -109,17 +109,22 @@ impl Pgd {
         Ok(Self { steps, restarts, size: StepSize::Quarter, objective })
     }
 
+    /// The name with this number of restarts. Losses and sizes of steps that no name stands for are
+    /// appended.
     fn spelled(&self, restarts: usize) -> String {
-        let (base, usual) = match self.objective {
-            Objective::Margin => ("cw", Some(MARGIN_STEPS)),
-            _ => ("pgd", None),
+        let (base, usual, loss) = match self.objective {
+            Objective::CrossEntropy => ("pgd", None, ""),
+            Objective::Margin => ("cw", Some(MARGIN_STEPS), ""),
+            Objective::Dlr => ("pgd", None, "-dlr"),
+            Objective::TargetedMargin => ("pgd", None, "-tm"),
+            Objective::TargetedDlr => ("pgd", None, "-t"),
         };
-        let name = names::spell(base, self.steps, usual, restarts);
+        let name = names::spell(base, self.steps, usual, restarts) + loss;
+        let protocol = PROTOCOL == (self.steps, restarts);
         match self.size {
             StepSize::Pixels(size) => format!("{name}@{size}"),
-            StepSize::Quarter if base == "pgd" && PROTOCOL == (self.steps, restarts) => {
-                format!("{name}@{QUARTER}")
-            }
+            StepSize::Quarter if base == "pgd" && protocol => format!("{name}@{QUARTER}"),
+            StepSize::Protocol if !protocol => format!("{name}@protocol"),
             StepSize::Quarter | StepSize::Protocol => name,
         }
     }
@@ -215,12 +220,16 @@ impl Attack for Pgd {
 
     fn key(&self) -> String {
         // The protocol has a step size of its own and therefore a name of its own.
-        let protocol = self.size == StepSize::Protocol;
+        let protocol = self.size == StepSize::Protocol && PROTOCOL == (self.steps, self.restarts);
         self.spelled(if protocol { self.restarts } else { 1 })
     }
 
     fn rounds(&self, _classes: usize) -> usize {
         self.restarts
+    }
+
+    fn passes(&self, _classes: usize) -> Passes {
+        Passes { forward: 0, gradient: self.steps }
     }
 }
 
@@ -260,5 +269,29 @@ mod tests {
         let of = |threat| StepSize::Protocol.under(threat);
         assert_eq!(of(Threat { norm: Norm::Linf, epsilon: 0.1 }), 2.0 / 255.0);
         assert_eq!(of(Threat { norm: Norm::L2, epsilon: 0.5 }), 0.125);
+    }
+
+    #[test]
+    fn another_loss_or_size_of_steps_has_another_key_and_more_restarts_have_not() {
+        let mut keys = Vec::new();
+        for objective in [
+            Objective::CrossEntropy,
+            Objective::Margin,
+            Objective::Dlr,
+            Objective::TargetedMargin,
+            Objective::TargetedDlr,
+        ] {
+            for size in [StepSize::Quarter, StepSize::Protocol, StepSize::Pixels(0.25)] {
+                for steps in [20, 50] {
+                    let key = |restarts| Pgd { steps, restarts, size, objective }.key();
+                    assert_eq!(key(1), key(3), "{objective:?} {size:?}");
+                    keys.push(key(1));
+                }
+            }
+        }
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count, "{keys:?}");
     }
 }

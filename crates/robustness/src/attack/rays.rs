@@ -11,7 +11,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackInfo,
+    Active, Attack, AttackBatch, AttackContext, AttackInfo, Passes,
     names::{self, Numbers},
 };
 use crate::{
@@ -180,6 +180,10 @@ impl Attack for RayS {
 
     fn key(&self) -> String {
         if self.minimise { format!("{self}-minimise") } else { self.to_string() }
+    }
+
+    fn passes(&self, _classes: usize) -> Passes {
+        Passes { forward: self.queries, gradient: 0 }
     }
 
     fn needs(&self) -> Access {

@@ -154,6 +154,7 @@ pub(super) fn single(name: &str, norm: Norm) -> Result<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attack::Passes;
 
     #[test]
     fn every_form_of_the_registry_is_read() {
@@ -174,6 +175,8 @@ mod tests {
                 assert!(!entry.parts.is_empty(), "{name}");
                 let needs = |part: &Part| part.attack.needs();
                 assert_eq!(entry.parts.iter().map(needs).max(), Some(info.needs), "{name}");
+                let silent = |part: &Part| part.attack.passes(4) == Passes::default();
+                assert!(!entry.parts.iter().any(silent), "{name} does not say its passes");
             }
         }
         for wrong in [
@@ -237,6 +240,34 @@ mod tests {
         assert!(entry("autoattack-plus", Norm::L1).is_err());
         assert_eq!(keys("autoattack-rand"), ["apgd-ce-eot20", "apgd-dlr-eot20"]);
         assert_eq!(keys("autoattack:square-100+pgd-20x3"), ["square-100", "pgd-20"]);
+    }
+
+    #[test]
+    fn passes_follow_from_the_settings_of_an_attack() {
+        let of = |name: &str, norm, classes| {
+            let parts = entry(name, norm).unwrap().parts;
+            let passes = parts.iter().map(|part| part.attack.passes(classes));
+            passes.map(|Passes { forward, gradient }| (forward, gradient)).collect::<Vec<_>>()
+        };
+        for (name, norm, expected) in [
+            ("fgsm", Norm::Linf, (0, 1)),
+            ("pgd-1000@0.1", Norm::Linf, (0, 1000)),
+            ("pgd-50x10", Norm::L2, (0, 50)),
+            ("cw", Norm::Linf, (0, 50)),
+            ("cw", Norm::L2, (0, 909)),
+            ("apgd-ce-20x2", Norm::L1, (0, 23)),
+            ("apgd-t", Norm::Linf, (1, 103)),
+            ("fab", Norm::Linf, (101, 1500)),
+            ("fab-t-5", Norm::L2, (7, 8)),
+            ("fmn", Norm::L2, (0, 101)),
+            ("deepfool", Norm::L2, (1, 450)),
+            ("square-100x2", Norm::Linf, (101, 0)),
+            ("rays", Norm::Linf, (10_000, 0)),
+        ] {
+            assert_eq!(of(name, norm, 10), [expected], "{name} {norm}");
+        }
+        assert_eq!(of("autoattack-rand", Norm::Linf, 10), [(0, 2060); 2]);
+        assert_eq!(of("deepfool-7", Norm::Linf, 3), [(1, 14)]);
     }
 
     #[test]

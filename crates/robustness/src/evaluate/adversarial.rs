@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 use super::{Evaluator, evaluator::CLEAN};
 use crate::{
     attack::Entry,
-    classifier::{Shape, predicted},
+    classifier::{Classifier, Shape, predicted},
     error::{Error, Result},
     files::NewFile,
     rows::Rows,
@@ -35,16 +35,25 @@ pub struct Saved {
     pub png: Option<PathBuf>,
 }
 
-impl Evaluator<'_> {
+impl<'a> Evaluator<'a> {
+    /// Lets [`save`](Self::save) write down the classes that `network` predicts. The classifier under
+    /// attack may be another view of it, such as [`Toward`](crate::Toward), which has two classes.
+    #[must_use]
+    pub fn predict_by(self, network: &'a dyn Classifier) -> Self {
+        Self { predicts: Some(network), ..self }
+    }
+
     /// Writes the adversarial examples of `entry` to `STEM.npz` and a grid of the first of them to
     /// `STEM.png`. The ledger must have been opened to keep them, and [`run`](Self::run) must have
     /// been called with `entry`.
     ///
     /// The archive holds, for all images in order: `x` and `x_adv` `[N, C, H, W]` f32 in [0, 1]
-    /// (`x_adv` equals `x` where no example was found), `y` and `pred` `[N]` i64 (the class, and
-    /// the network's prediction for `x_adv`), `fallen` `[N]` bool, `id` `[N]` i64 (position in the
-    /// split). The accuracy on `x_adv` is the reported one. The grid's rows: the image, the change
-    /// (grey is none, full colour is epsilon in l-inf, the largest change in l2), the example.
+    /// (`x_adv` equals `x` where no example was found), `y` and `pred` `[N]` i64 (the class of the
+    /// image, and that which the network, or [`predict_by`](Self::predict_by)'s, predicts for
+    /// `x_adv`), `fallen` `[N]` bool, `id` `[N]` i64 (position in the split). The accuracy on `x_adv`
+    /// is the reported one; of attacks [towards a class](crate::Toward) that is the share of
+    /// predictions that are not this class. The grid's rows: the image, the change (grey is none,
+    /// full colour is epsilon in l-inf, the largest change in l2), the example.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be read or written.
@@ -104,9 +113,10 @@ impl Evaluator<'_> {
                 found.fallen.push(u8::from(!self.ledger.survived(CLEAN, self.id(i), 1)));
             }
         }
-        let logits = Rows::new(self.model.logits(&x_adv)?, self.model.shape().classes);
+        let network = self.predicts.unwrap_or(self.model);
+        let logits = Rows::new(network.logits(&x_adv)?, network.shape().classes);
         for (k, &i) in chunk.iter().enumerate() {
-            found.labels.push(self.samples.label(i) as i64);
+            found.labels.push(self.samples.class(i) as i64);
             found.predictions.push(predicted(logits.row(k)) as i64);
         }
         Ok(x_adv)

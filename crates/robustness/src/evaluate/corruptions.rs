@@ -14,6 +14,8 @@ use crate::{
     stats::Accuracy,
 };
 
+/// The beginning of the names of corruptions in the ledger.
+pub(super) const CORRUPTION: &str = "corruption-";
 /// Standard errors of a 95 % interval.
 const BEYOND: f64 = 1.96;
 
@@ -110,7 +112,8 @@ impl Evaluator<'_> {
         all: &[usize],
         progress: &mut Progress<'_>,
     ) -> Result<String> {
-        let key = format!("corruption-{corruption}-{}", severity.number());
+        let key = format!("{CORRUPTION}{corruption}-{}", severity.number());
+        self.ledger.ask(&key, 1);
         let pending: Vec<usize> =
             all.iter().copied().filter(|&i| !self.ledger.knows(&key, self.id(i), 0)).collect();
         progress.advance(all.len() - pending.len());

@@ -23,6 +23,8 @@ pub struct Evaluator<'a> {
     pub(super) model: &'a dyn Classifier,
     /// Where attacks search, if not on `model`.
     pub(super) near: Option<Near<'a>>,
+    /// What names the classes of saved predictions, if not `model`.
+    pub(super) predicts: Option<&'a dyn Classifier>,
     pub(super) samples: &'a dyn Samples,
     pub(super) config: EvalConfig,
     pub(super) ledger: Ledger,
@@ -50,7 +52,8 @@ impl<'a> Evaluator<'a> {
         {
             return Err(Error::Shape { network, images });
         }
-        Ok(Self { model, near: None, samples, config, ledger, observer: None, peers: None })
+        let (near, predicts, observer, peers) = (None, None, None, None);
+        Ok(Self { model, near, predicts, samples, config, ledger, observer, peers })
     }
 
     /// Reports the progress of the work to `observer`.
@@ -150,16 +153,16 @@ impl<'a> Evaluator<'a> {
 
     /// Number of images of each class in `standing`.
     fn by_class(&self, standing: &[usize]) -> Vec<ClassResult> {
-        let classes = self.samples.shape().classes;
+        let classes = self.samples.classes();
         let mut counts: Vec<_> =
             (0..classes).map(|class| ClassResult { class, n: 0, correct: 0 }).collect();
         for position in 0..self.samples.len() {
-            if let Some(count) = counts.get_mut(self.samples.label(position)) {
+            if let Some(count) = counts.get_mut(self.samples.class(position)) {
                 count.n += 1;
             }
         }
         for &position in standing {
-            if let Some(count) = counts.get_mut(self.samples.label(position)) {
+            if let Some(count) = counts.get_mut(self.samples.class(position)) {
                 count.correct += 1;
             }
         }
@@ -181,12 +184,14 @@ impl<'a> Evaluator<'a> {
         self.clean(&(0..self.samples.len()).collect::<Vec<_>>())
     }
 
-    /// Ends the evaluation and removes the files by which it could have been resumed.
+    /// Ends the evaluation and removes the files by which it could have been resumed. Files with
+    /// results of attacks, or of rounds of them, that were not asked for here stay: another
+    /// evaluation was cut off, and goes on from them.
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be removed.
     pub fn finish(self) -> Result<()> {
-        self.ledger.remove()
+        self.ledger.finish()
     }
 
     pub(super) fn id(&self, position: usize) -> u32 {
@@ -203,6 +208,7 @@ impl<'a> Evaluator<'a> {
 
     /// The images of `all` that are classified correctly without attack.
     fn clean(&mut self, all: &[usize]) -> Result<Vec<usize>> {
+        self.ledger.ask(CLEAN, 1);
         let pending: Vec<usize> =
             all.iter().copied().filter(|&i| !self.ledger.knows(CLEAN, self.id(i), 0)).collect();
         for chunk in pending.chunks(self.config.batch.max(1)) {
@@ -222,6 +228,7 @@ impl<'a> Evaluator<'a> {
     /// The images of `standing` that survive every round of `part`.
     fn survivors(&mut self, part: &Part, standing: &[usize]) -> Result<Vec<usize>> {
         let rounds = part.attack.rounds(self.model.shape().classes);
+        self.ledger.ask(&part.key, rounds);
         self.observed(&part.name, standing.len() * rounds, |evaluator, progress| {
             let mut first = 0;
             while first < rounds {

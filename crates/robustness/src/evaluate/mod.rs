@@ -10,6 +10,7 @@
 mod adversarial;
 mod corruptions;
 mod evaluator;
+mod examples;
 mod lanes;
 mod ledger;
 mod peers;

@@ -2,6 +2,7 @@
 //! digest. Beside it, where they are kept, a file of adversarial examples.
 
 use std::{
+    collections::HashMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -11,13 +12,14 @@ use same_file::Handle;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::Identity;
+use super::{
+    Identity,
+    examples::{self, Examples},
+};
 use crate::error::{Error, Result};
 
 /// The beginning of the first line of every state.
 const MARK: &[u8] = b"{\"sora_evaluation\":1,";
-/// The beginning of every file of adversarial examples; the digest of the identity follows.
-const EXAMPLES_MARK: &str = "sora adversarial examples 1 ";
 
 /// How often a state is opened that others remove before it is locked.
 const TRIES: usize = 100;
@@ -80,7 +82,7 @@ impl Line {
 }
 
 /// The first half of the SHA-256 of `bytes`, enough against damage.
-fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -97,6 +99,12 @@ pub(super) struct State {
     path: PathBuf,
     lines: File,
     examples: Option<Examples>,
+    /// Digest of the evaluation's identity.
+    digest: String,
+    /// The attacks that the file held results of when it was opened, each with the number of rounds.
+    held: HashMap<String, usize>,
+    /// Where the last line of one of these attacks ends.
+    lasting: u64,
     /// Whether the file holds what can be gone on from. One that does not goes with this value: a
     /// failed evaluation leaves nothing that is of no use.
     worth: bool,
@@ -122,11 +130,21 @@ impl State {
         };
         // Until all of it is open, a file that was there stays.
         let worth = lines.metadata().map_err(cannot)?.len() > 0;
-        let mut state = Self { path: path.to_owned(), lines, examples: None, worth, unlocked };
+        let mut state = Self {
+            path: path.to_owned(),
+            lines,
+            examples: None,
+            digest: identity.digest(),
+            held: HashMap::new(),
+            lasting: 0,
+            worth,
+            unlocked,
+        };
         let (mut found, whole) = read(&mut state.lines, path, identity, options.start)?;
+        (state.held, state.lasting) = (rounds_of(&found), whole);
         let worth = !found.is_empty();
         if let Some(width) = options.examples {
-            let mut examples = Examples::open(path, width, &identity.digest(), whole == 0)?;
+            let mut examples = Examples::open(path, width, &state.digest, whole == 0)?;
             found.retain(|line| examples.hold(line));
             state.examples = Some(examples);
         }
@@ -158,7 +176,15 @@ impl State {
         let text = line.sealed()?;
         self.lines.write_all(text.as_bytes()).map_err(Error::io("write", &self.path))?;
         self.worth = true;
+        if self.held.contains_key(&line.attack) {
+            self.lasting = self.lines.stream_position().map_err(Error::io("write", &self.path))?;
+        }
         Ok(())
+    }
+
+    /// The attacks that the file held results of when it was opened, each with the number of rounds.
+    pub fn held(&self) -> impl Iterator<Item = (&String, usize)> {
+        self.held.iter().map(|(attack, &rounds)| (attack, rounds))
     }
 
     /// The adversarial example in `row`.
@@ -172,14 +198,25 @@ impl State {
         self.remove_files()
     }
 
+    /// Leaves to other evaluations what they go on from. The results at the end, of attacks that none
+    /// of them had begun, are of no use to them and would keep the file for ever.
+    pub fn leave(self) -> Result<()> {
+        if self.held.is_empty() {
+            return self.remove();
+        }
+        self.lines.set_len(self.lasting).map_err(Error::io("write", &self.path))
+    }
+
     fn remove_files(&mut self) -> Result<()> {
         let same = leads_to(&self.path, &self.lines).map_err(Error::io("read", &self.path))?;
         // The file of another process, since somebody has taken this one away.
         if same == Some(false) {
             return Ok(());
         }
-        let examples = self.examples.take().map(|examples| examples.path);
-        for path in examples.as_ref().into_iter().chain([&self.path]) {
+        // An earlier call may have kept examples where this one does not.
+        let path = examples::beside(&self.path);
+        let own = self.examples.take().is_some() || examples::are_of(&path, &self.digest);
+        for path in own.then_some(&path).into_iter().chain([&self.path]) {
             match fs::remove_file(path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     return Err(Error::io("remove", path)(e));
@@ -194,7 +231,8 @@ impl State {
     pub fn on_full_disk() -> Self {
         let path = PathBuf::from("/dev/full");
         let lines = OpenOptions::new().write(true).open(&path).unwrap();
-        Self { path, lines, examples: None, worth: true, unlocked: None }
+        let (digest, held) = (String::new(), HashMap::new());
+        Self { path, lines, examples: None, digest, held, lasting: 0, worth: true, unlocked: None }
     }
 }
 
@@ -270,103 +308,17 @@ fn read(
     Ok((lines, whole))
 }
 
-/// Adversarial examples: rows of f32 behind a line that describes them.
-#[derive(Debug)]
-struct Examples {
-    path: PathBuf,
-    file: File,
-    /// Length of the first line.
-    header: u64,
-    /// Number of values of a row.
-    width: usize,
-    rows: u64,
+/// The attacks of `lines`, each with the number of rounds.
+fn rounds_of(lines: &[Line]) -> HashMap<String, usize> {
+    let mut all: HashMap<String, usize> = HashMap::new();
+    for line in lines {
+        let rounds = all.entry(line.attack.clone()).or_default();
+        *rounds = line.round.saturating_add(1).max(*rounds);
+    }
+    all
 }
 
-impl Examples {
-    /// The examples of the state `path`; `anew` says that the state has just begun.
-    fn open(path: &Path, width: usize, digest: &str, anew: bool) -> Result<Self> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".adv");
-        let path = PathBuf::from(name);
-        let cannot = |e: io::Error| Error::io("write", &path)(e);
-        let mut file = open_or_create(&path).map_err(cannot)?;
-        let header = format!("{EXAMPLES_MARK}{digest}\n").into_bytes();
-        let mut found = Vec::new();
-        Read::take(&mut file, header.len() as u64).read_to_end(&mut found).map_err(cannot)?;
-        let known = found.len().min(EXAMPLES_MARK.len());
-        if found[..known] != EXAMPLES_MARK.as_bytes()[..known] {
-            return Err(Error::NotAState(path.clone()));
-        }
-        let mut examples =
-            Self { header: header.len() as u64, width, rows: 0, path: path.clone(), file };
-        if found == header && !anew {
-            let length = examples.file.metadata().map_err(cannot)?.len();
-            examples.rows = (length - examples.header) / examples.row_bytes();
-        } else {
-            let file = &mut examples.file;
-            file.set_len(0)
-                .and_then(|()| file.seek(SeekFrom::Start(0)))
-                .and_then(|_| file.write_all(&header))
-                .map_err(cannot)?;
-        }
-        let end = examples.place(examples.rows);
-        let file = &mut examples.file;
-        file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(cannot)?;
-        Ok(examples)
-    }
-
-    fn row_bytes(&self) -> u64 {
-        self.width.max(1) as u64 * 4
-    }
-
-    fn place(&self, row: u64) -> u64 {
-        self.header + row * self.row_bytes()
-    }
-
-    /// Whether the file holds the examples of `line` as they were written.
-    fn hold(&mut self, line: &Line) -> bool {
-        if line.fallen.is_empty() || line.attack == super::evaluator::CLEAN {
-            return true;
-        }
-        let end = |row: u64| row.checked_add(line.fallen.len() as u64);
-        let Some(row) = line.row.filter(|&row| end(row).is_some_and(|end| end <= self.rows)) else {
-            return false;
-        };
-        let bytes = self.bytes(row, line.fallen.len());
-        bytes.is_ok_and(|bytes| digest(&bytes) == line.examples)
-    }
-
-    /// Writes the rows of `points` that do not stand; returns the row of the first one, and their
-    /// digest.
-    fn write(&mut self, stands: &[bool], points: &[f32]) -> Result<(u64, String)> {
-        let fallen = points.chunks(self.width.max(1)).zip(stands).filter(|(_, stands)| !**stands);
-        let bytes: Vec<u8> =
-            fallen.flat_map(|(row, _)| row).flat_map(|v| v.to_le_bytes()).collect();
-        self.file.write_all(&bytes).map_err(Error::io("write", &self.path))?;
-        let first = self.rows;
-        self.rows += stands.iter().filter(|stands| !**stands).count() as u64;
-        Ok((first, digest(&bytes)))
-    }
-
-    fn read(&mut self, row: u64) -> Result<Vec<f32>> {
-        let bytes = self.bytes(row, 1)?;
-        Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
-    }
-
-    /// The bytes of `count` rows; the file is then at its end again.
-    fn bytes(&mut self, row: u64, count: usize) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; count * self.width * 4];
-        let (start, end) = (self.place(row), self.place(self.rows));
-        let file = &mut self.file;
-        file.seek(SeekFrom::Start(start))
-            .and_then(|_| file.read_exact(&mut bytes))
-            .and_then(|()| file.seek(SeekFrom::Start(end)))
-            .map_err(Error::io("read", &self.path))?;
-        Ok(bytes)
-    }
-}
-
-fn open_or_create(path: &Path) -> io::Result<File> {
+pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
 }
 

@@ -22,16 +22,14 @@ pub fn project(threat: Threat, x: &[f32], point: &mut [f32]) {
             // In a small ball the rounding of the pixels can leave a scaled point outside by more
             // than that. The point is then aimed further inside, and in the end at the centre.
             let mut shrink = 0.0;
-            loop {
-                let length = distance(Norm::L2, point, x);
-                if length <= most {
-                    break;
-                }
+            let mut length = distance(Norm::L2, point, x);
+            while length > most {
                 let scale = (f64::from(epsilon) * f64::max(1.0 - shrink, 0.0) / length) as f32;
                 for (p, &x) in point.iter_mut().zip(x) {
                     *p = x + (*p - x) * scale;
                 }
                 shrink = f64::max(2.0 * shrink, 1e-6);
+                length = distance(Norm::L2, point, x);
             }
             point.iter_mut().for_each(|p| *p = p.clamp(0.0, 1.0));
         }
@@ -111,7 +109,8 @@ fn threshold_l1(epsilon: f64, changes: &[Change]) -> f64 {
 /// the ball. A value for which the ball holds no multiple becomes the value of `x`.
 pub fn round_to_eight_bits(threat: Threat, x: &[f32], point: &mut [f32]) {
     const LEVELS: f64 = 255.0;
-    let epsilon = f64::from(threat.epsilon) * (1.0 + 1e-6);
+    // A pixel of k/255 and its value may each be rounded to f32 by 3e-8.
+    let epsilon = f64::from(threat.epsilon) * (1.0 + 1e-6) + 1e-7;
     let towards_x = |p: f64, x: f64| {
         let level = p * LEVELS;
         (if p > x { (level + 1e-4).floor() } else { (level - 1e-4).ceil() }) / LEVELS
@@ -168,6 +167,33 @@ mod tests {
             let mut point = [1.0; 7];
             project(Threat { norm: Norm::L2, epsilon }, &x, &mut point);
             assert!(distance(Norm::L2, &point, &x) <= f64::from(epsilon) * (1.0 + 1e-6));
+        }
+    }
+
+    #[test]
+    fn a_radius_that_is_no_number_ends() {
+        for norm in [Norm::Linf, Norm::L2, Norm::L1] {
+            for epsilon in [f32::NAN, f32::INFINITY] {
+                let mut point = [0.25, 3.0, f32::NAN];
+                project(Threat { norm, epsilon }, &[0.5; 3], &mut point);
+            }
+        }
+    }
+
+    #[test]
+    fn corners_of_whole_levels_are_eight_bits_already() {
+        for k in 1..=16 {
+            let threat = Threat { norm: Norm::Linf, epsilon: (f64::from(k) / 255.0) as f32 };
+            for level in 0..=255 {
+                let x = (f64::from(level) / 255.0) as f32;
+                for side in [-k, k] {
+                    let corner = (f64::from((level + side).clamp(0, 255)) / 255.0) as f32;
+                    let mut point = [x + side as f32 / 255.0];
+                    project(threat, &[x], &mut point);
+                    round_to_eight_bits(threat, &[x], &mut point);
+                    assert_eq!(point, [corner], "level {level}, {side}/255");
+                }
+            }
         }
     }
 

@@ -262,6 +262,41 @@ impl Classifier for Counting<'_> {
     }
 }
 
+/// Counts the calls for logits alone, and those for gradients.
+#[derive(Debug)]
+pub struct Tally<'a> {
+    inner: &'a dyn Classifier,
+    forward: AtomicUsize,
+    gradient: AtomicUsize,
+}
+
+impl<'a> Tally<'a> {
+    pub fn new(inner: &'a dyn Classifier) -> Self {
+        Self { inner, forward: AtomicUsize::new(0), gradient: AtomicUsize::new(0) }
+    }
+
+    /// The calls since the last look, those for logits alone first.
+    pub fn take(&self) -> [usize; 2] {
+        [&self.forward, &self.gradient].map(|count| count.swap(0, Ordering::Relaxed))
+    }
+}
+
+impl Classifier for Tally<'_> {
+    fn shape(&self) -> Shape {
+        self.inner.shape()
+    }
+
+    fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        self.forward.fetch_add(1, Ordering::Relaxed);
+        self.inner.logits(x)
+    }
+
+    fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
+        self.gradient.fetch_add(1, Ordering::Relaxed);
+        self.inner.pull_back(x, cotangent)
+    }
+}
+
 /// Two batches at a time, and the most calls that it has answered at the same time.
 #[derive(Debug)]
 pub struct TwoLanes<'a> {

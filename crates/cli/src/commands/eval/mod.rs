@@ -122,6 +122,15 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let target = Target::load(&args.subject, args.suite.and_then(Suite::images))?;
     let protocol = protocol(args, &target)?;
     let entries = attack::entries(&protocol.names, target.threat.norm)?;
+    if args.model_info.is_some()
+        && let Some((_, run)) = target.subject.run()
+        && let Some(limit) = run.settings.limit_test
+    {
+        return Err(Failure::input(format!(
+            "--model-info: this run has {limit} test images (limit_test), an entry is of all; export the \
+             weights and measure the exported file"
+        )));
+    }
     let model_info = args
         .model_info
         .as_deref()
@@ -148,6 +157,7 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     world::same_everywhere("network or data set", &identity.digest())?;
     let peers = Linked(&*link);
     let mut evaluator = Evaluator::new(model, samples, config, ledger)?
+        .predict_by(target.model())
         .share(&peers)
         .observe(EvaluationBar::new(target.plan(&[&entries])?));
     if let (Some(near), Some(precision)) = (near, precision) {

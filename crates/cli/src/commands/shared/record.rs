@@ -91,7 +91,7 @@ impl Target {
             0 => {}
             left => tracing::info!(
                 "{} holds state-*.jsonl of {left} evaluations that were cut off or are still \
-                 running: the same calls go on from them, nothing else uses them",
+                 running: the same calls go on from them",
                 dir.evaluations().display()
             ),
         }

@@ -197,7 +197,7 @@ impl Target {
         let speed = Speed::measure(model, &self.split, self.batch)?;
         let mut plan = Plan::default();
         for entries in evaluations {
-            plan.add(entries, images, self.split.shape().classes, speed);
+            plan.add(entries, images, model.shape().classes, speed);
         }
         if plan.seconds() > LONG {
             let (pass, seconds) = match model.access() {
@@ -223,6 +223,7 @@ impl Target {
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         if let Some((dir, _)) = self.subject.run() {
             let dir = dir.evaluations();
+            RunDir::refuse_link(&dir)?;
             fs::create_dir_all(&dir).map_err(|e| Failure::io("create", &dir, &e))?;
             return Ok(dir.join(name));
         }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Radii in units of epsilon, and their shares of the steps.
-const RADII: [(f32, f64); 3] = [(3.0, 0.3), (2.0, 0.3), (1.0, 0.4)];
+pub(super) const RADII: [(f32, f64); 3] = [(3.0, 0.3), (2.0, 0.3), (1.0, 0.4)];
 /// Share of a radius' steps between two looks.
 const INTERVAL: f64 = 0.04;
 /// The step is divided by this where the sparsity no longer falls, down to [`LEAST`] of the radius.

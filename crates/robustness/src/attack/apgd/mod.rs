@@ -20,7 +20,7 @@ mod search;
 use std::{fmt, str::FromStr};
 
 use super::{
-    Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective, RowKey,
+    Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Objective, Passes, RowKey,
     names::{self, Numbers},
     registry::EVERY,
     targets,
@@ -153,7 +153,7 @@ impl Attack for Apgd {
 
     fn key(&self) -> String {
         // All restarts of one target class come before the next class, so their number shifts the
-        // rounds.
+        // rounds. The number of target classes only says how many rounds there are.
         let restarts = if self.targeted() { self.restarts } else { 1 };
         names::spell(&self.base(), self.steps, Some(STEPS), restarts)
     }
@@ -164,6 +164,12 @@ impl Attack for Apgd {
         } else {
             self.restarts
         }
+    }
+
+    fn passes(&self, _classes: usize) -> Passes {
+        // Besides the steps the start is measured, in l1 that of each radius.
+        let points = self.steps + l1::RADII.len();
+        Passes { forward: usize::from(self.targeted()), gradient: points * self.eot.max(1) }
     }
 
     fn note(&self, shape: Shape) -> Option<String> {

@@ -16,7 +16,7 @@ use std::{fmt, str::FromStr};
 pub use projection::project_on_plane;
 
 use super::{
-    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, Keep,
+    Active, Attack, AttackBatch, AttackContext, AttackDraw, AttackInfo, HALVINGS, Keep, Passes,
     names::{self, Numbers},
     nearest_between,
     plane::Plane,
@@ -167,6 +167,17 @@ impl Attack for Fab {
             self.restarts * TARGETS.min(classes.saturating_sub(1))
         } else {
             self.restarts
+        }
+    }
+
+    fn passes(&self, classes: usize) -> Passes {
+        // A step whose point turns out adversarial takes its gradient again where the search goes
+        // back to, and the step after it begins with a forward pass: that is every other one at most.
+        let planes = self.steps + self.steps.div_ceil(2);
+        let of_all = self.steps + 1 + usize::from(self.targeted);
+        Passes {
+            forward: of_all + if self.minimise { HALVINGS } else { 0 },
+            gradient: planes * if self.targeted { 1 } else { classes },
         }
     }
 

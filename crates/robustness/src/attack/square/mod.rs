@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr};
 use search::Search;
 
 use super::{
-    Attack, AttackBatch, AttackContext, AttackInfo,
+    Attack, AttackBatch, AttackContext, AttackInfo, Passes,
     names::{self, Numbers},
     registry::EVERY,
 };
@@ -81,5 +81,10 @@ impl Attack for Square {
 
     fn rounds(&self, _classes: usize) -> usize {
         self.restarts
+    }
+
+    fn passes(&self, _classes: usize) -> Passes {
+        // The start counts as query 0. What is computed ahead of an answer shares a pass with it.
+        Passes { forward: self.queries + 1, gradient: 0 }
     }
 }

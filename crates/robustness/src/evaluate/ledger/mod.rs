@@ -37,6 +37,8 @@ pub(super) struct Spent {
 #[derive(Debug, Default)]
 pub struct Ledger {
     records: HashMap<String, HashMap<u32, Record>>,
+    /// The attacks that this evaluation asked for, each with the number of rounds.
+    asked: HashMap<String, usize>,
     state: Option<State>,
     /// The reason why the file is no longer written.
     lost: Option<Error>,
@@ -121,6 +123,12 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Notes that this evaluation asks for `rounds` rounds of `attack`, known or not.
+    pub(super) fn ask(&mut self, attack: &str, rounds: usize) {
+        let asked = self.asked.entry(attack.to_owned()).or_default();
+        *asked = rounds.max(*asked);
     }
 
     /// Records a finished batch: which of `ids` stand after `round`, and the rows of pixels at
@@ -231,6 +239,29 @@ impl Ledger {
             (Some(state), Some(row)) => state.example(row).map(Some),
             (None, _) if self.lost.is_some() => Err(Error::ExamplesLost),
             _ => Ok(None),
+        }
+    }
+
+    /// Whether there are results that this evaluation did not ask for: another one was cut off.
+    fn serves_others(&self) -> bool {
+        let rounds = |records: &HashMap<u32, Record>| {
+            records.values().map(|record| record.seconds.len()).max().unwrap_or(0)
+        };
+        // With those of other processes, so that all of them decide alike.
+        let known = self.records.iter().map(|(attack, records)| (attack, rounds(records)));
+        let held = self.state.iter().flat_map(State::held);
+        known
+            .chain(held)
+            .any(|(attack, rounds)| self.asked.get(attack).is_none_or(|&asked| rounds > asked))
+    }
+
+    /// Ends the evaluation: removes the files, or leaves them to another one that was cut off.
+    pub(super) fn finish(self) -> Result<()> {
+        let others = self.serves_others();
+        match self.state {
+            Some(state) if others => state.leave(),
+            Some(state) => state.remove(),
+            None => Ok(()),
         }
     }
 

@@ -234,3 +234,93 @@ fn a_state_without_a_finished_batch_goes_and_one_with_a_batch_stays() {
     assert!(matches!(Ledger::open(&path, &identity(), PAIRS), Err(Error::NotAState(_))));
     assert!(!path.exists() && left() == 1);
 }
+
+#[test]
+fn an_evaluation_that_ends_leaves_what_another_was_cut_off_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.jsonl");
+    let open = |options| Ledger::open(&path, &identity(), options).unwrap();
+    let mut long = open(RESUME);
+    long.add("clean", 0, &[1, 2, 3], &[true, true, true], spent(1.0), &[]);
+    long.add("apgd", 0, &[1, 2], &[true, false], spent(1.0), &[0.5; 4]);
+    drop(long);
+    let cut_off = fs::read(&path).unwrap();
+    // Kept without examples, the lines of the long one are no results of the second of these.
+    for options in [RESUME, PAIRS] {
+        let mut short = open(options);
+        short.ask("clean", 1);
+        short.ask("fgsm", 1);
+        short.add("fgsm", 0, &[1, 2, 3], &[true, false, true], spent(1.0), &[0.5; 6]);
+        short.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), cut_off, "{options:?}");
+    }
+    // What both asked for is of use to the long one.
+    let mut short = open(RESUME);
+    ["clean", "apgd", "fgsm"].iter().for_each(|attack| short.ask(attack, 1));
+    short.add("apgd", 0, &[3], &[true], spent(1.0), &[0.5; 2]);
+    short.add("fgsm", 0, &[1], &[true], spent(1.0), &[0.5; 2]);
+    // Another process knows of more rounds than are asked for here.
+    let mut more = Ledger::in_memory();
+    more.add("apgd", 0, &[1], &[true], spent(1.0), &[]);
+    more.add("apgd", 1, &[1], &[true], spent(1.0), &[]);
+    short.take_over(&more.known_results().unwrap()).unwrap();
+    short.finish().unwrap();
+    let mut long = open(RESUME);
+    assert!(long.knows("apgd", 3, 0) && !long.knows("fgsm", 1, 0));
+    // In the end nothing is left.
+    long.ask("clean", 1);
+    long.ask("apgd", 2);
+    long.finish().unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_state_stays_while_it_holds_more_rounds_than_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.jsonl");
+    let mut long = Ledger::open(&path, &identity(), RESUME).unwrap();
+    for round in 0..3 {
+        long.add("pgd", round, &[1], &[true], spent(1.0), &[]);
+    }
+    drop(long);
+    for (rounds, stays) in [(1, true), (2, true), (9, false)] {
+        let mut ledger = Ledger::open(&path, &identity(), RESUME).unwrap();
+        ledger.ask("pgd", rounds);
+        ledger.finish().unwrap();
+        assert_eq!(path.exists(), stays, "{rounds}");
+    }
+}
+
+#[test]
+fn the_clean_pass_and_corruptions_are_known_without_examples() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.jsonl");
+    let mut plain = Ledger::open(&path, &identity(), RESUME).unwrap();
+    for attack in ["clean", "corruption-fog-1", "pgd"] {
+        plain.add(attack, 0, &[1, 2], &[true, false], spent(1.0), &[]);
+    }
+    drop(plain);
+    let kept = Ledger::open(&path, &identity(), PAIRS).unwrap();
+    let known = |attack| kept.knows(attack, 1, 0) && kept.knows(attack, 2, 0);
+    assert!(known("clean") && known("corruption-fog-1") && !kept.knows("pgd", 2, 0));
+}
+
+#[test]
+fn examples_go_with_the_state_also_where_the_last_call_kept_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, beside) = (dir.path().join("s.jsonl"), dir.path().join("s.jsonl.adv"));
+    let mut kept = Ledger::open(&path, &identity(), PAIRS).unwrap();
+    kept.add("pgd", 0, &[1, 2], &[true, false], spent(1.0), &[0.0; 4]);
+    drop(kept);
+    assert!(path.exists() && beside.exists());
+    Ledger::open(&path, &identity(), RESUME).unwrap().remove().unwrap();
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    // Those of another evaluation are not this one's, nor is any other file.
+    let digest = others()[0].1.digest();
+    for text in ["mine".to_owned(), format!("sora adversarial examples 1 {digest}\n")] {
+        fs::write(&beside, &text).unwrap();
+        Ledger::open(&path, &identity(), RESUME).unwrap().remove().unwrap();
+        assert!(!path.exists());
+        assert_eq!(fs::read_to_string(&beside).unwrap(), text);
+    }
+}
