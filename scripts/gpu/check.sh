@@ -8,6 +8,8 @@
 # SORA: the program, built with the device's feature (default target/release/sora). OUT: keeps the JSON lines in this
 # file. ONLY: the groups, as words (default: all). Each group is a process of its own: a driver that crashes ends one.
 set -uo pipefail
+# With a trap bash outlives its child, so that whoever stops this script for good stops the child as well.
+trap 'exit 143' TERM
 here=$(dirname "$0")
 device=${1:?"usage: $0 DEVICE [OPTIONS OF sora bench agree]"}
 shift

@@ -9,10 +9,12 @@
 # PEER.py  a PyTorch step script, as for benches/compare.sh, that also takes --device --no-tf32 --compile --compile-mode
 # CIFAR10  an archive with train/CLASS/*.jpg and test/CLASS/*.jpg: trained on with the time that is left
 #
-# In the order of their worth: the card and its peak; steps of sora, fgsm and pgd in f32, tf32 and bf16 against PyTorch's
-# eager, compiled and CUDA-graph steps, in turn; the kernels of a step (kernels.sh); the device against the CPU (check.sh);
-# each convolution against cuDNN; batch 512; Vulkan; a training at the paper's size (paper_run.sh has a call to itself, and
-# evaluates it). A stage that fails or takes too long is a line in the results, and the next one begins.
+# In the order of their worth, and as far as the time goes: half precision at full width against the CPU; steps of sora,
+# fgsm and pgd in bf16, f32 and tf32 against PyTorch's eager steps, in turn, and against its compiled and CUDA-graph steps;
+# methods, an evaluation and resuming against the CPU (check.sh); each convolution against cuDNN and the card's peak; batch
+# 512; Vulkan; networks against the CPU; the kernels of a step (kernels.sh); a training at the paper's size (paper_run.sh
+# has a call to itself, and evaluates it). A stage that fails or takes too long is a line in the results, and the next one
+# begins.
 #
 # A rehearsal without a card (small, on lavapipe and PyTorch's CPU): scripts/gpu/rehearse.sh. Environment, with the
 # values of a card: DEVICE=cuda SECOND=vulkan TORCH=cuda WIDTH=64 BATCHES="128 512" IMAGE=32 STEPS=20 MATRIX=8192
@@ -27,6 +29,9 @@ steps=${STEPS:-20} matrix=${MATRIX:-8192} limit=${LIMIT:-540} python=${PYTHON:-p
 read -ra batches <<<"${BATCHES:-128 512}"
 read -ra precisions <<<"${PRECISIONS:-f32 tf32 bf16}"
 read -ra run <<<"${RUN:-}"
+# The last precision is the fastest, and the first that is timed.
+best=${precisions[-1]}
+order=("$best" "${precisions[@]:0:${#precisions[@]}-1}")
 mkdir -p "$out"
 out=$(realpath "$out")
 lines=$out/lines.jsonl log=$out/log.txt
@@ -48,24 +53,8 @@ esac
 [ -x "$program" ] || { echo "$0: $program is no program" >&2; exit 2; }
 export SORA=$program LD_LIBRARY_PATH=${LIBS:+$LIBS:}${LD_LIBRARY_PATH:-} TORCHINDUCTOR_CACHE_DIR=$work/inductor
 sora=("${run[@]}" "$program")
-# Where images for containers have the driver that the loader does not look for.
-nvidia=/usr/local/nvidia
-[ -d $nvidia/lib64 ] && export LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$nvidia/lib64
-icd=$nvidia/share/vulkan/icd.d/nvidia_icd.json
-[ -e $icd ] && export VK_DRIVER_FILES=${VK_DRIVER_FILES:-$icd}
-
-# libdevice, which CubeCL's CUDA kernels are linked with: of a toolkit, or of PyTorch's wheels.
-if [ -z "${CUDA_PATH:-}" ]; then
-  wheels=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' 2>>"$log")
-  for file in /usr/local/cuda*/nvvm/libdevice/libdevice.10.bc "$wheels"/nvidia/*/nvvm/libdevice/libdevice.10.bc \
-    "$wheels"/triton/backends/nvidia/lib/libdevice.10.bc; do
-    [ -e "$file" ] || continue
-    mkdir -p "$work/cuda/nvvm/libdevice"
-    cp "$file" "$work/cuda/nvvm/libdevice/"
-    export CUDA_PATH=$work/cuda
-    break
-  done
-fi
+WORK=$work PYTHON=$python
+. "$here/card.sh"
 
 # stage NAME SECONDS COMMAND...: its JSON lines go to the results, the rest to the log.
 stage() {
@@ -102,45 +91,51 @@ theirs() { # BATCH PRECISION SECONDS METHOD [OPTIONS]
   stage "torch $precision batch $batch $method $*" "$most" "$python" "${script[@]}" --device "$torch" --method "$method" \
     --width "$width" --size "$image" --batch "$batch" --steps "$steps" "${options[@]}" "$@"
 }
-check() { # DEVICE SECONDS GROUPS
+check() { # DEVICE SECONDS GROUPS [OPTIONS OF sora bench agree]
+  local device=$1 most=$2 groups=$3
+  shift 3
   : >"$work/check"
-  RUN="${run[*]}" OUT=$work/check ONLY=$3 stage "check $1" "$2" bash "$here/check.sh" "$1"
-  sed "s/^{/{\"stage\":\"check $1\",/" "$work/check" >>"$lines"
+  RUN="${run[*]}" OUT=$work/check ONLY=$groups stage "check $device $groups" "$most" bash "$here/check.sh" "$device" "$@"
+  sed "s/^{/{\"stage\":\"check $device\",/" "$work/check" >>"$lines"
 }
 table() { "$python" "$here/lease_table.py" "$lines" >"$out/table.md" 2>>"$log"; }
 
 batch=${batches[0]}
+compiled() { [ "${COMPILE:-1}" = 0 ] || theirs "${batches[0]}" "$1" 60 sora --compile "${@:2}"; }
 { nvidia-smi; lscpu; ldconfig -p | grep -E 'libvulkan|libcuda\.'; } >>"$log" 2>&1
-stage "cudnn" 60 "$python" "$here/torch_conv.py" --device "$torch" --width "$width" --image-size "$image" \
-  --batch "$batch" --matrix "$matrix"
-for precision in "${precisions[@]}"; do
-  ours "$batch" "$precision" 75 sora,fgsm,pgd
+# First what no other machine can tell: whether full tiles of half precision compute the same.
+check "$device" 60 "bf16 tf32" --width "$width" --image-size "$image" --batch 16 --steps 3
+for precision in "${order[@]}"; do
+  ours "$batch" "$precision" 60 sora,fgsm,pgd
   theirs "$batch" "$precision" 25 sora
-  [ "${COMPILE:-1}" = 0 ] || theirs "$batch" "$precision" 60 sora --compile
+  [ "$precision" = "$best" ] && compiled "$precision"
 done
 table
-[ "${COMPILE:-1}" = 0 ] || theirs "$batch" bf16 60 sora --compile --compile-mode reduce-overhead
-if [ "$device" = cuda ] && command -v ncu >/dev/null; then
-  stage "kernels" 90 bash "$here/kernels.sh" --width "$width" --image-size "$image" --batch "$batch" --precision bf16
-fi
-check "$device" 100 "method evaluation resume bf16"
-for precision in "${precisions[@]}"; do
+compiled "$best" --compile-mode reduce-overhead
+check "$device" 100 "method evaluation resume"
+stage "cudnn" 40 "$python" "$here/torch_conv.py" --device "$torch" --width "$width" --image-size "$image" \
+  --batch "$batch" --matrix "$matrix"
+for precision in "${order[@]}"; do
   stage "burn $precision" 30 "${sora[@]}" bench conv --device "$device" --width "$width" --image-size "$image" --batch "$batch" \
     --precision "$precision" --seconds 0.05
 done
 table
-for precision in "${precisions[@]}"; do
+for precision in "${order[@]}"; do
   theirs "$batch" "$precision" 20 fgsm
   theirs "$batch" "$precision" 20 pgd10
 done
 for batch in "${batches[@]:1}"; do
-  for precision in "${precisions[@]}"; do
+  for precision in "${order[@]}"; do
     ours "$batch" "$precision" 45 sora
     theirs "$batch" "$precision" 20 sora
   done
 done
 [ -z "$second" ] || check "$second" 60 "method bf16"
 check "$device" 60 network
+for precision in "${order[@]}"; do [ "$precision" = "$best" ] || compiled "$precision"; done
+if [ "$device" = cuda ] && command -v ncu >/dev/null; then
+  stage "kernels" 90 bash "$here/kernels.sh" --width "$width" --image-size "$image" --batch "${batches[0]}" --precision bf16
+fi
 if [ -n "$cifar" ] && [ $((limit - SECONDS)) -gt 40 ]; then
   mkdir "$work/cifar"
   stage "unpack" 30 "$python" -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$cifar" "$work/cifar"

@@ -47,7 +47,7 @@ def steps(lines):
         if "median_s" in line:
             cells[line["batch"], method(line), precision(line)][column(line)] = line
     print("Steps, median ms (device memory, MiB):\n")
-    print("| batch | method | precision | sora | eager | compiled | graphs | sora / best of PyTorch | memory sora | PyTorch |")
+    print("| batch | method | precision | sora | eager | compiled | graphs | sora / best of PyTorch | reserved by sora | allocated by PyTorch |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for (batch, name, kind), row in sorted(cells.items()):
         ours = row.get("sora")

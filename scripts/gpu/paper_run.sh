@@ -13,6 +13,8 @@ out=${1:?$usage} program=${2:?$usage} cifar=${3:?$usage}
 device=${DEVICE:-cuda} limit=${LIMIT:-560} python=${PYTHON:-python3}
 mkdir -p "$out"
 out=$(realpath "$out")
+# Results of an earlier run do not stand beside those of this one.
+rm -f "$out"/{config.toml,epochs.jsonl,metrics.jsonl,summary.json,clean.json,pgd.json,autoattack.json,log.txt}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 say() { printf '== %s (%s s in)\n' "$*" "$SECONDS" | tee -a "$out/log.txt"; }
@@ -25,9 +27,8 @@ case $program in
     ;;
 esac
 [ -x "$program" ] || { echo "$0: $program is no program" >&2; exit 2; }
-# Where images for containers have the driver that the loader does not look for.
-[ -d /usr/local/nvidia/lib64 ] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:/usr/local/nvidia/lib64
-[ -d /usr/local/cuda ] && export CUDA_PATH=${CUDA_PATH:-/usr/local/cuda}
+WORK=$work PYTHON=$python
+. "$(dirname "$0")/card.sh"
 
 "$python" -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$cifar" "$work" 2>>"$out/log.txt"
 data=$(dirname "$(find "$work" -maxdepth 3 -name train -type d | head -1)")

@@ -33,6 +33,7 @@ use crate::{
     contiguous,
     patches::{patches, spread, sum_parts},
     product::{has_tensor_cores, input, on_tensor_cores, product, types},
+    taken,
     tiles::Sums,
 };
 
@@ -225,7 +226,9 @@ fn accelerated(
         Some(inferred(ConvAlgorithm::SimpleSyncCyclic, AcceleratedTileKind::Cmma)),
     ];
     strategies.into_iter().flatten().any(|strategy| {
-        launch_ref(&strategy, &like.client, inputs(), args(), types(like, like, like)).is_ok()
+        let launched =
+            launch_ref(&strategy, &like.client, inputs(), args(), types(like, like, like));
+        taken(|| format!("a convolution by {strategy:?}"), launched)
     })
 }
 

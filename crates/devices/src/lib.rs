@@ -34,6 +34,14 @@ use cubecl::{
     prelude::{CubeCount, CubeDim},
 };
 
+/// Whether a launch was taken. Why the device refused it is told to who asks for details (`-v`).
+fn taken<T, E: std::fmt::Debug>(kernel: impl FnOnce() -> String, launched: Result<T, E>) -> bool {
+    if let Err(e) = &launched {
+        tracing::debug!("{} refused: {e:?}", kernel());
+    }
+    launched.is_ok()
+}
+
 /// The storage type of `t`, as kernels name it.
 fn elem(t: &CubeTensor) -> ElemType {
     burn::backend::cubecl::dtype_to_storage_type(t.dtype)

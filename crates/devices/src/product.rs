@@ -18,7 +18,7 @@ use cubek::{
     std::InputBinding,
 };
 
-use crate::{contiguous, elem};
+use crate::{contiguous, elem, taken};
 
 /// The matrix product of `a` `[.., m, k]` and `b` `[.., k, n]`, of one type, whose other dimensions
 /// agree, to `[.., m, n]` of that type.
@@ -48,12 +48,15 @@ pub(crate) fn product(
     strategies: &[Strategy],
 ) -> Option<()> {
     let client = out.client.clone();
-    strategies.iter().find_map(|strategy| {
+    let mut strategies = strategies.iter().enumerate();
+    let is_taken = |(index, strategy): (usize, &Strategy)| {
         let mut types = types(&left, &right, &out);
         let (left, right, out) = (input(&left), input(&right), out.clone().binding());
         let strategy = strategy.clone().into();
-        launch_ref(&strategy, &client, left, right, out, &mut types).ok()
-    })
+        let launched = launch_ref(&strategy, &client, left, right, out, &mut types);
+        taken(|| format!("strategy {index} of a product"), launched)
+    };
+    strategies.any(is_taken).then_some(())
 }
 
 pub(crate) fn on_tensor_cores() -> [Strategy; 2] {

@@ -7,8 +7,8 @@ use sora::{
     config::Precision,
     data::AugmentDraw,
     method::{
-        self, Awaited, Extras, Method, MethodInfo, Place, StepContext, StepMetrics, StepSettings,
-        TrainBatch,
+        self, Awaited, Extras, Method, MethodInfo, Options, Place, StepContext, StepMetrics,
+        StepSettings, TrainBatch,
     },
     nn::{self, BnMode},
     noise::Noise,
@@ -22,11 +22,16 @@ use crate::{
     complete,
     console::print_json,
     error::Result,
-    values::{PRECISIONS, one_of},
+    values::{NORMS, PRECISIONS, Words, one_of},
 };
 
 /// Number of steps before the timed ones.
 const WARM_UP: usize = 2;
+/// The same on a device, which records a pass when it has run four times as it is.
+const WARM_UP_ON_DEVICE: usize = 6;
+
+/// Norms of a training: no method is defined in l1.
+const TRAINED: Words = NORMS.split_at(2).0;
 
 /// Which method, on what.
 #[derive(Debug, clap::Args)]
@@ -36,6 +41,12 @@ pub struct StepBench {
     /// Training method; several, with commas between them, are timed in turn, a line each
     #[arg(long, default_value = "sora", value_delimiter = ',', add = complete::methods())]
     pub method: Vec<String>,
+    /// A hyperparameter of the method (see `sora methods NAME`); may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Norm [default: linf, if the method is defined in it]
+    #[arg(long, value_parser = one_of::<Norm>(TRAINED))]
+    pub norm: Option<Norm>,
     /// Arithmetic of activations
     #[arg(long, value_parser = one_of::<Precision>(PRECISIONS), default_value = "f32")]
     pub precision: Precision,
@@ -46,9 +57,33 @@ pub struct StepBench {
     /// does on a device
     #[arg(long)]
     pub ahead: bool,
-    /// Steps to time, after two that are not
+    /// Steps to time, after two that are not (on a device six)
     #[arg(long, default_value_t = 5)]
     pub steps: usize,
+}
+
+/// A method with its options, and what it trains against.
+struct Kind {
+    info: &'static MethodInfo,
+    options: Options,
+    threat: Threat,
+}
+
+impl Kind {
+    /// The method `name` as `args` ask for it.
+    ///
+    /// # Errors
+    /// An unknown method or option, a value that it does not take, or a norm in which the method is
+    /// not defined.
+    fn new(args: &StepBench, name: &str) -> Result<Self> {
+        let info = method::method(name)?;
+        let mut options = (info.options)()?;
+        args.set.iter().try_for_each(|pair| options.set(pair, info.name))?;
+        let usual = if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 };
+        let threat = radius(args.norm.unwrap_or(usual));
+        info.build(&options, threat)?;
+        Ok(Self { info, options, threat })
+    }
 }
 
 /// The parts of a training step besides the network.
@@ -62,21 +97,28 @@ pub struct Training {
 
 /// Times whole steps: attack, training pass, update.
 pub fn run(args: &StepBench) -> Result<()> {
-    let infos =
-        args.method.iter().map(|name| method::method(name)).collect::<Result<Vec<_>, _>>()?;
+    // What is wrong with one of them is said before any is timed.
+    let kinds = args.method.iter().map(|name| Kind::new(args, name)).collect::<Result<Vec<_>>>()?;
     // A device chooses its kernels once in a process, for all the methods.
-    infos.into_iter().try_for_each(|info| one(args, info))
+    kinds.iter().enumerate().try_for_each(|(index, kind)| {
+        let mut result = one(args, kind)?;
+        if index > 0 {
+            // A device's memory pool keeps what the methods before have asked for.
+            result["device_mib"] = Value::Null;
+        }
+        print_json(&result)
+    })
 }
 
-fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
+fn one(args: &StepBench, kind: &Kind) -> Result<Value> {
     let mut setup = Setup::new(&args.network, args.steps)?;
     setup.model.set_precision(args.precision)?;
-    let threat = radius(if info.norms.contains(&Norm::Linf) { Norm::Linf } else { Norm::L2 });
-    let mut training = Training::new(&setup, info, threat)?;
+    let mut training = Training::with(&setup, kind.info, &kind.options, kind.threat)?;
     let mut seconds = Vec::with_capacity(args.steps);
     let (mut first, mut faults) = (nn::pool_counts(), profile::page_faults());
     let mut before = None;
-    for step in 0..WARM_UP + args.steps {
+    let warm_up = if args.network.machine.device == "cpu" { WARM_UP } else { WARM_UP_ON_DEVICE };
+    for step in 0..warm_up + args.steps {
         let started = Instant::now();
         let figures = training.step(&mut setup, step as u64)?;
         if args.ahead {
@@ -88,11 +130,11 @@ fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
         if step == 0 {
             first = nn::pool_counts();
         }
-        if step + 1 == WARM_UP {
+        if step + 1 == warm_up {
             profile::take();
             faults = profile::page_faults();
         }
-        if step >= WARM_UP {
+        if step >= warm_up {
             seconds.push(started.elapsed().as_secs_f64());
         }
     }
@@ -107,7 +149,9 @@ fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
     let mean = seconds.iter().sum::<f64>() / args.steps as f64;
     parts.insert("rest".to_owned(), json!(mean - covered));
     let mut result = setup.result(&args.network, seconds)?;
-    result["method"] = json!(info.name);
+    result["method"] = json!(kind.info.name);
+    result["method_options"] = json!(kind.options);
+    result["norm"] = json!(kind.threat.norm);
     result["precision"] = json!(args.precision);
     result["ahead"] = json!(args.ahead);
     result["pool_misses_after_first_step"] = json!(pool.misses - first.misses);
@@ -116,7 +160,7 @@ fn one(args: &StepBench, info: &MethodInfo) -> Result<()> {
     if args.profile {
         result["profile"] = parts.into();
     }
-    print_json(&result)
+    Ok(result)
 }
 
 impl Training {
@@ -125,8 +169,18 @@ impl Training {
     /// # Errors
     /// A threat that the method is not defined for.
     pub fn new(setup: &Setup, info: &MethodInfo, threat: Threat) -> Result<Self> {
+        Self::with(setup, info, &(info.options)()?, threat)
+    }
+
+    /// The method `info` with `options`, against `threat`.
+    ///
+    /// # Errors
+    /// A wrong option, or a threat that the method is not defined for.
+    fn with(setup: &Setup, info: &MethodInfo, options: &Options, threat: Threat) -> Result<Self> {
+        let method = info.build(options, threat)?;
+        let attack_bn = method.attack_bn().unwrap_or(info.attack_bn);
         Ok(Self {
-            method: info.build(&(info.options)()?, threat)?,
+            method,
             optimizer: OptimizerKind::Sgd.build(&setup.model.params, 5e-4),
             batch: TrainBatch {
                 x: setup.x.clone(),
@@ -135,7 +189,7 @@ impl Training {
                 draws: vec![AugmentDraw::IDENTITY; setup.ids.len()],
             },
             threat,
-            attack_bn: info.attack_bn,
+            attack_bn,
         })
     }
 
