@@ -152,9 +152,7 @@ fn color_of(words: &[std::ffi::OsString]) -> clap::ColorChoice {
 /// # Errors
 /// The reason why the command failed.
 pub fn run(command: Command) -> Result<()> {
-    if let Some(first) = first_signal(&command) {
-        signals::watch(first)?;
-    }
+    signals::watch(first_signal(&command))?;
     match command {
         Command::Train(args) => train::run(*args),
         Command::Resume(args) => resume::run(&args),
@@ -182,20 +180,22 @@ pub fn run(command: Command) -> Result<()> {
     }
 }
 
-/// The reaction to the first Ctrl-C, from the start on; `None` where the command controls the
-/// terminal itself.
-fn first_signal(command: &Command) -> Option<FirstSignal> {
+/// The reaction to the first Ctrl-C, from the start on.
+fn first_signal(command: &Command) -> FirstSignal {
     match command {
-        Command::Watch(_) => None,
-        Command::Train(_) | Command::Resume(_) => Some(FirstSignal::Finish(
+        Command::Watch(args) if args.is_live() => FirstSignal::GiveBack,
+        Command::Train(_) | Command::Resume(_) => FirstSignal::Finish(
             "interrupted: finishing the step and writing a checkpoint (again to stop at once)",
-        )),
-        Command::Reproduce(_) | Command::Grid(_) => Some(FirstSignal::Finish(
-            "interrupted: waiting for the run to write its state (again to stop at once)",
-        )),
-        Command::Eval(_) | Command::Sweep(_) => {
-            Some(FirstSignal::End("interrupted; the same call goes on from there"))
+        ),
+        Command::Grid(args) if args.dry_run => {
+            FirstSignal::Finish("interrupted: ending the measurement (again to stop at once)")
         }
-        _ => Some(FirstSignal::End("interrupted")),
+        Command::Reproduce(_) | Command::Grid(_) => FirstSignal::Finish(
+            "interrupted: waiting for the run to write its state (again to stop at once)",
+        ),
+        Command::Eval(_) | Command::Sweep(_) => {
+            FirstSignal::End("interrupted; the same call goes on from there")
+        }
+        _ => FirstSignal::End("interrupted"),
     }
 }

@@ -91,6 +91,9 @@ pub fn prepare(path: &Path, kind: Content, overwrite: Overwrite) -> Result<()> {
 /// folder of that name.
 pub fn guard(path: &Path, kind: Content, overwrite: Overwrite) -> Result<()> {
     let at = path.display();
+    if let Some(dir) = path.parent() {
+        RunDir::refuse_link(dir)?;
+    }
     if path.is_dir() {
         return Err(Failure::input(format!("{at}: is a folder; expected a file")));
     }
@@ -112,6 +115,7 @@ pub fn guard(path: &Path, kind: Content, overwrite: Overwrite) -> Result<()> {
 /// # Errors
 /// A folder that cannot be made.
 pub fn make_folder(dir: &Path) -> Result<()> {
+    RunDir::refuse_link(dir)?;
     std::fs::create_dir_all(dir)
         .map_err(|e| Failure::input(format!("{}: cannot make the folder: {e}", dir.display())))
 }

@@ -1,9 +1,11 @@
 //! Ctrl-C and termination.
 //!
 //! The first signal asks for an orderly end, and the second ends the process at once; all files on
-//! disk are whole in either case. A hang-up that was ignored when this process started (`nohup`)
-//! stays ignored. Ctrl-C does not stay ignored: a shell that runs a script ignores it for every job
-//! in the background, and a run that only a kill can stop would lose its last steps.
+//! disk are whole in either case. The command of `--on-finish` is run once, whichever ends the
+//! process; a signal that comes meanwhile does not wait for it. A hang-up that was ignored when
+//! this process started (`nohup`) stays ignored. Ctrl-C does not stay ignored: a shell that runs a
+//! script ignores it for every job in the background, and a run that only a kill can stop would
+//! lose its last steps.
 
 use std::{
     io::{Read, stdin},
@@ -13,6 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use signal_hook::{
@@ -23,10 +26,14 @@ use signal_hook::{
 use crate::{
     console::note,
     error::{Failure, Result},
+    finish,
 };
 
 /// Exit status of an interrupted command.
-const INTERRUPTED: i32 = 130;
+const INTERRUPTED: u8 = 130;
+
+/// How long a command that has the terminal may take to give it back.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Environment variable of a child that must stop when its standard input ends, because its parent
 /// has ended or wants it to stop.
@@ -39,6 +46,9 @@ pub enum FirstSignal {
     Finish(&'static str),
     /// Print this line and end.
     End(&'static str),
+    /// Set the flag and print nothing: the command has the terminal, and ends when it has given it
+    /// back.
+    GiveBack,
 }
 
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -80,14 +90,34 @@ pub fn watch(first: FirstSignal) -> Result<()> {
 }
 
 fn react(first: FirstSignal, raised: &AtomicBool) {
-    let again = raised.swap(true, Ordering::Relaxed);
+    if raised.swap(true, Ordering::Relaxed) {
+        end();
+        return;
+    }
     match first {
-        FirstSignal::Finish(text) if !again => note(&format!("\n{text}")),
-        FirstSignal::Finish(_) => process::exit(INTERRUPTED),
+        FirstSignal::Finish(text) => note(&format!("\n{text}")),
         FirstSignal::End(text) => {
             note(&format!("\n{text}"));
-            process::exit(INTERRUPTED);
+            end();
         }
+        FirstSignal::GiveBack => {
+            // Where the terminal has gone away, the command waits for its keys for ever.
+            thread::sleep(PATIENCE);
+            end();
+        }
+    }
+}
+
+/// Ends the process, after the command of `--on-finish` where that has not been started. It runs on
+/// a thread of its own, so that the next signal finds it started and ends the process at once.
+fn end() {
+    let Some(command) = finish::take() else { process::exit(INTERRUPTED.into()) };
+    let last = move || {
+        finish::tell(&command, INTERRUPTED);
+        process::exit(INTERRUPTED.into())
+    };
+    if thread::Builder::new().name("finish".into()).spawn(last).is_err() {
+        process::exit(INTERRUPTED.into());
     }
 }
 

@@ -349,11 +349,22 @@ fn a_finished_run_is_extended_and_then_goes_on_by_itself() {
         .fit(&data)
         .unwrap_err();
     assert!(matches!(error, Error::Interrupted { step: 14, .. }), "{error}");
-    assert!(!RunDir::at(&run).summary().exists(), "its final figures are no longer final");
+    let dir = RunDir::at(&run);
+    assert!(!dir.summary().exists(), "its final figures are no longer final");
+    // Nor are its weights: the newest checkpoint counts.
+    let device = sora::device::device("cpu").unwrap();
+    let now = Subject::load(&run, &device).unwrap();
+    assert!(!now.source.complete && now.about.step == Some(14), "{:?}", now.source);
     let trained = Trainer::resume(&run, None).unwrap().fit(&data).unwrap();
     assert_eq!((trained.summary.epochs, trained.summary.steps), (4, 24));
     // With a constant learning rate the longer run is the same.
     assert_eq!(weights(&trainer().epochs(4).fit(&data).unwrap()), weights(&trained));
+    // Damaged weights of a finished run are written anew.
+    let whole = fs::read(dir.model()).unwrap();
+    fs::write(dir.model(), &whole[..whole.len() / 2]).unwrap();
+    assert!(Subject::load(&run, &device).is_err());
+    Trainer::resume(&run, None).unwrap().fit(&data).unwrap();
+    assert!(fs::read(dir.model()).unwrap() == whole);
 }
 
 #[test]

@@ -196,6 +196,10 @@ fn replay(
     let mut pgd = Vec::new();
     let mut ends = epochs.iter().peekable();
     for line in steps {
+        if line.rollback.is_some() {
+            // As in the run: what follows is another method's, from an earlier state on.
+            rules = Rules::new(config.settings.lr_max);
+        }
         let warming_up = config.settings.warming_up(line.step, config.steps_per_epoch);
         if !warming_up {
             rules.observe(line);

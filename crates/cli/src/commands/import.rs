@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sora::{
-    config::TrainConfig,
+    config::{TrainConfig, default_epsilon},
     data, device,
     exchange::{self, ImportOptions, Imported},
     files,
@@ -72,18 +72,13 @@ pub struct ImportArgs {
         help_heading = "Data"
     )]
     pub std: Vec<f32>,
-    /// Radius that it was trained for, in pixel units
-    #[arg(
-        long,
-        visible_alias = "eps",
-        default_value = "8/255",
-        allow_hyphen_values = true,
-        help_heading = "Threat"
-    )]
-    pub epsilon: Epsilon,
-    /// Norm that it was trained for
-    #[arg(long, value_parser = one_of::<Norm>(NORMS), default_value = "linf", help_heading = "Threat")]
-    pub norm: Norm,
+    /// Radius that it was trained for, in pixel units [default: the file's own, else 8/255, in
+    /// l2 128/255]
+    #[arg(long, visible_alias = "eps", allow_hyphen_values = true, help_heading = "Threat")]
+    pub epsilon: Option<Epsilon>,
+    /// Norm that it was trained for [default: the file's own, else linf]
+    #[arg(long, value_parser = one_of::<Norm>(NORMS), help_heading = "Threat")]
+    pub norm: Option<Norm>,
     /// Folder to make (its weights are model.safetensors), or a file that ends in .safetensors
     #[arg(long, value_name = "DIR|FILE", help_heading = "Output")]
     pub out: PathBuf,
@@ -91,10 +86,11 @@ pub struct ImportArgs {
 
 /// Imports a checkpoint of another program.
 pub fn run(args: ImportArgs) -> Result<()> {
-    Threat::new(args.norm, &args.epsilon)?;
     let out = target(&args.out)?;
     let known = args.dataset.as_deref().map(|name| known(name, &args)).transpose()?;
     let own = own_description(&args.file)?.filter(|_| args.dataset.is_none());
+    let (norm, epsilon) = threat(&args, own.as_ref());
+    Threat::new(norm, &epsilon)?;
     let options = options(&args, known.as_ref(), own.as_ref());
     let (imported, _) = exchange::import(&args.file, &options, ABOUT, &device::device("cpu")?)?;
     let bytes = about(&args, own.as_ref(), &imported).file(&imported.model.to_host()?)?;
@@ -143,17 +139,27 @@ fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> Imp
     options
 }
 
+/// The norm and radius that it was trained for.
+fn threat(args: &ImportArgs, own: Option<&About>) -> (Norm, Epsilon) {
+    let norm = args.norm.or(own.map(|about| about.norm)).unwrap_or(Norm::Linf);
+    // The radius of another norm says nothing.
+    let own = own.filter(|about| about.norm == norm).map(|about| about.epsilon.clone());
+    let epsilon = args.epsilon.clone().or(own);
+    (norm, epsilon.unwrap_or_else(|| default_epsilon(norm)))
+}
+
 /// The description in the new file.
 fn about(args: &ImportArgs, own: Option<&About>, imported: &Imported) -> About {
     let dataset = args.dataset.clone().or(own.map(|about| about.dataset.clone()));
+    let (norm, epsilon) = threat(args, own);
     About {
         network: imported.model.config.clone(),
         dataset: dataset.unwrap_or_default(),
         extra: own.map(|about| about.extra.clone()).unwrap_or_default(),
         orientation: own.map(|about| about.orientation).unwrap_or_default(),
         method: own.map_or("imported".into(), |about| about.method.clone()),
-        epsilon: own.map_or(args.epsilon.clone(), |about| about.epsilon.clone()),
-        norm: own.map_or(args.norm, |about| about.norm),
+        epsilon,
+        norm,
         step: own.and_then(|about| about.step),
         classes: own.map(|about| about.classes.clone()).unwrap_or_default(),
         sha256: String::new(),

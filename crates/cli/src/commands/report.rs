@@ -1,8 +1,8 @@
 //! `sora report`: one page on one or more runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use sora::report::{self, Formats, ReportOptions, Runs, compute::Plane};
+use sora::report::{self, FileKind, Formats, ReportOptions, Runs, compute::Plane};
 
 use super::shared::ComputeArgs;
 use crate::{
@@ -22,7 +22,7 @@ pub struct ReportArgs {
     /// Folder to write report.html, plots/ and csv/ to [default: the run folder, if there is one run]
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub out: Option<PathBuf>,
-    /// Overwrite a report.html that another program wrote
+    /// Overwrite files that another program wrote
     #[arg(long, help_heading = "Output")]
     pub force: bool,
     /// Only what the records hold: no figure that needs the data set and the weights
@@ -77,11 +77,29 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     };
     let runs = Runs::load(&args.runs)?;
     if args.out.is_some() {
-        guard(&out.join("report.html"), Content::Page, Overwrite::by(args.force))?;
+        guard_all(&runs, &out, &options, Overwrite::by(args.force))?;
     }
     let page = report::write(&runs, &out, &options)?;
     for warning in report::warnings(&runs) {
         tracing::warn!("{}: {}", warning.run, warning.text);
     }
     print(&format!("{}\n", page.display()))
+}
+
+/// In a folder that the user named, files of others stay.
+fn guard_all(runs: &Runs, out: &Path, options: &ReportOptions, overwrite: Overwrite) -> Result<()> {
+    report::outputs(runs, out, options).iter().try_for_each(|(kind, path)| {
+        if let Some(dir) = path.parent().filter(|dir| dir.is_file()) {
+            let at = dir.display();
+            return Err(Failure::input(format!(
+                "{at}: is a file; expected a folder, it is made if it is not there"
+            )));
+        }
+        let content = match kind {
+            FileKind::Page => Content::Page,
+            FileKind::Figure => Content::Figure,
+            FileKind::Log => Content::Log,
+        };
+        guard(path, content, overwrite)
+    })
 }

@@ -2,7 +2,9 @@
 
 use std::{
     io::{IsTerminal, stdout},
+    mem,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -26,6 +28,7 @@ use crate::{
     console::{color, print},
     dashboard::{Dashboard, RunState, plain_text},
     error::{Failure, Result},
+    signals,
 };
 
 /// Time between two polls of the run.
@@ -48,6 +51,13 @@ pub struct WatchArgs {
     /// follows
     #[arg(long, conflicts_with = "once")]
     pub html: bool,
+}
+
+impl WatchArgs {
+    /// Whether the command takes the terminal and draws on it until a key or a signal ends it.
+    pub fn is_live(&self) -> bool {
+        !self.once && !self.html
+    }
 }
 
 /// A run, and the lines read from it.
@@ -96,7 +106,8 @@ impl Watched {
     }
 }
 
-/// Follows the run until a key ends it; with `--once`, prints one picture of 80x24 characters.
+/// Follows the run until a key or a signal ends it; with `--once`, prints one picture of 80x24
+/// characters.
 pub fn run(args: &WatchArgs) -> Result<()> {
     if args.html {
         return keep_page(&args.dir);
@@ -118,10 +129,16 @@ pub fn run(args: &WatchArgs) -> Result<()> {
              picture as text",
         ));
     }
+    let interrupt = signals::flag();
     let mut terminal = ratatui::try_init().map_err(failed)?;
-    let result = follow(&mut run, &mut terminal);
-    ratatui::restore();
-    result
+    let result = follow(&mut run, &mut terminal, &interrupt);
+    if let Err(e) = ratatui::try_restore() {
+        tracing::warn!("cannot restore the terminal: {e}");
+        // Dropped, it would write to the terminal once more, and panic where that has gone away.
+        mem::forget(terminal);
+    }
+    // A terminal that goes away sends a signal and then fails: the signal is the reason.
+    if interrupt.load(Ordering::Relaxed) { Err(interrupted()) } else { result }
 }
 
 /// Writes the run's page from its records repeatedly, until the run ends.
@@ -132,7 +149,7 @@ fn keep_page(dir: &PathBuf) -> Result<()> {
         let finished = runs.runs.iter().all(|run| run.finished);
         let refresh = (!finished).then_some(PAGE_EVERY.as_secs());
         let page = report::write(&runs, dir, &ReportOptions { refresh, ..Default::default() })?;
-        if !std::mem::replace(&mut told, true) {
+        if !mem::replace(&mut told, true) {
             print(&format!("{}\n", page.display()))?;
         }
         if finished {
@@ -153,9 +170,18 @@ fn failed(e: std::io::Error) -> Failure {
     Failure::work(format!("cannot draw on the terminal: {e}"))
 }
 
-fn follow(run: &mut Watched, terminal: &mut ratatui::DefaultTerminal) -> Result<()> {
+fn interrupted() -> Failure {
+    Failure::interrupted("interrupted")
+}
+
+/// Draws the run until a key ends the view or `interrupt` is set.
+fn follow(
+    run: &mut Watched,
+    terminal: &mut ratatui::DefaultTerminal,
+    interrupt: &AtomicBool,
+) -> Result<()> {
     let coloured = color(true);
-    loop {
+    while !interrupt.load(Ordering::Relaxed) {
         run.poll()?;
         let draw = |frame: &mut ratatui::Frame<'_>| {
             run.dashboard().draw(frame);
@@ -168,13 +194,16 @@ fn follow(run: &mut Watched, terminal: &mut ratatui::DefaultTerminal) -> Result<
             && let Event::Key(key) = event::read().map_err(failed)?
             && key.kind == KeyEventKind::Press
         {
-            let control_c =
-                key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-            if control_c || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
+            // The terminal sends Ctrl-C as a key while the view has it.
+            if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
+                return Err(interrupted());
+            }
+            if matches!(key.code, KeyCode::Char('q') | KeyCode::Esc) {
                 return Ok(());
             }
         }
     }
+    Ok(())
 }
 
 fn without_colours(frame: &mut ratatui::Frame<'_>) {

@@ -15,10 +15,14 @@ use crate::{
 /// # Errors
 /// A stream that cannot be written, such as one on a full disk.
 pub fn print(text: &str) -> Result<()> {
+    write(&visible(text))
+}
+
+fn write(text: &str) -> Result<()> {
     if !world::first() {
         return Ok(());
     }
-    match stdout().write_all(visible(text).as_bytes()).and_then(|()| stdout().flush()) {
+    match stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::work(format!("cannot write to standard output: {e}")))
         }
@@ -33,7 +37,21 @@ pub fn print(text: &str) -> Result<()> {
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     let json = serde_json::to_string(value)
         .map_err(|e| Failure::work(format!("cannot serialise the result: {e}")))?;
-    print(&(json + "\n"))
+    write(&(visible_json(&json) + "\n"))
+}
+
+/// `json` with the characters that [`steers`] finds in its strings, as JSON escapes them.
+fn visible_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        if steers(c) {
+            // All of them have 16 bits.
+            shown += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// Whether a character moves the cursor, ends the line, or turns the direction of the text that
@@ -111,7 +129,7 @@ fn words(line: &str) -> impl Iterator<Item = &str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{visible, wrap_at};
+    use super::{visible, visible_json, wrap_at};
 
     #[test]
     fn lines_break_between_words() {
@@ -127,5 +145,13 @@ mod tests {
         assert_eq!(visible("a\tb\nc: ä 猫 – é"), "a\tb\nc: ä 猫 – é");
         assert_eq!(visible("\u{1b}[2Jx\r"), "\\u{1b}[2Jx\\u{d}");
         assert_eq!(visible("\u{9b}31m\u{202e}"), "\\u{9b}31m\\u{202e}");
+    }
+
+    #[test]
+    fn json_stays_json_whatever_its_strings_hold() {
+        let names = ["h\u{200f}x", "\u{9b}31m\u{7f}\n", "\u{202e}\u{2069} – 猫"];
+        let json = visible_json(&serde_json::to_string(&names).unwrap());
+        assert!(!json.chars().any(super::steers), "{json}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), names);
     }
 }

@@ -110,6 +110,9 @@ fn bad_calls_are_refused_with_one_clear_line() {
         (vec!["data", "info", "no-such-set"], &["no-such-set"]),
         (vec!["data", "fetch", "no-such-set"], &["no-such-set", "sora data list"]),
         (vec!["bench", "step", "--steps", "0"], &["--steps"]),
+        (vec!["bench", "step", "--method", "sora,fgsm", "--set", "beta=0.1"], &["no options"]),
+        (vec!["bench", "step", "--method", "pgd", "--set", "steps=0"], &["steps=0", "1 to 1000"]),
+        (vec!["bench", "step", "--norm", "l1"], &["l1", "l2"]),
         (vec!["frobnicate"], &["frobnicate"]),
         (vec!["train"], &["--out"]),
     ] {
@@ -430,6 +433,24 @@ fn an_instruction_set_that_is_not_there_is_refused() {
         "{}",
         stderr(&output)
     );
+}
+
+#[test]
+fn a_timed_step_has_the_options_and_the_norm_that_were_asked_for() {
+    let small = ["--width", "4", "--batch", "8", "--image-size", "8", "--steps", "1"];
+    let timed = |more: &[&str]| -> serde_json::Value {
+        let call = &["bench", "step", "--method", "pgd"][..];
+        let output = sora(&[call, &small, more].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let plain = timed(&[]);
+    assert_eq!(plain["norm"], "linf");
+    assert_eq!(plain["method_options"]["steps"], 10);
+    let given = timed(&["--norm", "l2", "--set", "steps=2", "--set", "alpha=1"]);
+    assert_eq!(given["norm"], "l2");
+    assert_eq!(given["method_options"]["steps"], 2);
+    assert_eq!(given["method_options"]["alpha"], 1.0);
 }
 
 #[test]

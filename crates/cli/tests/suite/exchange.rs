@@ -120,8 +120,16 @@ fn an_import_finds_the_network_by_its_shapes_and_says_which_one_fits() {
         // A file of this program's own says itself what it is.
         let again = at(&format!("{name}-again"));
         let own = run.join("model.safetensors");
-        let output = sora(&["import", own.to_str().unwrap(), "--out", again.to_str().unwrap()]);
+        let call = ["import", own.to_str().unwrap(), "--out", again.to_str().unwrap()];
+        let output = sora(&[&call[..], &["--norm", "l2"]].concat());
         assert!(output.status.success(), "{}", stderr(&output));
+        // What is given goes before what the file says.
+        let said = std::fs::read(again.join("model.safetensors")).unwrap();
+        let said = String::from_utf8_lossy(&said[..3000]).into_owned();
+        assert!(
+            said.contains("128/255") && said.contains("l2") && !said.contains("linf"),
+            "{said}"
+        );
     }
 }
 

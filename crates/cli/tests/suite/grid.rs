@@ -124,6 +124,34 @@ fn a_grid_in_parts_with_a_kill_in_it_ends_in_a_table() {
 }
 
 #[test]
+fn a_run_that_fails_costs_the_table_its_row_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, csv) = (dir.path().join("fails.toml"), dir.path().join("rows.csv"));
+    let train = GRID.split("[[runs]]").next().unwrap();
+    let runs = "[[runs]]\nmethod = 'sora'\nlr_max = [0.05, 1000]\nschedule = 'constant'";
+    fs::write(&file, format!("{train}{runs}")).unwrap();
+    let out = dir.path().join("out");
+    let call = ["grid", file.to_str().unwrap(), "--out", out.to_str().unwrap(), "--csv"];
+    let output = sora(&[&call[..], &[csv.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("1 of 2 runs failed: sora, lr_max 1000"),
+        "{}",
+        stderr(&output)
+    );
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("1 of 2 runs are not done") && text.contains("lr_max 0.05"), "{text}");
+    assert_eq!(fs::read_to_string(&csv).unwrap().lines().count(), 3);
+    // Another number of threads is no other run.
+    let state = sora(&[&call[..4], &["--status", "--threads", "2"]].concat());
+    let text = String::from_utf8_lossy(&state.stdout).into_owned();
+    assert!(
+        text.contains("done") && text.contains("cut off") && !text.contains("missing"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_grid_says_what_it_would_take_and_refuses_what_it_cannot_run() {
     let dir = tempfile::tempdir().unwrap();
     let output = grid(dir.path(), &["--dry-run", "--shard", "1/6"]);
@@ -165,4 +193,22 @@ fn a_recipe_is_a_grid_in_several_sizes_and_a_grid_a_recipe_of_one() {
     let output = sora(&["reproduce", file.to_str().unwrap(), "--dry-run"]);
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("6 runs"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_dry_run_measures_each_kind_of_run_as_it_trains() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kinds.toml");
+    let (settings, _) = GRID.split_once("[[runs]]").unwrap();
+    let kinds = "[[runs]]\nmethod = 'free'\nnorm = 'l2'\noptions = { replays = 3 }\n\
+                 [[runs]]\nmethod = 'nuat'\noptions = { variant = 'reference' }";
+    fs::write(&file, format!("{settings}{kinds}")).unwrap();
+    let output = sora(&["grid", file.to_str().unwrap(), "--dry-run"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    // 240 images in batches of 40, each of them three times.
+    for steps in ["18", "6"] {
+        let told = |line: &str| line.split_whitespace().any(|word| word == steps);
+        assert!(text.lines().any(told), "{steps}: {text}");
+    }
 }

@@ -271,6 +271,8 @@ fn a_rollback_is_recorded_and_survives_kills_to_the_same_bits() {
         "{rules:?}"
     );
     assert_eq!(&report["runs"][1]["rollback"], rollback);
+    // After the rollback another method trains, which is judged by its own steps, as in the run.
+    assert_eq!(report["runs"][1]["co"], summary["co"]);
 }
 
 #[test]

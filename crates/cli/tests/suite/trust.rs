@@ -123,12 +123,41 @@ fn files_of_others_stay_unless_force_is_given() {
         let again = sora(&call);
         assert!(again.status.success(), "{name}: {}", stderr(&again));
     }
-    let page = file("pages");
-    fs::create_dir(&page).unwrap();
-    fs::write(page.join("report.html"), "mine").unwrap();
-    let report = ["report", run, "--no-compute", "--out", page.to_str().unwrap()];
-    refused(&report, &["report.html", "--force"]);
-    assert_eq!(fs::read_to_string(page.join("report.html")).unwrap(), "mine");
+}
+
+#[test]
+fn files_of_others_in_a_folder_of_a_report_stay_unless_force_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = trained(dir.path());
+    let page = dir.path().join("pages");
+    let at = page.to_str().unwrap();
+    let report = ["report", run.to_str().unwrap(), "--no-compute", "--png", "--out", at];
+    for name in ["report.html", "plots/curves.svg", "plots/cost.png", "csv/run.csv"] {
+        let mine = page.join(name);
+        fs::create_dir_all(mine.parent().unwrap()).unwrap();
+        fs::write(&mine, "mine").unwrap();
+        refused(&report, &[name, "--force"]);
+        assert_eq!(fs::read_to_string(&mine).unwrap(), "mine", "{name}");
+        assert!(!page.join("plots/history.svg").exists(), "{name}: nothing else is written");
+        fs::remove_file(&mine).unwrap();
+    }
+    // A figure that is not asked for is in nobody's way.
+    let (other, curves) = (page.join("plots/epsilon.svg"), page.join("plots/curves.svg"));
+    fs::write(&other, "mine").unwrap();
+    fs::write(&curves, "mine").unwrap();
+    // By force, and then over its own files.
+    for force in [&["--force"][..], &[]] {
+        let output = sora(&[&report[..], force].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(fs::read_to_string(&curves).unwrap().starts_with("<svg"));
+        assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
+    }
+    let blocked = dir.path().join("blocked");
+    fs::create_dir(&blocked).unwrap();
+    fs::write(blocked.join("csv"), "mine").unwrap();
+    let report = ["report", report[1], "--no-compute", "--out", blocked.to_str().unwrap()];
+    refused(&report, &["csv: is a file", "expected a folder"]);
+    assert_eq!(fs::read_dir(&blocked).unwrap().count(), 1);
 }
 
 #[test]

@@ -166,6 +166,38 @@ impl TrainConfig {
         Ok(())
     }
 
+    /// Refuses settings of a new training that would be ignored. A run that has begun with them goes
+    /// on.
+    ///
+    /// # Errors
+    /// [`Error`] for the first of them.
+    pub(super) fn check_ignored(&self) -> Result<()> {
+        let usual = TrainConfig::default();
+        if self.on_co != OnCo::Rollback && self.on_co_method != usual.on_co_method {
+            let problem = "takes over after a rollback only; add `on_co` rollback";
+            return Err(Error::setting("on_co_method", &self.on_co_method, problem));
+        }
+        if self.optimizer != OptimizerKind::Sgd && self.momentum != usual.momentum {
+            let problem = format!("{} does not use it; leave it out", self.optimizer);
+            return Err(Error::setting("momentum", self.momentum, problem));
+        }
+        let has = |name: &str| self.options.iter().any(|(key, _)| key == name);
+        if self.label_smoothing != 0.0 && has("true_share") {
+            let problem = format!(
+                "{} smooths labels by its option `true_share`; leave this out",
+                self.method
+            );
+            return Err(Error::setting("label_smoothing", self.label_smoothing, problem));
+        }
+        let info = method::method(&self.method)?;
+        let usual = info.attack_bn_with(&self.options, self.threat())?;
+        if info.passes.backward_input == 0 && self.attack_bn != usual {
+            let problem = format!("{} has no attack pass of its own; leave this out", self.method);
+            return Err(Error::setting("attack_bn", self.attack_bn, problem));
+        }
+        Ok(())
+    }
+
     /// Refuses settings that the schedule or the norm would ignore.
     fn check_schedule(&self) -> Result<()> {
         let unused = |setting: &'static str, value: &str, with: &str| {
@@ -236,11 +268,12 @@ fn range(setting: &'static str, value: f64, low: f64, high: f64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::BnMode;
 
     fn refused(change: impl FnOnce(&mut TrainConfig), setting: &str) {
         let mut config = TrainConfig::from_table(toml::Table::new()).unwrap();
         change(&mut config);
-        match config.check().unwrap_err() {
+        match config.check().and_then(|()| config.check_ignored()).unwrap_err() {
             Error::Setting { setting: found, .. } => assert_eq!(found, setting),
             other => panic!("{setting}: {other}"),
         }
@@ -263,6 +296,21 @@ mod tests {
         refused(|c| c.epsilon = "8".parse().unwrap(), "epsilon");
         refused(|c| (c.val, c.val_steps) = (Some(0), Some(5)), "val_steps");
         refused(|c| (c.val, c.early_stop) = (Some(0), 5), "early_stop");
+        refused(|c| c.on_co_method = "pgd".into(), "on_co_method");
+        refused(
+            |c| {
+                (c.optimizer, c.momentum, c.cycle_momentum) = (OptimizerKind::Adam, 0.5, false);
+            },
+            "momentum",
+        );
+        let method = |c: &mut TrainConfig, name: &str| {
+            c.method = name.into();
+            c.options = (method::method(name).unwrap().options)().unwrap();
+        };
+        refused(|c| (method(c, "fgsm-pgi"), c.label_smoothing = 0.1).0, "label_smoothing");
+        for name in ["none", "lap", "free"] {
+            refused(|c| (method(c, name), c.attack_bn = BnMode::Eval).0, "attack_bn");
+        }
         let mut config = TrainConfig { on_co: OnCo::Rollback, ..TrainConfig::default() };
         config.options = (method::method("sora").unwrap().options)().unwrap();
         for (method, part) in [("magic", "unknown method"), ("atas", "keeps nothing by image")] {

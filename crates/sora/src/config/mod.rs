@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::table::{ABOUT_THE_RUN, complete, read, read_text};
 pub use self::{
     settings::{SETTINGS, SettingInfo, TrainConfig, Values},
-    table::{over, parse, put_option, read_file},
+    table::{default_epsilon, over, parse, put_option, read_file},
 };
 pub use crate::nn::Precision;
 use crate::{
@@ -166,8 +166,13 @@ impl TrainConfig {
         };
         settle(&mut self.dataset);
         self.extra_data.as_mut().map(settle);
+        let settle = |path: &str| absolute(Path::new(path)).display().to_string();
+        METHOD_PATHS.iter().for_each(|name| self.options.replace_text(name, settle));
     }
 }
+
+/// Options of methods that name a file.
+const METHOD_PATHS: [&str; 1] = ["replay"];
 
 /// Whether `path` is called like an ONNX file.
 pub(crate) fn is_onnx(path: &Path) -> bool {

@@ -91,33 +91,36 @@ pub(crate) fn complete(table: &mut Table) {
 /// Settings that belong to another setting. Where that setting gets another value than the file's,
 /// the file's values of these are dropped, because they were chosen for the old value or are its
 /// defaults.
-const BELONGINGS: [(&str, &[&str]); 6] = [
+const BELONGINGS: [(&str, &[&str]); 7] = [
     ("method", &[OPTIONS, "attack_bn"]),
     ("model", &["width", "activation", "dropout", "stem", "patch", "shortcut"]),
     ("norm", &["epsilon", "epsilon_convention"]),
-    ("optimizer", &["lr_max", "cycle_momentum"]),
+    ("optimizer", &["lr_max", "momentum", "cycle_momentum"]),
+    ("schedule", &["cycle_momentum", "milestones", "lr_min"]),
     ("dataset", &["image_size", "augment", "extra_data", "extra_fraction"]),
     ("extra_data", &["extra_fraction"]),
 ];
 
-/// Completes `given` with the values of `file`. Where `given` replaces a method, network, norm,
-/// optimizer or data set, the file's settings that belong to it are dropped, and a line says so.
+/// Completes `given` with the values of `file`. Where `given` replaces a method or its variant, a
+/// network, norm, optimizer, schedule or data set, the file's settings that belong to it are
+/// dropped, and a line says so.
 pub fn over(given: Table, mut file: Table) -> Table {
     for (key, belongings) in BELONGINGS {
-        let (Some(new), Some(old)) = (given.get(key), file.get(key)) else { continue };
-        if new == old {
-            continue;
-        }
-        let (new, old) = (text(new), text(old));
-        let dropped: Vec<_> =
-            belongings.iter().filter(|name| file.remove(**name).is_some()).copied().collect();
-        if !dropped.is_empty() {
-            tracing::warn!(
-                "{key} {new} in place of the file's {old}: what the file sets for that stays out ({})",
-                dropped.join(", ")
-            );
-        }
+        drop_belongings(
+            key,
+            [given.get(key), file.get(key)].map(|v| v.map(text)),
+            belongings,
+            &mut file,
+        );
     }
+    // The options of a method's two forms differ, and so may the batch norm of its attack.
+    let variant = |table: &Table| table.get(OPTIONS)?.get("variant").map(text);
+    drop_belongings(
+        "options.variant",
+        [variant(&given), variant(&file)],
+        &[OPTIONS, "attack_bn"],
+        &mut file,
+    );
     for (key, value) in given {
         match (file.get_mut(&key), value) {
             (Some(Value::Table(old)), Value::Table(new)) => old.extend(new),
@@ -125,6 +128,27 @@ pub fn over(given: Table, mut file: Table) -> Table {
         }
     }
     file
+}
+
+/// Drops `belongings` from `file` where its value of `key` (the second) is replaced by another.
+fn drop_belongings(
+    key: &str,
+    [new, old]: [Option<String>; 2],
+    belongings: &[&str],
+    file: &mut Table,
+) {
+    let (Some(new), Some(old)) = (new, old) else { return };
+    if new == old {
+        return;
+    }
+    let dropped: Vec<_> =
+        belongings.iter().filter(|name| file.remove(**name).is_some()).copied().collect();
+    if !dropped.is_empty() {
+        tracing::warn!(
+            "{key} {new} in place of the file's {old}: what the file sets for that stays out ({})",
+            dropped.join(", ")
+        );
+    }
 }
 
 fn text(value: &Value) -> String {
@@ -196,6 +220,7 @@ impl TrainConfig {
             config.checkpoint_steps = Some(ROLLBACK_STEPS);
         }
         config.check()?;
+        config.check_ignored()?;
         Ok(config)
     }
 
@@ -209,7 +234,7 @@ impl TrainConfig {
 }
 
 /// The radius that is usual in the literature for a norm.
-fn default_epsilon(norm: Norm) -> Epsilon {
+pub fn default_epsilon(norm: Norm) -> Epsilon {
     match norm {
         Norm::L2 => Epsilon::ratio(128, 255),
         _ => Epsilon::ratio(8, 255),
@@ -286,6 +311,28 @@ mod tests {
         let config = TrainConfig::from_table(over(given, file)).unwrap();
         let beta = config.options.iter().find(|(key, _)| *key == "beta").unwrap().1.clone();
         assert_eq!((beta.as_float(), config.patch), (Some(0.2), Some(4)));
+    }
+
+    #[test]
+    fn what_belongs_to_a_replaced_schedule_or_variant_goes_with_it() {
+        let of_a_run = |text: &str| {
+            let config = settle(text).unwrap();
+            parse(&toml::to_string(&config).unwrap()).unwrap()
+        };
+        let multistep = of_a_run("schedule = 'multistep'\nmilestones = [10]\nlr_min = 0.001");
+        let config = |given: &str, file: &Table| {
+            TrainConfig::from_table(over(parse(given).unwrap(), file.clone())).unwrap()
+        };
+        let cyclic = config("schedule = 'cyclic'", &multistep);
+        assert!(cyclic.cycle_momentum && cyclic.milestones.is_empty() && cyclic.lr_min.is_none());
+        assert!(!config("schedule = 'cosine'", &of_a_run("")).cycle_momentum);
+        assert_eq!(config("schedule = 'multistep'", &multistep).milestones, [10]);
+
+        let official = of_a_run("method = 'nuat'\n[options]\nvariant = 'official'");
+        let reference = config("[options]\nvariant = 'reference'", &official);
+        let fresh = settle("method = 'nuat'\n[options]\nvariant = 'reference'").unwrap();
+        assert_eq!(reference, fresh);
+        assert_ne!(settle("method = 'nuat'").unwrap().options, fresh.options);
     }
 
     #[test]

@@ -133,6 +133,15 @@ impl Options {
         Ok(Self { values: table(values)?, ..Self::default() })
     }
 
+    /// Replaces the text `name`, if there is one that is not empty.
+    pub(crate) fn replace_text(&mut self, name: &str, by: impl FnOnce(&str) -> String) {
+        if let Some(Value::String(text)) = self.values.get_mut(name)
+            && !text.is_empty()
+        {
+            *text = by(text);
+        }
+    }
+
     /// These options, with `reference` as the defaults of that variant.
     pub(super) fn or_reference<T: Serialize>(self, reference: Option<&T>) -> Result<Self> {
         Ok(Self { reference: reference.map(table).transpose()?, ..self })

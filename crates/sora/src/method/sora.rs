@@ -131,6 +131,9 @@ impl Hyperparameters for Sora {
     }
 }
 
+/// Name of the replayed steps in a checkpoint.
+const REPLAYED: &str = "replayed";
+
 /// The state of SORA between two steps.
 #[derive(Clone, Debug)]
 struct Running {
@@ -227,10 +230,20 @@ impl Method for Running {
     }
 
     fn state(&self) -> Result<Vec<HostTensor>> {
-        Ok(vec![HostTensor { name: "v".into(), shape: vec![1], data: vec![self.v.wait()?] }])
+        let mut state =
+            vec![HostTensor { name: "v".into(), shape: vec![1], data: vec![self.v.wait()?] }];
+        // The other run may go on and log more, which would change the order.
+        state.extend(self.replayed.as_ref().map(|steps| HostTensor {
+            name: REPLAYED.into(),
+            shape: vec![steps.len()],
+            data: steps.clone(),
+        }));
+        Ok(state)
     }
 
     fn load_state(&mut self, state: &BTreeMap<String, HostTensor>) -> Result<()> {
+        self.replayed =
+            state.get(REPLAYED).map(|tensor| tensor.data.clone()).filter(|steps| !steps.is_empty());
         match state.get("v").map(|tensor| tensor.data.as_slice()) {
             Some(&[v]) => {
                 self.v = v.into();
@@ -315,6 +328,14 @@ mod tests {
         assert_eq!(sorted, alphas, "each step once");
         assert_eq!(replayed(0, 100), first, "a longer run begins again");
         assert_eq!(replayed(0, 50)[..50], first[50..], "a resumed run goes on");
+        // The order is kept in the checkpoint, whatever becomes of the other run's log.
+        let replay = log(&alphas[..10]).path().display().to_string();
+        let mut resumed =
+            Running { v: 0.5.into(), replayed: None, options: Sora { replay, ..Sora::default() } };
+        let kept = Running { replayed: Some(first.clone()), ..resumed.clone() }.state().unwrap();
+        let kept = kept.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        resumed.load_state(&kept).unwrap();
+        assert_eq!(resumed.alpha(0.1, 70).unwrap().wait().unwrap(), first[70]);
         // Neighbours of the recorded run are not neighbours here, so the order carries no
         // information.
         let adjacent = first.windows(2).filter(|w| (w[1] - w[0]).abs() < 0.0015).count();

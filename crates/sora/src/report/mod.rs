@@ -24,4 +24,4 @@ pub use privacy::{dataset_name, without_paths};
 pub use record::{Of, Record, RecordImages, strength};
 pub use run::{Run, reason};
 pub use seeds::{Group, groups};
-pub use write::{Formats, ReportOptions, write};
+pub use write::{FileKind, Formats, ReportOptions, outputs, write};

@@ -118,7 +118,7 @@ struct Figures {
 /// The descriptions in the weights files of a run.
 #[derive(Clone, Debug, Default)]
 pub struct WeightsOfRun {
-    /// Description in `model.safetensors`.
+    /// Description of the final weights.
     pub last: Option<About>,
     /// Description in `best.safetensors`.
     pub best: Option<About>,
@@ -126,9 +126,9 @@ pub struct WeightsOfRun {
 
 impl WeightsOfRun {
     /// Reads the headers of the weights files of a run folder; a header that cannot be read is
-    /// absent.
-    pub fn read(last: &Path, best: &Path) -> Self {
-        Self { last: about(last), best: about(best) }
+    /// absent, as are the final weights of a run without any.
+    pub fn read(last: Option<&Path>, best: &Path) -> Self {
+        Self { last: last.and_then(about), best: about(best) }
     }
 
     /// The weights of a record with this identity.
@@ -270,7 +270,9 @@ impl Record {
 /// Rank of an attack by strength; weaker attacks come first.
 pub fn strength(attack: &str) -> u64 {
     let pgd = |rest: &str| {
-        let (steps, restarts) = rest.split_once('x').unwrap_or((rest, "1"));
+        // The size of a step may stand behind the numbers, as in pgd-20@2/255.
+        let numbers = rest.split('@').next().unwrap_or(rest);
+        let (steps, restarts) = numbers.split_once('x').unwrap_or((numbers, "1"));
         let number = |text: &str| text.parse::<u64>().unwrap_or(1).min(10_000);
         100 + number(steps).saturating_mul(number(restarts)).min(100_000_000)
     };
@@ -292,5 +294,20 @@ mod tests {
         let mut names = ["autoattack", "pgd-50x10", "clean", "pgd-10", "fgsm", "apgd-ce"];
         names.sort_by_key(|name| strength(name));
         assert_eq!(names, ["clean", "fgsm", "pgd-10", "pgd-50x10", "apgd-ce", "autoattack"]);
+    }
+
+    #[test]
+    fn the_size_of_a_step_does_not_change_the_rank_of_an_attack() {
+        for (name, plain) in [
+            ("pgd-200@1/255", "pgd-200"),
+            ("pgd-20@0.25", "pgd-20"),
+            ("pgd-50x10@2/255", "pgd-50x10"),
+            ("pgd-50x10@eps/4", "pgd-50x10"),
+        ] {
+            assert_eq!(strength(name), strength(plain), "{name}");
+        }
+        let mut names = ["pgd-50x10@eps/4", "pgd-200@1/255", "pgd-10"];
+        names.sort_by_key(|name| strength(name));
+        assert_eq!(names, ["pgd-10", "pgd-200@1/255", "pgd-50x10@eps/4"]);
     }
 }

@@ -78,7 +78,7 @@ impl Run {
         if !finished {
             warnings.push("the run is not finished: it has no summary.json".into());
         }
-        let weights = WeightsOfRun::read(&dir.model(), &dir.best());
+        let weights = WeightsOfRun::read(dir.final_weights().as_deref(), &dir.best());
         let records = record::read(&dir.evaluations(), &weights, &mut warnings);
         Ok(Self {
             path: path.to_owned(),

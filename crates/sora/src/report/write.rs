@@ -20,6 +20,7 @@ use crate::{
     error::{Error, Result},
     files,
     plot::{Figure, gif},
+    run::RunDir,
 };
 
 /// Most weights of a run in a sweep.
@@ -30,6 +31,32 @@ const FRAMES: usize = 6;
 const STRIP: usize = 4;
 /// Number of images in the examples.
 const IMAGES: usize = 8;
+
+/// Name of the page.
+const PAGE: &str = "report.html";
+/// Name of the folder of the figures.
+const PLOTS: &str = "plots";
+/// Name of the folder of the logs.
+const LOGS: &str = "csv";
+
+/// The figures of the records, in the order of the page, each with its name.
+const RECORDED: [(&str, OfRecords); 5] = [
+    ("pertalign", figures::pertalign),
+    ("curves", figures::curves),
+    ("history", figures::history),
+    ("tradeoff", figures::tradeoff),
+    ("cost", figures::cost),
+];
+/// The figures of computed data, which stand below the others.
+const COMPUTED: [(&str, OfComputed); 3] =
+    [("epsilon", epsilon), (LANDSCAPE, landscape), ("examples", examples)];
+/// Name of the figure that has animations.
+const LANDSCAPE: &str = "landscape";
+
+/// Draws a figure of the records.
+type OfRecords = fn(&[Run]) -> Figure;
+/// Draws a figure of computed data, if there are any for it.
+type OfComputed = fn(&Computed) -> Option<Figure>;
 
 /// Options of a report.
 #[derive(Clone, Debug, Default)]
@@ -58,6 +85,17 @@ pub enum Formats {
     SvgAndPng,
 }
 
+/// What a file of a report is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// The page.
+    Page,
+    /// A figure: SVG, PNG or GIF.
+    Figure,
+    /// The log of a run as CSV.
+    Log,
+}
+
 /// The computed data of the runs, as far as they could be computed.
 #[derive(Default)]
 struct Computed {
@@ -69,11 +107,35 @@ struct Computed {
 /// Files to write.
 type Files = Vec<(PathBuf, Vec<u8>)>;
 
+/// Every file that [`write()`] may write for the runs to the folder `out`, so that a caller can
+/// look at what is there before anything is computed. Which figures of computed data there will be
+/// shows only then: all of them are among the files.
+pub fn outputs(all: &Runs, out: &Path, options: &ReportOptions) -> Vec<(FileKind, PathBuf)> {
+    let runs = &all.runs;
+    let mut names: Vec<&str> = RECORDED.iter().map(|(name, _)| *name).collect();
+    let mut plots = Vec::new();
+    if options.compute.is_some() {
+        names.extend(COMPUTED.iter().map(|(name, _)| *name));
+        plots.extend(runs.iter().map(|run| animation_name(runs, &run.name)));
+    }
+    for name in names {
+        plots.push(format!("{name}.svg"));
+        if options.formats == Formats::SvgAndPng {
+            plots.push(format!("{name}.png"));
+        }
+    }
+    let plots = plots.iter().map(|name| (FileKind::Figure, out.join(PLOTS).join(name)));
+    let logged = runs.iter().filter(|run| !run.steps.is_empty());
+    let logs = logged.map(|run| (FileKind::Log, out.join(LOGS).join(log_name(run))));
+    plots.chain(logs).chain([(FileKind::Page, out.join(PAGE))]).collect()
+}
+
 /// Writes `report.html`, `plots/` and `csv/` for the runs to the folder `out`; returns the page's
 /// path.
 ///
-/// Everything is drawn before anything is written. A run whose data set or weights are not on this
-/// machine is left out of the figures that need them, and the page has a warning.
+/// Everything is drawn before anything is written. Files that are there already, which [`outputs`]
+/// names, are overwritten. A run whose data set or weights are not on this machine is left out of
+/// the figures that need them, and the page has a warning.
 ///
 /// # Errors
 /// [`Error`] for a folder that cannot be written, or a wrong setting.
@@ -84,7 +146,7 @@ pub fn write(all: &Runs, out: &Path, options: &ReportOptions) -> Result<PathBuf>
         Some(compute) => computed(runs, compute, options, &mut said)?,
         None => Computed::default(),
     };
-    let plots = out.join("plots");
+    let plots = out.join(PLOTS);
     let mut files = Files::new();
     let animations = animations(runs, &computed, &plots, &mut files)?;
     let mut shown = Vec::new();
@@ -94,11 +156,11 @@ pub fn write(all: &Runs, out: &Path, options: &ReportOptions) -> Result<PathBuf>
         if options.formats == Formats::SvgAndPng {
             files.push((plots.join(format!("{name}.png")), figure.to_png(2.0)?));
         }
-        let animations = if name == "landscape" { animations.clone() } else { Vec::new() };
+        let animations = if name == LANDSCAPE { animations.clone() } else { Vec::new() };
         shown.push(PageFigure { name: name.to_owned(), svg, animations });
     }
     let links = logs(runs, out, &mut files);
-    let path = out.join("report.html");
+    let path = out.join(PAGE);
     let content = PageContent {
         figures: shown,
         warnings: said,
@@ -108,12 +170,14 @@ pub fn write(all: &Runs, out: &Path, options: &ReportOptions) -> Result<PathBuf>
     };
     // The page is written last, so that it never exists without its figures.
     files.push((path.clone(), page(runs, &content)?.into_bytes()));
+    // No file is written where a later one would have no folder.
+    for dir in files.iter().filter_map(|(path, _)| path.parent()) {
+        RunDir::refuse_link(dir)?;
+        fs::create_dir_all(dir).map_err(|e| {
+            Error::setting("out", out.display(), format!("cannot make the folder: {e}"))
+        })?;
+    }
     for (path, bytes) in &files {
-        if let Some(dir) = path.parent() {
-            fs::create_dir_all(dir).map_err(|e| {
-                Error::setting("out", out.display(), format!("cannot make the folder: {e}"))
-            })?;
-        }
         files::write_atomic(path, bytes)?;
     }
     Ok(path)
@@ -121,25 +185,25 @@ pub fn write(all: &Runs, out: &Path, options: &ReportOptions) -> Result<PathBuf>
 
 /// The figures, in the order of the page.
 fn drawn(runs: &[Run], computed: &Computed) -> Vec<(&'static str, Figure)> {
-    let mut all = vec![
-        ("pertalign", figures::pertalign(runs)),
-        ("curves", figures::curves(runs)),
-        ("history", figures::history(runs)),
-        ("tradeoff", figures::tradeoff(runs)),
-        ("cost", figures::cost(runs)),
-    ];
-    if !computed.sweeps.is_empty() {
-        all.push(("epsilon", figures::epsilon(&computed.sweeps)));
-    }
-    if !computed.landscapes.is_empty() {
-        let strip = |of: &Landscapes| Landscapes { rows: evenly(&of.rows, STRIP), ..of.clone() };
-        let strips: Vec<_> = computed.landscapes.iter().map(strip).collect();
-        all.push(("landscape", figures::landscape_strip(&strips)));
-    }
-    if !computed.examples.is_empty() {
-        all.push(("examples", figures::examples(&computed.examples)));
-    }
-    all
+    let recorded = RECORDED.into_iter().map(|(name, draw)| (name, draw(runs)));
+    let found = COMPUTED.into_iter().filter_map(|(name, draw)| Some((name, draw(computed)?)));
+    recorded.chain(found).collect()
+}
+
+fn epsilon(computed: &Computed) -> Option<Figure> {
+    let sweeps = &computed.sweeps;
+    (!sweeps.is_empty()).then(|| figures::epsilon(sweeps))
+}
+
+fn landscape(computed: &Computed) -> Option<Figure> {
+    let strip = |of: &Landscapes| Landscapes { rows: evenly(&of.rows, STRIP), ..of.clone() };
+    let strips: Vec<_> = computed.landscapes.iter().map(strip).collect();
+    (!strips.is_empty()).then(|| figures::landscape_strip(&strips))
+}
+
+fn examples(computed: &Computed) -> Option<Figure> {
+    let sets = &computed.examples;
+    (!sets.is_empty()).then(|| figures::examples(sets))
 }
 
 /// Draws the animations of the landscapes, on one scale; returns their names.
@@ -154,15 +218,24 @@ fn animations(
     for of in computed.landscapes.iter().filter(|of| of.rows.len() > 1) {
         let frames = figures::landscape_frames(of, scale);
         let frames: Vec<_> = frames.iter().map(Figure::draw).collect();
-        let name = if runs.len() == 1 {
-            "landscape.gif".into()
-        } else {
-            format!("landscape-{}.gif", file_name(&of.name))
-        };
+        let name = animation_name(runs, &of.name);
         files.push((plots.join(&name), gif(&frames, 1.0, 60)?));
         names.push(name);
     }
     Ok(names)
+}
+
+/// Name of the animation of the run `name`, one of `runs`.
+fn animation_name(runs: &[Run], name: &str) -> String {
+    match runs {
+        [_] => format!("{LANDSCAPE}.gif"),
+        _ => format!("{LANDSCAPE}-{}.gif", file_name(name)),
+    }
+}
+
+/// Name of the log of `run`.
+fn log_name(run: &Run) -> String {
+    format!("{}.csv", file_name(&run.name))
 }
 
 /// Makes the logs as CSV files. Returns, for each run, the links of its card: to its log, and to
@@ -172,9 +245,9 @@ fn logs(runs: &[Run], out: &Path, files: &mut Files) -> Vec<Vec<(String, String)
     for run in runs {
         let mut of_run = Vec::new();
         if !run.steps.is_empty() {
-            let name = format!("{}.csv", file_name(&run.name));
-            of_run.push(("log as CSV".to_owned(), format!("csv/{name}")));
-            files.push((out.join("csv").join(name), csv(run).into_bytes()));
+            let name = log_name(run);
+            of_run.push(("log as CSV".to_owned(), format!("{LOGS}/{name}")));
+            files.push((out.join(LOGS).join(name), csv(run).into_bytes()));
         }
         if let Some(address) = own_page(&run.path, out) {
             of_run.push(("its own report".to_owned(), address));
@@ -189,7 +262,7 @@ fn logs(runs: &[Run], out: &Path, files: &mut Files) -> Vec<Vec<(String, String)
 fn own_page(run: &Path, out: &Path) -> Option<String> {
     let absolute = |path: &Path| std::path::absolute(path).ok();
     let (run, out) = (absolute(run)?, absolute(out)?);
-    if run == out || !run.join("report.html").is_file() {
+    if run == out || !run.join(PAGE).is_file() {
         return None;
     }
     let (up, rest) = match run.strip_prefix(&out) {
@@ -207,7 +280,7 @@ fn own_page(run: &Path, out: &Path) -> Option<String> {
         part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
     };
     (!parts.is_empty() && parts.iter().all(plain))
-        .then(|| format!("{up}{}/report.html", parts.join("/")))
+        .then(|| format!("{up}{}/{PAGE}", parts.join("/")))
 }
 
 fn computed(
@@ -266,7 +339,45 @@ fn file_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::run::tests::folder, *};
+
+    #[test]
+    fn what_is_written_was_named_before() {
+        let config = "method = \"fgsm\"\n";
+        let steps = "{\"step\":0,\"loss\":2.5}\n{\"step\":1,\"loss\":2.0}\n";
+        let dir = folder(&[
+            ("a/seed0/config.toml", config),
+            ("a/seed0/metrics.jsonl", steps),
+            ("b/seed0/config.toml", config),
+            ("b/seed0/metrics.jsonl", steps),
+            ("begun/config.toml", config),
+        ]);
+        let runs = ["a/seed0", "b/seed0", "begun"].map(|run| dir.path().join(run));
+        for (paths, formats) in [(&runs[..], Formats::Svg), (&runs[..1], Formats::SvgAndPng)] {
+            let out = dir.path().join(format!("out of {}", paths.len()));
+            let (all, options) =
+                (Runs::load(paths).unwrap(), ReportOptions { formats, ..Default::default() });
+            let mut named = outputs(&all, &out, &options);
+            assert!(named.iter().all(|(_, path)| !path.exists()));
+            write(&all, &out, &options).unwrap();
+            assert!(named.iter().all(|(_, path)| path.is_file()), "{named:?}");
+            named.retain(|(kind, _)| *kind != FileKind::Page);
+            let count = |name: &str| fs::read_dir(out.join(name)).unwrap().count();
+            assert_eq!(count(PLOTS) + count(LOGS), named.len(), "{named:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_leaves_nothing_half_written() {
+        let steps = "{\"step\":0,\"loss\":2.5}\n";
+        let run = [("run/config.toml", "method = \"fgsm\"\n"), ("run/metrics.jsonl", steps)];
+        let dir = folder(&[&run[..], &[("out/csv", "a file")]].concat());
+        let all = Runs::load(&[dir.path().join("run")]).unwrap();
+        let out = dir.path().join("out");
+        assert!(write(&all, &out, &ReportOptions::default()).is_err());
+        assert_eq!(fs::read_dir(out.join(PLOTS)).unwrap().count(), 0);
+        assert!(!out.join(PAGE).exists());
+    }
 
     #[test]
     fn a_page_of_a_run_is_linked_where_it_lies_near() {

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::RunConfig;
+use super::{RunConfig, checkpoint};
 use crate::{
     error::{Error, Result},
     files, sealed,
@@ -150,12 +150,23 @@ impl RunDir {
         for entry in entries {
             let entry = entry.map_err(|e| Error::read(&self.0, e))?;
             if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
-                let problem = "a symbolic link; a run is written only inside of its own folder: \
-                               put the file itself here";
-                return Err(Error::mismatch(&entry.path(), problem));
+                return Err(linked(&entry.path()));
             }
         }
         Ok(())
+    }
+
+    /// Refuses `folder`, such as `eval` or `plots`, if it is a symbolic link in a run folder:
+    /// whoever writes to it calls this first.
+    ///
+    /// # Errors
+    /// [`Error`] for such a link.
+    pub fn refuse_link(folder: &Path) -> Result<()> {
+        let in_a_run = folder.parent().is_some_and(|parent| Self::at(parent).config().exists());
+        match fs::symlink_metadata(folder) {
+            Ok(entry) if in_a_run && entry.is_symlink() => Err(linked(folder)),
+            _ => Ok(()),
+        }
     }
 
     /// The folder itself.
@@ -191,6 +202,17 @@ impl RunDir {
     /// Final weights.
     pub fn model(&self) -> PathBuf {
         self.0.join("model.safetensors")
+    }
+
+    /// The final weights of a finished run. Those of a run that goes on (it was extended) are of an
+    /// earlier end, and its newest checkpoint counts. A folder that keeps neither final figures nor
+    /// checkpoints has nothing else.
+    pub fn final_weights(&self) -> Option<PathBuf> {
+        let alone = || {
+            checkpoint::list(&self.checkpoints()).is_ok_and(|checkpoints| checkpoints.is_empty())
+        };
+        let counts = self.model().exists() && (self.summary().exists() || alone());
+        counts.then(|| self.model())
     }
 
     /// Weights of the best validation.
@@ -231,14 +253,21 @@ impl RunDir {
     /// Writes an evaluation to `eval/NAME.json`.
     ///
     /// # Errors
-    /// [`Error`] for a folder that cannot be written.
+    /// [`Error`] for a folder that cannot be written, or a symbolic link in the run folder.
     pub fn write_report(&self, name: &str, report: &impl Serialize) -> Result<PathBuf> {
         let dir = self.evaluations();
+        Self::refuse_link(&dir)?;
         fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
         let path = dir.join(format!("{name}.json"));
         sealed::write(&path, report)?;
         Ok(path)
     }
+}
+
+fn linked(path: &Path) -> Error {
+    let problem = "a symbolic link; a run is written only inside of its own folder: put the file \
+                   itself here";
+    Error::mismatch(path, problem)
 }
 
 #[cfg(all(test, unix))]
@@ -281,5 +310,20 @@ mod tests {
         let lock = RunDir::at(&run).lock(&mut |_| {}).unwrap();
         assert!(matches!(RunDir::at(&run).lock(&mut |_| {}), Err(Error::InUse { .. })));
         drop(lock);
+    }
+
+    #[test]
+    fn results_are_not_written_through_a_link_in_a_run() {
+        let root = tempfile::tempdir().unwrap();
+        let (run, outside) = (root.path().join("run"), root.path().join("outside"));
+        fs::create_dir(&run).unwrap();
+        fs::create_dir(&outside).unwrap();
+        std::os::unix::fs::symlink(&outside, run.join("eval")).unwrap();
+        assert!(RunDir::refuse_link(&run.join("eval")).is_ok(), "no run");
+        fs::write(run.join("config.toml"), "").unwrap();
+        let error = RunDir::at(&run).write_report("report", &1).unwrap_err().to_string();
+        assert!(error.contains("symbolic link"), "{error}");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+        assert!(RunDir::refuse_link(&run.join("plots")).is_ok());
     }
 }

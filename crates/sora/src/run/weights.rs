@@ -199,10 +199,10 @@ impl Subject {
         }
         let run = RunDir::open(path)?;
         match which {
-            Which::Final if dir.model().exists() => {
-                Self::read(alone(dir.model()), Some(run), device)
-            }
-            Which::Final => Self::newest(&run, device),
+            Which::Final => match dir.final_weights() {
+                Some(file) => Self::read(alone(file), Some(run), device),
+                None => Self::newest(&run, device),
+            },
             Which::Best => {
                 let source = Source { file: dir.best(), step: None, complete: false };
                 Self::read(source, Some(run), device)

@@ -114,13 +114,18 @@ impl Session<'_> {
     }
 
     /// The summary of a run that was finished before this process continued it. Of one that was
-    /// changed since, the user is told; it is written anew.
+    /// changed since, or of damaged weights, the user is told; both are written anew.
     fn written_before(&mut self) -> Result<Option<Summary>> {
         let Some(folder) = &self.folder else { return Ok(None) };
-        if self.last_epoch.is_some() || !folder.dir.model().exists() {
+        let weights = folder.dir.model();
+        if self.last_epoch.is_some() || !weights.exists() {
             return Ok(None);
         }
         let path = folder.dir.summary();
+        if let Err(e) = files::read_safetensors(&weights) {
+            self.tell(&Event::Warning(&format!("{e}; they are written anew")))?;
+            return Ok(None);
+        }
         match sealed::read::<Summary>(&path) {
             Ok(summary) => Ok(Some(summary).filter(|found| found.steps == self.progress.step)),
             Err(_) if !path.exists() => Ok(None),

@@ -4,13 +4,14 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::atomic::Ordering,
 };
 
 use serde_json::Value;
 use sora::{
     config::TrainConfig,
     data::{self, OpenOptions},
+    method,
     model::IMPORTED,
     run::recipe::RecipePlan,
 };
@@ -20,6 +21,7 @@ use crate::{
     commands::shared::{Output, Overrides, is_done, sora, state},
     console::{Table, duration, print},
     error::{Failure, Result},
+    signals,
 };
 
 /// Number of timed steps, as an argument.
@@ -46,8 +48,7 @@ pub fn estimate(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overri
             settings.map_err(|e| Failure::input(format!("{}: {e}", run.label)))?,
         )?;
         let (images, shape) = size(&config)?;
-        let steps = (images / config.batch.max(1)) as u64 * config.epochs;
-        let left = steps.saturating_sub(steps_done(dir));
+        let left = steps(&config, images)?.saturating_sub(steps_done(dir));
         // `bench step` has no file to take the network from.
         if config.model == IMPORTED {
             about = "more than";
@@ -55,7 +56,7 @@ pub fn estimate(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overri
             table.row([label, state, &left.to_string(), "not measured", ""]);
             continue;
         }
-        let call = step(&config, shape, over);
+        let call = step(&config, shape, over.threads.unwrap_or(config.threads));
         let seconds = match measured.get(&call) {
             Some(seconds) => *seconds,
             None => *measured.entry(call.clone()).or_insert(measure(&call)?),
@@ -99,18 +100,29 @@ fn size(config: &TrainConfig) -> Result<(usize, [usize; 2])> {
     Ok((images.saturating_sub(held_out), [info.channels, side]))
 }
 
+/// Number of steps of a run with these settings on `images` images; a method may repeat a batch.
+///
+/// # Errors
+/// A method that cannot be made.
+fn steps(config: &TrainConfig, images: usize) -> Result<u64> {
+    let method = method::method(&config.method)?.build(&config.options, config.threat())?;
+    let updates = u64::from(method.updates_per_batch().max(1));
+    Ok((images / config.batch.max(1)) as u64 * updates * config.epochs)
+}
+
 /// The call that measures a step of a run with these settings.
-fn step(config: &TrainConfig, [channels, side]: [usize; 2], over: &Overrides) -> Vec<OsString> {
+fn step(config: &TrainConfig, [channels, side]: [usize; 2], threads: usize) -> Vec<OsString> {
     let mut flags = vec![
         ("--model", config.model.clone()),
         ("--method", config.method.clone()),
+        ("--norm", config.norm.to_string()),
         ("--width", config.width.to_string()),
         ("--batch", config.batch.to_string()),
         ("--image-size", side.to_string()),
         ("--channels", channels.to_string()),
         ("--precision", config.precision.to_string()),
         ("--device", config.device.clone()),
-        ("--threads", over.threads.unwrap_or(config.threads).to_string()),
+        ("--threads", threads.to_string()),
         ("--steps", STEPS.to_owned()),
         ("--dropout", config.dropout.to_string()),
     ];
@@ -121,6 +133,8 @@ fn step(config: &TrainConfig, [channels, side]: [usize; 2], over: &Overrides) ->
         ("--shortcut", config.shortcut.map(|shortcut| shortcut.to_string())),
     ];
     flags.extend(options.into_iter().filter_map(|(flag, value)| Some((flag, value?))));
+    // What a step costs may hang on any of them.
+    flags.extend(config.options.iter().map(|(key, value)| ("--set", format!("{key}={value}"))));
     let mut call: Vec<OsString> = vec!["bench".into(), "step".into()];
     call.extend(flags.into_iter().flat_map(|(flag, value)| [flag.into(), value.into()]));
     call
@@ -128,8 +142,13 @@ fn step(config: &TrainConfig, [channels, side]: [usize; 2], over: &Overrides) ->
 
 /// Returns the seconds of a step.
 fn measure(call: &[OsString]) -> Result<f64> {
-    let json = sora(call, Output::Keep, &AtomicBool::new(false))?;
-    let result: Value = serde_json::from_slice(&json)
+    let interrupt = signals::flag();
+    let json = sora(call, Output::Keep, &interrupt);
+    // Whatever came of the step: nothing of an estimate is kept to go on from.
+    if interrupt.load(Ordering::Relaxed) {
+        return Err(Failure::interrupted("interrupted; nothing was written"));
+    }
+    let result: Value = serde_json::from_slice(&json?)
         .map_err(|e| Failure::work(format!("`sora bench step` printed no JSON: {e}")))?;
     result["median_s"]
         .as_f64()
@@ -140,4 +159,35 @@ fn measure(call: &[OsString]) -> Result<f64> {
 fn steps_done(dir: &Path) -> u64 {
     let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap_or_default();
     text.lines().count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> TrainConfig {
+        TrainConfig::from_toml(text).unwrap()
+    }
+
+    #[test]
+    fn a_step_is_measured_with_the_options_and_the_norm_of_the_run() {
+        let call = |text: &str| {
+            let words = step(&config(text), [3, 32], 2).into_iter();
+            words.map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        let short = call("method = 'pgd'\n[options]\nsteps = 1");
+        let long = call("method = 'pgd'\nnorm = 'l2'\n[options]\nsteps = 50");
+        assert!(short.contains("--norm linf") && short.contains("--set steps=1"), "{short}");
+        assert!(long.contains("--norm l2") && long.contains("--set steps=50"), "{long}");
+        assert!(long.contains("--set alpha=0.25") && long.contains("--threads 2"), "{long}");
+        assert!(!call("method = 'fgsm'").contains("--set"), "it has no options");
+    }
+
+    #[test]
+    fn a_method_that_repeats_a_batch_makes_a_step_each_time() {
+        let of = |text: &str| steps(&config(&format!("batch = 40\nepochs = 2\n{text}")), 240);
+        assert_eq!(of("method = 'fgsm'").unwrap(), 12);
+        assert_eq!(of("method = 'free'").unwrap(), 96);
+        assert_eq!(of("method = 'free'\n[options]\nreplays = 3").unwrap(), 36);
+    }
 }

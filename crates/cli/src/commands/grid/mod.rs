@@ -48,10 +48,15 @@ pub struct GridArgs {
     #[arg(long, conflicts_with = "status")]
     pub dry_run: bool,
     /// The table as one JSON object on standard output
-    #[arg(long, help_heading = "Output")]
+    #[arg(long, conflicts_with_all = ["status", "dry_run"], help_heading = "Output")]
     pub json: bool,
     /// Also write a row for each run to a CSV file
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["status", "dry_run"],
+        help_heading = "Output"
+    )]
     pub csv: Option<PathBuf>,
     /// Overwrite a CSV file that another program wrote
     #[arg(long, help_heading = "Output")]
@@ -71,30 +76,36 @@ pub fn run(args: &GridArgs) -> Result<()> {
         .out
         .clone()
         .unwrap_or_else(|| Path::new("runs").join(name.file_stem().unwrap_or_default()));
-    let dirs: Vec<PathBuf> = plan.runs.iter().map(|run| out.join(&run.name)).collect();
+    let dirs: Vec<PathBuf> = plan.runs.iter().map(|run| run.folder(&out)).collect();
     let shard = match args.shard {
         Some(shard) => shard,
         None => Shard::of_slurm(|name| std::env::var(name).ok())?,
     };
-    if args.status {
-        return status(&plan, &dirs);
-    }
-    if args.dry_run {
-        return estimate::estimate(&plan, &dirs, shard, &args.over);
-    }
-    make_folder(&out)?;
-    if let Some(csv) = &args.csv {
-        prepare(csv, Content::Rows, Overwrite::by(args.force))?;
-    }
     args.finish.after(|| {
-        work(&plan, &dirs, shard, &args.over)?;
-        show(args, &plan, &dirs)
+        if args.status {
+            return status(&plan, &dirs, args.shard);
+        }
+        if args.dry_run {
+            return estimate::estimate(&plan, &dirs, shard, &args.over);
+        }
+        make_folder(&out)?;
+        if let Some(csv) = &args.csv {
+            prepare(csv, Content::Rows, Overwrite::by(args.force))?;
+        }
+        // The table shows what is done, also where a run has failed.
+        let worked = work(&plan, &dirs, shard, &args.over);
+        if worked.as_ref().is_err_and(|failure| failure.kind() == Kind::Interrupted) {
+            return worked;
+        }
+        show(args, &plan, &dirs).and(worked)
     })
 }
 
-fn status(plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
+/// The state of the runs of `shard`, or of all.
+fn status(plan: &RecipePlan, dirs: &[PathBuf], shard: Option<Shard>) -> Result<()> {
     let mut table = Table::new(["run", "state", "folder"]);
-    for (run, dir) in plan.runs.iter().zip(dirs) {
+    let wanted = |i: usize| shard.is_none_or(|shard| shard.takes(i));
+    for (_, (run, dir)) in plan.runs.iter().zip(dirs).enumerate().filter(|(i, _)| wanted(*i)) {
         table.row([&run.label, state(dir), &dir.display().to_string()]);
     }
     table.print()
@@ -141,7 +152,7 @@ fn work(plan: &RecipePlan, dirs: &[PathBuf], shard: Shard, over: &Overrides) -> 
 /// Prints the table of the finished runs.
 fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
     let mut missing = 0;
-    let outcomes: Vec<Outcome> = plan
+    let mut outcomes: Vec<Outcome> = plan
         .runs
         .iter()
         .zip(dirs)
@@ -157,6 +168,7 @@ fn show(args: &GridArgs, plan: &RecipePlan, dirs: &[PathBuf]) -> Result<()> {
             Ok(outcome)
         })
         .collect::<Result<_>>()?;
+    table::separate(&mut outcomes);
     let summary = table::Summary::of(&outcomes);
     if let Some(csv) = &args.csv {
         sora::files::write_atomic(csv, table::csv(&outcomes).as_bytes())?;

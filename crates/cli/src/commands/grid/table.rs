@@ -17,7 +17,7 @@ use crate::{
 pub struct Outcome {
     /// Text that separates the run from the others.
     pub label: String,
-    /// The same text without the seed.
+    /// The same text without the seed, and with what else separates its settings from others'.
     pub group: String,
     /// Its seed.
     pub seed: i64,
@@ -27,6 +27,9 @@ pub struct Outcome {
     pub figures: Vec<(String, f64)>,
     /// Seconds of training.
     pub seconds: Option<f64>,
+    /// Its settings without the seed.
+    #[serde(skip)]
+    settings: toml::Table,
 }
 
 impl Outcome {
@@ -35,8 +38,8 @@ impl Outcome {
     /// # Errors
     /// A summary that is damaged.
     pub fn read(run: &PlannedRun, dir: &Path, report: Option<Value>) -> Result<Self> {
-        let config: toml::Table = run.config.parse().unwrap_or_default();
-        let seed = config.get("seed").and_then(toml::Value::as_integer).unwrap_or(0);
+        let mut settings: toml::Table = run.config.parse().unwrap_or_default();
+        let seed = settings.remove("seed").and_then(|seed| seed.as_integer()).unwrap_or(0);
         let summary = summary(dir)?.unwrap_or_default();
         let validation = &summary["last_epoch"]["val"];
         let figures = match report.as_ref().and_then(|report| report["results"].as_object()) {
@@ -50,7 +53,30 @@ impl Outcome {
             folder: dir.display().to_string(),
             figures,
             seconds: summary["seconds"].as_f64(),
+            settings,
         })
+    }
+}
+
+/// Gives groups of one name names of their own where their settings differ in more than the seed: a
+/// label tells the lists of `[[runs]]`, and not its plain values.
+pub fn separate(outcomes: &mut [Outcome]) {
+    let mut kinds: BTreeMap<String, Vec<toml::Table>> = BTreeMap::new();
+    for Outcome { group, settings, .. } in outcomes.iter() {
+        let known = kinds.entry(group.clone()).or_default();
+        if !known.contains(settings) {
+            known.push(settings.clone());
+        }
+    }
+    for Outcome { group, settings, .. } in outcomes {
+        let Some([first, others @ ..]) = kinds.get(group).map(Vec::as_slice) else { continue };
+        for (key, value) in settings.iter() {
+            let differs = |other: &toml::Table| other.get(key) != first.get(key);
+            if others.iter().any(differs) {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                *group += &format!(", {key} {value}");
+            }
+        }
     }
 }
 
@@ -234,7 +260,28 @@ mod tests {
             folder: "runs/x, y".into(),
             figures: clean.map(|value| ("clean".to_owned(), value)).into_iter().collect(),
             seconds: Some(1.5),
+            settings: toml::Table::new(),
         }
+    }
+
+    #[test]
+    fn runs_whose_settings_differ_in_more_than_the_seed_stand_in_rows_of_their_own() {
+        let with = |seed, settings: &str| Outcome {
+            settings: settings.parse().unwrap(),
+            ..outcome("sora", seed, Some(0.5))
+        };
+        let mut outcomes = [
+            with(0, "epsilon = '8/255'\nwidth = 4"),
+            with(1, "epsilon = '8/255'\nwidth = 4"),
+            with(0, "epsilon = '64/255'\nwidth = 4"),
+            with(0, "width = 4"),
+            outcome("fgsm", 0, Some(0.5)),
+        ];
+        separate(&mut outcomes);
+        let summary = Summary::of(&outcomes);
+        let rows: Vec<_> = summary.groups.iter().map(|group| group.label.as_str()).collect();
+        assert_eq!(rows, ["sora, epsilon 8/255", "sora, epsilon 64/255", "sora", "fgsm"]);
+        assert_eq!(summary.groups[0].seeds, [0, 1]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub fn run(args: &ReproduceArgs) -> Result<()> {
     let plan = recipe.plan(Some(args.scale), &args.over.table()?)?;
     start_threads(args.over.threads.unwrap_or(1))?;
     let runs = args.out.join("runs");
-    let dirs: Vec<PathBuf> = plan.runs.iter().map(|run| runs.join(&run.name)).collect();
+    let dirs: Vec<PathBuf> = plan.runs.iter().map(|run| run.folder(&runs)).collect();
     let done = dirs.iter().filter(|dir| is_done(dir)).count();
     tracing::info!(
         "{name} ({}), scale {}: {} runs, {done} of them done",

@@ -11,7 +11,10 @@ use std::{
 use serde_json::Value;
 use sora::{
     evaluate, files, report,
-    run::recipe::{PlannedRun, RecipePlan},
+    run::{
+        RunDir,
+        recipe::{PlannedRun, RecipePlan},
+    },
     sealed,
 };
 
@@ -78,10 +81,11 @@ impl Overrides {
     }
 }
 
-/// Whether the run in `dir` is finished. One whose final figures were changed is not: going on with
-/// it writes them anew.
+/// Whether the run in `dir` is finished. One whose final figures were changed, or whose weights are
+/// gone, is not: going on with it writes them anew.
 pub fn is_done(dir: &Path) -> bool {
-    fs::read(dir.join(SUMMARY)).is_ok_and(|text| !sealed::is_changed(&text))
+    RunDir::at(dir).model().exists()
+        && fs::read(dir.join(SUMMARY)).is_ok_and(|text| !sealed::is_changed(&text))
 }
 
 /// The final figures of the run in `dir`; `None` if it is not finished.

@@ -1,6 +1,6 @@
 //! Writes a sweep as files: JSON and a chart.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use sora::{
     evaluate::sweep::{AtCount, Convergence},
@@ -10,7 +10,7 @@ use sora::{
 };
 
 use super::{Nearest, Report, Target};
-use crate::error::{Failure, Result};
+use crate::{error::Result, output_file::make_folder};
 
 /// Writes the report and its charts to `out`, or else into the run folder or beside the weights
 /// file.
@@ -31,8 +31,8 @@ pub fn write(target: &Target, report: &Report, out: Option<&Path>) -> Result<()>
     let Some(path) = target.keep(&name, place.as_deref(), report)? else { return Ok(()) };
     let chart = match (out, target.subject.run()) {
         (None, Some((dir, _))) => {
-            let plots = dir.path().join("plots");
-            fs::create_dir_all(&plots).map_err(|e| Failure::io("create", &plots, &e))?;
+            let plots = dir.plots();
+            make_folder(&plots)?;
             plots.join(format!("{name}.svg"))
         }
         _ => path.with_extension("svg"),

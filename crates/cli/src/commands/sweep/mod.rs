@@ -3,7 +3,7 @@
 mod draw;
 mod show;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sora::{
@@ -63,7 +63,7 @@ pub struct SweepArgs {
     /// Also how far the nearest adversarial image is that fab finds: accuracy at every radius
     #[arg(long, help_heading = "Threat")]
     pub distances: bool,
-    /// The record, in place of a file in the run's eval folder; the chart beside it
+    /// The record, in place of a file in the run's eval folder; the chart beside it, as .svg
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub out: Option<PathBuf>,
     /// Overwrite --out whatever it is
@@ -141,9 +141,7 @@ pub fn run(args: &SweepArgs) -> Result<()> {
             return Err(Failure::input("--steps 0: expected at least 1 step size"));
         }
         if let Some(out) = &args.out {
-            let overwrite = Overwrite::by(args.force);
-            output_file::prepare(out, Content::Record, overwrite)?;
-            output_file::prepare(&out.with_extension("svg"), Content::Figure, overwrite)?;
+            prepare(out, Overwrite::by(args.force))?;
         }
         let target = Target::load(&args.subject, Some(IMAGES))?;
         let access = target.model().access();
@@ -170,6 +168,22 @@ pub fn run(args: &SweepArgs) -> Result<()> {
         sessions.open.into_iter().try_for_each(|(_, evaluator)| evaluator.finish())?;
         shown
     })
+}
+
+/// Refuses to write the record to `out`, and the chart beside it, where that would destroy another
+/// file or the record itself.
+fn prepare(out: &Path, overwrite: Overwrite) -> Result<()> {
+    let chart = out.with_extension("svg");
+    if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("svg")) {
+        return Err(Failure::input(format!(
+            "--out {}: is for the record (JSON), and the chart goes beside it, under its name with \
+             .svg; expected another ending, such as {}",
+            out.display(),
+            out.with_extension("json").display()
+        )));
+    }
+    output_file::prepare(out, Content::Record, overwrite)?;
+    output_file::prepare(&chart, Content::Figure, overwrite)
 }
 
 /// Refuses curves that come from gradients where there are none.

@@ -97,7 +97,7 @@ pub(super) fn node(
         name: name.into(),
         op_type: op.into(),
         attribute,
-        domain: String::new(),
+        ..NodeProto::default()
     }
 }
 

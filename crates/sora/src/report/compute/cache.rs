@@ -6,6 +6,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Result},
+    run::RunDir,
     sealed,
 };
 
@@ -19,6 +20,7 @@ pub(super) fn known<T: DeserializeOwned>(file: &Path) -> Option<T> {
 pub(super) fn keep(file: &Path, value: &impl Serialize) {
     let write = || -> Result<()> {
         if let Some(dir) = file.parent() {
+            RunDir::refuse_link(dir)?;
             fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
         }
         sealed::write(file, value)

@@ -54,8 +54,7 @@ impl std::str::FromStr for Choice {
 pub fn weights(dir: &RunDir, choice: &Choice) -> Result<Vec<KeptWeights>> {
     let mut all: Vec<_> =
         checkpoint::list(&dir.checkpoints())?.into_iter().map(of_checkpoint).collect();
-    let last = dir.model();
-    if last.exists() {
+    if let Some(last) = dir.final_weights() {
         // A checkpoint after the last step holds the same weights, unless they are averaged, so the
         // final weights stand for both.
         all.push(KeptWeights { name: "final".into(), position: None, file: last });

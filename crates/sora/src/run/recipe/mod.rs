@@ -136,6 +136,19 @@ pub struct PlannedRun {
     pub label: String,
     /// Settings, as the text of a config file.
     pub config: String,
+    /// Folder name in earlier versions, which hung on the machine's settings, too.
+    former_name: String,
+}
+
+/// Settings of a machine, which make no other run when a call gives them.
+const OF_THE_MACHINE: [&str; 3] = ["threads", "device", "data_dir"];
+
+impl PlannedRun {
+    /// The run's folder in `out`; one that an earlier version has made goes on.
+    pub fn folder(&self, out: &Path) -> PathBuf {
+        let former = out.join(&self.former_name);
+        if former.exists() { former } else { out.join(&self.name) }
+    }
 }
 
 /// The work of a recipe at one scale.
@@ -214,10 +227,9 @@ impl Recipe {
                 return Err(Error::unfit(format!("recipe '{}'", self.title), problem));
             }
             for choice in combinations(&swept) {
-                let mut settings = fixed.clone();
-                settings.extend(choice.clone());
-                settings.extend(over.clone());
-                let run = planned(settings, &choice, label.as_deref())
+                let mut own = fixed.clone();
+                own.extend(choice.clone());
+                let run = planned(own, over, &choice, label.as_deref())
                     .map_err(|e| self.placed(e, over))?;
                 if runs.iter().all(|known| known.name != run.name) {
                     runs.push(run);
@@ -266,9 +278,15 @@ fn combinations(swept: &[(String, Vec<Value>)]) -> Vec<Table> {
     })
 }
 
-fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<PlannedRun> {
-    let config = toml::to_string(&settings)
-        .map_err(|e| Error::defect(format!("cannot serialise the settings of a run: {e}")))?;
+/// The run with the settings `own`, which a call has replaced by those of `over`.
+fn planned(own: Table, over: &Table, choice: &Table, label: Option<&str>) -> Result<PlannedRun> {
+    let mut settings = own.clone();
+    settings.extend(over.clone());
+    // What makes a run another one: neither a machine's threads nor its folders.
+    let of_the_machine = |key: &str| OF_THE_MACHINE.contains(&key);
+    let mut identity = own;
+    identity.extend(over.clone().into_iter().filter(|(key, _)| !of_the_machine(key)));
+    let (config, identity) = (text(&settings)?, text(&identity)?);
     let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let method = settings.get("method").map_or_else(|| "sora".into(), plain);
     let mut words = vec![label.map_or(method, str::to_owned)];
@@ -290,11 +308,21 @@ fn planned(settings: Table, choice: &Table, label: Option<&str>) -> Result<Plann
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
         .collect();
-    let hash = config.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
     let readable = readable.replace("__", "_").replace("_8_255", "_8").replace("_16_255", "_16");
-    Ok(PlannedRun { name: format!("{readable}-{:08x}", hash >> 32), label, config })
+    let [name, former_name] =
+        [&identity, &config].map(|text| format!("{readable}-{:08x}", short_hash(text)));
+    Ok(PlannedRun { name, label, config, former_name })
+}
+
+fn text(settings: &Table) -> Result<String> {
+    toml::to_string(settings)
+        .map_err(|e| Error::defect(format!("cannot serialise the settings of a run: {e}")))
+}
+
+/// The upper half of FNV-1a.
+fn short_hash(text: &str) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, mix) >> 32
 }
 
 #[cfg(test)]

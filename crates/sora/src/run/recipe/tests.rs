@@ -51,6 +51,21 @@ fn lists_are_swept_scales_go_over_and_equal_runs_are_made_once() {
     );
     let over = toml::from_str("threads = 3").unwrap();
     assert!(recipe.plan(Some(Scale::Smoke), &over).unwrap().runs[0].config.contains("threads = 3"));
+    // Another machine goes on with the same runs.
+    let over = toml::from_str("threads = 3\ndata_dir = '/data'\ndevice = 'cpu'").unwrap();
+    let there = recipe.plan(Some(Scale::Smoke), &over).unwrap();
+    let names =
+        |plan: &RecipePlan| plan.runs.iter().map(|run| run.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&there), names(&smoke));
+    let other = toml::from_str("dataset = 'mnist'").unwrap();
+    assert_ne!(names(&recipe.plan(Some(Scale::Smoke), &other).unwrap()), names(&smoke));
+    // A folder with the name of earlier versions is found.
+    let out = tempfile::tempdir().unwrap();
+    let run = &there.runs[0];
+    assert_ne!(run.former_name, run.name);
+    assert_eq!(run.folder(out.path()), out.path().join(&run.name));
+    std::fs::create_dir(out.path().join(&run.former_name)).unwrap();
+    assert_eq!(run.folder(out.path()), out.path().join(&run.former_name));
     let text = recipe.plan(Some(Scale::Small), &Table::new()).unwrap_err().to_string();
     assert!(text.contains("smoke, full"), "{text}");
     let wrong = parsed("title = \"t\"\n[[runs]]\nmethod = \"magic\"\n[scale.smoke]").unwrap();
