@@ -160,6 +160,25 @@ case("quantize-signed", "QuantizeLinear", np.float32(0.01), np.array(0, np.int8)
      after=[("DequantizeLinear", [np.float32(0.01), np.array(0, np.int8)])])
 case("dequantize-axis", "Mul", np.float32(1.0),
      after=[("MatMul", ["q"])])
+# Cases below draw nothing, so that the numbers of those above stay what they are.
+TO_TEN = [("Pad", [ints(0, 0, 3, 2, 0, 0, 3, 2)])]  # 10x10
+# ONNX's own inference of shapes, which a product with a matrix would meet, multiplies in f64: 6x22.
+case("resize-rounded", "Resize", None, np.array([1, 1, 0.7, 2.3], np.float32), before=TO_TEN, nearest_mode="floor",
+     coordinate_transformation_mode="asymmetric", after=[("GlobalAveragePool", [])])
+case("resize-tie", "Resize", None, np.array([1, 1, 1.2, 1.2], np.float32), before=TO_TEN,
+     nearest_mode="round_prefer_ceil", coordinate_transformation_mode="asymmetric")
+case("resize-one-side", "Resize", None, np.array([1, 1, 1.2, 0.5], np.float32), mode="linear")
+case("resize-old", "Resize", np.array([1, 1, 0.75, 0.4], np.float32), opset=10)
+case("resize-old-larger", "Resize", np.array([1, 1, 1.5, 1.3], np.float32), opset=10)
+case("resize-old-linear", "Resize", np.array([1, 1, 1.5, 0.7], np.float32), opset=10, mode="linear")
+for policy in ["not_larger", "not_smaller"]:
+    case("resize-" + policy.replace("_", "-"), "Resize", None, None, ints(7, 9), opset=18, axes=[2, 3],
+         mode="linear", keep_aspect_ratio_policy=policy)
+case("mod-floor", "Shape", after=[("Slice", [ints(1), ints(4)]), ("Mod", [ints(-5)]),
+                                  ("Gather", ["x", "y"], {"axis": 3, "alone": 1})])
+case("mod-truncated", "Shape", after=[("Slice", [ints(1), ints(4)]), ("Sub", [ints(8)]), ("Mod", [ints(3)], {"fmod": 1}),
+                                      ("Gather", ["x", "y"], {"axis": 3, "alone": 1})])
+case("dropout-mode", "Dropout", np.float32(0.5), np.array(False))
 
 
 # Their constants hold for a batch of two only.

@@ -34,6 +34,11 @@ impl<'a> Attributes<'a> {
         self.node.output.len()
     }
 
+    /// Whether a value but the first is given; one that is left out has an empty name.
+    pub fn gives_more_than_one(&self) -> bool {
+        self.node.output.iter().skip(1).any(|name| !name.is_empty())
+    }
+
     /// `TensorProto.DataType` of an input; `None` if the input is not a constant.
     pub fn data_type(&self, input: usize) -> Option<i32> {
         self.types.get(self.node.input.get(input)?).copied()

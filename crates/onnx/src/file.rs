@@ -1,6 +1,8 @@
 //! Reads files: the model's bytes, and tensors inside the model and beside it.
 
 use std::{
+    cell::RefCell,
+    collections::HashMap,
     fs::{self, File},
     io::{Read, Seek, SeekFrom},
     path::{Component, Path, PathBuf},
@@ -19,6 +21,14 @@ use crate::{
 /// Largest model file in bytes, without data beside it: the format's own limit.
 const LARGEST: u64 = 2 << 30;
 
+/// Most bytes that the tensors of a model take from all data files beside it.
+const MOST_BESIDE: u64 = 32 << 30;
+/// How many times the bytes of a data file may be taken: tensors may share them, and some are read
+/// once more for the structure. It keeps what is read in proportion to the files.
+const TIMES: u64 = 4;
+/// Bytes of the widest element.
+const WIDEST: u64 = 8;
+
 /// A model, and the place of the data beside it.
 pub(crate) struct Model {
     pub proto: ModelProto,
@@ -29,7 +39,9 @@ pub(crate) struct Model {
 pub(crate) struct Beside {
     /// `None`: there is none.
     folder: Option<PathBuf>,
-    digest: std::cell::RefCell<Sha256>,
+    digest: RefCell<Sha256>,
+    /// Bytes that were taken from each data file.
+    taken: RefCell<HashMap<PathBuf, u64>>,
 }
 
 impl Model {
@@ -52,16 +64,43 @@ impl Model {
     /// Bytes that are no ONNX model; what is wrong.
     pub fn parse(bytes: &[u8], folder: Option<PathBuf>) -> Result<Self, String> {
         let proto = ModelProto::decode(bytes).map_err(|e| format!("not an ONNX model: {e}"))?;
-        let digest = std::cell::RefCell::new(Sha256::new_with_prefix(bytes));
-        Ok(Self { proto, beside: Beside { folder, digest } })
+        let digest = RefCell::new(Sha256::new_with_prefix(bytes));
+        Ok(Self { proto, beside: Beside { folder, digest, taken: RefCell::default() } })
     }
 }
 
 impl Beside {
-    /// Reads the bytes `offset` to `offset + length` of the file `location`.
-    fn read(&self, location: &str, offset: u64, length: Option<u64>) -> Outcome<Vec<u8>> {
+    /// Reads the bytes `offset` to `offset + length` of the file `location`, `most` bytes at most.
+    fn read(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+        most: u64,
+    ) -> Outcome<Vec<u8>> {
+        let path = self.find(location)?;
+        let failed = |e: std::io::Error| Problem::new(format!("{}: {e}", path.display()));
+        let mut file = File::open(&path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let length = length.unwrap_or(size.saturating_sub(offset));
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            problem!("{}: {size} bytes, its data ends at {offset} + {length}", path.display());
+        }
+        if length > most {
+            problem!("{}: {length} bytes for its shape, at most {most} fit it", path.display());
+        }
+        self.take(&path, size, length)?;
+        let mut bytes = vec![0; length as usize];
+        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+        file.read_exact(&mut bytes).map_err(failed)?;
+        self.digest.borrow_mut().update(&bytes);
+        Ok(bytes)
+    }
+
+    /// The file `location`, without links. A model must not make its reader open files in other
+    /// folders, by a name or by a link.
+    fn find(&self, location: &str) -> Outcome<PathBuf> {
         let relative = Path::new(location);
-        // A model must not make its reader open files in other folders.
         if !relative
             .components()
             .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
@@ -71,19 +110,43 @@ impl Beside {
         let Some(folder) = &self.folder else {
             problem!("its data lies in '{location}': expected a model that holds all of it");
         };
-        let path = folder.join(relative);
-        let failed = |e: std::io::Error| Problem::new(format!("{}: {e}", path.display()));
-        let mut file = File::open(&path).map_err(failed)?;
-        let size = file.metadata().map_err(failed)?.len();
-        let length = length.unwrap_or(size.saturating_sub(offset));
-        if offset.checked_add(length).is_none_or(|end| end > size) {
-            problem!("{}: {size} bytes, its data ends at {offset} + {length}", path.display());
+        // The folder of a bare file name is the empty path.
+        let folder = Path::new(".").join(folder);
+        let real = |path: &Path| {
+            let failed = |e: std::io::Error| Problem::new(format!("{}: {e}", path.display()));
+            fs::canonicalize(path).map_err(failed)
+        };
+        let (file, folder) = (real(&folder.join(relative))?, real(&folder)?);
+        if !file.starts_with(&folder) {
+            problem!(
+                "its data '{location}' is a link to {}, which lies outside of the model's folder {}: \
+                 put a copy of that file in the place of the link",
+                file.display(),
+                folder.display()
+            );
         }
-        let mut bytes = vec![0; length as usize];
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        file.read_exact(&mut bytes).map_err(failed)?;
-        self.digest.borrow_mut().update(&bytes);
-        Ok(bytes)
+        if !file.is_file() {
+            problem!("its data lies in '{location}', which is no file");
+        }
+        Ok(file)
+    }
+
+    /// Counts `length` more bytes of the data file `path` of `size` bytes.
+    fn take(&self, path: &Path, size: u64, length: u64) -> Outcome<()> {
+        let mut taken = self.taken.borrow_mut();
+        let of_file = taken.entry(path.to_owned()).or_default();
+        *of_file = of_file.saturating_add(length);
+        if *of_file > size.saturating_mul(TIMES) {
+            problem!(
+                "{}: the tensors take more than {TIMES} times its {size} bytes; expected data of \
+                 their own for each",
+                path.display()
+            );
+        }
+        if taken.values().fold(0, |all: u64, of_file| all.saturating_add(*of_file)) > MOST_BESIDE {
+            problem!("the data beside the model: more than {} GiB", MOST_BESIDE >> 30);
+        }
+        Ok(())
     }
 
     /// SHA-256 of the model's bytes and of the data that was read beside it, in hexadecimal.
@@ -135,7 +198,9 @@ pub(crate) fn external(tensor: &TensorProto, beside: &Beside) -> Outcome<Vec<u8>
         None => Ok(None),
     };
     let Some(location) = find("location") else { problem!("data in a file without a name") };
-    beside.read(location, number("offset")?.unwrap_or(0), number("length")?)
+    // The length is believed only as far as the shape goes.
+    let most = elements(&crate::value::to_shape(&tensor.dims)?)? as u64 * WIDEST;
+    beside.read(location, number("offset")?.unwrap_or(0), number("length")?, most)
 }
 
 /// Reads the elements from the bytes if there are any, else from the typed lists.
@@ -188,4 +253,113 @@ fn content(tensor: &TensorProto, raw: &[u8]) -> Outcome<Content> {
         | data_type::UINT8 => Content::Int(ints().map(|&v| i64::from(v)).collect()),
         other => problem!("elements of type {other} are not supported"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::StringStringEntryProto;
+
+    /// A folder with the file `w.bin` of `count` numbers from 0, for a model in it.
+    fn folder(count: usize) -> (tempfile::TempDir, Beside) {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..count).flat_map(|v| (v as f32).to_le_bytes()).collect();
+        fs::write(dir.path().join("w.bin"), bytes).unwrap();
+        let model = Model::parse(&[], Some(dir.path().to_owned())).unwrap();
+        (dir, model.beside)
+    }
+
+    /// Reads a tensor of `count` numbers in the file `location`.
+    fn read(
+        beside: &Beside,
+        location: &str,
+        count: i64,
+        place: &[(&str, u64)],
+    ) -> Result<Value, String> {
+        let entry = |key: &str, value: String| StringStringEntryProto { key: key.into(), value };
+        let mut external_data = vec![entry("location", location.into())];
+        external_data.extend(place.iter().map(|&(key, value)| entry(key, value.to_string())));
+        let proto = TensorProto {
+            dims: vec![count],
+            data_type: data_type::FLOAT,
+            data_location: 1,
+            external_data,
+            ..TensorProto::default()
+        };
+        tensor(&proto, Some(beside)).map_err(|Problem(text)| text)
+    }
+
+    fn numbers(data: &[f32]) -> Result<Value, String> {
+        Ok(Value::Float(array(&[data.len()], data.to_vec()).unwrap()))
+    }
+
+    #[test]
+    fn data_beside_the_model_are_read_in_its_folder_only() {
+        let (dir, beside) = folder(4);
+        assert_eq!(read(&beside, "w.bin", 4, &[]), numbers(&[0.0, 1.0, 2.0, 3.0]));
+        let place = [("offset", 4), ("length", 8)];
+        assert_eq!(read(&beside, "./w.bin", 2, &place), numbers(&[1.0, 2.0]));
+        fs::create_dir(dir.path().join("data")).unwrap();
+        fs::copy(dir.path().join("w.bin"), dir.path().join("data/v.bin")).unwrap();
+        assert_eq!(read(&beside, "data/v.bin", 2, &place), numbers(&[1.0, 2.0]));
+        for (location, said) in [
+            ("../w.bin", "beside the model"),
+            ("data/../w.bin", "beside the model"),
+            ("/etc/hostname", "beside the model"),
+            ("v.bin", "v.bin"),
+            ("data", "no file"),
+            ("", "no file"),
+        ] {
+            let error = read(&beside, location, 2, &[]).unwrap_err();
+            assert!(error.contains(said), "{location}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_takes_no_more_than_its_shape() {
+        let (_dir, beside) = folder(100);
+        let error = read(&beside, "w.bin", 1, &[]).unwrap_err();
+        assert!(error.contains("400 bytes for its shape"), "{error}");
+        let error = read(&beside, "w.bin", 4, &[("length", 400)]).unwrap_err();
+        assert!(error.contains("at most 32"), "{error}");
+        let error = read(&beside, "w.bin", 4, &[("length", 20)]).unwrap_err();
+        assert!(error.contains("5 numbers"), "{error}");
+        let error = read(&beside, "w.bin", 100, &[("offset", 4), ("length", 400)]).unwrap_err();
+        assert!(error.contains("its data ends at"), "{error}");
+    }
+
+    #[test]
+    fn tensors_share_the_bytes_of_a_file_a_few_times() {
+        let (_dir, beside) = folder(8);
+        for _ in 0..TIMES {
+            assert!(read(&beside, "w.bin", 8, &[]).is_ok());
+        }
+        let error = read(&beside, "./w.bin", 8, &[]).unwrap_err();
+        assert!(error.contains("more than 4 times its 32 bytes"), "{error}");
+        assert!(!error.contains('\n'));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_out_of_the_folder_is_refused_and_named() {
+        use std::os::unix::fs::symlink;
+
+        let (dir, beside) = folder(2);
+        let (other, _) = folder(2);
+        let outside = other.path().canonicalize().unwrap();
+        symlink("w.bin", dir.path().join("inside.bin")).unwrap();
+        symlink(outside.join("w.bin"), dir.path().join("outside.bin")).unwrap();
+        symlink(&outside, dir.path().join("folder")).unwrap();
+        assert_eq!(read(&beside, "inside.bin", 2, &[]), numbers(&[0.0, 1.0]));
+        for location in ["outside.bin", "folder/w.bin"] {
+            let error = read(&beside, location, 2, &[]).unwrap_err();
+            let real = outside.join("w.bin").display().to_string();
+            assert!(error.contains(&real) && error.contains("outside of"), "{error}");
+        }
+        // The folder itself may be reached by a link.
+        let way = other.path().join("way");
+        symlink(dir.path(), &way).unwrap();
+        let model = Model::parse(&[], Some(way)).unwrap();
+        assert_eq!(read(&model.beside, "w.bin", 2, &[]), numbers(&[0.0, 1.0]));
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use prost::Message;
+
 use crate::{
     graph::Fault,
     proto::{FunctionProto, NodeProto},
@@ -12,32 +14,47 @@ use crate::{
 const DEPTH: usize = 16;
 /// Most nodes of a graph after all its functions are expanded.
 const MOST_NODES: usize = 1 << 20;
+/// Most bytes of the nodes that come from functions; each call has its own copy of their constants.
+const MOST_BYTES: usize = if cfg!(any(test, fuzzing)) { 1 << 20 } else { 1 << 28 };
+
+/// Operator set, name and overload: what tells functions apart, and what a call names.
+type Key<'a> = [&'a str; 3];
+
+/// What is expanded so far.
+#[derive(Default)]
+struct Expanded {
+    nodes: Vec<NodeProto>,
+    calls: usize,
+    /// Bytes of the nodes that came from functions.
+    bytes: usize,
+}
 
 /// Returns `nodes` with every call of one of `functions` replaced by the function's nodes.
 pub(crate) fn expand(
     nodes: &[NodeProto],
     functions: &[FunctionProto],
 ) -> Result<Vec<NodeProto>, Fault> {
-    let known: HashMap<_, _> =
-        functions.iter().map(|f| ((f.domain.as_str(), f.name.as_str()), f)).collect();
-    let mut out = Vec::with_capacity(nodes.len());
-    let mut calls = 0;
+    let known: HashMap<Key<'_>, _> =
+        functions.iter().map(|f| ([&*f.domain, &*f.name, &*f.overload], f)).collect();
+    let mut out = Expanded::default();
     for node in nodes {
-        add(node.clone(), &known, DEPTH, &mut calls, &mut out)?;
+        add(node.clone(), &known, DEPTH, &mut out)?;
     }
-    Ok(out)
+    Ok(out.nodes)
 }
 
 fn add(
     node: NodeProto,
-    known: &HashMap<(&str, &str), &FunctionProto>,
+    known: &HashMap<Key<'_>, &FunctionProto>,
     depth: usize,
-    calls: &mut usize,
-    out: &mut Vec<NodeProto>,
+    out: &mut Expanded,
 ) -> Result<(), Fault> {
-    let Some(function) = known.get(&(node.domain.as_str(), node.op_type.as_str())) else {
-        out.push(node);
-        if out.len() > MOST_NODES {
+    let Some(function) = known.get(&[&*node.domain, &*node.op_type, &*node.overload]) else {
+        if depth < DEPTH {
+            out.bytes = out.bytes.saturating_add(node.encoded_len());
+        }
+        out.nodes.push(node);
+        if out.nodes.len() > MOST_NODES || out.bytes > MOST_BYTES {
             return Err(Fault::Graph("its functions make too many nodes".into()));
         }
         return Ok(());
@@ -45,8 +62,8 @@ fn add(
     if depth == 0 {
         return Err(Fault::Graph(format!("function {} calls itself", function.name)));
     }
-    *calls += 1;
-    let prefix = format!("{}#{calls}/", function.name);
+    out.calls += 1;
+    let prefix = format!("{}#{}/", function.name, out.calls);
     let outer = |list: &[String], names: &[String]| -> HashMap<String, String> {
         let given = names.iter().map(Some).chain(std::iter::repeat(None));
         let name = |given: Option<&String>| given.cloned().unwrap_or_default();
@@ -80,7 +97,67 @@ fn add(
                 None => false,
             }
         });
-        add(inner, known, depth - 1, calls, out)?;
+        add(inner, known, depth - 1, out)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::AttributeProto;
+
+    fn node(op_type: &str, overload: &str, [input, output]: [&str; 2]) -> NodeProto {
+        NodeProto {
+            op_type: op_type.into(),
+            overload: overload.into(),
+            domain: if op_type == "f" { "my".into() } else { String::new() },
+            input: vec![input.into()],
+            output: vec![output.into()],
+            ..NodeProto::default()
+        }
+    }
+
+    #[test]
+    fn a_call_gets_the_function_of_its_overload() {
+        let function = |overload: &str, op_type: &str| FunctionProto {
+            name: "f".into(),
+            domain: "my".into(),
+            overload: overload.into(),
+            input: vec!["a".into()],
+            output: vec!["b".into()],
+            node: vec![node(op_type, "", ["a", "b"])],
+            ..FunctionProto::default()
+        };
+        let functions = [function("one", "Neg"), function("two", "Exp"), function("", "Abs")];
+        let calls = [
+            node("f", "one", ["x", "y"]),
+            node("f", "two", ["y", "z"]),
+            node("f", "", ["z", "u"]),
+            node("f", "three", ["u", "v"]),
+        ];
+        let Ok(nodes) = expand(&calls, &functions) else { panic!("not expanded") };
+        let kinds: Vec<&str> = nodes.iter().map(|node| &*node.op_type).collect();
+        assert_eq!(kinds, ["Neg", "Exp", "Abs", "f"], "the last one names no function");
+        assert_eq!((&*nodes[1].input[0], &*nodes[1].output[0]), ("y", "z"));
+    }
+
+    #[test]
+    fn copies_of_a_functions_constants_are_bounded() {
+        let text = AttributeProto { s: vec![0; 1 << 12], ..AttributeProto::default() };
+        let mut large = node("Constant", "", ["", "b"]);
+        large.attribute.push(text);
+        let function = FunctionProto {
+            name: "f".into(),
+            domain: "my".into(),
+            output: vec!["b".into()],
+            node: vec![large.clone()],
+            ..FunctionProto::default()
+        };
+        let calls = |count: usize| vec![node("f", "", ["", "y"]); count];
+        assert!(expand(&calls(200), std::slice::from_ref(&function)).is_ok());
+        assert!(expand(&calls(300), std::slice::from_ref(&function)).is_err());
+        // Those that the file holds itself are as large as the file.
+        assert!(expand(&vec![large; 300], &[]).is_ok());
+    }
 }

@@ -72,6 +72,8 @@ messages! {
         #[prost(string, tag = "10")] domain: String,
         /// Attributes with defaults.
         #[prost(message, repeated, tag = "11")] attribute_proto: Vec<AttributeProto>,
+        /// Which of the functions with this name and operator set it is.
+        #[prost(string, tag = "13")] overload: String,
     }
     /// One operation.
     NodeProto {
@@ -87,6 +89,8 @@ messages! {
         #[prost(message, repeated, tag = "5")] attribute: Vec<AttributeProto>,
         /// Operator set.
         #[prost(string, tag = "7")] domain: String,
+        /// Which of the functions with the operator's name it calls.
+        #[prost(string, tag = "8")] overload: String,
     }
     /// An option of a node.
     AttributeProto {

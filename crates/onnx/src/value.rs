@@ -33,6 +33,16 @@ impl Value {
         }
     }
 
+    /// Bytes of its elements.
+    pub fn bytes(&self) -> u64 {
+        let (count, each) = match self {
+            Self::Float(array) => (array.len(), size_of::<f32>()),
+            Self::Int(array) => (array.len(), size_of::<i64>()),
+            Self::Bool(array) => (array.len(), size_of::<bool>()),
+        };
+        count as u64 * each as u64
+    }
+
     pub fn float(&self) -> Outcome<&Array<f32>> {
         match self {
             Self::Float(array) => Ok(array),

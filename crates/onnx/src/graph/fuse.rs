@@ -4,7 +4,7 @@
 //! The nodes stay what they are. The backward pass goes through them one by one, and so does the
 //! forward pass where the shapes of a call do not suit.
 
-use super::{Graph, Id, Node};
+use super::{Graph, Id, Node, held::Held};
 use crate::{
     ops::{
         Inputs, Part,
@@ -137,19 +137,14 @@ impl Graph {
 
     /// Computes a node and those that are fused with it; `false` where their inputs do not suit.
     /// What is wrong with them is said when they are computed one by one.
-    pub(super) fn compute_fused(
-        &self,
-        node: &Node,
-        fusion: &Fusion,
-        values: &mut [Option<Value>],
-    ) -> bool {
-        let Some((sum, end)) = self.fused(node, fusion, values) else { return false };
+    pub(super) fn compute_fused(&self, node: &Node, fusion: &Fusion, held: &mut Held) -> bool {
+        let Some((sum, end)) = self.fused(node, fusion, &held.values) else { return false };
         let before = fusion.add.map_or(node, |add| &self.nodes[add]);
         if let Some(sum) = sum {
-            values[before.outputs[0]] = Some(sum);
+            held.put(before.outputs[0], sum);
         }
         let last = fusion.relu.or(fusion.norm).map_or(before, |last| &self.nodes[last]);
-        values[last.outputs[0]] = Some(end);
+        held.put(last.outputs[0], end);
         true
     }
 

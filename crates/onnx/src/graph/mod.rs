@@ -1,6 +1,7 @@
 //! A graph: nodes in an order in which they can be computed, and its forward and backward pass.
 
 mod fuse;
+mod held;
 mod passes;
 mod weights;
 
@@ -16,6 +17,7 @@ use crate::{
     value::Value,
 };
 
+pub(crate) use held::{GRADIENT, LOGITS};
 pub(crate) use passes::Pass;
 pub(crate) use weights::{Numbers, Weight};
 

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Fault, Graph, Id, Node};
+use super::{
+    Fault, Graph, Id, Node,
+    held::{Held, forget},
+};
 use crate::{
     buffers::recycle,
     ops::{Back, Inputs},
@@ -27,59 +30,62 @@ impl Pass {
 }
 
 impl Graph {
-    /// Computes the output for `input`, with the values of the weights.
-    pub fn forward(&self, input: Value, weights: &[Value]) -> Result<Value, Fault> {
-        let mut values = self.begin(input, weights)?;
-        self.run(&mut values, |values, index, node| {
+    /// Computes the output for `input`, with the values of the weights. The values that are held at
+    /// once take `room` bytes at most.
+    pub fn forward(&self, input: Value, weights: &[Value], room: u64) -> Result<Value, Fault> {
+        let mut held = self.begin(input, weights, room)?;
+        self.run(&mut held, |held, index, node| {
             for &id in node.inputs.iter().flatten().chain(&node.outputs) {
                 if self.last_use[id] <= index {
-                    drop_value(&mut values[id]);
+                    held.release(id);
                 }
             }
         })?;
-        self.result(&values)
+        self.result(&held.values)
     }
 
     /// Does what [`forward`](Self::forward) does, and keeps all values that a pull-back needs.
-    pub fn record(&self, input: Value, weights: &[Value]) -> Result<(Value, Pass), Fault> {
-        let mut values = self.begin(input, weights)?;
-        self.run(&mut values, |_, _, _| {})?;
-        Ok((self.result(&values)?, Pass { values }))
+    pub fn record(
+        &self,
+        input: Value,
+        weights: &[Value],
+        room: u64,
+    ) -> Result<(Value, Pass), Fault> {
+        let mut held = self.begin(input, weights, room)?;
+        self.run(&mut held, |_, _, _| {})?;
+        Ok((self.result(&held.values)?, Pass { values: held.values }))
     }
 
     /// Computes the nodes one after the other, and those together that are fused; calls `behind`
     /// behind each place.
-    fn run(
-        &self,
-        values: &mut [Option<Value>],
-        behind: impl Fn(&mut [Option<Value>], usize, &Node),
-    ) -> Result<(), Fault> {
+    fn run(&self, held: &mut Held, behind: impl Fn(&mut Held, usize, &Node)) -> Result<(), Fault> {
         let mut done = vec![false; self.nodes.len()];
         for (index, node) in self.nodes.iter().enumerate() {
             match &node.fusion {
                 _ if done[index] => {}
-                Some(fusion) if self.compute_fused(node, fusion, values) => {
+                Some(fusion) if self.compute_fused(node, fusion, held) => {
                     fusion.nodes().for_each(|node| done[node] = true);
                 }
-                _ => self.compute(node, values)?,
+                _ => self.compute(node, held)?,
             }
-            behind(values, index, node);
+            held.check().map_err(|e| node.fault(e))?;
+            behind(held, index, node);
         }
         Ok(())
     }
 
-    fn begin(&self, input: Value, weights: &[Value]) -> Result<Vec<Option<Value>>, Fault> {
+    fn begin(&self, input: Value, weights: &[Value], room: u64) -> Result<Held, Fault> {
         if weights.len() != self.weights.len() {
             let (found, expected) = (weights.len(), self.weights.len());
             return Err(Fault::Graph(format!("{found} weights, expected {expected}")));
         }
-        let mut values: Vec<Option<Value>> = vec![None; self.constants.len()];
-        values[self.input] = Some(input);
+        let mut held = Held::new(self.constants.len(), room);
+        held.put(self.input, input);
         for (weight, value) in self.weights.iter().zip(weights) {
             weight.check(value)?;
-            values[weight.id] = Some(value.clone());
+            held.put_given(weight.id, value.clone());
         }
-        Ok(values)
+        Ok(held)
     }
 
     fn result(&self, values: &[Option<Value>]) -> Result<Value, Fault> {
@@ -87,11 +93,11 @@ impl Graph {
         found.cloned().ok_or_else(|| Fault::Graph("the output was not computed".into()))
     }
 
-    fn compute(&self, node: &Node, values: &mut [Option<Value>]) -> Result<(), Fault> {
-        let find = |id: Id| values[id].as_ref().or(self.constants[id].as_ref());
+    fn compute(&self, node: &Node, held: &mut Held) -> Result<(), Fault> {
+        let find = |id: Id| held.values[id].as_ref().or(self.constants[id].as_ref());
         let results = node.run(find).map_err(|e| node.fault(e))?;
         for (&id, value) in node.outputs.iter().zip(results) {
-            values[id] = Some(value);
+            held.put(id, value);
         }
         Ok(())
     }
@@ -155,15 +161,93 @@ impl Graph {
             }
             of_outputs.into_iter().flatten().for_each(recycle);
             // No node before this one reads its outputs.
-            node.outputs.iter().for_each(|&id| drop_value(&mut pass.values[id]));
+            node.outputs.iter().filter_map(|&id| pass.values[id].take()).for_each(forget);
         }
         Ok(targets.iter().map(|&id| gradients[id].take()).collect())
     }
 }
 
-/// Drops a value that nothing reads any more.
-fn drop_value(place: &mut Option<Value>) {
-    if let Some(Value::Float(array)) = place.take() {
-        recycle(array);
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::{
+        file::Model,
+        graph::Numbers,
+        proto::{GraphProto, ModelProto, NodeProto, TensorProto, data_type},
+        value::zeros,
+    };
+
+    /// Numbers of a large value, and their bytes.
+    const SIDE: usize = 1024;
+    const LARGE: u64 = 4 * SIDE as u64;
+
+    /// The graph from `x` to `y` of nodes that are each an operator, its inputs and its output; `side`
+    /// is the shape of a large value.
+    fn graph(lines: &[String]) -> Graph {
+        let node = |line: &String| {
+            let mut words = line.split(' ').map(str::to_owned);
+            let op_type = words.next().unwrap();
+            let mut input: Vec<String> = words.collect();
+            let output = vec![input.pop().unwrap()];
+            NodeProto { op_type, input, output, ..NodeProto::default() }
+        };
+        let side = TensorProto {
+            name: "side".into(),
+            dims: vec![1],
+            data_type: data_type::INT64,
+            int64_data: vec![SIDE as i64],
+            ..TensorProto::default()
+        };
+        let graph = GraphProto {
+            node: lines.iter().map(node).collect(),
+            initializer: vec![side],
+            ..GraphProto::default()
+        };
+        let model = ModelProto { graph: Some(graph), ..ModelProto::default() };
+        let model = Model::parse(&model.encode_to_vec(), None).unwrap();
+        match Graph::build(&model, 13, ["x", "y"], Numbers::Constant) {
+            Ok(graph) => graph,
+            Err(_) => panic!("{lines:?}"),
+        }
+    }
+
+    fn number() -> Value {
+        Value::Float(zeros(&[1]))
+    }
+
+    #[test]
+    fn values_that_wait_for_one_node_share_a_room() {
+        let each = |i: usize| [format!("Expand x side e{i}"), format!("Exp e{i} f{i}")];
+        let mut lines: Vec<String> = (0..16).flat_map(each).collect();
+        let waiting: Vec<String> = (0..16).map(|i| format!("f{i}")).collect();
+        lines.push(format!("Sum {} y", waiting.join(" ")));
+        let graph = graph(&lines);
+        // The sixteen and their sum.
+        assert!(graph.forward(number(), &[], 17 * LARGE).is_ok());
+        for room in [17 * LARGE - 1, 8 * LARGE] {
+            match graph.forward(number(), &[], room) {
+                Err(Fault::Node { operator, problem, .. }) => {
+                    assert!(
+                        operator.starts_with("Exp") && problem.contains("at once"),
+                        "{problem}"
+                    );
+                }
+                _ => panic!("{room} bytes are enough"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_needs_room_for_all_values() {
+        let each = |i: usize| format!("Tanh v{i} v{}", i + 1);
+        let mut lines = vec!["Expand x side v0".to_owned()];
+        lines.extend((0..16).map(each));
+        lines.push("Neg v16 y".into());
+        let graph = graph(&lines);
+        assert!(graph.forward(number(), &[], 2 * LARGE).is_ok());
+        assert!(graph.record(number(), &[], 17 * LARGE).is_err());
+        assert!(graph.record(number(), &[], 18 * LARGE + 4).is_ok(), "and the number");
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     buffers::recycle,
     error::{Error, Result, one_line},
     file::Model,
-    graph::{Fault, Graph, Numbers},
+    graph::{Fault, GRADIENT, Graph, LOGITS, Numbers},
     ops::conv::to_pixels,
     value::{Array, Value, array, to_vec},
 };
@@ -274,7 +274,8 @@ impl Network {
         let rows = x.len() / self.row();
         let filled = self.filled(x);
         let images = self.images(&filled).map_err(|e| self.fault(e))?;
-        let (output, pass) = self.graph.record(images, &[]).map_err(|e| self.fault(e))?;
+        let recorded = self.graph.record(images, &[], self.room(&filled, GRADIENT));
+        let (output, pass) = recorded.map_err(|e| self.fault(e))?;
         let output = output.float().map_err(|e| self.fault(e.into()))?.clone();
         let logits = self.to_logits(&output, rows);
         let given = cotangent.lock().unwrap_or_else(PoisonError::into_inner)(first, &logits);
@@ -348,6 +349,16 @@ impl Network {
         Ok(Value::Float(array(&[n, channels, height, width], x)?))
     }
 
+    /// Bytes that the values of a pass over the images `x` may take, `each` for an image. A batch
+    /// that the file fixes counts as one: it is the file that asks for it.
+    fn room(&self, x: &[f32], each: u64) -> u64 {
+        let images = match self.batch {
+            Some(_) => 1,
+            None => (x.len() / self.row()).max(1),
+        };
+        each.saturating_mul(images as u64)
+    }
+
     /// A gradient by the images in their own form.
     fn pixels(&self, gradient: Array<f32>) -> Result<Vec<f32>> {
         let pixels = to_pixels(&gradient).map_err(|e| self.fault(e.into()))?;
@@ -357,7 +368,8 @@ impl Network {
 
     fn run(&self, x: &[f32], weights: &[Value]) -> Result<Value> {
         let images = self.images(x).map_err(|e| self.fault(e))?;
-        let output = self.graph.forward(images, weights).map_err(|e| self.fault(e))?;
+        let output = self.graph.forward(images, weights, self.room(x, LOGITS));
+        let output = output.map_err(|e| self.fault(e))?;
         output.float().map_err(|e| self.fault(e.into()))?;
         Ok(output)
     }

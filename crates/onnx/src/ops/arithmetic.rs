@@ -16,7 +16,10 @@ enum Kind {
     Pow,
     Max,
     Min,
+    /// The rest of a quotient rounded down, with the sign of the divisor.
     Mod,
+    /// The rest of a quotient rounded to zero, with the sign of the dividend.
+    Fmod,
     PRelu,
 }
 
@@ -44,6 +47,7 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
         "Pow" => Kind::Pow,
         "Max" => Kind::Max,
         "Min" => Kind::Min,
+        "Mod" if attributes.int("fmod", 0) != 0 => Kind::Fmod,
         "Mod" => Kind::Mod,
         "PRelu" => Kind::PRelu,
         "Clip" => {
@@ -67,9 +71,28 @@ fn of_floats(kind: Kind, a: &Array<f32>, b: &Array<f32>) -> Outcome<Array<f32>> 
         Kind::Pow => combine(a, b, power),
         Kind::Max => combine(a, b, f32::max),
         Kind::Min => combine(a, b, f32::min),
-        Kind::Mod => combine(a, b, |a, b| a % b),
+        Kind::Mod => combine(a, b, floor_mod),
+        Kind::Fmod => combine(a, b, |a, b| a % b),
         Kind::PRelu => combine(a, b, |x, slope| if x > 0.0 { x } else { slope * x }),
     }
+}
+
+/// `a - floor(a / b) * b`: the sign of `b`, also of a zero.
+fn floor_mod(a: f32, b: f32) -> f32 {
+    let rest = a % b;
+    if rest == 0.0 {
+        0f32.copysign(b)
+    } else if (rest < 0.0) != (b < 0.0) {
+        rest + b
+    } else {
+        rest
+    }
+}
+
+/// Does what [`floor_mod`] does; `b` is not 0.
+fn floor_mod_of_ints(a: i64, b: i64) -> i64 {
+    let rest = a.wrapping_rem(b);
+    if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
 }
 
 /// Small whole powers are computed as products, as in other implementations.
@@ -78,7 +101,7 @@ fn power(a: f32, b: f32) -> f32 {
 }
 
 fn of_ints(kind: Kind, a: &Array<i64>, b: &Array<i64>) -> Outcome<Array<i64>> {
-    if matches!(kind, Kind::Div | Kind::Mod) && b.iter().any(|&b| b == 0) {
+    if matches!(kind, Kind::Div | Kind::Mod | Kind::Fmod) && b.iter().any(|&b| b == 0) {
         problem!("a whole number is divided by zero");
     }
     match kind {
@@ -89,7 +112,8 @@ fn of_ints(kind: Kind, a: &Array<i64>, b: &Array<i64>) -> Outcome<Array<i64>> {
         Kind::Pow => combine(a, b, |a, b| a.wrapping_pow(b.clamp(0, 64) as u32)),
         Kind::Max => combine(a, b, i64::max),
         Kind::Min => combine(a, b, i64::min),
-        Kind::Mod => combine(a, b, i64::wrapping_rem_euclid),
+        Kind::Mod => combine(a, b, floor_mod_of_ints),
+        Kind::Fmod => combine(a, b, i64::wrapping_rem),
         Kind::PRelu => problem!("expected floating-point numbers"),
     }
 }
@@ -136,7 +160,8 @@ impl Pairs {
             // Equal values share the gradient, as in PyTorch.
             Kind::Max => [|a, b, g| g * share(a, b), |a, b, g| g * share(b, a)],
             Kind::Min => [|a, b, g| g * share(b, a), |a, b, g| g * share(a, b)],
-            Kind::Mod => [|_, _, g| g, |a, b, g| -g * (a / b).trunc()],
+            Kind::Mod => [|_, _, g| g, |a, b, g| -g * (a / b).floor()],
+            Kind::Fmod => [|_, _, g| g, |a, b, g| -g * (a / b).trunc()],
             Kind::PRelu => [
                 |x, slope, g| if x > 0.0 { g } else { g * slope },
                 |x, _, g| if x > 0.0 { 0.0 } else { g * x },

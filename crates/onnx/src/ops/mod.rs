@@ -22,6 +22,8 @@ mod resize;
 mod scatter_nd;
 mod shape;
 mod softmax;
+#[cfg(test)]
+mod tests;
 mod unary;
 
 use std::fmt::Debug;

@@ -51,7 +51,11 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
         Ok(Some(Box::new(Normalise { group, epsilon, scale_of_group })))
     };
     match attributes.kind() {
-        "BatchNormalization" if attributes.int("training_mode", 0) != 0 => {
+        // Up to opset 13 its outputs say the mode: with more than one it normalises by the batch.
+        "BatchNormalization"
+            if attributes.int("training_mode", 0) != 0
+                || attributes.opset < 14 && attributes.gives_more_than_one() =>
+        {
             problem!("batch norm in training mode: export the network in eval mode")
         }
         "BatchNormalization" => Ok(Some(Box::new(BatchNorm { epsilon }))),

@@ -170,8 +170,8 @@ pub(super) fn build(attributes: &Attributes<'_>) -> Outcome<Option<Box<dyn Opera
             },
         )
         .boxed(),
-        // In inference, dropout is the identity.
-        "Identity" | "Dropout" => plain(|x, _| x, |_, _, _| 1.0).and_of_int(|x| x),
+        "Dropout" => Box::new(Dropout) as Box<dyn Operator>,
+        "Identity" => plain(|x, _| x, |_, _, _| 1.0).and_of_int(|x| x),
         _ => return Ok(None),
     };
     Ok(Some(unary))
@@ -200,6 +200,27 @@ impl<F: Function, D: Derivative> Operator for Unary<F, D> {
         let (x, y) = (back.inputs.float(0)?, back.output()?);
         let pulled = update(g, [x, y], |g, [x, y]| g * derivative(x, y, options))?;
         Ok(back.only(Some(pulled)))
+    }
+}
+
+/// `Dropout` in inference: the identity.
+#[derive(Debug)]
+struct Dropout;
+
+impl Operator for Dropout {
+    fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
+        // From opset 12 on the third input is the mode.
+        match inputs.get(2) {
+            None => {}
+            Some(Value::Bool(training)) if training.iter().all(|&training| !training) => {}
+            Some(_) => problem!("dropout in training mode: export the network in eval mode"),
+        }
+        Ok(vec![inputs.value(0)?.clone()])
+    }
+
+    fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {
+        let g = back.take_gradient()?;
+        Ok(back.only(Some(g)))
     }
 }
 

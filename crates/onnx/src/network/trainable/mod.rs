@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     file::Model,
     functions,
-    graph::Numbers,
+    graph::{GRADIENT, Numbers},
     proto::ModelProto,
     value::{Value, array, to_vec},
 };
@@ -151,9 +151,10 @@ impl Trainable {
                 return Err(Error::NotAClassifier { path: self.network.path.clone(), problem });
             }
         }
-        let images = vec![0.5; self.network.batch.unwrap_or(1) * self.network.row()];
-        let images = self.network.images(&images).map_err(|fault| self.network.fault(fault))?;
-        let recorded = self.network.graph.record(images, &given);
+        let pixels = vec![0.5; self.network.batch.unwrap_or(1) * self.network.row()];
+        let images = self.network.images(&pixels).map_err(|fault| self.network.fault(fault))?;
+        let room = self.network.room(&pixels, GRADIENT);
+        let recorded = self.network.graph.record(images, &given, room);
         let (_, pass) = recorded.map_err(|fault| self.network.fault(fault))?;
         let weights: usize =
             given.iter().map(|value| value.shape().iter().product::<usize>()).sum();

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::{Role, Trainable, Values};
 use crate::{
     error::{Error, Result},
-    graph::Pass,
+    graph::{GRADIENT, Pass},
     network::PIXELS,
     value::{Array, Value, to_vec},
 };
@@ -71,9 +71,9 @@ impl Trainable {
     pub fn record(&self, values: &[Values], x: &[f32]) -> Result<(Vec<f32>, Tape)> {
         let (given, network) = (self.given(values), &self.network);
         let done: Result<Vec<_>> = self.each(self.groups(x)?, |x| {
-            let images =
-                network.images(&network.filled(x)).map_err(|fault| network.fault(fault))?;
-            let recorded = network.graph.record(images, &given);
+            let filled = network.filled(x);
+            let images = network.images(&filled).map_err(|fault| network.fault(fault))?;
+            let recorded = network.graph.record(images, &given, network.room(&filled, GRADIENT));
             let (output, pass) = recorded.map_err(|fault| network.fault(fault))?;
             let output = output.float().map_err(|e| network.fault(e.into()))?.clone();
             let logits = network.to_logits(&output, x.len() / network.row());
