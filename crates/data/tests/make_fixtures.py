@@ -58,6 +58,9 @@ shard("validation-00000-of-00001.parquet", [200, 201], [0, 2], use_dictionary=Fa
 
 # Labels from 1 on, without names.
 shard("from_one.parquet", [10, 20, 30], [1, 3, 2], named=False)
+# Of the names' classes the first has no image; and labels that count from 1 beside the names.
+shard("named_first_missing.parquet", [10, 20, 30], [1, 2, 1])
+shard("named_from_one.parquet", [10, 20, 30], [1, 3, 2])
 # A class number that would ask for as many names.
 shard("huge_label.parquet", [10, 20, 30], [0, 1, 10_000_000], named=False)
 # A small file with many rows: one image and one label again and again.

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -146,6 +148,81 @@ def test_a_module_that_looks_at_the_whole_batch_gets_it(data, two_threads):
     assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
 
 
+def keeping(torch, how):
+    """A module that keeps its features and takes them from there, as modules of research do."""
+
+    class Keeping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = torch.nn.Linear(192, 32), torch.nn.Linear(32, 5)
+            self.register_buffer("seen", torch.zeros(32))
+            self.found, self.by_name, self.state = [None], {}, SimpleNamespace()
+
+        def forward(self, x):
+            h = self.first(x.flatten(1)).relu()
+            if how == "attribute":
+                self.features = h
+                return self.last(self.features)
+            if how == "buffer":
+                self.seen = h
+                return self.last(self.seen)
+            if how == "write":
+                self.seen.copy_(h.detach().mean(0))
+            if how == "longer list":
+                self.found.append(h)
+            if how == "list":
+                self.found[0] = h
+                return self.last(self.found[0])
+            if how == "dictionary":
+                self.by_name["h"] = h
+                return self.last(self.by_name["h"])
+            if how == "object":
+                self.state.h = h
+                return self.last(self.state.h)
+            return self.last(h)
+
+    return Keeping()
+
+
+@pytest.mark.parametrize(
+    "how", ["nothing", "attribute", "buffer", "write", "longer list", "list", "dictionary", "object"]
+)
+def test_a_module_that_keeps_something_on_itself_gets_whole_batches(data, two_threads, how):
+    torch, (x, y) = two_threads, data
+    module, watched = keeping(torch, how), Watched(torch)
+    # Not the first call ever: what it keeps is there already.
+    module(torch.from_numpy(x))
+    module.register_forward_pre_hook(watched)
+    sora.evaluate(module, x, y, epsilon=0.01, attacks=["clean", "fgsm"], progress=False)
+    assert (20 in {rows for _, rows, _ in watched.calls}) == (how == "nothing")
+    assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_torchscript_that_assigns_gets_whole_batches(two_threads):
+    torch = two_threads
+    from sora_robust._models import Torch
+
+    class Keeping(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.features = small_network(torch), torch.zeros(1)
+
+        def forward(self, x):
+            self.features = self.inner(x)
+            return self.features
+
+    x = RNG.uniform(0, 1, (8, *SHAPE)).astype(np.float32)
+    for module, shares in [(small_network(torch), 2), (Keeping(), 1)]:
+        subject = Torch(torch.jit.script(module.eval()), SHAPE, None)
+        try:
+            subject.classes(x)
+            assert subject._shares.of(len(x)) == shares
+        finally:
+            subject.close()
+
+
 def test_a_module_is_attacked_in_the_engine_as_a_copy_that_is_compared(data):
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
@@ -232,16 +309,47 @@ def test_a_module_that_is_another_when_it_is_exported_has_no_copy(data):
 def test_examples_that_do_not_fool_the_module_are_said(data):
     torch = pytest.importorskip("torch")
     from sora_robust._copy import confirmed
+    from sora_robust._models import Torch
 
     x, _ = data
     module = small_network(torch)
     with torch.no_grad():
         y = module.eval()(torch.from_numpy(x)).argmax(1).numpy()
     found = {"x_adv": x, "y": y, "fallen": np.arange(len(x)) < 3}
-    assert confirmed(module, {"pgd-10": found}, 2, None) == [
+    subject = Torch(module, SHAPE, None)
+    assert subject.classes(x) == 5
+    assert confirmed(subject, {"pgd-10": found}, 2) == [
         "pgd-10: 3 of 3 adversarial examples of the copy do not fool the module itself"
     ]
-    assert confirmed(module, {"pgd-10": found | {"y": (y + 1) % 5}}, 2, None) == []
+    assert confirmed(subject, {"pgd-10": {**found, "y": (y + 1) % 5}}, 2) == []
+    subject.close()
+
+
+def test_a_copy_of_a_module_with_one_output_is_judged_as_what_its_first_images_say(data):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    x, _ = data
+    w = WEIGHTS[1] - WEIGHTS[0]
+    log_odds = x.reshape(len(x), -1) @ w
+    shift = log_odds.mean()
+    # Images of class 0 come first: the log-odds of those that fall are between 0 and 1 then.
+    order = np.argsort(log_odds)
+    x, log_odds = x[order], log_odds[order] - shift
+    y = (log_odds > 0).astype(np.int64)
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 1))
+    with torch.no_grad():
+        module[1].weight.copy_(torch.from_numpy(w[None]))
+        module[1].bias.fill_(-float(shift))
+    report = sora.evaluate(
+        module, x, y, epsilon=0.005, attacks=["clean", "fgsm"], engine="sora", adversarial=True, progress=False
+    )
+    found = report.adversarial["fgsm"]
+    first = found["x_adv"][found["fallen"].astype(bool)][0]
+    assert 0 <= module(torch.from_numpy(first[None])).item() <= 1
+    margin = np.abs(log_odds) - 0.005 * np.abs(w).sum()
+    assert abs(report.accuracy["fgsm"] - (margin > 0).mean()) <= 1 / 40 + 1e-9
+    assert any("log-odds of class 1" in note for note in report.notes)
+    assert not any("do not fool" in note for note in report.notes)
 
 
 def export(torch, module, x, path):
@@ -287,6 +395,61 @@ def test_a_run_is_trained_and_judged(tmp_path):
         sora.train("synthetic", method="no-such", progress=False)
 
 
+def test_settings_are_written_as_toml():
+    tomllib = pytest.importorskip("tomllib")
+    from sora_robust._train import _text, _toml
+
+    for value, meant in [
+        (True, True),
+        (np.bool_(False), False),
+        (3, 3),
+        (np.int64(-3), -3),
+        (np.uint8(7), 7),
+        (1e-5, 1e-5),
+        (1e22, 1e22),
+        (float("inf"), float("inf")),
+        (np.float64(8 / 255), 8 / 255),
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.array(2.5), 2.5),
+        ([0.5, np.float64(0.25), 1], [0.5, 0.25, 1]),
+        ((15, 25), [15, 25]),
+        (np.array([0.5]), [0.5]),
+        ([], []),
+        ("8/255", "8/255"),
+        (np.str_("a"), "a"),
+        (Path("a/b"), str(Path("a/b"))),
+    ]:
+        found = tomllib.loads(f"key = {_toml(value, 'key')}")["key"]
+        assert found == meant and type(found) is type(meant), (value, found)
+    for text in ["😀", "é\u2028\u0085", "\x00\x1f\x7f\t\n\r", 'a"b\\', "ключ"]:
+        assert tomllib.loads(f"{_text(text)} = {_toml(text, 'key')}") == {text: text}
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"epochs": None}, "epochs: expected a text, a number.*found NoneType"),
+        ({"mean": [0.5, {}]}, "mean: .*found dict"),
+        ({"init": "a\udcff"}, r"'a\\udcff': .*valid Unicode"),
+        ({"dataset": "folder:/no/such/😀"}, "/no/such/😀"),
+    ],
+)
+def test_wrong_settings_are_told(settings, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        sora.train(**{"dataset": "synthetic", "progress": False, **settings})
+    assert "\n" not in str(raised.value)
+
+
+def test_settings_may_be_numbers_of_numpy_and_lists(tmp_path):
+    run = sora.train("synthetic", method="fgsm", out=tmp_path / "run-😀", model="mnist-cnn", width=np.int64(2),
+                     image_size=8, limit_train=40, limit_test=20, epochs=np.int32(2), batch=20, val=10,
+                     epsilon=np.float64(8 / 255), schedule="multistep", milestones=[np.int64(1)],
+                     progress=False)  # fmt: skip
+    assert run.summary["epochs"] == 2
+    text = Path(run.path, "config.toml").read_text(encoding="utf-8")
+    assert "milestones = [1]" in text
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -299,6 +462,17 @@ def test_a_run_is_trained_and_judged(tmp_path):
         ({"attacks": ["no-such"]}, "no-such"),
         ({"norm": "l7"}, "l7"),
         ({"suite": "no-such"}, "autoattack"),
+        ({"attacks": "pgd-10"}, "a list of names"),
+        ({"seed": -1}, "seed -1: expected a whole number from 0"),
+        ({"seed": 2**64}, "seed 18446744073709551616: expected"),
+        ({"seed": 0.5}, "seed 0.5: expected"),
+        ({"batch_size": -1}, "batch_size -1: expected a whole number from 1"),
+        ({"batch_size": 0}, "batch_size 0: expected"),
+        ({"epsilon": float("inf"), "norm": "l2"}, "epsilon inf: expected a finite radius"),
+        ({"epsilon": 1e39, "norm": "l2"}, "finite radius"),
+        ({"epsilon": float("nan"), "norm": "l2"}, "finite radius"),
+        ({"epsilon": "8/255"}, "epsilon '8/255': expected a number, such as 8 / 255"),
+        ({"mean": 0.5, "std": 0.5}, "mean 0.5: expected a list of numbers"),
     ],
 )
 def test_wrong_calls_are_told(change, message):
@@ -306,6 +480,44 @@ def test_wrong_calls_are_told(change, message):
     x, y = call.pop("x"), call.pop("y")
     with pytest.raises(ValueError, match=message):
         sora.evaluate((logits, pull_back), x, y, **call)
+
+
+def test_numbers_of_numpy_and_pixels_in_bf16_are_taken(data):
+    torch = pytest.importorskip("torch")
+    x, y = data
+    rough = torch.from_numpy(x).bfloat16()
+    options = {"attacks": ["clean", "fgsm"], "progress": False}
+    a = sora.evaluate(
+        (logits, pull_back), rough, y, epsilon=np.float64(0.01), seed=np.int64(3), batch_size=torch.tensor(7), **options
+    )
+    b = sora.evaluate((logits, pull_back), rough.float().numpy(), y, epsilon=0.01, seed=3, batch_size=7, **options)
+    assert a.accuracy == b.accuracy and a.seed == b.seed == 3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_frozen_module_is_judged_like_the_module(data):
+    torch = pytest.importorskip("torch")
+    x, _ = data
+    module = small_network(torch).eval()
+    with torch.no_grad():
+        y = module(torch.from_numpy(x)).argmax(1)
+    frozen = torch.jit.freeze(torch.jit.script(module))
+    assert not hasattr(frozen, "training")
+    options = {"epsilon": 0.01, "attacks": ["clean", "pgd-10"], "progress": False}
+    of_frozen, of_module = (sora.evaluate(judged, x, y, **options) for judged in (frozen, module))
+    assert 0 < of_module.accuracy["pgd-10"] < 1
+    for name, accuracy in of_module.accuracy.items():
+        assert abs(of_frozen.accuracy[name] - accuracy) <= 1 / 40 + 1e-9
+    assert not hasattr(frozen, "training")
+
+
+def test_weights_made_in_inference_mode_are_left_as_they_were(data):
+    torch = pytest.importorskip("torch")
+    x, y = data
+    with torch.inference_mode():
+        module = small_network(torch)
+    assert "clean" in sora.evaluate(module, x, y, epsilon=0.01, attacks=["clean"], progress=False).accuracy
+    assert all(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_logits_alone_are_a_black_box(data):

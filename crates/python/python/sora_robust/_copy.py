@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -25,8 +25,9 @@ def is_module(model: Any) -> bool:
 
 
 @contextlib.contextmanager
-def copied(module: Any, images: np.ndarray, one_output: Optional[str]) -> Iterator[str]:
-    """Exports a `torch.nn.Module` to an ONNX file, the path of which is given while the block runs.
+def copied(module: Any, images: np.ndarray, one_output: Optional[str]) -> Iterator[Tuple[str, Torch]]:
+    """Exports a `torch.nn.Module` to an ONNX file. While the block runs it has the file's path, and the module, with
+    what was decided of it on `images`.
 
     Raises:
         ValueError: what cannot be exported, or a copy whose logits or input gradients on `images` are not the module's.
@@ -50,7 +51,7 @@ def copied(module: Any, images: np.ndarray, one_output: Optional[str]) -> Iterat
             except Exception as e:
                 text = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
                 raise ValueError(f"engine='sora': no copy of this module: {text}; leave out engine") from e
-            yield path
+            yield path, subject
     finally:
         subject.close()
 
@@ -75,22 +76,18 @@ def compare(subject: Torch, path: str, images: np.ndarray, one_output: Optional[
         raise ValueError(f"its input gradients differ by {turned:.1e} of their length on {len(images)} images")
 
 
-def confirmed(
-    module: Any, adversarial: Dict[str, Dict[str, np.ndarray]], batch: int, one_output: Optional[str]
-) -> List[str]:
-    """Shows the adversarial examples of a copy to the module; returns a note for each attack that it withstands."""
+def confirmed(subject: Torch, adversarial: Dict[str, Dict[str, np.ndarray]], batch: int) -> List[str]:
+    """Shows the adversarial examples of a copy to the module; returns a note for each attack that it withstands.
+
+    What its output is was decided on the clean images: that of an adversarial example may look like something else.
+    """
     notes = []
     for name, found in adversarial.items():
         fallen = found["fallen"].astype(bool)
         x, y = found["x_adv"][fallen], found["y"][fallen]
         if len(x) == 0:
             continue
-        subject = Torch(module, x.shape[1:], one_output)
-        try:
-            subject.classes(x[:1])
-            parts = [subject.logits(x[i : i + batch].tobytes()) for i in range(0, len(x), batch)]
-        finally:
-            subject.close()
+        parts = [subject.logits(x[i : i + batch].tobytes()) for i in range(0, len(x), batch)]
         withstood = int((np.frombuffer(b"".join(parts), np.float32).reshape(len(x), -1).argmax(1) == y).sum())
         if withstood:
             notes.append(f"{name}: {withstood} of {len(x)} adversarial examples of the copy do not fool the module itself")

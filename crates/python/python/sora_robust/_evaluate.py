@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import operator
 import tempfile
 from types import SimpleNamespace
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -28,6 +29,8 @@ FROM_LOGITS = {
 }
 
 NORMALISE = "mean and std: are for ONNX files; normalise in the model"
+# The largest radius: what is more is infinite in f32.
+F32_MAX = float(np.finfo(np.float32).max)
 # Images on which a model's output is looked at before the attacks.
 LOOKED_AT = 64
 
@@ -91,7 +94,12 @@ class Report:
 
 
 def _numpy(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    if not hasattr(values, "detach"):
+        return np.asarray(values)
+    tensor = values.detach().cpu()
+    # NumPy has no bf16, and nothing narrower.
+    narrow = tensor.is_floating_point() and tensor.element_size() <= 2
+    return (tensor.float() if narrow else tensor).numpy()
 
 
 def _images(x: Any) -> np.ndarray:
@@ -107,6 +115,43 @@ def _images(x: Any) -> np.ndarray:
             " a normalisation belongs into the model"
         )
     return images
+
+
+def _labels(y: Any, n: int) -> np.ndarray:
+    labels = _numpy(y)
+    if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"y: {labels.dtype} of shape {labels.shape}, expected {n} whole numbers")
+    if labels.min() < 0:
+        raise ValueError(f"y: {labels.min()}, expected classes from 0")
+    return labels
+
+
+def _radius(epsilon: Any, norm: str) -> float:
+    try:
+        radius = float(epsilon)
+    except (TypeError, ValueError):
+        raise ValueError(f"epsilon {epsilon!r}: expected a number, such as 8 / 255") from None
+    if not 0 <= radius <= F32_MAX or (norm == "linf" and radius >= 1):
+        hint = f"; did you mean {radius:g} / 255?" if 1 <= radius <= 255 else ""
+        raise ValueError(f"epsilon {radius:g}: expected a finite radius, in pixel units on [0, 1]{hint}")
+    return radius
+
+
+def _whole(value: Any, what: str, least: int, most: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not least <= number <= most:
+        raise ValueError(f"{what} {value!r}: expected a whole number from {least} to {most}")
+    return number
+
+
+def _channels(values: Any, what: str) -> List[float]:
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} {values!r}: expected a list of numbers, one for each channel") from None
 
 
 def evaluate(
@@ -132,8 +177,8 @@ def evaluate(
 
     Args:
         model: a `torch.nn.Module` that gives logits (any device; taken in eval mode; on a CPU called by several
-            threads at once, unless its logits on the first images change by that), a path (an ONNX file, a
-            weights file or run folder of sora), a `Run`, or a pair of functions of NumPy arrays
+            threads at once, unless it keeps something on itself or its logits on the first images change by that),
+            a path (an ONNX file, a weights file or run folder of sora), a `Run`, or a pair of functions of NumPy arrays
             `(logits(x) -> [n, k], pull_back(x, cotangent [n, k]) -> gradient like x)`, for JAX and others.
             `logits` alone is a black box: suites then take what needs no gradient, and a note says so.
         x: [n, c, h, w], floating point in [0, 1]; NumPy or torch. Normalisation belongs into the model.
@@ -167,21 +212,18 @@ def evaluate(
         raise ValueError("suite and attacks: give one of them")
     if suite is not None and suite not in SUITES:
         raise ValueError(f"suite {suite!r}: expected one of {', '.join(SUITES)}")
+    if isinstance(attacks, str):
+        raise ValueError(f"attacks {attacks!r}: expected a list of names, such as ['clean', 'pgd-10']")
     images = _images(x)
-    labels = _numpy(y)
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"y: {labels.dtype} of shape {labels.shape}, expected {len(images)} whole numbers")
-    if labels.min() < 0:
-        raise ValueError(f"y: {labels.min()}, expected classes from 0")
-    epsilon = float(epsilon)
-    if not 0 <= epsilon or (norm == "linf" and epsilon >= 1):
-        hint = f"; did you mean {epsilon:g} / 255?" if epsilon >= 1 else ""
-        raise ValueError(f"epsilon {epsilon:g}: expected a radius in pixel units on [0, 1]{hint}")
+    labels = _labels(y, len(images))
+    epsilon = _radius(epsilon, norm)
+    seed = _whole(seed, "seed", 0, 2**64 - 1)
+    batch = 256 if batch_size is None else _whole(batch_size, "batch_size", 1, 2**31 - 1)
     if one_output not in (None, "logit", "probability"):
         raise ValueError(f"one_output {one_output!r}: expected 'logit' or 'probability'")
     if (mean is None) != (std is None):
         raise ValueError("mean and std: give both or none")
-    normalisation = None if mean is None else ([float(v) for v in mean], [float(v) for v in std])
+    normalisation = None if mean is None else (_channels(mean, "mean"), _channels(std, "std"))
     if engine not in (None, "sora"):
         raise ValueError(f"engine {engine!r}: expected 'sora', or none")
     if attack_precision not in ("f32", "bf16"):
@@ -194,13 +236,13 @@ def evaluate(
             raise ValueError("engine='sora': for a torch.nn.Module; files and runs are attacked in it as they are")
         if normalisation is not None:
             raise ValueError(NORMALISE)
-        with copied(model, images[:LOOKED_AT], one_output) as path:
+        with copied(model, images[:LOOKED_AT], one_output) as (path, taken):
             report = evaluate(
                 path, images, labels, epsilon=epsilon, norm=norm, suite=suite, attacks=attacks, seed=seed,
-                batch_size=batch_size, progress=progress, adversarial=True, one_output=one_output,
+                batch_size=batch, progress=progress, adversarial=True, one_output=taken.one_output.said,
             )  # fmt: skip
-        report.notes += ["attacked in sora's engine, as a copy of the module"]
-        report.notes += confirmed(model, report.adversarial, int(batch_size or 256), one_output)
+            report.notes += ["attacked in sora's engine, as a copy of the module"]
+            report.notes += confirmed(taken, report.adversarial, batch)
         if not adversarial:
             report.adversarial = {}
         return report
@@ -224,7 +266,7 @@ def evaluate(
         with tempfile.TemporaryDirectory() as folder:
             request = SimpleNamespace(
                 x=images.tobytes(), y=labels.astype(np.uint32).tolist(), shape=[*images.shape[1:], classes],
-                epsilon=epsilon, norm=norm, attacks=names, seed=int(seed), batch=int(batch_size or 256),
+                epsilon=epsilon, norm=norm, attacks=names, seed=seed, batch=batch,
                 keep=folder if adversarial else None, normalisation=normalisation, one_output=one_output,
                 in_bf16=in_bf16,
             )  # fmt: skip

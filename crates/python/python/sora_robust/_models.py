@@ -8,7 +8,7 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 
-from ._shares import Shares
+from ._shares import Shares, assigns, held, is_same
 
 Pull = Callable[[bytes], bytes]
 
@@ -52,6 +52,8 @@ class OneOutput:
             )
         if self.said == "probability" and not within:
             raise ValueError("one_output='probability': the model's output is not always from 0 to 1")
+        # What is decided on the first images holds for all that follow.
+        self.said = self.said or "logit"
         return 2
 
     @property
@@ -125,7 +127,8 @@ class Torch:
     """A `torch.nn.Module` in eval mode, on the device of its parameters.
 
     Parameters get no gradient; `close` restores the module's mode and its parameters' flags. On the CPU several threads
-    call the module at once, each with a share of the batch, unless that changes what it gives.
+    call the module at once, each with a share of the batch, unless that changes what it gives or the module keeps
+    something on itself, which another thread would overwrite.
     """
 
     gradients = True
@@ -141,9 +144,12 @@ class Torch:
         first = next(iter(module.parameters()), None)
         self._device = torch.device("cpu") if first is None else first.device
         self._dtype = torch.float32 if first is None else first.dtype
-        self._training = [(m, m.training) for m in module.modules()]
-        self._flags = [(p, p.requires_grad) for p in module.parameters()]
-        module.eval()
+        # A frozen module has no mode, and its weights are constants.
+        self._training = [(m, m.training) for m in module.modules() if hasattr(m, "training")]
+        # The flags of tensors of inference mode cannot be put back.
+        self._flags = [(p, p.requires_grad) for p in module.parameters() if not p.is_inference()]
+        if self._training:
+            module.eval()
         for parameter, _ in self._flags:
             parameter.requires_grad_(False)
         if self._device.type == "cpu":
@@ -196,13 +202,20 @@ class Torch:
 
     def classes(self, x: np.ndarray) -> int:
         images = self._images(x.tobytes())
+        before = held(self._torch, self._module)
         values = self._without_gradient(self._values, images)
-        if self._shares.of(len(x)) > 1:
-            # Not of a module that draws numbers, nor of one whose images depend on each other.
-            parts = self._torch.cat(self._in_shares(self._values, images))
-            if not (parts - values).abs().max() <= self.SAME * values.abs().max().clamp(min=1):
-                self._shares.close()
+        # What threads overwrite changes values only now and then: a module that keeps something is not given to them.
+        keeps = assigns(self._module) or not is_same(before, held(self._torch, self._module))
+        if keeps or not self._is_same_in_shares(images, values):
+            self._shares.close()
         return self.one_output.look(values.numpy())
+
+    def _is_same_in_shares(self, images: Any, values: Any) -> bool:
+        """Not of a module that draws numbers, nor of one whose images depend on each other, nor of too few images."""
+        if self._shares.of(len(images)) < 2:
+            return False
+        parts = self._torch.cat(self._in_shares(self._values, images))
+        return bool((parts - values).abs().max() <= self.SAME * values.abs().max().clamp(min=1))
 
     def _without_gradient(self, function: Callable, x: Any) -> Any:
         with self._torch.no_grad():

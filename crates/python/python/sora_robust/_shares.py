@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 # More threads would wait for the interpreter, which runs the Python of one at a time.
 MOST = 4
 # Images of a share, at least.
 LEAST = 2
+
+
+def held(torch: Any, module: Any) -> List[Tuple[Any, Any]]:
+    """What a module holds: each attribute and buffer of its parts, and what lists, dictionaries and plain objects among
+    them contain; beside a tensor the count of the writes into it.
+
+    The values stay alive with the list, so that none of a later list can take the place of one of these in memory.
+    """
+
+    def written(value: Any) -> Any:
+        counts = isinstance(value, torch.Tensor) and not value.is_inference()
+        return value._version if counts else None
+
+    def values() -> Iterator[Any]:
+        for part in module.modules():
+            for value in [*vars(part).values(), *part._buffers.values()]:
+                yield value
+                yield from _contained(value)
+
+    return [(value, written(value)) for value in values()]
+
+
+def _contained(value: Any) -> List[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, (list, tuple, set, deque)):
+        return list(value)
+    # Parts of a module are visited as such; functions and classes hold nothing of it.
+    return [] if callable(value) else list(getattr(value, "__dict__", {}).values())
+
+
+def is_same(before: List[Tuple[Any, Any]], after: List[Tuple[Any, Any]]) -> bool:
+    """Whether two lists of `held` have the same objects, with nothing written into a tensor."""
+    pairs = zip(before, after)
+    return len(before) == len(after) and all(a is b and m == n for (a, m), (b, n) in pairs)
+
+
+def assigns(module: Any) -> bool:
+    """Whether a part of a module is TorchScript that assigns to attributes, which are not among Python's."""
+    return any("prim::SetAttr" in str(getattr(part, "inlined_graph", "")) for part in module.modules())
 
 
 class Shares:

@@ -34,14 +34,33 @@ class Run:
         return f"Run({self.path!r}, {self.summary['steps']} steps of {self.summary['method']})"
 
 
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{value!a}: expected valid Unicode; rename what has this name") from None
+    # TOML's escapes are those of JSON, but for surrogate pairs; it has no bare U+007F.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _toml(value: Any, key: str) -> str:
+    if hasattr(value, "tolist"):  # of NumPy and torch
+        value = value.tolist()
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
+    # Subclasses have other forms than their numbers.
+    if isinstance(value, int):
+        return repr(int(value))
+    if isinstance(value, float):
+        return repr(float(value))
     if isinstance(value, (str, os.PathLike)):
-        return json.dumps(os.fspath(value))
-    raise TypeError(f"{key}: expected a text, a number or a truth value, found {type(value).__name__}")
+        return _text(os.fsdecode(value))
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml(item, key) for item in value)}]"
+    raise ValueError(
+        f"{key}: expected a text, a number, a truth value or a list of them, found {type(value).__name__};"
+        " leave out what keeps its default"
+    )
 
 
 def train(
@@ -61,7 +80,8 @@ def train(
         out: a new folder for the run; by default a temporary folder that is removed when the process ends.
         options: the method's hyperparameters, such as {"beta": 0.05}.
         progress: as in `evaluate`.
-        settings: any key of config.toml: epsilon="8/255", epochs=30, model="preact-resnet18", width=64, ...
+        settings: any key of config.toml: epsilon="8/255", epochs=30, model="preact-resnet18", milestones=[15, 25], ...;
+            numbers may be of NumPy or torch.
 
     Raises:
         ValueError: a wrong setting.
@@ -73,7 +93,7 @@ def train(
     given = {"dataset": dataset, "method": method, **settings}
     lines = [f"{key} = {_toml(value, key)}" for key, value in given.items()]
     if options:
-        lines += ["[options]"] + [f"{json.dumps(key)} = {_toml(value, key)}" for key, value in options.items()]
+        lines += ["[options]"] + [f"{_text(key)} = {_toml(value, key)}" for key, value in options.items()]
     show = listener(progress)
     try:
         summary = _native.train("\n".join(lines), os.fspath(out), show)

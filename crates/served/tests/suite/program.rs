@@ -10,7 +10,7 @@ use std::{
 
 use robustness::{
     Access, Classifier, EvalConfig, Evaluator, InMemory, Ledger, Norm, Samples, Threat,
-    attack::entries,
+    attack::entries, sanity,
 };
 use sora_served::{Error, Options, Served};
 
@@ -77,6 +77,10 @@ fn model() {
                 answer(&mut out, &format!(r#"{{"id": {id}, "error": "out of\nmemory"}}"#), b"")
             }
             "nan" => z[1] = f32::NAN,
+            "softmax" => z.chunks_mut(3).for_each(|row| {
+                let sum: f32 = row.iter().map(|v| v.exp()).sum();
+                row.iter_mut().for_each(|v| *v = v.exp() / sum);
+            }),
             _ => {}
         }
         if answers == "labels" {
@@ -142,6 +146,18 @@ fn attacks_without_gradients_run_on_a_program_and_their_queries_are_counted() {
         assert!(of("rays-60").queries_per_image.unwrap() <= 61.0);
         let refused = evaluator.run(&entries(&["fgsm"], Norm::Linf).unwrap()).unwrap_err();
         assert!(refused.is_input(), "{refused}");
+    }
+}
+
+/// The row of a label sums to 1, as probabilities do.
+#[test]
+fn labels_are_not_taken_for_the_outputs_of_a_softmax() {
+    let x = images(6);
+    for (how, softmax) in [("good", false), ("labels", false), ("softmax", true)] {
+        let model = Served::exec(&command(how), quick()).unwrap();
+        let found = sanity::probe(&model, &x, &labels(&x), Norm::Linf, 0).unwrap().join("\n");
+        assert_eq!(found.contains("probabilities, not logits"), softmax, "{how}: {found}");
+        assert!(softmax || found.is_empty(), "{how}: {found}");
     }
 }
 

@@ -134,15 +134,17 @@ fn numbered(
     [train, test]: [&mut [u32]; 2],
     names: Option<&[String]>,
 ) -> Result<usize> {
-    let from_one = count_from_zero(train, test);
+    let end = train.iter().chain(test.iter()).max().map_or(0, |most| *most as usize + 1);
+    // Labels below the number of names count from 0, though the first class may have no image.
+    let may_shift = names.is_none_or(|names| end == names.len() + 1);
+    let from_one = may_shift && count_from_zero(train, test);
     if from_one {
         tracing::warn!(
             "{}: labels from 1 on, with no image of label 0: label 1 is taken for the first class",
             shown(root)
         );
     }
-    let most = train.iter().chain(test.iter()).max();
-    count(info, root, names.map_or(most.map_or(0, |m| *m as usize + 1), <[String]>::len))?;
+    count(info, root, names.map_or(end - usize::from(from_one), <[String]>::len))?;
     split_sizes(info, root, [train.len(), test.len()]);
     Ok(usize::from(from_one))
 }

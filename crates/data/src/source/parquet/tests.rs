@@ -138,13 +138,34 @@ fn labels_from_one_are_classes_from_zero() {
         assert_eq!((a, b), (train, test));
     }
     let file = include_bytes!("../../../tests/fixtures/from_one.parquet");
+    let (classes, images) = both_splits(file);
+    assert_eq!(classes, ["1", "2", "3"]);
+    assert_eq!(images, [(0, 10), (2, 20), (1, 30)]);
+}
+
+/// The class names, and label and grey value of each training image, where both splits are `file`.
+fn both_splits(file: &[u8]) -> (Vec<String>, Vec<(u32, u8)>) {
     let dir = folder(file);
     fs::write(dir.path().join("data/validation-00000-of-00001.parquet"), file).unwrap();
     let options = OpenOptions { image_size: Some(4), ..Default::default() };
     let data = open(&format!("imagefolder:{}", dir.path().display()), &options).unwrap();
-    assert_eq!(data.info.classes, ["1", "2", "3"]);
     let of = |i| (data.train.label(i), data.train.image(i).unwrap()[0]);
-    assert_eq!((0..3).map(of).collect::<Vec<_>>(), [(0, 10), (2, 20), (1, 30)]);
+    (data.info.classes.clone(), (0..data.train.len()).map(of).collect())
+}
+
+#[test]
+fn labels_are_places_in_the_names_of_the_file() {
+    let names = ["ant", "bee", "wasp"];
+    // No image is an ant.
+    let file = include_bytes!("../../../tests/fixtures/named_first_missing.parquet");
+    let (classes, images) = both_splits(file);
+    assert_eq!(classes, names);
+    assert_eq!(images, [(1, 10), (2, 20), (1, 30)]);
+    // Label 3 has no name, unless they count from 1.
+    let file = include_bytes!("../../../tests/fixtures/named_from_one.parquet");
+    let (classes, images) = both_splits(file);
+    assert_eq!(classes, names);
+    assert_eq!(images, [(0, 10), (2, 20), (1, 30)]);
 }
 
 #[test]
