@@ -112,8 +112,8 @@ fn masked_by_square(who: &str, more: f64) -> String {
 
 /// Queries `model` on the images `x` (rows of pixels) of the classes `labels`. The probe checks
 /// whether the forward pass is deterministic, the outputs are logits, and the gradients exist, and
-/// how the attacks do at epsilon 0 and at an epsilon that no network should withstand. Labels alone, which come as rows
-/// with a single 1, are not taken for probabilities.
+/// how the attacks do at epsilon 0 and at an epsilon that no network should withstand. Labels
+/// alone, which come as rows with a single 1, are not taken for probabilities.
 ///
 /// # Errors
 /// [`Error::Classifier`](crate::Error::Classifier) when the classifier fails.

@@ -416,14 +416,15 @@ fn examples_towards_a_class_name_the_classes_of_the_images() {
 fn an_entry_for_robustbench_holds_the_figures_and_keeps_what_authors_wrote() {
     let dir = tempfile::tempdir().unwrap();
     trained(dir.path());
-    let eval = |more: &[&str]| {
+    let eval_of = |subject: &str, more: &[&str]| {
         Process::new(env!("CARGO_BIN_EXE_sora"))
             .current_dir(dir.path())
-            .args(["eval", "run", "--model-info", "Doe2026Robust", "--json"])
+            .args(["eval", subject, "--model-info", "Doe2026Robust", "--json"])
             .args(more)
             .output()
             .unwrap()
     };
+    let eval = |more: &[&str]| eval_of("run/model.safetensors", more);
     let path = dir.path().join("model_info/synthetic/Linf/Doe2026Robust.json");
     let entry = || -> serde_json::Map<String, serde_json::Value> {
         serde_json::from_slice(&fs::read(&path).unwrap()).unwrap()
@@ -435,10 +436,14 @@ fn an_entry_for_robustbench_holds_the_figures_and_keeps_what_authors_wrote() {
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
+    // The run has 50 test images, an entry is of all.
+    let output = eval_of("run", &["--suite", "autoattack"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("limit_test"), "{}", stderr(&output));
     let output = eval(&["--suite", "autoattack"]);
     let said = stderr(&output);
     assert!(
-        said.contains("fill in link, name, authors") && said.contains("of 50 images"),
+        said.contains("fill in link, name, authors") && said.contains("of 2000 images"),
         "{said}"
     );
     let report = json(&output);
