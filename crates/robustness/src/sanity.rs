@@ -110,6 +110,29 @@ fn masked_by_square(who: &str, more: f64) -> String {
     )
 }
 
+/// Warnings of logits that are not finite.
+fn infinite(logits: &Rows) -> Vec<String> {
+    let n = logits.each().count();
+    let broken = logits.each().filter(|z| is_broken(z)).count();
+    let vanished =
+        logits.each().filter(|z| !is_broken(z) && z.iter().any(|v| v.is_infinite())).count();
+    let mut warnings = Vec::new();
+    if broken > 0 {
+        warnings.push(format!(
+            "the logits of {broken} of {n} images are not finite numbers: they count as \
+             misclassified; look for overflow in the network (a diverged training, a low precision)"
+        ));
+    }
+    if vanished > 0 {
+        warnings.push(format!(
+            "the logits of {vanished} of {n} images hold -inf (the logarithm of a probability that \
+             vanished?): attacks by gradients may see nothing there; evaluate the logits before the \
+             logarithm"
+        ));
+    }
+    warnings
+}
+
 /// Queries `model` on the images `x` (rows of pixels) of the classes `labels`. The probe checks
 /// whether the forward pass is deterministic, the outputs are logits, and the gradients exist, and
 /// how the attacks do at epsilon 0 and at an epsilon that no network should withstand. Labels
@@ -133,23 +156,8 @@ pub fn probe(
     let x = &Rows::new(x.to_vec(), shape.pixels());
     let logits = Rows::new(model.logits(x)?, classes);
     let row = |i: usize| logits.row(i);
-    let count = |test: &dyn Fn(usize) -> bool| (0..n).filter(|&i| test(i)).count();
 
-    let broken = count(&|i| is_broken(row(i)));
-    if broken > 0 {
-        warnings.push(format!(
-            "the logits of {broken} of {n} images are not finite numbers: they count as \
-             misclassified; look for overflow in the network (a diverged training, a low precision)"
-        ));
-    }
-    let vanished = count(&|i| !is_broken(row(i)) && row(i).iter().any(|v| v.is_infinite()));
-    if vanished > 0 {
-        warnings.push(format!(
-            "the logits of {vanished} of {n} images hold -inf (the logarithm of a probability that \
-             vanished?): attacks by gradients may see nothing there; evaluate the logits before the \
-             logarithm"
-        ));
-    }
+    warnings.extend(infinite(&logits));
     let again = model.logits(x)?;
     if logits.iter().zip(&again).any(|(a, b)| a.to_bits() != b.to_bits()) {
         let most = logits.iter().zip(&again).fold(0f32, |most, (a, b)| most.max((a - b).abs()));

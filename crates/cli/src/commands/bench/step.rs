@@ -102,6 +102,9 @@ pub fn run(args: &StepBench) -> Result<()> {
     // A device chooses its kernels once in a process, for all the methods.
     kinds.iter().enumerate().try_for_each(|(index, kind)| {
         let mut result = one(args, kind)?;
+        result["method"] = json!(kind.info.name);
+        result["method_options"] = json!(kind.options);
+        result["norm"] = json!(kind.threat.norm);
         if index > 0 {
             // A device's memory pool keeps what the methods before have asked for.
             result["device_mib"] = Value::Null;
@@ -149,9 +152,6 @@ fn one(args: &StepBench, kind: &Kind) -> Result<Value> {
     let mean = seconds.iter().sum::<f64>() / args.steps as f64;
     parts.insert("rest".to_owned(), json!(mean - covered));
     let mut result = setup.result(&args.network, seconds)?;
-    result["method"] = json!(kind.info.name);
-    result["method_options"] = json!(kind.options);
-    result["norm"] = json!(kind.threat.norm);
     result["precision"] = json!(args.precision);
     result["ahead"] = json!(args.ahead);
     result["pool_misses_after_first_step"] = json!(pool.misses - first.misses);

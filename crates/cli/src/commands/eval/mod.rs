@@ -122,19 +122,10 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     let target = Target::load(&args.subject, args.suite.and_then(Suite::images))?;
     let protocol = protocol(args, &target)?;
     let entries = attack::entries(&protocol.names, target.threat.norm)?;
-    if args.model_info.is_some()
-        && let Some((_, run)) = target.subject.run()
-        && let Some(limit) = run.settings.limit_test
-    {
-        return Err(Failure::input(format!(
-            "--model-info: this run has {limit} test images (limit_test), an entry is of all; export the \
-             weights and measure the exported file"
-        )));
-    }
     let model_info = args
         .model_info
         .as_deref()
-        .map(|name| ModelInfo::open(name, &protocol.names, &target.dataset, target.threat.norm))
+        .map(|name| model_info(name, &target, &protocol.names))
         .transpose()?;
     let precision = args.attack_precision.filter(|&precision| precision != Precision::F32);
     let near = precision.map(|precision| target.subject.computed_in(precision)).transpose()?;
@@ -176,6 +167,19 @@ fn evaluate(args: &EvalArgs) -> Result<()> {
     report.split_sha256.clone_from(&target.split_sha256);
     log_memory();
     tell_and_keep(args, &target, evaluator, &entries, &report, model_info)
+}
+
+/// The entry `name` of RobustBench, which is of all test images.
+fn model_info(name: &str, target: &Target, attacks: &[String]) -> Result<ModelInfo> {
+    if let Some((_, run)) = target.subject.run()
+        && let Some(limit) = run.settings.limit_test
+    {
+        return Err(Failure::input(format!(
+            "--model-info: this run has {limit} test images (limit_test), an entry is of all; \
+             export the weights and measure the exported file"
+        )));
+    }
+    ModelInfo::open(name, attacks, &target.dataset, target.threat.norm)
 }
 
 /// The target's identity with what this call adds to it.
