@@ -8,6 +8,8 @@ use crate::simd::{self, Kernel, Simd, dispatch};
 
 /// Number of products of a tile.
 const POINTS: usize = F4::POINTS;
+/// Number of weights of a kernel.
+const TAPS: usize = 9;
 /// Input channels that are transformed at a time.
 pub(super) const BLOCK_DEPTH: usize = block_size(128, 4);
 /// Output channels of a task, a multiple of every panel width.
@@ -85,31 +87,40 @@ impl Kernels {
         ci: usize,
         column: usize,
     ) -> [Line<S>; SIDE] {
+        // The first lane's kernel, and the distance of the lanes' kernels.
+        let (first, step) = match self.direction {
+            Direction::Forward => (column * self.from + ci, self.from),
+            Direction::InputGrad => (ci * self.to + column, 1),
+        };
         let lanes = self.to.saturating_sub(column).min(S::LANES);
         // Taps by lanes; 16 lanes hold the widest vector.
-        let mut taps = [[0.0f32; 16]; 9];
-        for lane in 0..lanes {
-            let co = column + lane;
-            let index = match self.direction {
-                Direction::Forward => co * self.from + ci,
-                Direction::InputGrad => ci * self.to + co,
-            };
-            for (t, tap) in taps.iter_mut().enumerate() {
-                let t = match self.direction {
-                    Direction::Forward => t,
-                    Direction::InputGrad => 8 - t,
-                };
-                // SAFETY: the caller promises that both channels exist.
-                tap[lane] = unsafe { *self.w.add(index * 9 + t) };
-            }
-        }
-        // SAFETY: the caller enabled the features of `S`.
+        let mut taps = [[0.0f32; 16]; 16];
+        // SAFETY: the caller enabled the features of `S` and promises that the lanes' kernels exist;
+        // squares are read where they end within the last kernel.
         unsafe {
+            let end = (first + (S::LANES - 1) * step) * TAPS + TAPS.next_multiple_of(S::LANES);
+            if lanes == S::LANES && end <= self.from * self.to * TAPS {
+                let lines = taps.as_flattened_mut().as_mut_ptr();
+                for t in (0..TAPS).step_by(S::LANES) {
+                    S::transpose(self.w.add(first * TAPS + t), step * TAPS, lines.add(t * 16), 16);
+                }
+            } else {
+                for lane in 0..lanes {
+                    for (t, line) in taps.iter_mut().enumerate().take(TAPS) {
+                        line[lane] = *self.w.add((first + lane * step) * TAPS + t);
+                    }
+                }
+            }
             let mut rows = [[S::zero(); SIDE]; SIDE];
-            for (row, taps) in rows.iter_mut().zip(taps.as_chunks::<3>().0) {
+            for (i, row) in rows.iter_mut().enumerate().take(3) {
                 let mut line = [S::zero(); SIDE];
-                for (value, tap) in line.iter_mut().zip(taps) {
-                    *value = S::load(tap.as_ptr());
+                for (j, value) in line.iter_mut().enumerate().take(3) {
+                    // The input gradient takes the kernel upside down.
+                    let t = match self.direction {
+                        Direction::Forward => 3 * i + j,
+                        Direction::InputGrad => TAPS - 1 - (3 * i + j),
+                    };
+                    *value = S::load(taps[t].as_ptr());
                 }
                 *row = T::weight(line);
             }
