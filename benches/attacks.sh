@@ -15,7 +15,8 @@ n=${3:-64} epsilon=${4:-8/255} pairs=${5:-1} threads=${THREADS:-$(nproc)}
 python=${PYTHON:-}
 if [ -z "$python" ]; then
   python=.venv-crosscheck/bin/python
-  [ -x $python ] || { python3 -m venv .venv-crosscheck && .venv-crosscheck/bin/pip install -q -r scripts/crosscheck/requirements.txt; }
+  $python -c 'import numpy, safetensors, torch, torchattacks' 2>/dev/null ||
+    { python3 -m venv .venv-crosscheck && .venv-crosscheck/bin/pip install -q -r scripts/crosscheck/requirements.txt; }
 fi
 sora=${SORA:-target/release/sora}
 [ -x "$sora" ] || cargo build --release --quiet --bin sora

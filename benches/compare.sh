@@ -13,11 +13,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pairs=${PAIRS:-5} steps=${STEPS:-3} precisions=${PRECISIONS:-f32 bf16} threads=$(nproc)
+# What both sides are told.
+same=(--batch 128 --threads "$threads" --steps "$steps")
 sora=${SORA:-target/release/sora} python=${PYTHON:-.venv-bench/bin/python}
 
 prepare() {
   if [ ! -x "$sora" ]; then cargo build --release --quiet --bin sora; fi
-  if [ -n "${1:-}" ] && [ ! -x "$python" ]; then
+  if [ -n "${1:-}" ] && ! "$python" -c 'import torch, numpy' 2>/dev/null; then
+    [ -z "${PYTHON:-}" ] || { echo "compare.sh: PYTHON=$PYTHON has no torch and numpy; install them there, or unset it" >&2; exit 2; }
     python3 -m venv .venv-bench
     .venv-bench/bin/pip install -q torch numpy
   fi
@@ -26,11 +29,13 @@ prepare() {
   export OMP_NUM_THREADS=$threads
 }
 
-# record LOG CASE PAIR WHO COMMAND...
+# record LOG CASE PAIR WHO COMMAND...: a line of the log, or none and an end where the command fails.
 record() {
-  local log=$1 case=$2 pair=$3 who=$4
+  local log=$1 case=$2 pair=$3 who=$4 result
   shift 4
-  printf '{"case":"%s","pair":"%s","who":"%s","result":%s}\n' "$case" "$pair" "$who" "$("$@")" >>"$log"
+  result=$("$@") || { echo "compare.sh: $who of $case failed: $*" >&2; exit 1; }
+  [[ $result == "{"*"}" && $result != *$'\n'* ]] || { echo "compare.sh: expected one line of JSON of $*, found: $result" >&2; exit 1; }
+  printf '{"case":"%s","pair":"%s","who":"%s","result":%s}\n' "$case" "$pair" "$who" "$result" >>"$log"
 }
 
 run() {
@@ -47,15 +52,15 @@ run() {
       stamp=$(date +%s%N)-$pair
       if [ "$method" = sora/fgsm ]; then
         for one in sora fgsm; do
-          record "$log" "$case" "$stamp" "$one" "$sora" bench step --method "$one" --width "$width" --threads "$threads" --steps "$steps"
+          record "$log" "$case" "$stamp" "$one" "$sora" bench step --method "$one" --width "$width" "${same[@]}"
         done
         continue
       fi
       for precision in $precisions; do
         record "$log" "$case" "$stamp" "ours $precision" \
-          "$sora" bench step --method "${method/pgd10/pgd}" --width "$width" --threads "$threads" --steps "$steps" --precision "$precision"
+          "$sora" bench step --method "${method/pgd10/pgd}" --width "$width" "${same[@]}" --precision "$precision"
       done
-      peer_step=("$python" "$peer" --method "$method" --width "$width" --threads "$threads" --steps "$steps")
+      peer_step=("$python" "$peer" --method "$method" --width "$width" "${same[@]}")
       record "$log" "$case" "$stamp" "f32" "${peer_step[@]}"
       record "$log" "$case" "$stamp" "f32 channels-last" "${peer_step[@]}" --channels-last
       record "$log" "$case" "$stamp" "bf16 channels-last" "${peer_step[@]}" --channels-last --precision bf16

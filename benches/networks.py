@@ -5,8 +5,8 @@
     python benches/networks.py table LOG.jsonl
 
 A step is attack pass (gradient for the images alone), training pass and SGD. A pair is one run of each: ours in f32 and bf16, PyTorch's f32 and
-bf16 (autocast), both channels-last, which is PyTorch's faster layout, each the median of --steps steps in a process of its own. LOG collects
-the pairs of all calls. Needs torch and numpy; SORA names the program (target/release/sora). The peer's networks are those of
+bf16 (autocast), both channels-last, which is PyTorch's faster layout, each the median of --steps steps in a process of its own, on as many
+threads (--threads; default: the cores that this process may use). LOG collects the pairs of all calls. Needs torch and numpy; SORA names the program (target/release/sora). The peer's networks are those of
 scripts/exchange/networks.py, attention as `scaled_dot_product_attention`.
 """
 
@@ -33,7 +33,12 @@ NETWORKS = {
 PRECISIONS = ["f32", "bf16"]
 
 
-def peer(name, precision, steps):
+def cores():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def peer(name, precision, steps, threads):
     """The peer's measurement, printed as one JSON line."""
     sys.path.insert(0, str(ROOT / "scripts" / "exchange"))
     import networks
@@ -48,7 +53,7 @@ def peer(name, precision, steps):
     networks.Attention.forward = attention
     case = NETWORKS[name]
     torch.manual_seed(0)
-    torch.set_num_threads(os.cpu_count())
+    torch.set_num_threads(threads)
     size = case["size"]
     stem = "imagenet" if name.startswith("resnet") and size >= 96 else None
     net = networks.build(name, case["width"], size=size, stem=stem, shortcut="input").train()
@@ -78,25 +83,29 @@ def peer(name, precision, steps):
     print(json.dumps({"median_s": statistics.median(seconds[2:]), "peak_rss_mib": peak, "torch": torch.__version__}))
 
 
+def sides(name, precision, args):
+    """The commands of our measurement and of the peer's."""
+    sora = os.environ.get("SORA", str(ROOT / "target" / "release" / "sora"))
+    same = ["--precision", precision, "--steps", str(args.steps), "--threads", str(args.threads)]
+    case = NETWORKS[name]
+    options = f"--model {name} --width {case['width']} --image-size {case['size']} --batch {case['batch']}".split()
+    return [sora, "bench", "step", "--method", "fgsm", *same, *options], [sys.executable, __file__, "peer", name, *same]
+
+
 def measured(command):
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def run(args):
-    sora = os.environ.get("SORA", ROOT / "target" / "release" / "sora")
-    steps = str(args.steps)
     with open(args.log, "a") as log:
         for pair in range(args.pairs):
             for name in args.networks:
-                case = NETWORKS[name]
-                options = f"--model {name} --width {case['width']} --image-size {case['size']} --batch {case['batch']}".split()
                 result = {}
                 for precision in PRECISIONS:
-                    ours = [sora, "bench", "step", "--method", "fgsm", "--steps", steps, "--precision", precision]
-                    theirs = [sys.executable, __file__, "peer", name, "--precision", precision, "--steps", steps]
-                    result["ours " + precision] = measured([*ours, *options])
+                    ours, theirs = sides(name, precision, args)
+                    result["ours " + precision] = measured(ours)
                     result["peer " + precision] = measured(theirs)
-                log.write(json.dumps({"network": name, "pair": pair, **result}) + "\n")
+                log.write(json.dumps({"network": name, "pair": pair, "threads": args.threads, **result}) + "\n")
                 log.flush()
 
 
@@ -107,6 +116,8 @@ def table(args):
         found = [line[ours][key] / line[theirs][key] for line in lines if line["network"] == name]
         return f"{statistics.median(found):.2f} ({min(found):.2f} - {max(found):.2f})"
 
+    threads = sorted({str(line.get("threads", "not recorded")) for line in lines})
+    print(f"Threads of each side: {', '.join(threads)}\n")
     print("| network | pixels, batch | f32 / f32 | bf16 / bf16 | memory, f32 / f32 | memory, bf16 / bf16 | pairs |")
     print("|---|---|---|---|---|---|---|")
     for name, case in NETWORKS.items():
@@ -122,11 +133,12 @@ def main():
     parser.add_argument("log", metavar="LOG", help="for `peer`, which `run` calls: the network")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--networks", type=lambda text: text.split(","), default=list(NETWORKS))
     parser.add_argument("--precision", choices=PRECISIONS, default="f32")
     args = parser.parse_args()
     if args.what == "peer":
-        peer(args.log, args.precision, args.steps)
+        peer(args.log, args.precision, args.steps, args.threads)
     else:
         {"run": run, "table": table}[args.what](args)
 

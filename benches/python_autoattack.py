@@ -2,17 +2,18 @@
 sora's engine, and exported to ONNX before), torchattacks, and, from a checkout, the official AutoAttack. Robust
 accuracy, seconds, CPU seconds, ratios of both.
 
-    python benches/python_autoattack.py WEIGHTS.safetensors IMAGES.npz [--n 64] [--epsilon 8/255] [--threads 2]
+    python benches/python_autoattack.py WEIGHTS.safetensors IMAGES.npz [--n 64] [--epsilon 8/255] [--threads N]
         [--official CHECKOUT] [--tools module,bf16,copy,onnx,torchattacks,auto-attack]
 
 WEIGHTS is a preact-resnet18 that `sora train` wrote, IMAGES an archive with `x` [n, 3, 32, 32] and `y`. Needs torch,
 torchattacks, onnx, safetensors and the installed wheel. The peers run with the schedule of the paper (100 steps).
-Each tool runs in a process of its own. On a busy machine take `--threads 1` with RAYON_NUM_THREADS=1, and the CPU
-seconds.
+Each tool runs in a process of its own, on --threads threads of PyTorch and of sora's engine (default: the cores that
+this process may use). On a busy machine take `--threads 1`, and the CPU seconds.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,13 +48,23 @@ def peer_of(attack, module, x, y):
         return int((module(adversarial).argmax(1) == y[right]).sum()) / len(x)
 
 
+def cores():
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def surroundings(threads):
+    """The environment of a tool: sora's engine asks it how many threads to start, and so does PyTorch."""
+    return os.environ | {"RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--n", type=int, default=64)
     parser.add_argument("--epsilon", default="8/255")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--official", type=Path)
     parser.add_argument("--tools", default="module,bf16,copy,onnx,torchattacks")
     parser.add_argument("--tool", help="measure this tool alone, here: accuracy, seconds and CPU seconds as JSON")
@@ -95,11 +106,12 @@ def main():
     args = arguments()
     if args.tool:
         return measure(args)
+    print(f"Threads of each tool: {args.threads}\n")
     print("| tool | robust accuracy | seconds | CPU seconds |\n|---|---|---|---|")
     times = {}
     for tool in args.tools.split(","):
         call = [sys.executable, __file__, *sys.argv[1:], "--tool", tool]
-        output = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+        output = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True, env=surroundings(args.threads)).stdout
         accuracy, *times[tool] = json.loads(output.splitlines()[-1])
         print(f"| {tool} | {accuracy:.4f} | {times[tool][0]:.1f} | {times[tool][1]:.1f} |", flush=True)
     for tool in ("module", "bf16", "copy", "onnx"):

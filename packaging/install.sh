@@ -69,11 +69,14 @@ main() {
   found=$(sha256 "$work/$name.tar.gz")
   [ "$found" = "$wanted" ] || fail "$name.tar.gz has SHA-256 $found, the release says $wanted: nothing was installed"
   tar -xzf "$work/$name.tar.gz" -C "$work"
-  "$work/$name/sora" --version >/dev/null || fail "the program does not run on this machine: nothing was installed"
   mkdir -p "$prefix/bin" "$prefix/share/man/man1"
-  # Beside it first: a sora that runs keeps its file, and there is always a whole one.
-  cp "$work/$name/sora" "$prefix/bin/.sora.new"
-  mv "$prefix/bin/.sora.new" "$prefix/bin/sora"
+  # Beside it first: a sora that runs keeps its file, and there is always a whole one. It is tried there, too: a folder
+  # of temporary files often runs no programs.
+  new=$prefix/bin/.sora.new
+  trap 'rm -rf "$work" "$new"' EXIT
+  cp "$work/$name/sora" "$new"
+  "$new" --version >/dev/null || fail "the program does not run on this machine, in $prefix/bin: nothing was installed"
+  mv "$new" "$prefix/bin/sora"
   cp "$work/$name"/man/*.1 "$prefix/share/man/man1/"
   echo "installed $("$prefix/bin/sora" --version) as $prefix/bin/sora"
   case :$PATH: in

@@ -4,8 +4,8 @@ precision, recall and how many steps before the loss of half of pgd accuracy it 
 
     cargo build --release && scripts/co_study.py --dataset folder:PATH --out runs/co-study > study.md
 
-Runs that are already in --out are not repeated; those that were cut off are resumed. --only-report trains nothing. Needs Python 3 and the built
-program, nothing else. The thresholds were set on the runs of `SET` and are judged on those of `JUDGED`.
+Runs that are already in --out are not repeated; those that were cut off are resumed; those with other settings (--dataset, too) are refused.
+--only-report trains nothing. Needs Python 3.11 and the built program, nothing else. The thresholds were set on the runs of `SET` and are judged on those of `JUDGED`.
 """
 
 import argparse
@@ -14,12 +14,14 @@ import pathlib
 import subprocess
 import sys
 
+from run_settings import flags, refuse_others
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # Settings of a group of runs.
 GROUPS = {
-    "a": ["--batch", 128, "--limit-train", 10500, "--val", 500],
-    "b": ["--batch", 64, "--limit-train", 5300, "--val", 300],
+    "a": {"batch": 128, "limit_train": 10500, "val": 500},
+    "b": {"batch": 64, "limit_train": 5300, "val": 300},
 }
 
 # (group, method, epsilon * 255, seed, width, epochs); first those on which the thresholds were set.
@@ -38,16 +40,20 @@ def name(run):
     return "{}-{}-e{}-s{}-w{}-n{}".format(*run)
 
 
+def settings(run, args):
+    group, method, epsilon, seed, width, epochs = run
+    chosen = {"dataset": args.dataset, "method": method, "epsilon": f"{epsilon}/255", "seed": seed, "width": width, "epochs": epochs}
+    return {**chosen, **GROUPS[group], "val_steps": 10}
+
+
 def train(program, run, args):
     out = args.out / name(run)
-    group, method, epsilon, seed, width, epochs = run
     if (out / "summary.json").exists():
         return
     if (out / "config.toml").exists():
         call = ["resume", out]
     else:
-        call = ["train", "--dataset", args.dataset, "--method", method, "--epsilon", f"{epsilon}/255", "--seed", seed, "--width", width]
-        call += ["--epochs", epochs, *GROUPS[group], "--val-steps", 10, "--out", out]
+        call = ["train", *flags(settings(run, args)), "--out", out]
         call += ["--data-dir", args.data_dir] if args.data_dir else []
         call += ["--threads", args.threads] if args.threads else []
     subprocess.run([str(word) for word in [program, *call]], check=True)
@@ -71,7 +77,7 @@ def report(program, done, args):
         group, method, epsilon, seed, width, epochs = run
         risen = lost and lost["risen"]
         cells = [
-            f"{method} {epsilon}/255, seed {seed}, width {width}, {GROUPS[group][1]} x {said['steps']} steps",
+            f"{method} {epsilon}/255, seed {seed}, width {width}, {GROUPS[group]['batch']} x {said['steps']} steps",
             "yes" if run in SET else "",
             f"{lost['peak']:.3f} at {lost['peak_step']}" if lost else "-",
             (str(lost["half_step"]) if risen else "never rose") if lost else "no",
@@ -100,6 +106,8 @@ def main():
     parser.add_argument("--only-report", action="store_true")
     parser.add_argument("--judged", action="store_true", help="train only the runs on which the thresholds are judged")
     args = parser.parse_args()
+    for run in SET + JUDGED:
+        refuse_others(args.out / name(run), settings(run, args))
     if not args.only_report:
         for run in (JUDGED if args.judged else SET + JUDGED):
             train(args.program, run, args)

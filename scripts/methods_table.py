@@ -3,7 +3,8 @@
 
     cargo build --release && scripts/methods_table.py --dataset fashion-mnist > table.md
 
-Runs that are already in --out are not repeated. Needs Python 3 and the built program, nothing else.
+Runs that are already in --out are not repeated, and refused if their settings are others. Needs Python 3.11 and the
+built program, nothing else.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import json
 import pathlib
 import subprocess
 import sys
+
+from run_settings import flags, refuse_others
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "sora"
@@ -28,19 +31,33 @@ def cell(result):
     return f"{100 * result['accuracy']:.1f} ({100 * low:.1f} - {100 * high:.1f})"
 
 
-def row(method, norm, args):
-    out = args.out / f"{args.name}-{method}-{norm}-seed{args.seed}"
-    if not (out / "model.safetensors").exists():
-        if (out / "config.toml").exists():
-            sora("resume", out)
-        else:
-            # Free training updates several times on each batch: the same number of updates, in one epoch.
-            more = ["--epochs", 1, "--set", f"replays={args.epochs}"] if method == "free" else []
-            sora(
-                "train", "--dataset", args.dataset, "--method", method, "--norm", norm, "--width", args.width,
-                "--epochs", args.epochs, "--limit-train", args.limit_train, "--val", args.val, "--epsilon", args.epsilon,
-                "--seed", args.seed, "--keep", 1, "--out", out, *more,
-            )  # fmt: skip
+def folder(method, args):
+    return args.out / f"{args.name}-{method}-{args.norm}-seed{args.seed}"
+
+
+def settings(method, args):
+    """Settings of the training, and options of its method."""
+    # Free training updates several times on each batch: the same number of updates, in one epoch.
+    epochs, options = (1, {"replays": args.epochs}) if method == "free" else (args.epochs, {})
+    same = {key: getattr(args, key) for key in ("dataset", "norm", "width", "limit_train", "val", "epsilon", "seed")}
+    return {**same, "method": method, "epochs": epochs}, options
+
+
+def train(method, args):
+    out = folder(method, args)
+    if (out / "model.safetensors").exists():
+        return
+    if (out / "config.toml").exists():
+        sora("resume", out)
+    else:
+        chosen, options = settings(method, args)
+        more = [word for key, value in options.items() for word in ("--set", f"{key}={value}")]
+        sora("train", *flags(chosen), *more, "--keep", 1, "--out", out)
+
+
+def row(method, args):
+    train(method, args)
+    out = folder(method, args)
     summary = json.loads((out / "summary.json").read_text())
     report = json.loads(sora("eval", out, "--limit", args.n, "--json"))
     results, passes = report["results"], summary["passes"]
@@ -75,12 +92,16 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "runs" / "methods")
     args = parser.parse_args()
     args.name = args.name or args.dataset
-    registry = json.loads(sora("methods", "--json"))
-    names = args.methods.split(",") if args.methods else [m for m, info in registry.items() if args.norm in info["norms"]]
+    if args.methods:
+        names = args.methods.split(",")
+    else:
+        names = [name for name, info in json.loads(sora("methods", "--json")).items() if args.norm in info["norms"]]
+    for name in names:
+        refuse_others(folder(name, args), *settings(name, args))
     head = ["method", "clean %", "fgsm %", "pgd-10 %", "seconds", "forward + backward passes a step", "peak MiB", "catastrophic overfitting"]
     print("| " + " | ".join(head) + " |\n|" + "---|" * len(head), flush=True)
     for name in names:
-        print("| " + " | ".join(row(name, args.norm, args)) + " |", flush=True)
+        print("| " + " | ".join(row(name, args)) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ source=$(mktemp -d)
 trap 'rm -rf "$source"' EXIT
 python3 scripts/docs/book.py "$sora" "$source"
 if ! command -v mdbook >/dev/null; then
-  echo "mdbook is not here (cargo install mdbook): the site is not built"
-  exit 0
+  scripts/ci/skipped.sh "mdbook is not here (cargo install mdbook): building the site"
+  exit
 fi
 mdbook build "$source" --dest-dir "$out"
 python3 scripts/docs/site_links.py "$out"

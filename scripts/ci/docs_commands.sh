@@ -3,8 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if ! python3 -c 'import tomllib' 2>/dev/null; then
-  echo "Python 3.11 or newer is not here: skipped"
-  exit 0
+  scripts/ci/skipped.sh "Python 3.11 or newer is not here"
+  exit
 fi
 sora=${SORA:-target/release/sora}
 [ -x "$sora" ] || cargo build --release --quiet --bin sora

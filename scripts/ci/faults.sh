@@ -3,9 +3,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-  echo "Python 3.11 or newer is not here: skipped"
+  scripts/ci/skipped.sh "Python 3.11 or newer is not here"
 elif ! command -v "${CC:-cc}" >/dev/null; then
-  echo "no C compiler here: skipped"
+  scripts/ci/skipped.sh "no C compiler is here"
 else
   exec scripts/faults.sh --short
 fi

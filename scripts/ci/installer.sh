@@ -44,6 +44,10 @@ pack 'echo sora 5' && rm "$folder/dist/$name.tar.gz"
 expect "no archive" '! install && [ "$(installed)" = "sora 2" ]'
 pack 'exit 1'
 expect "a program that does not run" '! install && grep -q "does not run" "$folder/log" && [ "$(installed)" = "sora 2" ]'
+expect "no rest of it" '[ "$(ls -A "$folder/prefix/bin")" = sora ]'
+pack 'case $0 in "$SORA_PREFIX"/bin/*) echo sora 2 ;; *) exit 126 ;; esac'
+expect "a temporary folder that runs nothing" 'install && grep -q "installed sora 2" "$folder/log"'
+pack 'echo sora 2' && expect "over that" 'install && [ "$(installed)" = "sora 2" ]'
 pack 'echo sora 6'
 server=""
 trap '[ -z "$server" ] || kill "$server"; rm -rf "$folder"' EXIT
@@ -59,7 +63,7 @@ if command -v curl >/dev/null || command -v wget >/dev/null; then
   expect "from a server" 'from=http://127.0.0.1:$port install && [ "$(installed)" = "sora 6" ]'
   expect "a server without it" '! from=http://127.0.0.1:$port/none install && [ "$(installed)" = "sora 6" ]'
 else
-  echo "installer: neither curl nor wget is here: the cases of a server are skipped"
+  scripts/ci/skipped.sh "installer: neither curl nor wget is here: the cases of a server"
 fi
 # The same tree gives the same bytes.
 python3 scripts/dist/tar.py "$folder/pack" "$name" 0 "$folder/again.tar.gz"

@@ -25,7 +25,7 @@ if ! has_all && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null 2>&1 ||
     { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${packages[@]}"; } >/dev/null 2>&1 || true
 fi
-has_all || { echo "skipped: $MPI or libclang is missing, and cannot be installed (${packages[*]})"; exit 0; }
+has_all || { scripts/ci/skipped.sh "$MPI or libclang is missing, and cannot be installed (${packages[*]})"; exit; }
 MPICC=$(program mpicc) mpirun=$(program mpirun)
 export MPICC
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Runs public attacks in PyTorch on weights and images that `sora` exported; one JSON file an attack.
+"""Runs public attacks in PyTorch on weights and images that `sora` exported; one JSON file an attack, which is not
+repeated for the same weights, images and settings.
 
     peer.py --weights model.safetensors --images images.npz --out DIR [--tool torchattacks] [--attacks fgsm,pgd-10,...]
 
@@ -13,6 +14,8 @@ box by more than 1e-5 is a failure of the tool and ends the run.
 
 import argparse
 import json
+import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -21,6 +24,13 @@ import numpy as np
 import torch
 
 from network import load
+from subject import digest
+
+
+def number(text):
+    """A radius or size of a step, for example 8/255."""
+    top, _, bottom = text.partition("/")
+    return float(top) / float(bottom or 1)
 
 
 def torchattack(name, model, norm, epsilon, classes, seed):
@@ -30,8 +40,8 @@ def torchattack(name, model, norm, epsilon, classes, seed):
 
     kind = {"linf": "Linf", "l2": "L2"}[norm]
     common = {"norm": kind, "eps": epsilon, "seed": seed}
-    base, _, number = name.partition(":")
-    steps = int(number) if number.isdigit() else 100
+    base, _, given = name.partition(":")
+    steps = int(given) if given.isdigit() else 100
 
     def apgd(loss):
         return ta.APGD(model, steps=steps, loss=loss, n_restarts=1, **common)
@@ -47,13 +57,11 @@ def torchattack(name, model, norm, epsilon, classes, seed):
 
     if base == "fgsm":
         return ta.FGSM(model, eps=epsilon)
-    if base.startswith("pgd-"):
-        steps = int(base.removeprefix("pgd-"))
-        if norm == "l2":
-            return ta.PGDL2(model, eps=epsilon, alpha=epsilon / 4, steps=steps)
-        return ta.PGD(model, eps=epsilon, alpha=epsilon / 4, steps=steps)
+    if pgd := re.fullmatch(r"pgd-(\d+)(?:@(.+))?", base):
+        steps, alpha = int(pgd[1]), number(pgd[2]) if pgd[2] else epsilon / 4
+        return (ta.PGDL2 if norm == "l2" else ta.PGD)(model, eps=epsilon, alpha=alpha, steps=steps)
     if base == "square":
-        return square(int(number) if number else 5000)
+        return square(int(given) if given else 5000)
     if base == "autoattack":
         # With the schedule of the paper in each part.
         steps = 100
@@ -66,7 +74,7 @@ def torchattack(name, model, norm, epsilon, classes, seed):
         return makers[base]()
     if base == "cw" and norm == "l2":
         # No binary search in torchattacks: several constants, an image is robust if it survives each.
-        constants = [float(c) for c in number.split("/")] if number else [0.1, 1, 10, 100]
+        constants = [float(c) for c in given.split("/")] if given else [0.1, 1, 10, 100]
         return MultiAttack([ta.CW(model, c=c, kappa=0, steps=100, lr=0.01) for c in constants])
     sys.exit(f"peer.py: no attack '{name}' for norm {norm} in torchattacks")
 
@@ -109,6 +117,12 @@ class WithPlainGradient(torch.nn.Module):
         return self.model(PlainGradient.apply(x))
 
 
+def result_file(args, name, epsilon, n, of):
+    """Where the result of the attack `name` is kept: everything that decides it is in the file's name."""
+    attack = name.replace(":", "-").replace("/", "_")
+    return args.out / f"{args.tool}-{attack}-{args.norm}-{epsilon:.6g}-n{n}-seed{args.seed}-{of}.json"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True)
@@ -125,8 +139,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    top, _, bottom = args.epsilon.partition("/")
-    epsilon = float(top) / float(bottom or 1)
+    epsilon = number(args.epsilon)
 
     model = WithPlainGradient(load(args.weights).to(memory_format=torch.channels_last)).eval()
     arrays = np.load(args.images)
@@ -134,6 +147,7 @@ def main():
     pixels = pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels
     x = torch.from_numpy(pixels)
     y = torch.from_numpy(arrays["y"][: args.n].astype(np.int64))
+    of = digest(args.weights, args.images)
     args.out.mkdir(parents=True, exist_ok=True)
     with torch.no_grad():
         logits = torch.cat([model(part) for part in x.split(args.batch)])
@@ -141,7 +155,7 @@ def main():
     np.savez(args.out / "clean.npz", logits=logits.numpy(), robust=clean.numpy())
 
     for name in args.attacks.split(","):
-        file = args.out / f"{args.tool}-{name.replace(':', '-').replace('/', '_')}-{args.norm}-{epsilon:.4f}-n{len(x)}.json"
+        file = result_file(args, name, epsilon, len(x), of)
         if file.exists():
             print(file.read_text())
             continue
@@ -173,6 +187,7 @@ def main():
             "norm": args.norm,
             "epsilon": epsilon,
             "n": len(x),
+            "of": of,
             "seed": args.seed,
             "threads": args.threads,
             "clean": clean.float().mean().item(),
@@ -181,7 +196,10 @@ def main():
         }
         np.save(file.with_suffix(".npy"), robust.numpy())
         file.with_suffix(".part.npz").unlink(missing_ok=True)
-        file.write_text(json.dumps(result) + "\n")
+        # Whole or not at all: what is there counts as done.
+        written = file.with_suffix(".new")
+        written.write_text(json.dumps(result) + "\n")
+        os.replace(written, file)
         print(json.dumps(result), flush=True)
 
 

@@ -14,7 +14,7 @@ PROGRAM = "sora-robust-cli"
 def built_of(target):
     """(name, version) of the crates in the program for `target`, without those of build scripts and tests."""
     call = ["cargo", "tree", "--locked", "--target", target, "-p", PROGRAM, "-e", "normal", "--prefix", "none"]
-    lines = subprocess.run([*call, "-f", "{p}"], check=True, capture_output=True, text=True).stdout.splitlines()
+    lines = subprocess.run([*call, "-f", "{p}"], check=True, capture_output=True, encoding="utf-8").stdout.splitlines()
     return {(name, version.lstrip("v")) for name, version, *_ in (line.split() for line in lines if line.strip())}
 
 

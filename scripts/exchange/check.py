@@ -79,7 +79,10 @@ def gap(found, expected):
 def main():
     torch.set_num_threads(1)
     bad = 0
-    for path in sorted(Path(sys.argv[1]).glob("*/export/model.safetensors")):
+    paths = sorted(Path(sys.argv[1]).glob("*/export/model.safetensors"))
+    if not paths:
+        sys.exit(f"check.py: {sys.argv[1]}: no run with an export/model.safetensors; scripts/check_models.sh leaves such")
+    for path in paths:
         samples = load_file(f"{path}.samples.safetensors")
         images, logits = samples["images"], samples["logits"].numpy()
         model = networks.load(path).eval()

@@ -31,6 +31,9 @@ def main() -> int:
     words.add_argument("--scenario", default="", help="scenarios whose name holds this")
     words.add_argument("--table", type=Path, help="also write the table there")
     given = words.parse_args()
+    if not any(given.only in part for part in LONG):
+        print(f"faults: --only {given.only}: expected a piece of {', '.join(LONG)}", file=sys.stderr)
+        return 2
     work = Path(tempfile.mkdtemp(prefix="sora-faults-", dir=in_memory()))
     # Apart: containers often forbid code in /dev/shm, and a library there would be passed over.
     library = Path(tempfile.mkdtemp(prefix="sora-faults-"))
@@ -44,6 +47,9 @@ def main() -> int:
     print(bench.tally.table())
     if given.table:
         given.table.write_text(bench.tally.table() + "\n")
+    if not bench.tally.count():
+        print(f"faults: no case ran: no scenario of --only '{given.only}' has '{given.scenario}' in its name", file=sys.stderr)
+        return 1
     return 1 if bench.tally.mismatches else 0
 
 
