@@ -65,8 +65,22 @@ impl Dashboard<'_> {
         Some(steps.saturating_mul(self.config.settings.epochs))
     }
 
+    /// The newest steps.
+    fn newest(&self) -> &[StepLine] {
+        &self.steps[self.steps.len().saturating_sub(RECENT)..]
+    }
+
+    /// Images per second of the newest steps: their images over their time, in which a slow step
+    /// weighs more than a fast one.
+    fn speed(&self) -> Option<f64> {
+        let rates = self.newest().iter().map(|line| f64::from(line.images_per_s));
+        let known: Vec<f64> = rates.filter(|rate| rate.is_finite() && *rate > 0.0).collect();
+        let seconds_of_an_image: f64 = known.iter().map(|rate| rate.recip()).sum();
+        (!known.is_empty()).then(|| known.len() as f64 / seconds_of_an_image)
+    }
+
     fn recent(&self, value: impl Fn(&StepLine) -> f32) -> Option<f64> {
-        let recent = &self.steps[self.steps.len().saturating_sub(RECENT)..];
+        let recent = self.newest();
         (!recent.is_empty()).then(|| {
             recent.iter().map(|line| f64::from(value(line))).sum::<f64>() / recent.len() as f64
         })
@@ -76,7 +90,7 @@ impl Dashboard<'_> {
     /// validations so far.
     fn seconds_left(&self) -> Option<f64> {
         let (last, total) = (self.steps.last()?, self.total()?);
-        let speed = self.recent(|line| line.images_per_s).filter(|&speed| speed > 0.0)?;
+        let speed = self.speed()?;
         let steps = total.saturating_sub(last.step.saturating_add(1)) as f64
             * self.config.settings.batch as f64
             / speed;

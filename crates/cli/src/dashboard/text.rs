@@ -59,7 +59,7 @@ impl Dashboard<'_> {
         let Some(last) = self.steps.last() else {
             return Line::raw("waiting for the first step");
         };
-        let speed = self.recent(|line| line.images_per_s).unwrap_or_default();
+        let speed = self.speed().unwrap_or_default();
         let memory = self
             .epochs
             .last()
@@ -92,15 +92,27 @@ impl Dashboard<'_> {
         let found = self.steps.iter().find_map(|line| line.co);
         let co = found.or_else(|| self.epochs.last().and_then(|line| line.co));
         let rollback = self.steps.iter().find_map(|line| line.rollback.as_ref());
+        let alarm = Style::new().fg(RED).add_modifier(Modifier::BOLD);
         match (co, rollback) {
-            (Some(co), _) => Line::styled(
+            (Some(again), Some(back)) => Line::styled(
+                format!(
+                    "CO again at step {} (sure to {:.1} %); at {}: back to step {}, {} since",
+                    again.step,
+                    100.0 * again.sure,
+                    back.co.step,
+                    back.to_step,
+                    visible(&back.method)
+                ),
+                alarm,
+            ),
+            (Some(co), None) => Line::styled(
                 format!(
                     "CO at step {} (well until {}, sure to {:.1} %)",
                     co.step,
                     co.onset,
                     100.0 * co.sure
                 ),
-                Style::new().fg(RED).add_modifier(Modifier::BOLD),
+                alarm,
             ),
             (None, Some(back)) => Line::styled(
                 format!(

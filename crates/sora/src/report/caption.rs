@@ -1,23 +1,74 @@
 //! Texts that captions and pages share.
 
+use serde::Serialize;
+
 use super::run::Run;
 
-/// The settings that the runs share, and their seeds.
+/// What the results of a run depend on, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Data of the training.
+    pub data: String,
+    /// Network.
+    pub network: String,
+    /// Norm and radius of the training.
+    pub threat: String,
+    /// Seed.
+    pub seed: String,
+}
+
+impl Setting {
+    /// That of a run.
+    pub fn of(run: &Run) -> Self {
+        Self {
+            data: run.training_data(),
+            network: run.network(),
+            threat: run.threat(),
+            seed: run.seed(),
+        }
+    }
+}
+
+/// The settings of the runs, each value once.
 pub fn setting(runs: &[Run]) -> String {
-    let distinct = |of: &dyn Fn(&Run) -> String| {
-        let mut all: Vec<String> = runs.iter().map(of).collect();
-        all.sort();
-        all.dedup();
-        all.join(", ")
+    let all: Vec<_> = runs.iter().map(Setting::of).collect();
+    settings(&all.iter().collect::<Vec<_>>())
+}
+
+/// These settings, each value once.
+pub fn settings(all: &[&Setting]) -> String {
+    let distinct = |of: fn(&Setting) -> &String| {
+        let mut values: Vec<&str> = all.iter().map(|one| of(one).as_str()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values.join(", ")
     };
-    let seeds = distinct(&|run| run.seed());
+    let seeds = distinct(|one| &one.seed);
     let several = if seeds.contains(',') { "s" } else { "" };
     format!(
         "{}; {}; {}; seed{several} {seeds}.",
-        distinct(&|r| r.training_data()),
-        distinct(&|r| r.network()),
-        distinct(&|r| r.threat())
+        distinct(|one| &one.data),
+        distinct(|one| &one.network),
+        distinct(|one| &one.threat)
     )
+}
+
+/// A fact about runs, given with their names: once where all share it, otherwise each value with
+/// the runs that have it.
+pub fn each(facts: &[(&str, String)]) -> String {
+    let mut distinct: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (run, fact) in facts {
+        match distinct.iter_mut().find(|(known, _)| *known == fact.as_str()) {
+            Some((_, runs)) => runs.push(*run),
+            None => distinct.push((fact.as_str(), vec![*run])),
+        }
+    }
+    if let [(fact, _)] = distinct.as_slice() {
+        return (*fact).to_owned();
+    }
+    let all: Vec<_> =
+        distinct.iter().map(|(fact, runs)| format!("{fact} ({})", runs.join(", "))).collect();
+    all.join(", ")
 }
 
 /// Number of validation images.
@@ -76,6 +127,25 @@ pub fn radius(norm_name: &str, epsilon: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_runs_share_is_said_once_and_the_rest_with_their_names() {
+        let all = |facts: &[(&str, &str)]| {
+            each(&facts.iter().map(|(run, fact)| (*run, (*fact).to_owned())).collect::<Vec<_>>())
+        };
+        assert_eq!(all(&[("a", "8/255"), ("b", "8/255")]), "8/255");
+        let expected = "8/255 (a, c), 16/255 (b)";
+        assert_eq!(all(&[("a", "8/255"), ("b", "16/255"), ("c", "8/255")]), expected);
+        let run = |config: &str| Run { config: config.parse().unwrap(), ..Run::default() };
+        let network = "dataset = \"d\"\nmodel = \"m\"\nwidth = 4\n";
+        let runs = [
+            "norm = \"l2\"\nepsilon = 0.5\nseed = 1\n",
+            "norm = \"linf\"\nepsilon = \"8/255\"\nseed = 0\n",
+        ]
+        .map(|threat| run(&format!("{network}{threat}")));
+        let threats = "l-inf \u{3b5} = 8/255, l2 \u{3b5} = 0.5";
+        assert_eq!(setting(&runs), format!("d; m of width 4; {threats}; seeds 0, 1."));
+    }
 
     #[test]
     fn thousands_are_apart_and_durations_readable() {

@@ -1,6 +1,6 @@
 //! Reads several run folders and gives each run a name of its own.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::run::{Run, folder_name};
 use crate::error::{Error, Result};
@@ -72,18 +72,60 @@ fn name(runs: &mut [Run]) {
             run.name.clone_from(&readable[i]);
         }
     }
-    // Folders of the same name, such as a/seed0 and b/seed0, get the name of the folder around
-    // them.
-    let names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
-    let paths: Vec<_> = runs.iter().map(|run| run.path.clone()).collect();
-    for (i, run) in runs.iter_mut().enumerate() {
-        if names.iter().filter(|name| **name == run.name).count() > 1 {
-            let absolute = std::path::absolute(&run.path).unwrap_or_default();
-            let parent = absolute.parent().and_then(Path::file_name).unwrap_or_default();
-            run.name = format!("{}/{}", parent.to_string_lossy(), run.name);
-            if paths.iter().filter(|path| **path == run.path).count() > 1 {
-                run.name += &format!(" ({})", i + 1);
+    let parents: Vec<_> = runs.iter().map(|run| parents(&run.path)).collect();
+    let mut names: Vec<_> = runs.iter().map(|run| run.name.clone()).collect();
+    with_parents(&mut names, &parents);
+    with_numbers(&mut names);
+    for (run, name) in runs.iter_mut().zip(names) {
+        run.name = name;
+    }
+}
+
+/// The names of the folders around a folder, outwards.
+fn parents(path: &Path) -> Vec<String> {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut parts = Vec::new();
+    for part in absolute.components() {
+        match part {
+            Component::Normal(name) => parts.push(name.to_string_lossy().into_owned()),
+            Component::ParentDir => drop(parts.pop()),
+            _ => {}
+        }
+    }
+    parts.into_iter().rev().skip(1).collect()
+}
+
+/// Gives folders of one name at different places, such as a/seed0 and b/seed0, the names of the
+/// folders around them, as many as tell them apart.
+fn with_parents(names: &mut [String], parents: &[Vec<String>]) {
+    for depth in 0.. {
+        let same = |i: usize, j: usize| names[i] == names[j] && parents[i] != parents[j];
+        let all = 0..names.len();
+        let alike: Vec<usize> = all.clone().filter(|i| all.clone().any(|j| same(*i, j))).collect();
+        let mut longer = false;
+        for i in alike {
+            if let Some(parent) = parents[i].get(depth) {
+                names[i] = format!("{parent}/{}", names[i]);
+                longer = true;
             }
+        }
+        if !longer {
+            return;
+        }
+    }
+}
+
+/// Numbers the names that are still equal: those of one folder that is given several times.
+fn with_numbers(names: &mut [String]) {
+    let before = names.to_vec();
+    for (i, name) in before.iter().enumerate() {
+        if before.iter().filter(|other| *other == name).count() > 1 {
+            let mut number = i + 1;
+            // Another folder may be called so.
+            while names.contains(&format!("{name} ({number})")) {
+                number += 1;
+            }
+            names[i] = format!("{name} ({number})");
         }
     }
 }
@@ -136,5 +178,24 @@ mod tests {
         assert!(all.skipped.iter().all(|s| s.problem.contains("config.toml")), "{skipped:?}");
         assert!(matches!(Runs::load(&paths[2..]), Err(Error::NotARun { .. })));
         assert!(Runs::load(&[]).is_err());
+    }
+
+    #[test]
+    fn names_are_as_long_as_it_takes_to_tell_folders_apart() {
+        let config = "method = \"fgsm\"\n";
+        let names = ["exp1/a/seed0", "exp2/a/seed0", "exp2/b/seed0", "exp2/b/seed0 (4)", "c/one"];
+        let files: Vec<_> = names.iter().map(|name| format!("{name}/config.toml")).collect();
+        let dir = folder(&files.iter().map(|f| (f.as_str(), config)).collect::<Vec<_>>());
+        let load = |names: &[&str]| {
+            let paths: Vec<_> = names.iter().map(|name| dir.path().join(name)).collect();
+            let runs = Runs::load(&paths).unwrap().runs;
+            runs.into_iter().map(|run| run.name).collect::<Vec<_>>()
+        };
+        let expected = ["exp1/a/seed0", "exp2/a/seed0", "b/seed0", "seed0 (4)", "one"];
+        assert_eq!(load(&names), expected);
+        // A folder that is given twice, also in other words, has no other name to take.
+        assert_eq!(load(&["c/one", "exp1/../c/one/"]), ["one (1)", "one (2)"]);
+        let twice = ["exp2/b/seed0 (4)", "exp1/a/seed0", "c/one", "exp1/a/seed0"];
+        assert_eq!(load(&twice), ["seed0 (4)", "seed0 (2)", "one", "seed0 (5)"]);
     }
 }

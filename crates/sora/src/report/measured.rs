@@ -1,12 +1,16 @@
 //! Selects the evaluation that is a run's result. A point, or a card, shows the figures of one
 //! record or of one validation, never of two.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
     caption::thousands,
-    record::{Of, Record, strength},
+    record::{Of, Record},
     run::Run,
+    strength::strength,
 };
 use crate::{run::log::ValFigures, stats::Accuracy};
 
@@ -52,6 +56,17 @@ impl Measured {
     /// The accuracy under an attack.
     pub fn under(&self, attack: &str) -> Option<Accuracy> {
         self.results.get(attack).copied()
+    }
+
+    /// The strongest attack but those of `apart`: the one that leaves the fewest images right. The
+    /// names of attacks decide among equals alone.
+    pub fn strongest(&self, apart: &[&str]) -> Option<(&str, Accuracy)> {
+        let all = self.results.iter().filter(|(name, _)| !apart.contains(&name.as_str()));
+        let found = all.min_by(|(a, under_a), (b, under_b)| {
+            let fewest = under_a.accuracy.total_cmp(&under_b.accuracy);
+            fewest.then_with(|| strength(b).cmp(&strength(a)))
+        });
+        found.map(|(name, accuracy)| (name.as_str(), *accuracy))
     }
 
     /// Description of the measurement, for captions: `n = 1,000 test images, final weights`.
@@ -108,10 +123,9 @@ impl Run {
     }
 
     /// Records that may represent the run, the best last. They are ordered by their weights, their
-    /// strongest attack, and their number of images.
+    /// strongest attack by name, and their number of images.
     fn own_records(&self) -> Vec<&Record> {
-        let rank =
-            |record: &&Record| (self.standing(record), record.strongest().map(strength), record.n);
+        let rank = |record: &&Record| (self.standing(record), record.rank(), record.n);
         let own = self.records.iter().filter(|record| self.is_own_test(record));
         let mut own: Vec<_> = own.filter(|record| self.standing(record).is_some()).collect();
         own.sort_by_key(rank);
@@ -160,26 +174,49 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// The strongest attack under which every run was tested. Without such an attack, the last
-    /// validations, if every run has one; otherwise the measurement that most runs have, without
-    /// the other runs.
+    /// The strongest attack under which every run was tested: the one with the lowest mean
+    /// accuracy. Without such an attack, the last validations, if every run has one; otherwise the
+    /// measurement that most runs have, without the other runs.
     pub fn of(runs: &[Run]) -> Self {
         let measured = |attack: &str| -> Vec<_> { runs.iter().map(|r| r.tested(attack)).collect() };
-        let count = |found: &[Option<Measured>]| found.iter().flatten().count();
         let names: BTreeSet<&String> =
             runs.iter().flat_map(|r| &r.records).flat_map(|e| e.results.keys()).collect();
         let tested = names
             .into_iter()
             .filter(|name| strength(name) > 1)
             .map(|name| Self { attack: name.clone(), found: measured(name) })
-            .max_by_key(|one| (count(&one.found), strength(&one.attack)))
-            .filter(|one| count(&one.found) > 0);
+            .filter(|one| one.count() > 0)
+            .min_by(Self::first_choice);
         let found: Vec<_> = runs.iter().map(Run::last_validation).collect();
         let validated = Self { attack: "pgd-10".into(), found };
         match tested {
-            Some(tested) if count(&tested.found) >= count(&validated.found) => tested,
+            Some(tested) if tested.count() >= validated.count() => tested,
             _ => validated,
         }
+    }
+
+    /// Orders attacks: first what most runs have, then the lowest mean accuracy, then the names.
+    fn first_choice(&self, other: &Self) -> Ordering {
+        let most = other.count().cmp(&self.count());
+        let lowest = || self.mean().total_cmp(&other.mean());
+        most.then_with(lowest).then_with(|| strength(&other.attack).cmp(&strength(&self.attack)))
+    }
+
+    /// Number of runs that have the measurement.
+    fn count(&self) -> usize {
+        self.found.iter().flatten().count()
+    }
+
+    /// Mean accuracy under the attack.
+    fn mean(&self) -> f64 {
+        let each = self.found.iter().flatten().filter_map(|one| one.under(&self.attack));
+        each.map(|under| under.accuracy).sum::<f64>() / self.count().max(1) as f64
+    }
+
+    /// The images that are compared.
+    pub(super) fn on(&self) -> MeasuredOn {
+        let first = self.found.iter().flatten().next();
+        first.map_or(MeasuredOn::Test(Of::Unsaid), |measured| measured.source)
     }
 
     /// Description of the points, for captions; it names the runs that are left out.
@@ -296,6 +333,37 @@ mod tests {
         assert_eq!(one.attack, "pgd-20");
         assert!(one.found[2].is_none());
         assert!(one.words(&runs).contains("left out"), "{}", one.words(&runs));
+    }
+
+    #[test]
+    fn the_strongest_attack_is_the_one_with_the_lowest_accuracy() {
+        let strongest = |results: &[(&str, f64)], apart: &[&str]| {
+            let one = Measured::of_record(&record(Of::Final, "d", 100, results));
+            one.strongest(apart).map(|(name, under)| format!("{name} {}", under.accuracy))
+        };
+        let weak = [("clean", 0.2), ("fgsm", 0.047), ("pgd-20", 0.047), ("square-20", 0.078)];
+        assert_eq!(strongest(&weak, &["clean", "fgsm"]).unwrap(), "pgd-20 0.047");
+        assert_eq!(strongest(&weak, &["clean"]).unwrap(), "pgd-20 0.047");
+        // An attack that needs no gradients shows that they are masked.
+        let masked = [("autoattack", 0.4), ("pgd-20", 0.5), ("rays", 0.3)];
+        assert_eq!(strongest(&masked, &["clean"]).unwrap(), "rays 0.3");
+        for name in ["square-20", "rays", "deepfool", "fmn", "apgd-ce-1", "autoattack:square"] {
+            let equals = [("pgd-10", 0.5), (name, 0.5)];
+            assert_eq!(strongest(&equals, &[]).unwrap(), "pgd-10 0.5", "{name}");
+        }
+        assert_eq!(strongest(&[("clean", 0.9)], &["clean"]), None);
+    }
+
+    #[test]
+    fn runs_are_compared_under_the_attack_with_the_lowest_mean() {
+        let tested = |results| run(vec![record(Of::Final, "folder:/a/d", 100, results)], true);
+        let runs = [
+            tested(&[("clean", 0.9), ("pgd-20", 0.4), ("square-20", 0.5), ("rays", 0.1)]),
+            tested(&[("clean", 0.9), ("pgd-20", 0.2), ("square-20", 0.15)]),
+        ];
+        assert_eq!(Comparison::of(&runs).attack, "pgd-20");
+        assert_eq!(Comparison::of(&runs[..1]).attack, "rays");
+        assert_eq!(Comparison::of(&runs[1..]).attack, "square-20");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::privacy::without_paths;
+use super::{privacy::without_paths, strength::strength};
 use crate::{
     model::ModelConfig,
     run::About,
@@ -261,53 +261,8 @@ impl Record {
         }
     }
 
-    /// The strongest attack of the record.
-    pub fn strongest(&self) -> Option<&str> {
-        self.results.keys().max_by_key(|name| strength(name)).map(String::as_str)
-    }
-}
-
-/// Rank of an attack by strength; weaker attacks come first.
-pub fn strength(attack: &str) -> u64 {
-    let pgd = |rest: &str| {
-        // The size of a step may stand behind the numbers, as in pgd-20@2/255.
-        let numbers = rest.split('@').next().unwrap_or(rest);
-        let (steps, restarts) = numbers.split_once('x').unwrap_or((numbers, "1"));
-        let number = |text: &str| text.parse::<u64>().unwrap_or(1).min(10_000);
-        100 + number(steps).saturating_mul(number(restarts)).min(100_000_000)
-    };
-    match attack {
-        "clean" => 0,
-        "fgsm" => 1,
-        name if name.starts_with("pgd-") => pgd(name.trim_start_matches("pgd-")),
-        name if name.starts_with("autoattack") => u64::MAX,
-        _ => u64::MAX / 2,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attacks_are_ordered_by_strength() {
-        let mut names = ["autoattack", "pgd-50x10", "clean", "pgd-10", "fgsm", "apgd-ce"];
-        names.sort_by_key(|name| strength(name));
-        assert_eq!(names, ["clean", "fgsm", "pgd-10", "pgd-50x10", "apgd-ce", "autoattack"]);
-    }
-
-    #[test]
-    fn the_size_of_a_step_does_not_change_the_rank_of_an_attack() {
-        for (name, plain) in [
-            ("pgd-200@1/255", "pgd-200"),
-            ("pgd-20@0.25", "pgd-20"),
-            ("pgd-50x10@2/255", "pgd-50x10"),
-            ("pgd-50x10@eps/4", "pgd-50x10"),
-        ] {
-            assert_eq!(strength(name), strength(plain), "{name}");
-        }
-        let mut names = ["pgd-50x10@eps/4", "pgd-200@1/255", "pgd-10"];
-        names.sort_by_key(|name| strength(name));
-        assert_eq!(names, ["pgd-10", "pgd-200@1/255", "pgd-50x10@eps/4"]);
+    /// Rank of its strongest attack, by the names of the attacks.
+    pub fn rank(&self) -> Option<u64> {
+        self.results.keys().map(|name| strength(name)).max()
     }
 }

@@ -13,11 +13,10 @@ use std::{
 
 use super::{
     caption,
-    privacy::{dataset_name, without_paths},
+    privacy::without_paths,
     record::{self, Record, WeightsOfRun},
 };
 use crate::{
-    data::{DatasetIdentity, SplitIdentity},
     diagnose::{CoEvent, CoSign},
     error::{Error, Result},
     model::IMPORTED,
@@ -27,7 +26,9 @@ use crate::{
         is_changed,
         log::{EpochLine, Lines, Rollback, StepLine, ValFigures},
     },
+    sealed,
     threat::Epsilon,
+    train::Summary,
 };
 
 /// The content of a run folder.
@@ -43,6 +44,10 @@ pub struct Run {
     pub steps: Vec<StepLine>,
     /// Epochs, in order.
     pub epochs: Vec<EpochLine>,
+    /// Steps that a rollback threw away, in order.
+    pub abandoned: Vec<StepLine>,
+    /// Final figures of a finished run.
+    pub summary: Option<Summary>,
     /// Evaluations, by file name.
     pub records: Vec<Record>,
     /// Whether the run has its final figures.
@@ -78,6 +83,15 @@ impl Run {
         if !finished {
             warnings.push("the run is not finished: it has no summary.json".into());
         }
+        let summary = sealed::read::<Summary>(&dir.summary()).ok();
+        if finished && summary.is_none() {
+            warnings.push(
+                "summary.json cannot be read (damaged, edited or of another version): its figures \
+                 are left out"
+                    .into(),
+            );
+        }
+        let abandoned = abandoned(&dir, &mut warnings);
         let weights = WeightsOfRun::read(dir.final_weights().as_deref(), &dir.best());
         let records = record::read(&dir.evaluations(), &weights, &mut warnings);
         Ok(Self {
@@ -86,6 +100,8 @@ impl Run {
             config,
             steps: steps.lines,
             epochs: epochs.lines,
+            abandoned,
+            summary,
             records,
             finished,
             warnings,
@@ -117,41 +133,6 @@ impl Run {
         self.setting("seed")
     }
 
-    /// The data set, as in the settings.
-    fn dataset_path(&self) -> String {
-        self.config.get("dataset").map(value_text).unwrap_or_default()
-    }
-
-    /// The data set; the last name of the path for an image folder.
-    pub fn dataset(&self) -> String {
-        dataset_name(&self.dataset_path())
-    }
-
-    /// The data of the training in words: the data set, and the extra data where there are some.
-    pub fn training_data(&self) -> String {
-        let text = |key| self.config.get(key).map(value_text).unwrap_or_default();
-        match text("extra_data") {
-            extra if extra.is_empty() => self.dataset(),
-            extra => format!(
-                "{} with extra data, {} of each batch from {}",
-                self.dataset(),
-                text("extra_fraction"),
-                dataset_name(&extra)
-            ),
-        }
-    }
-
-    /// Whether `dataset` is the run's own.
-    pub fn is_own_dataset(&self, dataset: &str) -> bool {
-        dataset.is_empty() || absolute_dataset(dataset) == absolute_dataset(&self.dataset_path())
-    }
-
-    /// The test split when the run began; `None` in runs of older versions.
-    pub fn test_identity(&self) -> Option<SplitIdentity> {
-        let data = self.config.get("data")?.clone();
-        data.try_into::<DatasetIdentity>().ok().map(|data| data.test)
-    }
-
     /// Network and its width.
     pub fn network(&self) -> String {
         let (model, init) = (self.setting("model"), self.setting("init"));
@@ -171,12 +152,26 @@ impl Run {
         self.setting("epsilon").parse::<Epsilon>().ok().map(|e| f64::from(e.value()))
     }
 
+    /// Equal for runs of the same norm and radius, however they spell it.
+    pub(super) fn threat_key(&self) -> String {
+        let spelled = || self.setting("epsilon");
+        let radius = self.epsilon().map_or_else(spelled, |epsilon| (epsilon as f32).to_string());
+        format!("{} {radius}", self.norm())
+    }
+
     /// The unit of step sizes and radii: the factor to it, and its name.
     pub fn unit(&self) -> (f64, &'static str) {
         if self.norm() == "linf" { (255.0, "1/255") } else { (1.0, "pixel units") }
     }
 
-    /// Number of steps of an epoch; 1 before the first step.
+    /// A whole number above 0 among the settings.
+    fn count(&self, key: &str) -> Option<f64> {
+        let value = self.config.get(key)?.as_integer()?;
+        (value > 0).then_some(value as f64)
+    }
+
+    /// Number of steps of an epoch, as the run planned it; in runs of older versions as the logs
+    /// show it, which is 1 before the first step.
     pub fn steps_per_epoch(&self) -> f64 {
         let whole = self
             .epochs
@@ -184,7 +179,14 @@ impl Run {
             .filter(|first| first.step > 0)
             .map(|first| first.step as f64 / (first.epoch + 1) as f64);
         let begun = || self.steps.iter().filter(|step| step.epoch == 0).count().max(1) as f64;
-        whole.unwrap_or_else(begun)
+        self.count("steps_per_epoch").or(whole).unwrap_or_else(begun)
+    }
+
+    /// Number of epochs that were trained, which early stopping may end before those that the
+    /// settings ask for; `None` where neither the final figures nor the log say.
+    pub fn epochs_trained(&self) -> Option<u64> {
+        let logged = || self.epochs.last().map(|line| line.epoch + 1);
+        self.summary.as_ref().map(|summary| summary.epochs).or_else(logged)
     }
 
     /// Number of completed steps.
@@ -212,10 +214,24 @@ impl Run {
         in_steps.or_else(|| self.epochs.iter().rev().find_map(|line| line.rollback.as_ref()))
     }
 
-    /// Seconds of training, without validation.
+    /// Seconds of training without validation, those of steps that a rollback threw away among
+    /// them.
     pub fn seconds(&self) -> Option<f64> {
-        let sum: f64 = self.epochs.iter().map(|line| line.seconds).sum();
+        let logged =
+            || self.epochs.iter().map(|line| line.seconds).sum::<f64>() + self.abandoned_seconds();
+        let sum = self.summary.as_ref().map_or_else(logged, |summary| summary.seconds);
         (sum > 0.0).then_some(sum)
+    }
+
+    /// Seconds of the steps that a rollback threw away, whose epochs the log no longer has.
+    fn abandoned_seconds(&self) -> f64 {
+        // A rollback that a kill has cut short is repeated: until then the log has the steps.
+        if self.rollback().is_none() {
+            return 0.0;
+        }
+        let batch = self.count("batch").unwrap_or(0.0);
+        let rates = self.abandoned.iter().map(|line| f64::from(line.images_per_s));
+        rates.filter(|rate| rate.is_finite() && *rate > 0.0).map(|rate| batch / rate).sum()
     }
 
     /// Largest resident memory in MiB.
@@ -223,7 +239,8 @@ impl Run {
         self.epochs.iter().map(|line| line.peak_rss_mib).max().filter(|mib| *mib > 0)
     }
 
-    /// Settings as `section.key` and text, without those that describe the machine.
+    /// Settings as `section.key` and text, without those that describe the machine; `data` says
+    /// which images they were used on.
     pub fn settings(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for (key, value) in &self.config {
@@ -239,6 +256,7 @@ impl Run {
                 _ => drop(all.insert(key.clone(), self.setting(key))),
             }
         }
+        all.extend(self.images().map(|images| ("data".to_owned(), images)));
         all
     }
 
@@ -256,6 +274,17 @@ impl Run {
 
 /// Keys of config.toml that are not settings: facts about machine, data and network.
 const ASIDE: [&str; 6] = ["provenance", "network", "data", "extra", "classes", "data_dir"];
+
+/// The steps that a rollback threw away, if there was one.
+fn abandoned(dir: &RunDir, warnings: &mut Vec<String>) -> Vec<StepLine> {
+    let file = dir.abandoned();
+    if !file.is_file() {
+        return Vec::new();
+    }
+    let Lines { lines, warnings: found } = Lines::read(&file);
+    warnings.extend(found);
+    lines
+}
 
 /// The event in words.
 pub fn reason(event: &CoEvent) -> String {
@@ -278,15 +307,8 @@ pub(super) fn folder_name(path: &Path) -> String {
         .map_or_else(|| "run".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// The absolute path of a data set of files, or the name of another data set.
-fn absolute_dataset(dataset: &str) -> PathBuf {
-    let path = ["folder:", "imagefolder:"].iter().find_map(|scheme| dataset.strip_prefix(scheme));
-    let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
-    // "a/b/" and "a/b" name the same folder.
-    path.unwrap_or_else(|| dataset.into()).components().collect()
-}
-
-fn value_text(value: &toml::Value) -> String {
+/// A value of the settings as text.
+pub(super) fn value_text(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -294,83 +316,4 @@ fn value_text(value: &toml::Value) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    /// Makes a folder with these files.
-    pub(in crate::report) fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        dir
-    }
-
-    #[test]
-    fn damaged_and_missing_records_are_warnings() {
-        let dir = folder(&[
-            (
-                "config.toml",
-                "method = \"fgsm\"\nepsilon = \"16/255\"\nnorm = \"linf\"\n[options]\nbeta = 0.5\n",
-            ),
-            (
-                "metrics.jsonl",
-                "{\"step\":0,\"loss\":null,\"new\":1}\nnonsense\n\
-                 {\"step\":1,\"loss\":2.5,\"co\":{\"step\":1,\"from\":0.5,\"to\":0.1}}\n\
-                 {\"step\":2,\"lo",
-            ),
-            (
-                "eval/a.json",
-                "{\"results\":{\"clean\":{\"accuracy\":0.5}},\"epsilon\":0.0627451,\"norm\":\"linf\"}",
-            ),
-            ("eval/b.json", "{"),
-            ("eval/sweep.json", "[1, 2]"),
-        ]);
-        let run = Run::load(dir.path()).unwrap();
-        assert_eq!((run.steps.len(), run.steps[1].loss), (2, 2.5));
-        assert_eq!(run.onset().unwrap().step, 1);
-        assert_eq!(run.records.len(), 1);
-        assert_eq!(run.settings()["options.beta"], "0.5");
-        let text = run.warnings.join("\n");
-        for part in [
-            "metrics.jsonl: 1 of 4 lines",
-            "ends in the middle of line 4",
-            "epochs.jsonl is missing",
-            "eval/b.json is damaged",
-        ] {
-            assert!(text.contains(part), "no '{part}' in {text}");
-        }
-    }
-
-    #[test]
-    fn settings_that_were_changed_are_a_warning() {
-        for text in ["", "# sha256 of what follows: 00\nmethod = \"fgsm\"\n"] {
-            let run = Run::load(folder(&[("config.toml", text)]).path()).unwrap();
-            assert!(run.warnings.iter().any(|line| line.contains("config.toml was changed")));
-        }
-    }
-
-    #[test]
-    fn what_is_no_run_folder_is_refused() {
-        let dir = folder(&[("config.toml", "= nothing")]);
-        for path in [dir.path().to_owned(), dir.path().join("missing")] {
-            assert!(matches!(Run::load(&path), Err(Error::NotARun { .. })));
-        }
-    }
-
-    #[test]
-    fn no_path_of_the_machine_is_among_the_settings() {
-        let dir = folder(&[(
-            "config.toml",
-            "dataset = \"imagefolder:/secret/x y/pets\"\ninit = \"/secret/place/a.safetensors\"\n\
-             [options]\nfile = \"/secret/b\"\n[provenance]\ndevice = \"/secret/c\"\n",
-        )]);
-        let run = Run::load(dir.path()).unwrap();
-        let text = format!("{:?} {:?} {}", run.settings(), run.provenance(), run.dataset());
-        assert!(!text.contains("secret") && text.contains("a.safetensors"), "{text}");
-        assert!(run.is_own_dataset("imagefolder:/secret/x y/pets/"));
-        assert!(!run.is_own_dataset("imagefolder:/other/pets"));
-    }
-}
+pub(super) mod tests;

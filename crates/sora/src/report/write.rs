@@ -1,6 +1,7 @@
 //! Writes a report's folder: the page, and every figure as a file.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Component, Path, PathBuf},
 };
@@ -126,7 +127,7 @@ pub fn outputs(all: &Runs, out: &Path, options: &ReportOptions) -> Vec<(FileKind
     }
     let plots = plots.iter().map(|name| (FileKind::Figure, out.join(PLOTS).join(name)));
     let logged = runs.iter().filter(|run| !run.steps.is_empty());
-    let logs = logged.map(|run| (FileKind::Log, out.join(LOGS).join(log_name(run))));
+    let logs = logged.map(|run| (FileKind::Log, out.join(LOGS).join(log_name(runs, &run.name))));
     plots.chain(logs).chain([(FileKind::Page, out.join(PAGE))]).collect()
 }
 
@@ -229,13 +230,13 @@ fn animations(
 fn animation_name(runs: &[Run], name: &str) -> String {
     match runs {
         [_] => format!("{LANDSCAPE}.gif"),
-        _ => format!("{LANDSCAPE}-{}.gif", file_name(name)),
+        _ => format!("{LANDSCAPE}-{}.gif", file_stem(runs, name)),
     }
 }
 
-/// Name of the log of `run`.
-fn log_name(run: &Run) -> String {
-    format!("{}.csv", file_name(&run.name))
+/// Name of the log of the run `name`, one of `runs`.
+fn log_name(runs: &[Run], name: &str) -> String {
+    format!("{}.csv", file_stem(runs, name))
 }
 
 /// Makes the logs as CSV files. Returns, for each run, the links of its card: to its log, and to
@@ -245,7 +246,7 @@ fn logs(runs: &[Run], out: &Path, files: &mut Files) -> Vec<Vec<(String, String)
     for run in runs {
         let mut of_run = Vec::new();
         if !run.steps.is_empty() {
-            let name = log_name(run);
+            let name = log_name(runs, &run.name);
             of_run.push(("log as CSV".to_owned(), format!("{LOGS}/{name}")));
             files.push((out.join(LOGS).join(name), csv(run).into_bytes()));
         }
@@ -330,74 +331,30 @@ fn computed(
     Ok(all)
 }
 
-/// A run's name as part of a file's name.
-fn file_name(name: &str) -> String {
+/// The name of the run `name`, one of `runs`, as part of a file's name that no other run has, also
+/// where the file system takes capital letters for small ones.
+fn file_stem(runs: &[Run], name: &str) -> String {
+    let mut taken = BTreeSet::new();
+    for run in runs {
+        let own = plain(&run.name);
+        let (mut stem, mut number) = (own.clone(), 2);
+        while !taken.insert(stem.to_lowercase()) {
+            stem = format!("{own}-{number}");
+            number += 1;
+        }
+        if run.name == name {
+            return stem;
+        }
+    }
+    plain(name)
+}
+
+/// `name` with a dash in place of what means something in a path.
+fn plain(name: &str) -> String {
     name.chars()
         .map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
         .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{super::run::tests::folder, *};
-
-    #[test]
-    fn what_is_written_was_named_before() {
-        let config = "method = \"fgsm\"\n";
-        let steps = "{\"step\":0,\"loss\":2.5}\n{\"step\":1,\"loss\":2.0}\n";
-        let dir = folder(&[
-            ("a/seed0/config.toml", config),
-            ("a/seed0/metrics.jsonl", steps),
-            ("b/seed0/config.toml", config),
-            ("b/seed0/metrics.jsonl", steps),
-            ("begun/config.toml", config),
-        ]);
-        let runs = ["a/seed0", "b/seed0", "begun"].map(|run| dir.path().join(run));
-        for (paths, formats) in [(&runs[..], Formats::Svg), (&runs[..1], Formats::SvgAndPng)] {
-            let out = dir.path().join(format!("out of {}", paths.len()));
-            let (all, options) =
-                (Runs::load(paths).unwrap(), ReportOptions { formats, ..Default::default() });
-            let mut named = outputs(&all, &out, &options);
-            assert!(named.iter().all(|(_, path)| !path.exists()));
-            write(&all, &out, &options).unwrap();
-            assert!(named.iter().all(|(_, path)| path.is_file()), "{named:?}");
-            named.retain(|(kind, _)| *kind != FileKind::Page);
-            let count = |name: &str| fs::read_dir(out.join(name)).unwrap().count();
-            assert_eq!(count(PLOTS) + count(LOGS), named.len(), "{named:?}");
-        }
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_made_leaves_nothing_half_written() {
-        let steps = "{\"step\":0,\"loss\":2.5}\n";
-        let run = [("run/config.toml", "method = \"fgsm\"\n"), ("run/metrics.jsonl", steps)];
-        let dir = folder(&[&run[..], &[("out/csv", "a file")]].concat());
-        let all = Runs::load(&[dir.path().join("run")]).unwrap();
-        let out = dir.path().join("out");
-        assert!(write(&all, &out, &ReportOptions::default()).is_err());
-        assert_eq!(fs::read_dir(out.join(PLOTS)).unwrap().count(), 0);
-        assert!(!out.join(PAGE).exists());
-    }
-
-    #[test]
-    fn a_page_of_a_run_is_linked_where_it_lies_near() {
-        let dir = tempfile::tempdir().unwrap();
-        for run in ["runs/a", "runs/b c", "elsewhere/far"] {
-            let run = dir.path().join(run);
-            fs::create_dir_all(&run).unwrap();
-            fs::write(run.join("report.html"), "").unwrap();
-        }
-        let at = |path: &str| dir.path().join(path);
-        for (run, out, expected) in [
-            ("runs/a", "runs/all", Some("../a/report.html")),
-            ("runs/a", "runs", Some("a/report.html")),
-            ("runs/a", "", Some("runs/a/report.html")),
-            ("runs/a", "runs/a", None),
-            ("runs/b c", "runs", None),
-            ("elsewhere/far", "runs/all", None),
-            ("runs/missing", "runs", None),
-        ] {
-            assert_eq!(own_page(&at(run), &at(out)).as_deref(), expected, "{run} {out}");
-        }
-    }
-}
+mod tests;

@@ -63,6 +63,27 @@ fn overfitting(summary: &Value) -> String {
     match (&summary["rollback"]["to_step"], &summary["co"]["step"]) {
         (Value::Null, Value::Null) => "no".into(),
         (Value::Null, step) => format!("step {step}"),
-        (to, _) => format!("rolled back to step {to}"),
+        (to, Value::Null) => format!("rolled back to step {to}"),
+        (to, again) => format!("rolled back to step {to}, again at step {again}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_collapse_after_a_rollback_is_in_the_table() {
+        let (back, again) = (json!({"to_step": 200}), json!({"step": 575}));
+        for (rollback, co, expected) in [
+            (Value::Null, Value::Null, "no"),
+            (Value::Null, again.clone(), "step 575"),
+            (back.clone(), Value::Null, "rolled back to step 200"),
+            (back, again, "rolled back to step 200, again at step 575"),
+        ] {
+            assert_eq!(overfitting(&json!({"rollback": rollback, "co": co})), expected);
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::Result,
     evaluate::OnSplit,
+    report::caption::Setting,
     threat::{Norm, Threat},
 };
 
@@ -53,8 +54,8 @@ pub struct EpsilonSweep {
 pub struct Sweep {
     /// The name of the run.
     pub name: String,
-    /// Data set, network and threat model, for the caption.
-    pub about: String,
+    /// Data set, network, threat model and seed, for the caption.
+    pub about: Setting,
     /// Radius of the training, in pixel units.
     pub epsilon: f64,
     /// Factor from pixel units to `unit`.

@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Result},
     evaluate::OnSplit,
     plot::Raster,
+    report::caption::Setting,
     threat::Threat,
 };
 
@@ -41,8 +42,8 @@ pub struct Example {
 pub struct ExampleSet {
     /// The name of the run.
     pub name: String,
-    /// Data set, network and threat model, for the caption.
-    pub about: String,
+    /// Data set, network, threat model and seed, for the caption.
+    pub about: Setting,
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Seed of the random starts.

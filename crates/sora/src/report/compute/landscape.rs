@@ -16,6 +16,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     evaluate::OnSplit,
+    report::caption::Setting,
     threat::Threat,
 };
 
@@ -139,8 +140,9 @@ pub struct Landscape {
 pub struct Landscapes {
     /// The name of the run.
     pub name: String,
-    /// Data set, network and threat model, for the caption.
-    pub about: String,
+    /// Data set, network, threat model and seed, for the caption.
+    #[serde(skip_deserializing)]
+    pub about: Setting,
     /// Norm.
     pub norm: String,
     /// Radius, as the run's settings spell it.

@@ -17,9 +17,10 @@ pub use epsilon::{EpsilonRow, EpsilonSweep, Sweep, epsilon_row};
 pub use examples::{Example, ExampleSet, examples};
 pub use landscape::{Landscape, LandscapeConfig, Landscapes, Plane, landscape};
 pub use passes::Images;
+use weights::named;
 pub use weights::{Choice, KeptWeights, evenly, load, weights};
 
-use super::{caption, run::Run};
+use super::{caption::Setting, run::Run};
 use crate::{
     config::TrainConfig,
     data::Dataset,
@@ -117,8 +118,8 @@ impl<'a> Opened<'a> {
         Ok(Identity::new(evaluate::program(), weights, data, threat, seed).digest())
     }
 
-    fn about(&self) -> String {
-        caption::setting(std::slice::from_ref(self.run)).trim_end_matches('.').to_owned()
+    fn about(&self) -> Setting {
+        Setting::of(self.run)
     }
 
     fn classes(&self) -> Vec<String> {
@@ -128,23 +129,8 @@ impl<'a> Opened<'a> {
     /// The weights that `choice` selects, named by the epochs of their training; at most `count`,
     /// evenly spaced.
     fn weights(&self, choice: &Choice, count: usize) -> Result<Vec<KeptWeights>> {
-        let (per_epoch, epochs) = (self.run.steps_per_epoch(), self.settings().epochs);
-        let mut all = weights(&self.run.dir(), choice)?;
-        // The final weights equal those of the checkpoint after the last epoch, so only one of them
-        // is kept.
-        if all.len() > 1 && all.iter().any(|w| w.position.is_none()) {
-            all.retain(|w| w.position.is_none_or(|(epoch, _)| epoch < epochs));
-        }
-        for weights in &mut all {
-            let trained = match weights.position {
-                None if self.run.finished => epochs as f64,
-                None => continue,
-                Some((epoch, 0)) => epoch as f64,
-                Some((_, step)) => step as f64 / per_epoch,
-            };
-            let text = format!("{trained:.2}");
-            weights.name = format!("epoch {}", text.trim_end_matches('0').trim_end_matches('.'));
-        }
-        Ok(evenly(&all, count))
+        let all = weights(&self.run.dir(), choice)?;
+        let trained = self.run.epochs_trained().filter(|_| self.run.finished);
+        Ok(evenly(&named(all, trained, self.run.steps_per_epoch()), count))
     }
 }

@@ -89,6 +89,33 @@ fn of_checkpoint(path: PathBuf) -> KeptWeights {
     KeptWeights { name, position, file: path.join(checkpoint::MODEL) }
 }
 
+/// Names weights by the epochs of their training. `trained` is the number of epochs of a finished
+/// run, which may be fewer than were planned, and `per_epoch` that of steps.
+pub(super) fn named(
+    mut all: Vec<KeptWeights>,
+    trained: Option<u64>,
+    per_epoch: f64,
+) -> Vec<KeptWeights> {
+    // The final weights equal those of the checkpoint after the last epoch, so only one of them is
+    // kept.
+    if all.len() > 1 && all.iter().any(|w| w.position.is_none()) {
+        let before_the_end = |epoch: u64| trained.is_none_or(|trained| epoch < trained);
+        all.retain(|w| w.position.is_none_or(|(epoch, _)| before_the_end(epoch)));
+    }
+    for weights in &mut all {
+        let epochs = match weights.position {
+            None => trained.map(|trained| trained as f64),
+            Some((epoch, 0)) => Some(epoch as f64),
+            Some((_, step)) => Some(step as f64 / per_epoch),
+        };
+        if let Some(epochs) = epochs {
+            let text = format!("{epochs:.2}");
+            weights.name = format!("epoch {}", text.trim_end_matches('0').trim_end_matches('.'));
+        }
+    }
+    all
+}
+
 fn no_epoch(wanted: u64, all: &[KeptWeights]) -> Error {
     let epochs: Vec<_> = all
         .iter()
@@ -128,6 +155,25 @@ pub fn load(model: &mut Model, weights: &KeptWeights) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn weights_are_named_by_the_epochs_that_were_trained() {
+        let names = |positions: &[Option<(u64, u64)>], trained| {
+            let kept = |position: &Option<(u64, u64)>| KeptWeights {
+                name: "final".into(),
+                position: *position,
+                file: PathBuf::new(),
+            };
+            let all = named(positions.iter().map(kept).collect(), trained, 8.0);
+            all.into_iter().map(|weights| weights.name).collect::<Vec<_>>()
+        };
+        // Stopped early, after two of eight epochs: the checkpoint after the second is the end.
+        let stopped = [Some((1, 0)), Some((2, 0)), None];
+        assert_eq!(names(&stopped, Some(2)), ["epoch 1", "epoch 2"]);
+        assert_eq!(names(&stopped, Some(3)), ["epoch 1", "epoch 2", "epoch 3"]);
+        assert_eq!(names(&stopped, None), ["epoch 1", "epoch 2", "final"]);
+        assert_eq!(names(&[Some((0, 6)), Some((1, 0))], None), ["epoch 0.75", "epoch 1"]);
+    }
 
     #[test]
     fn a_choice_is_even_and_holds_both_ends() {

@@ -6,7 +6,7 @@ use crate::{
         Axis, Chart, Field, Figure, HeatMap, MUTED, Mark, Marker, PALETTE, Point, Series, Style,
     },
     report::{
-        caption::thousands,
+        caption::{Setting, each, settings, thousands},
         compute::{EpsilonRow, Sweep, evenly},
     },
     stats::wilson95,
@@ -17,17 +17,10 @@ const LINES: usize = 5;
 
 /// Draws curves and heat maps, with one row for each run.
 pub fn epsilon(sweeps: &[Sweep]) -> Figure {
-    let n = sweeps.first().map_or(0, |s| s.data.n);
-    let seed = sweeps.first().map_or(0, |s| s.data.seed);
-    let about = sweeps.first().map(|s| s.about.clone()).unwrap_or_default();
-    let mut figure = Figure::new("Epsilon overfitting").columns(3).panel_size(370.0, 270.0).caption(format!(
-        "{about}. n = {} test images, seed of the random starts {seed}; bands are \
-         95 % Wilson intervals. Accuracy against attacks of other radii than the one trained with \
-         (upright line); the dotted line is accuracy on clean images at the last weights. Under \
-         fgsm the radius is the step size: a network that has overfitted to its epsilon is stronger \
-         there than at smaller ones.",
-        thousands(n)
-    ));
+    let mut figure = Figure::new("Epsilon overfitting")
+        .columns(3)
+        .panel_size(370.0, 270.0)
+        .caption(caption(sweeps));
     let percent = |sweep: &Sweep, count: u64| 100.0 * count as f64 / sweep.data.n.max(1) as f64;
     let all = sweeps.iter().flat_map(|s| {
         s.data.rows.iter().flat_map(move |r| {
@@ -35,8 +28,14 @@ pub fn epsilon(sweeps: &[Sweep]) -> Figure {
         })
     });
     let top = top_accuracy(all);
+    let several = sweeps.windows(2).any(|two| two[0].about.threat != two[1].about.threat);
     for sweep in sweeps {
-        figure = figure.panel(curves(sweep, top)).panel(heat(
+        let title = if several {
+            format!("{}, {}", sweep.name, sweep.about.threat)
+        } else {
+            sweep.name.clone()
+        };
+        figure = figure.panel(curves(sweep, title, top)).panel(heat(
             sweep,
             "fgsm (single step)",
             &sweep.data.epsilons,
@@ -58,9 +57,26 @@ pub fn epsilon(sweeps: &[Sweep]) -> Figure {
     figure
 }
 
-fn curves(sweep: &Sweep, top: f64) -> Chart {
+fn caption(sweeps: &[Sweep]) -> String {
+    let abouts: Vec<&Setting> = sweeps.iter().map(|sweep| &sweep.about).collect();
+    let of_each = |fact: fn(&Sweep) -> String| {
+        each(&sweeps.iter().map(|s| (s.name.as_str(), fact(s))).collect::<Vec<_>>())
+    };
+    format!(
+        "{} n = {} test images, seed of the random starts {}; bands are 95 % Wilson intervals. \
+         Accuracy against attacks of other radii than the one trained with (upright line); the \
+         dotted line is accuracy on clean images at the last weights. Under fgsm the radius is the \
+         step size: a network that has overfitted to its epsilon is stronger there than at smaller \
+         ones.",
+        settings(&abouts),
+        of_each(|sweep| thousands(sweep.data.n)),
+        of_each(|sweep| sweep.data.seed.to_string())
+    )
+}
+
+fn curves(sweep: &Sweep, title: String, top: f64) -> Chart {
     let x = Axis::linear(format!("attack radius \u{3b5} ({})", sweep.unit));
-    let mut chart = Chart::new(sweep.name.clone(), x, Axis::linear("accuracy (%)").range(0.0, top));
+    let mut chart = Chart::new(title, x, Axis::linear("accuracy (%)").range(0.0, top));
     let n = sweep.data.n.max(1);
     let point = |x: f64, count: u64| {
         Point::from((x, 100.0 * count as f64 / n as f64, wilson95(count, n).map(|v| 100.0 * v)))
@@ -140,5 +156,38 @@ fn heat<'a>(
         ends: [0.0, top],
         label: "%".into(),
         mark,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::compute::EpsilonSweep;
+
+    #[test]
+    fn a_caption_is_of_every_run_that_is_drawn() {
+        let sweep = |name: &str, threat: &str, n: u64| Sweep {
+            name: name.into(),
+            about: Setting { threat: threat.into(), seed: "0".into(), ..Setting::default() },
+            epsilon: 0.1,
+            factor: 255.0,
+            unit: "1/255",
+            data: EpsilonSweep {
+                n,
+                epsilons: vec![0.1, 0.2],
+                rows: vec![EpsilonRow { single: vec![1, 0], ..EpsilonRow::default() }],
+                ..EpsilonSweep::default()
+            },
+        };
+        let (a, b) = (sweep("a", "l-inf 8/255", 200), sweep("b", "l2 0.5", 1000));
+        let figure = epsilon(&[a.clone(), b]);
+        let text = figure.caption_text();
+        for part in ["l-inf 8/255, l2 0.5", "n = 200 (a), 1,000 (b) test", "starts 0; bands"] {
+            assert!(text.contains(part), "no '{part}' in {text}");
+        }
+        let svg = figure.to_svg().unwrap();
+        assert!(svg.contains("a, l-inf 8/255") && svg.contains("b, l2 0.5"), "{svg}");
+        let alone = epsilon(&[a]);
+        assert!(alone.caption_text().contains("n = 200 test images"));
     }
 }

@@ -4,7 +4,10 @@
 use super::styles::Blank;
 use crate::{
     plot::{Figure, INK, Panel, Svg, TextStyle, Tile, Weight},
-    report::compute::{Example, ExampleSet},
+    report::{
+        caption::{Setting, each, settings},
+        compute::{Example, ExampleSet},
+    },
 };
 
 /// A line of text over a row of tiles.
@@ -29,21 +32,19 @@ enum Row {
 /// and adversarial images.
 pub fn examples(sets: &[ExampleSet]) -> Figure {
     let columns = sets.iter().map(|set| set.examples.len()).max().unwrap_or(1).max(1);
-    let about = sets.first().map(|set| set.about.clone()).unwrap_or_default();
-    let seed = sets.first().map_or(0, |set| set.seed);
     let mut heights = Vec::new();
     let mut figure = Figure::new("Adversarial examples")
         .columns(columns)
         .panel_size(122.0, 140.0)
-        .caption(format!(
-            "{about}. Test images; pgd-10 at the training epsilon, seed {seed}. Rows: image, \
-         perturbation amplified by the factor given (grey is no change), adversarial image; below \
-         each what the network says, with its probability; wrong answers in bold."
-        ));
+        .caption(caption(sets));
+    let several = sets.windows(2).any(|two| two[0].about.threat != two[1].about.threat);
     for set in sets {
         heights.extend([28.0, 144.0, 126.0, 136.0]);
-        for i in 0..columns {
-            figure = figure.panel(Label(if i == 0 { set.name.clone() } else { String::new() }));
+        let name =
+            if several { format!("{}, {}", set.name, set.about.threat) } else { set.name.clone() };
+        figure = figure.panel(Label(name));
+        for _ in 1..columns {
+            figure = figure.panel(Blank);
         }
         for row in [Row::Image, Row::Perturbation, Row::Adversarial] {
             for i in 0..columns {
@@ -55,6 +56,18 @@ pub fn examples(sets: &[ExampleSet]) -> Figure {
         }
     }
     figure.heights(heights)
+}
+
+fn caption(sets: &[ExampleSet]) -> String {
+    let abouts: Vec<&Setting> = sets.iter().map(|set| &set.about).collect();
+    let seeds: Vec<_> = sets.iter().map(|set| (set.name.as_str(), set.seed.to_string())).collect();
+    format!(
+        "{} Test images; pgd-10 at the training epsilon, seed {}. Rows: image, perturbation \
+         amplified by the factor given (grey is no change), adversarial image; below each what the \
+         network says, with its probability; wrong answers in bold.",
+        settings(&abouts),
+        each(&seeds)
+    )
 }
 
 fn tile(set: &ExampleSet, example: &Example, row: Row) -> Tile {
@@ -76,4 +89,24 @@ fn tile(set: &ExampleSet, example: &Example, row: Row) -> Tile {
         Row::Adversarial => (&example.adversarial, vec![answer(example.after)]),
     };
     Tile { picture: picture.clone(), lines }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_of_each_run_name_its_threat_where_they_differ() {
+        let set = |name: &str, threat: &str| ExampleSet {
+            name: name.into(),
+            about: Setting { threat: threat.into(), ..Setting::default() },
+            classes: Vec::new(),
+            seed: 0,
+            examples: Vec::new(),
+        };
+        let both = examples(&[set("a", "l-inf 8/255"), set("b", "l2 0.5")]);
+        assert!(both.caption_text().contains("l-inf 8/255, l2 0.5"), "{}", both.caption_text());
+        let svg = both.to_svg().unwrap();
+        assert!(svg.contains("a, l-inf 8/255") && svg.contains("b, l2 0.5"), "{svg}");
+    }
 }

@@ -3,7 +3,10 @@
 use super::styles::Blank;
 use crate::{
     plot::{Axis, Contour, Field, Figure, Surface, range},
-    report::compute::{Landscape, Landscapes, Plane},
+    report::{
+        caption::{Setting, each, settings},
+        compute::{Landscape, Landscapes, Plane},
+    },
 };
 
 /// Most points along a side of a surface in a strip; a reader cannot tell more apart there.
@@ -92,23 +95,39 @@ fn contour(of: &Landscapes, landscape: &Landscape, scale: LossScale) -> Contour 
     }
 }
 
-fn caption(of: &Landscapes) -> String {
-    let Landscapes { about, epsilon, class, config, .. } = of;
-    let plane = match config.plane {
+/// A fact about each of `all`.
+fn of_each(all: &[&Landscapes], fact: impl Fn(&Landscapes) -> String) -> String {
+    each(&all.iter().map(|of| (of.name.as_str(), fact(of))).collect::<Vec<_>>())
+}
+
+/// The directions of a plane in words; `None` if none of `all` is over it.
+fn directions_in_words(plane: Plane, all: &[&Landscapes]) -> Option<String> {
+    let all: Vec<_> = all.iter().copied().filter(|of| of.config.plane == plane).collect();
+    let epsilon = of_each(&all, |of| of.epsilon.clone());
+    let seed = of_each(&all, |of| of.config.seed.to_string());
+    let words = match plane {
         Plane::GradientRandom => format!(
-            "both directions have length \u{3b5} = {epsilon}, the random one is drawn from seed {}",
-            config.seed
+            "both directions have length \u{3b5} = {epsilon}, the random one is drawn from seed \
+             {seed}"
         ),
         Plane::FgsmPgd => format!(
             "the directions are the perturbations that fgsm and pgd-10 find at \u{3b5} = \
-             {epsilon}, pgd-10 from a start drawn from seed {}",
-            config.seed
+             {epsilon}, pgd-10 from a start drawn from seed {seed}"
         ),
     };
+    (!all.is_empty()).then_some(words)
+}
+
+fn caption(all: &[&Landscapes]) -> String {
+    let abouts: Vec<&Setting> = all.iter().map(|of| &of.about).collect();
+    let planes = Plane::ALL.into_iter().filter_map(|plane| directions_in_words(plane, all));
     format!(
-        "{about}. Cross-entropy of test image {} (class {class}) in eval mode, pixels clipped to \
-         [0, 1]; {plane}. Strong line: where the answer turns wrong.",
-        config.index
+        "{} Cross-entropy of test image {} (class {}) in eval mode, pixels clipped to [0, 1]; {}. \
+         Strong line: where the answer turns wrong.",
+        settings(&abouts),
+        of_each(all, |of| of.config.index.to_string()),
+        of_each(all, |of| of.class.clone()),
+        planes.collect::<Vec<_>>().join("; ")
     )
 }
 
@@ -120,7 +139,7 @@ pub fn landscape(of: &Landscapes, landscape: &Landscape) -> Figure {
 fn frame(of: &Landscapes, landscape: &Landscape, scale: LossScale) -> Figure {
     Figure::new(format!("Loss landscape: {}", of.name))
         .panel_size(400.0, 340.0)
-        .caption(caption(of))
+        .caption(caption(&[of]))
         .panel(surface(of, landscape, scale, false))
         .panel(contour(of, landscape, scale))
 }
@@ -141,7 +160,7 @@ pub fn landscape_strip(all: &[Landscapes]) -> Figure {
     let mut figure = Figure::new(title)
         .columns(across)
         .panel_size(330.0, 270.0)
-        .caption(all.first().map(caption).unwrap_or_default() + " All panels share their scale.");
+        .caption(caption(&all.iter().collect::<Vec<_>>()) + " All panels share their scale.");
     let scale = LossScale::of(all);
     for of in all {
         for rows in of.rows.chunks(across) {
@@ -168,4 +187,35 @@ pub fn landscape_strip(all: &[Landscapes]) -> Figure {
         }
     }
     figure
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::compute::LandscapeConfig;
+
+    #[test]
+    fn a_strip_says_the_radius_and_the_class_of_every_run() {
+        let of = |name: &str, epsilon: &str, class: &str| Landscapes {
+            name: name.into(),
+            about: Setting { threat: format!("l-inf {epsilon}"), ..Setting::default() },
+            norm: "linf".into(),
+            epsilon: epsilon.into(),
+            class: class.into(),
+            config: LandscapeConfig::new(3, Plane::GradientRandom),
+            rows: Vec::new(),
+        };
+        let all = [of("a", "8/255", "cat"), of("b", "16/255", "dog")];
+        let text = landscape_strip(&all).caption_text().to_owned();
+        for part in [
+            "l-inf 16/255, l-inf 8/255",
+            "test image 3 (class cat (a), dog (b))",
+            "length \u{3b5} = 8/255 (a), 16/255 (b), the random one is drawn from seed 0.",
+        ] {
+            assert!(text.contains(part), "no '{part}' in {text}");
+        }
+        assert!(!text.contains("perturbations"), "{text}");
+        let alone = landscape_strip(&all[..1]).caption_text().to_owned();
+        assert!(alone.contains("test image 3 (class cat) in"), "{alone}");
+    }
 }

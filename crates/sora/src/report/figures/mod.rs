@@ -5,6 +5,7 @@ mod curves;
 mod epsilon;
 mod examples;
 mod history;
+mod labels;
 mod landscape;
 mod lines;
 mod pertalign;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{colour, tables::percent};
 use crate::{
     plot::{DASHES, Style},
-    report::{caption::thousands, measured::Measured, record::strength, run::Run},
+    report::{caption::thousands, measured::Measured, run::Run},
 };
 
 #[derive(Serialize)]
@@ -71,14 +71,14 @@ fn card(run: &Run, style: &Style, links: Vec<(String, String)>) -> Card {
 }
 
 fn verdict(run: &Run) -> (String, &'static str) {
+    let noticed = |step: u64| format!("\u{2715} catastrophic overfitting at step {step}");
     match (run.onset(), run.rollback()) {
-        (_, Some(rollback)) => (
-            format!("\u{2715} catastrophic overfitting at step {}, rolled back", rollback.co.step),
-            "bad",
-        ),
-        (Some(onset), None) => {
-            (format!("\u{2715} catastrophic overfitting at step {}", onset.step), "bad")
+        (Some(again), Some(rollback)) => {
+            let first = noticed(rollback.co.step);
+            (format!("{first}, rolled back; again at step {}", again.step), "bad")
         }
+        (None, Some(rollback)) => (format!("{}, rolled back", noticed(rollback.co.step)), "bad"),
+        (Some(onset), None) => (noticed(onset.step), "bad"),
         (None, None) if run.epochs.is_empty() && run.steps.is_empty() => {
             ("no records".into(), "none")
         }
@@ -86,23 +86,22 @@ fn verdict(run: &Run) -> (String, &'static str) {
     }
 }
 
-/// Clean accuracy, and accuracies under a single step and under the strongest attack, all of one
-/// measurement.
+/// Clean accuracy, and accuracies under a single step and under the strongest other attack, all of
+/// one measurement.
 fn figures(result: Option<&Measured>) -> Vec<Figure> {
-    let none = std::collections::BTreeMap::new();
-    let results = result.map_or(&none, |result| &result.results);
-    let strongest = results.keys().filter(|name| strength(name) > 1).max_by_key(|n| strength(n));
-    let strongest = strongest.map_or("pgd-10", String::as_str);
-    let figure =
-        |name: &str| Figure { value: percent(results.get(name)), name: format!("{name} %") };
+    let strongest = result.and_then(|result| result.strongest(&["clean", "fgsm"]));
+    let strongest = strongest.map_or("pgd-10", |(name, _)| name);
+    let figure = |name: &str| {
+        let accuracy = result.and_then(|result| result.under(name));
+        Figure { value: percent(accuracy.as_ref()), name: format!("{name} %") }
+    };
     ["clean", "fgsm", strongest].map(figure).into()
 }
 
 fn source(result: &Measured) -> String {
     let words = result.words();
-    let strongest = result.results.keys().max_by_key(|name| strength(name));
-    let Some((name, accuracy)) = strongest.and_then(|name| Some((name, result.under(name)?)))
-    else {
+    let strongest = result.strongest(&["clean"]).or_else(|| result.strongest(&[]));
+    let Some((name, accuracy)) = strongest else {
         return words;
     };
     let [low, high] = accuracy.ci95.map(|v| 100.0 * v);
@@ -113,18 +112,52 @@ fn source(result: &Measured) -> String {
 mod tests {
     use super::*;
 
+    fn measured(results: &[(&str, f64)]) -> Measured {
+        let accuracy = |accuracy| crate::stats::Accuracy { accuracy, ci95: [0.0, 1.0] };
+        let results = results.iter().map(|(name, under)| ((*name).to_owned(), accuracy(*under)));
+        let source = crate::report::measured::MeasuredOn::Validation(3);
+        Measured { results: results.collect(), n: 48, source }
+    }
+
+    fn shown(result: &Measured) -> Vec<String> {
+        let all = figures(Some(result)).into_iter();
+        all.map(|figure| format!("{} {}", figure.value, figure.name)).collect()
+    }
+
     #[test]
     fn a_card_shows_one_measurement_and_a_dash_for_what_it_lacks() {
-        let accuracy = |accuracy| crate::stats::Accuracy { accuracy, ci95: [0.0, 1.0] };
-        let results =
-            [("clean".to_owned(), accuracy(0.9)), ("autoattack".to_owned(), accuracy(0.4))];
-        let source = crate::report::measured::MeasuredOn::Validation(3);
-        let measured = Measured { results: results.into(), n: 48, source };
-        let shown: Vec<_> = figures(Some(&measured))
-            .into_iter()
-            .map(|f| format!("{} {}", f.value, f.name))
-            .collect();
-        assert_eq!(shown, ["90.0 clean %", "\u{2013} fgsm %", "40.0 autoattack %"]);
+        let measured = measured(&[("clean", 0.9), ("autoattack", 0.4)]);
+        assert_eq!(shown(&measured), ["90.0 clean %", "\u{2013} fgsm %", "40.0 autoattack %"]);
         assert_eq!(figures(None).len(), 3);
+    }
+
+    #[test]
+    fn a_card_shows_the_attack_with_the_lowest_accuracy() {
+        let weak = [("clean", 0.2), ("fgsm", 0.047), ("pgd-20", 0.047), ("square-20", 0.078)];
+        let weak = measured(&weak);
+        assert_eq!(shown(&weak), ["20.0 clean %", "4.7 fgsm %", "4.7 pgd-20 %"]);
+        assert!(source(&weak).contains("interval of pgd-20"), "{}", source(&weak));
+        let masked = measured(&[("clean", 0.9), ("fgsm", 0.1), ("pgd-20", 0.3), ("rays", 0.2)]);
+        assert_eq!(shown(&masked), ["90.0 clean %", "10.0 fgsm %", "20.0 rays %"]);
+        assert!(source(&masked).contains("interval of fgsm"), "{}", source(&masked));
+        assert!(source(&measured(&[("clean", 0.9)])).contains("interval of clean"));
+    }
+
+    #[test]
+    fn a_collapse_after_a_rollback_is_shown_beside_the_one_before() {
+        let run =
+            |line: &str| Run { steps: vec![serde_json::from_str(line).unwrap()], ..Run::default() };
+        let back = "\"rollback\":{\"co\":{\"step\":210},\"to_step\":200,\"from_method\":\"fgsm\",\
+                    \"method\":\"sora\"}";
+        let again = "\"co\":{\"step\":575}";
+        for (more, expected) in [
+            (format!(",{back}"), "at step 210, rolled back"),
+            (format!(",{again}"), "at step 575"),
+            (format!(",{back},{again}"), "at step 210, rolled back; again at step 575"),
+        ] {
+            let (text, class) = verdict(&run(&format!("{{\"step\":575{more}}}")));
+            assert_eq!(text, format!("\u{2715} catastrophic overfitting {expected}"));
+            assert_eq!(class, "bad");
+        }
     }
 }

@@ -10,9 +10,9 @@ use crate::{
         caption::{duration, radius, thousands},
         measured::Comparison,
         privacy::dataset_name,
-        record::strength,
         run::Run,
-        seeds::{groups, mean_and_deviation},
+        seeds::{Group, groups, mean_and_deviation},
+        strength::strength,
     },
     stats::Accuracy,
 };
@@ -126,37 +126,59 @@ pub(super) fn validations(runs: &[Run], colours: &[usize]) -> Vec<Value> {
 /// Means and standard deviations of the experiments that were run with several seeds.
 pub(super) fn seeds(runs: &[Run]) -> Vec<Value> {
     let comparison = Comparison::of(runs);
-    let several = groups(runs).into_iter().filter(|group| group.has_seeds());
-    let row = |group: crate::report::seeds::Group<'_>| {
-        let found: Vec<_> = runs
-            .iter()
-            .zip(&comparison.found)
-            .filter(|(run, _)| group.runs.iter().any(|one| std::ptr::eq(*one, *run)))
-            .filter_map(|(_, found)| found.as_ref())
-            .collect();
-        let over = |attack: &str| {
-            let values: Vec<f64> =
-                found.iter().filter_map(|m| Some(100.0 * m.under(attack)?.accuracy)).collect();
-            if values.is_empty() {
-                return "\u{2013}".to_owned();
-            }
-            let (mean, deviation) = mean_and_deviation(values);
-            format!("{mean:.1} \u{b1} {deviation:.1}")
-        };
-        let collapsed = group.runs.iter().filter(|run| run.onset().is_some()).count();
-        let images: BTreeSet<String> = found.iter().map(|m| m.words()).collect();
-        json!({
-            "name": group.name,
-            "seeds": group.runs.iter().map(|run| run.seed()).collect::<Vec<_>>().join(", "),
-            "measured": found.len(),
-            "images": images.into_iter().collect::<Vec<_>>().join("; "),
-            "attack": comparison.attack,
-            "clean": over("clean"),
-            "robust": over(&comparison.attack),
-            "collapsed": format!("{collapsed} of {}", group.runs.len()),
-        })
+    let several = groups(runs).into_iter().filter(Group::has_seeds);
+    several.map(|group| over_seeds(runs, &group, &comparison)).collect()
+}
+
+fn over_seeds(runs: &[Run], group: &Group<'_>, comparison: &Comparison) -> Value {
+    let found = group.measured(runs, comparison);
+    let over = |attack: &str| {
+        let under = found.iter().filter_map(|(_, measured)| measured.under(attack));
+        mean(&under.map(|accuracy| 100.0 * accuracy.accuracy).collect::<Vec<_>>())
     };
-    several.map(row).collect()
+    let images: BTreeSet<String> = found.iter().map(|(_, measured)| measured.words()).collect();
+    let measured: Vec<&Run> = found.iter().map(|(run, _)| *run).collect();
+    json!({
+        "name": group.name,
+        "seeds": seeds_measured(&measured, group.runs.len()),
+        "images": images.into_iter().collect::<Vec<_>>().join("; "),
+        "attack": comparison.attack,
+        "clean": over("clean"),
+        "robust": over(&comparison.attack),
+        "collapsed": collapsed(group),
+    })
+}
+
+/// Mean and, of several values, standard deviation.
+fn mean(values: &[f64]) -> String {
+    match mean_and_deviation(values) {
+        _ if values.is_empty() => "\u{2013}".to_owned(),
+        (mean, None) => format!("{mean:.1}"),
+        (mean, Some(deviation)) => format!("{mean:.1} \u{b1} {deviation:.1}"),
+    }
+}
+
+/// The seeds of the runs that were measured, and how many of `all` these are if not all.
+fn seeds_measured(measured: &[&Run], all: usize) -> String {
+    let seeds = measured.iter().map(|run| run.seed()).collect::<Vec<_>>().join(", ");
+    match measured.len() {
+        some if some == all => seeds,
+        0 => format!("none of {all} measured"),
+        1 => format!("1 of {all} measured: seed {seeds}"),
+        some => format!("{some} of {all} measured: seeds {seeds}"),
+    }
+}
+
+/// How many runs of a group overfitted catastrophically, and how many of them rolled back.
+fn collapsed(group: &Group<'_>) -> String {
+    let count = |of: &dyn Fn(&Run) -> bool| group.runs.iter().filter(|run| of(run)).count();
+    let rolled_back = count(&|run| run.rollback().is_some());
+    let text = format!(
+        "{} of {}",
+        count(&|run| run.onset().is_some() || run.rollback().is_some()),
+        group.runs.len()
+    );
+    if rolled_back == 0 { text } else { format!("{text}, {rolled_back} rolled back") }
 }
 
 /// Settings that differ between runs, and settings that all runs share.
@@ -211,4 +233,51 @@ fn cost(run: &Run, colour: usize) -> Value {
             fact("git_revision")
         ),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run whose only step was validated with these accuracies, if there are some.
+    fn run(seed: u64, accuracies: Option<[f64; 2]>, more: Value) -> Run {
+        let value = |accuracy: f64| json!({"accuracy": accuracy, "ci95": [0.0, 1.0]});
+        let mut line = json!({"step": 0});
+        if let Some([clean, pgd]) = accuracies {
+            line["val"] =
+                json!({"n": 9, "clean": value(clean), "fgsm": value(0.5), "pgd": value(pgd)});
+        }
+        line.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Run {
+            name: format!("sora-seed{seed}"),
+            config: format!("method = \"sora\"\nseed = {seed}\n").parse().unwrap(),
+            steps: vec![serde_json::from_value(line).unwrap()],
+            ..Run::default()
+        }
+    }
+
+    #[test]
+    fn a_mean_over_seeds_says_how_many_of_them_were_measured() {
+        let nothing = || json!({});
+        let co = json!({"co": {"step": 0}});
+        let rollback =
+            json!({"co": {"step": 3}, "to_step": 0, "from_method": "fgsm", "method": "sora"});
+        let rolled = json!({"rollback": rollback});
+        let shown = |runs: &[Run]| {
+            let row = seeds(runs).remove(0);
+            ["seeds", "clean", "robust", "collapsed"]
+                .map(|key| row[key].as_str().unwrap().to_owned())
+        };
+        let one = [run(0, None, nothing()), run(1, Some([0.8, 0.4]), co), run(2, None, rolled)];
+        assert_eq!(
+            shown(&one),
+            ["1 of 3 measured: seed 1", "80.0", "40.0", "2 of 3, 1 rolled back"]
+        );
+        let both = [run(0, Some([0.9, 0.5]), nothing()), run(1, Some([0.9, 0.3]), nothing())];
+        assert_eq!(shown(&both), ["0, 1", "90.0 \u{b1} 0.0", "40.0 \u{b1} 14.1", "0 of 2"]);
+        let some = [both.as_slice(), &[run(2, None, nothing())]].concat();
+        assert_eq!(shown(&some)[0], "2 of 3 measured: seeds 0, 1");
+        let none = [run(0, None, nothing()), run(1, None, nothing())];
+        assert_eq!(shown(&none)[..2], ["none of 2 measured", "\u{2013}"]);
+    }
 }
