@@ -29,9 +29,11 @@ static LINK: OnceLock<Arc<dyn Communicator>> = OnceLock::new();
 /// tasks, is not told.
 const LAUNCHERS: [(&str, [&str; 2]); 3] = [
     ("mpirun", ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"]),
-    ("mpirun", ["PMI_SIZE", "PMI_RANK"]),
-    ("srun", ["SLURM_STEP_NUM_TASKS", "SLURM_PROCID"]),
+    ("mpirun", MPICH),
+    ("srun", SRUN),
 ];
+const MPICH: [&str; 2] = ["PMI_SIZE", "PMI_RANK"];
+const SRUN: [&str; 2] = ["SLURM_STEP_NUM_TASKS", "SLURM_PROCID"];
 /// Words of the calls that can be shared out.
 const SHARED: [&str; 4] = ["train", "resume", "eval", "scaling"];
 
@@ -44,9 +46,12 @@ fn number(variable: &str) -> Option<usize> {
 
 /// Who has started this process, how many of them, and which this is.
 fn started() -> Option<(&'static str, usize, usize)> {
-    LAUNCHERS.iter().find_map(|(launcher, [size, rank])| {
-        Some((*launcher, number(size)?, number(rank).unwrap_or(0)))
-    })
+    let of = |[size, rank]: [&str; 2]| Some((number(size)?, number(rank).unwrap_or(0)));
+    let (launcher, names, (size, rank)) =
+        LAUNCHERS.iter().find_map(|(launcher, names)| Some((*launcher, *names, of(*names)?)))?;
+    // With its pmi2 Slurm sets MPICH's variables in every task of `srun`.
+    let is_slurm = names == MPICH && of(SRUN) == Some((size, rank));
+    Some((if is_slurm { "srun" } else { launcher }, size, rank))
 }
 
 /// Makes a command that this process starts one process by itself, and not one of several.

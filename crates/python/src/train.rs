@@ -62,6 +62,7 @@ pub fn train(
     let result = work::run(py, progress, &stop, |news| -> sora::Result<String> {
         let table = with_initial_network(config::parse(&settings)?)?;
         let mut config = TrainConfig::from_table(table)?;
+        config.check_ignored()?;
         config.make_absolute();
         let dataset = open_dataset(&config)?;
         let trained = Trainer::from_config(config)

@@ -124,9 +124,9 @@ def test_shares_of_a_batch_go_through_a_module_side_by_side(data, two_threads):
     module.register_forward_pre_hook(watched)
     shared = sora.evaluate(module, x, y, adversarial=True, **options)
     assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
-    # The first call is the look at the whole.
+    # The first two calls are the looks at the whole.
     assert len({thread for thread, rows, _ in watched.calls if rows == 20}) == 2
-    assert {threads for _, rows, threads in watched.calls[1:] if rows > 3} == {1}
+    assert {threads for _, rows, threads in watched.calls[2:] if rows > 3} == {1}
     torch.set_num_threads(1)
     watched.calls.clear()
     whole = sora.evaluate(module, x, y, adversarial=True, **options)
@@ -142,9 +142,9 @@ def test_a_module_that_looks_at_the_whole_batch_gets_it(data, two_threads):
     module, watched = torch.nn.Sequential(*layers), Watched(torch)
     module.register_forward_pre_hook(watched)
     sora.evaluate(module, x, y, epsilon=0.01, attacks=["clean", "fgsm"], progress=False)
-    # The look at the whole and at its two shares, then whole batches.
+    # The looks at the whole, twice, and at its two shares, then whole batches.
     rows = [rows for _, rows, _ in watched.calls]
-    assert rows[:4] == [40, 20, 20, 40] and 20 not in rows[3:]
+    assert rows[:5] == [40, 40, 20, 20, 40] and 20 not in rows[4:]
     assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
 
 
@@ -180,13 +180,16 @@ def keeping(torch, how):
             if how == "object":
                 self.state.h = h
                 return self.last(self.state.h)
+            if how == "deep":
+                self.by_name.setdefault("a", [SimpleNamespace()])[0].h = h
+                return self.last(self.by_name["a"][0].h)
             return self.last(h)
 
     return Keeping()
 
 
 @pytest.mark.parametrize(
-    "how", ["nothing", "attribute", "buffer", "write", "longer list", "list", "dictionary", "object"]
+    "how", ["nothing", "attribute", "buffer", "write", "longer list", "list", "dictionary", "object", "deep"]
 )
 def test_a_module_that_keeps_something_on_itself_gets_whole_batches(data, two_threads, how):
     torch, (x, y) = two_threads, data
@@ -197,6 +200,38 @@ def test_a_module_that_keeps_something_on_itself_gets_whole_batches(data, two_th
     sora.evaluate(module, x, y, epsilon=0.01, attacks=["clean", "fgsm"], progress=False)
     assert (20 in {rows for _, rows, _ in watched.calls}) == (how == "nothing")
     assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_what_a_module_computes_anew_or_once_keeps_it_in_shares(two_threads, tmp_path):
+    torch = two_threads
+    from sora_robust._models import Torch
+
+    class Mask(torch.nn.Module):
+        mask = None
+
+        def forward(self, x):
+            self.mask = torch.ones(SHAPE) if self.mask is None else self.mask
+            return x * self.mask
+
+    def normed():
+        network = small_network(torch)
+        layer = next(part for part in network.modules() if isinstance(part, torch.nn.Linear))
+        torch.nn.utils.weight_norm(layer)
+        return network
+
+    def loaded():
+        torch.jit.script(small_network(torch).eval()).save(str(tmp_path / "script.pt"))
+        return torch.jit.load(str(tmp_path / "script.pt"))
+
+    x = RNG.uniform(0, 1, (8, *SHAPE)).astype(np.float32)
+    for module in [torch.nn.Sequential(Mask(), small_network(torch)), normed(), loaded()]:
+        subject = Torch(module, SHAPE, None)
+        try:
+            subject.classes(x)
+            assert subject._shares.of(len(x)) == 2, module
+        finally:
+            subject.close()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -88,7 +88,7 @@ pub struct ImportArgs {
 pub fn run(args: ImportArgs) -> Result<()> {
     let out = target(&args.out)?;
     let known = args.dataset.as_deref().map(|name| known(name, &args)).transpose()?;
-    let own = own_description(&args.file)?.filter(|_| args.dataset.is_none());
+    let own = own_description(&args.file)?;
     let (norm, epsilon) = threat(&args, own.as_ref());
     Threat::new(norm, &epsilon)?;
     let options = options(&args, known.as_ref(), own.as_ref());

@@ -126,6 +126,43 @@ fn runs_that_start_go_on_fall_and_end_look_as_they_should() {
 }
 
 #[test]
+fn a_collapse_after_a_rollback_is_shown_beside_the_one_before() {
+    let config = config();
+    let mut steps = steps(300);
+    let co = |step, onset| CoEvent { step, onset, sure: 0.999, ..CoEvent::default() };
+    steps[200].rollback = Some(Rollback {
+        co: co(210, 201),
+        to_step: 200,
+        from_method: "fgsm".into(),
+        method: "sora".into(),
+    });
+    steps[275].co = Some(co(275, 256));
+    let state = RunState::Done;
+    let view = Dashboard { config: &config, steps: &steps, epochs: &[], state, damaged: 0 };
+    let text = drawn(&view, 80, 24);
+    let expected = "CO again at step 275 (sure to 99.9 %); at 210: back to step 200, sora since";
+    assert!(text.lines().any(|line| line == expected), "{text}");
+    assert!(text.contains("CATASTROPHIC OVERFITTING"), "{text}");
+}
+
+#[test]
+fn a_slow_step_among_fast_ones_weighs_by_its_time() {
+    let config = config();
+    let mut steps = steps(100);
+    // Of the newest 20 steps 10 are as fast as before; the others take nine times as long.
+    for line in steps.iter_mut().skip(80).step_by(2) {
+        line.images_per_s = 500.0 / 9.0;
+    }
+    let state = RunState::Running;
+    let view = Dashboard { config: &config, steps: &steps, epochs: &[], state, damaged: 0 };
+    let text = drawn(&view, 80, 24);
+    assert!(text.contains("| 100 images/s"), "{text}");
+    let left = (300 - 100) * config.settings.batch / 100;
+    let shown = format!("{} min {:02} s left", left / 60, left % 60);
+    assert!(text.contains(&shown), "no '{shown}' in {text}");
+}
+
+#[test]
 fn no_size_and_no_figure_breaks_the_view() {
     let config = config();
     let mut odd = steps(50);

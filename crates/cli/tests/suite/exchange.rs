@@ -130,6 +130,19 @@ fn an_import_finds_the_network_by_its_shapes_and_says_which_one_fits() {
             said.contains("128/255") && said.contains("l2") && !said.contains("linf"),
             "{said}"
         );
+        // A data set that is named gives only what the file leaves open.
+        let named = at(&format!("{name}-named"));
+        let call = ["import", own.to_str().unwrap(), "--out", named.to_str().unwrap()];
+        let output = sora(&[&call[..], &["--dataset", "cifar10"]].concat());
+        assert!(stderr(&output).contains("from the file's metadata"), "{}", stderr(&output));
+        let described = |file: &Path| {
+            let text = String::from_utf8_lossy(&std::fs::read(file).unwrap()[..3000]).into_owned();
+            let behind = |key: &str| text.split(key).nth(1).unwrap().to_owned();
+            let list = |key| behind(key).split(']').next().unwrap().to_owned();
+            let word = |key| behind(key).split(',').next().unwrap().to_owned();
+            [list("mean"), list("std"), word("activation"), word("method")]
+        };
+        assert_eq!(described(&own), described(&named.join("model.safetensors")));
     }
 }
 

@@ -88,4 +88,10 @@ fn what_this_program_starts_is_not_one_of_several() {
     assert!(output.status.success() && text.contains("as one"), "{text}");
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(table.contains("1 of 2 runs are not done"), "{table}");
+    // Slurm's pmi2 sets MPICH's variables in the tasks of `srun`, too.
+    let pmi2 = [("PMI_SIZE", "2"), ("PMI_RANK", "1")];
+    let output = output_of(&[&second[..], &pmi2].concat(), &[&call[..], &["--status"]].concat());
+    assert!(output.status.success() && !output.stdout.is_empty(), "{}", stderr(&output));
+    let output = output_of(&pmi2, &[&call[..], &["--status"]].concat());
+    assert_eq!(output.status.code(), Some(2));
 }

@@ -349,13 +349,12 @@ impl Network {
         Ok(Value::Float(array(&[n, channels, height, width], x)?))
     }
 
-    /// Bytes that the values of a pass over the images `x` may take, `each` for an image. A batch
-    /// that the file fixes counts as one: it is the file that asks for it.
+    /// Bytes that the values of a pass over the images `x` may take, `each` for an image. Of a batch
+    /// that the file fixes some images count alone: it is the file that asks for it.
     fn room(&self, x: &[f32], each: u64) -> u64 {
-        let images = match self.batch {
-            Some(_) => 1,
-            None => (x.len() / self.row()).max(1),
-        };
+        const FIXED: usize = 64;
+        let images = (x.len() / self.row()).max(1);
+        let images = if self.batch.is_some() { images.min(FIXED) } else { images };
         each.saturating_mul(images as u64)
     }
 

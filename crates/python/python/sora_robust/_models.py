@@ -202,13 +202,21 @@ class Torch:
 
     def classes(self, x: np.ndarray) -> int:
         images = self._images(x.tobytes())
-        before = held(self._torch, self._module)
         values = self._without_gradient(self._values, images)
-        # What threads overwrite changes values only now and then: a module that keeps something is not given to them.
-        keeps = assigns(self._module) or not is_same(before, held(self._torch, self._module))
-        if keeps or not self._is_same_in_shares(images, values):
+        if self._keeps_something(images) or not self._is_same_in_shares(images, values):
             self._shares.close()
         return self.one_output.look(values.numpy())
+
+    def _keeps_something(self, images: Any) -> bool:
+        """Whether a pass leaves something of its images on the module, which threads would overwrite: that changes
+        values only now and then. What a first pass makes once, as masks and compiled code, is there already.
+        """
+        if assigns(self._module):
+            return True
+        before = held(self._torch, self._module)
+        # Other images, so that what is kept of them differs.
+        self._without_gradient(self._values, 1 - images.flip(0))
+        return not is_same(self._torch, before, held(self._torch, self._module))
 
     def _is_same_in_shares(self, images: Any, values: Any) -> bool:
         """Not of a module that draws numbers, nor of one whose images depend on each other, nor of too few images."""

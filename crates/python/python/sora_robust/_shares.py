@@ -5,17 +5,21 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 # More threads would wait for the interpreter, which runs the Python of one at a time.
 MOST = 4
 # Images of a share, at least.
 LEAST = 2
+# How deep a module's own values are looked into, and at how many.
+DEEP = 4
+MANY = 10_000
 
 
 def held(torch: Any, module: Any) -> List[Tuple[Any, Any]]:
     """What a module holds: each attribute and buffer of its parts, and what lists, dictionaries and plain objects among
-    them contain; beside a tensor the count of the writes into it.
+    them contain, some deep; beside a tensor the count of the writes into it.
 
     The values stay alive with the list, so that none of a later list can take the place of one of these in memory.
     """
@@ -24,13 +28,17 @@ def held(torch: Any, module: Any) -> List[Tuple[Any, Any]]:
         counts = isinstance(value, torch.Tensor) and not value.is_inference()
         return value._version if counts else None
 
-    def values() -> Iterator[Any]:
-        for part in module.modules():
-            for value in [*vars(part).values(), *part._buffers.values()]:
-                yield value
-                yield from _contained(value)
+    seen: set = set()
 
-    return [(value, written(value)) for value in values()]
+    def values(inside: List[Any], depth: int) -> Iterator[Any]:
+        for value in inside:
+            yield value
+            if depth > 0 and id(value) not in seen:
+                seen.add(id(value))
+                yield from values(_contained(value), depth - 1)
+
+    own = (value for part in module.modules() for value in [*vars(part).values(), *part._buffers.values()])
+    return [(value, written(value)) for value in islice(values(list(own), DEEP), MANY)]
 
 
 def _contained(value: Any) -> List[Any]:
@@ -42,10 +50,18 @@ def _contained(value: Any) -> List[Any]:
     return [] if callable(value) else list(getattr(value, "__dict__", {}).values())
 
 
-def is_same(before: List[Tuple[Any, Any]], after: List[Tuple[Any, Any]]) -> bool:
-    """Whether two lists of `held` have the same objects, with nothing written into a tensor."""
-    pairs = zip(before, after)
-    return len(before) == len(after) and all(a is b and m == n for (a, m), (b, n) in pairs)
+def is_same(torch: Any, before: List[Tuple[Any, Any]], after: List[Tuple[Any, Any]]) -> bool:
+    """Whether two lists of `held` have the same objects, with nothing written into a tensor, or tensors in their place
+    with the same values, as of a weight that is computed anew in each pass from others (weight norm, pruning).
+    """
+
+    def same(a: Any, m: Any, b: Any, n: Any) -> bool:
+        if a is b:
+            return m == n
+        tensors = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+        return tensors and a.shape == b.shape and a.dtype == b.dtype and bool(torch.equal(a, b))
+
+    return len(before) == len(after) and all(same(*x, *y) for x, y in zip(before, after))
 
 
 def assigns(module: Any) -> bool:

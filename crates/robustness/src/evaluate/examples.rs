@@ -2,7 +2,7 @@
 //! rows of f32.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -58,6 +58,19 @@ impl Examples {
         let file = &mut examples.file;
         file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end))).map_err(cannot)?;
         Ok(examples)
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Leaves the first `rows` rows to other evaluations; none at all need no file.
+    pub fn leave(self, rows: u64) -> Result<()> {
+        match rows.min(self.rows) {
+            0 => fs::remove_file(&self.path).map_err(Error::io("remove", &self.path)),
+            rows => self.file.set_len(self.place(rows)).map_err(Error::io("write", &self.path)),
+        }
     }
 
     fn row_bytes(&self) -> u64 {

@@ -105,6 +105,8 @@ pub(super) struct State {
     held: HashMap<String, usize>,
     /// Where the last line of one of these attacks ends.
     lasting: u64,
+    /// Where the last of their adversarial examples ends, in rows.
+    lasting_rows: u64,
     /// Whether the file holds what can be gone on from. One that does not goes with this value: a
     /// failed evaluation leaves nothing that is of no use.
     worth: bool,
@@ -137,11 +139,14 @@ impl State {
             digest: identity.digest(),
             held: HashMap::new(),
             lasting: 0,
+            lasting_rows: 0,
             worth,
             unlocked,
         };
         let (mut found, whole) = read(&mut state.lines, path, identity, options.start)?;
         (state.held, state.lasting) = (rounds_of(&found), whole);
+        let end = |line: &Line| line.row?.checked_add(line.fallen.len() as u64);
+        state.lasting_rows = found.iter().filter_map(end).max().unwrap_or(0);
         let worth = !found.is_empty();
         if let Some(width) = options.examples {
             let mut examples = Examples::open(path, width, &state.digest, whole == 0)?;
@@ -178,6 +183,7 @@ impl State {
         self.worth = true;
         if self.held.contains_key(&line.attack) {
             self.lasting = self.lines.stream_position().map_err(Error::io("write", &self.path))?;
+            self.lasting_rows = self.examples.as_ref().map_or(0, Examples::rows);
         }
         Ok(())
     }
@@ -200,11 +206,12 @@ impl State {
 
     /// Leaves to other evaluations what they go on from. The results at the end, of attacks that none
     /// of them had begun, are of no use to them and would keep the file for ever.
-    pub fn leave(self) -> Result<()> {
+    pub fn leave(mut self) -> Result<()> {
         if self.held.is_empty() {
             return self.remove();
         }
-        self.lines.set_len(self.lasting).map_err(Error::io("write", &self.path))
+        self.lines.set_len(self.lasting).map_err(Error::io("write", &self.path))?;
+        self.examples.take().map_or(Ok(()), |examples| examples.leave(self.lasting_rows))
     }
 
     fn remove_files(&mut self) -> Result<()> {
@@ -232,7 +239,17 @@ impl State {
         let path = PathBuf::from("/dev/full");
         let lines = OpenOptions::new().write(true).open(&path).unwrap();
         let (digest, held) = (String::new(), HashMap::new());
-        Self { path, lines, examples: None, digest, held, lasting: 0, worth: true, unlocked: None }
+        Self {
+            path,
+            lines,
+            examples: None,
+            digest,
+            held,
+            lasting: 0,
+            lasting_rows: 0,
+            worth: true,
+            unlocked: None,
+        }
     }
 }
 

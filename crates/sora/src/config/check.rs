@@ -166,12 +166,12 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Refuses settings of a new training that would be ignored. A run that has begun with them goes
-    /// on.
+    /// Refuses settings that would have no effect: for values that a call gives itself. In a file
+    /// that several runs share, or that a run has begun with, they do no harm.
     ///
     /// # Errors
-    /// [`Error`] for the first of them.
-    pub(super) fn check_ignored(&self) -> Result<()> {
+    /// [`Error::Setting`] for the first of them.
+    pub fn check_ignored(&self) -> Result<()> {
         let usual = TrainConfig::default();
         if self.on_co != OnCo::Rollback && self.on_co_method != usual.on_co_method {
             let problem = "takes over after a rollback only; add `on_co` rollback";

@@ -91,12 +91,13 @@ pub(crate) fn complete(table: &mut Table) {
 /// Settings that belong to another setting. Where that setting gets another value than the file's,
 /// the file's values of these are dropped, because they were chosen for the old value or are its
 /// defaults.
-const BELONGINGS: [(&str, &[&str]); 7] = [
+const BELONGINGS: [(&str, &[&str]); 8] = [
     ("method", &[OPTIONS, "attack_bn"]),
     ("model", &["width", "activation", "dropout", "stem", "patch", "shortcut"]),
     ("norm", &["epsilon", "epsilon_convention"]),
     ("optimizer", &["lr_max", "momentum", "cycle_momentum"]),
     ("schedule", &["cycle_momentum", "milestones", "lr_min"]),
+    ("on_co", &["on_co_method"]),
     ("dataset", &["image_size", "augment", "extra_data", "extra_fraction"]),
     ("extra_data", &["extra_fraction"]),
 ];
@@ -220,7 +221,6 @@ impl TrainConfig {
             config.checkpoint_steps = Some(ROLLBACK_STEPS);
         }
         config.check()?;
-        config.check_ignored()?;
         Ok(config)
     }
 

@@ -19,6 +19,7 @@ use crate::{
         Model, ModelConfig, NetworkInfo, NetworkOptions, Shape, Shortcut, Stem, network, networks,
     },
     nn::{HostTensor, Spec},
+    run::About,
 };
 
 /// The caller's knowledge about the checkpoint; the import finds the rest in the file.
@@ -89,14 +90,16 @@ pub fn import(
     let (found, copies) = chosen(&entries, info, wanted).map_err(wrong)?;
     let mut config = configure(info, &found, wanted)
         .map_err(|problem| wrong(problem + &suggestion(&entries, info, wanted)))?;
+    let own = description.as_deref().map(|text| About::parse(text, path)).transpose()?;
+    // What a file of this program says of another network is no answer.
+    let own = own.as_ref().map(|about| &about.network).filter(|own| own.name == info.name);
     if info.options.contains(&"shortcut") && config.options.shortcut.is_none() {
-        config.options.shortcut = Some(shortcut(description.is_some()).map_err(wrong)?);
+        config.options.shortcut = Some(shortcut(own).map_err(wrong)?);
     }
     config.options = info.resolve(config.options, config.shape)?;
     let channels = config.shape.channels;
     let Normalisation { mean, std, source } =
-        normalisation::find(&entries, &found.prefix, wanted, channels, description.is_some())
-            .map_err(wrong)?;
+        normalisation::find(&entries, &found.prefix, wanted, channels, own).map_err(wrong)?;
     (config.mean, config.std) = (mean, std);
     // Names and shapes are checked first, so that a file that only claims to be large costs
     // nothing.
@@ -121,16 +124,19 @@ pub fn import(
     Ok((Imported { model, prefix, copies, taken, left, normalisation: source }, description))
 }
 
-/// What the projection shortcuts take where neither the call nor the weights tell it. Files of this
-/// program (`own`) without it are older than the option.
-fn shortcut(own: bool) -> Result<Shortcut, String> {
-    if own {
-        return Ok(Shortcut::Activated);
+/// What the projection shortcuts take where the call does not tell it, nor the weights: what a file
+/// of this program says (`own`), which is older than the option where it says nothing.
+fn shortcut(own: Option<&ModelConfig>) -> Result<Shortcut, String> {
+    match own {
+        Some(network) => Ok(network.options.shortcut.unwrap_or(Shortcut::Activated)),
+        None => {
+            Err("its weights do not tell what the projection shortcuts take; give `shortcut`: \
+                     input (blocks of two convolutions of Fast-AT, N-FGSM, GradAlign, SORA's \
+                     reference) or activated (RobustBench's PreActBlockV2, ZeroGrad, ELLE; the \
+                     bottleneck blocks of preact-resnet50, 101 and 152 everywhere)"
+                .into())
+        }
     }
-    Err("its weights do not tell what the projection shortcuts take; give `shortcut`: input \
-         (Fast-AT, N-FGSM, GradAlign, SORA's reference) or activated (RobustBench's PreActBlockV2, \
-         ZeroGrad, ELLE)"
-        .into())
 }
 
 /// The tensors of the network, and the prefixes of the copies beside them.

@@ -1,6 +1,7 @@
 //! The normalisation of an imported network: from a layer of the file, or from the caller.
 
 use super::{ImportOptions, checkpoint::StoredTensor};
+use crate::model::ModelConfig;
 
 /// Last parts of the names of the mean and the standard deviation in normalisation layers.
 const PAIRS: [[&str; 2]; 3] = [["mean", "std"], ["mu", "sigma"], ["new_mean", "new_std"]];
@@ -21,7 +22,8 @@ pub(super) fn is_value(name: &str) -> bool {
     PAIRS.iter().flatten().any(|known| *known == last)
 }
 
-/// The normalisation of the network whose tensors lie under `prefix`.
+/// The normalisation of the network whose tensors lie under `prefix`. `own` is the network as a file
+/// of this program describes it.
 ///
 /// # Errors
 /// A description when no normalisation is known, or when the values fit neither pixels in [0, 1]
@@ -31,18 +33,28 @@ pub(super) fn find(
     prefix: &str,
     options: &ImportOptions,
     channels: usize,
-    described: bool,
+    own: Option<&ModelConfig>,
 ) -> Result<Normalisation, String> {
-    if let Some([mean, std]) = &options.normalisation {
-        // One value stands for every channel.
-        let each = |values: &Vec<f32>| match values.as_slice() {
-            &[value] => vec![value; channels.min(1 << 16)],
-            _ => values.clone(),
-        };
+    // One value stands for every channel.
+    let each = |values: Vec<f32>| match values.as_slice() {
+        &[value] => vec![value; channels.min(1 << 16)],
+        _ => values,
+    };
+    if let Some([mean, std]) = options.normalisation.clone() {
         return in_pixel_space(each(mean), each(std), ["as given", "as given, for 0..255"]);
     }
-    if let Some([mean, std]) = layer(entries, prefix, channels) {
-        let read = |entry: &StoredTensor| entry.values().map_err(|e| e.to_string());
+    if let Some([mean, std]) = layer(entries, prefix) {
+        for entry in [mean, std] {
+            if ![Some(1), Some(channels)].contains(&entry.len()) {
+                return Err(format!(
+                    "its normalisation layer has {} with {} values, and images have {channels} \
+                     channels; give `mean` and `std` in [0, 1]",
+                    entry.name,
+                    entry.len().unwrap_or(0)
+                ));
+            }
+        }
+        let read = |entry: &StoredTensor| entry.values().map(each).map_err(|e| e.to_string());
         return in_pixel_space(
             read(mean)?,
             read(std)?,
@@ -52,7 +64,12 @@ pub(super) fn find(
             ],
         );
     }
-    let source = if described { "from the file's metadata" } else { "of the data set" };
+    let is_own =
+        |[mean, std]: &[Vec<f32>; 2]| own.is_some_and(|own| own.mean == *mean && own.std == *std);
+    let source = match options.fallback.as_ref().is_some_and(is_own) {
+        true => "from the file's metadata",
+        false => "of the data set",
+    };
     let [mean, std] = options.fallback.clone().ok_or(
         "has no normalisation layer; give `mean` and `std` in [0, 1], one value or one a channel \
          (mean 0 and std 1 for a network that takes pixels as they are), or `dataset` for the \
@@ -86,17 +103,11 @@ fn in_pixel_space(
 
 /// Finds mean and standard deviation of one layer before the network: a sibling of the network in a
 /// wrapper, or one of its own layers.
-fn layer<'a>(
-    entries: &'a [StoredTensor],
-    prefix: &str,
-    channels: usize,
-) -> Option<[&'a StoredTensor; 2]> {
+fn layer<'a>(entries: &'a [StoredTensor], prefix: &str) -> Option<[&'a StoredTensor; 2]> {
     let value = |parent: &str, name: &str| {
-        entries.iter().find(|entry| {
-            entry.is_float()
-                && entry.len() == Some(channels)
-                && entry.name.strip_prefix(parent) == Some(name)
-        })
+        entries
+            .iter()
+            .find(|entry| entry.is_float() && entry.name.strip_prefix(parent) == Some(name))
     };
     let mut found: Vec<(usize, [&StoredTensor; 2])> = Vec::new();
     for [mean, std] in PAIRS {

@@ -19,6 +19,10 @@ const FAMILY: NetworkInfo = NetworkInfo {
     ..NetworkInfo::BASE
 };
 
+/// What the shortcuts of bottleneck blocks take: in the public implementations the activated input,
+/// also where the blocks of two convolutions beside them take the input itself.
+const BOTTLENECK: Shortcut = Shortcut::Activated;
+
 /// The row of preact-resnet18.
 pub(super) const PREACT_RESNET18: NetworkInfo = NetworkInfo {
     name: "preact-resnet18",
@@ -39,6 +43,7 @@ pub(super) const PREACT_RESNET34: NetworkInfo = NetworkInfo {
 pub(super) const PREACT_RESNET50: NetworkInfo = NetworkInfo {
     name: "preact-resnet50",
     summary: "PreActResNet-50, bottleneck blocks",
+    shortcut: BOTTLENECK,
     build: |net, x| preact_resnet(net, x, [3, 4, 6, 3], true),
     ..FAMILY
 };
@@ -47,6 +52,7 @@ pub(super) const PREACT_RESNET50: NetworkInfo = NetworkInfo {
 pub(super) const PREACT_RESNET101: NetworkInfo = NetworkInfo {
     name: "preact-resnet101",
     summary: "PreActResNet-101, bottleneck blocks",
+    shortcut: BOTTLENECK,
     build: |net, x| preact_resnet(net, x, [3, 4, 23, 3], true),
     ..FAMILY
 };
@@ -55,6 +61,7 @@ pub(super) const PREACT_RESNET101: NetworkInfo = NetworkInfo {
 pub(super) const PREACT_RESNET152: NetworkInfo = NetworkInfo {
     name: "preact-resnet152",
     summary: "PreActResNet-152, bottleneck blocks",
+    shortcut: BOTTLENECK,
     build: |net, x| preact_resnet(net, x, [3, 8, 36, 3], true),
     ..FAMILY
 };

@@ -32,6 +32,8 @@ pub struct NetworkInfo {
     pub activation: Activation,
     /// The options that the network takes: `activation`, `dropout`, `stem`, `patch`, `shortcut`.
     pub options: &'static [&'static str],
+    /// What projection shortcuts take in the public implementations, if the network has the option.
+    pub shortcut: Shortcut,
     /// The weight whose first dimension is the width.
     pub width_from: &'static str,
     /// The weight whose first dimension is the number of classes, in any of the network's forms.
@@ -52,6 +54,7 @@ impl NetworkInfo {
         default_width: 64,
         activation: Activation::Relu,
         options: &[],
+        shortcut: Shortcut::Input,
         width_from: "conv1.weight",
         classes_from: &["linear.weight"],
         aliases: &[],
@@ -100,7 +103,7 @@ impl NetworkInfo {
             stem: takes("stem").then(|| options.stem.unwrap_or(stem)),
             patch: takes("patch")
                 .then(|| options.patch.unwrap_or_else(|| vit::default_patch(side))),
-            shortcut: takes("shortcut").then(|| options.shortcut.unwrap_or(Shortcut::Input)),
+            shortcut: takes("shortcut").then(|| options.shortcut.unwrap_or(self.shortcut)),
         })
     }
 

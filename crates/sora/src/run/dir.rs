@@ -17,6 +17,9 @@ use crate::{
 /// Name of the file that is locked by the process that trains in the folder.
 const LOCK: &str = "lock";
 
+/// Folders of a run to which others than its training write.
+const FOLDERS: [&str; 4] = ["eval", "plots", "csv", "export"];
+
 /// A run folder: every path in it is a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir(PathBuf);
@@ -156,17 +159,16 @@ impl RunDir {
         Ok(())
     }
 
-    /// Refuses `folder`, such as `eval` or `plots`, if it is a symbolic link in a run folder:
-    /// whoever writes to it calls this first.
+    /// Refuses `folder` if it is a symbolic link among the folders of a run: whoever writes to one of
+    /// them calls this first.
     ///
     /// # Errors
     /// [`Error`] for such a link.
     pub fn refuse_link(folder: &Path) -> Result<()> {
-        let in_a_run = folder.parent().is_some_and(|parent| Self::at(parent).config().exists());
-        match fs::symlink_metadata(folder) {
-            Ok(entry) if in_a_run && entry.is_symlink() => Err(linked(folder)),
-            _ => Ok(()),
-        }
+        let is_own = folder.file_name().is_some_and(|name| FOLDERS.iter().any(|own| name == *own));
+        let is_link = || fs::symlink_metadata(folder).is_ok_and(|entry| entry.is_symlink());
+        let in_a_run = || folder.parent().is_some_and(|parent| Self::open(parent).is_ok());
+        if is_own && is_link() && in_a_run() { Err(linked(folder)) } else { Ok(()) }
     }
 
     /// The folder itself.
@@ -320,7 +322,11 @@ mod tests {
         fs::create_dir(&outside).unwrap();
         std::os::unix::fs::symlink(&outside, run.join("eval")).unwrap();
         assert!(RunDir::refuse_link(&run.join("eval")).is_ok(), "no run");
-        fs::write(run.join("config.toml"), "").unwrap();
+        fs::write(run.join("config.toml"), "of = 'something else'").unwrap();
+        assert!(RunDir::refuse_link(&run.join("eval")).is_ok(), "no run");
+        let network = "[network]\nname = 'preact-resnet18'\nwidth = 4\nmean = [0.5]\nstd = [0.5]\n\
+                       [network.shape]\nchannels = 1\nheight = 8\nwidth = 8\nclasses = 10\n";
+        fs::write(run.join("config.toml"), network).unwrap();
         let error = RunDir::at(&run).write_report("report", &1).unwrap_err().to_string();
         assert!(error.contains("symbolic link"), "{error}");
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);

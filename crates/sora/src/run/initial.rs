@@ -15,7 +15,7 @@ use crate::{
     data::expand_home,
     error::{Error, Result},
     files,
-    model::{Model, ModelConfig, Shape},
+    model::{Model, ModelConfig, Shape, Shortcut, network},
     nn::HostTensor,
 };
 
@@ -134,6 +134,7 @@ impl InitialWeights {
     /// [`Error`] for weights of another network.
     pub(crate) fn give(&self, model: &mut Model) -> Result<Vec<String>> {
         let ours = model.config.clone();
+        self.refuse_another_function(&ours)?;
         let classes = (self.network.shape.classes, ours.shape.classes);
         let (mut tensors, mut head) = (self.tensors.clone(), Vec::new());
         let expected = model.to_host()?;
@@ -157,6 +158,32 @@ impl InitialWeights {
         }
         model.load(&tensors, &self.path.display().to_string())?;
         Ok(head)
+    }
+
+    /// Refuses a network whose tensors may have the same names and shapes, but which computes another
+    /// function of them.
+    fn refuse_another_function(&self, ours: &ModelConfig) -> Result<()> {
+        let theirs = &self.network;
+        if theirs.is_imported() || ours.is_imported() {
+            return Ok(());
+        }
+        if theirs.name != ours.name {
+            return Err(self.another(ours, "it is another network"));
+        }
+        let usual = network(&ours.name)?.activation;
+        let functions = [theirs, ours].map(|network| {
+            let options = network.options;
+            // Weights of older versions do not say what their shortcuts take.
+            let shortcut = options.shortcut.unwrap_or(Shortcut::Activated);
+            format!("activation {} and shortcut {shortcut}", options.activation.unwrap_or(usual))
+        });
+        match functions {
+            [theirs, ours_are] if theirs != ours_are => {
+                let what = format!("they were trained with {theirs}, expected {ours_are}");
+                Err(self.another(ours, &what))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn another(&self, ours: &ModelConfig, what: &str) -> Error {
@@ -200,18 +227,22 @@ fn about(graph: &Trainable, config: &TrainConfig) -> String {
 }
 
 /// Completes the settings `table` of a training with the network of the weights that it begins with
-/// (`init`), unless `model` names one.
+/// (`init`), unless `model` names another.
 ///
 /// # Errors
 /// Weights that cannot be read.
 pub fn with_initial_network(mut table: Table) -> Result<Table> {
     let init = table.get("init").and_then(Value::as_str);
-    let Some(init) = init.filter(|_| !table.contains_key("model")) else { return Ok(table) };
+    let Some(init) = init else { return Ok(table) };
     // An ONNX file brings its network without being read.
     if is_onnx(Path::new(init)) {
         return Ok(table);
     }
     let network = InitialWeights::read(Path::new(init))?.network;
+    let named = table.get("model").and_then(Value::as_str);
+    if named.is_some_and(|name| name != network.name) {
+        return Ok(table);
+    }
     let text = |value: Option<String>| value.map(Value::String);
     let whole = |value: usize| i64::try_from(value).ok().map(Value::Integer);
     let options = network.options;
@@ -235,6 +266,7 @@ mod tests {
     use super::*;
     use crate::run::{ABOUT, About};
 
+    /// preact-resnet18 of these classes and width.
     fn network(classes: usize, width: usize) -> ModelConfig {
         let shape = Shape { channels: 3, height: 16, width: 16, classes };
         let info = crate::model::network("preact-resnet18").unwrap();
@@ -287,6 +319,15 @@ mod tests {
         }
         let error = initial.give(&mut model(10, 8, 9)).unwrap_err().to_string();
         assert!(error.contains("of width 4") && error.contains("of width 8"), "{error}");
+        // Names and shapes are the same, the function is not.
+        let mut config = network(10, 4);
+        config.options.shortcut = Some(Shortcut::Activated);
+        let mut other = Model::init(config, 9, &Device::flex()).unwrap();
+        let error = initial.give(&mut other).unwrap_err().to_string();
+        assert!(
+            error.contains("shortcut input, expected") && error.contains("activated"),
+            "{error}"
+        );
         let mut other = network(10, 4);
         (other.mean, other.std) = (vec![0.5; 3], vec![0.5; 3]);
         initial.normalise(&mut other);
@@ -305,6 +346,8 @@ mod tests {
         assert_eq!((&*found.model, found.width), ("preact-resnet18", 4));
         assert_eq!(found.shortcut, network(10, 4).options.shortcut);
         assert_eq!(settings("model = 'resnet18'").model, "resnet18");
+        let named = settings("model = 'preact-resnet18'\nwidth = 4");
+        assert_eq!(named.shortcut, network(10, 4).options.shortcut);
         let none = "init = 'nowhere'".parse().unwrap();
         assert!(with_initial_network(none).is_err());
     }

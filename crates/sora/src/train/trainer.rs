@@ -216,7 +216,11 @@ impl<'a> Trainer<'a> {
     /// [`Error`] for an unknown setting or a wrong value.
     pub fn config(&self) -> Result<TrainConfig> {
         match &self.settings {
-            Settings::Given(given) => TrainConfig::from_table(with_initial_network(given.clone())?),
+            Settings::Given(given) => {
+                let config = TrainConfig::from_table(with_initial_network(given.clone())?)?;
+                config.check_ignored()?;
+                Ok(config)
+            }
             Settings::Unlisted(problem) => Err(Error::defect(problem)),
             Settings::Settled(config) => Ok((**config).clone()),
             Settings::Run { config, .. } => Ok(config.settings.clone()),

@@ -340,15 +340,16 @@ fn a_preact_resnet_of_another_program_wants_its_shortcut_named() {
 fn a_mean_and_a_deviation_that_are_no_pair_before_the_network_are_no_normalisation() {
     let dir = tempfile::tempdir().unwrap();
     let own = small_model(1, 3, 8).to_host().unwrap();
-    let with = |extra: &[(&str, f32)]| {
+    let shaped = |extra: &[(&str, f32)], shape: &[usize]| {
         let mut all = own.clone();
         all.extend(extra.iter().map(|(name, value)| HostTensor {
             name: (*name).into(),
-            shape: vec![3],
-            data: vec![*value; 3],
+            shape: shape.to_vec(),
+            data: vec![*value; shape.iter().product()],
         }));
         through_file(dir.path(), &all, &options("preact-resnet18"))
     };
+    let with = |extra: &[(&str, f32)]| shaped(extra, &[3]);
     for extra in [[("head.mean", 0.4), ("tail.std", 0.2)], [("head.mean", 0.4), ("head.std", 0.2)]]
     {
         let imported = with(&extra).unwrap();
@@ -356,6 +357,13 @@ fn a_mean_and_a_deviation_that_are_no_pair_before_the_network_are_no_normalisati
     }
     let imported = with(&[("normalize.mean", 0.4), ("normalize.std", 0.2)]).unwrap();
     assert_eq!(imported.model.config.mean, [0.4; 3]);
+    // One value stands for every channel, as a tensor of one value or of no dimension.
+    for shape in [&[1][..], &[], &[1, 1, 1, 1]] {
+        let imported = shaped(&[("normalize.mean", 0.4), ("normalize.std", 0.2)], shape).unwrap();
+        assert_eq!(imported.model.config.std, [0.2; 3], "{shape:?}");
+    }
+    let error = shaped(&[("normalize.mean", 0.4), ("normalize.std", 0.2)], &[4]).unwrap_err();
+    assert!(error.contains("normalize.mean with 4 values"), "{error}");
     // For pixels of 0..255: said, and divided.
     let imported = with(&[("mean", 127.5), ("std", 51.0)]).unwrap();
     assert_eq!((imported.model.config.mean[0], imported.model.config.std[0]), (0.5, 0.2));

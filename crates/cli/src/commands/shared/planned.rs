@@ -12,7 +12,7 @@ use serde_json::Value;
 use sora::{
     evaluate, files, report,
     run::{
-        RunDir,
+        RunDir, checkpoint,
         recipe::{PlannedRun, RecipePlan},
     },
     sealed,
@@ -81,11 +81,17 @@ impl Overrides {
     }
 }
 
-/// Whether the run in `dir` is finished. One whose final figures were changed, or whose weights are
-/// gone, is not: going on with it writes them anew.
+/// Whether the run in `dir` is finished. One whose final figures were changed is not: going on with
+/// it writes them anew.
 pub fn is_done(dir: &Path) -> bool {
-    RunDir::at(dir).model().exists()
-        && fs::read(dir.join(SUMMARY)).is_ok_and(|text| !sealed::is_changed(&text))
+    fs::read(dir.join(SUMMARY)).is_ok_and(|text| !sealed::is_changed(&text))
+}
+
+/// Whether the finished run in `dir` has lost its weights, but not the checkpoints that have them.
+fn has_lost_weights(dir: &Path) -> bool {
+    let run = RunDir::at(dir);
+    let kept = checkpoint::list(&run.checkpoints()).is_ok_and(|all| !all.is_empty());
+    kept && !run.model().exists()
 }
 
 /// The final figures of the run in `dir`; `None` if it is not finished.
@@ -115,11 +121,16 @@ pub fn state(dir: &Path) -> &'static str {
 /// # Errors
 /// A run that fails or is interrupted.
 pub fn train(run: &PlannedRun, dir: &Path, interrupt: &AtomicBool) -> Result<()> {
-    if is_done(dir) {
+    if is_done(dir) && !has_lost_weights(dir) {
         return Ok(());
     }
     if dir.join("config.toml").exists() {
-        if dir.join(SUMMARY).exists() {
+        if is_done(dir) {
+            tracing::warn!(
+                "{}: is gone; written anew from the newest checkpoint",
+                RunDir::at(dir).model().display()
+            );
+        } else if dir.join(SUMMARY).exists() {
             tracing::warn!(
                 "{}: changed since it was written (damaged or edited); made anew from the run",
                 dir.join(SUMMARY).display()

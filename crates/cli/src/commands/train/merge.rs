@@ -32,7 +32,18 @@ pub fn settle(mut given: Given, file: Option<&Path>) -> Result<TrainConfig> {
         ));
     }
     let table = run::with_initial_network(table)?;
-    TrainConfig::from_table(table).map_err(|e| place(&given.table, file, e))
+    let place = |e| place(&given.table, file, e);
+    let config = TrainConfig::from_table(table).map_err(place)?;
+    if let Err(e) = config.check_ignored() {
+        // Only what the call itself gives can be left out of it.
+        match &e {
+            sora::Error::Setting { setting, .. } if given.table.contains_key(setting.as_ref()) => {
+                return Err(place(e));
+            }
+            _ => tracing::warn!("{}; it has no effect", crate::render::library(&e)),
+        }
+    }
+    Ok(config)
 }
 
 /// Adds the file's name to an error in a setting that came from the file.

@@ -253,6 +253,7 @@ fn an_evaluation_that_ends_leaves_what_another_was_cut_off_in() {
         short.add("fgsm", 0, &[1, 2, 3], &[true, false, true], spent(1.0), &[0.5; 6]);
         short.finish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), cut_off, "{options:?}");
+        assert!(!dir.path().join("s.jsonl.adv").exists(), "nor examples that nobody goes on from");
     }
     // What both asked for is of use to the long one.
     let mut short = open(RESUME);
