@@ -144,7 +144,7 @@ def test_a_module_that_looks_at_the_whole_batch_gets_it(data, two_threads):
     sora.evaluate(module, x, y, epsilon=0.01, attacks=["clean", "fgsm"], progress=False)
     # The looks at the whole, twice, and at its two shares, then whole batches.
     rows = [rows for _, rows, _ in watched.calls]
-    assert rows[:5] == [40, 40, 20, 20, 40] and 20 not in rows[4:]
+    assert rows[:5] == [40, 39, 20, 20, 40] and 20 not in rows[4:]
     assert torch.get_num_threads() == 2 and threads_of_a_new_thread(torch) == 2
 
 
@@ -180,6 +180,9 @@ def keeping(torch, how):
             if how == "object":
                 self.state.h = h
                 return self.last(self.state.h)
+            if how == "number":
+                self.n = len(x)
+                return self.last(h.view(self.n, -1))
             if how == "deep":
                 self.by_name.setdefault("a", [SimpleNamespace()])[0].h = h
                 return self.last(self.by_name["a"][0].h)
@@ -189,7 +192,7 @@ def keeping(torch, how):
 
 
 @pytest.mark.parametrize(
-    "how", ["nothing", "attribute", "buffer", "write", "longer list", "list", "dictionary", "object", "deep"]
+    "how", ["nothing", "attribute", "buffer", "write", "longer list", "list", "dictionary", "object", "deep", "number"]
 )
 def test_a_module_that_keeps_something_on_itself_gets_whole_batches(data, two_threads, how):
     torch, (x, y) = two_threads, data

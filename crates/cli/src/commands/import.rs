@@ -109,13 +109,15 @@ pub fn run(args: ImportArgs) -> Result<()> {
 
 /// The options of the network that the call, the data set and the file itself give.
 fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> ImportOptions {
+    let own =
+        own.filter(|about| args.model.as_ref().is_none_or(|name| *name == about.network.name));
     let of_file = own.map(|about| [about.network.shape.height, about.network.shape.width]);
-    let image = args.image_size.map(|side| [side; 2]).or(known.map(|known| known.image));
+    let image = args.image_size.map(|side| [side; 2]).or(of_file);
     let mut options = ImportOptions {
         model: args.model.clone().or(own.map(|about| about.network.name.clone())),
         prefix: args.prefix.clone(),
         width: args.width,
-        image: image.or(of_file),
+        image: image.or(known.map(|known| known.image)),
         classes: known.map(|known| known.classes),
         normalisation: (!args.mean.is_empty()).then(|| [args.mean.clone(), args.std.clone()]),
         fallback: known.map(|known| known.normalisation.clone()),

@@ -214,8 +214,8 @@ class Torch:
         if assigns(self._module):
             return True
         before = held(self._torch, self._module)
-        # Other images, so that what is kept of them differs.
-        self._without_gradient(self._values, 1 - images.flip(0))
+        # Other images and another number of them, so that what is kept of them differs.
+        self._without_gradient(self._values, 1 - images.flip(0)[min(1, len(images) - 1) :])
         return not is_same(self._torch, before, held(self._torch, self._module))
 
     def _is_same_in_shares(self, images: Any, values: Any) -> bool:

@@ -166,36 +166,44 @@ impl TrainConfig {
         Ok(())
     }
 
-    /// Refuses settings that would have no effect: for values that a call gives itself. In a file
-    /// that several runs share, or that a run has begun with, they do no harm.
+    /// Refuses settings that would have no effect ([`ignored`](Self::ignored)).
     ///
     /// # Errors
     /// [`Error::Setting`] for the first of them.
     pub fn check_ignored(&self) -> Result<()> {
+        self.ignored()?.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The settings that would have no effect, each as an [`Error::Setting`]: for whoever gives them
+    /// in a call. In a file that several runs share, or that a run has begun with, they do no harm.
+    ///
+    /// # Errors
+    /// An unknown method.
+    pub fn ignored(&self) -> Result<Vec<Error>> {
+        let mut found = Vec::new();
         let usual = TrainConfig::default();
         if self.on_co != OnCo::Rollback && self.on_co_method != usual.on_co_method {
             let problem = "takes over after a rollback only; add `on_co` rollback";
-            return Err(Error::setting("on_co_method", &self.on_co_method, problem));
+            found.push(Error::setting("on_co_method", &self.on_co_method, problem));
         }
         if self.optimizer != OptimizerKind::Sgd && self.momentum != usual.momentum {
             let problem = format!("{} does not use it; leave it out", self.optimizer);
-            return Err(Error::setting("momentum", self.momentum, problem));
+            found.push(Error::setting("momentum", self.momentum, problem));
         }
+        let method = &self.method;
         let has = |name: &str| self.options.iter().any(|(key, _)| key == name);
         if self.label_smoothing != 0.0 && has("true_share") {
-            let problem = format!(
-                "{} smooths labels by its option `true_share`; leave this out",
-                self.method
-            );
-            return Err(Error::setting("label_smoothing", self.label_smoothing, problem));
+            let problem =
+                format!("{method} smooths labels by its option `true_share`; leave this out");
+            found.push(Error::setting("label_smoothing", self.label_smoothing, problem));
         }
-        let info = method::method(&self.method)?;
+        let info = method::method(method)?;
         let usual = info.attack_bn_with(&self.options, self.threat())?;
         if info.passes.backward_input == 0 && self.attack_bn != usual {
-            let problem = format!("{} has no attack pass of its own; leave this out", self.method);
-            return Err(Error::setting("attack_bn", self.attack_bn, problem));
+            let problem = format!("{method} has no attack pass of its own; leave this out");
+            found.push(Error::setting("attack_bn", self.attack_bn, problem));
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Refuses settings that the schedule or the norm would ignore.

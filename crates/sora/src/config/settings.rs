@@ -134,7 +134,7 @@ settings! {
     /// Patch side of a vision transformer [default: 4, 8 from 48x48, 16 from 96x96]
     patch: Option<usize> = None, "PIXELS" Values::Integer;
     /// What PreActResNet's projection shortcuts take: the block's input, or what its first batch
-    /// norm and activation make of it [default: input]
+    /// norm and activation make of it [default: input; of preact-resnet50, 101 and 152 activated]
     shortcut: Option<Shortcut> = None, "SHORTCUT" Values::Choice(&["input", "activated"]);
     /// Radius of the perturbations in pixel units, for example 8/255 [default: 8/255 for linf,
     /// 128/255 for l2]

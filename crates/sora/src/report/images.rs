@@ -76,16 +76,17 @@ impl Run {
     }
 
     /// Equal for runs with the same training and test images, as far as the runs say what they are.
-    pub(super) fn images_key(&self) -> [String; 2] {
+    pub(super) fn images_key(&self) -> [SetKey; 2] {
         let own =
             self.data_identity().map(|data| format!("{} {}", data.train.sha256, data.test.sha256));
-        let extra = self.extra_identity().map(|extra| extra.sha256);
+        // A run that says what its images are says so of extra images, too, where it has some.
+        let extra = own.is_some().then(|| self.extra_identity().map_or("".into(), |it| it.sha256));
         [set_key(&self.raw(DATASET), own), set_key(&self.raw(EXTRA), extra)]
     }
 
     /// Equal for runs whose accuracies are of the same images: those of the test split, or those of
     /// the training split, where a validation has its images from.
-    pub(super) fn measured_key(&self, on: MeasuredOn) -> String {
+    pub(super) fn measured_key(&self, on: MeasuredOn) -> SetKey {
         let digest = self.data_identity().map(|data| match on {
             MeasuredOn::Test(_) => data.test.sha256,
             MeasuredOn::Validation(_) => data.train.sha256,
@@ -94,15 +95,28 @@ impl Run {
     }
 }
 
-/// What tells the images of the data set `spec` from others: their digest or, where a run of an
-/// older version lacks it, their place.
-fn set_key(spec: &str, digest: Option<String>) -> String {
-    match digest {
-        // Images that are drawn from the seed differ with it, and with nothing else.
-        _ if spec.split(':').next() == Some("synthetic") => spec.to_owned(),
-        Some(digest) => digest,
-        None => absolute_dataset(spec).display().to_string(),
+/// What tells images from others: their digest or, where a run of an older version lacks it, their
+/// place.
+#[derive(Clone, Debug)]
+pub(super) struct SetKey {
+    digest: Option<String>,
+    place: PathBuf,
+}
+
+impl PartialEq for SetKey {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.digest, &other.digest) {
+            (Some(own), Some(theirs)) => own == theirs,
+            _ => self.place == other.place,
+        }
     }
+}
+
+/// The key of the images of the data set `spec`.
+fn set_key(spec: &str, digest: Option<String>) -> SetKey {
+    // Images that are drawn from the seed differ with it, and with nothing else.
+    let drawn = spec.split(':').next() == Some("synthetic");
+    SetKey { digest: digest.filter(|_| !drawn), place: absolute_dataset(spec) }
 }
 
 /// The absolute path of a data set of files, or the name of another data set.

@@ -23,6 +23,8 @@ pub struct Measured {
     pub n: u64,
     /// The images and weights of the measurement.
     pub source: MeasuredOn,
+    /// Place of its record among those of the run that have it, the best last.
+    pub(super) place: usize,
 }
 
 /// The images and weights of a measurement.
@@ -77,13 +79,13 @@ impl Measured {
 
     fn of_record(record: &Record) -> Self {
         let source = MeasuredOn::Test(record.of);
-        Self { results: record.results.clone(), n: record.n, source }
+        Self { results: record.results.clone(), n: record.n, source, place: 0 }
     }
 
     fn of_validation(step: u64, val: &ValFigures) -> Self {
         let results = [("clean", val.clean), ("fgsm", val.fgsm), ("pgd-10", val.pgd)];
         let results = results.map(|(name, accuracy)| (name.to_owned(), accuracy)).into();
-        Self { results, n: val.n, source: MeasuredOn::Validation(step) }
+        Self { results, n: val.n, source: MeasuredOn::Validation(step), place: 0 }
     }
 }
 
@@ -143,7 +145,9 @@ impl Run {
         let holds = |record: &&Record| {
             record.results.contains_key("clean") && record.results.contains_key(attack)
         };
-        self.own_records().into_iter().rev().find(holds).map(Measured::of_record)
+        let all = self.own_records();
+        let place = all.iter().rposition(holds)?;
+        Some(Measured { place, ..Measured::of_record(all[place]) })
     }
 
     /// The run's last validation.
@@ -195,11 +199,21 @@ impl Comparison {
         }
     }
 
-    /// Orders attacks: first what most runs have, then the lowest mean accuracy, then the names.
+    /// Orders attacks: first what most runs have, then what the better records have, then the lowest
+    /// mean accuracy, then the names. Accuracies of other records are of other weights or images, and
+    /// decide nothing.
     fn first_choice(&self, other: &Self) -> Ordering {
         let most = other.count().cmp(&self.count());
+        let best = || other.places().cmp(&self.places());
         let lowest = || self.mean().total_cmp(&other.mean());
-        most.then_with(lowest).then_with(|| strength(&other.attack).cmp(&strength(&self.attack)))
+        most.then_with(best)
+            .then_with(lowest)
+            .then_with(|| strength(&other.attack).cmp(&strength(&self.attack)))
+    }
+
+    /// Places of the records, added up.
+    fn places(&self) -> usize {
+        self.found.iter().flatten().map(|one| one.place).sum()
     }
 
     /// Number of runs that have the measurement.
@@ -364,6 +378,11 @@ mod tests {
         assert_eq!(Comparison::of(&runs).attack, "pgd-20");
         assert_eq!(Comparison::of(&runs[..1]).attack, "rays");
         assert_eq!(Comparison::of(&runs[1..]).attack, "square-20");
+        // Accuracies of other weights or fewer images decide nothing.
+        let own = "folder:/a/d";
+        let old = record(Of::Step(5), own, 100, &[("clean", 0.9), ("pgd-10", 0.2)]);
+        let new = record(Of::Step(9), own, 100, &[("clean", 0.9), ("autoattack", 0.4)]);
+        assert_eq!(Comparison::of(&[run(vec![old, new], false)]).attack, "autoattack");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
+    images::SetKey,
     measured::{Comparison, Measured},
     run::Run,
 };
@@ -14,7 +15,7 @@ const ASIDE: [&str; 9] =
     ["seed", "out", "threads", "device", "tensorboard", "keep", "data", "dataset", "extra_data"];
 
 /// What runs of one experiment share: their settings, and which images they are of.
-type Experiment = (BTreeMap<String, String>, [String; 2]);
+type Experiment = (BTreeMap<String, String>, [SetKey; 2]);
 
 /// Runs of one experiment, which agree in every setting that decides the result, except the seed,
 /// and in their images.
@@ -201,5 +202,7 @@ mod tests {
         };
         assert_eq!(groups(&[older("old", 0), older("new", 1)]).len(), 2);
         assert_eq!(groups(&[older("old", 0), older("old", 1)]).len(), 1);
+        // One of them beside one that does: the place decides.
+        assert_eq!(groups(&[older("old", 0), on("folder:/old/pets", 1, ["a", "b", ""])]).len(), 1);
     }
 }

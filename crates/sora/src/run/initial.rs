@@ -246,13 +246,18 @@ pub fn with_initial_network(mut table: Table) -> Result<Table> {
     let text = |value: Option<String>| value.map(Value::String);
     let whole = |value: usize| i64::try_from(value).ok().map(Value::Integer);
     let options = network.options;
+    // Weights of older versions do not say what their shortcuts take.
+    let takes =
+        |option| crate::model::network(&network.name).map(|info| info.options.contains(&option));
+    let older = takes("shortcut").unwrap_or(false).then_some(Shortcut::Activated);
+    let shortcut = options.shortcut.or(older);
     for (key, value) in [
-        ("model", Some(Value::String(network.name))),
+        ("model", Some(Value::String(network.name.clone()))),
         ("width", whole(network.width)),
         ("activation", text(options.activation.map(|v| v.to_string()))),
         ("stem", text(options.stem.map(|v| v.to_string()))),
         ("patch", options.patch.and_then(whole)),
-        ("shortcut", text(options.shortcut.map(|v| v.to_string()))),
+        ("shortcut", text(shortcut.map(|v| v.to_string()))),
     ] {
         if let Some(value) = value.filter(|_| !table.contains_key(key)) {
             table.insert(key.into(), value);
@@ -281,9 +286,14 @@ mod tests {
 
     /// The file of the weights of a network of 10 classes and width 4.
     fn written(dir: &Path) -> PathBuf {
+        written_with(dir, network(10, 4))
+    }
+
+    /// The same, described as `network`.
+    fn written_with(dir: &Path, network: ModelConfig) -> PathBuf {
         let config = TrainConfig::default();
         let about = About {
-            network: network(10, 4),
+            network,
             dataset: "synthetic".into(),
             extra: String::new(),
             orientation: config.orientation,
@@ -348,6 +358,11 @@ mod tests {
         assert_eq!(settings("model = 'resnet18'").model, "resnet18");
         let named = settings("model = 'preact-resnet18'\nwidth = 4");
         assert_eq!(named.shortcut, network(10, 4).options.shortcut);
+        // A file that is older than the option.
+        let mut old = network(10, 4);
+        old.options.shortcut = None;
+        written_with(dir.path(), old);
+        assert_eq!(settings("").shortcut, Some(Shortcut::Activated));
         let none = "init = 'nowhere'".parse().unwrap();
         assert!(with_initial_network(none).is_err());
     }

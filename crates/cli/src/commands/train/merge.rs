@@ -34,16 +34,16 @@ pub fn settle(mut given: Given, file: Option<&Path>) -> Result<TrainConfig> {
     let table = run::with_initial_network(table)?;
     let place = |e| place(&given.table, file, e);
     let config = TrainConfig::from_table(table).map_err(place)?;
-    if let Err(e) = config.check_ignored() {
-        // Only what the call itself gives can be left out of it.
-        match &e {
-            sora::Error::Setting { setting, .. } if given.table.contains_key(setting.as_ref()) => {
-                return Err(place(e));
-            }
-            _ => tracing::warn!("{}; it has no effect", crate::render::library(&e)),
-        }
+    // Only what the call itself gives can be left out of it.
+    let by_call = |e: &sora::Error| match e {
+        sora::Error::Setting { setting, .. } => given.table.contains_key(setting.as_ref()),
+        _ => false,
+    };
+    let (given, of_file): (Vec<_>, Vec<_>) = config.ignored()?.into_iter().partition(by_call);
+    for e in of_file {
+        tracing::warn!("{}; it has no effect", crate::render::library(&e));
     }
-    Ok(config)
+    given.into_iter().next().map_or(Ok(config), |e| Err(place(e)))
 }
 
 /// Adds the file's name to an error in a setting that came from the file.

@@ -53,10 +53,10 @@ pub fn tradeoff(runs: &[Run]) -> Figure {
 /// The groups of each panel, by their places: those whose accuracies are of the same images and
 /// under the same threat.
 fn panels(all: &[Group<'_>], comparison: &Comparison) -> Vec<Vec<usize>> {
-    let mut panels: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut panels: Vec<(_, Vec<usize>)> = Vec::new();
     for (i, group) in all.iter().enumerate() {
         let Some(run) = group.runs.first() else { continue };
-        let key = format!("{} {}", run.measured_key(comparison.on()), run.threat_key());
+        let key = (run.measured_key(comparison.on()), run.threat_key());
         match panels.iter_mut().find(|(known, _)| *known == key) {
             Some((_, members)) => members.push(i),
             None => panels.push((key, vec![i])),

@@ -116,7 +116,7 @@ mod tests {
         let accuracy = |accuracy| crate::stats::Accuracy { accuracy, ci95: [0.0, 1.0] };
         let results = results.iter().map(|(name, under)| ((*name).to_owned(), accuracy(*under)));
         let source = crate::report::measured::MeasuredOn::Validation(3);
-        Measured { results: results.collect(), n: 48, source }
+        Measured { results: results.collect(), n: 48, source, place: 0 }
     }
 
     fn shown(result: &Measured) -> Vec<String> {

@@ -297,8 +297,17 @@ fn planned(own: Table, over: &Table, choice: &Table, label: Option<&str>) -> Res
             .map(|(key, value)| format!("{key} {}", plain(value))),
     );
     let label = words.join(", ");
-    // Settings that a training would refuse are refused before any run begins.
-    config::parse(&config).and_then(TrainConfig::from_table).map_err(|e| match e {
+    // Settings that a training would refuse are refused before any run begins, as are lists of one
+    // that has no effect: their runs would be the same.
+    let swept = |e: &Error| match e {
+        Error::Setting { setting, .. } => choice.contains_key(setting.as_ref()),
+        _ => false,
+    };
+    let check = |table| {
+        let ignored = TrainConfig::from_table(table)?.ignored()?;
+        ignored.into_iter().find(swept).map_or(Ok(()), Err)
+    };
+    config::parse(&config).and_then(check).map_err(|e| match e {
         Error::Setting { setting, value, problem } => {
             Error::Setting { setting, value, problem: format!("{problem} (the run '{label}')") }
         }
