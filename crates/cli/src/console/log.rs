@@ -105,7 +105,9 @@ pub fn start_logging() {
     let settings = settings();
     let default = match (settings.quiet, settings.verbose) {
         (true, _) => "warn",
-        (false, true) => "warn,sora=debug,sora_cli=debug,sora_data=debug,sora_robustness=debug",
+        (false, true) => {
+            "warn,sora=debug,sora_cli=debug,sora_data=debug,sora_devices=debug,sora_robustness=debug"
+        }
         (false, false) => "warn,sora=info,sora_cli=info,sora_data=info,sora_robustness=info",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
