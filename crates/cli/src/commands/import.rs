@@ -109,6 +109,7 @@ pub fn run(args: ImportArgs) -> Result<()> {
 
 /// The options of the network that the call, the data set and the file itself give.
 fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> ImportOptions {
+    // A file of this program has a description that tells more than its tensors.
     let own =
         own.filter(|about| args.model.as_ref().is_none_or(|name| *name == about.network.name));
     let of_file = own.map(|about| [about.network.shape.height, about.network.shape.width]);
@@ -128,9 +129,7 @@ fn options(args: &ImportArgs, known: Option<&Known>, own: Option<&About>) -> Imp
         },
         allow_unexpected: args.allow_unexpected,
     };
-    // A file of this program has a description that tells more than its tensors.
-    let is_same = |about: &&About| options.model.as_ref() == Some(&about.network.name);
-    if let Some(about) = own.filter(is_same) {
+    if let Some(about) = own {
         options.fallback = Some([about.network.mean.clone(), about.network.std.clone()]);
         options.network = NetworkOptions {
             activation: args.activation.or(about.network.options.activation),
