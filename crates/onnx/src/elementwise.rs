@@ -1,31 +1,45 @@
 //! Functions of one, two and three arrays, element by element.
 //!
-//! Wherever the order in memory allows, these are loops over slices, which the compiler turns into
-//! vector code.
+//! What depends on shapes and on the order in memory is compiled once; each function adds one loop
+//! over slices that lie alike, which the compiler turns into vector code.
 
 use std::borrow::Cow;
 
-use ndarray::{ArrayViewD, Axis, IxDyn, Zip};
+use ndarray::{ArrayViewD, Axis, IxDyn};
 
 use crate::{
-    error::Outcome,
-    value::{Array, array, broadcast_shape, inverse, memory_order, spread},
+    error::{Outcome, problem},
+    value::{Array, array, broadcast_shape, in_order, inverse, memory_order, spread},
 };
 
-/// Least number of elements to which a short period is repeated, enough for whole vectors.
-const PERIOD: usize = 256;
+/// Elements that are handled together where an array is broadcast, if there are as many: enough
+/// for a loop to be worth its start, and few enough for the first cache.
+const BLOCK: usize = 1024;
 
-/// A broadcast array as it lies along the elements of a full one: each value `repeat` times, and
-/// all of it over and over.
-struct Pattern<'a, T> {
-    values: &'a [T],
+/// An array as its values lie along the elements of one that it is broadcast to: each value
+/// `repeat` times, and all of it over and over.
+struct Pattern<'a, T: Clone> {
+    values: Cow<'a, [T]>,
     repeat: usize,
 }
 
-impl<'a, T> Pattern<'a, T> {
-    /// The pattern of `view`, whose axes are in the full array's order in memory; `None` where some
-    /// side is repeated between sides that are not.
-    fn of(mut view: ArrayViewD<'a, T>) -> Option<Self> {
+impl<'a, T: Copy> Pattern<'a, T> {
+    /// The pattern of `view`, which is broadcast and has its axes in the order in memory of the
+    /// array that it is along.
+    fn of(view: &ArrayViewD<'a, T>) -> Self {
+        match Self::in_place(view.clone()) {
+            Some((values, 1)) if values.len() < BLOCK.min(view.len()) => {
+                let times = BLOCK.min(view.len()).div_ceil(values.len().max(1));
+                Self { values: values.repeat(times).into(), repeat: 1 }
+            }
+            Some((values, repeat)) => Self { values: values.into(), repeat },
+            None => Self { values: view.iter().copied().collect(), repeat: 1 },
+        }
+    }
+
+    /// The values where they lie, and how often each is repeated; `None` where some side is
+    /// repeated between sides that are not, or the values do not follow each other.
+    fn in_place(mut view: ArrayViewD<'a, T>) -> Option<(&'a [T], usize)> {
         let (mut repeat, mut values_seen, mut outside) = (1, false, false);
         for axis in
             (0..view.ndim()).rev().filter(|&axis| view.shape()[axis] > 1).collect::<Vec<_>>()
@@ -44,55 +58,86 @@ impl<'a, T> Pattern<'a, T> {
             }
             view.collapse_axis(Axis(axis), 0);
         }
-        Some(Self { values: view.to_slice()?, repeat })
+        // One value is as well a period of its own.
+        let values = view.to_slice()?;
+        Some((values, if values.len() == 1 { 1 } else { repeat }))
     }
 
-    /// Whether the pattern, over and over, covers `len` elements.
-    fn covers(&self, len: usize) -> bool {
-        let period = self.values.len() * self.repeat;
-        period > 0 && len.is_multiple_of(period)
+    /// What lies along the elements from `from` on, at most `most` of them. Values that are
+    /// repeated are written to `room`.
+    fn block<'s>(&'s self, from: usize, most: usize, room: &'s mut Vec<T>) -> &'s [T] {
+        let mut from = from % (self.values.len() * self.repeat);
+        if self.repeat == 1 {
+            let values = &self.values[from..];
+            return &values[..values.len().min(most)];
+        }
+        let most = most.min(BLOCK);
+        room.clear();
+        for &value in &self.values[from / self.repeat..] {
+            let count = (self.repeat - from % self.repeat).min(most - room.len());
+            room.extend(std::iter::repeat_n(value, count));
+            from += count;
+            if room.len() == most {
+                break;
+            }
+        }
+        room
     }
 
-    /// The values, several times if they are few; a loop over them is then long enough to be worth
-    /// its start.
-    fn period(&self) -> Cow<'a, [T]>
-    where
-        T: Copy,
-    {
-        match self.values.len() {
-            0 | PERIOD.. => Cow::Borrowed(self.values),
-            few => Cow::Owned(self.values.repeat(PERIOD.div_ceil(few))),
+    /// Calls `each` with all of `along` and the values that lie along it, block by block.
+    fn pass(&self, mut along: &mut [T], each: &mut dyn FnMut(&mut [T], &[T])) {
+        let (mut at, mut room) = (0, Vec::new());
+        while !along.is_empty() {
+            let values = self.block(at, along.len(), &mut room);
+            let (here, rest) = std::mem::take(&mut along).split_at_mut(values.len());
+            each(here, values);
+            at += values.len();
+            along = rest;
         }
     }
 }
 
-/// Applies `f` to the elements of `a` and those of the pattern beside them.
-fn along<A: Copy, B: Copy, R>(a: &[A], b: &Pattern<'_, B>, f: impl Fn(A, B) -> R) -> Vec<R> {
-    let mut out = Vec::with_capacity(a.len());
-    if b.repeat > 1 {
-        for (a, &b) in a.chunks(b.repeat).zip(b.values.iter().cycle()) {
-            out.extend(a.iter().map(|&a| f(a, b)));
-        }
-    } else {
-        let period = b.period();
-        for a in a.chunks(period.len().max(1)) {
-            out.extend(a.iter().zip(&*period).map(|(&a, &b)| f(a, b)));
-        }
-    }
-    out
+/// Two arrays, broadcast to a common shape.
+struct Pair<'a, A: Clone, B: Clone> {
+    /// The axes of the shape in their order in memory.
+    order: Vec<usize>,
+    /// The shape, in that order.
+    sides: Vec<usize>,
+    a: Pattern<'a, A>,
+    b: Pattern<'a, B>,
 }
 
-/// Does what [`along`] does, in place.
-fn change_along(a: &mut [f32], b: &Pattern<'_, f32>, f: impl Fn(f32, f32) -> f32) {
-    if b.repeat > 1 {
-        for (a, &b) in a.chunks_mut(b.repeat).zip(b.values.iter().cycle()) {
-            a.iter_mut().for_each(|a| *a = f(*a, b));
+impl<'a, A: Copy, B: Copy> Pair<'a, A, B> {
+    fn of(a: &'a Array<A>, b: &'a Array<B>) -> Outcome<Self> {
+        let shape = broadcast_shape(a.shape(), b.shape())?;
+        let (all_a, all_b) = (spread(a, &shape)?, spread(b, &shape)?);
+        let order = if a.shape() == shape { memory_order(&all_a) } else { memory_order(&all_b) };
+        let (all_a, all_b) =
+            (all_a.permuted_axes(IxDyn(&order)), all_b.permuted_axes(IxDyn(&order)));
+        let sides = all_a.shape().to_vec();
+        Ok(Self { order, sides, a: Pattern::of(&all_a), b: Pattern::of(&all_b) })
+    }
+
+    /// Number of elements of the common shape.
+    fn len(&self) -> usize {
+        self.sides.iter().product()
+    }
+
+    /// Calls `each` with what lies side by side, block by block.
+    fn pass(&self, each: &mut dyn FnMut(&[A], &[B])) {
+        let (len, mut at) = (self.len(), 0);
+        let (mut room_a, mut room_b) = (Vec::new(), Vec::new());
+        while at < len {
+            let a = self.a.block(at, len - at, &mut room_a);
+            let b = self.b.block(at, a.len(), &mut room_b);
+            each(&a[..b.len()], b);
+            at += b.len();
         }
-    } else {
-        let period = b.period();
-        for a in a.chunks_mut(period.len().max(1)) {
-            a.iter_mut().zip(&*period).for_each(|(a, &b)| *a = f(*a, b));
-        }
+    }
+
+    /// `data`, which is in the order in memory, as an array of the common shape.
+    fn array<R: Clone>(&self, data: Vec<R>) -> Outcome<Array<R>> {
+        Ok(array(&self.sides, data)?.permuted_axes(IxDyn(&inverse(&self.order))))
     }
 }
 
@@ -108,28 +153,10 @@ where
     B: Copy,
     R: Copy,
 {
-    let shape = broadcast_shape(a.shape(), b.shape())?;
-    let (a_all, b_all) = (spread(a, &shape)?, spread(b, &shape)?);
-    let order = if a.shape() == shape { memory_order(&a_all) } else { memory_order(&b_all) };
-    let (a_all, b_all) = (a_all.permuted_axes(IxDyn(&order)), b_all.permuted_axes(IxDyn(&order)));
-    let sides = a_all.shape().to_vec();
-    let data = match (a_all.to_slice(), b_all.to_slice()) {
-        (Some(a), Some(b)) => Some(a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect()),
-        (Some(a), None) => {
-            let pattern = Pattern::of(b_all.view()).filter(|b| b.covers(a.len()));
-            pattern.map(|b| along(a, &b, &f))
-        }
-        (None, Some(b)) => {
-            let pattern = Pattern::of(a_all.view()).filter(|a| a.covers(b.len()));
-            pattern.map(|a| along(b, &a, |b, a| f(a, b)))
-        }
-        (None, None) => None,
-    };
-    let out = match data {
-        Some(data) => array(&sides, data)?,
-        None => Zip::from(&a_all).and(&b_all).map_collect(|&a, &b| f(a, b)).into_shared(),
-    };
-    Ok(out.permuted_axes(IxDyn(&inverse(&order))))
+    let pair = Pair::of(a, b)?;
+    let mut out = Vec::with_capacity(pair.len());
+    pair.pass(&mut |a, b| out.extend(a.iter().zip(b).map(|(&a, &b)| f(a, b))));
+    pair.array(out)
 }
 
 /// Does what [`combine`] does, for three arrays.
@@ -143,10 +170,11 @@ pub(crate) fn select<T: Copy>(
 }
 
 /// Applies `f` to each element and keeps the order in memory.
-pub(crate) fn map<T: Clone, R: Clone>(x: &Array<T>, f: impl Fn(T) -> R) -> Array<R> {
+pub(crate) fn map<T: Copy, R: Clone>(x: &Array<T>, f: impl Fn(T) -> R) -> Outcome<Array<R>> {
     let order = memory_order(&x.view());
-    let view = x.view().permuted_axes(IxDyn(&order));
-    view.mapv(f).into_shared().permuted_axes(IxDyn(&inverse(&order)))
+    let x = in_order(x.clone(), &order);
+    let data = x.as_slice().unwrap_or_default().iter().map(|&x| f(x)).collect();
+    Ok(array(x.shape(), data)?.permuted_axes(IxDyn(&inverse(&order))))
 }
 
 /// Does what [`combine`] does for numbers, in the memory of `a` where nothing else holds it.
@@ -155,50 +183,66 @@ pub(crate) fn combine_into(
     b: &Array<f32>,
     f: impl Fn(f32, f32) -> f32,
 ) -> Outcome<Array<f32>> {
-    if broadcast_shape(a.shape(), b.shape())? != a.shape() {
-        return combine(&a, b, f);
-    }
+    let stays = broadcast_shape(a.shape(), b.shape())? == a.shape();
     let mut a = match a.try_into_owned_nocopy() {
-        Ok(a) => a,
+        Ok(a) if stays => a,
+        Ok(a) => return combine(&a.into_shared(), b, f),
         Err(a) => return combine(&a, b, f),
     };
     let order = memory_order(&a.view());
-    let spread = spread(b, a.shape())?.permuted_axes(IxDyn(&order));
-    let pattern = Pattern::of(spread).filter(|pattern| pattern.covers(a.len()));
+    let other = spread(b, a.shape())?.permuted_axes(IxDyn(&order));
     let mut turned = a.view_mut().permuted_axes(IxDyn(&order));
-    match (turned.as_slice_mut(), pattern) {
-        (Some(a), Some(b)) => change_along(a, &b, f),
-        _ => return combine(&a.into_shared(), b, f),
-    }
+    let Some(all) = turned.as_slice_mut() else { return combine(&a.into_shared(), b, f) };
+    Pattern::of(&other).pass(all, &mut |a, b| {
+        a.iter_mut().zip(b).for_each(|(a, &b)| *a = f(*a, b));
+    });
     Ok(a.into_shared())
 }
 
 /// Changes the elements of `x` by those of `others`, which have its shape: in place where all lie
 /// alike in memory.
 pub(crate) fn update<const N: usize>(
-    mut x: Array<f32>,
+    x: Array<f32>,
     others: [&Array<f32>; N],
     f: impl Fn(f32, [f32; N]) -> f32,
 ) -> Outcome<Array<f32>> {
-    let slices = others.map(|other| other.as_slice_memory_order());
-    if slices.iter().all(Option::is_some)
-        && others.iter().all(|other| lie_alike(&x, other))
-        && let Some(x_all) = x.as_slice_memory_order_mut()
-    {
-        let slices = slices.map(|slice| &slice.unwrap_or_default()[..x_all.len()]);
-        for (i, x) in x_all.iter_mut().enumerate() {
-            *x = f(*x, slices.map(|slice| slice[i]));
-        }
-        return Ok(x);
+    if let Some(other) = others.iter().find(|other| other.shape() != x.shape()) {
+        problem!("a value of shape {:?} beside one of {:?}", other.shape(), x.shape());
     }
-    let mut all = map(&x, |_| [0.0; N]);
-    for (index, other) in others.into_iter().enumerate() {
-        all = combine(&all, other, |mut all, other| {
-            all[index] = other;
-            all
-        })?;
+    let order = memory_order(&x.view());
+    let mut x = in_order(x, &order);
+    let others = others.map(|other| in_order(other.clone(), &order));
+    let all = x.as_slice_mut().unwrap_or_default();
+    let slices = others.each_ref().map(|other| &other.as_slice().unwrap_or_default()[..all.len()]);
+    for (i, x) in all.iter_mut().enumerate() {
+        *x = f(*x, slices.map(|slice| slice[i]));
     }
-    combine(&x, &all, f)
+    Ok(x.permuted_axes(IxDyn(&inverse(&order))))
+}
+
+/// Folds `x` along `axis`, which keeps the size 1, beginning with `start`. `each` is given results
+/// and the values for them: one row after the other, of one value for each result.
+pub(crate) fn fold_axis<T: Copy>(
+    x: &Array<T>,
+    axis: usize,
+    start: T,
+    each: &mut dyn FnMut(&mut [T], &[T]),
+) -> Outcome<Array<T>> {
+    let order = memory_order(&x.view());
+    let places = inverse(&order);
+    let x = in_order(x.clone(), &order);
+    let mut sides = x.shape().to_vec();
+    let row: usize = sides[places[axis] + 1..].iter().product();
+    let rows = row * sides[places[axis]];
+    sides[places[axis]] = 1;
+    let mut results = vec![start; sides.iter().product()];
+    if rows > 0 {
+        let values = x.as_slice().unwrap_or_default().chunks_exact(rows);
+        results.chunks_exact_mut(row).zip(values).for_each(|(results, values)| {
+            each(results, values);
+        });
+    }
+    Ok(array(&sides, results)?.permuted_axes(IxDyn(&places)))
 }
 
 /// An array of `data` with the shape of `x`, in the order of its elements in memory.
@@ -223,35 +267,38 @@ mod tests {
         array(shape, (0..shape.iter().product()).map(|v: usize| v as f32).collect()).unwrap()
     }
 
-    /// Every way in which a side can be broadcast, against the definition.
+    /// Every way in which a side can be broadcast, against the definition, below and above the
+    /// size of a block.
     #[test]
     fn arrays_are_broadcast_on_either_side_and_in_any_order_in_memory() {
-        let sides = [2, 3, 4, 5];
-        let full = counted(&sides);
-        let turned = permute(&plain(&permute(&full, &[2, 3, 0, 1])), &[2, 3, 0, 1]);
-        assert_eq!(full, turned);
-        for kept in 0..16 {
-            let shape: Vec<usize> =
-                (0..4).map(|axis| if kept >> axis & 1 == 1 { sides[axis] } else { 1 }).collect();
-            let part = counted(&shape);
-            let ranks = [part.clone(), reshaped_without_leading_ones(&part)];
-            for (full, part) in
-                [&full, &turned].into_iter().flat_map(|f| ranks.iter().map(move |p| (f, p)))
-            {
-                let expected = ndarray::Array::from_shape_fn(IxDyn(&sides), |at| {
-                    let own: Vec<usize> =
-                        (0..4).map(|axis| at[axis].min(shape[axis] - 1)).collect();
-                    2.0 * full[&at] - ranks[0][&own[..]]
-                });
-                let found = combine(full, part, |a, b| 2.0 * a - b).unwrap();
-                assert_eq!(found, expected, "{shape:?}");
-                assert_eq!(combine(part, full, |b, a| 2.0 * a - b).unwrap(), expected);
-                let own = full.to_owned().into_shared();
-                assert_eq!(combine_into(own, part, |a, b| 2.0 * a - b).unwrap(), expected);
-                let shared = full.clone();
-                assert_eq!(combine_into(shared, part, |a, b| 2.0 * a - b).unwrap(), expected);
-                assert_eq!(found.strides(), full.strides());
+        for sides in [[2, 3, 4, 5], [3, 2, 350, 2], [2, 2, 2, 1100]] {
+            let full = counted(&sides);
+            let turned = permute(&plain(&permute(&full, &[2, 3, 0, 1])), &[2, 3, 0, 1]);
+            assert_eq!(full, turned);
+            for kept in 0..16 {
+                let shape: Vec<usize> = (0..4)
+                    .map(|axis| if kept >> axis & 1 == 1 { sides[axis] } else { 1 })
+                    .collect();
+                broadcast(&full, &counted(&shape));
+                broadcast(&turned, &counted(&shape));
             }
+        }
+    }
+
+    fn broadcast(full: &Array<f32>, part: &Array<f32>) {
+        let expected = ndarray::Array::from_shape_fn(full.raw_dim(), |at| {
+            let own: Vec<usize> = (0..4).map(|axis| at[axis].min(part.shape()[axis] - 1)).collect();
+            2.0 * full[&at] - part[&own[..]]
+        });
+        for part in [part, &reshaped_without_leading_ones(part)] {
+            let found = combine(full, part, |a, b| 2.0 * a - b).unwrap();
+            assert_eq!(found, expected, "{:?}", part.shape());
+            assert_eq!(combine(part, full, |b, a| 2.0 * a - b).unwrap(), expected);
+            let own = full.to_owned().into_shared();
+            assert_eq!(combine_into(own, part, |a, b| 2.0 * a - b).unwrap(), expected);
+            let shared = full.clone();
+            assert_eq!(combine_into(shared, part, |a, b| 2.0 * a - b).unwrap(), expected);
+            assert_eq!(found.strides(), full.strides());
         }
     }
 
@@ -280,5 +327,30 @@ mod tests {
             assert_eq!(sum, x.mapv(|v| 2.0 * v));
         }
         assert_eq!(x, counted(&[2, 3]));
+    }
+
+    #[test]
+    fn values_beside_each_other_have_one_shape() {
+        let (x, row) = (counted(&[2, 3]), counted(&[1, 3]));
+        assert!(update(x, [&row], |x, [row]| x + row).is_err());
+    }
+
+    #[test]
+    fn arrays_are_folded_along_any_axis_in_any_order_in_memory() {
+        let x = counted(&[3, 4, 5]);
+        let turned = permute(&plain(&permute(&x, &[2, 0, 1])), &[1, 2, 0]);
+        assert_eq!(x, turned);
+        for (x, axis) in [&x, &turned].into_iter().flat_map(|x| (0..3).map(move |axis| (x, axis))) {
+            let found = fold_axis(x, axis, 1.0, &mut |results, values| {
+                for row in values.chunks_exact(results.len()) {
+                    results.iter_mut().zip(row).for_each(|(result, v)| *result = 0.5 * *result - v);
+                }
+            });
+            let expected = x.fold_axis(Axis(axis), 1.0, |result, v| 0.5 * result - v);
+            assert_eq!(found.unwrap(), expected.insert_axis(Axis(axis)), "{axis}");
+        }
+        let none = fold_axis(&counted(&[2, 0, 3]), 1, 7.0, &mut |_, _| unreachable!()).unwrap();
+        assert_eq!(none, array(&[2, 1, 3], vec![7.0; 6]).unwrap());
+        assert!(fold_axis(&counted(&[2, 0]), 0, 7.0, &mut |_, _| ()).unwrap().is_empty());
     }
 }

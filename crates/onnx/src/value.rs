@@ -6,7 +6,9 @@
 
 use ndarray::{ArcArray, ArrayViewD, Dimension, IxDyn};
 
-pub(crate) use crate::elementwise::{combine, combine_into, lie_alike, like, map, select, update};
+pub(crate) use crate::elementwise::{
+    combine, combine_into, fold_axis, lie_alike, like, map, select, update,
+};
 use crate::error::{Outcome, Problem, problem};
 
 /// A shared array of any rank.
@@ -173,6 +175,12 @@ pub(crate) fn unspread(gradient: Array<f32>, shape: &[usize]) -> Outcome<Array<f
 /// `x` in row-major order.
 pub(crate) fn plain<T: Clone>(x: &Array<T>) -> Array<T> {
     if x.is_standard_layout() { x.clone() } else { x.as_standard_layout().to_shared() }
+}
+
+/// `x` with its axes in the order `axes`, and in row-major order then.
+pub(crate) fn in_order<T: Clone>(x: Array<T>, axes: &[usize]) -> Array<T> {
+    let x = x.permuted_axes(IxDyn(axes));
+    if x.is_standard_layout() { x } else { x.as_standard_layout().to_shared() }
 }
 
 /// `x` in row-major order with another shape.

@@ -124,7 +124,7 @@ impl Pairs {
             (Value::Float(a), Value::Float(b)) => of_floats(self.kind, a, b).map(Value::Float),
             (Value::Int(a), Value::Int(b)) => of_ints(self.kind, a, b).map(Value::Int),
             (Value::Float(a), Value::Int(b)) => {
-                of_floats(self.kind, a, &map(b, |b| b as f32)).map(Value::Float)
+                of_floats(self.kind, a, &map(b, |b| b as f32)?).map(Value::Float)
             }
             _ => problem!("its inputs are of types that do not go together"),
         }
@@ -134,7 +134,7 @@ impl Pairs {
     fn pulled(&self, side: usize, [a, b]: [&Array<f32>; 2], g: &Array<f32>) -> Outcome<Array<f32>> {
         let pulled = match (self.kind, side) {
             (Kind::Sub, 0) => g.clone(),
-            (Kind::Sub, _) => map(g, |g| -g),
+            (Kind::Sub, _) => map(g, |g| -g)?,
             (Kind::Mul, 0) => combine(g, b, |g, b| g * b)?,
             (Kind::Mul, _) => combine(g, a, |g, a| g * a)?,
             (Kind::Div, 0) => combine(g, b, |g, b| g / b)?,
@@ -185,7 +185,7 @@ fn share(a: f32, b: f32) -> f32 {
 fn numbers(value: &Value) -> Outcome<Array<f32>> {
     Ok(match value {
         Value::Float(x) => x.clone(),
-        Value::Int(x) => map(x, |x| x as f32),
+        Value::Int(x) => map(x, |x| x as f32)?,
         Value::Bool(_) => problem!("expected numbers"),
     })
 }
@@ -198,7 +198,7 @@ impl Operator for Pairs {
         }
         if self.mean {
             let count = inputs.len() as f32;
-            result = Value::Float(map(result.float()?, |v| v / count));
+            result = Value::Float(map(result.float()?, |v| v / count)?);
         }
         Ok(vec![result])
     }
@@ -207,7 +207,7 @@ impl Operator for Pairs {
         let count = back.inputs.len();
         let mut gradient = back.take_gradient()?;
         if self.mean {
-            gradient = map(&gradient, |g| g / count as f32);
+            gradient = map(&gradient, |g| g / count as f32)?;
         }
         let mut all = vec![None; count];
         if self.kind == Kind::Add {
@@ -271,10 +271,10 @@ impl Operator for Clip {
                 Ok(inputs.list(index)?.and_then(|v| v.first().copied()).unwrap_or(default))
             };
             let (low, high) = (bound(1, i64::MIN)?, bound(2, i64::MAX)?);
-            return Ok(vec![Value::Int(map(x, |x| x.max(low).min(high)))]);
+            return Ok(vec![Value::Int(map(x, |x| x.max(low).min(high))?)]);
         }
         let [low, high] = self.bounds(inputs)?;
-        Ok(vec![Value::Float(map(inputs.float(0)?, |x| clipped(x, low, high)))])
+        Ok(vec![Value::Float(map(inputs.float(0)?, |x| clipped(x, low, high))?)])
     }
 
     fn backward(&self, back: &mut Back<'_>) -> Outcome<Vec<Option<Array<f32>>>> {

@@ -79,14 +79,14 @@ impl Operator for Cast {
             (None, _) => (Held::Float, data_type::FLOAT),
         };
         Ok(vec![match (inputs.value(0)?, to) {
-            (Value::Float(x), Held::Float) => Value::Float(map(x, |x| round(x, kind))),
-            (Value::Float(x), Held::Int) => Value::Int(map(x, |x| narrow(x as i64, kind))),
-            (Value::Float(x), Held::Bool) => Value::Bool(map(x, |x| x != 0.0)),
-            (Value::Int(x), Held::Float) => Value::Float(map(x, |x| round(x as f32, kind))),
-            (Value::Int(x), Held::Int) => Value::Int(map(x, |x| narrow(x, kind))),
-            (Value::Int(x), Held::Bool) => Value::Bool(map(x, |x| x != 0)),
-            (Value::Bool(x), Held::Float) => Value::Float(map(x, |x| f32::from(u8::from(x)))),
-            (Value::Bool(x), Held::Int) => Value::Int(map(x, i64::from)),
+            (Value::Float(x), Held::Float) => Value::Float(map(x, |x| round(x, kind))?),
+            (Value::Float(x), Held::Int) => Value::Int(map(x, |x| narrow(x as i64, kind))?),
+            (Value::Float(x), Held::Bool) => Value::Bool(map(x, |x| x != 0.0)?),
+            (Value::Int(x), Held::Float) => Value::Float(map(x, |x| round(x as f32, kind))?),
+            (Value::Int(x), Held::Int) => Value::Int(map(x, |x| narrow(x, kind))?),
+            (Value::Int(x), Held::Bool) => Value::Bool(map(x, |x| x != 0)?),
+            (Value::Bool(x), Held::Float) => Value::Float(map(x, |x| f32::from(u8::from(x)))?),
+            (Value::Bool(x), Held::Int) => Value::Int(map(x, i64::from)?),
             (Value::Bool(x), Held::Bool) => Value::Bool(x.clone()),
         }])
     }

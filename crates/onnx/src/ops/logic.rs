@@ -65,7 +65,7 @@ fn of_truth(logic: Logic, a: &Array<bool>, b: &Array<bool>) -> Outcome<Array<boo
 impl Operator for Logic {
     fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
         if matches!(self, Self::Not) {
-            return Ok(vec![Value::Bool(map(inputs.value(0)?.bool()?, |x| !x))]);
+            return Ok(vec![Value::Bool(map(inputs.value(0)?.bool()?, |x| !x)?)]);
         }
         let result = match (inputs.value(0)?, inputs.value(1)?) {
             (Value::Float(a), Value::Float(b)) => compare(*self, a, b)?,

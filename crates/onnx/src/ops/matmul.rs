@@ -233,7 +233,7 @@ impl Operator for Gemm {
         let rows = layer(&self.packed, &crate::value::to_vec(&a), b, turn_b, FORWARD)?;
         let mut y = array(&[a.shape()[0], b.shape()[usize::from(!turn_b)]], rows)?;
         if self.alpha != 1.0 {
-            y = map(&y, |v| v * self.alpha);
+            y = map(&y, |v| v * self.alpha)?;
         }
         if let Some(c) = inputs.get(2) {
             y = combine(&y, c.float()?, |y, c| y + self.beta * c)?;
@@ -245,7 +245,7 @@ impl Operator for Gemm {
         let (a, b, g) = (back.inputs.float(0)?, back.inputs.float(1)?, back.gradient()?);
         let [turn_a, turn_b] = self.transpose;
         let mut all = vec![None; back.inputs.len()];
-        let scaled = if self.alpha == 1.0 { plain(g) } else { plain(&map(g, |v| v * self.alpha)) };
+        let scaled = if self.alpha == 1.0 { plain(g) } else { plain(&map(g, |v| v * self.alpha)?) };
         if back.wants(0) {
             let rows = layer(&self.packed, &crate::value::to_vec(&scaled), b, turn_b, BACKWARD)?;
             let inner = b.shape()[usize::from(turn_b)];
@@ -259,7 +259,7 @@ impl Operator for Gemm {
             all[1] = Some(if turn_b { plain(&permute(&whole, &[1, 0])) } else { whole });
         }
         if back.wants(2) {
-            let each = map(g, |g| g * self.beta);
+            let each = map(g, |g| g * self.beta)?;
             all[2] = Some(unspread(each, back.inputs.value(2)?.shape())?);
         }
         Ok(all)

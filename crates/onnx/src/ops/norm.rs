@@ -306,12 +306,12 @@ impl Lp {
     fn length(&self, x: &Array<f32>) -> Outcome<Array<f32>> {
         let axis = ndarray::Axis(to_axis(self.axis, x.ndim())?);
         let each = match self.p {
-            1 => map(x, f32::abs),
-            2 => map(x, |v| v * v),
+            1 => map(x, f32::abs)?,
+            2 => map(x, |v| v * v)?,
             other => problem!("the norm of order {other}"),
         };
         let sum = each.sum_axis(axis).insert_axis(axis).into_shared();
-        Ok(if self.p == 2 { map(&sum, f32::sqrt) } else { sum })
+        if self.p == 2 { map(&sum, f32::sqrt) } else { Ok(sum) }
     }
 }
 
@@ -328,7 +328,7 @@ impl Operator for Lp {
         let length = self.length(x)?;
         let dot = unspread(combine(y, g, |y, g| y * g)?, length.shape())?;
         let direction = match self.p {
-            1 => map(x, |v| f32::from(i8::from(v > 0.0) - i8::from(v < 0.0))),
+            1 => map(x, |v| f32::from(i8::from(v > 0.0) - i8::from(v < 0.0)))?,
             _ => y.clone(),
         };
         let across = combine(&direction, &dot, |direction, dot| direction * dot)?;

@@ -66,8 +66,8 @@ fn scale_and_zero(inputs: &Inputs<'_>, axis: i64) -> Outcome<[Array<f32>; 2]> {
     let rank = inputs.value(0)?.shape().len();
     let scale = along(inputs.float(1)?, axis, rank)?;
     let zero = match inputs.get(2) {
-        Some(zero) => along(&map(zero.int()?, |v| v as f32), axis, rank)?,
-        None => map(&scale, |_| 0.0),
+        Some(zero) => along(&map(zero.int()?, |v| v as f32)?, axis, rank)?,
+        None => map(&scale, |_| 0.0)?,
     };
     Ok([scale, zero])
 }

@@ -5,7 +5,7 @@ use ndarray::Axis;
 use super::{Attributes, Back, Inputs, Operator};
 use crate::{
     error::{Outcome, problem},
-    value::{Array, Value, combine, map, plain, reshape, to_axis},
+    value::{Array, Value, combine, fold_axis, map, plain, reshape, to_axis},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,22 +100,22 @@ impl Reduce {
         Ok(Some(axes))
     }
 
-    fn floats(&self, x: &Array<f32>, axes: &[usize]) -> Array<f32> {
+    fn floats(&self, x: &Array<f32>, axes: &[usize]) -> Outcome<Array<f32>> {
+        let sum = |x: &Array<f32>| fold(x, axes, 0.0, |a, b| a + b);
         let count: usize = axes.iter().map(|&axis| x.shape()[axis]).product();
         match self.kind {
-            Kind::Sum => fold(x, axes, 0.0, |a, b| a + b),
-            Kind::Mean => map(&fold(x, axes, 0.0, |a, b| a + b), |v| v / count as f32),
+            Kind::Sum => sum(x),
+            Kind::Mean => map(&sum(x)?, |v| v / count as f32),
             Kind::Max => fold(x, axes, f32::NEG_INFINITY, f32::max),
             Kind::Min => fold(x, axes, f32::INFINITY, f32::min),
             Kind::Prod => fold(x, axes, 1.0, |a, b| a * b),
-            Kind::L1 => fold(&map(x, f32::abs), axes, 0.0, |a, b| a + b),
-            Kind::SumSquare => fold(&map(x, |v| v * v), axes, 0.0, |a, b| a + b),
-            Kind::L2 => map(&fold(&map(x, |v| v * v), axes, 0.0, |a, b| a + b), f32::sqrt),
+            Kind::L1 => sum(&map(x, f32::abs)?),
+            Kind::SumSquare => sum(&map(x, |v| v * v)?),
+            Kind::L2 => map(&sum(&map(x, |v| v * v)?)?, f32::sqrt),
             Kind::LogSumExp => {
-                let most = fold(x, axes, f32::NEG_INFINITY, f32::max);
-                let shifted = combine(x, &most, |v, most| (v - most).exp());
-                let sum = fold(&shifted.unwrap_or_else(|_| x.clone()), axes, 0.0, |a, b| a + b);
-                combine(&sum, &most, |sum, most| most + sum.ln()).unwrap_or(sum)
+                let most = fold(x, axes, f32::NEG_INFINITY, f32::max)?;
+                let sum = sum(&combine(x, &most, |v, most| (v - most).exp())?)?;
+                combine(&sum, &most, |sum, most| most + sum.ln())
             }
         }
     }
@@ -138,14 +138,22 @@ impl Reduce {
 }
 
 /// Folds `f` from `start` over `axes`, which keep the size 1.
-fn fold<T: Copy>(x: &Array<T>, axes: &[usize], start: T, f: impl Fn(T, T) -> T) -> Array<T> {
+fn fold<T: Copy>(
+    x: &Array<T>,
+    axes: &[usize],
+    start: T,
+    f: impl Fn(T, T) -> T,
+) -> Outcome<Array<T>> {
     let mut result = x.clone();
     // The last axis comes first, because its numbers are neighbours in row-major order.
     for &axis in axes.iter().rev() {
-        let axis = Axis(axis);
-        result = result.fold_axis(axis, start, |&a, &b| f(a, b)).insert_axis(axis).into_shared();
+        result = fold_axis(&result, axis, start, &mut |results, values| {
+            for row in values.chunks_exact(results.len()) {
+                results.iter_mut().zip(row).for_each(|(result, &v)| *result = f(*result, v));
+            }
+        })?;
     }
-    result
+    Ok(result)
 }
 
 /// `shape` without `axes`.
@@ -159,15 +167,15 @@ impl Operator for Reduce {
         let keep = self.keep || matches!(self.axes, Axes::Pixels);
         Ok(vec![match inputs.value(0)? {
             Value::Float(x) => {
-                let y = self.floats(x, &axes);
+                let y = self.floats(x, &axes)?;
                 Value::Float(if keep { y } else { reshape(&y, &without(x.shape(), &axes))? })
             }
             Value::Int(x) => {
                 let y = match self.kind {
-                    Kind::Sum => fold(x, &axes, 0, i64::wrapping_add),
-                    Kind::Max => fold(x, &axes, i64::MIN, i64::max),
-                    Kind::Min => fold(x, &axes, i64::MAX, i64::min),
-                    Kind::Prod => fold(x, &axes, 1, i64::wrapping_mul),
+                    Kind::Sum => fold(x, &axes, 0, i64::wrapping_add)?,
+                    Kind::Max => fold(x, &axes, i64::MIN, i64::max)?,
+                    Kind::Min => fold(x, &axes, i64::MAX, i64::min)?,
+                    Kind::Prod => fold(x, &axes, 1, i64::wrapping_mul)?,
                     _ => problem!("expected floating-point numbers"),
                 };
                 Value::Int(if keep { y } else { reshape(&y, &without(x.shape(), &axes))? })
@@ -192,7 +200,7 @@ impl Operator for Reduce {
         let y = reshape(back.output()?, &kept)?;
         let mut slope = combine(x, &y, self.slope())?;
         if matches!(self.kind, Kind::Max | Kind::Min) {
-            let ties = fold(&slope, &axes, 0.0, |a, b| a + b);
+            let ties = fold(&slope, &axes, 0.0, |a, b| a + b)?;
             slope = combine(&slope, &ties, |slope, ties| slope / ties)?;
         }
         Ok(back.only(Some(combine(&slope, &g, |slope, g| slope * g)?)))

@@ -24,7 +24,7 @@ fn passes(y: f32) -> bool {
 impl Operator for Relu {
     fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
         let x = inputs.float(0)?;
-        let y = map(x, |x| if passes(x) { x } else { 0.0 });
+        let y = map(x, |x| if passes(x) { x } else { 0.0 })?;
         Ok(vec![Value::Float(y)])
     }
 

@@ -187,8 +187,8 @@ impl<F: Function, D: Derivative> Operator for Unary<F, D> {
     fn forward(&self, inputs: &Inputs<'_>) -> Outcome<Vec<Value>> {
         let Self { options, f, of_int, .. } = *self;
         Ok(vec![match (inputs.value(0)?, of_int) {
-            (Value::Float(x), _) => Value::Float(map(x, |x| f(x, options))),
-            (Value::Int(x), Some(of_int)) => Value::Int(map(x, of_int)),
+            (Value::Float(x), _) => Value::Float(map(x, |x| f(x, options))?),
+            (Value::Int(x), Some(of_int)) => Value::Int(map(x, of_int)?),
             (Value::Bool(x), Some(_)) => Value::Bool(x.clone()),
             _ => problem!("expected floating-point numbers"),
         }])
