@@ -4,6 +4,8 @@
 //! the ReLU mask again from the input, with the arithmetic of the forward pass, so the input is all
 //! that has to be kept.
 
+mod tangent;
+
 use crate::parallel::prelude::*;
 
 use crate::addend::Addend;

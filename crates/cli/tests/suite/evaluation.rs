@@ -188,6 +188,7 @@ fn eval_keeps_examples_suites_and_sweeps() {
         ),
         (vec!["sweep", path, "--epsilons", "9..2"], vec!["'9..2'", "1..32"]),
         (vec!["sweep", path, "--steps", "0"], vec!["--steps 0"]),
+        (vec!["sweep", path, "--steps", "18446744073709551615"], vec!["--steps", "1 to 1000"]),
         (vec!["sweep", "/no/such/run"], vec!["/no/such/run"]),
     ] {
         let output = sora(&call);

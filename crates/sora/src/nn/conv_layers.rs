@@ -264,14 +264,13 @@ impl BatchNorm {
         pass: &mut Pass,
     ) -> Feature {
         let parameters = [self.weight, self.bias].map(|id| weights.get(id));
-        let tangent = self.along(&x, parameters.clone(), relu, pass);
         match pass.backend {
-            Backend::Engine => self.on_engine(x, parameters, relu, input, tangent, pass),
-            Backend::Burn => self.on_burn(x, parameters, relu, tangent, pass),
+            Backend::Engine => self.on_engine(x, parameters, relu, input, pass),
+            Backend::Burn => self.on_burn(x, parameters, relu, pass),
         }
     }
 
-    /// Computes the derivative of the result along the pass's tangent.
+    /// Computes the derivative of the result along the pass's tangent, of Burn's operations.
     fn along(
         &self,
         x: &Feature,
@@ -300,18 +299,24 @@ impl BatchNorm {
         [gamma, beta]: [Tensor<1>; 2],
         relu: bool,
         input: NormInput,
-        tangent: Option<Tensor<4>>,
         pass: &mut Pass,
     ) -> Feature {
         let [height, width, n, _] = x.map.dims();
-        let (statistics, [mean, variance]) = match pass.mode {
-            BnMode::Eval => (NormStatistics::Running, self.running(pass)),
+        let (statistics, [mean, variance], ranks) = match pass.mode {
+            BnMode::Eval => (NormStatistics::Running, self.running(pass), 1),
             BnMode::Train => {
-                let moments = x.moments.unwrap_or_else(|| engine::moments(x.map.clone()));
+                let moments = x.moments.clone().unwrap_or_else(|| engine::moments(x.map.clone()));
                 let (moments, ranks) = engine::moments_over_ranks(moments);
                 self.note(moments.clone(), height * width * n * ranks, pass);
-                (NormStatistics::Batch, moments)
+                (NormStatistics::Batch, moments, ranks)
             }
+        };
+        let tangent = match (&x.tangent, statistics) {
+            (Some(tangent), NormStatistics::Batch) if ranks == 1 => {
+                let values = [&gamma, &beta, &mean, &variance].map(Clone::clone);
+                Some(engine::norm_tangent(x.map.clone(), tangent.clone(), values, relu))
+            }
+            _ => self.along(&x, [gamma.clone(), beta.clone()], relu, pass),
         };
         let recompute = Recompute::default();
         // With derivatives, not every reader takes part in the backward pass.
@@ -326,9 +331,9 @@ impl BatchNorm {
         x: Feature,
         [gamma, beta]: [Tensor<1>; 2],
         relu: bool,
-        tangent: Option<Tensor<4>>,
         pass: &mut Pass,
     ) -> Feature {
+        let tangent = self.along(&x, [gamma.clone(), beta.clone()], relu, pass);
         let [n, _, height, width] = x.map.dims();
         if pass.mode == BnMode::Train {
             let plan = TrainNormPlan { epsilon: BN_EPSILON as f32, relu };

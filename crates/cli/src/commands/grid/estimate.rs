@@ -13,7 +13,7 @@ use sora::{
     data::{self, OpenOptions},
     method,
     model::IMPORTED,
-    run::recipe::RecipePlan,
+    run::{EXTRA_FRACTION, recipe::RecipePlan},
 };
 
 use super::shard::Shard;
@@ -100,14 +100,19 @@ fn size(config: &TrainConfig) -> Result<(usize, [usize; 2])> {
     Ok((images.saturating_sub(held_out), [info.channels, side]))
 }
 
-/// Number of steps of a run with these settings on `images` images; a method may repeat a batch.
+/// Number of steps of a run with these settings on `images` images of its own; a method may repeat a
+/// batch, and extra images take a share of each.
 ///
 /// # Errors
 /// A method that cannot be made.
 fn steps(config: &TrainConfig, images: usize) -> Result<u64> {
     let method = method::method(&config.method)?.build(&config.options, config.threat())?;
     let updates = u64::from(method.updates_per_batch().max(1));
-    Ok((images / config.batch.max(1)) as u64 * updates * config.epochs)
+    let fraction = config.extra_fraction.unwrap_or(EXTRA_FRACTION);
+    let extra = config.extra_data.as_ref().map_or(0.0, |_| config.batch as f64 * fraction);
+    let own = config.batch.saturating_sub(extra.round() as usize).max(1);
+    let batches = if config.drop_last { images / own } else { images.div_ceil(own) };
+    Ok(batches as u64 * updates * config.epochs)
 }
 
 /// The call that measures a step of a run with these settings.
@@ -189,5 +194,14 @@ mod tests {
         assert_eq!(of("method = 'fgsm'").unwrap(), 12);
         assert_eq!(of("method = 'free'").unwrap(), 96);
         assert_eq!(of("method = 'free'\n[options]\nreplays = 3").unwrap(), 36);
+    }
+
+    #[test]
+    fn a_last_smaller_batch_and_extra_images_make_more_steps() {
+        let of = |text: &str| steps(&config(&format!("batch = 40\n{text}")), 250);
+        assert_eq!(of("epochs = 1").unwrap(), 6);
+        assert_eq!(of("epochs = 2\ndrop_last = false").unwrap(), 14);
+        assert_eq!(of("epochs = 1\nextra_data = 'more'").unwrap(), 12);
+        assert_eq!(of("epochs = 1\nextra_data = 'more'\nextra_fraction = 0.7").unwrap(), 20);
     }
 }

@@ -137,8 +137,10 @@ pub struct AtCurve {
 /// Measures accuracy as a function of the attack.
 pub fn run(args: &SweepArgs) -> Result<()> {
     args.finish.after(|| {
-        if args.steps == Some(0) {
-            return Err(Failure::input("--steps 0: expected at least 1 step size"));
+        if let Some(count) = args.steps.filter(|count| !(1..=1000).contains(count)) {
+            let problem =
+                format!("--steps {count}: expected a number of step sizes from 1 to 1000");
+            return Err(Failure::input(problem));
         }
         if let Some(out) = &args.out {
             prepare(out, Overwrite::by(args.force))?;

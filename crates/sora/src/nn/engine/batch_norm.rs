@@ -90,7 +90,7 @@ impl<B: Backend> Norm<B> {
 }
 
 impl Norm<Flex> {
-    fn contiguous(&self) -> Self {
+    pub(super) fn contiguous(&self) -> Self {
         Self { values: self.values.clone().contiguous(), relu: self.relu }
     }
 

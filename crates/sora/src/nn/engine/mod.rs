@@ -32,6 +32,7 @@ mod incremental;
 mod layer_norm;
 mod layout;
 mod linear;
+mod norm_tangent;
 mod onnx;
 mod over_ranks;
 mod packed;
@@ -52,6 +53,7 @@ pub(crate) use incremental::{Area, ImageMaps, ImageMove, IncrementalConv, NormVa
 pub(super) use layer_norm::layer_norm;
 pub(super) use layout::{enter, normalize};
 pub(super) use linear::linear;
+pub(super) use norm_tangent::norm_tangent;
 pub(super) use onnx::{OnnxPlan, onnx};
 pub(super) use over_ranks::moments as moments_over_ranks;
 pub(crate) use over_ranks::sum_over_ranks;
