@@ -1,10 +1,10 @@
 //! Batch norm and layer norm.
 
 use libfuzzer_sys::arbitrary::Result;
-use sora_kernels::Element;
 use sora_kernels::batch_norm::Statistics;
 use sora_kernels::conv::Addend;
 use sora_kernels::layer_norm::LayerNorm;
+use sora_kernels::{Element, Isa};
 
 use crate::input::{
     Input, Norm, addend, assert_written, isa, numbers, output, positive, product, size,
@@ -45,6 +45,22 @@ pub fn batch_norm<E: Element>(u: &mut Input<'_>) -> Result<()> {
     let add = if u.arbitrary()? { Some(&tensor[..]) } else { None };
     let _ = norm.get().input_grad_in_place(isa, &x, &mut gradient, statistics, add);
     assert_written(&gradient);
+    tangent(u, isa, &norm, [&x, &tensor, &gradient])
+}
+
+fn tangent<E: Element>(u: &mut Input<'_>, isa: Isa, norm: &Norm, of: [&[E]; 3]) -> Result<()> {
+    let [x, t, _] = of;
+    let (mut slope, mut dx): (Vec<E>, Vec<E>) = (output(u, x.len())?, output(u, x.len())?);
+    let mut dt: Vec<E> = output(u, x.len())?;
+    let mut dgamma: Vec<f32> = output(u, norm.get().mean.len())?;
+    if norm.get().tangent(isa, x, t, &mut slope).is_ok() {
+        assert_written(&slope);
+    }
+    if norm.get().tangent_grads(isa, of, [&mut dx, &mut dt], &mut dgamma).is_ok() {
+        assert_written(&dx);
+        assert_written(&dt);
+        assert_written(&dgamma);
+    }
     Ok(())
 }
 
