@@ -35,6 +35,10 @@ impl Compute for CpuEngine {
         }
     }
 
+    fn moved(&self, x: &Tensor<4>, delta: &Tensor<4>) -> Tensor<4> {
+        if x.dims() == delta.dims() { nn::moved(x, delta) } else { x.clone() + delta.clone() }
+    }
+
     fn cross_entropy(
         &self,
         logits: Tensor<2>,

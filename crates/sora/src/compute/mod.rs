@@ -155,6 +155,11 @@ pub trait Compute: Debug + Sync {
     /// Clamps `delta` so that `x + delta` stays in [0, 1]; both `[N, C, H, W]`.
     fn clamp_to_box(&self, x: &Tensor<4>, delta: Tensor<4>) -> Tensor<4>;
 
+    /// `x + delta`, both `[N, C, H, W]`, without autodiff.
+    fn moved(&self, x: &Tensor<4>, delta: &Tensor<4>) -> Tensor<4> {
+        x.clone() + delta.clone()
+    }
+
     /// Cross-entropy of each sample against `(1 - smoothing) onehot(label) + smoothing / K`
     /// (Szegedy et al. 2016, arXiv 1512.00567): logits `[N, K]`, labels `[N]` to `[N]`.
     fn cross_entropy(&self, logits: Tensor<2>, labels: Tensor<1, Int>, smoothing: f32)

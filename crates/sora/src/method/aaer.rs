@@ -148,7 +148,7 @@ impl Method for Aaer {
                 Some(batch.clamp_to_box(cx.noise.uniform(Draw::Eta, shape, -wide, wide)))
             }
         };
-        let point = eta.clone().map_or_else(|| batch.x.clone(), |eta| batch.x.clone() + eta);
+        let point = eta.as_ref().map_or_else(|| batch.x.clone(), |eta| batch.at(eta));
         let attack = cx.input_gradient(point, &batch.labels);
         let alpha = self.step_size() as f32 * epsilon;
         let bound = if self.base == Base::FgsmRs { Bound::Ball } else { Bound::Box };

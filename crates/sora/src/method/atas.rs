@@ -186,7 +186,7 @@ impl Method for Running {
             .delta
             .gather(batch, || cx.noise.uniform(Draw::Delta, batch.x.dims(), -epsilon, epsilon))?;
         let start = batch.clamp_to_box(start);
-        let grad = cx.input_gradient(batch.x.clone() + start.clone(), &batch.labels).grad;
+        let grad = cx.input_gradient(batch.at(&start), &batch.labels).grad;
         let steps = self.steps(cx, batch, &grad)?;
         let mean = steps.iter().sum::<f32>() / steps.len().max(1) as f32;
         let n = steps.len();

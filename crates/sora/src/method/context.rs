@@ -37,6 +37,11 @@ impl TrainBatch {
     pub fn clamp_to_box(&self, delta: Tensor<4>) -> Tensor<4> {
         clamp_to_box(&self.x, delta)
     }
+
+    /// The images moved by `delta`, `[N, C, H, W]`.
+    pub fn at(&self, delta: &Tensor<4>) -> Tensor<4> {
+        compute::of(&self.x.device()).moved(&self.x, delta)
+    }
 }
 
 /// Numbers of forward and backward passes of the whole network over one batch.
@@ -273,7 +278,7 @@ impl StepContext<'_> {
         attack_grad: Option<Tensor<4>>,
         mut gradient: impl FnMut(&Model, &Tensor<4>) -> Result<TrainGradient>,
     ) -> Result<StepOutput> {
-        let point = batch.x.clone() + delta.clone();
+        let point = batch.at(&delta);
         let mut gradient = |model: &Model, passes: &mut Passes| {
             let out = gradient(model, &point)?;
             passes.forward += out.forwards;

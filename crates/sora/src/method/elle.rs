@@ -178,7 +178,7 @@ impl Elle {
                 Some(batch.clamp_to_box(cx.noise.uniform(Draw::Eta, shape, -wide, wide)))
             }
         };
-        let point = eta.clone().map_or_else(|| batch.x.clone(), |eta| batch.x.clone() + eta);
+        let point = eta.as_ref().map_or_else(|| batch.x.clone(), |eta| batch.at(eta));
         let grad = cx.input_gradient(point, &batch.labels).grad;
         let bound = if self.base == Base::FgsmRs { Bound::Ball } else { Bound::Box };
         (cx.threat.step(&batch.x, eta, grad.clone(), alpha, None, bound), grad)

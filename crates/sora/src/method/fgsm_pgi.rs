@@ -171,7 +171,7 @@ impl Method for Running {
             .gather(batch, || cx.noise.sign(Draw::Sign, batch.x.dims()) * cx.threat.epsilon)?;
         let momentum = self.momentum.gather(batch, || batch.x.zeros_like())?;
         let start = batch.clamp_to_box(cx.threat.project(prior));
-        let point = batch.x.clone() + start.clone();
+        let point = batch.at(&start);
         let grad = cx
             .input_gradient_of(point.clone(), |logits| Ok(options.loss(logits, &batch.labels)))?
             .grad;

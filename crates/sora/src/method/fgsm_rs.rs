@@ -61,7 +61,7 @@ impl Hyperparameters for FgsmRs {
 impl Method for FgsmRs {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
-        let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
+        let grad = cx.input_gradient(batch.at(&eta), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, Bound::Ball);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))

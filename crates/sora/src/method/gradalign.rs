@@ -153,7 +153,7 @@ impl Method for GradAlign {
         let (alpha, lambda) = (self.alpha as f32 * epsilon, self.lambda_at(cx.threat));
         let clean = cx.input_gradient(batch.x.clone(), &batch.labels).grad;
         let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
-        let point = batch.x.clone() + eta.clone();
+        let point = batch.at(&eta);
         let grad = cx.input_gradient(point.clone(), &batch.labels).grad;
         let (penalty, direction) = misalignment(clean.clone(), grad.clone());
         let mut tangents = vec![Tangent::new(point, direction)];

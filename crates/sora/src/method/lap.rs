@@ -133,7 +133,7 @@ impl Method for Lap {
             Base::FgsmRs => batch.clamp_to_box(cx.threat.random_start(cx.noise, shape)),
             Base::NFgsm => batch.clamp_to_box(cx.noise.uniform(Draw::Eta, shape, -wide, wide)),
         };
-        let attack = cx.weight_gradient(batch.x.clone() + eta.clone(), &batch.labels);
+        let attack = cx.weight_gradient(batch.at(&eta), &batch.labels);
         let bound = if self.base == Base::NFgsm { Bound::Box } else { Bound::Ball };
         let grad = attack.input;
         let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, bound);

@@ -95,7 +95,7 @@ impl Method for Mart {
             batch.clamp_to_box(cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);
         let mut last = None;
         for _ in 0..self.steps {
-            let grad = cx.input_gradient(batch.x.clone() + delta.clone(), &batch.labels).grad;
+            let grad = cx.input_gradient(batch.at(&delta), &batch.labels).grad;
             delta = batch
                 .clamp_to_box(cx.threat.project(delta + cx.threat.ascent(grad.clone()) * alpha));
             last = Some(grad);

@@ -61,7 +61,7 @@ impl Method for MultiGrad {
         let (mut votes, mut sum) = (batch.x.zeros_like(), batch.x.zeros_like());
         for _ in 0..self.starts {
             let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
-            let grad = cx.input_gradient(batch.x.clone() + eta, &batch.labels).grad;
+            let grad = cx.input_gradient(batch.at(&eta), &batch.labels).grad;
             votes = votes + grad.clone().sign();
             sum = sum + grad;
         }

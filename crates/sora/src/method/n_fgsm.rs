@@ -65,7 +65,7 @@ impl Method for NFgsm {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let radius = self.noise as f32 * cx.threat.epsilon;
         let eta = batch.clamp_to_box(cx.noise.uniform(Draw::Eta, batch.x.dims(), -radius, radius));
-        let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
+        let grad = cx.input_gradient(batch.at(&eta), &batch.labels).grad;
         let alpha = self.alpha as f32 * cx.threat.epsilon;
         let delta = cx.threat.step(&batch.x, Some(eta), grad.clone(), alpha, None, Bound::Box);
         Ok(cx.train(batch, delta, Some(grad))?.with_alpha(alpha))

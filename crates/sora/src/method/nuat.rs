@@ -167,7 +167,7 @@ impl Method for NuAt {
         };
         let size = self.start as f32 * if official { 8.0 / 255.0 } else { epsilon };
         let start = batch.clamp_to_box(cx.noise.sign(Draw::Sign, batch.x.dims()) * size);
-        let attack = cx.input_gradient_of(batch.x.clone() + start.clone(), |logits| {
+        let attack = cx.input_gradient_of(batch.at(&start), |logits| {
             let loss = cross_entropy(logits.clone(), batch.labels.clone());
             if in_attack == 0.0 {
                 return Ok(loss);

@@ -82,7 +82,7 @@ impl Method for Pgd {
         let mut delta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
         let mut last = None;
         for _ in 0..self.steps {
-            let grad = cx.input_gradient(batch.x.clone() + delta.clone(), &batch.labels).grad;
+            let grad = cx.input_gradient(batch.at(&delta), &batch.labels).grad;
             delta = cx.threat.step(&batch.x, Some(delta), grad.clone(), alpha, None, Bound::Ball);
             last = Some(grad);
         }

@@ -214,7 +214,7 @@ impl Method for Running {
         } else {
             batch.x.zeros_like()
         };
-        let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
+        let grad = cx.input_gradient(batch.at(&eta), &batch.labels).grad;
         let r = match self.options.r {
             StepFactor::Pixel => Some(cx.noise.uniform(Draw::R, shape, 0.0, 1.0)),
             StepFactor::Sample => {

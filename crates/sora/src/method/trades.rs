@@ -78,7 +78,7 @@ impl Method for Trades {
             batch.clamp_to_box(cx.noise.normal(Draw::Start, batch.x.dims()) * self.start);
         let mut last: Option<Tensor<4>> = None;
         for _ in 0..self.steps {
-            let point = batch.x.clone() + delta.clone();
+            let point = batch.at(&delta);
             let grad = cx
                 .input_gradient_of(point, |logits| Ok(kl_divergence(clean.clone(), logits).mean()))?
                 .grad;

@@ -76,7 +76,7 @@ fn quantile(x: Tensor<4>, q: f64) -> Tensor<4> {
 impl Method for ZeroGrad {
     fn step(&mut self, cx: &mut StepContext<'_>, batch: &TrainBatch) -> Result<StepOutput> {
         let eta = batch.clamp_to_box(cx.threat.random_start(cx.noise, batch.x.dims()));
-        let grad = cx.input_gradient(batch.x.clone() + eta.clone(), &batch.labels).grad;
+        let grad = cx.input_gradient(batch.at(&eta), &batch.labels).grad;
         let size = grad.clone().abs();
         let below = (quantile(size.clone(), self.quantile) - size).sign().clamp_min(0.0);
         let step = grad.clone().sign() * (below.neg() + 1.0);

@@ -26,7 +26,7 @@ pub use conv_layers::{BatchNorm, Conv2d, Keep, NormBehind, NormInput};
 pub use dropout::{BatchPart, Dropout, DropoutSource};
 pub(crate) use engine::{
     Area, ImageMaps, ImageMove, IncrementalConv, NormValues, agreement, clamp_to_box,
-    cross_entropy, sgd_step, sign_step, sum_over_ranks,
+    cross_entropy, moved, sgd_step, sign_step, sum_over_ranks,
 };
 pub use engine::{PoolCounts, Shrinking, pool_counts, shrinking};
 pub use engine::{PoolInput, PoolOf};

@@ -63,4 +63,4 @@ pub use pooling::{PoolInput, PoolOf};
 pub(super) use pooling::{PoolPlan, global_pool, pool};
 pub(super) use recompute::Recompute;
 pub(super) use residual::{ResidualPlan, residual};
-pub(crate) use step::{agreement, clamp_to_box, sgd_step, sign_step};
+pub(crate) use step::{agreement, clamp_to_box, moved, sgd_step, sign_step};

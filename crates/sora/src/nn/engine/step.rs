@@ -4,7 +4,7 @@
 use burn::tensor::Tensor;
 use burn_flex::Flex;
 use rayon::prelude::*;
-use sora_kernels::sgd::Sgd;
+use sora_kernels::{gate::add, sgd::Sgd};
 
 use super::{
     buffers::Output,
@@ -45,6 +45,14 @@ fn clamped(delta: f32, low: f32, high: f32) -> f32 {
 /// Clamps `delta` so that `x + delta` stays in [0, 1].
 fn clamped_to_box(x: f32, delta: f32) -> f32 {
     clamped(delta, -x, 1.0 - x)
+}
+
+/// `x + delta`. Both are on the CPU, without autodiff.
+pub(crate) fn moved(x: &Tensor<4>, delta: &Tensor<4>) -> Tensor<4> {
+    let [x, delta] = [x, delta].map(|tensor| primitive(tensor.clone()));
+    let mut out = Output::new(dims::<4>(&x));
+    ok(add(isa(), floats(&x), floats(&delta), out.as_mut()));
+    finished(out)
 }
 
 /// Clamps `delta` so that `x + delta` stays in [0, 1]. Both are on the CPU, without autodiff.
