@@ -93,6 +93,7 @@ pub(crate) fn gelu_and_slope<S: Simd>(x: f32) -> [f32; 2] {
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
+#[inline(never)]
 pub fn relu<E: Element>(isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
     gate(isa, x, Some(x), None, y)
 }
@@ -101,6 +102,7 @@ pub fn relu<E: Element>(isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
+#[inline(never)]
 pub fn relu_grad<E: Element>(isa: Isa, x: &[E], dy: &[E], dx: &mut [E]) -> Result<(), ShapeError> {
     gate(isa, x, Some(dy), None, dx)
 }
@@ -110,6 +112,7 @@ pub fn relu_grad<E: Element>(isa: Isa, x: &[E], dy: &[E], dx: &mut [E]) -> Resul
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
+#[inline(never)]
 pub fn relu_grad_in_place<E: Element>(
     isa: Isa,
     x: &[E],
@@ -122,6 +125,7 @@ pub fn relu_grad_in_place<E: Element>(
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
+#[inline(never)]
 pub fn add_relu<E: Element>(isa: Isa, x: &[E], add: &[E], y: &mut [E]) -> Result<(), ShapeError> {
     gate(isa, x, Some(x), Some(add), y)
 }
@@ -194,6 +198,7 @@ impl<E: Element> Kernel for Gate<'_, E> {
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
+#[inline(never)]
 pub fn gelu<E: Element>(isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
     map(isa, x, x, y, Gelu)
 }
@@ -202,6 +207,7 @@ pub fn gelu<E: Element>(isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
+#[inline(never)]
 pub fn gelu_grad<E: Element>(isa: Isa, x: &[E], dy: &[E], dx: &mut [E]) -> Result<(), ShapeError> {
     map(isa, x, dy, dx, GeluGrad)
 }

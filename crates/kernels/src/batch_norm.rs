@@ -100,6 +100,7 @@ impl BatchNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when the parameters differ in length, or `x` and `y` do not hold the same
     /// number of whole rows.
+    #[inline(never)]
     pub fn forward<E: Element>(&self, isa: Isa, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         self.check(x.len())?;
         expect_len("batch norm output", y.len(), x.len())?;
@@ -120,6 +121,7 @@ impl BatchNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when the parameters differ in length, or `x` and `dy` do not hold the same
     /// number of whole rows.
+    #[inline(never)]
     pub fn parameter_grads<E: Element>(
         &self,
         isa: Isa,
@@ -154,6 +156,7 @@ impl BatchNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when `x`, `dy`, `dx` and a tensor in `add` differ in length, are not whole
     /// rows, or the parameters differ in length.
+    #[inline(never)]
     pub fn input_grad<E: Element>(
         &self,
         isa: Isa,
@@ -173,6 +176,7 @@ impl BatchNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when `x`, `gradient` and a tensor in `add` differ in length, are not whole
     /// rows, or the parameters differ in length.
+    #[inline(never)]
     pub fn input_grad_in_place<E: Element>(
         &self,
         isa: Isa,

@@ -189,6 +189,7 @@ impl<E: Element> Accumulate for Sum<'_, E> {
 ///
 /// # Errors
 /// [`ShapeError`] when `x` is not whole rows of `sums.len()` channels.
+#[inline(never)]
 pub fn channel_sums<E: Element>(isa: Isa, x: &[E], sums: &mut [f32]) -> Result<(), ShapeError> {
     let channels = sums.len();
     expect_rows("channel sums", x.len(), channels)?;
@@ -234,6 +235,7 @@ impl<E: Element> Accumulate for Shifted<'_, E> {
 /// # Errors
 /// [`ShapeError`] when `variance` has another length than `mean`, or `x` is not whole rows of that
 /// many channels.
+#[inline(never)]
 pub fn channel_moments<E: Element>(
     isa: Isa,
     x: &[E],

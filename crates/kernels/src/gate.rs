@@ -17,6 +17,7 @@ const CHUNK: usize = block_size(1 << 16, 16);
 ///
 /// # Errors
 /// [`ShapeError`] when `x` is not whole pixels of `factor.len()` values, or `y` has another length.
+#[inline(never)]
 pub fn gate<E: Element>(isa: Isa, x: &[E], factor: &[f32], y: &mut [E]) -> Result<(), ShapeError> {
     expect_pixels(x.len(), factor.len())?;
     expect_len("gate output", y.len(), x.len())?;
@@ -37,6 +38,7 @@ pub fn gate<E: Element>(isa: Isa, x: &[E], factor: &[f32], y: &mut [E]) -> Resul
 /// # Errors
 /// [`ShapeError`] when `x` is not whole pixels of `gradient.len()` values, or `dy` has another
 /// length.
+#[inline(never)]
 pub fn gate_factor_grad<E: Element>(
     isa: Isa,
     x: &[E],
@@ -57,6 +59,7 @@ pub fn gate_factor_grad<E: Element>(
 ///
 /// # Errors
 /// [`ShapeError`] when the lengths differ.
+#[inline(never)]
 pub fn add<E: Element>(isa: Isa, x: &[E], add: &[E], y: &mut [E]) -> Result<(), ShapeError> {
     expect_len("addend", add.len(), x.len())?;
     expect_len("sum", y.len(), x.len())?;
@@ -74,6 +77,7 @@ pub fn add<E: Element>(isa: Isa, x: &[E], add: &[E], y: &mut [E]) -> Result<(), 
 ///
 /// # Errors
 /// [`ShapeError`] when `dx` does not hold `pixels` rows of `dy.len()`, or `pixels` is zero.
+#[inline(never)]
 pub fn add_average_grad<E: Element>(
     isa: Isa,
     pixels: usize,

@@ -49,6 +49,7 @@ impl LayerNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when `x` and `y` differ in length or are not whole rows, or `gamma` and
     /// `beta` differ in length.
+    #[inline(never)]
     pub fn forward<E: Element>(&self, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         let features = self.check(x.len())?;
         expect_len("layer norm output", y.len(), x.len())?;
@@ -75,6 +76,7 @@ impl LayerNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when the tensors differ in length or are not whole rows, or the parameters
     /// and their gradients differ in length.
+    #[inline(never)]
     pub fn backward<E: Element>(
         &self,
         x: &[E],

@@ -33,6 +33,7 @@ impl Dimensions {
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.
+#[inline(never)]
 pub fn nchw_to_hwnc<A: Element, B: Element>(
     dimensions: Dimensions,
     nchw: &[A],
@@ -63,6 +64,7 @@ pub fn nchw_to_hwnc<A: Element, B: Element>(
 ///
 /// # Errors
 /// [`ShapeError`] when a slice does not hold `dimensions`.
+#[inline(never)]
 pub fn hwnc_to_nchw<A: Element, B: Element>(
     dimensions: Dimensions,
     hwnc: &[A],

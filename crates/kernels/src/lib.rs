@@ -25,6 +25,7 @@ pub mod bench;
 pub mod branch;
 pub mod buffer;
 pub mod channels;
+mod compiled;
 pub mod conv;
 mod element;
 mod error;
@@ -46,6 +47,8 @@ mod tile;
 
 pub use addend::Addend;
 pub use buffer::Buffer;
+#[doc(hidden)]
+pub use compiled::compiled;
 pub use element::{Element, ElementType, UnknownPrecision};
 pub use error::ShapeError;
 pub use half::bf16;

@@ -131,6 +131,7 @@ impl PoolWindow {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
+    #[inline(never)]
     pub fn average<E: Element>(&self, row: usize, x: &[E], y: &mut [E]) -> Result<(), ShapeError> {
         self.check(row, x.len(), y.len())?;
         if y.is_empty() {
@@ -153,6 +154,7 @@ impl PoolWindow {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
+    #[inline(never)]
     pub fn average_grad<E: Element>(
         &self,
         row: usize,
@@ -182,6 +184,7 @@ impl PoolWindow {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
+    #[inline(never)]
     pub fn max<E: Element>(
         &self,
         isa: Isa,
@@ -210,6 +213,7 @@ impl PoolWindow {
     ///
     /// # Errors
     /// [`ShapeError`] when the window is empty, its padding too large, or a slice does not fit.
+    #[inline(never)]
     pub fn max_grad<E: Element>(
         &self,
         isa: Isa,
@@ -311,6 +315,7 @@ impl<I: Iterator<Item = usize>, F: Fn() -> I, E: Element> Kernel for MaxGrad<'_,
 ///
 /// # Errors
 /// [`ShapeError`] when `x` does not hold `pixels` rows of `y.len()`, or `pixels` is zero.
+#[inline(never)]
 pub fn global_average<A: Element, B: Element>(
     pixels: usize,
     x: &[A],
@@ -338,6 +343,7 @@ pub fn global_average<A: Element, B: Element>(
 ///
 /// # Errors
 /// [`ShapeError`] when `dx` does not hold `pixels` rows of `dy.len()`, or `pixels` is zero.
+#[inline(never)]
 pub fn global_average_grad<A: Element, B: Element>(
     pixels: usize,
     dy: &[A],

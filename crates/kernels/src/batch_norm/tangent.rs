@@ -34,6 +34,7 @@ impl BatchNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when `x`, `tangent` and `slope` differ in length, are not whole rows, or the
     /// parameters differ in length.
+    #[inline(never)]
     pub fn tangent<E: Element>(
         &self,
         isa: Isa,
@@ -63,6 +64,7 @@ impl BatchNorm<'_> {
     /// # Errors
     /// [`ShapeError`] when the tensors differ in length, are not whole rows, or the parameters and
     /// `dgamma` differ in length.
+    #[inline(never)]
     pub fn tangent_grads<E: Element>(
         &self,
         isa: Isa,

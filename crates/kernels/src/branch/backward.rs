@@ -46,6 +46,7 @@ impl<E: Element> Branch<E> {
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or weights were packed for another layer or
     /// direction.
+    #[inline(never)]
     pub fn backward(
         &self,
         x: &[f32],

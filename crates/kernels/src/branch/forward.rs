@@ -18,6 +18,7 @@ impl<E: Element> Branch<E> {
     /// # Errors
     /// [`ShapeError`] when a slice does not fit, or weights were packed for another layer or
     /// direction.
+    #[inline(never)]
     pub fn forward(
         &self,
         x: &[f32],

@@ -9,6 +9,7 @@ use super::vector::{Kernel, Simd};
 pub(crate) struct F32x8(__m256);
 
 #[target_feature(enable = "avx2,fma")]
+#[inline(never)]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the attribute above enables the features, and the caller keeps the kernel's own
     // conditions.

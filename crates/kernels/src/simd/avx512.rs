@@ -10,6 +10,7 @@ use super::vector::{Kernel, Simd};
 pub(crate) struct F32x16<const NATIVE: bool>(pub(crate) __m512);
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[inline(never)]
 pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the attribute above enables the features, and the caller keeps the kernel's own
     // conditions.
@@ -17,6 +18,7 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+#[inline(never)]
 pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the attribute above enables the features, and the caller keeps the kernel's own
     // conditions.
