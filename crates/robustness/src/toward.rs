@@ -38,9 +38,19 @@ impl<'a> Toward<'a> {
 
     fn two(&self, logits: &[f32]) -> Vec<f32> {
         let rows = logits.chunks(self.network.shape().classes);
-        // One NaN logit makes all logits NaN, whichever class it belongs to.
-        let poison = |z: &[f32]| if z.iter().any(|v| v.is_nan()) { f32::NAN } else { 0.0 };
-        rows.flat_map(|z| [z[self.rival(z)] + poison(z), z[self.target]]).collect()
+        let other = |z: &[f32]| {
+            let rival = self.rival(z);
+            if z.iter().any(|v| v.is_nan()) {
+                // One NaN logit makes all logits NaN, whichever class it belongs to.
+                f32::NAN
+            } else if z[rival] == z[self.target] && self.target < rival {
+                // Of equal logits the network predicts the first.
+                z[rival].next_down()
+            } else {
+                z[rival]
+            }
+        };
+        rows.flat_map(|z| [other(z), z[self.target]]).collect()
     }
 }
 

@@ -220,6 +220,41 @@ fn reports_and_archives_of_attacks_towards_a_class_name_the_classes_of_the_netwo
     assert_eq!(fallen, pred.iter().map(|&class| class == target).collect::<Vec<_>>());
 }
 
+/// Answers with few digits, so that classes are often equal.
+#[derive(Debug)]
+struct Rounded(Linear);
+
+impl Classifier for Rounded {
+    fn shape(&self) -> Shape {
+        SHAPE
+    }
+
+    fn logits(&self, x: &[f32]) -> Result<Vec<f32>> {
+        Ok(self.0.logits(x)?.into_iter().map(|v| (v / 8.0).round() * 8.0).collect())
+    }
+
+    fn pull_back(&self, x: &[f32], cotangent: &mut Cotangent<'_>) -> Result<PullBack> {
+        let back = self.0.pull_back(x, cotangent)?;
+        Ok(PullBack { logits: self.logits(x)?, ..back })
+    }
+}
+
+#[test]
+fn of_equal_logits_the_target_is_named_where_the_network_names_it() {
+    let model = Rounded(Linear::new(SHAPE, 25));
+    let (x, _) = images(&model.0, 200, 0.5);
+    let z = model.scores(&x);
+    let best = |row: &[f32]| row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let ties = (0..200).filter(|&i| z.row(i).iter().filter(|v| **v == best(z.row(i))).count() > 1);
+    assert!(ties.count() > 20);
+    for target in 0..4 {
+        let toward = Toward::new(&model, target).unwrap().scores(&x);
+        for i in 0..200 {
+            assert_eq!(stands(toward.row(i), 0), predicted(z.row(i)) != target, "{target} {i}");
+        }
+    }
+}
+
 #[test]
 fn gradients_towards_a_class_agree_with_differences() {
     let model = Linear::new(SHAPE, 24);
